@@ -1,0 +1,245 @@
+//! Formats of addresses: where to listen, where to connect, and whom to trust.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::Target;
+use super::tree::{Node, Value, quote};
+
+/// Characters of a host name, by RFC 1035.
+const MAX_HOST: usize = 253;
+/// Bits in front of the IPv4 address in an IPv4-mapped IPv6 address.
+const MAPPED_PREFIX: u8 = 96;
+
+/// An address to listen on. The port may be 0.
+pub(super) fn listen(node: &Node) -> Result<SocketAddr, String> {
+    let text = match &node.value {
+        Value::Text(text) => text.trim(),
+        Value::Int(port) => return Err(no_address(&port.to_string())),
+        Value::Bool(false) => return Err("`false` is not an address; write one as `127.0.0.1:9162`".to_owned()),
+        _ => return Err(format!("{} is not an address; write one as `0.0.0.0:7171`", node.quoted())),
+    };
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    if let Some(message) = no_port(text) {
+        return Err(message);
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        return Err(if digits { no_address(text) } else { no_listen(text) });
+    };
+    if host.is_empty() || host == "*" {
+        return Err(no_address(port));
+    }
+    if port.parse::<u16>().is_err() {
+        return Err(format!("{} has no valid port; a port is a number up to 65535", quote(text)));
+    }
+    if looks_like_name(host) {
+        return Err(format!(
+            "{} begins with a name, and listening needs an address; write it as `0.0.0.0:{port}` or `127.0.0.1:{port}`",
+            quote(text)
+        ));
+    }
+    Err(no_listen(text))
+}
+
+/// An address to listen on, or the word `off`.
+pub(super) fn listen_or_off(node: &Node) -> Result<Option<SocketAddr>, String> {
+    match &node.value {
+        Value::Text(text) if text == "off" => Ok(None),
+        _ => listen(node).map(Some).map_err(|message| format!("{message}, or `off` for none")),
+    }
+}
+
+/// What is wrong with an address that has no port; `None` if it is something else.
+fn no_port(text: &str) -> Option<String> {
+    let ip: IpAddr = text.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
+    let bare = ip.is_ipv6() && !text.starts_with('[');
+    // Nobody can say where such an address was meant to end.
+    let why = if bare { "has no brackets, and so no port" } else { "has no port" };
+    let example = if bare { "\"[2001:db8::9]:7171\"".to_owned() } else { SocketAddr::new(ip, 7171).to_string() };
+    Some(format!("{} {why}; write it as `{example}`", quote(text)))
+}
+
+fn no_address(port: &str) -> String {
+    let port = quote(port).replace('`', "");
+    format!("`{port}` has no address; write `0.0.0.0:{port}` for all of IPv4, or `\"[::]:{port}\"`")
+}
+
+fn no_listen(text: &str) -> String {
+    format!("{} is not an address with a port; write one as `0.0.0.0:7171` or `\"[::]:7171\"`", quote(text))
+}
+
+/// A host, by name or address, and a port.
+pub(super) fn target(node: &Node) -> Result<Target, String> {
+    const EXAMPLE: &str = "write it as `203.0.113.9:7171`, `game.example:7171` or `\"[2001:db8::9]:7171\"`";
+    let text = match &node.value {
+        Value::Text(text) => text.trim(),
+        Value::Int(port) => return Err(format!("`{port}` has no host; write it as `127.0.0.1:{port}`")),
+        _ => return Err(format!("{} is not a host with a port; {EXAMPLE}", node.quoted())),
+    };
+    if let Some(message) = no_port(text) {
+        return Err(message);
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(format!("{} has no port; {EXAMPLE}", quote(text)));
+    };
+    let port = match port.parse::<u16>() {
+        Ok(0) => return Err(format!("{} has port 0, where nothing can be reached; give the real one", quote(text))),
+        Ok(port) => port,
+        Err(_) => return Err(format!("{} has no valid port; a port is a number from 1 to 65535", quote(text))),
+    };
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(Target::from(address));
+    }
+    if host.contains(':') {
+        return Err(format!(
+            "{} is not an address; put an IPv6 address in brackets: `\"[2001:db8::9]:{port}\"`",
+            quote(text)
+        ));
+    }
+    if !looks_like_name(host) {
+        return Err(format!("{} has neither a host name nor an address before the port; {EXAMPLE}", quote(text)));
+    }
+    Ok(Target { host: host.to_owned(), port })
+}
+
+/// Whether `host` can be a host name. All digits at the end is an address, or an attempt at one.
+fn looks_like_name(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let last = host.rsplit('.').next().unwrap_or_default();
+    host.len() <= MAX_HOST && host.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Whether `target` is on this host's loopback, by IPv4.
+pub(super) fn is_ipv4_loopback(target: &Target) -> bool {
+    target.host.eq_ignore_ascii_case("localhost") || target.host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// A network: a CIDR, or an address as a network of one. IPv4-mapped ones become IPv4.
+pub(super) fn network(node: &Node) -> Result<IpNet, String> {
+    const EXAMPLE: &str = "write it as `198.51.100.7`, `10.0.0.0/8` or `2001:db8::/32`";
+    let Value::Text(text) = &node.value else {
+        return Err(format!("{} is not an address or a CIDR; {EXAMPLE}", node.quoted()));
+    };
+    let text = text.trim();
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(ip.to_canonical()));
+    }
+    if text.parse::<SocketAddr>().is_ok() {
+        return Err(format!("{} has a port; leave it out: connections come from any port", quote(text)));
+    }
+    let Ok(network) = text.parse::<IpNet>() else {
+        return Err(format!("{} is not an address or a CIDR; {EXAMPLE}", quote(text)));
+    };
+    let network = unmapped(network)
+        .ok_or_else(|| format!("{} holds IPv4-mapped addresses and others; write it as IPv4", quote(text)))?;
+    if network.trunc() != network {
+        return Err(format!(
+            "{} has bits set behind its prefix; write `{}` for the network, or `{}` for the one address",
+            quote(text),
+            network.trunc(),
+            network.addr()
+        ));
+    }
+    Ok(network)
+}
+
+/// An IPv4-mapped network as IPv4. `None` if its prefix ends before the IPv4 part begins.
+fn unmapped(network: IpNet) -> Option<IpNet> {
+    let IpNet::V6(v6) = network else { return Some(network) };
+    let Some(ip) = v6.addr().to_ipv4_mapped() else { return Some(network) };
+    let prefix = v6.prefix_len().checked_sub(MAPPED_PREFIX)?;
+    Ipv4Net::new(ip, prefix).ok().map(IpNet::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree::fragment;
+    use super::*;
+
+    #[test]
+    fn where_to_listen() {
+        let read = |text: &str| listen(&fragment(&format!("\"{text}\"")));
+        for right in ["0.0.0.0:7162", "[::]:7162", "127.0.0.1:0", "[::1]:65535"] {
+            assert_eq!(read(right).map(|address| address.to_string()).as_deref(), Ok(right));
+        }
+        for (wrong, says) in [
+            ("7162", "`7162` has no address"),
+            (":7162", "`7162` has no address"),
+            ("*:7162", "`7162` has no address"),
+            ("localhost:7162", "begins with a name"),
+            ("0.0.0.0", "has no port; write it as `0.0.0.0:7171`"),
+            ("[::1]", "has no port; write it as `[::1]:7171`"),
+            ("::1", "has no brackets"),
+            ("0.0.0.0:65536", "has no valid port"),
+            ("0.0.0.256:1", "is not an address with a port"),
+            ("", "is not an address with a port"),
+            ("nonsense", "is not an address with a port"),
+        ] {
+            let message = read(wrong).expect_err(wrong);
+            assert!(message.contains(says), "{wrong}: {message}");
+        }
+        assert!(listen(&fragment("7162")).is_err());
+        assert_eq!(listen_or_off(&fragment("off")), Ok(None));
+        for wrong in ["false", "no", "[]"] {
+            assert!(listen_or_off(&fragment(wrong)).expect_err(wrong).contains("`off` for none"));
+        }
+    }
+
+    #[test]
+    fn where_to_connect() {
+        let read = |text: &str| target(&fragment(&format!("\"{text}\"")));
+        for right in ["203.0.113.9:7171", "[2001:db8::9]:7171", "core.example:1", "localhost:7171", "a_b-c.d:7171"] {
+            assert_eq!(read(right).map(|target| target.to_string()).as_deref(), Ok(right));
+        }
+        assert_eq!(read("[::1]:1").map(|target| target.host).as_deref(), Ok("::1"));
+        for (wrong, says) in [
+            ("core.example", "has no port"),
+            ("203.0.113.9", "write it as `203.0.113.9:7171`"),
+            ("2001:db8::9:7171", "has no brackets, and so no port; write it as `\"[2001:db8::9]:7171\"`"),
+            ("core.example:0", "has port 0"),
+            ("core.example:65536", "has no valid port"),
+            ("core.example:", "has no valid port"),
+            ("2001:db8::x:7171", "in brackets"),
+            ("203.0.113.999:7171", "neither a host name nor an address"),
+            ("a b:7171", "neither a host name nor an address"),
+            (":7171", "neither a host name nor an address"),
+        ] {
+            let message = read(wrong).expect_err(wrong);
+            assert!(message.contains(says), "{wrong}: {message}");
+        }
+        assert!(is_ipv4_loopback(&read("127.8.0.1:1").expect("valid")));
+        assert!(!is_ipv4_loopback(&read("[::1]:1").expect("valid")));
+    }
+
+    #[test]
+    fn networks() {
+        let read = |text: &str| network(&fragment(&format!("\"{text}\""))).map(|network| network.to_string());
+        assert_eq!(read("198.51.100.7").as_deref(), Ok("198.51.100.7/32"));
+        assert_eq!(read("10.0.0.0/8").as_deref(), Ok("10.0.0.0/8"));
+        assert_eq!(read("2001:db8::1").as_deref(), Ok("2001:db8::1/128"));
+        assert_eq!(read("::ffff:198.51.100.7").as_deref(), Ok("198.51.100.7/32"));
+        assert_eq!(read("::ffff:198.51.100.0/120").as_deref(), Ok("198.51.100.0/24"));
+        for (wrong, says) in [
+            ("10.0.0.1/8", "write `10.0.0.0/8` for the network, or `10.0.0.1` for the one address"),
+            ("10.0.0.0/33", "is not an address or a CIDR"),
+            ("waw1.example", "is not an address or a CIDR"),
+            ("198.51.100.7:7162", "has a port"),
+            ("::ffff:1.2.3.4/90", "IPv4-mapped"),
+            ("", "is not an address or a CIDR"),
+        ] {
+            let message = read(wrong).expect_err(wrong);
+            assert!(message.contains(says), "{wrong}: {message}");
+        }
+    }
+}

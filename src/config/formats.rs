@@ -1,0 +1,321 @@
+//! Formats of plain values: durations, sizes, counts, ports, names and words.
+//!
+//! A parser takes a node and returns the value, or what is wrong with it and what to do.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::keys::{Kind, Role};
+use super::scope::none_of;
+use super::tree::{Node, Value, quote};
+use super::{AcceptProxy, BindSessions, Framing, Ipv6Players, LogFormat, LogLevel, PlayerAddress, SendProxy, Source};
+
+/// The longest duration: nothing here is meant to last longer, and sums of a few cannot overflow.
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+/// The shortest duration other than zero: timers do not tell less apart.
+const MIN_DURATION: Duration = Duration::from_millis(1);
+/// The largest size. More for each session would only be a slip of the unit.
+const MAX_SIZE: ByteSize = ByteSize::gib(1);
+/// The largest count. More connections or packets than these there cannot be.
+const MAX_COUNT: u32 = 1_000_000_000;
+/// Threads; more is a slip.
+const MAX_WORKERS: usize = 1024;
+/// Characters of a name that is a label.
+const MAX_LABEL: usize = 64;
+/// Characters of the name of the process: as long as a host name may be.
+const MAX_NAME: usize = 255;
+
+/// A word out of a fixed set.
+pub(super) trait Word: Copy + 'static {
+    /// Each word and what it stands for.
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+macro_rules! words {
+    ($($type:ident { $($word:literal => $variant:ident),+ })+) => {$(
+        impl Word for $type {
+            const WORDS: &'static [(&'static str, Self)] = &[$(($word, $type::$variant)),+];
+        }
+    )+};
+}
+words! {
+    Role { "edge" => Edge, "core" => Core }
+    Kind { "forward" => Forward, "relay" => Relay }
+    LogFormat { "auto" => Auto, "text" => Text, "json" => Json }
+    LogLevel { "error" => Error, "warn" => Warn, "info" => Info, "debug" => Debug, "trace" => Trace }
+    AcceptProxy { "required" => Required, "optional" => Optional, "none" => None }
+    SendProxy { "v2" => V2, "v1" => V1, "none" => None }
+    PlayerAddress {
+        "otc" => Otc, "otc_reversed" => OtcReversed, "proxy_v2" => ProxyV2, "proxy_v1" => ProxyV1, "none" => None
+    }
+    Framing { "auto" => Auto, "bytes" => Bytes, "blocks" => Blocks }
+    Source { "default" => Default, "loopback_per_player" => LoopbackPerPlayer }
+    Ipv6Players { "pseudo_ipv4" => PseudoIpv4, "refuse" => Refuse }
+    BindSessions { "address" => Address, "client" => Client }
+}
+
+/// One of the words of `T`.
+pub(super) fn word<T: Word>(node: &Node) -> Result<T, String> {
+    let text = if let Value::Text(text) = &node.value { text.as_str() } else { "" };
+    let found = T::WORDS.iter().find(|(word, _)| *word == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let words: Vec<_> = T::WORDS.iter().map(|(word, _)| *word).collect();
+        none_of(node, &words)
+    })
+}
+
+/// A duration that may be zero.
+pub(super) fn duration(node: &Node) -> Result<Duration, String> {
+    let unit = |number: &str| Err(format!("`{number}` has no unit; write `{number}s` for seconds, or `{number}ms`"));
+    let text = match &node.value {
+        Value::Int(number) => return unit(&number.to_string()),
+        Value::Float(number) => return unit(&number.to_string()),
+        Value::Text(text) => text,
+        _ => return Err(format!("{} is not a duration; write one as `30s` or `500ms`", node.quoted())),
+    };
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return unit(&quote(text).replace('`', ""));
+    }
+    let duration = humantime::parse_duration(text)
+        .map_err(|_| format!("{} is not a duration; write one as `30s`, `500ms` or `1m30s`", quote(text)))?;
+    if duration > MAX_DURATION {
+        return Err(format!("{} is too long; the longest is `24h`", quote(text)));
+    }
+    if !duration.is_zero() && duration < MIN_DURATION {
+        return Err(format!("{} is too short; the shortest is `1ms`", quote(text)));
+    }
+    Ok(duration)
+}
+
+/// A duration that must not be zero.
+pub(super) fn timeout(node: &Node) -> Result<Duration, String> {
+    match duration(node)? {
+        Duration::ZERO => Err(format!("{} would end everything at once; give at least `1ms`", node.quoted())),
+        duration => Ok(duration),
+    }
+}
+
+/// A number of bytes, not 0.
+pub(super) fn size(node: &Node) -> Result<usize, String> {
+    let wrong = || format!("{} is not a size; write one as `4MiB`, `256KiB`, or in bytes", node.quoted());
+    let bytes = match &node.value {
+        Value::Int(bytes) => u64::try_from(*bytes).map_err(|_| wrong())?,
+        Value::Text(text) => text.parse::<ByteSize>().map_err(|_| wrong())?.as_u64(),
+        _ => return Err(wrong()),
+    };
+    if bytes == 0 {
+        return Err("must not be 0; write a size as `4MiB`".to_owned());
+    }
+    if bytes > MAX_SIZE.as_u64() {
+        return Err(format!("{} is too much; the most is `1GiB`", node.quoted()));
+    }
+    usize::try_from(bytes).map_err(|_| wrong())
+}
+
+/// A whole number, from 1.
+pub(super) fn count(node: &Node) -> Result<u32, String> {
+    match int(node) {
+        Some(0) => Err("must not be 0; the least is 1".to_owned()),
+        Some(number) => match u32::try_from(number) {
+            Ok(number) if number <= MAX_COUNT => Ok(number),
+            _ => Err(format!("{} is out of range; write a number from 1 to {MAX_COUNT}", node.quoted())),
+        },
+        None => Err(format!("{} is not a whole number; write one as `20`", node.quoted())),
+    }
+}
+
+/// As [`count`], for what there may be many of.
+pub(super) fn quantity(node: &Node) -> Result<usize, String> {
+    usize::try_from(count(node)?).map_err(|_| format!("{} is out of range", node.quoted()))
+}
+
+/// What `parse` reads, or the word `none`.
+pub(super) fn or_none<T>(parse: impl Fn(&Node) -> Result<T, String>) -> impl Fn(&Node) -> Result<Option<T>, String> {
+    move |node| match &node.value {
+        Value::Text(text) if text == "none" => Ok(None),
+        _ => parse(node).map(Some).map_err(|message| format!("{message}, or `none` for no limit")),
+    }
+}
+
+/// A number of threads.
+pub(super) fn workers(node: &Node) -> Result<NonZeroUsize, String> {
+    let number = int(node).and_then(|number| usize::try_from(number).ok()).filter(|number| *number <= MAX_WORKERS);
+    number
+        .and_then(NonZeroUsize::new)
+        .ok_or_else(|| format!("{} is not a number of threads; write one from 1 to {MAX_WORKERS}", node.quoted()))
+}
+
+/// The number of CPUs, as far as [`workers`] goes.
+pub(super) fn default_workers() -> NonZeroUsize {
+    let cpus = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    NonZeroUsize::new(MAX_WORKERS).map_or(cpus, |most| cpus.min(most))
+}
+
+/// A port, not 0.
+pub(super) fn port(node: &Node) -> Result<u16, String> {
+    int(node)
+        .and_then(|number| u16::try_from(number).ok())
+        .filter(|port| *port != 0)
+        .ok_or_else(|| format!("{} is not a port; write a number from 1 to 65535", node.quoted()))
+}
+
+/// A name that is a label in metrics and logs.
+pub(super) fn label(node: &Node) -> Result<String, String> {
+    let text = text(node)?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if text.is_empty() {
+        return Err("is empty; give it a name".to_owned());
+    }
+    if text.chars().count() > MAX_LABEL {
+        return Err(format!("{} is too long; a name has at most {MAX_LABEL} characters", quote(text)));
+    }
+    if !text.chars().all(fits) {
+        return Err(format!(
+            "{} cannot be a name; use only letters a-z and A-Z, digits, `_`, `-` and `.`",
+            quote(text)
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// The name of the process.
+pub(super) fn process_name(node: &Node) -> Result<String, String> {
+    let text = text(node)?;
+    if text.trim().is_empty() {
+        return Err("is empty; give it a name, or leave the key out for the host name".to_owned());
+    }
+    if text.chars().count() > MAX_NAME || text.chars().any(char::is_control) {
+        return Err(format!(
+            "{} cannot be a name; use at most {MAX_NAME} characters, all of them printable",
+            quote(text)
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// The host name, as the name of the process.
+pub(super) fn host_name() -> String {
+    let host: String = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_NAME)
+        .collect();
+    if host.is_empty() { "otproxy".to_owned() } else { host }
+}
+
+fn text(node: &Node) -> Result<&str, String> {
+    match &node.value {
+        Value::Text(text) => Ok(text),
+        Value::Int(_) | Value::Float(_) | Value::Bool(_) => {
+            Err(format!("{} is not text; put it in quotes", node.quoted()))
+        }
+        _ => Err(format!("{} is not text; write a name", node.quoted())),
+    }
+}
+
+/// A whole number; in quotes it is one too.
+fn int(node: &Node) -> Option<i128> {
+    match &node.value {
+        Value::Int(number) => Some(*number),
+        Value::Text(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys::{KEYS, find};
+    use super::super::tree::fragment;
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let read = |text| duration(&fragment(text));
+        assert_eq!(read("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(read("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(read("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(read("24h"), Ok(MAX_DURATION));
+        assert_eq!(read("0s"), Ok(Duration::ZERO));
+        for number in ["30", "'30'", "1.5", "0"] {
+            assert!(read(number).expect_err(number).contains("has no unit"), "{number}");
+        }
+        for wrong in ["''", "s", "-1s", "30 parrots", "true", "[1s]", "25h", "10us", "99999999999999999999y"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        assert!(timeout(&fragment("0s")).is_err());
+    }
+
+    #[test]
+    fn sizes() {
+        let read = |text| size(&fragment(text));
+        assert_eq!(read("4MiB"), Ok(4 << 20));
+        assert_eq!(read("4 MiB"), Ok(4 << 20));
+        assert_eq!(read("4MB"), Ok(4_000_000));
+        assert_eq!(read("4096"), Ok(4096));
+        assert_eq!(read("1GiB"), Ok(1 << 30));
+        for wrong in ["0", "0KiB", "-1", "2GiB", "1.5", "4 parrots", "''", "true", "99999999999999999999999"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!(count(&fragment("20")), Ok(20));
+        assert_eq!(or_none(count)(&fragment("none")), Ok(None));
+        assert_eq!(or_none(count)(&fragment("7")), Ok(Some(7)));
+        for wrong in ["0", "-1", "1000000001", "1.5", "many", "no"] {
+            assert!(or_none(count)(&fragment(wrong)).is_err(), "{wrong}");
+        }
+        assert_eq!(port(&fragment("65535")), Ok(65535));
+        for wrong in ["0", "65536", "-1", "http"] {
+            assert!(port(&fragment(wrong)).is_err(), "{wrong}");
+        }
+        assert_eq!(workers(&fragment("1024")).map(NonZeroUsize::get), Ok(1024));
+        for wrong in ["0", "1025", "-1", "all"] {
+            assert!(workers(&fragment(wrong)).is_err(), "{wrong}");
+        }
+        assert!(default_workers().get() <= MAX_WORKERS);
+    }
+
+    #[test]
+    fn names() {
+        assert_eq!(label(&fragment("waw-1.a_B")).as_deref(), Ok("waw-1.a_B"));
+        let long = "x".repeat(65);
+        for wrong in ["''", "a b", "a\"b", "\"a\\nb\"", "7", "true", "ü", &long] {
+            assert!(label(&fragment(wrong)).is_err(), "{wrong}");
+        }
+        assert_eq!(process_name(&fragment("my edge (ü)")).as_deref(), Ok("my edge (ü)"));
+        for wrong in ["''", "' '", "\"a\\nb\"", "7"] {
+            assert!(process_name(&fragment(wrong)).is_err(), "{wrong}");
+        }
+        assert!(process_name(&fragment(&format!("'{}'", host_name()))).is_ok());
+    }
+
+    /// What the table of keys says a key takes is what the reader takes.
+    #[test]
+    fn the_table_names_the_words() {
+        fn check<T: Word>(path: &str) {
+            let words: Vec<_> = T::WORDS.iter().map(|(word, _)| format!("`{word}`")).collect();
+            let key = find(path).expect(path);
+            let form = key.form.replace(" or ", ", ");
+            assert_eq!(form, words.join(", "), "{path}");
+        }
+        check::<Role>("role");
+        check::<Kind>("listeners[].kind");
+        check::<LogFormat>("log.format");
+        check::<LogLevel>("log.level");
+        check::<AcceptProxy>("listeners[].accept_proxy");
+        check::<SendProxy>("listeners[].send_proxy");
+        check::<PlayerAddress>("game_servers[].player_address");
+        check::<Framing>("game_servers[].framing");
+        check::<Source>("game_servers[].source");
+        check::<Ipv6Players>("game_servers[].ipv6_players");
+        check::<BindSessions>("sessions.bind_sessions");
+        let words = KEYS.iter().filter(|key| key.form.starts_with('`')).count();
+        assert_eq!(words, 11, "a key that takes words is not checked here");
+    }
+}

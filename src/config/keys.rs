@@ -1,0 +1,319 @@
+//! Every key there is: who has it, its default, what it takes and what it means.
+//!
+//! This table is the only place where a default is written. The reader takes defaults from it,
+//! finds unknown keys with it, and the reference in `docs/configuration.md` is generated from it.
+
+use std::fmt;
+
+use self::WhenAbsent::{ByKind, ByRole, Computed, Required, Text};
+
+/// What a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Forwards connections to the core.
+    Edge,
+    /// Relays sessions to the game servers.
+    Core,
+}
+
+/// `listeners[].kind`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// TCP to TCP.
+    Forward,
+    /// Links of the multi-path protocol.
+    Relay,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Edge => "edge",
+            Self::Core => "core",
+        })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Forward => "forward",
+            Self::Relay => "relay",
+        })
+    }
+}
+
+/// What holds where a key is absent. Values are YAML, as a user would write them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenAbsent {
+    /// Its absence is an error.
+    Required,
+    /// This value.
+    Text(&'static str),
+    /// This value, by role.
+    ByRole {
+        /// For an edge.
+        edge: &'static str,
+        /// For the core.
+        core: &'static str,
+    },
+    /// This value, by kind of listener.
+    ByKind {
+        /// For `kind: forward`.
+        forward: &'static str,
+        /// For `kind: relay`.
+        relay: &'static str,
+    },
+    /// Found out at start; the text says how.
+    Computed(&'static str),
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// The path, with `[]` for the items of a list: `listeners[].limits.connections`.
+    pub path: &'static str,
+    /// The one role that has it; `None` for both.
+    pub role: Option<Role>,
+    /// The one kind of listener that has it; `None` for both.
+    pub kind: Option<Kind>,
+    /// What holds without it.
+    pub default: WhenAbsent,
+    /// What it takes.
+    pub form: &'static str,
+    /// A value, for errors and examples.
+    pub example: &'static str,
+    /// One sentence.
+    pub meaning: &'static str,
+}
+
+impl Key {
+    /// The default as YAML, for this role and kind. `None` where there is none to write.
+    #[must_use]
+    pub fn default_for(&self, role: Role, kind: Option<Kind>) -> Option<&'static str> {
+        match (self.default, role, kind) {
+            (Text(text), ..) => Some(text),
+            (ByRole { edge, .. }, Role::Edge, _) => Some(edge),
+            (ByRole { core, .. }, Role::Core, _) => Some(core),
+            (ByKind { relay, .. }, _, Some(Kind::Relay)) => Some(relay),
+            (ByKind { forward, .. }, ..) => Some(forward),
+            (Required | Computed(_), ..) => None,
+        }
+    }
+
+    const fn core(self) -> Self {
+        Self { role: Some(Role::Core), ..self }
+    }
+
+    const fn forward(self) -> Self {
+        Self { kind: Some(Kind::Forward), ..self }
+    }
+
+    const fn example(self, example: &'static str) -> Self {
+        Self { example, ..self }
+    }
+}
+
+const fn key(path: &'static str, form: &'static str, default: WhenAbsent, meaning: &'static str) -> Key {
+    let example = if let Text(text) = default { text } else { "" };
+    Key { path, role: None, kind: None, default, form, example, meaning }
+}
+
+/// Every key, in the order of the reference.
+pub const KEYS: &[Key] = &[
+    key("role", "`edge` or `core`", Required, "what this process is").example("edge"),
+    key("name", "text", Computed("the host name"), "how this process calls itself in logs, metrics and pages")
+        .example("edge-1"),
+    key("workers", "1 to 1024", Computed("the number of CPUs"), "threads that carry traffic").example("4"),
+    key(
+        "admin.listen",
+        "address with port, or `off`",
+        ByRole { edge: "127.0.0.1:9162", core: "127.0.0.1:9163" },
+        "where `/metrics`, `/live` and `/ready` are served",
+    )
+    .example("127.0.0.1:9162"),
+    key("log.format", "`auto`, `text` or `json`", Text("auto"), "`auto` is text on a terminal and JSON elsewhere"),
+    key(
+        "log.level",
+        "`error`, `warn`, `info`, `debug` or `trace`",
+        Text("info"),
+        "how much is logged; each level includes those before it",
+    ),
+    key("shutdown_timeout", "duration", Text("10s"), "how long connections may go on after SIGTERM; `0s` cuts them"),
+    key("listeners", "list", Required, "where connections are accepted; at least one").example("[{ name: login, .. }]"),
+    key("listeners[].name", "name", Required, "the label in metrics and logs; unique").example("login"),
+    key(
+        "listeners[].kind",
+        "`forward` or `relay`",
+        Text("forward"),
+        "`forward` carries TCP to a target, `relay` (core only) takes links of the multi-path protocol",
+    ),
+    key("listeners[].listen", "address with port, or a list", Required, "where to listen; port 0 lets the system choose")
+        .example("0.0.0.0:7171"),
+    key(
+        "listeners[].forward_to",
+        "host with port, or a list",
+        Required,
+        "where connections lead; several are tried in order",
+    )
+    .example("203.0.113.9:7171")
+    .forward(),
+    key(
+        "listeners[].send_proxy",
+        "`v2`, `v1` or `none`",
+        Text("v2"),
+        "the PROXY header that tells the target the player's address",
+    )
+    .forward(),
+    key(
+        "listeners[].accept_proxy",
+        "`required`, `optional` or `none`",
+        ByRole { edge: "none", core: "required" },
+        "whether the peer announces the player's address in a PROXY header",
+    )
+    .example("required"),
+    key(
+        "listeners[].trusted_peers",
+        "address or CIDR, or a list",
+        Computed("on an edge none, on the core the addresses of `edges`"),
+        "whose PROXY header is believed; with `accept_proxy: required` nobody else may connect",
+    )
+    .example("10.0.0.0/8"),
+    key("listeners[].limits.connections", "count or `none`", Text("none"), "connections at once, on this listener")
+        .example("10000"),
+    key(
+        "listeners[].limits.connections_per_address",
+        "count or `none`",
+        Text("none"),
+        "connections at once by player address, as the PROXY header tells it; IPv6 counts by /64",
+    )
+    .example("20"),
+    key("listeners[].timeouts.connect", "duration", Text("4s"), "to reach a target or a game server"),
+    key("listeners[].timeouts.header", "duration", Text("5s"), "for a PROXY header to arrive whole"),
+    key(
+        "listeners[].timeouts.idle",
+        "duration",
+        ByKind { forward: "50s", relay: "10s" },
+        "without a byte in either direction (`forward`), or without a whole frame (`relay`)",
+    )
+    .example("50s"),
+    key("edges", "list", Text("[]"), "the edges that the core knows; links of other peers carry the label `other`").core(),
+    key("edges[].name", "name", Required, "the `edge` label in metrics; unique").example("waw1").core(),
+    key("edges[].address", "address or CIDR, or a list", Required, "where this edge connects from")
+        .example("198.51.100.7")
+        .core(),
+    key("game_servers", "list", Text("[]"), "the ports that clients may ask for; required with a `relay` listener")
+        .example("[{ port: 7172, address: \"127.0.0.1:7172\" }]")
+        .core(),
+    key("game_servers[].port", "port", Required, "the port that clients ask for; unique").example("7172").core(),
+    key("game_servers[].address", "host with port", Required, "the game server it leads to")
+        .example("127.0.0.1:7172")
+        .core(),
+    key(
+        "game_servers[].player_address",
+        "`otc`, `otc_reversed`, `proxy_v2`, `proxy_v1` or `none`",
+        Text("otc"),
+        "how the game server is told the player's address",
+    )
+    .core(),
+    key(
+        "game_servers[].framing",
+        "`auto`, `bytes` or `blocks`",
+        Text("auto"),
+        "what the length of a game packet counts; `auto` sees it in the first packet",
+    )
+    .core(),
+    key(
+        "game_servers[].max_packets_per_second",
+        "count or `none`",
+        Text("none"),
+        "packets of one player to the game server; more are held back, not dropped",
+    )
+    .example("25")
+    .core(),
+    key(
+        "game_servers[].source",
+        "`default` or `loopback_per_player`",
+        Text("default"),
+        "`loopback_per_player` connects from an address in 127.0.0.0/8 for each player, for servers on the same host that \
+         count connections by address",
+    )
+    .core(),
+    key(
+        "game_servers[].ipv6_players",
+        "`pseudo_ipv4` or `refuse`",
+        Text("pseudo_ipv4"),
+        "players without an IPv4 address get a stable one in 240.0.0.0/4, or are refused",
+    )
+    .core(),
+    key(
+        "sessions.bind_sessions",
+        "`address` or `client`",
+        Text("address"),
+        "what a link must share with a session to join it: client id and player address, or the client id alone",
+    )
+    .core(),
+    key("sessions.linger", "duration", Text("30s"), "how long a session without links lives on").core(),
+    key("sessions.leave_grace", "duration", Text("2s"), "how long it lives on once its last link said that it leaves")
+        .core(),
+    key("sessions.max_per_address", "count", Text("20"), "sessions at once of one player address").core(),
+    key("sessions.max", "count", Text("20000"), "sessions at once in all").core(),
+    key(
+        "sessions.unacked",
+        "size",
+        Text("4MiB"),
+        "bytes kept for replay in each session; beyond it the core stops reading from the game server",
+    )
+    .core(),
+    key(
+        "sessions.reorder",
+        "size",
+        Text("256KiB"),
+        "bytes kept ahead of their turn in each session; beyond it the session ends",
+    )
+    .core(),
+];
+
+/// The key of this path.
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// The key of this path and all keys below it.
+pub(super) fn at_or_below(path: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| {
+        key.path
+            .strip_prefix(path)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.') || rest.starts_with('['))
+    })
+}
+
+/// The words that may follow `path` directly.
+pub(super) fn below(path: &str) -> impl Iterator<Item = &'static str> {
+    KEYS.iter().filter_map(move |key| {
+        let rest = if path.is_empty() { key.path } else { key.path.strip_prefix(path)?.strip_prefix('.')? };
+        rest.split(['.', '[']).next()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn each_key_is_there_once() {
+        let paths: HashSet<_> = KEYS.iter().map(|key| key.path).collect();
+        assert_eq!(paths.len(), KEYS.len());
+    }
+
+    #[test]
+    fn what_may_follow_a_path() {
+        assert_eq!(at_or_below("listeners[].limits").count(), 2);
+        assert_eq!(at_or_below("listeners[].limit").count(), 0);
+        assert!(below("").any(|word| word == "sessions"));
+        let words: Vec<_> = below("edges[]").collect();
+        assert_eq!(words, ["name", "address"]);
+    }
+}

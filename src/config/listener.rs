@@ -1,0 +1,160 @@
+//! Reading `listeners[]`.
+
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+
+use super::keys::{Kind, Role};
+use super::scope::{Scope, Spot};
+use super::{AcceptProxy, Forward, Inbound, Relay, address, formats};
+
+/// A listener of either kind.
+pub(super) enum Listener {
+    Forward(Forward),
+    Relay(Relay),
+}
+
+/// Reads `listeners`. `edges` are the addresses of the core's edges, `None` if those were wrong;
+/// `admin` is an address that is taken.
+pub(super) fn read(root: &Scope<'_>, edges: Option<&[IpNet]>, admin: Option<SocketAddr>) -> Option<Vec<Listener>> {
+    let items = root.items("listeners")?;
+    if items.is_empty() && root.has("listeners") {
+        root.wrong("listeners", "has no listener in it; give at least one");
+    }
+    let mut taken = Taken { names: Unique::default(), addresses: Unique::default() };
+    if let Some(address) = admin.filter(|address| address.port() != 0) {
+        taken.addresses.reserve("admin.listen", address.to_string());
+    }
+    let listeners: Vec<_> = items.into_iter().map(|item| listener(item, edges, &mut taken)).collect();
+    listeners.into_iter().collect()
+}
+
+fn listener(item: Scope<'_>, edges: Option<&[IpNet]>, taken: &mut Taken) -> Option<Listener> {
+    let kind = kind(&item);
+    let item = item.of_kind(kind);
+    item.check_keys();
+    let inbound = inbound(&item, edges, taken);
+    match kind? {
+        Kind::Relay => Some(Listener::Relay(Relay { inbound: inbound? })),
+        Kind::Forward => {
+            let forward_to = item.some("forward_to", address::target);
+            let send_proxy = item.value("send_proxy", formats::word);
+            Some(Listener::Forward(Forward {
+                inbound: inbound?,
+                forward_to: values(forward_to?),
+                send_proxy: send_proxy?,
+            }))
+        }
+    }
+}
+
+fn kind(item: &Scope<'_>) -> Option<Kind> {
+    let kind = item.value("kind", formats::word)?;
+    if kind == Kind::Relay && item.role() == Role::Edge {
+        item.wrong("kind", "`relay` is only in `role: core`; an edge forwards links with `kind: forward`");
+        return None;
+    }
+    Some(kind)
+}
+
+fn inbound(item: &Scope<'_>, edges: Option<&[IpNet]>, taken: &mut Taken) -> Option<Inbound> {
+    let name = item.value("name", formats::label);
+    if let Some(name) = &name {
+        taken.names.claim(item, item.spot("name"), name.clone());
+    }
+    let listen = item.some("listen", address::listen);
+    for (spot, address) in listen.iter().flatten() {
+        // Port 0 is another one each time.
+        if address.port() != 0 {
+            taken.addresses.claim(item, spot.clone(), address.to_string());
+        }
+    }
+    let trust = trust(item, edges);
+    let limits = item.section("limits");
+    let max_connections = limits.value("connections", formats::or_none(formats::quantity));
+    let max_connections_per_address = limits.value("connections_per_address", formats::or_none(formats::quantity));
+    let timeouts = item.section("timeouts");
+    let connect_timeout = timeouts.value("connect", formats::timeout);
+    let header_timeout = timeouts.value("header", formats::timeout);
+    let idle_timeout = timeouts.value("idle", formats::timeout);
+    let (accept_proxy, trusted_peers) = trust?;
+    Some(Inbound {
+        name: name?,
+        listen: values(listen?),
+        accept_proxy,
+        trusted_peers,
+        max_connections: max_connections?,
+        max_connections_per_address: max_connections_per_address?,
+        header_timeout: header_timeout?,
+        idle_timeout: idle_timeout?,
+        connect_timeout: connect_timeout?,
+    })
+}
+
+/// Whether a PROXY header is expected, and from whom: somebody, exactly if it is.
+fn trust(item: &Scope<'_>, edges: Option<&[IpNet]>) -> Option<(AcceptProxy, Vec<IpNet>)> {
+    let accept_proxy = item.value("accept_proxy", formats::word);
+    let own = if item.has("trusted_peers") {
+        item.list("trusted_peers", address::network).map(|peers| Some(values(peers)))
+    } else {
+        Some(None)
+    };
+    let (accept_proxy, own) = (accept_proxy?, own?);
+    if accept_proxy == AcceptProxy::None {
+        if own.is_some_and(|peers| !peers.is_empty()) {
+            item.wrong(
+                "trusted_peers",
+                "has no effect with `accept_proxy: none`; set that to `required`, or leave this out",
+            );
+        }
+        return Some((accept_proxy, Vec::new()));
+    }
+    let peers = match own {
+        Some(peers) => peers,
+        None => edges?.to_vec(),
+    };
+    if peers.is_empty() {
+        let word = if accept_proxy == AcceptProxy::Required { "required" } else { "optional" };
+        let remedy = match item.role() {
+            Role::Edge => "give `trusted_peers`",
+            Role::Core => "give `edges` or `trusted_peers`",
+        };
+        let message = format!(
+            "is `{word}`, but there is nobody whose PROXY header is believed; {remedy}, or set `accept_proxy: none`"
+        );
+        item.wrong("accept_proxy", message);
+    }
+    Some((accept_proxy, peers))
+}
+
+/// What only one listener may have.
+struct Taken {
+    names: Unique,
+    addresses: Unique,
+}
+
+/// Values that must differ, with the path where each is.
+#[derive(Default)]
+pub(super) struct Unique(Vec<(String, String)>);
+
+impl Unique {
+    /// Takes `value` for the key of this path, before all others.
+    fn reserve(&mut self, path: &str, value: String) {
+        self.0.push((value, path.to_owned()));
+    }
+
+    /// Takes `value` for `spot`; an error if it is taken.
+    pub fn claim(&mut self, scope: &Scope<'_>, spot: Spot, value: String) {
+        match self.0.iter().find(|(taken, _)| *taken == value) {
+            Some((_, path)) => {
+                scope.wrong_at(&spot, format!("`{value}` is already used by {path}; each must be its own"))
+            }
+            None => self.0.push((value, spot.path)),
+        }
+    }
+}
+
+/// The values without their places.
+pub(super) fn values<T>(list: Vec<(Spot, T)>) -> Vec<T> {
+    list.into_iter().map(|(_, value)| value).collect()
+}

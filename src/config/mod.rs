@@ -1,0 +1,294 @@
+//! The configuration: YAML in, checked values out.
+//!
+//! The types here are what the rest of the program works with; nothing in them can be wrong any
+//! more. Reading and checking is in the submodules.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+mod address;
+mod core;
+mod error;
+mod formats;
+mod keys;
+mod listener;
+mod read;
+mod reference;
+mod scope;
+mod summary;
+mod tree;
+
+pub use error::{ConfigError, Errors, Location};
+pub use keys::{KEYS, Key, Kind, Role, WhenAbsent};
+pub use read::{MAX_FILE_LEN, load, load_core, load_edge, parse};
+pub use reference::tables;
+
+/// A checked configuration file, by its role.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Config {
+    /// `role: edge`
+    Edge(Edge),
+    /// `role: core`
+    Core(Core),
+}
+
+/// An edge: forwards connections to the core.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Edge {
+    /// What both roles have.
+    pub process: Process,
+    /// What it listens on.
+    pub listeners: Vec<Forward>,
+}
+
+/// The core: relays sessions to the game servers, and forwards login and status.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Core {
+    /// What both roles have.
+    pub process: Process,
+    /// The edges it knows, for trust and for labels.
+    pub edges: Vec<EdgePeer>,
+    /// Listeners of kind `forward`.
+    pub forwards: Vec<Forward>,
+    /// Listeners of kind `relay`.
+    pub relays: Vec<Relay>,
+    /// The game servers that sessions may lead to.
+    pub game_servers: Vec<GameServer>,
+    /// Limits and times of sessions.
+    pub sessions: Sessions,
+}
+
+/// What both roles have in common.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Process {
+    /// `name`: how this process calls itself.
+    pub name: String,
+    /// `workers`: threads that carry traffic.
+    pub workers: NonZeroUsize,
+    /// `admin.listen`: where metrics and health are served; `None` for `off`.
+    pub admin: Option<SocketAddr>,
+    /// `shutdown_timeout`: how long connections may go on after SIGTERM.
+    pub shutdown_timeout: Duration,
+    /// `log.format`
+    pub log_format: LogFormat,
+    /// `log.level`
+    pub log_level: LogLevel,
+}
+
+/// `log.format`, `--log-format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// One line for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `log.level`, `--log-level`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogLevel {
+    /// Only what needs a person.
+    Error,
+    /// Also hostile peers and limits.
+    Warn,
+    /// Also one line for each connection and session at its end.
+    Info,
+    /// Also each link and connect.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// What every listener has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inbound {
+    /// `name`: unique; the label in metrics and logs.
+    pub name: String,
+    /// `listen`: at least one address.
+    pub listen: Vec<SocketAddr>,
+    /// `accept_proxy`
+    pub accept_proxy: AcceptProxy,
+    /// `trusted_peers`: whose PROXY header is believed.
+    pub trusted_peers: Vec<IpNet>,
+    /// `limits.connections`: at once, on this listener.
+    pub max_connections: Option<usize>,
+    /// `limits.connections_per_address`: at once, by player address.
+    pub max_connections_per_address: Option<usize>,
+    /// `timeouts.header`: for a PROXY header to arrive whole.
+    pub header_timeout: Duration,
+    /// `timeouts.idle`
+    pub idle_timeout: Duration,
+    /// `timeouts.connect`: to reach a target or a game server.
+    pub connect_timeout: Duration,
+}
+
+/// A listener of kind `forward`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Forward {
+    /// What every listener has.
+    pub inbound: Inbound,
+    /// `forward_to`: at least one target, tried in order.
+    pub forward_to: Vec<Target>,
+    /// `send_proxy`
+    pub send_proxy: SendProxy,
+}
+
+/// A listener of kind `relay`: links of the multi-path protocol.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Relay {
+    /// What every listener has.
+    pub inbound: Inbound,
+}
+
+/// A host, by name or address, and a port. An IPv6 host is kept without brackets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// Name or address.
+    pub host: String,
+    /// Port, not 0.
+    pub port: u16,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl From<SocketAddr> for Target {
+    fn from(addr: SocketAddr) -> Self {
+        Self { host: addr.ip().to_string(), port: addr.port() }
+    }
+}
+
+/// `listeners[].accept_proxy`: the PROXY header expected from the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcceptProxy {
+    /// A header from a trusted peer, or the connection is refused.
+    Required,
+    /// A header where a trusted peer sends one.
+    Optional,
+    /// No header: the first byte is the player's.
+    None,
+}
+
+/// `listeners[].send_proxy`: the PROXY header sent to the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendProxy {
+    /// The binary header.
+    V2,
+    /// The text line.
+    V1,
+    /// No header.
+    None,
+}
+
+/// `edges[]`: who may connect to the core, and the label of their links.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EdgePeer {
+    /// `name`: unique; the label in metrics and logs.
+    pub name: String,
+    /// `address`: at least one network; a single address is a network of one.
+    pub addresses: Vec<IpNet>,
+}
+
+/// `game_servers[]`: a port that clients may ask for, and where it leads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GameServer {
+    /// `port`: unique, not 0.
+    pub port: u16,
+    /// `address`
+    pub address: Target,
+    /// `player_address`
+    pub player_address: PlayerAddress,
+    /// `framing`
+    pub framing: Framing,
+    /// `max_packets_per_second`: towards the game server, not 0.
+    pub max_packets_per_second: Option<u32>,
+    /// `source`
+    pub source: Source,
+    /// `ipv6_players`
+    pub ipv6_players: Ipv6Players,
+}
+
+/// `game_servers[].player_address`: how the game server is told the player's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlayerAddress {
+    /// `FE FF`, then the IPv4 address in network order.
+    Otc,
+    /// `FE FF`, then the IPv4 address reversed.
+    OtcReversed,
+    /// PROXY protocol v2, always 28 bytes.
+    ProxyV2,
+    /// PROXY protocol v1.
+    ProxyV1,
+    /// Nothing.
+    None,
+}
+
+/// `game_servers[].framing`: what the leading u16 of a packet counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// Decided from the first packet of each connection.
+    Auto,
+    /// Bytes.
+    Bytes,
+    /// Blocks: `8 x n + 4` bytes follow (14.05 and newer).
+    Blocks,
+}
+
+/// `game_servers[].source`: the local address of connections to the game server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// As the kernel chooses.
+    Default,
+    /// An address in 127.0.0.0/8 for each player.
+    LoopbackPerPlayer,
+}
+
+/// `game_servers[].ipv6_players`: what becomes of players that have no IPv4 address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ipv6Players {
+    /// They get one in 240.0.0.0/4, stable for their /64.
+    PseudoIpv4,
+    /// They are refused.
+    Refuse,
+}
+
+/// `sessions.*`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sessions {
+    /// `sessions.bind_sessions`
+    pub bind_sessions: BindSessions,
+    /// `sessions.linger`: how long a session without links lives on.
+    pub linger: Duration,
+    /// `sessions.leave_grace`: after the last link left.
+    pub leave_grace: Duration,
+    /// `sessions.max_per_address`
+    pub max_per_address: usize,
+    /// `sessions.max`
+    pub max: usize,
+    /// `sessions.unacked`: bytes kept for replay, for each session.
+    pub unacked: usize,
+    /// `sessions.reorder`: bytes kept ahead of their turn, for each session.
+    pub reorder: usize,
+}
+
+/// `sessions.bind_sessions`: what a link must share with a session to join it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BindSessions {
+    /// Client id and player address.
+    Address,
+    /// Client id alone.
+    Client,
+}

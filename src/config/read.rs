@@ -1,0 +1,195 @@
+//! Reading a whole file.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use super::error::{Errors, Location};
+use super::keys::{KEYS, Role};
+use super::listener::{self, Listener};
+use super::scope::{Report, Scope};
+use super::tree::{self, Entry, Value};
+use super::{Config, Core, Edge, Forward, Process, Relay, address, core, formats};
+
+/// Bytes of a file; a longer one is not a configuration.
+pub const MAX_FILE_LEN: u64 = 1 << 20;
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, or that it could not be read.
+pub fn load(path: &Path) -> Result<Config, Errors> {
+    load_for(path, None)
+}
+
+/// As [`load`], where the file must be that of an edge.
+///
+/// # Errors
+///
+/// As [`load`]; a file of the other role is an error at its `role`.
+pub fn load_edge(path: &Path) -> Result<Edge, Errors> {
+    match load_for(path, Some(Role::Edge))? {
+        Config::Edge(edge) => Ok(edge),
+        Config::Core(_) => Err(Errors::one(&path.display().to_string(), None, other_role(Role::Edge))),
+    }
+}
+
+/// As [`load`], where the file must be that of a core.
+///
+/// # Errors
+///
+/// As [`load`]; a file of the other role is an error at its `role`.
+pub fn load_core(path: &Path) -> Result<Core, Errors> {
+    match load_for(path, Some(Role::Core))? {
+        Config::Core(core) => Ok(core),
+        Config::Edge(_) => Err(Errors::one(&path.display().to_string(), None, other_role(Role::Core))),
+    }
+}
+
+/// Reads and checks `text`, which errors call `file`.
+///
+/// # Errors
+///
+/// Everything that is wrong with it.
+pub fn parse(file: &str, text: &str) -> Result<Config, Errors> {
+    parse_for(file, text, None)
+}
+
+fn load_for(path: &Path, wanted: Option<Role>) -> Result<Config, Errors> {
+    let file = path.display().to_string();
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|opened| opened.take(MAX_FILE_LEN + 1).read_to_end(&mut bytes))
+        .map_err(|error| Errors::one(&file, None, format!("cannot be read: {error}")))?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => parse_for(&file, text, wanted),
+        Err(_) if too_long(bytes.len()) => Err(file_too_long(&file)),
+        Err(error) => {
+            let valid = bytes.get(..error.valid_up_to()).and_then(|valid| std::str::from_utf8(valid).ok());
+            let location = end_of(valid.unwrap_or_default());
+            Err(Errors::one(&file, Some(location), "is not UTF-8 here; save the file as UTF-8".to_owned()))
+        }
+    }
+}
+
+fn parse_for(file: &str, text: &str, wanted: Option<Role>) -> Result<Config, Errors> {
+    if too_long(text.len()) {
+        return Err(file_too_long(file));
+    }
+    let root = tree::build(text).map_err(|error| Errors::one(file, error.location, error.message))?;
+    let start = Location { line: 1, column: 1 };
+    let entries = match &root.value {
+        Value::Map(entries) => entries,
+        Value::Null => {
+            let message = "is empty; the smallest file has `role` and `listeners`";
+            return Err(Errors::one(file, Some(start), message.to_owned()));
+        }
+        _ => {
+            let message = format!("{} is not a mapping; begin with `role: edge` or `role: core`", root.quoted());
+            return Err(Errors::one(file, tree::locate(text, root.id), message));
+        }
+    };
+    let report = Report::default();
+    let guess = guess_role(entries, wanted);
+    let scope = Scope::root(&report, guess, root.id, entries);
+    let config = match role(&scope, wanted).unwrap_or(guess) {
+        Role::Edge => edge(&scope).map(Config::Edge),
+        Role::Core => self::core(&scope).map(Config::Core),
+    };
+    if let Some(errors) = report.into_errors(file, |id| tree::locate(text, id)) {
+        return Err(errors);
+    }
+    config.ok_or_else(|| Errors::one(file, Some(start), "cannot be read, for an unknown reason".to_owned()))
+}
+
+/// The role of a file, right or not, so that all the rest of it can be checked too.
+fn guess_role(entries: &[Entry], wanted: Option<Role>) -> Role {
+    let written = entries.iter().find(|entry| entry.key == "role").and_then(|entry| formats::word(&entry.node).ok());
+    let core_only = |entry: &Entry| KEYS.iter().any(|key| key.path == entry.key && key.role == Some(Role::Core));
+    let implied = entries.iter().any(core_only).then_some(Role::Core);
+    written.or(wanted).or(implied).unwrap_or(Role::Edge)
+}
+
+fn role(root: &Scope<'_>, wanted: Option<Role>) -> Option<Role> {
+    let role = root.value("role", formats::word)?;
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != role) {
+        root.wrong("role", other_role(wanted));
+    }
+    Some(role)
+}
+
+fn other_role(wanted: Role) -> String {
+    let other = match wanted {
+        Role::Edge => Role::Core,
+        Role::Core => Role::Edge,
+    };
+    format!("`{other}` is not what `otproxy {wanted}` runs; use `otproxy {other}`, or give it the file of the {wanted}")
+}
+
+fn edge(root: &Scope<'_>) -> Option<Edge> {
+    let process = process(root);
+    let admin = process.as_ref().and_then(|process| process.admin);
+    let listeners = listener::read(root, Some(&[]), admin).map(by_kind);
+    Some(Edge { process: process?, listeners: listeners?.0 })
+}
+
+fn core(root: &Scope<'_>) -> Option<Core> {
+    let process = process(root);
+    let admin = process.as_ref().and_then(|process| process.admin);
+    let edges = core::edges(root);
+    let networks: Option<Vec<IpNet>> =
+        edges.as_ref().map(|edges| edges.iter().flat_map(|edge| edge.addresses.iter().copied()).collect());
+    let listeners = listener::read(root, networks.as_deref(), admin).map(by_kind);
+    let relay = listeners.as_ref().is_some_and(|(_, relays)| !relays.is_empty());
+    let game_servers = core::game_servers(root, relay);
+    let sessions = core::sessions(root);
+    let (forwards, relays) = listeners?;
+    Some(Core { process: process?, edges: edges?, forwards, relays, game_servers: game_servers?, sessions: sessions? })
+}
+
+fn by_kind(listeners: Vec<Listener>) -> (Vec<Forward>, Vec<Relay>) {
+    let (mut forwards, mut relays) = (Vec::new(), Vec::new());
+    for listener in listeners {
+        match listener {
+            Listener::Forward(forward) => forwards.push(forward),
+            Listener::Relay(relay) => relays.push(relay),
+        }
+    }
+    (forwards, relays)
+}
+
+fn process(root: &Scope<'_>) -> Option<Process> {
+    let name = root.optional("name", formats::process_name);
+    let workers = root.optional("workers", formats::workers);
+    let admin = root.section("admin").value("listen", address::listen_or_off);
+    let log = root.section("log");
+    let log_format = log.value("format", formats::word);
+    let log_level = log.value("level", formats::word);
+    let shutdown_timeout = root.value("shutdown_timeout", formats::duration);
+    Some(Process {
+        name: name?.unwrap_or_else(formats::host_name),
+        workers: workers?.unwrap_or_else(formats::default_workers),
+        admin: admin?,
+        shutdown_timeout: shutdown_timeout?,
+        log_format: log_format?,
+        log_level: log_level?,
+    })
+}
+
+fn too_long(len: usize) -> bool {
+    u64::try_from(len).is_ok_and(|len| len > MAX_FILE_LEN)
+}
+
+fn file_too_long(file: &str) -> Errors {
+    Errors::one(file, None, format!("is longer than {MAX_FILE_LEN} bytes, and cannot be a configuration"))
+}
+
+/// The place after the last character of `text`.
+fn end_of(text: &str) -> Location {
+    let line = text.split('\n').count();
+    let column = text.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    Location { line, column }
+}

@@ -1,0 +1,45 @@
+//! The tables of keys in the reference, generated from the keys that the reader knows.
+
+use super::keys::{KEYS, Key, WhenAbsent};
+
+/// The tables, by the name that marks their place in `docs/configuration.md`, as Markdown.
+#[must_use]
+pub fn tables() -> Vec<(&'static str, String)> {
+    let process = |key: &&Key| section(key.path).is_empty();
+    let of = |name: &'static str| move |key: &&Key| section(key.path) == name;
+    vec![
+        ("process", table(KEYS.iter().filter(process))),
+        ("listeners", table(KEYS.iter().filter(of("listeners")))),
+        ("edges", table(KEYS.iter().filter(of("edges")))),
+        ("game_servers", table(KEYS.iter().filter(of("game_servers")))),
+        ("sessions", table(KEYS.iter().filter(of("sessions")))),
+    ]
+}
+
+/// The table that a key belongs to; empty for that of the whole process.
+fn section(path: &str) -> &str {
+    let first = path.split(['.', '[']).next().unwrap_or_default();
+    // `listeners` itself is a key of the whole file; so are `admin` and `log`, short as they are.
+    let whole = matches!(first, "admin" | "log") || (first == path && first == "listeners");
+    let alone = first == path && !matches!(first, "edges" | "game_servers");
+    if whole || alone { "" } else { first }
+}
+
+fn table<'k>(keys: impl Iterator<Item = &'k Key>) -> String {
+    let mut table = String::from("| key | takes | default | meaning |\n|---|---|---|---|\n");
+    for key in keys {
+        let only = key.kind.map(|kind| format!(" (`kind: {kind}` only)")).unwrap_or_default();
+        table.push_str(&format!("| `{}` | {} | {} | {}{only} |\n", key.path, key.form, default(key), key.meaning));
+    }
+    table
+}
+
+fn default(key: &Key) -> String {
+    match key.default {
+        WhenAbsent::Required => "required".to_owned(),
+        WhenAbsent::Text(text) => format!("`{text}`"),
+        WhenAbsent::ByRole { edge, core } => format!("edge `{edge}`, core `{core}`"),
+        WhenAbsent::ByKind { forward, relay } => format!("forward `{forward}`, relay `{relay}`"),
+        WhenAbsent::Computed(how) => how.to_owned(),
+    }
+}

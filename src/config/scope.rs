@@ -1,0 +1,292 @@
+//! Reading the keys of one mapping, without stopping at what is wrong.
+
+use std::cell::RefCell;
+
+use super::error::{Errors, Location};
+use super::keys::{self, Key, Kind, Role, WhenAbsent};
+use super::tree::{Entry, Node, NodeId, Value, fragment, quote};
+
+/// Similarity, from 0 to 1, from which on a key is taken for a misspelt one.
+const SIMILAR: f64 = 0.75;
+
+/// Everything that was found wrong.
+#[derive(Default)]
+pub(super) struct Report {
+    findings: RefCell<Vec<(NodeId, String, String)>>,
+}
+
+impl Report {
+    pub fn add(&self, spot: &Spot, message: impl Into<String>) {
+        self.findings.borrow_mut().push((spot.at, spot.path.clone(), message.into()));
+    }
+
+    pub fn into_errors(self, file: &str, locate: impl Fn(NodeId) -> Option<Location>) -> Option<Errors> {
+        Errors::located(file, self.findings.into_inner(), locate)
+    }
+}
+
+/// A place in the document, to say later that something is wrong there.
+#[derive(Debug, Clone)]
+pub(super) struct Spot {
+    at: NodeId,
+    pub path: String,
+}
+
+/// A mapping of the document whose keys are being read.
+///
+/// What reads a value returns `None` where it was wrong, and has reported it then.
+pub(super) struct Scope<'a> {
+    report: &'a Report,
+    role: Role,
+    kind: Option<Kind>,
+    /// As in errors: `listeners[0].limits`
+    path: String,
+    /// As in the table of keys: `listeners[].limits`
+    pattern: String,
+    at: NodeId,
+    entries: &'a [Entry],
+}
+
+impl<'a> Scope<'a> {
+    /// The top level of a file. Reports unknown keys.
+    pub fn root(report: &'a Report, role: Role, at: NodeId, entries: &'a [Entry]) -> Self {
+        let scope = Self { report, role, kind: None, path: String::new(), pattern: String::new(), at, entries };
+        scope.check_keys();
+        scope
+    }
+
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The place of `key`'s value, or of the whole mapping where the key is absent.
+    pub fn spot(&self, key: &str) -> Spot {
+        Spot { at: self.entry(key).map_or(self.at, value_id), path: self.path_of(key) }
+    }
+
+    /// Reports something that is wrong with `key`.
+    pub fn wrong(&self, key: &str, message: impl Into<String>) {
+        self.report.add(&self.spot(key), message);
+    }
+
+    /// Reports something that is wrong at `spot`.
+    pub fn wrong_at(&self, spot: &Spot, message: impl Into<String>) {
+        self.report.add(spot, message);
+    }
+
+    /// Whether the file has this key.
+    pub fn has(&self, key: &str) -> bool {
+        self.entry(key).is_some()
+    }
+
+    /// A value, or the key's default.
+    pub fn value<T>(&self, key: &str, parse: impl Fn(&Node) -> Result<T, String>) -> Option<T> {
+        match self.entry(key) {
+            Some(entry) => self.parse(&entry.node, &self.spot(key), &parse),
+            None => parse(&self.default(key)?).ok(),
+        }
+    }
+
+    /// A value whose key may be absent without a default.
+    pub fn optional<T>(&self, key: &str, parse: impl Fn(&Node) -> Result<T, String>) -> Option<Option<T>> {
+        if self.has(key) { self.value(key, parse).map(Some) } else { Some(None) }
+    }
+
+    /// A list, or a bare value as a list of one, each with its place.
+    pub fn list<T>(&self, key: &str, parse: impl Fn(&Node) -> Result<T, String>) -> Option<Vec<(Spot, T)>> {
+        let spot = self.spot(key);
+        let default;
+        let node = match self.entry(key) {
+            Some(entry) => &entry.node,
+            None => {
+                default = self.default(key)?;
+                &default
+            }
+        };
+        let Value::List(nodes) = &node.value else {
+            return Some(vec![(spot.clone(), self.parse(node, &spot, &parse)?)]);
+        };
+        let values: Vec<_> = nodes
+            .iter()
+            .enumerate()
+            .map(|(index, node)| {
+                let spot = Spot { at: node.id, path: format!("{}[{index}]", spot.path) };
+                let value = self.parse(node, &spot, &parse);
+                value.map(|value| (spot, value))
+            })
+            .collect();
+        values.into_iter().collect()
+    }
+
+    /// As [`Scope::list`], where an empty list is an error.
+    pub fn some<T>(&self, key: &str, parse: impl Fn(&Node) -> Result<T, String>) -> Option<Vec<(Spot, T)>> {
+        let list = self.list(key, parse)?;
+        if list.is_empty() {
+            self.wrong(key, "is an empty list; give at least one");
+            return None;
+        }
+        Some(list)
+    }
+
+    /// A mapping below this one. Absent, it is empty: its keys have their defaults.
+    pub fn section(&self, key: &str) -> Scope<'a> {
+        let entries = match self.entry(key).map(|entry| &entry.node.value) {
+            Some(Value::Map(entries)) => entries.as_slice(),
+            Some(Value::Null) => {
+                self.wrong(key, "has no value; give it keys, or leave it out");
+                &[]
+            }
+            Some(_) => {
+                let keys: Vec<_> = keys::below(&self.pattern_of(key)).map(|key| format!("`{key}`")).collect();
+                self.wrong(key, format!("must be a mapping with the keys {}", keys.join(", ")));
+                &[]
+            }
+            None => &[],
+        };
+        let at = self.entry(key).map_or(self.at, |entry| entry.node.id);
+        let scope = Scope { path: self.path_of(key), pattern: self.pattern_of(key), at, entries, ..*self };
+        scope.check_keys();
+        scope
+    }
+
+    /// The mappings of a list. The keys of each are to be checked by [`Scope::check_keys`]; `None`
+    /// if there is no list.
+    pub fn items(&self, key: &str) -> Option<Vec<Scope<'a>>> {
+        let Some(entry) = self.entry(key) else {
+            return self.default(key).map(|_| Vec::new());
+        };
+        let Value::List(nodes) = &entry.node.value else {
+            let nothing = matches!(entry.node.value, Value::Null);
+            let what = if nothing { "has no value; it takes a list" } else { "must be a list" };
+            self.wrong(key, format!("{what}; begin each item with `- `"));
+            return None;
+        };
+        let item = |(index, node): (usize, &'a Node)| {
+            let path = format!("{}[{index}]", self.path_of(key));
+            let Value::Map(entries) = &node.value else {
+                let message = format!("{} is not a mapping; give it keys, as in `- name: ..`", node.quoted());
+                self.report.add(&Spot { at: node.id, path }, message);
+                return None;
+            };
+            let pattern = format!("{}[]", self.pattern_of(key));
+            Some(Scope { path, pattern, at: node.id, entries, ..*self })
+        };
+        let items: Vec<_> = nodes.iter().enumerate().map(item).collect();
+        Some(items.into_iter().flatten().collect())
+    }
+
+    /// The same mapping, with the keys that a listener of this kind has.
+    pub fn of_kind(self, kind: Option<Kind>) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// Reports keys that are unknown, repeated, or not for this role or kind of listener.
+    pub fn check_keys(&self) {
+        for (index, entry) in self.entries.iter().enumerate() {
+            let spot = Spot { at: entry.key_id, path: self.path_of(&entry.key) };
+            if self.entries.iter().take(index).any(|earlier| earlier.key == entry.key) {
+                self.report.add(&spot, "is there twice; keep one");
+                continue;
+            }
+            let keys: Vec<&Key> = keys::at_or_below(&self.pattern_of(&entry.key)).collect();
+            let Some(key) = keys.first() else {
+                self.report.add(&spot, self.unknown(&entry.key));
+                continue;
+            };
+            let other_role = key.role.filter(|role| *role != self.role);
+            let other_kind = key.kind.filter(|kind| self.kind.is_some_and(|own| own != *kind));
+            if let Some(role) = other_role {
+                self.report.add(&spot, format!("only in `role: {role}`; leave it out here"));
+            } else if let Some(kind) = other_kind {
+                self.report.add(&spot, format!("only with `kind: {kind}`; leave it out here"));
+            }
+        }
+    }
+
+    fn unknown(&self, key: &str) -> String {
+        if key == "<<" {
+            return "merge keys are not supported; write the keys out".to_owned();
+        }
+        if let Some(word) = self.meant(key) {
+            return format!("unknown key; did you mean `{word}`?");
+        }
+        let mut words: Vec<_> = self.words().map(|word| format!("`{word}`")).collect();
+        words.dedup();
+        format!("unknown key; here are {}", words.join(", "))
+    }
+
+    /// The key that an unknown one was probably meant to be.
+    fn meant(&self, key: &str) -> Option<&'static str> {
+        let known = keys::at_or_below(&self.pattern_of(key)).next().is_some();
+        if known { None } else { similar(key, self.words()) }
+    }
+
+    /// The keys that this mapping may have.
+    fn words(&self) -> impl Iterator<Item = &'static str> {
+        keys::below(&self.pattern).filter(|word| {
+            keys::at_or_below(&self.pattern_of(word)).any(|key| key.role.is_none_or(|role| role == self.role))
+        })
+    }
+
+    fn entry(&self, key: &str) -> Option<&'a Entry> {
+        self.entries.iter().find(|entry| entry.key == key)
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        // A key of the file may be anything: an error stays on its line.
+        let key: String = key.chars().map(|c| if c.is_control() { '?' } else { c }).take(100).collect();
+        if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
+    }
+
+    fn pattern_of(&self, key: &str) -> String {
+        if self.pattern.is_empty() { key.to_owned() } else { format!("{}.{key}", self.pattern) }
+    }
+
+    fn parse<T>(&self, node: &Node, spot: &Spot, parse: &impl Fn(&Node) -> Result<T, String>) -> Option<T> {
+        let result = match node.value {
+            Value::Null => Err("has no value; give one, or leave the key out".to_owned()),
+            _ => parse(node),
+        };
+        result.map_err(|message| self.report.add(spot, message)).ok()
+    }
+
+    fn default(&self, key: &str) -> Option<Node> {
+        let entry = keys::find(&self.pattern_of(key))?;
+        if entry.default == WhenAbsent::Required {
+            // One mistake is one error: a misspelt key has been reported as such.
+            let meant = |entry: &Entry| entry.key == "<<" || self.meant(&entry.key) == Some(key);
+            if !self.entries.iter().any(meant) {
+                let message = format!("is required, and missing; write it as `{key}: {}`", entry.example);
+                self.report.add(&Spot { at: self.at, path: self.path_of(key) }, message);
+            }
+            return None;
+        }
+        entry.default_for(self.role, self.kind).map(fragment)
+    }
+}
+
+/// Where to point for a value: an absent value has no place of its own, but its key has.
+fn value_id(entry: &Entry) -> NodeId {
+    if matches!(entry.node.value, Value::Null) { entry.key_id } else { entry.node.id }
+}
+
+/// The word that `text` was probably meant to be.
+pub(super) fn similar<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+    words
+        .map(|word| (strsim::jaro_winkler(text, word), word))
+        .filter(|(similarity, _)| *similarity >= SIMILAR)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, word)| word)
+}
+
+/// `word`, with what it may be instead.
+pub(super) fn none_of(word: &Node, words: &[&str]) -> String {
+    let list: Vec<_> = words.iter().map(|word| quote(word)).collect();
+    let mut message = format!("{} is not one of {}", word.quoted(), list.join(", "));
+    if let Value::Text(text) = &word.value
+        && let Some(word) = similar(text, words.iter().copied())
+    {
+        message.push_str(&format!("; did you mean `{word}`?"));
+    }
+    message
+}

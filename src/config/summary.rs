@@ -1,0 +1,61 @@
+//! What a configuration would run, in one line.
+
+use std::net::SocketAddr;
+
+use super::keys::{Kind, Role};
+use super::{Config, Inbound, Process};
+
+impl Config {
+    /// The role of the file.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self {
+            Self::Edge(_) => Role::Edge,
+            Self::Core(_) => Role::Core,
+        }
+    }
+
+    /// What both roles have.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        match self {
+            Self::Edge(edge) => &edge.process,
+            Self::Core(core) => &core.process,
+        }
+    }
+
+    /// What would run, in one line:
+    /// `core "waw", 2 listeners (links relay 0.0.0.0:7162, login forward 0.0.0.0:7170), 1 edge, 2 game servers`.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let (relays, forwards) = match self {
+            Self::Edge(edge) => (&[][..], edge.listeners.as_slice()),
+            Self::Core(core) => (core.relays.as_slice(), core.forwards.as_slice()),
+        };
+        let relays = relays.iter().map(|relay| listener(&relay.inbound, Kind::Relay));
+        let forwards = forwards.iter().map(|forward| listener(&forward.inbound, Kind::Forward));
+        let listeners: Vec<String> = relays.chain(forwards).collect();
+        let mut summary = format!(
+            "{} {:?}, {} ({})",
+            self.role(),
+            self.process().name,
+            counted(listeners.len(), "listener"),
+            listeners.join(", ")
+        );
+        if let Self::Core(core) = self {
+            let edges = counted(core.edges.len(), "edge");
+            let game_servers = counted(core.game_servers.len(), "game server");
+            summary.push_str(&format!(", {edges}, {game_servers}"));
+        }
+        summary
+    }
+}
+
+fn listener(inbound: &Inbound, kind: Kind) -> String {
+    let addresses: Vec<String> = inbound.listen.iter().map(SocketAddr::to_string).collect();
+    format!("{} {kind} {}", inbound.name, addresses.join(" "))
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,321 @@
+//! The whole topology on loopback, to see it work: a game server that stands in for a real one, a
+//! core, edges and players on real sockets, and the bookkeeping that proves that nothing is lost,
+//! doubled or out of order while edges are cut.
+//!
+//! - [`packet`] and [`proof`], pure: numbered packets, and the judge of what became of them.
+//! - [`game_server`]: the stand-in. `seat`: one simulated player. `topology`: core and edges.
+//! - `figures`, pure: sums and the verdict. `table`: what is shown.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::roles::StartError;
+
+mod figures;
+pub mod game_server;
+pub mod packet;
+pub mod proof;
+mod seat;
+mod table;
+mod topology;
+
+pub use figures::{Direction, Figures};
+
+use game_server::{GameServer, GameServerOptions};
+use seat::Seat;
+use table::Table;
+use topology::{Core, Edge};
+
+/// How long links and sessions may take to stand at the start, and a cut edge's links to come back.
+const START: Duration = Duration::from_secs(30);
+const LINKS_BACK: Duration = Duration::from_secs(5);
+/// How long what is on its way at the end may take to arrive.
+const SETTLE: Duration = Duration::from_secs(15);
+const LOOK: Duration = Duration::from_millis(20);
+/// Between two packets of a player. Many players send less often: all together about this many
+/// packets a millisecond, so that a small machine keeps up with both sides of it.
+const PACE: Duration = Duration::from_millis(100);
+const PACE_PER_PLAYER: Duration = Duration::from_millis(1);
+const PACKET_SIZE: usize = 120;
+/// An edge is cut, is away and rests after its return for a part of the whole time, but not longer.
+const REST_PARTS: u32 = 20;
+const REST: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+const MAX_AWAY: Duration = Duration::from_secs(1);
+/// Descriptors that each player needs: on each path its socket, two of the edge, one of the core;
+/// and two for its connection to the game server.
+const FILES_PER_PATH: u64 = 4;
+const FILES_PER_SESSION: u64 = 2;
+const OTHER_FILES: u64 = 512;
+
+/// The size of a demo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DemoOptions {
+    /// Simulated players, at most 15 000.
+    pub players: usize,
+    /// Edges, at most 200.
+    pub edges: usize,
+    /// How long the players play.
+    pub duration: Duration,
+    /// How many files this process may have open.
+    pub file_limit: u64,
+}
+
+/// Why a demo could not run.
+#[derive(Debug, Error)]
+pub enum DemoError {
+    /// The process may not have as many files open as this needs.
+    #[error(
+        "so many players and edges need {needed} open files, and only {limit} are allowed: choose fewer, or raise \
+         `ulimit -Hn`"
+    )]
+    Files {
+        /// Files that would be open.
+        needed: u64,
+        /// Files that may be.
+        limit: u64,
+    },
+    /// A socket, a thread or a runtime could not be had.
+    #[error("cannot start {what}: {source}")]
+    Start {
+        /// What did not start.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The core or an edge could not be started.
+    #[error(transparent)]
+    Role(#[from] StartError),
+    /// Links or sessions do not come to stand.
+    #[error("after {START:?} only {ready} of {players} players are in the game")]
+    Slow {
+        /// Players whose session works over all links.
+        ready: usize,
+        /// All players.
+        players: usize,
+    },
+}
+
+/// What a demo showed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// What became of all packets.
+    pub figures: Figures,
+    /// How many times an edge was cut.
+    pub cuts: u64,
+}
+
+impl Outcome {
+    /// Whether all arrived, once and in order, and all sessions lasted.
+    pub fn passed(&self) -> bool {
+        self.figures.perfect()
+    }
+}
+
+/// Plays the demo and shows it on stdout, until its time is over or `interrupt` comes. Takes free
+/// ports of 127.0.0.0/8, and gives all back.
+///
+/// # Errors
+/// Where it cannot run; what it finds out is in the [`Outcome`].
+pub async fn run(options: DemoOptions, interrupt: impl Future<Output = ()>) -> Result<Outcome, DemoError> {
+    tokio::pin!(interrupt);
+    let mut demo = Demo::start(options).await?;
+    let result = tokio::select! {
+        result = demo.open_seats() => result.map(|()| true),
+        () = &mut interrupt => Ok(false),
+    };
+    let result = match result {
+        Ok(true) => demo.play(interrupt).await,
+        Ok(false) => Ok(false),
+        Err(error) => Err(error),
+    };
+    demo.finish(result).await
+}
+
+struct Demo {
+    options: DemoOptions,
+    server: GameServer,
+    core: Core,
+    edges: RefCell<Vec<Edge>>,
+    seats: Vec<Seat>,
+    /// No more packets from players.
+    quiet: CancellationToken,
+    cuts: Cell<u64>,
+    started: Instant,
+    table: RefCell<Table>,
+}
+
+impl Demo {
+    async fn start(options: DemoOptions) -> Result<Self, DemoError> {
+        let per_player = FILES_PER_PATH * options.edges as u64 + FILES_PER_SESSION;
+        let needed = OTHER_FILES + per_player * options.players as u64;
+        if needed > options.file_limit {
+            return Err(DemoError::Files { needed, limit: options.file_limit });
+        }
+        let pushes = GameServerOptions { push_every: Some(pace(options.players)), push_size: PACKET_SIZE };
+        let server = GameServer::start(pushes)
+            .await
+            .map_err(|source| DemoError::Start { what: "the game server".to_owned(), source })?;
+        let core = Core::start(server.addr(), options.edges)?;
+        let edges: Result<Vec<_>, _> =
+            core.links().iter().enumerate().map(|(index, links)| Edge::start(index, *links)).collect();
+        let edges = edges?;
+        let table = Table::new(options, core.admin());
+        Ok(Self {
+            options,
+            server,
+            core,
+            edges: RefCell::new(edges),
+            seats: Vec::new(),
+            quiet: CancellationToken::new(),
+            cuts: Cell::new(0),
+            started: Instant::now(),
+            table: RefCell::new(table),
+        })
+    }
+
+    /// Seats all players, and waits until each is in the game over all links.
+    async fn open_seats(&mut self) -> Result<(), DemoError> {
+        let players = self.options.players;
+        let addresses: Vec<_> = self.edges.borrow().iter().map(Edge::address).collect();
+        for index in 0..players {
+            self.seats.push(Seat::take(index, players, &addresses, self.quiet.clone()).await);
+        }
+        let ready = Cell::new(0);
+        let all = async {
+            for seat in &self.seats {
+                seat.in_the_game().await;
+                ready.set(ready.get() + 1);
+            }
+        };
+        timeout(START, all).await.map_err(|_| DemoError::Slow { ready: ready.get(), players })
+    }
+
+    /// Lets them play and cuts edges. Gives whether the time was up, not the interrupt.
+    async fn play(&mut self, interrupt: impl Future<Output = ()>) -> Result<bool, DemoError> {
+        self.started = Instant::now();
+        for seat in &self.seats {
+            seat.start();
+        }
+        let over = CancellationToken::new();
+        let this = &*self;
+        let watch = async {
+            let in_time = tokio::select! {
+                () = sleep(this.options.duration) => true,
+                () = interrupt => false,
+                () = over.cancelled() => false,
+                () = this.show() => false,
+            };
+            over.cancel();
+            in_time
+        };
+        let cut = async {
+            let result = this.cut_edges(&over).await;
+            over.cancel();
+            result
+        };
+        let (in_time, cut) = tokio::join!(watch, cut);
+        cut.map(|()| in_time)
+    }
+
+    /// Shows the table for ever.
+    async fn show(&self) {
+        loop {
+            let every = self.table.borrow().every();
+            sleep(every).await;
+            self.draw(&self.figures());
+        }
+    }
+
+    fn draw(&self, figures: &Figures) {
+        let edges = self.edges.borrow();
+        let rows = edges.iter().enumerate().map(|(index, edge)| table::Row::new(edge, index, &self.seats));
+        self.table.borrow_mut().draw(self.started.elapsed(), self.cuts.get(), rows, figures);
+    }
+
+    /// Cuts one edge after another, never two at once, until it is `over`. All are up afterwards.
+    async fn cut_edges(&self, over: &CancellationToken) -> Result<(), DemoError> {
+        let rest = (self.options.duration / REST_PARTS).clamp(REST.0, REST.1);
+        let away = (self.options.duration / 4).min(MAX_AWAY);
+        for index in (0..self.options.edges).cycle() {
+            if over.run_until_cancelled(sleep(rest)).await.is_none() {
+                break;
+            }
+            let stopping = self.edges.borrow_mut().get_mut(index).and_then(Edge::stop);
+            self.cuts.set(self.cuts.get() + 1);
+            if let Some(stopped) = stopping {
+                stopped.wait().await;
+            }
+            let _ = over.run_until_cancelled(sleep(away)).await;
+            self.bring_back(index).await?;
+            let back = async {
+                for seat in &self.seats {
+                    seat.path_ready(index).await;
+                }
+            };
+            // Where the links are slow to come back, the next cut is harder on the sessions.
+            if over.run_until_cancelled(timeout(LINKS_BACK, back)).await.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a cut edge where it was. Its port was free to others for a while.
+    async fn bring_back(&self, index: usize) -> Result<(), DemoError> {
+        let deadline = Instant::now() + LINKS_BACK;
+        loop {
+            let result = self.edges.borrow_mut().get_mut(index).map_or(Ok(()), Edge::restart);
+            match result {
+                Err(_) if Instant::now() < deadline => sleep(REST.0).await,
+                result => return result,
+            }
+        }
+    }
+
+    fn figures(&self) -> Figures {
+        // Arrivals are read before what was sent, so that nothing has arrived that was not sent.
+        let arrived = self.server.connections();
+        let tallies: Vec<_> = self.seats.iter().map(|seat| (seat.address(), seat.tally())).collect();
+        Figures::of(&tallies, &arrived, &self.server.connections())
+    }
+
+    async fn settled(&self) {
+        while !self.figures().settled() {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Waits for all that is on its way, ends everything, and says what was shown.
+    async fn finish(mut self, result: Result<bool, DemoError>) -> Result<Outcome, DemoError> {
+        self.quiet.cancel();
+        self.server.quiet();
+        if result.is_ok() {
+            // Whatever is still missing afterwards is lost.
+            let _ = timeout(SETTLE, self.settled()).await;
+        }
+        let outcome = Outcome { figures: self.figures().at_the_end(), cuts: self.cuts.get() };
+        if result.is_ok() {
+            self.draw(&outcome.figures);
+        }
+        let mut leaving: JoinSet<()> = self.seats.drain(..).map(Seat::leave).collect();
+        while leaving.join_next().await.is_some() {}
+        let stopping: Vec<_> = self.edges.borrow_mut().iter_mut().filter_map(Edge::stop).collect();
+        for stopped in stopping.into_iter().chain(self.core.stop()) {
+            stopped.wait().await;
+        }
+        self.server.close().await;
+        let in_time = result?;
+        self.table.borrow_mut().verdict(&outcome, in_time);
+        Ok(outcome)
+    }
+}
+
+fn pace(players: usize) -> Duration {
+    PACE.max(PACE_PER_PLAYER.saturating_mul(u32::try_from(players).unwrap_or(u32::MAX)))
+}

@@ -1,0 +1,243 @@
+//! What the demo shows on stdout: a table, drawn over and over on a terminal, now and then elsewhere.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::figures::{Direction, Figures};
+use super::seat::Seat;
+use super::topology::Edge;
+use super::{DemoOptions, Outcome};
+
+/// Between two tables: on a terminal, and elsewhere.
+const REDRAW: Duration = Duration::from_millis(500);
+const BLOCK: Duration = Duration::from_secs(5);
+
+/// One edge, over all players.
+pub(super) struct Row {
+    name: String,
+    up: bool,
+    links: usize,
+    first: u64,
+    duplicates: u64,
+    rtt: Option<Duration>,
+}
+
+impl Row {
+    /// The row of the edge that is path `index` of all players.
+    pub fn new(edge: &Edge, index: usize, seats: &[Seat]) -> Self {
+        let paths: Vec<_> = seats.iter().map(|seat| seat.path(index)).collect();
+        let ready = || paths.iter().filter(|path| path.ready);
+        let rtts: Vec<_> = ready().filter_map(|path| path.rtt).collect();
+        Self {
+            name: edge.name().to_owned(),
+            up: edge.is_up(),
+            links: ready().count(),
+            first: paths.iter().map(|path| path.first).sum(),
+            duplicates: paths.iter().map(|path| path.duplicates).sum(),
+            rtt: u32::try_from(rtts.len()).ok().and_then(|count| rtts.iter().sum::<Duration>().checked_div(count)),
+        }
+    }
+}
+
+/// The table.
+pub(super) struct Table {
+    options: DemoOptions,
+    admin: Option<SocketAddr>,
+    terminal: bool,
+    /// Lines of the table that stands on the terminal.
+    lines: usize,
+}
+
+impl Table {
+    /// Prints what will happen.
+    pub fn new(options: DemoOptions, admin: Option<SocketAddr>) -> Self {
+        let table = Self { options, admin, terminal: io::stdout().is_terminal(), lines: 0 };
+        let DemoOptions { players, edges, duration, .. } = options;
+        let mut text = format!(
+            "{} play for {} over {}, which are cut one after another.\n",
+            counted(players as u64, "player"),
+            seconds(duration),
+            counted(edges as u64, "edge")
+        );
+        if let Some(admin) = admin {
+            let _ = writeln!(text, "The core's status meanwhile: http://{admin}/metrics, /live, /ready");
+        }
+        print(&text);
+        table
+    }
+
+    /// How often it is to be drawn.
+    pub fn every(&self) -> Duration {
+        if self.terminal { REDRAW } else { BLOCK }
+    }
+
+    /// Draws it, on a terminal over the one before.
+    pub fn draw(&mut self, elapsed: Duration, cuts: u64, rows: impl Iterator<Item = Row>, figures: &Figures) {
+        let table = render(elapsed.min(self.options.duration), self.options.duration, cuts, rows, figures);
+        if self.terminal {
+            let up = if self.lines > 0 { format!("\x1b[{}A\x1b[J", self.lines) } else { String::new() };
+            self.lines = table.lines().count();
+            print(&format!("{up}{table}"));
+        } else {
+            print(&table);
+        }
+    }
+
+    /// Prints what was shown.
+    pub fn verdict(&mut self, outcome: &Outcome, in_time: bool) {
+        let mut text = verdict(outcome, in_time);
+        if let Some(admin) = self.admin {
+            let _ = writeln!(text, "The core's status was at http://{admin}/metrics while it ran.");
+        }
+        print(&text);
+    }
+}
+
+fn render(
+    elapsed: Duration,
+    duration: Duration,
+    cuts: u64,
+    rows: impl Iterator<Item = Row>,
+    figures: &Figures,
+) -> String {
+    let rows: Vec<_> = rows.collect();
+    let all: u64 = rows.iter().map(|row| row.first).sum();
+    let mut text = format!("\n{} of {}, {} of an edge\n\n", seconds(elapsed), seconds(duration), counted(cuts, "cut"));
+    let _ = writeln!(
+        text,
+        "{:<8} {:>6} {:>6} {:>10} {:>11} {:>11}",
+        "", "state", "links", "was first", "was second", "round trip"
+    );
+    for Row { name, up, links, first, duplicates, rtt } in rows {
+        let state = if up { "up" } else { "cut" };
+        let share = if all == 0 { 0.0 } else { 100.0 * first as f64 / all as f64 };
+        let rtt = rtt.map_or_else(|| "-".to_owned(), |rtt| format!("{:.1} ms", rtt.as_secs_f64() * 1e3));
+        let share = format!("{share:.1} %");
+        let _ = writeln!(text, "{name:<8} {state:>6} {links:>6} {share:>10} {duplicates:>11} {rtt:>11}");
+    }
+    let _ = writeln!(
+        text,
+        "\n{:<15} {:>9} {:>9} {:>8} {:>6} {:>10} {:>9}",
+        "", "sent", "delivered", "underway", "lost", "duplicated", "reordered"
+    );
+    for (name, direction) in [("to game server", &figures.to_game), ("to players", &figures.to_players)] {
+        let Direction { sent, delivered, lost, duplicated, reordered, .. } = direction;
+        let under_way = direction.under_way();
+        let _ = writeln!(
+            text,
+            "{name:<15} {sent:>9} {delivered:>9} {under_way:>8} {lost:>6} {duplicated:>10} {reordered:>9}"
+        );
+    }
+    text
+}
+
+fn verdict(Outcome { figures, cuts }: &Outcome, in_time: bool) -> String {
+    let Figures { players, to_game, to_players, ended, extra, violations } = figures;
+    let sum = |part: fn(&Direction) -> u64| part(to_game) + part(to_players);
+    let (sent, alien) = (sum(|d| d.sent), sum(|d| d.alien));
+    let (lost, duplicated, reordered) = (sum(|d| d.lost), sum(|d| d.duplicated), sum(|d| d.reordered));
+    let mut text = "\n".to_owned();
+    if !in_time {
+        text.push_str("Ended early; this is the verdict so far.\n");
+    }
+    if sent == 0 {
+        text.push_str("Nothing was sent, so nothing is proved.\n");
+        return text;
+    }
+    let _ = writeln!(
+        text,
+        "{}: {} and the game server sent {}, {} to it and {} to them, while an edge was cut {}.",
+        if figures.perfect() { "PROVED" } else { "FAILED" },
+        counted(*players, "player"),
+        counted(sent, "packet"),
+        to_game.sent,
+        to_players.sent,
+        counted(*cuts, "time"),
+    );
+    let _ = writeln!(
+        text,
+        "{} of {sent} arrived: {lost} lost, {duplicated} duplicated, {reordered} reordered.",
+        sum(|d| d.delivered)
+    );
+    let findings = [
+        (*ended, "session ended early", "sessions ended early"),
+        (*extra, "connection to the game server too many", "connections to the game server too many"),
+        (*violations, "frame against the protocol", "frames against the protocol"),
+        (alien, "packet arrived that nobody sent", "packets arrived that nobody sent"),
+    ];
+    for (count, one, many) in findings.into_iter().filter(|(count, ..)| *count > 0) {
+        let _ = writeln!(text, "{count} {}.", if count == 1 { one } else { many });
+    }
+    if figures.perfect() {
+        text.push_str("All sessions lasted until the players left.\n");
+    }
+    text
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{} s", duration.as_secs())
+}
+
+/// A reader that is gone misses the table; the exit code still counts.
+fn print(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome() -> Outcome {
+        let to_game = Direction { sent: 10, delivered: 10, ..Direction::default() };
+        let to_players = Direction { sent: 20, delivered: 20, ..Direction::default() };
+        Outcome { figures: Figures { players: 2, to_game, to_players, ..Figures::default() }, cuts: 1 }
+    }
+
+    #[test]
+    fn says_what_was_proved() {
+        let text = verdict(&outcome(), true);
+        assert_eq!(
+            text,
+            "\nPROVED: 2 players and the game server sent 30 packets, 10 to it and 20 to them, while an edge was cut \
+             1 time.\n30 of 30 arrived: 0 lost, 0 duplicated, 0 reordered.\nAll sessions lasted until the players left.\n"
+        );
+    }
+
+    #[test]
+    fn says_what_failed() {
+        let mut failed = outcome();
+        failed.figures.to_game.delivered = 9;
+        failed.figures.to_game.lost = 1;
+        failed.figures.ended = 1;
+        let text = verdict(&failed, false);
+        assert!(text.starts_with("\nEnded early; this is the verdict so far.\nFAILED: "), "{text}");
+        assert!(
+            text.ends_with("29 of 30 arrived: 1 lost, 0 duplicated, 0 reordered.\n1 session ended early.\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_table_fits_a_terminal() {
+        let row = |name: &str, up| Row {
+            name: name.to_owned(),
+            up,
+            links: 2000,
+            first: 750_000,
+            duplicates: 1_000_000,
+            rtt: up.then_some(Duration::from_micros(12_345)),
+        };
+        let rows = [row("edge 1", true), row("edge 16", false)];
+        let text = render(Duration::from_secs(7), Duration::from_secs(20), 3, rows.into_iter(), &outcome().figures);
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        assert!(text.contains("\nedge 1       up   2000     50.0 %     1000000     12.3 ms\n"), "{text}");
+        assert!(text.contains("\nedge 16     cut   2000     50.0 %     1000000           -\n"), "{text}");
+    }
+}

@@ -1,0 +1,183 @@
+//! Forwarding: one connection in, one connection to a target, bytes both ways.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::net::TcpStream;
+use tracing::{info, warn};
+
+use crate::config::{self, SendProxy};
+use crate::limits::RateLimitedLog;
+use crate::net::pump::{PumpCounters, Pumped, pump};
+use crate::net::worker::Scratch;
+use crate::net::{Admitted, Inbound, InboundShared, Stream, connect};
+use crate::reason::{CloseReason, ConnectResult};
+use crate::wire::player_address::{PseudoIpv4, ipv4_of};
+use crate::wire::proxy_header;
+
+/// Log lines about unreachable targets of one listener in each window.
+const LOG_LINES: u16 = 5;
+
+/// What a target can make of a PROXY header.
+#[derive(Debug, Clone)]
+pub enum HeaderFor {
+    /// A proxy: any address family.
+    Proxy,
+    /// A game server: it reads exactly the 28 bytes of an IPv4 header, so an IPv6 player is given
+    /// the pseudo-IPv4 address.
+    GameServer(PseudoIpv4),
+}
+
+/// What all workers share of a forward listener.
+#[derive(Debug)]
+pub struct ForwardShared {
+    inbound: Arc<InboundShared>,
+    config: config::Forward,
+    header_for: HeaderFor,
+    log: RateLimitedLog,
+}
+
+impl ForwardShared {
+    /// From the listener's configuration.
+    pub fn new(config: config::Forward, header_for: HeaderFor) -> Arc<Self> {
+        let inbound = InboundShared::new(config.inbound.clone());
+        Arc::new(Self { inbound, config, header_for, log: RateLimitedLog::new(LOG_LINES) })
+    }
+
+    /// The part that admits connections.
+    pub fn inbound(&self) -> &Arc<InboundShared> {
+        &self.inbound
+    }
+}
+
+/// One worker's part of a forward listener.
+#[derive(Debug)]
+pub struct Forward {
+    shared: Arc<ForwardShared>,
+    inbound: Inbound,
+    scratch: Rc<Scratch>,
+}
+
+impl Forward {
+    /// One worker's part; `scratch` is the worker's read buffer.
+    pub fn new(shared: Arc<ForwardShared>, inbound: Inbound, scratch: Rc<Scratch>) -> Self {
+        Self { shared, inbound, scratch }
+    }
+
+    /// The counters and the configuration of what comes in.
+    pub fn inbound(&self) -> &Inbound {
+        &self.inbound
+    }
+
+    /// Carries one accepted connection to its end.
+    pub async fn carry(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let Some(admitted) = self.inbound.admit(stream, peer).await else { return };
+        let mut record = Record::new(&self.inbound, admitted.player);
+        let (target, first) = match Box::pin(self.reach(&admitted, &mut record)).await {
+            Some(reached) => reached,
+            None => return record.end(CloseReason::ConnectFailed),
+        };
+        let idle = self.inbound.config().idle_timeout;
+        let metrics = self.inbound.metrics();
+        let counters = PumpCounters { bytes_in: &metrics.bytes_in, bytes_out: &metrics.bytes_out };
+        let Pumped { reason, .. } =
+            pump(&admitted.stream, &target, first, idle, &self.scratch, counters, |bytes_in, bytes_out| {
+                (record.bytes_in, record.bytes_out) = (bytes_in, bytes_out);
+            })
+            .await;
+        record.end(reason);
+    }
+
+    /// Connects to the first target that answers; gives it with what to send it first: the PROXY
+    /// header, and what the player sent already.
+    async fn reach(&self, admitted: &Admitted, record: &mut Record<'_>) -> Option<(Stream, Vec<u8>)> {
+        let metrics = self.inbound.metrics();
+        let mut last = ConnectResult::Error;
+        for target in &self.shared.config.forward_to {
+            match connect(target, None, self.inbound.config().connect_timeout).await {
+                Ok((stream, address)) => {
+                    metrics.connect(ConnectResult::Ok);
+                    record.target = Some(address);
+                    let mut first = self.header(admitted, address);
+                    first.extend_from_slice(&admitted.early);
+                    record.early = admitted.early.len() as u64;
+                    metrics.bytes_in.inc_by(record.early);
+                    return Some((stream, first));
+                }
+                Err(result) => {
+                    metrics.connect(result);
+                    last = result;
+                }
+            }
+        }
+        if let Some(suppressed) = self.shared.log.allow(Instant::now()) {
+            let targets: Vec<String> = self.shared.config.forward_to.iter().map(ToString::to_string).collect();
+            let listener = &self.inbound.config().name;
+            warn!(listener, targets = targets.join(", "), result = %last, suppressed, "no target can be reached");
+        }
+        None
+    }
+
+    fn header(&self, admitted: &Admitted, target: SocketAddr) -> Vec<u8> {
+        let mut out = Vec::new();
+        let (mut player, mut destination) = (admitted.player, admitted.destination);
+        if let HeaderFor::GameServer(pseudo) = &self.shared.header_for {
+            player.set_ip(ipv4_of(player.ip(), pseudo).into());
+            if destination.is_ipv6() {
+                destination = if target.is_ipv4() { target } else { SocketAddr::from(([127, 0, 0, 1], target.port())) };
+            }
+        }
+        match self.shared.config.send_proxy {
+            SendProxy::V2 => proxy_header::write_v2(&mut out, player, destination),
+            SendProxy::V1 => proxy_header::write_v1(&mut out, player, destination),
+            SendProxy::None => {}
+        }
+        out
+    }
+}
+
+/// The account of one connection: it counts and logs the end, however that comes.
+struct Record<'a> {
+    inbound: &'a Inbound,
+    player: SocketAddr,
+    target: Option<SocketAddr>,
+    started: Instant,
+    /// Bytes that came with the PROXY header.
+    early: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    reason: Option<CloseReason>,
+}
+
+impl<'a> Record<'a> {
+    fn new(inbound: &'a Inbound, player: SocketAddr) -> Self {
+        inbound.metrics().active.inc();
+        let started = Instant::now();
+        Self { inbound, player, target: None, started, early: 0, bytes_in: 0, bytes_out: 0, reason: None }
+    }
+
+    fn end(mut self, reason: CloseReason) {
+        self.reason = Some(reason);
+    }
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        let unfinished = if std::thread::panicking() { CloseReason::Panic } else { CloseReason::Shutdown };
+        let reason = self.reason.unwrap_or(unfinished);
+        self.inbound.metrics().active.dec();
+        self.inbound.metrics().closed(reason);
+        info!(
+            listener = self.inbound.config().name,
+            player = %self.player,
+            target = self.target.map(tracing::field::display),
+            seconds = self.started.elapsed().as_secs_f64(),
+            bytes_in = self.early + self.bytes_in,
+            bytes_out = self.bytes_out,
+            %reason,
+            "connection ended",
+        );
+    }
+}

@@ -1,0 +1,29 @@
+//! otproxy: the multi-path relay and the edge proxy for Open Tibia game servers, in one program.
+//!
+//! The layers, from the top. A module imports only from those below it, and the two roles never
+//! import each other:
+//!
+//! - [`cli`]: commands, flags, exit codes. [`demo`]: the whole topology on loopback, to see it work.
+//! - [`roles`]: what an edge and a core start, from a checked configuration.
+//! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core.
+//!   [`admin`]: metrics and health over HTTP. [`player`]: the client's side of the protocol.
+//! - [`net`]: listeners, streams, workers. [`config`]: YAML to checked values.
+//! - [`session`]: the session machine, pure: no I/O and no clock of its own.
+//! - [`wire`]: formats on the wire, pure: frames, PROXY headers, player addresses, game packets.
+//! - [`limits`], [`metrics`], [`reason`]: what everything above counts with.
+#![deny(missing_docs)]
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod forward;
+pub mod limits;
+pub mod metrics;
+pub mod net;
+pub mod player;
+pub mod reason;
+pub mod relay;
+pub mod roles;
+pub mod session;
+pub mod wire;

@@ -1,0 +1,270 @@
+//! How many connections there may be at once, in all and for each player address.
+
+use std::collections::HashMap;
+use std::collections::hash_map::{Entry, RandomState};
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use thiserror::Error;
+
+use crate::reason::RejectReason;
+
+mod pace;
+pub mod rate_limited_log;
+
+pub use pace::Pace;
+pub use rate_limited_log::RateLimitedLog;
+
+/// Parts of the address table, each with its own lock: workers seldom meet at one.
+const SHARDS: usize = 16;
+
+/// What counts as one player's address: an IPv4 address, or an IPv6 /64, as one line has a whole
+/// one to itself. A v4-mapped address counts as the IPv4 address that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AddressKey {
+    /// An IPv4 address, as a number.
+    V4(u32),
+    /// The upper 64 bits of an IPv6 address.
+    V6(u64),
+}
+
+impl From<IpAddr> for AddressKey {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self::V4(v4.to_bits()),
+            IpAddr::V6(v6) => Self::V6((v6.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+/// Which limit a connection would exceed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum LimitExceeded {
+    /// The limit in all.
+    #[error("too many connections")]
+    Total,
+    /// The limit for one address.
+    #[error("too many connections from this address")]
+    Address,
+}
+
+impl From<LimitExceeded> for RejectReason {
+    fn from(exceeded: LimitExceeded) -> Self {
+        match exceeded {
+            LimitExceeded::Total => Self::Limit,
+            LimitExceeded::Address => Self::AddressLimit,
+        }
+    }
+}
+
+/// Counts the connections of one listener, over all workers.
+#[derive(Debug)]
+pub struct ConnectionLimit {
+    max: usize,
+    max_per_address: Option<usize>,
+    total: AtomicUsize,
+    by_address: [Mutex<HashMap<AddressKey, usize>>; SHARDS],
+    /// Keyed at random, so that no peer can aim at one shard.
+    hasher: RandomState,
+}
+
+impl ConnectionLimit {
+    /// `None` is no limit.
+    pub fn new(max: Option<usize>, max_per_address: Option<usize>) -> Arc<Self> {
+        Arc::new(Self {
+            max: max.unwrap_or(usize::MAX),
+            max_per_address,
+            total: AtomicUsize::new(0),
+            by_address: Default::default(),
+            hasher: RandomState::new(),
+        })
+    }
+
+    /// Counts one connection of `address` until the guard is dropped.
+    ///
+    /// # Errors
+    /// The limit that is reached; nothing is counted then.
+    pub fn try_acquire(self: &Arc<Self>, address: AddressKey) -> Result<ConnectionGuard, LimitExceeded> {
+        let mut guard = self.try_accept()?;
+        guard.try_claim(address)?;
+        Ok(guard)
+    }
+
+    /// Counts one connection whose player is not known yet: a PROXY header is to come. It counts
+    /// in all, so that connections which never send one are limited too.
+    ///
+    /// # Errors
+    /// [`LimitExceeded::Total`]
+    pub fn try_accept(self: &Arc<Self>) -> Result<ConnectionGuard, LimitExceeded> {
+        // Nothing else is published by this count, and the update itself is atomic: Relaxed does.
+        self.total
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |total| (total < self.max).then_some(total + 1))
+            .map_err(|_| LimitExceeded::Total)?;
+        Ok(ConnectionGuard { limit: Arc::clone(self), address: None })
+    }
+
+    /// Connections now.
+    pub fn total(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// The part of the table that has `address`.
+    fn shard(&self, address: AddressKey) -> MutexGuard<'_, HashMap<AddressKey, usize>> {
+        let index = self.hasher.hash_one(address) as usize % SHARDS;
+        // Nothing that can panic runs under the lock, so a poisoned table is still right.
+        self.by_address[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn claim(&self, address: AddressKey, max: usize) -> Result<(), LimitExceeded> {
+        let mut table = self.shard(address);
+        let count = table.get(&address).copied().unwrap_or(0);
+        if count >= max {
+            return Err(LimitExceeded::Address);
+        }
+        table.insert(address, count + 1);
+        Ok(())
+    }
+
+    fn unclaim(&self, address: AddressKey) {
+        // An address without connections leaves no entry: the table is as large as what it counts.
+        if let Entry::Occupied(mut entry) = self.shard(address).entry(address) {
+            if *entry.get() > 1 {
+                *entry.get_mut() -= 1;
+            } else {
+                entry.remove();
+            }
+        }
+    }
+}
+
+/// One counted connection. Dropping it counts it off.
+#[derive(Debug)]
+pub struct ConnectionGuard {
+    limit: Arc<ConnectionLimit>,
+    /// Set where the limit for each address counts it.
+    address: Option<AddressKey>,
+}
+
+impl ConnectionGuard {
+    /// Counts the connection for its player's address too, now that it is known. An address that it
+    /// counted for before is counted off.
+    ///
+    /// # Errors
+    /// [`LimitExceeded::Address`]; the connection goes on counting in all.
+    pub fn try_claim(&mut self, address: AddressKey) -> Result<(), LimitExceeded> {
+        let Some(max) = self.limit.max_per_address else { return Ok(()) };
+        if let Some(before) = self.address.take() {
+            self.limit.unclaim(before);
+        }
+        self.limit.claim(address, max)?;
+        self.address = Some(address);
+        Ok(())
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        if let Some(address) = self.address {
+            self.limit.unclaim(address);
+        }
+        self.limit.total.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(address: &str) -> AddressKey {
+        address.parse::<IpAddr>().unwrap().into()
+    }
+
+    fn entries(limit: &ConnectionLimit) -> usize {
+        limit.by_address.iter().map(|shard| shard.lock().unwrap().len()).sum()
+    }
+
+    #[test]
+    fn addresses_of_one_player_are_one_key() {
+        assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
+        assert_eq!(key("2001:db8:1:2::3"), key("2001:db8:1:2:ffff::"));
+        assert_ne!(key("2001:db8:1:2::3"), key("2001:db8:1:3::3"));
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+        assert_ne!(key("0.0.0.0"), key("::"));
+    }
+
+    #[test]
+    fn the_limit_in_all() {
+        let limit = ConnectionLimit::new(Some(2), None);
+        let first = limit.try_acquire(key("192.0.2.1")).unwrap();
+        let _second = limit.try_accept().unwrap();
+        assert_eq!(limit.try_acquire(key("192.0.2.3")).err(), Some(LimitExceeded::Total));
+        drop(first);
+        assert!(limit.try_acquire(key("192.0.2.3")).is_ok());
+        assert_eq!(limit.total(), 1, "the refused and the dropped do not count");
+    }
+
+    #[test]
+    fn the_limit_for_each_address() {
+        let limit = ConnectionLimit::new(None, Some(2));
+        let (one, other) = (key("2001:db8::1"), key("2001:db8:0:1::"));
+        let guards = [limit.try_acquire(one).unwrap(), limit.try_acquire(key("2001:db8::2")).unwrap()];
+        assert_eq!(limit.try_acquire(one).err(), Some(LimitExceeded::Address));
+        assert_eq!(limit.total(), 2, "the refused one does not count in all either");
+        let _other = limit.try_acquire(other).unwrap();
+        drop(guards);
+        assert_eq!(entries(&limit), 1, "no entry is left behind");
+        assert!(limit.try_acquire(one).is_ok());
+    }
+
+    #[test]
+    fn claiming_after_accepting() {
+        let limit = ConnectionLimit::new(Some(10), Some(1));
+        let (one, other) = (key("192.0.2.1"), key("192.0.2.2"));
+        let _holder = limit.try_acquire(one).unwrap();
+        let mut guard = limit.try_accept().unwrap();
+        assert_eq!(guard.try_claim(one), Err(LimitExceeded::Address));
+        assert_eq!(guard.try_claim(other), Ok(()));
+        assert_eq!(guard.try_claim(other), Ok(()), "the same connection does not count twice");
+        drop(guard);
+        assert_eq!((limit.total(), entries(&limit)), (1, 1));
+    }
+
+    #[test]
+    fn threads_never_exceed_a_limit() {
+        const MAX: usize = 20;
+        const MAX_PER_ADDRESS: usize = 3;
+        let limit = ConnectionLimit::new(Some(MAX), Some(MAX_PER_ADDRESS));
+        let held: Vec<AtomicUsize> = (0..10).map(|_| AtomicUsize::new(0)).collect();
+        std::thread::scope(|scope| {
+            for thread in 0..8u32 {
+                let (limit, held) = (&limit, &held);
+                // Counted off `held` before the limit: `held` is never ahead of it.
+                let release = move |guards: &mut Vec<(ConnectionGuard, u32)>| {
+                    for (guard, index) in guards.drain(..) {
+                        held[index as usize].fetch_sub(1, Ordering::SeqCst);
+                        drop(guard);
+                    }
+                };
+                scope.spawn(move || {
+                    let mut guards = Vec::new();
+                    for turn in 0..5000u32 {
+                        let index = (turn.wrapping_mul(7) + thread) % 10;
+                        if let Ok(guard) = limit.try_acquire(AddressKey::V4(index)) {
+                            let now = held[index as usize].fetch_add(1, Ordering::SeqCst) + 1;
+                            assert!(now <= MAX_PER_ADDRESS, "{now} at once");
+                            guards.push((guard, index));
+                        }
+                        assert!(limit.total() <= MAX);
+                        if turn % 3 == 0 {
+                            release(&mut guards);
+                        }
+                    }
+                    release(&mut guards);
+                });
+            }
+        });
+        assert_eq!((limit.total(), entries(&limit)), (0, 0));
+    }
+}

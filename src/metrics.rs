@@ -1,0 +1,268 @@
+//! Metrics: what is counted, and the handles to count it with.
+//!
+//! Each worker thread has a [`Metrics`] of its own, so that no counter is ever contended; [`render()`]
+//! sums them. Handles are resolved once, when a listener, an edge or a port is set up: the data path
+//! only adds to them.
+
+use std::sync::Arc;
+
+use prometheus::core::Collector;
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use prometheus::{Registry, Result};
+
+use crate::reason::{CloseReason, ConnectResult, EndReason, RefuseReason, RejectReason};
+
+mod catalogue;
+mod render;
+
+pub use catalogue::{CATALOGUE, Family, Kind};
+pub use render::{BuildInfo, CONTENT_TYPE, render};
+
+/// Upper bounds of round trips, in seconds. Close together where a player feels the difference;
+/// beyond half a second a path is merely bad. Clients tell no round trip of 5 s or more.
+const RTT_BUCKETS: &[f64] =
+    &[0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0];
+
+/// The metrics of one worker.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    accepted: IntCounterVec,
+    active: IntGaugeVec,
+    rejected: IntCounterVec,
+    closed: IntCounterVec,
+    bytes: IntCounterVec,
+    connects: IntCounterVec,
+    accept_errors: IntCounterVec,
+    links: IntGaugeVec,
+    rtt: HistogramVec,
+    frames: IntCounterVec,
+    sessions: IntGaugeVec,
+    opened: IntCounterVec,
+    ended: IntCounterVec,
+    packets: IntCounterVec,
+    refused: ByReason,
+    /// Bytes kept for replay, over all sessions of this worker.
+    pub unacked_bytes: IntGauge,
+    /// Tasks that failed by a defect.
+    pub panics: IntCounter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Metrics at zero.
+    ///
+    /// # Panics
+    /// Where the catalogue is wrong, which every test would show.
+    pub fn new() -> Self {
+        Self::build().expect("the catalogue has valid and different names")
+    }
+
+    fn build() -> Result<Self> {
+        use catalogue::*;
+
+        let registry = Registry::new();
+        let refused = counters(&registry, REFUSED)?;
+        Ok(Self {
+            accepted: counters(&registry, ACCEPTED)?,
+            active: gauges(&registry, ACTIVE)?,
+            rejected: counters(&registry, REJECTED)?,
+            closed: counters(&registry, CLOSED)?,
+            bytes: counters(&registry, BYTES)?,
+            connects: counters(&registry, CONNECTS)?,
+            accept_errors: counters(&registry, ACCEPT_ERRORS)?,
+            links: gauges(&registry, LINKS)?,
+            rtt: register(&registry, rtt_histogram(RTT)?)?,
+            frames: counters(&registry, FRAMES)?,
+            sessions: gauges(&registry, SESSIONS)?,
+            opened: counters(&registry, OPENED)?,
+            ended: counters(&registry, ENDED)?,
+            packets: counters(&registry, PACKETS)?,
+            refused: ByReason::new(RefuseReason::ALL, |reason| refused.with_label_values(&[reason.as_str()])),
+            unacked_bytes: register(&registry, IntGauge::with_opts(opts(UNACKED))?)?,
+            panics: register(&registry, IntCounter::with_opts(opts(PANICS))?)?,
+            registry,
+        })
+    }
+
+    /// Handles of a listener, by its name.
+    pub fn listener(&self, name: &str) -> ListenerMetrics {
+        ListenerMetrics {
+            accepted: self.accepted.with_label_values(&[name]),
+            active: self.active.with_label_values(&[name]),
+            bytes_in: self.bytes.with_label_values(&[name, "in"]),
+            bytes_out: self.bytes.with_label_values(&[name, "out"]),
+            accept_errors: self.accept_errors.with_label_values(&[name]),
+            rejected: ByReason::new(RejectReason::ALL, |r| self.rejected.with_label_values(&[name, r.as_str()])),
+            closed: ByReason::new(CloseReason::ALL, |r| self.closed.with_label_values(&[name, r.as_str()])),
+            connects: ByReason::new(ConnectResult::ALL, |r| self.connects.with_label_values(&[name, r.as_str()])),
+        }
+    }
+
+    /// Handles of an edge, by its name, or `other`.
+    pub fn edge(&self, name: &str) -> EdgeMetrics {
+        let frames = |direction, outcome| self.frames.with_label_values(&[name, direction, outcome]);
+        EdgeMetrics {
+            links: self.links.with_label_values(&[name]),
+            rtt: self.rtt.with_label_values(&[name]),
+            in_first: frames("in", "first"),
+            in_duplicate: frames("in", "duplicate"),
+            out_first: frames("out", "first"),
+            out_duplicate: frames("out", "duplicate"),
+        }
+    }
+
+    /// Handles of a port of `game_servers`.
+    pub fn port(&self, port: u16) -> PortMetrics {
+        let port = port.to_string();
+        PortMetrics {
+            sessions_active: self.sessions.with_label_values(&[&port]),
+            opened: self.opened.with_label_values(&[&port]),
+            ended: ByReason::new(EndReason::ALL, |r| self.ended.with_label_values(&[port.as_str(), r.as_str()])),
+            packets_in: self.packets.with_label_values(&[port.as_str(), "in"]),
+            packets_out: self.packets.with_label_values(&[port.as_str(), "out"]),
+        }
+    }
+
+    /// Counts a refused request on a link.
+    pub fn refused(&self, reason: RefuseReason) {
+        self.refused.inc(reason as usize);
+    }
+
+    /// For a task to hold: counts the panic that ends it, if one does.
+    pub fn panic_count(&self) -> PanicCount {
+        PanicCount(self.panics.clone())
+    }
+}
+
+/// Counts a panic that unwinds through its holder.
+#[derive(Debug)]
+pub struct PanicCount(IntCounter);
+
+impl Drop for PanicCount {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.inc();
+        }
+    }
+}
+
+/// What is counted of one listener.
+#[derive(Debug, Clone)]
+pub struct ListenerMetrics {
+    /// Connections accepted.
+    pub accepted: IntCounter,
+    /// Connections open.
+    pub active: IntGauge,
+    /// Payload bytes from players.
+    pub bytes_in: IntCounter,
+    /// Payload bytes to players.
+    pub bytes_out: IntCounter,
+    /// Accepts that failed.
+    pub accept_errors: IntCounter,
+    rejected: ByReason,
+    closed: ByReason,
+    connects: ByReason,
+}
+
+impl ListenerMetrics {
+    /// Counts a connection that was refused.
+    pub fn rejected(&self, reason: RejectReason) {
+        self.rejected.inc(reason as usize);
+    }
+
+    /// Counts a connection that has ended.
+    pub fn closed(&self, reason: CloseReason) {
+        self.closed.inc(reason as usize);
+    }
+
+    /// Counts an attempt to reach a target.
+    pub fn connect(&self, result: ConnectResult) {
+        self.connects.inc(result as usize);
+    }
+}
+
+/// What is counted of the links of one edge.
+#[derive(Debug, Clone)]
+pub struct EdgeMetrics {
+    /// Links open.
+    pub links: IntGauge,
+    /// Round trips in seconds.
+    pub rtt: Histogram,
+    /// Data frames from players whose packet had not come before.
+    pub in_first: IntCounter,
+    /// Data frames from players whose packet had.
+    pub in_duplicate: IntCounter,
+    /// Data frames to players whose packet was not sent elsewhere before.
+    pub out_first: IntCounter,
+    /// Data frames to players whose packet was.
+    pub out_duplicate: IntCounter,
+}
+
+/// What is counted of the sessions of one port.
+#[derive(Debug, Clone)]
+pub struct PortMetrics {
+    /// Sessions alive.
+    pub sessions_active: IntGauge,
+    /// Sessions opened.
+    pub opened: IntCounter,
+    /// Packets to the game server.
+    pub packets_in: IntCounter,
+    /// Packets to the player.
+    pub packets_out: IntCounter,
+    ended: ByReason,
+}
+
+impl PortMetrics {
+    /// Counts a session that has ended.
+    pub fn ended(&self, reason: EndReason) {
+        self.ended.inc(reason as usize);
+    }
+}
+
+/// One counter for each reason of an enum, all there from the start: a rate needs the zero before
+/// the first event.
+#[derive(Debug, Clone)]
+struct ByReason(Arc<[IntCounter]>);
+
+impl ByReason {
+    /// `all` is the enum's `ALL`: in the order of declaration, so that a variant is its index.
+    fn new<R: Copy>(all: &[R], counter: impl Fn(R) -> IntCounter) -> Self {
+        Self(all.iter().copied().map(counter).collect())
+    }
+
+    fn inc(&self, index: usize) {
+        if let Some(counter) = self.0.get(index) {
+            counter.inc();
+        }
+    }
+}
+
+fn opts(family: Family) -> Opts {
+    Opts::new(family.name, family.meaning)
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+fn counters(registry: &Registry, family: Family) -> Result<IntCounterVec> {
+    register(registry, IntCounterVec::new(opts(family), family.labels)?)
+}
+
+fn gauges(registry: &Registry, family: Family) -> Result<IntGaugeVec> {
+    register(registry, IntGaugeVec::new(opts(family), family.labels)?)
+}
+
+fn rtt_histogram(family: Family) -> Result<HistogramVec> {
+    HistogramVec::new(HistogramOpts::from(opts(family)).buckets(RTT_BUCKETS.to_vec()), family.labels)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Every metric there is: its name, labels and meaning. `docs/metrics.md` has its table from here.
+
+/// The type of a metric, in Prometheus' words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, until the process restarts.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts of observations by upper bound.
+    Histogram,
+}
+
+impl Kind {
+    /// The word of the text format.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric, with all its series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Family {
+    /// The full name.
+    pub name: &'static str,
+    /// The type.
+    pub kind: Kind,
+    /// The names of its labels, in the order in which handles give their values.
+    pub labels: &'static [&'static str],
+    /// What it says, in one sentence: the help text of the exposition too.
+    pub meaning: &'static str,
+}
+
+macro_rules! catalogue {
+    ($($id:ident = $name:literal $kind:ident [$($label:literal),*] $meaning:literal;)+) => {
+        $(pub(super) const $id: Family =
+            Family { name: $name, kind: Kind::$kind, labels: &[$($label),*], meaning: $meaning };)+
+
+        /// Every metric that [`render`](super::render()) can give.
+        pub const CATALOGUE: &[Family] = &[$($id),+];
+    };
+}
+
+catalogue! {
+    BUILD_INFO = "otproxy_build_info" Gauge ["version", "role"]
+        "Always 1: which version runs, and as what.";
+    ACCEPTED = "otproxy_connections_accepted_total" Counter ["listener"]
+        "Connections accepted, those refused afterwards included.";
+    ACTIVE = "otproxy_connections_active" Gauge ["listener"]
+        "Connections open now.";
+    REJECTED = "otproxy_connections_rejected_total" Counter ["listener", "reason"]
+        "Connections refused before they were of any use.";
+    CLOSED = "otproxy_connections_closed_total" Counter ["listener", "reason"]
+        "Connections that were of use and have ended, by what ended them.";
+    BYTES = "otproxy_bytes_total" Counter ["listener", "direction"]
+        "Payload bytes carried: `in` from players, `out` to them.";
+    CONNECTS = "otproxy_target_connects_total" Counter ["listener", "result"]
+        "Attempts to reach a target.";
+    ACCEPT_ERRORS = "otproxy_accept_errors_total" Counter ["listener"]
+        "Failed accepts, such as for want of file descriptors.";
+    PANICS = "otproxy_panics_total" Counter []
+        "Tasks that failed by a defect of this program; each cost one connection or session.";
+    LINKS = "otproxy_relay_links_active" Gauge ["edge"]
+        "Links open now.";
+    SESSIONS = "otproxy_relay_sessions_active" Gauge ["port"]
+        "Sessions alive now, those without links at the moment included.";
+    OPENED = "otproxy_relay_sessions_opened_total" Counter ["port"]
+        "Sessions opened.";
+    ENDED = "otproxy_relay_sessions_ended_total" Counter ["port", "reason"]
+        "Sessions ended, by what ended them.";
+    FRAMES = "otproxy_relay_frames_total" Counter ["edge", "direction", "outcome"]
+        "Data frames by path: `first` where this path delivered the packet, `duplicate` where another had.";
+    PACKETS = "otproxy_relay_packets_total" Counter ["port", "direction"]
+        "Game packets carried, each counted once whatever the number of paths.";
+    REFUSED = "otproxy_relay_refused_total" Counter ["reason"]
+        "Requests on links that were refused.";
+    RTT = "otproxy_relay_link_rtt_seconds" Histogram ["edge"]
+        "Round trips that players measured on their links and told in their pings.";
+    UNACKED = "otproxy_relay_unacked_bytes" Gauge []
+        "Bytes kept for replay until clients acknowledge them, over all sessions.";
+    PROCESS_CPU = "process_cpu_seconds_total" Counter []
+        "Total user and system CPU time spent in seconds.";
+    PROCESS_MAX_FDS = "process_max_fds" Gauge []
+        "Maximum number of open file descriptors.";
+    PROCESS_OPEN_FDS = "process_open_fds" Gauge []
+        "Number of open file descriptors.";
+    PROCESS_RSS = "process_resident_memory_bytes" Gauge []
+        "Resident memory size in bytes.";
+    PROCESS_START = "process_start_time_seconds" Gauge []
+        "Start time of the process since unix epoch in seconds.";
+    PROCESS_THREADS = "process_threads" Gauge []
+        "Number of OS threads in the process.";
+    PROCESS_VSIZE = "process_virtual_memory_bytes" Gauge []
+        "Virtual memory size in bytes.";
+}

@@ -1,0 +1,177 @@
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use super::*;
+
+const BUILD: BuildInfo = BuildInfo { version: "1.2.3", role: "core" };
+
+/// A worker's metrics with every handle resolved.
+fn worker() -> (Arc<Metrics>, ListenerMetrics, EdgeMetrics, PortMetrics) {
+    let metrics = Arc::new(Metrics::new());
+    let (listener, edge, port) = (metrics.listener("links"), metrics.edge("waw1"), metrics.port(7172));
+    (metrics, listener, edge, port)
+}
+
+fn has(text: &str, line: &str) {
+    assert!(text.lines().any(|l| l == line), "no line {line} in\n{text}");
+}
+
+#[test]
+fn the_text_has_exactly_the_catalogue() {
+    let text = render(&[worker().0, worker().0], BUILD);
+    let types: BTreeSet<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(str::to_owned).collect();
+    let expected: BTreeSet<_> = CATALOGUE.iter().map(|f| format!("{} {}", f.name, f.kind.as_str())).collect();
+    assert_eq!(types, expected);
+    assert_eq!(text.matches("# TYPE ").count(), CATALOGUE.len(), "each family once");
+    for family in CATALOGUE {
+        has(&text, &format!("# HELP {} {}", family.name, family.meaning));
+        let series = text.lines().find(|line| {
+            let name = line.split(['{', ' ']).next().unwrap_or_default();
+            name == family.name || name == format!("{}_sum", family.name)
+        });
+        for label in family.labels {
+            assert!(series.unwrap().contains(&format!("{label}=\"")), "{series:?} has no {label}");
+        }
+        assert_eq!(series.unwrap().matches("=\"").count(), family.labels.len());
+    }
+}
+
+#[test]
+fn every_reason_is_there_at_zero() {
+    let text = render(&[worker().0], BUILD);
+    for reason in RejectReason::ALL {
+        has(&text, &format!("otproxy_connections_rejected_total{{listener=\"links\",reason=\"{reason}\"}} 0"));
+    }
+    for reason in CloseReason::ALL {
+        has(&text, &format!("otproxy_connections_closed_total{{listener=\"links\",reason=\"{reason}\"}} 0"));
+    }
+    for result in ConnectResult::ALL {
+        has(&text, &format!("otproxy_target_connects_total{{listener=\"links\",result=\"{result}\"}} 0"));
+    }
+    for reason in EndReason::ALL {
+        has(&text, &format!("otproxy_relay_sessions_ended_total{{port=\"7172\",reason=\"{reason}\"}} 0"));
+    }
+    for reason in RefuseReason::ALL {
+        has(&text, &format!("otproxy_relay_refused_total{{reason=\"{reason}\"}} 0"));
+    }
+}
+
+#[test]
+fn reasons_count_under_their_own_words() {
+    let (metrics, listener, _, port) = worker();
+    RejectReason::ALL.iter().for_each(|&reason| (0..=reason as usize).for_each(|_| listener.rejected(reason)));
+    CloseReason::ALL.iter().for_each(|&reason| (0..=reason as usize).for_each(|_| listener.closed(reason)));
+    EndReason::ALL.iter().for_each(|&reason| (0..=reason as usize).for_each(|_| port.ended(reason)));
+    listener.connect(ConnectResult::Timeout);
+    metrics.refused(RefuseReason::Identity);
+    let text = render(&[metrics], BUILD);
+    for (n, reason) in RejectReason::ALL.iter().enumerate() {
+        has(&text, &format!("otproxy_connections_rejected_total{{listener=\"links\",reason=\"{reason}\"}} {}", n + 1));
+    }
+    for (n, reason) in CloseReason::ALL.iter().enumerate() {
+        has(&text, &format!("otproxy_connections_closed_total{{listener=\"links\",reason=\"{reason}\"}} {}", n + 1));
+    }
+    for (n, reason) in EndReason::ALL.iter().enumerate() {
+        has(&text, &format!("otproxy_relay_sessions_ended_total{{port=\"7172\",reason=\"{reason}\"}} {}", n + 1));
+    }
+    has(&text, "otproxy_target_connects_total{listener=\"links\",result=\"timeout\"} 1");
+    has(&text, "otproxy_relay_refused_total{reason=\"identity\"} 1");
+}
+
+#[test]
+fn workers_are_summed() {
+    let workers = [worker(), worker(), worker()];
+    for (n, (metrics, listener, edge, port)) in workers.iter().enumerate() {
+        listener.accepted.inc_by(n as u64 + 1);
+        listener.bytes_in.inc_by(100);
+        edge.rtt.observe(0.045);
+        edge.rtt.observe(n as f64);
+        edge.in_duplicate.inc();
+        port.sessions_active.inc();
+        metrics.unacked_bytes.add(10);
+        metrics.panics.inc();
+    }
+    // A gauge may come down on another worker than it went up on.
+    workers[0].1.active.inc();
+    workers[1].1.active.dec();
+    workers[2].0.listener("login").accepted.inc();
+    let text = render(&workers.map(|worker| worker.0), BUILD);
+    for line in [
+        "otproxy_connections_accepted_total{listener=\"links\"} 6",
+        "otproxy_connections_accepted_total{listener=\"login\"} 1",
+        "otproxy_connections_active{listener=\"links\"} 0",
+        "otproxy_bytes_total{direction=\"in\",listener=\"links\"} 300",
+        "otproxy_relay_frames_total{direction=\"in\",edge=\"waw1\",outcome=\"duplicate\"} 3",
+        "otproxy_relay_sessions_active{port=\"7172\"} 3",
+        "otproxy_relay_link_rtt_seconds_bucket{edge=\"waw1\",le=\"0.04\"} 1",
+        "otproxy_relay_link_rtt_seconds_bucket{edge=\"waw1\",le=\"0.05\"} 4",
+        "otproxy_relay_link_rtt_seconds_bucket{edge=\"waw1\",le=\"1\"} 5",
+        "otproxy_relay_link_rtt_seconds_bucket{edge=\"waw1\",le=\"+Inf\"} 6",
+        "otproxy_relay_link_rtt_seconds_count{edge=\"waw1\"} 6",
+        "otproxy_relay_unacked_bytes 30",
+        "otproxy_panics_total 3",
+        "otproxy_build_info{role=\"core\",version=\"1.2.3\"} 1",
+    ] {
+        has(&text, line);
+    }
+}
+
+#[test]
+fn names_from_the_configuration_are_escaped() {
+    let metrics = Arc::new(Metrics::new());
+    metrics.listener("a\"b\\c\nd");
+    has(&render(&[metrics], BUILD), r#"otproxy_connections_active{listener="a\"b\\c\nd"} 0"#);
+}
+
+/// The table of `docs/metrics.md`. `OTPROXY_BLESS=1 cargo test` writes it anew.
+#[test]
+fn the_documented_table_is_the_catalogue() {
+    const BEGIN: &str = "<!-- the catalogue: generated, do not edit -->\n";
+    const END: &str = "<!-- end of the catalogue -->\n";
+    let mut table = "\n| name | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    for Family { name, kind, labels, meaning } in CATALOGUE {
+        let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+        let labels = if labels.is_empty() { "none" } else { &labels };
+        writeln!(table, "| `{name}` | {} | {labels} | {meaning} |", kind.as_str()).unwrap();
+    }
+    table.push_str("\n| label | values |\n|---|---|\n");
+    for (label, words) in [
+        ("`reason` of `otproxy_connections_rejected_total`", words(RejectReason::ALL)),
+        ("`reason` of `otproxy_connections_closed_total`", words(CloseReason::ALL)),
+        ("`result` of `otproxy_target_connects_total`", words(ConnectResult::ALL)),
+        ("`reason` of `otproxy_relay_sessions_ended_total`", words(EndReason::ALL)),
+        ("`reason` of `otproxy_relay_refused_total`", words(RefuseReason::ALL)),
+    ] {
+        writeln!(table, "| {label} | {words} |").unwrap();
+    }
+    table.push('\n');
+
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (before, rest) = text.split_once(BEGIN).expect("the mark where the table begins");
+    let (_, after) = rest.split_once(END).expect("the mark where the table ends");
+    let expected = [before, BEGIN, &table, END, after].concat();
+    if std::env::var_os("OTPROXY_BLESS").is_some() {
+        std::fs::write(path, expected).unwrap();
+    } else {
+        assert_eq!(text, expected, "OTPROXY_BLESS=1 cargo test documented_table writes it anew");
+    }
+}
+
+fn words<R: std::fmt::Display>(all: &[R]) -> String {
+    all.iter().map(|reason| format!("`{reason}`")).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn a_panic_is_counted_and_a_task_that_just_ends_is_not() {
+    let metrics = Metrics::new();
+    drop(metrics.panic_count());
+    assert_eq!(metrics.panics.get(), 0);
+    let held = metrics.panic_count();
+    let task = std::panic::AssertUnwindSafe(move || {
+        let _held = held;
+        panic!("on purpose");
+    });
+    assert!(std::panic::catch_unwind(task).is_err());
+    assert_eq!(metrics.panics.get(), 1);
+}

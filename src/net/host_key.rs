@@ -1,0 +1,26 @@
+//! A secret of this host that stays the same over restarts.
+
+use std::hash::{BuildHasher, RandomState};
+
+/// A key for hashes that must be stable on this host, and not guessable from outside: what players
+/// with IPv6 addresses are called towards game servers, whose bans last.
+///
+/// Taken from `/etc/machine-id`, which systemd documents as confidential; where there is none,
+/// random for this process.
+pub fn host_key() -> [u8; 16] {
+    let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let mut key = [0; 16];
+    let digits = id.trim().as_bytes();
+    if digits.len() == 32 {
+        for (byte, pair) in key.iter_mut().zip(digits.chunks(2)) {
+            *byte = std::str::from_utf8(pair).ok().and_then(|p| u8::from_str_radix(p, 16).ok()).unwrap_or_default();
+        }
+    }
+    if key == [0; 16] {
+        let random = RandomState::new();
+        for (half, number) in key.chunks_mut(8).zip([1u8, 2]) {
+            half.copy_from_slice(&random.hash_one(number).to_le_bytes());
+        }
+    }
+    key
+}

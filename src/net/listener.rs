@@ -1,0 +1,136 @@
+//! Listening sockets: one for each worker and address.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tracing::warn;
+
+use crate::limits::RateLimitedLog;
+
+/// Connections that the kernel may complete ahead of an accept; it cuts this to its own limit.
+const BACKLOG: i32 = 4096;
+/// How long an accept loop waits where the process or the system has no descriptor left.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Log lines about failed accepts in each window.
+const LOG_LINES: u16 = 1;
+
+/// An address that cannot be listened on.
+#[derive(Debug, Error)]
+#[error("listener `{listener}`: cannot listen on {address}: {error}{}", remedy(error))]
+pub struct BindError {
+    listener: String,
+    address: SocketAddr,
+    // Not `source`: the message has it, and whoever prints the chain would print it twice.
+    error: io::Error,
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => " (another process listens there: see `ss -ltnp`)",
+        io::ErrorKind::AddrNotAvailable => " (this host has no such address: see `ip address`)",
+        io::ErrorKind::PermissionDenied => " (ports below 1024 need a privilege: choose a higher one)",
+        _ => "",
+    }
+}
+
+/// The sockets of one listener: for each worker, one for each address.
+#[derive(Debug)]
+pub struct BoundListener {
+    /// The addresses, with the ports that the kernel chose where 0 was asked for.
+    pub addresses: Vec<SocketAddr>,
+    /// `sockets[worker]`
+    pub sockets: Vec<Vec<TcpListener>>,
+}
+
+/// Listens on all `addresses`, with a socket of its own for each of `workers`, so that the kernel
+/// spreads connections over them.
+///
+/// # Errors
+/// The first address that cannot be had.
+pub fn bind(name: &str, addresses: &[SocketAddr], workers: usize) -> Result<BoundListener, BindError> {
+    let mut bound = BoundListener { addresses: Vec::new(), sockets: (0..workers).map(|_| Vec::new()).collect() };
+    for &address in addresses {
+        let fail = |error| BindError { listener: name.to_owned(), address, error };
+        if address.port() != 0 {
+            // Sockets that share a port would share it with another process too, in silence: so
+            // first see that it is free for one that does not share. The kernel gives out only
+            // free ones where it chooses.
+            socket(address, false).map_err(fail)?;
+        }
+        let mut address = address;
+        for sockets in &mut bound.sockets {
+            let listener = socket(address, true).and_then(|s| s.listen(BACKLOG).map(|()| s)).map_err(fail)?;
+            let listener = TcpListener::from(listener);
+            // The first socket's port, where the kernel chose it, is all the others'.
+            address = listener.local_addr().map_err(fail)?;
+            sockets.push(listener);
+        }
+        bound.addresses.push(address);
+    }
+    Ok(bound)
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `[::]` beside `0.0.0.0` on one port must work, as in the example configurations.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Accepts for ever and hands each connection to `accepted`. Errors never end it: it reports to
+/// `failed`, waits where descriptors are short, and goes on.
+///
+/// # Errors
+/// Only where the runtime cannot watch the socket.
+pub async fn accept_loop(
+    name: &str,
+    listener: TcpListener,
+    mut accepted: impl FnMut(TcpStream, SocketAddr),
+    mut failed: impl FnMut(),
+) -> io::Result<()> {
+    static LOG: RateLimitedLog = RateLimitedLog::new(LOG_LINES);
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => accepted(stream, peer),
+            // The peer gave up before it was accepted.
+            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+            Err(error) => {
+                failed();
+                if let Some(suppressed) = LOG.allow(Instant::now()) {
+                    warn!(listener = name, %error, suppressed, "cannot accept; raise LimitNOFILE if descriptors are short");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_share_one_port_and_nobody_else_does() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let bound = bind("a", &[any, any], 3).unwrap();
+        assert_eq!((bound.addresses.len(), bound.sockets.len()), (2, 3));
+        for sockets in &bound.sockets {
+            let ports: Vec<_> = sockets.iter().map(|s| s.local_addr().unwrap()).collect();
+            assert_eq!(ports, bound.addresses);
+        }
+        assert_ne!(bound.addresses[0], bound.addresses[1]);
+        let error = bind("b", &bound.addresses, 1).unwrap_err().to_string();
+        assert!(error.starts_with("listener `b`: cannot listen on 127.0.0.1:"), "{error}");
+        assert!(error.ends_with("(another process listens there: see `ss -ltnp`)"), "{error}");
+    }
+}

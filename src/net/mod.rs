@@ -1,0 +1,15 @@
+//! Sockets: listeners, streams, connects, and the worker threads that carry them.
+
+mod connect;
+mod host_key;
+mod inbound;
+mod listener;
+pub mod pump;
+mod stream;
+pub mod worker;
+
+pub use connect::{Source, connect};
+pub use host_key::host_key;
+pub use inbound::{Admitted, Inbound, InboundShared};
+pub use listener::{BindError, BoundListener, accept_loop, bind};
+pub use stream::Stream;

@@ -1,0 +1,172 @@
+//! Moves bytes between two streams, each direction to its own end.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use prometheus::IntCounter;
+use tokio::time::sleep_until;
+
+use super::Stream;
+use super::worker::Scratch;
+use crate::reason::CloseReason;
+
+/// Reads of one direction in one turn: then others have theirs.
+const READS_PER_TURN: usize = 8;
+
+/// One direction of a forwarded connection.
+#[derive(Debug, Default)]
+struct Half {
+    /// What was read and the other side has not taken.
+    pending: Vec<u8>,
+    written: usize,
+    bytes: u64,
+    /// The reading side has ended.
+    eof: bool,
+    /// All is written and the writing side was told of the end.
+    done: bool,
+}
+
+enum HalfError {
+    Read,
+    Write,
+}
+
+impl Half {
+    fn flush(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.pending.get(self.written..)
+            && !rest.is_empty()
+        {
+            self.written += ready!(to.poll_write(cx, rest))?;
+        }
+        if !self.pending.is_empty() {
+            self.pending = Vec::new();
+            self.written = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Moves what can be moved; ready when this direction is done or failed.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        (from, to): (&Stream, &Stream),
+        scratch: &Scratch,
+        counter: &IntCounter,
+        moved: &mut bool,
+    ) -> Poll<Result<(), HalfError>> {
+        for _ in 0..READS_PER_TURN {
+            if self.done {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.flush(cx, to)).map_err(|_| HalfError::Write)?;
+            if self.eof {
+                to.shutdown_write();
+                self.done = true;
+                *moved = true;
+                return Poll::Ready(Ok(()));
+            }
+            let mut scratch = scratch.borrow_mut();
+            let n = ready!(from.poll_read(cx, &mut scratch)).map_err(|_| HalfError::Read)?;
+            *moved = true;
+            if n == 0 {
+                self.eof = true;
+                continue;
+            }
+            self.bytes += n as u64;
+            counter.inc_by(n as u64);
+            let data = scratch.get(..n).unwrap_or_default();
+            let taken = match to.try_write(&[io::IoSlice::new(data)]) {
+                Ok(taken) => taken,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(_) => return Poll::Ready(Err(HalfError::Write)),
+            };
+            if let Some(rest) = data.get(taken..)
+                && !rest.is_empty()
+            {
+                self.pending = rest.to_vec();
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// What a pump moved, and why it ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Pumped {
+    /// Bytes from the client.
+    pub bytes_in: u64,
+    /// Bytes to the client.
+    pub bytes_out: u64,
+    /// Why it ended.
+    pub reason: CloseReason,
+}
+
+/// Counters that a pump adds to while it runs.
+#[derive(Debug, Clone, Copy)]
+pub struct PumpCounters<'a> {
+    /// Bytes from the client.
+    pub bytes_in: &'a IntCounter,
+    /// Bytes to the client.
+    pub bytes_out: &'a IntCounter,
+}
+
+/// Moves bytes both ways until both sides have ended, one failed, or nothing moved for `idle`.
+/// `first` goes to the target before anything else and is not counted. `progress` is told the
+/// bytes moved so far, so that they are known even where the pump is dropped.
+pub async fn pump(
+    client: &Stream,
+    target: &Stream,
+    first: Vec<u8>,
+    idle: Duration,
+    scratch: &Scratch,
+    counters: PumpCounters<'_>,
+    mut progress: impl FnMut(u64, u64),
+) -> Pumped {
+    let mut up = Half { pending: first, ..Half::default() };
+    let mut down = Half::default();
+    let mut first_to_end = None;
+    let mut last_moved = Instant::now();
+    let mut timer = pin!(sleep_until((last_moved + idle).into()));
+    let reason = poll_fn(|cx| {
+        let mut moved = false;
+        let a = up.poll(cx, (client, target), scratch, counters.bytes_in, &mut moved);
+        if up.eof {
+            first_to_end.get_or_insert(CloseReason::Client);
+        }
+        let b = down.poll(cx, (target, client), scratch, counters.bytes_out, &mut moved);
+        if down.eof {
+            first_to_end.get_or_insert(CloseReason::Target);
+        }
+        progress(up.bytes, down.bytes);
+        match (a, b) {
+            (Poll::Ready(Err(HalfError::Read)), _) | (_, Poll::Ready(Err(HalfError::Write))) => {
+                return Poll::Ready(first_to_end.unwrap_or(CloseReason::ClientError));
+            }
+            (Poll::Ready(Err(HalfError::Write)), _) | (_, Poll::Ready(Err(HalfError::Read))) => {
+                return Poll::Ready(first_to_end.unwrap_or(CloseReason::TargetError));
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
+                return Poll::Ready(first_to_end.unwrap_or(CloseReason::Client));
+            }
+            _ => {}
+        }
+        if moved {
+            last_moved = Instant::now();
+        }
+        // The timer is moved only when it fires, not with every byte.
+        while timer.as_mut().poll(cx).is_ready() {
+            let deadline = last_moved + idle;
+            if Instant::now() >= deadline {
+                return Poll::Ready(CloseReason::Idle);
+            }
+            timer.as_mut().reset(deadline.into());
+        }
+        Poll::Pending
+    })
+    .await;
+    Pumped { bytes_in: up.bytes, bytes_out: down.bytes, reason }
+}

@@ -1,0 +1,48 @@
+//! Worker threads: each has a runtime of its own, and nothing that it carries leaves it.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio_util::sync::CancellationToken;
+
+/// The largest read. A game packet and its length fit, so that one read can take a whole one.
+pub const SCRATCH: usize = 64 * 1024;
+
+/// The read buffer that all connections of one worker share: what a read leaves in it is used up
+/// before the next one.
+pub type Scratch = RefCell<Box<[u8]>>;
+
+/// A scratch buffer.
+pub fn scratch() -> Scratch {
+    RefCell::new(vec![0; SCRATCH].into_boxed_slice())
+}
+
+/// When workers stop.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// Accept no more; end when the last connection has ended.
+    pub drain: CancellationToken,
+    /// End now.
+    pub kill: CancellationToken,
+}
+
+/// Starts a worker thread that runs `main` on its own runtime.
+///
+/// # Errors
+/// Where the system gives no thread or no runtime.
+pub fn spawn<F>(name: String, main: impl FnOnce() -> F + Send + 'static) -> io::Result<JoinHandle<io::Result<()>>>
+where
+    F: Future<Output = io::Result<()>>,
+{
+    std::thread::Builder::new().name(name).spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        let result = runtime.block_on(main());
+        // Tasks end here, each with its line in the log; a name look-up may go on without them.
+        runtime.shutdown_timeout(Duration::ZERO);
+        result
+    })
+}

@@ -1,0 +1,263 @@
+//! A player on real sockets: what the demo, the tests and the bench hold in their hands.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::wire::frame::{ClientId, MAX_PAYLOAD, SessionId};
+
+use super::clocks::{ClientClocks, LINKS_PER_SESSION};
+use super::driver::{Command, Driver, Flags, SessionIo};
+use super::machine::PlayerCore;
+use super::session::SendError;
+use super::socket::LinkSocket;
+use super::stats::{PlayerStats, SessionStats};
+
+/// Packets that may wait between a session's handle and its player's task, in each direction.
+const QUEUE: usize = 256;
+/// Commands that may wait for a player's task.
+const COMMANDS: usize = 32;
+
+/// A path that a player can take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathOptions {
+    /// The edge, or the core itself.
+    pub addr: SocketAddr,
+    /// The operator's priority: milliseconds added to the measured ping.
+    pub priority_ms: u32,
+    /// The address to connect from, where it matters.
+    pub local: Option<IpAddr>,
+    /// Bytes sent first on each connection: a PROXY header, where there is no edge to send it.
+    pub preface: Bytes,
+}
+
+impl PathOptions {
+    /// A path to `addr`, with no priority and nothing special about it.
+    pub fn new(addr: SocketAddr) -> Self {
+        Self { addr, priority_ms: 0, local: None, preface: Bytes::new() }
+    }
+}
+
+/// What a player is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlayerOptions {
+    /// Its id: one for each client process.
+    pub client_id: ClientId,
+    /// Its paths; one link on each.
+    pub paths: Vec<PathOptions>,
+    /// How many links carry a session at once.
+    pub links_per_session: usize,
+    /// Its clocks.
+    pub clocks: ClientClocks,
+}
+
+impl PlayerOptions {
+    /// A player with the clients' own values, on plain paths to `paths`.
+    pub fn new(client_id: ClientId, paths: impl IntoIterator<Item = SocketAddr>) -> Self {
+        Self {
+            client_id,
+            paths: paths.into_iter().map(PathOptions::new).collect(),
+            links_per_session: LINKS_PER_SESSION,
+            clocks: ClientClocks::default(),
+        }
+    }
+}
+
+/// A client with its links: connects them, and reconnects for ever until it is closed or dropped.
+#[derive(Debug)]
+pub struct Player {
+    commands: mpsc::Sender<Command>,
+    closing: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+    stats: watch::Receiver<PlayerStats>,
+    next_session: AtomicU32,
+}
+
+impl Player {
+    /// Starts a player: one task on the current tokio runtime, of whatever kind.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn connect(options: PlayerOptions) -> Self {
+        let priorities = options.paths.iter().map(|path| Duration::from_millis(path.priority_ms.into()));
+        let core = PlayerCore::new(
+            options.client_id,
+            priorities,
+            options.links_per_session,
+            options.clocks,
+            Instant::now().into_std(),
+        );
+        let (commands, command_receiver) = mpsc::channel(COMMANDS);
+        let (closing, closed) = oneshot::channel();
+        let paths = core.path_stats().collect();
+        let (stats_sender, stats) = watch::channel(PlayerStats { paths, sessions: 0 });
+        let driver = Driver {
+            core,
+            sockets: options.paths.into_iter().map(LinkSocket::new).collect(),
+            sessions: Default::default(),
+            commands: command_receiver,
+            closing: closed,
+            stats: stats_sender,
+        };
+        let task = tokio::spawn(driver.run());
+        Self { commands, closing, task, stats, next_session: AtomicU32::new(clock_id()) }
+    }
+
+    /// Opens a session with `port` of the game host. It needs no link yet; see
+    /// [`Player::wait_until`].
+    pub async fn open(&self, port: u16) -> GameSession {
+        let id = match self.next_session.fetch_add(1, Ordering::Relaxed) {
+            // 0 is the link's own.
+            0 => self.next_session.fetch_add(1, Ordering::Relaxed),
+            id => id,
+        };
+        self.open_as(SessionId(id), port).await
+    }
+
+    /// Opens a session under an id of the caller's choice. One that is 0 or open already gives a
+    /// session that is over at once.
+    pub async fn open_as(&self, id: SessionId, port: u16) -> GameSession {
+        let (outgoing, outgoing_receiver) = mpsc::channel(QUEUE);
+        let (incoming_sender, incoming) = mpsc::channel(QUEUE);
+        let (stats_sender, stats) = watch::channel(SessionStats::default());
+        let flags = Arc::new(Flags::default());
+        let io = SessionIo {
+            outgoing: outgoing_receiver,
+            incoming: incoming_sender,
+            stats: stats_sender,
+            flags: flags.clone(),
+            undelivered: Default::default(),
+            ended: false,
+        };
+        // Where the task is gone, so are the ends of the channels: the session is over.
+        let _ = self.commands.send(Command::Open(id, port, io)).await;
+        let sender = SessionSender { outgoing };
+        GameSession { id, sender, incoming, stats, flags, commands: self.commands.clone() }
+    }
+
+    /// The numbers of all paths, as they are now.
+    pub fn stats(&self) -> PlayerStats {
+        self.stats.borrow().clone()
+    }
+
+    /// Waits until the numbers satisfy `condition`, and gives them; `None` once the player is gone.
+    pub async fn wait_until(&self, condition: impl FnMut(&PlayerStats) -> bool) -> Option<PlayerStats> {
+        wait_until(&self.stats, condition).await
+    }
+
+    /// Leaves all sessions, writes what waits (for a second at most), closes all links, and waits
+    /// for the task to end.
+    ///
+    /// # Errors
+    /// Where the task has panicked.
+    pub async fn close(self) -> io::Result<()> {
+        // The task may be gone already; then there is nobody to tell.
+        let _ = self.closing.send(());
+        self.task.await.map_err(io::Error::other)
+    }
+}
+
+/// An id as clients make them: the low 32 bits of a clock.
+fn clock_id() -> u32 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_millis() as u32)
+}
+
+async fn wait_until<T: Clone>(stats: &watch::Receiver<T>, condition: impl FnMut(&T) -> bool) -> Option<T> {
+    stats.clone().wait_for(condition).await.ok().map(|stats| stats.clone())
+}
+
+/// The sending half of a session; any number of them can exist.
+#[derive(Debug, Clone)]
+pub struct SessionSender {
+    outgoing: mpsc::Sender<Bytes>,
+}
+
+impl SessionSender {
+    /// Sends a packet, its leading u16 included. Waits while too much is not acknowledged yet.
+    ///
+    /// # Errors
+    /// [`SendError::TooLong`], and [`SendError::Ended`] once the session is over.
+    pub async fn send(&self, packet: impl Into<Bytes>) -> Result<(), SendError> {
+        let packet = packet.into();
+        if packet.len() > MAX_PAYLOAD {
+            return Err(SendError::TooLong(packet.len()));
+        }
+        self.outgoing.send(packet).await.map_err(|_| SendError::Ended)
+    }
+}
+
+/// A session of a player. Dropping it leaves it.
+#[derive(Debug)]
+pub struct GameSession {
+    id: SessionId,
+    sender: SessionSender,
+    incoming: mpsc::Receiver<Bytes>,
+    stats: watch::Receiver<SessionStats>,
+    flags: Arc<Flags>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl GameSession {
+    /// Its id.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// A sender for another task.
+    pub fn sender(&self) -> SessionSender {
+        self.sender.clone()
+    }
+
+    /// See [`SessionSender::send`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send(&self, packet: impl Into<Bytes>) -> Result<(), SendError> {
+        self.sender.send(packet).await
+    }
+
+    /// The next packet, its leading u16 included; `None` once the session is over and all that came
+    /// before is taken. Safe to cancel. While packets are not taken, the whole player stands still.
+    pub async fn recv(&mut self) -> Option<Bytes> {
+        let packet = self.incoming.recv().await;
+        if self.flags.stalled.load(Ordering::SeqCst) {
+            self.wake();
+        }
+        packet
+    }
+
+    /// Leaves the session, after all that was sent before. What has arrived can still be received.
+    pub fn leave(&self) {
+        self.flags.leaving.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Its numbers, as they are now; the last ones after its end.
+    pub fn stats(&self) -> SessionStats {
+        *self.stats.borrow()
+    }
+
+    /// Waits until the numbers satisfy `condition`, and gives them; `None` once the session is over
+    /// and they never will.
+    pub async fn wait_until(&self, condition: impl FnMut(&SessionStats) -> bool) -> Option<SessionStats> {
+        wait_until(&self.stats, condition).await
+    }
+
+    fn wake(&self) {
+        // A full channel wakes the task as well, and a closed one needs no waking.
+        let _ = self.commands.try_send(Command::Wake);
+    }
+}
+
+impl Drop for GameSession {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

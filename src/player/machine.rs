@@ -1,0 +1,376 @@
+//! One client: all its links and sessions, driven by bytes and time. Pure: no I/O, no clock.
+//!
+//! Its owner tells it what happens to the connections ([`PlayerCore::connected`],
+//! [`PlayerCore::lost`], [`PlayerCore::bytes`]), calls [`PlayerCore::tick`] at
+//! [`PlayerCore::deadline`], writes [`PlayerCore::output`], and after each call does the
+//! [`PlayerCore::poll_action`]s and takes the [`PlayerCore::poll_event`]s.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::wire::frame::{self, ClientId, Frame, FrameError, FromCore, SessionId};
+
+use super::choice::{Candidate, Change, choose};
+use super::clocks::ClientClocks;
+use super::link::{LinkId, LinkNeed, LinkPhase, LinkState};
+use super::session::{EndReason, PlayerSession, Received, SendError};
+use super::stats::{PathStats, SessionStats};
+
+/// Bytes that may wait on one link; a link that is further behind is dropped. More than what one
+/// session may replay, so that a join alone never drops a link.
+pub const MAX_OUTPUT: usize = 4 << 20;
+
+/// What the owner must do with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Connect, then say [`PlayerCore::connected`] or [`PlayerCore::lost`].
+    Connect(LinkId),
+    /// Close, or stop connecting. The link counts as lost already.
+    Close(LinkId),
+}
+
+/// What happened to a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A packet for the game, in order.
+    Packet(SessionId, Bytes),
+    /// The session is over, and forgotten; these are its last numbers.
+    Ended(SessionId, SessionStats),
+}
+
+#[derive(Debug)]
+struct Link {
+    state: LinkState,
+    priority: Duration,
+    /// The beginning of a frame that is not whole yet: less than one frame.
+    input: BytesMut,
+    output: BytesMut,
+    stats: PathStats,
+}
+
+#[derive(Debug)]
+struct Session {
+    state: PlayerSession,
+    links: Vec<LinkId>,
+    joins: u64,
+    next_check: Instant,
+    /// When the last new packet came, or the session was opened.
+    last_new: Instant,
+}
+
+impl Session {
+    fn stats(&self) -> SessionStats {
+        SessionStats { links: self.links.len(), joins: self.joins, ..self.state.stats() }
+    }
+}
+
+/// The state of one client.
+#[derive(Debug)]
+pub struct PlayerCore {
+    client: ClientId,
+    clocks: ClientClocks,
+    links_per_session: usize,
+    links: Vec<Link>,
+    sessions: BTreeMap<SessionId, Session>,
+    actions: VecDeque<Action>,
+    events: VecDeque<Event>,
+}
+
+impl PlayerCore {
+    /// A client with one link for each of `priorities`, all to be connected at the first tick.
+    pub fn new(
+        client: ClientId,
+        priorities: impl IntoIterator<Item = Duration>,
+        links_per_session: usize,
+        clocks: ClientClocks,
+        now: Instant,
+    ) -> Self {
+        let link = |priority| Link {
+            state: LinkState::new(now),
+            priority,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            stats: PathStats::default(),
+        };
+        Self {
+            client,
+            clocks,
+            links_per_session,
+            links: priorities.into_iter().map(link).collect(),
+            sessions: BTreeMap::new(),
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Opens a session on the best link there is, or as soon as there is one. `false` where `id` is
+    /// 0 or open already.
+    pub fn open(&mut self, id: SessionId, port: u16, now: Instant) -> bool {
+        if id.0 == 0 || self.sessions.contains_key(&id) {
+            return false;
+        }
+        let state = PlayerSession::new(id, port);
+        self.sessions.insert(id, Session { state, links: Vec::new(), joins: 0, next_check: now, last_new: now });
+        self.check_session(id, now);
+        true
+    }
+
+    /// Sends a packet on every link of the session, and on those that join later until it is
+    /// acknowledged.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing is sent then.
+    pub fn send(&mut self, id: SessionId, packet: &[u8]) -> Result<(), SendError> {
+        let session = self.sessions.get_mut(&id).ok_or(SendError::Ended)?;
+        let frame = session.state.send(packet)?;
+        for link in session.links.clone() {
+            self.write(link, &frame);
+        }
+        Ok(())
+    }
+
+    /// Whether the session would take a packet now.
+    pub fn has_room(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.state.has_room())
+    }
+
+    /// Leaves a session on all its links.
+    pub fn leave(&mut self, id: SessionId) {
+        self.end(id, EndReason::Left);
+    }
+
+    /// Leaves all sessions. The owner writes what waits and closes the connections.
+    pub fn close(&mut self) {
+        while let Some(&id) = self.sessions.keys().next() {
+            self.end(id, EndReason::Closed);
+        }
+    }
+
+    /// The connection that was asked for stands.
+    pub fn connected(&mut self, id: LinkId, now: Instant) {
+        let Some(link) = self.links.get_mut(id.0) else { return };
+        let Some(report) = link.state.connected(now) else { return };
+        link.stats.connected = true;
+        link.stats.connects += 1;
+        self.write(id, &frame::ping(self.client, report));
+    }
+
+    /// The connection is gone, or could not be made.
+    pub fn lost(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(id.0) else { return };
+        if link.state.phase() == LinkPhase::Down {
+            return;
+        }
+        link.state.lost();
+        link.input.clear();
+        link.output.clear();
+        link.stats =
+            PathStats { connected: false, ready: false, rtt: None, losses: link.stats.losses + 1, ..link.stats };
+        for session in self.sessions.values_mut() {
+            session.links.retain(|&other| other != id);
+        }
+    }
+
+    /// Bytes arrived on a link. What cannot be frames drops it.
+    pub fn bytes(&mut self, id: LinkId, bytes: &[u8], now: Instant) {
+        let Some(link) = self.links.get_mut(id.0) else { return };
+        if !link.stats.connected {
+            return;
+        }
+        link.stats.bytes_received += bytes.len() as u64;
+        if link.input.is_empty() {
+            // The usual case: whole frames, read where they are.
+            match self.frames(id, bytes, now) {
+                Ok(rest) => self.keep(id, rest),
+                Err(_) => self.drop_link(id),
+            }
+            return;
+        }
+        let mut input = std::mem::take(&mut link.input);
+        input.extend_from_slice(bytes);
+        match self.frames(id, &input, now) {
+            Ok(rest) => {
+                let used = input.len() - rest.len();
+                input.advance(used);
+                if let Some(link) = self.links.get_mut(id.0) {
+                    link.input = input;
+                }
+            }
+            Err(_) => self.drop_link(id),
+        }
+    }
+
+    /// Does what is due at `now`.
+    pub fn tick(&mut self, now: Instant) {
+        for index in 0..self.links.len() {
+            self.check_link(LinkId(index), now);
+        }
+        let due = self.sessions.iter().filter(|(_, session)| now >= session.next_check);
+        for id in due.map(|(&id, _)| id).collect::<Vec<_>>() {
+            self.check_session(id, now);
+        }
+    }
+
+    /// When [`PlayerCore::tick`] has something to do next; `None` without links and sessions.
+    pub fn deadline(&self) -> Option<Instant> {
+        let links = self.links.iter().map(|link| link.state.next_check());
+        links.chain(self.sessions.values().map(|session| session.next_check)).min()
+    }
+
+    /// What waits to be written on a link; say [`PlayerCore::wrote`] afterwards.
+    pub fn output(&self, id: LinkId) -> &[u8] {
+        self.links.get(id.0).map_or(&[], |link| &link.output)
+    }
+
+    /// The first `count` bytes of a link's output have been written.
+    pub fn wrote(&mut self, id: LinkId, count: usize) {
+        let Some(link) = self.links.get_mut(id.0) else { return };
+        let count = count.min(link.output.len());
+        link.output.advance(count);
+        link.stats.bytes_sent += count as u64;
+    }
+
+    /// Takes all that waits on a link, as written.
+    pub fn take_output(&mut self, id: LinkId) -> Vec<u8> {
+        let output = self.output(id).to_vec();
+        self.wrote(id, output.len());
+        output
+    }
+
+    /// The next thing to do with a connection.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The next thing that happened to a session.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The numbers of each path.
+    pub fn path_stats(&self) -> impl Iterator<Item = PathStats> + '_ {
+        self.links.iter().map(|link| link.stats)
+    }
+
+    /// The numbers of a session that is open.
+    pub fn session_stats(&self, id: SessionId) -> Option<SessionStats> {
+        self.sessions.get(&id).map(Session::stats)
+    }
+
+    /// The links that carry a session, in the order in which they joined.
+    pub fn session_links(&self, id: SessionId) -> &[LinkId] {
+        self.sessions.get(&id).map_or(&[], |session| &session.links)
+    }
+
+    /// Handles the whole frames at the front of `bytes`; gives the rest.
+    fn frames<'a>(&mut self, link: LinkId, mut bytes: &'a [u8], now: Instant) -> Result<&'a [u8], FrameError> {
+        while let Some((frame, rest)) = Frame::split(bytes)? {
+            self.frame(link, frame, now);
+            bytes = rest;
+        }
+        Ok(bytes)
+    }
+
+    fn frame(&mut self, id: LinkId, frame: Frame<'_>, now: Instant) {
+        let Some(link) = self.links.get_mut(id.0) else { return };
+        match frame.from_core() {
+            Some(FromCore::Pong) => {
+                link.state.pong(now);
+                link.stats.ready = link.state.phase() == LinkPhase::Ready;
+                link.stats.rtt = link.state.rtt();
+            }
+            Some(FromCore::Data { session: name, packet, ack, payload }) => {
+                let Some(session) = self.sessions.get_mut(&name) else { return };
+                match session.state.on_data(packet, ack, payload) {
+                    Received::New => {
+                        link.stats.first += 1;
+                        session.last_new = now;
+                        self.events.push_back(Event::Packet(name, Bytes::copy_from_slice(payload)));
+                    }
+                    Received::Duplicate => link.stats.duplicates += 1,
+                    Received::Gap => link.stats.gaps += 1,
+                }
+            }
+            Some(FromCore::End { session }) => self.end(session, EndReason::Core),
+            None => {}
+        }
+    }
+
+    fn keep(&mut self, id: LinkId, rest: &[u8]) {
+        if let Some(link) = self.links.get_mut(id.0) {
+            link.input.extend_from_slice(rest);
+        }
+    }
+
+    fn check_link(&mut self, id: LinkId, now: Instant) {
+        let Some(link) = self.links.get_mut(id.0) else { return };
+        match link.state.check(&self.clocks, now) {
+            LinkNeed::Nothing => {}
+            LinkNeed::Connect => self.actions.push_back(Action::Connect(id)),
+            LinkNeed::Ping(report) => self.write(id, &frame::ping(self.client, report)),
+            LinkNeed::Drop => self.drop_link(id),
+        }
+    }
+
+    fn check_session(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.next_check = now + self.clocks.session_check;
+        if now >= session.last_new + self.clocks.session_silence {
+            return self.end(id, EndReason::Silence);
+        }
+        let ready = self.links.iter().enumerate().filter_map(|(index, link)| {
+            let usable = link.state.phase() == LinkPhase::Ready;
+            let cost = link.state.rtt()? + link.priority;
+            usable.then_some(Candidate { link: LinkId(index), cost })
+        });
+        let ready: Vec<_> = ready.collect();
+        match choose(self.links_per_session, &session.links, &ready) {
+            Change::Keep => {}
+            Change::Join(link) => self.join(id, link),
+            Change::Swap { join, leave } => {
+                self.join(id, join);
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.links.retain(|&other| other != leave);
+                }
+                self.write(leave, &frame::end(id));
+            }
+        }
+    }
+
+    fn join(&mut self, id: SessionId, link: LinkId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.links.push(link);
+        session.joins += 1;
+        for frame in session.state.join().collect::<Vec<_>>() {
+            self.write(link, &frame);
+        }
+    }
+
+    fn end(&mut self, id: SessionId, reason: EndReason) {
+        let Some(mut session) = self.sessions.remove(&id) else { return };
+        session.state.end(reason);
+        if reason != EndReason::Core {
+            for &link in &session.links {
+                self.write(link, &frame::end(id));
+            }
+        }
+        session.links.clear();
+        self.events.push_back(Event::Ended(id, session.stats()));
+    }
+
+    fn write(&mut self, id: LinkId, bytes: &[u8]) {
+        let Some(link) = self.links.get_mut(id.0) else { return };
+        if link.output.len() + bytes.len() > MAX_OUTPUT {
+            self.drop_link(id);
+        } else if link.stats.connected {
+            link.output.extend_from_slice(bytes);
+        }
+    }
+
+    fn drop_link(&mut self, id: LinkId) {
+        self.lost(id);
+        self.actions.push_back(Action::Close(id));
+    }
+}

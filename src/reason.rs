@@ -1,0 +1,143 @@
+//! Why things end or are refused: the words that logs show and metrics count, each in one place.
+
+/// Declares a reason: an enum whose variants have fixed words.
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            /// Every reason there is, in the order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word used in logs and as a metric label.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why an accepted connection was refused before it was of any use.
+    RejectReason {
+        /// `limits.connections` of the listener was reached.
+        Limit = "limit",
+        /// `limits.connections_per_address` of the listener was reached.
+        AddressLimit = "address_limit",
+        /// A PROXY header was required and the peer is not in `trusted_peers`.
+        Untrusted = "untrusted",
+        /// The PROXY header was malformed, or absent where one is required.
+        BadHeader = "bad_header",
+        /// The PROXY header was not whole within `timeouts.header`.
+        HeaderTimeout = "header_timeout",
+        /// The peer closed before it sent anything of use, as a health check does.
+        Closed = "closed",
+        /// On a relay: the first frame was not a ping.
+        NoPing = "no_ping",
+    }
+}
+
+reasons! {
+    /// Why a forwarded connection or a link ended.
+    CloseReason {
+        /// The client's side closed first.
+        Client = "client",
+        /// The target's side closed first.
+        Target = "target",
+        /// Nothing moved for `timeouts.idle`.
+        Idle = "idle",
+        /// No target could be reached.
+        ConnectFailed = "connect_failed",
+        /// The process is shutting down.
+        Shutdown = "shutdown",
+        /// The client's side was reset or failed.
+        ClientError = "client_error",
+        /// The target's side was reset or failed.
+        TargetError = "target_error",
+        /// On a relay: what the peer sent is not the protocol.
+        ProtocolError = "protocol_error",
+        /// The task that carried it failed: a defect of this program.
+        Panic = "panic",
+    }
+}
+
+reasons! {
+    /// How an attempt to reach a target ended.
+    ConnectResult {
+        /// Connected.
+        Ok = "ok",
+        /// Refused by the target's host.
+        Refused = "refused",
+        /// No answer within `timeouts.connect`.
+        Timeout = "timeout",
+        /// The host or network cannot be reached.
+        Unreachable = "unreachable",
+        /// The target's name does not resolve.
+        Resolve = "resolve",
+        /// Any other failure, such as no free descriptor.
+        Error = "error",
+    }
+}
+
+impl ConnectResult {
+    /// The result that an I/O error from a connect stands for.
+    pub fn of(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind::*;
+        match error.kind() {
+            ConnectionRefused => Self::Refused,
+            TimedOut => Self::Timeout,
+            HostUnreachable | NetworkUnreachable | NetworkDown => Self::Unreachable,
+            _ => Self::Error,
+        }
+    }
+}
+
+reasons! {
+    /// Why a session ended.
+    EndReason {
+        /// The client left on its last link and did not come back within `sessions.leave_grace`.
+        ClientLeft = "client_left",
+        /// All links were lost and none came back within `sessions.linger`.
+        LinksLost = "links_lost",
+        /// The game server closed the connection.
+        GameClosed = "game_closed",
+        /// The game server could not be reached.
+        GameUnreachable = "game_unreachable",
+        /// The client or the game server sent what the protocol does not allow.
+        ProtocolError = "protocol_error",
+        /// A bound on memory for this session was reached.
+        Limit = "limit",
+        /// The process is shutting down.
+        Shutdown = "shutdown",
+        /// The task that carried it failed: a defect of this program.
+        Panic = "panic",
+    }
+}
+
+reasons! {
+    /// Why a request on a link was refused.
+    RefuseReason {
+        /// The port asked for is not in `game_servers`.
+        Port = "port",
+        /// The session belongs to another player's address.
+        Identity = "identity",
+        /// `sessions.max` or `sessions.max_per_address` was reached.
+        SessionLimit = "session_limit",
+        /// Data for a session that does not exist (any more).
+        UnknownSession = "unknown_session",
+        /// Data on a link that does not carry the session.
+        NotJoined = "not_joined",
+        /// An IPv6 player, and the game server is set to `ipv6_players: refuse`.
+        Ipv6Player = "ipv6_player",
+        /// More sessions on one link than a client ever has.
+        LinkSessions = "link_sessions",
+    }
+}

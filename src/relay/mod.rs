@@ -1,0 +1,339 @@
+//! The multi-path relay: links in, game connections out.
+//!
+//! A link is accepted by any worker, and carried by the one that owns its client. There, links and
+//! sessions know each other directly; a packet crosses no thread and takes no lock.
+
+mod link;
+mod session;
+mod task_waker;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use crate::config::{self, BindSessions, GameServer, Ipv6Players};
+use crate::limits::{AddressKey, ConnectionGuard, ConnectionLimit, Pace, RateLimitedLog};
+use crate::metrics::{EdgeMetrics, Metrics, PortMetrics};
+use crate::net::worker::Scratch;
+use crate::net::{Admitted, Inbound, InboundShared, Stream};
+use crate::reason::{EndReason, RefuseReason, RejectReason};
+use crate::session::MachineLimits;
+use crate::wire::frame::{ClientId, Frame, FromClient, HEADER_LEN, SessionId};
+use crate::wire::player_address::PseudoIpv4;
+
+use link::Link;
+use session::Session;
+
+/// The label of links from peers that are none of the configured edges.
+pub const OTHER_EDGE: &str = "other";
+/// Sessions that one link may carry: clients have one or two.
+const MAX_SESSIONS_PER_LINK: usize = 16;
+/// Payload of a first frame, which is a ping, at the most; clients send 0 or 4 bytes.
+const MAX_FIRST_PAYLOAD: usize = 64;
+/// Connects to one game server that may begin at once, and the time between further ones. When
+/// thousands of players come back in one second, more than a listen queue holds (often 128) would
+/// be answered with SYN cookies, and connections that find the queue full are then reset.
+const CONNECT_BURST: u32 = 64;
+const CONNECT_INTERVAL: Duration = Duration::from_micros(500);
+/// Log lines about refused requests and sessions that broke a rule, in each window.
+const LOG_LINES: u16 = 5;
+
+/// What all workers share of the relay.
+#[derive(Debug)]
+pub struct RelayShared {
+    inbounds: Vec<Arc<InboundShared>>,
+    edges: Vec<config::EdgePeer>,
+    game_servers: Vec<GameServer>,
+    bind_sessions: BindSessions,
+    limits: MachineLimits,
+    /// Sessions, in all and by address.
+    sessions: Arc<ConnectionLimit>,
+    pseudo_ipv4: PseudoIpv4,
+    /// Which worker owns a client: keyed at random, so that no client can choose.
+    owners: RandomState,
+    handovers: Vec<mpsc::UnboundedSender<Handover>>,
+    log: RateLimitedLog,
+}
+
+/// The links that other workers accepted for one worker's clients.
+pub type Handovers = mpsc::UnboundedReceiver<Handover>;
+
+impl RelayShared {
+    /// From the core's configuration: the shared part, and each worker's incoming links.
+    pub fn new(config: &config::Core, pseudo_ipv4: PseudoIpv4) -> (Arc<Self>, Vec<Handovers>) {
+        let sessions = &config.sessions;
+        let (handovers, receivers) = (0..config.process.workers.get()).map(|_| mpsc::unbounded_channel()).unzip();
+        let shared = Self {
+            inbounds: config.relays.iter().map(|relay| InboundShared::new(relay.inbound.clone())).collect(),
+            edges: config.edges.clone(),
+            game_servers: config.game_servers.clone(),
+            bind_sessions: sessions.bind_sessions,
+            limits: MachineLimits {
+                linger: sessions.linger,
+                leave_grace: sessions.leave_grace,
+                unacked: sessions.unacked,
+                reorder: sessions.reorder,
+            },
+            sessions: ConnectionLimit::new(Some(sessions.max), Some(sessions.max_per_address)),
+            pseudo_ipv4,
+            owners: RandomState::new(),
+            handovers,
+            log: RateLimitedLog::new(LOG_LINES),
+        };
+        (Arc::new(shared), receivers)
+    }
+
+    /// The worker that carries all links and sessions of a client. The id alone decides, so that a
+    /// stranger's join meets the session that it asks for, and is refused.
+    fn owner(&self, client: ClientId) -> usize {
+        self.owners.hash_one(client) as usize % self.handovers.len().max(1)
+    }
+}
+
+/// A link on its way to the worker that owns its client.
+#[derive(Debug)]
+pub struct Handover {
+    stream: std::net::TcpStream,
+    newcomer: Newcomer,
+}
+
+/// What is known of a link once its first frame is there.
+#[derive(Debug)]
+struct Newcomer {
+    /// Which relay listener accepted it.
+    listener: usize,
+    client: ClientId,
+    player: SocketAddr,
+    peer: SocketAddr,
+    early: Vec<u8>,
+    guard: ConnectionGuard,
+}
+
+/// A session, as the core tells them apart.
+type SessionKey = (ClientId, SessionId);
+
+/// One worker's part of the relay.
+pub struct Relay {
+    shared: Arc<RelayShared>,
+    index: usize,
+    inbounds: Vec<Inbound>,
+    edges: Vec<EdgeMetrics>,
+    other_edge: EdgeMetrics,
+    ports: Vec<PortMetrics>,
+    /// For each game server: when connects to it may begin.
+    connects: RefCell<Vec<Pace>>,
+    metrics: Arc<Metrics>,
+    sessions: RefCell<HashMap<SessionKey, Rc<Session>>>,
+    scratch: Rc<Scratch>,
+    tracker: TaskTracker,
+}
+
+impl Relay {
+    /// The part of worker `index`, which counts in `metrics`, reads into `scratch` and runs its
+    /// tasks on `tracker`.
+    pub fn new(
+        shared: Arc<RelayShared>,
+        index: usize,
+        metrics: Arc<Metrics>,
+        scratch: Rc<Scratch>,
+        tracker: TaskTracker,
+    ) -> Rc<Self> {
+        let inbounds = shared
+            .inbounds
+            .iter()
+            .map(|inbound| Inbound::new(Arc::clone(inbound), metrics.listener(&inbound.config().name)))
+            .collect();
+        Rc::new(Self {
+            inbounds,
+            edges: shared.edges.iter().map(|edge| metrics.edge(&edge.name)).collect(),
+            other_edge: metrics.edge(OTHER_EDGE),
+            ports: shared.game_servers.iter().map(|server| metrics.port(server.port)).collect(),
+            // All workers together keep the interval.
+            connects: RefCell::new(vec![
+                Pace::new(CONNECT_INTERVAL * shared.handovers.len() as u32, CONNECT_BURST);
+                shared.game_servers.len()
+            ]),
+            metrics,
+            shared,
+            index,
+            sessions: RefCell::default(),
+            scratch,
+            tracker,
+        })
+    }
+
+    /// Relay listener `listener` on this worker.
+    pub fn inbound(&self, listener: usize) -> Option<&Inbound> {
+        self.inbounds.get(listener)
+    }
+
+    /// Takes in the links that other workers accepted.
+    pub async fn take_handovers(self: Rc<Self>, mut handovers: Handovers) {
+        while let Some(handover) = handovers.recv().await {
+            let Handover { stream, newcomer } = handover;
+            if let Ok(stream) = Stream::from_std(stream) {
+                self.tracker.spawn_local(Rc::clone(&self).carry_link(stream, newcomer));
+            }
+        }
+    }
+
+    /// Carries one accepted connection: to its end, or to the worker that owns its client.
+    pub async fn carry(self: Rc<Self>, listener: usize, stream: TcpStream, peer: SocketAddr) {
+        let Some((stream, newcomer)) = self.first_frame(listener, stream, peer).await else { return };
+        let owner = self.shared.owner(newcomer.client);
+        if owner == self.index {
+            // A task of its own: what only the start needed takes no memory while the link lives.
+            self.tracker.spawn_local(Rc::clone(&self).carry_link(stream, newcomer));
+        } else if let (Some(sender), Ok(stream)) = (self.shared.handovers.get(owner), stream.into_std()) {
+            // It fails only when that worker is gone, in a shutdown.
+            let _ = sender.send(Handover { stream, newcomer });
+        }
+    }
+
+    async fn first_frame(&self, listener: usize, stream: TcpStream, peer: SocketAddr) -> Option<(Stream, Newcomer)> {
+        let inbound = self.inbounds.get(listener)?;
+        let Admitted { stream, peer, player, mut early, guard, .. } = inbound.admit(stream, peer).await?;
+        let first = timeout(inbound.config().idle_timeout, first_ping(&stream, &mut early)).await;
+        match first.unwrap_or(Err(RejectReason::NoPing)) {
+            Ok(client) => Some((stream, Newcomer { listener, client, player, peer, early, guard })),
+            Err(reason) => {
+                inbound.reject(reason, player.ip());
+                None
+            }
+        }
+    }
+
+    async fn carry_link(self: Rc<Self>, stream: Stream, newcomer: Newcomer) {
+        let _panics = self.metrics.panic_count();
+        let Newcomer { listener, client, player, peer, early, guard } = newcomer;
+        let edge = self.edge_of(peer.ip());
+        let Some(inbound) = self.inbounds.get(listener) else { return };
+        let bytes_out = inbound.metrics().bytes_out.clone();
+        let link = Rc::new(Link::new(stream, client, player, edge, listener, bytes_out));
+        link.run(&self, early).await;
+        drop(guard);
+    }
+
+    fn edge_of(&self, peer: IpAddr) -> EdgeMetrics {
+        let known = self.shared.edges.iter().position(|edge| edge.addresses.iter().any(|net| net.contains(&peer)));
+        known.and_then(|i| self.edges.get(i)).unwrap_or(&self.other_edge).clone()
+    }
+
+    /// Opens a session on `link`, or joins the link to it. Refusals are answered with an end.
+    fn open(self: &Rc<Self>, link: &Rc<Link>, id: SessionId, port: u32) {
+        if link.carries(id) {
+            return;
+        }
+        if link.sessions() >= MAX_SESSIONS_PER_LINK {
+            return self.refuse(link, id, RefuseReason::LinkSessions);
+        }
+        let session = match self.existing(link, id) {
+            Ok(Some(session)) => Ok(session),
+            Ok(None) => self.create(link, id, port),
+            Err(reason) => Err(reason),
+        };
+        match session {
+            Ok(session) => session.join(link),
+            Err(reason) => self.refuse(link, id, reason),
+        }
+    }
+
+    /// When a connect to game server `server` may begin; takes that place in the queue.
+    fn connect_slot(&self, server: usize) -> Instant {
+        let now = Instant::now();
+        self.connects.borrow_mut().get_mut(server).map_or(now, |pace| pace.take(now))
+    }
+
+    /// The session that `link` names, where there is one and it is this player's.
+    fn existing(&self, link: &Link, id: SessionId) -> Result<Option<Rc<Session>>, RefuseReason> {
+        let sessions = self.sessions.borrow();
+        let Some(session) = sessions.get(&(link.client(), id)) else { return Ok(None) };
+        let same = self.shared.bind_sessions == BindSessions::Client
+            || session.address() == AddressKey::from(link.player().ip());
+        if same { Ok(Some(Rc::clone(session))) } else { Err(RefuseReason::Identity) }
+    }
+
+    fn create(self: &Rc<Self>, link: &Link, id: SessionId, port: u32) -> Result<Rc<Session>, RefuseReason> {
+        let servers = &self.shared.game_servers;
+        let server = servers.iter().position(|s| u32::from(s.port) == port).ok_or(RefuseReason::Port)?;
+        let player = link.player();
+        if player.is_ipv6() && servers.get(server).is_some_and(|s| s.ipv6_players == Ipv6Players::Refuse) {
+            return Err(RefuseReason::Ipv6Player);
+        }
+        let guard = self.shared.sessions.try_acquire(AddressKey::from(player.ip()));
+        let guard = guard.map_err(|_| RefuseReason::SessionLimit)?;
+        let session = Session::new(self, link, id, server, guard);
+        self.sessions.borrow_mut().insert(session.key(), Rc::clone(&session));
+        self.tracker.spawn_local(Rc::clone(&session).run(Rc::clone(self)));
+        Ok(session)
+    }
+
+    /// Data for a session that `link` does not carry.
+    fn stray_data(&self, link: &Link, id: SessionId) {
+        match self.existing(link, id) {
+            Ok(Some(_)) => self.count_refused(link, id, RefuseReason::NotJoined),
+            Ok(None) => self.refuse(link, id, RefuseReason::UnknownSession),
+            Err(reason) => self.refuse(link, id, reason),
+        }
+    }
+
+    fn refuse(&self, link: &Link, id: SessionId, reason: RefuseReason) {
+        link.answer_end(id);
+        self.count_refused(link, id, reason);
+    }
+
+    fn count_refused(&self, link: &Link, session: SessionId, reason: RefuseReason) {
+        self.metrics.refused(reason);
+        self.warn(link.player(), (link.client(), session), &format_args!("refused: {reason}"));
+    }
+
+    /// Logs what a peer can cause, as far as the log's limit goes.
+    fn warn(&self, player: SocketAddr, (client, session): SessionKey, what: &dyn std::fmt::Display) {
+        if let Some(suppressed) = self.shared.log.allow(Instant::now()) {
+            warn!(%player, %client, %session, suppressed, "{what}");
+        }
+    }
+
+    /// Ends all sessions and tells their clients, as far as their links take it at once.
+    pub fn shut_down(&self) {
+        let sessions: Vec<Rc<Session>> = self.sessions.borrow().values().cloned().collect();
+        for session in sessions {
+            session.end(EndReason::Shutdown);
+        }
+    }
+}
+
+/// Reads until the first frame, a ping, is there; it stays in `early`.
+async fn first_ping(stream: &Stream, early: &mut Vec<u8>) -> Result<ClientId, RejectReason> {
+    loop {
+        match Frame::split(early) {
+            Err(_) => return Err(RejectReason::NoPing),
+            Ok(Some((frame, _))) => {
+                return match frame.from_client() {
+                    FromClient::Ping { client, .. } => Ok(client),
+                    _ => Err(RejectReason::NoPing),
+                };
+            }
+            Ok(None) => {}
+        }
+        // No ping is longer: what claims to be need not be read to its end.
+        if early.len() >= HEADER_LEN + MAX_FIRST_PAYLOAD {
+            return Err(RejectReason::NoPing);
+        }
+        let mut buffer = [0; HEADER_LEN + MAX_FIRST_PAYLOAD];
+        match stream.read(&mut buffer).await {
+            Ok(0) | Err(_) => return Err(RejectReason::Closed),
+            Ok(n) => early.extend_from_slice(buffer.get(..n).unwrap_or_default()),
+        }
+    }
+}

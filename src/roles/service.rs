@@ -1,0 +1,276 @@
+//! A role that is bound and can run: worker threads, admin, shutdown.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tracing::{error, info, warn};
+
+use crate::admin;
+use crate::config;
+use crate::forward::{Forward, ForwardShared, HeaderFor};
+use crate::metrics::{BuildInfo, ListenerMetrics, Metrics};
+use crate::net::worker::{self, Scratch, Stop};
+use crate::net::{BindError, Inbound, accept_loop, bind};
+
+/// Why a role cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+type WorkerFuture = Pin<Box<dyn Future<Output = io::Result<()>>>>;
+/// What a worker thread runs.
+pub(super) type WorkerMain = Box<dyn FnOnce(Stop) -> WorkerFuture + Send>;
+
+/// A role whose sockets are bound. Connections wait in the kernel until [`Service::run`].
+pub struct Service {
+    role: &'static str,
+    shutdown_timeout: Duration,
+    addresses: Vec<(String, Vec<SocketAddr>)>,
+    admin: Option<TcpListener>,
+    metrics: Vec<Arc<Metrics>>,
+    workers: Vec<WorkerMain>,
+}
+
+impl Service {
+    pub(super) fn bind(role: &'static str, process: &config::Process) -> Result<Self, StartError> {
+        let admin = match process.admin {
+            Some(address) => bind("admin", &[address], 1)?.sockets.pop().and_then(|mut sockets| sockets.pop()),
+            None => None,
+        };
+        Ok(Self {
+            role,
+            shutdown_timeout: process.shutdown_timeout,
+            addresses: Vec::new(),
+            admin,
+            metrics: (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect(),
+            workers: Vec::new(),
+        })
+    }
+
+    /// Binds a listener; gives its sockets for each worker.
+    pub(super) fn listen(&mut self, inbound: &config::Inbound) -> Result<Vec<Vec<TcpListener>>, StartError> {
+        let bound = bind(&inbound.name, &inbound.listen, self.metrics.len())?;
+        self.addresses.push((inbound.name.clone(), bound.addresses));
+        // Workers make these again when they start. A scrape before that must find the zeros as well.
+        for metrics in &self.metrics {
+            metrics.listener(&inbound.name);
+        }
+        Ok(bound.sockets)
+    }
+
+    /// Binds forward listeners; gives for each worker what it accepts on.
+    pub(super) fn listen_forwards(
+        &mut self,
+        forwards: Vec<config::Forward>,
+        header_for: &HeaderFor,
+    ) -> Result<Vec<Vec<ForwardSockets>>, StartError> {
+        let mut per_worker: Vec<Vec<ForwardSockets>> = self.metrics.iter().map(|_| Vec::new()).collect();
+        for forward in forwards {
+            let sockets = self.listen(&forward.inbound)?;
+            let shared = ForwardShared::new(forward, header_for.clone());
+            for (worker, sockets) in per_worker.iter_mut().zip(sockets) {
+                worker.push((Arc::clone(&shared), sockets));
+            }
+        }
+        Ok(per_worker)
+    }
+
+    /// Each worker's counters.
+    pub(super) fn metrics(&self) -> &[Arc<Metrics>] {
+        &self.metrics
+    }
+
+    /// Adds a worker thread.
+    pub(super) fn add_worker(&mut self, main: WorkerMain) {
+        self.workers.push(main);
+    }
+
+    /// The addresses of a listener, with the ports that the kernel chose; none where there is no
+    /// such listener.
+    pub fn addresses(&self, listener: &str) -> &[SocketAddr] {
+        self.addresses.iter().find(|(name, _)| name == listener).map_or(&[], |(_, addresses)| addresses)
+    }
+
+    /// All listeners with their addresses.
+    pub fn listeners(&self) -> impl Iterator<Item = (&str, &[SocketAddr])> {
+        self.addresses.iter().map(|(name, addresses)| (name.as_str(), addresses.as_slice()))
+    }
+
+    /// Where metrics and health are served.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(|admin| admin.local_addr().ok())
+    }
+
+    /// Runs until `shutdown`, then lets connections go on for `shutdown_timeout` at the most.
+    ///
+    /// # Errors
+    /// Where threads or the admin socket cannot be had, or a worker ended on its own.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        let ready = Arc::new(AtomicBool::new(true));
+        let stop = Stop::default();
+        let admin = match self.admin {
+            Some(listener) => {
+                let state = admin::State {
+                    metrics: self.metrics,
+                    ready: Arc::clone(&ready),
+                    build: BuildInfo { version: env!("CARGO_PKG_VERSION"), role: self.role },
+                };
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                Some(AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, state, std::future::pending()))))
+            }
+            None => None,
+        };
+        // However this ends, dropped halfway included, so do the workers.
+        let _ended = (stop.drain.clone().drop_guard(), stop.kill.clone().drop_guard());
+        let mut threads = Vec::new();
+        for (index, main) in self.workers.into_iter().enumerate() {
+            let stop = stop.clone();
+            // One that ends on its own, or cannot start, ends all: a part of the players would be lost in silence.
+            let ends_all = stop.drain.clone().drop_guard();
+            let main = move || async move {
+                let _ends_all = ends_all;
+                main(stop).await
+            };
+            threads.push(worker::spawn(format!("worker-{index}"), main)?);
+        }
+        let mut ended = spawn_blocking(move || {
+            let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+            results
+                .into_iter()
+                .try_for_each(|r| r.unwrap_or_else(|_| Err(io::Error::other("a worker thread panicked"))))
+        });
+        tokio::select! {
+            () = stop.drain.cancelled() => error!("a worker has ended"),
+            () = shutdown => stop.drain.cancel(),
+        }
+        ready.store(false, Ordering::Relaxed);
+        info!(timeout_seconds = self.shutdown_timeout.as_secs_f64(), "shutting down");
+        let result = match timeout(self.shutdown_timeout, &mut ended).await {
+            Ok(result) => result,
+            Err(_) => {
+                warn!("connections still open after shutdown_timeout; closing them");
+                stop.kill.cancel();
+                ended.await
+            }
+        };
+        // A slow reader of metrics does not hold up the end.
+        drop(admin);
+        result.unwrap_or_else(|e| Err(io::Error::other(e)))
+    }
+}
+
+/// A forward listener's sockets on one worker.
+pub(super) type ForwardSockets = (Arc<ForwardShared>, Vec<TcpListener>);
+
+/// What a worker needs to run its listeners.
+pub(super) struct WorkerContext {
+    pub metrics: Arc<Metrics>,
+    pub scratch: Rc<Scratch>,
+    pub tracker: TaskTracker,
+    pub stop: Stop,
+}
+
+impl WorkerContext {
+    pub fn new(metrics: Arc<Metrics>, stop: Stop) -> Self {
+        Self { metrics, scratch: Rc::new(worker::scratch()), tracker: TaskTracker::new(), stop }
+    }
+
+    /// Accepts on `sockets` until the drain, and runs each connection as a task of its own.
+    pub fn accept<F>(
+        &self,
+        name: &str,
+        sockets: Vec<TcpListener>,
+        metrics: &ListenerMetrics,
+        carry: impl Fn(TcpStream, SocketAddr) -> F + Clone + 'static,
+    ) where
+        F: Future<Output = ()> + 'static,
+    {
+        for socket in sockets {
+            let (name, drain) = (name.to_owned(), self.stop.drain.clone());
+            let (tracker, carry, errors) = (self.tracker.clone(), carry.clone(), metrics.accept_errors.clone());
+            let metrics = Arc::clone(&self.metrics);
+            tokio::task::spawn_local(async move {
+                let accepted = |stream, peer| {
+                    let (carried, panics) = (carry(stream, peer), metrics.panic_count());
+                    tracker.spawn_local(async move {
+                        let _panics = panics;
+                        carried.await;
+                    });
+                };
+                let accepting = accept_loop(&name, socket, accepted, || errors.inc());
+                tokio::select! {
+                    () = drain.cancelled() => {}
+                    Err(error) = accepting => error!(listener = name, %error, "cannot accept any more"),
+                }
+            });
+        }
+    }
+
+    /// Starts this worker's forward listeners.
+    pub fn start_forwards(&self, forwards: Vec<ForwardSockets>) {
+        for (shared, sockets) in forwards {
+            let metrics = self.metrics.listener(&shared.inbound().config().name);
+            let inbound = Inbound::new(Arc::clone(shared.inbound()), metrics.clone());
+            let name = inbound.config().name.clone();
+            let forward = Rc::new(Forward::new(shared, inbound, Rc::clone(&self.scratch)));
+            self.accept(&name, sockets, &metrics, move |stream, peer| Rc::clone(&forward).carry(stream, peer));
+        }
+    }
+
+    /// Runs until the stop. `on_kill` is called where connections are left at its deadline; they
+    /// are dropped after it.
+    pub async fn serve(self, on_kill: impl FnOnce()) {
+        let Stop { drain, kill } = self.stop;
+        drain.cancelled().await;
+        self.tracker.close();
+        tokio::select! {
+            () = self.tracker.wait() => {}
+            () = kill.cancelled() => on_kill(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::config::{LogFormat, LogLevel, Process};
+
+    #[test]
+    fn a_worker_that_ends_on_its_own_ends_all() {
+        let process = Process {
+            name: "test".to_owned(),
+            workers: NonZeroUsize::MIN,
+            admin: None,
+            shutdown_timeout: Duration::from_secs(60),
+            log_format: LogFormat::Auto,
+            log_level: LogLevel::Error,
+        };
+        let mut service = Service::bind("edge", &process).unwrap();
+        service.add_worker(Box::new(|stop| {
+            Box::pin(async move {
+                stop.drain.cancelled().await;
+                Ok(())
+            })
+        }));
+        service.add_worker(Box::new(|_| Box::pin(async { Err(io::Error::other("no more")) })));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let run = async { timeout(Duration::from_secs(60), service.run(std::future::pending())).await };
+        let result = runtime.block_on(run);
+        assert_eq!(result.expect("it ends").unwrap_err().to_string(), "no more");
+    }
+}

@@ -1,0 +1,361 @@
+//! What a link writes next: pongs first, then each session's frames in order, then its end.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+use bytes::Bytes;
+
+use super::machine::Machine;
+use super::outbox::Cursor;
+use crate::wire::frame::{self, PONG, SessionId};
+
+/// Pieces of an outbox given to one write.
+const SLICES: usize = 16;
+/// Pongs that one write carries at the most.
+const PONGS_AT_ONCE: usize = 8;
+/// Pongs that may wait: a client pings every 2.5 s, so more than this is not a client. Further
+/// ones are not answered.
+const MAX_PONGS: usize = 64;
+/// Ends for sessions that the link does not carry which may wait; further ones are not sent.
+const MAX_ENDS: usize = 64;
+
+/// Something that has a session machine: a session.
+pub trait Source {
+    /// The machine.
+    fn machine(&self) -> &RefCell<Machine>;
+
+    /// A link has written all data of the session and the end after it.
+    fn end_written(&self) {}
+}
+
+impl Source for std::rc::Rc<RefCell<Machine>> {
+    fn machine(&self) -> &RefCell<Machine> {
+        self
+    }
+}
+
+struct Joined<S> {
+    id: SessionId,
+    session: S,
+    cursor: Cursor,
+}
+
+/// What a call of [`LinkWriter::write_to`] did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes taken by the link.
+    pub bytes: u64,
+    /// Data frames that no other link had written.
+    pub first: u32,
+    /// Data frames that another link had written before.
+    pub duplicate: u32,
+    /// Whether the link takes no more for now.
+    pub blocked: bool,
+}
+
+/// The sessions that a link carries, with a cursor each, and what else waits to be written on it.
+pub struct LinkWriter<S> {
+    /// The rest of a frame that a write cut; nothing may come before it.
+    cut: Bytes,
+    pongs: usize,
+    ends: VecDeque<SessionId>,
+    joined: Vec<Joined<S>>,
+    /// The session whose turn is next, so that none starves another.
+    turn: usize,
+}
+
+impl<S> Default for LinkWriter<S> {
+    fn default() -> Self {
+        Self { cut: Bytes::new(), pongs: 0, ends: VecDeque::new(), joined: Vec::new(), turn: 0 }
+    }
+}
+
+impl<S: Source> LinkWriter<S> {
+    /// Answers a ping.
+    pub fn pong(&mut self) {
+        self.pongs = (self.pongs + 1).min(MAX_PONGS);
+    }
+
+    /// Tells the client that a session which the link does not carry is over.
+    pub fn end(&mut self, session: SessionId) {
+        if self.ends.len() < MAX_ENDS && !self.ends.contains(&session) {
+            self.ends.push_back(session);
+        }
+    }
+
+    /// Carries a session from now on, from its first unacknowledged frame.
+    pub fn join(&mut self, session: S) {
+        let (id, cursor) = {
+            let mut machine = session.machine().borrow_mut();
+            machine.joined();
+            (machine.id(), machine.outbox().start())
+        };
+        self.joined.push(Joined { id, session, cursor });
+    }
+
+    /// The session of that id, where the link carries it.
+    pub fn get(&self, session: SessionId) -> Option<&S> {
+        self.joined.iter().find(|j| j.id == session).map(|j| &j.session)
+    }
+
+    /// No longer carries that session; gives it back where it was carried.
+    pub fn remove(&mut self, session: SessionId) -> Option<S> {
+        let at = self.joined.iter().position(|j| j.id == session)?;
+        Some(self.joined.remove(at).session)
+    }
+
+    /// No longer carries anything; gives all sessions back.
+    pub fn clear(&mut self) -> impl Iterator<Item = S> + use<S> {
+        std::mem::take(&mut self.joined).into_iter().map(|j| j.session)
+    }
+
+    /// Sessions carried.
+    pub fn sessions(&self) -> usize {
+        self.joined.len()
+    }
+
+    /// Writes all that waits, through `write`, until nothing is left or the link takes no more:
+    /// `write` takes fewer bytes than it was given, or fails with `WouldBlock`.
+    ///
+    /// # Errors
+    /// Any other error of `write`; the link is then of no more use.
+    pub fn write_to(&mut self, mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<Written> {
+        let mut done = Written::default();
+        let mut write = |slices: &[IoSlice<'_>], done: &mut Written| -> io::Result<usize> {
+            let wanted: usize = slices.iter().map(|s| s.len()).sum();
+            let taken = match write(slices) {
+                Ok(taken) => taken,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(e) => return Err(e),
+            };
+            done.bytes += taken as u64;
+            done.blocked = taken < wanted;
+            Ok(taken)
+        };
+        loop {
+            while !self.cut.is_empty() || self.pongs > 0 {
+                let pongs = self.pongs.min(PONGS_AT_ONCE);
+                let mut slices = [IoSlice::new(&PONG); 1 + PONGS_AT_ONCE];
+                slices[0] = IoSlice::new(&self.cut);
+                let from = usize::from(self.cut.is_empty());
+                let taken = write(&slices[from..=pongs], &mut done)?;
+                self.take_control(taken);
+                if done.blocked {
+                    return Ok(done);
+                }
+            }
+            if let Some(session) = self.ends.pop_front() {
+                self.cut = Bytes::copy_from_slice(&frame::end(session));
+                continue;
+            }
+            let count = self.joined.len();
+            let mut idle = true;
+            for _ in 0..count {
+                self.turn = if self.turn + 1 < self.joined.len() { self.turn + 1 } else { 0 };
+                let Some(joined) = self.joined.get_mut(self.turn) else { break };
+                let mut machine = joined.session.machine().borrow_mut();
+                let outbox = machine.outbox();
+                outbox.skip_acked(&mut joined.cursor);
+                if !outbox.is_drained(&joined.cursor) {
+                    idle = false;
+                    let mut slices = [IoSlice::new(&[]); SLICES];
+                    let filled = outbox.gather(&joined.cursor, &mut slices);
+                    let taken = write(&slices[..filled], &mut done)?;
+                    let from = outbox.packet_at(&joined.cursor);
+                    let advance = outbox.advance(&mut joined.cursor, taken);
+                    let first = machine.note_written(from, advance.frames);
+                    done.first += first;
+                    done.duplicate += advance.frames - first;
+                    self.cut = advance.cut;
+                    if done.blocked {
+                        return Ok(done);
+                    }
+                } else if machine.ended().is_some() {
+                    idle = false;
+                    let end = frame::end(joined.id);
+                    let taken = write(&[IoSlice::new(&end)], &mut done)?;
+                    if taken == 0 {
+                        return Ok(done);
+                    }
+                    self.cut = Bytes::copy_from_slice(&end[taken..]);
+                    machine.end_written();
+                    drop(machine);
+                    self.joined.remove(self.turn).session.end_written();
+                    if done.blocked {
+                        return Ok(done);
+                    }
+                }
+            }
+            if idle {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// Takes `taken` written bytes off the cut frame and the pongs behind it.
+    fn take_control(&mut self, taken: usize) {
+        let of_cut = taken.min(self.cut.len());
+        let _ = self.cut.split_to(of_cut);
+        let of_pongs = taken - of_cut;
+        self.pongs -= of_pongs / PONG.len();
+        let rest = of_pongs % PONG.len();
+        if rest > 0 {
+            self.pongs -= 1;
+            self.cut = Bytes::from_static(&PONG).slice(rest..);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reason::EndReason;
+    use crate::session::{Batch, MachineLimits};
+    use crate::wire::frame::{Frame, FromCore, PacketId};
+    use std::rc::Rc;
+    use std::time::{Duration, Instant};
+
+    fn session(id: u32) -> Rc<RefCell<Machine>> {
+        let limits = MachineLimits {
+            linger: Duration::from_secs(30),
+            leave_grace: Duration::from_secs(2),
+            unacked: 1 << 20,
+            reorder: 1 << 20,
+        };
+        Rc::new(RefCell::new(Machine::new(SessionId(id), limits, Instant::now())))
+    }
+
+    fn push(session: &Rc<RefCell<Machine>>, body: &[u8]) {
+        let mut m = session.borrow_mut();
+        let mut batch = Batch::default();
+        batch.push(m.id(), m.outbox().next(), m.received(), body.len() as u16, body);
+        m.push(batch);
+    }
+
+    /// A link that takes `room` bytes in all.
+    fn write(writer: &mut LinkWriter<Rc<RefCell<Machine>>>, out: &mut Vec<u8>, mut room: usize) -> Written {
+        writer
+            .write_to(|slices| {
+                let mut taken = 0;
+                for slice in slices {
+                    let n = slice.len().min(room);
+                    out.extend_from_slice(&slice[..n]);
+                    (room, taken) = (room - n, taken + n);
+                }
+                if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+            })
+            .unwrap()
+    }
+
+    fn frames(mut bytes: &[u8]) -> Vec<FromCore<'_>> {
+        let mut all = Vec::new();
+        while let Some((frame, rest)) = Frame::split(bytes).unwrap() {
+            all.push(frame.from_core().unwrap());
+            bytes = rest;
+        }
+        assert!(bytes.is_empty(), "half a frame at the end");
+        all
+    }
+
+    #[test]
+    fn a_pong_overtakes_what_waits_but_never_cuts_a_frame() {
+        let s = session(1);
+        let mut writer = LinkWriter::default();
+        writer.join(s.clone());
+        push(&s, b"first");
+        push(&s, b"second");
+        let mut out = Vec::new();
+        assert!(write(&mut writer, &mut out, 10).blocked);
+        writer.pong();
+        assert!(write(&mut writer, &mut out, 20).blocked);
+        assert!(!write(&mut writer, &mut out, 1000).blocked);
+        let kinds: Vec<bool> = frames(&out).iter().map(|f| *f == FromCore::Pong).collect();
+        assert_eq!(kinds, [false, true, false]);
+    }
+
+    #[test]
+    fn data_then_end_on_every_link_at_any_room() {
+        for room in 1..40 {
+            let s = session(1);
+            let mut writers = [LinkWriter::default(), LinkWriter::default()];
+            for w in &mut writers {
+                w.join(s.clone());
+            }
+            push(&s, b"one");
+            push(&s, b"two");
+            s.borrow_mut().end(EndReason::GameClosed);
+            for w in &mut writers {
+                let mut out = Vec::new();
+                w.pong();
+                while write(w, &mut out, room).blocked {}
+                let data: Vec<_> = frames(&out).into_iter().filter(|f| *f != FromCore::Pong).collect();
+                assert!(matches!(
+                    data[..],
+                    [
+                        FromCore::Data { packet: PacketId(1), .. },
+                        FromCore::Data { packet: PacketId(2), .. },
+                        FromCore::End { session: SessionId(1) }
+                    ]
+                ));
+                assert_eq!(w.sessions(), 0);
+            }
+            assert!(s.borrow().is_finished());
+        }
+    }
+
+    #[test]
+    fn a_slow_link_skips_what_is_acknowledged_and_nothing_else() {
+        let s = session(1);
+        let (mut fast, mut slow) = (LinkWriter::default(), LinkWriter::default());
+        fast.join(s.clone());
+        slow.join(s.clone());
+        for i in 0..10u8 {
+            push(&s, &[i; 20]);
+        }
+        let (mut out_fast, mut out_slow) = (Vec::new(), Vec::new());
+        let written = write(&mut fast, &mut out_fast, 10_000);
+        assert_eq!((written.first, written.duplicate), (10, 0));
+        assert!(write(&mut slow, &mut out_slow, 40).blocked);
+        s.borrow_mut().ack(PacketId(6)).unwrap();
+        let written = write(&mut slow, &mut out_slow, 10_000);
+        assert_eq!((written.first, written.duplicate), (0, 4));
+        let ids: Vec<u32> = frames(&out_slow)
+            .iter()
+            .map(|f| match f {
+                FromCore::Data { packet, .. } => packet.0,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(ids, [1, 2, 7, 8, 9, 10]);
+    }
+
+    #[test]
+    fn what_a_link_that_does_not_read_can_pile_up_is_bounded() {
+        let mut writer: LinkWriter<Rc<RefCell<Machine>>> = LinkWriter::default();
+        for i in 0..10_000 {
+            writer.pong();
+            writer.end(SessionId(i + 1));
+        }
+        let mut out = Vec::new();
+        assert!(!write(&mut writer, &mut out, usize::MAX).blocked);
+        assert_eq!(out.len(), (MAX_PONGS + MAX_ENDS) * PONG.len());
+    }
+
+    #[test]
+    fn sessions_on_one_link_take_turns() {
+        let (a, b) = (session(1), session(2));
+        let mut writer = LinkWriter::default();
+        writer.join(a.clone());
+        writer.join(b.clone());
+        for _ in 0..SLICES * 4 {
+            push(&a, &[1; 100]);
+        }
+        push(&b, &[2; 100]);
+        let mut out = Vec::new();
+        write(&mut writer, &mut out, usize::MAX);
+        let place =
+            frames(&out).iter().position(|f| matches!(f, FromCore::Data { session: SessionId(2), .. })).unwrap();
+        assert!(place <= SLICES, "b waited for {place} frames of a");
+    }
+}

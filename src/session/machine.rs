@@ -1,0 +1,282 @@
+//! One session: its inbox, its outbox, and when it ends.
+
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::inbox::{Arrival, Inbox, ReorderFull};
+use super::outbox::{AckBeyondSent, Batch, Outbox};
+use crate::reason::EndReason;
+use crate::wire::frame::{PacketId, SessionId};
+
+/// Limits and times of a session, as the configuration has them.
+#[derive(Debug, Clone, Copy)]
+pub struct MachineLimits {
+    /// `sessions.linger`
+    pub linger: Duration,
+    /// `sessions.leave_grace`
+    pub leave_grace: Duration,
+    /// `sessions.unacked`, bytes.
+    pub unacked: usize,
+    /// `sessions.reorder`, bytes.
+    pub reorder: usize,
+}
+
+/// What a client sent that ends its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// Too much ahead of its turn.
+    #[error(transparent)]
+    Reorder(#[from] ReorderFull),
+    /// An acknowledgement of what was never sent: most often a client that goes on with a session
+    /// which this core, started since, does not know.
+    #[error(transparent)]
+    Ack(#[from] AckBeyondSent),
+}
+
+impl Refusal {
+    /// The reason that is logged and counted.
+    pub fn reason(self) -> EndReason {
+        match self {
+            Self::Reorder(_) => EndReason::Limit,
+            Self::Ack(_) => EndReason::ProtocolError,
+        }
+    }
+}
+
+/// The state of one session. See the module's documentation for what it does not do.
+#[derive(Debug)]
+pub struct Machine {
+    id: SessionId,
+    inbox: Inbox,
+    outbox: Outbox,
+    limits: MachineLimits,
+    /// Links that carry the session now.
+    links: usize,
+    /// Where no link carries it: when it ends, and why if nothing else comes.
+    deadline: Option<(Instant, EndReason)>,
+    ended: Option<EndReason>,
+    /// Whether a link has written all data and the end after it.
+    end_sent: bool,
+    /// The first packet that no link has begun to write.
+    unsent: PacketId,
+}
+
+impl Machine {
+    /// A new session, which no link carries yet: it ends after the linger time if none joins.
+    pub fn new(id: SessionId, limits: MachineLimits, now: Instant) -> Self {
+        Self {
+            id,
+            inbox: Inbox::new(limits.reorder),
+            outbox: Outbox::default(),
+            limits,
+            links: 0,
+            deadline: Some((now + limits.linger, EndReason::LinksLost)),
+            ended: None,
+            end_sent: false,
+            unsent: PacketId::FIRST,
+        }
+    }
+
+    /// The session's id.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// What the client has not acknowledged.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// The highest packet received in order from the client.
+    pub fn received(&self) -> PacketId {
+        self.inbox.received()
+    }
+
+    /// Packets sent to the client so far.
+    pub fn sent(&self) -> PacketId {
+        self.outbox.next().previous()
+    }
+
+    /// A link carries the session from now on.
+    pub fn joined(&mut self) {
+        self.links += 1;
+        self.deadline = None;
+    }
+
+    /// A link that carried the session left it on purpose.
+    pub fn left(&mut self, now: Instant) {
+        self.without(now + self.limits.leave_grace, EndReason::ClientLeft);
+    }
+
+    /// A link that carried the session is gone.
+    pub fn lost(&mut self, now: Instant) {
+        self.without(now + self.limits.linger, EndReason::LinksLost);
+    }
+
+    fn without(&mut self, deadline: Instant, reason: EndReason) {
+        self.links = self.links.saturating_sub(1);
+        if self.links == 0 {
+            self.deadline = Some((deadline, reason));
+        }
+    }
+
+    /// A link has written all data and the end after it; the session is off that link.
+    pub fn end_written(&mut self) {
+        self.links = self.links.saturating_sub(1);
+        self.end_sent = true;
+    }
+
+    /// Takes an acknowledgement; gives the bytes it freed. One on a duplicate counts too.
+    ///
+    /// # Errors
+    /// Where the packet was never sent: the session must end.
+    pub fn ack(&mut self, ack: PacketId) -> Result<usize, Refusal> {
+        Ok(self.outbox.ack(ack)?)
+    }
+
+    /// Takes a packet of the client; see [`Inbox::accept`].
+    ///
+    /// # Errors
+    /// Where it does not fit: the session must end.
+    pub fn accept(&mut self, packet: PacketId, payload: &[u8]) -> Result<Arrival, Refusal> {
+        Ok(self.inbox.accept(packet, payload)?)
+    }
+
+    /// The next packet for the game server that was held ahead of its turn.
+    pub fn pop_held(&mut self) -> Option<Box<[u8]>> {
+        self.inbox.pop_held()
+    }
+
+    /// Whether the game server should be read: there is room for what it sends.
+    pub fn wants_game_data(&self) -> bool {
+        self.ended.is_none() && self.outbox.unacked() < self.limits.unacked
+    }
+
+    /// Appends packets of the game server, framed with numbers from `outbox().next()` on.
+    pub fn push(&mut self, batch: Batch) {
+        self.outbox.push(batch);
+    }
+
+    /// Counts `frames` from `first` on as written: gives how many no link had written before.
+    pub(super) fn note_written(&mut self, first: PacketId, frames: u32) -> u32 {
+        let after = PacketId(first.0.saturating_add(frames));
+        let fresh = after.0.saturating_sub(self.unsent.0.max(first.0));
+        self.unsent = self.unsent.max(after);
+        fresh
+    }
+
+    /// Ends the session: what is in the outbox still goes out, then the end. The first reason
+    /// counts.
+    pub fn end(&mut self, reason: EndReason) {
+        self.ended.get_or_insert(reason);
+    }
+
+    /// Why the session ended, where it did.
+    pub fn ended(&self) -> Option<EndReason> {
+        self.ended
+    }
+
+    /// When [`Machine::tick`] must be called next; `None` where time alone changes nothing.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline.map(|(at, _)| at)
+    }
+
+    /// Lets time pass: ends the session where nobody came back to it.
+    pub fn tick(&mut self, now: Instant) {
+        if let Some((at, reason)) = self.deadline
+            && now >= at
+        {
+            self.end(reason);
+            // There is no link to tell.
+            self.end_sent = true;
+        }
+    }
+
+    /// Whether nothing remains to be done: it ended, and a link has told the client or there was
+    /// none to tell within its time.
+    pub fn is_finished(&self) -> bool {
+        self.ended.is_some() && self.end_sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: MachineLimits = MachineLimits {
+        linger: Duration::from_secs(30),
+        leave_grace: Duration::from_secs(2),
+        unacked: 100,
+        reorder: 1000,
+    };
+
+    fn machine(now: Instant) -> Machine {
+        Machine::new(SessionId(1), LIMITS, now)
+    }
+
+    #[test]
+    fn grace_after_leaving_and_linger_after_losing_the_last_link() {
+        let now = Instant::now();
+        for (lose, wait, reason) in
+            [(false, LIMITS.leave_grace, EndReason::ClientLeft), (true, LIMITS.linger, EndReason::LinksLost)]
+        {
+            let mut m = machine(now);
+            m.joined();
+            m.joined();
+            m.left(now);
+            assert_eq!(m.deadline(), None, "one link still carries it");
+            if lose {
+                m.lost(now)
+            } else {
+                m.left(now)
+            }
+            assert_eq!(m.deadline(), Some(now + wait));
+            m.tick(now + wait - Duration::from_millis(1));
+            assert!(m.ended().is_none());
+            m.tick(now + wait);
+            assert_eq!(m.ended(), Some(reason));
+            assert!(m.is_finished());
+        }
+    }
+
+    #[test]
+    fn a_join_before_the_deadline_goes_on() {
+        let now = Instant::now();
+        let mut m = machine(now);
+        m.joined();
+        m.left(now);
+        m.joined();
+        m.tick(now + Duration::from_secs(60));
+        assert!(m.ended().is_none() && m.deadline().is_none());
+    }
+
+    #[test]
+    fn after_the_game_closed_the_session_waits_for_a_link_to_take_the_end() {
+        let now = Instant::now();
+        let mut m = machine(now);
+        m.joined();
+        m.end(EndReason::GameClosed);
+        assert!(!m.is_finished());
+        m.lost(now);
+        m.tick(now + Duration::from_secs(29));
+        assert!(!m.is_finished(), "a link may come back for the rest");
+        m.joined();
+        m.end_written();
+        assert!(m.is_finished());
+        assert_eq!(m.ended(), Some(EndReason::GameClosed));
+    }
+
+    #[test]
+    fn unacked_bytes_stop_reading_from_the_game() {
+        let mut m = machine(Instant::now());
+        let mut batch = Batch::default();
+        batch.push(SessionId(1), PacketId(1), PacketId::NONE, 100, &[0; 100]);
+        assert!(m.wants_game_data());
+        m.push(batch);
+        assert!(!m.wants_game_data());
+        assert_eq!(m.ack(PacketId(1)), Ok(116));
+        assert!(m.wants_game_data());
+        assert_eq!(m.ack(PacketId(2)).unwrap_err().reason(), EndReason::ProtocolError);
+    }
+}

@@ -1,0 +1,345 @@
+//! The program as users run it: commands, exit codes, what goes to stdout and what to stderr.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Seconds after which `timeout` ends a program that hangs.
+const HANG: &str = "60";
+
+/// The program, with its own environment variables unset.
+fn otproxy(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_otproxy"));
+    command
+        .args(arguments)
+        .env_remove("OTPROXY_LOG_FORMAT")
+        .env_remove("OTPROXY_LOG_LEVEL")
+        .env_remove("NOTIFY_SOCKET");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    otproxy(arguments).output().expect("the program starts")
+}
+
+#[track_caller]
+fn succeeds(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
+    assert_eq!(text(&output.stderr), "", "{arguments:?}");
+    text(&output.stdout)
+}
+
+/// What it says on stderr; stdout must be empty.
+#[track_caller]
+fn fails(arguments: &[&str], code: i32) -> String {
+    let output = run(arguments);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "", "{arguments:?}");
+    text(&output.stderr)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+/// A file of this test, in the target directory; of this run, as another may be under way there.
+fn file(name: &str, contents: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()));
+    fs::write(&path, contents).expect("writable file");
+    path
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+fn edge(listen: &str, more: &str) -> String {
+    format!(
+        "role: edge\nname: here\nadmin: {{ listen: off }}\n{more}\
+         listeners:\n- {{ name: login, listen: '{listen}', forward_to: '127.0.0.1:9' }}\n"
+    )
+}
+
+const CORE: &str = "role: core\nname: here\nadmin: { listen: '127.0.0.1:0' }\n\
+    edges:\n- { name: e, address: 127.0.0.1 }\n\
+    listeners:\n- { name: links, kind: relay, listen: '127.0.0.1:0' }\n\
+    game_servers:\n- { port: 7172, address: '127.0.0.1:7172' }\n";
+
+/// A program that runs, and its stderr. It is killed where the test fails.
+struct Running {
+    child: Child,
+    stderr: BufReader<std::process::ChildStderr>,
+}
+
+impl Running {
+    /// Starts it and reads stderr up to the line that says `ready`, which is given too.
+    fn start(mut command: Command) -> (Self, String) {
+        let mut child = command.spawn().expect("the program starts");
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let mut running = Self { child, stderr };
+        let ready = running.line_with("ready");
+        (running, ready)
+    }
+
+    fn line_with(&mut self, what: &str) -> String {
+        let mut before = String::new();
+        loop {
+            let mut line = String::new();
+            let read = self.stderr.read_line(&mut line).expect("readable stderr");
+            assert_ne!(read, 0, "no line with {what:?} in:\n{before}");
+            if line.contains(what) {
+                return line;
+            }
+            before += &line;
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("the program runs");
+    }
+
+    /// Its exit code, and the rest of stderr.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.stderr.read_to_string(&mut rest).expect("readable stderr");
+        (self.child.wait().expect("it ends").code(), rest)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn version_and_help() {
+    assert_eq!(succeeds(&["--version"]), format!("otproxy {}\n", env!("CARGO_PKG_VERSION")));
+    let help = succeeds(&["--help"]);
+    for word in
+        ["edge", "core", "check", "demo", "completions", "man", "--log-format", "--log-level", "OTPROXY_LOG_LEVEL"]
+    {
+        assert!(help.contains(word), "no {word} in:\n{help}");
+    }
+    assert!(succeeds(&["demo", "--help"]).contains("--players <N>"));
+}
+
+#[test]
+fn flags_that_do_not_exist_are_exit_code_2() {
+    assert!(fails(&["edge", "--confg", "x"], 2).contains("--config"));
+    assert!(fails(&["edge"], 2).contains("--config <FILE>"));
+    assert!(fails(&["demo", "--players", "0"], 2).contains("1..=2000"));
+    assert!(fails(&["check", "-c", "x", "--log-level", "loud"], 2).contains("info"));
+    assert!(fails(&[], 2).contains("Usage: otproxy"));
+}
+
+#[test]
+fn completions_and_the_manual_page() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(succeeds(&["completions", shell]).contains("log-format"), "{shell}");
+    }
+    let page = succeeds(&["man"]);
+    assert!(page.contains(".TH otproxy 1") && page.contains("demo"), "{page}");
+}
+
+#[test]
+fn check_says_what_would_run() {
+    let file = file("ok.yaml", &edge("127.0.0.1:7171", ""));
+    let expected = format!("{}: ok: edge \"here\", 1 listener (login forward 127.0.0.1:7171)\n", file.display());
+    assert_eq!(succeeds(&["check", "-c", path(&file)]), expected);
+    assert_eq!(succeeds(&["check", "--config", path(&file)]), expected);
+}
+
+#[test]
+fn check_says_all_that_is_wrong() {
+    let file = file("wrong.yaml", "role: edge\nworker: 2\nlisteners: []\n");
+    let errors = fails(&["check", "-c", path(&file)], 78);
+    let first = format!("{}:2:1: worker: unknown key; did you mean `workers`?", file.display());
+    assert_eq!(errors.lines().next(), Some(first.as_str()), "{errors}");
+    assert_eq!(errors.lines().count(), 2, "{errors}");
+}
+
+#[test]
+fn a_role_refuses_the_file_of_the_other() {
+    let (edge, core) = (file("an-edge.yaml", &edge("127.0.0.1:0", "")), file("a-core.yaml", CORE));
+    let refused = fails(&["edge", "-c", path(&core)], 78);
+    assert!(refused.contains("a-core.yaml:1:7: role: `core` is not what `otproxy edge` runs"), "{refused}");
+    let refused = fails(&["core", "-c", path(&edge)], 78);
+    assert!(refused.contains("an-edge.yaml:1:7: role: `edge` is not what `otproxy core` runs"), "{refused}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_wrong_configuration() {
+    for command in ["edge", "core", "check"] {
+        let error = fails(&[command, "-c", "no/such/file.yaml"], 78);
+        assert!(error.starts_with("no/such/file.yaml: cannot be read: No such file"), "{error}");
+    }
+}
+
+#[test]
+fn an_edge_says_ready_and_ends_at_a_signal() {
+    let file = file("signals.yaml", &edge("127.0.0.1:0", ""));
+    for signal in [Signal::TERM, Signal::INT] {
+        let (running, ready) = Running::start(otproxy(&["edge", "-c", path(&file), "--log-format", "text"]));
+        assert!(ready.contains("role=edge name=\"here\" listeners=\"login 127.0.0.1:"), "{ready}");
+        assert!(!ready.contains('\x1b'), "colours in a pipe: {ready:?}");
+        running.signal(signal);
+        let (code, rest) = running.end();
+        assert_eq!(code, Some(0), "{rest}");
+        assert!(rest.contains("shutting down") && rest.contains("stopped"), "{rest}");
+    }
+}
+
+#[test]
+fn a_core_is_ready_with_its_admin() {
+    let file = file("ready-core.yaml", CORE);
+    let (running, ready) = Running::start(otproxy(&["core", "-c", path(&file)]));
+    // JSON, as stderr is no terminal.
+    let ready: serde_yaml::Value = serde_yaml::from_str(&ready).expect("JSON");
+    assert_eq!((ready["message"].as_str(), ready["role"].as_str()), (Some("ready"), Some("core")));
+    let admin = ready["admin"].as_str().expect("an address").parse().expect("an address");
+    assert!(get(admin, "/ready").starts_with("HTTP/1.1 200 "));
+    assert!(get(admin, "/metrics").contains("\notproxy_build_info{role=\"core\",version=\""));
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().0, Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let target = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = target.local_addr().expect("an address").to_string();
+    let file = file("second.yaml", &edge("127.0.0.1:0", "shutdown_timeout: 1h\n").replace("127.0.0.1:9", &address));
+    let (mut running, ready) = Running::start(otproxy(&["edge", "-c", path(&file)]));
+    let port = ready.split_once("login 127.0.0.1:").expect("an address").1;
+    let port: u16 = port.split_once('"').expect("an end").0.parse().expect("a port");
+    let player = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    let _connection = target.accept().expect("it forwards");
+    running.signal(Signal::TERM);
+    running.line_with("shutting down");
+    running.signal(Signal::TERM);
+    let (code, rest) = running.end();
+    assert_eq!(code, Some(128 + 15), "{rest}");
+    drop(player);
+}
+
+#[test]
+fn systemd_is_told() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let socket = folder.join(format!("notify-{}", std::process::id()));
+    let _ = fs::remove_file(&socket);
+    let systemd = std::os::unix::net::UnixDatagram::bind(&socket).expect("a socket");
+    let file = file("notify.yaml", &edge("127.0.0.1:0", ""));
+    let mut command = otproxy(&["edge", "-c", path(&file)]);
+    command.env("NOTIFY_SOCKET", &socket);
+    let (running, _) = Running::start(command);
+    let mut message = [0; 256];
+    let length = systemd.recv(&mut message).expect("a message");
+    assert_eq!(text(&message[..length]).trim_end(), "READY=1");
+    running.signal(Signal::TERM);
+    let length = systemd.recv(&mut message).expect("a message");
+    assert_eq!(text(&message[..length]).trim_end(), "STOPPING=1");
+    assert_eq!(running.end().0, Some(0));
+    fs::remove_file(&socket).expect("removable");
+}
+
+#[test]
+fn an_address_in_use_is_exit_code_1_with_the_remedy() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let file = file("taken.yaml", &edge(&address, ""));
+    let error = fails(&["edge", "-c", path(&file)], 1);
+    assert!(error.contains(&format!("listener `login`: cannot listen on {address}: ")), "{error}");
+    assert!(error.contains("another process listens there"), "{error}");
+}
+
+#[test]
+fn a_flag_is_over_the_environment_and_that_over_the_file() {
+    let file = file("format.yaml", &edge("127.0.0.1:0", "log: { format: json }\n"));
+    let is_json = |environment: Option<&str>, flag: Option<&str>| {
+        let mut arguments = vec!["edge", "-c", path(&file)];
+        arguments.extend(flag.iter().flat_map(|format| ["--log-format", *format]));
+        let mut command = otproxy(&arguments);
+        if let Some(format) = environment {
+            command.env("OTPROXY_LOG_FORMAT", format);
+        }
+        let (running, ready) = Running::start(command);
+        running.signal(Signal::TERM);
+        assert_eq!(running.end().0, Some(0));
+        ready.starts_with('{')
+    };
+    assert!(is_json(None, None), "the file");
+    assert!(!is_json(Some("text"), None), "the environment over the file");
+    assert!(is_json(Some("text"), Some("json")), "the flag over the environment");
+    assert!(!is_json(Some("json"), Some("text")), "the flag over both");
+}
+
+#[test]
+fn the_level_of_the_log_is_kept() {
+    let file = file("level.yaml", &edge("127.0.0.1:0", "log: { level: error }\n"));
+    // Without `ready`, systemd's socket tells when it is.
+    let socket = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("level-{}", std::process::id()));
+    let _ = fs::remove_file(&socket);
+    let systemd = std::os::unix::net::UnixDatagram::bind(&socket).expect("a socket");
+    let mut command = otproxy(&["edge", "-c", path(&file)]);
+    let child = command.env("NOTIFY_SOCKET", &socket).spawn().expect("the program starts");
+    systemd.recv(&mut [0; 256]).expect("a message");
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+    fs::remove_file(&socket).expect("removable");
+    let (running, _) = Running::start(otproxy(&["edge", "-c", path(&file), "--log-level", "info"]));
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().0, Some(0));
+}
+
+#[test]
+fn the_demo_proves_that_nothing_is_lost() {
+    let mut command = Command::new("timeout");
+    command.arg(HANG).arg(env!("CARGO_BIN_EXE_otproxy"));
+    command.args(["demo", "--players", "3", "--edges", "2", "--seconds", "2"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("`timeout` of coreutils");
+    let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+    let mut shown = String::new();
+    while !shown.contains("/ready") {
+        assert_ne!(stdout.read_line(&mut shown).expect("readable stdout"), 0, "{shown}");
+    }
+    let url = shown.split_once("http://").expect("a URL").1;
+    let admin = url.split_once('/').expect("a path").0.parse().expect("an address");
+    // The players' links come to stand about now; once the demo is over nobody answers.
+    while !get(admin, "/metrics").contains("\notproxy_relay_links_active{edge=\"edges\"} ") {}
+    stdout.read_to_string(&mut shown).expect("readable stdout");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0), "{shown}");
+    for words in ["edge 1 ", "edge 2 ", "PROVED: 3 players", " arrived: 0 lost, 0 duplicated, 0 reordered."] {
+        assert!(shown.contains(words), "no {words:?} in:\n{shown}");
+    }
+    assert!(!shown.contains("cut 0 times"), "{shown}");
+    assert!(TcpStream::connect(admin).is_err(), "nothing is left behind");
+}
+
+#[test]
+fn the_demo_ends_early_at_a_signal() {
+    let mut child = otproxy(&["demo", "--players", "1", "--edges", "1", "--seconds", "3600"]).spawn().expect("starts");
+    let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+    let mut shown = String::new();
+    stdout.read_line(&mut shown).expect("readable stdout");
+    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+    stdout.read_to_string(&mut shown).expect("readable stdout");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0), "{shown}");
+    assert!(shown.contains("Ended early; this is the verdict so far."), "{shown}");
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("writable");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}

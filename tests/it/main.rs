@@ -1,0 +1,12 @@
+//! Roles on real sockets: what goes in and out, what is counted, and how they stop.
+//!
+//! Everything is on loopback and on ports that the kernel chose; `haproxy` and `oracle` also need
+//! the program of that name.
+
+mod forward;
+mod forward_core;
+mod haproxy;
+mod operation;
+mod oracle;
+mod real_haproxy;
+mod sandbox;

@@ -1,0 +1,8 @@
+//! The core's relay on real sockets, frame by frame, and with whole clients and edges.
+
+mod capture;
+mod game;
+mod harness;
+mod limits;
+mod protocol;
+mod whole;
