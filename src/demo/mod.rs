@@ -4,7 +4,7 @@
 //!
 //! - [`packet`] and [`proof`], pure: numbered packets, and the judge of what became of them.
 //! - [`game_server`]: the stand-in. `seat`: one simulated player. `topology`: core and edges.
-//! - `figures`, pure: sums and the verdict. `table`: what is shown.
+//! - `figures`, pure: sums and the verdict. `resources`: memory and open files. `table`: what is shown.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -21,11 +21,13 @@ mod figures;
 pub mod game_server;
 pub mod packet;
 pub mod proof;
+mod resources;
 mod seat;
 mod table;
 mod topology;
 
 pub use figures::{Direction, Figures};
+pub use resources::{Highest, Resources};
 
 use game_server::{GameServer, GameServerOptions};
 use seat::Seat;
@@ -38,6 +40,8 @@ const LINKS_BACK: Duration = Duration::from_secs(5);
 /// How long what is on its way at the end may take to arrive.
 const SETTLE: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(20);
+/// Between two looks at memory and open files.
+const RESOURCES: Duration = Duration::from_millis(250);
 /// Between two packets of a player. Many players send less often: all together about this many
 /// packets a millisecond, so that a small machine keeps up with both sides of it.
 const PACE: Duration = Duration::from_millis(100);
@@ -108,12 +112,16 @@ pub struct Outcome {
     pub figures: Figures,
     /// How many times an edge was cut.
     pub cuts: u64,
+    /// The most that the process held while the players played.
+    pub highest: Highest,
+    /// Files that were open once all had ended, and had not been before the start.
+    pub files_left: u64,
 }
 
 impl Outcome {
-    /// Whether all arrived, once and in order, and all sessions lasted.
+    /// Whether all arrived, once and in order, all sessions lasted, and no file was left open.
     pub fn passed(&self) -> bool {
-        self.figures.perfect()
+        self.figures.perfect() && self.files_left == 0
     }
 }
 
@@ -146,6 +154,9 @@ struct Demo {
     /// No more packets from players.
     quiet: CancellationToken,
     cuts: Cell<u64>,
+    /// Files that were open before the start.
+    files_before: u64,
+    highest: Cell<Highest>,
     started: Instant,
     table: RefCell<Table>,
 }
@@ -157,6 +168,8 @@ impl Demo {
         if needed > options.file_limit {
             return Err(DemoError::Files { needed, limit: options.file_limit });
         }
+        let fail = |source| DemoError::Start { what: "the look at this process's open files".to_owned(), source };
+        let files_before = Resources::now().map_err(fail)?.files;
         let pushes = GameServerOptions { push_every: Some(pace(options.players)), push_size: PACKET_SIZE };
         let server = GameServer::start(pushes)
             .await
@@ -174,6 +187,8 @@ impl Demo {
             seats: Vec::new(),
             quiet: CancellationToken::new(),
             cuts: Cell::new(0),
+            files_before,
+            highest: Cell::default(),
             started: Instant::now(),
             table: RefCell::new(table),
         })
@@ -210,6 +225,7 @@ impl Demo {
                 () = interrupt => false,
                 () = over.cancelled() => false,
                 () = this.show() => false,
+                () = this.watch_resources() => false,
             };
             over.cancel();
             in_time
@@ -229,6 +245,19 @@ impl Demo {
             let every = self.table.borrow().every();
             sleep(every).await;
             self.draw(&self.figures());
+        }
+    }
+
+    /// Keeps the most that the process holds, for ever.
+    async fn watch_resources(&self) {
+        loop {
+            // Only the start needs it: without /proc the demo does not run at all.
+            if let Ok(resources) = Resources::now() {
+                let mut highest = self.highest.get();
+                highest.see(resources, self.started.elapsed(), self.options.duration);
+                self.highest.set(highest);
+            }
+            sleep(RESOURCES).await;
         }
     }
 
@@ -299,9 +328,9 @@ impl Demo {
             // Whatever is still missing afterwards is lost.
             let _ = timeout(SETTLE, self.settled()).await;
         }
-        let outcome = Outcome { figures: self.figures().at_the_end(), cuts: self.cuts.get() };
+        let figures = self.figures().at_the_end();
         if result.is_ok() {
-            self.draw(&outcome.figures);
+            self.draw(&figures);
         }
         let mut leaving: JoinSet<()> = self.seats.drain(..).map(Seat::leave).collect();
         while leaving.join_next().await.is_some() {}
@@ -311,6 +340,8 @@ impl Demo {
         }
         self.server.close().await;
         let in_time = result?;
+        let files_left = Resources::now().map_or(0, |now| now.files.saturating_sub(self.files_before));
+        let outcome = Outcome { figures, cuts: self.cuts.get(), highest: self.highest.get(), files_left };
         self.table.borrow_mut().verdict(&outcome, in_time);
         Ok(outcome)
     }

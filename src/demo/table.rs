@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::figures::{Direction, Figures};
 use super::seat::Seat;
 use super::topology::Edge;
-use super::{DemoOptions, Outcome};
+use super::{DemoOptions, Outcome, Resources};
 
 /// Between two tables: on a terminal, and elsewhere.
 const REDRAW: Duration = Duration::from_millis(500);
@@ -133,7 +133,8 @@ fn render(
     text
 }
 
-fn verdict(Outcome { figures, cuts }: &Outcome, in_time: bool) -> String {
+fn verdict(outcome: &Outcome, in_time: bool) -> String {
+    let Outcome { figures, cuts, highest, files_left } = outcome;
     let Figures { players, to_game, to_players, ended, extra, violations } = figures;
     let sum = |part: fn(&Direction) -> u64| part(to_game) + part(to_players);
     let (sent, alien) = (sum(|d| d.sent), sum(|d| d.alien));
@@ -149,7 +150,7 @@ fn verdict(Outcome { figures, cuts }: &Outcome, in_time: bool) -> String {
     let _ = writeln!(
         text,
         "{}: {} and the game server sent {}, {} to it and {} to them, while an edge was cut {}.",
-        if figures.perfect() { "PROVED" } else { "FAILED" },
+        if outcome.passed() { "PROVED" } else { "FAILED" },
         counted(*players, "player"),
         counted(sent, "packet"),
         to_game.sent,
@@ -166,6 +167,7 @@ fn verdict(Outcome { figures, cuts }: &Outcome, in_time: bool) -> String {
         (*extra, "connection to the game server too many", "connections to the game server too many"),
         (*violations, "frame against the protocol", "frames against the protocol"),
         (alien, "packet arrived that nobody sent", "packets arrived that nobody sent"),
+        (*files_left, "file left open", "files left open"),
     ];
     for (count, one, many) in findings.into_iter().filter(|(count, ..)| *count > 0) {
         let _ = writeln!(text, "{count} {}.", if count == 1 { one } else { many });
@@ -173,6 +175,13 @@ fn verdict(Outcome { figures, cuts }: &Outcome, in_time: bool) -> String {
     if figures.perfect() {
         text.push_str("All sessions lasted until the players left.\n");
     }
+    let parts = |figure: fn(Resources) -> String| highest.parts().map(figure).collect::<Vec<_>>().join(", ");
+    let _ = writeln!(
+        text,
+        "The most in each quarter of the time: memory {} MB; open files {}. Left open at the end: {files_left}.",
+        parts(|r| format!("{:.1}", r.memory as f64 / 1e6)),
+        parts(|r| r.files.to_string()),
+    );
     text
 }
 
@@ -193,11 +202,17 @@ fn print(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo::Highest;
 
     fn outcome() -> Outcome {
         let to_game = Direction { sent: 10, delivered: 10, ..Direction::default() };
         let to_players = Direction { sent: 20, delivered: 20, ..Direction::default() };
-        Outcome { figures: Figures { players: 2, to_game, to_players, ..Figures::default() }, cuts: 1 }
+        let figures = Figures { players: 2, to_game, to_players, ..Figures::default() };
+        let mut highest = Highest::default();
+        for (second, memory, files) in [(0, 44_649_999, 310), (1, 45_000_000, 308)] {
+            highest.see(Resources { memory, files }, Duration::from_secs(second), Duration::from_secs(4));
+        }
+        Outcome { figures, cuts: 1, highest, files_left: 0 }
     }
 
     #[test]
@@ -206,7 +221,8 @@ mod tests {
         assert_eq!(
             text,
             "\nPROVED: 2 players and the game server sent 30 packets, 10 to it and 20 to them, while an edge was cut \
-             1 time.\n30 of 30 arrived: 0 lost, 0 duplicated, 0 reordered.\nAll sessions lasted until the players left.\n"
+             1 time.\n30 of 30 arrived: 0 lost, 0 duplicated, 0 reordered.\nAll sessions lasted until the players left.\n\
+             The most in each quarter of the time: memory 44.6, 45.0 MB; open files 310, 308. Left open at the end: 0.\n"
         );
     }
 
@@ -218,8 +234,16 @@ mod tests {
         failed.figures.ended = 1;
         let text = verdict(&failed, false);
         assert!(text.starts_with("\nEnded early; this is the verdict so far.\nFAILED: "), "{text}");
+        let findings = "29 of 30 arrived: 1 lost, 0 duplicated, 0 reordered.\n1 session ended early.\nThe most in ";
+        assert!(text.contains(findings), "{text}");
+    }
+
+    #[test]
+    fn a_file_left_open_is_a_failure() {
+        let failed = Outcome { files_left: 2, ..outcome() };
+        let text = verdict(&failed, true);
         assert!(
-            text.ends_with("29 of 30 arrived: 1 lost, 0 duplicated, 0 reordered.\n1 session ended early.\n"),
+            !failed.passed() && text.starts_with("\nFAILED: ") && text.contains("\n2 files left open.\n"),
             "{text}"
         );
     }
