@@ -1,7 +1,6 @@
 //! A player on real sockets: what the demo, the tests and the bench hold in their hands.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,11 +10,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::wire::frame::{ClientId, MAX_PAYLOAD, SessionId};
+use crate::wire::frame::{MAX_PAYLOAD, SessionId};
 
-use super::clocks::{ClientClocks, LINKS_PER_SESSION};
 use super::driver::{Command, Driver, Flags, SessionIo};
 use super::machine::PlayerCore;
+use super::options::PlayerOptions;
 use super::session::SendError;
 use super::socket::LinkSocket;
 use super::stats::{PlayerStats, SessionStats};
@@ -24,51 +23,6 @@ use super::stats::{PlayerStats, SessionStats};
 const QUEUE: usize = 256;
 /// Commands that may wait for a player's task.
 const COMMANDS: usize = 32;
-
-/// A path that a player can take.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathOptions {
-    /// The edge, or the core itself.
-    pub addr: SocketAddr,
-    /// The operator's priority: milliseconds added to the measured ping.
-    pub priority_ms: u32,
-    /// The address to connect from, where it matters.
-    pub local: Option<IpAddr>,
-    /// Bytes sent first on each connection: a PROXY header, where there is no edge to send it.
-    pub preface: Bytes,
-}
-
-impl PathOptions {
-    /// A path to `addr`, with no priority and nothing special about it.
-    pub fn new(addr: SocketAddr) -> Self {
-        Self { addr, priority_ms: 0, local: None, preface: Bytes::new() }
-    }
-}
-
-/// What a player is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlayerOptions {
-    /// Its id: one for each client process.
-    pub client_id: ClientId,
-    /// Its paths; one link on each.
-    pub paths: Vec<PathOptions>,
-    /// How many links carry a session at once.
-    pub links_per_session: usize,
-    /// Its clocks.
-    pub clocks: ClientClocks,
-}
-
-impl PlayerOptions {
-    /// A player with the clients' own values, on plain paths to `paths`.
-    pub fn new(client_id: ClientId, paths: impl IntoIterator<Item = SocketAddr>) -> Self {
-        Self {
-            client_id,
-            paths: paths.into_iter().map(PathOptions::new).collect(),
-            links_per_session: LINKS_PER_SESSION,
-            clocks: ClientClocks::default(),
-        }
-    }
-}
 
 /// A client with its links: connects them, and reconnects for ever until it is closed or dropped.
 #[derive(Debug)]

@@ -14,8 +14,9 @@ use crate::wire::frame::{self, ClientId, Frame, FrameError, FromCore, SessionId}
 
 use super::choice::{Candidate, Change, choose};
 use super::clocks::ClientClocks;
+use super::end::EndReason;
 use super::link::{LinkId, LinkNeed, LinkPhase, LinkState};
-use super::session::{EndReason, PlayerSession, Received, SendError};
+use super::session::{PlayerSession, Received, SendError};
 use super::stats::{PathStats, SessionStats};
 
 /// Bytes that may wait on one link; a link that is further behind is dropped. More than what one

@@ -4,13 +4,13 @@
 //! bytes again. The known clients do so too: an old ack does no harm, and all links share one buffer.
 
 use std::collections::VecDeque;
-use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::wire::frame::{self, HEADER_LEN, MAX_PAYLOAD, PacketId, SessionId};
 
+use super::end::EndReason;
 use super::stats::SessionStats;
 
 /// Bytes of frames that a session keeps for replay before it takes no more packets. Known clients
@@ -26,30 +26,6 @@ pub enum Received {
     Duplicate,
     /// Ahead of its turn: dropped, and counted as a violation.
     Gap,
-}
-
-/// Why a session is over on the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EndReason {
-    /// The core said end.
-    Core,
-    /// The player left.
-    Left,
-    /// No new packet for [`super::clocks::SESSION_SILENCE`].
-    Silence,
-    /// The player was closed.
-    Closed,
-}
-
-impl fmt::Display for EndReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Core => "ended by the core",
-            Self::Left => "left",
-            Self::Silence => "silence",
-            Self::Closed => "player closed",
-        })
-    }
 }
 
 /// Why a packet was not sent.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::session::EndReason;
+use super::end::EndReason;
 
 /// One path of a player.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
