@@ -11,7 +11,6 @@ use tracing::{info, warn};
 use crate::config::{self, SendProxy};
 use crate::limits::RateLimitedLog;
 use crate::net::pump::{PumpCounters, Pumped, pump};
-use crate::net::worker::Scratch;
 use crate::net::{Admitted, Inbound, InboundShared, Stream, connect};
 use crate::reason::{CloseReason, ConnectResult};
 use crate::wire::player_address::{PseudoIpv4, ipv4_of};
@@ -57,13 +56,12 @@ impl ForwardShared {
 pub struct Forward {
     shared: Arc<ForwardShared>,
     inbound: Inbound,
-    scratch: Rc<Scratch>,
 }
 
 impl Forward {
-    /// One worker's part; `scratch` is the worker's read buffer.
-    pub fn new(shared: Arc<ForwardShared>, inbound: Inbound, scratch: Rc<Scratch>) -> Self {
-        Self { shared, inbound, scratch }
+    /// One worker's part.
+    pub fn new(shared: Arc<ForwardShared>, inbound: Inbound) -> Self {
+        Self { shared, inbound }
     }
 
     /// The counters and the configuration of what comes in.
@@ -83,7 +81,7 @@ impl Forward {
         let metrics = self.inbound.metrics();
         let counters = PumpCounters { bytes_in: &metrics.bytes_in, bytes_out: &metrics.bytes_out };
         let Pumped { reason, .. } =
-            pump(&admitted.stream, &target, first, idle, &self.scratch, counters, |bytes_in, bytes_out| {
+            pump(&admitted.stream, &target, first, idle, self.inbound.scratch(), counters, |bytes_in, bytes_out| {
                 (record.bytes_in, record.bytes_out) = (bytes_in, bytes_out);
             })
             .await;

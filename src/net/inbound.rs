@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::Stream;
+use super::worker::Scratch;
 use crate::config::{self, AcceptProxy};
 use crate::limits::{AddressKey, ConnectionGuard, ConnectionLimit, RateLimitedLog};
 use crate::metrics::ListenerMetrics;
@@ -48,6 +50,7 @@ impl InboundShared {
 pub struct Inbound {
     shared: Arc<InboundShared>,
     metrics: ListenerMetrics,
+    scratch: Rc<Scratch>,
 }
 
 /// A connection whose player is known and which is within the limits.
@@ -68,14 +71,19 @@ pub struct Admitted {
 }
 
 impl Inbound {
-    /// One worker's part.
-    pub fn new(shared: Arc<InboundShared>, metrics: ListenerMetrics) -> Self {
-        Self { shared, metrics }
+    /// One worker's part; `scratch` is the worker's read buffer.
+    pub fn new(shared: Arc<InboundShared>, metrics: ListenerMetrics, scratch: Rc<Scratch>) -> Self {
+        Self { shared, metrics, scratch }
     }
 
     /// The listener's configuration.
     pub fn config(&self) -> &config::Inbound {
         &self.shared.config
+    }
+
+    /// The worker's read buffer.
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
     }
 
     /// The listener's counters on this worker.
@@ -120,7 +128,7 @@ impl Inbound {
         let mut early = Vec::new();
         let mut header = None;
         if expected != AcceptProxy::None {
-            let read = timeout(config.header_timeout, read_header(&stream, &mut early, expected)).await;
+            let read = timeout(config.header_timeout, read_header(&stream, &mut early, expected, &self.scratch)).await;
             header = match read {
                 Ok(result) => result?,
                 // A peer that may leave the header out, and waits for the server to speak.
@@ -144,6 +152,7 @@ async fn read_header(
     stream: &Stream,
     early: &mut Vec<u8>,
     expected: AcceptProxy,
+    scratch: &Scratch,
 ) -> Result<Option<ProxyHeader>, RejectReason> {
     loop {
         if expected == AcceptProxy::Optional && !early.is_empty() && !proxy_header::may_be_header(early) {
@@ -160,11 +169,10 @@ async fn read_header(
             }
         }
         // `parse` has a last word on every length: what it still calls incomplete is short.
-        let mut buffer = [0; FIRST_READ];
-        match stream.read(&mut buffer).await {
+        match stream.read_onto(early, FIRST_READ, scratch).await {
             Ok(0) if early.is_empty() => return Err(RejectReason::Closed),
             Ok(0) => return Err(RejectReason::BadHeader),
-            Ok(n) => early.extend_from_slice(buffer.get(..n).unwrap_or_default()),
+            Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Err(RejectReason::Closed),
             Err(_) => return Err(RejectReason::Closed),
         }

@@ -131,6 +131,8 @@ pub async fn pump(
     let mut first_to_end = None;
     let mut last_moved = Instant::now();
     let mut timer = pin!(sleep_until((last_moved + idle).into()));
+    // Whether the timer wakes this task already.
+    let mut watched = false;
     let reason = poll_fn(|cx| {
         let mut moved = false;
         let a = up.poll(cx, (client, target), scratch, counters.bytes_in, &mut moved);
@@ -156,8 +158,12 @@ pub async fn pump(
         }
         if moved {
             last_moved = Instant::now();
+            // The timer is looked at and moved only when it fires, not with every byte.
+            if watched && last_moved < timer.deadline().into_std() {
+                return Poll::Pending;
+            }
         }
-        // The timer is moved only when it fires, not with every byte.
+        watched = true;
         while timer.as_mut().poll(cx).is_ready() {
             let deadline = last_moved + idle;
             if Instant::now() >= deadline {

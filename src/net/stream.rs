@@ -1,5 +1,6 @@
 //! A TCP stream whose buffers are the caller's, so that an idle one holds none.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::task::{Context, Poll, ready};
@@ -7,6 +8,8 @@ use std::task::{Context, Poll, ready};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+
+use super::worker::Scratch;
 
 /// A non-blocking TCP stream on the runtime of one worker.
 #[derive(Debug)]
@@ -129,12 +132,21 @@ impl Stream {
         }
     }
 
-    /// Reads once into `buffer`.
+    /// Reads once, at most `at_most` bytes, and appends them to `to`; gives how many. While it waits
+    /// it holds no buffer.
     ///
     /// # Errors
     /// Those of the socket.
-    pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        std::future::poll_fn(|cx| self.poll_read(cx, buffer)).await
+    pub async fn read_onto(&self, to: &mut Vec<u8>, at_most: usize, scratch: &Scratch) -> io::Result<usize> {
+        poll_fn(|cx| {
+            let mut scratch = scratch.borrow_mut();
+            let room = at_most.min(scratch.len());
+            let buffer = scratch.get_mut(..room).unwrap_or_default();
+            let n = ready!(self.poll_read(cx, buffer))?;
+            to.extend_from_slice(buffer.get(..n).unwrap_or_default());
+            Poll::Ready(Ok(n))
+        })
+        .await
     }
 
     /// Ends this side's direction; the other may go on.

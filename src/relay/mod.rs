@@ -3,7 +3,9 @@
 //! A link is accepted by any worker, and carried by the one that owns its client. There, links and
 //! sessions know each other directly; a packet crosses no thread and takes no lock.
 
+mod idle_watch;
 mod link;
+mod link_task;
 mod session;
 mod task_waker;
 
@@ -31,7 +33,9 @@ use crate::session::MachineLimits;
 use crate::wire::frame::{ClientId, Frame, FromClient, HEADER_LEN, SessionId};
 use crate::wire::player_address::PseudoIpv4;
 
+use idle_watch::IdleWatch;
 use link::Link;
+use link_task::LinkTask;
 use session::Session;
 
 /// The label of links from peers that are none of the configured edges.
@@ -127,13 +131,14 @@ pub struct Relay {
     shared: Arc<RelayShared>,
     index: usize,
     inbounds: Vec<Inbound>,
-    edges: Vec<EdgeMetrics>,
-    other_edge: EdgeMetrics,
+    edges: Vec<Rc<EdgeMetrics>>,
+    other_edge: Rc<EdgeMetrics>,
     ports: Vec<PortMetrics>,
     /// For each game server: when connects to it may begin.
     connects: RefCell<Vec<Pace>>,
     metrics: Arc<Metrics>,
     sessions: RefCell<HashMap<SessionKey, Rc<Session>>>,
+    idle_watch: IdleWatch,
     scratch: Rc<Scratch>,
     tracker: TaskTracker,
 }
@@ -151,12 +156,14 @@ impl Relay {
         let inbounds = shared
             .inbounds
             .iter()
-            .map(|inbound| Inbound::new(Arc::clone(inbound), metrics.listener(&inbound.config().name)))
+            .map(|inbound| {
+                Inbound::new(Arc::clone(inbound), metrics.listener(&inbound.config().name), Rc::clone(&scratch))
+            })
             .collect();
         Rc::new(Self {
             inbounds,
-            edges: shared.edges.iter().map(|edge| metrics.edge(&edge.name)).collect(),
-            other_edge: metrics.edge(OTHER_EDGE),
+            edges: shared.edges.iter().map(|edge| Rc::new(metrics.edge(&edge.name))).collect(),
+            other_edge: Rc::new(metrics.edge(OTHER_EDGE)),
             ports: shared.game_servers.iter().map(|server| metrics.port(server.port)).collect(),
             // All workers together keep the interval.
             connects: RefCell::new(vec![
@@ -167,6 +174,7 @@ impl Relay {
             shared,
             index,
             sessions: RefCell::default(),
+            idle_watch: IdleWatch::default(),
             scratch,
             tracker,
         })
@@ -182,9 +190,15 @@ impl Relay {
         while let Some(handover) = handovers.recv().await {
             let Handover { stream, newcomer } = handover;
             if let Ok(stream) = Stream::from_std(stream) {
-                self.tracker.spawn_local(Rc::clone(&self).carry_link(stream, newcomer));
+                self.carry_link(stream, newcomer);
             }
         }
+    }
+
+    /// Closes links that say nothing for as long as their listener allows, for ever.
+    pub async fn watch_idle(self: Rc<Self>) {
+        let limits: Vec<Duration> = self.inbounds.iter().map(|inbound| inbound.config().idle_timeout).collect();
+        self.idle_watch.run(&limits).await;
     }
 
     /// Carries one accepted connection: to its end, or to the worker that owns its client.
@@ -193,7 +207,7 @@ impl Relay {
         let owner = self.shared.owner(newcomer.client);
         if owner == self.index {
             // A task of its own: what only the start needed takes no memory while the link lives.
-            self.tracker.spawn_local(Rc::clone(&self).carry_link(stream, newcomer));
+            self.carry_link(stream, newcomer);
         } else if let (Some(sender), Ok(stream)) = (self.shared.handovers.get(owner), stream.into_std()) {
             // It fails only when that worker is gone, in a shutdown.
             let _ = sender.send(Handover { stream, newcomer });
@@ -203,7 +217,7 @@ impl Relay {
     async fn first_frame(&self, listener: usize, stream: TcpStream, peer: SocketAddr) -> Option<(Stream, Newcomer)> {
         let inbound = self.inbounds.get(listener)?;
         let Admitted { stream, peer, player, mut early, guard, .. } = inbound.admit(stream, peer).await?;
-        let first = timeout(inbound.config().idle_timeout, first_ping(&stream, &mut early)).await;
+        let first = timeout(inbound.config().idle_timeout, first_ping(&stream, &mut early, &self.scratch)).await;
         match first.unwrap_or(Err(RejectReason::NoPing)) {
             Ok(client) => Some((stream, Newcomer { listener, client, player, peer, early, guard })),
             Err(reason) => {
@@ -213,18 +227,16 @@ impl Relay {
         }
     }
 
-    async fn carry_link(self: Rc<Self>, stream: Stream, newcomer: Newcomer) {
-        let _panics = self.metrics.panic_count();
+    /// Starts the task that carries a link of one of this worker's clients.
+    fn carry_link(self: &Rc<Self>, stream: Stream, newcomer: Newcomer) {
         let Newcomer { listener, client, player, peer, early, guard } = newcomer;
-        let edge = self.edge_of(peer.ip());
         let Some(inbound) = self.inbounds.get(listener) else { return };
         let bytes_out = inbound.metrics().bytes_out.clone();
-        let link = Rc::new(Link::new(stream, client, player, edge, listener, bytes_out));
-        link.run(&self, early).await;
-        drop(guard);
+        let link = Link::new(stream, client, player, self.edge_of(peer.ip()), listener, bytes_out);
+        self.tracker.spawn_local(LinkTask::new(Rc::clone(self), Rc::new(link), early, guard));
     }
 
-    fn edge_of(&self, peer: IpAddr) -> EdgeMetrics {
+    fn edge_of(&self, peer: IpAddr) -> Rc<EdgeMetrics> {
         let known = self.shared.edges.iter().position(|edge| edge.addresses.iter().any(|net| net.contains(&peer)));
         known.and_then(|i| self.edges.get(i)).unwrap_or(&self.other_edge).clone()
     }
@@ -314,7 +326,7 @@ impl Relay {
 }
 
 /// Reads until the first frame, a ping, is there; it stays in `early`.
-async fn first_ping(stream: &Stream, early: &mut Vec<u8>) -> Result<ClientId, RejectReason> {
+async fn first_ping(stream: &Stream, early: &mut Vec<u8>, scratch: &Scratch) -> Result<ClientId, RejectReason> {
     loop {
         match Frame::split(early) {
             Err(_) => return Err(RejectReason::NoPing),
@@ -330,10 +342,9 @@ async fn first_ping(stream: &Stream, early: &mut Vec<u8>) -> Result<ClientId, Re
         if early.len() >= HEADER_LEN + MAX_FIRST_PAYLOAD {
             return Err(RejectReason::NoPing);
         }
-        let mut buffer = [0; HEADER_LEN + MAX_FIRST_PAYLOAD];
-        match stream.read(&mut buffer).await {
+        match stream.read_onto(early, HEADER_LEN + MAX_FIRST_PAYLOAD, scratch).await {
             Ok(0) | Err(_) => return Err(RejectReason::Closed),
-            Ok(n) => early.extend_from_slice(buffer.get(..n).unwrap_or_default()),
+            Ok(_) => {}
         }
     }
 }

@@ -205,7 +205,7 @@ impl Session {
         let Some(game) = &*game else { return Ok(false) };
         let mut upstream = self.upstream.borrow_mut();
         loop {
-            let bytes = upstream.writable(Instant::now());
+            let bytes = upstream.writable(Instant::now);
             if bytes.is_empty() {
                 return Ok(false);
             }

@@ -46,6 +46,7 @@ pub fn bind(mut config: config::Core) -> Result<Service, StartError> {
                 worker.start_forwards(forwards);
                 let relay = Relay::new(shared, index, metrics, Rc::clone(&worker.scratch), worker.tracker.clone());
                 tokio::task::spawn_local(Rc::clone(&relay).take_handovers(handovers));
+                tokio::task::spawn_local(Rc::clone(&relay).watch_idle());
                 for (listener, sockets) in relays.into_iter().enumerate() {
                     let Some(inbound) = relay.inbound(listener) else { continue };
                     let accepting = Rc::clone(&relay);

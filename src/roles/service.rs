@@ -223,9 +223,9 @@ impl WorkerContext {
     pub fn start_forwards(&self, forwards: Vec<ForwardSockets>) {
         for (shared, sockets) in forwards {
             let metrics = self.metrics.listener(&shared.inbound().config().name);
-            let inbound = Inbound::new(Arc::clone(shared.inbound()), metrics.clone());
+            let inbound = Inbound::new(Arc::clone(shared.inbound()), metrics.clone(), Rc::clone(&self.scratch));
             let name = inbound.config().name.clone();
-            let forward = Rc::new(Forward::new(shared, inbound, Rc::clone(&self.scratch)));
+            let forward = Rc::new(Forward::new(shared, inbound));
             self.accept(&name, sockets, &metrics, move |stream, peer| Rc::clone(&forward).carry(stream, peer));
         }
     }

@@ -49,12 +49,12 @@ impl Upstream {
         }
     }
 
-    /// What may be written at `now`.
-    pub fn writable(&mut self, now: Instant) -> &[u8] {
+    /// What may be written now. It asks for the time only where a rate is set.
+    pub fn writable(&mut self, now: impl FnOnce() -> Instant) -> &[u8] {
         let waiting = self.bytes.get(self.written..).unwrap_or_default();
         match &mut self.pacer {
             None => waiting,
-            Some(pacer) => waiting.get(..pacer.allowed_at(now)).unwrap_or(waiting),
+            Some(pacer) => waiting.get(..pacer.allowed_at(now())).unwrap_or(waiting),
         }
     }
 
@@ -120,9 +120,9 @@ mod tests {
         up.push(b"packet");
         up.push_header(b"hi");
         let now = Instant::now();
-        assert_eq!(up.writable(now), b"hipacket");
+        assert_eq!(up.writable(|| now), b"hipacket");
         up.wrote(5);
-        assert_eq!(up.writable(now), b"ket");
+        assert_eq!(up.writable(|| now), b"ket");
         assert_eq!(up.len(), 3);
         up.wrote(3);
         assert!(up.is_empty() && up.next_at().is_none());
@@ -138,7 +138,7 @@ mod tests {
         }
         let (mut now, mut got, mut times) = (start, Vec::new(), Vec::new());
         while !up.is_empty() {
-            let part = up.writable(now).to_vec();
+            let part = up.writable(|| now).to_vec();
             if part.is_empty() {
                 now = up.next_at().expect("packets wait");
                 continue;
