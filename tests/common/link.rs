@@ -31,6 +31,11 @@ pub fn data(packet: u32, ack: u32, payload: &[u8]) -> Option<Seen> {
     Some(Seen::Data { session: S, packet, ack, payload: payload.to_vec() })
 }
 
+/// A data frame as a client sends it.
+pub fn data_frame(session: SessionId, packet: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
+    [&frame::data_header(session, PacketId(packet), PacketId(ack), payload.len()), payload].concat()
+}
+
 /// A link, frame by frame.
 pub struct Link {
     pub stream: TcpStream,
@@ -60,6 +65,14 @@ impl Link {
         Self::over(socket.connect(links).await.unwrap(), player).await
     }
 
+    /// The same, with a receive buffer that takes next to nothing: what is not read waits in the core.
+    pub async fn narrow(links: SocketAddr, edge: Ipv4Addr, player: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.bind((edge, 0).into()).unwrap();
+        Self::over(socket.connect(links).await.unwrap(), player).await
+    }
+
     /// The same, over a connection of one's own.
     pub async fn over(stream: TcpStream, player: SocketAddr) -> Self {
         stream.set_nodelay(true).unwrap();
@@ -80,6 +93,13 @@ impl Link {
 
     /// The next frame; `None` at the end of the link.
     pub async fn next(&mut self) -> Option<Seen> {
+        let seen = self.next_or_cut().await;
+        assert!(seen.is_some() || self.input.is_empty(), "half a frame at the end");
+        seen
+    }
+
+    /// The same, on a link that may end in the middle of a frame.
+    pub async fn next_or_cut(&mut self) -> Option<Seen> {
         loop {
             if let Some((frame, rest)) = Frame::split(&self.input).expect("a frame") {
                 let seen = match frame.from_core().expect("a frame of the core") {
@@ -95,7 +115,6 @@ impl Link {
             }
             // A reset is an end as well.
             if self.stream.read_buf(&mut self.input).await.unwrap_or(0) == 0 {
-                assert!(self.input.is_empty(), "half a frame at the end");
                 return None;
             }
         }
@@ -110,8 +129,7 @@ impl Link {
     }
 
     pub async fn data(&mut self, session: SessionId, packet: u32, ack: u32, payload: &[u8]) {
-        let header = frame::data_header(session, PacketId(packet), PacketId(ack), payload.len());
-        self.send(&[&header, payload].concat()).await;
+        self.send(&data_frame(session, packet, ack, payload)).await;
     }
 
     /// All that was sent before has been taken in once this returns. Nothing else may be under way.

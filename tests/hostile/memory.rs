@@ -6,7 +6,7 @@
 use otproxy::wire::frame::{self, ClientId, MAX_PAYLOAD, PacketId, SessionId};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::common::game::{Game, GameConn, packet};
@@ -250,11 +250,8 @@ fn answers_that_nobody_reads() {
     run(async {
         let game = Game::new().await;
         let core = core(&game, "");
-        let socket = TcpSocket::new_v4().unwrap();
-        // A small window: the sooner the core has to keep what it says.
-        socket.set_recv_buffer_size(4096).unwrap();
-        let stream = socket.connect(core.addr("links")).await.unwrap();
-        let mut link = Link::over(stream, player(1)).await;
+        // The sooner it has to keep what it says.
+        let mut link = Link::narrow(core.addr("links"), EDGE_A, player(1)).await;
         link.ping_first(CLIENT).await;
         let before = core.memory();
         // Pings without end, packets of sessions that never were, and sessions that end.
