@@ -10,7 +10,7 @@ pub mod metrics;
 pub mod process;
 
 /// Only against a test that hangs.
-pub const HANG: Duration = Duration::from_secs(60);
+pub const HANG: Duration = Duration::from_secs(120);
 
 /// Runs a test on a runtime of its own.
 pub fn run<F: Future>(test: F) -> F::Output {
