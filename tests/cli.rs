@@ -1,27 +1,20 @@
 //! The program as users run it: commands, exit codes, what goes to stdout and what to stderr.
 
+#[path = "common/mod.rs"]
+mod common;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use common::process::{Running, file, otproxy};
+
 /// Seconds after which `timeout` ends a program that hangs.
 const HANG: &str = "60";
-
-/// The program, with its own environment variables unset.
-fn otproxy(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_otproxy"));
-    command
-        .args(arguments)
-        .env_remove("OTPROXY_LOG_FORMAT")
-        .env_remove("OTPROXY_LOG_LEVEL")
-        .env_remove("NOTIFY_SOCKET");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
 
 fn run(arguments: &[&str]) -> Output {
     otproxy(arguments).output().expect("the program starts")
@@ -48,13 +41,6 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }
 
-/// A file of this test, in the target directory; of this run, as another may be under way there.
-fn file(name: &str, contents: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()));
-    fs::write(&path, contents).expect("writable file");
-    path
-}
-
 fn path(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
@@ -70,55 +56,6 @@ const CORE: &str = "role: core\nname: here\nadmin: { listen: '127.0.0.1:0' }\n\
     edges:\n- { name: e, address: 127.0.0.1 }\n\
     listeners:\n- { name: links, kind: relay, listen: '127.0.0.1:0' }\n\
     game_servers:\n- { port: 7172, address: '127.0.0.1:7172' }\n";
-
-/// A program that runs, and its stderr. It is killed where the test fails.
-struct Running {
-    child: Child,
-    stderr: BufReader<std::process::ChildStderr>,
-}
-
-impl Running {
-    /// Starts it and reads stderr up to the line that says `ready`, which is given too.
-    fn start(mut command: Command) -> (Self, String) {
-        let mut child = command.spawn().expect("the program starts");
-        let stderr = BufReader::new(child.stderr.take().expect("piped"));
-        let mut running = Self { child, stderr };
-        let ready = running.line_with("ready");
-        (running, ready)
-    }
-
-    fn line_with(&mut self, what: &str) -> String {
-        let mut before = String::new();
-        loop {
-            let mut line = String::new();
-            let read = self.stderr.read_line(&mut line).expect("readable stderr");
-            assert_ne!(read, 0, "no line with {what:?} in:\n{before}");
-            if line.contains(what) {
-                return line;
-            }
-            before += &line;
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).expect("the program runs");
-    }
-
-    /// Its exit code, and the rest of stderr.
-    fn end(mut self) -> (Option<i32>, String) {
-        let mut rest = String::new();
-        self.stderr.read_to_string(&mut rest).expect("readable stderr");
-        (self.child.wait().expect("it ends").code(), rest)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn version_and_help() {

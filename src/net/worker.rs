@@ -3,11 +3,15 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::metrics::Metrics;
 
 /// The largest read. A game packet and its length fit, so that one read can take a whole one.
 pub const SCRATCH: usize = 64 * 1024;
@@ -19,6 +23,36 @@ pub type Scratch = RefCell<Box<[u8]>>;
 /// A scratch buffer.
 pub fn scratch() -> Scratch {
     RefCell::new(vec![0; SCRATCH].into_boxed_slice())
+}
+
+/// The tasks of one worker: each carries one connection, link or session, and takes nothing else down
+/// with it. Clones are the same set.
+#[derive(Debug, Clone)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    metrics: Arc<Metrics>,
+}
+
+impl Tasks {
+    /// No tasks yet; panics are counted in `metrics`.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { tracker: TaskTracker::new(), metrics }
+    }
+
+    /// Runs `task` on this worker. A panic ends this task alone, and is counted.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let panics = self.metrics.panic_count();
+        self.tracker.spawn_local(async move {
+            let _panics = panics;
+            task.await;
+        });
+    }
+
+    /// Waits until the last task has ended.
+    pub async fn ended(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
 }
 
 /// When workers stop.
@@ -45,4 +79,33 @@ where
         runtime.shutdown_timeout(Duration::ZERO);
         result
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_ends_its_task_alone_and_leaves_the_scratch_to_others() {
+        let metrics = Arc::new(Metrics::new());
+        let runtime = Builder::new_current_thread().build_local(LocalOptions::default()).unwrap();
+        let (scratch, done) = (Rc::new(scratch()), Rc::new(std::cell::Cell::new(0)));
+        runtime.block_on(async {
+            let tasks = Tasks::new(Arc::clone(&metrics));
+            for n in 0..10 {
+                let (scratch, done) = (Rc::clone(&scratch), Rc::clone(&done));
+                tasks.spawn(async move {
+                    tokio::task::yield_now().await;
+                    let mut buffer = scratch.borrow_mut();
+                    buffer[0] = n;
+                    assert!(n % 3 != 0, "on purpose");
+                    done.set(done.get() + 1);
+                });
+            }
+            tasks.ended().await;
+        });
+        assert_eq!((metrics.panics.get(), done.get()), (4, 6));
+    }
 }

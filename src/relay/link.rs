@@ -279,6 +279,12 @@ impl Link {
         self.task.wake();
     }
 
+    /// Has the link's own task write what waits.
+    pub(super) fn flush_later(&self) {
+        self.blocked.set(true);
+        self.task.wake();
+    }
+
     /// Writes what waits; gives whether the socket takes no more.
     fn write(&self) -> io::Result<bool> {
         let written = self.writer.borrow_mut().write_to(|slices| self.stream.try_write(slices))?;
@@ -335,7 +341,7 @@ impl<'a> Record<'a> {
 impl Drop for Record<'_> {
     fn drop(&mut self) {
         let link = self.link;
-        // After a panic in the middle of a write the writer may be in use for ever.
+        // Tried, for a second panic while one unwinds would end the process.
         let sessions: Vec<_> = link.writer.try_borrow_mut().map(|mut w| w.clear().collect()).unwrap_or_default();
         for session in sessions {
             session.lost_by(link);

@@ -18,13 +18,12 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::config::{self, BindSessions, GameServer, Ipv6Players};
 use crate::limits::{AddressKey, ConnectionGuard, ConnectionLimit, Pace, RateLimitedLog};
 use crate::metrics::{EdgeMetrics, Metrics, PortMetrics};
-use crate::net::worker::Scratch;
+use crate::net::worker::{Scratch, Tasks};
 use crate::net::{Admitted, Inbound, InboundShared, Stream};
 use crate::reason::{EndReason, RefuseReason, RejectReason};
 use crate::session::MachineLimits;
@@ -135,18 +134,18 @@ pub struct Relay {
     metrics: Arc<Metrics>,
     sessions: RefCell<HashMap<SessionKey, Rc<Session>>>,
     scratch: Rc<Scratch>,
-    tracker: TaskTracker,
+    tasks: Tasks,
 }
 
 impl Relay {
     /// The part of worker `index`, which counts in `metrics`, reads into `scratch` and runs its
-    /// tasks on `tracker`.
+    /// links and sessions among `tasks`.
     pub fn new(
         shared: Arc<RelayShared>,
         index: usize,
         metrics: Arc<Metrics>,
         scratch: Rc<Scratch>,
-        tracker: TaskTracker,
+        tasks: Tasks,
     ) -> Rc<Self> {
         let inbounds = shared
             .inbounds
@@ -168,7 +167,7 @@ impl Relay {
             index,
             sessions: RefCell::default(),
             scratch,
-            tracker,
+            tasks,
         })
     }
 
@@ -182,7 +181,7 @@ impl Relay {
         while let Some(handover) = handovers.recv().await {
             let Handover { stream, newcomer } = handover;
             if let Ok(stream) = Stream::from_std(stream) {
-                self.tracker.spawn_local(Rc::clone(&self).carry_link(stream, newcomer));
+                self.tasks.spawn(Rc::clone(&self).carry_link(stream, newcomer));
             }
         }
     }
@@ -193,7 +192,7 @@ impl Relay {
         let owner = self.shared.owner(newcomer.client);
         if owner == self.index {
             // A task of its own: what only the start needed takes no memory while the link lives.
-            self.tracker.spawn_local(Rc::clone(&self).carry_link(stream, newcomer));
+            self.tasks.spawn(Rc::clone(&self).carry_link(stream, newcomer));
         } else if let (Some(sender), Ok(stream)) = (self.shared.handovers.get(owner), stream.into_std()) {
             // It fails only when that worker is gone, in a shutdown.
             let _ = sender.send(Handover { stream, newcomer });
@@ -214,7 +213,6 @@ impl Relay {
     }
 
     async fn carry_link(self: Rc<Self>, stream: Stream, newcomer: Newcomer) {
-        let _panics = self.metrics.panic_count();
         let Newcomer { listener, client, player, peer, early, guard } = newcomer;
         let edge = self.edge_of(peer.ip());
         let Some(inbound) = self.inbounds.get(listener) else { return };
@@ -274,7 +272,7 @@ impl Relay {
         let guard = guard.map_err(|_| RefuseReason::SessionLimit)?;
         let session = Session::new(self, link, id, server, guard);
         self.sessions.borrow_mut().insert(session.key(), Rc::clone(&session));
-        self.tracker.spawn_local(Rc::clone(&session).run(Rc::clone(self)));
+        self.tasks.spawn(Rc::clone(&session).run(Rc::clone(self)));
         Ok(session)
     }
 

@@ -269,7 +269,7 @@ impl Drop for Record<'_> {
         let session = self.session;
         let unfinished = if std::thread::panicking() { EndReason::Panic } else { EndReason::Shutdown };
         let (mut reason, mut packets_in, mut packets_out) = (unfinished, PacketId::NONE, PacketId::NONE);
-        // After a panic in the middle of a change the machine may be in use for ever.
+        // Tried, for a second panic while one unwinds would end the process.
         if let Ok(mut machine) = session.machine.try_borrow_mut() {
             machine.end(unfinished);
             reason = machine.ended().unwrap_or(unfinished);
@@ -277,8 +277,9 @@ impl Drop for Record<'_> {
             self.relay.metrics.unacked_bytes.sub(machine.outbox().unacked() as i64);
         }
         if let Ok(links) = session.links.try_borrow_mut().map(|mut links| std::mem::take(&mut *links)) {
-            // Slow links finish on their own; where nobody has told the client yet, they do so now.
-            links.iter().for_each(|link| link.flush());
+            // Where nobody has told the client yet, the links do so in their own tasks: what failed here could
+            // fail again in a write.
+            links.iter().for_each(|link| link.flush_later());
         }
         session.port.sessions_active.dec();
         session.port.ended(reason);
@@ -298,3 +299,6 @@ impl Drop for Record<'_> {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,7 +109,8 @@ impl Outbox {
         if batch.frames == 0 {
             return;
         }
-        let bytes = Bytes::from(batch.bytes);
+        // Without the room that a vector keeps to grow: what is held is what is counted.
+        let bytes = Bytes::from(batch.bytes.into_boxed_slice());
         let start = self.end.offset;
         self.end.offset += bytes.len() as u64;
         self.end.packet = PacketId(self.end.packet.0.saturating_add(batch.frames));

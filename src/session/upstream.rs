@@ -41,11 +41,15 @@ impl Upstream {
         }
     }
 
-    /// Appends one packet.
+    /// Appends one packet: what a frame can carry. One of no bytes is nothing to a game server, and no
+    /// place is kept for it.
     pub fn push(&mut self, packet: &[u8]) {
         self.bytes.extend_from_slice(packet);
-        if let Some(pacer) = &mut self.pacer {
-            pacer.waiting.push_back(packet.len());
+        if let Some(pacer) = &mut self.pacer
+            && let Ok(length) = u16::try_from(packet.len())
+            && length > 0
+        {
+            pacer.waiting.push_back(length);
         }
     }
 
@@ -84,8 +88,8 @@ impl Upstream {
 #[derive(Debug)]
 struct Pacer {
     pace: Pace,
-    /// Lengths of the packets that may not go yet.
-    waiting: VecDeque<usize>,
+    /// Lengths of the packets that may not go yet. As small as they can be: a client may send packets of one byte.
+    waiting: VecDeque<u16>,
     /// Bytes at the front of the queue that may go.
     allowed: usize,
     /// When the first of the waiting packets may go.
@@ -102,7 +106,7 @@ impl Pacer {
         while self.pace.next(now) <= now
             && let Some(len) = self.waiting.pop_front()
         {
-            self.allowed += len;
+            self.allowed += usize::from(len);
             self.pace.take(now);
         }
         self.next = (!self.waiting.is_empty()).then(|| self.pace.next(now));
@@ -152,6 +156,16 @@ mod tests {
         assert_eq!(got, want);
         assert_eq!(times[10], Duration::ZERO, "five packets are the burst of a rate of 20");
         assert_eq!(*times.last().unwrap(), Duration::from_millis(50 * 15));
+    }
+
+    #[test]
+    fn packets_of_no_bytes_are_not_kept() {
+        let mut up = Upstream::new(Some(1));
+        (0..1000).for_each(|_| up.push(b""));
+        up.push(b"x");
+        let pacer = up.pacer.as_ref().unwrap();
+        assert_eq!(pacer.waiting, [1]);
+        assert_eq!(up.writable(Instant::now()), b"x");
     }
 
     #[test]

@@ -143,16 +143,19 @@ fn what_is_not_acknowledged_pauses_the_game_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_link_that_does_not_read_slows_no_other() {
+fn a_link_that_does_not_read_slows_no_other_and_wakes_to_what_is_not_acknowledged() {
+    /// More than all buffers on the way, and many times what the core keeps.
+    const PACKETS: u32 = 10_000;
+    const ACKED: u32 = 9_900;
+    const UNACKED: usize = 256 * 1024;
     run(async {
         let game = Game::new().await;
-        let core = Setup::to(&game, "").start();
+        let setup = Setup { listener: "timeouts: { idle: 1h }", ..Setup::to(&game, "") };
+        let core = setup.sessions("unacked: 256KiB").start();
         let (mut stalled, mut conn) = core.play(&game).await;
         let mut good = core.link_of(EDGE_B, player(1), CLIENT).await;
         good.open(S, PORT).await;
         good.sync().await;
-        // More than all buffers on the way, and than the core keeps.
-        const PACKETS: u32 = 10_000;
         let body = |n: u32| packet(&[&n.to_le_bytes()[..], &[1; 2000]].concat());
         let server = tokio::spawn(async move {
             for n in 1..=PACKETS {
@@ -161,31 +164,42 @@ fn a_link_that_does_not_read_slows_no_other() {
             conn
         });
         for n in 1..=PACKETS {
-            assert_eq!(
-                good.next().await.map(|seen| matches!(seen, Seen::Data { packet, .. } if packet == n)),
-                Some(true)
-            );
-            if n % 100 == 0 {
-                good.data(S, n / 100, n, b"").await;
+            let seen = good.next().await;
+            let next = |packet, payload: &[u8]| packet == n && payload == body(n);
+            assert!(matches!(seen, Some(Seen::Data { packet, payload, .. }) if next(packet, &payload)));
+            if n % 20 == 0 && n <= ACKED {
+                good.data(S, n / 20, n, b"").await;
+            }
+            if n % 500 == 0 {
+                // One read of the game connection beyond it at the most, and the headers of its frames.
+                let kept = core.metric("otproxy_relay_unacked_bytes", &[]).await as usize;
+                assert!(kept <= UNACKED + 68 * 1024, "{kept}");
             }
         }
         let mut conn = server.await.unwrap();
-        // The stalled one goes on with what is not acknowledged: in order, and skipping only what is.
-        conn.send(&packet(b"last")).await;
-        let mut last = 0;
-        loop {
-            match stalled.next().await {
-                Some(Seen::Data { packet: number, payload, .. }) => {
-                    assert!(number > last);
-                    last = number;
-                    if payload == packet(b"last") {
-                        break;
-                    }
-                }
-                other => panic!("{other:?}"),
-            }
+        good.sync().await;
+        let frame = frame::HEADER_LEN + body(1).len();
+        let kept = (PACKETS - ACKED) as usize * frame;
+        core.wait("otproxy_relay_unacked_bytes", &[], kept as f64).await;
+        // What the kernels took for the stalled one while it slept cannot be taken back.
+        let slept = core.metric("otproxy_relay_frames_total", &["edge=\"a\"", "direction=\"out\""]).await as usize;
+        let mut seen = Vec::new();
+        while seen.last() != Some(&PACKETS) {
+            let Some(Seen::Data { packet, payload, .. }) = stalled.next().await else { panic!("after {seen:?}") };
+            assert_eq!(payload, body(packet));
+            seen.push(packet);
         }
-        assert_eq!(last, PACKETS + 1);
+        // Behind that it is sent the frames that nobody has acknowledged, all of them, and no other.
+        assert_eq!(seen.len() - slept, (PACKETS - ACKED) as usize, "{seen:?}");
+        assert!(seen[slept..].iter().copied().eq(ACKED + 1..=PACKETS), "{seen:?}");
+        // No gap: where frames are left out, they end with one that was acknowledged.
+        let gaps = [&[0][..], &seen].concat();
+        let mut gaps = gaps.windows(2).filter(|pair| pair[1] != pair[0] + 1);
+        assert!(gaps.all(|pair| pair[1] > pair[0] && (pair[1] - 1) % 20 == 0), "{seen:?}");
+        conn.send(&packet(b"both")).await;
+        for link in [&mut good, &mut stalled] {
+            assert_eq!(link.next().await, data(PACKETS + 1, ACKED / 20, &packet(b"both")));
+        }
         core.close().await;
     });
 }

@@ -26,7 +26,6 @@ const READS_PER_TURN: usize = 4;
 impl Session {
     /// Carries the session to its end.
     pub(in crate::relay) async fn run(self: Rc<Self>, relay: Rc<Relay>) {
-        let _panics = relay.metrics.panic_count();
         let _listed = Listed { session: &self, relay: &relay };
         let record = Record::new(&self, &relay);
         let Some(server) = relay.shared.game_servers.get(self.server) else { return };
