@@ -150,7 +150,7 @@ impl Machine {
 
     /// Whether the game server should be read: there is room for what it sends.
     pub fn wants_game_data(&self) -> bool {
-        self.ended.is_none() && self.outbox.unacked() < self.limits.unacked
+        self.ended.is_none() && self.outbox.cost() < self.limits.unacked
     }
 
     /// Appends packets of the game server, framed with numbers from `outbox().next()` on.

@@ -12,6 +12,10 @@ use thiserror::Error;
 
 use crate::wire::frame::{self, HEADER_LEN, PacketId, SessionId};
 
+/// What a piece of the outbox costs beside its bytes, for the limit: its place in the queue, and what
+/// counts who shares it.
+const CHUNK_OVERHEAD: usize = 96;
+
 /// Frames under construction, contiguous: what one read from the game server becomes.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -99,6 +103,12 @@ impl Outbox {
         (self.end.offset - self.base.offset) as usize
     }
 
+    /// What all that is kept costs, for a limit: its bytes, and a little for each piece, so that a
+    /// game server's small packets do not cost more than they count.
+    pub fn cost(&self) -> usize {
+        self.unacked() + self.chunks.len() * CHUNK_OVERHEAD
+    }
+
     /// Where a link begins that joins now: at the first unacknowledged frame.
     pub fn start(&self) -> Cursor {
         self.base
@@ -109,7 +119,12 @@ impl Outbox {
         if batch.frames == 0 {
             return;
         }
-        let bytes = Bytes::from(batch.bytes);
+        let mut bytes = batch.bytes;
+        if bytes.capacity() / 2 > bytes.len() {
+            // It had room for a packet of which only the start is there yet.
+            bytes.shrink_to_fit();
+        }
+        let bytes = Bytes::from(bytes);
         let start = self.end.offset;
         self.end.offset += bytes.len() as u64;
         self.end.packet = PacketId(self.end.packet.0.saturating_add(batch.frames));
