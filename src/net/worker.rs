@@ -12,6 +12,10 @@ use tokio_util::sync::CancellationToken;
 /// The largest read. A game packet and its length fit, so that one read can take a whole one.
 pub const SCRATCH: usize = 64 * 1024;
 
+/// Threads that look up names for one worker, where targets have names: a name server that does not
+/// answer must not cost a thread for each session that waits for it.
+pub const LOOKUP_THREADS: usize = 32;
+
 /// The read buffer that all connections of one worker share: what a read leaves in it is used up
 /// before the next one.
 pub type Scratch = RefCell<Box<[u8]>>;
@@ -39,7 +43,10 @@ where
     F: Future<Output = io::Result<()>>,
 {
     std::thread::Builder::new().name(name).spawn(move || {
-        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(LOOKUP_THREADS)
+            .build_local(LocalOptions::default())?;
         let result = runtime.block_on(main());
         // Tasks end here, each with its line in the log; a name look-up may go on without them.
         runtime.shutdown_timeout(Duration::ZERO);
