@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::limits::Pace;
+use crate::limits::{Pace, Rate};
 
 /// Memory that an empty queue keeps for the next packet, bytes.
 const KEEP: usize = 1024;
@@ -25,6 +25,12 @@ impl Upstream {
     /// Bytes that wait.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.written
+    }
+
+    /// What all that waits costs, for a limit: its bytes, and where packets are smoothed a length
+    /// for each, so that packets without a byte are not free.
+    pub fn cost(&self) -> usize {
+        self.len() + self.pacer.as_ref().map_or(0, |pacer| pacer.waiting.len() * size_of::<usize>())
     }
 
     /// Whether nothing waits.
@@ -94,16 +100,13 @@ struct Pacer {
 
 impl Pacer {
     fn new(per_second: u32) -> Self {
-        let pace = Pace::new(Duration::from_secs(1) / per_second.max(1), per_second / 4);
+        let pace = Pace::new(Rate::new(Duration::from_secs(1) / per_second.max(1), per_second / 4));
         Self { pace, waiting: VecDeque::new(), allowed: 0, next: None }
     }
 
     fn allowed_at(&mut self, now: Instant) -> usize {
-        while self.pace.next(now) <= now
-            && let Some(len) = self.waiting.pop_front()
-        {
-            self.allowed += len;
-            self.pace.take(now);
+        while !self.waiting.is_empty() && self.pace.take(now, now).is_some() {
+            self.allowed += self.waiting.pop_front().unwrap_or_default();
         }
         self.next = (!self.waiting.is_empty()).then(|| self.pace.next(now));
         self.allowed
@@ -152,6 +155,17 @@ mod tests {
         assert_eq!(got, want);
         assert_eq!(times[10], Duration::ZERO, "five packets are the burst of a rate of 20");
         assert_eq!(*times.last().unwrap(), Duration::from_millis(50 * 15));
+    }
+
+    #[test]
+    fn packets_without_a_byte_are_not_free_where_they_wait() {
+        let (mut smoothed, mut direct) = (Upstream::new(Some(1)), Upstream::new(None));
+        for _ in 0..100 {
+            smoothed.push(b"");
+            direct.push(b"");
+        }
+        assert_eq!((smoothed.len(), smoothed.cost()), (0, 100 * size_of::<usize>()));
+        assert_eq!((direct.cost(), direct.bytes.capacity()), (0, 0));
     }
 
     #[test]
