@@ -13,7 +13,7 @@ mod by_address;
 mod pace;
 mod rate;
 mod rate_limit;
-pub mod rate_limited_log;
+mod rate_limited_log;
 
 use by_address::ByAddress;
 
@@ -21,7 +21,7 @@ pub use by_address::AddressKey;
 pub use pace::Pace;
 pub use rate::Rate;
 pub use rate_limit::{ADDRESSES, RateLimit};
-pub use rate_limited_log::{ENDED_LINES, REFUSED_LINES, RateLimitedLog};
+pub use rate_limited_log::{ENDED_LINES, REFUSED_LINES, RateLimitedLog, WINDOW};
 
 /// Which limit a connection would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

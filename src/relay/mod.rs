@@ -41,7 +41,7 @@ pub use session::MAX_LINKS;
 /// The label of links from peers that are none of the configured edges.
 pub const OTHER_EDGE: &str = "other";
 /// Payload of a first frame, which is a ping, at the most; clients send 0 or 4 bytes.
-const MAX_FIRST_PAYLOAD: usize = 64;
+pub const MAX_FIRST_PAYLOAD: usize = 64;
 /// Connects to one game server that may begin at once, and the time between further ones, where
 /// `connects_per_second` does not say otherwise. When thousands of players come back in one second,
 /// more than a listen queue holds (often 128) would be answered with SYN cookies, and connections

@@ -49,6 +49,10 @@ impl Upstream {
 
     /// Appends one packet.
     pub fn push(&mut self, packet: &[u8]) {
+        if self.bytes.len() + packet.len() > self.bytes.capacity() {
+            // What is written makes room before more is taken.
+            self.drop_written();
+        }
         self.bytes.extend_from_slice(packet);
         if let Some(pacer) = &mut self.pacer {
             pacer.waiting.push_back(packet.len());
@@ -75,9 +79,13 @@ impl Upstream {
             self.bytes.clear();
             self.bytes.shrink_to(KEEP);
         } else if self.written > self.bytes.len() / 2 {
-            self.bytes.drain(..self.written);
-            self.written = 0;
+            self.drop_written();
         }
+    }
+
+    fn drop_written(&mut self) {
+        self.bytes.drain(..self.written);
+        self.written = 0;
     }
 
     /// When more may be written than now; `None` where time alone changes nothing.
@@ -166,6 +174,19 @@ mod tests {
         }
         assert_eq!((smoothed.len(), smoothed.cost()), (0, 100 * size_of::<usize>()));
         assert_eq!((direct.cost(), direct.bytes.capacity()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_written_makes_room() {
+        let (mut up, packet, now) = (Upstream::new(None), [7; 1000], Instant::now());
+        (0..10).for_each(|_| up.push(&packet));
+        for _ in 0..1000 {
+            up.wrote(400);
+            up.wrote(600);
+            up.push(&packet);
+        }
+        assert_eq!(up.writable(now), packet.repeat(10));
+        assert!(up.bytes.capacity() <= 2 * 10_000, "{}", up.bytes.capacity());
     }
 
     #[test]
