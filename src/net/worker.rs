@@ -53,3 +53,37 @@ where
         result
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex, mpsc};
+
+    use super::*;
+
+    #[test]
+    fn look_ups_that_hang_cost_no_more_threads() {
+        let ((started, starts), (open, gate)) = (mpsc::channel(), mpsc::channel::<()>());
+        let gate = Arc::new(Mutex::new(gate));
+        let worker = spawn("lookups".to_owned(), move || async move {
+            let look_ups: Vec<_> = (0..2 * LOOKUP_THREADS)
+                .map(|_| {
+                    let (started, gate) = (started.clone(), Arc::clone(&gate));
+                    tokio::task::spawn_blocking(move || {
+                        started.send(()).unwrap();
+                        // Until the sender is dropped.
+                        let _ = gate.lock().unwrap().recv();
+                    })
+                })
+                .collect();
+            for look_up in look_ups {
+                look_up.await?;
+            }
+            Ok(())
+        });
+        (0..LOOKUP_THREADS).for_each(|_| starts.recv().unwrap());
+        assert!(starts.recv_timeout(Duration::from_millis(300)).is_err(), "a thread too many");
+        drop(open);
+        (0..LOOKUP_THREADS).for_each(|_| starts.recv().unwrap());
+        worker.unwrap().join().unwrap().unwrap();
+    }
+}

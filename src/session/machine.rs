@@ -279,4 +279,19 @@ mod tests {
         assert!(m.wants_game_data());
         assert_eq!(m.ack(PacketId(2)).unwrap_err().reason(), EndReason::ProtocolError);
     }
+
+    #[test]
+    fn small_packets_are_not_kept_for_free() {
+        let mut m = machine(Instant::now());
+        m.limits.unacked = 10_000;
+        let mut pieces = 0;
+        while m.wants_game_data() {
+            let mut batch = Batch::with_capacity(64 * 1024);
+            batch.push(SessionId(1), m.outbox().next(), PacketId::NONE, 0, &[]);
+            m.push(batch);
+            pieces += 1;
+        }
+        assert!((50..=100).contains(&pieces), "{pieces} pieces of 16 bytes");
+        assert!(m.outbox().unacked() < 2_000, "what is shown are bytes");
+    }
 }

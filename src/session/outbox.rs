@@ -264,6 +264,16 @@ mod tests {
     }
 
     #[test]
+    fn room_for_a_packet_that_is_not_there_yet_is_not_kept() {
+        let mut outbox = Outbox::default();
+        let mut batch = Batch::with_capacity(64 * 1024);
+        batch.push(SessionId(1), outbox.next(), PacketId::NONE, 4, b"body");
+        outbox.push(batch);
+        let bytes = outbox.chunks.pop_front().unwrap().bytes;
+        assert!(Vec::from(bytes).capacity() <= 2 * 20);
+    }
+
+    #[test]
     fn acks_free_whole_frames_and_old_ones_free_nothing() {
         let mut outbox = with_frames(&[2, 1]);
         assert_eq!((outbox.unacked(), outbox.next()), (60, PacketId(4)));
