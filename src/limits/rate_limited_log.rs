@@ -6,6 +6,11 @@ use std::time::{Duration, Instant};
 
 /// How long one window lasts.
 pub const WINDOW: Duration = Duration::from_secs(10);
+/// Lines about refusals and broken rules, for each listener and for the sessions, in each window.
+pub const REFUSED_LINES: u16 = 5;
+/// Lines about connections and sessions that have ended, likewise. No server has so many for long,
+/// unless somebody opens and closes them on purpose.
+pub const ENDED_LINES: u16 = 1000;
 /// Low bits of the state that count lines; the rest is when the window began.
 const COUNT_BITS: u32 = 16;
 

@@ -16,6 +16,10 @@ use crate::metrics::Metrics;
 /// The largest read. A game packet and its length fit, so that one read can take a whole one.
 pub const SCRATCH: usize = 64 * 1024;
 
+/// Threads that look up names for one worker, where targets have names: a name server that does not
+/// answer must not cost a thread for each session that waits for it.
+pub const LOOKUP_THREADS: usize = 32;
+
 /// The read buffer that all connections of one worker share: what a read leaves in it is used up
 /// before the next one.
 pub type Scratch = RefCell<Box<[u8]>>;
@@ -73,7 +77,10 @@ where
     F: Future<Output = io::Result<()>>,
 {
     std::thread::Builder::new().name(name).spawn(move || {
-        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(LOOKUP_THREADS)
+            .build_local(LocalOptions::default())?;
         let result = runtime.block_on(main());
         // Tasks end here, each with its line in the log; a name look-up may go on without them.
         runtime.shutdown_timeout(Duration::ZERO);
@@ -84,6 +91,7 @@ where
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
+    use std::sync::{Mutex, mpsc};
 
     use super::*;
 
@@ -107,5 +115,32 @@ mod tests {
             tasks.ended().await;
         });
         assert_eq!((metrics.panics.get(), done.get()), (4, 6));
+    }
+
+    #[test]
+    fn look_ups_that_hang_cost_no_more_threads() {
+        let ((started, starts), (open, gate)) = (mpsc::channel(), mpsc::channel::<()>());
+        let gate = Arc::new(Mutex::new(gate));
+        let worker = spawn("lookups".to_owned(), move || async move {
+            let look_ups: Vec<_> = (0..2 * LOOKUP_THREADS)
+                .map(|_| {
+                    let (started, gate) = (started.clone(), Arc::clone(&gate));
+                    tokio::task::spawn_blocking(move || {
+                        started.send(()).unwrap();
+                        // Until the sender is dropped.
+                        let _ = gate.lock().unwrap().recv();
+                    })
+                })
+                .collect();
+            for look_up in look_ups {
+                look_up.await?;
+            }
+            Ok(())
+        });
+        (0..LOOKUP_THREADS).for_each(|_| starts.recv().unwrap());
+        assert!(starts.recv_timeout(Duration::from_millis(300)).is_err(), "a thread too many");
+        drop(open);
+        (0..LOOKUP_THREADS).for_each(|_| starts.recv().unwrap());
+        worker.unwrap().join().unwrap().unwrap();
     }
 }

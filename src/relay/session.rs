@@ -20,8 +20,9 @@ use crate::reason::EndReason;
 use crate::session::{Arrival, Machine, Refusal, Source, Upstream};
 use crate::wire::frame::{PacketId, SessionId};
 
-/// Bytes that may wait for a game server that does not read; beyond it the session ends.
-const MAX_UPSTREAM: usize = 1 << 20;
+/// Links that may carry one session. A client has two or three, and for ten seconds at the most
+/// those that it lost; each costs a copy of all packets.
+pub const MAX_LINKS: usize = 16;
 
 /// A session on the worker that owns its client.
 pub struct Session {
@@ -33,6 +34,8 @@ pub struct Session {
     /// Which of the configured game servers it leads to.
     server: usize,
     port: PortMetrics,
+    /// When the connect to the game server may begin.
+    connect_at: Instant,
     machine: RefCell<Machine>,
     links: RefCell<Vec<Rc<Link>>>,
     upstream: RefCell<Upstream>,
@@ -58,7 +61,14 @@ impl Source for Rc<Session> {
 }
 
 impl Session {
-    pub(super) fn new(relay: &Relay, link: &Link, id: SessionId, server: usize, guard: ConnectionGuard) -> Rc<Self> {
+    pub(super) fn new(
+        relay: &Relay,
+        link: &Link,
+        id: SessionId,
+        server: usize,
+        connect_at: Instant,
+        guard: ConnectionGuard,
+    ) -> Rc<Self> {
         let now = Instant::now();
         let rate = relay.shared.game_servers.get(server).and_then(|s| s.max_packets_per_second);
         let port = relay.ports.get(server).cloned().unwrap_or_else(|| relay.metrics.port(0));
@@ -69,6 +79,7 @@ impl Session {
             listener: link.listener(),
             server,
             port,
+            connect_at,
             machine: RefCell::new(Machine::new(id, relay.shared.limits, now)),
             links: RefCell::default(),
             upstream: RefCell::new(Upstream::new(rate)),
@@ -88,6 +99,11 @@ impl Session {
 
     pub(super) fn address(&self) -> AddressKey {
         self.address
+    }
+
+    /// Links that carry it.
+    pub(super) fn links(&self) -> usize {
+        self.links.borrow().len()
     }
 
     /// `link` carries the session from now on.
@@ -131,9 +147,9 @@ impl Session {
             relay.warn(self.player, self.key, &refusal);
             return self.end(refusal.reason());
         }
-        let waiting = self.upstream.borrow().len();
-        if waiting > MAX_UPSTREAM {
-            let what = format_args!("{waiting} bytes wait for a game server that does not read");
+        let pending = self.upstream.borrow().cost();
+        if pending > relay.shared.pending {
+            let what = format_args!("{pending} bytes wait for the game server, more than sessions.pending");
             relay.warn(self.player, self.key, &what);
             self.end(EndReason::Limit);
         }
@@ -284,6 +300,7 @@ impl Drop for Record<'_> {
         session.port.sessions_active.dec();
         session.port.ended(reason);
         let (client, id) = session.key;
+        let Some(suppressed) = self.relay.shared.ended_log.allow(Instant::now()) else { return };
         info!(
             port = self.relay.shared.game_servers.get(session.server).map(|s| s.port),
             player = %session.player,
@@ -295,6 +312,7 @@ impl Drop for Record<'_> {
             bytes_in = session.bytes_in.get(),
             bytes_out = session.bytes_out.get(),
             %reason,
+            suppressed = (suppressed > 0).then_some(suppressed),
             "session ended",
         );
     }

@@ -1,6 +1,7 @@
 //! A session whose task fails by a defect.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,7 +14,6 @@ use crate::net::worker::{Tasks, scratch};
 use crate::relay::{OTHER_EDGE, RelayShared};
 use crate::wire::frame::{self, ClientId, PONG};
 use crate::wire::player_address::PseudoIpv4;
-use std::sync::Arc;
 
 const CLIENT: ClientId = ClientId(5);
 
@@ -48,7 +48,7 @@ async fn panics() {
 
     // As `Relay::create` does it, but for a task that fails in the middle of everything.
     let guard = relay.shared.sessions.try_acquire(AddressKey::from(player.ip())).unwrap();
-    let session = Session::new(&relay, &link, SessionId(1), 0, guard);
+    let session = Session::new(&relay, &link, SessionId(1), 0, Instant::now(), guard);
     relay.sessions.borrow_mut().insert(session.key(), Rc::clone(&session));
     session.join(&link);
     let by = Rc::clone(&relay);
