@@ -21,7 +21,7 @@ pub use by_address::AddressKey;
 pub use pace::Pace;
 pub use rate::Rate;
 pub use rate_limit::{ADDRESSES, RateLimit};
-pub use rate_limited_log::{ENDED_LINES, REFUSED_LINES, RateLimitedLog, WINDOW};
+pub use rate_limited_log::{ENDED_LINES, LOG_WINDOW, REFUSED_LINES, RateLimitedLog};
 
 /// Which limit a connection would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

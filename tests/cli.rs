@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Instant;
 
-use otproxy::limits::{ENDED_LINES, REFUSED_LINES, WINDOW};
+use otproxy::limits::{ENDED_LINES, LOG_WINDOW, REFUSED_LINES};
 use otproxy::wire::frame::{self, ClientId, SessionId};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -264,7 +264,7 @@ fn strangers_cannot_fill_the_disk(
     let (code, log) = running.end();
     thread.join().expect("no panic");
     assert_eq!(code, Some(0), "{log}");
-    let windows = start.elapsed().as_secs() / WINDOW.as_secs() + 1;
+    let windows = start.elapsed().as_secs() / LOG_WINDOW.as_secs() + 1;
     for (what, most) in [(ended, ENDED_LINES), (failed, REFUSED_LINES)] {
         let lines = log.lines().filter(|line| line.contains(what)).count();
         assert!(lines >= usize::from(most), "{lines} lines of {what:?}");

@@ -53,7 +53,7 @@ fn expected() -> BTreeSet<String> {
         ("limits::ADDRESSES", limits::ADDRESSES.to_string()),
         ("limits::REFUSED_LINES", limits::REFUSED_LINES.to_string()),
         ("limits::ENDED_LINES", limits::ENDED_LINES.to_string()),
-        ("limits::WINDOW", format!("{:?}", limits::WINDOW)),
+        ("limits::LOG_WINDOW", format!("{:?}", limits::LOG_WINDOW)),
         ("admin::MAX_CONNECTIONS", admin::MAX_CONNECTIONS.to_string()),
         ("admin::CONNECTION_TIMEOUT", format!("{:?}", admin::CONNECTION_TIMEOUT)),
     ];

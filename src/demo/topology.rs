@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::config;
+use crate::limits::Rate;
 use crate::roles::{self, Service};
 
 use super::DemoError;
@@ -118,7 +119,7 @@ impl Core {
                 max_per_address: 20,
                 max: 20_000,
                 max_per_link: 16,
-                opens_per_address: None,
+                opens_per_address: Some(Rate::per(60, Duration::from_secs(10))),
                 unacked: 4 << 20,
                 reorder: 256 << 10,
                 pending: 1 << 20,

@@ -104,20 +104,17 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_remembered_for_half_a_table_of_others_in_its_shard() {
+    fn an_address_is_remembered_until_two_generations_of_others_have_come() {
         let mut shard = Generations::default();
         let (address, state) = (AddressKey::V4(0), Some(Instant::now()));
+        let mut others = (1..).map(AddressKey::V4);
         *shard.of(address) = state;
-        for n in 1..GENERATION as u32 * 3 {
-            shard.of(AddressKey::V4(n));
-            if n % (GENERATION as u32 - 1) == 0 {
-                assert_eq!(*shard.of(address), state, "after {n}");
-            }
+        for turn in 0..3 {
+            others.by_ref().take(2 * GENERATION - 1).for_each(|other| *shard.of(other) = None);
+            assert_eq!(*shard.of(address), state, "turn {turn}");
         }
-        for n in 0..GENERATION as u32 * 2 {
-            shard.of(AddressKey::V4(1_000_000 + n));
-        }
-        assert_eq!(*shard.of(address), None, "and no longer than there is room");
+        others.by_ref().take(2 * GENERATION).for_each(|other| *shard.of(other) = None);
+        assert_eq!(*shard.of(address), None);
     }
 
     #[test]
