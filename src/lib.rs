@@ -13,6 +13,10 @@
 //! - [`limits`], [`metrics`], [`reason`]: what everything above counts with.
 #![deny(missing_docs)]
 
+// A panic ends the one connection whose task it is in. That takes unwinding.
+#[cfg(panic = "abort")]
+compile_error!("otproxy must be built with panic = \"unwind\": else a defect met by one player ends all");
+
 pub mod admin;
 pub mod cli;
 pub mod config;

@@ -1,43 +1,27 @@
-//! How many connections there may be at once, in all and for each player address.
+//! What is counted against limits: connections at once, rates, log lines.
 
 use std::collections::HashMap;
-use std::collections::hash_map::{Entry, RandomState};
-use std::hash::BuildHasher;
-use std::net::IpAddr;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 
 use crate::reason::RejectReason;
 
+mod by_address;
 mod pace;
-pub mod rate_limited_log;
+mod rate;
+mod rate_limit;
+mod rate_limited_log;
 
+use by_address::ByAddress;
+
+pub use by_address::AddressKey;
 pub use pace::Pace;
-pub use rate_limited_log::RateLimitedLog;
-
-/// Parts of the address table, each with its own lock: workers seldom meet at one.
-const SHARDS: usize = 16;
-
-/// What counts as one player's address: an IPv4 address, or an IPv6 /64, as one line has a whole
-/// one to itself. A v4-mapped address counts as the IPv4 address that it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AddressKey {
-    /// An IPv4 address, as a number.
-    V4(u32),
-    /// The upper 64 bits of an IPv6 address.
-    V6(u64),
-}
-
-impl From<IpAddr> for AddressKey {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => Self::V4(v4.to_bits()),
-            IpAddr::V6(v6) => Self::V6((v6.to_bits() >> 64) as u64),
-        }
-    }
-}
+pub use rate::Rate;
+pub use rate_limit::{ADDRESSES, RateLimit};
+pub use rate_limited_log::{ENDED_LINES, LOG_WINDOW, REFUSED_LINES, RateLimitedLog};
 
 /// Which limit a connection would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -65,9 +49,7 @@ pub struct ConnectionLimit {
     max: usize,
     max_per_address: Option<usize>,
     total: AtomicUsize,
-    by_address: [Mutex<HashMap<AddressKey, usize>>; SHARDS],
-    /// Keyed at random, so that no peer can aim at one shard.
-    hasher: RandomState,
+    by_address: ByAddress<HashMap<AddressKey, usize>>,
 }
 
 impl ConnectionLimit {
@@ -77,8 +59,7 @@ impl ConnectionLimit {
             max: max.unwrap_or(usize::MAX),
             max_per_address,
             total: AtomicUsize::new(0),
-            by_address: Default::default(),
-            hasher: RandomState::new(),
+            by_address: ByAddress::default(),
         })
     }
 
@@ -110,15 +91,8 @@ impl ConnectionLimit {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// The part of the table that has `address`.
-    fn shard(&self, address: AddressKey) -> MutexGuard<'_, HashMap<AddressKey, usize>> {
-        let index = self.hasher.hash_one(address) as usize % SHARDS;
-        // Nothing that can panic runs under the lock, so a poisoned table is still right.
-        self.by_address[index].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn claim(&self, address: AddressKey, max: usize) -> Result<(), LimitExceeded> {
-        let mut table = self.shard(address);
+        let mut table = self.by_address.shard(address);
         let count = table.get(&address).copied().unwrap_or(0);
         if count >= max {
             return Err(LimitExceeded::Address);
@@ -129,7 +103,7 @@ impl ConnectionLimit {
 
     fn unclaim(&self, address: AddressKey) {
         // An address without connections leaves no entry: the table is as large as what it counts.
-        if let Entry::Occupied(mut entry) = self.shard(address).entry(address) {
+        if let Entry::Occupied(mut entry) = self.by_address.shard(address).entry(address) {
             if *entry.get() > 1 {
                 *entry.get_mut() -= 1;
             } else {
@@ -175,6 +149,8 @@ impl Drop for ConnectionGuard {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn key(address: &str) -> AddressKey {
@@ -182,16 +158,7 @@ mod tests {
     }
 
     fn entries(limit: &ConnectionLimit) -> usize {
-        limit.by_address.iter().map(|shard| shard.lock().unwrap().len()).sum()
-    }
-
-    #[test]
-    fn addresses_of_one_player_are_one_key() {
-        assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
-        assert_eq!(key("2001:db8:1:2::3"), key("2001:db8:1:2:ffff::"));
-        assert_ne!(key("2001:db8:1:2::3"), key("2001:db8:1:3::3"));
-        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
-        assert_ne!(key("0.0.0.0"), key("::"));
+        limit.by_address.sum(HashMap::len)
     }
 
     #[test]

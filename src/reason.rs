@@ -113,7 +113,7 @@ reasons! {
         GameUnreachable = "game_unreachable",
         /// The client or the game server sent what the protocol does not allow.
         ProtocolError = "protocol_error",
-        /// A bound on memory for this session was reached.
+        /// `sessions.reorder` or `sessions.pending` was reached, or the last packet number.
         Limit = "limit",
         /// The process is shutting down.
         Shutdown = "shutdown",
@@ -137,7 +137,13 @@ reasons! {
         NotJoined = "not_joined",
         /// An IPv6 player, and the game server is set to `ipv6_players: refuse`.
         Ipv6Player = "ipv6_player",
-        /// More sessions on one link than a client ever has.
+        /// `sessions.max_per_link` was reached.
         LinkSessions = "link_sessions",
+        /// More links for one session than a client ever has.
+        SessionLinks = "session_links",
+        /// `sessions.opens_per_address` was reached.
+        OpenRate = "open_rate",
+        /// So many sessions wait for the game server that the client would not wait for its turn.
+        ConnectQueue = "connect_queue",
     }
 }

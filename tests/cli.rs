@@ -1,27 +1,24 @@
 //! The program as users run it: commands, exit codes, what goes to stdout and what to stderr.
 
+#[path = "common/mod.rs"]
+mod common;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Instant;
 
+use otproxy::limits::{ENDED_LINES, LOG_WINDOW, REFUSED_LINES};
+use otproxy::wire::frame::{self, ClientId, SessionId};
 use rustix::process::{Pid, Signal, kill_process};
+
+use common::process::{Running, file, otproxy};
 
 /// Seconds after which `timeout` ends a program that hangs.
 const HANG: &str = "60";
-
-/// The program, with its own environment variables unset.
-fn otproxy(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_otproxy"));
-    command
-        .args(arguments)
-        .env_remove("OTPROXY_LOG_FORMAT")
-        .env_remove("OTPROXY_LOG_LEVEL")
-        .env_remove("NOTIFY_SOCKET");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
 
 fn run(arguments: &[&str]) -> Output {
     otproxy(arguments).output().expect("the program starts")
@@ -48,13 +45,6 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }
 
-/// A file of this test, in the target directory; of this run, as another may be under way there.
-fn file(name: &str, contents: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()));
-    fs::write(&path, contents).expect("writable file");
-    path
-}
-
 fn path(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
@@ -70,55 +60,6 @@ const CORE: &str = "role: core\nname: here\nadmin: { listen: '127.0.0.1:0' }\n\
     edges:\n- { name: e, address: 127.0.0.1 }\n\
     listeners:\n- { name: links, kind: relay, listen: '127.0.0.1:0' }\n\
     game_servers:\n- { port: 7172, address: '127.0.0.1:7172' }\n";
-
-/// A program that runs, and its stderr. It is killed where the test fails.
-struct Running {
-    child: Child,
-    stderr: BufReader<std::process::ChildStderr>,
-}
-
-impl Running {
-    /// Starts it and reads stderr up to the line that says `ready`, which is given too.
-    fn start(mut command: Command) -> (Self, String) {
-        let mut child = command.spawn().expect("the program starts");
-        let stderr = BufReader::new(child.stderr.take().expect("piped"));
-        let mut running = Self { child, stderr };
-        let ready = running.line_with("ready");
-        (running, ready)
-    }
-
-    fn line_with(&mut self, what: &str) -> String {
-        let mut before = String::new();
-        loop {
-            let mut line = String::new();
-            let read = self.stderr.read_line(&mut line).expect("readable stderr");
-            assert_ne!(read, 0, "no line with {what:?} in:\n{before}");
-            if line.contains(what) {
-                return line;
-            }
-            before += &line;
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).expect("the program runs");
-    }
-
-    /// Its exit code, and the rest of stderr.
-    fn end(mut self) -> (Option<i32>, String) {
-        let mut rest = String::new();
-        self.stderr.read_to_string(&mut rest).expect("readable stderr");
-        (self.child.wait().expect("it ends").code(), rest)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn version_and_help() {
@@ -298,6 +239,68 @@ fn the_level_of_the_log_is_kept() {
     let (running, _) = Running::start(otproxy(&["edge", "-c", path(&file), "--log-level", "info"]));
     running.signal(Signal::TERM);
     assert_eq!(running.end().0, Some(0));
+}
+
+/// Has `strangers` do so much at the address of the program's listener that it cannot log all of it,
+/// and then looks at what it logged: `ended` for each that ended, `failed` for each that failed.
+fn strangers_cannot_fill_the_disk(
+    (role, yaml): (&str, &str),
+    strangers: fn(SocketAddr),
+    (ended, failed): (&str, &str),
+) {
+    // Nothing listens there, and nothing can while the socket lives.
+    let refusing = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    refusing.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    let target = refusing.local_addr().ok().and_then(|a| a.as_socket()).expect("an address").to_string();
+    let file = file(&format!("{role}-lines.yaml"), &yaml.replace("TARGET", &target));
+    let (running, ready) = Running::start(otproxy(&[role, "-c", path(&file), "--log-format", "text"]));
+    let listeners = ready.split_once("listeners=\"").expect("listeners").1.split_once('"').expect("an end").0;
+    let address = listeners.rsplit(' ').next().and_then(|address| address.parse().ok()).expect("an address");
+    let (pid, start) = (running.pid(), Instant::now());
+    let thread = thread::spawn(move || {
+        strangers(address);
+        kill_process(pid, Signal::TERM).expect("the program runs");
+    });
+    let (code, log) = running.end();
+    thread.join().expect("no panic");
+    assert_eq!(code, Some(0), "{log}");
+    let windows = start.elapsed().as_secs() / LOG_WINDOW.as_secs() + 1;
+    for (what, most) in [(ended, ENDED_LINES), (failed, REFUSED_LINES)] {
+        let lines = log.lines().filter(|line| line.contains(what)).count();
+        assert!(lines >= usize::from(most), "{lines} lines of {what:?}");
+        assert!(lines as u64 <= u64::from(most) * windows, "{lines} lines of {what:?} in {windows} windows");
+    }
+}
+
+const TIMES: u32 = 3000;
+
+#[test]
+fn strangers_at_an_edge_cannot_fill_the_disk() {
+    let yaml = edge("127.0.0.1:0", "").replace("127.0.0.1:9", "TARGET");
+    let connect = |address| {
+        for _ in 0..TIMES {
+            let mut stream = TcpStream::connect(address).expect("it listens");
+            let _ = stream.read(&mut [0]);
+        }
+    };
+    strangers_cannot_fill_the_disk(("edge", &yaml), connect, ("connection ended", "no target can be reached"));
+}
+
+#[test]
+fn sessions_that_come_to_nothing_cannot_fill_the_disk() {
+    let yaml = CORE.replace("127.0.0.1:7172", "TARGET").replace("kind: relay,", "kind: relay, accept_proxy: none,")
+        + "sessions: { opens_per_address: none }\n";
+    let open = |address| {
+        let mut link = TcpStream::connect(address).expect("it listens");
+        let mut frame = [0; frame::HEADER_LEN];
+        link.write_all(&frame::ping(ClientId(1), 0)).expect("a link");
+        link.read_exact(&mut frame).expect("a pong");
+        for id in 1..=TIMES {
+            link.write_all(&frame::open(SessionId(id), 7172)).expect("a link");
+            link.read_exact(&mut frame).expect("an end");
+        }
+    };
+    strangers_cannot_fill_the_disk(("core", &yaml), open, ("session ended", "cannot be reached"));
 }
 
 #[test]

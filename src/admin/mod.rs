@@ -25,9 +25,9 @@ mod bounded;
 use bounded::BoundedListener;
 
 /// Connections at once; more wait to be accepted. A scraper and a few people need under ten.
-const MAX_CONNECTIONS: usize = 32;
+pub const MAX_CONNECTIONS: usize = 32;
 /// How long a connection may take from accept to the last byte of its answer.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 const INDEX: &str = "\
 otproxy

@@ -45,3 +45,36 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     error!(location, thread = thread.name().unwrap_or_default(), "a defect of this program: {message}");
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// What the next test starts as a process of its own: the hook and the logger are the process's.
+    #[test]
+    #[ignore = "started by `a_panic_is_one_line_with_its_place`"]
+    fn panics_on_purpose() {
+        start(LogFormat::Json, LogLevel::Error);
+        let thread = std::thread::Builder::new().name("worker-7".to_owned());
+        let panicked = thread.spawn(|| panic!("on purpose, at {}", line!())).unwrap().join();
+        assert!(panicked.is_err());
+    }
+
+    #[test]
+    fn a_panic_is_one_line_with_its_place() {
+        let test = std::env::current_exe().unwrap();
+        let child = ["--exact", "--ignored", "cli::log::tests::panics_on_purpose"];
+        let output = Command::new(test).args(child).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{stderr}");
+        let lines: Vec<_> = stderr.lines().collect();
+        let [line] = lines[..] else { panic!("{stderr}") };
+        let line: serde_yaml::Value = serde_yaml::from_str(line).unwrap();
+        let message = line["message"].as_str().unwrap();
+        let place = message.strip_prefix("a defect of this program: on purpose, at ").expect(message);
+        assert!(line["location"].as_str().unwrap().starts_with(&format!("src/cli/log.rs:{place}:")), "{line:?}");
+        assert_eq!((line["level"].as_str(), line["thread"].as_str()), (Some("ERROR"), Some("worker-7")));
+    }
+}

@@ -48,6 +48,7 @@ pub(super) fn game_servers(root: &Scope<'_>, relay: bool) -> Option<Vec<GameServ
         let player_address = item.value("player_address", formats::word);
         let framing = item.value("framing", formats::word);
         let max_packets_per_second = item.value("max_packets_per_second", formats::or_none(formats::count));
+        let connects_per_second = item.value("connects_per_second", formats::or_none(formats::count));
         let source = item.value("source", formats::word);
         let ipv6_players = item.value("ipv6_players", formats::word);
         if let (Some(Source::LoopbackPerPlayer), Some(address)) = (source, &address)
@@ -66,6 +67,7 @@ pub(super) fn game_servers(root: &Scope<'_>, relay: bool) -> Option<Vec<GameServ
             player_address: player_address?,
             framing: framing?,
             max_packets_per_second: max_packets_per_second?,
+            connects_per_second: connects_per_second?,
             source: source?,
             ipv6_players: ipv6_players?,
         })
@@ -82,15 +84,21 @@ pub(super) fn sessions(root: &Scope<'_>) -> Option<Sessions> {
     let leave_grace = sessions.value("leave_grace", formats::duration);
     let max_per_address = sessions.value("max_per_address", formats::quantity);
     let max = sessions.value("max", formats::quantity);
+    let max_per_link = sessions.value("max_per_link", formats::quantity);
+    let opens_per_address = sessions.value("opens_per_address", formats::or_none(formats::rate));
     let unacked = sessions.value("unacked", formats::size);
     let reorder = sessions.value("reorder", formats::size);
+    let pending = sessions.value("pending", formats::size);
     Some(Sessions {
         bind_sessions: bind_sessions?,
         linger: linger?,
         leave_grace: leave_grace?,
         max_per_address: max_per_address?,
         max: max?,
+        max_per_link: max_per_link?,
+        opens_per_address: opens_per_address?,
         unacked: unacked?,
         reorder: reorder?,
+        pending: pending?,
     })
 }

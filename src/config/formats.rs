@@ -11,6 +11,7 @@ use super::keys::{Kind, Role};
 use super::scope::none_of;
 use super::tree::{Node, Value, quote};
 use super::{AcceptProxy, BindSessions, Framing, Ipv6Players, LogFormat, LogLevel, PlayerAddress, SendProxy, Source};
+use crate::limits::Rate;
 
 /// The longest duration: nothing here is meant to last longer, and sums of a few cannot overflow.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -137,6 +138,15 @@ pub(super) fn or_none<T>(parse: impl Fn(&Node) -> Result<T, String>) -> impl Fn(
         Value::Text(text) if text == "none" => Ok(None),
         _ => parse(node).map(Some).map_err(|message| format!("{message}, or `none` for no limit")),
     }
+}
+
+/// A count in a period.
+pub(super) fn rate(node: &Node) -> Result<Rate, String> {
+    let wrong = || format!("{} is not a rate; write one as `20/10s`: so many in so long", node.quoted());
+    let Value::Text(text) = &node.value else { return Err(wrong()) };
+    let (number, period) = text.split_once('/').ok_or_else(wrong)?;
+    let of = |text: &str| Node { id: node.id, value: Value::Text(text.to_owned()) };
+    Ok(Rate::per(count(&of(number))?, timeout(&of(period))?))
 }
 
 /// A number of threads.
@@ -279,6 +289,18 @@ mod tests {
             assert!(workers(&fragment(wrong)).is_err(), "{wrong}");
         }
         assert!(default_workers().get() <= MAX_WORKERS);
+    }
+
+    #[test]
+    fn rates() {
+        let read = |text| or_none(rate)(&fragment(text));
+        assert_eq!(read("20/10s"), Ok(Some(Rate::per(20, Duration::from_secs(10)))));
+        assert_eq!(read("'1/1ms'"), Ok(Some(Rate::per(1, Duration::from_millis(1)))));
+        assert_eq!(read("1000000000/1ms"), Ok(Some(Rate::per(1_000_000_000, Duration::from_millis(1)))));
+        assert_eq!(read("none"), Ok(None));
+        for wrong in ["20", "20/", "/10s", "20/10", "20/0s", "0/10s", "-1/10s", "20/10s/1", "10s/20", "''", "true"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -232,6 +232,14 @@ pub const KEYS: &[Key] = &[
     .example("25")
     .core(),
     key(
+        "game_servers[].connects_per_second",
+        "count or `none`",
+        Text("none"),
+        "connects to this game server, spread evenly; for servers that block an address which connects too often",
+    )
+    .example("10")
+    .core(),
+    key(
         "game_servers[].source",
         "`default` or `loopback_per_player`",
         Text("default"),
@@ -258,6 +266,14 @@ pub const KEYS: &[Key] = &[
         .core(),
     key("sessions.max_per_address", "count", Text("20"), "sessions at once of one player address").core(),
     key("sessions.max", "count", Text("20000"), "sessions at once in all").core(),
+    key("sessions.max_per_link", "count", Text("16"), "sessions at once on one link").core(),
+    key(
+        "sessions.opens_per_address",
+        "rate or `none`",
+        Text("60/10s"),
+        "new sessions of one player address; a link that joins a session does not count",
+    )
+    .core(),
     key(
         "sessions.unacked",
         "size",
@@ -270,6 +286,13 @@ pub const KEYS: &[Key] = &[
         "size",
         Text("256KiB"),
         "bytes kept ahead of their turn in each session; beyond it the session ends",
+    )
+    .core(),
+    key(
+        "sessions.pending",
+        "size",
+        Text("1MiB"),
+        "bytes that wait for the game server in each session; beyond it the session ends",
     )
     .core(),
 ];

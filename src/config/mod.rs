@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::limits::Rate;
+
 mod address;
 mod core;
 mod error;
@@ -215,6 +217,8 @@ pub struct GameServer {
     pub framing: Framing,
     /// `max_packets_per_second`: towards the game server, not 0.
     pub max_packets_per_second: Option<u32>,
+    /// `connects_per_second`: to the game server, evenly spread, not 0.
+    pub connects_per_second: Option<u32>,
     /// `source`
     pub source: Source,
     /// `ipv6_players`
@@ -278,10 +282,16 @@ pub struct Sessions {
     pub max_per_address: usize,
     /// `sessions.max`
     pub max: usize,
+    /// `sessions.max_per_link`
+    pub max_per_link: usize,
+    /// `sessions.opens_per_address`: new sessions, by player address.
+    pub opens_per_address: Option<Rate>,
     /// `sessions.unacked`: bytes kept for replay, for each session.
     pub unacked: usize,
     /// `sessions.reorder`: bytes kept ahead of their turn, for each session.
     pub reorder: usize,
+    /// `sessions.pending`: bytes that wait for the game server, for each session.
+    pub pending: usize,
 }
 
 /// `sessions.bind_sessions`: what a link must share with a session to join it.

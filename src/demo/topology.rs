@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::config;
+use crate::limits::Rate;
 use crate::roles::{self, Service};
 
 use super::DemoError;
@@ -107,6 +108,7 @@ impl Core {
                 player_address: config::PlayerAddress::Otc,
                 framing: config::Framing::Auto,
                 max_packets_per_second: None,
+                connects_per_second: None,
                 source: config::Source::Default,
                 ipv6_players: config::Ipv6Players::PseudoIpv4,
             }],
@@ -116,8 +118,11 @@ impl Core {
                 leave_grace: Duration::from_secs(2),
                 max_per_address: 20,
                 max: 20_000,
+                max_per_link: 16,
+                opens_per_address: Some(Rate::per(60, Duration::from_secs(10))),
                 unacked: 4 << 20,
                 reorder: 256 << 10,
+                pending: 1 << 20,
             },
         };
         let service = roles::core::bind(config)?;

@@ -9,15 +9,12 @@ use tokio::net::TcpStream;
 use tracing::{info, warn};
 
 use crate::config::{self, SendProxy};
-use crate::limits::RateLimitedLog;
+use crate::limits::{ENDED_LINES, REFUSED_LINES, RateLimitedLog};
 use crate::net::pump::{PumpCounters, Pumped, pump};
 use crate::net::{Admitted, Inbound, InboundShared, Stream, connect};
 use crate::reason::{CloseReason, ConnectResult};
 use crate::wire::player_address::{PseudoIpv4, ipv4_of};
 use crate::wire::proxy_header;
-
-/// Log lines about unreachable targets of one listener in each window.
-const LOG_LINES: u16 = 5;
 
 /// What a target can make of a PROXY header.
 #[derive(Debug, Clone)]
@@ -36,13 +33,15 @@ pub struct ForwardShared {
     config: config::Forward,
     header_for: HeaderFor,
     log: RateLimitedLog,
+    ended_log: RateLimitedLog,
 }
 
 impl ForwardShared {
     /// From the listener's configuration.
     pub fn new(config: config::Forward, header_for: HeaderFor) -> Arc<Self> {
         let inbound = InboundShared::new(config.inbound.clone());
-        Arc::new(Self { inbound, config, header_for, log: RateLimitedLog::new(LOG_LINES) })
+        let (log, ended_log) = (RateLimitedLog::new(REFUSED_LINES), RateLimitedLog::new(ENDED_LINES));
+        Arc::new(Self { inbound, config, header_for, log, ended_log })
     }
 
     /// The part that admits connections.
@@ -72,7 +71,7 @@ impl Forward {
     /// Carries one accepted connection to its end.
     pub async fn carry(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let Some(admitted) = self.inbound.admit(stream, peer).await else { return };
-        let mut record = Record::new(&self.inbound, admitted.player);
+        let mut record = Record::new(&self, admitted.player);
         let (target, first) = match Box::pin(self.reach(&admitted, &mut record)).await {
             Some(reached) => reached,
             None => return record.end(CloseReason::ConnectFailed),
@@ -138,7 +137,7 @@ impl Forward {
 
 /// The account of one connection: it counts and logs the end, however that comes.
 struct Record<'a> {
-    inbound: &'a Inbound,
+    forward: &'a Forward,
     player: SocketAddr,
     target: Option<SocketAddr>,
     started: Instant,
@@ -150,10 +149,10 @@ struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    fn new(inbound: &'a Inbound, player: SocketAddr) -> Self {
-        inbound.metrics().active.inc();
+    fn new(forward: &'a Forward, player: SocketAddr) -> Self {
+        forward.inbound.metrics().active.inc();
         let started = Instant::now();
-        Self { inbound, player, target: None, started, early: 0, bytes_in: 0, bytes_out: 0, reason: None }
+        Self { forward, player, target: None, started, early: 0, bytes_in: 0, bytes_out: 0, reason: None }
     }
 
     fn end(mut self, reason: CloseReason) {
@@ -165,16 +164,19 @@ impl Drop for Record<'_> {
     fn drop(&mut self) {
         let unfinished = if std::thread::panicking() { CloseReason::Panic } else { CloseReason::Shutdown };
         let reason = self.reason.unwrap_or(unfinished);
-        self.inbound.metrics().active.dec();
-        self.inbound.metrics().closed(reason);
+        let inbound = &self.forward.inbound;
+        inbound.metrics().active.dec();
+        inbound.metrics().closed(reason);
+        let Some(suppressed) = self.forward.shared.ended_log.allow(Instant::now()) else { return };
         info!(
-            listener = self.inbound.config().name,
+            listener = inbound.config().name,
             player = %self.player,
             target = self.target.map(tracing::field::display),
             seconds = self.started.elapsed().as_secs_f64(),
             bytes_in = self.early + self.bytes_in,
             bytes_out = self.bytes_out,
             %reason,
+            suppressed = (suppressed > 0).then_some(suppressed),
             "connection ended",
         );
     }

@@ -1,51 +1,50 @@
-//! An even pace, after a burst.
+//! One queue in which each has a place in time.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Gives places in time: so many at once, then one for each interval. Time in which none was taken
-/// earns no more than the burst.
+use super::Rate;
+
+/// Gives places in time, at a [`Rate`].
 #[derive(Debug, Clone)]
 pub struct Pace {
-    interval: Duration,
-    burst: Duration,
-    next: Option<Instant>,
+    rate: Rate,
+    earned: Option<Instant>,
 }
 
 impl Pace {
-    /// At most `burst` places at once, and at least one.
-    pub fn new(interval: Duration, burst: u32) -> Self {
-        Self { interval, burst: interval * burst.saturating_sub(1), next: None }
+    /// A queue in which nobody has a place yet.
+    pub fn new(rate: Rate) -> Self {
+        Self { rate, earned: None }
     }
 
-    /// When the next place is; not after `now` where it is free.
+    /// When the next place is: `now` where it is free.
     pub fn next(&self, now: Instant) -> Instant {
-        let earliest = now.checked_sub(self.burst).unwrap_or(now);
-        self.next.map_or(earliest, |next| next.max(earliest))
+        self.rate.next(self.earned, now)
     }
 
-    /// Takes the next place; gives when it is.
-    pub fn take(&mut self, now: Instant) -> Instant {
-        let place = self.next(now);
-        self.next = Some(place + self.interval);
-        place
+    /// Takes the next place; gives when it is. `None`, and nothing taken, where that is later than
+    /// `until`.
+    pub fn take(&mut self, now: Instant, until: Instant) -> Option<Instant> {
+        self.rate.take(&mut self.earned, now, until)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_burst_then_one_for_each_interval_and_idle_time_earns_the_burst_again() {
         let interval = Duration::from_millis(10);
-        let mut pace = Pace::new(interval, 3);
-        let start = Instant::now() + Duration::from_secs(60);
+        let mut pace = Pace::new(Rate::new(interval, 3));
+        let start = Instant::now();
         for at in [start, start + Duration::from_secs(5)] {
-            for _ in 0..3 {
-                assert!(pace.take(at) <= at);
-            }
-            assert_eq!(pace.take(at), at + interval);
-            assert_eq!(pace.take(at), at + interval * 2);
+            let until = at + interval * 2;
+            let places: Vec<_> = (0..7).map(|_| pace.take(at, until)).collect();
+            let later = [interval, interval * 2].map(|wait| Some(at + wait));
+            assert_eq!(places, [&[Some(at); 3][..], &later, &[None; 2]].concat());
         }
     }
 }

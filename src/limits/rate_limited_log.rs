@@ -5,7 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long one window lasts.
-pub const WINDOW: Duration = Duration::from_secs(10);
+pub const LOG_WINDOW: Duration = Duration::from_secs(10);
+/// Lines about refusals and broken rules, for each listener and for the sessions, in each window.
+pub const REFUSED_LINES: u16 = 5;
+/// Lines about connections and sessions that have ended, likewise. No server has so many for long,
+/// unless somebody opens and closes them on purpose.
+pub const ENDED_LINES: u16 = 1000;
 /// Low bits of the state that count lines; the rest is when the window began.
 const COUNT_BITS: u32 = 16;
 
@@ -42,7 +47,7 @@ impl RateLimitedLog {
         let now = now.saturating_duration_since(*self.base.get_or_init(|| now)).as_millis() as u64;
         let turn = |state: u64| {
             let (start, count) = (state >> COUNT_BITS, state & ((1 << COUNT_BITS) - 1));
-            if now.saturating_sub(start) >= WINDOW.as_millis() as u64 {
+            if now.saturating_sub(start) >= LOG_WINDOW.as_millis() as u64 {
                 (self.lines > 0).then_some(now << COUNT_BITS | 1)
             } else {
                 (count < self.lines.into()).then_some(state + 1)
@@ -71,18 +76,18 @@ mod tests {
         for ms in 0..100 {
             assert_eq!(log.allow(start + Duration::from_millis(ms * 99)), None);
         }
-        assert_eq!(log.allow(start + WINDOW), Some(100));
-        assert_eq!(log.allow(start + WINDOW), Some(0));
+        assert_eq!(log.allow(start + LOG_WINDOW), Some(100));
+        assert_eq!(log.allow(start + LOG_WINDOW), Some(0));
         assert_eq!(log.allow(start + Duration::from_millis(5)), Some(0), "an older clock is no new window");
-        assert_eq!(log.allow(start + WINDOW), None);
-        assert_eq!(log.allow(start + 100 * WINDOW), Some(1));
+        assert_eq!(log.allow(start + LOG_WINDOW), None);
+        assert_eq!(log.allow(start + 100 * LOG_WINDOW), Some(1));
     }
 
     #[test]
     fn none_at_all() {
         let (log, start) = (RateLimitedLog::new(0), Instant::now());
         assert_eq!(log.allow(start), None);
-        assert_eq!(log.allow(start + 5 * WINDOW), None);
+        assert_eq!(log.allow(start + 5 * LOG_WINDOW), None);
     }
 
     #[test]
@@ -96,7 +101,7 @@ mod tests {
         });
         assert_eq!(told.len(), 10);
         // A thread may be held up between taking its place and telling, while others are suppressed.
-        let rest = log.allow(now + WINDOW).expect("a new window has room");
+        let rest = log.allow(now + LOG_WINDOW).expect("a new window has room");
         assert_eq!(told.iter().sum::<u64>() + rest, 8 * 1000 - 10, "every line is accounted for");
     }
 }

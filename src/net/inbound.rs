@@ -13,7 +13,7 @@ use tracing::warn;
 use super::Stream;
 use super::worker::Scratch;
 use crate::config::{self, AcceptProxy};
-use crate::limits::{AddressKey, ConnectionGuard, ConnectionLimit, RateLimitedLog};
+use crate::limits::{AddressKey, ConnectionGuard, ConnectionLimit, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::ListenerMetrics;
 use crate::reason::RejectReason;
 use crate::wire::proxy_header::{self, ProxyHeader};
@@ -21,8 +21,6 @@ use crate::wire::proxy_header::{self, ProxyHeader};
 /// What the first read of a connection takes at once: a PROXY header, and what an eager client
 /// sends behind it.
 const FIRST_READ: usize = 1024;
-/// Log lines about refused connections of one listener in each window.
-const LOG_LINES: u16 = 5;
 
 /// What all workers share of one listener.
 #[derive(Debug)]
@@ -36,7 +34,7 @@ impl InboundShared {
     /// From the listener's configuration.
     pub fn new(config: config::Inbound) -> Arc<Self> {
         let limit = ConnectionLimit::new(config.max_connections, config.max_connections_per_address);
-        Arc::new(Self { config, limit, log: RateLimitedLog::new(LOG_LINES) })
+        Arc::new(Self { config, limit, log: RateLimitedLog::new(REFUSED_LINES) })
     }
 
     /// The listener's configuration.

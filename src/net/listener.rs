@@ -102,8 +102,7 @@ pub async fn accept_loop(
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => accepted(stream, peer),
-            // The peer gave up before it was accepted.
-            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
+            Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 failed();
                 if let Some(suppressed) = LOG.allow(Instant::now()) {
@@ -115,9 +114,43 @@ pub async fn accept_loop(
     }
 }
 
+/// Whether a failed accept has used up the connection that it failed for: the next one may be tried at
+/// once. Linux hands over what went wrong on a connection before it was accepted. Every other error,
+/// such as `EMFILE` (the process has no descriptor left), `ENFILE` (the system has none), `ENOBUFS` and
+/// `ENOMEM`, would come again at once.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const OF_ONE: &[Errno] = &[
+        Errno::CONNABORTED,
+        Errno::INTR,
+        Errno::NETDOWN,
+        Errno::PROTO,
+        Errno::NOPROTOOPT,
+        Errno::HOSTDOWN,
+        Errno::NONET,
+        Errno::HOSTUNREACH,
+        Errno::OPNOTSUPP,
+        Errno::NETUNREACH,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| OF_ONE.contains(&errno))
+}
+
 #[cfg(test)]
 mod tests {
+    use rustix::io::Errno;
+
     use super::*;
+
+    #[test]
+    fn want_of_descriptors_or_memory_is_waited_out() {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::PERM, Errno::INVAL] {
+            assert!(!is_of_one_connection(&errno.into()), "{errno:?}");
+        }
+        for errno in [Errno::CONNABORTED, Errno::PROTO, Errno::HOSTUNREACH] {
+            assert!(is_of_one_connection(&errno.into()), "{errno:?}");
+        }
+        assert!(!is_of_one_connection(&io::Error::other("of no system call")));
+    }
 
     #[test]
     fn workers_share_one_port_and_nobody_else_does() {

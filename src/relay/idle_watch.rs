@@ -30,8 +30,9 @@ impl IdleWatch {
         self.heard(link);
     }
 
+    /// Called as a link's task is dropped, perhaps by a panic: a second one would end the process.
     pub(super) fn remove(&self, link: &Link) {
-        let mut links = self.links.borrow_mut();
+        let Ok(mut links) = self.links.try_borrow_mut() else { return };
         let index = link.watched.get();
         if links.get(index).is_some_and(|there| std::ptr::eq(Rc::as_ptr(there), link)) {
             links.swap_remove(index);

@@ -124,6 +124,12 @@ impl Link {
         }
     }
 
+    /// Has the link's own task write what waits.
+    pub(super) fn flush_later(&self) {
+        self.blocked.set(true);
+        self.task.wake();
+    }
+
     /// Writes what waits; gives whether the socket takes no more.
     pub(super) fn write(&self) -> io::Result<bool> {
         let written = self.writer.borrow_mut().write_to(|slices| self.stream.try_write(slices))?;

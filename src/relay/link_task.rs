@@ -11,7 +11,6 @@ use super::Relay;
 use super::link::Link;
 use super::session::Session;
 use crate::limits::ConnectionGuard;
-use crate::metrics::PanicCount;
 use crate::net::Inbound;
 use crate::reason::CloseReason;
 use crate::wire::frame::{Frame, FrameError, FromClient};
@@ -35,7 +34,6 @@ pub struct LinkTask {
     reason: Option<CloseReason>,
     /// Counts the link against the listener's limits.
     _guard: ConnectionGuard,
-    _panics: PanicCount,
 }
 
 /// What one read leaves to do.
@@ -65,16 +63,7 @@ impl LinkTask {
         }
         link.edge.links.inc();
         relay.idle_watch.add(&link);
-        let panics = relay.metrics.panic_count();
-        Self {
-            relay,
-            link,
-            partial: Partial::default(),
-            early: Some(early),
-            reason: None,
-            _guard: guard,
-            _panics: panics,
-        }
+        Self { relay, link, partial: Partial::default(), early: Some(early), reason: None, _guard: guard }
     }
 
     fn inbound(&self) -> Option<&Inbound> {
@@ -221,7 +210,7 @@ impl Drop for LinkTask {
     fn drop(&mut self) {
         let link = &self.link;
         self.relay.idle_watch.remove(link);
-        // After a panic in the middle of a write the writer may be in use for ever.
+        // Tried, for a second panic while one unwinds would end the process.
         let sessions: Vec<_> = link.writer.try_borrow_mut().map(|mut w| w.clear().collect()).unwrap_or_default();
         for session in sessions {
             session.lost_by(link);

@@ -14,19 +14,20 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::config::{self, BindSessions, GameServer, Ipv6Players};
-use crate::limits::{AddressKey, ConnectionGuard, ConnectionLimit, Pace, RateLimitedLog};
+use crate::limits::{
+    AddressKey, ConnectionGuard, ConnectionLimit, ENDED_LINES, Pace, REFUSED_LINES, Rate, RateLimit, RateLimitedLog,
+};
 use crate::metrics::{EdgeMetrics, Metrics, PortMetrics};
-use crate::net::worker::Scratch;
+use crate::net::worker::{Scratch, Tasks};
 use crate::net::{Admitted, Inbound, InboundShared, Stream};
 use crate::reason::{EndReason, RefuseReason, RejectReason};
 use crate::session::MachineLimits;
@@ -38,19 +39,22 @@ use link::Link;
 use link_task::LinkTask;
 use session::Session;
 
+pub use session::MAX_LINKS;
+
 /// The label of links from peers that are none of the configured edges.
 pub const OTHER_EDGE: &str = "other";
-/// Sessions that one link may carry: clients have one or two.
-const MAX_SESSIONS_PER_LINK: usize = 16;
 /// Payload of a first frame, which is a ping, at the most; clients send 0 or 4 bytes.
-const MAX_FIRST_PAYLOAD: usize = 64;
-/// Connects to one game server that may begin at once, and the time between further ones. When
-/// thousands of players come back in one second, more than a listen queue holds (often 128) would
-/// be answered with SYN cookies, and connections that find the queue full are then reset.
-const CONNECT_BURST: u32 = 64;
-const CONNECT_INTERVAL: Duration = Duration::from_micros(500);
-/// Log lines about refused requests and sessions that broke a rule, in each window.
-const LOG_LINES: u16 = 5;
+pub const MAX_FIRST_PAYLOAD: usize = 64;
+/// Connects to one game server that may begin at once, and the time between further ones, where
+/// `connects_per_second` does not say otherwise. When thousands of players come back in one second,
+/// more than a listen queue holds (often 128) would be answered with SYN cookies, and connections
+/// that find the queue full are then reset.
+pub const CONNECT_BURST: u32 = 64;
+/// See [`CONNECT_BURST`].
+pub const CONNECT_INTERVAL: Duration = Duration::from_micros(500);
+/// How long a session may wait for its turn to connect: clients give a session up that has brought
+/// no packet for so long.
+pub const CONNECT_WAIT: Duration = Duration::from_secs(30);
 
 /// What all workers share of the relay.
 #[derive(Debug)]
@@ -58,15 +62,24 @@ pub struct RelayShared {
     inbounds: Vec<Arc<InboundShared>>,
     edges: Vec<config::EdgePeer>,
     game_servers: Vec<GameServer>,
+    /// For each game server: when connects to it may begin. Touched once for each session.
+    connects: Vec<Mutex<Pace>>,
     bind_sessions: BindSessions,
     limits: MachineLimits,
     /// Sessions, in all and by address.
     sessions: Arc<ConnectionLimit>,
+    /// New sessions by address.
+    opens: Option<RateLimit>,
+    max_per_link: usize,
+    /// Bytes that may wait for a game server, for each session.
+    pending: usize,
     pseudo_ipv4: PseudoIpv4,
     /// Which worker owns a client: keyed at random, so that no client can choose.
     owners: RandomState,
+    /// Not bounded by themselves: each link on its way is a connection that counts, with a descriptor.
     handovers: Vec<mpsc::UnboundedSender<Handover>>,
     log: RateLimitedLog,
+    ended_log: RateLimitedLog,
 }
 
 /// The links that other workers accepted for one worker's clients.
@@ -81,6 +94,7 @@ impl RelayShared {
             inbounds: config.relays.iter().map(|relay| InboundShared::new(relay.inbound.clone())).collect(),
             edges: config.edges.clone(),
             game_servers: config.game_servers.clone(),
+            connects: config.game_servers.iter().map(|server| Mutex::new(connect_pace(server))).collect(),
             bind_sessions: sessions.bind_sessions,
             limits: MachineLimits {
                 linger: sessions.linger,
@@ -89,10 +103,14 @@ impl RelayShared {
                 reorder: sessions.reorder,
             },
             sessions: ConnectionLimit::new(Some(sessions.max), Some(sessions.max_per_address)),
+            opens: sessions.opens_per_address.map(RateLimit::new),
+            max_per_link: sessions.max_per_link,
+            pending: sessions.pending,
             pseudo_ipv4,
             owners: RandomState::new(),
             handovers,
-            log: RateLimitedLog::new(LOG_LINES),
+            log: RateLimitedLog::new(REFUSED_LINES),
+            ended_log: RateLimitedLog::new(ENDED_LINES),
         };
         (Arc::new(shared), receivers)
     }
@@ -102,6 +120,21 @@ impl RelayShared {
     fn owner(&self, client: ClientId) -> usize {
         self.owners.hash_one(client) as usize % self.handovers.len().max(1)
     }
+
+    /// Takes the next place in the queue of connects to game server `server`; gives when it is.
+    /// `None` where no client would wait so long.
+    fn connect_place(&self, server: usize, now: Instant) -> Option<Instant> {
+        // A pace is right whatever happened to who held it.
+        let mut pace = self.connects.get(server)?.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.take(now, now + CONNECT_WAIT)
+    }
+}
+
+fn connect_pace(server: &GameServer) -> Pace {
+    Pace::new(match server.connects_per_second {
+        Some(count) => Rate::new(Duration::from_secs(1) / count.max(1), 1),
+        None => Rate::new(CONNECT_INTERVAL, CONNECT_BURST),
+    })
 }
 
 /// A link on its way to the worker that owns its client.
@@ -134,24 +167,22 @@ pub struct Relay {
     edges: Vec<Rc<EdgeMetrics>>,
     other_edge: Rc<EdgeMetrics>,
     ports: Vec<PortMetrics>,
-    /// For each game server: when connects to it may begin.
-    connects: RefCell<Vec<Pace>>,
     metrics: Arc<Metrics>,
     sessions: RefCell<HashMap<SessionKey, Rc<Session>>>,
     idle_watch: IdleWatch,
     scratch: Rc<Scratch>,
-    tracker: TaskTracker,
+    tasks: Tasks,
 }
 
 impl Relay {
     /// The part of worker `index`, which counts in `metrics`, reads into `scratch` and runs its
-    /// tasks on `tracker`.
+    /// links and sessions among `tasks`.
     pub fn new(
         shared: Arc<RelayShared>,
         index: usize,
         metrics: Arc<Metrics>,
         scratch: Rc<Scratch>,
-        tracker: TaskTracker,
+        tasks: Tasks,
     ) -> Rc<Self> {
         let inbounds = shared
             .inbounds
@@ -165,18 +196,13 @@ impl Relay {
             edges: shared.edges.iter().map(|edge| Rc::new(metrics.edge(&edge.name))).collect(),
             other_edge: Rc::new(metrics.edge(OTHER_EDGE)),
             ports: shared.game_servers.iter().map(|server| metrics.port(server.port)).collect(),
-            // All workers together keep the interval.
-            connects: RefCell::new(vec![
-                Pace::new(CONNECT_INTERVAL * shared.handovers.len() as u32, CONNECT_BURST);
-                shared.game_servers.len()
-            ]),
             metrics,
             shared,
             index,
             sessions: RefCell::default(),
             idle_watch: IdleWatch::default(),
             scratch,
-            tracker,
+            tasks,
         })
     }
 
@@ -233,7 +259,7 @@ impl Relay {
         let Some(inbound) = self.inbounds.get(listener) else { return };
         let bytes_out = inbound.metrics().bytes_out.clone();
         let link = Link::new(stream, client, player, self.edge_of(peer.ip()), listener, bytes_out);
-        self.tracker.spawn_local(LinkTask::new(Rc::clone(self), Rc::new(link), early, guard));
+        self.tasks.spawn(LinkTask::new(Rc::clone(self), Rc::new(link), early, guard));
     }
 
     fn edge_of(&self, peer: IpAddr) -> Rc<EdgeMetrics> {
@@ -246,10 +272,11 @@ impl Relay {
         if link.carries(id) {
             return;
         }
-        if link.sessions() >= MAX_SESSIONS_PER_LINK {
+        if link.sessions() >= self.shared.max_per_link {
             return self.refuse(link, id, RefuseReason::LinkSessions);
         }
         let session = match self.existing(link, id) {
+            Ok(Some(session)) if session.links() >= MAX_LINKS => Err(RefuseReason::SessionLinks),
             Ok(Some(session)) => Ok(session),
             Ok(None) => self.create(link, id, port),
             Err(reason) => Err(reason),
@@ -258,12 +285,6 @@ impl Relay {
             Ok(session) => session.join(link),
             Err(reason) => self.refuse(link, id, reason),
         }
-    }
-
-    /// When a connect to game server `server` may begin; takes that place in the queue.
-    fn connect_slot(&self, server: usize) -> Instant {
-        let now = Instant::now();
-        self.connects.borrow_mut().get_mut(server).map_or(now, |pace| pace.take(now))
     }
 
     /// The session that `link` names, where there is one and it is this player's.
@@ -282,11 +303,17 @@ impl Relay {
         if player.is_ipv6() && servers.get(server).is_some_and(|s| s.ipv6_players == Ipv6Players::Refuse) {
             return Err(RefuseReason::Ipv6Player);
         }
-        let guard = self.shared.sessions.try_acquire(AddressKey::from(player.ip()));
-        let guard = guard.map_err(|_| RefuseReason::SessionLimit)?;
-        let session = Session::new(self, link, id, server, guard);
+        let (address, now) = (AddressKey::from(player.ip()), Instant::now());
+        let guard = self.shared.sessions.try_acquire(address).map_err(|_| RefuseReason::SessionLimit)?;
+        if self.shared.opens.as_ref().is_some_and(|opens| !opens.try_take(address, now)) {
+            return Err(RefuseReason::OpenRate);
+        }
+        // The place is this session's even if it ends before: then it passes unused. An open costs the
+        // others no more than that way, and opens are limited.
+        let connect_at = self.shared.connect_place(server, now).ok_or(RefuseReason::ConnectQueue)?;
+        let session = Session::new(self, link, id, server, connect_at, guard);
         self.sessions.borrow_mut().insert(session.key(), Rc::clone(&session));
-        self.tracker.spawn_local(Rc::clone(&session).run(Rc::clone(self)));
+        self.tasks.spawn(Rc::clone(&session).run(Rc::clone(self)));
         Ok(session)
     }
 

@@ -20,8 +20,9 @@ use crate::reason::EndReason;
 use crate::session::{Arrival, Machine, Refusal, Source, Upstream};
 use crate::wire::frame::{PacketId, SessionId};
 
-/// Bytes that may wait for a game server that does not read; beyond it the session ends.
-const MAX_UPSTREAM: usize = 1 << 20;
+/// Links that may carry one session. A client has two or three, and for ten seconds at the most
+/// those that it lost; each costs a copy of all packets.
+pub const MAX_LINKS: usize = 16;
 
 /// A session on the worker that owns its client.
 pub struct Session {
@@ -33,6 +34,8 @@ pub struct Session {
     /// Which of the configured game servers it leads to.
     server: usize,
     port: PortMetrics,
+    /// When the connect to the game server may begin.
+    connect_at: Instant,
     machine: RefCell<Machine>,
     links: RefCell<Vec<Rc<Link>>>,
     upstream: RefCell<Upstream>,
@@ -58,7 +61,14 @@ impl Source for Rc<Session> {
 }
 
 impl Session {
-    pub(super) fn new(relay: &Relay, link: &Link, id: SessionId, server: usize, guard: ConnectionGuard) -> Rc<Self> {
+    pub(super) fn new(
+        relay: &Relay,
+        link: &Link,
+        id: SessionId,
+        server: usize,
+        connect_at: Instant,
+        guard: ConnectionGuard,
+    ) -> Rc<Self> {
         let now = Instant::now();
         let rate = relay.shared.game_servers.get(server).and_then(|s| s.max_packets_per_second);
         let port = relay.ports.get(server).cloned().unwrap_or_else(|| relay.metrics.port(0));
@@ -69,6 +79,7 @@ impl Session {
             listener: link.listener(),
             server,
             port,
+            connect_at,
             machine: RefCell::new(Machine::new(id, relay.shared.limits, now)),
             links: RefCell::default(),
             upstream: RefCell::new(Upstream::new(rate)),
@@ -88,6 +99,11 @@ impl Session {
 
     pub(super) fn address(&self) -> AddressKey {
         self.address
+    }
+
+    /// Links that carry it.
+    pub(super) fn links(&self) -> usize {
+        self.links.borrow().len()
     }
 
     /// `link` carries the session from now on.
@@ -131,9 +147,9 @@ impl Session {
             relay.warn(self.player, self.key, &refusal);
             return self.end(refusal.reason());
         }
-        let waiting = self.upstream.borrow().len();
-        if waiting > MAX_UPSTREAM {
-            let what = format_args!("{waiting} bytes wait for a game server that does not read");
+        let pending = self.upstream.borrow().cost();
+        if pending > relay.shared.pending {
+            let what = format_args!("{pending} bytes wait for the game server, more than sessions.pending");
             relay.warn(self.player, self.key, &what);
             self.end(EndReason::Limit);
         }
@@ -269,7 +285,7 @@ impl Drop for Record<'_> {
         let session = self.session;
         let unfinished = if std::thread::panicking() { EndReason::Panic } else { EndReason::Shutdown };
         let (mut reason, mut packets_in, mut packets_out) = (unfinished, PacketId::NONE, PacketId::NONE);
-        // After a panic in the middle of a change the machine may be in use for ever.
+        // Tried, for a second panic while one unwinds would end the process.
         if let Ok(mut machine) = session.machine.try_borrow_mut() {
             machine.end(unfinished);
             reason = machine.ended().unwrap_or(unfinished);
@@ -277,12 +293,14 @@ impl Drop for Record<'_> {
             self.relay.metrics.unacked_bytes.sub(machine.outbox().unacked() as i64);
         }
         if let Ok(links) = session.links.try_borrow_mut().map(|mut links| std::mem::take(&mut *links)) {
-            // Slow links finish on their own; where nobody has told the client yet, they do so now.
-            links.iter().for_each(|link| link.flush());
+            // Where nobody has told the client yet, the links do so in their own tasks: what failed here could
+            // fail again in a write.
+            links.iter().for_each(|link| link.flush_later());
         }
         session.port.sessions_active.dec();
         session.port.ended(reason);
         let (client, id) = session.key;
+        let Some(suppressed) = self.relay.shared.ended_log.allow(Instant::now()) else { return };
         info!(
             port = self.relay.shared.game_servers.get(session.server).map(|s| s.port),
             player = %session.player,
@@ -294,7 +312,11 @@ impl Drop for Record<'_> {
             bytes_in = session.bytes_in.get(),
             bytes_out = session.bytes_out.get(),
             %reason,
+            suppressed = (suppressed > 0).then_some(suppressed),
             "session ended",
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

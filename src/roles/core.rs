@@ -44,7 +44,7 @@ pub fn bind(mut config: config::Core) -> Result<Service, StartError> {
             Box::pin(async move {
                 let worker = WorkerContext::new(Arc::clone(&metrics), stop);
                 worker.start_forwards(forwards);
-                let relay = Relay::new(shared, index, metrics, Rc::clone(&worker.scratch), worker.tracker.clone());
+                let relay = Relay::new(shared, index, metrics, Rc::clone(&worker.scratch), worker.tasks.clone());
                 tokio::task::spawn_local(Rc::clone(&relay).take_handovers(handovers));
                 tokio::task::spawn_local(Rc::clone(&relay).watch_idle());
                 for (listener, sockets) in relays.into_iter().enumerate() {

@@ -12,14 +12,14 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::admin;
 use crate::config;
 use crate::forward::{Forward, ForwardShared, HeaderFor};
 use crate::metrics::{BuildInfo, ListenerMetrics, Metrics};
-use crate::net::worker::{self, Scratch, Stop};
+use crate::net::worker::{self, Scratch, Stop, Tasks};
 use crate::net::{BindError, Inbound, accept_loop, bind};
 
 /// Why a role cannot start.
@@ -179,13 +179,13 @@ pub(super) type ForwardSockets = (Arc<ForwardShared>, Vec<TcpListener>);
 pub(super) struct WorkerContext {
     pub metrics: Arc<Metrics>,
     pub scratch: Rc<Scratch>,
-    pub tracker: TaskTracker,
+    pub tasks: Tasks,
     pub stop: Stop,
 }
 
 impl WorkerContext {
     pub fn new(metrics: Arc<Metrics>, stop: Stop) -> Self {
-        Self { metrics, scratch: Rc::new(worker::scratch()), tracker: TaskTracker::new(), stop }
+        Self { tasks: Tasks::new(Arc::clone(&metrics)), metrics, scratch: Rc::new(worker::scratch()), stop }
     }
 
     /// Accepts on `sockets` until the drain, and runs each connection as a task of its own.
@@ -200,16 +200,9 @@ impl WorkerContext {
     {
         for socket in sockets {
             let (name, drain) = (name.to_owned(), self.stop.drain.clone());
-            let (tracker, carry, errors) = (self.tracker.clone(), carry.clone(), metrics.accept_errors.clone());
-            let metrics = Arc::clone(&self.metrics);
+            let (tasks, carry, errors) = (self.tasks.clone(), carry.clone(), metrics.accept_errors.clone());
             tokio::task::spawn_local(async move {
-                let accepted = |stream, peer| {
-                    let (carried, panics) = (carry(stream, peer), metrics.panic_count());
-                    tracker.spawn_local(async move {
-                        let _panics = panics;
-                        carried.await;
-                    });
-                };
+                let accepted = |stream, peer| tasks.spawn(carry(stream, peer));
                 let accepting = accept_loop(&name, socket, accepted, || errors.inc());
                 tokio::select! {
                     () = drain.cancelled() => {}
@@ -235,9 +228,8 @@ impl WorkerContext {
     pub async fn serve(self, on_kill: impl FnOnce()) {
         let Stop { drain, kill } = self.stop;
         drain.cancelled().await;
-        self.tracker.close();
         tokio::select! {
-            () = self.tracker.wait() => {}
+            () = self.tasks.ended() => {}
             () = kill.cancelled() => on_kill(),
         }
     }
@@ -246,9 +238,71 @@ impl WorkerContext {
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroUsize;
+    use std::task::Poll;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
     use crate::config::{LogFormat, LogLevel, Process};
+
+    /// Bytes that make the handler of the test below panic.
+    const POISON: u8 = 13;
+
+    #[test]
+    fn a_panic_closes_its_connection_and_is_counted_and_no_other_notices() {
+        let metrics = Arc::new(Metrics::new());
+        let stop = Stop::default();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build_local(tokio::runtime::LocalOptions::default()).unwrap();
+        let test = async {
+            let worker = WorkerContext::new(Arc::clone(&metrics), stop.clone());
+            let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let address = socket.local_addr().unwrap();
+            let scratch = Rc::clone(&worker.scratch);
+            worker.accept("test", vec![socket], &metrics.listener("test"), move |stream, _| {
+                echo(stream, Rc::clone(&scratch))
+            });
+            let mut good = TcpStream::connect(address).await.unwrap();
+            assert_eq!(exchange(&mut good, 1).await, Some(1));
+            for panics in 1..=3 {
+                let mut bad = TcpStream::connect(address).await.unwrap();
+                assert_eq!(exchange(&mut bad, 2).await, Some(2));
+                assert_eq!(exchange(&mut bad, POISON).await, None);
+                assert_eq!(exchange(&mut good, 3).await, Some(3));
+                assert_eq!(metrics.panics.get(), panics);
+            }
+            // Those that come later are served as well, and the worker can end: no task is left.
+            let mut later = TcpStream::connect(address).await.unwrap();
+            assert_eq!(exchange(&mut later, 4).await, Some(4));
+            drop((good, later));
+            stop.drain.cancel();
+            worker.serve(|| panic!("nobody kills it")).await;
+        };
+        runtime.block_on(async { timeout(Duration::from_secs(60), test).await.expect("it hangs") });
+    }
+
+    /// Echoes byte by byte through the worker's scratch buffer.
+    async fn echo(stream: TcpStream, scratch: Rc<Scratch>) {
+        let stream = crate::net::Stream::new(stream).unwrap();
+        std::future::poll_fn(|cx| {
+            loop {
+                let mut scratch = scratch.borrow_mut();
+                let Ok(n) = std::task::ready!(stream.poll_read(cx, &mut scratch)) else { return Poll::Ready(()) };
+                assert!(!scratch[..n].contains(&POISON), "on purpose");
+                if n == 0 || stream.try_write(&[io::IoSlice::new(&scratch[..n])]).is_err() {
+                    return Poll::Ready(());
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Sends one byte; gives the answer, and `None` where the connection is closed.
+    async fn exchange(stream: &mut TcpStream, byte: u8) -> Option<u8> {
+        stream.write_all(&[byte]).await.unwrap();
+        stream.read_u8().await.ok()
+    }
 
     #[test]
     fn a_worker_that_ends_on_its_own_ends_all() {

@@ -16,9 +16,9 @@ const SLICES: usize = 16;
 const PONGS_AT_ONCE: usize = 8;
 /// Pongs that may wait: a client pings every 2.5 s, so more than this is not a client. Further
 /// ones are not answered.
-const MAX_PONGS: usize = 64;
+pub const MAX_PONGS: usize = 64;
 /// Ends for sessions that the link does not carry which may wait; further ones are not sent.
-const MAX_ENDS: usize = 64;
+pub const MAX_ENDS: usize = 64;
 
 /// Something that has a session machine: a session.
 pub trait Source {

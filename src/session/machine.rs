@@ -150,7 +150,7 @@ impl Machine {
 
     /// Whether the game server should be read: there is room for what it sends.
     pub fn wants_game_data(&self) -> bool {
-        self.ended.is_none() && self.outbox.unacked() < self.limits.unacked
+        self.ended.is_none() && self.outbox.cost() < self.limits.unacked
     }
 
     /// Appends packets of the game server, framed with numbers from `outbox().next()` on.
@@ -278,5 +278,20 @@ mod tests {
         assert_eq!(m.ack(PacketId(1)), Ok(116));
         assert!(m.wants_game_data());
         assert_eq!(m.ack(PacketId(2)).unwrap_err().reason(), EndReason::ProtocolError);
+    }
+
+    #[test]
+    fn small_packets_are_not_kept_for_free() {
+        let mut m = machine(Instant::now());
+        m.limits.unacked = 10_000;
+        let mut pieces = 0;
+        while m.wants_game_data() {
+            let mut batch = Batch::with_capacity(64 * 1024);
+            batch.push(SessionId(1), m.outbox().next(), PacketId::NONE, 0, &[]);
+            m.push(batch);
+            pieces += 1;
+        }
+        assert!((50..=100).contains(&pieces), "{pieces} pieces of 16 bytes");
+        assert!(m.outbox().unacked() < 2_000, "what is shown are bytes");
     }
 }

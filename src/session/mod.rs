@@ -10,7 +10,7 @@ mod outbox;
 mod upstream;
 
 pub use inbox::{Arrival, Inbox, ReorderFull};
-pub use link_writer::{LinkWriter, Source, Written};
+pub use link_writer::{LinkWriter, MAX_ENDS, MAX_PONGS, Source, Written};
 pub use machine::{Machine, MachineLimits, Refusal};
 pub use outbox::{AckBeyondSent, Advance, Batch, Cursor, Outbox};
 pub use upstream::Upstream;

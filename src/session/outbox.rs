@@ -12,6 +12,10 @@ use thiserror::Error;
 
 use crate::wire::frame::{self, HEADER_LEN, PacketId, SessionId};
 
+/// What a piece of the outbox costs beside its bytes, for the limit: its place in the queue, and what
+/// counts who shares it.
+const CHUNK_OVERHEAD: usize = 96;
+
 /// Frames under construction, contiguous: what one read from the game server becomes.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -99,6 +103,12 @@ impl Outbox {
         (self.end.offset - self.base.offset) as usize
     }
 
+    /// What all that is kept costs, for a limit: its bytes, and a little for each piece, so that a
+    /// game server's small packets do not cost more than they count.
+    pub fn cost(&self) -> usize {
+        self.unacked() + self.chunks.len() * CHUNK_OVERHEAD
+    }
+
     /// Where a link begins that joins now: at the first unacknowledged frame.
     pub fn start(&self) -> Cursor {
         self.base
@@ -109,7 +119,8 @@ impl Outbox {
         if batch.frames == 0 {
             return;
         }
-        let bytes = Bytes::from(batch.bytes);
+        // Without the room that a vector keeps to grow: what is held is what is counted.
+        let bytes = Bytes::from(batch.bytes.into_boxed_slice());
         let start = self.end.offset;
         self.end.offset += bytes.len() as u64;
         self.end.packet = PacketId(self.end.packet.0.saturating_add(batch.frames));
@@ -246,6 +257,16 @@ mod tests {
             outbox.push(b);
         }
         outbox
+    }
+
+    #[test]
+    fn room_for_a_packet_that_is_not_there_yet_is_not_kept() {
+        let mut outbox = Outbox::default();
+        let mut batch = Batch::with_capacity(64 * 1024);
+        batch.push(SessionId(1), outbox.next(), PacketId::NONE, 4, b"body");
+        outbox.push(batch);
+        let bytes = outbox.chunks.pop_front().unwrap().bytes;
+        assert!(Vec::from(bytes).capacity() <= 2 * 20);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::limits::Pace;
+use crate::limits::{Pace, Rate};
 
 /// Memory that an empty queue keeps for the next packet, bytes.
 const KEEP: usize = 1024;
@@ -27,6 +27,12 @@ impl Upstream {
         self.bytes.len() - self.written
     }
 
+    /// What all that waits costs, for a limit: its bytes, and where packets are smoothed a length
+    /// for each, so that their places are not free.
+    pub fn cost(&self) -> usize {
+        self.len() + self.pacer.as_ref().map_or(0, |pacer| pacer.waiting.len() * size_of::<u16>())
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -41,11 +47,19 @@ impl Upstream {
         }
     }
 
-    /// Appends one packet.
+    /// Appends one packet: what a frame can carry. One of no bytes is nothing to a game server, and no
+    /// place is kept for it.
     pub fn push(&mut self, packet: &[u8]) {
+        if self.bytes.len() + packet.len() > self.bytes.capacity() {
+            // What is written makes room before more is taken.
+            self.drop_written();
+        }
         self.bytes.extend_from_slice(packet);
-        if let Some(pacer) = &mut self.pacer {
-            pacer.waiting.push_back(packet.len());
+        if let Some(pacer) = &mut self.pacer
+            && let Ok(length) = u16::try_from(packet.len())
+            && length > 0
+        {
+            pacer.waiting.push_back(length);
         }
     }
 
@@ -69,9 +83,13 @@ impl Upstream {
             self.bytes.clear();
             self.bytes.shrink_to(KEEP);
         } else if self.written > self.bytes.len() / 2 {
-            self.bytes.drain(..self.written);
-            self.written = 0;
+            self.drop_written();
         }
+    }
+
+    fn drop_written(&mut self) {
+        self.bytes.drain(..self.written);
+        self.written = 0;
     }
 
     /// When more may be written than now; `None` where time alone changes nothing.
@@ -84,8 +102,8 @@ impl Upstream {
 #[derive(Debug)]
 struct Pacer {
     pace: Pace,
-    /// Lengths of the packets that may not go yet.
-    waiting: VecDeque<usize>,
+    /// Lengths of the packets that may not go yet. As small as they can be: a client may send packets of one byte.
+    waiting: VecDeque<u16>,
     /// Bytes at the front of the queue that may go.
     allowed: usize,
     /// When the first of the waiting packets may go.
@@ -94,16 +112,13 @@ struct Pacer {
 
 impl Pacer {
     fn new(per_second: u32) -> Self {
-        let pace = Pace::new(Duration::from_secs(1) / per_second.max(1), per_second / 4);
+        let pace = Pace::new(Rate::new(Duration::from_secs(1) / per_second.max(1), per_second / 4));
         Self { pace, waiting: VecDeque::new(), allowed: 0, next: None }
     }
 
     fn allowed_at(&mut self, now: Instant) -> usize {
-        while self.pace.next(now) <= now
-            && let Some(len) = self.waiting.pop_front()
-        {
-            self.allowed += len;
-            self.pace.take(now);
+        while !self.waiting.is_empty() && self.pace.take(now, now).is_some() {
+            self.allowed += self.waiting.pop_front().map_or(0, usize::from);
         }
         self.next = (!self.waiting.is_empty()).then(|| self.pace.next(now));
         self.allowed
@@ -152,6 +167,40 @@ mod tests {
         assert_eq!(got, want);
         assert_eq!(times[10], Duration::ZERO, "five packets are the burst of a rate of 20");
         assert_eq!(*times.last().unwrap(), Duration::from_millis(50 * 15));
+    }
+
+    #[test]
+    fn packets_of_no_bytes_are_not_kept() {
+        let mut up = Upstream::new(Some(1));
+        (0..1000).for_each(|_| up.push(b""));
+        up.push(b"x");
+        let pacer = up.pacer.as_ref().unwrap();
+        assert_eq!(pacer.waiting, [1]);
+        assert_eq!(up.writable(Instant::now), b"x");
+    }
+
+    #[test]
+    fn the_place_of_a_small_packet_is_not_free_where_it_waits() {
+        let (mut smoothed, mut direct) = (Upstream::new(Some(1)), Upstream::new(None));
+        for _ in 0..100 {
+            smoothed.push(b"x");
+            direct.push(b"x");
+        }
+        assert_eq!((smoothed.len(), smoothed.cost()), (100, 100 + 100 * size_of::<u16>()));
+        assert_eq!((direct.len(), direct.cost()), (100, 100));
+    }
+
+    #[test]
+    fn what_is_written_makes_room() {
+        let (mut up, packet, now) = (Upstream::new(None), [7; 1000], Instant::now());
+        (0..10).for_each(|_| up.push(&packet));
+        for _ in 0..1000 {
+            up.wrote(400);
+            up.wrote(600);
+            up.push(&packet);
+        }
+        assert_eq!(up.writable(|| now), packet.repeat(10));
+        assert!(up.bytes.capacity() <= 2 * 10_000, "{}", up.bytes.capacity());
     }
 
     #[test]

@@ -21,7 +21,7 @@ const MAX_PAYLOAD: usize = 4096;
 /// The longest header accepted: no buffer for one needs more.
 pub const MAX_LEN: usize = V2_FIXED_LEN + MAX_PAYLOAD;
 /// The longest version 1 line, its CRLF included, by the format.
-const V1_MAX_LEN: usize = 107;
+pub const V1_MAX_LEN: usize = 107;
 /// How a version 1 line starts.
 const V1_START: &[u8] = b"PROXY ";
 /// The longest text of an IPv6 address, dotted tail included.

@@ -1,6 +1,9 @@
 //! The core's relay on real sockets, frame by frame, and with whole clients and edges.
 
 mod capture;
+#[path = "../common/mod.rs"]
+mod common;
+mod faults;
 mod game;
 mod harness;
 mod limits;

@@ -290,6 +290,58 @@ fn a_stranger_cannot_join_and_the_owner_plays_on() {
 }
 
 #[test]
+fn a_strangers_packet_is_refused_and_the_owners_of_that_number_arrives() {
+    run(async {
+        let game = Game::new().await;
+        let core = Setup::to(&game, "").start();
+        let (mut owner, mut conn) = core.play(&game).await;
+        // No open before it: a write and nothing else, with an acknowledgement that would end the session.
+        let mut stranger = core.link_of(EDGE_B, player(2), CLIENT).await;
+        stranger.data(S, 1, 77, &packet(b"evil")).await;
+        assert_eq!(stranger.next().await, Some(Seen::End(S)));
+        core.refused("identity", 1.0).await;
+        owner.data(S, 1, 0, &packet(b"mine")).await;
+        conn.expect(&packet(b"mine")).await;
+        conn.send(&packet(b"answer")).await;
+        assert_eq!(owner.next().await, data(1, 1, &packet(b"answer")));
+        // The player's own link that has not joined is ignored: its open may come behind a packet sent earlier.
+        let mut second = core.link_of(EDGE_B, player(1), CLIENT).await;
+        second.data(S, 2, 1, &packet(b"early")).await;
+        second.sync().await;
+        core.refused("not_joined", 1.0).await;
+        owner.data(S, 2, 1, &packet(b"in turn")).await;
+        conn.expect(&packet(b"in turn")).await;
+        core.close().await;
+    });
+}
+
+#[test]
+fn a_client_with_a_new_address_keeps_its_old_link_and_gets_no_new_one() {
+    run(async {
+        let game = Game::new().await;
+        let core = Setup::to(&game, "").start();
+        let (mut old, mut conn) = core.play(&game).await;
+        conn.send(&packet(b"before")).await;
+        assert_eq!(old.next().await, data(1, 0, &packet(b"before")));
+        // The same client, which is now somewhere else, on every edge.
+        for (count, edge) in [(1, EDGE_A), (2, EDGE_B)] {
+            let mut new = core.link_of(edge, player(2), CLIENT).await;
+            new.open(S, PORT).await;
+            assert_eq!(new.next().await, Some(Seen::End(S)));
+            core.refused("identity", count.into()).await;
+            // It is no stranger there: a session of its own is open to it.
+            new.open(SessionId(100 + count), PORT).await;
+            assert_eq!(game.accept_otc().await.1.octets(), [198, 51, 100, 2]);
+            old.data(S, count, 1, &packet(b"on")).await;
+            conn.expect(&packet(b"on")).await;
+        }
+        conn.send(&packet(b"after")).await;
+        assert_eq!(old.next().await, data(2, 2, &packet(b"after")));
+        core.close().await;
+    });
+}
+
+#[test]
 fn the_same_session_id_of_two_clients_is_two_sessions() {
     run(async {
         let game = Game::new().await;

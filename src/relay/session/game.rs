@@ -26,12 +26,13 @@ const READS_PER_TURN: usize = 4;
 impl Session {
     /// Carries the session to its end.
     pub(in crate::relay) async fn run(self: Rc<Self>, relay: Rc<Relay>) {
-        let _panics = relay.metrics.panic_count();
         let _listed = Listed { session: &self, relay: &relay };
         let record = Record::new(&self, &relay);
         let Some(server) = relay.shared.game_servers.get(self.server) else { return };
-        match Box::pin(self.connect(&relay, server)).await {
-            Ok(game) => {
+        match self.unless_ended(Box::pin(self.connect(&relay, server))).await {
+            // Nobody waits for it any more, or the client has broken a rule.
+            None => {}
+            Some(Ok(game)) => {
                 *self.game.borrow_mut() = Some(Rc::clone(&game));
                 self.flush_game();
                 let reason = self.carry(&relay, &game, server).await;
@@ -39,7 +40,7 @@ impl Session {
                 game.shutdown_write();
                 *self.game.borrow_mut() = None;
             }
-            Err(result) => {
+            Some(Err(result)) => {
                 let what = format_args!("game server {} cannot be reached: {result}", server.address);
                 relay.warn(self.player, self.key, &what);
                 self.end(EndReason::GameUnreachable);
@@ -55,6 +56,24 @@ impl Session {
         }
     }
 
+    /// What `work` gives; `None`, and `work` goes no further, where the session ends before.
+    async fn unless_ended<T>(&self, mut work: Pin<Box<impl Future<Output = T>>>) -> Option<T> {
+        let mut timer = None;
+        poll_fn(|cx| {
+            self.task.keep(cx);
+            loop {
+                let passed = self.poll_timer(cx, &mut timer, None).is_ready();
+                if self.machine.borrow().ended().is_some() {
+                    return Poll::Ready(None);
+                }
+                if !passed {
+                    return work.as_mut().poll(cx).map(Some);
+                }
+            }
+        })
+        .await
+    }
+
     async fn connect(&self, relay: &Relay, server: &GameServer) -> Result<Rc<Stream>, ConnectResult> {
         let Some(inbound) = relay.inbound(self.listener) else { return Err(ConnectResult::Error) };
         let pseudo = &relay.shared.pseudo_ipv4;
@@ -62,9 +81,8 @@ impl Session {
             config::Source::Default => None,
             config::Source::LoopbackPerPlayer => Some(IpAddr::V4(pseudo.loopback(self.player.ip()))),
         };
-        let slot = relay.connect_slot(self.server);
-        if slot > Instant::now() {
-            sleep_until(slot.into()).await;
+        if self.connect_at > Instant::now() {
+            sleep_until(self.connect_at.into()).await;
         }
         let result = connect(&server.address, source, inbound.config().connect_timeout).await;
         inbound.metrics().connect(result.as_ref().err().copied().unwrap_or(ConnectResult::Ok));

@@ -1,0 +1,68 @@
+//! Tables by player address that all workers share.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Parts of a table, each with its own lock: workers seldom meet at one.
+pub(super) const SHARDS: usize = 16;
+
+/// What counts as one player's address: an IPv4 address, or an IPv6 /64, as one line has a whole
+/// one to itself. A v4-mapped address counts as the IPv4 address that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AddressKey {
+    /// An IPv4 address, as a number.
+    V4(u32),
+    /// The upper 64 bits of an IPv6 address.
+    V6(u64),
+}
+
+impl From<IpAddr> for AddressKey {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self::V4(v4.to_bits()),
+            IpAddr::V6(v6) => Self::V6((v6.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+/// A table `T` for each part of all addresses, behind a lock.
+#[derive(Debug, Default)]
+pub(super) struct ByAddress<T> {
+    shards: [Mutex<T>; SHARDS],
+    /// Keyed at random, so that no peer can aim at one shard.
+    hasher: RandomState,
+}
+
+impl<T> ByAddress<T> {
+    /// The part of the table that has `address`.
+    pub(super) fn shard(&self, address: AddressKey) -> MutexGuard<'_, T> {
+        let index = self.hasher.hash_one(address) as usize % SHARDS;
+        // Nothing that can panic runs under the lock, so a poisoned table is still right.
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something of each part, summed.
+    #[cfg(test)]
+    pub(super) fn sum(&self, count: impl Fn(&T) -> usize) -> usize {
+        self.shards.iter().map(|shard| count(&shard.lock().unwrap())).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(address: &str) -> AddressKey {
+        address.parse::<IpAddr>().unwrap().into()
+    }
+
+    #[test]
+    fn addresses_of_one_player_are_one_key() {
+        assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
+        assert_eq!(key("2001:db8:1:2::3"), key("2001:db8:1:2:ffff::"));
+        assert_ne!(key("2001:db8:1:2::3"), key("2001:db8:1:3::3"));
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+        assert_ne!(key("0.0.0.0"), key("::"));
+    }
+}

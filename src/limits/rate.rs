@@ -1,0 +1,102 @@
+//! A rate: so many at once, and one more for each interval.
+
+use std::time::{Duration, Instant};
+
+/// The parameters of a rate, without a state: [`Pace`] has one, [`RateLimit`] one for each address.
+///
+/// A state is a single instant: when all that was taken will have been earned back. In any stretch
+/// of time at most `burst` places are given, and one more for each whole interval in it.
+///
+/// [`Pace`]: super::Pace
+/// [`RateLimit`]: super::RateLimit
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    interval: Duration,
+    /// How far ahead of time places may be taken: an interval for each place of the burst but one.
+    slack: Duration,
+}
+
+impl Rate {
+    /// One place for each `interval`, of which `burst` (at least one) may be saved up.
+    pub fn new(interval: Duration, burst: u32) -> Self {
+        // Of no length, it would be no rate.
+        let interval = interval.max(Duration::from_nanos(1));
+        Self { interval, slack: interval * burst.saturating_sub(1) }
+    }
+
+    /// `count` (at least one) in each `period`, also all at once.
+    pub fn per(count: u32, period: Duration) -> Self {
+        Self::new(period / count.max(1), count)
+    }
+
+    /// When the next place is: `now` where it is free.
+    pub(super) fn next(&self, earned: Option<Instant>, now: Instant) -> Instant {
+        match earned {
+            Some(earned) if earned > now + self.slack => earned - self.slack,
+            _ => now,
+        }
+    }
+
+    /// Takes the next place; gives when it is. Nothing is taken where that is later than `until`.
+    pub(super) fn take(&self, earned: &mut Option<Instant>, now: Instant, until: Instant) -> Option<Instant> {
+        let place = self.next(*earned, now);
+        if place > until {
+            return None;
+        }
+        *earned = Some(earned.map_or(now, |earned| earned.max(now)) + self.interval);
+        Some(place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_count_in_a_period() {
+        let (rate, start) = (Rate::per(60, Duration::from_secs(10)), Instant::now());
+        let mut earned = None;
+        let admitted = |earned: &mut _, at| (0..100).filter(|_| rate.take(earned, at, at).is_some()).count();
+        assert_eq!(admitted(&mut earned, start), 60);
+        assert_eq!(admitted(&mut earned, start + Duration::from_millis(166)), 0);
+        assert_eq!(admitted(&mut earned, start + Duration::from_millis(1667)), 10);
+        assert_eq!(admitted(&mut earned, start + Duration::from_secs(3600)), 60, "rest earns no more than the burst");
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_the_burst_and_what_time_has_earned(
+            burst in 1u32..10,
+            interval in 1u64..1000,
+            steps in prop::collection::vec((0u64..2000, 0u64..3000), 1..200),
+        ) {
+            let interval = Duration::from_millis(interval);
+            let rate = Rate::new(interval, burst);
+            let (mut now, mut earned, mut places) = (Instant::now(), None, Vec::new());
+            for (step, patience) in steps {
+                now += Duration::from_millis(step);
+                let until = now + Duration::from_millis(patience);
+                let next = rate.next(earned, now);
+                match rate.take(&mut earned, now, until) {
+                    Some(place) => {
+                        prop_assert!(place == next && now <= place && place <= until);
+                        places.push(place);
+                    }
+                    None => {
+                        prop_assert!(next > until);
+                        prop_assert_eq!(rate.next(earned, now), next, "a refusal takes nothing");
+                    }
+                }
+            }
+            prop_assert!(places.is_sorted());
+            for (i, first) in places.iter().enumerate() {
+                for (n, place) in (1..).zip(&places[i..]) {
+                    let earned = (*place - *first).as_nanos() / interval.as_nanos();
+                    prop_assert!(n <= u128::from(burst) + earned, "{} places in {:?}", n, *place - *first);
+                }
+            }
+        }
+    }
+}

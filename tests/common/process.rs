@@ -1,0 +1,97 @@
+//! The program as a process of its own.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The program, with its own environment variables unset.
+pub fn otproxy(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_otproxy"));
+    command.args(arguments);
+    alone(command)
+}
+
+/// The same command, started by another program, which gets it behind its own arguments.
+pub fn through(command: Command, program: &str, arguments: &[&str]) -> Command {
+    let mut outer = Command::new(program);
+    outer.args(arguments).arg(command.get_program()).args(command.get_args());
+    alone(outer)
+}
+
+fn alone(mut command: Command) -> Command {
+    command.env_remove("OTPROXY_LOG_FORMAT").env_remove("OTPROXY_LOG_LEVEL").env_remove("NOTIFY_SOCKET");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A file of this test, in the target directory; of this run, as another may be under way there.
+pub fn file(name: &str, contents: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()));
+    fs::write(&path, contents).expect("writable file");
+    path
+}
+
+/// A program that runs, and its stderr. It is killed where the test fails.
+pub struct Running {
+    child: Child,
+    stderr: BufReader<Box<dyn Read + Send>>,
+}
+
+impl Running {
+    /// Starts it and reads stderr up to the line that says `ready`, which is given too.
+    pub fn start(mut command: Command) -> (Self, String) {
+        let mut child = command.spawn().expect("the program starts");
+        let stderr: Box<dyn Read + Send> = Box::new(child.stderr.take().expect("piped"));
+        let stderr = BufReader::new(stderr);
+        let mut running = Self { child, stderr };
+        let ready = running.line_with("ready");
+        (running, ready)
+    }
+
+    pub fn line_with(&mut self, what: &str) -> String {
+        let mut before = String::new();
+        loop {
+            let mut line = String::new();
+            let read = self.stderr.read_line(&mut line).expect("readable stderr");
+            assert_ne!(read, 0, "no line with {what:?} in:\n{before}");
+            if line.contains(what) {
+                return line;
+            }
+            before += &line;
+        }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the program runs");
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What follows on stderr, for somebody else to read: a full pipe would hold the program up.
+    pub fn take_stderr(&mut self) -> impl BufRead + Send + use<> {
+        std::mem::replace(&mut self.stderr, BufReader::new(Box::new(std::io::empty())))
+    }
+
+    /// Its exit code, and the rest of stderr.
+    pub fn end(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.stderr.read_to_string(&mut rest).expect("readable stderr");
+        (self.child.wait().expect("it ends").code(), rest)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,176 @@
+//! A core or an edge as a process of its own, and what the system tells of it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::BufRead;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+
+use crate::common::metrics;
+use crate::common::process::{Running, file, otproxy, through};
+
+pub const KIB: usize = 1024;
+pub const MIB: usize = 1024 * KIB;
+
+/// Listens on free ports of loopback, with one worker and an admin address.
+pub struct Process {
+    running: Running,
+    addresses: HashMap<String, SocketAddr>,
+    pub admin: SocketAddr,
+    log: Arc<Mutex<String>>,
+}
+
+impl Process {
+    /// A core with this YAML, its `role` aside. Every address of loopback is an edge.
+    pub fn core(yaml: &str) -> Self {
+        Self::start("core", &core(yaml), None)
+    }
+
+    /// An edge with this YAML, its `role` aside.
+    pub fn edge(yaml: &str) -> Self {
+        Self::start("edge", yaml, None)
+    }
+
+    /// A core that may have so many files open.
+    pub fn core_with_files(yaml: &str, files: u32) -> Self {
+        Self::start("core", &core(yaml), Some(files))
+    }
+
+    /// An edge that may have so many files open.
+    pub fn edge_with_files(yaml: &str, files: u32) -> Self {
+        Self::start("edge", yaml, Some(files))
+    }
+
+    fn start(role: &str, yaml: &str, files: Option<u32>) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let text = format!(
+            "role: {role}\nname: test\nworkers: 1\nshutdown_timeout: 0s\nadmin: {{ listen: '127.0.0.1:0' }}\n{yaml}"
+        );
+        let file = file(&format!("hostile-{number}.yaml"), &text);
+        let arguments = [role, "-c", file.to_str().unwrap(), "--log-format", "json"];
+        let mut command = otproxy(&arguments);
+        if let Some(files) = files {
+            // The limit must hold before the program starts, and setting it in a child of this
+            // process takes code that is not safe: a shell does it.
+            command = through(command, "sh", &["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]);
+        }
+        let (mut running, ready) = Running::start(command);
+        fs::remove_file(file).unwrap();
+        let ready: serde_yaml::Value = serde_yaml::from_str(&ready).unwrap();
+        let listeners = ready["listeners"].as_str().unwrap().split(", ");
+        let addresses = listeners.map(|listener| {
+            let (name, address) = listener.split_once(' ').unwrap();
+            (name.to_owned(), address.parse().unwrap())
+        });
+        let addresses = addresses.collect();
+        let admin = ready["admin"].as_str().unwrap().parse().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (stderr, to) = (running.take_stderr(), Arc::clone(&log));
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                to.lock().unwrap().extend([line.as_str(), "\n"]);
+            }
+        });
+        Self { running, addresses, admin, log }
+    }
+
+    pub fn addr(&self, listener: &str) -> SocketAddr {
+        self.addresses[listener]
+    }
+
+    /// Resident memory now, bytes.
+    pub fn memory(&self) -> usize {
+        self.status("VmRSS")
+    }
+
+    /// The most resident memory since [`Process::forget_peak`], bytes.
+    pub fn peak(&self) -> usize {
+        self.status("VmHWM")
+    }
+
+    /// The peak counts from now on.
+    pub fn forget_peak(&self) {
+        fs::write(self.proc("clear_refs"), "5").unwrap();
+    }
+
+    fn status(&self, key: &str) -> usize {
+        let text = fs::read_to_string(self.proc("status")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().trim().parse::<usize>().unwrap() * KIB
+    }
+
+    /// Open descriptors now.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(self.proc("fd")).unwrap().count()
+    }
+
+    /// Waits until it has so many descriptors.
+    pub async fn wait_for_descriptors(&self, condition: impl Fn(usize) -> bool) {
+        while !condition(self.descriptors()) {
+            tokio::time::sleep(metrics::LOOK).await;
+        }
+    }
+
+    /// Processor time used so far.
+    pub fn cpu(&self) -> Duration {
+        let text = fs::read_to_string(self.proc("stat")).unwrap();
+        let fields: Vec<&str> = text.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        // What `proc` shows is in hundredths of a second, whatever the kernel counts in.
+        Duration::from_millis(ticks * 10)
+    }
+
+    fn proc(&self, file: &str) -> String {
+        format!("/proc/{}/{file}", self.running.id())
+    }
+
+    /// Waits for a line in the log.
+    pub async fn wait_for_line(&self, what: &str) {
+        while !self.log.lock().unwrap().contains(what) {
+            tokio::time::sleep(metrics::LOOK).await;
+        }
+    }
+
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        metrics::metric(self.admin, name, labels).await
+    }
+
+    pub async fn wait(&self, name: &str, labels: &[&str], value: f64) {
+        metrics::wait_until(self.admin, name, labels, |now| now == value).await;
+    }
+
+    pub async fn wait_until(&self, name: &str, labels: &[&str], condition: impl Fn(f64) -> bool) -> f64 {
+        metrics::wait_until(self.admin, name, labels, condition).await
+    }
+
+    /// Ends it as an operator does. It must have met no defect.
+    pub async fn stop(self) {
+        assert_eq!(self.metric("otproxy_panics_total", &[]).await, 0.0);
+        self.running.signal(Signal::TERM);
+        assert_eq!(self.running.end().0, Some(0), "{}", self.log.lock().unwrap());
+    }
+}
+
+fn core(yaml: &str) -> String {
+    format!("edges: [{{ name: a, address: 127.0.0.0/8 }}]\n{yaml}")
+}
+
+/// Whether this process may open `files` files, after raising its own limit where it can. Where it may
+/// not, a test has nothing to do and says so; in CI, which sets `CI=true`, it fails.
+pub fn may_open(files: u64) -> bool {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    if current.is_none_or(|current| current >= files) {
+        return true;
+    }
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "`ulimit -Hn` must be {files}, and is {current:?}");
+    eprintln!("skipped: it takes {files} open files, and `ulimit -Hn` is {current:?}");
+    false
+}
