@@ -88,6 +88,14 @@ fn what_is_no_configuration_is_one_error() {
 }
 
 #[test]
+fn errors_stay_inside_a_file_whose_last_line_has_no_end() {
+    for (text, at) in [("role: [edge", ":1:12: "), ("role: [edge\n", ":2:1: "), ("a: 1\r\nb: {\u{fc}", ":2:6: ")] {
+        let errors = parse("cut.yaml", text).expect_err("a list without an end").to_string();
+        assert!(errors.starts_with(&format!("cut.yaml{at}")), "{errors}");
+    }
+}
+
+#[test]
 fn too_many_errors_are_cut() {
     let text: String = (0..150).map(|n| format!("key{n}: 1\n")).collect();
     let errors = parse("many.yaml", &text).expect_err("unknown keys");

@@ -14,6 +14,22 @@ pub struct Location {
     pub column: usize,
 }
 
+impl Location {
+    /// The place after the last character of `text`, with what YAML takes for ends of lines.
+    pub(super) fn end_of(text: &str) -> Self {
+        let mut end = Self { line: 1, column: 1 };
+        let mut chars = text.chars().peekable();
+        while let Some(c) = chars.next() {
+            match c {
+                '\r' if chars.peek() == Some(&'\n') => {}
+                '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}' => end = Self { line: end.line + 1, column: 1 },
+                _ => end.column += 1,
+            }
+        }
+        end
+    }
+}
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {

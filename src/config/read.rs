@@ -69,7 +69,7 @@ fn load_for(path: &Path, wanted: Option<Role>) -> Result<Config, Errors> {
         Err(_) if too_long(bytes.len()) => Err(file_too_long(&file)),
         Err(error) => {
             let valid = bytes.get(..error.valid_up_to()).and_then(|valid| std::str::from_utf8(valid).ok());
-            let location = end_of(valid.unwrap_or_default());
+            let location = Location::end_of(valid.unwrap_or_default());
             Err(Errors::one(&file, Some(location), "is not UTF-8 here; save the file as UTF-8".to_owned()))
         }
     }
@@ -185,11 +185,4 @@ fn too_long(len: usize) -> bool {
 
 fn file_too_long(file: &str) -> Errors {
     Errors::one(file, None, format!("is longer than {MAX_FILE_LEN} bytes, and cannot be a configuration"))
-}
-
-/// The place after the last character of `text`.
-fn end_of(text: &str) -> Location {
-    let line = text.split('\n').count();
-    let column = text.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    Location { line, column }
 }

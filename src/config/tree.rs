@@ -139,6 +139,8 @@ impl SyntaxError {
         if let Some(hint) = location.and_then(|at| hint(text, at)) {
             message.push_str(hint);
         }
+        // The library has the end of a text whose last line has no end one line further on.
+        let location = location.map(|at| at.min(Location::end_of(text)));
         Self { location, message }
     }
 }

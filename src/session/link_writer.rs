@@ -145,8 +145,17 @@ impl<S: Source> LinkWriter<S> {
                     return Ok(done);
                 }
             }
-            if let Some(session) = self.ends.pop_front() {
-                self.cut = Bytes::copy_from_slice(&frame::end(session));
+            if let Some(&session) = self.ends.front() {
+                let end = frame::end(session);
+                let taken = write(&[IoSlice::new(&end)], &mut done)?;
+                // Until it has begun, a pong may still overtake it.
+                if taken > 0 {
+                    self.ends.pop_front();
+                    self.cut = Bytes::copy_from_slice(&end[taken..]);
+                }
+                if done.blocked {
+                    return Ok(done);
+                }
                 continue;
             }
             let count = self.joined.len();
@@ -272,6 +281,20 @@ mod tests {
         assert!(!write(&mut writer, &mut out, 1000).blocked);
         let kinds: Vec<bool> = frames(&out).iter().map(|f| *f == FromCore::Pong).collect();
         assert_eq!(kinds, [false, true, false]);
+    }
+
+    #[test]
+    fn a_pong_overtakes_an_end_that_has_not_begun() {
+        for room in 0..3 {
+            let mut writer: LinkWriter<Rc<RefCell<Machine>>> = LinkWriter::default();
+            writer.end(SessionId(7));
+            let mut out = Vec::new();
+            assert!(write(&mut writer, &mut out, room).blocked);
+            writer.pong();
+            assert!(!write(&mut writer, &mut out, 1000).blocked);
+            let first = if room == 0 { FromCore::Pong } else { FromCore::End { session: SessionId(7) } };
+            assert_eq!((frames(&out)[0], frames(&out).len()), (first, 2), "{room} bytes taken before");
+        }
     }
 
     #[test]

@@ -5,8 +5,7 @@
 //! lengths are bounded; `LOCAL` is valid whatever its addresses; `UNKNOWN` may carry anything up to
 //! the end of its line; and v4-mapped IPv6 addresses come out as the IPv4 addresses that they are.
 //!
-//! Stricter than HAProxy in one place, as the format demands: a version 1 port with a leading zero
-//! is an error.
+//! Where it decides otherwise than HAProxy: `docs/protocol.md`.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 

@@ -98,6 +98,6 @@ fn what_is_no_tree() {
     assert!(message("a: 1\n---\nb: 2").starts_with("3:1: a second YAML document"));
     assert_eq!(
         message("a: [1, 2"),
-        "2:1: did not find expected ',' or ']', while parsing a flow sequence at line 1 column 4"
+        "1:9: did not find expected ',' or ']', while parsing a flow sequence at line 1 column 4"
     );
 }
