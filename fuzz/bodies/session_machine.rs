@@ -90,6 +90,9 @@ struct Session {
     expected_up: Vec<u8>,
     got_up: usize,
     header_sent: bool,
+    /// Where in it each packet ends that is not empty.
+    up_ends: Vec<usize>,
+    opened: Instant,
     links: BTreeSet<usize>,
     deadline: Option<(Instant, EndReason)>,
     ended: Option<EndReason>,
@@ -278,6 +281,8 @@ impl World {
                     expected_up: HEADER.to_vec(),
                     got_up: 0,
                     header_sent: false,
+                    up_ends: Vec::new(),
+                    opened: self.now,
                     links: BTreeSet::new(),
                     deadline: Some((self.now + self.limits.linger, EndReason::LinksLost)),
                     ended: None,
@@ -343,6 +348,9 @@ impl World {
         let mut deliver = |payload: &[u8]| {
             session.upstream.push(payload);
             session.expected_up.extend_from_slice(payload);
+            if !payload.is_empty() {
+                session.up_ends.push(session.expected_up.len());
+            }
         };
         if packet < session.due || session.held.contains_key(&packet) {
             assert_eq!(arrival, Ok(Arrival::Duplicate));
@@ -405,6 +413,18 @@ impl World {
             session.header_sent = true;
         }
         let bytes = session.upstream.writable(|| self.now);
+        let offered = session.got_up + bytes.len();
+        if let Some(rate) = self.rate {
+            // A burst, and then one in each interval: whole packets.
+            let interval = Duration::from_secs(1) / rate;
+            let passed = (self.now - session.opened).as_nanos() / interval.as_nanos();
+            let most = u128::from((rate / 4).max(1)) + passed + 1;
+            let packets = session.up_ends.partition_point(|end| *end <= offered);
+            assert!(packets as u128 <= most, "{packets} packets at a rate of {rate}, and {most} are the most by now");
+            assert!(offered <= HEADER.len() || session.up_ends[packets - 1] == offered, "part of a packet");
+        } else {
+            assert_eq!(offered, session.expected_up.len(), "something is held back");
+        }
         let bytes = &bytes[..bytes.len().min(room)];
         assert_eq!(bytes, &session.expected_up[session.got_up..][..bytes.len()], "what the game server gets");
         let taken = bytes.len();
