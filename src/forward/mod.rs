@@ -12,7 +12,7 @@ use crate::config::{self, SendProxy};
 use crate::limits::RateLimitedLog;
 use crate::net::pump::{PumpCounters, Pumped, pump};
 use crate::net::worker::Scratch;
-use crate::net::{Admitted, Inbound, InboundShared, Stream, connect};
+use crate::net::{Admitted, Inbound, InboundShared, Stream, connect_forward};
 use crate::reason::{CloseReason, ConnectResult};
 use crate::wire::player_address::{PseudoIpv4, ipv4_of};
 use crate::wire::proxy_header;
@@ -96,7 +96,7 @@ impl Forward {
         let metrics = self.inbound.metrics();
         let mut last = ConnectResult::Error;
         for target in &self.shared.config.forward_to {
-            match connect(target, None, self.inbound.config().connect_timeout).await {
+            match connect_forward(target, self.inbound.config().connect_timeout).await {
                 Ok((stream, address)) => {
                     metrics.connect(ConnectResult::Ok);
                     record.target = Some(address);

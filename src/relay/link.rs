@@ -25,9 +25,6 @@ use crate::wire::partial::Partial;
 
 /// Reads in one turn: then other links have theirs.
 const READS_PER_TURN: usize = 8;
-/// Bytes that may wait unsent in the kernel for one link. What waits there can no longer be
-/// skipped when it is acknowledged elsewhere, and no pong can overtake it.
-const NOTSENT_LOWAT: u32 = 16 * 1024;
 
 /// A link on the worker that owns its client.
 pub struct Link {
@@ -75,8 +72,6 @@ impl Link {
         listener: usize,
         bytes_out_total: IntCounter,
     ) -> Self {
-        // Where a kernel does not know it, pongs wait longer; nothing else changes.
-        let _ = stream.options().set_tcp_notsent_lowat(NOTSENT_LOWAT);
         Self {
             stream,
             client,

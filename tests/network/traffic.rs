@@ -257,12 +257,10 @@ pub struct Direction {
     pub late: Vec<Duration>,
 }
 
-impl Direction {
-    /// The time within which `share` of the packets arrived.
-    pub fn percentile(&self, share: f64) -> Duration {
-        let rank = (self.late.len() as f64 * share).ceil() as usize;
-        self.late.get(rank.saturating_sub(1)).copied().unwrap_or_default()
-    }
+/// The time within which `share` of all came, of times that are sorted.
+pub fn percentile(times: &[Duration], share: f64) -> Duration {
+    let rank = (times.len() as f64 * share).ceil() as usize;
+    times.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
 /// What became of all packets.
@@ -305,7 +303,8 @@ impl Outcome {
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (name, direction) in ["up", "down"].into_iter().zip(&self.directions) {
-            let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|share| direction.percentile(share).as_secs_f64() * 1e3);
+            let [p50, p99, p999] =
+                [0.5, 0.99, 0.999].map(|share| percentile(&direction.late, share).as_secs_f64() * 1e3);
             let Direction { sent, delivered, faults, .. } = direction;
             write!(f, "{name:>4} {p50:4.0} {p99:4.0} {p999:4.0} ms, {delivered} of {sent}, {faults} faulty; ")?;
         }
