@@ -9,8 +9,9 @@ use std::time::Duration;
 use socket2::SockRef;
 
 /// Bytes that may wait unsent in the kernel on the way to a client. What waits there can no longer be
-/// skipped when it is acknowledged elsewhere, and no pong can overtake it.
-pub(super) const UNSENT: usize = 4 * 1024;
+/// skipped when it is acknowledged elsewhere, and no pong can overtake it. A quarter of it makes pongs on
+/// a slow path a tenth quicker, and packets on a good one later: p99 37 to 62 ms instead of 36 to 50.
+pub(super) const UNSENT: usize = 16 * 1024;
 
 /// Bytes that a forward takes in ahead of a client that is slow. The kernel's own limit grows to
 /// megabytes, and all that waits here delays a pong: on a path of 256 kbit/s with 100 kB/s for it by 7 s, when
