@@ -31,8 +31,15 @@ fn nothing_is_lost_on_lossy_paths_while_paths_edges_and_the_network_behind_them_
         return;
     }
     let mut topology = Topology::new(1, paths(ms(30), 0.01));
-    // Clients that look after their links more often, so that each fault is over in seconds.
-    let clocks = ClientClocks { session_silence: ClientClocks::default().session_silence, ..ClientClocks::faster(5) };
+    // Clients that look after their links more often, so that each fault is over in seconds; and that
+    // give no session up, however slow the machine is.
+    let clocks = ClientClocks {
+        link_check: ms(500),
+        later_pong: ms(3000),
+        session_check: ms(100),
+        session_silence: ms(600_000),
+        ..ClientClocks::default()
+    };
     let traffic = Traffic::start(&topology, &Play { clocks, ..Play::new(&EDGES, 2) });
 
     for edge in ["e1", "e2"] {

@@ -111,7 +111,7 @@ fn core_yaml(network: &Network) -> String {
         .collect();
     let game = network.address("game", "core");
     format!(
-        "role: core\nlog: {{ level: warn }}\nedges:\n{edges}listeners:\n  - {{ name: links, kind: relay, \
+        "role: core\nlog: {{ level: warn }}\nsessions: {{ linger: 10m }}\nedges:\n{edges}listeners:\n  - {{ name: links, kind: relay, \
          listen: \"0.0.0.0:{LINKS_PORT}\" }}\ngame_servers:\n  - {{ port: {GAME_PORT}, address: \
          \"{game}:{GAME_PORT}\" }}\n"
     )
