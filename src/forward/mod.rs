@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use crate::config::{self, SendProxy};
 use crate::limits::{ENDED_LINES, REFUSED_LINES, RateLimitedLog};
 use crate::net::pump::{PumpCounters, Pumped, pump};
-use crate::net::{Admitted, Inbound, InboundShared, Stream, connect};
+use crate::net::{Admitted, Inbound, InboundShared, Stream, connect_forward};
 use crate::reason::{CloseReason, ConnectResult};
 use crate::wire::player_address::{PseudoIpv4, ipv4_of};
 use crate::wire::proxy_header;
@@ -93,7 +93,7 @@ impl Forward {
         let metrics = self.inbound.metrics();
         let mut last = ConnectResult::Error;
         for target in &self.shared.config.forward_to {
-            match connect(target, None, self.inbound.config().connect_timeout).await {
+            match connect_forward(target, self.inbound.config().connect_timeout).await {
                 Ok((stream, address)) => {
                     metrics.connect(ConnectResult::Ok);
                     record.target = Some(address);

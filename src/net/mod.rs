@@ -4,11 +4,12 @@ mod connect;
 mod host_key;
 mod inbound;
 mod listener;
+mod options;
 pub mod pump;
 mod stream;
 pub mod worker;
 
-pub use connect::{Source, connect};
+pub use connect::{Source, connect, connect_forward};
 pub use host_key::host_key;
 pub use inbound::{Admitted, Inbound, InboundShared};
 pub use listener::{BindError, BoundListener, accept_loop, bind};

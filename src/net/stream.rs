@@ -1,20 +1,26 @@
 //! A TCP stream whose buffers are the caller's, so that an idle one holds none.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::task::{Context, Poll, ready};
 
+use rustix::event::{self, PollFd, PollFlags, Timespec};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use super::options::{self, UNSENT};
 use super::worker::Scratch;
 
 /// A non-blocking TCP stream on the runtime of one worker.
 #[derive(Debug)]
 pub struct Stream {
     io: TcpStream,
+    /// Where little is to wait in the kernel: bytes that may still be written before it is asked again
+    /// how much does.
+    room: Option<Cell<usize>>,
 }
 
 impl Stream {
@@ -24,15 +30,25 @@ impl Stream {
     /// Where the socket is gone already.
     pub fn new(io: TcpStream) -> io::Result<Self> {
         io.set_nodelay(true)?;
-        Ok(Self { io })
+        Ok(Self { io, room: None })
     }
 
-    /// Takes over a stream that came from another worker's runtime.
+    /// Takes over a stream from a client: what waits for it waits here, not in the kernel.
+    ///
+    /// # Errors
+    /// Where the socket is gone already.
+    pub fn from_client(io: TcpStream) -> io::Result<Self> {
+        let stream = Self { room: Some(Cell::new(UNSENT)), ..Self::new(io)? };
+        options::towards_client(&stream.options());
+        Ok(stream)
+    }
+
+    /// Takes over a stream from a client that came from another worker's runtime.
     ///
     /// # Errors
     /// Where the runtime cannot watch it.
     pub fn from_std(stream: std::net::TcpStream) -> io::Result<Self> {
-        Ok(Self { io: TcpStream::from_std(stream)? })
+        Ok(Self { io: TcpStream::from_std(stream)?, room: Some(Cell::new(0)) })
     }
 
     /// Gives the stream away, to be moved to another worker's runtime.
@@ -120,6 +136,23 @@ impl Stream {
     /// # Errors
     /// `WouldBlock` where it takes nothing now; others where it is of no more use.
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let Some(room) = &self.room else { return self.write(slices) };
+        if slices.iter().map(|slice| slice.len()).sum::<usize>() > room.get() {
+            if !self.has_room() {
+                // Waiting begins anew, and the kernel tells when it has.
+                return self.io.try_io(Interest::WRITABLE, || Err(io::ErrorKind::WouldBlock.into()));
+            }
+            room.set(UNSENT);
+        }
+        let written = match slices.first().and_then(|first| first.get(..UNSENT)) {
+            Some(part) => self.write(&[IoSlice::new(part)]),
+            None => self.write(whole_ones(slices)),
+        }?;
+        room.set(room.get().saturating_sub(written));
+        Ok(written)
+    }
+
+    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
             let result = match slices {
                 [one] => self.io.try_write(one),
@@ -130,6 +163,16 @@ impl Stream {
                 other => return other,
             }
         }
+    }
+
+    /// Whether little enough waits in the kernel, unsent, for [`UNSENT`] more to be written. A write alone does not
+    /// find out: until the kernel sends what it took last, it adds to that up to 64 KiB, whatever
+    /// `TCP_NOTSENT_LOWAT` says.
+    fn has_room(&self) -> bool {
+        let mut socket = [PollFd::new(&self.io, PollFlags::OUT)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // Where it cannot be asked, the write itself will tell.
+        event::poll(&mut socket, Some(&at_once)).map_or(true, |ready| ready > 0)
     }
 
     /// Reads once, at most `at_most` bytes, and appends them to `to`; gives how many. While it waits
@@ -153,5 +196,71 @@ impl Stream {
     pub fn shutdown_write(&self) {
         // A socket that is gone already needs no goodbye.
         let _ = self.options().shutdown(Shutdown::Write);
+    }
+}
+
+/// Those at the front of `slices` that one write may leave unsent together.
+fn whole_ones<'a, 'b>(slices: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
+    let mut sum = 0;
+    let fitting = slices.iter().take_while(|slice| {
+        sum += slice.len();
+        sum <= UNSENT
+    });
+    slices.get(..fitting.count()).unwrap_or(slices)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Much more than waits in both kernels together.
+    const BYTES: usize = 8 << 20;
+
+    #[test]
+    fn what_a_client_does_not_take_waits_here_and_goes_on_once_it_does() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = runtime.block_on(TcpStream::connect(listener.local_addr().unwrap())).unwrap();
+        let mut peer = listener.accept().unwrap().0;
+        let _inside = runtime.enter();
+        let stream = Stream::from_client(client).unwrap();
+        let packet = [7; 10_000];
+        let mut sent = 0;
+        // An unbounded one takes megabytes before it is full.
+        while let Ok(taken) = stream.try_write(&[IoSlice::new(&packet[..100]), IoSlice::new(&packet)]) {
+            assert!(taken <= UNSENT, "{taken}");
+            sent += taken;
+        }
+        assert!(sent < 512 * 1024, "{sent} bytes wait in the kernels");
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).map(|_| all.len())
+        });
+        let writing = async {
+            while sent < BYTES {
+                sent += poll_fn(|cx| stream.poll_write(cx, &packet)).await.unwrap();
+            }
+        };
+        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), writing).await.expect("it goes on") });
+        drop(stream);
+        assert_eq!(reader.join().unwrap().unwrap(), sent);
+    }
+
+    #[test]
+    fn a_write_takes_whole_slices_as_far_as_they_fit() {
+        let lengths = |lengths: &[usize]| {
+            let bytes = [0; 2 * UNSENT];
+            let slices: Vec<_> = lengths.iter().map(|length| IoSlice::new(&bytes[..*length])).collect();
+            whole_ones(&slices).len()
+        };
+        assert_eq!(lengths(&[]), 0);
+        assert_eq!(lengths(&[0, 14, 100]), 3);
+        assert_eq!(lengths(&[14, UNSENT - 14, 1]), 2);
+        assert_eq!(lengths(&[14, UNSENT, 1]), 1);
     }
 }

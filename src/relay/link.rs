@@ -16,10 +16,6 @@ use crate::reason::CloseReason;
 use crate::session::{LinkWriter, Written};
 use crate::wire::frame::{ClientId, SessionId};
 
-/// Bytes that may wait unsent in the kernel for one link. What waits there can no longer be
-/// skipped when it is acknowledged elsewhere, and no pong can overtake it.
-const NOTSENT_LOWAT: u32 = 16 * 1024;
-
 /// A link on the worker that owns its client.
 pub struct Link {
     pub(super) stream: Stream,
@@ -53,8 +49,6 @@ impl Link {
         listener: usize,
         bytes_out_total: IntCounter,
     ) -> Self {
-        // Where a kernel does not know it, pongs wait longer; nothing else changes.
-        let _ = stream.options().set_tcp_notsent_lowat(NOTSENT_LOWAT);
         Self {
             stream,
             client,

@@ -1,0 +1,117 @@
+//! A host: a network namespace, and what runs in it.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// What the namespaces of all runs are called, before the id of the process that made them.
+const PREFIX: &str = "otproxy";
+
+/// Whether hosts can be made here. Where they cannot, a test has nothing to do and says so; in CI,
+/// which sets `CI=true`, it fails.
+pub fn can_be_made() -> bool {
+    let tun = || OpenOptions::new().read(true).write(true).open("/dev/net/tun");
+    let missing = if !geteuid().is_root() {
+        "root's privileges are missing".to_owned()
+    } else if let Err(error) = tun() {
+        format!("/dev/net/tun cannot be opened: {error}")
+    } else if let Err(error) = ip(&["netns", "add", &name("probe")]) {
+        format!("no network namespace can be made (apt-get install iproute2): {error}")
+    } else {
+        drop(Host { namespace: name("probe") });
+        return true;
+    };
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}");
+    eprintln!("skipped: {missing}");
+    false
+}
+
+/// Removes what runs that were killed have left behind.
+pub fn remove_leftovers() {
+    let Ok(list) = ip(&["netns", "list"]) else { return };
+    for namespace in list.lines().filter_map(|line| line.split(' ').next()) {
+        let mut parts = namespace.split('-');
+        if parts.next() == Some(PREFIX)
+            && let Some(Ok(process)) = parts.next().map(str::parse::<u32>)
+            && !Path::new(&format!("/proc/{process}")).exists()
+        {
+            drop(Host { namespace: namespace.to_owned() });
+        }
+    }
+}
+
+fn name(host: &str) -> String {
+    format!("{PREFIX}-{}-{host}", std::process::id())
+}
+
+/// Runs `ip`; gives what it prints.
+fn ip(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("ip").args(arguments).output().map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+}
+
+/// A host. Dropping it ends what runs on it.
+#[derive(Debug)]
+pub struct Host {
+    namespace: String,
+}
+
+impl Host {
+    /// A host with nothing but loopback. `name` is unique in this process.
+    pub fn make(name: &str) -> Self {
+        let namespace = self::name(name);
+        ip(&["netns", "add", &namespace]).unwrap();
+        let host = Self { namespace };
+        host.ip("link set lo up\n");
+        host
+    }
+
+    /// Runs commands of `ip` on it, one on each line.
+    pub fn ip(&self, commands: &str) {
+        let mut child =
+            Command::new("ip").args(["-n", &self.namespace, "-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "{}: {commands}", self.namespace);
+    }
+
+    /// What moves the thread that calls it to this host.
+    pub fn entrance(&self) -> impl FnOnce() + Send + use<> {
+        let file = File::open(format!("/var/run/netns/{}", self.namespace)).unwrap();
+        move || move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap()
+    }
+
+    /// Runs `f` on it, on a thread of its own; processes and threads that it starts are there too.
+    pub fn inside<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        let enter = self.entrance();
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                enter();
+                f()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Only what this host was made for runs on it.
+        for pid in ip(&["netns", "pids", &self.namespace]).unwrap_or_default().split_whitespace() {
+            if let Some(pid) = pid.parse().ok().and_then(Pid::from_raw)
+                && pid != rustix::process::getpid()
+            {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        let _ = ip(&["netns", "del", &self.namespace]);
+    }
+}
