@@ -4,6 +4,7 @@
 //! import each other:
 //!
 //! - [`cli`]: commands, flags, exit codes. [`demo`]: the whole topology on loopback, to see it work.
+//! - [`standin`]: a game server in place of a real one, for the demo and the tests.
 //! - [`roles`]: what an edge and a core start, from a checked configuration.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core.
 //!   [`admin`]: metrics and health over HTTP. [`player`]: the client's side of the protocol.
@@ -26,4 +27,5 @@ pub mod reason;
 pub mod relay;
 pub mod roles;
 pub mod session;
+pub mod standin;
 pub mod wire;
