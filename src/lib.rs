@@ -4,7 +4,8 @@
 //! import each other:
 //!
 //! - [`cli`]: commands, flags, exit codes. [`demo`]: the whole topology on loopback, to see it work.
-//! - [`standin`]: a game server in place of a real one, for the demo and the tests.
+//!   [`mod@bench`]: a load test against edges and a core that run.
+//! - [`standin`]: a game server in place of a real one, for both of these and the tests.
 //! - [`roles`]: what an edge and a core start, from a checked configuration.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core.
 //!   [`admin`]: metrics and health over HTTP. [`player`]: the client's side of the protocol.
@@ -15,6 +16,7 @@
 #![deny(missing_docs)]
 
 pub mod admin;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod demo;
