@@ -329,6 +329,25 @@ fn every_fault_is_found_and_is_exit_code_1() {
 }
 
 #[test]
+fn a_pause_of_the_relay_is_in_the_latencies_of_all_packets_that_it_held_up() {
+    let pause: fn(u64) -> _ = |count| {
+        if count == 2 {
+            thread::sleep(Duration::from_millis(600));
+        }
+        Some(1)
+    };
+    let game = address();
+    let (edge, game) = (meddler(game, pause).to_string(), game.to_string());
+    let flags = ["--raw", "--players", "1", "--up", "10", "--seconds", "1", "--warmup", "0"];
+    let (json, code) = json(&[&["--edges", &edge, "--serve", &game], &flags[..]].concat());
+    assert_eq!(code, Some(0), "{json}");
+    let trips = &json["seconds"]["round_trip"];
+    assert_eq!(number(&trips["count"]), 10, "the load does not slow down: {json}");
+    // Packets 2 to 7 are held up for 600, 500 and so on to 100 ms, or more: so are six of ten.
+    assert!(trips["max"].as_f64() >= Some(0.6) && trips["p50"].as_f64() >= Some(0.1), "{json}");
+}
+
+#[test]
 fn errors_name_the_place_and_the_remedy() {
     let (game, _core, _edges, list) = topology(1);
     let free = address().to_string();

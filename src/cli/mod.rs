@@ -373,4 +373,19 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn the_load_tests_of_the_readme_can_be_typed() {
+        let readme = include_str!("../../README.md");
+        let in_text = readme.split('`').filter(|text| text.starts_with("otproxy bench --"));
+        let lines = readme.lines().filter(|line| line.starts_with("otproxy bench --")).chain(in_text);
+        let mut count = 0;
+        for line in lines {
+            let cli = Cli::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let Command::Bench(bench) = cli.command else { panic!("{line}") };
+            assert!(bench.edges.is_empty() || bench.options().is_ok(), "{line}: {:?}", bench.options());
+            count += 1;
+        }
+        assert!(count >= 6, "only {count}");
+    }
 }
