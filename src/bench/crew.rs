@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::net::worker;
 use crate::standin::{GameServer, Timer};
@@ -96,7 +97,8 @@ impl Drop for Crew {
 
 /// Runs players until no more can come and all have left.
 async fn play(mut seats: mpsc::UnboundedReceiver<Seat>) -> io::Result<()> {
-    let timer = Timer::start()?;
+    let (timer, driver) = Timer::new()?;
+    let _driver = AbortOnDropHandle::new(tokio::spawn(driver));
     let mut players = JoinSet::new();
     while let Some(seat) = seats.recv().await {
         players.spawn_local(seat.run(timer.clone()));

@@ -121,15 +121,17 @@ impl GameServer {
         socket.bind(addr)?;
         let listener = socket.listen(BACKLOG)?;
         let addr = listener.local_addr()?;
+        let (timer, driver) = Timer::new()?;
         let shared = Arc::new(Shared {
             options,
             connections: Mutex::default(),
             changes: watch::channel(0).0,
             quiet: CancellationToken::new(),
             stop: CancellationToken::new(),
-            timer: Timer::start()?,
+            timer,
         });
         let tasks = TaskTracker::new();
+        tasks.spawn(shared.stop.clone().run_until_cancelled_owned(driver));
         tasks.spawn(accept(listener, shared.clone(), tasks.clone()));
         tasks.close();
         Ok(Self { addr, shared, tasks })

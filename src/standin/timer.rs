@@ -13,13 +13,11 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 use tokio::io::unix::AsyncFd;
-use tokio_util::task::AbortOnDropHandle;
 
 /// One timer of the system for any number of sleeps.
 #[derive(Debug, Clone)]
 pub struct Timer {
     shared: Arc<Shared>,
-    _driver: Arc<AbortOnDropHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -37,14 +35,15 @@ struct Sleepers {
 }
 
 impl Timer {
-    /// Starts a timer on the current tokio runtime.
+    /// A timer, and the task that wakes its sleeps: the owner spawns it on the current tokio runtime,
+    /// and stops it when no sleep is left.
     ///
     /// # Errors
     /// Where the system gives none.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn start() -> io::Result<Self> {
+    pub fn new() -> io::Result<(Self, impl Future<Output = ()> + Send + use<>)> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let fd = timerfd_create(TimerfdClockId::Monotonic, flags)?;
         #[expect(
@@ -53,8 +52,7 @@ impl Timer {
         )]
         let fd = AsyncFd::new(fd)?;
         let shared = Arc::new(Shared { fd, sleepers: Mutex::default() });
-        let driver = AbortOnDropHandle::new(tokio::spawn(drive(shared.clone())));
-        Ok(Self { shared, _driver: Arc::new(driver) })
+        Ok((Self { shared: shared.clone() }, drive(shared)))
     }
 
     /// Sleeps until a moment; not at all where it is over.
@@ -159,7 +157,8 @@ mod tests {
     #[test]
     fn all_sleeps_end_and_none_early() {
         run(async {
-            let timer = Timer::start().unwrap();
+            let (timer, driver) = Timer::new().unwrap();
+            tokio::spawn(driver);
             let start = Instant::now();
             let sleep = async |micros: u64| {
                 let moment = start + Duration::from_micros(micros);
@@ -175,7 +174,8 @@ mod tests {
     #[test]
     fn a_sleep_that_is_given_up_leaves_nothing_and_holds_up_no_other() {
         run(async {
-            let timer = Timer::start().unwrap();
+            let (timer, driver) = Timer::new().unwrap();
+            tokio::spawn(driver);
             let now = Instant::now();
             let far = now + Duration::from_secs(3600);
             for _ in 0..10 {
