@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use divan::counter::{BytesCount, ItemsCount};
+use divan::counter::ItemsCount;
 use divan::{Bencher, bench};
 use otproxy::config::Framing;
 use otproxy::session::{Arrival, Batch, LinkWriter, Machine, MachineLimits, Upstream};
@@ -61,7 +61,7 @@ fn batch(first: PacketId, packet: &[u8]) -> Batch {
 #[bench(args = SIZES)]
 fn frames_split(bencher: Bencher<'_, '_>, size: usize) {
     let input: Vec<u8> = (1..=PACKETS).flat_map(|number| data(number, 0, &packet(size))).collect();
-    let bencher = bencher.counter(ItemsCount::new(PACKETS)).counter(BytesCount::new(input.len()));
+    let bencher = bencher.counter(ItemsCount::new(PACKETS));
     bencher.bench_local(|| {
         let mut rest = black_box(&input[..]);
         let mut count = 0;
@@ -77,7 +77,7 @@ fn frames_split(bencher: Bencher<'_, '_>, size: usize) {
 #[bench(args = SIZES)]
 fn game_packets_cut(bencher: Bencher<'_, '_>, size: usize) {
     let input = packet(size).repeat(PACKETS as usize);
-    let bencher = bencher.counter(ItemsCount::new(PACKETS)).counter(BytesCount::new(input.len()));
+    let bencher = bencher.counter(ItemsCount::new(PACKETS));
     bencher.bench_local(|| {
         let mut cutter = Cutter::new(Framing::Auto);
         let mut rest = black_box(&input[..]);
