@@ -4,6 +4,8 @@
 //! import each other:
 //!
 //! - [`cli`]: commands, flags, exit codes. [`demo`]: the whole topology on loopback, to see it work.
+//!   [`mod@bench`]: a load test against edges and a core that run.
+//! - [`standin`]: a game server in place of a real one, for both of these and the tests.
 //! - [`roles`]: what an edge and a core start, from a checked configuration.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core.
 //!   [`admin`]: metrics and health over HTTP. [`player`]: the client's side of the protocol.
@@ -18,6 +20,7 @@
 compile_error!("otproxy must be built with panic = \"unwind\": else a defect met by one player ends all");
 
 pub mod admin;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod demo;
@@ -30,4 +33,5 @@ pub mod reason;
 pub mod relay;
 pub mod roles;
 pub mod session;
+pub mod standin;
 pub mod wire;

@@ -65,9 +65,18 @@ const CORE: &str = "role: core\nname: here\nadmin: { listen: '127.0.0.1:0' }\n\
 fn version_and_help() {
     assert_eq!(succeeds(&["--version"]), format!("otproxy {}\n", env!("CARGO_PKG_VERSION")));
     let help = succeeds(&["--help"]);
-    for word in
-        ["edge", "core", "check", "demo", "completions", "man", "--log-format", "--log-level", "OTPROXY_LOG_LEVEL"]
-    {
+    for word in [
+        "edge",
+        "core",
+        "check",
+        "demo",
+        "bench",
+        "completions",
+        "man",
+        "--log-format",
+        "--log-level",
+        "OTPROXY_LOG_LEVEL",
+    ] {
         assert!(help.contains(word), "no {word} in:\n{help}");
     }
     assert!(succeeds(&["demo", "--help"]).contains("--players <N>"));

@@ -1,23 +1,28 @@
 //! Commands, flags and exit codes.
 //!
 //! Data goes to stdout, logs and errors to stderr. Exit codes: 0; 1 where a command could not run or
-//! the demo failed; 2 for flags that do not exist; 78 for a wrong configuration.
+//! the demo or a load test failed; 2 for flags that do not exist; 78 for a wrong configuration.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
 use tracing::{info, warn};
 
+use crate::bench::{self, BenchOptions};
 use crate::config::{self, Config, Errors, LogFormat, LogLevel};
 use crate::demo::{self, DemoOptions};
+use crate::player::clocks::LINKS_PER_SESSION;
 use crate::roles::{self, Service};
 
 mod files;
@@ -61,6 +66,13 @@ enum Command {
     /// what was sent, delivered, lost, duplicated and reordered; exit code 1 if any of the last three
     /// is not zero.
     Demo(Demo),
+    /// Test how much edges and a core carry: players with links, and a stand-in game server
+    ///
+    /// Name the edges that players connect to, and a port in `game_servers` of core.yaml that leads to
+    /// the stand-in: `--serve` plays it in the same process, or alone on another host, until Ctrl-C. Each
+    /// packet is sent at its time, whatever became of those before, and latencies count from that time.
+    /// Exit code 1 if anything was lost, duplicated or reordered, or a session ended.
+    Bench(Bench),
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -90,6 +102,107 @@ struct Demo {
     seconds: u32,
 }
 
+#[derive(Debug, clap::Args)]
+struct Bench {
+    /// Where players connect; each has a link to every one, and one may be named several times
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', required_unless_present = "serve")]
+    edges: Vec<String>,
+    /// The port to ask the core for: one that leads to the stand-in game server, never to a real one
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Plain connections instead of links: for an edge or a forward without the core's relay
+    #[arg(long, conflicts_with_all = ["port", "links"])]
+    raw: bool,
+    /// Players, who come at 500 a second
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    players: u32,
+    /// Links that carry a session, of those that a player has [default: 2, or as many as there are edges]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
+    links: Option<u8>,
+    /// Packets a second from each player
+    #[arg(long, value_name = "RATE", default_value_t = 5.0, value_parser = rate)]
+    up: f64,
+    /// Packets a second to each player, an answer to each of its own among them
+    #[arg(long, value_name = "RATE", default_value_t = 10.0, value_parser = rate)]
+    down: f64,
+    /// Bytes of a packet from a player
+    #[arg(long, value_name = "BYTES", default_value_t = 24, value_parser = |text: &str| size(text, bench::UP_SIZES))]
+    size_up: usize,
+    /// Bytes of a packet to a player
+    #[arg(long, value_name = "BYTES", default_value_t = 120, value_parser = |text: &str| size(text, bench::DOWN_SIZES))]
+    size_down: usize,
+    /// How long it is measured
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    seconds: u32,
+    /// How long they play before that
+    #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=3600))]
+    warmup: u32,
+    /// Play the game server at this address: in the same process, or alone where no edges are named
+    #[arg(long, value_name = "ADDR")]
+    serve: Option<SocketAddr>,
+    /// Announce an address of its own for each player in a PROXY v2 header, as an edge does
+    #[arg(long)]
+    send_proxy: bool,
+    /// Threads that players run on; the game server has one more
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    threads: u8,
+    /// One JSON object on stdout instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// A number of packets a second.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.0..=1000.0).contains(&rate) => Ok(rate),
+        _ => Err("a rate is a number from 0 to 1000".to_owned()),
+    }
+}
+
+fn size(text: &str, sizes: RangeInclusive<usize>) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size) if sizes.contains(&size) => Ok(size),
+        _ => Err(format!("a packet has {} to {} bytes here", sizes.start(), sizes.end())),
+    }
+}
+
+impl Bench {
+    /// What flags can be wrong only together.
+    fn options(&self) -> Result<BenchOptions, &'static str> {
+        let edges = self.edges.len();
+        let links = self.links.map_or(LINKS_PER_SESSION.min(edges), usize::from);
+        if self.port.is_none() && !self.raw {
+            return Err("`--edges` needs a `--port` to ask the core for, or `--raw`");
+        }
+        if links > edges {
+            return Err("more `--links` than addresses in `--edges`: name one several times");
+        }
+        if self.up > self.down {
+            return Err("`--up` is more than `--down`: each packet of a player is answered");
+        }
+        // Clients give a session up after 30 s without a packet.
+        if self.down < 0.1 {
+            return Err("`--down` is less than 0.1, and clients give up a session that is silent for 30 s");
+        }
+        Ok(BenchOptions {
+            edges: self.edges.clone(),
+            port: self.port,
+            players: self.players as usize,
+            links,
+            up: self.up,
+            down: self.down,
+            size_up: self.size_up,
+            size_down: self.size_down,
+            duration: Duration::from_secs(self.seconds.into()),
+            warmup: Duration::from_secs(self.warmup.into()),
+            serve: self.serve,
+            send_proxy: self.send_proxy,
+            threads: self.threads.into(),
+            file_limit: raise_file_limit(),
+        })
+    }
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     run(std::env::args_os())
@@ -98,25 +211,27 @@ pub fn main() -> ExitCode {
 fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Where it cannot be printed there is nobody to read it.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return wrong_flags(&error),
     };
-    match cli.execute() {
-        Ok(code) => code,
-        Err(error) => match error.downcast_ref::<Errors>() {
-            Some(errors) => {
-                let _ = writeln!(io::stderr(), "{errors}");
-                ExitCode::from(EXIT_CONFIG)
-            }
-            None => {
-                let _ = writeln!(io::stderr(), "otproxy: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+    let error = match cli.execute() {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
+    if let Some(errors) = error.downcast_ref::<Errors>() {
+        let _ = writeln!(io::stderr(), "{errors}");
+        ExitCode::from(EXIT_CONFIG)
+    } else if let Some(error) = error.downcast_ref::<clap::Error>() {
+        wrong_flags(error)
+    } else {
+        let _ = writeln!(io::stderr(), "otproxy: {error:#}");
+        ExitCode::FAILURE
     }
+}
+
+fn wrong_flags(error: &clap::Error) -> ExitCode {
+    // Where it cannot be printed there is nobody to read it.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 impl Cli {
@@ -132,6 +247,7 @@ impl Cli {
             }
             Command::Check(ConfigFile { config }) => check(config),
             Command::Demo(options) => self.demo(options),
+            Command::Bench(options) => self.bench(options),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(*shell, &mut Self::command(), "otproxy", &mut script);
@@ -190,6 +306,28 @@ impl Cli {
         let outcome = runtime.block_on(demo::run(options, signals.caught()))?;
         Ok(if outcome.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+
+    fn bench(&self, arguments: &Bench) -> anyhow::Result<ExitCode> {
+        log::start(self.log_format.unwrap_or(LogFormat::Auto), self.log_level.unwrap_or(LogLevel::Error));
+        let (runtime, signals) = runtime()?;
+        if let (Some(address), []) = (arguments.serve, &arguments.edges[..]) {
+            raise_file_limit();
+            runtime.block_on(bench::serve(address, signals.caught()))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let options = arguments.options().map_err(bench_error)?;
+        let figures = runtime.block_on(bench::run(&options, signals.caught()))?;
+        let show = if arguments.json { bench::json } else { bench::text };
+        print(show(&options, &figures).as_bytes())?;
+        Ok(if figures.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+fn bench_error(message: &str) -> clap::Error {
+    let mut command = Cli::command();
+    command.build();
+    let command = command.find_subcommand_mut("bench");
+    command.map_or_else(Cli::command, |command| command.clone()).error(ErrorKind::ArgumentConflict, message)
 }
 
 fn check(file: &Path) -> anyhow::Result<ExitCode> {
@@ -234,5 +372,20 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_load_tests_of_the_readme_can_be_typed() {
+        let readme = include_str!("../../README.md");
+        let in_text = readme.split('`').filter(|text| text.starts_with("otproxy bench --"));
+        let lines = readme.lines().filter(|line| line.starts_with("otproxy bench --")).chain(in_text);
+        let mut count = 0;
+        for line in lines {
+            let cli = Cli::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let Command::Bench(bench) = cli.command else { panic!("{line}") };
+            assert!(bench.edges.is_empty() || bench.options().is_ok(), "{line}: {:?}", bench.options());
+            count += 1;
+        }
+        assert!(count >= 6, "only {count}");
     }
 }

@@ -3,46 +3,11 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use super::game_server::ConnectionStats;
-use super::proof::Proof;
+use crate::standin::Direction;
+use crate::standin::game_server::ConnectionStats;
+use crate::standin::proof::Proof;
+
 use super::seat::Tally;
-
-/// What became of the packets of one direction.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Direction {
-    /// Packets sent.
-    pub sent: u64,
-    /// Packets that arrived, each counted once.
-    pub delivered: u64,
-    /// Packets that did not arrive although later ones did; at the end all that did not arrive.
-    pub lost: u64,
-    /// Arrivals of a packet that had arrived before.
-    pub duplicated: u64,
-    /// Packets that arrived after a later one.
-    pub reordered: u64,
-    /// Arrivals of packets that nobody sent, and numbers that are not exact.
-    pub alien: u64,
-}
-
-impl Direction {
-    /// Packets on their way.
-    pub fn under_way(&self) -> u64 {
-        self.sent.saturating_sub(self.delivered).saturating_sub(self.lost)
-    }
-
-    fn add(&mut self, sent: u64, proof: Proof) {
-        self.sent += sent;
-        self.delivered += proof.delivered;
-        self.lost += proof.lost;
-        self.duplicated += proof.duplicated;
-        self.reordered += proof.reordered;
-        self.alien += proof.alien + u64::from(!proof.exact);
-    }
-
-    fn perfect(&self) -> bool {
-        self.sent == self.delivered && (self.lost, self.duplicated, self.reordered, self.alien) == (0, 0, 0, 0)
-    }
-}
 
 /// What became of all packets of all players.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -76,9 +41,9 @@ impl Figures {
             // Its judge does not know how far the numbers go.
             received.alien += arrived.highest.saturating_sub(tally.sent);
             sums.to_game.add(tally.sent, received);
-            sums.to_players.add(sent.pushed, tally.pushes.so_far().above(tally.pushes.highest(), sent.pushed));
+            sums.to_players.add(sent.pushed, above(tally.pushes.so_far(), tally.pushes.highest(), sent.pushed));
             // What did not reach the game server cannot come back: it is lost once, not twice.
-            let mut echoes = tally.echoes.so_far().above(tally.echoes.highest(), sent.highest);
+            let mut echoes = above(tally.echoes.so_far(), tally.echoes.highest(), sent.highest);
             echoes.lost = echoes.lost.saturating_sub(arrived.received.lost);
             sums.to_players.add(sent.echoed, echoes);
             sums.ended += u64::from(tally.ended);
@@ -108,12 +73,10 @@ impl Figures {
     }
 }
 
-impl Proof {
-    /// Counts what arrived above `sent` as alien.
-    fn above(mut self, highest: u64, sent: u64) -> Self {
-        self.alien += highest.saturating_sub(sent);
-        self
-    }
+/// Counts what arrived above `sent` as alien.
+fn above(mut proof: Proof, highest: u64, sent: u64) -> Proof {
+    proof.alien += highest.saturating_sub(sent);
+    proof
 }
 
 /// The last connection of each player, and how many it has had.
@@ -130,8 +93,8 @@ fn by_player(connections: &[ConnectionStats]) -> HashMap<Ipv4Addr, (ConnectionSt
 
 #[cfg(test)]
 mod tests {
-    use super::super::proof::Judge;
     use super::*;
+    use crate::standin::proof::Judge;
 
     const PLAYER: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
 

@@ -2,8 +2,8 @@
 //! core, edges and players on real sockets, and the bookkeeping that proves that nothing is lost,
 //! doubled or out of order while edges are cut.
 //!
-//! - [`packet`] and [`proof`], pure: numbered packets, and the judge of what became of them.
-//! - [`game_server`]: the stand-in. `seat`: one simulated player. `topology`: core and edges.
+//! - `seat`: one simulated player. `topology`: core and edges. The game server and the judge are those
+//!   of [`standin`](crate::standin).
 //! - `figures`, pure: sums and the verdict. `resources`: memory and open files. `table`: what is shown.
 
 use std::cell::{Cell, RefCell};
@@ -16,20 +16,18 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::roles::StartError;
+use crate::standin::{GameServer, GameServerOptions};
 
 mod figures;
-pub mod game_server;
-pub mod packet;
-pub mod proof;
 mod resources;
 mod seat;
 mod table;
 mod topology;
 
-pub use figures::{Direction, Figures};
+pub use figures::Figures;
 pub use resources::{Highest, Resources};
 
-use game_server::{GameServer, GameServerOptions};
+pub use crate::standin::{Direction, game_server, packet, proof};
 use seat::Seat;
 use table::Table;
 use topology::{Core, Edge};

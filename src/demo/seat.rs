@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::player::clocks::SESSION_SILENCE;
 use crate::player::{ClientClocks, GameSession, PathOptions, PathStats, Player, PlayerOptions, SessionSender};
+use crate::standin::packet::{self, Origin};
+use crate::standin::proof::Judge;
 use crate::wire::frame::ClientId;
 
-use super::packet::{self, Origin};
-use super::proof::Judge;
 use super::topology::GAME_PORT;
 use super::{PACKET_SIZE, pace};
 

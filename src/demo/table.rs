@@ -5,7 +5,9 @@ use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::figures::{Direction, Figures};
+use crate::standin::Direction;
+
+use super::figures::Figures;
 use super::seat::Seat;
 use super::topology::Edge;
 use super::{DemoOptions, Outcome, Resources};

@@ -1,4 +1,4 @@
-//! Packets of the demo: `u16 length + body`, as the game protocol has them, with a number inside.
+//! Numbered packets: `u16 length + body`, as the game protocol has them, with a number inside.
 //!
 //! The body is one byte of [`Origin`], a u64 number from 1, both little endian, and filling.
 
@@ -32,7 +32,7 @@ pub fn numbered(origin: Origin, number: u64, size: usize) -> Vec<u8> {
     packet
 }
 
-/// Who numbered a packet, its length included, and how; `None` where it is no packet of the demo.
+/// Who numbered a packet, its length included, and how; `None` where it is none of these.
 pub fn number(packet: &[u8]) -> Option<(Origin, u64)> {
     let (length, body) = packet.split_first_chunk::<2>()?;
     let (origin, rest) = body.split_first()?;
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_of_the_demo_has_no_number() {
+    fn what_is_not_numbered_has_no_number() {
         let mut long = numbered(Origin::Player, 1, 20);
         long.push(0);
         for packet in [&b""[..], b"\0\0", b"\x01\0P", b"\x09\0X12345678", &long] {

@@ -1,0 +1,221 @@
+//! What a packet costs apart from system calls: `cargo bench`, or `cargo bench -- frame` for some.
+//!
+//! Figures are worth something beside those of the same machine a moment before, and no others.
+
+use std::cell::RefCell;
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use divan::counter::ItemsCount;
+use divan::{Bencher, bench};
+use otproxy::config::Framing;
+use otproxy::session::{Arrival, Batch, LinkWriter, Machine, MachineLimits, Upstream};
+use otproxy::wire::frame::{self, Frame, PacketId, SessionId};
+use otproxy::wire::game_packet::Cutter;
+use otproxy::wire::proxy_header;
+
+fn main() {
+    divan::main();
+}
+
+const S: SessionId = SessionId(7);
+/// Packets in each input: as many as a busy link brings in one read.
+const PACKETS: u32 = 64;
+/// Bytes of a packet: of a player's, of a game server's, and of a large one.
+const SIZES: [usize; 3] = [24, 120, 4096];
+
+/// A packet of `size` bytes, its length included.
+fn packet(size: usize) -> Vec<u8> {
+    let mut packet = vec![b'.'; size];
+    packet[..2].copy_from_slice(&((size - 2) as u16).to_le_bytes());
+    packet
+}
+
+fn data(number: u32, ack: u32, packet: &[u8]) -> Vec<u8> {
+    [&frame::data_header(S, PacketId(number), PacketId(ack), packet.len()), packet].concat()
+}
+
+fn machine() -> Machine {
+    let limits = MachineLimits {
+        linger: Duration::from_secs(30),
+        leave_grace: Duration::from_secs(2),
+        unacked: 4 << 20,
+        reorder: 256 << 10,
+    };
+    Machine::new(S, limits, Instant::now())
+}
+
+/// What one read from the game server becomes.
+fn batch(first: PacketId, packet: &[u8]) -> Batch {
+    let mut batch = Batch::with_capacity(PACKETS as usize * (frame::HEADER_LEN + packet.len()));
+    let mut number = first;
+    for _ in 0..PACKETS {
+        batch.push(S, number, PacketId::NONE, (packet.len() - 2) as u16, &packet[2..]);
+        number = number.next();
+    }
+    batch
+}
+
+#[bench(args = SIZES)]
+fn frames_split(bencher: Bencher<'_, '_>, size: usize) {
+    let input: Vec<u8> = (1..=PACKETS).flat_map(|number| data(number, 0, &packet(size))).collect();
+    let bencher = bencher.counter(ItemsCount::new(PACKETS));
+    bencher.bench_local(|| {
+        let mut rest = black_box(&input[..]);
+        let mut count = 0;
+        while let Some((frame, next)) = Frame::split(rest).expect("frames") {
+            black_box(frame.from_client());
+            rest = next;
+            count += 1;
+        }
+        assert_eq!(count, PACKETS);
+    });
+}
+
+#[bench(args = SIZES)]
+fn game_packets_cut(bencher: Bencher<'_, '_>, size: usize) {
+    let input = packet(size).repeat(PACKETS as usize);
+    let bencher = bencher.counter(ItemsCount::new(PACKETS));
+    bencher.bench_local(|| {
+        let mut cutter = Cutter::new(Framing::Auto);
+        let mut rest = black_box(&input[..]);
+        while let Some((packet, length)) = cutter.next(rest).expect("packets") {
+            black_box(packet);
+            rest = &rest[length..];
+        }
+        assert!(rest.is_empty());
+    });
+}
+
+/// Each packet comes over two links: the second is a double.
+#[bench]
+fn session_takes_packets_twice(bencher: Bencher<'_, '_>) {
+    let packet = packet(24);
+    bencher.counter(ItemsCount::new(PACKETS)).with_inputs(machine).bench_local_refs(|machine| {
+        for number in 1..=PACKETS {
+            let arrival = machine.accept(PacketId(number), black_box(&packet));
+            assert!(matches!(arrival, Ok(Arrival::InOrder)));
+            let arrival = machine.accept(PacketId(number), black_box(&packet));
+            assert!(matches!(arrival, Ok(Arrival::Duplicate)));
+        }
+    });
+}
+
+/// The first of all packets comes last, as where a path lost it.
+#[bench]
+fn session_keeps_packets_ahead_of_their_turn(bencher: Bencher<'_, '_>) {
+    let packet = packet(24);
+    bencher.counter(ItemsCount::new(PACKETS)).with_inputs(machine).bench_local_refs(|machine| {
+        for number in (1..=PACKETS).rev() {
+            black_box(machine.accept(PacketId(number), black_box(&packet))).expect("within the limits");
+        }
+        let held = std::iter::from_fn(|| machine.pop_held()).count();
+        assert_eq!(held, PACKETS as usize - 1);
+    });
+}
+
+/// Framing into the outbox, writing on each of `links` links, and the acks that free it.
+#[bench(args = [1, 2, 5])]
+fn outbox_to_links(bencher: Bencher<'_, '_>, links: usize) {
+    let packet = packet(120);
+    let machine = Rc::new(RefCell::new(machine()));
+    let mut writers: Vec<_> = (0..links).map(|_| LinkWriter::default()).collect();
+    writers.iter_mut().for_each(|writer| writer.join(machine.clone()));
+    bencher.counter(ItemsCount::new(PACKETS)).bench_local(|| {
+        let first = machine.borrow().outbox().next();
+        machine.borrow_mut().push(batch(first, black_box(&packet)));
+        for writer in &mut writers {
+            let all = |slices: &[std::io::IoSlice<'_>]| Ok(slices.iter().map(|slice| black_box(slice).len()).sum());
+            let written = writer.write_to(all).expect("written");
+            assert_eq!(written.first + written.duplicate, PACKETS);
+        }
+        let last = machine.borrow().sent();
+        machine.borrow_mut().ack(last).expect("sent before");
+        assert_eq!(machine.borrow().outbox().unacked(), 0);
+    });
+}
+
+/// A socket that takes 1000 bytes each time: frames are cut.
+#[bench]
+fn link_writes_cut_frames(bencher: Bencher<'_, '_>) {
+    let packet = packet(120);
+    let machine = Rc::new(RefCell::new(machine()));
+    let mut writer = LinkWriter::default();
+    writer.join(machine.clone());
+    bencher.counter(ItemsCount::new(PACKETS)).bench_local(|| {
+        let first = machine.borrow().outbox().next();
+        machine.borrow_mut().push(batch(first, &packet));
+        loop {
+            let some =
+                |slices: &[std::io::IoSlice<'_>]| Ok(slices.iter().map(|slice| slice.len()).sum::<usize>().min(1000));
+            if !black_box(writer.write_to(some).expect("written")).blocked {
+                break;
+            }
+        }
+        let last = machine.borrow().sent();
+        machine.borrow_mut().ack(last).expect("sent before");
+    });
+}
+
+#[bench(args = [None, Some(1_000_000)])]
+fn upstream(bencher: Bencher<'_, '_>, max_packets_per_second: Option<u32>) {
+    let packet = packet(24);
+    let now = Instant::now();
+    bencher.counter(ItemsCount::new(PACKETS)).with_inputs(|| Upstream::new(max_packets_per_second)).bench_local_refs(
+        |upstream| {
+            for _ in 0..PACKETS {
+                upstream.push(black_box(&packet));
+                let length = upstream.writable(now).len();
+                upstream.wrote(length);
+            }
+        },
+    );
+}
+
+fn addresses(v6: bool) -> (SocketAddr, SocketAddr) {
+    let [source, destination] = if v6 {
+        ["[2001:db8::1234:5678]:50000", "[2001:db8:1::1]:7162"]
+    } else {
+        ["203.0.113.200:50000", "198.51.100.7:7162"]
+    };
+    (source.parse().expect("an address"), destination.parse().expect("an address"))
+}
+
+type Write = fn(&mut Vec<u8>, SocketAddr, SocketAddr);
+
+const FORMS: [(&str, Write, bool); 4] = [
+    ("v1", proxy_header::write_v1, false),
+    ("v1 IPv6", proxy_header::write_v1, true),
+    ("v2", proxy_header::write_v2, false),
+    ("v2 IPv6", proxy_header::write_v2, true),
+];
+
+fn form(name: &str) -> (Write, SocketAddr, SocketAddr) {
+    let (_, write, v6) = FORMS.into_iter().find(|(form, ..)| *form == name).expect("a form");
+    let (source, destination) = addresses(v6);
+    (write, source, destination)
+}
+
+#[bench(args = FORMS.map(|(name, ..)| name))]
+fn proxy_header_read(bencher: Bencher<'_, '_>, name: &str) {
+    let (write, source, destination) = form(name);
+    let mut header = Vec::new();
+    write(&mut header, source, destination);
+    bencher.bench_local(|| {
+        let (parsed, length) = proxy_header::parse(black_box(&header)).expect("a header").expect("a whole one");
+        assert!(parsed.source == Some(source) && length == header.len());
+    });
+}
+
+#[bench(args = FORMS.map(|(name, ..)| name))]
+fn proxy_header_write(bencher: Bencher<'_, '_>, name: &str) {
+    let (write, source, destination) = form(name);
+    let mut header = Vec::with_capacity(128);
+    bencher.bench_local(|| {
+        header.clear();
+        write(&mut header, black_box(source), black_box(destination));
+        black_box(&header);
+    });
+}

@@ -1,0 +1,108 @@
+//! The threads that players run on, and the game server's.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::net::worker;
+use crate::standin::{GameServer, Timer};
+
+use super::figures::Meter;
+use super::seat::Seat;
+
+struct Member {
+    seats: mpsc::UnboundedSender<Seat>,
+    meter: Arc<Mutex<Meter>>,
+}
+
+/// Threads, each with a part of the players. Dropping it stops the game server.
+pub(super) struct Crew {
+    members: Vec<Member>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    stop: CancellationToken,
+}
+
+impl Crew {
+    pub fn start(threads: usize) -> io::Result<Self> {
+        let mut crew = Self { members: Vec::new(), threads: Vec::new(), stop: CancellationToken::new() };
+        for index in 0..threads.max(1) {
+            let (seats, received) = mpsc::unbounded_channel();
+            crew.members.push(Member { seats, meter: Arc::default() });
+            crew.threads.push(worker::spawn(format!("players-{index}"), || play(received))?);
+        }
+        Ok(crew)
+    }
+
+    /// Starts a game server on a thread of its own.
+    pub async fn serve<E: Send + 'static>(
+        &mut self,
+        start: impl FnOnce() -> Result<GameServer, E> + Send + 'static,
+    ) -> io::Result<Result<(), E>> {
+        let (started, starts) = oneshot::channel();
+        let stop = self.stop.clone();
+        let thread = worker::spawn("game-server".to_owned(), move || async move {
+            match start() {
+                Ok(server) => {
+                    // Where nobody waits any more, `stop` comes at once.
+                    let _ = started.send(Ok(()));
+                    stop.cancelled().await;
+                    server.close().await;
+                }
+                Err(error) => drop(started.send(Err(error))),
+            }
+            Ok(())
+        })?;
+        self.threads.push(thread);
+        starts.await.map_err(|_| io::Error::other("the game server's thread ended"))
+    }
+
+    /// Seats player `index` on its thread.
+    pub fn seat(&self, index: usize, seat: impl FnOnce(Arc<Mutex<Meter>>) -> Seat) {
+        if let Some(member) = self.members.get(index % self.members.len().max(1)) {
+            // A thread that has panicked says so in the log; its players miss at the end.
+            let _ = member.seats.send(seat(member.meter.clone()));
+        }
+    }
+
+    /// What all players have measured so far.
+    pub fn meter(&self) -> Meter {
+        let mut sum = Meter::default();
+        for member in &self.members {
+            sum.add(&member.meter.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        sum
+    }
+
+    /// Stops the game server and waits for all threads. Players must be leaving.
+    pub async fn end(mut self) {
+        self.members.clear();
+        self.stop.cancel();
+        let threads = std::mem::take(&mut self.threads);
+        let join = move || threads.into_iter().for_each(|thread| drop(thread.join()));
+        // Whatever a thread ended with was reported or logged before.
+        let _ = tokio::task::spawn_blocking(join).await;
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Runs players until no more can come and all have left.
+async fn play(mut seats: mpsc::UnboundedReceiver<Seat>) -> io::Result<()> {
+    let (timer, driver) = Timer::new()?;
+    let _driver = AbortOnDropHandle::new(tokio::spawn(driver));
+    let mut players = JoinSet::new();
+    while let Some(seat) = seats.recv().await {
+        players.spawn_local(seat.run(timer.clone()));
+    }
+    while players.join_next().await.is_some() {}
+    Ok(())
+}

@@ -1,0 +1,359 @@
+//! A load test against edges and a core that run: players over links, a stand-in game server behind
+//! them, and what became of all packets.
+//!
+//! - `seat`: one player. `line`: what carries its packets. `crew`: the threads that players run on.
+//! - [`histogram`] and [`figures`], pure: latencies, sums and the verdict. `table`: what is shown.
+//!
+//! The load is open: each packet has a time at which it is to be sent, all players' times are spread
+//! evenly, and a relay that slows down does not slow the load down. Latencies count from that time.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use thiserror::Error;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, sleep_until, timeout};
+
+use crate::standin::message::{MIN_DOWN, MIN_UP};
+use crate::standin::packet::MAX_PACKET;
+use crate::standin::{GameServer, GameServerOptions};
+
+mod crew;
+pub mod figures;
+pub mod histogram;
+mod line;
+mod seat;
+mod table;
+
+pub use figures::Figures;
+pub use histogram::Histogram;
+
+use crew::Crew;
+use seat::{Failure, Phase, Plan, Report, Seat};
+use table::Progress;
+
+/// The sizes that a player's packets can have.
+pub const UP_SIZES: std::ops::RangeInclusive<usize> = MIN_UP..=MAX_PACKET;
+/// The sizes that the game server's packets can have.
+pub const DOWN_SIZES: std::ops::RangeInclusive<usize> = MIN_DOWN..=MAX_PACKET;
+
+/// How long an edge may take to answer the first connect.
+const PROBE: Duration = Duration::from_secs(4);
+/// Between two players who come: 500 of them in a second.
+const RAMP: Duration = Duration::from_millis(2);
+/// How long what is on its way at the end may take to arrive.
+const SETTLE: Duration = Duration::from_secs(15);
+/// Between two lines of progress.
+const SHOW: Duration = Duration::from_millis(500);
+/// Open files besides the connections.
+const OTHER_FILES: u64 = 64;
+
+/// What a load test does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BenchOptions {
+    /// Where players connect: each has a link to every one, in this order, as `HOST:PORT`.
+    pub edges: Vec<String>,
+    /// The port that they ask the core for; `None` for plain connections, without links and core.
+    pub port: Option<u16>,
+    /// Players.
+    pub players: usize,
+    /// Links that carry a session, at most as many as there are edges.
+    pub links: usize,
+    /// Packets a second from each player.
+    pub up: f64,
+    /// Packets a second to each player, one answer to each of its own among them: not less than `up`.
+    pub down: f64,
+    /// Bytes of a packet from a player, in [`UP_SIZES`].
+    pub size_up: usize,
+    /// Bytes of a packet to a player, in [`DOWN_SIZES`].
+    pub size_down: usize,
+    /// How long it is measured.
+    pub duration: Duration,
+    /// How long they play before that.
+    pub warmup: Duration,
+    /// Where to be the game server as well.
+    pub serve: Option<SocketAddr>,
+    /// Whether players announce addresses of their own in PROXY headers, as an edge does.
+    pub send_proxy: bool,
+    /// Threads that players run on.
+    pub threads: usize,
+    /// How many files this process may have open.
+    pub file_limit: u64,
+}
+
+/// Why a load test could not run. Each message has the remedy.
+#[derive(Debug, Error)]
+pub enum BenchError {
+    /// The process may not have as many files open as this needs.
+    #[error(
+        "so many players and links need {needed} open files, and only {limit} are allowed: choose fewer, or raise \
+         `ulimit -Hn`"
+    )]
+    Files {
+        /// Files that would be open.
+        needed: u64,
+        /// Files that may be.
+        limit: u64,
+    },
+    /// A thread, a runtime or a timer could not be had.
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+    /// The stand-in game server's address cannot be had.
+    #[error("the game server cannot listen on {address}: {error}{}", if error.kind() == io::ErrorKind::AddrInUse {
+        " (another process listens there: see `ss -ltnp`)" } else { "" })]
+    Serve {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// An edge's name has no address.
+    #[error("`{edge}` is no address with a port: {error}; write it as `p1.example:7162` or `198.51.100.7:7162`")]
+    Resolve {
+        /// As it was given.
+        edge: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// Nobody answers at an edge.
+    #[error(
+        "nobody answers at {edge}: {error}; does the edge run and listen there, and does its firewall let this host in?"
+    )]
+    NoAnswer {
+        /// The edge.
+        edge: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// Players did not get into the game.
+    #[error("{out} of {players} players did not get into the game; the first: {why}")]
+    Out {
+        /// How many.
+        out: usize,
+        /// Of how many that tried.
+        players: usize,
+        /// Why the first of them did not.
+        why: String,
+    },
+    /// It was ended before it began.
+    #[error("ended before all players were in the game")]
+    Interrupted,
+}
+
+/// Runs the stand-in game server alone, until `interrupt` comes.
+///
+/// # Errors
+/// Where it cannot listen.
+pub async fn serve(address: SocketAddr, interrupt: impl Future<Output = ()>) -> Result<(), BenchError> {
+    let server = game_server(address)?;
+    table::serving(server.addr());
+    interrupt.await;
+    server.close().await;
+    Ok(())
+}
+
+/// The stand-in as a load test uses it: it pushes what players ask for, and nothing else.
+fn game_server(address: SocketAddr) -> Result<GameServer, BenchError> {
+    GameServer::start_at(address, GameServerOptions { push_every: None, push_size: 0 })
+        .map_err(|error| BenchError::Serve { address, error })
+}
+
+/// Runs a load test, until its time is over or `interrupt` comes. Shows its progress on stderr, where
+/// that is a terminal; [`text`] and [`json`] show what it gives.
+///
+/// # Errors
+/// Where it cannot run; what it finds out is in the [`Figures`].
+pub async fn run(options: &BenchOptions, interrupt: impl Future<Output = ()>) -> Result<Figures, BenchError> {
+    let connections =
+        if options.port.is_some() { options.edges.len() } else { 1 } + usize::from(options.serve.is_some());
+    let needed = (connections as u64).saturating_mul(options.players as u64).saturating_add(OTHER_FILES);
+    if needed > options.file_limit {
+        return Err(BenchError::Files { needed, limit: options.file_limit });
+    }
+    let mut edges = Vec::new();
+    for edge in &options.edges {
+        edges.push(resolve(edge).await?);
+    }
+    let mut crew = Crew::start(options.threads)?;
+    if let Some(address) = options.serve {
+        crew.serve(move || game_server(address)).await??;
+    }
+    for edge in edges.iter().collect::<BTreeSet<_>>() {
+        probe(*edge).await?;
+    }
+    let bench = Bench { options, plan: Arc::new(plan(options, edges)), phase: watch::channel(Phase::Enter).0 };
+    let result = bench.play(&crew, interrupt).await;
+    // Whatever came before, players leave, and the threads end.
+    bench.phase.send_replace(Phase::Leave);
+    drop(bench);
+    crew.end().await;
+    result
+}
+
+/// A table for people.
+pub fn text(options: &BenchOptions, figures: &Figures) -> String {
+    table::text(options, figures)
+}
+
+/// One JSON object for programs.
+pub fn json(options: &BenchOptions, figures: &Figures) -> String {
+    table::json(options, figures)
+}
+
+fn plan(options: &BenchOptions, edges: Vec<SocketAddr>) -> Plan {
+    let every = |rate: f64| (rate > 0.0).then(|| Duration::from_secs_f64(1.0 / rate));
+    Plan {
+        edges,
+        port: options.port,
+        links: options.links,
+        players: options.players,
+        send_proxy: options.send_proxy,
+        up_every: every(options.up),
+        push_every: every(options.down - options.up),
+        size_up: options.size_up,
+        size_down: options.size_down,
+        // Not those of a test that ran before, whose sessions may linger.
+        first_client: RandomState::new().hash_one(0) as u32,
+    }
+}
+
+/// The first address that a name has: clients try no other.
+async fn resolve(edge: &str) -> Result<SocketAddr, BenchError> {
+    let fail = |error| BenchError::Resolve { edge: edge.to_owned(), error };
+    let mut found = lookup_host(edge).await.map_err(fail)?;
+    found.next().ok_or_else(|| fail(io::Error::other("the name has no address")))
+}
+
+async fn probe(edge: SocketAddr) -> Result<(), BenchError> {
+    let connect = timeout(PROBE, TcpStream::connect(edge)).await;
+    let connected = connect.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in 4 s")));
+    connected.map(drop).map_err(|error| BenchError::NoAnswer { edge, error })
+}
+
+struct Bench<'a> {
+    options: &'a BenchOptions,
+    plan: Arc<Plan>,
+    phase: watch::Sender<Phase>,
+}
+
+impl Bench<'_> {
+    async fn play(&self, crew: &Crew, interrupt: impl Future<Output = ()>) -> Result<Figures, BenchError> {
+        tokio::pin!(interrupt);
+        let (reports, mut reported) = mpsc::unbounded_channel();
+        let mut progress = Progress::new();
+        tokio::select! {
+            entered = self.enter(crew, reports, &mut reported, &mut progress) => entered?,
+            () = &mut interrupt => return Err(BenchError::Interrupted),
+        }
+        let start = Instant::now();
+        let measure = start + self.options.warmup;
+        let end = measure + self.options.duration;
+        self.phase.send_replace(Phase::Play { start, measure, end });
+        let mut cpu = Duration::ZERO;
+        let whole = async {
+            sleep_until(measure.into()).await;
+            cpu = cpu_time();
+            sleep_until(end.into()).await;
+        };
+        let early = tokio::select! {
+            () = whole => false,
+            () = &mut interrupt => true,
+            () = show(crew, &mut progress, start, end) => false,
+        };
+        let measured = measure.elapsed().min(self.options.duration);
+        let cpu = if measured.is_zero() { Duration::ZERO } else { cpu_time().saturating_sub(cpu) };
+        if early {
+            self.phase.send_replace(Phase::Stop);
+        }
+        let mut tallies = Vec::new();
+        // Whoever has no answer by then says what there is.
+        let mut settled = timeout(SETTLE, gather(&mut reported, &mut tallies, self.options.players)).await.is_ok();
+        self.phase.send_replace(Phase::Leave);
+        if !settled {
+            settled = timeout(SETTLE, gather(&mut reported, &mut tallies, self.options.players)).await.is_ok();
+        }
+        progress.end();
+        let paths = if self.options.port.is_some() { self.plan.edges.len() } else { 0 };
+        let mut figures = Figures::of(crew.meter(), &tallies, paths);
+        if !settled {
+            figures.unanswered += self.options.players.saturating_sub(tallies.len()) as u64;
+        }
+        Ok(Figures { measured, cpu, early, ..figures })
+    }
+
+    /// Gets all players into the game: the first one alone, as what is wrong for all shows with it.
+    async fn enter(
+        &self,
+        crew: &Crew,
+        reports: mpsc::UnboundedSender<Report>,
+        reported: &mut mpsc::UnboundedReceiver<Report>,
+        progress: &mut Progress,
+    ) -> Result<(), BenchError> {
+        let players = self.options.players;
+        let (mut inside, mut out) = (0, 0);
+        let mut first: Option<Failure> = None;
+        for index in 0..players {
+            let (plan, phase) = (self.plan.clone(), self.phase.subscribe());
+            crew.seat(index, |meter| Seat { index, plan, meter, phase, reports: reports.clone() });
+            let last = index + 1 == players;
+            if index > 0 {
+                sleep(RAMP).await;
+            }
+            loop {
+                // The first one, and at the end all: until they have said how it went.
+                let wait = index == 0 || last;
+                let report =
+                    if wait && inside + out <= index { reported.recv().await } else { reported.try_recv().ok() };
+                match report {
+                    Some(Report::In) => inside += 1,
+                    Some(Report::Out(failure)) => {
+                        first.get_or_insert(failure);
+                        out += 1;
+                    }
+                    // Only after playing, which nobody does yet.
+                    Some(Report::Done(_)) => {}
+                    None => break,
+                }
+                progress.entering(inside, players);
+            }
+            if out > 0 && (index == 0 || last) {
+                break;
+            }
+        }
+        match first {
+            None => Ok(()),
+            Some(failure) => Err(BenchError::Out { out, players: inside + out, why: failure.to_string() }),
+        }
+    }
+}
+
+/// Gathers what players say at the end, until all have.
+async fn gather(reported: &mut mpsc::UnboundedReceiver<Report>, tallies: &mut Vec<figures::Tally>, players: usize) {
+    while tallies.len() < players {
+        match reported.recv().await {
+            Some(Report::Done(tally)) => tallies.push(*tally),
+            Some(Report::In | Report::Out(_)) => {}
+            None => return,
+        }
+    }
+}
+
+/// Shows the progress for ever.
+async fn show(crew: &Crew, progress: &mut Progress, start: Instant, end: Instant) {
+    loop {
+        sleep(SHOW).await;
+        progress.playing(start.elapsed(), end - start, crew);
+    }
+}
+
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or(0), nanos.unwrap_or(0))
+}
