@@ -167,7 +167,7 @@ fn upstream(bencher: Bencher<'_, '_>, max_packets_per_second: Option<u32>) {
         |upstream| {
             for _ in 0..PACKETS {
                 upstream.push(black_box(&packet));
-                let length = upstream.writable(now).len();
+                let length = upstream.writable(|| now).len();
                 upstream.wrote(length);
             }
         },
