@@ -93,7 +93,7 @@ impl Forward {
         let metrics = self.inbound.metrics();
         let mut last = ConnectResult::Error;
         for target in &self.shared.config.forward_to {
-            match connect_forward(target, self.inbound.config().connect_timeout).await {
+            match connect_forward(target, self.inbound.config().connect_timeout, &admitted.early).await {
                 Ok((stream, address)) => {
                     metrics.connect(ConnectResult::Ok);
                     record.target = Some(address);

@@ -24,12 +24,19 @@ pub async fn connect(target: &Target, source: Source, within: Duration) -> Resul
     connect_with(target, source, within, |_| {}).await
 }
 
-/// The same for the target of a forward.
+/// The same for the target of a forward, whose client has sent `early` already.
 ///
 /// # Errors
 /// What the last try ended with.
-pub async fn connect_forward(target: &Target, within: Duration) -> Result<(Stream, SocketAddr), ConnectResult> {
-    connect_with(target, None, within, |socket| options::towards_target(&SockRef::from(socket))).await
+pub async fn connect_forward(
+    target: &Target,
+    within: Duration,
+    early: &[u8],
+) -> Result<(Stream, SocketAddr), ConnectResult> {
+    let prepare = |socket: &TcpSocket| options::towards_target(&SockRef::from(socket));
+    let (stream, address) = connect_with(target, None, within, prepare).await?;
+    options::towards_target_behind(early, &stream.options());
+    Ok((stream, address))
 }
 
 async fn connect_with(

@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
+use crate::wire::frame::{Frame, FromClient};
+
 /// Bytes that may wait unsent in the kernel on the way to a client. What waits there can no longer be
 /// skipped when it is acknowledged elsewhere, and no pong can overtake it. A quarter of it makes pongs on
 /// a slow path a tenth quicker, and packets on a good one later: p99 37 to 62 ms instead of 36 to 50.
 pub(super) const UNSENT: usize = 16 * 1024;
 
-/// Bytes that a forward takes in ahead of a client that is slow. The kernel's own limit grows to
+/// Bytes of links that a forward takes in ahead of a client that is slow. The kernel's own limit grows to
 /// megabytes, and all that waits here delays a pong: on a path of 256 kbit/s with 100 kB/s for it by 7 s, when
-/// clients give the link up; with this and [`UNSENT`] by 2 s.
+/// clients give the link up; with this and [`UNSENT`] by 2 s. It also limits a forward to so much in each round
+/// trip to its target, so other connections, which may be downloads, keep the kernel's own.
 const AHEAD: usize = 16 * 1024;
 
 /// How long what a forward has sent to its target may stay unacknowledged. Clients give a link up
@@ -28,10 +31,18 @@ pub(super) fn towards_client(socket: &SockRef<'_>) {
     let _ = socket.set_tcp_notsent_lowat(UNSENT as u32);
 }
 
-/// A connection of a forward to its target, before it connects: the window is agreed on then.
+/// A connection of a forward to its target.
 pub(super) fn towards_target(socket: &SockRef<'_>) {
-    let _ = socket.set_recv_buffer_size(AHEAD);
     let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+}
+
+/// The same once the client has begun with `first`.
+pub(super) fn towards_target_behind(first: &[u8], socket: &SockRef<'_>) {
+    let begins_a_link = Frame::split(first)
+        .is_ok_and(|frame| frame.is_some_and(|(ping, _)| matches!(ping.from_client(), FromClient::Ping { .. })));
+    if begins_a_link {
+        let _ = socket.set_recv_buffer_size(AHEAD);
+    }
 }
 
 #[cfg(test)]
@@ -39,6 +50,7 @@ mod tests {
     use socket2::{Domain, Socket, Type};
 
     use super::*;
+    use crate::wire::frame::{self, ClientId, SessionId};
 
     #[test]
     fn the_kernel_takes_the_options() {
@@ -47,8 +59,16 @@ mod tests {
         assert_eq!(socket.tcp_notsent_lowat().unwrap() as usize, UNSENT);
         assert_eq!(socket.tcp_user_timeout().unwrap(), None, "a client may stop reading for longer");
         towards_target(&SockRef::from(&socket));
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
+        let own = socket.recv_buffer_size().unwrap();
+        for first in
+            [&b""[..], b"\x06\0\xFF\xFFinfo", &frame::open(SessionId(1), 7172), &frame::ping(ClientId(1), 0)[..10]]
+        {
+            towards_target_behind(first, &SockRef::from(&socket));
+            assert_eq!(socket.recv_buffer_size().unwrap(), own, "{first:?} begins no link");
+        }
+        towards_target_behind(&frame::ping(ClientId(1), 0), &SockRef::from(&socket));
         // It books twice as much as it is asked for.
         assert_eq!(socket.recv_buffer_size().unwrap(), 2 * AHEAD);
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
     }
 }

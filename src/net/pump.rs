@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use prometheus::IntCounter;
 use tokio::time::sleep_until;
 
-use super::Stream;
 use super::worker::Scratch;
+use super::{Stream, options};
 use crate::reason::CloseReason;
 
 /// Reads of one direction in one turn: then others have theirs.
@@ -19,6 +19,8 @@ const READS_PER_TURN: usize = 8;
 /// One direction of a forwarded connection.
 #[derive(Debug, Default)]
 struct Half {
+    /// It is the one from the client to the target.
+    from_client: bool,
     /// What was read and the other side has not taken.
     pending: Vec<u8>,
     written: usize,
@@ -75,9 +77,12 @@ impl Half {
                 self.eof = true;
                 continue;
             }
+            let data = scratch.get(..n).unwrap_or_default();
+            if self.bytes == 0 && self.from_client {
+                options::towards_target_behind(data, &to.options());
+            }
             self.bytes += n as u64;
             counter.inc_by(n as u64);
-            let data = scratch.get(..n).unwrap_or_default();
             let taken = match to.try_write(&[io::IoSlice::new(data)]) {
                 Ok(taken) => taken,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
@@ -126,7 +131,7 @@ pub async fn pump(
     counters: PumpCounters<'_>,
     mut progress: impl FnMut(u64, u64),
 ) -> Pumped {
-    let mut up = Half { pending: first, ..Half::default() };
+    let mut up = Half { from_client: true, pending: first, ..Half::default() };
     let mut down = Half::default();
     let mut first_to_end = None;
     let mut last_moved = Instant::now();
