@@ -388,7 +388,7 @@ fn players_who_are_refused_are_an_error_with_the_limit_to_raise() {
     let (to, game) = (edge.links.to_string(), game.to_string());
     let error = fails(&["--edges", &to, "--port", "7999", "--serve", &game, "--players", "23"], 1);
     assert!(error.contains("3 of 23 players did not get into the game"), "{error}");
-    assert!(error.contains("`sessions.max_per_address` (20 unless set)"), "{error}");
+    assert!(error.contains("`sessions.max_per_address` and `sessions.opens_per_address`"), "{error}");
 }
 
 #[test]

@@ -130,8 +130,8 @@ impl fmt::Display for Failure {
             ),
             Self::Ended(Some(EndReason::Core)) | Self::Ended(None) => f.write_str(
                 "the core ended the session at once: is the port in `game_servers` of core.yaml, does the stand-in \
-                 game server listen at its address, and is `sessions.max_per_address` (20 unless set) enough for \
-                 players who all come from here? The core's metric `otproxy_relay_refused_total` says which",
+                 game server listen at its address, and are `sessions.max_per_address` and \
+                 `sessions.opens_per_address` enough for players who all come from here? The core's metric `otproxy_relay_refused_total` says which",
             ),
             Self::Ended(Some(reason)) => write!(f, "the session is over: {reason}"),
             Self::Silence => f.write_str(
