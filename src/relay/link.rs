@@ -29,9 +29,7 @@ pub struct Link {
     pub(super) blocked: Cell<bool>,
     /// Why the link is to be closed, where something else than its reading found out.
     pub(super) closing: Cell<Option<CloseReason>>,
-    /// When the last whole frame came, in rounds of the [`IdleWatch`](super::idle_watch::IdleWatch).
-    pub(super) heard: Cell<u32>,
-    /// The link's place there.
+    /// The link's place in the [`IdleWatch`](super::idle_watch::IdleWatch).
     pub(super) watched: Cell<usize>,
     pub(super) bytes_in: Cell<u64>,
     pub(super) bytes_out: Cell<u64>,
@@ -59,7 +57,6 @@ impl Link {
             writer: RefCell::default(),
             blocked: Cell::new(false),
             closing: Cell::new(None),
-            heard: Cell::new(0),
             watched: Cell::new(0),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),

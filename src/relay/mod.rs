@@ -190,7 +190,8 @@ impl Relay {
             .map(|inbound| {
                 Inbound::new(Arc::clone(inbound), metrics.listener(&inbound.config().name), Rc::clone(&scratch))
             })
-            .collect();
+            .collect::<Vec<_>>();
+        let idle: Vec<Duration> = inbounds.iter().map(|inbound| inbound.config().idle_timeout).collect();
         Rc::new(Self {
             inbounds,
             edges: shared.edges.iter().map(|edge| Rc::new(metrics.edge(&edge.name))).collect(),
@@ -200,7 +201,7 @@ impl Relay {
             shared,
             index,
             sessions: RefCell::default(),
-            idle_watch: IdleWatch::default(),
+            idle_watch: IdleWatch::new(&idle),
             scratch,
             tasks,
         })
@@ -223,8 +224,7 @@ impl Relay {
 
     /// Closes links that say nothing for as long as their listener allows, for ever.
     pub async fn watch_idle(self: Rc<Self>) {
-        let limits: Vec<Duration> = self.inbounds.iter().map(|inbound| inbound.config().idle_timeout).collect();
-        self.idle_watch.run(&limits).await;
+        self.idle_watch.run().await;
     }
 
     /// Carries one accepted connection: to its end, or to the worker that owns its client.
