@@ -10,9 +10,10 @@ use tracing::{info, warn};
 
 use crate::config::{self, SendProxy};
 use crate::limits::{ENDED_LINES, REFUSED_LINES, RateLimitedLog};
-use crate::net::pump::{PumpCounters, Pumped, pump};
+use crate::net::pump::{PumpCounters, Pumped, carries_link, pump};
 use crate::net::{Admitted, Inbound, InboundShared, Stream, connect_forward};
 use crate::reason::{CloseReason, ConnectResult};
+use crate::wire::frame::begins_link;
 use crate::wire::player_address::{PseudoIpv4, ipv4_of};
 use crate::wire::proxy_header;
 
@@ -76,6 +77,9 @@ impl Forward {
             Some(reached) => reached,
             None => return record.end(CloseReason::ConnectFailed),
         };
+        if begins_link(&admitted.early) {
+            carries_link(&admitted.stream, &target);
+        }
         let idle = self.inbound.config().idle_timeout;
         let metrics = self.inbound.metrics();
         let counters = PumpCounters { bytes_in: &metrics.bytes_in, bytes_out: &metrics.bytes_out };
@@ -93,7 +97,7 @@ impl Forward {
         let metrics = self.inbound.metrics();
         let mut last = ConnectResult::Error;
         for target in &self.shared.config.forward_to {
-            match connect_forward(target, self.inbound.config().connect_timeout, &admitted.early).await {
+            match connect_forward(target, self.inbound.config().connect_timeout).await {
                 Ok((stream, address)) => {
                     metrics.connect(ConnectResult::Ok);
                     record.target = Some(address);

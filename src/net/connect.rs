@@ -24,19 +24,12 @@ pub async fn connect(target: &Target, source: Source, within: Duration) -> Resul
     connect_with(target, source, within, |_| {}).await
 }
 
-/// The same for the target of a forward, whose client has sent `early` already.
+/// The same for the target of a forward.
 ///
 /// # Errors
 /// What the last try ended with.
-pub async fn connect_forward(
-    target: &Target,
-    within: Duration,
-    early: &[u8],
-) -> Result<(Stream, SocketAddr), ConnectResult> {
-    let prepare = |socket: &TcpSocket| options::towards_target(&SockRef::from(socket));
-    let (stream, address) = connect_with(target, None, within, prepare).await?;
-    options::towards_target_behind(early, &stream.options());
-    Ok((stream, address))
+pub async fn connect_forward(target: &Target, within: Duration) -> Result<(Stream, SocketAddr), ConnectResult> {
+    connect_with(target, None, within, |socket| options::towards_target(&SockRef::from(socket))).await
 }
 
 async fn connect_with(

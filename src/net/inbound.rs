@@ -122,7 +122,7 @@ impl Inbound {
             AcceptProxy::Optional if !trusted => AcceptProxy::None,
             other => other,
         };
-        let stream = Stream::from_client(stream).map_err(|_| RejectReason::Closed)?;
+        let stream = Stream::new(stream).map_err(|_| RejectReason::Closed)?;
         let mut early = Vec::new();
         let mut header = None;
         if expected != AcceptProxy::None {

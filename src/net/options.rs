@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use crate::wire::frame::{Frame, FromClient};
-
 /// Bytes that may wait unsent in the kernel on the way to a client. What waits there can no longer be
 /// skipped when it is acknowledged elsewhere, and no pong can overtake it. A quarter of it makes pongs on
 /// a slow path a tenth quicker, and packets on a good one later: p99 37 to 62 ms instead of 36 to 50.
@@ -26,7 +24,7 @@ const AHEAD: usize = 16 * 1024;
 /// link are free after 21 s instead of 58.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 
-/// A connection from a client: at the core a link, at an edge the same one's first half.
+/// A link towards its client: at the core, and at an edge the half to the client.
 pub(super) fn towards_client(socket: &SockRef<'_>) {
     let _ = socket.set_tcp_notsent_lowat(UNSENT as u32);
 }
@@ -36,13 +34,9 @@ pub(super) fn towards_target(socket: &SockRef<'_>) {
     let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
 }
 
-/// The same once the client has begun with `first`.
-pub(super) fn towards_target_behind(first: &[u8], socket: &SockRef<'_>) {
-    let begins_a_link = Frame::split(first)
-        .is_ok_and(|frame| frame.is_some_and(|(ping, _)| matches!(ping.from_client(), FromClient::Ping { .. })));
-    if begins_a_link {
-        let _ = socket.set_recv_buffer_size(AHEAD);
-    }
+/// The same, once it is known to carry a link.
+pub(super) fn link_towards_target(socket: &SockRef<'_>) {
+    let _ = socket.set_recv_buffer_size(AHEAD);
 }
 
 #[cfg(test)]
@@ -50,7 +44,6 @@ mod tests {
     use socket2::{Domain, Socket, Type};
 
     use super::*;
-    use crate::wire::frame::{self, ClientId, SessionId};
 
     #[test]
     fn the_kernel_takes_the_options() {
@@ -60,14 +53,7 @@ mod tests {
         assert_eq!(socket.tcp_user_timeout().unwrap(), None, "a client may stop reading for longer");
         towards_target(&SockRef::from(&socket));
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
-        let own = socket.recv_buffer_size().unwrap();
-        for first in
-            [&b""[..], b"\x06\0\xFF\xFFinfo", &frame::open(SessionId(1), 7172), &frame::ping(ClientId(1), 0)[..10]]
-        {
-            towards_target_behind(first, &SockRef::from(&socket));
-            assert_eq!(socket.recv_buffer_size().unwrap(), own, "{first:?} begins no link");
-        }
-        towards_target_behind(&frame::ping(ClientId(1), 0), &SockRef::from(&socket));
+        link_towards_target(&SockRef::from(&socket));
         // It books twice as much as it is asked for.
         assert_eq!(socket.recv_buffer_size().unwrap(), 2 * AHEAD);
     }

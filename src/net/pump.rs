@@ -12,6 +12,7 @@ use tokio::time::sleep_until;
 use super::worker::Scratch;
 use super::{Stream, options};
 use crate::reason::CloseReason;
+use crate::wire::frame::begins_link;
 
 /// Reads of one direction in one turn: then others have theirs.
 const READS_PER_TURN: usize = 8;
@@ -78,8 +79,8 @@ impl Half {
                 continue;
             }
             let data = scratch.get(..n).unwrap_or_default();
-            if self.bytes == 0 && self.from_client {
-                options::towards_target_behind(data, &to.options());
+            if self.bytes == 0 && self.from_client && begins_link(data) {
+                carries_link(from, to);
             }
             self.bytes += n as u64;
             counter.inc_by(n as u64);
@@ -97,6 +98,13 @@ impl Half {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// Keeps the queues between a link's `target` and its `client` small: what waits in them delays pongs.
+/// Other connections may be downloads, for which large ones are faster.
+pub fn carries_link(client: &Stream, target: &Stream) {
+    client.bound();
+    options::link_towards_target(&target.options());
 }
 
 /// What a pump moved, and why it ended.

@@ -20,7 +20,7 @@ pub struct Stream {
     io: TcpStream,
     /// Where little is to wait in the kernel: bytes that may still be written before it is asked again
     /// how much does.
-    room: Option<Cell<usize>>,
+    room: Cell<Option<usize>>,
 }
 
 impl Stream {
@@ -30,25 +30,21 @@ impl Stream {
     /// Where the socket is gone already.
     pub fn new(io: TcpStream) -> io::Result<Self> {
         io.set_nodelay(true)?;
-        Ok(Self { io, room: None })
+        Ok(Self { io, room: Cell::new(None) })
     }
 
-    /// Takes over a stream from a client: what waits for it waits here, not in the kernel.
-    ///
-    /// # Errors
-    /// Where the socket is gone already.
-    pub fn from_client(io: TcpStream) -> io::Result<Self> {
-        let stream = Self { room: Some(Cell::new(UNSENT)), ..Self::new(io)? };
-        options::towards_client(&stream.options());
-        Ok(stream)
-    }
-
-    /// Takes over a stream from a client that came from another worker's runtime.
+    /// Takes over a stream that came from another worker's runtime.
     ///
     /// # Errors
     /// Where the runtime cannot watch it.
     pub fn from_std(stream: std::net::TcpStream) -> io::Result<Self> {
-        Ok(Self { io: TcpStream::from_std(stream)?, room: Some(Cell::new(0)) })
+        Ok(Self { io: TcpStream::from_std(stream)?, room: Cell::new(None) })
+    }
+
+    /// From now on, what waits to be sent waits here and not in the kernel.
+    pub fn bound(&self) {
+        options::towards_client(&self.options());
+        self.room.set(Some(0));
     }
 
     /// Gives the stream away, to be moved to another worker's runtime.
@@ -136,19 +132,19 @@ impl Stream {
     /// # Errors
     /// `WouldBlock` where it takes nothing now; others where it is of no more use.
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let Some(room) = &self.room else { return self.write(slices) };
-        if slices.iter().map(|slice| slice.len()).sum::<usize>() > room.get() {
+        let Some(mut room) = self.room.get() else { return self.write(slices) };
+        if slices.iter().map(|slice| slice.len()).sum::<usize>() > room {
             if !self.has_room() {
                 // Waiting begins anew, and the kernel tells when it has.
                 return self.io.try_io(Interest::WRITABLE, || Err(io::ErrorKind::WouldBlock.into()));
             }
-            room.set(UNSENT);
+            room = UNSENT;
         }
         let written = match slices.first().and_then(|first| first.get(..UNSENT)) {
             Some(part) => self.write(&[IoSlice::new(part)]),
             None => self.write(whole_ones(slices)),
         }?;
-        room.set(room.get().saturating_sub(written));
+        self.room.set(Some(room.saturating_sub(written)));
         Ok(written)
     }
 
@@ -228,7 +224,8 @@ mod tests {
         let client = runtime.block_on(TcpStream::connect(listener.local_addr().unwrap())).unwrap();
         let mut peer = listener.accept().unwrap().0;
         let _inside = runtime.enter();
-        let stream = Stream::from_client(client).unwrap();
+        let stream = Stream::new(client).unwrap();
+        stream.bound();
         let packet = [7; 10_000];
         let mut sent = 0;
         // An unbounded one takes megabytes before it is full.

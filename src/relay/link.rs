@@ -47,6 +47,7 @@ impl Link {
         listener: usize,
         bytes_out_total: IntCounter,
     ) -> Self {
+        stream.bound();
         Self {
             stream,
             client,

@@ -248,9 +248,24 @@ pub fn data_header(session: SessionId, packet: PacketId, ack: PacketId, payload_
     header(session.0, packet.0, ack.0, payload_len)
 }
 
+/// Whether a connection whose client has sent `first` is a link: those begin with a whole ping.
+pub fn begins_link(first: &[u8]) -> bool {
+    let frame = Frame::split(first).ok().flatten();
+    frame.is_some_and(|(ping, _)| matches!(ping.from_client(), FromClient::Ping { .. }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_begins_with_a_whole_ping() {
+        assert!(begins_link(&ping(ClientId(1), 0)));
+        let status = b"\x06\0\xFF\xFFinfo";
+        for first in [&b""[..], status, &open(SessionId(1), 7172), &ping(ClientId(1), 0)[..10]] {
+            assert!(!begins_link(first), "{first:?}");
+        }
+    }
 
     #[test]
     fn pong_is_the_fourteen_bytes_of_the_protocol() {
