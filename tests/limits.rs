@@ -49,6 +49,7 @@ fn expected() -> BTreeSet<String> {
         ("session::MAX_PONGS", session::MAX_PONGS.to_string()),
         ("session::MAX_ENDS", session::MAX_ENDS.to_string()),
         ("net::worker::SCRATCH", format!("{} bytes", net::worker::SCRATCH)),
+        ("net::pump::READ", format!("{} bytes", net::pump::READ)),
         ("net::worker::LOOKUP_THREADS", net::worker::LOOKUP_THREADS.to_string()),
         ("limits::ADDRESSES", limits::ADDRESSES.to_string()),
         ("limits::REFUSED_LINES", limits::REFUSED_LINES.to_string()),

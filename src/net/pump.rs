@@ -16,6 +16,9 @@ use crate::wire::frame::begins_link;
 
 /// Reads of one direction in one turn: then others have theirs.
 const READS_PER_TURN: usize = 8;
+/// The largest read, bytes. What is read is written at once, out of the processor's nearest cache: with
+/// reads of 64 KiB a download takes half as much CPU again.
+pub const READ: usize = 16 * 1024;
 
 /// One direction of a forwarded connection.
 #[derive(Debug, Default)]
@@ -72,7 +75,8 @@ impl Half {
                 return Poll::Ready(Ok(()));
             }
             let mut scratch = scratch.borrow_mut();
-            let n = ready!(from.poll_read(cx, &mut scratch)).map_err(|_| HalfError::Read)?;
+            let part = scratch.get_mut(..READ).unwrap_or_default();
+            let n = ready!(from.poll_read(cx, part)).map_err(|_| HalfError::Read)?;
             *moved = true;
             if n == 0 {
                 self.eof = true;
