@@ -193,3 +193,50 @@ pub async fn pump(
     .await;
     Pumped { bytes_in: up.bytes, bytes_out: down.bytes, reason }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::net::worker::scratch;
+    use crate::wire::frame::{ClientId, ping};
+
+    /// Both ends of a connection.
+    async fn pair() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Stream::new(listener.accept().await.unwrap().0).unwrap(), far)
+    }
+
+    /// What the kernel is told of both sides once the client has sent `first`: how much may wait unsent for the
+    /// client, and be taken in from the target.
+    async fn queues_behind(first: &[u8]) -> (u32, usize) {
+        let ((client, mut player), (target, mut core)) = (pair().await, pair().await);
+        let (count, scratch) = (IntCounter::new("bytes", "bytes").unwrap(), scratch());
+        let counters = PumpCounters { bytes_in: &count, bytes_out: &count };
+        let pumping = pump(&client, &target, Vec::new(), Duration::from_secs(60), &scratch, counters, |_, _| {});
+        let exchange = async {
+            player.write_all(first).await.unwrap();
+            core.read_exact(&mut vec![0; first.len()]).await.unwrap();
+        };
+        tokio::select! {
+            pumped = pumping => panic!("{pumped:?}"),
+            () = exchange => {}
+        }
+        (client.options().tcp_notsent_lowat().unwrap(), target.options().recv_buffer_size().unwrap())
+    }
+
+    #[test]
+    fn only_a_connection_that_begins_with_a_ping_has_small_queues() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let test =
+            async { (queues_behind(b"GET / HTTP/1.1\r\n\r\n").await, queues_behind(&ping(ClientId(1), 0)).await) };
+        let bounded = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await });
+        let (other, link) = bounded.expect("it hangs");
+        // Zero is the kernel's own: no mark.
+        assert_eq!((other.0, link.0), (0, options::UNSENT as u32));
+        assert!(link.1 < other.1, "{link:?} and {other:?}");
+    }
+}
