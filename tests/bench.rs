@@ -1,5 +1,8 @@
 //! The load test as users run it, against a core and edges as `main` starts them.
 
+#[path = "common/mod.rs"]
+mod common;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
@@ -16,6 +19,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use common::process::{failed, otproxy, text, through};
+
 /// Seconds after which `timeout` ends a program that hangs.
 const HANG: &str = "120";
 
@@ -28,19 +33,11 @@ fn address() -> SocketAddr {
 }
 
 fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new("timeout");
-    command.arg(HANG).arg(env!("CARGO_BIN_EXE_otproxy")).arg("bench").args(arguments);
-    command.env_remove("OTPROXY_LOG_FORMAT").env_remove("OTPROXY_LOG_LEVEL");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
+    through(otproxy(&[&["bench"], arguments].concat()), "timeout", &[HANG])
 }
 
 fn run(arguments: &[&str]) -> Output {
     command(arguments).output().expect("`timeout` of coreutils")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }
 
 /// The JSON that it printed, and its exit code; nothing on stderr.
@@ -54,10 +51,7 @@ fn json(arguments: &[&str]) -> (Value, Option<i32>) {
 /// What it says on stderr; stdout must be empty.
 #[track_caller]
 fn fails(arguments: &[&str], code: i32) -> String {
-    let output = run(arguments);
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
-    assert_eq!(text(&output.stdout), "", "{arguments:?}");
-    text(&output.stderr)
+    failed(&run(arguments), code)
 }
 
 fn number(value: &Value) -> u64 {

@@ -15,7 +15,7 @@ use otproxy::limits::{ENDED_LINES, LOG_WINDOW, REFUSED_LINES};
 use otproxy::wire::frame::{self, ClientId, SessionId};
 use rustix::process::{Pid, Signal, kill_process};
 
-use common::process::{Running, file, otproxy};
+use common::process::{Running, failed, file, otproxy, text};
 
 /// Seconds after which `timeout` ends a program that hangs.
 const HANG: &str = "60";
@@ -35,14 +35,7 @@ fn succeeds(arguments: &[&str]) -> String {
 /// What it says on stderr; stdout must be empty.
 #[track_caller]
 fn fails(arguments: &[&str], code: i32) -> String {
-    let output = run(arguments);
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
-    assert_eq!(text(&output.stdout), "", "{arguments:?}");
-    text(&output.stderr)
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+    failed(&run(arguments), code)
 }
 
 fn path(path: &Path) -> &str {
