@@ -42,7 +42,7 @@ fn assert_says(path: &Path, text: &str) {
 
 #[test]
 fn examples_are_valid() {
-    for path in files("configs", 4) {
+    for path in files("configs", 7) {
         load(&path).unwrap_or_else(|errors| panic!("{errors}"));
     }
 }
@@ -50,7 +50,7 @@ fn examples_are_valid() {
 #[test]
 fn valid_files_say_what_would_run() {
     let mut summaries = String::new();
-    for path in files("tests/config/valid", 5) {
+    for path in files("tests/config/valid", 8) {
         let text = fs::read_to_string(&path).expect("readable file");
         // The host name and the number of CPUs are those of the machine.
         let text = if text.contains("\nname: ") { text } else { format!("name: here\n{text}") };
@@ -62,7 +62,7 @@ fn valid_files_say_what_would_run() {
 
 #[test]
 fn invalid_files_say_all_that_is_wrong() {
-    for path in files("tests/config/invalid", 19) {
+    for path in files("tests/config/invalid", 27) {
         let text = fs::read_to_string(&path).expect("readable file");
         let errors = parse(&name(&path), &text).expect_err(&name(&path));
         let lines: Vec<_> = errors.iter().map(|error| error.location.expect("a place")).collect();
@@ -179,6 +179,11 @@ fn the_full_examples_have_every_key_at_its_default() {
 
         let mut all = Vec::new();
         keys_of(&serde_yaml::from_str(&whole).expect(file), "", None, &mut all);
+        if role == Role::Edge {
+            // The other way to have a tunnel, which cannot stand in the same file.
+            let reverse = fs::read_to_string(repository().join("configs/edge-reverse.yaml")).expect("an example");
+            keys_of(&serde_yaml::from_str(&reverse).expect("valid"), "", None, &mut all);
+        }
         let present: BTreeSet<_> = all.iter().map(|(path, ..)| path.as_str()).collect();
         for key in KEYS.iter().filter(|key| key.role.is_none_or(|own| own == role)) {
             assert!(present.contains(key.path), "{file} has no {}", key.path);

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::Target;
 use super::tree::{Node, Value, quote};
+use super::{CORE_PREFIX, Destination, Target, formats};
 
 /// Characters of a host name, by RFC 1035.
 const MAX_HOST: usize = 253;
@@ -106,8 +106,20 @@ pub(super) fn target(node: &Node) -> Result<Target, String> {
     Ok(Target { host: host.to_owned(), port })
 }
 
+/// A host and a port, or a listener of the core.
+pub(super) fn destination(node: &Node) -> Result<Destination, String> {
+    if let Value::Text(text) = &node.value
+        && let Some(listener) = text.trim().strip_prefix(CORE_PREFIX)
+    {
+        return formats::label_text(listener)
+            .map(Destination::Core)
+            .map_err(|message| format!("after `core/`, the name of a listener of the core: {message}"));
+    }
+    target(node).map(Destination::Target)
+}
+
 /// Whether `host` can be a host name. All digits at the end is an address, or an attempt at one.
-fn looks_like_name(host: &str) -> bool {
+pub(super) fn looks_like_name(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let label = |label: &str| {
         !label.is_empty()

@@ -2,27 +2,42 @@
 
 use super::listener::{Unique, values};
 use super::scope::Scope;
+use super::tunnel::CORE_NAME;
 use super::{EdgePeer, GameServer, Sessions, Source, address, formats};
 
 /// The `edge` label of links that come from no edge.
 const OTHER: &str = "other";
 
-/// Reads `edges`.
+/// Reads `edges`. With a tunnel, certificates tell who they are.
 pub(super) fn edges(root: &Scope<'_>) -> Option<Vec<EdgePeer>> {
+    let tunnel = root.has("tunnel");
     let (mut names, mut networks) = (Unique::default(), Unique::default());
     let read = |item: Scope<'_>| {
         item.check_keys();
         let name = item.value("name", formats::label);
         match name.as_deref() {
             Some(OTHER) => item.wrong("name", "`other` is the label of peers that are no edge; choose another name"),
+            Some(CORE_NAME) if tunnel => {
+                item.wrong("name", "`core` is the name in the core's own certificate; choose another name");
+            }
+            Some(name) if tunnel && !address::looks_like_name(name) => item.wrong(
+                "name",
+                format!("`{name}` cannot be the name in a certificate; write it like a host name, as in `waw1`"),
+            ),
             Some(name) => names.claim(&item, item.spot("name"), name.to_owned()),
             None => {}
         }
-        let addresses = item.some("address", address::network);
+        let addresses =
+            if tunnel && !item.has("address") { Some(Vec::new()) } else { item.some("address", address::network) };
         for (spot, network) in addresses.iter().flatten() {
             networks.claim(&item, spot.clone(), network.to_string());
         }
-        Some(EdgePeer { name: name?, addresses: values(addresses?) })
+        if item.has("dial") && !tunnel {
+            item.wrong("dial", "needs the core's end of the tunnel; give `tunnel` with `tls`");
+        }
+        let dial = item.optional("dial", address::target);
+        let revoked = item.value("revoked", formats::flag);
+        Some(EdgePeer { name: name?, addresses: values(addresses?), dial: dial?, revoked: revoked? })
     };
     let edges: Vec<_> = root.items("edges")?.into_iter().map(read).collect();
     edges.into_iter().collect()

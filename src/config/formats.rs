@@ -23,6 +23,8 @@ const MAX_SIZE: ByteSize = ByteSize::gib(1);
 const MAX_COUNT: u32 = 1_000_000_000;
 /// Threads; more is a slip.
 const MAX_WORKERS: usize = 1024;
+/// Connections that one side of the tunnel keeps ready for one other; more is a slip.
+const MAX_SPARE: usize = 1024;
 /// Characters of a name that is a label.
 const MAX_LABEL: usize = 64;
 /// Characters of the name of the process: as long as a host name may be.
@@ -163,6 +165,30 @@ pub(super) fn default_workers() -> NonZeroUsize {
     NonZeroUsize::new(MAX_WORKERS).map_or(cpus, |most| cpus.min(most))
 }
 
+/// Connections kept ready.
+pub(super) fn spare(node: &Node) -> Result<usize, String> {
+    let number = int(node).and_then(|number| usize::try_from(number).ok());
+    number
+        .filter(|number| (1..=MAX_SPARE).contains(number))
+        .ok_or_else(|| format!("{} is not a number of connections; write one from 1 to {MAX_SPARE}", node.quoted()))
+}
+
+/// True or false.
+pub(super) fn flag(node: &Node) -> Result<bool, String> {
+    match node.value {
+        Value::Bool(flag) => Ok(flag),
+        _ => Err(format!("{} is neither `true` nor `false`", node.quoted())),
+    }
+}
+
+/// A path of a file.
+pub(super) fn path(node: &Node) -> Result<String, String> {
+    match &node.value {
+        Value::Text(text) if !text.is_empty() => Ok(text.clone()),
+        _ => Err(format!("{} is not the path of a file", node.quoted())),
+    }
+}
+
 /// A port, not 0.
 pub(super) fn port(node: &Node) -> Result<u16, String> {
     int(node)
@@ -173,7 +199,11 @@ pub(super) fn port(node: &Node) -> Result<u16, String> {
 
 /// A name that is a label in metrics and logs.
 pub(super) fn label(node: &Node) -> Result<String, String> {
-    let text = text(node)?;
+    label_text(text(node)?)
+}
+
+/// The same, of text that is a part of a value.
+pub(super) fn label_text(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if text.is_empty() {
         return Err("is empty; give it a name".to_owned());

@@ -101,6 +101,10 @@ impl Key {
         }
     }
 
+    const fn edge(self) -> Self {
+        Self { role: Some(Role::Edge), ..self }
+    }
+
     const fn core(self) -> Self {
         Self { role: Some(Role::Core), ..self }
     }
@@ -148,13 +152,13 @@ pub const KEYS: &[Key] = &[
         Text("forward"),
         "`forward` carries TCP to a target, `relay` (core only) takes links of the multi-path protocol",
     ),
-    key("listeners[].listen", "address with port, or a list", Required, "where to listen; port 0 lets the system choose")
+    key("listeners[].listen", "address with port, or a list", Required, "where to listen; port 0 lets the system choose; a core with a `tunnel` may leave it out")
         .example("0.0.0.0:7171"),
     key(
         "listeners[].forward_to",
-        "host with port, or a list",
+        "host with port or `core/NAME`, or a list",
         Required,
-        "where connections lead; several are tried in order",
+        "where connections lead; several are tried in order; `core/NAME` (edge only) is the core's listener NAME, through the tunnel",
     )
     .example("203.0.113.9:7171")
     .forward(),
@@ -197,11 +201,46 @@ pub const KEYS: &[Key] = &[
         "without a byte in either direction (`forward`), or without a whole frame (`relay`)",
     )
     .example("50s"),
+    key("core.dial", "host with port", Computed("no tunnel, or `core.accept`"), "the core's `tunnel.accept`, which the edge connects to")
+        .example("core.example:7100")
+        .edge(),
+    key(
+        "core.accept",
+        "address with port, or a list",
+        Computed("no tunnel, or `core.dial`"),
+        "where the core connects to this edge, as its `edges[].dial` says; then no file here has the core's address",
+    )
+    .example("0.0.0.0:7100")
+    .edge(),
+    key("core.tls.ca", "path", Required, "the authority that the core's certificate comes from, PEM").example("ca.pem").edge(),
+    key("core.tls.cert", "path", Required, "this edge's certificate, PEM; reread when it changes").example("waw1.pem").edge(),
+    key("core.tls.key", "path", Required, "the certificate's private key, PEM").example("waw1.key").edge(),
+    key("core.spare", "1 to 1024", Text("8"), "connections to the core kept ready for new players; only with `core.dial`").edge(),
+    key(
+        "log_core_address",
+        "`true` or `false`",
+        Text("false"),
+        "whether logs of this edge may show the address of the core that it has a tunnel to",
+    )
+    .edge(),
+    key("tunnel.accept", "address with port, or a list", Text("[]"), "where edges connect with certificates; none where the core dials all of them")
+        .example("0.0.0.0:7100")
+        .core(),
+    key("tunnel.tls.ca", "path", Required, "the authority that the edges' certificates come from, PEM").example("ca.pem").core(),
+    key("tunnel.tls.cert", "path", Required, "the core's certificate, PEM; reread when it changes").example("core.pem").core(),
+    key("tunnel.tls.key", "path", Required, "the certificate's private key, PEM").example("core.key").core(),
+    key("tunnel.spare", "1 to 1024", Text("8"), "connections kept ready at each edge that the core dials").core(),
     key("edges", "list", Text("[]"), "the edges that the core knows; links of other peers carry the label `other`").core(),
-    key("edges[].name", "name", Required, "the `edge` label in metrics; unique").example("waw1").core(),
-    key("edges[].address", "address or CIDR, or a list", Required, "where this edge connects from")
+    key("edges[].name", "name", Required, "the `edge` label in metrics, and the name in the edge's certificate; unique")
+        .example("waw1")
+        .core(),
+    key("edges[].address", "address or CIDR, or a list", Required, "where this edge connects from; may be left out with a `tunnel`")
         .example("198.51.100.7")
         .core(),
+    key("edges[].dial", "host with port", Computed("the edge dials"), "the edge's `core.accept`, which the core connects to")
+        .example("198.51.100.7:7100")
+        .core(),
+    key("edges[].revoked", "`true` or `false`", Text("false"), "refuses this edge: its address, and its certificate").core(),
     key("game_servers", "list", Text("[]"), "the ports that clients may ask for; required with a `relay` listener")
         .example("[{ port: 7172, address: \"127.0.0.1:7172\" }]")
         .core(),
@@ -337,6 +376,6 @@ mod tests {
         assert_eq!(at_or_below("listeners[].limit").count(), 0);
         assert!(below("").any(|word| word == "sessions"));
         let words: Vec<_> = below("edges[]").collect();
-        assert_eq!(words, ["name", "address"]);
+        assert_eq!(words, ["name", "address", "dial", "revoked"]);
     }
 }

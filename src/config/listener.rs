@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::keys::{Kind, Role};
 use super::scope::{Scope, Spot};
-use super::{AcceptProxy, Forward, Inbound, Relay, address, formats};
+use super::{AcceptProxy, Destination, Forward, Inbound, Relay, address, formats};
 
 /// A listener of either kind.
 pub(super) enum Listener {
@@ -14,30 +14,40 @@ pub(super) enum Listener {
     Relay(Relay),
 }
 
-/// Reads `listeners`. `edges` are the addresses of the core's edges, `None` if those were wrong;
-/// `admin` is an address that is taken.
-pub(super) fn read(root: &Scope<'_>, edges: Option<&[IpNet]>, admin: Option<SocketAddr>) -> Option<Vec<Listener>> {
+/// Reads `listeners`. `edges` are the addresses of the core's edges, `None` if those were wrong; `taken` is what
+/// other parts of the file have.
+pub(super) fn read(root: &Scope<'_>, edges: Option<&[IpNet]>, mut taken: Taken) -> Option<Vec<Listener>> {
     let items = root.items("listeners")?;
     if items.is_empty() && root.has("listeners") {
         root.wrong("listeners", "has no listener in it; give at least one");
     }
-    let mut taken = Taken { names: Unique::default(), addresses: Unique::default() };
-    if let Some(address) = admin.filter(|address| address.port() != 0) {
-        taken.addresses.reserve("admin.listen", address.to_string());
-    }
-    let listeners: Vec<_> = items.into_iter().map(|item| listener(item, edges, &mut taken)).collect();
+    let tunnel = root.has(match root.role() {
+        Role::Edge => "core",
+        Role::Core => "tunnel",
+    });
+    let listeners: Vec<_> = items.into_iter().map(|item| listener(item, edges, tunnel, &mut taken)).collect();
     listeners.into_iter().collect()
 }
 
-fn listener(item: Scope<'_>, edges: Option<&[IpNet]>, taken: &mut Taken) -> Option<Listener> {
+fn listener(item: Scope<'_>, edges: Option<&[IpNet]>, tunnel: bool, taken: &mut Taken) -> Option<Listener> {
     let kind = kind(&item);
     let item = item.of_kind(kind);
     item.check_keys();
-    let inbound = inbound(&item, edges, taken);
+    let inbound = inbound(&item, edges, tunnel, taken);
     match kind? {
         Kind::Relay => Some(Listener::Relay(Relay { inbound: inbound? })),
         Kind::Forward => {
-            let forward_to = item.some("forward_to", address::target);
+            let forward_to = item.some("forward_to", address::destination);
+            for (spot, destination) in forward_to.iter().flatten() {
+                if matches!(destination, Destination::Core(_)) && item.role() == Role::Core {
+                    item.wrong_at(spot, "`core/..` is for an edge; the core connects to a host with a port");
+                } else if matches!(destination, Destination::Core(_)) && !tunnel {
+                    item.wrong_at(
+                        spot,
+                        "needs the tunnel to the core; give `core` with `dial` and `tls`, or a host with a port here",
+                    );
+                }
+            }
             let send_proxy = item.value("send_proxy", formats::word);
             Some(Listener::Forward(Forward {
                 inbound: inbound?,
@@ -57,19 +67,21 @@ fn kind(item: &Scope<'_>) -> Option<Kind> {
     Some(kind)
 }
 
-fn inbound(item: &Scope<'_>, edges: Option<&[IpNet]>, taken: &mut Taken) -> Option<Inbound> {
+fn inbound(item: &Scope<'_>, edges: Option<&[IpNet]>, tunnel: bool, taken: &mut Taken) -> Option<Inbound> {
     let name = item.value("name", formats::label);
     if let Some(name) = &name {
         taken.names.claim(item, item.spot("name"), name.clone());
     }
-    let listen = item.some("listen", address::listen);
+    // At a core with a tunnel, its streams may be all that comes in.
+    let through_tunnel = tunnel && item.role() == Role::Core && !item.has("listen");
+    let listen = if through_tunnel { Some(Vec::new()) } else { item.some("listen", address::listen) };
     for (spot, address) in listen.iter().flatten() {
         // Port 0 is another one each time.
         if address.port() != 0 {
             taken.addresses.claim(item, spot.clone(), address.to_string());
         }
     }
-    let trust = trust(item, edges);
+    let trust = trust(item, edges, through_tunnel);
     let limits = item.section("limits");
     let max_connections = limits.value("connections", formats::or_none(formats::quantity));
     let max_connections_per_address = limits.value("connections_per_address", formats::or_none(formats::quantity));
@@ -92,7 +104,7 @@ fn inbound(item: &Scope<'_>, edges: Option<&[IpNet]>, taken: &mut Taken) -> Opti
 }
 
 /// Whether a PROXY header is expected, and from whom: somebody, exactly if it is.
-fn trust(item: &Scope<'_>, edges: Option<&[IpNet]>) -> Option<(AcceptProxy, Vec<IpNet>)> {
+fn trust(item: &Scope<'_>, edges: Option<&[IpNet]>, through_tunnel: bool) -> Option<(AcceptProxy, Vec<IpNet>)> {
     let accept_proxy = item.value("accept_proxy", formats::word);
     let own = if item.has("trusted_peers") {
         item.list("trusted_peers", address::network).map(|peers| Some(values(peers)))
@@ -113,11 +125,11 @@ fn trust(item: &Scope<'_>, edges: Option<&[IpNet]>) -> Option<(AcceptProxy, Vec<
         Some(peers) => peers,
         None => edges?.to_vec(),
     };
-    if peers.is_empty() {
+    if peers.is_empty() && !through_tunnel {
         let word = if accept_proxy == AcceptProxy::Required { "required" } else { "optional" };
         let remedy = match item.role() {
             Role::Edge => "give `trusted_peers`",
-            Role::Core => "give `edges` or `trusted_peers`",
+            Role::Core => "give `edges` with an `address`, or `trusted_peers`",
         };
         let message = format!(
             "is `{word}`, but there is nobody whose PROXY header is believed; {remedy}, or set `accept_proxy: none`"
@@ -128,9 +140,19 @@ fn trust(item: &Scope<'_>, edges: Option<&[IpNet]>) -> Option<(AcceptProxy, Vec<
 }
 
 /// What only one listener may have.
-struct Taken {
+#[derive(Default)]
+pub(super) struct Taken {
     names: Unique,
     addresses: Unique,
+}
+
+impl Taken {
+    /// Keeps `addresses` for the key of this path. Port 0 is another one each time.
+    pub fn reserve(&mut self, path: &str, addresses: impl Iterator<Item = SocketAddr>) {
+        for address in addresses.filter(|address| address.port() != 0) {
+            self.addresses.reserve(path, address.to_string());
+        }
+    }
 }
 
 /// Values that must differ, with the path where each is.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -23,11 +24,13 @@ mod reference;
 mod scope;
 mod summary;
 mod tree;
+mod tunnel;
 
 pub use error::{ConfigError, Errors, Location};
 pub use keys::{KEYS, Key, Kind, Role, WhenAbsent};
 pub use read::{MAX_FILE_LEN, load, load_core, load_edge, parse};
 pub use reference::tables;
+pub use tunnel::CORE_NAME;
 
 /// A checked configuration file, by its role.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +48,8 @@ pub struct Edge {
     pub process: Process,
     /// What it listens on.
     pub listeners: Vec<Forward>,
+    /// `core`: the tunnel to the core, where there is one.
+    pub tunnel: Option<EdgeTunnel>,
 }
 
 /// The core: relays sessions to the game servers, and forwards login and status.
@@ -54,6 +59,8 @@ pub struct Core {
     pub process: Process,
     /// The edges it knows, for trust and for labels.
     pub edges: Vec<EdgePeer>,
+    /// `tunnel`: what edges reach it through with certificates, where there is one.
+    pub tunnel: Option<CoreTunnel>,
     /// Listeners of kind `forward`.
     pub forwards: Vec<Forward>,
     /// Listeners of kind `relay`.
@@ -112,7 +119,7 @@ pub enum LogLevel {
 pub struct Inbound {
     /// `name`: unique; the label in metrics and logs.
     pub name: String,
-    /// `listen`: at least one address.
+    /// `listen`: at least one address, except at a core with a tunnel.
     pub listen: Vec<SocketAddr>,
     /// `accept_proxy`
     pub accept_proxy: AcceptProxy,
@@ -135,8 +142,8 @@ pub struct Inbound {
 pub struct Forward {
     /// What every listener has.
     pub inbound: Inbound,
-    /// `forward_to`: at least one target, tried in order.
-    pub forward_to: Vec<Target>,
+    /// `forward_to`: at least one, tried in order.
+    pub forward_to: Vec<Destination>,
     /// `send_proxy`
     pub send_proxy: SendProxy,
 }
@@ -195,13 +202,85 @@ pub enum SendProxy {
     None,
 }
 
+/// Where a connection of a forward leads.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Destination {
+    /// A host and a port.
+    Target(Target),
+    /// `core/NAME`: a listener of the core, by its name, through the tunnel.
+    Core(String),
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Target(target) => target.fmt(f),
+            Self::Core(listener) => write!(f, "{CORE_PREFIX}{listener}"),
+        }
+    }
+}
+
+/// How a destination begins that is a listener of the core.
+const CORE_PREFIX: &str = "core/";
+
+/// `core.*` of an edge: its end of the tunnel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EdgeTunnel {
+    /// `core.dial` or `core.accept`.
+    pub reach: Reach,
+    /// `core.tls`
+    pub tls: TlsFiles,
+    /// `log_core_address`: whether the core's address may stand in logs.
+    pub log_core_address: bool,
+}
+
+/// Which side of the tunnel connects.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reach {
+    /// The edge connects to the core.
+    Dial {
+        /// `core.dial`
+        core: Target,
+        /// `core.spare`: connections kept ready, not 0.
+        spare: usize,
+    },
+    /// `core.accept`: the core connects to the edge, here.
+    Accept(Vec<SocketAddr>),
+}
+
+/// `tunnel.*` of the core: its end of the tunnels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CoreTunnel {
+    /// `tunnel.accept`: where edges connect; none where the core dials all of them.
+    pub accept: Vec<SocketAddr>,
+    /// `tunnel.tls`
+    pub tls: TlsFiles,
+    /// `tunnel.spare`: connections kept ready at each edge that the core dials, not 0.
+    pub spare: usize,
+}
+
+/// The files that one end of the tunnel proves itself with, and knows the other by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificates of the authorities that the other side's must come from, PEM.
+    pub ca: PathBuf,
+    /// The own certificate, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+}
+
 /// `edges[]`: who may connect to the core, and the label of their links.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EdgePeer {
-    /// `name`: unique; the label in metrics and logs.
+    /// `name`: unique; the label in metrics and logs, and the name in the edge's certificate.
     pub name: String,
-    /// `address`: at least one network; a single address is a network of one.
+    /// `address`: at least one network, except where there is a tunnel; a single address is a network of one.
     pub addresses: Vec<IpNet>,
+    /// `dial`: where the core connects to this edge for the tunnel.
+    pub dial: Option<Target>,
+    /// `revoked`: it is refused, with its address and its certificate.
+    pub revoked: bool,
 }
 
 /// `game_servers[]`: a port that clients may ask for, and where it leads.

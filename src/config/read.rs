@@ -8,10 +8,10 @@ use ipnet::IpNet;
 
 use super::error::{Errors, Location};
 use super::keys::{KEYS, Role};
-use super::listener::{self, Listener};
+use super::listener::{self, Listener, Taken};
 use super::scope::{Report, Scope};
 use super::tree::{self, Entry, Value};
-use super::{Config, Core, Edge, Forward, Process, Relay, address, core, formats};
+use super::{Config, Core, Edge, EdgeTunnel, Forward, Process, Reach, Relay, address, core, formats, tunnel};
 
 /// Bytes of a file; a longer one is not a configuration.
 pub const MAX_FILE_LEN: u64 = 1 << 20;
@@ -49,7 +49,7 @@ pub fn load_core(path: &Path) -> Result<Core, Errors> {
     }
 }
 
-/// Reads and checks `text`, which errors call `file`.
+/// Reads and checks `text`, which errors call `file`. Paths in it stay as they are written.
 ///
 /// # Errors
 ///
@@ -65,7 +65,10 @@ fn load_for(path: &Path, wanted: Option<Role>) -> Result<Config, Errors> {
         .and_then(|opened| opened.take(MAX_FILE_LEN + 1).read_to_end(&mut bytes))
         .map_err(|error| Errors::one(&file, None, format!("cannot be read: {error}")))?;
     match std::str::from_utf8(&bytes) {
-        Ok(text) => parse_for(&file, text, wanted),
+        Ok(text) => {
+            let folder = path.parent().unwrap_or(Path::new(""));
+            parse_for(&file, text, wanted).map(|config| config.relative_to(folder))
+        }
         Err(_) if too_long(bytes.len()) => Err(file_too_long(&file)),
         Err(error) => {
             let valid = bytes.get(..error.valid_up_to()).and_then(|valid| std::str::from_utf8(valid).ok());
@@ -131,23 +134,57 @@ fn other_role(wanted: Role) -> String {
 
 fn edge(root: &Scope<'_>) -> Option<Edge> {
     let process = process(root);
-    let admin = process.as_ref().and_then(|process| process.admin);
-    let listeners = listener::read(root, Some(&[]), admin).map(by_kind);
-    Some(Edge { process: process?, listeners: listeners?.0 })
+    let tunnel = tunnel::of_edge(root);
+    let mut taken = Taken::default();
+    taken.reserve("admin.listen", process.iter().filter_map(|process| process.admin));
+    if let Some(Some(EdgeTunnel { reach: Reach::Accept(addresses), .. })) = &tunnel {
+        taken.reserve("core.accept", addresses.iter().copied());
+    }
+    let listeners = listener::read(root, Some(&[]), taken).map(by_kind);
+    Some(Edge { process: process?, listeners: listeners?.0, tunnel: tunnel? })
 }
 
 fn core(root: &Scope<'_>) -> Option<Core> {
     let process = process(root);
-    let admin = process.as_ref().and_then(|process| process.admin);
     let edges = core::edges(root);
-    let networks: Option<Vec<IpNet>> =
-        edges.as_ref().map(|edges| edges.iter().flat_map(|edge| edge.addresses.iter().copied()).collect());
-    let listeners = listener::read(root, networks.as_deref(), admin).map(by_kind);
+    let tunnel = tunnel::of_core(root, edges.as_deref());
+    let mut taken = Taken::default();
+    taken.reserve("admin.listen", process.iter().filter_map(|process| process.admin));
+    taken.reserve("tunnel.accept", tunnel.iter().flatten().flat_map(|tunnel| tunnel.accept.iter().copied()));
+    let trusted = edges.as_ref().map(|edges| {
+        let trusted = edges.iter().filter(|edge| !edge.revoked);
+        trusted.flat_map(|edge| edge.addresses.iter().copied()).collect::<Vec<IpNet>>()
+    });
+    let listeners = listener::read(root, trusted.as_deref(), taken).map(by_kind);
     let relay = listeners.as_ref().is_some_and(|(_, relays)| !relays.is_empty());
     let game_servers = core::game_servers(root, relay);
     let sessions = core::sessions(root);
     let (forwards, relays) = listeners?;
-    Some(Core { process: process?, edges: edges?, forwards, relays, game_servers: game_servers?, sessions: sessions? })
+    Some(Core {
+        process: process?,
+        edges: edges?,
+        tunnel: tunnel?,
+        forwards,
+        relays,
+        game_servers: game_servers?,
+        sessions: sessions?,
+    })
+}
+
+impl Config {
+    /// The same, with its paths as seen from where its file is.
+    fn relative_to(mut self, folder: &Path) -> Self {
+        let tls = match &mut self {
+            Self::Edge(edge) => edge.tunnel.as_mut().map(|tunnel| &mut tunnel.tls),
+            Self::Core(core) => core.tunnel.as_mut().map(|tunnel| &mut tunnel.tls),
+        };
+        if let Some(files) = tls {
+            for path in [&mut files.ca, &mut files.cert, &mut files.key] {
+                *path = folder.join(&path);
+            }
+        }
+        self
+    }
 }
 
 fn by_kind(listeners: Vec<Listener>) -> (Vec<Forward>, Vec<Relay>) {

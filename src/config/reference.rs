@@ -10,6 +10,8 @@ pub fn tables() -> Vec<(&'static str, String)> {
     vec![
         ("process", table(KEYS.iter().filter(process))),
         ("listeners", table(KEYS.iter().filter(of("listeners")))),
+        ("core", table(KEYS.iter().filter(of("core")))),
+        ("tunnel", table(KEYS.iter().filter(of("tunnel")))),
         ("edges", table(KEYS.iter().filter(of("edges")))),
         ("game_servers", table(KEYS.iter().filter(of("game_servers")))),
         ("sessions", table(KEYS.iter().filter(of("sessions")))),
@@ -19,6 +21,9 @@ pub fn tables() -> Vec<(&'static str, String)> {
 /// The table that a key belongs to; empty for that of the whole process.
 fn section(path: &str) -> &str {
     let first = path.split(['.', '[']).next().unwrap_or_default();
+    if first == "log_core_address" {
+        return "core";
+    }
     // `listeners` itself is a key of the whole file; so are `admin` and `log`, short as they are.
     let whole = matches!(first, "admin" | "log") || (first == path && first == "listeners");
     let alone = first == path && !matches!(first, "edges" | "game_servers");

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::keys::{Kind, Role};
-use super::{Config, Inbound, Process};
+use super::{Config, Inbound, Process, Reach};
 
 impl Config {
     /// The role of the file.
@@ -42,6 +42,23 @@ impl Config {
             counted(listeners.len(), "listener"),
             listeners.join(", ")
         );
+        let tunnel = match self {
+            Self::Edge(edge) => edge.tunnel.as_ref().map(|tunnel| match &tunnel.reach {
+                Reach::Dial { core, .. } => format!("to {core}"),
+                Reach::Accept(addresses) => format!("at {}", list(addresses)),
+            }),
+            Self::Core(core) => core.tunnel.as_ref().map(|tunnel| {
+                let dialled = core.edges.iter().filter(|edge| edge.dial.is_some()).count();
+                match (tunnel.accept.as_slice(), dialled) {
+                    (accept, 0) => format!("at {}", list(accept)),
+                    ([], dialled) => format!("to {}", counted(dialled, "edge")),
+                    (accept, dialled) => format!("at {} and to {}", list(accept), counted(dialled, "edge")),
+                }
+            }),
+        };
+        if let Some(tunnel) = tunnel {
+            summary.push_str(&format!(", tunnel {tunnel}"));
+        }
         if let Self::Core(core) = self {
             let edges = counted(core.edges.len(), "edge");
             let game_servers = counted(core.game_servers.len(), "game server");
@@ -52,8 +69,13 @@ impl Config {
 }
 
 fn listener(inbound: &Inbound, kind: Kind) -> String {
-    let addresses: Vec<String> = inbound.listen.iter().map(SocketAddr::to_string).collect();
-    format!("{} {kind} {}", inbound.name, addresses.join(" "))
+    let addresses = if inbound.listen.is_empty() { "in the tunnel".to_owned() } else { list(&inbound.listen) };
+    format!("{} {kind} {addresses}", inbound.name)
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    addresses.join(" ")
 }
 
 fn counted(count: usize, what: &str) -> String {

@@ -99,7 +99,13 @@ impl Core {
         let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(2);
         let config = config::Core {
             process: process("core", workers, Some(admin), CORE_SHUTDOWN),
-            edges: vec![config::EdgePeer { name: "edges".to_owned(), addresses: vec![trusted] }],
+            tunnel: None,
+            edges: vec![config::EdgePeer {
+                name: "edges".to_owned(),
+                addresses: vec![trusted],
+                dial: None,
+                revoked: false,
+            }],
             forwards: Vec::new(),
             relays: vec![relay],
             game_servers: vec![config::GameServer {
@@ -191,10 +197,14 @@ impl Edge {
     pub fn restart(&mut self) -> Result<(), DemoError> {
         let listener = config::Forward {
             inbound: inbound(vec![self.address]),
-            forward_to: vec![self.core.into()],
+            forward_to: vec![config::Destination::Target(self.core.into())],
             send_proxy: config::SendProxy::V2,
         };
-        let config = config::Edge { process: process(&self.name, 1, None, Duration::ZERO), listeners: vec![listener] };
+        let config = config::Edge {
+            process: process(&self.name, 1, None, Duration::ZERO),
+            listeners: vec![listener],
+            tunnel: None,
+        };
         let service = roles::edge::bind(config)?;
         if let Some(address) = service.addresses(LINKS).first() {
             self.address = *address;

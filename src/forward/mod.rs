@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::net::TcpStream;
 use tracing::{info, warn};
 
-use crate::config::{self, SendProxy};
+use crate::config::{self, Destination, SendProxy};
 use crate::limits::{ENDED_LINES, REFUSED_LINES, RateLimitedLog};
 use crate::net::pump::{PumpCounters, Pumped, carries_link, pump};
 use crate::net::{Admitted, Inbound, InboundShared, Stream, connect_forward};
@@ -96,7 +96,8 @@ impl Forward {
     async fn reach(&self, admitted: &Admitted, record: &mut Record<'_>) -> Option<(Stream, Vec<u8>)> {
         let metrics = self.inbound.metrics();
         let mut last = ConnectResult::Error;
-        for target in &self.shared.config.forward_to {
+        for destination in &self.shared.config.forward_to {
+            let Destination::Target(target) = destination else { continue };
             match connect_forward(target, self.inbound.config().connect_timeout).await {
                 Ok((stream, address)) => {
                     metrics.connect(ConnectResult::Ok);
