@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use thiserror::Error;
 
-use crate::reason::RejectReason;
-
 mod by_address;
+mod gate;
 mod pace;
 mod rate;
 mod rate_limit;
@@ -18,6 +17,7 @@ mod rate_limited_log;
 use by_address::ByAddress;
 
 pub use by_address::AddressKey;
+pub use gate::{Admission, Gate, GateLimits, Gates};
 pub use pace::Pace;
 pub use rate::Rate;
 pub use rate_limit::{ADDRESSES, RateLimit};
@@ -34,16 +34,7 @@ pub enum LimitExceeded {
     Address,
 }
 
-impl From<LimitExceeded> for RejectReason {
-    fn from(exceeded: LimitExceeded) -> Self {
-        match exceeded {
-            LimitExceeded::Total => Self::Limit,
-            LimitExceeded::Address => Self::AddressLimit,
-        }
-    }
-}
-
-/// Counts the connections of one listener, over all workers.
+/// Counts connections or sessions, over all workers.
 #[derive(Debug)]
 pub struct ConnectionLimit {
     max: usize,

@@ -32,6 +32,14 @@ reasons! {
         Limit = "limit",
         /// `limits.connections_per_address` of the listener was reached.
         AddressLimit = "address_limit",
+        /// `limits.rate_per_address` of the listener was reached.
+        Rate = "rate",
+        /// `limits.connections` of the whole process was reached.
+        ProcessLimit = "process_limit",
+        /// `limits.connections_per_address` of the whole process was reached.
+        ProcessAddressLimit = "process_address_limit",
+        /// `limits.rate_per_address` of the whole process was reached.
+        ProcessRate = "process_rate",
         /// A PROXY header was required and the peer is not in `trusted_peers`.
         Untrusted = "untrusted",
         /// The PROXY header was malformed, or absent where one is required.

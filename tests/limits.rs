@@ -24,8 +24,9 @@ fn rows(text: &str) -> Vec<Vec<&str>> {
 }
 
 fn is_limit(key: &Key) -> bool {
-    let parts = ["sessions.", ".limits.", ".timeouts.", "_per_second", "shutdown_timeout"];
-    parts.iter().any(|part| key.path.contains(part)) && key.path != "sessions.bind_sessions"
+    let parts = ["sessions.", "limits.", ".timeouts.", "_per_second", "shutdown_timeout"];
+    let others = ["sessions.bind_sessions", "listeners[].limits.reset"];
+    parts.iter().any(|part| key.path.contains(part)) && !others.contains(&key.path)
 }
 
 /// What the document must say, each once.

@@ -143,6 +143,22 @@ pub const KEYS: &[Key] = &[
         Text("info"),
         "how much is logged; each level includes those before it",
     ),
+    key("limits.connections", "count or `none`", Text("none"), "connections at once, on all listeners together")
+        .example("50000"),
+    key(
+        "limits.connections_per_address",
+        "count or `none`",
+        Text("none"),
+        "connections at once by player address, on all listeners together; IPv6 counts by /64",
+    )
+    .example("40"),
+    key(
+        "limits.rate_per_address",
+        "rate or `none`",
+        Text("none"),
+        "new connections by player address, on all listeners together; IPv6 counts by /64",
+    )
+    .example("40/10s"),
     key("shutdown_timeout", "duration", Text("10s"), "how long connections may go on after SIGTERM; `0s` cuts them"),
     key("listeners", "list", Required, "where connections are accepted; at least one").example("[{ name: login, .. }]"),
     key("listeners[].name", "name", Required, "the label in metrics and logs; unique").example("login"),
@@ -192,6 +208,19 @@ pub const KEYS: &[Key] = &[
         "connections at once by player address, as the PROXY header tells it; IPv6 counts by /64",
     )
     .example("20"),
+    key(
+        "listeners[].limits.rate_per_address",
+        "rate or `none`",
+        Text("none"),
+        "new connections by player address, as the PROXY header tells it; IPv6 counts by /64",
+    )
+    .example("20/10s"),
+    key(
+        "listeners[].limits.reset",
+        "`true` or `false`",
+        Text("false"),
+        "whether a connection that is refused here is reset (RST), rather than closed (FIN)",
+    ),
     key("listeners[].timeouts.connect", "duration", Text("4s"), "to reach a target or a game server"),
     key("listeners[].timeouts.header", "duration", Text("5s"), "for a PROXY header to arrive whole"),
     key(
@@ -372,7 +401,7 @@ mod tests {
 
     #[test]
     fn what_may_follow_a_path() {
-        assert_eq!(at_or_below("listeners[].limits").count(), 2);
+        assert_eq!(at_or_below("listeners[].limits").count(), 4);
         assert_eq!(at_or_below("listeners[].limit").count(), 0);
         assert!(below("").any(|word| word == "sessions"));
         let words: Vec<_> = below("edges[]").collect();

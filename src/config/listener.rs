@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::keys::{Kind, Role};
 use super::scope::{Scope, Spot};
-use super::{AcceptProxy, Destination, Forward, Inbound, Relay, address, formats};
+use super::{AcceptProxy, Destination, Forward, Inbound, Relay, address, formats, gate};
 
 /// A listener of either kind.
 pub(super) enum Listener {
@@ -82,9 +82,9 @@ fn inbound(item: &Scope<'_>, edges: Option<&[IpNet]>, tunnel: bool, taken: &mut 
         }
     }
     let trust = trust(item, edges, through_tunnel);
-    let limits = item.section("limits");
-    let max_connections = limits.value("connections", formats::or_none(formats::quantity));
-    let max_connections_per_address = limits.value("connections_per_address", formats::or_none(formats::quantity));
+    let section = item.section("limits");
+    let limits = gate::limits(&section);
+    let reset = section.value("reset", formats::flag);
     let timeouts = item.section("timeouts");
     let connect_timeout = timeouts.value("connect", formats::timeout);
     let header_timeout = timeouts.value("header", formats::timeout);
@@ -95,8 +95,8 @@ fn inbound(item: &Scope<'_>, edges: Option<&[IpNet]>, tunnel: bool, taken: &mut 
         listen: values(listen?),
         accept_proxy,
         trusted_peers,
-        max_connections: max_connections?,
-        max_connections_per_address: max_connections_per_address?,
+        limits: limits?,
+        reset: reset?,
         header_timeout: header_timeout?,
         idle_timeout: idle_timeout?,
         connect_timeout: connect_timeout?,

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::limits::Rate;
+use crate::limits::{GateLimits, Rate};
 
 mod address;
 mod core;
 mod error;
 mod formats;
+mod gate;
 mod keys;
 mod listener;
 mod read;
@@ -80,6 +81,8 @@ pub struct Process {
     pub workers: NonZeroUsize,
     /// `admin.listen`: where metrics and health are served; `None` for `off`.
     pub admin: Option<SocketAddr>,
+    /// `limits`: of all listeners together.
+    pub limits: GateLimits,
     /// `shutdown_timeout`: how long connections may go on after SIGTERM.
     pub shutdown_timeout: Duration,
     /// `log.format`
@@ -125,10 +128,10 @@ pub struct Inbound {
     pub accept_proxy: AcceptProxy,
     /// `trusted_peers`: whose PROXY header is believed.
     pub trusted_peers: Vec<IpNet>,
-    /// `limits.connections`: at once, on this listener.
-    pub max_connections: Option<usize>,
-    /// `limits.connections_per_address`: at once, by player address.
-    pub max_connections_per_address: Option<usize>,
+    /// `limits`: of this listener.
+    pub limits: GateLimits,
+    /// `limits.reset`: refused connections are reset, rather than closed.
+    pub reset: bool,
     /// `timeouts.header`: for a PROXY header to arrive whole.
     pub header_timeout: Duration,
     /// `timeouts.idle`

@@ -11,7 +11,7 @@ use super::keys::{KEYS, Role};
 use super::listener::{self, Listener, Taken};
 use super::scope::{Report, Scope};
 use super::tree::{self, Entry, Value};
-use super::{Config, Core, Edge, EdgeTunnel, Forward, Process, Reach, Relay, address, core, formats, tunnel};
+use super::{Config, Core, Edge, EdgeTunnel, Forward, Process, Reach, Relay, address, core, formats, gate, tunnel};
 
 /// Bytes of a file; a longer one is not a configuration.
 pub const MAX_FILE_LEN: u64 = 1 << 20;
@@ -205,11 +205,13 @@ fn process(root: &Scope<'_>) -> Option<Process> {
     let log = root.section("log");
     let log_format = log.value("format", formats::word);
     let log_level = log.value("level", formats::word);
+    let limits = gate::limits(&root.section("limits"));
     let shutdown_timeout = root.value("shutdown_timeout", formats::duration);
     Some(Process {
         name: name?.unwrap_or_else(formats::host_name),
         workers: workers?.unwrap_or_else(formats::default_workers),
         admin: admin?,
+        limits: limits?,
         shutdown_timeout: shutdown_timeout?,
         log_format: log_format?,
         log_level: log_level?,

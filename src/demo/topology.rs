@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::config;
-use crate::limits::Rate;
+use crate::limits::{GateLimits, Rate};
 use crate::roles::{self, Service};
 
 use super::DemoError;
@@ -219,6 +219,7 @@ fn process(name: &str, workers: usize, admin: Option<SocketAddr>, shutdown_timeo
         name: name.to_owned(),
         workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
         admin,
+        limits: GateLimits::default(),
         shutdown_timeout,
         log_format: config::LogFormat::Auto,
         log_level: config::LogLevel::Error,
@@ -231,8 +232,8 @@ fn inbound(listen: Vec<SocketAddr>) -> config::Inbound {
         listen,
         accept_proxy: config::AcceptProxy::None,
         trusted_peers: Vec::new(),
-        max_connections: None,
-        max_connections_per_address: None,
+        limits: GateLimits::default(),
+        reset: false,
         header_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(50),
         connect_timeout: Duration::from_secs(4),

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tracing::{info, warn};
 
 use crate::config::{self, Destination, SendProxy};
-use crate::limits::{ENDED_LINES, REFUSED_LINES, RateLimitedLog};
+use crate::limits::{ENDED_LINES, Gate, REFUSED_LINES, RateLimitedLog};
 use crate::net::pump::{PumpCounters, Pumped, carries_link, pump};
 use crate::net::{Admitted, Inbound, InboundShared, Stream, connect_forward};
 use crate::reason::{CloseReason, ConnectResult};
@@ -38,9 +38,9 @@ pub struct ForwardShared {
 }
 
 impl ForwardShared {
-    /// From the listener's configuration.
-    pub fn new(config: config::Forward, header_for: HeaderFor) -> Arc<Self> {
-        let inbound = InboundShared::new(config.inbound.clone());
+    /// From the listener's configuration; `process` is what all listeners have in common.
+    pub fn new(config: config::Forward, header_for: HeaderFor, process: Arc<Gate>) -> Arc<Self> {
+        let inbound = InboundShared::new(config.inbound.clone(), process);
         let (log, ended_log) = (RateLimitedLog::new(REFUSED_LINES), RateLimitedLog::new(ENDED_LINES));
         Arc::new(Self { inbound, config, header_for, log, ended_log })
     }

@@ -4,8 +4,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::warn;
@@ -13,7 +14,7 @@ use tracing::warn;
 use super::Stream;
 use super::worker::Scratch;
 use crate::config::{self, AcceptProxy};
-use crate::limits::{AddressKey, ConnectionGuard, ConnectionLimit, REFUSED_LINES, RateLimitedLog};
+use crate::limits::{Admission, Gate, Gates, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::ListenerMetrics;
 use crate::reason::RejectReason;
 use crate::wire::proxy_header::{self, ProxyHeader};
@@ -26,15 +27,15 @@ const FIRST_READ: usize = 1024;
 #[derive(Debug)]
 pub struct InboundShared {
     config: config::Inbound,
-    limit: Arc<ConnectionLimit>,
+    gates: Gates,
     log: RateLimitedLog,
 }
 
 impl InboundShared {
-    /// From the listener's configuration.
-    pub fn new(config: config::Inbound) -> Arc<Self> {
-        let limit = ConnectionLimit::new(config.max_connections, config.max_connections_per_address);
-        Arc::new(Self { config, limit, log: RateLimitedLog::new(REFUSED_LINES) })
+    /// From the listener's configuration; `process` is what all listeners have in common.
+    pub fn new(config: config::Inbound, process: Arc<Gate>) -> Arc<Self> {
+        let gates = Gates::new(config.limits, process);
+        Arc::new(Self { config, gates, log: RateLimitedLog::new(REFUSED_LINES) })
     }
 
     /// The listener's configuration.
@@ -65,7 +66,7 @@ pub struct Admitted {
     /// What was read behind the PROXY header.
     pub early: Vec<u8>,
     /// Counts the connection while it lives.
-    pub guard: ConnectionGuard,
+    pub guard: Admission,
 }
 
 impl Inbound {
@@ -93,18 +94,40 @@ impl Inbound {
     pub async fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Admitted> {
         let peer = proxy_header::unmap_socket(peer);
         self.metrics.accepted.inc();
-        match self.try_admit(stream, peer).await {
-            Ok(admitted) => Some(admitted),
+        // Before all else, so that a refused connection costs next to nothing.
+        let (mut guard, expected) = match self.enter(peer.ip()) {
+            Ok(entered) => entered,
             Err(reason) => {
-                self.reject(reason, peer.ip());
+                self.refuse(&SockRef::from(&stream), reason, peer.ip());
+                return None;
+            }
+        };
+        let Ok(stream) = Stream::new(stream) else {
+            self.count_refused(RejectReason::Closed, peer.ip());
+            return None;
+        };
+        let mut early = Vec::new();
+        match self.identify(&stream, peer, expected, &mut guard, &mut early).await {
+            Ok((player, destination)) => Some(Admitted { stream, peer, player, destination, early, guard }),
+            Err(reason) => {
+                self.refuse(&stream.options(), reason, peer.ip());
                 None
             }
         }
     }
 
+    /// Refuses a connection, which the caller then drops.
+    pub fn refuse(&self, socket: &SockRef<'_>, reason: RejectReason, who: IpAddr) {
+        if self.config().reset {
+            // A socket that is gone already needs no reset.
+            let _ = socket.set_linger(Some(Duration::ZERO));
+        }
+        self.count_refused(reason, who);
+    }
+
     /// Counts a refused connection, and logs it as far as the log's limit goes. A peer that just
     /// closed, as health checks do, is no news.
-    pub fn reject(&self, reason: RejectReason, who: IpAddr) {
+    fn count_refused(&self, reason: RejectReason, who: IpAddr) {
         self.metrics.rejected(reason);
         if reason != RejectReason::Closed
             && let Some(suppressed) = self.shared.log.allow(Instant::now())
@@ -113,21 +136,42 @@ impl Inbound {
         }
     }
 
-    async fn try_admit(&self, stream: TcpStream, peer: SocketAddr) -> Result<Admitted, RejectReason> {
+    /// Decides what can be decided before anything is read; gives the header that is to come too. Where
+    /// none is, the peer is the player.
+    fn enter(&self, peer: IpAddr) -> Result<(Admission, AcceptProxy), RejectReason> {
+        let mut guard = self.shared.gates.enter()?;
+        let expected = self.header_from(peer)?;
+        if expected == AcceptProxy::None {
+            self.shared.gates.pass(&mut guard, peer, Instant::now())?;
+        }
+        Ok((guard, expected))
+    }
+
+    /// The header that `peer` is to send.
+    fn header_from(&self, peer: IpAddr) -> Result<AcceptProxy, RejectReason> {
         let config = self.config();
-        let mut guard = self.shared.limit.try_accept()?;
-        let trusted = config.trusted_peers.iter().any(|net| net.contains(&peer.ip()));
-        let expected = match config.accept_proxy {
-            AcceptProxy::Required if !trusted => return Err(RejectReason::Untrusted),
-            AcceptProxy::Optional if !trusted => AcceptProxy::None,
-            other => other,
-        };
-        let stream = Stream::new(stream).map_err(|_| RejectReason::Closed)?;
-        let mut early = Vec::new();
+        let trusted = || config.trusted_peers.iter().any(|net| net.contains(&peer));
+        match config.accept_proxy {
+            AcceptProxy::None => Ok(AcceptProxy::None),
+            AcceptProxy::Required if !trusted() => Err(RejectReason::Untrusted),
+            AcceptProxy::Optional if !trusted() => Ok(AcceptProxy::None),
+            other => Ok(other),
+        }
+    }
+
+    /// Finds out who the player is and where it connected to, reading the header where one is to come.
+    async fn identify(
+        &self,
+        stream: &Stream,
+        peer: SocketAddr,
+        expected: AcceptProxy,
+        guard: &mut Admission,
+        early: &mut Vec<u8>,
+    ) -> Result<(SocketAddr, SocketAddr), RejectReason> {
         let mut header = None;
         if expected != AcceptProxy::None {
-            let read = timeout(config.header_timeout, read_header(&stream, &mut early, expected, &self.scratch)).await;
-            header = match read {
+            let reading = read_header(stream, early, expected, &self.scratch);
+            header = match timeout(self.config().header_timeout, reading).await {
                 Ok(result) => result?,
                 // A peer that may leave the header out, and waits for the server to speak.
                 Err(_) if expected == AcceptProxy::Optional && early.is_empty() => None,
@@ -136,12 +180,14 @@ impl Inbound {
         }
         let header = header.unwrap_or(ProxyHeader { source: None, destination: None });
         let player = header.source.unwrap_or(peer);
+        if expected != AcceptProxy::None {
+            self.shared.gates.pass(guard, player.ip(), Instant::now())?;
+        }
         let destination = match header.destination {
             Some(destination) => destination,
             None => proxy_header::unmap_socket(stream.local_addr().map_err(|_| RejectReason::Closed)?),
         };
-        guard.try_claim(AddressKey::from(player.ip()))?;
-        Ok(Admitted { stream, peer, player, destination, early, guard })
+        Ok((player, destination))
     }
 }
 

@@ -10,7 +10,7 @@ use tracing::debug;
 use super::Relay;
 use super::link::Link;
 use super::session::Session;
-use crate::limits::ConnectionGuard;
+use crate::limits::Admission;
 use crate::net::Inbound;
 use crate::reason::CloseReason;
 use crate::wire::frame::{Frame, FrameError, FromClient};
@@ -33,7 +33,7 @@ pub struct LinkTask {
     early: Option<Vec<u8>>,
     reason: Option<CloseReason>,
     /// Counts the link against the listener's limits.
-    _guard: ConnectionGuard,
+    _guard: Admission,
 }
 
 /// What one read leaves to do.
@@ -57,7 +57,7 @@ impl From<FrameError> for ProtocolError {
 }
 
 impl LinkTask {
-    pub(super) fn new(relay: Rc<Relay>, link: Rc<Link>, early: Vec<u8>, guard: ConnectionGuard) -> Self {
+    pub(super) fn new(relay: Rc<Relay>, link: Rc<Link>, early: Vec<u8>, guard: Admission) -> Self {
         if let Some(inbound) = relay.inbound(link.listener()) {
             inbound.metrics().active.inc();
         }

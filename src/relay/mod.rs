@@ -24,7 +24,7 @@ use tracing::warn;
 
 use crate::config::{self, BindSessions, GameServer, Ipv6Players};
 use crate::limits::{
-    AddressKey, ConnectionGuard, ConnectionLimit, ENDED_LINES, Pace, REFUSED_LINES, Rate, RateLimit, RateLimitedLog,
+    AddressKey, Admission, ConnectionLimit, ENDED_LINES, Gate, Pace, REFUSED_LINES, Rate, RateLimit, RateLimitedLog,
 };
 use crate::metrics::{EdgeMetrics, Metrics, PortMetrics};
 use crate::net::worker::{Scratch, Tasks};
@@ -86,12 +86,17 @@ pub struct RelayShared {
 pub type Handovers = mpsc::UnboundedReceiver<Handover>;
 
 impl RelayShared {
-    /// From the core's configuration: the shared part, and each worker's incoming links.
-    pub fn new(config: &config::Core, pseudo_ipv4: PseudoIpv4) -> (Arc<Self>, Vec<Handovers>) {
+    /// From the core's configuration: the shared part, and each worker's incoming links. `process` is what
+    /// all listeners have in common.
+    pub fn new(config: &config::Core, pseudo_ipv4: PseudoIpv4, process: &Arc<Gate>) -> (Arc<Self>, Vec<Handovers>) {
         let sessions = &config.sessions;
         let (handovers, receivers) = (0..config.process.workers.get()).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Self {
-            inbounds: config.relays.iter().map(|relay| InboundShared::new(relay.inbound.clone())).collect(),
+            inbounds: config
+                .relays
+                .iter()
+                .map(|relay| InboundShared::new(relay.inbound.clone(), Arc::clone(process)))
+                .collect(),
             edges: config.edges.clone(),
             game_servers: config.game_servers.clone(),
             connects: config.game_servers.iter().map(|server| Mutex::new(connect_pace(server))).collect(),
@@ -153,7 +158,7 @@ struct Newcomer {
     player: SocketAddr,
     peer: SocketAddr,
     early: Vec<u8>,
-    guard: ConnectionGuard,
+    guard: Admission,
 }
 
 /// A session, as the core tells them apart.
@@ -247,7 +252,7 @@ impl Relay {
         match first.unwrap_or(Err(RejectReason::NoPing)) {
             Ok(client) => Some((stream, Newcomer { listener, client, player, peer, early, guard })),
             Err(reason) => {
-                inbound.reject(reason, player.ip());
+                inbound.refuse(&stream.options(), reason, player.ip());
                 None
             }
         }

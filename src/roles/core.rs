@@ -36,7 +36,7 @@ pub fn bind(mut config: config::Core) -> Result<Service, StartError> {
             .for_each(|edge| drop(metrics.edge(edge)));
         config.game_servers.iter().for_each(|server| drop(metrics.port(server.port)));
     }
-    let (shared, handovers) = RelayShared::new(&config, pseudo_ipv4);
+    let (shared, handovers) = RelayShared::new(&config, pseudo_ipv4, service.gate());
     for (index, ((forwards, relays), handovers)) in forwards.into_iter().zip(relays).zip(handovers).enumerate() {
         let Some(metrics) = service.metrics().get(index).map(Arc::clone) else { continue };
         let shared = Arc::clone(&shared);

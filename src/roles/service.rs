@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use crate::admin;
 use crate::config;
 use crate::forward::{Forward, ForwardShared, HeaderFor};
+use crate::limits::Gate;
 use crate::metrics::{BuildInfo, ListenerMetrics, Metrics};
 use crate::net::worker::{self, Scratch, Stop, Tasks};
 use crate::net::{BindError, Inbound, accept_loop, bind};
@@ -40,6 +41,8 @@ pub struct Service {
     shutdown_timeout: Duration,
     addresses: Vec<(String, Vec<SocketAddr>)>,
     admin: Option<TcpListener>,
+    /// What connections to any listener pass.
+    gate: Arc<Gate>,
     metrics: Vec<Arc<Metrics>>,
     workers: Vec<WorkerMain>,
 }
@@ -55,6 +58,7 @@ impl Service {
             shutdown_timeout: process.shutdown_timeout,
             addresses: Vec::new(),
             admin,
+            gate: Arc::new(Gate::new(process.limits)),
             metrics: (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect(),
             workers: Vec::new(),
         })
@@ -80,12 +84,17 @@ impl Service {
         let mut per_worker: Vec<Vec<ForwardSockets>> = self.metrics.iter().map(|_| Vec::new()).collect();
         for forward in forwards {
             let sockets = self.listen(&forward.inbound)?;
-            let shared = ForwardShared::new(forward, header_for.clone());
+            let shared = ForwardShared::new(forward, header_for.clone(), Arc::clone(&self.gate));
             for (worker, sockets) in per_worker.iter_mut().zip(sockets) {
                 worker.push((Arc::clone(&shared), sockets));
             }
         }
         Ok(per_worker)
+    }
+
+    /// What connections to any listener pass.
+    pub(super) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     /// Each worker's counters.
@@ -244,6 +253,7 @@ mod tests {
 
     use super::*;
     use crate::config::{LogFormat, LogLevel, Process};
+    use crate::limits::GateLimits;
 
     /// Bytes that make the handler of the test below panic.
     const POISON: u8 = 13;
@@ -310,6 +320,7 @@ mod tests {
             name: "test".to_owned(),
             workers: NonZeroUsize::MIN,
             admin: None,
+            limits: GateLimits::default(),
             shutdown_timeout: Duration::from_secs(60),
             log_format: LogFormat::Auto,
             log_level: LogLevel::Error,

@@ -5,6 +5,7 @@
 
 mod forward;
 mod forward_core;
+mod gate;
 mod haproxy;
 mod operation;
 mod oracle;
