@@ -46,6 +46,10 @@ reasons! {
         BadHeader = "bad_header",
         /// The PROXY header was not whole within `timeouts.header`.
         HeaderTimeout = "header_timeout",
+        /// The first bytes are not what `expect` of the listener says.
+        Unexpected = "unexpected",
+        /// They were not whole within `timeouts.first_bytes`.
+        Silent = "silent",
         /// The peer closed before it sent anything of use, as a health check does.
         Closed = "closed",
         /// On a relay: the first frame was not a ping.

@@ -199,6 +199,13 @@ pub const KEYS: &[Key] = &[
         "whose PROXY header is believed; with `accept_proxy: required` nobody else may connect",
     )
     .example("10.0.0.0/8"),
+    key(
+        "listeners[].expect",
+        "`any`, `links`, `login` or `status`",
+        Text("any"),
+        "how connections begin; nothing is connected to before they do",
+    )
+    .forward(),
     key("listeners[].limits.connections", "count or `none`", Text("none"), "connections at once, on this listener")
         .example("10000"),
     key(
@@ -223,6 +230,7 @@ pub const KEYS: &[Key] = &[
     ),
     key("listeners[].timeouts.connect", "duration", Text("4s"), "to reach a target or a game server"),
     key("listeners[].timeouts.header", "duration", Text("5s"), "for a PROXY header to arrive whole"),
+    key("listeners[].timeouts.first_bytes", "duration", Text("5s"), "for what `expect` says to arrive whole").forward(),
     key(
         "listeners[].timeouts.idle",
         "duration",

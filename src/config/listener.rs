@@ -85,9 +85,11 @@ fn inbound(item: &Scope<'_>, edges: Option<&[IpNet]>, tunnel: bool, taken: &mut 
     let section = item.section("limits");
     let limits = gate::limits(&section);
     let reset = section.value("reset", formats::flag);
+    let expect = item.value("expect", formats::word);
     let timeouts = item.section("timeouts");
     let connect_timeout = timeouts.value("connect", formats::timeout);
     let header_timeout = timeouts.value("header", formats::timeout);
+    let first_bytes_timeout = timeouts.value("first_bytes", formats::timeout);
     let idle_timeout = timeouts.value("idle", formats::timeout);
     let (accept_proxy, trusted_peers) = trust?;
     Some(Inbound {
@@ -97,6 +99,8 @@ fn inbound(item: &Scope<'_>, edges: Option<&[IpNet]>, tunnel: bool, taken: &mut 
         trusted_peers,
         limits: limits?,
         reset: reset?,
+        expect: expect?,
+        first_bytes_timeout: first_bytes_timeout?,
         header_timeout: header_timeout?,
         idle_timeout: idle_timeout?,
         connect_timeout: connect_timeout?,

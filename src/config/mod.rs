@@ -33,6 +33,8 @@ pub use read::{MAX_FILE_LEN, load, load_core, load_edge, parse};
 pub use reference::tables;
 pub use tunnel::CORE_NAME;
 
+pub use crate::wire::expect::Expect;
+
 /// A checked configuration file, by its role.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Config {
@@ -132,6 +134,10 @@ pub struct Inbound {
     pub limits: GateLimits,
     /// `limits.reset`: refused connections are reset, rather than closed.
     pub reset: bool,
+    /// `expect`: how connections begin; `Any` on a relay, which looks by itself.
+    pub expect: Expect,
+    /// `timeouts.first_bytes`: for what is expected to arrive whole.
+    pub first_bytes_timeout: Duration,
     /// `timeouts.header`: for a PROXY header to arrive whole.
     pub header_timeout: Duration,
     /// `timeouts.idle`

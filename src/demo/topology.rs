@@ -234,6 +234,8 @@ fn inbound(listen: Vec<SocketAddr>) -> config::Inbound {
         trusted_peers: Vec::new(),
         limits: GateLimits::default(),
         reset: false,
+        expect: config::Expect::Any,
+        first_bytes_timeout: Duration::from_secs(5),
         header_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(50),
         connect_timeout: Duration::from_secs(4),

@@ -13,10 +13,11 @@ use tracing::warn;
 
 use super::Stream;
 use super::worker::Scratch;
-use crate::config::{self, AcceptProxy};
+use crate::config::{self, AcceptProxy, Expect};
 use crate::limits::{Admission, Gate, Gates, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::ListenerMetrics;
 use crate::reason::RejectReason;
+use crate::wire::expect::{MAX_FIRST, Verdict};
 use crate::wire::proxy_header::{self, ProxyHeader};
 
 /// What the first read of a connection takes at once: a PROXY header, and what an eager client
@@ -63,7 +64,7 @@ pub struct Admitted {
     pub player: SocketAddr,
     /// Where the player connected to.
     pub destination: SocketAddr,
-    /// What was read behind the PROXY header.
+    /// What was read behind the PROXY header, and of what the listener expects.
     pub early: Vec<u8>,
     /// Counts the connection while it lives.
     pub guard: Admission,
@@ -107,13 +108,18 @@ impl Inbound {
             return None;
         };
         let mut early = Vec::new();
-        match self.identify(&stream, peer, expected, &mut guard, &mut early).await {
-            Ok((player, destination)) => Some(Admitted { stream, peer, player, destination, early, guard }),
+        let (player, destination) = match self.identify(&stream, peer, expected, &mut guard, &mut early).await {
+            Ok(known) => known,
             Err(reason) => {
                 self.refuse(&stream.options(), reason, peer.ip());
-                None
+                return None;
             }
+        };
+        if let Err(reason) = self.first_bytes(&stream, &mut early).await {
+            self.refuse(&stream.options(), reason, player.ip());
+            return None;
         }
+        Some(Admitted { stream, peer, player, destination, early, guard })
     }
 
     /// Refuses a connection, which the caller then drops.
@@ -188,6 +194,38 @@ impl Inbound {
             None => proxy_header::unmap_socket(stream.local_addr().map_err(|_| RejectReason::Closed)?),
         };
         Ok((player, destination))
+    }
+
+    /// Waits until the connection has begun as the listener expects; what came stays in `early`.
+    async fn first_bytes(&self, stream: &Stream, early: &mut Vec<u8>) -> Result<(), RejectReason> {
+        let config = self.config();
+        // Not even a look at the socket: the server may be the one to speak first.
+        if config.expect == Expect::Any {
+            return Ok(());
+        }
+        let reading = read_expected(stream, early, config.expect, &self.scratch);
+        timeout(config.first_bytes_timeout, reading).await.unwrap_or(Err(RejectReason::Silent))
+    }
+}
+
+/// Reads until `early` is what is expected.
+async fn read_expected(
+    stream: &Stream,
+    early: &mut Vec<u8>,
+    expect: Expect,
+    scratch: &Scratch,
+) -> Result<(), RejectReason> {
+    loop {
+        // What is still incomplete is short, as `judge` has a last word on every length.
+        match expect.judge(early) {
+            Verdict::Right => return Ok(()),
+            Verdict::Wrong => return Err(RejectReason::Unexpected),
+            Verdict::Incomplete => {}
+        }
+        match stream.read_onto(early, MAX_FIRST, scratch).await {
+            Ok(0) | Err(_) => return Err(RejectReason::Closed),
+            Ok(_) => {}
+        }
     }
 }
 

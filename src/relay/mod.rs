@@ -31,7 +31,7 @@ use crate::net::worker::{Scratch, Tasks};
 use crate::net::{Admitted, Inbound, InboundShared, Stream};
 use crate::reason::{EndReason, RefuseReason, RejectReason};
 use crate::session::MachineLimits;
-use crate::wire::frame::{ClientId, Frame, FromClient, HEADER_LEN, SessionId};
+use crate::wire::frame::{self, ClientId, HEADER_LEN, MAX_FIRST_PAYLOAD, SessionId};
 use crate::wire::player_address::PseudoIpv4;
 
 use idle_watch::IdleWatch;
@@ -43,8 +43,6 @@ pub use session::MAX_LINKS;
 
 /// The label of links from peers that are none of the configured edges.
 pub const OTHER_EDGE: &str = "other";
-/// Payload of a first frame, which is a ping, at the most; clients send 0 or 4 bytes.
-pub const MAX_FIRST_PAYLOAD: usize = 64;
 /// Connects to one game server that may begin at once, and the time between further ones, where
 /// `connects_per_second` does not say otherwise. When thousands of players come back in one second,
 /// more than a listen queue holds (often 128) would be answered with SYN cookies, and connections
@@ -360,19 +358,9 @@ impl Relay {
 /// Reads until the first frame, a ping, is there; it stays in `early`.
 async fn first_ping(stream: &Stream, early: &mut Vec<u8>, scratch: &Scratch) -> Result<ClientId, RejectReason> {
     loop {
-        match Frame::split(early) {
-            Err(_) => return Err(RejectReason::NoPing),
-            Ok(Some((frame, _))) => {
-                return match frame.from_client() {
-                    FromClient::Ping { client, .. } => Ok(client),
-                    _ => Err(RejectReason::NoPing),
-                };
-            }
-            Ok(None) => {}
-        }
-        // No ping is longer: what claims to be need not be read to its end.
-        if early.len() >= HEADER_LEN + MAX_FIRST_PAYLOAD {
-            return Err(RejectReason::NoPing);
+        // What is still incomplete is short: what claims to be longer than a ping is not read to its end.
+        if let Some(client) = frame::first_ping(early).map_err(|_| RejectReason::NoPing)? {
+            return Ok(client);
         }
         match stream.read_onto(early, HEADER_LEN + MAX_FIRST_PAYLOAD, scratch).await {
             Ok(0) | Err(_) => return Err(RejectReason::Closed),
