@@ -1,4 +1,4 @@
-//! What is counted against limits: connections at once, rates, log lines.
+//! Who may connect, and what is counted against limits: connections at once, rates, log lines.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use thiserror::Error;
 
+mod access;
+mod address_set;
 mod by_address;
 mod gate;
 mod pace;
@@ -16,6 +18,8 @@ mod rate_limited_log;
 
 use by_address::ByAddress;
 
+pub use access::Access;
+pub use address_set::AddressSet;
 pub use by_address::AddressKey;
 pub use gate::{Admission, Gate, GateLimits, Gates};
 pub use pace::Pace;

@@ -40,6 +40,10 @@ reasons! {
         ProcessAddressLimit = "process_address_limit",
         /// `limits.rate_per_address` of the whole process was reached.
         ProcessRate = "process_rate",
+        /// The peer or the player is in `deny`, of the listener or of the process.
+        Denied = "denied",
+        /// The player is not in `allow`, of the listener or of the process.
+        NotAllowed = "not_allowed",
         /// A PROXY header was required and the peer is not in `trusted_peers`.
         Untrusted = "untrusted",
         /// The PROXY header was malformed, or absent where one is required.

@@ -50,7 +50,7 @@ fn examples_are_valid() {
 #[test]
 fn valid_files_say_what_would_run() {
     let mut summaries = String::new();
-    for path in files("tests/config/valid", 8) {
+    for path in files("tests/config/valid", 9) {
         let text = fs::read_to_string(&path).expect("readable file");
         // The host name and the number of CPUs are those of the machine.
         let text = if text.contains("\nname: ") { text } else { format!("name: here\n{text}") };

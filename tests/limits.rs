@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use otproxy::config::{KEYS, Key, WhenAbsent};
+use otproxy::config::{self, KEYS, Key, WhenAbsent};
 use otproxy::metrics::CATALOGUE;
 use otproxy::reason::{CloseReason, EndReason, RefuseReason, RejectReason};
 use otproxy::wire::frame::PacketId;
@@ -43,6 +43,7 @@ fn expected() -> BTreeSet<String> {
         ("wire::frame::PacketId::LAST", PacketId::LAST.to_string()),
         ("wire::game_packet::MAX_BODY", format!("{} bytes", wire::game_packet::MAX_BODY)),
         ("wire::frame::MAX_FIRST_PAYLOAD", format!("{} bytes", wire::frame::MAX_FIRST_PAYLOAD)),
+        ("config::MAX_LIST_LEN", format!("{} bytes", config::MAX_LIST_LEN)),
         ("wire::expect::MAX_FIRST", format!("{} bytes", wire::expect::MAX_FIRST)),
         ("relay::MAX_LINKS", relay::MAX_LINKS.to_string()),
         ("relay::CONNECT_BURST", relay::CONNECT_BURST.to_string()),

@@ -9,6 +9,8 @@ use super::{CORE_PREFIX, Destination, Target, formats};
 
 /// Characters of a host name, by RFC 1035.
 const MAX_HOST: usize = 253;
+/// What a network looks like, for errors.
+const NETWORK: &str = "write it as `198.51.100.7`, `10.0.0.0/8` or `2001:db8::/32`";
 /// Bits in front of the IPv4 address in an IPv4-mapped IPv6 address.
 const MAPPED_PREFIX: u8 = 96;
 
@@ -139,10 +141,14 @@ pub(super) fn is_ipv4_loopback(target: &Target) -> bool {
 
 /// A network: a CIDR, or an address as a network of one. IPv4-mapped ones become IPv4.
 pub(super) fn network(node: &Node) -> Result<IpNet, String> {
-    const EXAMPLE: &str = "write it as `198.51.100.7`, `10.0.0.0/8` or `2001:db8::/32`";
-    let Value::Text(text) = &node.value else {
-        return Err(format!("{} is not an address or a CIDR; {EXAMPLE}", node.quoted()));
-    };
+    match &node.value {
+        Value::Text(text) => network_text(text),
+        _ => Err(format!("{} is not an address or a CIDR; {NETWORK}", node.quoted())),
+    }
+}
+
+/// The same, of text.
+pub(super) fn network_text(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(ip.to_canonical()));
@@ -151,7 +157,7 @@ pub(super) fn network(node: &Node) -> Result<IpNet, String> {
         return Err(format!("{} has a port; leave it out: connections come from any port", quote(text)));
     }
     let Ok(network) = text.parse::<IpNet>() else {
-        return Err(format!("{} is not an address or a CIDR; {EXAMPLE}", quote(text)));
+        return Err(format!("{} is not an address or a CIDR; {NETWORK}", quote(text)));
     };
     let network = unmapped(network)
         .ok_or_else(|| format!("{} holds IPv4-mapped addresses and others; write it as IPv4", quote(text)))?;

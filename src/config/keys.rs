@@ -143,6 +143,20 @@ pub const KEYS: &[Key] = &[
         Text("info"),
         "how much is logged; each level includes those before it",
     ),
+    key(
+        "deny",
+        "address, CIDR or `{ file: path }`, or a list",
+        Text("[]"),
+        "who is refused by all listeners, whatever `allow` says; the peer, and the player that its PROXY header announces",
+    )
+    .example("[198.51.100.0/24, { file: deny.txt }]"),
+    key(
+        "allow",
+        "address, CIDR or `{ file: path }`, or a list",
+        Computed("everybody"),
+        "which players alone are let in by all listeners",
+    )
+    .example("[192.0.2.0/24, { file: allow.txt }]"),
     key("limits.connections", "count or `none`", Text("none"), "connections at once, on all listeners together")
         .example("50000"),
     key(
@@ -206,6 +220,20 @@ pub const KEYS: &[Key] = &[
         "how connections begin; nothing is connected to before they do",
     )
     .forward(),
+    key(
+        "listeners[].deny",
+        "address, CIDR or `{ file: path }`, or a list",
+        Text("[]"),
+        "who is refused by this listener, whatever `allow` says; the peer, and the player that its PROXY header announces",
+    )
+    .example("[198.51.100.0/24, { file: deny.txt }]"),
+    key(
+        "listeners[].allow",
+        "address, CIDR or `{ file: path }`, or a list",
+        Computed("everybody"),
+        "which players alone are let in by this listener",
+    )
+    .example("[192.0.2.0/24, { file: allow.txt }]"),
     key("listeners[].limits.connections", "count or `none`", Text("none"), "connections at once, on this listener")
         .example("10000"),
     key(

@@ -82,6 +82,7 @@ fn inbound(item: &Scope<'_>, edges: Option<&[IpNet]>, tunnel: bool, taken: &mut 
         }
     }
     let trust = trust(item, edges, through_tunnel);
+    let access = gate::access(item);
     let section = item.section("limits");
     let limits = gate::limits(&section);
     let reset = section.value("reset", formats::flag);
@@ -97,6 +98,7 @@ fn inbound(item: &Scope<'_>, edges: Option<&[IpNet]>, tunnel: bool, taken: &mut 
         listen: values(listen?),
         accept_proxy,
         trusted_peers,
+        access: access?.into(),
         limits: limits?,
         reset: reset?,
         expect: expect?,

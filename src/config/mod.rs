@@ -7,11 +7,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::limits::{GateLimits, Rate};
+use crate::limits::{Access, GateLimits, Rate};
 
 mod address;
 mod core;
@@ -28,6 +29,7 @@ mod tree;
 mod tunnel;
 
 pub use error::{ConfigError, Errors, Location};
+pub use gate::MAX_LIST_LEN;
 pub use keys::{KEYS, Key, Kind, Role, WhenAbsent};
 pub use read::{MAX_FILE_LEN, load, load_core, load_edge, parse};
 pub use reference::tables;
@@ -83,6 +85,8 @@ pub struct Process {
     pub workers: NonZeroUsize,
     /// `admin.listen`: where metrics and health are served; `None` for `off`.
     pub admin: Option<SocketAddr>,
+    /// `deny`, `allow`: who may connect to any listener.
+    pub access: Arc<Access>,
     /// `limits`: of all listeners together.
     pub limits: GateLimits,
     /// `shutdown_timeout`: how long connections may go on after SIGTERM.
@@ -130,6 +134,8 @@ pub struct Inbound {
     pub accept_proxy: AcceptProxy,
     /// `trusted_peers`: whose PROXY header is believed.
     pub trusted_peers: Vec<IpNet>,
+    /// `deny`, `allow`: who may connect to this listener.
+    pub access: Arc<Access>,
     /// `limits`: of this listener.
     pub limits: GateLimits,
     /// `limits.reset`: refused connections are reset, rather than closed.

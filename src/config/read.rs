@@ -49,13 +49,14 @@ pub fn load_core(path: &Path) -> Result<Core, Errors> {
     }
 }
 
-/// Reads and checks `text`, which errors call `file`. Paths in it stay as they are written.
+/// Reads and checks `text`, which errors call `file`. Paths in it stay as they are written, and the files of
+/// `deny` and `allow` are not read.
 ///
 /// # Errors
 ///
 /// Everything that is wrong with it.
 pub fn parse(file: &str, text: &str) -> Result<Config, Errors> {
-    parse_for(file, text, None)
+    parse_for(file, text, None, None)
 }
 
 fn load_for(path: &Path, wanted: Option<Role>) -> Result<Config, Errors> {
@@ -67,7 +68,7 @@ fn load_for(path: &Path, wanted: Option<Role>) -> Result<Config, Errors> {
     match std::str::from_utf8(&bytes) {
         Ok(text) => {
             let folder = path.parent().unwrap_or(Path::new(""));
-            parse_for(&file, text, wanted).map(|config| config.relative_to(folder))
+            parse_for(&file, text, wanted, Some(folder)).map(|config| config.relative_to(folder))
         }
         Err(_) if too_long(bytes.len()) => Err(file_too_long(&file)),
         Err(error) => {
@@ -78,7 +79,8 @@ fn load_for(path: &Path, wanted: Option<Role>) -> Result<Config, Errors> {
     }
 }
 
-fn parse_for(file: &str, text: &str, wanted: Option<Role>) -> Result<Config, Errors> {
+/// `folder` is where the file is; without one, no other files are read.
+fn parse_for(file: &str, text: &str, wanted: Option<Role>, folder: Option<&Path>) -> Result<Config, Errors> {
     if too_long(text.len()) {
         return Err(file_too_long(file));
     }
@@ -97,7 +99,7 @@ fn parse_for(file: &str, text: &str, wanted: Option<Role>) -> Result<Config, Err
     };
     let report = Report::default();
     let guess = guess_role(entries, wanted);
-    let scope = Scope::root(&report, guess, root.id, entries);
+    let scope = Scope::root(&report, guess, folder, root.id, entries);
     let config = match role(&scope, wanted).unwrap_or(guess) {
         Role::Edge => edge(&scope).map(Config::Edge),
         Role::Core => self::core(&scope).map(Config::Core),
@@ -205,12 +207,14 @@ fn process(root: &Scope<'_>) -> Option<Process> {
     let log = root.section("log");
     let log_format = log.value("format", formats::word);
     let log_level = log.value("level", formats::word);
+    let access = gate::access(root);
     let limits = gate::limits(&root.section("limits"));
     let shutdown_timeout = root.value("shutdown_timeout", formats::duration);
     Some(Process {
         name: name?.unwrap_or_else(formats::host_name),
         workers: workers?.unwrap_or_else(formats::default_workers),
         admin: admin?,
+        access: access?.into(),
         limits: limits?,
         shutdown_timeout: shutdown_timeout?,
         log_format: log_format?,

@@ -1,6 +1,7 @@
 //! Reading the keys of one mapping, without stopping at what is wrong.
 
 use std::cell::RefCell;
+use std::path::Path;
 
 use super::error::{Errors, Location};
 use super::keys::{self, Key, Kind, Role, WhenAbsent};
@@ -39,6 +40,8 @@ pub(super) struct Scope<'a> {
     report: &'a Report,
     role: Role,
     kind: Option<Kind>,
+    /// Where the file is, and other files that it names; `None` where those are not to be read.
+    folder: Option<&'a Path>,
     /// As in errors: `listeners[0].limits`
     path: String,
     /// As in the table of keys: `listeners[].limits`
@@ -49,14 +52,19 @@ pub(super) struct Scope<'a> {
 
 impl<'a> Scope<'a> {
     /// The top level of a file. Reports unknown keys.
-    pub fn root(report: &'a Report, role: Role, at: NodeId, entries: &'a [Entry]) -> Self {
-        let scope = Self { report, role, kind: None, path: String::new(), pattern: String::new(), at, entries };
+    pub fn root(report: &'a Report, role: Role, folder: Option<&'a Path>, at: NodeId, entries: &'a [Entry]) -> Self {
+        let scope = Self { report, role, kind: None, folder, path: String::new(), pattern: String::new(), at, entries };
         scope.check_keys();
         scope
     }
 
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// Where other files are that this one names; `None` where those are not to be read.
+    pub fn folder(&self) -> Option<&'a Path> {
+        self.folder
     }
 
     /// The place of `key`'s value, or of the whole mapping where the key is absent.

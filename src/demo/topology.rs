@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -219,6 +220,7 @@ fn process(name: &str, workers: usize, admin: Option<SocketAddr>, shutdown_timeo
         name: name.to_owned(),
         workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
         admin,
+        access: Arc::default(),
         limits: GateLimits::default(),
         shutdown_timeout,
         log_format: config::LogFormat::Auto,
@@ -232,6 +234,7 @@ fn inbound(listen: Vec<SocketAddr>) -> config::Inbound {
         listen,
         accept_proxy: config::AcceptProxy::None,
         trusted_peers: Vec::new(),
+        access: Arc::default(),
         limits: GateLimits::default(),
         reset: false,
         expect: config::Expect::Any,

@@ -35,7 +35,7 @@ pub struct InboundShared {
 impl InboundShared {
     /// From the listener's configuration; `process` is what all listeners have in common.
     pub fn new(config: config::Inbound, process: Arc<Gate>) -> Arc<Self> {
-        let gates = Gates::new(config.limits, process);
+        let gates = Gates::new(Gate::new(config.limits, Arc::clone(&config.access)), process);
         Arc::new(Self { config, gates, log: RateLimitedLog::new(REFUSED_LINES) })
     }
 
@@ -145,7 +145,7 @@ impl Inbound {
     /// Decides what can be decided before anything is read; gives the header that is to come too. Where
     /// none is, the peer is the player.
     fn enter(&self, peer: IpAddr) -> Result<(Admission, AcceptProxy), RejectReason> {
-        let mut guard = self.shared.gates.enter()?;
+        let mut guard = self.shared.gates.enter(peer)?;
         let expected = self.header_from(peer)?;
         if expected == AcceptProxy::None {
             self.shared.gates.pass(&mut guard, peer, Instant::now())?;

@@ -58,7 +58,7 @@ impl Service {
             shutdown_timeout: process.shutdown_timeout,
             addresses: Vec::new(),
             admin,
-            gate: Arc::new(Gate::new(process.limits)),
+            gate: Arc::new(Gate::new(process.limits, Arc::clone(&process.access))),
             metrics: (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect(),
             workers: Vec::new(),
         })
@@ -320,6 +320,7 @@ mod tests {
             name: "test".to_owned(),
             workers: NonZeroUsize::MIN,
             admin: None,
+            access: Arc::default(),
             limits: GateLimits::default(),
             shutdown_timeout: Duration::from_secs(60),
             log_format: LogFormat::Auto,

@@ -1,4 +1,4 @@
-//! Who gets in: limits by rate and over the whole process, on real sockets.
+//! Who gets in: lists, limits by rate and over the whole process, on real sockets.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -149,5 +149,66 @@ fn a_refused_connection_is_reset_where_the_listener_says_so() {
             edge.wait_for("otproxy_connections_closed_total{listener=a,reason=client}", 1).await;
             edge.stop().await;
         }
+    });
+}
+
+/// The header of a proxy in front of `player`.
+fn header(player: &str) -> Vec<u8> {
+    v2(player.parse().unwrap(), "192.0.2.9:7172".parse().unwrap())
+}
+
+#[test]
+fn who_is_denied_or_not_allowed_reaches_nothing() {
+    run(async {
+        let of_a = ", deny: [127.0.0.2, 127.0.1.0/24], allow: [127.0.0.0/8]";
+        let edge = edge(echo_target().await, of_a, "deny: 127.0.0.3\nallow: [127.0.0.0/16, 127.1.0.0/16]");
+        for (local, listener, reason) in [
+            ("127.0.0.2", "a", Some("denied")),
+            ("127.0.1.7", "a", Some("denied")),
+            ("127.0.0.3", "a", Some("denied")),
+            ("127.0.0.3", "b", Some("denied")),
+            ("127.2.0.1", "a", Some("not_allowed")),
+            ("127.2.0.1", "b", Some("not_allowed")),
+            ("127.0.0.1", "a", None),
+            ("127.0.0.2", "b", None),
+        ] {
+            let to = edge.addr(listener);
+            let Some(reason) = reason else {
+                drop(served(local, to).await);
+                continue;
+            };
+            let before = edge.metric(&rejected(listener, reason)).await;
+            assert_eq!(ends(local, to).await, None, "{local} at {listener}");
+            edge.wait_metric(&rejected(listener, reason), |count| count == before + 1.0).await;
+        }
+        assert_eq!((edge.metric(&connects("a")).await, edge.metric(&connects("b")).await), (1.0, 1.0));
+        edge.stop().await;
+    });
+}
+
+#[test]
+fn behind_a_proxy_the_lists_are_for_players_and_deny_is_for_the_proxy_too() {
+    run(async {
+        let more = ", accept_proxy: required, trusted_peers: 127.0.0.0/8, \
+                    deny: [192.0.2.1, \"2001:db8::/32\", 127.0.0.2], allow: [192.0.2.0/24, \"2001:db8::/32\"]";
+        let edge = edge(echo_target().await, more, "");
+        for (player, within) in [
+            ("192.0.2.2:1", true),
+            ("[::ffff:192.0.2.2]:1", true),
+            ("192.0.2.1:1", false),
+            ("[::ffff:192.0.2.1]:1", false),
+            ("[2001:db8::1]:1", false),
+            ("198.51.100.1:1", false),
+        ] {
+            let mut stream = connect_from("127.0.0.1", edge.addr("a")).await;
+            stream.write_all(&header(player)).await.unwrap();
+            assert_eq!(is_served(&mut stream).await, within, "{player}");
+        }
+        assert_eq!(edge.metric(&rejected("a", "denied")).await, 3.0);
+        assert_eq!(edge.metric(&rejected("a", "not_allowed")).await, 1.0);
+        // Without a byte from there: nobody waits for its header.
+        assert_eq!(ends("127.0.0.2", edge.addr("a")).await, None);
+        edge.wait_for(&rejected("a", "denied"), 4).await;
+        edge.stop().await;
     });
 }

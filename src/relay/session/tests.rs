@@ -36,7 +36,7 @@ async fn panics() {
     let Config::Core(core) = config::parse("core.yaml", &text).unwrap() else { panic!("not a core") };
     let metrics = Arc::new(Metrics::new());
     let tasks = Tasks::new(Arc::clone(&metrics));
-    let process = Arc::new(Gate::new(GateLimits::default()));
+    let process = Arc::new(Gate::new(GateLimits::default(), Arc::default()));
     let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]), &process);
     let relay = Relay::new(shared, 0, Arc::clone(&metrics), Rc::new(scratch()), tasks.clone());
 
@@ -47,7 +47,7 @@ async fn panics() {
     let edge = Rc::new(metrics.edge(OTHER_EDGE));
     let link = Rc::new(Link::new(Stream::new(stream).unwrap(), CLIENT, player, edge, 0, listener.bytes_out));
     let (carried, by) = (Rc::clone(&link), Rc::clone(&relay));
-    let counted = Gates::new(GateLimits::default(), process).enter().unwrap();
+    let counted = Gates::new(Gate::new(GateLimits::default(), Arc::default()), process).enter(player.ip()).unwrap();
     tasks.spawn(LinkTask::new(by, carried, Vec::new(), counted));
 
     // As `Relay::create` does it, but for a task that fails in the middle of everything.
