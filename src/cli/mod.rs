@@ -1,7 +1,8 @@
 //! Commands, flags and exit codes.
 //!
-//! Data goes to stdout, logs and errors to stderr. Exit codes: 0; 1 where a command could not run or
-//! the demo or a load test failed; 2 for flags that do not exist; 78 for a wrong configuration.
+//! Data goes to stdout, logs and errors to stderr. Exit codes: 0; 1 where a command could not run, or
+//! the demo or a load test failed, or a certificate has expired; 2 for flags that do not exist; 78 for
+//! a wrong configuration.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -25,6 +26,7 @@ use crate::demo::{self, DemoOptions};
 use crate::player::clocks::LINKS_PER_SESSION;
 use crate::roles::{self, Service};
 
+mod cert;
 mod files;
 mod log;
 mod signals;
@@ -73,6 +75,9 @@ enum Command {
     /// packet is sent at its time, whatever became of those before, and latencies count from that time.
     /// Exit code 1 if anything was lost, duplicated or reordered, or a session ended.
     Bench(Bench),
+    /// Make, renew and show the certificates that the core and the edges know each other by
+    #[command(subcommand)]
+    Cert(cert::Cert),
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -248,6 +253,7 @@ impl Cli {
             Command::Check(ConfigFile { config }) => check(config),
             Command::Demo(options) => self.demo(options),
             Command::Bench(options) => self.bench(options),
+            Command::Cert(cert) => cert.execute(),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(*shell, &mut Self::command(), "otproxy", &mut script);
