@@ -122,7 +122,7 @@ impl Link {
         self.task.wake();
     }
 
-    /// Writes what waits; gives whether the socket takes no more.
+    /// Writes what waits; gives whether the socket takes no more, or not all that the stream took.
     pub(super) fn write(&self) -> io::Result<bool> {
         let written = self.writer.borrow_mut().write_to(|slices| self.stream.try_write(slices))?;
         let Written { bytes, first, duplicate, blocked } = written;
@@ -134,6 +134,6 @@ impl Link {
         if duplicate > 0 {
             self.edge.out_duplicate.inc_by(duplicate.into());
         }
-        Ok(blocked)
+        Ok(blocked || self.stream.holds_back())
     }
 }
