@@ -129,6 +129,7 @@ pub(crate) async fn pair() -> (Stream, Stream) {
 }
 
 /// rustls with its own buffers, blocking, as either side.
+#[derive(Debug)]
 struct Peer {
     tls: rustls::Connection,
     socket: std_net::TcpStream,
@@ -581,7 +582,7 @@ fn bytes_right_behind_the_handshake_are_kept() {
             io::Result::Ok(peer)
         });
         let stream = stream.tls_accept(configs.server).await.unwrap();
-        let mut all = vec![0; 20];
+        let mut all = [0; 20];
         let mut count = 0;
         while count < 15 {
             count += read(&stream, &mut all[count..]).await.unwrap();
@@ -832,6 +833,35 @@ fn pumps_carry_both_directions_to_their_ends_over_tls() {
     }
 }
 
+/// Its side of the pump has nothing more to say: then only the pump itself brings the rest out.
+#[test]
+fn a_pump_brings_out_what_is_held_back() {
+    run(async {
+        let (stream, mut peer) = stream_and_peer(true).await;
+        let (client, _player) = plain_pair();
+        let bytes = vec![7; 12 << 20];
+        let sent = fill_up(&stream, &bytes);
+        assert!(stream.holds_back());
+        let (reading, read) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let (mut rest, mut buffer) = (sent, vec![0; 50_000]);
+            while rest > 0 {
+                rest -= peer.read(&mut buffer).unwrap();
+            }
+            reading.send(peer).unwrap();
+        });
+        let scratch = scratch();
+        let count = IntCounter::new("bytes", "bytes").unwrap();
+        let counters = PumpCounters { bytes_in: &count, bytes_out: &count };
+        tokio::select! {
+            pumped = pump(&client, &stream, Vec::new(), Duration::from_secs(1000), &scratch, counters, |_, _| {}) => {
+                panic!("{pumped:?}")
+            }
+            peer = read => drop(peer.unwrap()),
+        }
+    });
+}
+
 /// A cut must not look like an end behind a pump either.
 #[test]
 fn a_pump_does_not_end_what_was_cut() {
@@ -857,6 +887,7 @@ fn a_pump_does_not_end_what_was_cut() {
 #[test]
 fn a_machine_takes_any_bytes() {
     let configs = configs();
+    let (mut handshaken, mut failed) = (0, 0);
     for seed in 0..300 {
         let mut random = Random(seed);
         let mut client = Machine::client(Arc::clone(&configs.client), core()).unwrap();
@@ -875,7 +906,12 @@ fn a_machine_takes_any_bytes() {
                 }
             }
             let waits = from.held_back().len();
-            let mut count = if waits == 0 { 0 } else { random.size(waits).min(MAX_RECORD - to.kept().len()) };
+            let whole = turn < damage_at && random.below(4) > 0;
+            let mut count = match waits {
+                0 => 0,
+                _ if whole => waits.min(MAX_RECORD - to.kept().len()),
+                _ => random.size(waits).min(MAX_RECORD - to.kept().len()),
+            };
             let mut bytes = from.held_back()[..count].to_vec();
             from.is_out(count);
             if turn >= damage_at && random.below(3) == 0 {
@@ -901,5 +937,8 @@ fn a_machine_takes_any_bytes() {
             assert!(to.kept().len() <= MAX_RECORD && to.memory() <= 8 * MAX_RECORD, "{to:?} after {count}");
             while matches!(to.read(&mut buffer), Some(Ok(n)) if n > 0) {}
         }
+        handshaken += u32::from(!server.is_handshaking());
+        failed += u32::from(matches!(server.read(&mut [0]), Some(Err(_))));
     }
+    assert!(handshaken > 150 && failed > 50, "the test tests little: {handshaken} {failed}");
 }
