@@ -50,6 +50,8 @@ fn expected() -> BTreeSet<String> {
         ("session::MAX_ENDS", session::MAX_ENDS.to_string()),
         ("net::worker::SCRATCH", format!("{} bytes", net::worker::SCRATCH)),
         ("net::pump::READ", format!("{} bytes", net::pump::READ)),
+        ("net::tls::MAX_RECORD", format!("{} bytes", net::tls::MAX_RECORD)),
+        ("net::tls::MAX_PLAIN", format!("{} bytes", net::tls::MAX_PLAIN)),
         ("net::worker::LOOKUP_THREADS", net::worker::LOOKUP_THREADS.to_string()),
         ("limits::ADDRESSES", limits::ADDRESSES.to_string()),
         ("limits::REFUSED_LINES", limits::REFUSED_LINES.to_string()),

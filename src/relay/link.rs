@@ -122,7 +122,7 @@ impl Link {
         self.task.wake();
     }
 
-    /// Writes what waits; gives whether the socket takes no more.
+    /// Writes what waits; gives whether the socket takes no more, or not all that the stream took.
     pub(super) fn write(&self) -> io::Result<bool> {
         let written = self.writer.borrow_mut().write_to(|slices| self.stream.try_write(slices))?;
         let Written { bytes, first, duplicate, blocked } = written;
@@ -134,6 +134,48 @@ impl Link {
         if duplicate > 0 {
             self.edge.out_duplicate.inc_by(duplicate.into());
         }
-        Ok(blocked)
+        Ok(blocked || self.stream.holds_back())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::IoSlice;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::net::tls;
+
+    /// Nothing more may come for the link: then only this wakes its task to bring the rest out.
+    #[test]
+    fn a_link_is_blocked_while_its_stream_holds_back() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let test = async {
+            let (stream, peer) = tls::tests::pair().await;
+            let bytes = vec![7; 100_000];
+            let mut sent = 0;
+            // Until it has taken a record that the socket does not take.
+            while !stream.holds_back() {
+                sent += stream.try_write(&[IoSlice::new(&bytes)]).unwrap();
+            }
+            let (metrics, out) = (Metrics::new(), IntCounter::new("bytes", "bytes").unwrap());
+            let edge = Rc::new(metrics.edge("waw1"));
+            let link = Link::new(stream, ClientId(1), SocketAddr::from(([127, 0, 0, 1], 1)), edge, 0, out);
+            link.flush();
+            assert!(link.blocked.get());
+            let mut buffer = vec![0; 50_000];
+            let reading = async {
+                while sent > 0 {
+                    sent -= poll_fn(|cx| peer.poll_read(cx, &mut buffer)).await.unwrap();
+                }
+            };
+            let draining = poll_fn(|cx| link.stream.poll_drain(cx, || link.write()));
+            let ((), drained) = tokio::join!(reading, draining);
+            drained.unwrap();
+            assert!(!link.stream.holds_back());
+        };
+        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("it hangs") });
     }
 }

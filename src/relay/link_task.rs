@@ -202,7 +202,11 @@ impl Future for LinkTask {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let polled = self.poll_link(cx);
-        polled.map(|reason| self.reason = Some(reason))
+        polled.map(|reason| {
+            self.reason = Some(reason);
+            // Under TLS an end that is not said looks like a cut. It is tried once: nobody waits here any more.
+            let _ = self.link.stream.poll_shutdown(cx);
+        })
     }
 }
 

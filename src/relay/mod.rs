@@ -28,7 +28,7 @@ use crate::limits::{
 };
 use crate::metrics::{EdgeMetrics, Metrics, PortMetrics};
 use crate::net::worker::{Scratch, Tasks};
-use crate::net::{Admitted, Inbound, InboundShared, Stream};
+use crate::net::{Admitted, Detached, Inbound, InboundShared, Stream};
 use crate::reason::{EndReason, RefuseReason, RejectReason};
 use crate::session::MachineLimits;
 use crate::wire::frame::{ClientId, Frame, FromClient, HEADER_LEN, SessionId};
@@ -140,7 +140,7 @@ fn connect_pace(server: &GameServer) -> Pace {
 /// A link on its way to the worker that owns its client.
 #[derive(Debug)]
 pub struct Handover {
-    stream: std::net::TcpStream,
+    stream: Detached,
     newcomer: Newcomer,
 }
 
@@ -216,7 +216,7 @@ impl Relay {
     pub async fn take_handovers(self: Rc<Self>, mut handovers: Handovers) {
         while let Some(handover) = handovers.recv().await {
             let Handover { stream, newcomer } = handover;
-            if let Ok(stream) = Stream::from_std(stream) {
+            if let Ok(stream) = stream.attach() {
                 self.carry_link(stream, newcomer);
             }
         }
@@ -234,7 +234,7 @@ impl Relay {
         if owner == self.index {
             // A task of its own: what only the start needed takes no memory while the link lives.
             self.carry_link(stream, newcomer);
-        } else if let (Some(sender), Ok(stream)) = (self.shared.handovers.get(owner), stream.into_std()) {
+        } else if let (Some(sender), Ok(stream)) = (self.shared.handovers.get(owner), stream.detach()) {
             // It fails only when that worker is gone, in a shutdown.
             let _ = sender.send(Handover { stream, newcomer });
         }
