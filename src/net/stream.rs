@@ -178,6 +178,21 @@ impl Stream {
         }
     }
 
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        poll_fn(|cx| {
+            while !bytes.is_empty() {
+                let written = ready!(self.poll_write(cx, bytes))?;
+                bytes = bytes.get(written..).unwrap_or_default();
+            }
+            self.poll_flush(cx)
+        })
+        .await
+    }
+
     /// Reads once, at most `at_most` bytes, and appends them to `to`; gives how many. While it waits
     /// it holds no buffer.
     ///

@@ -11,7 +11,7 @@ use prometheus::IntCounter;
 use super::session::Session;
 use super::task_waker::TaskWaker;
 use crate::metrics::EdgeMetrics;
-use crate::net::Stream;
+use crate::net::{Stream, Via};
 use crate::reason::CloseReason;
 use crate::session::{LinkWriter, Written};
 use crate::wire::frame::{ClientId, SessionId};
@@ -22,6 +22,8 @@ pub struct Link {
     client: ClientId,
     player: SocketAddr,
     pub(super) edge: Rc<EdgeMetrics>,
+    /// The edge whose stream of the tunnel it is, if it is one.
+    pub(super) via: Option<Via>,
     listener: usize,
     pub(super) started: Instant,
     pub(super) writer: RefCell<LinkWriter<Rc<Session>>>,
@@ -44,6 +46,7 @@ impl Link {
         client: ClientId,
         player: SocketAddr,
         edge: Rc<EdgeMetrics>,
+        via: Option<Via>,
         listener: usize,
         bytes_out_total: IntCounter,
     ) -> Self {
@@ -53,6 +56,7 @@ impl Link {
             client,
             player,
             edge,
+            via,
             listener,
             started: Instant::now(),
             writer: RefCell::default(),
@@ -162,7 +166,7 @@ mod tests {
             }
             let (metrics, out) = (Metrics::new(), IntCounter::new("bytes", "bytes").unwrap());
             let edge = Rc::new(metrics.edge("waw1"));
-            let link = Link::new(stream, ClientId(1), SocketAddr::from(([127, 0, 0, 1], 1)), edge, 0, out);
+            let link = Link::new(stream, ClientId(1), SocketAddr::from(([127, 0, 0, 1], 1)), edge, None, 0, out);
             link.flush();
             assert!(link.blocked.get());
             let mut buffer = vec![0; 50_000];

@@ -11,7 +11,7 @@ use super::Relay;
 use super::link::Link;
 use super::session::Session;
 use crate::limits::ConnectionGuard;
-use crate::net::Inbound;
+use crate::net::{Inbound, unfinished};
 use crate::reason::CloseReason;
 use crate::wire::frame::{Frame, FrameError, FromClient};
 use crate::wire::partial::Partial;
@@ -219,8 +219,7 @@ impl Drop for LinkTask {
         for session in sessions {
             session.lost_by(link);
         }
-        let unfinished = if std::thread::panicking() { CloseReason::Panic } else { CloseReason::Shutdown };
-        let reason = self.reason.unwrap_or(unfinished);
+        let reason = self.reason.unwrap_or_else(|| unfinished(link.via.as_ref().map(|via| &*via.edge)));
         link.edge.links.dec();
         let Some(inbound) = self.inbound() else { return };
         let metrics = inbound.metrics();
