@@ -21,6 +21,7 @@ mod formats;
 mod gate;
 mod keys;
 mod listener;
+pub mod name;
 mod read;
 mod reference;
 mod scope;
@@ -31,7 +32,7 @@ mod tunnel;
 pub use error::{ConfigError, Errors, Location};
 pub use gate::MAX_LIST_LEN;
 pub use keys::{KEYS, Key, Kind, Role, WhenAbsent};
-pub use read::{MAX_FILE_LEN, load, load_core, load_edge, parse};
+pub use read::{MAX_FILE_LEN, load, load_core, load_edge, load_for, parse};
 pub use reference::tables;
 pub use tunnel::CORE_NAME;
 

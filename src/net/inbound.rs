@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::Stream;
 use super::worker::Scratch;
+use super::{Stream, Tunnelled, Via};
 use crate::config::{self, AcceptProxy, Expect};
 use crate::limits::{Admission, Gate, Gates, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::ListenerMetrics;
@@ -68,6 +68,8 @@ pub struct Admitted {
     pub early: Vec<u8>,
     /// Counts the connection while it lives.
     pub guard: Admission,
+    /// The edge whose stream of the tunnel it is, if it is one.
+    pub via: Option<Via>,
 }
 
 impl Inbound {
@@ -119,7 +121,7 @@ impl Inbound {
             self.refuse(&stream.options(), reason, player.ip());
             return None;
         }
-        Some(Admitted { stream, peer, player, destination, early, guard })
+        Some(Admitted { stream, peer, player, destination, early, guard, via: None })
     }
 
     /// Refuses a connection, which the caller then drops.
@@ -129,6 +131,28 @@ impl Inbound {
             let _ = socket.set_linger(Some(Duration::ZERO));
         }
         self.count_refused(reason, who);
+    }
+
+    /// Admits a stream that came through the tunnel: who sent it has proved himself. Or counts and logs why not.
+    pub async fn admit_tunnelled(&self, tunnelled: Tunnelled) -> Option<Admitted> {
+        self.metrics.accepted.inc();
+        let Tunnelled { stream, player, destination, mut early, via } = tunnelled;
+        let entered = self.shared.gates.enter(player.ip()).and_then(|mut guard| {
+            self.shared.gates.pass(&mut guard, player.ip(), Instant::now())?;
+            Ok((guard, stream.attach().map_err(|_| RejectReason::Closed)?))
+        });
+        let (guard, stream) = match entered {
+            Ok(entered) => entered,
+            Err(reason) => {
+                self.count_refused(reason, player.ip());
+                return None;
+            }
+        };
+        if let Err(reason) = self.first_bytes(&stream, &mut early).await {
+            self.refuse(&stream.options(), reason, player.ip());
+            return None;
+        }
+        Some(Admitted { stream, peer: player, player, destination, early, guard, via: Some(via) })
     }
 
     /// Counts a refused connection, and logs it as far as the log's limit goes. A peer that just
