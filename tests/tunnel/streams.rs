@@ -1,7 +1,7 @@
 //! Plain streams through the tunnel: what a forward carries, and what its target is told.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::common::run;
 use crate::harness::*;
@@ -131,5 +131,43 @@ fn without_a_core_a_player_is_told_and_with_one_again_served() {
             edge.spares("waw1", 0).await;
             core = Process::start(&yaml);
         }
+    });
+}
+
+#[test]
+fn the_cores_lists_limits_and_expectations_are_for_players_in_the_tunnel_too() {
+    run(async {
+        let certificates = Certificates::new();
+        let game = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listeners = format!(
+            "[{{ name: login, forward_to: \"{}\", send_proxy: none, expect: status, deny: 127.0.0.2, \
+             limits: {{ rate_per_address: 2/1h }} }}]",
+            game.local_addr().unwrap()
+        );
+        let core = Process::start(&core(&certificates, "[{ name: waw1 }]", &listeners, ""));
+        let edge = Process::start(&edge(&certificates, "waw1", core.addr("tunnel"), LOGIN));
+        let request = b"\x06\0\xFF\xFFinfo";
+        for (from, sent, refused) in [
+            ("127.0.0.2", &request[..], Some("denied")),
+            ("127.0.0.1", b"GET / HTTP/1.1\r\n\r\n", Some("unexpected")),
+            ("127.0.0.1", request, None),
+            ("127.0.0.1", request, Some("rate")),
+        ] {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+            let mut player = socket.connect(edge.addr("login")).await.unwrap();
+            player.write_all(sent).await.unwrap();
+            let Some(reason) = refused else {
+                let (mut stream, _) = game.accept().await.unwrap();
+                let mut got = vec![0; sent.len()];
+                stream.read_exact(&mut got).await.unwrap();
+                assert_eq!(got, sent);
+                continue;
+            };
+            assert_eq!(player.read(&mut [0]).await.unwrap_or(0), 0, "{reason}");
+            let labels = ["listener=\"login\"", &format!("reason=\"{reason}\"")];
+            core.wait("otproxy_connections_rejected_total", &labels, |count| count == 1.0).await;
+        }
+        assert_eq!(core.metric("otproxy_target_connects_total", &["listener=\"login\""]).await, 1.0);
     });
 }
