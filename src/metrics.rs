@@ -10,7 +10,7 @@ use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use prometheus::{Registry, Result};
 
-use crate::reason::{CloseReason, ConnectResult, EndReason, RefuseReason, RejectReason};
+use crate::reason::{CloseReason, ConnectResult, EndReason, RefuseReason, RejectReason, StatusResult};
 
 mod catalogue;
 mod render;
@@ -33,6 +33,7 @@ pub struct Metrics {
     closed: IntCounterVec,
     bytes: IntCounterVec,
     connects: IntCounterVec,
+    status: IntCounterVec,
     accept_errors: IntCounterVec,
     links: IntGaugeVec,
     rtt: HistogramVec,
@@ -75,6 +76,7 @@ impl Metrics {
             closed: counters(&registry, CLOSED)?,
             bytes: counters(&registry, BYTES)?,
             connects: counters(&registry, CONNECTS)?,
+            status: counters(&registry, STATUS)?,
             accept_errors: counters(&registry, ACCEPT_ERRORS)?,
             links: gauges(&registry, LINKS)?,
             rtt: register(&registry, rtt_histogram(RTT)?)?,
@@ -102,6 +104,11 @@ impl Metrics {
             closed: ByReason::new(CloseReason::ALL, |r| self.closed.with_label_values(&[name, r.as_str()])),
             connects: ByReason::new(ConnectResult::ALL, |r| self.connects.with_label_values(&[name, r.as_str()])),
         }
+    }
+
+    /// Handles of a listener that answers status requests, by its name.
+    pub fn status(&self, listener: &str) -> StatusMetrics {
+        StatusMetrics(ByReason::new(StatusResult::ALL, |r| self.status.with_label_values(&[listener, r.as_str()])))
     }
 
     /// Handles of an edge, by its name, or `other`.
@@ -184,6 +191,17 @@ impl ListenerMetrics {
     /// Counts an attempt to reach a target.
     pub fn connect(&self, result: ConnectResult) {
         self.connects.inc(result as usize);
+    }
+}
+
+/// What is counted of the status requests of one listener.
+#[derive(Debug, Clone)]
+pub struct StatusMetrics(ByReason);
+
+impl StatusMetrics {
+    /// Counts a request.
+    pub fn request(&self, result: StatusResult) {
+        self.0.inc(result as usize);
     }
 }
 

@@ -10,12 +10,20 @@ use tracing::{info, warn};
 
 use crate::config::{self, Destination, SendProxy};
 use crate::limits::{ENDED_LINES, REFUSED_LINES, RateLimitedLog};
+use crate::metrics::{Metrics, StatusMetrics};
 use crate::net::pump::{PumpCounters, Pumped, carries_link, pump};
-use crate::net::{Admitted, Inbound, InboundShared, Stream, connect_forward};
+use crate::net::{Inbound, InboundShared, Stream, connect_forward};
 use crate::reason::{CloseReason, ConnectResult};
 use crate::wire::frame::begins_link;
 use crate::wire::player_address::{PseudoIpv4, ipv4_of};
 use crate::wire::proxy_header;
+
+mod status;
+mod status_cache;
+
+use status::StatusShared;
+
+pub use status_cache::MAX_REQUESTS;
 
 /// What a target can make of a PROXY header.
 #[derive(Debug, Clone)]
@@ -33,6 +41,7 @@ pub struct ForwardShared {
     inbound: Arc<InboundShared>,
     config: config::Forward,
     header_for: HeaderFor,
+    status: Option<StatusShared>,
     log: RateLimitedLog,
     ended_log: RateLimitedLog,
 }
@@ -41,8 +50,14 @@ impl ForwardShared {
     /// From the listener's configuration.
     pub fn new(config: config::Forward, header_for: HeaderFor) -> Arc<Self> {
         let inbound = InboundShared::new(config.inbound.clone());
+        let status = config.status.clone().map(StatusShared::new);
         let (log, ended_log) = (RateLimitedLog::new(REFUSED_LINES), RateLimitedLog::new(ENDED_LINES));
-        Arc::new(Self { inbound, config, header_for, log, ended_log })
+        Arc::new(Self { inbound, config, header_for, status, log, ended_log })
+    }
+
+    /// What is counted of status requests on one worker, where they are answered.
+    pub fn status_metrics(&self, metrics: &Metrics) -> Option<StatusMetrics> {
+        self.status.as_ref().map(|_| metrics.status(&self.inbound.config().name))
     }
 
     /// The part that admits connections.
@@ -56,12 +71,23 @@ impl ForwardShared {
 pub struct Forward {
     shared: Arc<ForwardShared>,
     inbound: Inbound,
+    status: Option<StatusMetrics>,
+}
+
+/// A target that is connected.
+struct Reached {
+    stream: Stream,
+    /// Where it is.
+    address: SocketAddr,
+    /// What to send it first: the PROXY header.
+    first: Vec<u8>,
 }
 
 impl Forward {
-    /// One worker's part.
-    pub fn new(shared: Arc<ForwardShared>, inbound: Inbound) -> Self {
-        Self { shared, inbound }
+    /// One worker's part, which counts in `metrics`.
+    pub fn new(shared: Arc<ForwardShared>, inbound: Inbound, metrics: &Metrics) -> Self {
+        let status = shared.status_metrics(metrics);
+        Self { shared, inbound, status }
     }
 
     /// The counters and the configuration of what comes in.
@@ -71,12 +97,20 @@ impl Forward {
 
     /// Carries one accepted connection to its end.
     pub async fn carry(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let Some(admitted) = self.inbound.admit(stream, peer).await else { return };
+        let Some(mut admitted) = self.inbound.admit(stream, peer).await else { return };
+        if let (Some(shared), Some(metrics)) = (&self.shared.status, &self.status)
+            && Box::pin(status::serve(&self, shared, metrics, &mut admitted)).await.is_break()
+        {
+            return;
+        }
         let mut record = Record::new(&self, admitted.player);
-        let (target, first) = match Box::pin(self.reach(&admitted, &mut record)).await {
-            Some(reached) => reached,
-            None => return record.end(CloseReason::ConnectFailed),
+        let Some(reached) = Box::pin(self.reach(admitted.player, admitted.destination)).await else {
+            return record.end(CloseReason::ConnectFailed);
         };
+        let Reached { stream: target, address, mut first } = reached;
+        record.target = Some(address);
+        record.early(&admitted.early);
+        first.extend_from_slice(&admitted.early);
         if begins_link(&admitted.early) {
             carries_link(&admitted.stream, &target);
         }
@@ -91,9 +125,8 @@ impl Forward {
         record.end(reason);
     }
 
-    /// Connects to the first target that answers; gives it with what to send it first: the PROXY
-    /// header, and what the player sent already.
-    async fn reach(&self, admitted: &Admitted, record: &mut Record<'_>) -> Option<(Stream, Vec<u8>)> {
+    /// Connects to the first target that answers, in the name of `player` who connected to `local`.
+    async fn reach(&self, player: SocketAddr, local: SocketAddr) -> Option<Reached> {
         let metrics = self.inbound.metrics();
         let mut last = ConnectResult::Error;
         for destination in &self.shared.config.forward_to {
@@ -101,12 +134,7 @@ impl Forward {
             match connect_forward(target, self.inbound.config().connect_timeout).await {
                 Ok((stream, address)) => {
                     metrics.connect(ConnectResult::Ok);
-                    record.target = Some(address);
-                    let mut first = self.header(admitted, address);
-                    first.extend_from_slice(&admitted.early);
-                    record.early = admitted.early.len() as u64;
-                    metrics.bytes_in.inc_by(record.early);
-                    return Some((stream, first));
+                    return Some(Reached { stream, address, first: self.header(player, local, address) });
                 }
                 Err(result) => {
                     metrics.connect(result);
@@ -122,9 +150,8 @@ impl Forward {
         None
     }
 
-    fn header(&self, admitted: &Admitted, target: SocketAddr) -> Vec<u8> {
+    fn header(&self, mut player: SocketAddr, mut destination: SocketAddr, target: SocketAddr) -> Vec<u8> {
         let mut out = Vec::new();
-        let (mut player, mut destination) = (admitted.player, admitted.destination);
         if let HeaderFor::GameServer(pseudo) = &self.shared.header_for {
             player.set_ip(ipv4_of(player.ip(), pseudo).into());
             if destination.is_ipv6() {
@@ -146,7 +173,7 @@ struct Record<'a> {
     player: SocketAddr,
     target: Option<SocketAddr>,
     started: Instant,
-    /// Bytes that came with the PROXY header.
+    /// Bytes that were read before the target was connected.
     early: u64,
     bytes_in: u64,
     bytes_out: u64,
@@ -158,6 +185,11 @@ impl<'a> Record<'a> {
         forward.inbound.metrics().active.inc();
         let started = Instant::now();
         Self { forward, player, target: None, started, early: 0, bytes_in: 0, bytes_out: 0, reason: None }
+    }
+
+    fn early(&mut self, bytes: &[u8]) {
+        self.early = bytes.len() as u64;
+        self.forward.inbound.metrics().bytes_in.inc_by(self.early);
     }
 
     fn end(mut self, reason: CloseReason) {
