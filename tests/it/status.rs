@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::sandbox::*;
 
@@ -13,6 +13,9 @@ const XML: &[u8] = b"\x06\0\xFF\xFFinfo";
 const LONG: &str = "cache: 1h";
 /// Too old at once.
 const SHORT: &str = "cache: 1ms";
+
+/// Where it is not about a time that is over, nothing is.
+const PATIENT: &str = ", timeouts: { connect: 1h, header: 1h, idle: 1h }";
 
 /// A binary request for parts.
 fn parts(flags: u8) -> Vec<u8> {
@@ -38,6 +41,7 @@ async fn edge(status: &str, more: &str) -> (Role, TcpListener) {
 }
 
 fn edge_before(game: SocketAddr, status: &str, more: &str) -> Role {
+    let more = if more.contains("timeouts") { more.to_owned() } else { format!("{more}{PATIENT}") };
     Role::edge(&format!(
         "[{{ name: a, listen: \"127.0.0.1:0\", forward_to: \"{game}\", send_proxy: none{more}, \
          status: {{ address: play.example, {status} }} }}]"
@@ -168,10 +172,27 @@ fn a_flood_of_all_kinds_of_requests_reaches_the_game_server_a_few_times() {
     });
 }
 
+/// A port that nobody else gets, whether a game server listens on it or not.
+fn held_port() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = socket.local_addr().unwrap();
+    (socket, addr)
+}
+
+fn listen_beside(held: &TcpSocket) -> TcpListener {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseport(true).unwrap();
+    socket.bind(held.local_addr().unwrap()).unwrap();
+    socket.listen(8).unwrap()
+}
+
 #[test]
 fn while_the_game_server_is_down_its_last_answer_is_told_and_then_a_new_one() {
     run(async {
-        let (game, addr) = target().await;
+        let (held, addr) = held_port();
+        let game = listen_beside(&held);
         let edge = edge_before(addr, &format!("{SHORT}, stale: 1h"), "");
         let told = xml("10.0.0.1");
         let (answer, ()) = tokio::join!(ask(&edge, XML), tell(&game, XML, &told));
@@ -182,7 +203,7 @@ fn while_the_game_server_is_down_its_last_answer_is_told_and_then_a_new_one() {
             (edge.metric(&requests("stale")).await > 0.0).then_some(())
         })
         .await;
-        let game = TcpListener::bind(addr).await.unwrap();
+        let game = listen_beside(&held);
         let new = b"<serverinfo ip=''/>".to_vec();
         let server = tokio::spawn(async move { tell(&game, XML, &new).await });
         let new = b"<serverinfo ip='play.example'/>";
@@ -196,7 +217,8 @@ fn while_the_game_server_is_down_its_last_answer_is_told_and_then_a_new_one() {
 #[test]
 fn who_asks_for_what_is_too_old_is_closed() {
     run(async {
-        let (game, addr) = target().await;
+        let (held, addr) = held_port();
+        let game = listen_beside(&held);
         let edge = edge_before(addr, &format!("{SHORT}, stale: 0s"), "");
         let told = xml("10.0.0.1");
         let (answer, ()) = tokio::join!(ask(&edge, XML), tell(&game, XML, &told));
@@ -249,8 +271,8 @@ fn a_game_server_that_hangs_holds_nobody_up_for_long() {
             clients.push(send(&edge, XML).await);
         }
         let mut server = accept(&game).await;
-        // Half an answer is none.
-        server.write_all(b"<serverinfo ip='10.0.0.1'/>").await.unwrap();
+        // What has no end is no answer. It may be late already.
+        let _ = server.write_all(b"<serverinfo ip='10.0.0.1'/>").await;
         for client in &mut clients {
             assert_eq!(read_to_close(client).await, b"");
         }
@@ -354,6 +376,15 @@ fn who_says_nothing_or_half_in_time_is_closed_and_the_game_server_not_asked() {
             assert_eq!(read_to_close(&mut client).await, b"");
             edge.wait_for(&rejected("header_timeout"), count).await;
         }
+        assert_eq!(edge.metric(CONNECTS).await, 0.0);
+        edge.stop_after(game).await;
+    });
+}
+
+#[test]
+fn who_ends_before_it_has_asked_is_closed_and_the_game_server_not_asked() {
+    run(async {
+        let (edge, game) = edge(LONG, "").await;
         for (count, half) in (1..).zip([&b""[..], &XML[..7]]) {
             drop(send(&edge, half).await);
             edge.wait_for(&rejected("closed"), count).await;
@@ -387,7 +418,10 @@ fn a_request_counts_as_a_connection_of_its_address() {
 fn the_game_server_is_asked_in_the_name_of_the_loopback_address_through_edge_and_core() {
     run(async {
         for (on_edge, on_core) in [(true, true), (true, false), (false, true)] {
-            let status = |on: bool| if on { ", status: { address: play.example, port: 7000 }" } else { "" };
+            let status = |on: bool| {
+                let status = if on { ", status: { address: play.example, port: 7000 }" } else { "" };
+                format!("{PATIENT}{status}")
+            };
             let (game, addr) = target().await;
             let core = Role::core(&format!(
                 "edges: [{{ name: waw1, address: 127.0.0.0/8 }}]\n\
