@@ -9,6 +9,8 @@
 //! - [`roles`]: what an edge and a core start, from a checked configuration.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core.
 //!   [`admin`]: metrics and health over HTTP. [`player`]: the client's side of the protocol.
+//! - [`tunnel`]: TLS between edges and the core.
+//! - [`certs`]: the operator's own certificates, and TLS configurations of them.
 //! - [`net`]: listeners, streams, workers. [`config`]: YAML to checked values.
 //! - [`session`]: the session machine, pure: no I/O and no clock of its own.
 //! - [`wire`]: formats on the wire, pure: frames, PROXY headers, player addresses, game packets, status.
@@ -21,6 +23,7 @@ compile_error!("otproxy must be built with panic = \"unwind\": else a defect met
 
 pub mod admin;
 pub mod bench;
+pub mod certs;
 pub mod cli;
 pub mod config;
 pub mod demo;
@@ -34,4 +37,5 @@ pub mod relay;
 pub mod roles;
 pub mod session;
 pub mod standin;
+pub mod tunnel;
 pub mod wire;

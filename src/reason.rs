@@ -68,6 +68,8 @@ reasons! {
         ProtocolError = "protocol_error",
         /// The task that carried it failed: a defect of this program.
         Panic = "panic",
+        /// The edge that it came through is trusted no more.
+        Revoked = "revoked",
     }
 }
 
@@ -84,6 +86,8 @@ reasons! {
         Unreachable = "unreachable",
         /// The target's name does not resolve.
         Resolve = "resolve",
+        /// Through the tunnel: the handshake failed.
+        Handshake = "handshake",
         /// Any other failure, such as no free descriptor.
         Error = "error",
     }
@@ -163,5 +167,59 @@ reasons! {
         OpenRate = "open_rate",
         /// So many sessions wait for the game server that the client would not wait for its turn.
         ConnectQueue = "connect_queue",
+    }
+}
+
+reasons! {
+    /// Why a stream of the tunnel was refused.
+    StreamRefusal {
+        /// What the edge sent is not the header of a stream, or does not say which listener and which player.
+        BadHeader = "bad_header",
+        /// The header names no listener of the core.
+        UnknownListener = "unknown_listener",
+        /// The edge said nothing for so long that it cannot be there any more.
+        Silent = "silent",
+    }
+}
+
+reasons! {
+    /// How a handshake of the tunnel ended.
+    HandshakeResult {
+        /// Both sides have proved who they are.
+        Ok = "ok",
+        /// It was not through in time.
+        Timeout = "timeout",
+        /// The other side closed before it was through.
+        Closed = "closed",
+        /// What came is not TLS.
+        NotTls = "not_tls",
+        /// The other side speaks TLS, and has no version or cipher in common with this one.
+        Incompatible = "incompatible",
+        /// It asked for another name or protocol, as a scanner does, and was shown no certificate.
+        Stranger = "stranger",
+        /// The other side did not agree on the protocol in the tunnel.
+        NoAlpn = "no_alpn",
+        /// The other side has no certificate.
+        NoCertificate = "no_certificate",
+        /// The other side's certificate comes from another authority.
+        UnknownCa = "unknown_ca",
+        /// The other side's certificate has expired.
+        Expired = "expired",
+        /// The other side's certificate is not valid yet: one of both clocks is wrong.
+        NotYetValid = "not_yet_valid",
+        /// The other side's certificate is for another name, or not for exactly one.
+        WrongName = "wrong_name",
+        /// The other side's certificate is for another use, or damaged.
+        BadCertificate = "bad_certificate",
+        /// At the core: no edge has the name in the certificate.
+        UnknownEdge = "unknown_edge",
+        /// At the core: the edge is revoked.
+        Revoked = "revoked",
+        /// The other side did not accept this one, and said so with an alert.
+        Refused = "refused",
+        /// Too many handshakes were under way.
+        Limit = "limit",
+        /// Anything else.
+        Error = "error",
     }
 }

@@ -367,7 +367,7 @@ mod tests {
         check::<Source>("game_servers[].source");
         check::<Ipv6Players>("game_servers[].ipv6_players");
         check::<BindSessions>("sessions.bind_sessions");
-        let words = KEYS.iter().filter(|key| key.form.starts_with('`')).count();
+        let words = KEYS.iter().filter(|key| key.form.starts_with('`') && key.form != "`true` or `false`").count();
         assert_eq!(words, 11, "a key that takes words is not checked here");
     }
 }

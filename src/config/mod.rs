@@ -19,6 +19,7 @@ mod error;
 mod formats;
 mod keys;
 mod listener;
+pub mod name;
 mod read;
 mod reference;
 mod scope;
@@ -28,7 +29,7 @@ mod tunnel;
 
 pub use error::{ConfigError, Errors, Location};
 pub use keys::{KEYS, Key, Kind, Role, WhenAbsent};
-pub use read::{MAX_FILE_LEN, load, load_core, load_edge, parse};
+pub use read::{MAX_FILE_LEN, load, load_core, load_edge, load_for, parse};
 pub use reference::tables;
 pub use tunnel::CORE_NAME;
 

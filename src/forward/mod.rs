@@ -12,8 +12,9 @@ use crate::config::{self, Destination, SendProxy};
 use crate::limits::{ENDED_LINES, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::{Metrics, StatusMetrics};
 use crate::net::pump::{PumpCounters, Pumped, carries_link, pump};
-use crate::net::{Inbound, InboundShared, Stream, connect_forward};
+use crate::net::{Admitted, Inbound, InboundShared, ProvenEdge, Stream, Tunnelled, connect_forward, unfinished};
 use crate::reason::{CloseReason, ConnectResult};
+use crate::tunnel::Pool;
 use crate::wire::frame::begins_link;
 use crate::wire::player_address::{PseudoIpv4, ipv4_of};
 use crate::wire::proxy_header;
@@ -41,18 +42,21 @@ pub struct ForwardShared {
     inbound: Arc<InboundShared>,
     config: config::Forward,
     header_for: HeaderFor,
+    /// Where connections to the core are taken from, at an edge with a tunnel.
+    pool: Option<Arc<Pool>>,
+    /// Where status requests are answered.
     status: Option<StatusShared>,
     log: RateLimitedLog,
     ended_log: RateLimitedLog,
 }
 
 impl ForwardShared {
-    /// From the listener's configuration.
-    pub fn new(config: config::Forward, header_for: HeaderFor) -> Arc<Self> {
+    /// From the listener's configuration; `pool` has the connections to the core where it leads through the tunnel.
+    pub fn new(config: config::Forward, header_for: HeaderFor, pool: Option<Arc<Pool>>) -> Arc<Self> {
         let inbound = InboundShared::new(config.inbound.clone());
         let status = config.status.clone().map(StatusShared::new);
         let (log, ended_log) = (RateLimitedLog::new(REFUSED_LINES), RateLimitedLog::new(ENDED_LINES));
-        Arc::new(Self { inbound, config, header_for, status, log, ended_log })
+        Arc::new(Self { inbound, config, header_for, pool, status, log, ended_log })
     }
 
     /// What is counted of status requests on one worker, where they are answered.
@@ -74,13 +78,13 @@ pub struct Forward {
     status: Option<StatusMetrics>,
 }
 
-/// A target that is connected.
+/// A destination that is connected.
 struct Reached {
     stream: Stream,
-    /// Where it is.
-    address: SocketAddr,
+    /// What it is called in logs.
+    name: String,
     /// What to send it first: the PROXY header.
-    first: Vec<u8>,
+    header: Vec<u8>,
 }
 
 impl Forward {
@@ -97,18 +101,32 @@ impl Forward {
 
     /// Carries one accepted connection to its end.
     pub async fn carry(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let Some(mut admitted) = self.inbound.admit(stream, peer).await else { return };
+        if let Some(admitted) = self.inbound.admit(stream, peer).await {
+            self.carry_admitted(admitted).await;
+        }
+    }
+
+    /// Carries a stream of the tunnel to its end, as long as its edge is trusted.
+    pub async fn carry_tunnelled(self: Rc<Self>, tunnelled: Tunnelled) {
+        if let Some(admitted) = self.inbound.admit_tunnelled(tunnelled)
+            && let Some(edge) = admitted.via.as_ref().map(|via| Arc::clone(&via.edge))
+        {
+            edge.carry(self.carry_admitted(admitted)).await;
+        }
+    }
+
+    async fn carry_admitted(&self, mut admitted: Admitted) {
         if let (Some(shared), Some(metrics)) = (&self.shared.status, &self.status)
-            && Box::pin(status::serve(&self, shared, metrics, &mut admitted)).await.is_break()
+            && Box::pin(status::serve(self, shared, metrics, &mut admitted)).await.is_break()
         {
             return;
         }
-        let mut record = Record::new(&self, admitted.player);
+        let mut record = Record::new(self, &admitted);
         let Some(reached) = Box::pin(self.reach(admitted.player, admitted.destination)).await else {
             return record.end(CloseReason::ConnectFailed);
         };
-        let Reached { stream: target, address, mut first } = reached;
-        record.target = Some(address);
+        let Reached { stream: target, name, header: mut first } = reached;
+        record.target = Some(name);
         record.early(&admitted.early);
         first.extend_from_slice(&admitted.early);
         if begins_link(&admitted.early) {
@@ -125,16 +143,15 @@ impl Forward {
         record.end(reason);
     }
 
-    /// Connects to the first target that answers, in the name of `player` who connected to `local`.
+    /// Connects to the first destination that answers, in the name of `player` who connected to `local`.
     async fn reach(&self, player: SocketAddr, local: SocketAddr) -> Option<Reached> {
         let metrics = self.inbound.metrics();
         let mut last = ConnectResult::Error;
         for destination in &self.shared.config.forward_to {
-            let Destination::Target(target) = destination else { continue };
-            match connect_forward(target, self.inbound.config().connect_timeout).await {
-                Ok((stream, address)) => {
+            match self.connect(destination, player, local).await {
+                Ok(reached) => {
                     metrics.connect(ConnectResult::Ok);
-                    return Some(Reached { stream, address, first: self.header(player, local, address) });
+                    return Some(reached);
                 }
                 Err(result) => {
                     metrics.connect(result);
@@ -148,6 +165,29 @@ impl Forward {
             warn!(listener, targets = targets.join(", "), result = %last, suppressed, "no target can be reached");
         }
         None
+    }
+
+    /// Connects to one destination.
+    async fn connect(
+        &self,
+        destination: &Destination,
+        player: SocketAddr,
+        local: SocketAddr,
+    ) -> Result<Reached, ConnectResult> {
+        let within = self.inbound.config().connect_timeout;
+        match destination {
+            Destination::Target(target) => {
+                let (stream, address) = connect_forward(target, within).await?;
+                Ok(Reached { stream, name: address.to_string(), header: self.header(player, local, address) })
+            }
+            Destination::Core(listener) => {
+                let pool = self.shared.pool.as_ref().ok_or(ConnectResult::Error)?;
+                let stream = pool.take(within).await?.attach().map_err(|_| ConnectResult::Error)?;
+                let mut header = Vec::new();
+                proxy_header::write_v2_to(&mut header, player, local, Some(listener));
+                Ok(Reached { stream, name: destination.to_string(), header })
+            }
+        }
     }
 
     fn header(&self, mut player: SocketAddr, mut destination: SocketAddr, target: SocketAddr) -> Vec<u8> {
@@ -171,7 +211,9 @@ impl Forward {
 struct Record<'a> {
     forward: &'a Forward,
     player: SocketAddr,
-    target: Option<SocketAddr>,
+    /// The edge that it came through, where that was the tunnel.
+    edge: Option<Arc<ProvenEdge>>,
+    target: Option<String>,
     started: Instant,
     /// Bytes that were read before the target was connected.
     early: u64,
@@ -181,10 +223,19 @@ struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    fn new(forward: &'a Forward, player: SocketAddr) -> Self {
+    fn new(forward: &'a Forward, admitted: &Admitted) -> Self {
         forward.inbound.metrics().active.inc();
-        let started = Instant::now();
-        Self { forward, player, target: None, started, early: 0, bytes_in: 0, bytes_out: 0, reason: None }
+        Self {
+            forward,
+            player: admitted.player,
+            edge: admitted.via.as_ref().map(|via| Arc::clone(&via.edge)),
+            target: None,
+            started: Instant::now(),
+            early: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            reason: None,
+        }
     }
 
     fn early(&mut self, bytes: &[u8]) {
@@ -199,8 +250,7 @@ impl<'a> Record<'a> {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        let unfinished = if std::thread::panicking() { CloseReason::Panic } else { CloseReason::Shutdown };
-        let reason = self.reason.unwrap_or(unfinished);
+        let reason = self.reason.unwrap_or_else(|| unfinished(self.edge.as_deref()));
         let inbound = &self.forward.inbound;
         inbound.metrics().active.dec();
         inbound.metrics().closed(reason);
@@ -208,7 +258,8 @@ impl Drop for Record<'_> {
         info!(
             listener = inbound.config().name,
             player = %self.player,
-            target = self.target.map(tracing::field::display),
+            edge = self.edge.as_ref().map(|edge| edge.name()),
+            target = self.target,
             seconds = self.started.elapsed().as_secs_f64(),
             bytes_in = self.early + self.bytes_in,
             bytes_out = self.bytes_out,

@@ -62,7 +62,7 @@ pub(super) async fn serve(
             return ControlFlow::Break(());
         }
     };
-    let mut record = Record::new(forward, admitted.player);
+    let mut record = Record::new(forward, admitted);
     record.early(&admitted.early);
     let told = match request {
         Some(request) => ask(forward, shared, admitted, &request).await,
@@ -94,12 +94,14 @@ async fn first_packet(admitted: &mut Admitted, scratch: &Scratch) -> Result<Firs
 /// Sends the answer, and waits for the client to close: to close with bytes unread would take the answer away from it.
 async fn deliver(stream: &Stream, answer: &[u8], forward: &Forward, record: &mut Record<'_>) -> io::Result<()> {
     let counter = &forward.inbound.metrics().bytes_out;
-    write_all(stream, answer, |count| {
+    let mut rest = answer;
+    while !rest.is_empty() {
+        let count = poll_fn(|cx| stream.poll_write(cx, rest)).await?;
         record.bytes_out += count as u64;
         counter.inc_by(count as u64);
-    })
-    .await?;
-    stream.shutdown_write();
+        rest = rest.get(count..).unwrap_or_default();
+    }
+    poll_fn(|cx| stream.poll_shutdown(cx)).await?;
     let mut ignored = Vec::new();
     while stream.read_onto(&mut ignored, MAX_REQUEST, forward.inbound.scratch()).await? > 0 {
         ignored.clear();
@@ -154,9 +156,9 @@ async fn ask_target(forward: &Forward, shared: &StatusShared, admitted: &Admitte
 /// Sends the request, and reads the answer to its end. The own direction stays open until then: game servers take its
 /// end for that of the connection.
 async fn exchange(reached: Reached, request: &Request, scratch: &Scratch) -> io::Result<Vec<u8>> {
-    let Reached { stream, mut first, .. } = reached;
-    first.extend(request.to_bytes());
-    write_all(&stream, &first, |_| {}).await?;
+    let Reached { stream, mut header, .. } = reached;
+    header.extend(request.to_bytes());
+    stream.write_all(&header).await?;
     let mut answer = Vec::new();
     while answer.len() <= MAX_ANSWER {
         let room = MAX_ANSWER + 1 - answer.len();
@@ -165,13 +167,4 @@ async fn exchange(reached: Reached, request: &Request, scratch: &Scratch) -> io:
         }
     }
     Err(io::Error::other("the answer is longer than any status"))
-}
-
-async fn write_all(stream: &Stream, mut bytes: &[u8], mut wrote: impl FnMut(usize)) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let count = poll_fn(|cx| stream.poll_write(cx, bytes)).await?;
-        wrote(count);
-        bytes = bytes.get(count..).unwrap_or_default();
-    }
-    Ok(())
 }
