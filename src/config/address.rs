@@ -108,6 +108,21 @@ pub(super) fn target(node: &Node) -> Result<Target, String> {
     Ok(Target { host: host.to_owned(), port })
 }
 
+/// A host, by name or address, without a port.
+pub(super) fn host(node: &Node) -> Result<String, String> {
+    const EXAMPLE: &str = "write it as `play.example` or `203.0.113.9`";
+    let Value::Text(text) = &node.value else {
+        return Err(format!("{} is not a host; {EXAMPLE}", node.quoted()));
+    };
+    let text = text.trim();
+    if text.parse::<IpAddr>().is_ok() || looks_like_name(text) {
+        return Ok(text.to_owned());
+    }
+    let with_port = text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let why = if with_port { "has a port, which is a key of its own" } else { "is not a host" };
+    Err(format!("{} {why}; {EXAMPLE}", quote(text)))
+}
+
 /// A host and a port, or a listener of the core.
 pub(super) fn destination(node: &Node) -> Result<Destination, String> {
     if let Value::Text(text) = &node.value
@@ -238,6 +253,27 @@ mod tests {
         }
         assert!(is_ipv4_loopback(&read("127.8.0.1:1").expect("valid")));
         assert!(!is_ipv4_loopback(&read("[::1]:1").expect("valid")));
+    }
+
+    #[test]
+    fn hosts() {
+        let read = |text: &str| host(&fragment(&format!("\"{text}\"")));
+        for right in ["play.example", "localhost", "203.0.113.9", "2001:db8::9"] {
+            assert_eq!(read(right).as_deref(), Ok(right));
+        }
+        for (wrong, says) in [
+            ("play.example:7171", "has a port, which is a key of its own"),
+            ("[2001:db8::9]:7171", "has a port"),
+            ("[2001:db8::9]", "is not a host"),
+            ("203.0.113.999", "is not a host"),
+            ("a\\\"b", "is not a host"),
+            ("<a>", "is not a host"),
+            ("", "is not a host"),
+        ] {
+            let message = read(wrong).expect_err(wrong);
+            assert!(message.contains(says), "{wrong}: {message}");
+        }
+        assert!(host(&fragment("7171")).is_err());
     }
 
     #[test]

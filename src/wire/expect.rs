@@ -4,9 +4,11 @@
 //! to a port of a game. Whether a login is right only the login server can say.
 
 use super::frame;
+use super::status::{self, First, MAX_REQUEST};
 
-/// Bytes that a first packet has at the most. Where these have come, there is a verdict.
-pub const MAX_FIRST: usize = 2 + *LOGIN_LENGTHS.end() as usize;
+/// Bytes that a first packet has at the most. Where these have come, there is a verdict. A request for the status may be
+/// longer than a login.
+pub const MAX_FIRST: usize = MAX_REQUEST;
 
 /// What the leading u16 of a login may say. In blocks the least is what its 128 encrypted bytes take; in
 /// bytes no client sends so little. The most is far beyond what the latest clients send, and less than
@@ -17,13 +19,6 @@ const LOGIN_KINDS: [u8; 2] = [0x01, 0x0A];
 /// Where in the body that byte may be: in front; behind a checksum or sequence number; behind that and the
 /// count of padding bytes, where lengths are in blocks.
 const LOGIN_KIND_AT: [usize; 3] = [0, 4, 5];
-/// The whole request for the status as XML.
-const STATUS_XML: &[u8] = b"\x06\0\xFF\xFFinfo";
-/// How the body of a binary request for the status begins.
-const STATUS_BINARY: [u8; 2] = [0xFF, 0x01];
-/// What the leading u16 of a binary request may say: it has two bytes of flags, and perhaps a name.
-const STATUS_LENGTHS: std::ops::RangeInclusive<u16> = 4..=255;
-
 /// `listeners[].expect`: how connections begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
@@ -97,15 +92,11 @@ fn login(first: &[u8]) -> Verdict {
 }
 
 fn status(first: &[u8]) -> Verdict {
-    if first.iter().zip(STATUS_XML).all(|(byte, expected)| byte == expected) {
-        return whole(first, STATUS_XML.len());
+    match status::first(first) {
+        None => Verdict::Incomplete,
+        Some(First::Request(_)) => Verdict::Right,
+        Some(First::TooLong | First::Other) => Verdict::Wrong,
     }
-    let (body, length) = match packet(first, STATUS_LENGTHS) {
-        Ok(packet) => packet,
-        Err(verdict) => return verdict,
-    };
-    let begins = body.iter().zip(STATUS_BINARY).all(|(byte, expected)| *byte == expected);
-    if begins { whole(body, length) } else { Verdict::Wrong }
 }
 
 #[cfg(test)]
@@ -115,6 +106,7 @@ mod tests {
     use super::*;
     use crate::wire::frame::{ClientId, SessionId, open, ping};
 
+    const STATUS_XML: &[u8] = b"\x06\0\xFF\xFFinfo";
     const ALL: [Expect; 3] = [Expect::Links, Expect::Login, Expect::Status];
 
     /// A packet of `length` bytes by its leading u16, of which `extra` more come, with `kind` at `at`.
@@ -195,7 +187,7 @@ mod tests {
             let verdict = Expect::Login.judge(&login_of(length, 0, 0, 0x01));
             assert_eq!(verdict == Verdict::Right, fits, "{length}");
         }
-        assert_eq!(MAX_FIRST, 769);
+        assert!(2 + usize::from(*LOGIN_LENGTHS.end()) <= MAX_FIRST);
     }
 
     proptest! {

@@ -28,7 +28,7 @@ struct Target {
     folders: &'static [&'static str],
 }
 
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 8] = [
     Target {
         name: "config",
         run: bodies::config::run,
@@ -60,6 +60,7 @@ const TARGETS: [Target; 7] = [
         files: (28, 0),
         folders: &[],
     },
+    Target { name: "status", run: bodies::status::run, seeds: seeds::status, files: (21, 0), folders: &[] },
 ];
 
 /// Where the files of a target are, for `kind` of `corpus` or `regressions`.

@@ -69,7 +69,8 @@ fn anything_else_is_closed_at_once_and_the_target_never_hears_of_it() {
     run(async {
         for expect in ["links", "login", "status"] {
             let edge = edge(refusing().1, expect, LONG);
-            let wrong: [&[u8]; 4] = [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\0\x01", &[0; 100], b"SSH-2.0-x\r\n"];
+            let wrong: [&[u8]; 4] =
+                [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\0\x01\0\x01\xFC\x03\x03", &[0; 100], b"SSH-2.0-x\r\n"];
             for (count, bytes) in (1..).zip(wrong) {
                 let mut client = connect_from("127.0.0.1", edge.addr("a")).await;
                 client.write_all(bytes).await.unwrap();

@@ -12,3 +12,4 @@ mod operation;
 mod oracle;
 mod real_haproxy;
 mod sandbox;
+mod status;
