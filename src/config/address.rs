@@ -106,6 +106,25 @@ pub(super) fn target(node: &Node) -> Result<Target, String> {
     Ok(Target { host: host.to_owned(), port })
 }
 
+/// A host, by name or address, without a port. An IPv6 address has no brackets then.
+pub(super) fn host(node: &Node) -> Result<String, String> {
+    const EXAMPLE: &str = "write it as `198.51.100.7`, `p1.example` or `2001:db8::7`";
+    let Value::Text(text) = &node.value else {
+        return Err(format!("{} is not a host; {EXAMPLE}", node.quoted()));
+    };
+    let text = text.trim();
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Ok(ip.to_canonical().to_string());
+    }
+    if let Some((host, port)) = text.rsplit_once(':')
+        && port.parse::<u16>().is_ok()
+    {
+        return Err(format!("{} has a port, and this is a host alone; write {}", quote(text), quote(host)));
+    }
+    if looks_like_name(text) { Ok(text.to_owned()) } else { Err(format!("{} is not a host; {EXAMPLE}", quote(text))) }
+}
+
 /// A host and a port, or a listener of the core.
 pub(super) fn destination(node: &Node) -> Result<Destination, String> {
     if let Value::Text(text) = &node.value
@@ -232,6 +251,32 @@ mod tests {
         }
         assert!(is_ipv4_loopback(&read("127.8.0.1:1").expect("valid")));
         assert!(!is_ipv4_loopback(&read("[::1]:1").expect("valid")));
+    }
+
+    #[test]
+    fn hosts() {
+        let read = |text: &str| host(&fragment(&format!("\"{text}\"")));
+        for (right, host) in [
+            ("198.51.100.7", "198.51.100.7"),
+            ("[2001:db8::7]", "2001:db8::7"),
+            ("2001:DB8:0::7", "2001:db8::7"),
+            ("::ffff:198.51.100.7", "198.51.100.7"),
+            ("p1.example", "p1.example"),
+        ] {
+            assert_eq!(read(right).as_deref(), Ok(host));
+        }
+        for (wrong, says) in [
+            ("p1.example:7162", "has a port, and this is a host alone; write `p1.example`"),
+            ("198.51.100.7:7162", "write `198.51.100.7`"),
+            ("[2001:db8::7]:7162", "write `[2001:db8::7]`"),
+            ("198.51.100", "is not a host"),
+            ("a b", "is not a host"),
+            ("", "is not a host"),
+        ] {
+            let message = read(wrong).expect_err(wrong);
+            assert!(message.contains(says), "{wrong}: {message}");
+        }
+        assert!(host(&fragment("7162")).is_err());
     }
 
     #[test]

@@ -23,13 +23,18 @@ mod read;
 mod reference;
 mod scope;
 mod summary;
+mod topology;
 mod tree;
 mod tunnel;
 
 pub use error::{ConfigError, Errors, Location};
 pub use keys::{KEYS, Key, Kind, Role, WhenAbsent};
 pub use read::{MAX_FILE_LEN, load, load_core, load_edge, parse};
-pub use reference::tables;
+pub use reference::{tables, topology_table};
+pub use topology::{
+    ADMIN_PORTS, CoreMode, LINKS_PORT, LOGIN_PORT, TOPOLOGY_KEYS, Topology, TopologyEdge, World, load_topology,
+    parse_topology,
+};
 pub use tunnel::CORE_NAME;
 
 /// A checked configuration file, by its role.
