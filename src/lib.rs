@@ -25,6 +25,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod forward;
+pub mod init;
 pub mod limits;
 pub mod metrics;
 pub mod net;

@@ -26,6 +26,7 @@ use crate::player::clocks::LINKS_PER_SESSION;
 use crate::roles::{self, Service};
 
 mod files;
+mod init;
 mod log;
 mod signals;
 
@@ -73,6 +74,11 @@ enum Command {
     /// packet is sent at its time, whatever became of those before, and latencies count from that time.
     /// Exit code 1 if anything was lost, duplicated or reordered, or a session ended.
     Bench(Bench),
+    /// Make the files of all hosts from one short topology: configuration, certificates, units, firewalls
+    ///
+    /// Give the topology as a file or with flags. Each host gets a folder, ready to copy. Running it again
+    /// writes what has changed and nothing else; it overwrites no key, and no file that was edited.
+    Init(init::Init),
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -248,6 +254,7 @@ impl Cli {
             Command::Check(ConfigFile { config }) => check(config),
             Command::Demo(options) => self.demo(options),
             Command::Bench(options) => self.bench(options),
+            Command::Init(init) => init.run(),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(*shell, &mut Self::command(), "otproxy", &mut script);
@@ -315,7 +322,8 @@ impl Cli {
             runtime.block_on(bench::serve(address, signals.caught()))?;
             return Ok(ExitCode::SUCCESS);
         }
-        let options = arguments.options().map_err(bench_error)?;
+        let options =
+            arguments.options().map_err(|message| wrong_together("bench", ErrorKind::ArgumentConflict, message))?;
         let figures = runtime.block_on(bench::run(&options, signals.caught()))?;
         let show = if arguments.json { bench::json } else { bench::text };
         print(show(&options, &figures).as_bytes())?;
@@ -323,11 +331,12 @@ impl Cli {
     }
 }
 
-fn bench_error(message: &str) -> clap::Error {
-    let mut command = Cli::command();
-    command.build();
-    let command = command.find_subcommand_mut("bench");
-    command.map_or_else(Cli::command, |command| command.clone()).error(ErrorKind::ArgumentConflict, message)
+/// What flags of a command are wrong only together, as the parser would say it.
+fn wrong_together(command: &str, kind: ErrorKind, message: &str) -> clap::Error {
+    let mut cli = Cli::command();
+    cli.build();
+    let command = cli.find_subcommand_mut(command);
+    command.map_or_else(Cli::command, |command| command.clone()).error(kind, message)
 }
 
 fn check(file: &Path) -> anyhow::Result<ExitCode> {

@@ -121,6 +121,14 @@ pub struct World {
     pub address: Target,
 }
 
+impl World {
+    /// Whether its game server is on the core's host, on IPv4's loopback.
+    #[must_use]
+    pub fn is_on_loopback(&self) -> bool {
+        address::is_ipv4_loopback(&self.address)
+    }
+}
+
 /// Reads and checks the file at `path`.
 ///
 /// # Errors
