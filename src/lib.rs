@@ -9,6 +9,7 @@
 //! - [`roles`]: what an edge and a core start, from a checked configuration.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core.
 //!   [`admin`]: metrics and health over HTTP. [`player`]: the client's side of the protocol.
+//! - [`certs`]: the operator's own certificates, and TLS configurations of them.
 //! - [`net`]: listeners, streams, workers. [`config`]: YAML to checked values.
 //! - [`session`]: the session machine, pure: no I/O and no clock of its own.
 //! - [`wire`]: formats on the wire, pure: frames, PROXY headers, player addresses, game packets.
@@ -21,6 +22,7 @@ compile_error!("otproxy must be built with panic = \"unwind\": else a defect met
 
 pub mod admin;
 pub mod bench;
+pub mod certs;
 pub mod cli;
 pub mod config;
 pub mod demo;

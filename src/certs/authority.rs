@@ -1,0 +1,275 @@
+//! The operator's own authority: it issues the certificates of the core and of the edges.
+//!
+//! It is two files in a directory: `ca.pem`, which every host gets, and `ca.key`, which stays where it is. What it
+//! issues is `NAME.pem` and `NAME.key`, in any directory.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+
+use super::certificate::{Certificate, State, days};
+use super::error::{CertError, Problem};
+use super::files;
+use super::identity;
+use super::name::Name;
+
+/// Years that an authority is valid, unless told otherwise.
+pub const YEARS: u32 = 10;
+/// Days that a certificate is valid, unless told otherwise: never longer than its authority.
+pub const DAYS: u32 = 730;
+/// How long before it is made a certificate is valid: hosts' clocks differ.
+pub const BACKDATED: Duration = Duration::from_secs(60 * 60);
+/// Random bytes of a serial number.
+pub const SERIAL_LEN: usize = 16;
+
+/// The authority, with its key.
+pub struct Authority {
+    certificate_file: PathBuf,
+    key_file: PathBuf,
+    der: CertificateDer<'static>,
+    facts: Certificate,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// How a certificate is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Days that it is valid.
+    pub days: u32,
+    /// Whether a key that is there is replaced by a new one.
+    pub new_key: bool,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { days: DAYS, new_key: false }
+    }
+}
+
+/// What became of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyFile {
+    /// There was none.
+    Made,
+    /// It is the one that was there.
+    Kept,
+    /// There is a new one in its place.
+    Replaced,
+}
+
+/// A certificate that was issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// Where the certificate is.
+    pub certificate: PathBuf,
+    /// Where its key is.
+    pub key: PathBuf,
+    /// What became of the key.
+    pub key_file: KeyFile,
+    /// Whether there was a certificate before.
+    pub renewed: bool,
+    /// The last moment at which it is valid.
+    pub not_after: SystemTime,
+    /// Whether it ends sooner than asked for, together with its authority.
+    pub shortened: bool,
+}
+
+impl Authority {
+    /// Makes an authority in a directory, which is made too.
+    ///
+    /// # Errors
+    /// Where there is one already, or the files cannot be written.
+    pub fn create(directory: &Path, years: u32) -> Result<Self, CertError> {
+        let (certificate_file, key_file) = Self::files(directory);
+        for file in [&certificate_file, &key_file] {
+            if file.symlink_metadata().is_ok() {
+                return Err(Problem::Exists.of(file));
+            }
+        }
+        let not_made = |error| Problem::NotMade(error).of(&certificate_file);
+        let now = whole_seconds(SystemTime::now());
+        let key = KeyPair::generate().map_err(not_made)?;
+        // Two authorities of one operator must be told apart, by people and by those who verify.
+        let tag: [u8; 4] = random().map_err(not_made)?;
+        let mut params = params(&format!("otproxy CA {:08x}", u32::from_be_bytes(tag)), now).map_err(not_made)?;
+        params.not_after = (now + days(years.saturating_mul(1461) / 4)).into();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key).map_err(not_made)?;
+        files::make_directory(directory)?;
+        files::create_key(&key_file, &key.serialize_pem())?;
+        files::replace_certificates(&certificate_file, &certificate.pem())?;
+        Self::open(directory)
+    }
+
+    /// Opens the authority in a directory.
+    ///
+    /// # Errors
+    /// Where there is none, or its files cannot be used.
+    pub fn open(directory: &Path) -> Result<Self, CertError> {
+        let (certificate_file, key_file) = Self::files(directory);
+        if !key_file.exists() {
+            return Err(Problem::NoAuthority.of(&key_file));
+        }
+        let key = files::key(&key_file)?;
+        let key = KeyPair::try_from(key.secret_der()).map_err(|_| Problem::KeyKind.of(&key_file))?;
+        let public_key = key.subject_public_key_info();
+        // While one authority follows another the file has both.
+        for der in files::certificates(&certificate_file)? {
+            let damaged = || Problem::Damaged("certificate").of(&certificate_file);
+            let facts = Certificate::parse(&der).map_err(|_| damaged())?;
+            if facts.public_key == public_key {
+                if !facts.is_ca {
+                    return Err(Problem::NotAuthority(facts.subject).of(&certificate_file));
+                }
+                let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|_| damaged())?;
+                return Ok(Self { certificate_file, key_file, der, facts, issuer });
+            }
+        }
+        Err(Problem::OtherKey(certificate_file).of(&key_file))
+    }
+
+    /// Whether a directory has an authority, or a part of one.
+    pub fn exists(directory: &Path) -> bool {
+        let (certificate, key) = Self::files(directory);
+        [certificate, key].iter().any(|file| file.symlink_metadata().is_ok())
+    }
+
+    fn files(directory: &Path) -> (PathBuf, PathBuf) {
+        (directory.join("ca.pem"), directory.join("ca.key"))
+    }
+
+    /// Where its certificate is: what every host gets.
+    pub fn certificate_file(&self) -> &Path {
+        &self.certificate_file
+    }
+
+    /// Where its key is: what nobody else gets.
+    pub fn key_file(&self) -> &Path {
+        &self.key_file
+    }
+
+    /// What stands in its certificate.
+    pub fn certificate(&self) -> &Certificate {
+        &self.facts
+    }
+
+    /// Whether others than the owner may read its key.
+    pub fn key_is_exposed(&self) -> bool {
+        fs::metadata(&self.key_file).is_ok_and(|file| file.permissions().mode() & 0o077 != 0)
+    }
+
+    /// Issues a certificate into a directory, which is made if it does not exist. A key that is there stays, unless
+    /// the terms say otherwise.
+    ///
+    /// # Errors
+    /// Where the files cannot be read or written, or the authority has expired.
+    pub fn issue(&self, name: &Name, directory: &Path, terms: Terms) -> Result<Issued, CertError> {
+        self.issue_at(name, directory, terms, SystemTime::now())
+    }
+
+    /// The same, at a given time.
+    pub(super) fn issue_at(
+        &self,
+        name: &Name,
+        directory: &Path,
+        terms: Terms,
+        now: SystemTime,
+    ) -> Result<Issued, CertError> {
+        let now = whole_seconds(now);
+        let Certificate { not_after: end, .. } = self.facts;
+        if self.facts.state(now) == State::Expired {
+            let remedy = "make a new authority with `otproxy cert init --dir` and another directory".to_owned();
+            return Err(Problem::Expired { until: end, remedy }.of(&self.certificate_file));
+        }
+        let (certificate_file, key_file) = pair(name, directory);
+        files::make_directory(directory)?;
+        let (key, made) = key_for(&key_file, terms.new_key)?;
+        let not_made = |error| Problem::NotMade(error).of(&certificate_file);
+        let mut params = params(name.as_str(), now).map_err(not_made)?;
+        let asked = now + days(terms.days);
+        let not_after = asked.min(end);
+        params.not_after = not_after.into();
+        params.subject_alt_names = vec![SanType::DnsName(name.as_str().try_into().map_err(not_made)?)];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(not_made)?;
+        match made {
+            KeyFile::Kept => {}
+            KeyFile::Made => files::create_key(&key_file, &key.serialize_pem())?,
+            KeyFile::Replaced => files::replace_key(&key_file, &key.serialize_pem())?,
+        }
+        let renewed = certificate_file.exists();
+        files::replace_certificates(&certificate_file, &certificate.pem())?;
+        let (certificate, key) = (certificate_file, key_file);
+        Ok(Issued { certificate, key, key_file: made, renewed, not_after, shortened: asked > end })
+    }
+
+    /// Whether a directory has a certificate of this authority for that name with its key, with so much time left.
+    pub fn is_current(&self, name: &Name, directory: &Path, left: Duration) -> bool {
+        let now = SystemTime::now();
+        let (certificate_file, key_file) = pair(name, directory);
+        let current = || {
+            let chain = files::certificates(&certificate_file).ok()?;
+            let facts = Certificate::parse(chain.first()?).ok()?;
+            let key = KeyPair::try_from(files::key(&key_file).ok()?.secret_der()).ok()?;
+            let mut roots = RootCertStore::empty();
+            roots.add(self.der.clone()).ok()?;
+            identity::verify(&chain, roots, name.as_str(), now).ok()?;
+            let named = facts.name() == Some(name.as_str());
+            Some(named && facts.public_key == key.subject_public_key_info() && now + left <= facts.not_after)
+        };
+        current() == Some(true)
+    }
+}
+
+/// Where a certificate and its key are.
+fn pair(name: &Name, directory: &Path) -> (PathBuf, PathBuf) {
+    (directory.join(format!("{name}.pem")), directory.join(format!("{name}.key")))
+}
+
+/// The key that is there, or a new one, and what is to become of the file.
+fn key_for(file: &Path, new_key: bool) -> Result<(KeyPair, KeyFile), CertError> {
+    let exists = file.symlink_metadata().is_ok();
+    if exists && !new_key {
+        let key = files::key(file)?;
+        let key = KeyPair::try_from(key.secret_der()).map_err(|_| Problem::KeyKind.of(file))?;
+        return Ok((key, KeyFile::Kept));
+    }
+    let key = KeyPair::generate().map_err(|error| Problem::NotMade(error).of(file))?;
+    Ok((key, if exists { KeyFile::Replaced } else { KeyFile::Made }))
+}
+
+/// What all certificates have in common.
+fn params(subject: &str, now: SystemTime) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, subject);
+    params.not_before = (now - BACKDATED).into();
+    let mut serial: [u8; SERIAL_LEN] = random()?;
+    // Positive, and not shorter for zeros in front.
+    serial[0] = serial[0] & 0x7f | 0x40;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    Ok(params)
+}
+
+fn random<const LEN: usize>() -> Result<[u8; LEN], rcgen::Error> {
+    let mut bytes = [0; LEN];
+    let filled = rustls::crypto::ring::default_provider().secure_random.fill(&mut bytes);
+    filled.map(|()| bytes).map_err(|_| rcgen::Error::RingUnspecified)
+}
+
+/// Certificates count in seconds.
+fn whole_seconds(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    UNIX_EPOCH + Duration::from_secs(since.as_secs())
+}

@@ -1,0 +1,34 @@
+//! What a failed handshake is counted as.
+
+use rustls::{CertificateError, Error};
+
+use crate::reason::HandshakeResult;
+
+/// The result that an error of TLS stands for.
+pub fn failure(error: &Error) -> HandshakeResult {
+    match error {
+        Error::InvalidMessage(_) | Error::InappropriateMessage { .. } | Error::PeerSentOversizedRecord => {
+            HandshakeResult::NotTls
+        }
+        Error::PeerIncompatible(_) => HandshakeResult::Incompatible,
+        // What a server says where its resolver has no certificate to show.
+        Error::General(_) => HandshakeResult::Stranger,
+        Error::NoApplicationProtocol => HandshakeResult::NoAlpn,
+        Error::NoCertificatesPresented => HandshakeResult::NoCertificate,
+        Error::InvalidCertificate(error) => invalid(error),
+        Error::AlertReceived(_) => HandshakeResult::Refused,
+        _ => HandshakeResult::Error,
+    }
+}
+
+fn invalid(error: &CertificateError) -> HandshakeResult {
+    use CertificateError::*;
+    match error {
+        Expired | ExpiredContext { .. } => HandshakeResult::Expired,
+        NotValidYet | NotValidYetContext { .. } => HandshakeResult::NotYetValid,
+        UnknownIssuer | BadSignature => HandshakeResult::UnknownCa,
+        NotValidForName | NotValidForNameContext { .. } => HandshakeResult::WrongName,
+        Revoked => HandshakeResult::Revoked,
+        _ => HandshakeResult::BadCertificate,
+    }
+}

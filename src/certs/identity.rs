@@ -1,0 +1,283 @@
+//! What one end of the tunnel proves itself with, and knows the other by.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::version::TLS13;
+use rustls::{CertificateError, ClientConfig, CommonState, Error, RootCertStore, ServerConfig};
+
+use super::certificate::{Certificate, State, days_between};
+use super::error::{CertError, Problem};
+use super::files;
+use super::name::Name;
+use crate::config::{CORE_NAME, TlsFiles};
+use crate::reason::HandshakeResult;
+
+/// The protocol in the tunnel, as TLS agrees on it (ALPN).
+pub const ALPN: &[u8] = b"otproxy/1";
+
+/// Whose identity it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// The core's: its certificate is for `core`.
+    Core,
+    /// An edge's: its certificate's name is the edge's.
+    Edge,
+}
+
+/// An own certificate with its key, and the authorities that the other side's must come from. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    name: String,
+    expiry: Expiry,
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+}
+
+/// Until when an identity is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expiry {
+    /// The last moment of the own certificate.
+    pub own: SystemTime,
+    /// The last moment of the authority that it comes from.
+    pub ca: SystemTime,
+}
+
+impl Expiry {
+    /// Both with the label that the metric has for them.
+    pub fn labelled(&self) -> [(&'static str, SystemTime); 2] {
+        [("own", self.own), ("ca", self.ca)]
+    }
+
+    /// Whole days until the first of both; negative once it has passed.
+    pub fn days_left(&self, now: SystemTime) -> i64 {
+        days_between(now, self.own.min(self.ca))
+    }
+}
+
+impl Identity {
+    /// Reads the files, and checks that they belong together and can be used now.
+    ///
+    /// # Errors
+    /// Names the file, what is wrong with it, and the remedy.
+    pub fn load(files: &TlsFiles, own: Own) -> Result<Self, CertError> {
+        Self::load_at(files, own, SystemTime::now())
+    }
+
+    /// The same, at a given time.
+    pub(super) fn load_at(files: &TlsFiles, own: Own, now: SystemTime) -> Result<Self, CertError> {
+        let authorities = authorities(&files.ca)?;
+        let chain = files::certificates(&files.cert)?;
+        let facts = chain.first().and_then(|leaf| Certificate::parse(leaf).ok());
+        let facts = facts.ok_or_else(|| Problem::Damaged("certificate").of(&files.cert))?;
+        let name = own_name(&facts, own).map_err(|problem| problem.of(&files.cert))?;
+        let remedy =
+            format!("run `otproxy cert {}` where the authority's key is, and copy the file here", name.command());
+        match facts.state(now) {
+            State::Valid => {}
+            State::Expired => return Err(Problem::Expired { until: facts.not_after, remedy }.of(&files.cert)),
+            State::NotYetValid => {
+                return Err(Problem::NotYetValid { from: facts.not_before, now }.of(&files.cert));
+            }
+        }
+        let verified_by = |(der, _): &&(CertificateDer<'static>, Certificate)| {
+            roots([der]).and_then(|roots| verify(&chain, roots, name.as_str(), now)).is_ok()
+        };
+        let issuer = match authorities.iter().find(verified_by) {
+            Some((_, issuer)) => issuer,
+            None => {
+                let all = roots(authorities.iter().map(|(der, _)| der));
+                let error = all.and_then(|all| verify(&chain, all, name.as_str(), now)).err();
+                return Err(unverified(error, &facts, &files.ca).of(&files.cert));
+            }
+        };
+        let key = files::key(&files.key)?;
+        let unusable = |error| Problem::Unusable(error).of(&files.cert);
+        let provider = Arc::new(ring::default_provider());
+        let signing = provider.key_provider.load_private_key(key.clone_key());
+        let certified = CertifiedKey::new(chain.clone(), signing.map_err(|_| Problem::KeyKind.of(&files.key))?);
+        certified.keys_match().map_err(|_| Problem::OtherKey(files.cert.clone()).of(&files.key))?;
+        let roots = Arc::new(roots(authorities.iter().map(|(der, _)| der)).map_err(unusable)?);
+        let expiry = Expiry { own: facts.not_after, ca: issuer.not_after };
+        let client = client_config(provider.clone(), roots.clone(), chain.clone(), key).map_err(unusable)?;
+        let server = server_config(provider, roots, name.as_str(), certified).map_err(unusable)?;
+        Ok(Self { name: name.as_str().to_owned(), expiry, client: Arc::new(client), server: Arc::new(server) })
+    }
+
+    /// The name in the own certificate: `core`, or the edge's.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Until when it is good.
+    pub fn expiry(&self) -> Expiry {
+        self.expiry
+    }
+
+    /// For whoever dials. The other's name is given as server name: see [`server_name`].
+    pub fn client_config(&self) -> Arc<ClientConfig> {
+        self.client.clone()
+    }
+
+    /// For whoever is dialled.
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        self.server.clone()
+    }
+}
+
+/// The name that is demanded of whoever is dialled; `None` where no certificate can have it.
+pub fn server_name(name: &str) -> Option<ServerName<'static>> {
+    ServerName::try_from(name.to_owned()).ok()
+}
+
+/// A certificate that is not for exactly one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the certificate is not for exactly one name")]
+pub struct NotOneName;
+
+/// The one name that a peer's certificate is for, as it stands there. TLS does not tell letters' cases apart; who
+/// compares names must.
+///
+/// # Errors
+/// Where it has several names, or none.
+pub fn peer_name(leaf: &CertificateDer<'_>) -> Result<String, NotOneName> {
+    let facts = Certificate::parse(leaf).map_err(|_| NotOneName)?;
+    facts.name().map(str::to_owned).ok_or(NotOneName)
+}
+
+/// Who is on the other side, after a handshake. Whether that one is welcome is for the caller to say.
+///
+/// # Errors
+/// Where the other side did not agree on [`ALPN`], or its certificate is not for exactly one name.
+pub fn peer(connection: &CommonState) -> Result<String, HandshakeResult> {
+    if connection.alpn_protocol() != Some(ALPN) {
+        return Err(HandshakeResult::NoAlpn);
+    }
+    let leaf = connection.peer_certificates().and_then(<[_]>::first).ok_or(HandshakeResult::NoCertificate)?;
+    peer_name(leaf).map_err(|NotOneName| HandshakeResult::WrongName)
+}
+
+/// The certificates of the authorities in a file.
+fn authorities(file: &Path) -> Result<Vec<(CertificateDer<'static>, Certificate)>, CertError> {
+    let read = |der: CertificateDer<'static>| {
+        let facts = Certificate::parse(&der).map_err(|_| Problem::Damaged("certificate").of(file))?;
+        if facts.is_ca { Ok((der, facts)) } else { Err(Problem::NotAuthority(facts.subject).of(file)) }
+    };
+    files::certificates(file)?.into_iter().map(read).collect()
+}
+
+fn own_name(facts: &Certificate, own: Own) -> Result<Name, Problem> {
+    let found = facts.name().ok_or(Problem::Names(facts.names.len() + facts.other_names))?;
+    let wrong =
+        |demanded: &str| Problem::WrongName { found: found.escape_debug().to_string(), demanded: demanded.to_owned() };
+    match own {
+        Own::Core if found == CORE_NAME => Ok(Name::core()),
+        Own::Core => Err(wrong("the core's must be for `core`; make it with `otproxy cert core`")),
+        Own::Edge => Name::edge(found).map_err(|_| {
+            wrong("that is no edge's name; make one with `otproxy cert edge NAME`, NAME as in `edges` of core.yaml")
+        }),
+    }
+}
+
+/// Why TLS would not accept an own certificate.
+fn unverified(error: Option<Error>, facts: &Certificate, authorities: &Path) -> Problem {
+    match error {
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) | None => {
+            Problem::OtherAuthority {
+                issuer: facts.issuer.escape_debug().to_string(),
+                authorities: authorities.to_owned(),
+            }
+        }
+        Some(error) => Problem::Unusable(error),
+    }
+}
+
+/// Verifies a chain as both a client and a server would: who issued it, its name, its time, and what it may be used for.
+pub(super) fn verify(
+    chain: &[CertificateDer<'static>],
+    roots: RootCertStore,
+    name: &str,
+    now: SystemTime,
+) -> Result<(), Error> {
+    let (leaf, rest) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
+    let (roots, provider) = (Arc::new(roots), Arc::new(ring::default_provider()));
+    let name = server_name(name).ok_or(Error::UnsupportedNameType)?;
+    let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO));
+    let server = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build();
+    server.map_err(no_verifier)?.verify_server_cert(leaf, rest, &name, &[], now)?;
+    client_verifier(roots, provider)?.verify_client_cert(leaf, rest, now)?;
+    Ok(())
+}
+
+fn roots<'a>(authorities: impl IntoIterator<Item = &'a CertificateDer<'static>>) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    authorities.into_iter().try_for_each(|der| roots.add(der.clone()))?;
+    Ok(roots)
+}
+
+fn no_verifier(error: rustls::server::VerifierBuilderError) -> Error {
+    Error::General(error.to_string())
+}
+
+fn client_verifier(
+    roots: Arc<RootCertStore>,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    // Without a hint: the authority's name is nobody's business, and an edge has one certificate only.
+    let builder = WebPkiClientVerifier::builder_with_provider(roots, provider).clear_root_hint_subjects();
+    builder.build().map_err(no_verifier)
+}
+
+fn client_config(
+    provider: Arc<CryptoProvider>,
+    roots: Arc<RootCertStore>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13])?;
+    let mut config = builder.with_root_certificates(roots).with_client_auth_cert(chain, key)?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+fn server_config(
+    provider: Arc<CryptoProvider>,
+    roots: Arc<RootCertStore>,
+    name: &str,
+    certified: CertifiedKey,
+) -> Result<ServerConfig, Error> {
+    let verifier = client_verifier(roots, provider.clone())?;
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13])?;
+    let resolver = OnlyIfAsked { name: name.to_owned(), certified: Arc::new(certified) };
+    let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(resolver));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    // Every connection proves itself anew, so that who was revoked does not come back with a ticket.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    Ok(config)
+}
+
+/// Shows the certificate to those who ask for its name and our protocol. A scanner gets an alert, and no name.
+#[derive(Debug)]
+struct OnlyIfAsked {
+    name: String,
+    certified: Arc<CertifiedKey>,
+}
+
+impl ResolvesServerCert for OnlyIfAsked {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().is_some_and(|asked| asked.eq_ignore_ascii_case(&self.name));
+        let protocol = hello.alpn().is_some_and(|mut offered| offered.any(|offered| offered == ALPN));
+        (name && protocol).then(|| self.certified.clone())
+    }
+}

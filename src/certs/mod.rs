@@ -1,0 +1,21 @@
+//! All that knows X.509: the operator's own small authority, what it issues, and what the tunnel proves itself with.
+//!
+//! A certificate's identity is its one DNS name: `core`, or an edge's name. [`authority`] issues such certificates,
+//! [`identity`] makes TLS configurations of them, [`watch`] notices that they were renewed, [`certificate`] reads them.
+
+mod error;
+mod failure;
+mod files;
+
+pub mod authority;
+pub mod certificate;
+pub mod identity;
+pub mod name;
+pub mod watch;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{CertError, Problem};
+pub use failure::failure;
+pub use files::certificates;

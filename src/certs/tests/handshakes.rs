@@ -1,0 +1,255 @@
+//! Real handshakes, joined by buffers.
+
+use rustls::client::ClientConnection;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::ServerConnection;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, CommonState, Error, HandshakeKind, RootCertStore, ServerConfig};
+
+use super::*;
+use crate::certs::failure;
+use crate::certs::identity::{ALPN, peer, server_name};
+use crate::reason::HandshakeResult;
+
+/// What each side made of the other.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    client: Result<String, HandshakeResult>,
+    server: Result<String, HandshakeResult>,
+}
+
+fn both(client: HandshakeResult, server: HandshakeResult) -> Outcome {
+    Outcome { client: Err(client), server: Err(server) }
+}
+
+/// Moves bytes between both until neither has any more; gives what the server sent, too.
+fn shake(client: &mut ClientConnection, server: &mut ServerConnection) -> (Outcome, Vec<u8>) {
+    let (mut at_client, mut at_server) = (None, None);
+    let mut sent = Vec::new();
+    while client.wants_write() || server.wants_write() {
+        let (mut up, mut down) = (Vec::new(), Vec::new());
+        while client.wants_write() {
+            client.write_tls(&mut up).unwrap();
+        }
+        at_server = at_server.or(feed(server, &up));
+        while server.wants_write() {
+            server.write_tls(&mut down).unwrap();
+        }
+        at_client = at_client.or(feed(client, &down));
+        sent.extend(down);
+    }
+    let result = |error: Option<Error>, side: &CommonState| match error {
+        Some(error) => Err(failure(&error)),
+        None if side.is_handshaking() => Err(HandshakeResult::Timeout),
+        None => peer(side),
+    };
+    (Outcome { client: result(at_client, client), server: result(at_server, server) }, sent)
+}
+
+fn feed<Side>(
+    side: &mut impl std::ops::DerefMut<Target = rustls::ConnectionCommon<Side>>,
+    mut bytes: &[u8],
+) -> Option<Error>
+where
+    Side: rustls::SideData,
+{
+    let mut error = None;
+    while !bytes.is_empty() {
+        if side.read_tls(&mut bytes).unwrap() == 0 {
+            break;
+        }
+        error = error.or(side.process_new_packets().err());
+    }
+    error
+}
+
+fn client(config: Arc<ClientConfig>, expected: &str) -> ClientConnection {
+    ClientConnection::new(config, server_name(expected).unwrap()).unwrap()
+}
+
+fn handshake(dials: Arc<ClientConfig>, expected: &str, dialled: Arc<ServerConfig>) -> Outcome {
+    shake(&mut client(dials, expected), &mut ServerConnection::new(dialled).unwrap()).0
+}
+
+fn roots(operator: &Operator) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificates(&operator.folder.file("ca.pem")).unwrap().remove(0)).unwrap();
+    roots
+}
+
+fn pair(operator: &Operator, name: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let files = operator.folder.tls(name);
+    (certificates(&files.cert).unwrap(), PrivateKeyDer::from_pem_file(files.key).unwrap())
+}
+
+/// A server that shows its certificate to all, and asks for none, as another program would.
+fn careless_server(operator: &Operator, name: &str) -> ServerConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).unwrap();
+    let (chain, key) = pair(operator, name);
+    builder.with_no_client_auth().with_single_cert(chain, key).unwrap()
+}
+
+#[test]
+fn core_and_edge_know_each_other_whoever_dials() {
+    let operator = Operator::new();
+    let (core, edge) = (operator.identity(Own::Core).unwrap(), operator.identity(Own::Edge).unwrap());
+    let outcome = handshake(edge.client_config(), "core", core.server_config());
+    assert_eq!(outcome, Outcome { client: Ok("core".to_owned()), server: Ok("waw1".to_owned()) });
+    let outcome = handshake(core.client_config(), "waw1", edge.server_config());
+    assert_eq!(outcome, Outcome { client: Ok("waw1".to_owned()), server: Ok("core".to_owned()) });
+}
+
+#[test]
+fn no_handshake_is_shortened_by_one_of_before() {
+    let operator = Operator::new();
+    let (core, edge) = (operator.identity(Own::Core).unwrap(), operator.identity(Own::Edge).unwrap());
+    for _ in 0..2 {
+        let mut dials = client(edge.client_config(), "core");
+        let mut dialled = ServerConnection::new(core.server_config()).unwrap();
+        let (outcome, _) = shake(&mut dials, &mut dialled);
+        assert!(outcome.client.is_ok() && outcome.server.is_ok(), "{outcome:?}");
+        assert_eq!((dials.handshake_kind(), dials.tls13_tickets_received()), (Some(HandshakeKind::Full), 0));
+    }
+}
+
+#[test]
+fn certificates_of_another_authority_are_unknown() {
+    let (ours, theirs) = (Operator::new(), Operator::new());
+    let (core, edge) = (ours.identity(Own::Core).unwrap(), theirs.identity(Own::Edge).unwrap());
+    // Whoever judges first says why; the other hears that it was refused.
+    let outcome = handshake(edge.client_config(), "core", core.server_config());
+    assert_eq!(outcome, both(HandshakeResult::UnknownCa, HandshakeResult::Refused));
+    let mut trusting = (*theirs.identity(Own::Edge).unwrap().client_config()).clone();
+    let (chain, key) = pair(&theirs, "waw1");
+    let provider = trusting.crypto_provider().clone();
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).unwrap();
+    trusting = builder.with_root_certificates(roots(&ours)).with_client_auth_cert(chain, key).unwrap();
+    trusting.alpn_protocols = vec![ALPN.to_vec()];
+    let outcome = handshake(Arc::new(trusting), "core", core.server_config());
+    assert_eq!(outcome, both(HandshakeResult::Refused, HandshakeResult::UnknownCa));
+}
+
+#[test]
+fn certificates_of_another_time_are_told_apart() {
+    let now = SystemTime::now();
+    for (time, result) in [(now - days(800), HandshakeResult::Expired), (now + days(30), HandshakeResult::NotYetValid)]
+    {
+        let operator = Operator::new();
+        let core = operator.identity(Own::Core).unwrap();
+        let edge = operator.identity_at(Own::Edge, time);
+        let outcome = handshake(edge.client_config(), "core", core.server_config());
+        assert_eq!(outcome, both(HandshakeResult::Refused, result));
+        let outcome = handshake(core.client_config(), "waw1", edge.server_config());
+        assert_eq!(outcome, both(result, HandshakeResult::Refused));
+    }
+}
+
+#[test]
+fn an_edge_cannot_play_the_core_nor_another_edge() {
+    let operator = Operator::new();
+    operator.issue(&edge("fra1"));
+    let waw1 = operator.identity(Own::Edge).unwrap();
+    let mut rogue = careless_server(&operator, "fra1");
+    rogue.alpn_protocols = vec![ALPN.to_vec()];
+    let rogue = Arc::new(rogue);
+    for expected in ["core", "waw1"] {
+        let outcome = handshake(waw1.client_config(), expected, rogue.clone());
+        assert_eq!(outcome, both(HandshakeResult::WrongName, HandshakeResult::Refused), "{expected}");
+    }
+}
+
+#[test]
+fn who_has_no_certificate_is_refused() {
+    let operator = Operator::new();
+    let core = operator.identity(Own::Core).unwrap();
+    let provider = core.client_config().crypto_provider().clone();
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).unwrap();
+    let mut config = builder.with_root_certificates(roots(&operator)).with_no_client_auth();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    let outcome = handshake(Arc::new(config), "core", core.server_config());
+    assert_eq!(outcome, both(HandshakeResult::Refused, HandshakeResult::NoCertificate));
+}
+
+#[test]
+fn strangers_see_an_alert_and_no_certificate() {
+    let operator = Operator::new();
+    let (core, edge) = (operator.identity(Own::Core).unwrap(), operator.identity(Own::Edge).unwrap());
+    type Change = fn(&mut ClientConfig);
+    let cases: [(&str, Change); 4] = [
+        ("waw1", |_| {}),
+        ("core", |config| config.enable_sni = false),
+        ("core", |config| config.alpn_protocols.clear()),
+        ("core", |config| config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()]),
+    ];
+    for (number, (name, change)) in cases.into_iter().enumerate() {
+        let mut config = (*edge.client_config()).clone();
+        change(&mut config);
+        let mut server = ServerConnection::new(core.server_config()).unwrap();
+        let (outcome, sent) = shake(&mut client(Arc::new(config), name), &mut server);
+        assert_eq!(outcome, both(HandshakeResult::Refused, HandshakeResult::Stranger), "case {number}");
+        // One record, of the kind alert: fatal, access denied.
+        assert_eq!(sent, [21, 3, 3, 0, 2, 2, 49], "case {number}");
+    }
+    // Letters' cases make no difference to TLS.
+    assert!(handshake(edge.client_config(), "CORE", core.server_config()).server.is_ok());
+}
+
+#[test]
+fn a_server_that_does_not_agree_on_the_protocol_is_not_ours() {
+    let operator = Operator::new();
+    let edge = operator.identity(Own::Edge).unwrap();
+    let outcome = handshake(edge.client_config(), "core", Arc::new(careless_server(&operator, "core")));
+    assert_eq!(outcome.client, Err(HandshakeResult::NoAlpn));
+    let mut other = careless_server(&operator, "core");
+    other.alpn_protocols = vec![b"h2".to_vec()];
+    let outcome = handshake(edge.client_config(), "core", Arc::new(other));
+    assert_eq!(outcome, both(HandshakeResult::Refused, HandshakeResult::NoAlpn));
+}
+
+#[test]
+fn plain_text_is_not_tls() {
+    let operator = Operator::new();
+    let core = operator.identity(Own::Core).unwrap();
+    let texts: [&[u8]; 3] =
+        [b"GET / HTTP/1.1\r\n\r\n", b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a", b"SSH-2.0-x\r\n"];
+    for text in texts {
+        let mut server = ServerConnection::new(core.server_config()).unwrap();
+        assert_eq!(feed(&mut server, text).map(|error| failure(&error)), Some(HandshakeResult::NotTls), "{text:?}");
+        let mut client = client(core.client_config(), "waw1");
+        assert_eq!(feed(&mut client, text).map(|error| failure(&error)), Some(HandshakeResult::NotTls), "{text:?}");
+    }
+}
+
+#[test]
+fn older_tls_is_incompatible() {
+    let operator = Operator::new();
+    let core = operator.identity(Own::Core).unwrap();
+    // A hello of TLS 1.2 with one cipher, and signature algorithms as the only extension.
+    let mut body = vec![3, 3];
+    body.extend([7; 32]);
+    body.extend([0, 0, 2, 0xc0, 0x2b, 1, 0, 0, 8, 0, 13, 0, 4, 0, 2, 4, 3]);
+    let len = u8::try_from(body.len()).unwrap();
+    let mut hello = vec![22, 3, 1, 0, len + 4, 1, 0, 0, len];
+    hello.extend(body);
+    let mut server = ServerConnection::new(core.server_config()).unwrap();
+    let error = feed(&mut server, &hello);
+    assert_eq!(error.as_ref().map(failure), Some(HandshakeResult::Incompatible), "{error:?}");
+}
+
+#[test]
+fn a_certificate_for_another_use_is_bad() {
+    let operator = Operator::new();
+    let core = operator.identity(Own::Core).unwrap();
+    let (ours, key) = loading::own_authority(&operator);
+    let mut params = loading::leaf(&["waw1"]);
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    let (chain, leaf_key) = loading::sign(&params, &ours, &key);
+    let provider = core.client_config().crypto_provider().clone();
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).unwrap();
+    let mut config = builder.with_root_certificates(roots(&operator)).with_client_auth_cert(chain, leaf_key).unwrap();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    let outcome = handshake(Arc::new(config), "core", core.server_config());
+    assert_eq!(outcome, both(HandshakeResult::Refused, HandshakeResult::BadCertificate));
+}

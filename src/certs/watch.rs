@@ -1,0 +1,91 @@
+//! Noticing that certificates were renewed.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::error::CertError;
+use super::identity::{Identity, Own};
+use crate::config::TlsFiles;
+
+/// An identity whose files are looked at again and again. Its owner says when.
+#[derive(Debug)]
+pub struct Watch {
+    files: TlsFiles,
+    own: Own,
+    identity: Identity,
+    seen: [Option<Stamp>; 3],
+    failing: bool,
+}
+
+/// What a look at the files found.
+#[derive(Debug)]
+pub enum Change {
+    /// Nothing new, or nothing that was not told before.
+    None,
+    /// There is a new identity.
+    Renewed,
+    /// The files have changed, and what they hold now cannot be used. The identity is that of before. Told once for
+    /// each change; until it is mended each look tries again.
+    Unusable(CertError),
+}
+
+/// What tells one content of a file from another, without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    len: u64,
+    modified: (i64, i64),
+}
+
+impl Watch {
+    /// Loads an identity, as [`Identity::load`] does.
+    ///
+    /// # Errors
+    /// As that does.
+    pub fn load(files: TlsFiles, own: Own) -> Result<Self, CertError> {
+        // Before they are read: what changes meanwhile is found at the next look.
+        let seen = stamps(&files);
+        let identity = Identity::load(&files, own)?;
+        Ok(Self { files, own, identity, seen, failing: false })
+    }
+
+    /// The identity that was loaded last.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Looks at the files, and reads them where one has changed. It blocks for as long as the file system does.
+    pub fn look(&mut self) -> Change {
+        let now = stamps(&self.files);
+        let changed = now != self.seen;
+        // A certificate that is not valid yet becomes so without a change.
+        if !changed && !self.failing {
+            return Change::None;
+        }
+        self.seen = now;
+        match Identity::load(&self.files, self.own) {
+            Ok(identity) => {
+                self.identity = identity;
+                self.failing = false;
+                Change::Renewed
+            }
+            Err(error) => {
+                self.failing = true;
+                if changed { Change::Unusable(error) } else { Change::None }
+            }
+        }
+    }
+}
+
+fn stamps(TlsFiles { ca, cert, key }: &TlsFiles) -> [Option<Stamp>; 3] {
+    [ca, cert, key].map(|file| stamp(file))
+}
+
+/// `None` where there is no such file.
+fn stamp(file: &Path) -> Option<Stamp> {
+    let file = fs::metadata(file).ok()?;
+    let modified = (file.mtime(), file.mtime_nsec());
+    Some(Stamp { device: file.dev(), inode: file.ino(), len: file.len(), modified })
+}
