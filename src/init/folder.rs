@@ -3,7 +3,7 @@
 //! A list beside the files has the hash of each as it was generated last. A file that still has that hash is the
 //! program's to replace; one that has another was edited, and is the owner's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::hash::Hasher;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use super::InitError;
+use super::{InitError, failed};
 
 /// The list of hashes.
 const MANIFEST: &str = ".otproxy-init.json";
@@ -69,9 +69,9 @@ impl Folder {
         Ok(Self { root: root.to_owned(), manifest })
     }
 
-    /// Files that are or were of the set-up.
-    pub fn paths(&self) -> impl Iterator<Item = &str> {
-        self.manifest.keys().map(String::as_str)
+    /// Folders below it that it has or had files of the set-up in.
+    pub fn folders(&self) -> BTreeSet<&str> {
+        self.manifest.keys().filter_map(|path| path.split_once('/')).map(|(folder, _)| folder).collect()
     }
 
     /// The file or folder of this name.
@@ -109,7 +109,10 @@ impl Folder {
     }
 
     /// Writes the list down. Not at each file: what was written without it counts as unchanged the next time.
-    pub fn close(self) -> Result<(), InitError> {
+    pub fn close(mut self) -> Result<(), InitError> {
+        // What the owner has removed for good is forgotten.
+        let root = self.root.clone();
+        self.manifest.retain(|path, _| root.join(path).exists());
         let path = self.path(MANIFEST);
         let mut text =
             serde_json::to_string_pretty(&self.manifest).map_err(io::Error::from).map_err(|e| failed(&path, e))?;
@@ -134,10 +137,6 @@ fn replace(file: &Path, text: &str) -> Result<(), InitError> {
         fs::rename(&part, file)
     };
     write().map_err(|error| failed(file, error))
-}
-
-fn failed(path: &Path, error: io::Error) -> InitError {
-    InitError::File { path: path.to_owned(), error }
 }
 
 /// Tells edited files from others. Nobody is kept from forging it: the folder is its owner's.

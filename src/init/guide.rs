@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::net::Ipv6Addr;
 
+use super::certificates::RENEW_DAYS;
 use super::host::Host;
 use super::service::{DROP_IN, unit_name};
 use crate::config::{CoreMode, LINKS_PORT, LOGIN_PORT, Topology};
@@ -12,7 +13,11 @@ const UNKNOWN: &str = "CORE";
 
 /// `README.md` of the whole folder.
 pub(super) fn whole(topology: &Topology) -> String {
-    let hosts = Host::all(topology);
+    let mut hosts = Host::all(topology);
+    if topology.mode == CoreMode::Dial {
+        // Whoever connects comes last, and finds the others.
+        hosts.rotate_left(1);
+    }
     let mut folders = String::new();
     for host in &hosts {
         let _ = writeln!(folders, "| `{}/` | {} |", host.folder(), place(topology, host));
@@ -46,7 +51,7 @@ The edges connect to the core: each edge's file has the core's address, and the 
 "
         }
     };
-    text += "## 1. Copy and start\n\nThe order does not matter: who comes first waits for the others.\n";
+    text += "## 1. Copy and start\n\nAny order works: who is first waits for the others.\n";
     for host in &hosts {
         let _ = write!(text, "\n{}:\n\n```sh\n{}```\n", title(host), commands(topology, host));
     }
@@ -76,9 +81,13 @@ what has changed, and nothing else; keys stay, and so does what you have edited:
 file that ends in `.new`. Copy the folders that it names, and run their `install.sh`.
 
 - **A new edge:** add it to `edges`. The core needs its new `core.yaml` and a restart; tell the clients last.
-- **An edge that is given up, or was broken into:** set `revoked: true` on it. The core then refuses it.
-- **Certificates** that end soon are made anew by the same command. They are taken up without a restart.
-";
+- **An edge that is given up, or was broken into:** set `revoked: true` on it. The core then refuses it, once it has its new
+  `core.yaml` and a restart.
+- **Certificates:** whatever ends within ";
+    let _ = write!(
+        text,
+        "{RENEW_DAYS} days is issued anew by the same command, for the same key, and taken up without a restart.\n"
+    );
     text
 }
 

@@ -1,16 +1,18 @@
 //! `otproxy init`: from one topology to a folder for each host, ready to copy.
 //!
-//! What is generated is a pure function of the topology ([`set_up`]). [`folder`] writes it where it differs from
-//! what is there, and keeps its hands off what people have changed; keys and certificates are made once.
+//! What is generated is a pure function of the topology; [`folder`] writes it where it differs from what is there, and
+//! keeps its hands off what people have changed. Keys and certificates are made once ([`certificates`]).
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::certs::CertError;
+use crate::certs::name::NameError;
 use crate::config::Topology;
 
+mod certificates;
 mod firewall;
 mod folder;
 mod game;
@@ -19,8 +21,10 @@ mod host;
 mod service;
 mod yaml;
 
+pub use certificates::RENEW_DAYS;
 pub use folder::Outcome;
 
+use certificates::Certificates;
 use folder::Folder;
 use host::Host;
 
@@ -49,6 +53,22 @@ pub enum InitError {
         /// What is wrong with it.
         error: serde_json::Error,
     },
+    /// The authority's key is missing.
+    #[error(
+        "{}: is missing, and only it can issue certificates; put it back, or move the folder away for a new authority",
+        .0.display()
+    )]
+    NoKey(PathBuf),
+    /// A certificate, a key or the authority.
+    #[error(transparent)]
+    Certificate(#[from] CertError),
+    /// An edge that no certificate can be for.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+fn failed(path: &Path, error: io::Error) -> InitError {
+    InitError::File { path: path.to_owned(), error }
 }
 
 /// A file of the set-up.
@@ -74,50 +94,64 @@ pub struct Report {
 pub fn run(topology: &Topology, text: Option<&str>, out: &Path) -> Result<Report, InitError> {
     let mut folder = Folder::open(out)?;
     let mut files = Vec::new();
+    let mut notes = given_up(topology, &folder);
     for file in set_up(topology, text) {
         let outcome = folder.put(&file.path, &file.text)?;
         files.push((file.path, outcome));
     }
-    let notes = given_up(topology, &folder);
+    let certificates = Certificates::open(&folder)?;
+    files.extend(certificates.own());
+    notes.extend(certificates.notes());
+    for host in Host::all(topology) {
+        for file in of_host(topology, &host, &certificates.ca) {
+            let outcome = folder.put(&file.path, &file.text)?;
+            files.push((file.path, outcome));
+        }
+        files.extend(certificates.issue(&host, &folder)?);
+    }
+    for (path, _) in files.iter().filter(|(path, _)| path.ends_with(".key")) {
+        notes.extend(certificates::exposed(&folder.path(path))?);
+    }
     folder.close()?;
     Ok(Report { files, notes })
 }
 
-/// Everything there is to write but keys and certificates.
+/// What is for no host.
 fn set_up(topology: &Topology, text: Option<&str>) -> Vec<File> {
-    let mut files = Vec::new();
-    let mut add = |path: String, text: String| files.push(File { path, text });
-    add("README.md".to_owned(), guide::whole(topology));
-    if let Some(text) = text {
-        add(TOPOLOGY_FILE.to_owned(), text.to_owned());
-    }
-    add("proxies.sql".to_owned(), game::sql(topology));
-    add("client.lua".to_owned(), game::client(topology));
-    add("config.lua".to_owned(), game::server(topology));
-    for host in Host::all(topology) {
-        let folder = host.folder();
-        let role = host.role();
-        add(format!("{folder}/README.md"), guide::of_host(topology, &host));
-        add(format!("{folder}/{role}.yaml"), yaml::of_host(topology, &host));
-        add(format!("{folder}/nftables.conf"), firewall::of_host(topology, &host));
-        add(format!("{folder}/{}", service::unit_name(&host)), service::unit(&host).to_owned());
-        add(format!("{folder}/{}", service::DROP_IN), service::drop_in().to_owned());
-        add(format!("{folder}/install.sh"), service::install(&host));
-    }
+    let file = |path: &str, text| File { path: path.to_owned(), text };
+    let mut files = vec![file("README.md", guide::whole(topology))];
+    files.extend(text.map(|text| file(TOPOLOGY_FILE, text.to_owned())));
+    files.push(file("config.lua", game::server(topology)));
+    files.push(file("proxies.sql", game::sql(topology)));
+    files.push(file("client.lua", game::client(topology)));
     files
+}
+
+/// What one host gets, but for its certificate and key.
+fn of_host(topology: &Topology, host: &Host<'_>, ca: &str) -> Vec<File> {
+    let (folder, role) = (host.folder(), host.role());
+    let file = |name: &str, text: String| File { path: format!("{folder}/{name}"), text };
+    vec![
+        file("README.md", guide::of_host(topology, host)),
+        file("install.sh", service::install(host)),
+        file(&format!("{role}.yaml"), yaml::of_host(topology, host)),
+        file("nftables.conf", firewall::of_host(topology, host)),
+        file(&service::unit_name(host), service::unit(host).to_owned()),
+        file(service::DROP_IN, service::drop_in().to_owned()),
+        file("ca.pem", ca.to_owned()),
+    ]
 }
 
 /// Edges that were in the folder, and are no longer in the topology.
 fn given_up(topology: &Topology, folder: &Folder) -> Vec<String> {
-    let known: BTreeSet<_> = Host::all(topology).iter().map(Host::folder).collect();
-    let folders: BTreeSet<_> =
-        folder.paths().filter_map(|path| path.split_once('/')).map(|(folder, _)| folder).collect();
-    let gone = folders.into_iter().filter_map(|folder| Some((folder, folder.strip_prefix(host::EDGE_PREFIX)?)));
-    gone.filter(|(folder, _)| !known.contains(*folder))
-        .map(|(folder, name)| {
+    let edges = folder.folders().into_iter().filter_map(|folder| folder.strip_prefix(host::EDGE_PREFIX));
+    edges
+        .filter(|name| topology.edges.iter().all(|edge| edge.name != *name))
+        .filter(|name| folder.path(&format!("{}{name}", host::EDGE_PREFIX)).exists())
+        .map(|name| {
             format!(
-                "edge {name} is no longer in the topology: the core refuses it once it has its new core.yaml. {folder}/ stays as \
-                 it is. Better keep the edge there with `revoked: true`: proxies.sql then disables it too"
+                "the edge {name} is no longer in the topology. Its folder stays. Keep the edge there with `revoked: true`: the core then \
+                 refuses it, and proxies.sql disables it; and remove its folder once it is no longer needed"
             )
         })
         .collect()
