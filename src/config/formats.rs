@@ -224,9 +224,17 @@ pub(super) fn label_text(text: &str) -> Result<String, String> {
 
 /// The name of the process.
 pub(super) fn process_name(node: &Node) -> Result<String, String> {
+    if matches!(&node.value, Value::Text(text) if text.trim().is_empty()) {
+        return Err("is empty; give it a name, or leave the key out for the host name".to_owned());
+    }
+    title(node)
+}
+
+/// A name for people.
+pub(super) fn title(node: &Node) -> Result<String, String> {
     let text = text(node)?;
     if text.trim().is_empty() {
-        return Err("is empty; give it a name, or leave the key out for the host name".to_owned());
+        return Err("is empty; give it a name, or leave the key out".to_owned());
     }
     if text.chars().count() > MAX_NAME || text.chars().any(char::is_control) {
         return Err(format!(

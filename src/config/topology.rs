@@ -225,7 +225,7 @@ fn worlds(root: &Scope<'_>) -> Option<Vec<World>> {
             ports.claim(&item, item.spot("port"), port.to_string());
         }
         let address = item.value("address", address::target);
-        let name = item.optional("name", formats::process_name);
+        let name = item.optional("name", formats::title);
         Some(World { name: name?, port: port?, address: address? })
     };
     let items = root.items("game_servers")?;

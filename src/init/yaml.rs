@@ -18,6 +18,7 @@ pub(super) fn of_host(topology: &Topology, host: &Host<'_>) -> String {
 
 fn edge(topology: &Topology, edge: &TopologyEdge) -> String {
     let name = &edge.name;
+    let at = |port| listen([&edge.address, &edge.public].into_iter(), port);
     let reach = match (topology.mode, &topology.core) {
         (CoreMode::Accept, Some(core)) => {
             let core = Target { host: core.clone(), port: topology.tunnel_port };
@@ -25,7 +26,7 @@ fn edge(topology: &Topology, edge: &TopologyEdge) -> String {
         }
         _ => format!(
             "# The core connects to this edge: where the core is stands in no file here.\ncore:\n  accept: {}\n",
-            listen(edge, topology.tunnel_port)
+            at(topology.tunnel_port)
         ),
     };
     format!(
@@ -50,14 +51,14 @@ listeners:
     listen: {login}
     forward_to: core/login
 ",
-        links = listen(edge, LINKS_PORT),
-        login = listen(edge, LOGIN_PORT),
+        links = at(LINKS_PORT),
+        login = at(LOGIN_PORT),
     )
 }
 
-/// All of IPv4, and all of IPv6 where the edge is known to have that: elsewhere the kernel may be without it.
-fn listen(edge: &TopologyEdge, port: u16) -> String {
-    let ipv6 = [&edge.address, &edge.public].into_iter().any(|host| host.parse::<Ipv6Addr>().is_ok());
+/// All of IPv4, and all of IPv6 where one of `hosts` shows that there is such: elsewhere the kernel may be without it.
+fn listen<'h>(mut hosts: impl Iterator<Item = &'h String>, port: u16) -> String {
+    let ipv6 = hosts.any(|host| host.parse::<Ipv6Addr>().is_ok());
     if ipv6 { format!("[\"0.0.0.0:{port}\", \"[::]:{port}\"]") } else { format!("\"0.0.0.0:{port}\"") }
 }
 
@@ -75,8 +76,9 @@ tunnel:
             "\
 # The tunnel: TLS to the edges, with certificates on both sides. The edges connect here.
 tunnel:
-  accept: \"0.0.0.0:{port}\"
-"
+  accept: {}
+",
+            listen(topology.core.iter().chain(topology.edges.iter().map(|edge| &edge.address)), port)
         ),
     };
     let mut edges = String::new();
