@@ -26,6 +26,7 @@ pub mod certs;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod forward;
 pub mod init;
 pub mod limits;

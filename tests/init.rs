@@ -504,34 +504,27 @@ fn flags_say_what_is_missing_or_wrong() {
     );
 }
 
-/// `install.sh` with everything that it would change on the host replaced.
+/// `install.sh` with everything that would change this host replaced.
 #[test]
 fn the_script_puts_files_where_the_unit_looks_for_them() {
     let out = fresh("install");
     from_file("dial.yaml", &out);
-    let (programs, root) = (out.join("programs"), out.join("root"));
-    fs::create_dir_all(&programs).expect("writable");
-    let program = |name: &str, script: &str| {
-        let path = programs.join(name);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("writable");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("own file");
-    };
-    program("otproxy", &format!("exec {} \"$@\"", env!("CARGO_BIN_EXE_otproxy")));
-    program("getent", "exit 2");
-    program("useradd", "echo useradd \"$@\"");
-    // There is no user otproxy here.
-    program("install", "echo install \"$@\"\nexec /usr/bin/install $(echo \" $*\" | sed 's/ -[og] otproxy//g')");
-    let run = |folder: &str, active: i32| {
-        program("systemctl", &format!("case \"$*\" in *is-active*) exit {active};; esac; echo systemctl \"$@\""));
+    let (programs, root) = (repository("tests/init/programs"), out.join("root"));
+    let run = |folder: &str, active: &str| {
         let path = format!("{}:{}", utf8(&programs), std::env::var("PATH").expect("a path"));
         let mut command = Command::new("sh");
-        command.arg(out.join(folder).join("install.sh")).env("PATH", path).env("DESTDIR", &root).current_dir("/");
+        command.arg(out.join(folder).join("install.sh")).current_dir("/");
+        command
+            .env("PATH", path)
+            .env("DESTDIR", &root)
+            .env("OTPROXY", env!("CARGO_BIN_EXE_otproxy"))
+            .env("ACTIVE", active);
         let output = command.output().expect("a shell");
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stdout)
     };
     for (folder, role, name) in [("core", "core", "core"), ("edge-waw1", "edge", "waw1")] {
-        let done = run(folder, 3);
+        let done = run(folder, "3");
         assert!(
             done.contains("useradd --system --user-group --no-create-home --shell /usr/sbin/nologin otproxy\n"),
             "{done}"
@@ -554,7 +547,7 @@ fn the_script_puts_files_where_the_unit_looks_for_them() {
         Identity::load(&tls, own).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(fs::metadata(&tls.key).expect("the key").permissions().mode() & 0o777, 0o600);
         // It can be run again, and does not restart what carries players.
-        let again = run(folder, 0);
+        let again = run(folder, "0");
         assert!(again.contains("runs already") && !again.contains("enable"), "{again}");
     }
 }

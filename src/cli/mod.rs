@@ -25,6 +25,7 @@ use crate::demo::{self, DemoOptions};
 use crate::player::clocks::LINKS_PER_SESSION;
 use crate::roles::{self, Service};
 
+mod doctor;
 mod files;
 mod init;
 mod log;
@@ -79,6 +80,11 @@ enum Command {
     /// Give the topology as a file or with flags. Each host gets a folder, ready to copy. Running it again
     /// writes what has changed and nothing else; it overwrites no key, and no file that was edited.
     Init(init::Init),
+    /// Try from here what a file needs: addresses, certificates, the tunnel, game servers
+    ///
+    /// One line for each thing, with the remedy where something is wrong; it takes seconds at most, and changes
+    /// nothing. Exit code 1 if anything fails.
+    Doctor(doctor::Doctor),
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -255,6 +261,7 @@ impl Cli {
             Command::Demo(options) => self.demo(options),
             Command::Bench(options) => self.bench(options),
             Command::Init(init) => init.run(),
+            Command::Doctor(doctor) => doctor.run(),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(*shell, &mut Self::command(), "otproxy", &mut script);

@@ -189,8 +189,12 @@ fn edges(root: &Scope<'_>, mode: Option<CoreMode>) -> Option<Vec<TopologyEdge>> 
         item.check_keys();
         let name = edge_name(&item, true, &mut names);
         let host = item.value("address", address::host);
+        let revoked = item.value("revoked", formats::flag);
         if let Some(host) = &host {
-            hosts.claim(&item, item.spot("address"), host.clone());
+            // Another edge may have come in the place of one that is given up.
+            if revoked != Some(true) {
+                hosts.claim(&item, item.spot("address"), host.clone());
+            }
             if mode == Some(CoreMode::Accept) && host.parse::<IpAddr>().is_err() {
                 let message = format!(
                     "`{host}` is a name, and the core's firewall lets in addresses; give the address here, and the name as `public`"
@@ -199,7 +203,6 @@ fn edges(root: &Scope<'_>, mode: Option<CoreMode>) -> Option<Vec<TopologyEdge>> 
             }
         }
         let public = item.optional("public", address::host);
-        let revoked = item.value("revoked", formats::flag);
         let (address, public) = (host?, public?);
         Some(TopologyEdge {
             name: name?,
