@@ -64,6 +64,7 @@ fn version_and_help() {
         "check",
         "demo",
         "bench",
+        "cert",
         "completions",
         "man",
         "--log-format",

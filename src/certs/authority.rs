@@ -74,7 +74,7 @@ pub struct Issued {
     pub key: PathBuf,
     /// What became of the key.
     pub key_file: KeyFile,
-    /// Whether there was a certificate before.
+    /// Whether it follows one of the same authority.
     pub renewed: bool,
     /// The last moment at which it is valid.
     pub not_after: SystemTime,
@@ -208,7 +208,9 @@ impl Authority {
             KeyFile::Made => files::create_key(&key_file, &key.serialize_pem())?,
             KeyFile::Replaced => files::replace_key(&key_file, &key.serialize_pem())?,
         }
-        let renewed = certificate_file.exists();
+        // Authorities' names are told apart by chance.
+        let before = files::certificates(&certificate_file).ok().and_then(|all| Certificate::parse(all.first()?).ok());
+        let renewed = before.is_some_and(|before| before.issuer == self.facts.subject);
         files::replace_certificates(&certificate_file, &certificate.pem())?;
         let (certificate, key) = (certificate_file, key_file);
         Ok(Issued { certificate, key, key_file: made, renewed, not_after, shortened: asked > end })

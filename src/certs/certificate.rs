@@ -11,19 +11,24 @@ use x509_parser::time::ASN1Time;
 use super::name::Name;
 use crate::config::CORE_NAME;
 
+/// Bytes as pairs of hexadecimal digits with colons between, as other tools have them.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}
+
 /// Seconds of a day.
 const DAY: u64 = 24 * 60 * 60;
 
-/// What stands in a certificate. Text in it is its issuer's: it may hold anything.
+/// What stands in a certificate. Names are as they stand there, and may hold anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     /// Its alternative names that are DNS names.
     pub names: Vec<String>,
     /// Alternative names of other kinds.
     pub other_names: usize,
-    /// Its common name.
+    /// Its common name, fit for a terminal.
     pub subject: String,
-    /// The common name of who issued it.
+    /// The common name of who issued it, fit for a terminal.
     pub issuer: String,
     /// Its number, of which each authority gives each once.
     pub serial: Vec<u8>,
@@ -53,6 +58,17 @@ pub enum State {
     Valid,
     /// Its time has passed.
     Expired,
+}
+
+impl State {
+    /// In one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotYetValid => "not_yet_valid",
+            Self::Valid => "valid",
+            Self::Expired => "expired",
+        }
+    }
 }
 
 impl Certificate {
@@ -134,7 +150,7 @@ pub(super) fn days(count: u32) -> Duration {
 
 fn common_name(name: &x509_parser::x509::X509Name<'_>) -> String {
     let first = name.iter_common_name().next().and_then(|name| name.as_str().ok());
-    first.map_or_else(|| name.to_string(), str::to_owned)
+    first.map_or_else(|| name.to_string(), str::to_owned).escape_debug().to_string()
 }
 
 /// A time before 1970 counts as 1970: both have passed.

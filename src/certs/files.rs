@@ -56,6 +56,10 @@ pub(super) fn replace_key(file: &Path, text: &str) -> Result<(), CertError> {
 
 /// Writes certificates: who reads the file finds those of before or the new ones, never a half of them.
 pub(super) fn replace_certificates(file: &Path, text: &str) -> Result<(), CertError> {
+    // Some programs keep a key in the same file.
+    if key(file).is_ok() {
+        return Err(Problem::Exists.of(file));
+    }
     replace(file, text, 0o644)
 }
 

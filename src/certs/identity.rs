@@ -191,10 +191,7 @@ fn own_name(facts: &Certificate, own: Own) -> Result<Name, Problem> {
 fn unverified(error: Option<Error>, facts: &Certificate, authorities: &Path) -> Problem {
     match error {
         Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) | None => {
-            Problem::OtherAuthority {
-                issuer: facts.issuer.escape_debug().to_string(),
-                authorities: authorities.to_owned(),
-            }
+            Problem::OtherAuthority { issuer: facts.issuer.clone(), authorities: authorities.to_owned() }
         }
         Some(error) => Problem::Unusable(error),
     }

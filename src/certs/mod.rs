@@ -11,6 +11,7 @@ pub mod authority;
 pub mod certificate;
 pub mod identity;
 pub mod name;
+pub mod show;
 pub mod watch;
 
 #[cfg(test)]

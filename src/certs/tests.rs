@@ -4,17 +4,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use super::authority::{Authority, Terms};
-use super::certificate::days;
+use super::authority::{Authority, KeyFile, Terms};
+use super::certificate::{Certificate, State, days};
 use super::identity::{Identity, Own};
 use super::name::Name;
 use super::{CertError, certificates};
 use crate::config::TlsFiles;
 
 mod handshakes;
+mod issuing;
 mod loading;
+mod watching;
 
 /// A directory of a test's own, removed at its end.
 struct Folder(PathBuf);
@@ -85,6 +87,10 @@ fn own_file(own: Own) -> &'static str {
 
 fn edge(name: &str) -> Name {
     Name::edge(name).unwrap()
+}
+
+fn facts(file: &Path) -> Certificate {
+    Certificate::parse(&certificates(file).unwrap()[0]).unwrap()
 }
 
 fn text(file: &Path) -> String {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::error::CertError;
 use super::identity::{Identity, Own};
@@ -58,14 +59,19 @@ impl Watch {
 
     /// Looks at the files, and reads them where one has changed. It blocks for as long as the file system does.
     pub fn look(&mut self) -> Change {
-        let now = stamps(&self.files);
-        let changed = now != self.seen;
+        self.look_at(SystemTime::now())
+    }
+
+    /// The same, at a given time.
+    pub(super) fn look_at(&mut self, now: SystemTime) -> Change {
+        let found = stamps(&self.files);
+        let changed = found != self.seen;
         // A certificate that is not valid yet becomes so without a change.
         if !changed && !self.failing {
             return Change::None;
         }
-        self.seen = now;
-        match Identity::load(&self.files, self.own) {
+        self.seen = found;
+        match Identity::load_at(&self.files, self.own, now) {
             Ok(identity) => {
                 self.identity = identity;
                 self.failing = false;

@@ -1,7 +1,8 @@
 //! Commands, flags and exit codes.
 //!
-//! Data goes to stdout, logs and errors to stderr. Exit codes: 0; 1 where a command could not run or
-//! the demo or a load test failed; 2 for flags that do not exist; 78 for a wrong configuration.
+//! Data goes to stdout, logs and errors to stderr. Exit codes: 0; 1 where a command could not run, or
+//! the demo or a load test failed, or a certificate has expired; 2 for flags that do not exist; 78 for
+//! a wrong configuration.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -25,6 +26,7 @@ use crate::demo::{self, DemoOptions};
 use crate::player::clocks::LINKS_PER_SESSION;
 use crate::roles::{self, Service};
 
+mod cert;
 mod doctor;
 mod files;
 mod init;
@@ -85,6 +87,9 @@ enum Command {
     /// One line for each thing, with the remedy where something is wrong; it takes seconds at most, and changes
     /// nothing. Exit code 1 if anything fails.
     Doctor(doctor::Doctor),
+    /// Make, renew and show the certificates that the core and the edges know each other by
+    #[command(subcommand)]
+    Cert(cert::Cert),
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -262,6 +267,7 @@ impl Cli {
             Command::Bench(options) => self.bench(options),
             Command::Init(init) => init.run(),
             Command::Doctor(doctor) => doctor.run(),
+            Command::Cert(cert) => cert.execute(),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(*shell, &mut Self::command(), "otproxy", &mut script);

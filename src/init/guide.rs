@@ -84,9 +84,9 @@ file that ends in `.new`. Copy the folders that it names, and run their `install
 - **An edge that is given up, or was broken into:** set `revoked: true` on it. The core then refuses it, once it has its new
   `core.yaml` and a restart.
 - **Certificates:** whatever ends within ";
-    let _ = write!(
+    let _ = writeln!(
         text,
-        "{RENEW_DAYS} days is issued anew by the same command, for the same key, and taken up without a restart.\n"
+        "{RENEW_DAYS} days is issued anew by the same command, for the same key, and taken up without a restart."
     );
     text
 }

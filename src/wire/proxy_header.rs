@@ -19,6 +19,12 @@ const V2_FIXED_LEN: usize = 16;
 const MAX_PAYLOAD: usize = 4096;
 /// The longest header accepted: no buffer for one needs more.
 pub const MAX_LEN: usize = V2_FIXED_LEN + MAX_PAYLOAD;
+/// Bytes of a value behind the addresses before the value itself: its type and its length.
+const TLV_LEN: usize = 3;
+/// The longest authority, by the format.
+pub const MAX_AUTHORITY: usize = 255;
+/// A version 2 header that is about no player: the sender itself has something to ask. With no payload.
+pub const LOCAL: &[u8; V2_FIXED_LEN] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 /// The longest version 1 line, its CRLF included, by the format.
 pub const V1_MAX_LEN: usize = 107;
 /// How a version 1 line starts.
@@ -255,17 +261,26 @@ fn is_port(text: &[u8]) -> bool {
 /// v4-mapped addresses count as IPv4. Where the families still differ the header is IPv6, with the
 /// IPv4 address v4-mapped: the format has no other way to keep both.
 pub fn write_v2(out: &mut Vec<u8>, source: SocketAddr, destination: SocketAddr) {
+    write_v2_to(out, source, destination, None);
+}
+
+/// The same with an authority, which names what the connection is for; of a longer one only the first 255 bytes.
+pub fn write_v2_to(out: &mut Vec<u8>, source: SocketAddr, destination: SocketAddr, authority: Option<&str>) {
+    let authority = authority.map(|name| name.as_bytes().get(..MAX_AUTHORITY).unwrap_or(name.as_bytes()));
+    let more = authority.map_or(0, |name| TLV_LEN + name.len()) as u16;
     out.extend_from_slice(v2::PROTOCOL_PREFIX);
     out.push(v2::Version::Two | v2::Command::Proxy);
     let (source_port, destination_port) = match one_family(source, destination) {
         (SocketAddr::V4(source), SocketAddr::V4(destination)) => {
-            out.extend_from_slice(&[v2::AddressFamily::IPv4 | v2::Protocol::Stream, 0, 12]);
+            out.push(v2::AddressFamily::IPv4 | v2::Protocol::Stream);
+            out.extend_from_slice(&(12 + more).to_be_bytes());
             out.extend_from_slice(&source.ip().octets());
             out.extend_from_slice(&destination.ip().octets());
             (source.port(), destination.port())
         }
         (source, destination) => {
-            out.extend_from_slice(&[v2::AddressFamily::IPv6 | v2::Protocol::Stream, 0, 36]);
+            out.push(v2::AddressFamily::IPv6 | v2::Protocol::Stream);
+            out.extend_from_slice(&(36 + more).to_be_bytes());
             out.extend_from_slice(&as_v6(source.ip()).octets());
             out.extend_from_slice(&as_v6(destination.ip()).octets());
             (source.port(), destination.port())
@@ -273,6 +288,27 @@ pub fn write_v2(out: &mut Vec<u8>, source: SocketAddr, destination: SocketAddr) 
     };
     out.extend_from_slice(&source_port.to_be_bytes());
     out.extend_from_slice(&destination_port.to_be_bytes());
+    if let Some(name) = authority {
+        out.extend_from_slice(&[v2::Type::Authority as u8, 0, name.len() as u8]);
+        out.extend_from_slice(name);
+    }
+}
+
+/// The authority in the version 2 header that `bytes` begin with. `None` where the header is not whole, has none
+/// that is text, or is of version 1.
+pub fn authority(bytes: &[u8]) -> Option<&str> {
+    let header = v2::Header::try_from(bytes).ok()?;
+    let at = bytes.get(..header.len())?;
+    // Of all, the first; those behind a malformed one are not looked for.
+    let mut rest = at.get(header.len() - header.tlv_bytes().len()..)?;
+    loop {
+        let (&[kind, high, low], behind) = rest.split_first_chunk::<TLV_LEN>()?;
+        let (value, next) = behind.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
+        if kind == v2::Type::Authority as u8 {
+            return str::from_utf8(value).ok();
+        }
+        rest = next;
+    }
 }
 
 /// Appends a version 1 line. Families as in [`write_v2`].

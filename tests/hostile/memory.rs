@@ -204,7 +204,8 @@ fn half_a_frame_on_many_links() {
             }
         }
         // What the first ones took was there for the later ones.
-        let grown = core.peak() - first;
+        // The kernel adds pages up for each CPU, so its peak may seem a little lower than before.
+        let grown = core.peak().saturating_sub(first);
         assert!(grown <= LINKS * 64 * KIB / 4, "{} KiB more in the end", grown / KIB);
         core.stop().await;
     });

@@ -1,6 +1,6 @@
 //! Real handshakes, joined by buffers.
 
-use rustls::client::ClientConnection;
+use rustls::client::{ClientConnection, Resumption};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::ServerConnection;
@@ -105,12 +105,20 @@ fn core_and_edge_know_each_other_whoever_dials() {
 fn no_handshake_is_shortened_by_one_of_before() {
     let operator = Operator::new();
     let (core, edge) = (operator.identity(Own::Core).unwrap(), operator.identity(Own::Edge).unwrap());
-    for _ in 0..2 {
-        let mut dials = client(edge.client_config(), "core");
-        let mut dialled = ServerConnection::new(core.server_config()).unwrap();
-        let (outcome, _) = shake(&mut dials, &mut dialled);
-        assert!(outcome.client.is_ok() && outcome.server.is_ok(), "{outcome:?}");
-        assert_eq!((dials.handshake_kind(), dials.tls13_tickets_received()), (Some(HandshakeKind::Full), 0));
+    let server = core.server_config();
+    assert_eq!((server.send_tls13_tickets, server.max_early_data_size), (0, 0));
+    assert!(!server.session_storage.can_cache() && !server.ticketer.enabled());
+    // Not even for a client that would like to.
+    let mut willing = (*edge.client_config()).clone();
+    willing.resumption = Resumption::in_memory_sessions(8);
+    for config in [edge.client_config(), Arc::new(willing)] {
+        for _ in 0..2 {
+            let mut dials = client(config.clone(), "core");
+            let mut dialled = ServerConnection::new(server.clone()).unwrap();
+            let (outcome, _) = shake(&mut dials, &mut dialled);
+            assert!(outcome.client.is_ok() && outcome.server.is_ok(), "{outcome:?}");
+            assert_eq!((dials.handshake_kind(), dials.tls13_tickets_received()), (Some(HandshakeKind::Full), 0));
+        }
     }
 }
 

@@ -251,3 +251,51 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_authority_is_read_where_it_was_written() {
+    for (source, destination) in [("192.0.2.1:5", "192.0.2.2:6"), ("[2001:db8::1]:5", "[2001:db8::2]:6")] {
+        for name in ["links", "", &"x".repeat(MAX_AUTHORITY)] {
+            let mut bytes = Vec::new();
+            write_v2_to(&mut bytes, source.parse().unwrap(), destination.parse().unwrap(), Some(name));
+            let len = bytes.len();
+            bytes.extend_from_slice(b"the player's own bytes");
+            let (header, used) = parse(&bytes).unwrap().unwrap();
+            assert_eq!((header.source.unwrap().to_string().as_str(), used), (source, len));
+            assert_eq!(authority(&bytes), Some(name));
+            assert_eq!(authority(&bytes[..len - 1]), None, "not whole");
+        }
+        let mut bytes = Vec::new();
+        write_v2(&mut bytes, source.parse().unwrap(), destination.parse().unwrap());
+        assert_eq!(authority(&bytes), None);
+    }
+    let mut cut = Vec::new();
+    let address = "192.0.2.1:5".parse().unwrap();
+    write_v2_to(&mut cut, address, address, Some(&"y".repeat(MAX_AUTHORITY + 1)));
+    assert_eq!(authority(&cut).map(str::len), Some(MAX_AUTHORITY));
+}
+
+#[test]
+fn an_authority_is_found_behind_others_and_not_in_what_is_malformed() {
+    let of = |values: &[u8]| {
+        let address = "192.0.2.1:5".parse().unwrap();
+        let mut bytes = Vec::new();
+        write_v2(&mut bytes, address, address);
+        bytes[15] += values.len() as u8;
+        bytes.extend_from_slice(values);
+        authority(&bytes).map(str::to_owned)
+    };
+    assert_eq!(of(b"\x05\0\x02ab\x02\0\x05login").as_deref(), Some("login"));
+    assert_eq!(of(b"\x02\0\x05login\x02\0\x05links").as_deref(), Some("login"));
+    assert_eq!(of(b"\x02\0\x06login"), None, "longer than there is");
+    assert_eq!(of(b"\x05\0\x09ab\x02\0\x05login"), None);
+    assert_eq!(of(b"\x02\0\x02\xff\xfe"), None, "no text");
+    assert_eq!(of(b"\x02\0"), None);
+    assert_eq!(authority(LOCAL), None);
+    assert_eq!(authority(b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n"), None);
+}
+
+#[test]
+fn local_is_a_header_without_addresses() {
+    assert_eq!(parse(LOCAL), Ok(Some((ProxyHeader::NO_ADDRESSES, LOCAL.len()))));
+}

@@ -1,0 +1,127 @@
+//! What files of certificates hold, for people and for scripts.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use humantime::format_rfc3339_seconds;
+use serde_json::{Value, json};
+
+use super::certificate::{Certificate, State, hex};
+use super::error::{CertError, Problem};
+use super::files;
+
+/// A certificate in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The file.
+    pub file: PathBuf,
+    /// What stands in it.
+    pub certificate: Certificate,
+}
+
+/// What some files hold.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The certificates, in order.
+    pub shown: Vec<Shown>,
+    /// Files that hold none.
+    pub errors: Vec<CertError>,
+}
+
+/// Reads files of certificates.
+pub fn read(paths: &[PathBuf]) -> Report {
+    let mut report = Report::default();
+    for file in paths {
+        let parse = |der| {
+            let certificate = Certificate::parse(&der).map_err(|_| Problem::Damaged("certificate").of(file))?;
+            Ok(Shown { file: file.clone(), certificate })
+        };
+        let shown: Result<Vec<_>, _> = files::certificates(file).and_then(|all| all.into_iter().map(parse).collect());
+        match shown {
+            Ok(shown) => report.shown.extend(shown),
+            Err(error) => report.errors.push(error),
+        }
+    }
+    report
+}
+
+impl Report {
+    /// What a script should not pass over: unreadable files and certificates that have expired, a line each.
+    pub fn problems(&self, now: SystemTime) -> Vec<String> {
+        let expired = self.shown.iter().filter(|shown| shown.certificate.state(now) == State::Expired);
+        let expired = expired.map(|Shown { file, certificate }| {
+            let (name, until) = (certificate.title(), format_rfc3339_seconds(certificate.not_after));
+            format!("{}: the certificate of `{name}` has expired: it was valid until {until}", file.display())
+        });
+        self.errors.iter().map(ToString::to_string).chain(expired).collect()
+    }
+
+    /// Lines for people.
+    pub fn text(&self, now: SystemTime) -> String {
+        let mut text = String::new();
+        for Shown { file, certificate } in &self.shown {
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            let names = match &certificate.names[..] {
+                [] => certificate.subject.clone(),
+                names => names.join(", ").escape_debug().to_string(),
+            };
+            let days = match (certificate.state(now), certificate.days_left(now)) {
+                (State::Valid, days) => days.to_string(),
+                (State::NotYetValid, days) => format!("{days} (NOT YET VALID)"),
+                (State::Expired, days) => format!("{days} (EXPIRED)"),
+            };
+            let lines = [
+                ("name", names),
+                ("role", certificate.role().unwrap_or("none in a tunnel").to_owned()),
+                ("may issue others", if certificate.is_ca { "yes" } else { "no" }.to_owned()),
+                ("issuer", certificate.issuer.clone()),
+                ("serial", hex(&certificate.serial)),
+                ("valid from", format_rfc3339_seconds(certificate.not_before).to_string()),
+                ("valid until", format_rfc3339_seconds(certificate.not_after).to_string()),
+                ("days left", days),
+                ("SHA-256", hex(&certificate.fingerprint)),
+            ];
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{}", file.display());
+            for (what, value) in lines {
+                let _ = writeln!(text, "  {what:<16}  {value}");
+            }
+        }
+        text
+    }
+
+    /// A JSON array for scripts: an object for each certificate and for each file that holds none.
+    pub fn json(&self, now: SystemTime) -> Value {
+        let shown = self.shown.iter().map(|Shown { file, certificate }| {
+            json!({
+                "file": file.to_string_lossy(),
+                "names": certificate.names,
+                "subject": certificate.subject,
+                "role": certificate.role(),
+                "ca": certificate.is_ca,
+                "issuer": certificate.issuer,
+                "serial": hex(&certificate.serial),
+                "valid_from": format_rfc3339_seconds(certificate.not_before).to_string(),
+                "valid_until": format_rfc3339_seconds(certificate.not_after).to_string(),
+                "days_left": certificate.days_left(now),
+                "state": certificate.state(now).as_str(),
+                "sha256": hex(&certificate.fingerprint),
+            })
+        });
+        let errors = self
+            .errors
+            .iter()
+            .map(|error| json!({ "file": error.file.to_string_lossy(), "error": error.problem.to_string() }));
+        shown.chain(errors).collect()
+    }
+}
+
+impl Certificate {
+    /// What it is called in a sentence.
+    fn title(&self) -> String {
+        self.name().map_or_else(|| self.subject.clone(), |name| name.escape_debug().to_string())
+    }
+}
