@@ -16,7 +16,7 @@ use otproxy::certs::authority::{Authority, Terms, YEARS};
 use otproxy::certs::identity::{Identity, Own};
 use otproxy::certs::name::Name;
 use otproxy::config::TlsFiles;
-use otproxy::doctor::WARN_DAYS;
+use otproxy::doctor::{ANSWER, CHECKS, CONNECT, WARN_DAYS, WITHIN};
 use rustix::process::Signal;
 use rustls::{ServerConfig, ServerConnection};
 
@@ -497,4 +497,17 @@ fn certificates_that_cannot_be_used_or_not_for_long() {
             &["only root can read it, and otproxy-edge.service does not run as root", "chown otproxy "],
         );
     }
+}
+
+#[test]
+fn the_document_has_each_check_and_the_times() {
+    let document = include_str!("../docs/doctor.md");
+    let rows: Vec<_> =
+        document.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name).collect();
+    assert_eq!(rows, CHECKS);
+    let (connect, answer, within) = (CONNECT.as_secs(), ANSWER.as_secs(), WITHIN.as_secs());
+    let times =
+        format!("connects wait for {connect} s, answers for {answer} s, and all that\nruns at once for {within} s");
+    assert!(document.contains(&times), "{times}");
+    assert!(document.contains(&format!("valid for {WARN_DAYS} more days at least")));
 }

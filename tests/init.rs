@@ -574,8 +574,28 @@ fn topologies_in_the_document_can_be_used() {
         let file = common::process::file(&format!("document-{number}.yaml"), block);
         made(&[utf8(&file)], &out);
     }
-    // The flags at its beginning are the first topology.
-    let line = text.lines().find_map(|line| line.strip_prefix("otproxy init ")).expect("a command");
-    let flags: Vec<_> = line.split_whitespace().collect();
-    made(&flags, &fresh("document-flags"));
+}
+
+#[test]
+fn commands_in_the_documents_can_be_typed() {
+    let read = |file: &str| fs::read_to_string(repository(file)).expect(file);
+    let (readme, document) = (read("README.md"), read("docs/init.md"));
+    let command = |text: &str| text.lines().find(|line| line.starts_with("otproxy init --")).map(str::to_owned);
+    let line = command(&readme).expect("a command");
+    assert!(document.contains(&line), "the document has another than the README");
+    let flags: Vec<_> = line.split_whitespace().skip(2).collect();
+    let out = fresh("document-flags");
+    made(&flags, &out);
+    // What is typed then is what the folder says.
+    let steps = fs::read_to_string(out.join("README.md")).expect("there");
+    let (_, after) = readme.split_once(&line).expect("there");
+    let commands = after.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).expect("three commands");
+    assert_eq!(commands.lines().count(), 3);
+    assert!(steps.contains(commands), "{steps}");
+    // Without `--out`, the folder that the documents name.
+    let here = fresh("default-folder");
+    fs::create_dir_all(&here).expect("writable");
+    let arguments: Vec<_> = ["init"].iter().chain(&flags).copied().collect();
+    let output = otproxy(&arguments).current_dir(&here).output().expect("starts");
+    assert!(output.status.success() && here.join("otproxy-hosts/README.md").exists());
 }

@@ -64,19 +64,6 @@ enum Command {
     Core(ConfigFile),
     /// Check a configuration file: print every error, or one line that says what would run
     Check(ConfigFile),
-    /// Play the whole topology on this machine, and cut edges while it runs
-    ///
-    /// A stand-in game server, a core, edges and multi-path players on free loopback ports. Ends with
-    /// what was sent, delivered, lost, duplicated and reordered; exit code 1 if any of the last three
-    /// is not zero.
-    Demo(Demo),
-    /// Test how much edges and a core carry: players with links, and a stand-in game server
-    ///
-    /// Name the edges that players connect to, and a port in `game_servers` of core.yaml that leads to
-    /// the stand-in: `--serve` plays it in the same process, or alone on another host, until Ctrl-C. Each
-    /// packet is sent at its time, whatever became of those before, and latencies count from that time.
-    /// Exit code 1 if anything was lost, duplicated or reordered, or a session ended.
-    Bench(Bench),
     /// Make the files of all hosts from one short topology: configuration, certificates, units, firewalls
     ///
     /// Give the topology as a file or with flags. Each host gets a folder, ready to copy. Running it again
@@ -90,6 +77,19 @@ enum Command {
     /// Make, renew and show the certificates that the core and the edges know each other by
     #[command(subcommand)]
     Cert(cert::Cert),
+    /// Play the whole topology on this machine, and cut edges while it runs
+    ///
+    /// A stand-in game server, a core, edges and multi-path players on free loopback ports. Ends with
+    /// what was sent, delivered, lost, duplicated and reordered; exit code 1 if any of the last three
+    /// is not zero.
+    Demo(Demo),
+    /// Test how much edges and a core carry: players with links, and a stand-in game server
+    ///
+    /// Name the edges that players connect to, and a port in `game_servers` of core.yaml that leads to
+    /// the stand-in: `--serve` plays it in the same process, or alone on another host, until Ctrl-C. Each
+    /// packet is sent at its time, whatever became of those before, and latencies count from that time.
+    /// Exit code 1 if anything was lost, duplicated or reordered, or a session ended.
+    Bench(Bench),
     /// Print the completions for a shell
     Completions {
         /// The shell

@@ -26,12 +26,12 @@ pub use report::{json, text};
 /// How long the checks may take that run at once.
 pub const WITHIN: Duration = Duration::from_secs(15);
 /// How long a connect may take: as long as roles wait by default.
-const CONNECT: Duration = Duration::from_secs(4);
+pub const CONNECT: Duration = Duration::from_secs(4);
 /// How long the other side may take for each step after that.
-const ANSWER: Duration = Duration::from_secs(5);
+pub const ANSWER: Duration = Duration::from_secs(5);
 
-/// The kinds of checks, from the host outwards.
-const ORDER: [&str; 11] =
+/// The kinds of checks, in the order in which they are told: from the host outwards.
+pub const CHECKS: [&str; 11] =
     ["file", "files", "clock", "admin", "listener", "certificate", "key", "edges", "tunnel", "target", "game_server"];
 
 /// How a check ended.
@@ -60,7 +60,7 @@ impl Status {
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// What kind of thing, in one word: `listener`, `tunnel`, .. Each is in the order they are told in.
+    /// What kind of thing: one of [`CHECKS`].
     pub check: &'static str,
     /// Which one: a name of the configuration, or nothing where there is only one.
     pub subject: String,
@@ -151,7 +151,7 @@ pub async fn examine(config: Config, files: Files) -> Vec<Check> {
             }
         }
     }
-    checks.sort_by_key(|check| ORDER.iter().position(|kind| *kind == check.check));
+    checks.sort_by_key(|check| CHECKS.iter().position(|kind| *kind == check.check));
     checks
 }
 

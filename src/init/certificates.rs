@@ -57,13 +57,14 @@ impl Certificates {
         let (certificate, key) = if self.authority.is_current(&name, &directory, self.renew_before()) {
             (Outcome::Unchanged, Outcome::Unchanged)
         } else {
+            let there = directory.join(format!("{name}.pem")).exists();
             let issued = self.authority.issue(&name, &directory, Terms::default())?;
             let key = match issued.key_file {
                 KeyFile::Made => Outcome::Created,
                 KeyFile::Kept => Outcome::Unchanged,
                 KeyFile::Replaced => Outcome::Changed,
             };
-            (if issued.renewed { Outcome::Changed } else { Outcome::Created }, key)
+            (if there { Outcome::Changed } else { Outcome::Created }, key)
         };
         let file = |ending| format!("{}/{name}.{ending}", host.folder());
         Ok([(file("pem"), certificate), (file("key"), key)])
