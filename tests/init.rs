@@ -16,8 +16,9 @@ use std::time::SystemTime;
 use otproxy::certs::authority::{Authority, Terms};
 use otproxy::certs::identity::{Identity, Own};
 use otproxy::certs::name::Name;
-use otproxy::config::{Config, TlsFiles, load, topology_table};
+use otproxy::config::{Config, TlsFiles, load, parse_topology, topology_table};
 use otproxy::init::RENEW_DAYS;
+use proptest::prelude::*;
 
 use common::process::{failed, otproxy, text};
 
@@ -279,6 +280,13 @@ fn without_its_key_an_authority_is_not_replaced() {
         "ca/ca.key: is missing, and only it can issue certificates; put it back, or move the folder away for a new";
     assert!(error.contains(says), "{error}");
     assert_eq!(differing(&before, &files(&out)), [""; 0]);
+    // What was written before the error is still the program's.
+    let more = [&FLAGS[..], &["--edge", "lon1=198.51.100.11"]].concat();
+    failed(&init(&more, &out), 1);
+    assert_ne!(differing(&before, &files(&out)), [""; 0]);
+    fs::rename(out.join("elsewhere"), out.join("ca/ca.key")).expect("there");
+    assert_eq!(said(&made(&FLAGS, &out), "edited"), [""; 0]);
+    fs::remove_file(out.join("ca/ca.key")).expect("there");
     // Moved away: a new authority, and certificates from it for the keys that are there.
     fs::rename(out.join("ca"), out.join("old-ca")).expect("there");
     let output = made(&FLAGS, &out);
@@ -455,6 +463,55 @@ fn wrong_topologies_say_all_that_is_wrong() {
     }
     assert_eq!(count, 7);
 }
+
+proptest! {
+    #[test]
+    fn any_text_is_a_topology_or_errors(words in prop::collection::vec(prop::sample::select(WORDS), 0..40)) {
+        if let Err(errors) = parse_topology("any.yaml", &words.concat()) {
+            prop_assert!(errors.iter().count() > 0);
+        }
+    }
+}
+
+/// What gets deep into the reader.
+const WORDS: &[&str] = &[
+    "edges:",
+    "core:",
+    "game_servers:",
+    "login:",
+    "tunnel_port:",
+    "player_address:",
+    "\n",
+    "\n  ",
+    "\n  - ",
+    "- ",
+    "{ ",
+    " }",
+    "[",
+    "]",
+    ", ",
+    "name: waw1",
+    "name: ca",
+    "address: 198.51.100.7",
+    "address: core.example",
+    "address: '127.0.0.1:7172'",
+    "public: ''",
+    "revoked: true",
+    "mode: accept",
+    "mode: dial",
+    "port: 7172",
+    " 7100",
+    " '127.0.0.1:7171'",
+    " otc",
+    " ~",
+    "&a ",
+    "*a",
+    "!t ",
+    "<<: *a",
+    "---\n",
+    "#",
+    "\u{feff}",
+];
 
 #[test]
 fn flags_say_what_is_missing_or_wrong() {

@@ -93,13 +93,20 @@ pub struct Report {
 /// The first file that cannot be read or written. What was written until then stays, and the next call goes on.
 pub fn run(topology: &Topology, text: Option<&str>, out: &Path) -> Result<Report, InitError> {
     let mut folder = Folder::open(out)?;
+    let filled = fill(&mut folder, topology, text);
+    // What was written before an error must not count as edited the next time.
+    folder.close()?;
+    filled
+}
+
+fn fill(folder: &mut Folder, topology: &Topology, text: Option<&str>) -> Result<Report, InitError> {
     let mut files = Vec::new();
-    let mut notes = given_up(topology, &folder);
+    let mut notes = given_up(topology, folder);
     for file in set_up(topology, text) {
         let outcome = folder.put(&file.path, &file.text)?;
         files.push((file.path, outcome));
     }
-    let certificates = Certificates::open(&folder)?;
+    let certificates = Certificates::open(folder)?;
     files.extend(certificates.own());
     notes.extend(certificates.notes());
     for host in Host::all(topology) {
@@ -107,12 +114,11 @@ pub fn run(topology: &Topology, text: Option<&str>, out: &Path) -> Result<Report
             let outcome = folder.put(&file.path, &file.text)?;
             files.push((file.path, outcome));
         }
-        files.extend(certificates.issue(&host, &folder)?);
+        files.extend(certificates.issue(&host, folder)?);
     }
     for (path, _) in files.iter().filter(|(path, _)| path.ends_with(".key")) {
         notes.extend(certificates::exposed(&folder.path(path))?);
     }
-    folder.close()?;
     Ok(Report { files, notes })
 }
 
