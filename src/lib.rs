@@ -10,6 +10,7 @@
 //! - [`roles`]: what an edge and a core start, from a checked configuration.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core.
 //!   [`admin`]: metrics and health over HTTP. [`player`]: the client's side of the protocol.
+//! - [`tunnel`]: TLS between edges and the core.
 //! - [`certs`]: the operator's own certificates, and TLS configurations of them.
 //! - [`net`]: listeners, streams, workers. [`config`]: YAML to checked values.
 //! - [`session`]: the session machine, pure: no I/O and no clock of its own.
@@ -39,4 +40,5 @@ pub mod relay;
 pub mod roles;
 pub mod session;
 pub mod standin;
+pub mod tunnel;
 pub mod wire;

@@ -10,7 +10,9 @@ use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use prometheus::{Registry, Result};
 
-use crate::reason::{CloseReason, ConnectResult, EndReason, RefuseReason, RejectReason};
+use crate::reason::{
+    CloseReason, ConnectResult, EndReason, HandshakeResult, RefuseReason, RejectReason, StreamRefusal,
+};
 
 mod catalogue;
 mod render;
@@ -42,6 +44,11 @@ pub struct Metrics {
     ended: IntCounterVec,
     packets: IntCounterVec,
     refused: ByReason,
+    tunnel_connections: IntGaugeVec,
+    handshakes: ByReason,
+    dials: IntCounterVec,
+    streams_refused: IntCounterVec,
+    certificate_expiry: IntGaugeVec,
     /// Bytes kept for replay, over all sessions of this worker.
     pub unacked_bytes: IntGauge,
     /// Tasks that failed by a defect.
@@ -68,6 +75,7 @@ impl Metrics {
 
         let registry = Registry::new();
         let refused = counters(&registry, REFUSED)?;
+        let handshakes = counters(&registry, TUNNEL_HANDSHAKES)?;
         Ok(Self {
             accepted: counters(&registry, ACCEPTED)?,
             active: gauges(&registry, ACTIVE)?,
@@ -84,6 +92,11 @@ impl Metrics {
             ended: counters(&registry, ENDED)?,
             packets: counters(&registry, PACKETS)?,
             refused: ByReason::new(RefuseReason::ALL, |reason| refused.with_label_values(&[reason.as_str()])),
+            tunnel_connections: gauges(&registry, TUNNEL_CONNECTIONS)?,
+            handshakes: ByReason::new(HandshakeResult::ALL, |result| handshakes.with_label_values(&[result.as_str()])),
+            dials: counters(&registry, TUNNEL_DIALS)?,
+            streams_refused: counters(&registry, TUNNEL_REFUSED)?,
+            certificate_expiry: gauges(&registry, CERTIFICATE_EXPIRY)?,
             unacked_bytes: register(&registry, IntGauge::with_opts(opts(UNACKED))?)?,
             panics: register(&registry, IntCounter::with_opts(opts(PANICS))?)?,
             registry,
@@ -127,6 +140,26 @@ impl Metrics {
             packets_in: self.packets.with_label_values(&[port.as_str(), "in"]),
             packets_out: self.packets.with_label_values(&[port.as_str(), "out"]),
         }
+    }
+
+    /// Handles of the tunnel with one edge, by its name.
+    pub fn tunnel(&self, edge: &str) -> TunnelMetrics {
+        TunnelMetrics {
+            spare: self.tunnel_connections.with_label_values(&[edge, "spare"]),
+            in_use: self.tunnel_connections.with_label_values(&[edge, "in_use"]),
+            dials: ByReason::new(ConnectResult::ALL, |r| self.dials.with_label_values(&[edge, r.as_str()])),
+            refused: ByReason::new(StreamRefusal::ALL, |r| self.streams_refused.with_label_values(&[edge, r.as_str()])),
+        }
+    }
+
+    /// Counts a handshake of the tunnel.
+    pub fn handshake(&self, result: HandshakeResult) {
+        self.handshakes.inc(result as usize);
+    }
+
+    /// When a certificate expires, in seconds since unix epoch.
+    pub fn certificate_expiry(&self, certificate: &str) -> IntGauge {
+        self.certificate_expiry.with_label_values(&[certificate])
     }
 
     /// Counts a refused request on a link.
@@ -222,6 +255,51 @@ impl PortMetrics {
     /// Counts a session that has ended.
     pub fn ended(&self, reason: EndReason) {
         self.ended.inc(reason as usize);
+    }
+}
+
+/// What is counted of the tunnel with one edge.
+#[derive(Debug, Clone)]
+pub struct TunnelMetrics {
+    spare: IntGauge,
+    /// Connections that carry a player.
+    pub in_use: IntGauge,
+    dials: ByReason,
+    refused: ByReason,
+}
+
+impl TunnelMetrics {
+    /// Counts a spare connection while what this gives is held.
+    pub fn spare(&self) -> Held {
+        Held::new(self.spare.clone())
+    }
+
+    /// Counts an attempt to connect, and how it failed, if it did.
+    pub fn dialled(&self, failed: Option<ConnectResult>) {
+        self.dials.inc(failed.unwrap_or(ConnectResult::Ok) as usize);
+    }
+
+    /// Counts a stream that was refused.
+    pub fn refused(&self, refusal: StreamRefusal) {
+        self.refused.inc(refusal as usize);
+    }
+}
+
+/// Counts one in a gauge while it is held.
+#[derive(Debug)]
+pub struct Held(IntGauge);
+
+impl Held {
+    /// Counts one in `gauge`.
+    pub fn new(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -66,6 +66,8 @@ reasons! {
         ProtocolError = "protocol_error",
         /// The task that carried it failed: a defect of this program.
         Panic = "panic",
+        /// The edge that it came through is trusted no more.
+        Revoked = "revoked",
     }
 }
 
@@ -82,6 +84,8 @@ reasons! {
         Unreachable = "unreachable",
         /// The target's name does not resolve.
         Resolve = "resolve",
+        /// Through the tunnel: the handshake failed.
+        Handshake = "handshake",
         /// Any other failure, such as no free descriptor.
         Error = "error",
     }
@@ -145,6 +149,18 @@ reasons! {
         OpenRate = "open_rate",
         /// So many sessions wait for the game server that the client would not wait for its turn.
         ConnectQueue = "connect_queue",
+    }
+}
+
+reasons! {
+    /// Why a stream of the tunnel was refused.
+    StreamRefusal {
+        /// What the edge sent is not the header of a stream, or does not say which listener and which player.
+        BadHeader = "bad_header",
+        /// The header names no listener of the core.
+        UnknownListener = "unknown_listener",
+        /// The edge said nothing for so long that it cannot be there any more.
+        Silent = "silent",
     }
 }
 

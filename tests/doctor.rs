@@ -14,8 +14,8 @@ use std::thread;
 
 use otproxy::certs::authority::{Authority, Terms, YEARS};
 use otproxy::certs::identity::{Identity, Own};
-use otproxy::certs::name::Name;
 use otproxy::config::TlsFiles;
+use otproxy::config::name::Name;
 use otproxy::doctor::{ANSWER, CHECKS, CONNECT, WARN_DAYS, WITHIN};
 use rustix::process::Signal;
 use rustls::{ServerConfig, ServerConnection};

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 use otproxy::certs::authority::{Authority, Terms};
 use otproxy::certs::identity::{Identity, Own};
-use otproxy::certs::name::Name;
+use otproxy::config::name::Name;
 use otproxy::config::{Config, TlsFiles, load, parse_topology, topology_table};
 use otproxy::init::RENEW_DAYS;
 use proptest::prelude::*;
@@ -552,7 +552,7 @@ fn flags_say_what_is_missing_or_wrong() {
         &[
             "--core: `a:7100` has a port, and this is a host alone; write `a`\n",
             "--edge: `198.51.100.7:7162` has a port, and this is a host alone; write `198.51.100.7`\n",
-            "--edge: `core` is the name in the core's own certificate; choose another name\n",
+            "--edge: `core` is no edge's name: `core`, `other` and `ca` have a meaning of their own; choose another\n",
             "--edge: `\"# x` is not a host; write it as `198.51.100.7`, `p1.example` or `2001:db8::7`\n",
             "--game: `0` is not a port; write a number from 1 to 65535\n",
             "--game: `127.0.0.1` has no port; write it as `127.0.0.1:7171`\n",

@@ -7,7 +7,7 @@ use otproxy::config::{KEYS, Key, WhenAbsent};
 use otproxy::metrics::CATALOGUE;
 use otproxy::reason::{CloseReason, EndReason, RefuseReason, RejectReason};
 use otproxy::wire::frame::PacketId;
-use otproxy::{admin, limits, net, relay, session, wire};
+use otproxy::{admin, limits, net, relay, session, tunnel, wire};
 
 fn document() -> String {
     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/limits.md")).expect("docs/limits.md")
@@ -50,7 +50,12 @@ fn expected() -> BTreeSet<String> {
         ("session::MAX_ENDS", session::MAX_ENDS.to_string()),
         ("net::worker::SCRATCH", format!("{} bytes", net::worker::SCRATCH)),
         ("net::pump::READ", format!("{} bytes", net::pump::READ)),
+        ("net::tls::MAX_RECORD", format!("{} bytes", net::tls::MAX_RECORD)),
+        ("net::tls::MAX_PLAIN", format!("{} bytes", net::tls::MAX_PLAIN)),
         ("net::worker::LOOKUP_THREADS", net::worker::LOOKUP_THREADS.to_string()),
+        ("tunnel::STRANGERS", tunnel::STRANGERS.to_string()),
+        ("tunnel::STRANGERS_PER_ADDRESS", tunnel::STRANGERS_PER_ADDRESS.to_string()),
+        ("tunnel::KNOWN", tunnel::KNOWN.to_string()),
         ("limits::ADDRESSES", limits::ADDRESSES.to_string()),
         ("limits::REFUSED_LINES", limits::REFUSED_LINES.to_string()),
         ("limits::ENDED_LINES", limits::ENDED_LINES.to_string()),
@@ -148,4 +153,29 @@ fn no_number_in_the_text_is_unchecked() {
     }
     let unchecked: Vec<_> = rest.lines().filter(|line| line.contains(|c: char| c.is_ascii_digit())).collect();
     assert!(unchecked.is_empty(), "{unchecked:#?}");
+}
+
+/// The tunnel's own document: each value with a constant's name is that constant's.
+#[test]
+fn the_clocks_of_the_tunnel_are_those_of_the_code() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tunnel.md")).expect("docs/tunnel.md");
+    let values = [
+        ("CONNECT", format!("{:?}", tunnel::CONNECT)),
+        ("HANDSHAKE", format!("{:?}", tunnel::HANDSHAKE)),
+        ("HEARTBEAT", format!("{:?}", tunnel::HEARTBEAT)),
+        ("ANSWER", format!("{:?}", tunnel::ANSWER)),
+        ("SILENCE", format!("{:?}", tunnel::SILENCE)),
+        ("FIRST_WAIT", format!("{:?}", tunnel::FIRST_WAIT)),
+        ("LONGEST_WAIT", format!("{:?}", tunnel::LONGEST_WAIT)),
+        ("AT_ONCE", tunnel::AT_ONCE.to_string()),
+        ("RECENT", format!("{:?}", tunnel::RECENT)),
+        ("MOST_READY", tunnel::MOST_READY.to_string()),
+        ("REREAD", format!("{:?}", tunnel::REREAD)),
+        ("DAYS_LEFT", format!("{} days before", tunnel::DAYS_LEFT)),
+    ];
+    for (name, value) in &values {
+        assert!(text.contains(&format!("| {value}, `tunnel::{name}`")), "{name}: {value}");
+    }
+    assert_eq!(text.matches("`tunnel::").count(), values.len(), "a constant that is not checked");
+    assert!(text.contains(&format!("{} bytes", wire::proxy_header::LOCAL.len())));
 }

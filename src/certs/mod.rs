@@ -10,13 +10,13 @@ mod files;
 pub mod authority;
 pub mod certificate;
 pub mod identity;
-pub mod name;
 pub mod show;
 pub mod watch;
 
 #[cfg(test)]
 mod tests;
 
+pub use crate::config::name;
 pub use error::{CertError, Problem};
 pub use failure::failure;
 pub use files::certificates;

@@ -18,13 +18,13 @@ use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::bench::{self, BenchOptions};
 use crate::config::{self, Config, Errors, LogFormat, LogLevel};
 use crate::demo::{self, DemoOptions};
 use crate::player::clocks::LINKS_PER_SESSION;
-use crate::roles::{self, Service};
+use crate::roles::{self, Reloader, Service};
 
 mod cert;
 mod doctor;
@@ -256,11 +256,11 @@ impl Cli {
         match &self.command {
             Command::Edge(ConfigFile { config }) => {
                 let edge = config::load_edge(config)?;
-                self.serve(Config::Edge(edge.clone()), || roles::edge::bind(edge))
+                self.serve(config, Config::Edge(edge.clone()), || roles::edge::bind(edge))
             }
             Command::Core(ConfigFile { config }) => {
                 let core = config::load_core(config)?;
-                self.serve(Config::Core(core.clone()), || roles::core::bind(core))
+                self.serve(config, Config::Core(core.clone()), || roles::core::bind(core))
             }
             Command::Check(ConfigFile { config }) => check(config),
             Command::Demo(options) => self.demo(options),
@@ -281,9 +281,10 @@ impl Cli {
         }
     }
 
-    /// Runs a role until a signal.
+    /// Runs a role, whose `file` it is, until a signal.
     fn serve(
         &self,
+        file: &Path,
         config: Config,
         bind: impl FnOnce() -> Result<Service, roles::StartError>,
     ) -> anyhow::Result<ExitCode> {
@@ -301,11 +302,17 @@ impl Cli {
         let service = bind()?;
         let listeners: Vec<_> = service.listeners().map(|(name, addresses)| listener(name, addresses)).collect();
         let admin = service.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string());
+        let reloader = service.reloader();
+        let hangups = {
+            let _inside = runtime.enter();
+            signals::hangups().context("cannot catch signals")?
+        };
+        let mut current = config.clone();
         let stop = async {
             // From here on connections that wait in the kernel are taken: the workers are starting.
             info!(role = %config.role(), name = process.name, listeners = listeners.join(", "), admin, "ready");
             notify(NotifyState::Ready);
-            signals.caught().await;
+            signals.caught_but_hangups(hangups, || reload(file, &mut current, &reloader)).await;
             notify(NotifyState::Stopping);
         };
         runtime.block_on(service.run(stop)).context("cannot run")?;
@@ -352,8 +359,28 @@ fn wrong_together(command: &str, kind: ErrorKind, message: &str) -> clap::Error 
     command.map_or_else(Cli::command, |command| command.clone()).error(kind, message)
 }
 
+/// Reads `file` again, and uses what can be changed while the process runs. What is wrong changes nothing.
+fn reload(file: &Path, current: &mut Config, reloader: &Reloader) {
+    match config::load_for(file, current.role()) {
+        Ok(config) => {
+            let needs_restart = reloader.reload(current, &config);
+            *current = config;
+            if needs_restart {
+                warn!("configuration reloaded; changes other than those of the tunnel's edges need a restart");
+            } else {
+                info!("configuration reloaded");
+            }
+        }
+        Err(errors) => error!(%errors, "configuration not reloaded, it goes on as it was"),
+    }
+}
+
 fn check(file: &Path) -> anyhow::Result<ExitCode> {
     let config = config::load(file)?;
+    if let Err(error) = roles::check_certificates(&config) {
+        let _ = writeln!(io::stderr(), "{}: {error}", file.display());
+        return Ok(ExitCode::from(EXIT_CONFIG));
+    }
     print(format!("{}: ok: {}\n", file.display(), config.summary()).as_bytes())
 }
 

@@ -138,7 +138,7 @@ pub(super) fn destination(node: &Node) -> Result<Destination, String> {
 }
 
 /// Whether `host` can be a host name. All digits at the end is an address, or an attempt at one.
-pub(super) fn looks_like_name(host: &str) -> bool {
+fn looks_like_name(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let label = |label: &str| {
         !label.is_empty()

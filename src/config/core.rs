@@ -1,14 +1,12 @@
 //! Reading what only the core has: `edges[]`, `game_servers[]` and `sessions`.
 
 use super::listener::{Unique, values};
+use super::name::Name;
 use super::scope::Scope;
-use super::tunnel::CORE_NAME;
 use super::{EdgePeer, GameServer, Sessions, Source, address, formats};
 
 /// The `edge` label of links that come from no edge.
 const OTHER: &str = "other";
-/// What the authority's files are called.
-const CA: &str = "ca";
 
 /// Reads `edges`. With a tunnel, certificates tell who they are.
 pub(super) fn edges(root: &Scope<'_>) -> Option<Vec<EdgePeer>> {
@@ -38,17 +36,11 @@ pub(super) fn edge_name(item: &Scope<'_>, tunnel: bool, names: &mut Unique) -> O
     let name = item.value("name", formats::label);
     match name.as_deref() {
         Some(OTHER) => item.wrong("name", "`other` is the label of peers that are no edge; choose another name"),
-        // TLS does not tell letters' cases apart.
-        Some(name) if tunnel && name.eq_ignore_ascii_case(CORE_NAME) => {
-            item.wrong("name", format!("`{name}` is the name in the core's own certificate; choose another name"));
-        }
-        Some(name) if tunnel && [CA, OTHER].iter().any(|word| name.eq_ignore_ascii_case(word)) => {
-            item.wrong("name", format!("`{name}` is no edge's name in a certificate; choose another name"));
-        }
-        Some(name) if tunnel && !address::looks_like_name(name) => item.wrong(
-            "name",
-            format!("`{name}` cannot be the name in a certificate; write it like a host name, as in `waw1`"),
-        ),
+        Some(name) if tunnel => match Name::edge(name) {
+            // TLS does not tell letters' cases apart.
+            Ok(_) => names.claim(item, item.spot("name"), name.to_ascii_lowercase()),
+            Err(error) => item.wrong("name", error.to_string()),
+        },
         Some(name) => names.claim(item, item.spot("name"), name.to_owned()),
         None => {}
     }

@@ -19,6 +19,7 @@ mod error;
 mod formats;
 mod keys;
 mod listener;
+pub mod name;
 mod read;
 mod reference;
 mod scope;
@@ -29,7 +30,7 @@ mod tunnel;
 
 pub use error::{ConfigError, Errors, Location};
 pub use keys::{KEYS, Key, Kind, Role, WhenAbsent};
-pub use read::{MAX_FILE_LEN, load, load_core, load_edge, parse};
+pub use read::{MAX_FILE_LEN, load, load_core, load_edge, load_for, parse};
 pub use reference::{tables, topology_table};
 pub use topology::{
     ADMIN_PORTS, CoreMode, LINKS_PORT, LOGIN_PORT, TOPOLOGY_KEYS, Topology, TopologyEdge, World, load_topology,

@@ -22,7 +22,7 @@ pub const MAX_FILE_LEN: u64 = 1 << 20;
 ///
 /// Everything that is wrong with it, or that it could not be read.
 pub fn load(path: &Path) -> Result<Config, Errors> {
-    load_for(path, None)
+    load_wanted(path, None)
 }
 
 /// As [`load`], where the file must be that of an edge.
@@ -31,7 +31,7 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
 ///
 /// As [`load`]; a file of the other role is an error at its `role`.
 pub fn load_edge(path: &Path) -> Result<Edge, Errors> {
-    match load_for(path, Some(Role::Edge))? {
+    match load_for(path, Role::Edge)? {
         Config::Edge(edge) => Ok(edge),
         Config::Core(_) => Err(Errors::one(&path.display().to_string(), None, other_role(Role::Edge))),
     }
@@ -43,7 +43,7 @@ pub fn load_edge(path: &Path) -> Result<Edge, Errors> {
 ///
 /// As [`load`]; a file of the other role is an error at its `role`.
 pub fn load_core(path: &Path) -> Result<Core, Errors> {
-    match load_for(path, Some(Role::Core))? {
+    match load_for(path, Role::Core)? {
         Config::Core(core) => Ok(core),
         Config::Edge(_) => Err(Errors::one(&path.display().to_string(), None, other_role(Role::Core))),
     }
@@ -58,7 +58,16 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Errors> {
     parse_for(file, text, None)
 }
 
-fn load_for(path: &Path, wanted: Option<Role>) -> Result<Config, Errors> {
+/// As [`load`], where the file must be that of this role.
+///
+/// # Errors
+///
+/// As [`load`]; a file of the other role is an error at its `role`.
+pub fn load_for(path: &Path, role: Role) -> Result<Config, Errors> {
+    load_wanted(path, Some(role))
+}
+
+fn load_wanted(path: &Path, wanted: Option<Role>) -> Result<Config, Errors> {
     let (file, text) = text_of(path)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     parse_for(&file, &text, wanted).map(|config| config.relative_to(folder))

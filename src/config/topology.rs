@@ -8,6 +8,7 @@ use super::error::Errors;
 use super::keys::WhenAbsent::{Computed, Required, Text};
 use super::keys::{Key, Role, key};
 use super::listener::Unique;
+use super::name::Name;
 use super::read::{document, text_of};
 use super::scope::Scope;
 use super::{PlayerAddress, Target, address, formats};
@@ -101,7 +102,7 @@ pub enum CoreMode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopologyEdge {
     /// `name`: unique, and fit for a certificate and a folder.
-    pub name: String,
+    pub name: Name,
     /// `address`, an IPv6 one without brackets.
     pub address: String,
     /// `public`
@@ -187,7 +188,7 @@ fn edges(root: &Scope<'_>, mode: Option<CoreMode>) -> Option<Vec<TopologyEdge>> 
     let (mut names, mut hosts) = (Unique::default(), Unique::default());
     let read = |item: Scope<'_>| {
         item.check_keys();
-        let name = edge_name(&item, true, &mut names);
+        let name = edge_name(&item, true, &mut names).and_then(|name| Name::edge(&name).ok());
         let host = item.value("address", address::host);
         let revoked = item.value("revoked", formats::flag);
         if let Some(host) = &host {

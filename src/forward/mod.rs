@@ -11,8 +11,9 @@ use tracing::{info, warn};
 use crate::config::{self, Destination, SendProxy};
 use crate::limits::{ENDED_LINES, REFUSED_LINES, RateLimitedLog};
 use crate::net::pump::{PumpCounters, Pumped, carries_link, pump};
-use crate::net::{Admitted, Inbound, InboundShared, Stream, connect_forward};
+use crate::net::{Admitted, Inbound, InboundShared, ProvenEdge, Stream, Tunnelled, connect_forward, unfinished};
 use crate::reason::{CloseReason, ConnectResult};
+use crate::tunnel::Pool;
 use crate::wire::frame::begins_link;
 use crate::wire::player_address::{PseudoIpv4, ipv4_of};
 use crate::wire::proxy_header;
@@ -33,16 +34,18 @@ pub struct ForwardShared {
     inbound: Arc<InboundShared>,
     config: config::Forward,
     header_for: HeaderFor,
+    /// Where connections to the core are taken from, at an edge with a tunnel.
+    pool: Option<Arc<Pool>>,
     log: RateLimitedLog,
     ended_log: RateLimitedLog,
 }
 
 impl ForwardShared {
-    /// From the listener's configuration.
-    pub fn new(config: config::Forward, header_for: HeaderFor) -> Arc<Self> {
+    /// From the listener's configuration; `pool` has the connections to the core where it leads through the tunnel.
+    pub fn new(config: config::Forward, header_for: HeaderFor, pool: Option<Arc<Pool>>) -> Arc<Self> {
         let inbound = InboundShared::new(config.inbound.clone());
         let (log, ended_log) = (RateLimitedLog::new(REFUSED_LINES), RateLimitedLog::new(ENDED_LINES));
-        Arc::new(Self { inbound, config, header_for, log, ended_log })
+        Arc::new(Self { inbound, config, header_for, pool, log, ended_log })
     }
 
     /// The part that admits connections.
@@ -71,8 +74,22 @@ impl Forward {
 
     /// Carries one accepted connection to its end.
     pub async fn carry(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let Some(admitted) = self.inbound.admit(stream, peer).await else { return };
-        let mut record = Record::new(&self, admitted.player);
+        if let Some(admitted) = self.inbound.admit(stream, peer).await {
+            self.carry_admitted(admitted).await;
+        }
+    }
+
+    /// Carries a stream of the tunnel to its end, as long as its edge is trusted.
+    pub async fn carry_tunnelled(self: Rc<Self>, tunnelled: Tunnelled) {
+        if let Some(admitted) = self.inbound.admit_tunnelled(tunnelled)
+            && let Some(edge) = admitted.via.as_ref().map(|via| Arc::clone(&via.edge))
+        {
+            edge.carry(self.carry_admitted(admitted)).await;
+        }
+    }
+
+    async fn carry_admitted(&self, admitted: Admitted) {
+        let mut record = Record::new(self, &admitted);
         let (target, first) = match Box::pin(self.reach(&admitted, &mut record)).await {
             Some(reached) => reached,
             None => return record.end(CloseReason::ConnectFailed),
@@ -91,18 +108,16 @@ impl Forward {
         record.end(reason);
     }
 
-    /// Connects to the first target that answers; gives it with what to send it first: the PROXY
+    /// Connects to the first destination that answers; gives it with what to send it first: the PROXY
     /// header, and what the player sent already.
     async fn reach(&self, admitted: &Admitted, record: &mut Record<'_>) -> Option<(Stream, Vec<u8>)> {
         let metrics = self.inbound.metrics();
         let mut last = ConnectResult::Error;
         for destination in &self.shared.config.forward_to {
-            let Destination::Target(target) = destination else { continue };
-            match connect_forward(target, self.inbound.config().connect_timeout).await {
-                Ok((stream, address)) => {
+            match self.connect(destination, admitted).await {
+                Ok((stream, reached, mut first)) => {
                     metrics.connect(ConnectResult::Ok);
-                    record.target = Some(address);
-                    let mut first = self.header(admitted, address);
+                    record.target = Some(reached);
                     first.extend_from_slice(&admitted.early);
                     record.early = admitted.early.len() as u64;
                     metrics.bytes_in.inc_by(record.early);
@@ -120,6 +135,28 @@ impl Forward {
             warn!(listener, targets = targets.join(", "), result = %last, suppressed, "no target can be reached");
         }
         None
+    }
+
+    /// Connects to one destination; gives the stream, what it is called in logs, and the header that it begins with.
+    async fn connect(
+        &self,
+        destination: &Destination,
+        admitted: &Admitted,
+    ) -> Result<(Stream, String, Vec<u8>), ConnectResult> {
+        let within = self.inbound.config().connect_timeout;
+        match destination {
+            Destination::Target(target) => {
+                let (stream, address) = connect_forward(target, within).await?;
+                Ok((stream, address.to_string(), self.header(admitted, address)))
+            }
+            Destination::Core(listener) => {
+                let pool = self.shared.pool.as_ref().ok_or(ConnectResult::Error)?;
+                let stream = pool.take(within).await?.attach().map_err(|_| ConnectResult::Error)?;
+                let mut header = Vec::new();
+                proxy_header::write_v2_to(&mut header, admitted.player, admitted.destination, Some(listener));
+                Ok((stream, destination.to_string(), header))
+            }
+        }
     }
 
     fn header(&self, admitted: &Admitted, target: SocketAddr) -> Vec<u8> {
@@ -144,7 +181,9 @@ impl Forward {
 struct Record<'a> {
     forward: &'a Forward,
     player: SocketAddr,
-    target: Option<SocketAddr>,
+    /// The edge that it came through, where that was the tunnel.
+    edge: Option<Arc<ProvenEdge>>,
+    target: Option<String>,
     started: Instant,
     /// Bytes that came with the PROXY header.
     early: u64,
@@ -154,10 +193,19 @@ struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    fn new(forward: &'a Forward, player: SocketAddr) -> Self {
+    fn new(forward: &'a Forward, admitted: &Admitted) -> Self {
         forward.inbound.metrics().active.inc();
-        let started = Instant::now();
-        Self { forward, player, target: None, started, early: 0, bytes_in: 0, bytes_out: 0, reason: None }
+        Self {
+            forward,
+            player: admitted.player,
+            edge: admitted.via.as_ref().map(|via| Arc::clone(&via.edge)),
+            target: None,
+            started: Instant::now(),
+            early: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            reason: None,
+        }
     }
 
     fn end(mut self, reason: CloseReason) {
@@ -167,8 +215,7 @@ impl<'a> Record<'a> {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        let unfinished = if std::thread::panicking() { CloseReason::Panic } else { CloseReason::Shutdown };
-        let reason = self.reason.unwrap_or(unfinished);
+        let reason = self.reason.unwrap_or_else(|| unfinished(self.edge.as_deref()));
         let inbound = &self.forward.inbound;
         inbound.metrics().active.dec();
         inbound.metrics().closed(reason);
@@ -176,7 +223,8 @@ impl Drop for Record<'_> {
         info!(
             listener = inbound.config().name,
             player = %self.player,
-            target = self.target.map(tracing::field::display),
+            edge = self.edge.as_ref().map(|edge| edge.name()),
+            target = self.target,
             seconds = self.started.elapsed().as_secs_f64(),
             bytes_in = self.early + self.bytes_in,
             bytes_out = self.bytes_out,

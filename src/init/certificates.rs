@@ -12,7 +12,6 @@ use super::folder::{Folder, Outcome};
 use super::host::Host;
 use super::{InitError, failed};
 use crate::certs::authority::{Authority, KeyFile, Terms, YEARS};
-use crate::certs::name::Name;
 
 /// The authority's folder.
 const FOLDER: &str = "ca";
@@ -49,10 +48,7 @@ impl Certificates {
 
     /// Sees to it that a host has a certificate with its key; gives both files with what became of them.
     pub fn issue(&self, host: &Host<'_>, folder: &Folder) -> Result<[(String, Outcome); 2], InitError> {
-        let name = match host {
-            Host::Core => Name::core(),
-            Host::Edge(edge) => Name::edge(&edge.name)?,
-        };
+        let name = host.name();
         let directory = folder.path(&host.folder());
         let (certificate, key) = if self.authority.is_current(&name, &directory, self.renew_before()) {
             (Outcome::Unchanged, Outcome::Unchanged)

@@ -1,5 +1,6 @@
 //! The hosts of a topology.
 
+use crate::config::name::Name;
 use crate::config::{CORE_NAME, Role, Topology, TopologyEdge};
 
 /// How the folder of an edge begins.
@@ -26,10 +27,10 @@ impl<'t> Host<'t> {
     }
 
     /// The name in its certificate.
-    pub fn name(&self) -> &'t str {
+    pub fn name(&self) -> Name {
         match self {
-            Host::Core => CORE_NAME,
-            Host::Edge(edge) => &edge.name,
+            Host::Core => Name::core(),
+            Host::Edge(edge) => edge.name.clone(),
         }
     }
 

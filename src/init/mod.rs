@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::certs::CertError;
-use crate::certs::name::NameError;
 use crate::config::Topology;
 
 mod certificates;
@@ -62,9 +61,6 @@ pub enum InitError {
     /// A certificate, a key or the authority.
     #[error(transparent)]
     Certificate(#[from] CertError),
-    /// An edge that no certificate can be for.
-    #[error(transparent)]
-    Name(#[from] NameError),
 }
 
 fn failed(path: &Path, error: io::Error) -> InitError {
@@ -152,7 +148,7 @@ fn of_host(topology: &Topology, host: &Host<'_>, ca: &str) -> Vec<File> {
 fn given_up(topology: &Topology, folder: &Folder) -> Vec<String> {
     let edges = folder.folders().into_iter().filter_map(|folder| folder.strip_prefix(host::EDGE_PREFIX));
     edges
-        .filter(|name| topology.edges.iter().all(|edge| edge.name != *name))
+        .filter(|name| topology.edges.iter().all(|edge| edge.name.as_str() != *name))
         .filter(|name| folder.path(&format!("{}{name}", host::EDGE_PREFIX)).exists())
         .map(|name| {
             format!(

@@ -82,6 +82,16 @@ catalogue! {
         "Round trips that players measured on their links and told in their pings.";
     UNACKED = "otproxy_relay_unacked_bytes" Gauge []
         "Bytes kept for replay until clients acknowledge them, over all sessions.";
+    TUNNEL_CONNECTIONS = "otproxy_tunnel_connections" Gauge ["edge", "state"]
+        "Connections of the tunnel open now: `spare` ones are ready for new players, those `in_use` carry one.";
+    TUNNEL_HANDSHAKES = "otproxy_tunnel_handshakes_total" Counter ["result"]
+        "Handshakes of the tunnel, made and taken.";
+    TUNNEL_DIALS = "otproxy_tunnel_dials_total" Counter ["edge", "result"]
+        "Attempts to connect to the other side of the tunnel.";
+    TUNNEL_REFUSED = "otproxy_tunnel_streams_refused_total" Counter ["edge", "reason"]
+        "Streams that an edge began and the core did not take.";
+    CERTIFICATE_EXPIRY = "otproxy_certificate_expiry_timestamp_seconds" Gauge ["certificate"]
+        "When a certificate expires, since unix epoch: this process' `own`, and the first to expire of its `ca`.";
     PROCESS_CPU = "process_cpu_seconds_total" Counter []
         "Total user and system CPU time spent in seconds.";
     PROCESS_MAX_FDS = "process_max_fds" Gauge []

@@ -9,6 +9,7 @@ const BUILD: BuildInfo = BuildInfo { version: "1.2.3", role: "core" };
 fn worker() -> (Arc<Metrics>, ListenerMetrics, EdgeMetrics, PortMetrics) {
     let metrics = Arc::new(Metrics::new());
     let (listener, edge, port) = (metrics.listener("links"), metrics.edge("waw1"), metrics.port(7172));
+    drop((metrics.tunnel("waw1"), metrics.certificate_expiry("own")));
     (metrics, listener, edge, port)
 }
 
@@ -51,6 +52,12 @@ fn every_reason_is_there_at_zero() {
     for reason in EndReason::ALL {
         has(&text, &format!("otproxy_relay_sessions_ended_total{{port=\"7172\",reason=\"{reason}\"}} 0"));
     }
+    for result in HandshakeResult::ALL {
+        has(&text, &format!("otproxy_tunnel_handshakes_total{{result=\"{result}\"}} 0"));
+    }
+    for refusal in StreamRefusal::ALL {
+        has(&text, &format!("otproxy_tunnel_streams_refused_total{{edge=\"waw1\",reason=\"{refusal}\"}} 0"));
+    }
     for reason in RefuseReason::ALL {
         has(&text, &format!("otproxy_relay_refused_total{{reason=\"{reason}\"}} 0"));
     }
@@ -62,7 +69,14 @@ fn reasons_count_under_their_own_words() {
     RejectReason::ALL.iter().for_each(|&reason| (0..=reason as usize).for_each(|_| listener.rejected(reason)));
     CloseReason::ALL.iter().for_each(|&reason| (0..=reason as usize).for_each(|_| listener.closed(reason)));
     EndReason::ALL.iter().for_each(|&reason| (0..=reason as usize).for_each(|_| port.ended(reason)));
+    HandshakeResult::ALL.iter().for_each(|&result| (0..=result as usize).for_each(|_| metrics.handshake(result)));
     listener.connect(ConnectResult::Timeout);
+    let tunnel = metrics.tunnel("waw1");
+    tunnel.dialled(None);
+    (0..2).for_each(|_| tunnel.dialled(Some(ConnectResult::Handshake)));
+    tunnel.refused(StreamRefusal::UnknownListener);
+    let (held, dropped) = (tunnel.spare(), tunnel.spare());
+    drop(dropped);
     metrics.refused(RefuseReason::Identity);
     let text = render(&[metrics], BUILD);
     for (n, reason) in RejectReason::ALL.iter().enumerate() {
@@ -74,6 +88,14 @@ fn reasons_count_under_their_own_words() {
     for (n, reason) in EndReason::ALL.iter().enumerate() {
         has(&text, &format!("otproxy_relay_sessions_ended_total{{port=\"7172\",reason=\"{reason}\"}} {}", n + 1));
     }
+    for (n, result) in HandshakeResult::ALL.iter().enumerate() {
+        has(&text, &format!("otproxy_tunnel_handshakes_total{{result=\"{result}\"}} {}", n + 1));
+    }
+    has(&text, "otproxy_tunnel_dials_total{edge=\"waw1\",result=\"ok\"} 1");
+    has(&text, "otproxy_tunnel_dials_total{edge=\"waw1\",result=\"handshake\"} 2");
+    has(&text, "otproxy_tunnel_streams_refused_total{edge=\"waw1\",reason=\"unknown_listener\"} 1");
+    has(&text, "otproxy_tunnel_connections{edge=\"waw1\",state=\"spare\"} 1");
+    drop(held);
     has(&text, "otproxy_target_connects_total{listener=\"links\",result=\"timeout\"} 1");
     has(&text, "otproxy_relay_refused_total{reason=\"identity\"} 1");
 }
@@ -141,6 +163,11 @@ fn the_documented_table_is_the_catalogue() {
         ("`result` of `otproxy_target_connects_total`", words(ConnectResult::ALL)),
         ("`reason` of `otproxy_relay_sessions_ended_total`", words(EndReason::ALL)),
         ("`reason` of `otproxy_relay_refused_total`", words(RefuseReason::ALL)),
+        ("`state` of `otproxy_tunnel_connections`", "`spare`, `in_use`".to_owned()),
+        ("`result` of `otproxy_tunnel_handshakes_total`", words(HandshakeResult::ALL)),
+        ("`result` of `otproxy_tunnel_dials_total`", words(ConnectResult::ALL)),
+        ("`reason` of `otproxy_tunnel_streams_refused_total`", words(StreamRefusal::ALL)),
+        ("`certificate` of `otproxy_certificate_expiry_timestamp_seconds`", "`own`, `ca`".to_owned()),
     ] {
         writeln!(table, "| {label} | {words} |").unwrap();
     }

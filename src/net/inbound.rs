@@ -10,8 +10,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::Stream;
 use super::worker::Scratch;
+use super::{Stream, Tunnelled, Via};
 use crate::config::{self, AcceptProxy};
 use crate::limits::{AddressKey, ConnectionGuard, ConnectionLimit, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::ListenerMetrics;
@@ -66,6 +66,8 @@ pub struct Admitted {
     pub early: Vec<u8>,
     /// Counts the connection while it lives.
     pub guard: ConnectionGuard,
+    /// The edge whose stream of the tunnel it is, if it is one.
+    pub via: Option<Via>,
 }
 
 impl Inbound {
@@ -100,6 +102,18 @@ impl Inbound {
                 None
             }
         }
+    }
+
+    /// Admits a stream that came through the tunnel: who sent it has proved himself. Or counts and logs why not.
+    pub fn admit_tunnelled(&self, tunnelled: Tunnelled) -> Option<Admitted> {
+        self.metrics.accepted.inc();
+        let Tunnelled { stream, player, destination, early, via } = tunnelled;
+        let guard = self.shared.limit.try_acquire(AddressKey::from(player.ip())).map_err(RejectReason::from);
+        let admitted = guard.and_then(|guard| {
+            let stream = stream.attach().map_err(|_| RejectReason::Closed)?;
+            Ok(Admitted { stream, peer: player, player, destination, early, guard, via: Some(via) })
+        });
+        admitted.map_err(|reason| self.reject(reason, player.ip())).ok()
     }
 
     /// Counts a refused connection, and logs it as far as the log's limit goes. A peer that just
@@ -141,7 +155,7 @@ impl Inbound {
             None => proxy_header::unmap_socket(stream.local_addr().map_err(|_| RejectReason::Closed)?),
         };
         guard.try_claim(AddressKey::from(player.ip()))?;
-        Ok(Admitted { stream, peer, player, destination, early, guard })
+        Ok(Admitted { stream, peer, player, destination, early, guard, via: None })
     }
 }
 

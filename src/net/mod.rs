@@ -6,11 +6,16 @@ mod inbound;
 mod listener;
 mod options;
 pub mod pump;
+mod socket;
 mod stream;
+pub mod tls;
+mod tunnelled;
 pub mod worker;
 
 pub use connect::{Source, connect, connect_forward};
 pub use host_key::host_key;
 pub use inbound::{Admitted, Inbound, InboundShared};
 pub use listener::{BindError, BoundListener, accept_loop, bind};
-pub use stream::Stream;
+pub use stream::{Detached, Stream};
+pub use tls::TlsError;
+pub use tunnelled::{ProvenEdge, Tunnelled, Via, unfinished};

@@ -51,7 +51,7 @@ impl Half {
             self.pending = Vec::new();
             self.written = 0;
         }
-        Poll::Ready(Ok(()))
+        to.poll_flush(cx)
     }
 
     /// Moves what can be moved; ready when this direction is done or failed.
@@ -69,7 +69,7 @@ impl Half {
             }
             ready!(self.flush(cx, to)).map_err(|_| HalfError::Write)?;
             if self.eof {
-                to.shutdown_write();
+                ready!(to.poll_shutdown(cx)).map_err(|_| HalfError::Write)?;
                 self.done = true;
                 *moved = true;
                 return Poll::Ready(Ok(()));

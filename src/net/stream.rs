@@ -1,63 +1,99 @@
-//! A TCP stream whose buffers are the caller's, so that an idle one holds none.
+//! A stream, plain or under TLS, whose buffers are the caller's, so that an idle one holds none.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustix::event::{self, PollFd, PollFlags, Timespec};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ServerConfig};
 use socket2::SockRef;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::options::{self, UNSENT};
+use super::socket::{self, Socket};
+use super::tls::{Tls, TlsError};
 use super::worker::Scratch;
 
-/// A non-blocking TCP stream on the runtime of one worker.
+/// A non-blocking stream on the runtime of one worker: TCP, or TLS over it.
 #[derive(Debug)]
 pub struct Stream {
-    io: TcpStream,
-    /// Where little is to wait in the kernel: bytes that may still be written before it is asked again
-    /// how much does.
-    room: Cell<Option<usize>>,
+    socket: Socket,
+    pub(super) tls: Option<Box<Tls>>,
+}
+
+/// A [`Stream`] on its way from one worker's runtime to another's.
+#[derive(Debug)]
+pub struct Detached {
+    socket: socket::Detached,
+    tls: Option<Box<Tls>>,
+}
+
+impl Detached {
+    /// Puts the stream on the runtime that this runs on.
+    ///
+    /// # Errors
+    /// Where the runtime cannot watch it.
+    pub fn attach(self) -> io::Result<Stream> {
+        Ok(Stream { socket: self.socket.attach()?, tls: self.tls })
+    }
 }
 
 impl Stream {
-    /// Takes over a connected stream, and turns Nagle's delay off.
+    /// Takes over a connected TCP stream, and turns Nagle's delay off.
     ///
     /// # Errors
     /// Where the socket is gone already.
     pub fn new(io: TcpStream) -> io::Result<Self> {
-        io.set_nodelay(true)?;
-        Ok(Self { io, room: Cell::new(None) })
+        Ok(Self { socket: Socket::new(io)?, tls: None })
     }
 
-    /// Takes over a stream that came from another worker's runtime.
+    /// Makes a stream of plain TCP, on which nothing was read or written yet, one under TLS: this side is the client,
+    /// and expects the peer's certificate to be `name`'s. Whoever drops this sets the deadline.
     ///
     /// # Errors
-    /// Where the runtime cannot watch it.
-    pub fn from_std(stream: std::net::TcpStream) -> io::Result<Self> {
-        Ok(Self { io: TcpStream::from_std(stream)?, room: Cell::new(None) })
+    /// The handshake failed; the peer was told why as far as TLS has a word for it.
+    pub async fn tls_connect(self, config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, TlsError> {
+        let tls = Tls::connect(&self.socket, config, name).await?;
+        Ok(Self { socket: self.socket, tls: Some(tls) })
+    }
+
+    /// The same where this side is the server.
+    ///
+    /// # Errors
+    /// Those of [`Stream::tls_connect`].
+    pub async fn tls_accept(self, config: Arc<ServerConfig>) -> Result<Self, TlsError> {
+        let tls = Tls::accept(&self.socket, config).await?;
+        Ok(Self { socket: self.socket, tls: Some(tls) })
+    }
+
+    /// Whether it is under TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The certificate that the peer has shown and proved to be its own, where the stream is under TLS and the peer
+    /// had to show one.
+    pub fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
+        self.tls.as_ref()?.peer_certificate()
+    }
+
+    /// Takes the stream off its runtime, with all that belongs to it, to be moved to another worker's.
+    ///
+    /// # Errors
+    /// Where the runtime cannot let go of it.
+    pub fn detach(self) -> io::Result<Detached> {
+        Ok(Detached { socket: self.socket.detach()?, tls: self.tls })
     }
 
     /// From now on, what waits to be sent waits here and not in the kernel.
     pub fn bound(&self) {
-        options::towards_client(&self.options());
-        self.room.set(Some(0));
-    }
-
-    /// Gives the stream away, to be moved to another worker's runtime.
-    ///
-    /// # Errors
-    /// Where the runtime cannot let go of it.
-    pub fn into_std(self) -> io::Result<std::net::TcpStream> {
-        self.io.into_std()
+        self.socket.bound();
     }
 
     /// The kernel's options of the socket.
     pub fn options(&self) -> SockRef<'_> {
-        SockRef::from(&self.io)
+        self.socket.options()
     }
 
     /// The address of this side.
@@ -65,43 +101,28 @@ impl Stream {
     /// # Errors
     /// Where the kernel does not tell.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.local_addr()
+        self.socket.local_addr()
     }
 
-    /// Reads what there is into `buffer`; 0 is the end of the stream.
+    /// Reads what there is into `buffer`; 0 is the end of the stream, which the peer has said.
     ///
     /// # Errors
-    /// Those of the socket, never `WouldBlock`.
+    /// Those of the socket, never `WouldBlock`. Under TLS `InvalidData` for what is none, and `UnexpectedEof` where the
+    /// connection ended and the peer did not say so: what came before may not be all.
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.io.poll_read_ready(cx))?;
-            match self.io.try_read(buffer) {
-                Ok(n) => {
-                    if n > 0 && n < buffer.len() {
-                        self.forget_readable();
-                    }
-                    return Poll::Ready(Ok(n));
-                }
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                Err(e) => return Poll::Ready(Err(e)),
-            }
+        match &self.tls {
+            None => self.socket.poll_read(cx, buffer),
+            Some(tls) => tls.poll_read(&self.socket, cx, buffer),
         }
     }
 
-    /// A read that leaves room in its buffer has emptied the socket: the next byte comes with a new
-    /// event, and asking again before it would cost a system call for nothing. An end of stream that
-    /// is known already stays known.
-    fn forget_readable(&self) {
-        let _ = self.io.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-    }
-
-    /// Writes what the socket takes of `bytes`, once it takes any.
+    /// Writes what the stream takes of `bytes`, once it takes any.
     ///
     /// # Errors
     /// Those of the socket, never `WouldBlock`.
     pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.io.poll_write_ready(cx))?;
+            ready!(self.socket.poll_writable(cx))?;
             match self.try_write(&[IoSlice::new(bytes)]) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 result => return Poll::Ready(result),
@@ -109,73 +130,74 @@ impl Stream {
         }
     }
 
-    /// Calls `write`, which writes with [`Stream::try_write`], whenever the socket may take more,
-    /// until it says that the socket took all: `Ok(false)`.
+    /// Calls `write`, which writes with [`Stream::try_write`], whenever the stream may take more,
+    /// until it says that the stream took all: `Ok(false)`.
     ///
     /// # Errors
-    /// Those of `write`.
+    /// Those of `write`, and of the socket.
     pub fn poll_drain(
         &self,
         cx: &mut Context<'_>,
         mut write: impl FnMut() -> io::Result<bool>,
     ) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.io.poll_write_ready(cx))?;
-            if !write()? {
+            ready!(self.poll_flush(cx))?;
+            ready!(self.socket.poll_writable(cx))?;
+            if !write()? && !self.holds_back() {
                 return Poll::Ready(Ok(()));
             }
         }
     }
 
-    /// Writes at once what the socket takes, with one system call.
+    /// Writes at once what the stream takes, with one system call. A stream that [holds back](Stream::holds_back) what
+    /// it took before takes nothing until that is out.
     ///
     /// # Errors
     /// `WouldBlock` where it takes nothing now; others where it is of no more use.
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let Some(mut room) = self.room.get() else { return self.write(slices) };
-        if slices.iter().map(|slice| slice.len()).sum::<usize>() > room {
-            if !self.has_room() {
-                // Waiting begins anew, and the kernel tells when it has.
-                return self.io.try_io(Interest::WRITABLE, || Err(io::ErrorKind::WouldBlock.into()));
-            }
-            room = UNSENT;
-        }
-        let written = match slices.first().and_then(|first| first.get(..UNSENT)) {
-            Some(part) => self.write(&[IoSlice::new(part)]),
-            None => self.write(whole_ones(slices)),
-        }?;
-        self.room.set(Some(room.saturating_sub(written)));
-        Ok(written)
-    }
-
-    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        loop {
-            let result = match slices {
-                [one] => self.io.try_write(one),
-                many => self.io.try_write_vectored(many),
-            };
-            match result {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
+        match &self.tls {
+            None => self.socket.try_write(slices),
+            Some(tls) => tls.try_write(&self.socket, slices),
         }
     }
 
-    /// Whether little enough waits in the kernel, unsent, for [`UNSENT`] more to be written. A write alone does not
-    /// find out: until the kernel sends what it took last, it adds to that up to 64 KiB, whatever
-    /// `TCP_NOTSENT_LOWAT` says.
-    fn has_room(&self) -> bool {
-        let mut socket = [PollFd::new(&self.io, PollFlags::OUT)];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // Where it cannot be asked, the write itself will tell.
-        event::poll(&mut socket, Some(&at_once)).map_or(true, |ready| ready > 0)
+    /// Whether the socket has not taken all that the stream took: under TLS a record goes out whole or not at all, so
+    /// the rest of one may wait here. Whoever wrote waits with [`Stream::poll_flush`] then.
+    pub fn holds_back(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.holds_back())
+    }
+
+    /// Ready once the stream holds nothing back.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.tls {
+            None => Poll::Ready(Ok(())),
+            Some(tls) => tls.poll_flush(&self.socket, cx),
+        }
+    }
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        poll_fn(|cx| {
+            while !bytes.is_empty() {
+                let written = ready!(self.poll_write(cx, bytes))?;
+                bytes = bytes.get(written..).unwrap_or_default();
+            }
+            self.poll_flush(cx)
+        })
+        .await
     }
 
     /// Reads once, at most `at_most` bytes, and appends them to `to`; gives how many. While it waits
     /// it holds no buffer.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// Those of [`Stream::poll_read`].
     pub async fn read_onto(&self, to: &mut Vec<u8>, at_most: usize, scratch: &Scratch) -> io::Result<usize> {
         poll_fn(|cx| {
             let mut scratch = scratch.borrow_mut();
@@ -188,76 +210,15 @@ impl Stream {
         .await
     }
 
-    /// Ends this side's direction; the other may go on.
-    pub fn shutdown_write(&self) {
-        // A socket that is gone already needs no goodbye.
-        let _ = self.options().shutdown(Shutdown::Write);
-    }
-}
-
-/// Those at the front of `slices` that one write may leave unsent together.
-fn whole_ones<'a, 'b>(slices: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
-    let mut sum = 0;
-    let fitting = slices.iter().take_while(|slice| {
-        sum += slice.len();
-        sum <= UNSENT
-    });
-    slices.get(..fitting.count()).unwrap_or(slices)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-    use std::io::Read;
-    use std::net::TcpListener;
-    use std::time::Duration;
-
-    use super::*;
-
-    /// Much more than waits in both kernels together.
-    const BYTES: usize = 8 << 20;
-
-    #[test]
-    fn what_a_client_does_not_take_waits_here_and_goes_on_once_it_does() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = runtime.block_on(TcpStream::connect(listener.local_addr().unwrap())).unwrap();
-        let mut peer = listener.accept().unwrap().0;
-        let _inside = runtime.enter();
-        let stream = Stream::new(client).unwrap();
-        stream.bound();
-        let packet = [7; 10_000];
-        let mut sent = 0;
-        // An unbounded one takes megabytes before it is full.
-        while let Ok(taken) = stream.try_write(&[IoSlice::new(&packet[..100]), IoSlice::new(&packet)]) {
-            assert!(taken <= UNSENT, "{taken}");
-            sent += taken;
+    /// Ends this side's direction, once all that it took is out; the other may go on. A plain stream is ready at once.
+    ///
+    /// # Errors
+    /// Under TLS those of the socket: the peer does not learn that what it has is all.
+    pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(tls) = &self.tls {
+            ready!(tls.poll_goodbye(&self.socket, cx))?;
         }
-        assert!(sent < 512 * 1024, "{sent} bytes wait in the kernels");
-        let reader = std::thread::spawn(move || {
-            let mut all = Vec::new();
-            peer.read_to_end(&mut all).map(|_| all.len())
-        });
-        let writing = async {
-            while sent < BYTES {
-                sent += poll_fn(|cx| stream.poll_write(cx, &packet)).await.unwrap();
-            }
-        };
-        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), writing).await.expect("it goes on") });
-        drop(stream);
-        assert_eq!(reader.join().unwrap().unwrap(), sent);
-    }
-
-    #[test]
-    fn a_write_takes_whole_slices_as_far_as_they_fit() {
-        let lengths = |lengths: &[usize]| {
-            let bytes = [0; 2 * UNSENT];
-            let slices: Vec<_> = lengths.iter().map(|length| IoSlice::new(&bytes[..*length])).collect();
-            whole_ones(&slices).len()
-        };
-        assert_eq!(lengths(&[]), 0);
-        assert_eq!(lengths(&[0, 14, 100]), 3);
-        assert_eq!(lengths(&[14, UNSENT - 14, 1]), 2);
-        assert_eq!(lengths(&[14, UNSENT, 1]), 1);
+        self.socket.shutdown_write();
+        Poll::Ready(Ok(()))
     }
 }

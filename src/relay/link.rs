@@ -11,7 +11,7 @@ use prometheus::IntCounter;
 use super::session::Session;
 use super::task_waker::TaskWaker;
 use crate::metrics::EdgeMetrics;
-use crate::net::Stream;
+use crate::net::{Stream, Via};
 use crate::reason::CloseReason;
 use crate::session::{LinkWriter, Written};
 use crate::wire::frame::{ClientId, SessionId};
@@ -22,6 +22,8 @@ pub struct Link {
     client: ClientId,
     player: SocketAddr,
     pub(super) edge: Rc<EdgeMetrics>,
+    /// The edge whose stream of the tunnel it is, if it is one.
+    pub(super) via: Option<Via>,
     listener: usize,
     pub(super) started: Instant,
     pub(super) writer: RefCell<LinkWriter<Rc<Session>>>,
@@ -44,6 +46,7 @@ impl Link {
         client: ClientId,
         player: SocketAddr,
         edge: Rc<EdgeMetrics>,
+        via: Option<Via>,
         listener: usize,
         bytes_out_total: IntCounter,
     ) -> Self {
@@ -53,6 +56,7 @@ impl Link {
             client,
             player,
             edge,
+            via,
             listener,
             started: Instant::now(),
             writer: RefCell::default(),
@@ -122,7 +126,7 @@ impl Link {
         self.task.wake();
     }
 
-    /// Writes what waits; gives whether the socket takes no more.
+    /// Writes what waits; gives whether the socket takes no more, or not all that the stream took.
     pub(super) fn write(&self) -> io::Result<bool> {
         let written = self.writer.borrow_mut().write_to(|slices| self.stream.try_write(slices))?;
         let Written { bytes, first, duplicate, blocked } = written;
@@ -134,6 +138,48 @@ impl Link {
         if duplicate > 0 {
             self.edge.out_duplicate.inc_by(duplicate.into());
         }
-        Ok(blocked)
+        Ok(blocked || self.stream.holds_back())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::IoSlice;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::net::tls;
+
+    /// Nothing more may come for the link: then only this wakes its task to bring the rest out.
+    #[test]
+    fn a_link_is_blocked_while_its_stream_holds_back() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let test = async {
+            let (stream, peer) = tls::tests::pair().await;
+            let bytes = vec![7; 100_000];
+            let mut sent = 0;
+            // Until it has taken a record that the socket does not take.
+            while !stream.holds_back() {
+                sent += stream.try_write(&[IoSlice::new(&bytes)]).unwrap();
+            }
+            let (metrics, out) = (Metrics::new(), IntCounter::new("bytes", "bytes").unwrap());
+            let edge = Rc::new(metrics.edge("waw1"));
+            let link = Link::new(stream, ClientId(1), SocketAddr::from(([127, 0, 0, 1], 1)), edge, None, 0, out);
+            link.flush();
+            assert!(link.blocked.get());
+            let mut buffer = vec![0; 50_000];
+            let reading = async {
+                while sent > 0 {
+                    sent -= poll_fn(|cx| peer.poll_read(cx, &mut buffer)).await.unwrap();
+                }
+            };
+            let draining = poll_fn(|cx| link.stream.poll_drain(cx, || link.write()));
+            let ((), drained) = tokio::join!(reading, draining);
+            drained.unwrap();
+            assert!(!link.stream.holds_back());
+        };
+        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("it hangs") });
     }
 }

@@ -11,7 +11,7 @@ use super::Relay;
 use super::link::Link;
 use super::session::Session;
 use crate::limits::ConnectionGuard;
-use crate::net::Inbound;
+use crate::net::{Inbound, unfinished};
 use crate::reason::CloseReason;
 use crate::wire::frame::{Frame, FrameError, FromClient};
 use crate::wire::partial::Partial;
@@ -202,7 +202,11 @@ impl Future for LinkTask {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let polled = self.poll_link(cx);
-        polled.map(|reason| self.reason = Some(reason))
+        polled.map(|reason| {
+            self.reason = Some(reason);
+            // Under TLS an end that is not said looks like a cut. It is tried once: nobody waits here any more.
+            let _ = self.link.stream.poll_shutdown(cx);
+        })
     }
 }
 
@@ -215,8 +219,7 @@ impl Drop for LinkTask {
         for session in sessions {
             session.lost_by(link);
         }
-        let unfinished = if std::thread::panicking() { CloseReason::Panic } else { CloseReason::Shutdown };
-        let reason = self.reason.unwrap_or(unfinished);
+        let reason = self.reason.unwrap_or_else(|| unfinished(link.via.as_ref().map(|via| &*via.edge)));
         link.edge.links.dec();
         let Some(inbound) = self.inbound() else { return };
         let metrics = inbound.metrics();

@@ -28,7 +28,7 @@ use crate::limits::{
 };
 use crate::metrics::{EdgeMetrics, Metrics, PortMetrics};
 use crate::net::worker::{Scratch, Tasks};
-use crate::net::{Admitted, Inbound, InboundShared, Stream};
+use crate::net::{Admitted, Detached, Inbound, InboundShared, Stream, Tunnelled, Via};
 use crate::reason::{EndReason, RefuseReason, RejectReason};
 use crate::session::MachineLimits;
 use crate::wire::frame::{ClientId, Frame, FromClient, HEADER_LEN, SessionId};
@@ -140,7 +140,7 @@ fn connect_pace(server: &GameServer) -> Pace {
 /// A link on its way to the worker that owns its client.
 #[derive(Debug)]
 pub struct Handover {
-    stream: std::net::TcpStream,
+    stream: Detached,
     newcomer: Newcomer,
 }
 
@@ -154,6 +154,7 @@ struct Newcomer {
     peer: SocketAddr,
     early: Vec<u8>,
     guard: ConnectionGuard,
+    via: Option<Via>,
 }
 
 /// A session, as the core tells them apart.
@@ -164,7 +165,7 @@ pub struct Relay {
     shared: Arc<RelayShared>,
     index: usize,
     inbounds: Vec<Inbound>,
-    edges: Vec<Rc<EdgeMetrics>>,
+    edges: RefCell<HashMap<String, Rc<EdgeMetrics>>>,
     other_edge: Rc<EdgeMetrics>,
     ports: Vec<PortMetrics>,
     metrics: Arc<Metrics>,
@@ -194,7 +195,7 @@ impl Relay {
         let idle: Vec<Duration> = inbounds.iter().map(|inbound| inbound.config().idle_timeout).collect();
         Rc::new(Self {
             inbounds,
-            edges: shared.edges.iter().map(|edge| Rc::new(metrics.edge(&edge.name))).collect(),
+            edges: RefCell::default(),
             other_edge: Rc::new(metrics.edge(OTHER_EDGE)),
             ports: shared.game_servers.iter().map(|server| metrics.port(server.port)).collect(),
             metrics,
@@ -216,7 +217,7 @@ impl Relay {
     pub async fn take_handovers(self: Rc<Self>, mut handovers: Handovers) {
         while let Some(handover) = handovers.recv().await {
             let Handover { stream, newcomer } = handover;
-            if let Ok(stream) = Stream::from_std(stream) {
+            if let Ok(stream) = stream.attach() {
                 self.carry_link(stream, newcomer);
             }
         }
@@ -229,23 +230,39 @@ impl Relay {
 
     /// Carries one accepted connection: to its end, or to the worker that owns its client.
     pub async fn carry(self: Rc<Self>, listener: usize, stream: TcpStream, peer: SocketAddr) {
-        let Some((stream, newcomer)) = self.first_frame(listener, stream, peer).await else { return };
+        let Some(inbound) = self.inbounds.get(listener) else { return };
+        if let Some(admitted) = inbound.admit(stream, peer).await {
+            self.carry_admitted(listener, admitted).await;
+        }
+    }
+
+    /// Carries a stream of the tunnel, in the same way.
+    pub async fn carry_tunnelled(self: Rc<Self>, listener: usize, tunnelled: Tunnelled) {
+        if let Some(admitted) = self.inbounds.get(listener).and_then(|inbound| inbound.admit_tunnelled(tunnelled))
+            && let Some(edge) = admitted.via.as_ref().map(|via| Arc::clone(&via.edge))
+        {
+            edge.carry(self.carry_admitted(listener, admitted)).await;
+        }
+    }
+
+    async fn carry_admitted(self: &Rc<Self>, listener: usize, admitted: Admitted) {
+        let Some((stream, newcomer)) = self.first_frame(listener, admitted).await else { return };
         let owner = self.shared.owner(newcomer.client);
         if owner == self.index {
             // A task of its own: what only the start needed takes no memory while the link lives.
             self.carry_link(stream, newcomer);
-        } else if let (Some(sender), Ok(stream)) = (self.shared.handovers.get(owner), stream.into_std()) {
+        } else if let (Some(sender), Ok(stream)) = (self.shared.handovers.get(owner), stream.detach()) {
             // It fails only when that worker is gone, in a shutdown.
             let _ = sender.send(Handover { stream, newcomer });
         }
     }
 
-    async fn first_frame(&self, listener: usize, stream: TcpStream, peer: SocketAddr) -> Option<(Stream, Newcomer)> {
+    async fn first_frame(&self, listener: usize, admitted: Admitted) -> Option<(Stream, Newcomer)> {
         let inbound = self.inbounds.get(listener)?;
-        let Admitted { stream, peer, player, mut early, guard, .. } = inbound.admit(stream, peer).await?;
+        let Admitted { stream, peer, player, mut early, guard, via, .. } = admitted;
         let first = timeout(inbound.config().idle_timeout, first_ping(&stream, &mut early, &self.scratch)).await;
         match first.unwrap_or(Err(RejectReason::NoPing)) {
-            Ok(client) => Some((stream, Newcomer { listener, client, player, peer, early, guard })),
+            Ok(client) => Some((stream, Newcomer { listener, client, player, peer, early, guard, via })),
             Err(reason) => {
                 inbound.reject(reason, player.ip());
                 None
@@ -255,16 +272,34 @@ impl Relay {
 
     /// Starts the task that carries a link of one of this worker's clients.
     fn carry_link(self: &Rc<Self>, stream: Stream, newcomer: Newcomer) {
-        let Newcomer { listener, client, player, peer, early, guard } = newcomer;
+        let Newcomer { listener, client, player, peer, early, guard, via } = newcomer;
         let Some(inbound) = self.inbounds.get(listener) else { return };
         let bytes_out = inbound.metrics().bytes_out.clone();
-        let link = Link::new(stream, client, player, self.edge_of(peer.ip()), listener, bytes_out);
-        self.tasks.spawn(LinkTask::new(Rc::clone(self), Rc::new(link), early, guard));
+        let proven = via.as_ref().map(|via| Arc::clone(&via.edge));
+        let edge = match &proven {
+            Some(edge) => self.edge_named(edge.name()),
+            None => self.edge_at(peer.ip()),
+        };
+        let link = Rc::new(Link::new(stream, client, player, edge, via, listener, bytes_out));
+        let task = LinkTask::new(Rc::clone(self), link, early, guard);
+        match proven {
+            Some(edge) => self.tasks.spawn(edge.carry(task)),
+            None => self.tasks.spawn(task),
+        }
     }
 
-    fn edge_of(&self, peer: IpAddr) -> Rc<EdgeMetrics> {
-        let known = self.shared.edges.iter().position(|edge| edge.addresses.iter().any(|net| net.contains(&peer)));
-        known.and_then(|i| self.edges.get(i)).unwrap_or(&self.other_edge).clone()
+    fn edge_at(&self, peer: IpAddr) -> Rc<EdgeMetrics> {
+        let known = self.shared.edges.iter().find(|edge| edge.addresses.iter().any(|net| net.contains(&peer)));
+        known.map_or_else(|| Rc::clone(&self.other_edge), |edge| self.edge_named(&edge.name))
+    }
+
+    /// The counters of an edge. Only names that the configuration has had come here.
+    fn edge_named(&self, name: &str) -> Rc<EdgeMetrics> {
+        let mut edges = self.edges.borrow_mut();
+        match edges.get(name) {
+            Some(edge) => Rc::clone(edge),
+            None => Rc::clone(edges.entry(name.to_owned()).or_insert(Rc::new(self.metrics.edge(name)))),
+        }
     }
 
     /// Opens a session on `link`, or joins the link to it. Refusals are answered with an end.

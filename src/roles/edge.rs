@@ -2,17 +2,26 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use super::service::{Service, StartError, WorkerContext};
-use crate::config;
+use crate::certs::identity::Own;
+use crate::certs::watch::Watch;
+use crate::config::{self, Reach};
 use crate::forward::HeaderFor;
+use crate::tunnel::{EdgeEnd, Pool};
 
 /// Binds all sockets of an edge.
 ///
 /// # Errors
-/// The first address that cannot be had.
+/// The first address that cannot be had, or certificates that cannot be used.
 pub fn bind(config: config::Edge) -> Result<Service, StartError> {
     let mut service = Service::bind("edge", &config.process)?;
-    let forwards = service.listen_forwards(config.listeners, &HeaderFor::Proxy)?;
+    let pool = match config.tunnel {
+        Some(tunnel) => Some(bind_tunnel(&mut service, tunnel)?),
+        None => None,
+    };
+    let forwards = service.listen_forwards(config.listeners, &HeaderFor::Proxy, pool.as_ref())?;
     for (index, forwards) in forwards.into_iter().enumerate() {
         let Some(metrics) = service.metrics().get(index).map(Arc::clone) else { continue };
         service.add_worker(Box::new(move |stop| {
@@ -26,4 +35,20 @@ pub fn bind(config: config::Edge) -> Result<Service, StartError> {
         }));
     }
     Ok(service)
+}
+
+/// Binds the edge's end of the tunnel; gives where connections to the core come from.
+fn bind_tunnel(service: &mut Service, tunnel: config::EdgeTunnel) -> Result<Arc<Pool>, StartError> {
+    let certificates = Watch::load(tunnel.tls.clone(), Own::Edge)?;
+    let sockets = match &tunnel.reach {
+        Reach::Accept(addresses) => service.listen_tunnel(addresses)?,
+        Reach::Dial { .. } => Vec::new(),
+    };
+    let wanted = Arc::new(Notify::new());
+    let pool = Pool::new(Arc::clone(&wanted));
+    let offered = Arc::clone(&pool);
+    service.run_tunnel(move |metrics, scratch, tasks| {
+        EdgeEnd::run(tunnel, certificates, (offered, wanted), sockets, metrics, (scratch, tasks))
+    });
+    Ok(pool)
 }

@@ -10,17 +10,20 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::admin;
-use crate::config;
+use crate::certs::CertError;
+use crate::config::{self, Config};
 use crate::forward::{Forward, ForwardShared, HeaderFor};
 use crate::metrics::{BuildInfo, ListenerMetrics, Metrics};
 use crate::net::worker::{self, Scratch, Stop, Tasks};
 use crate::net::{BindError, Inbound, accept_loop, bind};
+use crate::tunnel::{self, Pool, Trusted};
 
 /// Why a role cannot start.
 #[derive(Debug, Error)]
@@ -28,6 +31,9 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The certificates for the tunnel cannot be used.
+    #[error(transparent)]
+    Certificates(#[from] CertError),
 }
 
 type WorkerFuture = Pin<Box<dyn Future<Output = io::Result<()>>>>;
@@ -42,6 +48,8 @@ pub struct Service {
     admin: Option<TcpListener>,
     metrics: Vec<Arc<Metrics>>,
     workers: Vec<WorkerMain>,
+    tunnel: Option<(Arc<Metrics>, WorkerMain)>,
+    trusted: Option<watch::Sender<Trusted>>,
 }
 
 impl Service {
@@ -57,6 +65,8 @@ impl Service {
             admin,
             metrics: (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect(),
             workers: Vec::new(),
+            tunnel: None,
+            trusted: None,
         })
     }
 
@@ -76,11 +86,12 @@ impl Service {
         &mut self,
         forwards: Vec<config::Forward>,
         header_for: &HeaderFor,
+        pool: Option<&Arc<Pool>>,
     ) -> Result<Vec<Vec<ForwardSockets>>, StartError> {
         let mut per_worker: Vec<Vec<ForwardSockets>> = self.metrics.iter().map(|_| Vec::new()).collect();
         for forward in forwards {
             let sockets = self.listen(&forward.inbound)?;
-            let shared = ForwardShared::new(forward, header_for.clone());
+            let shared = ForwardShared::new(forward, header_for.clone(), pool.cloned());
             for (worker, sockets) in per_worker.iter_mut().zip(sockets) {
                 worker.push((Arc::clone(&shared), sockets));
             }
@@ -96,6 +107,43 @@ impl Service {
     /// Adds a worker thread.
     pub(super) fn add_worker(&mut self, main: WorkerMain) {
         self.workers.push(main);
+    }
+
+    /// Binds the sockets of the tunnel, all of which one thread has.
+    pub(super) fn listen_tunnel(&mut self, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+        let mut bound = bind(tunnel::NAME, addresses, 1)?;
+        self.addresses.push((tunnel::NAME.to_owned(), bound.addresses));
+        Ok(bound.sockets.pop().unwrap_or_default())
+    }
+
+    /// Trusts `edges` in the tunnel, until a reload says otherwise.
+    pub(super) fn trust(&mut self, edges: Trusted) -> watch::Receiver<Trusted> {
+        let (sender, trusted) = watch::channel(edges);
+        self.trusted = Some(sender);
+        trusted
+    }
+
+    /// What can be changed while the service runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader { trusted: self.trusted.clone() }
+    }
+
+    /// Has the tunnel run on a thread of its own, until the drain.
+    pub(super) fn run_tunnel<F>(&mut self, run: impl FnOnce(Arc<Metrics>, Rc<Scratch>, Tasks) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let metrics = Arc::new(Metrics::new());
+        let counted = Arc::clone(&metrics);
+        let main = move |stop| -> WorkerFuture {
+            Box::pin(async move {
+                let worker = WorkerContext::new(Arc::clone(&metrics), stop);
+                // Spare connections end with it; those in use are the workers'.
+                worker.stop.drain.run_until_cancelled(run(metrics, worker.scratch, worker.tasks)).await;
+                Ok(())
+            })
+        };
+        self.tunnel = Some((counted, Box::new(main)));
     }
 
     /// The addresses of a listener, with the ports that the kernel chose; none where there is no
@@ -120,11 +168,12 @@ impl Service {
     /// Where threads or the admin socket cannot be had, or a worker ended on its own.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let ready = Arc::new(AtomicBool::new(true));
+        let (tunnel_metrics, tunnel) = self.tunnel.unzip();
         let stop = Stop::default();
         let admin = match self.admin {
             Some(listener) => {
                 let state = admin::State {
-                    metrics: self.metrics,
+                    metrics: self.metrics.into_iter().chain(tunnel_metrics).collect(),
                     ready: Arc::clone(&ready),
                     build: BuildInfo { version: env!("CARGO_PKG_VERSION"), role: self.role },
                 };
@@ -136,7 +185,8 @@ impl Service {
         // However this ends, dropped halfway included, so do the workers.
         let _ended = (stop.drain.clone().drop_guard(), stop.kill.clone().drop_guard());
         let mut threads = Vec::new();
-        for (index, main) in self.workers.into_iter().enumerate() {
+        let workers = self.workers.into_iter().enumerate().map(|(index, main)| (format!("worker-{index}"), main));
+        for (name, main) in workers.chain(tunnel.map(|main| (tunnel::NAME.to_owned(), main))) {
             let stop = stop.clone();
             // One that ends on its own, or cannot start, ends all: a part of the players would be lost in silence.
             let ends_all = stop.drain.clone().drop_guard();
@@ -144,7 +194,7 @@ impl Service {
                 let _ends_all = ends_all;
                 main(stop).await
             };
-            threads.push(worker::spawn(format!("worker-{index}"), main)?);
+            threads.push(worker::spawn(name, main)?);
         }
         let mut ended = spawn_blocking(move || {
             let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
@@ -169,6 +219,24 @@ impl Service {
         // A slow reader of metrics does not hold up the end.
         drop(admin);
         result.unwrap_or_else(|e| Err(io::Error::other(e)))
+    }
+}
+
+/// Changes a service while it runs.
+#[derive(Debug, Clone)]
+pub struct Reloader {
+    trusted: Option<watch::Sender<Trusted>>,
+}
+
+impl Reloader {
+    /// Uses of `new` what can be changed now: the edges that are trusted in the tunnel. Gives whether anything else differs
+    /// from the `old` configuration, which is used only after a restart.
+    pub fn reload(&self, old: &Config, new: &Config) -> bool {
+        let (Config::Core(before), Config::Core(core), Some(trusted)) = (old, new, &self.trusted) else {
+            return old != new;
+        };
+        trusted.send_replace(core.edges.clone());
+        *new != Config::Core(config::Core { edges: core.edges.clone(), ..before.clone() })
     }
 }
 
@@ -212,15 +280,18 @@ impl WorkerContext {
         }
     }
 
-    /// Starts this worker's forward listeners.
-    pub fn start_forwards(&self, forwards: Vec<ForwardSockets>) {
-        for (shared, sockets) in forwards {
+    /// Starts this worker's forward listeners; gives them.
+    pub fn start_forwards(&self, forwards: Vec<ForwardSockets>) -> Vec<Rc<Forward>> {
+        let start = |(shared, sockets): ForwardSockets| {
             let metrics = self.metrics.listener(&shared.inbound().config().name);
             let inbound = Inbound::new(Arc::clone(shared.inbound()), metrics.clone(), Rc::clone(&self.scratch));
             let name = inbound.config().name.clone();
             let forward = Rc::new(Forward::new(shared, inbound));
-            self.accept(&name, sockets, &metrics, move |stream, peer| Rc::clone(&forward).carry(stream, peer));
-        }
+            let accepting = Rc::clone(&forward);
+            self.accept(&name, sockets, &metrics, move |stream, peer| Rc::clone(&accepting).carry(stream, peer));
+            forward
+        };
+        forwards.into_iter().map(start).collect()
     }
 
     /// Runs until the stop. `on_kill` is called where connections are left at its deadline; they

@@ -37,7 +37,8 @@ impl Session {
                 self.flush_game();
                 let reason = self.carry(&relay, &game, server).await;
                 self.end(reason);
-                game.shutdown_write();
+                // Plain, so it is ready at once.
+                let _ = poll_fn(|cx| game.poll_shutdown(cx)).await;
                 *self.game.borrow_mut() = None;
             }
             Some(Err(result)) => {

@@ -44,7 +44,7 @@ async fn panics() {
     let (stream, player) = links.accept().await.unwrap();
     let listener = metrics.listener("links");
     let edge = Rc::new(metrics.edge(OTHER_EDGE));
-    let link = Rc::new(Link::new(Stream::new(stream).unwrap(), CLIENT, player, edge, 0, listener.bytes_out));
+    let link = Rc::new(Link::new(Stream::new(stream).unwrap(), CLIENT, player, edge, None, 0, listener.bytes_out));
     let (carried, by) = (Rc::clone(&link), Rc::clone(&relay));
     let counted = ConnectionLimit::new(None, None).try_accept().unwrap();
     tasks.spawn(LinkTask::new(by, carried, Vec::new(), counted));

@@ -1,8 +1,8 @@
-//! Names in certificates.
+//! Names in certificates: who is who in the tunnel.
 
 use std::fmt;
 
-use crate::config::CORE_NAME;
+use super::CORE_NAME;
 
 /// Characters of a name, as for `edges[].name`.
 const MAX_LEN: usize = 64;
@@ -62,7 +62,7 @@ impl Name {
     }
 
     /// The arguments of `otproxy cert` that issue its certificate.
-    pub(super) fn command(&self) -> String {
+    pub fn command(&self) -> String {
         if self.0 == CORE_NAME { self.0.clone() } else { format!("edge {}", self.0) }
     }
 }

@@ -1,0 +1,37 @@
+//! Accepting connections of the tunnel.
+
+use std::net::{SocketAddr, TcpListener};
+
+use tokio::net::TcpStream;
+use tracing::error;
+
+use crate::metrics::Metrics;
+use crate::net::accept_loop;
+use crate::net::worker::Tasks;
+use crate::wire::proxy_header;
+
+/// The name of the tunnel's sockets, where listeners have theirs.
+pub const NAME: &str = "tunnel";
+
+/// Accepts on `sockets` for ever, and runs `carry` for each connection as a task of its own.
+pub(super) fn accept<F>(
+    sockets: Vec<TcpListener>,
+    metrics: &Metrics,
+    tasks: &Tasks,
+    carry: impl Fn(TcpStream, SocketAddr) -> F + Clone + 'static,
+) where
+    F: Future<Output = ()> + 'static,
+{
+    let errors = metrics.listener(NAME).accept_errors;
+    for socket in sockets {
+        let (connections, errors, carry) = (tasks.clone(), errors.clone(), carry.clone());
+        let accepting = async move {
+            let accepted = |stream, peer| connections.spawn(carry(stream, proxy_header::unmap_socket(peer)));
+            if let Err(error) = accept_loop(NAME, socket, accepted, || errors.inc()).await {
+                error!(listener = NAME, %error, "cannot accept any more");
+            }
+        };
+        // Not among the tasks: it never ends, and nothing waits for it.
+        tokio::task::spawn_local(accepting);
+    }
+}

@@ -1,0 +1,334 @@
+//! The core's end of the tunnels.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::acceptor::accept;
+use super::handshake::{Handshakes, Way};
+use super::keeper::{Keeper, Place};
+use super::{REREAD, SILENCE};
+use crate::certs::watch::Watch;
+use crate::config::{CoreTunnel, EdgePeer, Target};
+use crate::limits::{REFUSED_LINES, RateLimitedLog};
+use crate::metrics::{Held, Metrics, TunnelMetrics};
+use crate::net::worker::{Scratch, Tasks};
+use crate::net::{ProvenEdge, Stream, Tunnelled, Via};
+use crate::reason::{HandshakeResult, StreamRefusal};
+use crate::wire::proxy_header::{self, LOCAL};
+
+/// Bytes that are read at once of what an edge says on a connection that is not in use yet.
+const READ: usize = 1024;
+/// Connections that one edge took in this time are kept ready for it beyond `tunnel.spare`.
+pub const RECENT: Duration = Duration::from_secs(2);
+/// The most that are kept ready for one edge.
+pub const MOST_READY: usize = 256;
+
+/// A listener of the core, as streams name it: which, of those of its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listener {
+    /// Of kind `relay`.
+    Relay(usize),
+    /// Of kind `forward`.
+    Forward(usize),
+}
+
+/// The edges that are trusted from now on.
+pub type Trusted = Vec<EdgePeer>;
+/// The streams for one worker.
+pub type Streams = mpsc::UnboundedReceiver<(Listener, Tunnelled)>;
+
+/// Takes the streams of edges, and gives them to workers.
+pub struct CoreEnd {
+    handshakes: Handshakes,
+    spare: usize,
+    edges: RefCell<HashMap<String, Rc<Edge>>>,
+    /// Edges of the configuration that are trusted no more.
+    revoked: RefCell<HashSet<String>>,
+    listeners: HashMap<String, Listener>,
+    /// Not bounded by themselves: each stream on its way is a connection that an edge has open.
+    workers: Vec<mpsc::UnboundedSender<(Listener, Tunnelled)>>,
+    next_worker: Cell<usize>,
+    metrics: Arc<Metrics>,
+    scratch: Rc<Scratch>,
+    tasks: Tasks,
+    log: RateLimitedLog,
+}
+
+/// An edge that is trusted.
+struct Edge {
+    proven: Arc<ProvenEdge>,
+    dial: Option<Target>,
+    metrics: TunnelMetrics,
+    /// Tells the keeper of connections to this edge to look again.
+    changed: Arc<Notify>,
+    demand: RefCell<Demand>,
+    /// It is dialled so no more.
+    replaced: CancellationToken,
+}
+
+/// What the streams of the tunnel may lead to.
+pub struct Carriers {
+    /// The listeners, by name.
+    pub listeners: HashMap<String, Listener>,
+    /// The workers, each of which can carry any of them.
+    pub workers: Vec<mpsc::UnboundedSender<(Listener, Tunnelled)>>,
+}
+
+impl CoreEnd {
+    /// Begins to accept on `sockets` and to dial, for the edges that `trusted` names, now and whenever it changes. On the
+    /// runtime that it is called in; runs for ever.
+    pub async fn run(
+        config: CoreTunnel,
+        certificates: Watch,
+        carriers: Carriers,
+        mut trusted: watch::Receiver<Trusted>,
+        sockets: Vec<TcpListener>,
+        metrics: Arc<Metrics>,
+        (scratch, tasks): (Rc<Scratch>, Tasks),
+    ) {
+        let end = Rc::new(Self {
+            handshakes: Handshakes::new(certificates, Arc::clone(&metrics), true),
+            spare: config.spare,
+            edges: RefCell::default(),
+            revoked: RefCell::default(),
+            listeners: carriers.listeners,
+            workers: carriers.workers,
+            next_worker: Cell::new(0),
+            metrics: Arc::clone(&metrics),
+            scratch,
+            tasks,
+            log: RateLimitedLog::new(REFUSED_LINES),
+        });
+        end.trust(&trusted.borrow_and_update());
+        let accepting = Rc::clone(&end);
+        accept(sockets, &metrics, &end.tasks, move |stream, peer| Rc::clone(&accepting).take(stream, peer));
+        let mut ticks = interval(REREAD);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => end.handshakes.reread(),
+                Ok(()) = trusted.changed() => end.trust(&trusted.borrow_and_update()),
+            }
+        }
+    }
+
+    /// Trusts these edges from now on, and no others.
+    fn trust(self: &Rc<Self>, trusted: &[EdgePeer]) {
+        *self.revoked.borrow_mut() = trusted.iter().filter(|edge| edge.revoked).map(|edge| edge.name.clone()).collect();
+        let trusted: HashMap<&str, &EdgePeer> =
+            trusted.iter().filter(|edge| !edge.revoked).map(|edge| (edge.name.as_str(), edge)).collect();
+        self.edges.borrow_mut().retain(|name, edge| {
+            let stays = trusted.contains_key(name.as_str());
+            if !stays {
+                info!(edge = name, "trusted no more: its connections are closed");
+                edge.replaced.cancel();
+                edge.proven.revoke();
+            }
+            stays
+        });
+        for peer in trusted.into_values() {
+            let before = self.edges.borrow().get(&peer.name).map(Rc::clone);
+            if before.as_ref().is_some_and(|edge| edge.dial == peer.dial) {
+                continue;
+            }
+            let proven = match &before {
+                Some(edge) => {
+                    edge.replaced.cancel();
+                    Arc::clone(&edge.proven)
+                }
+                None => ProvenEdge::new(peer.name.clone()),
+            };
+            let edge = Rc::new(Edge {
+                proven,
+                dial: peer.dial.clone(),
+                metrics: self.metrics.tunnel(&peer.name),
+                changed: Arc::default(),
+                demand: RefCell::default(),
+                replaced: CancellationToken::new(),
+            });
+            self.edges.borrow_mut().insert(peer.name.clone(), Rc::clone(&edge));
+            if peer.dial.is_some() {
+                tokio::task::spawn_local(Rc::clone(self).dial(edge));
+            }
+        }
+    }
+
+    /// Keeps connections ready at `edge`, as long as it is dialled so.
+    async fn dial(self: Rc<Self>, edge: Rc<Edge>) {
+        let wanted = || {
+            let recent = edge.demand.borrow_mut().recent(Instant::now());
+            self.spare.max(recent.min(MOST_READY))
+        };
+        let make = |place| {
+            let (end, edge) = (Rc::clone(&self), Rc::clone(&edge));
+            self.tasks.spawn(async move {
+                let Some(target) = &edge.dial else { return };
+                let way = Way { target, name: edge.proven.name() };
+                let result = end.handshakes.connect(&way).await;
+                edge.metrics.dialled(result.as_ref().err().copied());
+                if let Ok(stream) = result {
+                    Rc::clone(&end).carry(stream, Rc::clone(&edge), Some(place)).await;
+                }
+            });
+        };
+        let keeping = Keeper::new(Arc::clone(&edge.changed)).run(wanted, make);
+        edge.replaced.run_until_cancelled(keeping).await;
+    }
+
+    async fn take(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let known = |name: &str| match self.edges.borrow().get(name) {
+            Some(edge) => Ok(Rc::clone(edge)),
+            None if self.revoked.borrow().contains(name) => Err(HandshakeResult::Revoked),
+            None => Err(HandshakeResult::UnknownEdge),
+        };
+        if let Some((stream, edge)) = self.handshakes.accept(stream, peer, known).await {
+            Rc::clone(&self).carry(stream, edge, None).await;
+        }
+    }
+
+    /// Carries a connection of `edge` until it is in use, as long as the edge is trusted.
+    async fn carry(self: Rc<Self>, stream: Stream, edge: Rc<Edge>, place: Option<Place>) {
+        let proven = Arc::clone(&edge.proven);
+        proven.carry(self.await_begin(stream, &edge, place)).await;
+    }
+
+    async fn await_begin(&self, stream: Stream, edge: &Edge, mut place: Option<Place>) {
+        let spare = edge.metrics.spare();
+        let beginning = begin(&stream, &self.scratch, || place.iter_mut().for_each(Place::keep)).await;
+        let (begin, early) = match beginning {
+            Ok(Some(begun)) => begun,
+            Ok(None) => return,
+            Err(refusal) => return self.refuse(edge, refusal),
+        };
+        drop(spare);
+        let Some(&listener) = self.listeners.get(&begin.listener) else {
+            return self.refuse(edge, StreamRefusal::UnknownListener);
+        };
+        if let Some(place) = place {
+            edge.demand.borrow_mut().take(Instant::now());
+            place.take();
+        }
+        let Ok(stream) = stream.detach() else { return };
+        let via = Via { edge: Arc::clone(&edge.proven), in_use: Held::new(edge.metrics.in_use.clone()) };
+        let Begin { player, destination, .. } = begin;
+        let next = self.next_worker.get();
+        self.next_worker.set(next.wrapping_add(1));
+        if let Some(worker) = self.workers.get(next % self.workers.len().max(1)) {
+            // It fails only when that worker is gone, in a shutdown.
+            let _ = worker.send((listener, Tunnelled { stream, player, destination, early, via }));
+        }
+    }
+
+    fn refuse(&self, edge: &Edge, refusal: StreamRefusal) {
+        edge.metrics.refused(refusal);
+        if let Some(suppressed) = self.log.allow(Instant::now()) {
+            warn!(edge = edge.proven.name(), reason = %refusal, suppressed, "stream refused");
+        }
+    }
+}
+
+/// What the header of a stream says.
+struct Begin {
+    listener: String,
+    player: SocketAddr,
+    destination: SocketAddr,
+}
+
+/// Answers until the stream begins; gives how, and what was read behind that. `None` where the edge has ended it before.
+/// `heard` is called each time that the edge asked.
+async fn begin(
+    stream: &Stream,
+    scratch: &Scratch,
+    mut heard: impl FnMut(),
+) -> Result<Option<(Begin, Vec<u8>)>, StreamRefusal> {
+    let mut bytes = Vec::new();
+    loop {
+        if !bytes.is_empty()
+            && let Some((header, len)) = proxy_header::parse(&bytes).map_err(|_| StreamRefusal::BadHeader)?
+        {
+            if bytes.starts_with(LOCAL) {
+                heard();
+                if stream.write_all(LOCAL).await.is_err() {
+                    return Ok(None);
+                }
+                bytes.drain(..len);
+                continue;
+            }
+            let listener = proxy_header::authority(&bytes).ok_or(StreamRefusal::BadHeader)?.to_owned();
+            let (Some(player), Some(destination)) = (header.source, header.destination) else {
+                return Err(StreamRefusal::BadHeader);
+            };
+            bytes.drain(..len);
+            return Ok(Some((Begin { listener, player, destination }, bytes)));
+        }
+        // Spares are many, and wait long.
+        if bytes.is_empty() {
+            bytes = Vec::new();
+        }
+        match timeout(SILENCE, stream.read_onto(&mut bytes, READ, scratch)).await {
+            Ok(Ok(0) | Err(_)) if bytes.is_empty() => return Ok(None),
+            Ok(Ok(0) | Err(_)) => return Err(StreamRefusal::BadHeader),
+            Ok(Ok(_)) => {}
+            Err(_) => return Err(StreamRefusal::Silent),
+        }
+    }
+}
+
+/// How many connections an edge took lately: as many are kept ready for it, so that a crowd of players that comes in a
+/// moment finds twice as many each round.
+#[derive(Debug, Default)]
+struct Demand {
+    taken: usize,
+    since: Option<Instant>,
+    before: usize,
+}
+
+impl Demand {
+    fn take(&mut self, now: Instant) {
+        self.turn(now);
+        self.taken += 1;
+    }
+
+    /// How many were taken in the time of now and the one before.
+    fn recent(&mut self, now: Instant) -> usize {
+        self.turn(now);
+        self.taken + self.before
+    }
+
+    fn turn(&mut self, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        let passed = now.saturating_duration_since(since);
+        if passed >= RECENT {
+            self.before = if passed < 2 * RECENT { self.taken } else { 0 };
+            (self.taken, self.since) = (0, Some(now));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn demand_is_that_of_the_last_moments() {
+        let (mut demand, start) = (Demand::default(), Instant::now());
+        assert_eq!(demand.recent(start), 0);
+        (0..5).for_each(|_| demand.take(start));
+        assert_eq!(demand.recent(start + RECENT / 2), 5);
+        demand.take(start + RECENT);
+        assert_eq!(demand.recent(start + RECENT), 6);
+        assert_eq!(demand.recent(start + 2 * RECENT), 1);
+        assert_eq!(demand.recent(start + 3 * RECENT), 0);
+        (0..3).for_each(|_| demand.take(start + 3 * RECENT));
+        assert_eq!(demand.recent(start + 9 * RECENT), 0, "long ago");
+    }
+}

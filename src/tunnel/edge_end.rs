@@ -1,0 +1,93 @@
+//! The edge's end of the tunnel.
+
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::interval;
+
+use super::acceptor::accept;
+use super::handshake::{Handshakes, Way};
+use super::keeper::{Keeper, Place};
+use super::pool::Pool;
+use super::{REREAD, spare};
+use crate::certs::watch::Watch;
+use crate::config::{CORE_NAME, EdgeTunnel, Reach, Target};
+use crate::metrics::{Metrics, TunnelMetrics};
+use crate::net::Stream;
+use crate::net::worker::{Scratch, Tasks};
+use crate::reason::HandshakeResult;
+
+/// Keeps connections to the core, and offers them in a pool.
+pub struct EdgeEnd {
+    handshakes: Handshakes,
+    pool: Arc<Pool>,
+    metrics: TunnelMetrics,
+    scratch: Rc<Scratch>,
+    tasks: Tasks,
+}
+
+impl EdgeEnd {
+    /// Begins to keep connections, as `config` says, on the runtime that it is called in; `sockets` are those to accept on.
+    /// Runs for ever.
+    pub async fn run(
+        config: EdgeTunnel,
+        certificates: Watch,
+        (pool, wanted): (Arc<Pool>, Arc<Notify>),
+        sockets: Vec<TcpListener>,
+        metrics: Arc<Metrics>,
+        (scratch, tasks): (Rc<Scratch>, Tasks),
+    ) {
+        let tunnel = metrics.tunnel(certificates.identity().name());
+        let handshakes = Handshakes::new(certificates, Arc::clone(&metrics), config.log_core_address);
+        let end = Rc::new(Self { handshakes, pool, metrics: tunnel, scratch, tasks });
+        let accepting = Rc::clone(&end);
+        accept(sockets, &metrics, &end.tasks, move |stream, peer| Rc::clone(&accepting).take(stream, peer));
+        let keeping = async {
+            match config.reach {
+                Reach::Dial { core, spare } => Rc::clone(&end).dial(core, spare, wanted).await,
+                Reach::Accept(_) => std::future::pending().await,
+            }
+        };
+        let rereading = async {
+            let mut ticks = interval(REREAD);
+            loop {
+                ticks.tick().await;
+                end.handshakes.reread();
+            }
+        };
+        tokio::join!(keeping, rereading);
+    }
+
+    async fn dial(self: Rc<Self>, core: Target, spare: usize, wanted: Arc<Notify>) {
+        let core = Rc::new(core);
+        let count = || spare + self.pool.waiting();
+        let make = |place| {
+            let (end, core) = (Rc::clone(&self), Rc::clone(&core));
+            self.tasks.spawn(async move {
+                let way = Way { target: &core, name: CORE_NAME };
+                let result = end.handshakes.connect(&way).await;
+                end.metrics.dialled(result.as_ref().err().copied());
+                match result {
+                    Ok(stream) => end.keep(stream, Some(place)).await,
+                    Err(result) => end.pool.failed(result),
+                }
+            });
+        };
+        Keeper::new(wanted).run(count, make).await;
+    }
+
+    async fn take(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let core_only = |name: &str| if name == CORE_NAME { Ok(()) } else { Err(HandshakeResult::WrongName) };
+        if let Some((stream, ())) = self.handshakes.accept(stream, peer, core_only).await {
+            self.keep(stream, None).await;
+        }
+    }
+
+    async fn keep(&self, stream: Stream, place: Option<Place>) {
+        let _spare = self.metrics.spare();
+        spare::keep(stream, &self.pool, place, &self.scratch).await;
+    }
+}

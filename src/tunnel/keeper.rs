@@ -1,0 +1,213 @@
+//! Keeps so many connections, and makes new ones no faster than the other side can be expected to take them.
+
+use std::cell::Cell;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+/// The wait after the first failure; it doubles with each further one.
+pub const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// The longest wait: a core that is back is found in about so much.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// Connections that are made at once: more would only queue for the processor at the other side.
+pub const AT_ONCE: usize = 64;
+
+/// How many connections there are, and how making them goes.
+#[derive(Debug, Default)]
+pub(super) struct Keeper {
+    /// Connections that are kept or being made.
+    places: Cell<usize>,
+    /// Those of them that are being made.
+    making: Cell<usize>,
+    /// Failures since the last success.
+    failures: Cell<u32>,
+    changed: Arc<Notify>,
+}
+
+/// One connection that is being made, and then kept.
+#[derive(Debug)]
+pub(super) struct Place {
+    keeper: Rc<Keeper>,
+    /// Made after a failure, to find out whether it would be another.
+    probe: bool,
+    kept: bool,
+    taken: bool,
+}
+
+impl Keeper {
+    /// Looks again whenever `changed` is told.
+    pub fn new(changed: Arc<Notify>) -> Rc<Self> {
+        Rc::new(Self { changed, ..Self::default() })
+    }
+
+    /// Has `make` make connections as long as there are fewer than `wanted` says, for ever.
+    pub async fn run(self: Rc<Self>, wanted: impl Fn() -> usize, make: impl Fn(Place)) {
+        loop {
+            let missing = wanted().saturating_sub(self.places.get());
+            let failures = self.failures.get();
+            if failures > 0 && missing > 0 && self.making.get() == 0 {
+                // One finds out for all.
+                sleep(wait_after(failures, random())).await;
+                make(self.place());
+            } else if failures == 0 {
+                let places = missing.min(AT_ONCE.saturating_sub(self.making.get()));
+                let places: Vec<_> = (0..places).map(|_| self.place()).collect();
+                places.into_iter().for_each(&make);
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    fn place(self: &Rc<Self>) -> Place {
+        self.places.set(self.places.get() + 1);
+        self.making.set(self.making.get() + 1);
+        Place { keeper: Rc::clone(self), probe: self.failures.get() > 0, kept: false, taken: false }
+    }
+}
+
+impl Place {
+    /// The connection is made, and the other side has answered on it.
+    pub fn keep(&mut self) {
+        if !self.kept {
+            self.kept = true;
+            self.keeper.making.set(self.keeper.making.get() - 1);
+            self.keeper.failures.set(0);
+            self.keeper.changed.notify_one();
+        }
+    }
+
+    /// The connection is in use, and its place is free again.
+    pub fn take(mut self) {
+        self.keep();
+        self.taken = true;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let keeper = &self.keeper;
+        keeper.places.set(keeper.places.get() - 1);
+        if !self.kept {
+            keeper.making.set(keeper.making.get() - 1);
+        }
+        if !self.taken {
+            // Many that fail together, as when the other side restarts, are one failure.
+            let more = u32::from(self.probe && !self.kept);
+            keeper.failures.set(keeper.failures.get().saturating_add(more).max(1));
+        }
+        keeper.changed.notify_one();
+    }
+}
+
+/// How long to wait after so many failures: longer each time, and by chance up to half of it shorter, so that many who
+/// failed at once do not come back at once.
+fn wait_after(failures: u32, random: u64) -> Duration {
+    let doubled = FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_WAIT);
+    let part = (random % 1024) as u32;
+    doubled - doubled / 2 * part / 1024
+}
+
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_the_longest_and_differ() {
+        for (failures, longest) in [(1, 100), (2, 200), (3, 400), (5, 1600), (6, 2000), (60, 2000), (u32::MAX, 2000)] {
+            let longest = Duration::from_millis(longest);
+            assert_eq!(wait_after(failures, 0), longest);
+            for random in [1, 511, 1023, u64::MAX] {
+                let wait = wait_after(failures, random);
+                assert!(wait < longest && wait >= longest / 2, "{failures} {random}: {wait:?}");
+            }
+        }
+    }
+
+    /// Runs a keeper that wants `wanted`, on a clock that jumps; gives the places as they are made, and when.
+    fn kept(wanted: usize, on_place: impl Fn(usize, Place) -> Option<Place>, until: Duration) -> Vec<Duration> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let keeper = Keeper::new(Arc::default());
+            let (made, places, began) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()), Instant::now());
+            let make = |place| {
+                made.borrow_mut().push(began.elapsed());
+                let number = made.borrow().len();
+                places.borrow_mut().extend(on_place(number, place));
+            };
+            let _ = tokio::time::timeout(until, keeper.run(|| wanted, make)).await;
+            made.take()
+        })
+    }
+
+    #[test]
+    fn it_makes_what_is_wanted_and_no_more() {
+        let keep = |_, mut place: Place| {
+            place.keep();
+            Some(place)
+        };
+        assert_eq!(kept(8, keep, Duration::from_secs(60)).len(), 8);
+    }
+
+    #[test]
+    fn it_makes_only_so_many_at_once() {
+        assert_eq!(kept(AT_ONCE + 10, |_, place| Some(place), Duration::from_secs(60)).len(), AT_ONCE);
+    }
+
+    #[test]
+    fn a_place_that_is_taken_is_filled_at_once() {
+        let take = |number, mut place: Place| {
+            if number <= 5 {
+                place.take();
+                return None;
+            }
+            place.keep();
+            Some(place)
+        };
+        let made = kept(3, take, Duration::from_secs(60));
+        assert_eq!(made.len(), 8);
+        assert!(made.iter().all(Duration::is_zero), "{made:?}");
+    }
+
+    #[test]
+    fn failures_slow_it_down_and_a_success_ends_that() {
+        let fail = |number, mut place: Place| {
+            if number <= 11 {
+                return None;
+            }
+            place.keep();
+            Some(place)
+        };
+        let made = kept(4, fail, Duration::from_secs(60));
+        // The first four fail together, then one at a time, then all are made.
+        assert_eq!(made.len(), 11 + 4, "{made:?}");
+        assert!(made[..4].iter().all(Duration::is_zero));
+        for (n, pair) in made[3..12].windows(2).enumerate() {
+            let (wait, longest) = (pair[1] - pair[0], wait_after(n as u32 + 1, 0));
+            assert!(wait >= longest / 2 && wait <= longest + Duration::from_millis(1), "{n}: {wait:?}");
+        }
+        assert!(made[12..].iter().all(|at| *at == made[11]), "{made:?}");
+    }
+
+    #[test]
+    fn one_that_dies_is_not_made_anew_at_once() {
+        let die = |number, mut place: Place| {
+            place.keep();
+            (number > 3).then_some(place)
+        };
+        let made = kept(1, die, Duration::from_secs(60));
+        assert_eq!(made.len(), 4);
+        assert!(made[1] >= FIRST_WAIT / 2, "{made:?}");
+    }
+}

@@ -1,0 +1,148 @@
+//! An authority, a core and edges with a tunnel between them, on loopback.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use otproxy::certs::authority::{Authority, Terms};
+use otproxy::certs::name::Name;
+use otproxy::config::{self, Config};
+use otproxy::roles::{self, Reloader, Service};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::common::metrics;
+
+/// A folder with an authority, and the certificates of one test.
+pub struct Certificates {
+    pub folder: PathBuf,
+    pub authority: Authority,
+}
+
+impl Certificates {
+    /// A new authority.
+    pub fn new() -> Self {
+        static FOLDERS: AtomicU32 = AtomicU32::new(0);
+        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tunnel-{}-{number}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        Self { authority: Authority::create(&folder, 1).unwrap(), folder }
+    }
+
+    /// Issues a certificate, with a new key or the one that is there.
+    pub fn issue(&self, name: &str, terms: Terms) {
+        let name = if name == "core" { Name::core() } else { Name::edge(name).unwrap() };
+        self.authority.issue(&name, &self.folder, terms).unwrap();
+    }
+
+    /// The YAML of `tls` for this name, whose certificate is issued where it is not there.
+    pub fn tls(&self, name: &str) -> String {
+        if !self.folder.join(format!("{name}.pem")).exists() {
+            self.issue(name, Terms::default());
+        }
+        let folder = self.folder.display();
+        format!("{{ ca: {folder}/ca.pem, cert: {folder}/{name}.pem, key: {folder}/{name}.key }}")
+    }
+}
+
+impl Drop for Certificates {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A core or an edge that runs.
+pub struct Process {
+    yaml: String,
+    addresses: Vec<(String, Vec<SocketAddr>)>,
+    admin: SocketAddr,
+    reloader: Reloader,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Process {
+    /// Starts what this YAML says, `role: core` or `role: edge`.
+    pub fn start(yaml: &str) -> Self {
+        let yaml = format!("{yaml}\nworkers: 2\nshutdown_timeout: 0s\nadmin: {{ listen: \"127.0.0.1:0\" }}\n");
+        let service = bind(&yaml);
+        let addresses = service.listeners().map(|(name, addresses)| (name.to_owned(), addresses.to_vec())).collect();
+        let (admin, reloader) = (service.admin_address().unwrap(), service.reloader());
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(service.run(async { drop(stopped.await) }));
+        Self { yaml, addresses, admin, reloader, stop, task }
+    }
+
+    pub fn addr(&self, listener: &str) -> SocketAddr {
+        self.addresses.iter().find(|(name, _)| name == listener).unwrap_or_else(|| panic!("no {listener}")).1[0]
+    }
+
+    /// Reloads its YAML with `from` replaced by `to`.
+    pub fn reload(&self, from: &str, to: &str) {
+        assert!(self.yaml.contains(from), "{}", self.yaml);
+        let yaml = self.yaml.replace(from, to);
+        let config = config::parse("reloaded.yaml", &yaml).unwrap_or_else(|e| panic!("{e}"));
+        assert!(!self.reloader.reload(&config, &config), "nothing that needs a restart");
+    }
+
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        metrics::metric(self.admin, name, labels).await
+    }
+
+    pub async fn wait(&self, name: &str, labels: &[&str], condition: impl Fn(f64) -> bool) -> f64 {
+        metrics::wait_until(self.admin, name, labels, condition).await
+    }
+
+    /// Waits until so many spare connections are there.
+    pub async fn spares(&self, edge: &str, count: usize) {
+        let edge = format!("edge=\"{edge}\"");
+        self.wait("otproxy_tunnel_connections", &[&edge, "state=\"spare\""], |now| now == count as f64).await;
+    }
+
+    /// Waits until handshakes ended so, so many times.
+    pub async fn handshakes(&self, result: &str, count: usize) {
+        let result = format!("result=\"{result}\"");
+        self.wait("otproxy_tunnel_handshakes_total", &[&result], |now| now >= count as f64).await;
+    }
+
+    /// Closes all and ends; gives its YAML, to be started again.
+    pub async fn kill(self) -> String {
+        let _ = self.stop.send(());
+        self.task.await.unwrap().unwrap();
+        let own = self.yaml.find("\nworkers: 2\n").unwrap();
+        self.yaml[..own].to_owned()
+    }
+}
+
+fn bind(yaml: &str) -> Service {
+    match config::parse("test.yaml", yaml).unwrap_or_else(|e| panic!("{e}\n{yaml}")) {
+        Config::Core(core) => roles::core::bind(core).unwrap(),
+        Config::Edge(edge) => roles::edge::bind(edge).unwrap(),
+    }
+}
+
+/// A core that edges connect to; `edges` and `listeners` are YAML lists.
+pub fn core(certificates: &Certificates, edges: &str, listeners: &str, more: &str) -> String {
+    format!(
+        "role: core\ntunnel: {{ accept: \"127.0.0.1:0\", tls: {}, spare: 3 }}\nedges: {edges}\nlisteners: {listeners}\n{more}",
+        certificates.tls("core")
+    )
+}
+
+/// An edge that connects to a core; `listeners` is a YAML list.
+pub fn edge(certificates: &Certificates, name: &str, core: SocketAddr, listeners: &str) -> String {
+    format!(
+        "role: edge\ncore: {{ dial: \"{core}\", tls: {}, spare: 3 }}\nlisteners: {listeners}\n",
+        certificates.tls(name)
+    )
+}
+
+/// An edge that the core connects to.
+pub fn edge_dialled(certificates: &Certificates, name: &str, accept: &str, listeners: &str) -> String {
+    format!("role: edge\ncore: {{ accept: \"{accept}\", tls: {} }}\nlisteners: {listeners}\n", certificates.tls(name))
+}
+
+/// An address on loopback that nobody has, until somebody takes it.
+pub fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}

@@ -1,0 +1,1 @@
+//! Whoever else comes to the tunnel's ports.

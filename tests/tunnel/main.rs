@@ -1,0 +1,9 @@
+//! The tunnel between edges and a core, both as `main` starts them: who gets through, in which order they start, and
+//! what becomes of players when one of them goes.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod harness;
+mod hostile;
+mod players;
+mod streams;

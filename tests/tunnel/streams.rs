@@ -1,0 +1,135 @@
+//! Plain streams through the tunnel: what a forward carries, and what its target is told.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::common::run;
+use crate::harness::*;
+
+const LOGIN: &str = "[{ name: login, listen: \"127.0.0.1:0\", forward_to: core/login }]";
+
+/// A target that tells what it got up to the end of the stream, and answers with it backwards.
+async fn target() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, format!("[{{ name: login, forward_to: \"{address}\", send_proxy: v1 }}]"))
+}
+
+/// One connection with this many bytes each way and an end of its own for each direction.
+async fn exchange(edge: &Process, target: &TcpListener, bytes: usize) {
+    let sent: Vec<u8> = (0..bytes).map(|n| (n * 31 % 251) as u8).collect();
+    let mut player = TcpStream::connect(edge.addr("login")).await.unwrap();
+    let from = player.local_addr().unwrap();
+    let playing = async {
+        let (mut read, mut write) = player.split();
+        let writing = async {
+            write.write_all(&sent).await.unwrap();
+            write.shutdown().await.unwrap();
+        };
+        let mut answer = Vec::new();
+        let (_, count) = tokio::join!(writing, read.read_to_end(&mut answer));
+        assert_eq!(count.unwrap(), bytes);
+        answer
+    };
+    let serving = async {
+        let (mut stream, _) = target.accept().await.unwrap();
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).await.unwrap();
+        let header = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n", from.port(), edge.addr("login").port());
+        let body = got.strip_prefix(header.as_bytes()).expect("the player's own address").to_vec();
+        stream.write_all(&body.iter().rev().copied().collect::<Vec<_>>()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        body
+    };
+    let (answer, got) = tokio::join!(playing, serving);
+    assert_eq!(got, sent);
+    assert!(answer.iter().eq(sent.iter().rev()));
+}
+
+#[test]
+fn a_stream_goes_through_whoever_connects() {
+    run(async {
+        let certificates = Certificates::new();
+        let (game, listeners) = target().await;
+        let core_accepts = Process::start(&core(&certificates, "[{ name: waw1 }]", &listeners, ""));
+        let dials = Process::start(&edge(&certificates, "waw1", core_accepts.addr("tunnel"), LOGIN));
+        let accepts = Process::start(&edge_dialled(&certificates, "fra1", "127.0.0.1:0", LOGIN));
+        let edges = format!("[{{ name: fra1, dial: \"{}\" }}]", accepts.addr("tunnel"));
+        let core_dials =
+            Process::start(&core(&certificates, &edges, &listeners, "").replace("accept: \"127.0.0.1:0\", ", ""));
+        for (edge, name, core) in [(&dials, "waw1", &core_accepts), (&accepts, "fra1", &core_dials)] {
+            edge.spares(name, 3).await;
+            core.spares(name, 3).await;
+            for bytes in [0, 1, 20_000, 3_000_000] {
+                exchange(edge, &game, bytes).await;
+            }
+            // As many are ready as before.
+            edge.wait("otproxy_tunnel_connections", &["state=\"spare\""], |now| now >= 3.0).await;
+            core.wait("otproxy_tunnel_connections", &["state=\"in_use\""], |now| now == 0.0).await;
+            assert_eq!(core.metric("otproxy_connections_accepted_total", &["listener=\"login\""]).await, 4.0);
+            assert_eq!(core.metric("otproxy_tunnel_streams_refused_total", &[]).await, 0.0);
+        }
+        assert!(core_dials.metric("otproxy_tunnel_dials_total", &["edge=\"fra1\"", "result=\"ok\""]).await >= 7.0);
+        assert!(dials.metric("otproxy_tunnel_dials_total", &["edge=\"waw1\"", "result=\"ok\""]).await >= 7.0);
+    });
+}
+
+#[test]
+fn a_crowd_finds_connections_beyond_the_spares() {
+    run(async {
+        let certificates = Certificates::new();
+        let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listeners =
+            format!("[{{ name: login, forward_to: \"{}\", send_proxy: none }}]", echo.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = echo.accept().await {
+                tokio::spawn(async move {
+                    let (mut read, mut write) = stream.split();
+                    let _ = tokio::io::copy(&mut read, &mut write).await;
+                });
+            }
+        });
+        let accepts = Process::start(&edge_dialled(&certificates, "fra1", "127.0.0.1:0", LOGIN));
+        let edges = format!("[{{ name: fra1, dial: \"{}\" }}, {{ name: waw1 }}]", accepts.addr("tunnel"));
+        let core = Process::start(&core(&certificates, &edges, &listeners, ""));
+        let dials = Process::start(&edge(&certificates, "waw1", core.addr("tunnel"), LOGIN));
+        for edge in [&accepts, &dials] {
+            let mut players = Vec::new();
+            for _ in 0..60 {
+                players.push(TcpStream::connect(edge.addr("login")).await.unwrap());
+            }
+            for (n, player) in players.iter_mut().enumerate() {
+                player.write_all(&[n as u8]).await.unwrap();
+            }
+            for (n, player) in players.iter_mut().enumerate() {
+                assert_eq!(player.read_u8().await.unwrap(), n as u8);
+            }
+            core.wait("otproxy_tunnel_connections", &["state=\"in_use\""], |now| now == 60.0).await;
+            drop(players);
+            core.wait("otproxy_tunnel_connections", &["state=\"in_use\""], |now| now == 0.0).await;
+        }
+    });
+}
+
+#[test]
+fn without_a_core_a_player_is_told_and_with_one_again_served() {
+    run(async {
+        let certificates = Certificates::new();
+        let (game, listeners) = target().await;
+        let nobody = free_address();
+        let edge = Process::start(&edge(&certificates, "waw1", nobody, LOGIN));
+        let mut player = TcpStream::connect(edge.addr("login")).await.unwrap();
+        assert_eq!(player.read(&mut [0]).await.unwrap_or(0), 0);
+        edge.wait("otproxy_connections_closed_total", &["reason=\"connect_failed\""], |now| now >= 1.0).await;
+        let yaml = core(&certificates, "[{ name: waw1 }]", &listeners, "").replace("127.0.0.1:0", &nobody.to_string());
+        let mut core = Process::start(&yaml);
+        for _ in 0..3 {
+            edge.spares("waw1", 3).await;
+            core.spares("waw1", 3).await;
+            exchange(&edge, &game, 1000).await;
+            let yaml = core.kill().await;
+            edge.spares("waw1", 0).await;
+            core = Process::start(&yaml);
+        }
+    });
+}
