@@ -11,18 +11,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use otproxy::certs::authority::{Authority, Terms, YEARS};
 use otproxy::certs::identity::{Identity, Own};
 use otproxy::config::TlsFiles;
 use otproxy::config::name::Name;
-use otproxy::doctor::{ANSWER, CHECKS, CONNECT, WARN_DAYS, WITHIN};
+use otproxy::doctor::{ANSWER, CHECKS, CONNECT, WITHIN};
+use otproxy::tunnel::DAYS_LEFT;
+use otproxy::wire::proxy_header::LOCAL;
 use rustix::process::Signal;
 use rustls::{ServerConfig, ServerConnection};
 
+use common::HANG;
 use common::process::{Running, otproxy, text, through};
-
-const HEARTBEAT: [u8; 16] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 /// A folder of its own for each call.
 fn folder() -> PathBuf {
@@ -106,12 +108,17 @@ fn closed() -> (socket2::Socket, String) {
     (socket, address)
 }
 
-/// A port that nothing has: nobody else uses this address.
-fn free() -> String {
+/// A loopback address that nobody else uses.
+fn own_address() -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let process = std::process::id() % (100 * 250);
-    format!("127.{}.{}.{}:7171", 100 + process / 250, 1 + process % 250, 1 + number)
+    format!("127.{}.{}.{}", 100 + process / 250, 1 + process % 250, 1 + number)
+}
+
+/// A port that nothing has.
+fn free() -> String {
+    own_address() + ":7171"
 }
 
 #[test]
@@ -348,10 +355,10 @@ fn peer(config: Arc<ServerConfig>, first: bool, then: Then) -> String {
             match then {
                 Then::Close => return Ok(()),
                 Then::Nonsense => tls.write_all(b"this is no heartbeat")?,
-                Then::Beat if first => tls.write_all(&HEARTBEAT)?,
+                Then::Beat if first => tls.write_all(LOCAL)?,
                 Then::Beat => {
                     tls.read_exact(&mut got)?;
-                    assert_eq!(got, HEARTBEAT);
+                    assert_eq!(&got, LOCAL);
                     tls.write_all(&got)?;
                 }
             }
@@ -479,7 +486,7 @@ fn certificates_that_cannot_be_used_or_not_for_long() {
     keys.edge(&core).says("fail  certificate ", &["waw1.key: is not the key of the certificate in "]);
     replace("waw1.key", &key);
 
-    let days = u32::try_from(WARN_DAYS).expect("few");
+    let days = u32::try_from(DAYS_LEFT).expect("few");
     keys.issue(&Name::edge("waw1").expect("a name"), days + 1);
     keys.edge(&core).says("ok    certificate ", &["valid for 30 more days"]);
     keys.issue(&Name::edge("waw1").expect("a name"), days);
@@ -499,6 +506,145 @@ fn certificates_that_cannot_be_used_or_not_for_long() {
     }
 }
 
+/// What `otproxy init` makes, run as it is but for the addresses: all hosts are this one.
+struct SetUp {
+    folder: PathBuf,
+    login: TcpListener,
+    _game: TcpListener,
+}
+
+impl SetUp {
+    fn new(core: Option<&str>, edges: &[(&str, &str)]) -> Self {
+        let folder = folder();
+        let (login, login_address) = open();
+        let (game, game_address) = open();
+        let edges: Vec<_> = edges.iter().map(|(name, address)| format!("{name}={address}")).collect();
+        let game_flag = format!("7172={game_address}");
+        let mut flags =
+            vec!["init", "--out", folder.to_str().expect("UTF-8"), "--login", &login_address, "--game", &game_flag];
+        flags.extend(edges.iter().flat_map(|edge| ["--edge", edge]));
+        flags.extend(core.iter().flat_map(|core| ["--core", core, "--core-mode", "accept"]));
+        let output = otproxy(&flags).output().expect("starts");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        Self { folder, login, _game: game }
+    }
+
+    /// A player logs in over this edge; the login server is told so, and answers.
+    fn carries_a_login(&self, edge: &str) {
+        let mut player = TcpStream::connect((edge, 7171)).expect("it listens");
+        player.write_all(b"hello").expect("writable");
+        // The doctor has been there before, and said nothing.
+        for stream in self.login.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut got = vec![0; 28 + 5];
+            if stream.read_exact(&mut got).is_err() {
+                continue;
+            }
+            assert!(got.starts_with(&LOCAL[..12]) && got.ends_with(b"hello"), "{got:?}");
+            stream.write_all(b"welcome").expect("writable");
+            break;
+        }
+        let mut answer = [0; 7];
+        player.read_exact(&mut answer).expect("an answer");
+        assert_eq!(&answer, b"welcome");
+    }
+
+    /// Has a host's file listen on an address of its own.
+    fn on(&self, file: &str, address: &str) -> PathBuf {
+        let path = self.folder.join(file);
+        let made = fs::read_to_string(&path).expect("there").replace("0.0.0.0:", &format!("{address}:"));
+        fs::write(&path, format!("{made}admin: {{ listen: '{address}:9162' }}\n")).expect("own file");
+        path
+    }
+}
+
+fn start(role: &str, file: &Path) -> Running {
+    Running::start(otproxy(&[role, "-c", file.to_str().expect("UTF-8")])).0
+}
+
+fn doctor_on(file: &Path) -> Said {
+    let mut command = otproxy(&["doctor", "-c", file.to_str().expect("UTF-8")]);
+    let output = command.env("PATH", path_with_clock(Some("yes"))).output().expect("the program starts");
+    Said { code: output.status.code(), text: text(&output.stdout) }
+}
+
+/// Asks the doctor until it says a line that begins so.
+fn doctor_until(file: &Path, beginning: &str, has: &str) -> Said {
+    let start = Instant::now();
+    loop {
+        let said = doctor_on(file);
+        if said.text.lines().any(|line| line.starts_with(beginning) && line.contains(has)) {
+            return said;
+        }
+        assert!(start.elapsed() < HANG, "no {beginning:?} with {has:?} in:\n{}", said.text);
+    }
+}
+
+#[test]
+fn what_init_makes_runs_where_the_core_connects() {
+    let addresses = [own_address(), own_address(), own_address()];
+    let [core, waw1, fra1] = addresses.each_ref().map(String::as_str);
+    let made = SetUp::new(None, &[("waw1", waw1), ("fra1", fra1)]);
+    let core = made.on("core/core.yaml", core);
+    let edges = [made.on("edge-waw1/edge.yaml", waw1), made.on("edge-fra1/edge.yaml", fra1)];
+
+    // Before anything runs: the core finds nobody, and the edge cannot know.
+    let said = doctor_on(&core);
+    said.says("fail  tunnel waw1: ", &["refuses connections", "see that the edge waw1 runs"]);
+    doctor_on(&edges[0]).says("warn  tunnel core: ", &["can is only seen where otproxy runs here"]);
+
+    let running: Vec<_> = edges.iter().map(|file| start("edge", file)).collect();
+    let said = doctor_on(&core);
+    said.says("ok    tunnel waw1: ", &["is `waw1`, and accepts our certificate"]);
+    said.says("ok    tunnel fra1: ", &["is `fra1`, and accepts our certificate"]);
+    assert_eq!(said.code, Some(0), "{}", said.text);
+    doctor_on(&edges[0]).says("warn  tunnel core: ", &["has no connection now"]);
+
+    let run_core = start("core", &core);
+    let said = doctor_until(&edges[0], "ok    tunnel core: ", " connections with the core");
+    assert_eq!(said.text.lines().filter(|line| line.starts_with("ok    listener ")).count(), 3, "{}", said.text);
+    assert_eq!(said.code, Some(0), "{}", said.text);
+    assert_eq!(doctor_on(&core).code, Some(0));
+    made.carries_a_login(waw1);
+    made.carries_a_login(fra1);
+    for running in running.into_iter().chain([run_core]) {
+        running.signal(Signal::TERM);
+        assert_eq!(running.end().0, Some(0));
+    }
+}
+
+#[test]
+fn what_init_makes_runs_where_the_edges_connect() {
+    let addresses = [own_address(), own_address(), own_address()];
+    let [core_address, waw1, fra1] = addresses.each_ref().map(String::as_str);
+    let made = SetUp::new(Some(core_address), &[("waw1", waw1), ("fra1", fra1)]);
+    let core = made.on("core/core.yaml", core_address);
+    let edge = made.on("edge-waw1/edge.yaml", waw1);
+
+    doctor_on(&edge).says("fail  tunnel core: ", &["refuses connections"]);
+    let run_core = start("core", &core);
+    let said = doctor_on(&edge);
+    said.says("ok    tunnel core: ", &["is `core`, and accepts our certificate"]);
+    assert_eq!(said.code, Some(0), "{}", said.text);
+    let run_edge = start("edge", &edge);
+    let said = doctor_until(&core, "ok    tunnel waw1: ", " connections with the edge waw1");
+    said.says("warn  tunnel fra1: ", &["has no connection now"]);
+    assert_eq!(said.code, Some(0), "{}", said.text);
+    made.carries_a_login(waw1);
+    run_edge.signal(Signal::TERM);
+    assert_eq!(run_edge.end().0, Some(0));
+
+    // A core that knows the edge no longer.
+    run_core.signal(Signal::TERM);
+    assert_eq!(run_core.end().0, Some(0));
+    let file = fs::read_to_string(&core).expect("there");
+    fs::write(&core, file.replace("name: \"waw1\"", "name: \"waw1\", revoked: true")).expect("own file");
+    let run_core = start("core", &core);
+    doctor_on(&edge).says("fail  tunnel core: ", &["closed the connection", "this edge must be in its `edges`"]);
+    run_core.signal(Signal::TERM);
+    assert_eq!(run_core.end().0, Some(0));
+}
+
 #[test]
 fn the_document_has_each_check_and_the_times() {
     let document = include_str!("../docs/doctor.md");
@@ -509,5 +655,5 @@ fn the_document_has_each_check_and_the_times() {
     let times =
         format!("connects wait for {connect} s, answers for {answer} s, and all that\nruns at once for {within} s");
     assert!(document.contains(&times), "{times}");
-    assert!(document.contains(&format!("valid for {WARN_DAYS} more days at least")));
+    assert!(document.contains(&format!("valid for {DAYS_LEFT} more days at least")));
 }

@@ -21,17 +21,15 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// The sum of a metric's series that have a label of this value; `None` where the program has no such metric.
-    pub fn sum(&self, name: &str, label: Option<(&str, &str)>) -> Option<f64> {
-        self.metrics.contains(&format!("\n# TYPE {name} ")).then(|| {
-            let label = label.map(|(key, value)| format!("{key}=\"{value}\""));
-            let series = self.metrics.lines().filter_map(|line| {
-                let (series, value) = line.rsplit_once(' ')?;
-                let (family, labels) = series.split_once('{').unwrap_or((series, ""));
-                (family == name && label.as_ref().is_none_or(|label| labels.contains(label))).then_some(value)
-            });
-            series.filter_map(|value| value.parse::<f64>().ok()).sum()
-        })
+    /// The sum of a metric's series that have a label of this value; 0 where there is none.
+    pub fn sum(&self, name: &str, label: Option<(&str, &str)>) -> f64 {
+        let label = label.map(|(key, value)| format!("{key}=\"{value}\""));
+        let series = self.metrics.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (family, labels) = series.split_once('{').unwrap_or((series, ""));
+            (family == name && label.as_ref().is_none_or(|label| labels.contains(label))).then_some(value)
+        });
+        series.filter_map(|value| value.parse::<f64>().ok()).sum()
     }
 }
 
@@ -113,10 +111,10 @@ mod tests {
         let metrics = "# HELP a x\n# TYPE a gauge\na{edge=\"waw1\",state=\"parked\"} 3\na{edge=\"waw1\",state=\"used\"} 2\n\
             a{edge=\"waw10\",state=\"used\"} 1\nab{edge=\"waw1\"} 9\n# TYPE b counter\nb 4\n";
         let running = Running { metrics: metrics.to_owned() };
-        assert_eq!(running.sum("a", Some(("edge", "waw1"))), Some(5.0));
-        assert_eq!(running.sum("a", None), Some(6.0));
-        assert_eq!(running.sum("a", Some(("edge", "fra1"))), Some(0.0));
-        assert_eq!(running.sum("b", None), Some(4.0));
-        assert_eq!(running.sum("ab", None), None);
+        assert_eq!(running.sum("a", Some(("edge", "waw1"))), 5.0);
+        assert_eq!(running.sum("a", None), 6.0);
+        assert_eq!(running.sum("a", Some(("edge", "fra1"))), 0.0);
+        assert_eq!(running.sum("b", None), 4.0);
+        assert_eq!(running.sum("c", None), 0.0);
     }
 }

@@ -10,9 +10,7 @@ use rustix::process::geteuid;
 use super::{Check, unit};
 use crate::certs::identity::{Identity, Own};
 use crate::config::Config;
-
-/// Days before its end from which on a certificate is worth a word.
-pub const WARN_DAYS: i64 = 30;
+use crate::tunnel::DAYS_LEFT;
 
 /// Loads them as a role does; `None` where there is no tunnel, or they cannot be used.
 pub(super) fn examine(config: &Config, checks: &mut Vec<Check>) -> Option<Identity> {
@@ -33,7 +31,7 @@ pub(super) fn examine(config: &Config, checks: &mut Vec<Check>) -> Option<Identi
     let now = SystemTime::now();
     let left = identity.expiry().days_left(now);
     let message = format!("for `{}`, valid for {left} more days", identity.name());
-    checks.push(if left < WARN_DAYS {
+    checks.push(if left < DAYS_LEFT {
         let remedy = "issue it anew with `otproxy init` or `otproxy cert`, and copy it here: no restart is needed";
         Check::warn(what, message, remedy)
     } else {

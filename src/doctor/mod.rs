@@ -20,7 +20,6 @@ mod reach;
 mod report;
 mod tunnel;
 
-pub use certificates::WARN_DAYS;
 pub use report::{json, text};
 
 /// How long the checks may take that run at once.

@@ -13,9 +13,7 @@ use crate::certs::failure;
 use crate::certs::identity::{ALPN, Identity, server_name};
 use crate::config::{CORE_NAME, Config, Reach, Role, Target};
 use crate::reason::HandshakeResult;
-
-/// What both sides send while a connection is parked: the PROXY v2 header `LOCAL`, without addresses.
-const HEARTBEAT: [u8; 16] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+use crate::wire::proxy_header::LOCAL;
 
 /// The connections of the tunnel, by edge and state.
 const CONNECTIONS: &str = "otproxy_tunnel_connections";
@@ -82,13 +80,13 @@ fn wait(role: Role, name: Option<String>, running: Option<&Running>) -> Check {
     let what = ("tunnel", subject.as_str());
     let label = name.as_deref().map(|name| ("edge", name));
     match running.map(|running| running.sum(CONNECTIONS, label)) {
-        Some(Some(count)) if count > 0.0 => Check::ok("tunnel", &subject, format!("{count} connections with {other}")),
-        Some(Some(_)) => Check::warn(
+        Some(count) if count > 0.0 => Check::ok("tunnel", &subject, format!("{count} connections with {other}")),
+        Some(_) => Check::warn(
             what,
             format!("{other} connects to here, and has no connection now"),
             format!("run `otproxy doctor` on its host, and see the log here: `journalctl -u {}`", super::unit(role)),
         ),
-        _ => Check::warn(
+        None => Check::warn(
             what,
             format!("{other} connects to here: whether it can is only seen where otproxy runs here"),
             "run `otproxy doctor` on its host; and here again once otproxy runs",
@@ -163,11 +161,11 @@ fn shake_hands(mut stream: TcpStream, role: Role, name: &str, identity: &Identit
     // parked connection shows what came of that: the edge begins with it, the core answers.
     let mut tls = rustls::Stream::new(&mut tls, &mut stream);
     if role == Role::Edge {
-        tls.write_all(&HEARTBEAT).and_then(|()| tls.flush())?;
+        tls.write_all(LOCAL).and_then(|()| tls.flush())?;
     }
-    let mut answer = [0; HEARTBEAT.len()];
+    let mut answer = [0; LOCAL.len()];
     match tls.read_exact(&mut answer) {
-        Ok(()) if answer == HEARTBEAT => Ok(()),
+        Ok(()) if answer == *LOCAL => Ok(()),
         Ok(()) => Err(Failure::NoAlpn),
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(Failure::Dropped),
         Err(error) => Err(error.into()),
