@@ -1,7 +1,7 @@
 //! `otproxy init`: from one topology to a folder for each host, ready to copy.
 //!
-//! What is generated is a pure function of the topology; [`folder`] writes it where it differs from what is there, and
-//! keeps its hands off what people have changed. Keys and certificates are made once ([`certificates`]).
+//! What is generated is a pure function of the topology; `folder` writes it where it differs from what is there, and
+//! keeps its hands off what people have changed. Keys and certificates are made once (`certificates`).
 
 use std::io;
 use std::path::{Path, PathBuf};
