@@ -14,7 +14,7 @@
 //! - [`certs`]: the operator's own certificates, and TLS configurations of them.
 //! - [`net`]: listeners, streams, workers. [`config`]: YAML to checked values.
 //! - [`session`]: the session machine, pure: no I/O and no clock of its own.
-//! - [`wire`]: formats on the wire, pure: frames, PROXY headers, player addresses, game packets.
+//! - [`wire`]: formats on the wire, pure: frames, PROXY headers, player addresses, game packets, status.
 //! - [`limits`], [`metrics`], [`reason`]: what everything above counts with.
 #![deny(missing_docs)]
 

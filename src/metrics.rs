@@ -11,7 +11,7 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterV
 use prometheus::{Registry, Result};
 
 use crate::reason::{
-    CloseReason, ConnectResult, EndReason, HandshakeResult, RefuseReason, RejectReason, StreamRefusal,
+    CloseReason, ConnectResult, EndReason, HandshakeResult, RefuseReason, RejectReason, StatusResult, StreamRefusal,
 };
 
 mod catalogue;
@@ -35,6 +35,7 @@ pub struct Metrics {
     closed: IntCounterVec,
     bytes: IntCounterVec,
     connects: IntCounterVec,
+    status: IntCounterVec,
     accept_errors: IntCounterVec,
     links: IntGaugeVec,
     rtt: HistogramVec,
@@ -83,6 +84,7 @@ impl Metrics {
             closed: counters(&registry, CLOSED)?,
             bytes: counters(&registry, BYTES)?,
             connects: counters(&registry, CONNECTS)?,
+            status: counters(&registry, STATUS)?,
             accept_errors: counters(&registry, ACCEPT_ERRORS)?,
             links: gauges(&registry, LINKS)?,
             rtt: register(&registry, rtt_histogram(RTT)?)?,
@@ -115,6 +117,11 @@ impl Metrics {
             closed: ByReason::new(CloseReason::ALL, |r| self.closed.with_label_values(&[name, r.as_str()])),
             connects: ByReason::new(ConnectResult::ALL, |r| self.connects.with_label_values(&[name, r.as_str()])),
         }
+    }
+
+    /// Handles of a listener that answers status requests, by its name.
+    pub fn status(&self, listener: &str) -> StatusMetrics {
+        StatusMetrics(ByReason::new(StatusResult::ALL, |r| self.status.with_label_values(&[listener, r.as_str()])))
     }
 
     /// Handles of an edge, by its name, or `other`.
@@ -217,6 +224,17 @@ impl ListenerMetrics {
     /// Counts an attempt to reach a target.
     pub fn connect(&self, result: ConnectResult) {
         self.connects.inc(result as usize);
+    }
+}
+
+/// What is counted of the status requests of one listener.
+#[derive(Debug, Clone)]
+pub struct StatusMetrics(ByReason);
+
+impl StatusMetrics {
+    /// Counts a request.
+    pub fn request(&self, result: StatusResult) {
+        self.0.inc(result as usize);
     }
 }
 

@@ -36,7 +36,7 @@ reasons! {
         Untrusted = "untrusted",
         /// The PROXY header was malformed, or absent where one is required.
         BadHeader = "bad_header",
-        /// The PROXY header was not whole within `timeouts.header`.
+        /// The PROXY header, or with `status` the first packet, was not whole within `timeouts.header`.
         HeaderTimeout = "header_timeout",
         /// The peer closed before it sent anything of use, as a health check does.
         Closed = "closed",
@@ -56,6 +56,8 @@ reasons! {
         Idle = "idle",
         /// No target could be reached.
         ConnectFailed = "connect_failed",
+        /// It was a status request, which is answered here or not at all.
+        Status = "status",
         /// The process is shutting down.
         Shutdown = "shutdown",
         /// The client's side was reset or failed.
@@ -101,6 +103,22 @@ impl ConnectResult {
             HostUnreachable | NetworkUnreachable | NetworkDown => Self::Unreachable,
             _ => Self::Error,
         }
+    }
+}
+
+reasons! {
+    /// What became of a status request.
+    StatusResult {
+        /// Answered with what was known, younger than `status.cache`.
+        Cached = "cached",
+        /// Answered with what the target was just asked for, by this request or another at the same time.
+        Fresh = "fresh",
+        /// Answered with what was known before the target had no answer.
+        Stale = "stale",
+        /// Closed: the target has no answer, and what was known is too old.
+        Failed = "failed",
+        /// Closed: too many different requests at once, or one that is too long.
+        Refused = "refused",
     }
 }
 

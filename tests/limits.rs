@@ -7,7 +7,7 @@ use otproxy::config::{KEYS, Key, WhenAbsent};
 use otproxy::metrics::CATALOGUE;
 use otproxy::reason::{CloseReason, EndReason, RefuseReason, RejectReason};
 use otproxy::wire::frame::PacketId;
-use otproxy::{admin, limits, net, relay, session, tunnel, wire};
+use otproxy::{admin, forward, limits, net, relay, session, tunnel, wire};
 
 fn document() -> String {
     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/limits.md")).expect("docs/limits.md")
@@ -24,8 +24,9 @@ fn rows(text: &str) -> Vec<Vec<&str>> {
 }
 
 fn is_limit(key: &Key) -> bool {
-    let parts = ["sessions.", ".limits.", ".timeouts.", "_per_second", "shutdown_timeout"];
-    parts.iter().any(|part| key.path.contains(part)) && key.path != "sessions.bind_sessions"
+    let parts = ["sessions.", ".limits.", ".timeouts.", ".status.", "_per_second", "shutdown_timeout"];
+    let none = ["sessions.bind_sessions", "listeners[].status.address", "listeners[].status.port"];
+    parts.iter().any(|part| key.path.contains(part)) && !none.contains(&key.path)
 }
 
 /// What the document must say, each once.
@@ -40,6 +41,9 @@ fn expected() -> BTreeSet<String> {
         ("wire::proxy_header::V1_MAX_LEN", format!("{} bytes", wire::proxy_header::V1_MAX_LEN)),
         ("wire::frame::MAX_PAYLOAD", format!("{} bytes", wire::frame::MAX_PAYLOAD)),
         ("wire::frame::PacketId::LAST", PacketId::LAST.to_string()),
+        ("wire::status::MAX_REQUEST", format!("{} bytes", wire::status::MAX_REQUEST)),
+        ("wire::status::MAX_ANSWER", format!("{} bytes", wire::status::MAX_ANSWER)),
+        ("forward::MAX_REQUESTS", forward::MAX_REQUESTS.to_string()),
         ("wire::game_packet::MAX_BODY", format!("{} bytes", wire::game_packet::MAX_BODY)),
         ("relay::MAX_FIRST_PAYLOAD", format!("{} bytes", relay::MAX_FIRST_PAYLOAD)),
         ("relay::MAX_LINKS", relay::MAX_LINKS.to_string()),

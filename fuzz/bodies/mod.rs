@@ -14,3 +14,4 @@ mod pieces;
 pub mod player;
 pub mod proxy_header;
 pub mod session_machine;
+pub mod status;

@@ -262,6 +262,7 @@ mod tests {
             ("2001:DB8:0::7", "2001:db8::7"),
             ("::ffff:198.51.100.7", "198.51.100.7"),
             ("p1.example", "p1.example"),
+            ("localhost", "localhost"),
         ] {
             assert_eq!(read(right).as_deref(), Ok(host));
         }
@@ -270,7 +271,10 @@ mod tests {
             ("198.51.100.7:7162", "write `198.51.100.7`"),
             ("[2001:db8::7]:7162", "write `[2001:db8::7]`"),
             ("198.51.100", "is not a host"),
+            ("203.0.113.999", "is not a host"),
             ("a b", "is not a host"),
+            ("a\\\"b", "is not a host"),
+            ("<a>", "is not a host"),
             ("", "is not a host"),
         ] {
             let message = read(wrong).expect_err(wrong);

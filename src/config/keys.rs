@@ -170,6 +170,32 @@ pub const KEYS: &[Key] = &[
     )
     .forward(),
     key(
+        "listeners[].status.cache",
+        "duration",
+        Text("5s"),
+        "how long an answer to a status request is given again before the target is asked anew",
+    )
+    .forward(),
+    key(
+        "listeners[].status.stale",
+        "duration",
+        Text("60s"),
+        "how much longer it is given while the target has no answer",
+    )
+    .forward(),
+    key(
+        "listeners[].status.address",
+        "host",
+        Required,
+        "where players connect to, for the answer to show in place of what the game server says; with `status` the listener \
+         answers status requests by itself",
+    )
+    .example("play.example")
+    .forward(),
+    key("listeners[].status.port", "port", Computed("as the game server says"), "the port in the answer, likewise")
+        .example("7171")
+        .forward(),
+    key(
         "listeners[].accept_proxy",
         "`required`, `optional` or `none`",
         ByRole { edge: "none", core: "required" },
@@ -192,8 +218,18 @@ pub const KEYS: &[Key] = &[
         "connections at once by player address, as the PROXY header tells it; IPv6 counts by /64",
     )
     .example("20"),
-    key("listeners[].timeouts.connect", "duration", Text("4s"), "to reach a target or a game server"),
-    key("listeners[].timeouts.header", "duration", Text("5s"), "for a PROXY header to arrive whole"),
+    key(
+        "listeners[].timeouts.connect",
+        "duration",
+        Text("4s"),
+        "to reach a target or a game server; with `status` also for the target's answer",
+    ),
+    key(
+        "listeners[].timeouts.header",
+        "duration",
+        Text("5s"),
+        "for a PROXY header to arrive whole; with `status` also for the first packet, as far as it takes to know it",
+    ),
     key(
         "listeners[].timeouts.idle",
         "duration",

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::keys::{Kind, Role};
 use super::scope::{Scope, Spot};
-use super::{AcceptProxy, Destination, Forward, Inbound, Relay, address, formats};
+use super::{AcceptProxy, Destination, Forward, Inbound, Relay, Status, address, formats};
 
 /// A listener of either kind.
 pub(super) enum Listener {
@@ -49,10 +49,12 @@ fn listener(item: Scope<'_>, edges: Option<&[IpNet]>, tunnel: bool, taken: &mut 
                 }
             }
             let send_proxy = item.value("send_proxy", formats::word);
+            let status = if item.has("status") { status(&item.section("status")).map(Some) } else { Some(None) };
             Some(Listener::Forward(Forward {
                 inbound: inbound?,
                 forward_to: values(forward_to?),
                 send_proxy: send_proxy?,
+                status: status?,
             }))
         }
     }
@@ -101,6 +103,14 @@ fn inbound(item: &Scope<'_>, edges: Option<&[IpNet]>, tunnel: bool, taken: &mut 
         idle_timeout: idle_timeout?,
         connect_timeout: connect_timeout?,
     })
+}
+
+fn status(section: &Scope<'_>) -> Option<Status> {
+    let cache = section.value("cache", formats::timeout);
+    let stale = section.value("stale", formats::duration);
+    let address = section.value("address", address::host);
+    let port = section.optional("port", formats::port);
+    Some(Status { cache: cache?, stale: stale?, address: address?, port: port? })
 }
 
 /// Whether a PROXY header is expected, and from whom: somebody, exactly if it is.

@@ -152,6 +152,21 @@ pub struct Forward {
     pub forward_to: Vec<Destination>,
     /// `send_proxy`
     pub send_proxy: SendProxy,
+    /// `status`: requests for the status are answered here.
+    pub status: Option<Status>,
+}
+
+/// `listeners[].status`: answers to requests for the status, kept and refreshed from the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// `status.cache`: how long an answer is given without asking the target again, not 0.
+    pub cache: Duration,
+    /// `status.stale`: how long after that it is given while the target has no answer.
+    pub stale: Duration,
+    /// `status.address`: a name or an address, which answers show in place of the game server's.
+    pub address: String,
+    /// `status.port`: likewise; `None` leaves it as it is.
+    pub port: Option<u16>,
 }
 
 /// A listener of kind `relay`: links of the multi-path protocol.

@@ -199,6 +199,7 @@ impl Edge {
             inbound: inbound(vec![self.address]),
             forward_to: vec![config::Destination::Target(self.core.into())],
             send_proxy: config::SendProxy::V2,
+            status: None,
         };
         let config = config::Edge {
             process: process(&self.name, 1, None, Duration::ZERO),

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use crate::config::{self, Destination, SendProxy};
 use crate::limits::{ENDED_LINES, REFUSED_LINES, RateLimitedLog};
+use crate::metrics::{Metrics, StatusMetrics};
 use crate::net::pump::{PumpCounters, Pumped, carries_link, pump};
 use crate::net::{Admitted, Inbound, InboundShared, ProvenEdge, Stream, Tunnelled, connect_forward, unfinished};
 use crate::reason::{CloseReason, ConnectResult};
@@ -17,6 +18,13 @@ use crate::tunnel::Pool;
 use crate::wire::frame::begins_link;
 use crate::wire::player_address::{PseudoIpv4, ipv4_of};
 use crate::wire::proxy_header;
+
+mod status;
+mod status_cache;
+
+use status::StatusShared;
+
+pub use status_cache::MAX_REQUESTS;
 
 /// What a target can make of a PROXY header.
 #[derive(Debug, Clone)]
@@ -36,6 +44,8 @@ pub struct ForwardShared {
     header_for: HeaderFor,
     /// Where connections to the core are taken from, at an edge with a tunnel.
     pool: Option<Arc<Pool>>,
+    /// Where status requests are answered.
+    status: Option<StatusShared>,
     log: RateLimitedLog,
     ended_log: RateLimitedLog,
 }
@@ -44,8 +54,14 @@ impl ForwardShared {
     /// From the listener's configuration; `pool` has the connections to the core where it leads through the tunnel.
     pub fn new(config: config::Forward, header_for: HeaderFor, pool: Option<Arc<Pool>>) -> Arc<Self> {
         let inbound = InboundShared::new(config.inbound.clone());
+        let status = config.status.clone().map(StatusShared::new);
         let (log, ended_log) = (RateLimitedLog::new(REFUSED_LINES), RateLimitedLog::new(ENDED_LINES));
-        Arc::new(Self { inbound, config, header_for, pool, log, ended_log })
+        Arc::new(Self { inbound, config, header_for, pool, status, log, ended_log })
+    }
+
+    /// What is counted of status requests on one worker, where they are answered.
+    pub fn status_metrics(&self, metrics: &Metrics) -> Option<StatusMetrics> {
+        self.status.as_ref().map(|_| metrics.status(&self.inbound.config().name))
     }
 
     /// The part that admits connections.
@@ -59,12 +75,23 @@ impl ForwardShared {
 pub struct Forward {
     shared: Arc<ForwardShared>,
     inbound: Inbound,
+    status: Option<StatusMetrics>,
+}
+
+/// A destination that is connected.
+struct Reached {
+    stream: Stream,
+    /// What it is called in logs.
+    name: String,
+    /// What to send it first: the PROXY header.
+    header: Vec<u8>,
 }
 
 impl Forward {
-    /// One worker's part.
-    pub fn new(shared: Arc<ForwardShared>, inbound: Inbound) -> Self {
-        Self { shared, inbound }
+    /// One worker's part, which counts in `metrics`.
+    pub fn new(shared: Arc<ForwardShared>, inbound: Inbound, metrics: &Metrics) -> Self {
+        let status = shared.status_metrics(metrics);
+        Self { shared, inbound, status }
     }
 
     /// The counters and the configuration of what comes in.
@@ -88,12 +115,20 @@ impl Forward {
         }
     }
 
-    async fn carry_admitted(&self, admitted: Admitted) {
+    async fn carry_admitted(&self, mut admitted: Admitted) {
+        if let (Some(shared), Some(metrics)) = (&self.shared.status, &self.status)
+            && Box::pin(status::serve(self, shared, metrics, &mut admitted)).await.is_break()
+        {
+            return;
+        }
         let mut record = Record::new(self, &admitted);
-        let (target, first) = match Box::pin(self.reach(&admitted, &mut record)).await {
-            Some(reached) => reached,
-            None => return record.end(CloseReason::ConnectFailed),
+        let Some(reached) = Box::pin(self.reach(admitted.player, admitted.destination)).await else {
+            return record.end(CloseReason::ConnectFailed);
         };
+        let Reached { stream: target, name, header: mut first } = reached;
+        record.target = Some(name);
+        record.early(&admitted.early);
+        first.extend_from_slice(&admitted.early);
         if begins_link(&admitted.early) {
             carries_link(&admitted.stream, &target);
         }
@@ -108,20 +143,15 @@ impl Forward {
         record.end(reason);
     }
 
-    /// Connects to the first destination that answers; gives it with what to send it first: the PROXY
-    /// header, and what the player sent already.
-    async fn reach(&self, admitted: &Admitted, record: &mut Record<'_>) -> Option<(Stream, Vec<u8>)> {
+    /// Connects to the first destination that answers, in the name of `player` who connected to `local`.
+    async fn reach(&self, player: SocketAddr, local: SocketAddr) -> Option<Reached> {
         let metrics = self.inbound.metrics();
         let mut last = ConnectResult::Error;
         for destination in &self.shared.config.forward_to {
-            match self.connect(destination, admitted).await {
-                Ok((stream, reached, mut first)) => {
+            match self.connect(destination, player, local).await {
+                Ok(reached) => {
                     metrics.connect(ConnectResult::Ok);
-                    record.target = Some(reached);
-                    first.extend_from_slice(&admitted.early);
-                    record.early = admitted.early.len() as u64;
-                    metrics.bytes_in.inc_by(record.early);
-                    return Some((stream, first));
+                    return Some(reached);
                 }
                 Err(result) => {
                     metrics.connect(result);
@@ -137,31 +167,31 @@ impl Forward {
         None
     }
 
-    /// Connects to one destination; gives the stream, what it is called in logs, and the header that it begins with.
+    /// Connects to one destination.
     async fn connect(
         &self,
         destination: &Destination,
-        admitted: &Admitted,
-    ) -> Result<(Stream, String, Vec<u8>), ConnectResult> {
+        player: SocketAddr,
+        local: SocketAddr,
+    ) -> Result<Reached, ConnectResult> {
         let within = self.inbound.config().connect_timeout;
         match destination {
             Destination::Target(target) => {
                 let (stream, address) = connect_forward(target, within).await?;
-                Ok((stream, address.to_string(), self.header(admitted, address)))
+                Ok(Reached { stream, name: address.to_string(), header: self.header(player, local, address) })
             }
             Destination::Core(listener) => {
                 let pool = self.shared.pool.as_ref().ok_or(ConnectResult::Error)?;
                 let stream = pool.take(within).await?.attach().map_err(|_| ConnectResult::Error)?;
                 let mut header = Vec::new();
-                proxy_header::write_v2_to(&mut header, admitted.player, admitted.destination, Some(listener));
-                Ok((stream, destination.to_string(), header))
+                proxy_header::write_v2_to(&mut header, player, local, Some(listener));
+                Ok(Reached { stream, name: destination.to_string(), header })
             }
         }
     }
 
-    fn header(&self, admitted: &Admitted, target: SocketAddr) -> Vec<u8> {
+    fn header(&self, mut player: SocketAddr, mut destination: SocketAddr, target: SocketAddr) -> Vec<u8> {
         let mut out = Vec::new();
-        let (mut player, mut destination) = (admitted.player, admitted.destination);
         if let HeaderFor::GameServer(pseudo) = &self.shared.header_for {
             player.set_ip(ipv4_of(player.ip(), pseudo).into());
             if destination.is_ipv6() {
@@ -185,7 +215,7 @@ struct Record<'a> {
     edge: Option<Arc<ProvenEdge>>,
     target: Option<String>,
     started: Instant,
-    /// Bytes that came with the PROXY header.
+    /// Bytes that were read before the target was connected.
     early: u64,
     bytes_in: u64,
     bytes_out: u64,
@@ -206,6 +236,11 @@ impl<'a> Record<'a> {
             bytes_out: 0,
             reason: None,
         }
+    }
+
+    fn early(&mut self, bytes: &[u8]) {
+        self.early = bytes.len() as u64;
+        self.forward.inbound.metrics().bytes_in.inc_by(self.early);
     }
 
     fn end(mut self, reason: CloseReason) {

@@ -60,6 +60,8 @@ catalogue! {
         "Payload bytes carried: `in` from players, `out` to them.";
     CONNECTS = "otproxy_target_connects_total" Counter ["listener", "result"]
         "Attempts to reach a target.";
+    STATUS = "otproxy_status_requests_total" Counter ["listener", "result"]
+        "Status requests on listeners with `status`, by what became of them.";
     ACCEPT_ERRORS = "otproxy_accept_errors_total" Counter ["listener"]
         "Failed accepts, such as for want of file descriptors.";
     PANICS = "otproxy_panics_total" Counter []

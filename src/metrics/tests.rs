@@ -9,6 +9,7 @@ const BUILD: BuildInfo = BuildInfo { version: "1.2.3", role: "core" };
 fn worker() -> (Arc<Metrics>, ListenerMetrics, EdgeMetrics, PortMetrics) {
     let metrics = Arc::new(Metrics::new());
     let (listener, edge, port) = (metrics.listener("links"), metrics.edge("waw1"), metrics.port(7172));
+    metrics.status("links");
     drop((metrics.tunnel("waw1"), metrics.certificate_expiry("own")));
     (metrics, listener, edge, port)
 }
@@ -49,6 +50,9 @@ fn every_reason_is_there_at_zero() {
     for result in ConnectResult::ALL {
         has(&text, &format!("otproxy_target_connects_total{{listener=\"links\",result=\"{result}\"}} 0"));
     }
+    for result in StatusResult::ALL {
+        has(&text, &format!("otproxy_status_requests_total{{listener=\"links\",result=\"{result}\"}} 0"));
+    }
     for reason in EndReason::ALL {
         has(&text, &format!("otproxy_relay_sessions_ended_total{{port=\"7172\",reason=\"{reason}\"}} 0"));
     }
@@ -69,6 +73,8 @@ fn reasons_count_under_their_own_words() {
     RejectReason::ALL.iter().for_each(|&reason| (0..=reason as usize).for_each(|_| listener.rejected(reason)));
     CloseReason::ALL.iter().for_each(|&reason| (0..=reason as usize).for_each(|_| listener.closed(reason)));
     EndReason::ALL.iter().for_each(|&reason| (0..=reason as usize).for_each(|_| port.ended(reason)));
+    let status = metrics.status("links");
+    StatusResult::ALL.iter().for_each(|&result| (0..=result as usize).for_each(|_| status.request(result)));
     HandshakeResult::ALL.iter().for_each(|&result| (0..=result as usize).for_each(|_| metrics.handshake(result)));
     listener.connect(ConnectResult::Timeout);
     let tunnel = metrics.tunnel("waw1");
@@ -87,6 +93,9 @@ fn reasons_count_under_their_own_words() {
     }
     for (n, reason) in EndReason::ALL.iter().enumerate() {
         has(&text, &format!("otproxy_relay_sessions_ended_total{{port=\"7172\",reason=\"{reason}\"}} {}", n + 1));
+    }
+    for (n, result) in StatusResult::ALL.iter().enumerate() {
+        has(&text, &format!("otproxy_status_requests_total{{listener=\"links\",result=\"{result}\"}} {}", n + 1));
     }
     for (n, result) in HandshakeResult::ALL.iter().enumerate() {
         has(&text, &format!("otproxy_tunnel_handshakes_total{{result=\"{result}\"}} {}", n + 1));
@@ -161,6 +170,7 @@ fn the_documented_table_is_the_catalogue() {
         ("`reason` of `otproxy_connections_rejected_total`", words(RejectReason::ALL)),
         ("`reason` of `otproxy_connections_closed_total`", words(CloseReason::ALL)),
         ("`result` of `otproxy_target_connects_total`", words(ConnectResult::ALL)),
+        ("`result` of `otproxy_status_requests_total`", words(StatusResult::ALL)),
         ("`reason` of `otproxy_relay_sessions_ended_total`", words(EndReason::ALL)),
         ("`reason` of `otproxy_relay_refused_total`", words(RefuseReason::ALL)),
         ("`state` of `otproxy_tunnel_connections`", "`spare`, `in_use`".to_owned()),

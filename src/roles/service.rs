@@ -92,6 +92,8 @@ impl Service {
         for forward in forwards {
             let sockets = self.listen(&forward.inbound)?;
             let shared = ForwardShared::new(forward, header_for.clone(), pool.cloned());
+            // As in `listen`: the zeros are there before the workers are.
+            self.metrics.iter().for_each(|metrics| drop(shared.status_metrics(metrics)));
             for (worker, sockets) in per_worker.iter_mut().zip(sockets) {
                 worker.push((Arc::clone(&shared), sockets));
             }
@@ -286,7 +288,7 @@ impl WorkerContext {
             let metrics = self.metrics.listener(&shared.inbound().config().name);
             let inbound = Inbound::new(Arc::clone(shared.inbound()), metrics.clone(), Rc::clone(&self.scratch));
             let name = inbound.config().name.clone();
-            let forward = Rc::new(Forward::new(shared, inbound));
+            let forward = Rc::new(Forward::new(shared, inbound, &self.metrics));
             let accepting = Rc::clone(&forward);
             self.accept(&name, sockets, &metrics, move |stream, peer| Rc::clone(&accepting).carry(stream, peer));
             forward

@@ -7,3 +7,4 @@ pub mod game_packet;
 pub mod partial;
 pub mod player_address;
 pub mod proxy_header;
+pub mod status;

@@ -28,7 +28,7 @@ struct Target {
     folders: &'static [&'static str],
 }
 
-const TARGETS: [Target; 6] = [
+const TARGETS: [Target; 7] = [
     Target {
         name: "config",
         run: bodies::config::run,
@@ -59,6 +59,7 @@ const TARGETS: [Target; 6] = [
         files: (28, 0),
         folders: &[],
     },
+    Target { name: "status", run: bodies::status::run, seeds: seeds::status, files: (21, 0), folders: &[] },
 ];
 
 /// Where the files of a target are, for `kind` of `corpus` or `regressions`.

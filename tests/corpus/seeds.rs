@@ -308,3 +308,35 @@ pub fn session_machine() -> Seeds {
         ),
     ])
 }
+
+/// Requests of known clients, what is just none, and answers: behind a byte that says to what.
+pub fn status() -> Seeds {
+    let packet = |body: &[u8]| [&(body.len() as u16).to_le_bytes()[..], body].concat();
+    let strings = |texts: &[&str]| -> Vec<u8> { texts.iter().flat_map(|text| packet(text.as_bytes())).collect() };
+    let server = packet(&[&[0x10][..], &strings(&["A", "10.0.0.1", "7171"]), b"\x20\x03\0\0\0"].concat());
+    let to_xml = |text: &str| [&[0][..], text.as_bytes()].concat();
+    let to_json = |text: &str| [&[1][..], text.as_bytes()].concat();
+    named([
+        ("nothing", Vec::new()),
+        ("xml", b"\x06\0\xFF\xFFinfo".to_vec()),
+        ("json", b"\x06\0\xFF\xFFjson".to_vec()),
+        ("xml-cut", b"\x06\0\xFF\xFFinf".to_vec()),
+        ("xml-and-more", b"\x0A\0\xFF\xFFinfomore".to_vec()),
+        ("xml-with-checksum", b"\x0A\0\xAB\x03\x24\x0F\xFF\xFFinfo".to_vec()),
+        ("other-word", b"\x06\0\xFF\xFFquit".to_vec()),
+        ("parts", b"\x04\0\xFF\x01\x29\0".to_vec()),
+        ("parts-in-a-byte", b"\x03\0\xFF\x01\x20".to_vec()),
+        ("parts-with-name", b"\x09\0\xFF\x01\x40\0\x03\0Bob".to_vec()),
+        ("too-long", b"\xFF\xFF\xFF\x01\0\0\0\0".to_vec()),
+        ("login", [&b"\x95\0\xAB\xCD\x12\x34\x01\x02\0"[..], &[7; 142]].concat()),
+        ("http", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
+        ("xml-answer", to_xml("<tsqp><serverinfo uptime=\"1\" ip=\"10.0.0.1\" port='1' x = \"a>b\"/></tsqp>")),
+        ("xml-answer-twice", to_xml("<serverinfo ip='1' ip='2' port='3'><serverinfo ip='4'/>")),
+        ("xml-answer-cut", to_xml("<serverinfo ip='10.0.0.1")),
+        ("xml-answer-unquoted", to_xml("<serverinfo ip=1/>")),
+        ("json-answer", to_json("{\"serverinfo\":{\"ip\":\"10.0.0.1\",\"port\":1},\"motd\":\"\\u00fc\"}")),
+        ("json-answer-deep", to_json(&"[".repeat(200))),
+        ("parts-answer", [&[2, 1][..], &server].concat()),
+        ("parts-answer-cut", [&[2, 1][..], &server[..12]].concat()),
+    ])
+}

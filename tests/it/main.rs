@@ -10,3 +10,4 @@ mod operation;
 mod oracle;
 mod real_haproxy;
 mod sandbox;
+mod status;

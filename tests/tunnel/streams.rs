@@ -133,3 +133,44 @@ fn without_a_core_a_player_is_told_and_with_one_again_served() {
         }
     });
 }
+
+#[test]
+fn the_status_is_asked_for_once_and_answered_at_either_end() {
+    run(async {
+        const REQUEST: &[u8] = b"\x06\0\xFF\xFFinfo";
+        const STATUS: &str = ", status: { cache: 1h, address: play.example }";
+        let game = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = game.local_addr().unwrap();
+        for (on_edge, on_core) in [(STATUS, ""), ("", STATUS)] {
+            let certificates = Certificates::new();
+            let patient = ", timeouts: { connect: 1h, header: 1h, idle: 1h }";
+            let listeners = format!("[{{ name: login, forward_to: \"{address}\", send_proxy: v1{patient}{on_core} }}]");
+            let core = Process::start(&core(&certificates, "[{ name: waw1 }]", &listeners, ""));
+            let login = LOGIN.replace(" }]", &format!("{patient}{on_edge} }}]"));
+            let edge = Process::start(&edge(&certificates, "waw1", core.addr("tunnel"), &login));
+            edge.spares("waw1", 3).await;
+            let ask = async || {
+                let mut player = TcpStream::connect(edge.addr("login")).await.unwrap();
+                player.write_all(REQUEST).await.unwrap();
+                let mut answer = String::new();
+                player.read_to_string(&mut answer).await.unwrap();
+                answer
+            };
+            let serving = async {
+                let (mut stream, _) = game.accept().await.unwrap();
+                let mut got = Vec::new();
+                while !got.ends_with(REQUEST) {
+                    assert!(stream.read_buf(&mut got).await.unwrap() > 0, "{}", got.escape_ascii());
+                }
+                assert!(got.starts_with(b"PROXY TCP4 127.0.0.1 127.0.0.1 "), "{}", got.escape_ascii());
+                stream.write_all(b"<serverinfo ip='10.0.0.1'/>").await.unwrap();
+            };
+            let (first, ()) = tokio::join!(ask(), serving);
+            for answer in [first, ask().await, ask().await] {
+                assert_eq!(answer, "<serverinfo ip='play.example'/>");
+            }
+            let streams = core.metric("otproxy_connections_accepted_total", &["listener=\"login\""]).await;
+            assert_eq!(streams, if on_edge.is_empty() { 3.0 } else { 1.0 });
+        }
+    });
+}

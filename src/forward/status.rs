@@ -1,0 +1,170 @@
+//! Status requests on a listener with `status`: answered from what the target said lately, so that however many there
+//! are, few reach it.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::ControlFlow;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::status_cache::{StatusCache, Told, Turn};
+use super::{Forward, Reached, Record};
+use crate::config;
+use crate::metrics::StatusMetrics;
+use crate::net::worker::Scratch;
+use crate::net::{Admitted, Stream};
+use crate::reason::{CloseReason, RejectReason, StatusResult};
+use crate::wire::status::{self, First, MAX_ANSWER, MAX_REQUEST, Published, Request};
+
+/// What all workers share of the answers of one listener.
+#[derive(Debug)]
+pub struct StatusShared {
+    config: config::Status,
+    /// Locked for a look or a change, and for status requests alone.
+    cache: Mutex<StatusCache>,
+}
+
+impl StatusShared {
+    pub(super) fn new(config: config::Status) -> Self {
+        let cache = Mutex::new(StatusCache::new(config.cache, config.stale));
+        Self { config, cache }
+    }
+
+    fn cache(&self) -> MutexGuard<'_, StatusCache> {
+        // Each change is whole before anything that can panic.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Answers the connection where it begins with a status request, or closes it; otherwise lets it go on, with what was
+/// read in `admitted.early`.
+///
+/// One that does not begin in time is refused. Forwarded, it could still send a status request, past the cache.
+pub(super) async fn serve(
+    forward: &Forward,
+    shared: &StatusShared,
+    metrics: &StatusMetrics,
+    admitted: &mut Admitted,
+) -> ControlFlow<()> {
+    let within = forward.inbound.config().header_timeout;
+    let first = timeout(within, first_packet(admitted, forward.inbound.scratch())).await;
+    let request = match first.unwrap_or(Err(RejectReason::HeaderTimeout)) {
+        Ok(First::Other) => return ControlFlow::Continue(()),
+        Ok(First::Request(request)) => Some(request),
+        Ok(First::TooLong) => None,
+        Err(reason) => {
+            forward.inbound.reject(reason, admitted.player.ip());
+            return ControlFlow::Break(());
+        }
+    };
+    let mut record = Record::new(forward, admitted);
+    record.early(&admitted.early);
+    let told = match request {
+        Some(request) => ask(forward, shared, admitted, &request).await,
+        None => Told { result: StatusResult::Refused, answer: Bytes::new() },
+    };
+    metrics.request(told.result);
+    if !told.answer.is_empty() {
+        let deliver = deliver(&admitted.stream, &told.answer, forward, &mut record);
+        // A client that does not take it has had its time.
+        let _ = timeout(forward.inbound.config().idle_timeout, deliver).await;
+    }
+    record.end(CloseReason::Status);
+    ControlFlow::Break(())
+}
+
+/// Reads the first packet of a connection as far as it takes to know what it is.
+async fn first_packet(admitted: &mut Admitted, scratch: &Scratch) -> Result<First, RejectReason> {
+    loop {
+        if let Some(first) = status::first(&admitted.early) {
+            return Ok(first);
+        }
+        match admitted.stream.read_onto(&mut admitted.early, MAX_REQUEST, scratch).await {
+            Ok(0) | Err(_) => return Err(RejectReason::Closed),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Sends the answer, and waits for the client to close: to close with bytes unread would take the answer away from it.
+async fn deliver(stream: &Stream, answer: &[u8], forward: &Forward, record: &mut Record<'_>) -> io::Result<()> {
+    let counter = &forward.inbound.metrics().bytes_out;
+    let mut rest = answer;
+    while !rest.is_empty() {
+        let count = poll_fn(|cx| stream.poll_write(cx, rest)).await?;
+        record.bytes_out += count as u64;
+        counter.inc_by(count as u64);
+        rest = rest.get(count..).unwrap_or_default();
+    }
+    poll_fn(|cx| stream.poll_shutdown(cx)).await?;
+    let mut ignored = Vec::new();
+    while stream.read_onto(&mut ignored, MAX_REQUEST, forward.inbound.scratch()).await? > 0 {
+        ignored.clear();
+    }
+    Ok(())
+}
+
+/// What to tell one who asks.
+async fn ask(forward: &Forward, shared: &StatusShared, admitted: &Admitted, request: &Request) -> Told {
+    loop {
+        let turn = shared.cache().turn(request, Instant::now());
+        match turn {
+            Turn::Told(told) => return told,
+            Turn::Wait(mut fetch) => {
+                if let Ok(told) = fetch.wait_for(Option::is_some).await
+                    && let Some(told) = &*told
+                {
+                    return told.clone();
+                }
+            }
+            Turn::Fetch(fetch) => {
+                let answer = ask_target(forward, shared, admitted, request).await;
+                return shared.cache().fetched(fetch, answer, Instant::now());
+            }
+        }
+    }
+}
+
+/// Asks the target, and logs why there is no answer.
+async fn ask_target(forward: &Forward, shared: &StatusShared, admitted: &Admitted, request: &Request) -> Option<Bytes> {
+    // In the name of this host: game servers answer others once in some seconds, and always by IPv4.
+    let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let reached = forward.reach(here(admitted.player.port()), here(admitted.destination.port())).await?;
+    let within = forward.inbound.config().connect_timeout;
+    let exchange = exchange(reached, request, forward.inbound.scratch());
+    let result = timeout(within, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let config::Status { address, port, .. } = &shared.config;
+    let published = result
+        .and_then(|answer| request.publish(&answer, Published { address, port: *port }).map_err(io::Error::other));
+    match published {
+        Ok(answer) => Some(answer.into()),
+        Err(error) => {
+            if let Some(suppressed) = forward.shared.log.allow(Instant::now()) {
+                let listener = &forward.inbound.config().name;
+                warn!(listener, %error, suppressed, "the target tells no status");
+            }
+            None
+        }
+    }
+}
+
+/// Sends the request, and reads the answer to its end. The own direction stays open until then: game servers take its
+/// end for that of the connection.
+async fn exchange(reached: Reached, request: &Request, scratch: &Scratch) -> io::Result<Vec<u8>> {
+    let Reached { stream, mut header, .. } = reached;
+    header.extend(request.to_bytes());
+    stream.write_all(&header).await?;
+    let mut answer = Vec::new();
+    while answer.len() <= MAX_ANSWER {
+        let room = MAX_ANSWER + 1 - answer.len();
+        if stream.read_onto(&mut answer, room, scratch).await? == 0 {
+            return Ok(answer);
+        }
+    }
+    Err(io::Error::other("the answer is longer than any status"))
+}

@@ -1,0 +1,289 @@
+//! Status of a game server, as server lists and web sites ask for it: requests recognised, and answers changed to
+//! name what the operator publishes.
+//!
+//! A request is the first packet of a connection: a u16, little endian, and so many bytes. These begin with `FF`, the
+//! number of the protocol; in front of it there may be a checksum of the rest, Adler-32 in 4 bytes, as a login has one
+//! in front of `01`. Then:
+//!
+//! | request | behind the `FF` | answer |
+//! |---|---|---|
+//! | [`Request::Xml`] | `FF`, `info` | XML, until the end of the stream |
+//! | [`Request::Json`] | `FF`, `json` (Canary) | JSON, the same |
+//! | [`Request::Parts`] | `01`, flags in a u16 of which the lower byte counts, perhaps a name | a packet: a u16 and so many bytes |
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+use thiserror::Error;
+
+/// The longest packet that may hold a request, its length field included. Logins are a third of that.
+pub const MAX_REQUEST: usize = 1024;
+/// The longest answer: as long as a packet can be, its length field included.
+pub const MAX_ANSWER: usize = LENGTH_LEN + u16::MAX as usize;
+/// Bytes of a leading u16.
+const LENGTH_LEN: usize = 2;
+/// Bytes of a checksum.
+const CHECKSUM_LEN: usize = 4;
+/// The number of the protocol.
+const STATUS: u8 = 0xFF;
+/// What asks for a text, and what for parts.
+const TEXT: u8 = 0xFF;
+const PARTS: u8 = 0x01;
+/// The flag that asks for the first part, which has the address, and the number that this part begins with.
+const ADDRESS_FLAG: u8 = 0x01;
+const ADDRESS_PART: u8 = 0x10;
+/// The flag that asks whether somebody is online: a name comes with it.
+const NAME_FLAG: u8 = 0x40;
+
+/// What a connection begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum First {
+    /// A request for the status.
+    Request(Request),
+    /// A packet that may be such a request, and is longer than any.
+    TooLong,
+    /// Something else.
+    Other,
+}
+
+/// A request for the status, without what game servers ignore in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// All as XML.
+    Xml,
+    /// All as JSON.
+    Json,
+    /// Parts, each with a flag.
+    Parts {
+        /// Which.
+        flags: u8,
+        /// Of whom to say whether they are online; empty without that flag.
+        name: Vec<u8>,
+    },
+}
+
+/// What is wrong with an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum AnswerError {
+    /// It is not what was asked for: nobody can tell whether there is an address in it.
+    #[error("the game server's answer is no status")]
+    NotStatus,
+    /// The packet has no room for the published address.
+    #[error("the game server's status and the published address are longer than a packet")]
+    TooLong,
+}
+
+/// What is published in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published<'a> {
+    /// Where players connect to: a name or an address, with no character that XML or JSON have to quote.
+    pub address: &'a str,
+    /// And the port; `None` leaves it as the game server says.
+    pub port: Option<u16>,
+}
+
+/// What a connection that sent `bytes` begins with; `None` where that is not known yet.
+///
+/// As game servers read it: a checksum is one if it is right, and else the packet begins without.
+pub fn first(bytes: &[u8]) -> Option<First> {
+    let (length, rest) = bytes.split_first_chunk::<LENGTH_LEN>()?;
+    let length = usize::from(u16::from_le_bytes(*length));
+    let body = rest.get(..length).unwrap_or(rest);
+    let behind_checksum = body.get(CHECKSUM_LEN..).unwrap_or_default();
+    let may_have_checksum = length > CHECKSUM_LEN && may_be_request(behind_checksum);
+    if length == 0 || !(may_be_request(body) || may_have_checksum) {
+        return Some(First::Other);
+    }
+    if LENGTH_LEN + length > MAX_REQUEST {
+        // By then both ways to begin are known.
+        return (behind_checksum.len() >= 2).then_some(First::TooLong);
+    }
+    if body.len() < length {
+        return None;
+    }
+    let content = match body.split_first_chunk::<CHECKSUM_LEN>() {
+        Some((sum, content)) if u32::from_le_bytes(*sum) == adler32(content) => content,
+        _ => body,
+    };
+    Some(request(content).map_or(First::Other, First::Request))
+}
+
+/// Whether a request may begin so. A login's checksum begins so once in 65521 times.
+fn may_be_request(content: &[u8]) -> bool {
+    matches!(content, [] | [STATUS] | [STATUS, TEXT | PARTS, ..])
+}
+
+fn request(content: &[u8]) -> Option<Request> {
+    match content {
+        [STATUS, TEXT, b'i', b'n', b'f', b'o', ..] => Some(Request::Xml),
+        [STATUS, TEXT, b'j', b's', b'o', b'n', ..] => Some(Request::Json),
+        // Some clients send one byte of flags.
+        [STATUS, PARTS, flags, rest @ ..] => {
+            let name = match rest.get(1..).and_then(string) {
+                Some((name, _)) if flags & NAME_FLAG != 0 => name.to_vec(),
+                _ => Vec::new(),
+            };
+            Some(Request::Parts { flags: *flags, name })
+        }
+        _ => None,
+    }
+}
+
+impl Request {
+    /// As it is sent to a game server.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut content = match self {
+            Self::Xml => vec![STATUS, TEXT, b'i', b'n', b'f', b'o'],
+            Self::Json => vec![STATUS, TEXT, b'j', b's', b'o', b'n'],
+            Self::Parts { flags, .. } => vec![STATUS, PARTS, *flags, 0],
+        };
+        if let Self::Parts { flags, name } = self
+            && flags & NAME_FLAG != 0
+        {
+            content.extend(length_of(name));
+            content.extend(name);
+        }
+        [&length_of(&content)[..], &content].concat()
+    }
+
+    /// The game server's answer with `published` in it, and all else as it is.
+    ///
+    /// # Errors
+    /// Where the answer is not one to this request.
+    pub fn publish(&self, answer: &[u8], published: Published<'_>) -> Result<Vec<u8>, AnswerError> {
+        match self {
+            Self::Xml => publish_xml(answer, published).ok_or(AnswerError::NotStatus),
+            Self::Json => publish_json(answer, published).ok_or(AnswerError::NotStatus),
+            Self::Parts { flags, .. } => publish_parts(answer, flags & ADDRESS_FLAG != 0, published),
+        }
+    }
+}
+
+/// Changes `ip` and `port` of `serverinfo`, as far as it has them.
+fn publish_xml(xml: &[u8], published: Published<'_>) -> Option<Vec<u8>> {
+    const TAG: &[u8] = b"<serverinfo";
+    let port = published.port.map(|port| port.to_string());
+    let at = xml.windows(TAG.len()).position(|window| window == TAG)? + TAG.len();
+    let mut tag = Scan { bytes: xml, at };
+    let (mut out, mut copied) = (Vec::with_capacity(xml.len()), 0);
+    loop {
+        let space = tag.take_while(|byte| byte.is_ascii_whitespace());
+        match tag.peek()? {
+            b'/' | b'>' => break,
+            _ if space.is_empty() => return None,
+            _ => {}
+        }
+        let name = tag.take_while(|byte| !byte.is_ascii_whitespace() && !b"=/><\"'".contains(&byte));
+        tag.take_while(|byte| byte.is_ascii_whitespace());
+        tag.take_one(|byte| byte == b'=')?;
+        tag.take_while(|byte| byte.is_ascii_whitespace());
+        let quote = tag.take_one(|byte| byte == b'"' || byte == b'\'')?;
+        let begin = tag.at;
+        tag.take_while(|byte| byte != quote);
+        let value = match name {
+            b"ip" => Some(published.address),
+            b"port" => port.as_deref(),
+            _ => None,
+        };
+        if let Some(value) = value {
+            out.extend_from_slice(xml.get(copied..begin)?);
+            out.extend_from_slice(value.as_bytes());
+            copied = tag.at;
+        }
+        tag.take_one(|byte| byte == quote)?;
+    }
+    out.extend_from_slice(xml.get(copied..)?);
+    Some(out)
+}
+
+/// A place in some bytes.
+struct Scan<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Scan<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn take_one(&mut self, is: impl Fn(u8) -> bool) -> Option<u8> {
+        let byte = self.peek().filter(|byte| is(*byte))?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn take_while(&mut self, is: impl Fn(u8) -> bool) -> &'a [u8] {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let taken = rest.iter().position(|byte| !is(*byte)).unwrap_or(rest.len());
+        self.at += taken;
+        rest.get(..taken).unwrap_or_default()
+    }
+}
+
+/// The same in JSON. What is written is equal, and byte for byte so where it came without spaces and with its keys in
+/// order, as servers write it.
+fn publish_json(json: &[u8], published: Published<'_>) -> Option<Vec<u8>> {
+    let mut status: Value = serde_json::from_slice(json).ok()?;
+    let server = status.get_mut("serverinfo")?.as_object_mut()?;
+    if let Some(ip) = server.get_mut("ip") {
+        *ip = published.address.into();
+    }
+    if let (Some(old), Some(port)) = (server.get_mut("port"), published.port) {
+        *old = if old.is_string() { port.to_string().into() } else { port.into() };
+    }
+    serde_json::to_vec(&status).ok()
+}
+
+/// Changes the second and the third string of the first part, if that was asked for: the address and the port.
+fn publish_parts(answer: &[u8], with_address: bool, published: Published<'_>) -> Result<Vec<u8>, AnswerError> {
+    let (length, body) = answer.split_first_chunk::<LENGTH_LEN>().ok_or(AnswerError::NotStatus)?;
+    if usize::from(u16::from_le_bytes(*length)) != body.len() {
+        return Err(AnswerError::NotStatus);
+    }
+    if !with_address {
+        return Ok(answer.to_vec());
+    }
+    let (name, port, rest) = address_part(body).ok_or(AnswerError::NotStatus)?;
+    let port = published.port.map_or(Cow::Borrowed(port), |port| Cow::Owned(port.to_string().into_bytes()));
+    let mut changed = vec![ADDRESS_PART];
+    for text in [name, published.address.as_bytes(), &port] {
+        changed.extend(length_of(text));
+        changed.extend_from_slice(text);
+    }
+    changed.extend_from_slice(rest);
+    let length = u16::try_from(changed.len()).map_err(|_| AnswerError::TooLong)?;
+    Ok([&length.to_le_bytes()[..], &changed].concat())
+}
+
+/// The name of the server and its port in the first part, and what is behind that part.
+fn address_part(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (name, rest) = string(body.strip_prefix(&[ADDRESS_PART])?)?;
+    let (_, rest) = string(rest)?;
+    let (port, rest) = string(rest)?;
+    Some((name, port, rest))
+}
+
+/// A string, which has its length in front, and what is behind it.
+fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<LENGTH_LEN>()?;
+    rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))
+}
+
+/// The length of what comes from a packet or from the configuration, and so fits.
+fn length_of(bytes: &[u8]) -> [u8; LENGTH_LEN] {
+    u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_le_bytes()
+}
+
+fn adler32(bytes: &[u8]) -> u32 {
+    const MODULUS: u32 = 65521;
+    let (a, b) = bytes.iter().fold((1, 0), |(a, b), byte| {
+        let a = (a + u32::from(*byte)) % MODULUS;
+        (a, (b + a) % MODULUS)
+    });
+    b << 16 | a
+}
+
+#[cfg(test)]
+mod tests;
