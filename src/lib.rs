@@ -6,6 +6,7 @@
 //! - [`cli`]: commands, flags, exit codes. [`demo`]: the whole topology on loopback, to see it work.
 //!   [`mod@bench`]: a load test against edges and a core that run.
 //! - [`standin`]: a game server in place of a real one, for both of these and the tests.
+//! - [`init`]: all hosts' files from one topology. [`doctor`]: tries from here what a file needs.
 //! - [`roles`]: what an edge and a core start, from a checked configuration.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core.
 //!   [`admin`]: metrics and health over HTTP. [`player`]: the client's side of the protocol.
@@ -27,7 +28,9 @@ pub mod certs;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod forward;
+pub mod init;
 pub mod limits;
 pub mod metrics;
 pub mod net;

@@ -64,6 +64,8 @@ fn version_and_help() {
         "check",
         "demo",
         "bench",
+        "init",
+        "doctor",
         "cert",
         "completions",
         "man",

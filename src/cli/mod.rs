@@ -27,7 +27,9 @@ use crate::player::clocks::LINKS_PER_SESSION;
 use crate::roles::{self, Reloader, Service};
 
 mod cert;
+mod doctor;
 mod files;
+mod init;
 mod log;
 mod signals;
 
@@ -62,6 +64,19 @@ enum Command {
     Core(ConfigFile),
     /// Check a configuration file: print every error, or one line that says what would run
     Check(ConfigFile),
+    /// Make the files of all hosts from one short topology: configuration, certificates, units, firewalls
+    ///
+    /// Give the topology as a file or with flags. Each host gets a folder, ready to copy. Running it again
+    /// writes what has changed and nothing else; it overwrites no key, and no file that was edited.
+    Init(init::Init),
+    /// Try from here what a file needs: addresses, certificates, the tunnel, game servers
+    ///
+    /// One line for each thing, with the remedy where something is wrong; it takes seconds at most, and changes
+    /// nothing. Exit code 1 if anything fails.
+    Doctor(doctor::Doctor),
+    /// Make, renew and show the certificates that the core and the edges know each other by
+    #[command(subcommand)]
+    Cert(cert::Cert),
     /// Play the whole topology on this machine, and cut edges while it runs
     ///
     /// A stand-in game server, a core, edges and multi-path players on free loopback ports. Ends with
@@ -75,9 +90,6 @@ enum Command {
     /// packet is sent at its time, whatever became of those before, and latencies count from that time.
     /// Exit code 1 if anything was lost, duplicated or reordered, or a session ended.
     Bench(Bench),
-    /// Make, renew and show the certificates that the core and the edges know each other by
-    #[command(subcommand)]
-    Cert(cert::Cert),
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -253,6 +265,8 @@ impl Cli {
             Command::Check(ConfigFile { config }) => check(config),
             Command::Demo(options) => self.demo(options),
             Command::Bench(options) => self.bench(options),
+            Command::Init(init) => init.run(),
+            Command::Doctor(doctor) => doctor.run(),
             Command::Cert(cert) => cert.execute(),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
@@ -328,7 +342,8 @@ impl Cli {
             runtime.block_on(bench::serve(address, signals.caught()))?;
             return Ok(ExitCode::SUCCESS);
         }
-        let options = arguments.options().map_err(bench_error)?;
+        let options =
+            arguments.options().map_err(|message| wrong_together("bench", ErrorKind::ArgumentConflict, message))?;
         let figures = runtime.block_on(bench::run(&options, signals.caught()))?;
         let show = if arguments.json { bench::json } else { bench::text };
         print(show(&options, &figures).as_bytes())?;
@@ -336,11 +351,12 @@ impl Cli {
     }
 }
 
-fn bench_error(message: &str) -> clap::Error {
-    let mut command = Cli::command();
-    command.build();
-    let command = command.find_subcommand_mut("bench");
-    command.map_or_else(Cli::command, |command| command.clone()).error(ErrorKind::ArgumentConflict, message)
+/// What flags of a command are wrong only together, as the parser would say it.
+fn wrong_together(command: &str, kind: ErrorKind, message: &str) -> clap::Error {
+    let mut cli = Cli::command();
+    cli.build();
+    let command = cli.find_subcommand_mut(command);
+    command.map_or_else(Cli::command, |command| command.clone()).error(kind, message)
 }
 
 /// Reads `file` again, and uses what can be changed while the process runs. What is wrong changes nothing.

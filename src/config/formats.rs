@@ -9,6 +9,7 @@ use bytesize::ByteSize;
 
 use super::keys::{Kind, Role};
 use super::scope::none_of;
+use super::topology::CoreMode;
 use super::tree::{Node, Value, quote};
 use super::{
     AcceptProxy, BindSessions, Expect, Framing, Ipv6Players, LogFormat, LogLevel, PlayerAddress, SendProxy, Source,
@@ -60,6 +61,7 @@ words! {
     Source { "default" => Default, "loopback_per_player" => LoopbackPerPlayer }
     Ipv6Players { "pseudo_ipv4" => PseudoIpv4, "refuse" => Refuse }
     BindSessions { "address" => Address, "client" => Client }
+    CoreMode { "dial" => Dial, "accept" => Accept }
 }
 
 /// One of the words of `T`.
@@ -225,9 +227,17 @@ pub(super) fn label_text(text: &str) -> Result<String, String> {
 
 /// The name of the process.
 pub(super) fn process_name(node: &Node) -> Result<String, String> {
+    if matches!(&node.value, Value::Text(text) if text.trim().is_empty()) {
+        return Err("is empty; give it a name, or leave the key out for the host name".to_owned());
+    }
+    title(node)
+}
+
+/// A name for people.
+pub(super) fn title(node: &Node) -> Result<String, String> {
     let text = text(node)?;
     if text.trim().is_empty() {
-        return Err("is empty; give it a name, or leave the key out for the host name".to_owned());
+        return Err("is empty; give it a name, or leave the key out".to_owned());
     }
     if text.chars().count() > MAX_NAME || text.chars().any(char::is_control) {
         return Err(format!(
@@ -271,7 +281,8 @@ fn int(node: &Node) -> Option<i128> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::keys::{KEYS, find};
+    use super::super::keys::{KEYS, Key, find};
+    use super::super::topology::TOPOLOGY_KEYS;
     use super::super::tree::fragment;
     use super::*;
 
@@ -352,10 +363,13 @@ mod tests {
 
     /// What the table of keys says a key takes is what the reader takes.
     #[test]
-    fn the_table_names_the_words() {
+    fn the_tables_name_the_words() {
         fn check<T: Word>(path: &str) {
+            check_in::<T>(KEYS, path);
+        }
+        fn check_in<T: Word>(table: &'static [Key], path: &str) {
             let words: Vec<_> = T::WORDS.iter().map(|(word, _)| format!("`{word}`")).collect();
-            let key = find(path).expect(path);
+            let key = find(table, path).expect(path);
             let form = key.form.replace(" or ", ", ");
             assert_eq!(form, words.join(", "), "{path}");
         }
@@ -371,7 +385,13 @@ mod tests {
         check::<Source>("game_servers[].source");
         check::<Ipv6Players>("game_servers[].ipv6_players");
         check::<BindSessions>("sessions.bind_sessions");
-        let words = KEYS.iter().filter(|key| key.form.starts_with('`') && key.form != "`true` or `false`").count();
-        assert_eq!(words, 12, "a key that takes words is not checked here");
+        check_in::<CoreMode>(TOPOLOGY_KEYS, "core.mode");
+        check_in::<PlayerAddress>(TOPOLOGY_KEYS, "player_address");
+        // A flag's words are those of YAML.
+        let words = |table: &[Key]| {
+            table.iter().filter(|key| key.form.starts_with('`') && !key.form.contains("`true`")).count()
+        };
+        assert_eq!(words(KEYS), 12, "a key that takes words is not checked here");
+        assert_eq!(words(TOPOLOGY_KEYS), 2, "a key that takes words is not checked here");
     }
 }

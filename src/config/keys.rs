@@ -1,4 +1,4 @@
-//! Every key there is: who has it, its default, what it takes and what it means.
+//! Every key of a role's file: who has it, its default, what it takes and what it means.
 //!
 //! This table is the only place where a default is written. The reader takes defaults from it,
 //! finds unknown keys with it, and the reference in `docs/configuration.md` is generated from it.
@@ -113,12 +113,12 @@ impl Key {
         Self { kind: Some(Kind::Forward), ..self }
     }
 
-    const fn example(self, example: &'static str) -> Self {
+    pub(super) const fn example(self, example: &'static str) -> Self {
         Self { example, ..self }
     }
 }
 
-const fn key(path: &'static str, form: &'static str, default: WhenAbsent, meaning: &'static str) -> Key {
+pub(super) const fn key(path: &'static str, form: &'static str, default: WhenAbsent, meaning: &'static str) -> Key {
     let example = if let Text(text) = default { text } else { "" };
     Key { path, role: None, kind: None, default, form, example, meaning }
 }
@@ -438,13 +438,13 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// The key of this path.
-pub(super) fn find(path: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.path == path)
+pub(super) fn find(table: &'static [Key], path: &str) -> Option<&'static Key> {
+    table.iter().find(|key| key.path == path)
 }
 
 /// The key of this path and all keys below it.
-pub(super) fn at_or_below(path: &str) -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().filter(move |key| {
+pub(super) fn at_or_below(table: &'static [Key], path: &str) -> impl Iterator<Item = &'static Key> {
+    table.iter().filter(move |key| {
         key.path
             .strip_prefix(path)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('.') || rest.starts_with('['))
@@ -452,8 +452,8 @@ pub(super) fn at_or_below(path: &str) -> impl Iterator<Item = &'static Key> {
 }
 
 /// The words that may follow `path` directly.
-pub(super) fn below(path: &str) -> impl Iterator<Item = &'static str> {
-    KEYS.iter().filter_map(move |key| {
+pub(super) fn below(table: &'static [Key], path: &str) -> impl Iterator<Item = &'static str> {
+    table.iter().filter_map(move |key| {
         let rest = if path.is_empty() { key.path } else { key.path.strip_prefix(path)?.strip_prefix('.')? };
         rest.split(['.', '[']).next()
     })
@@ -473,10 +473,10 @@ mod tests {
 
     #[test]
     fn what_may_follow_a_path() {
-        assert_eq!(at_or_below("listeners[].limits").count(), 4);
-        assert_eq!(at_or_below("listeners[].limit").count(), 0);
-        assert!(below("").any(|word| word == "sessions"));
-        let words: Vec<_> = below("edges[]").collect();
+        assert_eq!(at_or_below(KEYS, "listeners[].limits").count(), 4);
+        assert_eq!(at_or_below(KEYS, "listeners[].limit").count(), 0);
+        assert!(below(KEYS, "").any(|word| word == "sessions"));
+        let words: Vec<_> = below(KEYS, "edges[]").collect();
         assert_eq!(words, ["name", "address", "dial", "revoked"]);
     }
 }

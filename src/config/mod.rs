@@ -26,6 +26,7 @@ mod read;
 mod reference;
 mod scope;
 mod summary;
+mod topology;
 mod tree;
 mod tunnel;
 
@@ -33,7 +34,11 @@ pub use error::{ConfigError, Errors, Location};
 pub use gate::MAX_LIST_LEN;
 pub use keys::{KEYS, Key, Kind, Role, WhenAbsent};
 pub use read::{MAX_FILE_LEN, load, load_core, load_edge, load_for, parse};
-pub use reference::tables;
+pub use reference::{tables, topology_table};
+pub use topology::{
+    ADMIN_PORTS, CoreMode, LINKS_PORT, LOGIN_PORT, TOPOLOGY_KEYS, Topology, TopologyEdge, World, load_topology,
+    parse_topology,
+};
 pub use tunnel::CORE_NAME;
 
 pub use crate::wire::expect::Expect;

@@ -1,6 +1,7 @@
-//! The tables of keys in the reference, generated from the keys that the reader knows.
+//! The tables of keys in the documents, generated from the keys that the reader knows.
 
 use super::keys::{KEYS, Key, WhenAbsent};
+use super::topology::TOPOLOGY_KEYS;
 
 /// The tables, by the name that marks their place in `docs/configuration.md`, as Markdown.
 #[must_use]
@@ -16,6 +17,12 @@ pub fn tables() -> Vec<(&'static str, String)> {
         ("game_servers", table(KEYS.iter().filter(of("game_servers")))),
         ("sessions", table(KEYS.iter().filter(of("sessions")))),
     ]
+}
+
+/// The table of the keys of `otproxy init`'s file, as Markdown.
+#[must_use]
+pub fn topology_table() -> String {
+    table(TOPOLOGY_KEYS.iter())
 }
 
 /// The table that a key belongs to; empty for that of the whole process.

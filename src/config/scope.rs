@@ -38,6 +38,8 @@ pub(super) struct Spot {
 /// What reads a value returns `None` where it was wrong, and has reported it then.
 pub(super) struct Scope<'a> {
     report: &'a Report,
+    /// The keys that this kind of file may have.
+    table: &'static [Key],
     role: Role,
     kind: Option<Kind>,
     /// Where the file is, and other files that it names; `None` where those are not to be read.
@@ -52,10 +54,16 @@ pub(super) struct Scope<'a> {
 
 impl<'a> Scope<'a> {
     /// The top level of a file. Reports unknown keys.
-    pub fn root(report: &'a Report, role: Role, folder: Option<&'a Path>, at: NodeId, entries: &'a [Entry]) -> Self {
-        let scope = Self { report, role, kind: None, folder, path: String::new(), pattern: String::new(), at, entries };
+    pub fn root(report: &'a Report, table: &'static [Key], role: Role, at: NodeId, entries: &'a [Entry]) -> Self {
+        let (path, pattern) = (String::new(), String::new());
+        let scope = Self { report, table, role, kind: None, folder: None, path, pattern, at, entries };
         scope.check_keys();
         scope
+    }
+
+    /// The same, where the other files that it names are to be read, and are seen from `folder`.
+    pub fn in_folder(self, folder: Option<&'a Path>) -> Self {
+        Self { folder, ..self }
     }
 
     pub fn role(&self) -> Role {
@@ -145,7 +153,8 @@ impl<'a> Scope<'a> {
                 &[]
             }
             Some(_) => {
-                let keys: Vec<_> = keys::below(&self.pattern_of(key)).map(|key| format!("`{key}`")).collect();
+                let keys: Vec<_> =
+                    keys::below(self.table, &self.pattern_of(key)).map(|key| format!("`{key}`")).collect();
                 self.wrong(key, format!("must be a mapping with the keys {}", keys.join(", ")));
                 &[]
             }
@@ -196,7 +205,7 @@ impl<'a> Scope<'a> {
                 self.report.add(&spot, "is there twice; keep one");
                 continue;
             }
-            let keys: Vec<&Key> = keys::at_or_below(&self.pattern_of(&entry.key)).collect();
+            let keys: Vec<&Key> = keys::at_or_below(self.table, &self.pattern_of(&entry.key)).collect();
             let Some(key) = keys.first() else {
                 self.report.add(&spot, self.unknown(&entry.key));
                 continue;
@@ -225,14 +234,15 @@ impl<'a> Scope<'a> {
 
     /// The key that an unknown one was probably meant to be.
     fn meant(&self, key: &str) -> Option<&'static str> {
-        let known = keys::at_or_below(&self.pattern_of(key)).next().is_some();
+        let known = keys::at_or_below(self.table, &self.pattern_of(key)).next().is_some();
         if known { None } else { similar(key, self.words()) }
     }
 
     /// The keys that this mapping may have.
     fn words(&self) -> impl Iterator<Item = &'static str> {
-        keys::below(&self.pattern).filter(|word| {
-            keys::at_or_below(&self.pattern_of(word)).any(|key| key.role.is_none_or(|role| role == self.role))
+        keys::below(self.table, &self.pattern).filter(|word| {
+            keys::at_or_below(self.table, &self.pattern_of(word))
+                .any(|key| key.role.is_none_or(|role| role == self.role))
         })
     }
 
@@ -259,7 +269,7 @@ impl<'a> Scope<'a> {
     }
 
     fn default(&self, key: &str) -> Option<Node> {
-        let entry = keys::find(&self.pattern_of(key))?;
+        let entry = keys::find(self.table, &self.pattern_of(key))?;
         if entry.default == WhenAbsent::Required {
             // One mistake is one error: a misspelt key has been reported as such.
             let meant = |entry: &Entry| entry.key == "<<" || self.meant(&entry.key) == Some(key);
