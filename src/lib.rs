@@ -12,7 +12,8 @@
 //!   [`admin`]: metrics and health over HTTP. [`player`]: the client's side of the protocol.
 //! - [`tunnel`]: TLS between edges and the core.
 //! - [`certs`]: the operator's own certificates, and TLS configurations of them.
-//! - [`net`]: listeners, streams, workers. [`config`]: YAML to checked values.
+//! - [`net`]: listeners, streams, workers.
+//! - [`access_log`]: a line for each connection and session that ended. [`config`]: YAML to checked values.
 //! - [`session`]: the session machine, pure: no I/O and no clock of its own.
 //! - [`wire`]: formats on the wire, pure: frames, PROXY headers, player addresses, game packets, status.
 //! - [`limits`], [`metrics`], [`reason`]: what everything above counts with.
@@ -22,6 +23,7 @@
 #[cfg(panic = "abort")]
 compile_error!("otproxy must be built with panic = \"unwind\": else a defect met by one player ends all");
 
+pub mod access_log;
 pub mod admin;
 pub mod bench;
 pub mod certs;

@@ -7,7 +7,7 @@ use otproxy::config::{self, KEYS, Key, WhenAbsent};
 use otproxy::metrics::CATALOGUE;
 use otproxy::reason::{CloseReason, EndReason, RefuseReason, RejectReason};
 use otproxy::wire::frame::PacketId;
-use otproxy::{admin, forward, limits, net, relay, session, tunnel, wire};
+use otproxy::{access_log, admin, forward, limits, net, relay, session, tunnel, wire};
 
 fn document() -> String {
     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/limits.md")).expect("docs/limits.md")
@@ -67,6 +67,8 @@ fn expected() -> BTreeSet<String> {
         ("limits::REFUSED_LINES", limits::REFUSED_LINES.to_string()),
         ("limits::ENDED_LINES", limits::ENDED_LINES.to_string()),
         ("limits::LOG_WINDOW", format!("{:?}", limits::LOG_WINDOW)),
+        ("access_log::QUEUE", access_log::QUEUE.to_string()),
+        ("access_log::LAST_WAIT", format!("{:?}", access_log::LAST_WAIT)),
         ("admin::MAX_CONNECTIONS", admin::MAX_CONNECTIONS.to_string()),
         ("admin::CONNECTION_TIMEOUT", format!("{:?}", admin::CONNECTION_TIMEOUT)),
     ];

@@ -12,7 +12,8 @@ use super::scope::none_of;
 use super::topology::CoreMode;
 use super::tree::{Node, Value, quote};
 use super::{
-    AcceptProxy, BindSessions, Expect, Framing, Ipv6Players, LogFormat, LogLevel, PlayerAddress, SendProxy, Source,
+    AcceptProxy, AccessLogFile, AccessLogFormat, BindSessions, Expect, Framing, Ipv6Players, LogFormat, LogLevel,
+    PlayerAddress, SendProxy, Source,
 };
 use crate::limits::Rate;
 
@@ -51,6 +52,7 @@ words! {
     Kind { "forward" => Forward, "relay" => Relay }
     LogFormat { "auto" => Auto, "text" => Text, "json" => Json }
     LogLevel { "error" => Error, "warn" => Warn, "info" => Info, "debug" => Debug, "trace" => Trace }
+    AccessLogFormat { "json" => Json, "text" => Text, "haproxy" => Haproxy }
     AcceptProxy { "required" => Required, "optional" => Optional, "none" => None }
     SendProxy { "v2" => V2, "v1" => V1, "none" => None }
     Expect { "any" => Any, "links" => Links, "login" => Login, "status" => Status }
@@ -191,6 +193,15 @@ pub(super) fn path(node: &Node) -> Result<String, String> {
     match &node.value {
         Value::Text(text) if !text.is_empty() => Ok(text.clone()),
         _ => Err(format!("{} is not the path of a file", node.quoted())),
+    }
+}
+
+/// Where the access log goes.
+pub(super) fn access_log_file(node: &Node) -> Result<Option<AccessLogFile>, String> {
+    match path(node).map_err(|message| format!("{message}; write one, or `stderr`, or `off`"))?.as_str() {
+        "off" => Ok(None),
+        "stderr" => Ok(Some(AccessLogFile::Stderr)),
+        path => Ok(Some(AccessLogFile::Path(path.into()))),
     }
 }
 

@@ -144,6 +144,19 @@ pub const KEYS: &[Key] = &[
         "how much is logged; each level includes those before it",
     ),
     key(
+        "access_log.format",
+        "`json`, `text` or `haproxy`",
+        Text("json"),
+        "how a line of the access log looks; `haproxy` is the `tcplog` line of HAProxy",
+    ),
+    key(
+        "access_log.file",
+        "path, `stderr` or `off`",
+        Text("off"),
+        "where each connection and session that ended or was refused has its line; the file may be renamed at any time",
+    )
+    .example("access.log"),
+    key(
         "deny",
         "address, CIDR or `{ file: path }`, or a list",
         Text("[]"),

@@ -101,6 +101,8 @@ pub struct Process {
     pub log_format: LogFormat,
     /// `log.level`
     pub log_level: LogLevel,
+    /// `access_log`; `None` for `file: off`.
+    pub access_log: Option<AccessLog>,
 }
 
 /// `log.format`, `--log-format`
@@ -127,6 +129,35 @@ pub enum LogLevel {
     Debug,
     /// Everything.
     Trace,
+}
+
+/// `access_log.*`: one line for each connection and session that ended or was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// `access_log.format`
+    pub format: AccessLogFormat,
+    /// `access_log.file`
+    pub file: AccessLogFile,
+}
+
+/// `access_log.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    /// One JSON object a line.
+    Json,
+    /// `key=value` for people.
+    Text,
+    /// The `tcplog` line of HAProxy.
+    Haproxy,
+}
+
+/// `access_log.file`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLogFile {
+    /// Where the other logs go.
+    Stderr,
+    /// A file, which is made where it is not there.
+    Path(PathBuf),
 }
 
 /// What every listener has.

@@ -11,7 +11,8 @@ use super::keys::{KEYS, Role};
 use super::listener::{self, Listener, Taken};
 use super::scope::{Report, Scope};
 use super::tree::{self, Entry, NodeId, Value};
-use super::{Config, Core, Edge, EdgeTunnel, Forward, Process, Reach, Relay, address, core, formats, gate, tunnel};
+use super::{AccessLog, AccessLogFile, Config, Core, Edge, EdgeTunnel, Forward, Process, Reach, Relay};
+use super::{address, core, formats, gate, tunnel};
 
 /// Bytes of a file; a longer one is not a configuration.
 pub const MAX_FILE_LEN: u64 = 1 << 20;
@@ -203,10 +204,13 @@ fn core(root: &Scope<'_>) -> Option<Core> {
 impl Config {
     /// The same, with its paths as seen from where its file is.
     fn relative_to(mut self, folder: &Path) -> Self {
-        let tls = match &mut self {
-            Self::Edge(edge) => edge.tunnel.as_mut().map(|tunnel| &mut tunnel.tls),
-            Self::Core(core) => core.tunnel.as_mut().map(|tunnel| &mut tunnel.tls),
+        let (process, tls) = match &mut self {
+            Self::Edge(edge) => (&mut edge.process, edge.tunnel.as_mut().map(|tunnel| &mut tunnel.tls)),
+            Self::Core(core) => (&mut core.process, core.tunnel.as_mut().map(|tunnel| &mut tunnel.tls)),
         };
+        if let Some(AccessLog { file: AccessLogFile::Path(path), .. }) = &mut process.access_log {
+            *path = folder.join(&path);
+        }
         if let Some(files) = tls {
             for path in [&mut files.ca, &mut files.cert, &mut files.key] {
                 *path = folder.join(&path);
@@ -234,6 +238,7 @@ fn process(root: &Scope<'_>) -> Option<Process> {
     let log = root.section("log");
     let log_format = log.value("format", formats::word);
     let log_level = log.value("level", formats::word);
+    let access_log = access_log(&root.section("access_log"));
     let access = gate::access(root);
     let limits = gate::limits(&root.section("limits"));
     let shutdown_timeout = root.value("shutdown_timeout", formats::duration);
@@ -246,7 +251,19 @@ fn process(root: &Scope<'_>) -> Option<Process> {
         shutdown_timeout: shutdown_timeout?,
         log_format: log_format?,
         log_level: log_level?,
+        access_log: access_log?,
     })
+}
+
+/// Reads `access_log`; the inner `None` is none.
+fn access_log(section: &Scope<'_>) -> Option<Option<AccessLog>> {
+    let format = section.value("format", formats::word);
+    let file = section.value("file", formats::access_log_file);
+    if format.is_some() && section.has("format") && !section.has("file") {
+        section.wrong("format", "says how lines look that go nowhere; give `file` too, as in `file: stderr`");
+    }
+    let (format, file) = (format?, file?);
+    Some(file.map(|file| AccessLog { format, file }))
 }
 
 fn too_long(len: usize) -> bool {

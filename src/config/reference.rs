@@ -31,8 +31,8 @@ fn section(path: &str) -> &str {
     if first == "log_core_address" {
         return "core";
     }
-    // `listeners` itself is a key of the whole file; so are `admin`, `log` and `limits`, short as they are.
-    let whole = matches!(first, "admin" | "log" | "limits") || (first == path && first == "listeners");
+    // `listeners` itself is a key of the whole file; so are those with few keys below them.
+    let whole = matches!(first, "admin" | "log" | "access_log" | "limits") || (first == path && first == "listeners");
     let alone = first == path && !matches!(first, "edges" | "game_servers");
     if whole || alone { "" } else { first }
 }

@@ -226,6 +226,7 @@ fn process(name: &str, workers: usize, admin: Option<SocketAddr>, shutdown_timeo
         shutdown_timeout,
         log_format: config::LogFormat::Auto,
         log_level: config::LogLevel::Error,
+        access_log: None,
     }
 }
 

@@ -3,16 +3,19 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tracing::{info, warn};
 
+use crate::access_log::{AccessLog, Entry, Forwarded, What};
 use crate::config::{self, Destination, SendProxy};
 use crate::limits::{ENDED_LINES, Gate, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::{Metrics, StatusMetrics};
 use crate::net::pump::{PumpCounters, Pumped, carries_link, pump};
-use crate::net::{Admitted, Inbound, InboundShared, ProvenEdge, Stream, Tunnelled, connect_forward, unfinished};
+use crate::net::{
+    Admitted, Carried, Inbound, InboundShared, ProvenEdge, Stream, Tunnelled, connect_forward, unfinished,
+};
 use crate::reason::{CloseReason, ConnectResult};
 use crate::tunnel::Pool;
 use crate::wire::frame::begins_link;
@@ -51,15 +54,16 @@ pub struct ForwardShared {
 }
 
 impl ForwardShared {
-    /// From the listener's configuration; `process` is what all listeners have in common, and `pool` has the connections to
-    /// the core where it leads through the tunnel.
+    /// From the listener's configuration; `process` is what all listeners have in common, `pool` has the connections to
+    /// the core where it leads through the tunnel, and `access_log` is told of each connection where there is one.
     pub fn new(
         config: config::Forward,
         header_for: HeaderFor,
         process: Arc<Gate>,
         pool: Option<Arc<Pool>>,
+        access_log: Option<AccessLog>,
     ) -> Arc<Self> {
-        let inbound = InboundShared::new(config.inbound.clone(), process);
+        let inbound = InboundShared::new(config.inbound.clone(), process, access_log);
         let status = config.status.clone().map(StatusShared::new);
         let (log, ended_log) = (RateLimitedLog::new(REFUSED_LINES), RateLimitedLog::new(ENDED_LINES));
         Arc::new(Self { inbound, config, header_for, pool, status, log, ended_log })
@@ -91,6 +95,17 @@ struct Reached {
     name: String,
     /// What to send it first: the PROXY header.
     header: Vec<u8>,
+    /// Destinations that could not be reached before it.
+    retries: usize,
+}
+
+/// The last destination that could not be reached.
+struct Missed {
+    /// What it is called in logs.
+    name: String,
+    /// Destinations that could not be reached before it.
+    retries: usize,
+    result: ConnectResult,
 }
 
 impl Forward {
@@ -128,11 +143,16 @@ impl Forward {
             return;
         }
         let mut record = Record::new(self, &admitted);
-        let Some(reached) = Box::pin(self.reach(admitted.player, admitted.destination)).await else {
-            return record.end(CloseReason::ConnectFailed);
+        let began = Instant::now();
+        let reached = match Box::pin(self.reach(admitted.player, admitted.destination)).await {
+            Ok(reached) => reached,
+            Err(missed) => {
+                record.missed(missed);
+                return record.end(CloseReason::ConnectFailed);
+            }
         };
-        let Reached { stream: target, name, header: mut first } = reached;
-        record.target = Some(name);
+        let Reached { stream: target, name, header: mut first, retries } = reached;
+        record.reached(name, retries, began.elapsed());
         record.early(&admitted.early);
         first.extend_from_slice(&admitted.early);
         if begins_link(&admitted.early) {
@@ -150,27 +170,27 @@ impl Forward {
     }
 
     /// Connects to the first destination that answers, in the name of `player` who connected to `local`.
-    async fn reach(&self, player: SocketAddr, local: SocketAddr) -> Option<Reached> {
+    async fn reach(&self, player: SocketAddr, local: SocketAddr) -> Result<Reached, Missed> {
         let metrics = self.inbound.metrics();
-        let mut last = ConnectResult::Error;
-        for destination in &self.shared.config.forward_to {
+        let mut last = Missed { name: String::new(), retries: 0, result: ConnectResult::Error };
+        for (retries, destination) in self.shared.config.forward_to.iter().enumerate() {
             match self.connect(destination, player, local).await {
                 Ok(reached) => {
                     metrics.connect(ConnectResult::Ok);
-                    return Some(reached);
+                    return Ok(Reached { retries, ..reached });
                 }
                 Err(result) => {
                     metrics.connect(result);
-                    last = result;
+                    last = Missed { name: destination.to_string(), retries, result };
                 }
             }
         }
         if let Some(suppressed) = self.shared.log.allow(Instant::now()) {
             let targets: Vec<String> = self.shared.config.forward_to.iter().map(ToString::to_string).collect();
             let listener = &self.inbound.config().name;
-            warn!(listener, targets = targets.join(", "), result = %last, suppressed, "no target can be reached");
+            warn!(listener, targets = targets.join(", "), result = %last.result, suppressed, "no target can be reached");
         }
-        None
+        Err(last)
     }
 
     /// Connects to one destination.
@@ -184,14 +204,19 @@ impl Forward {
         match destination {
             Destination::Target(target) => {
                 let (stream, address) = connect_forward(target, within).await?;
-                Ok(Reached { stream, name: address.to_string(), header: self.header(player, local, address) })
+                Ok(Reached {
+                    stream,
+                    name: address.to_string(),
+                    header: self.header(player, local, address),
+                    retries: 0,
+                })
             }
             Destination::Core(listener) => {
                 let pool = self.shared.pool.as_ref().ok_or(ConnectResult::Error)?;
                 let stream = pool.take(within).await?.attach().map_err(|_| ConnectResult::Error)?;
                 let mut header = Vec::new();
                 proxy_header::write_v2_to(&mut header, player, local, Some(listener));
-                Ok(Reached { stream, name: destination.to_string(), header })
+                Ok(Reached { stream, name: destination.to_string(), header, retries: 0 })
             }
         }
     }
@@ -219,7 +244,14 @@ struct Record<'a> {
     player: SocketAddr,
     /// The edge that it came through, where that was the tunnel.
     edge: Option<Arc<ProvenEdge>>,
+    /// Where it led, or was last tried to lead. Through the tunnel that is a listener of the core, and no address.
     target: Option<String>,
+    /// How long it took until its target was connected.
+    connected: Option<Duration>,
+    /// Targets that could not be reached before it.
+    retries: usize,
+    connect: ConnectResult,
+    carried: Option<Carried>,
     started: Instant,
     /// Bytes that were read before the target was connected.
     early: u64,
@@ -236,7 +268,11 @@ impl<'a> Record<'a> {
             player: admitted.player,
             edge: admitted.via.as_ref().map(|via| Arc::clone(&via.edge)),
             target: None,
-            started: Instant::now(),
+            connected: None,
+            retries: 0,
+            connect: ConnectResult::Ok,
+            carried: None,
+            started: admitted.accepted,
             early: 0,
             bytes_in: 0,
             bytes_out: 0,
@@ -249,8 +285,37 @@ impl<'a> Record<'a> {
         self.forward.inbound.metrics().bytes_in.inc_by(self.early);
     }
 
+    /// The target is connected, after so long.
+    fn reached(&mut self, target: String, retries: usize, after: Duration) {
+        (self.target, self.retries, self.connected) = (Some(target), retries, Some(after));
+        self.carried = Some(self.forward.inbound.carries());
+    }
+
+    fn missed(&mut self, Missed { name, retries, result }: Missed) {
+        (self.target, self.retries, self.connect) = (Some(name), retries, result);
+    }
+
     fn end(mut self, reason: CloseReason) {
         self.reason = Some(reason);
+    }
+
+    /// What the access log says of it.
+    fn entry(&self, reason: CloseReason) -> Entry {
+        let inbound = &self.forward.inbound;
+        let forwarded = Forwarded {
+            target: self.target.clone(),
+            connected: self.connected,
+            retries: self.retries,
+            connect: self.connect,
+            reason,
+        };
+        Entry {
+            edge: self.edge.as_ref().map(|edge| edge.name().to_owned()),
+            bytes_in: self.early + self.bytes_in,
+            bytes_out: self.bytes_out,
+            open: inbound.open(),
+            ..Entry::new(&inbound.config().name, self.player, self.started, What::Forwarded(forwarded))
+        }
     }
 }
 
@@ -260,6 +325,9 @@ impl Drop for Record<'_> {
         let inbound = &self.forward.inbound;
         inbound.metrics().active.dec();
         inbound.metrics().closed(reason);
+        // What is counted as carried are the others.
+        self.carried = None;
+        inbound.access_log(|| self.entry(reason));
         let Some(suppressed) = self.forward.shared.ended_log.allow(Instant::now()) else { return };
         info!(
             listener = inbound.config().name,

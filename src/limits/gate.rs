@@ -74,6 +74,11 @@ impl Gates {
         Self { listener, process }
     }
 
+    /// Connections now: in the process, and of those on the listener.
+    pub fn open(&self) -> (usize, usize) {
+        (self.process.connections.total(), self.listener.connections.total())
+    }
+
     /// Counts a connection of `peer` whose player is not known yet.
     ///
     /// # Errors

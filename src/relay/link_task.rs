@@ -10,6 +10,7 @@ use tracing::debug;
 use super::Relay;
 use super::link::Link;
 use super::session::Session;
+use crate::access_log::{Entry, LinkEnd, What};
 use crate::limits::Admission;
 use crate::net::{Inbound, unfinished};
 use crate::reason::CloseReason;
@@ -225,6 +226,16 @@ impl Drop for LinkTask {
         let metrics = inbound.metrics();
         metrics.active.dec();
         metrics.closed(reason);
+        inbound.access_log(|| {
+            let what = What::Link(LinkEnd { client: link.client(), reason });
+            Entry {
+                edge: Some(link.edge.name.to_string()),
+                bytes_in: link.bytes_in.get(),
+                bytes_out: link.bytes_out.get(),
+                open: inbound.open(),
+                ..Entry::new(&inbound.config().name, link.player(), link.started, what)
+            }
+        });
         debug!(
             listener = inbound.config().name,
             player = %link.player(),

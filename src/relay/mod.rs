@@ -22,13 +22,14 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::warn;
 
+use crate::access_log::AccessLog;
 use crate::config::{self, BindSessions, GameServer, Ipv6Players};
 use crate::limits::{
     AddressKey, Admission, ConnectionLimit, ENDED_LINES, Gate, Pace, REFUSED_LINES, Rate, RateLimit, RateLimitedLog,
 };
 use crate::metrics::{EdgeMetrics, Metrics, PortMetrics};
 use crate::net::worker::{Scratch, Tasks};
-use crate::net::{Admitted, Detached, Inbound, InboundShared, Stream, Tunnelled, Via};
+use crate::net::{Admitted, Detached, Inbound, InboundShared, Stream, Tunnelled, Via, Who};
 use crate::reason::{EndReason, RefuseReason, RejectReason};
 use crate::session::MachineLimits;
 use crate::wire::frame::{self, ClientId, HEADER_LEN, MAX_FIRST_PAYLOAD, SessionId};
@@ -86,15 +87,18 @@ pub type Handovers = mpsc::UnboundedReceiver<Handover>;
 impl RelayShared {
     /// From the core's configuration: the shared part, and each worker's incoming links. `process` is what
     /// all listeners have in common.
-    pub fn new(config: &config::Core, pseudo_ipv4: PseudoIpv4, process: &Arc<Gate>) -> (Arc<Self>, Vec<Handovers>) {
+    pub fn new(
+        config: &config::Core,
+        pseudo_ipv4: PseudoIpv4,
+        process: &Arc<Gate>,
+        access_log: Option<&AccessLog>,
+    ) -> (Arc<Self>, Vec<Handovers>) {
+        let inbound =
+            |relay: &config::Relay| InboundShared::new(relay.inbound.clone(), Arc::clone(process), access_log.cloned());
         let sessions = &config.sessions;
         let (handovers, receivers) = (0..config.process.workers.get()).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Self {
-            inbounds: config
-                .relays
-                .iter()
-                .map(|relay| InboundShared::new(relay.inbound.clone(), Arc::clone(process)))
-                .collect(),
+            inbounds: config.relays.iter().map(inbound).collect(),
             edges: config.edges.clone(),
             game_servers: config.game_servers.clone(),
             connects: config.game_servers.iter().map(|server| Mutex::new(connect_pace(server))).collect(),
@@ -263,12 +267,13 @@ impl Relay {
 
     async fn first_frame(&self, listener: usize, admitted: Admitted) -> Option<(Stream, Newcomer)> {
         let inbound = self.inbounds.get(listener)?;
-        let Admitted { stream, peer, player, mut early, guard, via, .. } = admitted;
+        let Admitted { stream, peer, player, mut early, guard, via, accepted, .. } = admitted;
         let first = timeout(inbound.config().idle_timeout, first_ping(&stream, &mut early, &self.scratch)).await;
         match first.unwrap_or(Err(RejectReason::NoPing)) {
             Ok(client) => Some((stream, Newcomer { listener, client, player, peer, early, guard, via })),
             Err(reason) => {
-                inbound.refuse(&stream.options(), reason, player.ip());
+                let who = Who { address: player, edge: via.as_ref().map(|via| &*via.edge), accepted };
+                inbound.refuse(&stream.options(), reason, who, true);
                 None
             }
         }

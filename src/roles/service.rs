@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
+use crate::access_log::{AccessLog, Written};
 use crate::admin;
 use crate::certs::CertError;
 use crate::config::{self, Config};
@@ -35,6 +36,9 @@ pub enum StartError {
     /// The certificates for the tunnel cannot be used.
     #[error(transparent)]
     Certificates(#[from] CertError),
+    /// There is no thread for the access log.
+    #[error("cannot start the access log: {0}")]
+    AccessLog(io::Error),
 }
 
 type WorkerFuture = Pin<Box<dyn Future<Output = io::Result<()>>>>;
@@ -52,6 +56,7 @@ pub struct Service {
     metrics: Vec<Arc<Metrics>>,
     workers: Vec<WorkerMain>,
     tunnel: Option<(Arc<Metrics>, WorkerMain)>,
+    access_log: Option<(AccessLog, Written)>,
     trusted: Option<watch::Sender<Trusted>>,
 }
 
@@ -61,15 +66,24 @@ impl Service {
             Some(address) => bind("admin", &[address], 1)?.sockets.pop().and_then(|mut sockets| sockets.pop()),
             None => None,
         };
+        let metrics: Vec<_> = (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect();
+        let access_log = match (&process.access_log, metrics.first()) {
+            (Some(config), Some(metrics)) => {
+                let log = AccessLog::start(config.clone(), &process.name, metrics.access_log_dropped.clone());
+                Some(log.map_err(StartError::AccessLog)?)
+            }
+            _ => None,
+        };
         Ok(Self {
             role,
             shutdown_timeout: process.shutdown_timeout,
             addresses: Vec::new(),
             admin,
             gate: Arc::new(Gate::new(process.limits, Arc::clone(&process.access))),
-            metrics: (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect(),
+            metrics,
             workers: Vec::new(),
             tunnel: None,
+            access_log,
             trusted: None,
         })
     }
@@ -95,7 +109,8 @@ impl Service {
         let mut per_worker: Vec<Vec<ForwardSockets>> = self.metrics.iter().map(|_| Vec::new()).collect();
         for forward in forwards {
             let sockets = self.listen(&forward.inbound)?;
-            let shared = ForwardShared::new(forward, header_for.clone(), Arc::clone(&self.gate), pool.cloned());
+            let (gate, log) = (Arc::clone(&self.gate), self.access_log().cloned());
+            let shared = ForwardShared::new(forward, header_for.clone(), gate, pool.cloned(), log);
             // As in `listen`: the zeros are there before the workers are.
             self.metrics.iter().for_each(|metrics| drop(shared.status_metrics(metrics)));
             for (worker, sockets) in per_worker.iter_mut().zip(sockets) {
@@ -113,6 +128,11 @@ impl Service {
     /// Each worker's counters.
     pub(super) fn metrics(&self) -> &[Arc<Metrics>] {
         &self.metrics
+    }
+
+    /// The access log, where there is one.
+    pub(super) fn access_log(&self) -> Option<&AccessLog> {
+        self.access_log.as_ref().map(|(log, _)| log)
     }
 
     /// Adds a worker thread.
@@ -180,6 +200,8 @@ impl Service {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let ready = Arc::new(AtomicBool::new(true));
         let (tunnel_metrics, tunnel) = self.tunnel.unzip();
+        // The log itself is the listeners' alone from here on: when they have ended, it ends.
+        let written = self.access_log.map(|(_, written)| written);
         let stop = Stop::default();
         let admin = match self.admin {
             Some(listener) => {
@@ -229,6 +251,9 @@ impl Service {
         };
         // A slow reader of metrics does not hold up the end.
         drop(admin);
+        if let Some(written) = written {
+            written.wait().await;
+        }
         result.unwrap_or_else(|e| Err(io::Error::other(e)))
     }
 }
@@ -398,6 +423,7 @@ mod tests {
             shutdown_timeout: Duration::from_secs(60),
             log_format: LogFormat::Auto,
             log_level: LogLevel::Error,
+            access_log: None,
         };
         let mut service = Service::bind("edge", &process).unwrap();
         service.add_worker(Box::new(|stop| {

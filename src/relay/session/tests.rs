@@ -37,7 +37,7 @@ async fn panics() {
     let metrics = Arc::new(Metrics::new());
     let tasks = Tasks::new(Arc::clone(&metrics));
     let process = Arc::new(Gate::new(GateLimits::default(), Arc::default()));
-    let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]), &process);
+    let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]), &process, None);
     let relay = Relay::new(shared, 0, Arc::clone(&metrics), Rc::new(scratch()), tasks.clone());
 
     let links = TcpListener::bind("127.0.0.1:0").await.unwrap();
