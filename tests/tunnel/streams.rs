@@ -212,3 +212,34 @@ fn the_status_is_asked_for_once_and_answered_at_either_end() {
         }
     });
 }
+
+/// Whoever reads the access log of an edge does not learn where the core is.
+#[test]
+fn the_access_log_of_an_edge_names_the_core_and_not_its_address() {
+    run(async {
+        let certificates = Certificates::new();
+        let (game, listeners) = target().await;
+        for format in ["json", "text", "haproxy"] {
+            let log = |role: &str| certificates.folder.join(format!("{role}-{format}.log"));
+            let yaml = |role| format!("access_log: {{ format: {format}, file: {} }}\n", log(role).display());
+            let core = Process::start(&core(&certificates, "[{ name: waw1 }]", &listeners, &yaml("core")));
+            let address = core.addr("tunnel");
+            let short = LOGIN.replace(" }]", ", timeouts: { connect: 200ms } }]");
+            let edge = Process::start(&(edge(&certificates, "waw1", address, &short) + &yaml("edge")));
+            edge.spares("waw1", 3).await;
+            exchange(&edge, &game, 1000).await;
+            core.wait("otproxy_tunnel_connections", &["state=\"in_use\""], |now| now == 0.0).await;
+            core.kill().await;
+            edge.wait("otproxy_tunnel_connections", &["state=\"spare\""], |now| now == 0.0).await;
+            let mut player = TcpStream::connect(edge.addr("login")).await.unwrap();
+            assert_eq!(player.read(&mut [0]).await.unwrap(), 0);
+            edge.kill().await;
+            // Both have ended, and written all.
+            let [at_edge, at_core] = [log("edge"), log("core")].map(|log| std::fs::read_to_string(log).unwrap());
+            assert_eq!(at_edge.matches("core/login").count(), 2, "{at_edge}");
+            assert!(!at_edge.contains(&format!(":{}", address.port())), "{at_edge}");
+            let named = ["\"edge\":\"waw1\"", " edge=waw1 ", " login/127.0.0.1:"];
+            assert!(named.iter().any(|named| at_core.contains(named)), "{at_core}");
+        }
+    });
+}
