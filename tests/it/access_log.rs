@@ -1,11 +1,14 @@
 //! The access log: a line for each connection and session that ended, wherever it was carried, and nothing held up by it.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
+use otproxy::access_log::LAST_WAIT;
 use otproxy::wire::frame::{self, ClientId, SessionId};
 use serde_json::Value;
 use socket2::SockRef;
@@ -173,7 +176,10 @@ fn a_log_that_is_not_written_holds_nobody_up() {
         core.wait_metric("otproxy_access_log_dropped_total", |dropped| dropped >= 100.0).await;
         refused.abort();
         echoes(&mut player, b"after").await;
-        core.stop_after(player).await;
+        drop(player);
+        let began = Instant::now();
+        core.stop().await;
+        assert!(began.elapsed() >= LAST_WAIT, "the end did not wait for what could still be written");
         // The writer waits for a reader for ever: it is let go.
         drop(fs::File::open(folder.path()));
     });
@@ -241,9 +247,9 @@ fn normal(line: &str) -> String {
 }
 
 /// Ends connections in each way that both know: through `ports`, by listener, one of both.
-async fn end_in_each_way(addrs: &[std::net::SocketAddr], game: &tokio::net::TcpListener, line: impl AsyncFn(usize)) {
+async fn end_in_each_way(addrs: &[SocketAddr], game: &tokio::net::TcpListener, line: impl AsyncFn(usize)) {
     let [carried, idle, refused, limited] = addrs else { panic!("{addrs:?}") };
-    let begin = async |to: std::net::SocketAddr, local: &str| {
+    let begin = async |to: SocketAddr, local: &str| {
         let mut client = connect_from(local, to).await;
         client.write_all(b"hello").await.unwrap();
         let mut server = accept(game).await;
@@ -252,7 +258,7 @@ async fn end_in_each_way(addrs: &[std::net::SocketAddr], game: &tokio::net::TcpL
         assert_eq!(read(&mut client, 3).await, b"abc");
         (client, server)
     };
-    let reset = |stream: &TcpStream| SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    let reset = |stream: &TcpStream| SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
     // The client, then the target; each in order, and with a reset.
     let (client, mut server) = begin(*carried, "127.0.0.9").await;
     drop(client);
@@ -298,7 +304,7 @@ fn haproxys_lines_are_those_of_haproxy() {
     }
     run(async {
         let ((game, to), (_held, dead)) = (target().await, refusing());
-        let listen = |name: &str, addr: std::net::SocketAddr, server: std::net::SocketAddr, more: &str| {
+        let listen = |name: &str, addr: SocketAddr, server: SocketAddr, more: &str| {
             format!(
                 "listen {name}\n  bind {addr}\n  log stderr format raw daemon\n  option tcplog\n  retries 0\n{more}  \
                  server {server} {server}\n"
