@@ -9,24 +9,20 @@ use crate::net::Stream;
 use crate::net::worker::Scratch;
 use crate::wire::proxy_header::LOCAL;
 
-/// Offers `stream` in `pool` until it is taken or ends, and asks the core on it from time to time. Where this side made it,
-/// `place` is its place. Gives whether it was taken.
-pub(super) async fn keep(mut stream: Stream, pool: &Pool, mut place: Option<Place>, scratch: &Scratch) -> bool {
-    // The first answer tells that the core knows this edge: its word in the handshake came after this side's own.
-    while answers(&stream, scratch).await {
-        place.iter_mut().for_each(Place::keep);
+/// Offers `stream`, on which the core [has answered](answers), in `pool` until it is taken or ends, and asks the core on it
+/// from time to time. Where this side made it, `place` is its place.
+pub(super) async fn keep(mut stream: Stream, pool: &Pool, mut place: Option<Place>, scratch: &Scratch) {
+    place.iter_mut().for_each(Place::keep);
+    loop {
         match offer(stream, pool, scratch).await {
-            Offered::Taken => {
-                if let Some(place) = place {
-                    place.take();
-                }
-                return true;
-            }
+            Offered::Taken => return place.into_iter().for_each(Place::take),
             Offered::Left(left) => stream = left,
-            Offered::Ended => return false,
+            Offered::Ended => return,
+        }
+        if !answers(&stream, scratch).await {
+            return;
         }
     }
-    false
 }
 
 enum Offered {
@@ -72,8 +68,9 @@ fn give(stream: Stream, request: Request) -> Offered {
     }
 }
 
-/// Asks the core whether it is there; gives whether it says so in time.
-async fn answers(stream: &Stream, scratch: &Scratch) -> bool {
+/// Asks the core whether it is there; gives whether it says so in time. The first time that tells that the core knows this
+/// edge: its word in the handshake came after this side's own.
+pub(super) async fn answers(stream: &Stream, scratch: &Scratch) -> bool {
     let asking = async {
         stream.write_all(LOCAL).await.ok()?;
         let mut answer = Vec::new();
