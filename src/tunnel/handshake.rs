@@ -209,8 +209,10 @@ impl Handshakes {
 
     async fn try_connect(&self, stream: Stream, name: &str) -> Result<Stream, HandshakeResult> {
         let config = self.identity().client_config();
-        let name = identity::server_name(name).ok_or(HandshakeResult::WrongName)?;
-        within(stream.tls_connect(config, name)).await
+        let server_name = identity::server_name(name).ok_or(HandshakeResult::WrongName)?;
+        let stream = within(stream.tls_connect(config, server_name)).await?;
+        // TLS would also take a certificate that has the name among others, or in other letters.
+        if peer_name(&stream)? == name { Ok(stream) } else { Err(HandshakeResult::WrongName) }
     }
 
     fn failed(&self, result: HandshakeResult, peer: &dyn fmt::Display, more: &str) {
