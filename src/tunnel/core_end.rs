@@ -335,7 +335,59 @@ impl Demand {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
+    use crate::net::worker::scratch;
+
+    /// What becomes of a connection on which an edge talks so, and then does nothing any more.
+    fn begun(talk: impl AsyncFnOnce(&mut TcpStream)) -> Result<bool, StreamRefusal> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut edge = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let stream = Stream::new(listener.accept().await.unwrap().0).unwrap();
+            let talking = async {
+                talk(&mut edge).await;
+                // From here on nothing comes, and the clock jumps.
+                tokio::time::pause();
+                std::future::pending::<()>().await;
+            };
+            let scratch = scratch();
+            let begun = async { begin(&stream, &scratch, || {}).await.map(|begun| begun.is_some()) };
+            tokio::select! {
+                begun = timeout(10 * SILENCE, begun) => begun.expect("it has an end"),
+                () = talking => unreachable!(),
+            }
+        })
+    }
+
+    #[test]
+    fn an_edge_that_says_nothing_for_long_is_gone() {
+        assert_eq!(begun(async |_| {}), Err(StreamRefusal::Silent));
+        assert_eq!(begun(async |edge| edge.write_all(LOCAL).await.unwrap()), Err(StreamRefusal::Silent));
+        assert_eq!(begun(async |edge| edge.write_all(&LOCAL[..9]).await.unwrap()), Err(StreamRefusal::Silent));
+        assert_eq!(begun(async |edge| edge.shutdown().await.unwrap()), Ok(false));
+    }
+
+    #[test]
+    fn an_edge_that_asks_and_takes_no_answer_is_read_no_further_and_gone() {
+        /// Much more than both kernels keep.
+        const MOST: usize = 64 << 20;
+        let mut sent = 0;
+        let flood = LOCAL.repeat(4096);
+        let refused = begun(async |edge| {
+            // Until the core reads no further. It has all the time it wants: nothing is sent only once it is stuck.
+            let stuck = async {
+                while sent < MOST {
+                    sent += edge.write(&flood[sent % LOCAL.len()..]).await.unwrap();
+                }
+            };
+            let _ = timeout(Duration::from_secs(2), stuck).await;
+        });
+        assert_eq!(refused, Err(StreamRefusal::Silent));
+        assert!(sent < MOST);
+    }
 
     #[test]
     fn demand_is_that_of_the_last_moments() {

@@ -60,15 +60,15 @@ mod tests {
 
     #[test]
     fn the_one_that_takes_the_longest_gives_way() {
-        let (strangers, mut cx) = (Strangers::new(3), Context::from_waker(Waker::noop()));
+        let (strangers, cx) = (Strangers::new(3), || Context::from_waker(Waker::noop()));
         let mut stalled: Vec<_> = (0..5).map(|_| Box::pin(strangers.run(pending::<()>()))).collect();
-        let mut poll = |number: usize| stalled[number].as_mut().poll(&mut cx);
+        let mut poll = |number: usize| stalled[number].as_mut().poll(&mut cx());
         assert!((0..5).all(|number| poll(number).is_pending()));
         assert_eq!((poll(0), poll(1)), (Poll::Ready(None), Poll::Ready(None)));
         assert!((2..5).all(|number| poll(number).is_pending()));
         assert_eq!(strangers.under_way.borrow().len(), 3);
         // Who is quick gets in, at the cost of one more.
-        assert_eq!(pin!(strangers.run(ready(7))).poll(&mut cx), Poll::Ready(Some(7)));
+        assert_eq!(pin!(strangers.run(ready(7))).poll(&mut cx()), Poll::Ready(Some(7)));
         assert!(poll(2).is_ready() && poll(3).is_pending());
         drop(stalled);
         assert!(strangers.under_way.borrow().is_empty());

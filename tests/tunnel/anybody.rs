@@ -171,7 +171,11 @@ impl Peer {
         loop {
             // Nothing is the end, which it must be told of too.
             self.tls.read_tls(&mut bytes)?;
-            self.tls.process_new_packets().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            if let Err(error) = self.tls.process_new_packets() {
+                // With the alert.
+                let _ = self.push().await;
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
             if bytes.is_empty() {
                 return Ok(count);
             }

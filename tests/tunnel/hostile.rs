@@ -521,3 +521,91 @@ fn an_edge_gives_its_players_to_nobody_but_the_core() {
         }
     });
 }
+
+#[test]
+fn what_is_cut_does_not_pass_for_an_end_behind_an_edge() {
+    run(async {
+        let certificates = Certificates::new();
+        let papers = papers(&certificates, &["core"], Time::Now);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let yaml = edge(&certificates, "waw1", listener.local_addr().unwrap(), LOGIN).replace("spare: 3", "spare: 1");
+        let edge = Process::start(&yaml);
+        for end in [End::Said, End::Cut, End::Forged] {
+            let mut core = Peer::accepted(listener.accept().await.unwrap().0, server(papers.clone(), None));
+            core.shake().await.unwrap();
+            core.expect(LOCAL).await;
+            core.send(LOCAL).await.unwrap();
+            let mut player = TcpStream::connect(edge.addr("login")).await.unwrap();
+            player.write_all(b"hello").await.unwrap();
+            // The stream's header comes first.
+            while !core.read().await.unwrap().ends_with(b"hello") {}
+            core.send(b"all").await.unwrap();
+            let mut got = [0; 3];
+            player.read_exact(&mut got).await.unwrap();
+            end.of(&mut core).await;
+            end.is_seen(&mut player).await;
+        }
+    });
+}
+
+/// Passes on what both sides say, and gives what who connects has said.
+async fn tap(to: SocketAddr) -> (SocketAddr, JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let tapping = tokio::spawn(async move {
+        let (mut from, mut to) = (listener.accept().await.unwrap().0, TcpStream::connect(to).await.unwrap());
+        let ((mut from_read, mut from_write), (mut to_read, mut to_write)) = (from.split(), to.split());
+        let mut said = Vec::new();
+        let up = async {
+            let mut passed_on = 0;
+            while from_read.read_buf(&mut said).await.is_ok_and(|count| count > 0) {
+                to_write.write_all(&said[passed_on..]).await.unwrap();
+                passed_on = said.len();
+            }
+        };
+        let down = async { drop(tokio::io::copy(&mut to_read, &mut from_write).await) };
+        tokio::select! {
+            () = up => {}
+            () = down => {}
+        }
+        said
+    });
+    (address, tapping)
+}
+
+#[test]
+fn what_was_recorded_gets_nobody_in() {
+    run(async {
+        let mut world = World::start().await;
+        let (address, tapping) = tap(world.core.addr("tunnel")).await;
+        let papers = papers(&world.certificates, &["liar"], Time::Now);
+        let mut edge = Peer::connect(address, client(Some(papers), None), "core").await;
+        edge.shake().await.unwrap();
+        edge.send(LOCAL).await.unwrap();
+        edge.expect(LOCAL).await;
+        drop(edge);
+        let recorded = tapping.await.unwrap();
+        world.core.spares("liar", 0).await;
+        let hello = 5 + usize::from(u16::from_be_bytes([recorded[3], recorded[4]]));
+        assert!(
+            recorded.starts_with(&[22, 3]) && recorded.len() > hello + 500,
+            "a hello, a certificate and a question"
+        );
+        let ok = world.core.handshakes_so_far("ok").await;
+        for (bytes, result) in
+            [(&recorded[..], "error"), (&recorded[..recorded.len() - 1], "error"), (&recorded[..hello], "closed")]
+        {
+            let before = world.core.handshakes_so_far(result).await;
+            let mut tcp = TcpStream::connect(world.core.addr("tunnel")).await.unwrap();
+            tcp.write_all(bytes).await.unwrap();
+            tcp.shutdown().await.unwrap();
+            let mut answer = Vec::new();
+            let _ = tcp.read_to_end(&mut answer).await;
+            world.core.handshakes(result, before + 1).await;
+            world.play_on().await;
+        }
+        assert_eq!(world.core.handshakes_so_far("ok").await, ok);
+        assert_eq!(world.core.metric("otproxy_tunnel_connections", &["edge=\"liar\""]).await, 0.0);
+        world.end().await;
+    });
+}
