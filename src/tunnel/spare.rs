@@ -203,7 +203,7 @@ mod tests {
         run(async {
             let ((stream, mut core), (pool, scratch)) = (pair().await, (pool(), scratch()));
             let taking = async {
-                // Somebody who leaves as he asks.
+                // It is offered already; who asks first leaves at once.
                 pool.ask_and_leave();
                 asked(&mut core).await;
                 core.write_all(LOCAL).await.unwrap();
@@ -213,10 +213,7 @@ mod tests {
                 core.read_exact(&mut said).await.unwrap();
                 assert_eq!(said, *b"mine");
             };
-            let keeping = async {
-                // It is offered first, and then taken by who has left.
-                keep(stream, &pool, None, &scratch).await;
-            };
+            let keeping = keep(stream, &pool, None, &scratch);
             tokio::join!(keeping, taking);
         });
     }

@@ -8,3 +8,4 @@ mod descriptors;
 mod memory;
 mod process;
 mod slow;
+mod tunnel;

@@ -135,9 +135,13 @@ pub struct Peer {
 impl Peer {
     /// Connects, and has said nothing yet.
     pub async fn connect(address: SocketAddr, config: ClientConfig, name: &str) -> Self {
+        Self::connected(TcpStream::connect(address).await.unwrap(), config, name)
+    }
+
+    /// The same over a connection of one's own.
+    pub fn connected(tcp: TcpStream, config: ClientConfig, name: &str) -> Self {
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        let tls = ClientConnection::new(Arc::new(config), name).unwrap().into();
-        Self { tcp: TcpStream::connect(address).await.unwrap(), tls }
+        Self { tcp, tls: ClientConnection::new(Arc::new(config), name).unwrap().into() }
     }
 
     pub fn accepted(tcp: TcpStream, config: ServerConfig) -> Self {

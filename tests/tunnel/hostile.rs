@@ -9,8 +9,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::anybody::*;
+use crate::common::flood::{FILES, Flood};
 use crate::common::run;
 use crate::harness::*;
+use crate::players::{Game, Setup, game_server};
+use crate::process::may_open;
 
 const LOGIN: &str = "[{ name: login, listen: \"127.0.0.1:0\", forward_to: core/login }]";
 const REFUSED: &str = "otproxy_tunnel_streams_refused_total";
@@ -91,6 +94,13 @@ impl World {
 
     async fn refused(&self, reason: &str) -> f64 {
         self.core.metric(REFUSED, &["edge=\"liar\"", &format!("reason=\"{reason}\"")]).await
+    }
+
+    /// Waits until so many streams were refused, and no more.
+    async fn wait_refused(&self, what: &str, reason: &str, count: f64) {
+        let labels = ["edge=\"liar\"", &format!("reason=\"{reason}\"")];
+        let now = self.core.wait(REFUSED, &labels, |now| now >= count).await;
+        assert_eq!(now, count, "{what}");
     }
 
     /// Nobody but those who were hostile was disturbed.
@@ -313,7 +323,7 @@ fn an_edge_that_says_what_none_says_is_refused_by_reason() {
                 let _ = liar.send(&bytes).await;
                 liar.expect_end().await;
             }
-            assert_eq!(world.refused(reason).await, before + 2.0, "{what}");
+            world.wait_refused(what, reason, before + 2.0).await;
             world.play_on().await;
         }
         // Half a header, and that was all.
@@ -333,7 +343,7 @@ fn an_edge_that_says_what_none_says_is_refused_by_reason() {
             liar.tcp.write_all(garbage).await.unwrap();
             liar.expect_end().await;
         }
-        assert_eq!(world.refused("bad_header").await, before + 3.0);
+        world.wait_refused("half a header, and garbage", "bad_header", before + 3.0).await;
         // Who comes and goes is no news.
         let before = world.core.metric(REFUSED, &[]).await;
         let mut liar = world.liar().await;
@@ -607,5 +617,39 @@ fn what_was_recorded_gets_nobody_in() {
         assert_eq!(world.core.handshakes_so_far("ok").await, ok);
         assert_eq!(world.core.metric("otproxy_tunnel_connections", &["edge=\"liar\""]).await, 0.0);
         world.end().await;
+    });
+}
+
+#[test]
+fn thousands_of_half_open_handshakes_keep_no_edge_out_and_cost_players_nothing() {
+    if !may_open(FILES) {
+        return;
+    }
+    run(async {
+        let certificates = Certificates::new();
+        let server = game_server().await;
+        let mut setup = Setup::start(&certificates, &server);
+        let mut game = Game::play(server, setup.paths.clone()).await;
+        game.on(100, 2).await;
+        // At the core, where `waw1` connects, and at `fra1`, where the core does.
+        let at = [&setup.core, setup.edges[1].as_ref().unwrap()].map(|process| process.addr("tunnel"));
+        let floods = at.map(Flood::start);
+        for _ in 0..3 {
+            let (core, fra1) = (&setup.core, setup.edges[1].as_ref().unwrap());
+            let before = (core.handshakes_so_far("limit").await, fra1.handshakes_so_far("limit").await);
+            game.on(20, 1).await;
+            core.handshakes("limit", before.0 + 1).await;
+            fra1.handshakes("limit", before.1 + 1).await;
+            let yaml = setup.edges[0].take().unwrap().kill().await;
+            game.on(100, 1).await;
+            setup.edges[0] = Some(Process::start(&yaml));
+            game.on(100, 2).await;
+            setup.core.spares("waw1", 3).await;
+        }
+        for flood in floods {
+            flood.end().await;
+        }
+        assert_eq!(setup.core.metric("otproxy_panics_total", &[]).await, 0.0);
+        game.end().await;
     });
 }

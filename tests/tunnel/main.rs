@@ -7,4 +7,8 @@ mod common;
 mod harness;
 mod hostile;
 mod players;
+#[allow(dead_code)]
+#[path = "../hostile/process.rs"]
+mod process;
+mod program;
 mod streams;
