@@ -199,7 +199,7 @@ impl CoreEnd {
     /// place, and a way.
     async fn carry(self: Rc<Self>, stream: Stream, edge: Rc<Edge>, made: Option<(Place, &Way<'_>)>) {
         let proven = Arc::clone(&edge.proven);
-        proven.carry(self.await_begin(stream, &edge, made)).await;
+        proven.carry(Box::pin(self.await_begin(stream, &edge, made))).await;
     }
 
     async fn await_begin(&self, stream: Stream, edge: &Edge, made: Option<(Place, &Way<'_>)>) {

@@ -130,8 +130,9 @@ impl Handshakes {
         peer: SocketAddr,
         trusted: impl FnOnce(&str) -> Result<T, HandshakeResult>,
     ) -> Option<(Stream, T)> {
-        // The limits count the handshake alone: what follows is no stranger's.
-        match self.admitted(peer, self.try_accept(stream, trusted)).await {
+        // In memory of its own, which is free again before the connection waits to be used. The limits count it alone: what
+        // follows is no stranger's.
+        match self.admitted(peer, Box::pin(self.try_accept(stream, trusted))).await {
             Ok(accepted) => {
                 self.remember(peer);
                 self.metrics.handshake(HandshakeResult::Ok);
@@ -191,7 +192,7 @@ impl Handshakes {
         let (stream, _) = connect(way.target, None, CONNECT).await.inspect_err(|result| {
             self.warn(&self.connect_log, way.target, &format_args!("cannot connect to `{}`: {result}", way.name));
         })?;
-        self.try_connect(stream, way.name).await.map_err(|result| {
+        Box::pin(self.try_connect(stream, way.name)).await.map_err(|result| {
             self.failed(result, way.target, "");
             ConnectResult::Handshake
         })
