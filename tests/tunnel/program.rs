@@ -159,7 +159,7 @@ fn a_reload_revokes_an_edge_and_what_is_wrong_changes_nothing() {
             "core",
             &format!(
                 "tunnel: {{ accept: '127.0.0.1:0', tls: {} }}\nedges:\n- {{ name: waw1 }}\n- {{ name: fra1 }}\n\
-                 listeners:\n- {{ name: login, forward_to: '{target}', send_proxy: none }}\n",
+                 listeners:\n- {{ name: login, forward_to: '{target}', send_proxy: none, trusted_peers: [192.0.2.0/24] }}\n",
                 certificates.tls("core")
             ),
         );
