@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use otproxy::tunnel::{KNOWN_PER_ADDRESS, STRANGERS_PER_ADDRESS};
 use otproxy::wire::proxy_header::{LOCAL, MAX_LEN, write_v2_to};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -264,6 +265,29 @@ fn a_handshake_that_stalls_has_a_deadline() {
             let _ = tcp.read_to_end(&mut Vec::new()).await;
         }
         world.play_on().await;
+        world.end().await;
+    });
+}
+
+#[test]
+fn an_address_that_is_known_has_a_limit_too() {
+    const MORE: usize = KNOWN_PER_ADDRESS + 50;
+    if !may_open(4 * MORE as u64) {
+        return;
+    }
+    run(async {
+        let mut world = World::start().await;
+        // Where all edges are here.
+        let mut all = Vec::new();
+        for _ in 0..MORE {
+            all.push(TcpStream::connect(world.core.addr("tunnel")).await.unwrap());
+        }
+        world.core.handshakes("limit", 1).await;
+        world.play_on().await;
+        for mut tcp in all {
+            let _ = tcp.read(&mut [0]).await;
+        }
+        assert!(world.core.handshakes_so_far("limit").await <= MORE - STRANGERS_PER_ADDRESS - 1, "it is known");
         world.end().await;
     });
 }
