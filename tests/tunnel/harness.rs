@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use otproxy::config::{self, Config};
 use otproxy::roles::{self, Reloader, Service};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -109,4 +111,12 @@ pub fn edge_dialled(certificates: &Certificates, name: &str, accept: &str, liste
 /// An address on loopback that nobody has, until somebody takes it.
 pub fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A player who is told that there is nobody to play with. He may be told before he knows that he is connected.
+pub async fn in_vain(edge: SocketAddr) {
+    if let Ok(mut player) = TcpStream::connect(edge).await {
+        let _ = player.write_all(b"password").await;
+        assert_eq!(player.read(&mut [0]).await.unwrap_or(0), 0);
+    }
 }

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::anybody::*;
 use crate::common::{metrics, run};
-use crate::harness::{Certificates, Process as Harness, core, edge};
+use crate::harness::{Certificates, Process as Harness, core, edge, in_vain};
 use crate::process::Process;
 
 /// No other address on the host begins so.
@@ -44,11 +44,9 @@ async fn shows_address(edge: &Process) -> bool {
     shown.contains(HIDDEN) || shown.contains(HIDDEN_NAME)
 }
 
-/// A player who is told that there is no core.
+/// A player who is told that there is nobody.
 async fn player_in_vain(edge: &Process) {
-    let mut player = TcpStream::connect(edge.addr("login")).await.unwrap();
-    let _ = player.write_all(b"?").await;
-    assert_eq!(player.read(&mut [0]).await.unwrap_or(0), 0);
+    in_vain(edge.addr("login")).await;
     edge.wait_for_line("no target can be reached").await;
 }
 
@@ -93,8 +91,7 @@ fn an_edge_that_connects_does_not_say_where() {
         let core = Harness::start(&yaml);
         let edge = edge_program(&format!("{{ dial: '{}', tls: {tls}, spare: 2 }}", core.addr("tunnel")), false);
         core.spares("waw1", 2).await;
-        let mut player = TcpStream::connect(edge.addr("login")).await.unwrap();
-        assert_eq!(player.read(&mut [0]).await.unwrap_or(0), 0);
+        in_vain(edge.addr("login")).await;
         edge.wait_for_line("connection ended").await;
         core.kill().await;
         edge.wait_for_line("cannot connect to `core`").await;
