@@ -231,7 +231,7 @@ reasons! {
         UnknownEdge = "unknown_edge",
         /// At the core: the edge is revoked.
         Revoked = "revoked",
-        /// The other side did not accept this one, and said so with an alert.
+        /// The other side did not accept this one: it said so with an alert, or did not use the connection.
         Refused = "refused",
         /// Too many handshakes were under way.
         Limit = "limit",

@@ -532,15 +532,17 @@ impl SetUp {
     /// A player logs in over this edge; the login server is told so, and answers.
     fn carries_a_login(&self, edge: &str) {
         let mut player = TcpStream::connect((edge, 7171)).expect("it listens");
-        player.write_all(b"hello").expect("writable");
+        // As a client begins: the length, and a packet of the login protocol.
+        let hello: Vec<u8> = [20, 0, 1].into_iter().chain(10..29).collect();
+        player.write_all(&hello).expect("writable");
         // The doctor has been there before, and said nothing.
         for stream in self.login.incoming() {
             let mut stream = stream.expect("a connection");
-            let mut got = vec![0; 28 + 5];
+            let mut got = vec![0; 28 + hello.len()];
             if stream.read_exact(&mut got).is_err() {
                 continue;
             }
-            assert!(got.starts_with(&LOCAL[..12]) && got.ends_with(b"hello"), "{got:?}");
+            assert!(got.starts_with(&LOCAL[..12]) && got.ends_with(&hello), "{got:?}");
             stream.write_all(b"welcome").expect("writable");
             break;
         }

@@ -307,12 +307,11 @@ impl Cli {
             let _inside = runtime.enter();
             signals::hangups().context("cannot catch signals")?
         };
-        let mut current = config.clone();
         let stop = async {
             // From here on connections that wait in the kernel are taken: the workers are starting.
             info!(role = %config.role(), name = process.name, listeners = listeners.join(", "), admin, "ready");
             notify(NotifyState::Ready);
-            signals.caught_but_hangups(hangups, || reload(file, &mut current, &reloader)).await;
+            signals.caught_but_hangups(hangups, || reload(file, &config, &reloader)).await;
             notify(NotifyState::Stopping);
         };
         runtime.block_on(service.run(stop)).context("cannot run")?;
@@ -359,13 +358,12 @@ fn wrong_together(command: &str, kind: ErrorKind, message: &str) -> clap::Error 
     command.map_or_else(Cli::command, |command| command.clone()).error(kind, message)
 }
 
-/// Reads `file` again, and uses what can be changed while the process runs. What is wrong changes nothing.
-fn reload(file: &Path, current: &mut Config, reloader: &Reloader) {
-    match config::load_for(file, current.role()) {
+/// Reads `file` again, and uses what can be changed while the process runs. What is wrong changes nothing. The process has
+/// `started` with what the rest is compared with, whatever was read in between.
+fn reload(file: &Path, started: &Config, reloader: &Reloader) {
+    match config::load_for(file, started.role()) {
         Ok(config) => {
-            let needs_restart = reloader.reload(current, &config);
-            *current = config;
-            if needs_restart {
+            if reloader.reload(started, &config) {
                 warn!("configuration reloaded; changes other than those of the tunnel's edges need a restart");
             } else {
                 info!("configuration reloaded");

@@ -80,9 +80,9 @@ Change the topology (the file that you gave, or `topology.yaml` here) and run `o
 what has changed, and nothing else; keys stay, and so does what you have edited: the new text is then beside it, in a
 file that ends in `.new`. Copy the folders that it names, and run their `install.sh`.
 
-- **A new edge:** add it to `edges`. The core needs its new `core.yaml` and a restart; tell the clients last.
-- **An edge that is given up, or was broken into:** set `revoked: true` on it. The core then refuses it, once it has its new
-  `core.yaml` and a restart.
+- **A new edge:** add it to `edges`. The core takes it up with its new `core.yaml`, while it runs; tell the clients last.
+- **An edge that is given up, or was broken into:** set `revoked: true` on it. With its new `core.yaml` the core, while it runs,
+  closes what that edge has open, and refuses it from then on.
 - **Certificates:** whatever ends within ";
     let _ = writeln!(
         text,

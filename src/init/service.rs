@@ -56,7 +56,8 @@ install -m 644 {DROP_IN} \"$etc/systemd/system/$unit.d/\"
 otproxy check -c \"$etc/otproxy/{role}.yaml\"
 systemctl daemon-reload
 if systemctl --quiet is-active \"$unit\"; then
-    echo \"$unit runs already. New certificates it takes up by itself; a changed {role}.yaml with{when}:\"
+    systemctl reload \"$unit\"
+    echo \"$unit has read its files again. Where its log says that a change needs a restart{when}:\"
     echo \"    systemctl restart $unit\"
 else
     systemctl enable --now \"$unit\"

@@ -40,19 +40,24 @@ name: \"{name}\"
   tls: {{ ca: ca.pem, cert: \"{name}.pem\", key: \"{name}.key\" }}
 
 listeners:
-  # Links of clients that know the multi-path protocol. A client has one to each edge: 20 leaves room for households, and
-  # for carriers that put many players behind one address.
+  # Links of clients that know the multi-path protocol; what begins otherwise goes no further. A client has one to each
+  # edge: 20 leaves room for households, and for carriers that put many players behind one address.
   - name: links
     listen: {links}
     forward_to: core/links
+    expect: links
     limits: {{ connections_per_address: 20 }}
-  # Login of other clients, and status requests of server lists.
+  # Login of other clients, and status requests of server lists: those are answered here, with this edge's address in
+  # place of the game server's own.
   - name: login
     listen: {login}
     forward_to: core/login
+    expect: login
+    status: {{ address: \"{public}\" }}
 ",
         links = at(LINKS_PORT),
         login = at(LOGIN_PORT),
+        public = edge.public,
     )
 }
 

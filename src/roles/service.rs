@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -266,14 +267,21 @@ pub struct Reloader {
 
 impl Reloader {
     /// Uses of `new` what can be changed now: the edges that are trusted in the tunnel. Gives whether anything else differs
-    /// from the `old` configuration, which is used only after a restart.
-    pub fn reload(&self, old: &Config, new: &Config) -> bool {
-        let (Config::Core(before), Config::Core(core), Some(trusted)) = (old, new, &self.trusted) else {
-            return old != new;
+    /// from the configuration that it `started` with, which is used only after a restart.
+    pub fn reload(&self, started: &Config, new: &Config) -> bool {
+        let (Config::Core(before), Config::Core(core), Some(trusted)) = (started, new, &self.trusted) else {
+            return started != new;
         };
         trusted.send_replace(core.edges.clone());
-        *new != Config::Core(config::Core { edges: core.edges.clone(), ..before.clone() })
+        let elsewhere = *new != Config::Core(config::Core { edges: core.edges.clone(), ..before.clone() });
+        elsewhere || !known_by_address(before).eq(known_by_address(core))
     }
+}
+
+/// The edges that listeners know by their address: those are read once.
+fn known_by_address(core: &config::Core) -> impl Iterator<Item = (&str, &[IpNet], bool)> {
+    let edges = core.edges.iter().filter(|edge| !edge.addresses.is_empty());
+    edges.map(|edge| (edge.name.as_str(), edge.addresses.as_slice(), edge.revoked))
 }
 
 /// A forward listener's sockets on one worker.

@@ -1,5 +1,6 @@
 //! The access log: a line for each connection and session that ended, wherever it was carried, and nothing held up by it.
 
+use std::cell::RefCell;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -246,9 +247,13 @@ fn normal(line: &str) -> String {
     format!("{host}:P [D] {frontend} {server} {} {}", times.join("/"), rest.join(" "))
 }
 
-/// Ends connections in each way that both know: through `ports`, by listener, one of both.
-async fn end_in_each_way(addrs: &[SocketAddr], game: &tokio::net::TcpListener, line: impl AsyncFn(usize)) {
-    let [carried, idle, refused, limited] = addrs else { panic!("{addrs:?}") };
+/// Ends connections in each way that both know. `addrs`, asked before each, has the listeners: one that carries, an idle
+/// one, one whose target refuses, and one with room for one. `line` waits for so many lines.
+async fn end_in_each_way(
+    addrs: impl AsyncFn() -> Vec<SocketAddr>,
+    game: &tokio::net::TcpListener,
+    line: impl AsyncFn(usize),
+) {
     let begin = async |to: SocketAddr, local: &str| {
         let mut client = connect_from(local, to).await;
         client.write_all(b"hello").await.unwrap();
@@ -260,35 +265,36 @@ async fn end_in_each_way(addrs: &[SocketAddr], game: &tokio::net::TcpListener, l
     };
     let reset = |stream: &TcpStream| SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
     // The client, then the target; each in order, and with a reset.
-    let (client, mut server) = begin(*carried, "127.0.0.9").await;
+    let (client, mut server) = begin(addrs().await[0], "127.0.0.9").await;
     drop(client);
     read_to_close(&mut server).await;
     drop(server);
     line(1).await;
-    let (mut client, server) = begin(*carried, "127.0.0.9").await;
+    let (mut client, server) = begin(addrs().await[0], "127.0.0.9").await;
     drop(server);
     read_to_close(&mut client).await;
     drop(client);
     line(2).await;
-    let (client, mut server) = begin(*carried, "127.0.0.9").await;
+    let (client, mut server) = begin(addrs().await[0], "127.0.0.9").await;
     reset(&client);
     drop(client);
     read_to_close(&mut server).await;
     line(3).await;
-    let (mut client, server) = begin(*carried, "127.0.0.9").await;
+    let (mut client, server) = begin(addrs().await[0], "127.0.0.9").await;
     reset(&server);
     drop(server);
     read_to_close(&mut client).await;
     line(4).await;
-    let (mut client, mut server) = begin(*idle, "127.0.0.9").await;
+    let (mut client, mut server) = begin(addrs().await[1], "127.0.0.9").await;
     read_to_close(&mut client).await;
     read_to_close(&mut server).await;
     line(5).await;
-    let mut client = connect_from("127.0.0.9", *refused).await;
+    let mut client = connect_from("127.0.0.9", addrs().await[2]).await;
     read_to_close(&mut client).await;
     line(6).await;
-    let (client, mut server) = begin(*limited, "127.0.0.9").await;
-    let mut second = connect_from("127.0.0.9", *limited).await;
+    let limited = addrs().await[3];
+    let (client, mut server) = begin(limited, "127.0.0.9").await;
+    let mut second = connect_from("127.0.0.9", limited).await;
     read_to_close(&mut second).await;
     line(7).await;
     drop(client);
@@ -331,11 +337,10 @@ fn haproxys_lines_are_those_of_haproxy() {
         let has = async |count: usize| {
             eventually("haproxy's line", async || (theirs().await.len() >= count).then_some(())).await;
         };
-        let addrs: Vec<_> = (0..4).map(|index| haproxy.addr(index)).collect();
-        end_in_each_way(&addrs, &game, has).await;
+        end_in_each_way(async || (0..4).map(|index| haproxy.addr(index)).collect(), &game, has).await;
 
         let folder = Folder::new();
-        let edge = Role::start(&format!(
+        let yaml = format!(
             "role: edge\n{}\nlisteners:\n\
              - {{ name: carried, listen: \"127.0.0.1:0\", forward_to: \"{to}\", send_proxy: none }}\n\
              - {{ name: idle, listen: \"127.0.0.1:0\", forward_to: \"{to}\", send_proxy: none, timeouts: {{ idle: 200ms }} }}\n\
@@ -343,11 +348,22 @@ fn haproxys_lines_are_those_of_haproxy() {
              - {{ name: limited, listen: \"127.0.0.1:0\", forward_to: \"{to}\", send_proxy: none, \
              limits: {{ connections_per_address: 1 }} }}",
             folder.yaml("haproxy")
-        ));
-        let addrs = ["carried", "idle", "refused", "limited"].map(|name| edge.addr(name));
-        end_in_each_way(&addrs, &game, async |count| drop(folder.lines(count).await)).await;
+        );
+        let edge = RefCell::new(None::<Role>);
+        // Anew each time: a connection has its line a moment before it counts as open no more, and the next tells the count.
+        let start = async || {
+            let before = edge.take();
+            if let Some(before) = before {
+                before.stop().await;
+            }
+            let started = Role::start(&yaml);
+            let addrs = ["carried", "idle", "refused", "limited"].map(|name| started.addr(name)).to_vec();
+            edge.replace(Some(started));
+            addrs
+        };
+        end_in_each_way(start, &game, async |count| drop(folder.lines(count).await)).await;
         let in_file = folder.lines(8).await;
-        edge.stop().await;
+        edge.take().expect("it runs").stop().await;
 
         let prefix = format!(" test otproxy[{}]: ", std::process::id());
         let ours: Vec<&str> =

@@ -18,7 +18,8 @@ install -m 644 tunnel.conf "$etc/systemd/system/$unit.d/"
 otproxy check -c "$etc/otproxy/edge.yaml"
 systemctl daemon-reload
 if systemctl --quiet is-active "$unit"; then
-    echo "$unit runs already. New certificates it takes up by itself; a changed edge.yaml with:"
+    systemctl reload "$unit"
+    echo "$unit has read its files again. Where its log says that a change needs a restart:"
     echo "    systemctl restart $unit"
 else
     systemctl enable --now "$unit"
