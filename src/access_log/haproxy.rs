@@ -1,5 +1,6 @@
 //! The form of HAProxy: the line of its `option tcplog`, for the programs that read those.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
@@ -89,7 +90,7 @@ impl Tcplog {
 
 /// What HAProxy calls the backend and its server.
 struct Server<'a> {
-    backend: std::borrow::Cow<'a, str>,
+    backend: Cow<'a, str>,
     name: &'a str,
     /// It came as far as a server's queue.
     queued: bool,

@@ -388,6 +388,7 @@ mod tests {
         check::<Kind>("listeners[].kind");
         check::<LogFormat>("log.format");
         check::<LogLevel>("log.level");
+        check::<AccessLogFormat>("access_log.format");
         check::<AcceptProxy>("listeners[].accept_proxy");
         check::<SendProxy>("listeners[].send_proxy");
         check::<Expect>("listeners[].expect");
@@ -402,7 +403,7 @@ mod tests {
         let words = |table: &[Key]| {
             table.iter().filter(|key| key.form.starts_with('`') && !key.form.contains("`true`")).count()
         };
-        assert_eq!(words(KEYS), 12, "a key that takes words is not checked here");
+        assert_eq!(words(KEYS), 13, "a key that takes words is not checked here");
         assert_eq!(words(TOPOLOGY_KEYS), 2, "a key that takes words is not checked here");
     }
 }
