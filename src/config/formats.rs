@@ -10,7 +10,10 @@ use bytesize::ByteSize;
 use super::keys::{Kind, Role};
 use super::scope::none_of;
 use super::tree::{Node, Value, quote};
-use super::{AcceptProxy, BindSessions, Framing, Ipv6Players, LogFormat, LogLevel, PlayerAddress, SendProxy, Source};
+use super::{
+    AcceptProxy, BindSessions, CheckKind, Choice, Framing, Ipv6Players, LogFormat, LogLevel, PlayerAddress, SendProxy,
+    Source,
+};
 use crate::limits::Rate;
 
 /// The longest duration: nothing here is meant to last longer, and sums of a few cannot overflow.
@@ -50,6 +53,8 @@ words! {
     LogLevel { "error" => Error, "warn" => Warn, "info" => Info, "debug" => Debug, "trace" => Trace }
     AcceptProxy { "required" => Required, "optional" => Optional, "none" => None }
     SendProxy { "v2" => V2, "v1" => V1, "none" => None }
+    Choice { "first" => First, "least" => Least, "source" => Source }
+    CheckKind { "off" => Off, "tcp" => Tcp, "proxy" => Proxy, "ping" => Ping }
     PlayerAddress {
         "otc" => Otc, "otc_reversed" => OtcReversed, "proxy_v2" => ProxyV2, "proxy_v1" => ProxyV1, "none" => None
     }
@@ -96,6 +101,14 @@ pub(super) fn duration(node: &Node) -> Result<Duration, String> {
 pub(super) fn timeout(node: &Node) -> Result<Duration, String> {
     match duration(node)? {
         Duration::ZERO => Err(format!("{} would end everything at once; give at least `1ms`", node.quoted())),
+        duration => Ok(duration),
+    }
+}
+
+/// How often something is done.
+pub(super) fn period(node: &Node) -> Result<Duration, String> {
+    match duration(node)? {
+        Duration::ZERO => Err(format!("{} is no time between two; give at least `1ms`", node.quoted())),
         duration => Ok(duration),
     }
 }
@@ -362,12 +375,14 @@ mod tests {
         check::<LogLevel>("log.level");
         check::<AcceptProxy>("listeners[].accept_proxy");
         check::<SendProxy>("listeners[].send_proxy");
+        check::<Choice>("listeners[].choice");
+        check::<CheckKind>("listeners[].check");
         check::<PlayerAddress>("game_servers[].player_address");
         check::<Framing>("game_servers[].framing");
         check::<Source>("game_servers[].source");
         check::<Ipv6Players>("game_servers[].ipv6_players");
         check::<BindSessions>("sessions.bind_sessions");
         let words = KEYS.iter().filter(|key| key.form.starts_with('`') && key.form != "`true` or `false`").count();
-        assert_eq!(words, 11, "a key that takes words is not checked here");
+        assert_eq!(words, 13, "a key that takes words is not checked here");
     }
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::net::TcpStream;
+use tokio::time::timeout_at;
 use tracing::{info, warn};
 
-use crate::config::{self, Destination, SendProxy};
+use crate::config::{self, SendProxy};
 use crate::limits::{ENDED_LINES, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::{Metrics, StatusMetrics};
 use crate::net::pump::{PumpCounters, Pumped, carries_link, pump};
-use crate::net::{Admitted, Inbound, InboundShared, ProvenEdge, Stream, Tunnelled, connect_forward, unfinished};
+use crate::net::{Admitted, Inbound, InboundShared, ProvenEdge, Stream, Tunnelled, unfinished};
 use crate::reason::{CloseReason, ConnectResult};
 use crate::tunnel::Pool;
 use crate::wire::frame::begins_link;
@@ -21,10 +22,17 @@ use crate::wire::proxy_header;
 
 mod status;
 mod status_cache;
+mod targets;
 
 use status::StatusShared;
+use targets::{Attempt, Connected, Targets};
 
 pub use status_cache::MAX_REQUESTS;
+pub use targets::{FIRST_WAIT, LONGEST_WAIT};
+
+/// How many times `timeouts.connect` one connection spends on targets, however many there are and by however many addresses.
+/// Clients give up after 12.5 s.
+pub const TRIES: u32 = 3;
 
 /// What a target can make of a PROXY header.
 #[derive(Debug, Clone)]
@@ -42,8 +50,7 @@ pub struct ForwardShared {
     inbound: Arc<InboundShared>,
     config: config::Forward,
     header_for: HeaderFor,
-    /// Where connections to the core are taken from, at an edge with a tunnel.
-    pool: Option<Arc<Pool>>,
+    targets: Arc<Targets>,
     /// Where status requests are answered.
     status: Option<StatusShared>,
     log: RateLimitedLog,
@@ -51,12 +58,24 @@ pub struct ForwardShared {
 }
 
 impl ForwardShared {
-    /// From the listener's configuration; `pool` has the connections to the core where it leads through the tunnel.
-    pub fn new(config: config::Forward, header_for: HeaderFor, pool: Option<Arc<Pool>>) -> Arc<Self> {
+    /// From the listener's configuration; `pool` has the connections to the core where it leads through the tunnel. What is
+    /// no worker's is counted in `metrics`.
+    pub fn new(
+        config: config::Forward,
+        header_for: HeaderFor,
+        pool: Option<Arc<Pool>>,
+        metrics: &Arc<Metrics>,
+    ) -> Arc<Self> {
+        let targets = Targets::new(&config, pool, metrics);
         let inbound = InboundShared::new(config.inbound.clone());
         let status = config.status.clone().map(StatusShared::new);
         let (log, ended_log) = (RateLimitedLog::new(REFUSED_LINES), RateLimitedLog::new(ENDED_LINES));
-        Arc::new(Self { inbound, config, header_for, pool, status, log, ended_log })
+        Arc::new(Self { inbound, config, header_for, targets, status, log, ended_log })
+    }
+
+    /// Looks up the names of its targets, and checks them, until it is dropped. To be run once for all workers.
+    pub fn watch_targets(&self) -> impl Future<Output = ()> + Send + use<> {
+        Arc::clone(&self.targets).watch()
     }
 
     /// What is counted of status requests on one worker, where they are answered.
@@ -85,6 +104,8 @@ struct Reached {
     name: String,
     /// What to send it first: the PROXY header.
     header: Vec<u8>,
+    /// Counts it as a connection of its target.
+    _attempt: Attempt,
 }
 
 impl Forward {
@@ -125,7 +146,7 @@ impl Forward {
         let Some(reached) = Box::pin(self.reach(admitted.player, admitted.destination)).await else {
             return record.end(CloseReason::ConnectFailed);
         };
-        let Reached { stream: target, name, header: mut first } = reached;
+        let Reached { stream: target, name, header: mut first, _attempt } = reached;
         record.target = Some(name);
         record.early(&admitted.early);
         first.extend_from_slice(&admitted.early);
@@ -143,51 +164,50 @@ impl Forward {
         record.end(reason);
     }
 
-    /// Connects to the first destination that answers, in the name of `player` who connected to `local`.
+    /// Connects to the first target that answers, in the name of `player` who connected to `local`.
     async fn reach(&self, player: SocketAddr, local: SocketAddr) -> Option<Reached> {
         let metrics = self.inbound.metrics();
-        let mut last = ConnectResult::Error;
-        for destination in &self.shared.config.forward_to {
-            match self.connect(destination, player, local).await {
-                Ok(reached) => {
+        let within = self.inbound.config().connect_timeout;
+        let deadline = tokio::time::Instant::now() + within * TRIES;
+        let (mut last, mut tried) = (ConnectResult::Error, Vec::new());
+        while tokio::time::Instant::now() < deadline
+            && let Some(attempt) = self.shared.targets.next(player.ip(), &mut tried)
+        {
+            let began = Instant::now();
+            match timeout_at(deadline, attempt.connect()).await.unwrap_or(Err(ConnectResult::Timeout)) {
+                Ok(connected) => {
                     metrics.connect(ConnectResult::Ok);
-                    return Some(reached);
+                    attempt.connected();
+                    return Some(self.reached(connected, player, local, attempt));
                 }
                 Err(result) => {
                     metrics.connect(result);
                     last = result;
+                    // One that the deadline cut short is not to blame.
+                    if result != ConnectResult::Timeout || began.elapsed() >= within {
+                        attempt.failed(result);
+                    }
                 }
             }
         }
         if let Some(suppressed) = self.shared.log.allow(Instant::now()) {
-            let targets: Vec<String> = self.shared.config.forward_to.iter().map(ToString::to_string).collect();
-            let listener = &self.inbound.config().name;
-            warn!(listener, targets = targets.join(", "), result = %last, suppressed, "no target can be reached");
+            let targets = self.shared.config.forward_to.iter().map(|target| target.destination.to_string());
+            let (listener, targets) = (&self.inbound.config().name, targets.collect::<Vec<_>>().join(", "));
+            warn!(listener, targets, result = %last, suppressed, "no target can be reached");
         }
         None
     }
 
-    /// Connects to one destination.
-    async fn connect(
-        &self,
-        destination: &Destination,
-        player: SocketAddr,
-        local: SocketAddr,
-    ) -> Result<Reached, ConnectResult> {
-        let within = self.inbound.config().connect_timeout;
-        match destination {
-            Destination::Target(target) => {
-                let (stream, address) = connect_forward(target, within).await?;
-                Ok(Reached { stream, name: address.to_string(), header: self.header(player, local, address) })
-            }
-            Destination::Core(listener) => {
-                let pool = self.shared.pool.as_ref().ok_or(ConnectResult::Error)?;
-                let stream = pool.take(within).await?.attach().map_err(|_| ConnectResult::Error)?;
+    fn reached(&self, connected: Connected, player: SocketAddr, local: SocketAddr, attempt: Attempt) -> Reached {
+        let (stream, name, header) = match connected {
+            Connected::Direct(stream, address) => (stream, address.to_string(), self.header(player, local, address)),
+            Connected::Tunnel(stream, listener) => {
                 let mut header = Vec::new();
-                proxy_header::write_v2_to(&mut header, player, local, Some(listener));
-                Ok(Reached { stream, name: destination.to_string(), header })
+                proxy_header::write_v2_to(&mut header, player, local, Some(&listener));
+                (stream, config::Destination::Core(listener).to_string(), header)
             }
-        }
+        };
+        Reached { stream, name, header, _attempt: attempt }
     }
 
     fn header(&self, mut player: SocketAddr, mut destination: SocketAddr, target: SocketAddr) -> Vec<u8> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
@@ -47,6 +47,9 @@ pub struct Service {
     addresses: Vec<(String, Vec<SocketAddr>)>,
     admin: Option<TcpListener>,
     metrics: Vec<Arc<Metrics>>,
+    /// What is counted on no worker.
+    own_metrics: Arc<Metrics>,
+    forwards: Vec<Arc<ForwardShared>>,
     workers: Vec<WorkerMain>,
     tunnel: Option<(Arc<Metrics>, WorkerMain)>,
     trusted: Option<watch::Sender<Trusted>>,
@@ -64,6 +67,8 @@ impl Service {
             addresses: Vec::new(),
             admin,
             metrics: (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect(),
+            own_metrics: Arc::new(Metrics::new()),
+            forwards: Vec::new(),
             workers: Vec::new(),
             tunnel: None,
             trusted: None,
@@ -91,7 +96,8 @@ impl Service {
         let mut per_worker: Vec<Vec<ForwardSockets>> = self.metrics.iter().map(|_| Vec::new()).collect();
         for forward in forwards {
             let sockets = self.listen(&forward.inbound)?;
-            let shared = ForwardShared::new(forward, header_for.clone(), pool.cloned());
+            let shared = ForwardShared::new(forward, header_for.clone(), pool.cloned(), &self.own_metrics);
+            self.forwards.push(Arc::clone(&shared));
             // As in `listen`: the zeros are there before the workers are.
             self.metrics.iter().for_each(|metrics| drop(shared.status_metrics(metrics)));
             for (worker, sockets) in per_worker.iter_mut().zip(sockets) {
@@ -175,7 +181,7 @@ impl Service {
         let admin = match self.admin {
             Some(listener) => {
                 let state = admin::State {
-                    metrics: self.metrics.into_iter().chain(tunnel_metrics).collect(),
+                    metrics: self.metrics.into_iter().chain(tunnel_metrics).chain([self.own_metrics]).collect(),
                     ready: Arc::clone(&ready),
                     build: BuildInfo { version: env!("CARGO_PKG_VERSION"), role: self.role },
                 };
@@ -198,6 +204,10 @@ impl Service {
             };
             threads.push(worker::spawn(name, main)?);
         }
+        let mut watching = JoinSet::new();
+        for forward in self.forwards {
+            watching.spawn(forward.watch_targets());
+        }
         let mut ended = spawn_blocking(move || {
             let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
             results
@@ -209,6 +219,7 @@ impl Service {
             () = shutdown => stop.drain.cancel(),
         }
         ready.store(false, Ordering::Relaxed);
+        drop(watching);
         info!(timeout_seconds = self.shutdown_timeout.as_secs_f64(), "shutting down");
         let result = match timeout(self.shutdown_timeout, &mut ended).await {
             Ok(result) => result,

@@ -18,7 +18,7 @@ use crate::certs::watch::{Change, Watch};
 use crate::config::Target;
 use crate::limits::{AddressKey, ConnectionGuard, ConnectionLimit, LimitExceeded, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::Metrics;
-use crate::net::{Stream, TlsError, connect_forward};
+use crate::net::{Stream, TlsError, connect_forward, resolve};
 use crate::reason::{ConnectResult, HandshakeResult};
 
 /// Handshakes of strangers at once. Each costs a descriptor and a few kilobytes until its deadline.
@@ -170,8 +170,12 @@ impl Handshakes {
     /// # Errors
     /// How it ended, which is counted and logged.
     pub async fn connect(&self, way: &Way<'_>) -> Result<Stream, ConnectResult> {
-        let (stream, _) = match connect_forward(way.target, CONNECT).await {
-            Ok(connected) => connected,
+        let connecting = async {
+            let (stream, _) = connect_forward(resolve(way.target, CONNECT).await?, CONNECT).await?;
+            Stream::new(stream).map_err(|error| ConnectResult::of(&error))
+        };
+        let stream = match connecting.await {
+            Ok(stream) => stream,
             Err(result) => {
                 self.warn(way.target, &format_args!("cannot connect to `{}`: {result}", way.name));
                 return Err(result);

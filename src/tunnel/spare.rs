@@ -13,7 +13,9 @@ use crate::wire::proxy_header::LOCAL;
 /// `place` is its place. Gives whether it was taken.
 pub(super) async fn keep(mut stream: Stream, pool: &Pool, mut place: Option<Place>, scratch: &Scratch) -> bool {
     // The first answer tells that the core knows this edge: its word in the handshake came after this side's own.
+    let mut kept = None;
     while answers(&stream, scratch).await {
+        kept.get_or_insert_with(|| pool.keep());
         place.iter_mut().for_each(Place::keep);
         match offer(stream, pool, scratch).await {
             Offered::Taken => {

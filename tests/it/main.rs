@@ -11,3 +11,4 @@ mod oracle;
 mod real_haproxy;
 mod sandbox;
 mod status;
+mod targets;
