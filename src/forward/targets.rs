@@ -134,8 +134,11 @@ impl Targets {
             };
             let result = checked.err().unwrap_or(CheckResult::Ok);
             checks.checked(result, checked.ok().flatten());
-            let change = self.standings().checked(index, checked.is_ok());
-            self.tell(index, change, result.as_str());
+            // As in `Attempt::failed`.
+            if result != CheckResult::Error {
+                let change = self.standings().checked(index, checked.is_ok());
+                self.tell(index, change, result.as_str());
+            }
         }
     }
 
@@ -200,6 +203,10 @@ impl Attempt {
 
     /// The target could not be reached.
     pub fn failed(&self, result: ConnectResult) {
+        // Most often this process has no descriptor or port left, which says nothing of the target.
+        if result == ConnectResult::Error {
+            return;
+        }
         let change = self.targets.standings().failed(self.tried, Instant::now());
         self.targets.tell(self.tried.target, change, result.as_str());
     }

@@ -7,3 +7,4 @@ mod harness;
 mod hostile;
 mod players;
 mod streams;
+mod targets;
