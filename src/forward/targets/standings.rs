@@ -50,7 +50,7 @@ struct Standing {
     up: bool,
     /// In a row, until now.
     failures: u32,
-    /// Checks passed in a row, until now, while it is down.
+    /// Checks passed in a row, until now.
     passed: u32,
     /// When a connection may find out whether it is there again, where no check does.
     again: Option<Instant>,
@@ -156,11 +156,8 @@ impl Standing {
     }
 
     fn turn(&mut self, up: bool) -> Option<Change> {
-        if std::mem::replace(&mut self.up, up) == up {
-            return None;
-        }
-        self.passed = 0;
-        Some(if up { Change::Up } else { Change::Down })
+        let changed = std::mem::replace(&mut self.up, up) != up;
+        changed.then_some(if up { Change::Up } else { Change::Down })
     }
 }
 

@@ -156,7 +156,7 @@ fn a_resolver_that_hangs_is_asked_once_and_waited_for_no_longer_than_a_connect_m
 #[test]
 fn all_addresses_are_tried_and_the_one_that_answered_is_the_next_ones_first() {
     run(false, async {
-        let ((_one, dead), (_two, dead_too), (listener, alive)) = (refusing(), refusing(), listening().await);
+        let ((first_dead, dead), (_two, dead_too), (listener, alive)) = (refusing(), refusing(), listening().await);
         let name = name(EVERY);
         assert!(name.learn(Some(vec![dead, dead_too, alive])));
         let first = |name: &Addresses| match &*name.known.borrow() {
@@ -172,9 +172,12 @@ fn all_addresses_are_tried_and_the_one_that_answered_is_the_next_ones_first() {
         // Where that one goes, those before it have their turn again.
         drop(listener);
         assert_eq!(name.connect(WITHIN).await.unwrap_err(), ConnectResult::Refused);
+        drop(first_dead);
+        let _back = TcpListener::bind(dead).await.unwrap();
+        assert_eq!(name.connect(WITHIN).await.unwrap().1, dead);
         let (_new, other) = listening().await;
-        assert!(name.learn(Some(vec![dead, other])));
-        assert_eq!(first(&name), dead);
+        assert!(name.learn(Some(vec![dead_too, other])));
+        assert_eq!(first(&name), dead_too);
         assert_eq!(name.connect(WITHIN).await.unwrap().1, other);
     });
 }
