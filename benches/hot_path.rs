@@ -4,13 +4,14 @@
 
 use std::cell::RefCell;
 use std::hint::black_box;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, bench};
 use otproxy::config::Framing;
+use otproxy::limits::{AddressKey, AddressSet, Rate, RateLimit};
 use otproxy::session::{Arrival, Batch, LinkWriter, Machine, MachineLimits, Upstream};
 use otproxy::wire::frame::{self, Frame, PacketId, SessionId};
 use otproxy::wire::game_packet::Cutter;
@@ -217,5 +218,50 @@ fn proxy_header_write(bencher: Bencher<'_, '_>, name: &str) {
         header.clear();
         write(&mut header, black_box(source), black_box(destination));
         black_box(&header);
+    });
+}
+
+/// Numbers that look random, and are the same each time.
+fn scattered() -> impl Iterator<Item = u128> + Clone {
+    (1u128..).map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835))
+}
+
+/// Addresses that are looked up, one after the other.
+const LOOK_UPS: usize = 1024;
+
+/// Whether an address is in a list of so many: what each connection costs where there is one.
+#[bench(args = [1, 1000, 100_000])]
+fn address_in_a_list(bencher: Bencher<'_, '_>, entries: usize) {
+    let address = |bits: u128| IpAddr::from(Ipv4Addr::from_bits((bits >> 96) as u32));
+    look_up(bencher, entries, address);
+}
+
+#[bench(args = [1, 1000, 100_000])]
+fn address_in_a_list_ipv6(bencher: Bencher<'_, '_>, entries: usize) {
+    look_up(bencher, entries, |bits| IpAddr::from(Ipv6Addr::from_bits(bits | 0x2000 << 112)));
+}
+
+/// Half of the addresses that are looked up are in the list.
+fn look_up(bencher: Bencher<'_, '_>, entries: usize, address: fn(u128) -> IpAddr) {
+    let list: AddressSet = scattered().take(entries).map(|bits| address(bits).into()).collect();
+    let some = scattered().take(entries).step_by((entries / (LOOK_UPS / 2)).max(1)).cycle();
+    let others = scattered().skip(entries);
+    let addresses = some.zip(others).flat_map(|(listed, other)| [address(listed), address(other)]);
+    let addresses: Vec<_> = addresses.take(LOOK_UPS).collect();
+    bencher.counter(ItemsCount::new(LOOK_UPS)).bench_local(|| {
+        let found = black_box(&addresses).iter().filter(|address| list.contains(**address)).count();
+        assert!(found >= LOOK_UPS / 2);
+    });
+}
+
+/// The rate of connections, of ever other addresses: what a flood from many costs.
+#[bench]
+fn rate_of_new_addresses(bencher: Bencher<'_, '_>) {
+    let limit = RateLimit::new(Rate::per(20, Duration::from_secs(10)));
+    let (mut addresses, now) = (scattered(), Instant::now());
+    bencher.counter(ItemsCount::new(LOOK_UPS)).bench_local(|| {
+        for address in addresses.by_ref().take(LOOK_UPS) {
+            assert!(limit.try_take(AddressKey::V6((address >> 64) as u64), black_box(now)));
+        }
     });
 }

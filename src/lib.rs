@@ -6,12 +6,14 @@
 //! - [`cli`]: commands, flags, exit codes. [`demo`]: the whole topology on loopback, to see it work.
 //!   [`mod@bench`]: a load test against edges and a core that run.
 //! - [`standin`]: a game server in place of a real one, for both of these and the tests.
+//! - [`init`]: all hosts' files from one topology. [`doctor`]: tries from here what a file needs.
 //! - [`roles`]: what an edge and a core start, from a checked configuration.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core.
 //!   [`admin`]: metrics and health over HTTP. [`player`]: the client's side of the protocol.
 //! - [`tunnel`]: TLS between edges and the core.
 //! - [`certs`]: the operator's own certificates, and TLS configurations of them.
-//! - [`net`]: listeners, streams, workers. [`config`]: YAML to checked values.
+//! - [`net`]: listeners, streams, workers.
+//! - [`access_log`]: a line for each connection and session that ended. [`config`]: YAML to checked values.
 //! - [`session`]: the session machine, pure: no I/O and no clock of its own.
 //! - [`wire`]: formats on the wire, pure: frames, PROXY headers, player addresses, game packets, status.
 //! - [`limits`], [`metrics`], [`reason`]: what everything above counts with.
@@ -21,13 +23,16 @@
 #[cfg(panic = "abort")]
 compile_error!("otproxy must be built with panic = \"unwind\": else a defect met by one player ends all");
 
+pub mod access_log;
 pub mod admin;
 pub mod bench;
 pub mod certs;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod forward;
+pub mod init;
 pub mod limits;
 pub mod metrics;
 pub mod net;

@@ -1,4 +1,4 @@
-//! What is counted against limits: connections at once, rates, log lines.
+//! Who may connect, and what is counted against limits: connections at once, rates, log lines.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use thiserror::Error;
 
-use crate::reason::RejectReason;
-
+mod access;
+mod address_set;
 mod by_address;
+mod gate;
 mod pace;
 mod rate;
 mod rate_limit;
@@ -17,7 +18,10 @@ mod rate_limited_log;
 
 use by_address::ByAddress;
 
+pub use access::Access;
+pub use address_set::AddressSet;
 pub use by_address::AddressKey;
+pub use gate::{Admission, Gate, GateLimits, Gates};
 pub use pace::Pace;
 pub use rate::Rate;
 pub use rate_limit::{ADDRESSES, RateLimit};
@@ -34,16 +38,7 @@ pub enum LimitExceeded {
     Address,
 }
 
-impl From<LimitExceeded> for RejectReason {
-    fn from(exceeded: LimitExceeded) -> Self {
-        match exceeded {
-            LimitExceeded::Total => Self::Limit,
-            LimitExceeded::Address => Self::AddressLimit,
-        }
-    }
-}
-
-/// Counts the connections of one listener, over all workers.
+/// Counts connections or sessions, over all workers.
 #[derive(Debug)]
 pub struct ConnectionLimit {
     max: usize,

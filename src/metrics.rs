@@ -59,6 +59,8 @@ pub struct Metrics {
     pub unacked_bytes: IntGauge,
     /// Tasks that failed by a defect.
     pub panics: IntCounter,
+    /// Lines that the access log lost.
+    pub access_log_dropped: IntCounter,
 }
 
 impl Default for Metrics {
@@ -109,6 +111,7 @@ impl Metrics {
             certificate_expiry: gauges(&registry, CERTIFICATE_EXPIRY)?,
             unacked_bytes: register(&registry, IntGauge::with_opts(opts(UNACKED))?)?,
             panics: register(&registry, IntCounter::with_opts(opts(PANICS))?)?,
+            access_log_dropped: register(&registry, IntCounter::with_opts(opts(ACCESS_LOG_DROPPED))?)?,
             registry,
         })
     }
@@ -148,6 +151,7 @@ impl Metrics {
     pub fn edge(&self, name: &str) -> EdgeMetrics {
         let frames = |direction, outcome| self.frames.with_label_values(&[name, direction, outcome]);
         EdgeMetrics {
+            name: name.into(),
             links: self.links.with_label_values(&[name]),
             rtt: self.rtt.with_label_values(&[name]),
             in_first: frames("in", "first"),
@@ -278,6 +282,8 @@ impl StatusMetrics {
 /// What is counted of the links of one edge.
 #[derive(Debug, Clone)]
 pub struct EdgeMetrics {
+    /// The label.
+    pub name: Arc<str>,
     /// Links open.
     pub links: IntGauge,
     /// Round trips in seconds.

@@ -32,12 +32,28 @@ reasons! {
         Limit = "limit",
         /// `limits.connections_per_address` of the listener was reached.
         AddressLimit = "address_limit",
+        /// `limits.rate_per_address` of the listener was reached.
+        Rate = "rate",
+        /// `limits.connections` of the whole process was reached.
+        ProcessLimit = "process_limit",
+        /// `limits.connections_per_address` of the whole process was reached.
+        ProcessAddressLimit = "process_address_limit",
+        /// `limits.rate_per_address` of the whole process was reached.
+        ProcessRate = "process_rate",
+        /// The peer or the player is in `deny`, of the listener or of the process.
+        Denied = "denied",
+        /// The player is not in `allow`, of the listener or of the process.
+        NotAllowed = "not_allowed",
         /// A PROXY header was required and the peer is not in `trusted_peers`.
         Untrusted = "untrusted",
         /// The PROXY header was malformed, or absent where one is required.
         BadHeader = "bad_header",
         /// The PROXY header, or with `status` the first packet, was not whole within `timeouts.header`.
         HeaderTimeout = "header_timeout",
+        /// The first bytes are not what `expect` of the listener says.
+        Unexpected = "unexpected",
+        /// They were not whole within `timeouts.first_bytes`.
+        Silent = "silent",
         /// The peer closed before it sent anything of use, as a health check does.
         Closed = "closed",
         /// On a relay: the first frame was not a ping.
@@ -250,7 +266,7 @@ reasons! {
         UnknownEdge = "unknown_edge",
         /// At the core: the edge is revoked.
         Revoked = "revoked",
-        /// The other side did not accept this one, and said so with an alert.
+        /// The other side did not accept this one: it said so with an alert, or did not use the connection.
         Refused = "refused",
         /// Too many handshakes were under way.
         Limit = "limit",

@@ -6,16 +6,18 @@ mod common;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Instant;
 
+use otproxy::access_log;
 use otproxy::limits::{ENDED_LINES, LOG_WINDOW, REFUSED_LINES};
 use otproxy::wire::frame::{self, ClientId, SessionId};
 use rustix::process::{Pid, Signal, kill_process};
 
-use common::process::{Running, failed, file, otproxy, text};
+use common::process::{Running, failed, file, otproxy, text, through};
 
 /// Seconds after which `timeout` ends a program that hangs.
 const HANG: &str = "60";
@@ -64,6 +66,8 @@ fn version_and_help() {
         "check",
         "demo",
         "bench",
+        "init",
+        "doctor",
         "cert",
         "completions",
         "man",
@@ -372,4 +376,40 @@ fn get(address: SocketAddr, path: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     answer
+}
+
+#[test]
+fn the_access_log_goes_to_stderr_as_haproxys_would_go_to_syslog() {
+    let more = "access_log: { format: haproxy, file: stderr }\n";
+    let file = file("access-log.yaml", &edge("127.0.0.1:0", more));
+    let (mut running, ready) = Running::start(otproxy(&["edge", "-c", path(&file), "--log-format", "text"]));
+    let listeners = ready.split_once("listeners=\"login ").expect("listeners").1;
+    let address: SocketAddr = listeners.split_once('"').expect("an end").0.parse().expect("an address");
+    let mut player = TcpStream::connect(address).expect("it listens");
+    // Nobody is at port 9: it is closed at once, in order or not.
+    let _ = player.read(&mut [0]);
+    let line = running.line_with(" login login/127.0.0.1:9 ");
+    let from = player.local_addr().expect("connected");
+    assert!(line.starts_with(&format!("{from} [")) && line.contains(" 0 SC 1/1/0/0/0 0/0"), "{line}");
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().0, Some(0));
+}
+
+#[test]
+fn the_access_log_is_beside_the_configuration_and_for_owner_and_group() {
+    let log = file("access.log", "");
+    fs::remove_file(&log).expect("removable file");
+    let name = log.file_name().expect("a file").to_str().expect("UTF-8");
+    let file = file("access-log-file.yaml", &edge("127.0.0.1:0", &format!("access_log: {{ file: {name} }}\n")));
+    // As under the units of systemd: what is made is the owner's alone.
+    let alone = ["-c", "umask 077 && exec \"$@\"", "sh"];
+    let (running, ready) = Running::start(through(otproxy(&["edge", "-c", path(&file)]), "sh", &alone));
+    let listeners = ready.split_once("login ").expect("listeners").1;
+    let address: SocketAddr = listeners.split_once('"').expect("an end").0.parse().expect("an address");
+    let _ = TcpStream::connect(address).expect("it listens").read(&mut [0]);
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().0, Some(0));
+    let lines = fs::read_to_string(&log).expect("a log");
+    assert!(lines.ends_with("\"reason\":\"connect_failed\"}\n") && lines.lines().count() == 1, "{lines}");
+    assert_eq!(fs::metadata(&log).expect("a log").permissions().mode() & 0o7777, access_log::FILE_MODE);
 }

@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use otproxy::config::{KEYS, Key, WhenAbsent};
+use otproxy::config::{self, KEYS, Key, WhenAbsent};
 use otproxy::metrics::CATALOGUE;
 use otproxy::reason::{CloseReason, EndReason, RefuseReason, RejectReason};
 use otproxy::wire::frame::PacketId;
-use otproxy::{admin, forward, limits, net, relay, session, tunnel, wire};
+use otproxy::{access_log, admin, forward, limits, net, relay, session, tunnel, wire};
 
 fn document() -> String {
     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/limits.md")).expect("docs/limits.md")
@@ -24,9 +24,10 @@ fn rows(text: &str) -> Vec<Vec<&str>> {
 }
 
 fn is_limit(key: &Key) -> bool {
-    let parts = ["sessions.", ".limits.", ".timeouts.", ".status.", "_per_second", "shutdown_timeout"];
-    let none = ["sessions.bind_sessions", "listeners[].status.address", "listeners[].status.port"];
-    parts.iter().any(|part| key.path.contains(part)) && !none.contains(&key.path)
+    let parts = ["sessions.", "limits.", ".timeouts.", ".status.", "_per_second", "shutdown_timeout"];
+    let others =
+        ["sessions.bind_sessions", "listeners[].limits.reset", "listeners[].status.address", "listeners[].status.port"];
+    parts.iter().any(|part| key.path.contains(part)) && !others.contains(&key.path)
 }
 
 /// What the document must say, each once.
@@ -48,7 +49,9 @@ fn expected() -> BTreeSet<String> {
         ("forward::LONGEST_WAIT", format!("{:?}", forward::LONGEST_WAIT)),
         ("forward::MAX_REQUESTS", forward::MAX_REQUESTS.to_string()),
         ("wire::game_packet::MAX_BODY", format!("{} bytes", wire::game_packet::MAX_BODY)),
-        ("relay::MAX_FIRST_PAYLOAD", format!("{} bytes", relay::MAX_FIRST_PAYLOAD)),
+        ("wire::frame::MAX_FIRST_PAYLOAD", format!("{} bytes", wire::frame::MAX_FIRST_PAYLOAD)),
+        ("config::MAX_LIST_LEN", format!("{} bytes", config::MAX_LIST_LEN)),
+        ("wire::expect::MAX_FIRST", format!("{} bytes", wire::expect::MAX_FIRST)),
         ("relay::MAX_LINKS", relay::MAX_LINKS.to_string()),
         ("relay::CONNECT_BURST", relay::CONNECT_BURST.to_string()),
         ("relay::CONNECT_INTERVAL", format!("{:?}", relay::CONNECT_INTERVAL)),
@@ -62,11 +65,16 @@ fn expected() -> BTreeSet<String> {
         ("net::worker::LOOKUP_THREADS", net::worker::LOOKUP_THREADS.to_string()),
         ("tunnel::STRANGERS", tunnel::STRANGERS.to_string()),
         ("tunnel::STRANGERS_PER_ADDRESS", tunnel::STRANGERS_PER_ADDRESS.to_string()),
+        ("tunnel::KNOWN_PER_ADDRESS", tunnel::KNOWN_PER_ADDRESS.to_string()),
+        ("tunnel::HANDSHAKE", format!("{:?}", tunnel::HANDSHAKE)),
+        ("tunnel::SILENCE", format!("{:?}", tunnel::SILENCE)),
         ("tunnel::KNOWN", tunnel::KNOWN.to_string()),
         ("limits::ADDRESSES", limits::ADDRESSES.to_string()),
         ("limits::REFUSED_LINES", limits::REFUSED_LINES.to_string()),
         ("limits::ENDED_LINES", limits::ENDED_LINES.to_string()),
         ("limits::LOG_WINDOW", format!("{:?}", limits::LOG_WINDOW)),
+        ("access_log::QUEUE", access_log::QUEUE.to_string()),
+        ("access_log::LAST_WAIT", format!("{:?}", access_log::LAST_WAIT)),
         ("admin::MAX_CONNECTIONS", admin::MAX_CONNECTIONS.to_string()),
         ("admin::CONNECTION_TIMEOUT", format!("{:?}", admin::CONNECTION_TIMEOUT)),
     ];

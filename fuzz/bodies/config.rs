@@ -66,6 +66,7 @@ fn check_config(config: &Config) {
         assert!(through_tunnel || !inbound.listen.is_empty());
         assert!(!inbound.name.is_empty());
         assert!(!inbound.idle_timeout.is_zero() && !inbound.header_timeout.is_zero());
+        assert!(!inbound.first_bytes_timeout.is_zero());
         assert!(inbounds[..index].iter().all(|other| other.name != inbound.name), "two of {}", inbound.name);
     }
 }

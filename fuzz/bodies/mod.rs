@@ -8,6 +8,7 @@
 #![allow(dead_code)]
 
 pub mod config;
+pub mod expect;
 pub mod frames;
 pub mod game_packet;
 mod pieces;

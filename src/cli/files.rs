@@ -18,22 +18,32 @@ pub fn raise_file_limit() -> u64 {
 
 /// Open files where all limits of a configuration are reached. What has no limit is not counted.
 pub fn files_needed(config: &Config) -> u64 {
-    let connections = match config {
-        Config::Edge(edge) => forwards(&edge.listeners),
+    let process = config.process().limits.connections;
+    let files = match config {
+        Config::Edge(edge) => at_most(process, &forwards(&edge.listeners)),
         Config::Core(core) => {
-            let links =
-                core.relays.iter().map(|relay| count(relay.inbound.max_connections)).fold(0, u64::saturating_add);
-            let sessions = count(Some(core.sessions.max));
-            links.saturating_add(forwards(&core.forwards)).saturating_add(sessions)
+            let links = core.relays.iter().map(|relay| (1, relay.inbound.limits.connections));
+            let listeners: Vec<_> = links.chain(forwards(&core.forwards)).collect();
+            at_most(process, &listeners).saturating_add(count(Some(core.sessions.max)))
         }
     };
-    connections.saturating_add(SPARE)
+    files.saturating_add(SPARE)
 }
 
-/// A forwarded connection has two ends.
-fn forwards(listeners: &[Forward]) -> u64 {
-    let limits = listeners.iter().map(|forward| count(forward.inbound.max_connections));
-    limits.fold(0, u64::saturating_add).saturating_mul(2)
+/// For each listener, the files of one connection and how many of those there may be: a forwarded
+/// connection has two ends.
+fn forwards(listeners: &[Forward]) -> Vec<(u64, Option<usize>)> {
+    listeners.iter().map(|forward| (2, forward.inbound.limits.connections)).collect()
+}
+
+/// Files of all connections to `listeners`, of which there may be `process` in all.
+fn at_most(process: Option<usize>, listeners: &[(u64, Option<usize>)]) -> u64 {
+    let of_each = listeners.iter().map(|(files, limit)| files.saturating_mul(count(*limit)));
+    let of_each = of_each.fold(0, u64::saturating_add);
+    let Some(process) = process else { return of_each };
+    let most = listeners.iter().map(|(files, _)| *files).max().unwrap_or(0);
+    let of_all = count(Some(process)).saturating_mul(most);
+    if listeners.iter().all(|(_, limit)| limit.is_some()) { of_each.min(of_all) } else { of_all }
 }
 
 fn count(limit: Option<usize>) -> u64 {
@@ -56,6 +66,9 @@ mod tests {
             - { name: b, listen: '127.0.0.1:3', forward_to: '127.0.0.1:2', limits: { connections: 10 } }\n\
             - { name: c, listen: '127.0.0.1:4', forward_to: '127.0.0.1:2' }\n";
         assert_eq!(needed(text), 2 * 110 + 64);
+        // The third may have all of them.
+        assert_eq!(needed(&format!("{text}limits: {{ connections: 50 }}\n")), 2 * 50 + 64);
+        assert_eq!(needed(&format!("{text}limits: {{ connections: 500 }}\n")), 2 * 500 + 64);
     }
 
     #[test]
@@ -65,6 +78,8 @@ mod tests {
             - { name: b, listen: '127.0.0.1:3', forward_to: '127.0.0.1:2', limits: { connections: 10 } }\n\
             game_servers:\n- { port: 7172, address: '127.0.0.1:7172' }\n";
         assert_eq!(needed(text), 1000 + 2 * 10 + 50 + 64);
+        assert_eq!(needed(&format!("{text}limits: {{ connections: 5000 }}\n")), 1000 + 2 * 10 + 50 + 64);
+        assert_eq!(needed(&format!("{text}limits: {{ connections: 7 }}\n")), 2 * 7 + 50 + 64);
     }
 
     #[test]

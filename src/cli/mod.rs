@@ -27,7 +27,9 @@ use crate::player::clocks::LINKS_PER_SESSION;
 use crate::roles::{self, Reloader, Service};
 
 mod cert;
+mod doctor;
 mod files;
+mod init;
 mod log;
 mod signals;
 
@@ -62,6 +64,19 @@ enum Command {
     Core(ConfigFile),
     /// Check a configuration file: print every error, or one line that says what would run
     Check(ConfigFile),
+    /// Make the files of all hosts from one short topology: configuration, certificates, units, firewalls
+    ///
+    /// Give the topology as a file or with flags. Each host gets a folder, ready to copy. Running it again
+    /// writes what has changed and nothing else; it overwrites no key, and no file that was edited.
+    Init(init::Init),
+    /// Try from here what a file needs: addresses, certificates, the tunnel, game servers
+    ///
+    /// One line for each thing, with the remedy where something is wrong; it takes seconds at most, and changes
+    /// nothing. Exit code 1 if anything fails.
+    Doctor(doctor::Doctor),
+    /// Make, renew and show the certificates that the core and the edges know each other by
+    #[command(subcommand)]
+    Cert(cert::Cert),
     /// Play the whole topology on this machine, and cut edges while it runs
     ///
     /// A stand-in game server, a core, edges and multi-path players on free loopback ports. Ends with
@@ -75,9 +90,6 @@ enum Command {
     /// packet is sent at its time, whatever became of those before, and latencies count from that time.
     /// Exit code 1 if anything was lost, duplicated or reordered, or a session ended.
     Bench(Bench),
-    /// Make, renew and show the certificates that the core and the edges know each other by
-    #[command(subcommand)]
-    Cert(cert::Cert),
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -253,6 +265,8 @@ impl Cli {
             Command::Check(ConfigFile { config }) => check(config),
             Command::Demo(options) => self.demo(options),
             Command::Bench(options) => self.bench(options),
+            Command::Init(init) => init.run(),
+            Command::Doctor(doctor) => doctor.run(),
             Command::Cert(cert) => cert.execute(),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
@@ -293,12 +307,11 @@ impl Cli {
             let _inside = runtime.enter();
             signals::hangups().context("cannot catch signals")?
         };
-        let mut current = config.clone();
         let stop = async {
             // From here on connections that wait in the kernel are taken: the workers are starting.
             info!(role = %config.role(), name = process.name, listeners = listeners.join(", "), admin, "ready");
             notify(NotifyState::Ready);
-            signals.caught_but_hangups(hangups, || reload(file, &mut current, &reloader)).await;
+            signals.caught_but_hangups(hangups, || reload(file, &config, &reloader)).await;
             notify(NotifyState::Stopping);
         };
         let ran = runtime.block_on(service.run(stop)).context("cannot run");
@@ -331,7 +344,8 @@ impl Cli {
             runtime.block_on(bench::serve(address, signals.caught()))?;
             return Ok(ExitCode::SUCCESS);
         }
-        let options = arguments.options().map_err(bench_error)?;
+        let options =
+            arguments.options().map_err(|message| wrong_together("bench", ErrorKind::ArgumentConflict, message))?;
         let figures = runtime.block_on(bench::run(&options, signals.caught()))?;
         let show = if arguments.json { bench::json } else { bench::text };
         print(show(&options, &figures).as_bytes())?;
@@ -339,20 +353,20 @@ impl Cli {
     }
 }
 
-fn bench_error(message: &str) -> clap::Error {
-    let mut command = Cli::command();
-    command.build();
-    let command = command.find_subcommand_mut("bench");
-    command.map_or_else(Cli::command, |command| command.clone()).error(ErrorKind::ArgumentConflict, message)
+/// What flags of a command are wrong only together, as the parser would say it.
+fn wrong_together(command: &str, kind: ErrorKind, message: &str) -> clap::Error {
+    let mut cli = Cli::command();
+    cli.build();
+    let command = cli.find_subcommand_mut(command);
+    command.map_or_else(Cli::command, |command| command.clone()).error(kind, message)
 }
 
-/// Reads `file` again, and uses what can be changed while the process runs. What is wrong changes nothing.
-fn reload(file: &Path, current: &mut Config, reloader: &Reloader) {
-    match config::load_for(file, current.role()) {
+/// Reads `file` again, and uses what can be changed while the process runs. What is wrong changes nothing. The process has
+/// `started` with what the rest is compared with, whatever was read in between.
+fn reload(file: &Path, started: &Config, reloader: &Reloader) {
+    match config::load_for(file, started.role()) {
         Ok(config) => {
-            let needs_restart = reloader.reload(current, &config);
-            *current = config;
-            if needs_restart {
+            if reloader.reload(started, &config) {
                 warn!("configuration reloaded; changes other than those of the tunnel's edges need a restart");
             } else {
                 info!("configuration reloaded");

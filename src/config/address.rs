@@ -9,6 +9,8 @@ use super::{CORE_PREFIX, Destination, Target, formats};
 
 /// Characters of a host name, by RFC 1035.
 const MAX_HOST: usize = 253;
+/// What a network looks like, for errors.
+const NETWORK: &str = "write it as `198.51.100.7`, `10.0.0.0/8` or `2001:db8::/32`";
 /// Bits in front of the IPv4 address in an IPv4-mapped IPv6 address.
 const MAPPED_PREFIX: u8 = 96;
 
@@ -106,19 +108,23 @@ pub(super) fn target(node: &Node) -> Result<Target, String> {
     Ok(Target { host: host.to_owned(), port })
 }
 
-/// A host, by name or address, without a port.
+/// A host, by name or address, without a port. An IPv6 address has no brackets then.
 pub(super) fn host(node: &Node) -> Result<String, String> {
-    const EXAMPLE: &str = "write it as `play.example` or `203.0.113.9`";
+    const EXAMPLE: &str = "write it as `198.51.100.7`, `p1.example` or `2001:db8::7`";
     let Value::Text(text) = &node.value else {
         return Err(format!("{} is not a host; {EXAMPLE}", node.quoted()));
     };
     let text = text.trim();
-    if text.parse::<IpAddr>().is_ok() || looks_like_name(text) {
-        return Ok(text.to_owned());
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Ok(ip.to_canonical().to_string());
     }
-    let with_port = text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    let why = if with_port { "has a port, which is a key of its own" } else { "is not a host" };
-    Err(format!("{} {why}; {EXAMPLE}", quote(text)))
+    if let Some((host, port)) = text.rsplit_once(':')
+        && port.parse::<u16>().is_ok()
+    {
+        return Err(format!("{} has a port, and this is a host alone; write {}", quote(text), quote(host)));
+    }
+    if looks_like_name(text) { Ok(text.to_owned()) } else { Err(format!("{} is not a host; {EXAMPLE}", quote(text))) }
 }
 
 /// A host and a port, or a listener of the core.
@@ -154,10 +160,14 @@ pub(super) fn is_ipv4_loopback(target: &Target) -> bool {
 
 /// A network: a CIDR, or an address as a network of one. IPv4-mapped ones become IPv4.
 pub(super) fn network(node: &Node) -> Result<IpNet, String> {
-    const EXAMPLE: &str = "write it as `198.51.100.7`, `10.0.0.0/8` or `2001:db8::/32`";
-    let Value::Text(text) = &node.value else {
-        return Err(format!("{} is not an address or a CIDR; {EXAMPLE}", node.quoted()));
-    };
+    match &node.value {
+        Value::Text(text) => network_text(text),
+        _ => Err(format!("{} is not an address or a CIDR; {NETWORK}", node.quoted())),
+    }
+}
+
+/// The same, of text.
+pub(super) fn network_text(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(ip.to_canonical()));
@@ -166,7 +176,7 @@ pub(super) fn network(node: &Node) -> Result<IpNet, String> {
         return Err(format!("{} has a port; leave it out: connections come from any port", quote(text)));
     }
     let Ok(network) = text.parse::<IpNet>() else {
-        return Err(format!("{} is not an address or a CIDR; {EXAMPLE}", quote(text)));
+        return Err(format!("{} is not an address or a CIDR; {NETWORK}", quote(text)));
     };
     let network = unmapped(network)
         .ok_or_else(|| format!("{} holds IPv4-mapped addresses and others; write it as IPv4", quote(text)))?;
@@ -252,14 +262,23 @@ mod tests {
     #[test]
     fn hosts() {
         let read = |text: &str| host(&fragment(&format!("\"{text}\"")));
-        for right in ["play.example", "localhost", "203.0.113.9", "2001:db8::9"] {
-            assert_eq!(read(right).as_deref(), Ok(right));
+        for (right, host) in [
+            ("198.51.100.7", "198.51.100.7"),
+            ("[2001:db8::7]", "2001:db8::7"),
+            ("2001:DB8:0::7", "2001:db8::7"),
+            ("::ffff:198.51.100.7", "198.51.100.7"),
+            ("p1.example", "p1.example"),
+            ("localhost", "localhost"),
+        ] {
+            assert_eq!(read(right).as_deref(), Ok(host));
         }
         for (wrong, says) in [
-            ("play.example:7171", "has a port, which is a key of its own"),
-            ("[2001:db8::9]:7171", "has a port"),
-            ("[2001:db8::9]", "is not a host"),
+            ("p1.example:7162", "has a port, and this is a host alone; write `p1.example`"),
+            ("198.51.100.7:7162", "write `198.51.100.7`"),
+            ("[2001:db8::7]:7162", "write `[2001:db8::7]`"),
+            ("198.51.100", "is not a host"),
             ("203.0.113.999", "is not a host"),
+            ("a b", "is not a host"),
             ("a\\\"b", "is not a host"),
             ("<a>", "is not a host"),
             ("", "is not a host"),
@@ -267,7 +286,7 @@ mod tests {
             let message = read(wrong).expect_err(wrong);
             assert!(message.contains(says), "{wrong}: {message}");
         }
-        assert!(host(&fragment("7171")).is_err());
+        assert!(host(&fragment("7162")).is_err());
     }
 
     #[test]

@@ -14,17 +14,7 @@ pub(super) fn edges(root: &Scope<'_>) -> Option<Vec<EdgePeer>> {
     let (mut names, mut networks) = (Unique::default(), Unique::default());
     let read = |item: Scope<'_>| {
         item.check_keys();
-        let name = item.value("name", formats::label);
-        match name.as_deref() {
-            Some(OTHER) => item.wrong("name", "`other` is the label of peers that are no edge; choose another name"),
-            Some(name) if tunnel => match Name::edge(name) {
-                // TLS does not tell letters' cases apart.
-                Ok(_) => names.claim(&item, item.spot("name"), name.to_ascii_lowercase()),
-                Err(error) => item.wrong("name", error.to_string()),
-            },
-            Some(name) => names.claim(&item, item.spot("name"), name.to_owned()),
-            None => {}
-        }
+        let name = edge_name(&item, tunnel, &mut names);
         let addresses =
             if tunnel && !item.has("address") { Some(Vec::new()) } else { item.some("address", address::network) };
         for (spot, network) in addresses.iter().flatten() {
@@ -39,6 +29,22 @@ pub(super) fn edges(root: &Scope<'_>) -> Option<Vec<EdgePeer>> {
     };
     let edges: Vec<_> = root.items("edges")?.into_iter().map(read).collect();
     edges.into_iter().collect()
+}
+
+/// Reads the name of an edge. With a tunnel it is the name in a certificate too.
+pub(super) fn edge_name(item: &Scope<'_>, tunnel: bool, names: &mut Unique) -> Option<String> {
+    let name = item.value("name", formats::label);
+    match name.as_deref() {
+        Some(OTHER) => item.wrong("name", "`other` is the label of peers that are no edge; choose another name"),
+        Some(name) if tunnel => match Name::edge(name) {
+            // TLS does not tell letters' cases apart.
+            Ok(_) => names.claim(item, item.spot("name"), name.to_ascii_lowercase()),
+            Err(error) => item.wrong("name", error.to_string()),
+        },
+        Some(name) => names.claim(item, item.spot("name"), name.to_owned()),
+        None => {}
+    }
+    name
 }
 
 /// Reads `game_servers`. With a listener of kind `relay` there must be one.

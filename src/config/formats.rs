@@ -9,10 +9,11 @@ use bytesize::ByteSize;
 
 use super::keys::{Kind, Role};
 use super::scope::none_of;
+use super::topology::CoreMode;
 use super::tree::{Node, Value, quote};
 use super::{
-    AcceptProxy, BindSessions, CheckKind, Choice, Framing, Ipv6Players, LogFormat, LogLevel, PlayerAddress, SendProxy,
-    Source,
+    AcceptProxy, AccessLogFile, AccessLogFormat, BindSessions, CheckKind, Choice, Expect, Framing, Ipv6Players,
+    LogFormat, LogLevel, PlayerAddress, SendProxy, Source,
 };
 use crate::limits::Rate;
 
@@ -51,10 +52,12 @@ words! {
     Kind { "forward" => Forward, "relay" => Relay }
     LogFormat { "auto" => Auto, "text" => Text, "json" => Json }
     LogLevel { "error" => Error, "warn" => Warn, "info" => Info, "debug" => Debug, "trace" => Trace }
+    AccessLogFormat { "json" => Json, "text" => Text, "haproxy" => Haproxy }
     AcceptProxy { "required" => Required, "optional" => Optional, "none" => None }
     SendProxy { "v2" => V2, "v1" => V1, "none" => None }
     Choice { "first" => First, "least" => Least, "source" => Source }
     CheckKind { "off" => Off, "tcp" => Tcp, "proxy" => Proxy, "ping" => Ping }
+    Expect { "any" => Any, "links" => Links, "login" => Login, "status" => Status }
     PlayerAddress {
         "otc" => Otc, "otc_reversed" => OtcReversed, "proxy_v2" => ProxyV2, "proxy_v1" => ProxyV1, "none" => None
     }
@@ -62,6 +65,7 @@ words! {
     Source { "default" => Default, "loopback_per_player" => LoopbackPerPlayer }
     Ipv6Players { "pseudo_ipv4" => PseudoIpv4, "refuse" => Refuse }
     BindSessions { "address" => Address, "client" => Client }
+    CoreMode { "dial" => Dial, "accept" => Accept }
 }
 
 /// One of the words of `T`.
@@ -202,6 +206,15 @@ pub(super) fn path(node: &Node) -> Result<String, String> {
     }
 }
 
+/// Where the access log goes.
+pub(super) fn access_log_file(node: &Node) -> Result<Option<AccessLogFile>, String> {
+    match path(node).map_err(|message| format!("{message}; write one, or `stderr`, or `off`"))?.as_str() {
+        "off" => Ok(None),
+        "stderr" => Ok(Some(AccessLogFile::Stderr)),
+        path => Ok(Some(AccessLogFile::Path(path.into()))),
+    }
+}
+
 /// A port, not 0.
 pub(super) fn port(node: &Node) -> Result<u16, String> {
     int(node)
@@ -235,9 +248,17 @@ pub(super) fn label_text(text: &str) -> Result<String, String> {
 
 /// The name of the process.
 pub(super) fn process_name(node: &Node) -> Result<String, String> {
+    if matches!(&node.value, Value::Text(text) if text.trim().is_empty()) {
+        return Err("is empty; give it a name, or leave the key out for the host name".to_owned());
+    }
+    title(node)
+}
+
+/// A name for people.
+pub(super) fn title(node: &Node) -> Result<String, String> {
     let text = text(node)?;
     if text.trim().is_empty() {
-        return Err("is empty; give it a name, or leave the key out for the host name".to_owned());
+        return Err("is empty; give it a name, or leave the key out".to_owned());
     }
     if text.chars().count() > MAX_NAME || text.chars().any(char::is_control) {
         return Err(format!(
@@ -281,7 +302,8 @@ fn int(node: &Node) -> Option<i128> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::keys::{KEYS, find};
+    use super::super::keys::{KEYS, Key, find};
+    use super::super::topology::TOPOLOGY_KEYS;
     use super::super::tree::fragment;
     use super::*;
 
@@ -362,10 +384,13 @@ mod tests {
 
     /// What the table of keys says a key takes is what the reader takes.
     #[test]
-    fn the_table_names_the_words() {
+    fn the_tables_name_the_words() {
         fn check<T: Word>(path: &str) {
+            check_in::<T>(KEYS, path);
+        }
+        fn check_in<T: Word>(table: &'static [Key], path: &str) {
             let words: Vec<_> = T::WORDS.iter().map(|(word, _)| format!("`{word}`")).collect();
-            let key = find(path).expect(path);
+            let key = find(table, path).expect(path);
             let form = key.form.replace(" or ", ", ");
             assert_eq!(form, words.join(", "), "{path}");
         }
@@ -373,16 +398,24 @@ mod tests {
         check::<Kind>("listeners[].kind");
         check::<LogFormat>("log.format");
         check::<LogLevel>("log.level");
+        check::<AccessLogFormat>("access_log.format");
         check::<AcceptProxy>("listeners[].accept_proxy");
         check::<SendProxy>("listeners[].send_proxy");
         check::<Choice>("listeners[].choice");
         check::<CheckKind>("listeners[].check");
+        check::<Expect>("listeners[].expect");
         check::<PlayerAddress>("game_servers[].player_address");
         check::<Framing>("game_servers[].framing");
         check::<Source>("game_servers[].source");
         check::<Ipv6Players>("game_servers[].ipv6_players");
         check::<BindSessions>("sessions.bind_sessions");
-        let words = KEYS.iter().filter(|key| key.form.starts_with('`') && key.form != "`true` or `false`").count();
-        assert_eq!(words, 13, "a key that takes words is not checked here");
+        check_in::<CoreMode>(TOPOLOGY_KEYS, "core.mode");
+        check_in::<PlayerAddress>(TOPOLOGY_KEYS, "player_address");
+        // A flag's words are those of YAML.
+        let words = |table: &[Key]| {
+            table.iter().filter(|key| key.form.starts_with('`') && !key.form.contains("`true`")).count()
+        };
+        assert_eq!(words(KEYS), 15, "a key that takes words is not checked here");
+        assert_eq!(words(TOPOLOGY_KEYS), 2, "a key that takes words is not checked here");
     }
 }

@@ -1,4 +1,4 @@
-//! Every key there is: who has it, its default, what it takes and what it means.
+//! Every key of a role's file: who has it, its default, what it takes and what it means.
 //!
 //! This table is the only place where a default is written. The reader takes defaults from it,
 //! finds unknown keys with it, and the reference in `docs/configuration.md` is generated from it.
@@ -113,12 +113,12 @@ impl Key {
         Self { kind: Some(Kind::Forward), ..self }
     }
 
-    const fn example(self, example: &'static str) -> Self {
+    pub(super) const fn example(self, example: &'static str) -> Self {
         Self { example, ..self }
     }
 }
 
-const fn key(path: &'static str, form: &'static str, default: WhenAbsent, meaning: &'static str) -> Key {
+pub(super) const fn key(path: &'static str, form: &'static str, default: WhenAbsent, meaning: &'static str) -> Key {
     let example = if let Text(text) = default { text } else { "" };
     Key { path, role: None, kind: None, default, form, example, meaning }
 }
@@ -143,6 +143,49 @@ pub const KEYS: &[Key] = &[
         Text("info"),
         "how much is logged; each level includes those before it",
     ),
+    key(
+        "access_log.format",
+        "`json`, `text` or `haproxy`",
+        Text("json"),
+        "how a line of the access log looks; `haproxy` is the `tcplog` line of HAProxy",
+    ),
+    key(
+        "access_log.file",
+        "path, `stderr` or `off`",
+        Text("off"),
+        "where each connection and session that ended or was refused has its line; the file may be renamed at any time",
+    )
+    .example("access.log"),
+    key(
+        "deny",
+        "address, CIDR or `{ file: path }`, or a list",
+        Text("[]"),
+        "who is refused by all listeners, whatever `allow` says; the peer, and the player that its PROXY header announces",
+    )
+    .example("[198.51.100.0/24, { file: deny.txt }]"),
+    key(
+        "allow",
+        "address, CIDR or `{ file: path }`, or a list",
+        Computed("everybody"),
+        "which players alone are let in by all listeners",
+    )
+    .example("[192.0.2.0/24, { file: allow.txt }]"),
+    key("limits.connections", "count or `none`", Text("none"), "connections at once, on all listeners together")
+        .example("50000"),
+    key(
+        "limits.connections_per_address",
+        "count or `none`",
+        Text("none"),
+        "connections at once by player address, on all listeners together; IPv6 counts by /64",
+    )
+    .example("40"),
+    key(
+        "limits.rate_per_address",
+        "rate or `none`",
+        Text("none"),
+        "new connections by player address, on all listeners together; IPv6 counts by /64",
+    )
+    .example("40/10s"),
     key("shutdown_timeout", "duration", Text("10s"), "how long connections may go on after SIGTERM; `0s` cuts them"),
     key("listeners", "list", Required, "where connections are accepted; at least one").example("[{ name: login, .. }]"),
     key("listeners[].name", "name", Required, "the label in metrics and logs; unique").example("login"),
@@ -253,6 +296,27 @@ pub const KEYS: &[Key] = &[
         "whose PROXY header is believed; with `accept_proxy: required` nobody else may connect",
     )
     .example("10.0.0.0/8"),
+    key(
+        "listeners[].expect",
+        "`any`, `links`, `login` or `status`",
+        Text("any"),
+        "how connections begin; nothing is connected to before they do",
+    )
+    .forward(),
+    key(
+        "listeners[].deny",
+        "address, CIDR or `{ file: path }`, or a list",
+        Text("[]"),
+        "who is refused by this listener, whatever `allow` says; the peer, and the player that its PROXY header announces",
+    )
+    .example("[198.51.100.0/24, { file: deny.txt }]"),
+    key(
+        "listeners[].allow",
+        "address, CIDR or `{ file: path }`, or a list",
+        Computed("everybody"),
+        "which players alone are let in by this listener",
+    )
+    .example("[192.0.2.0/24, { file: allow.txt }]"),
     key("listeners[].limits.connections", "count or `none`", Text("none"), "connections at once, on this listener")
         .example("10000"),
     key(
@@ -262,6 +326,19 @@ pub const KEYS: &[Key] = &[
         "connections at once by player address, as the PROXY header tells it; IPv6 counts by /64",
     )
     .example("20"),
+    key(
+        "listeners[].limits.rate_per_address",
+        "rate or `none`",
+        Text("none"),
+        "new connections by player address, as the PROXY header tells it; IPv6 counts by /64",
+    )
+    .example("20/10s"),
+    key(
+        "listeners[].limits.reset",
+        "`true` or `false`",
+        Text("false"),
+        "whether a connection that is refused here is reset (RST), rather than closed (FIN)",
+    ),
     key(
         "listeners[].timeouts.connect",
         "duration",
@@ -274,6 +351,7 @@ pub const KEYS: &[Key] = &[
         Text("5s"),
         "for a PROXY header to arrive whole; with `status` also for the first packet, as far as it takes to know it",
     ),
+    key("listeners[].timeouts.first_bytes", "duration", Text("5s"), "for what `expect` says to arrive whole").forward(),
     key(
         "listeners[].timeouts.idle",
         "duration",
@@ -417,13 +495,13 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// The key of this path.
-pub(super) fn find(path: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.path == path)
+pub(super) fn find(table: &'static [Key], path: &str) -> Option<&'static Key> {
+    table.iter().find(|key| key.path == path)
 }
 
 /// The key of this path and all keys below it.
-pub(super) fn at_or_below(path: &str) -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().filter(move |key| {
+pub(super) fn at_or_below(table: &'static [Key], path: &str) -> impl Iterator<Item = &'static Key> {
+    table.iter().filter(move |key| {
         key.path
             .strip_prefix(path)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('.') || rest.starts_with('['))
@@ -431,8 +509,8 @@ pub(super) fn at_or_below(path: &str) -> impl Iterator<Item = &'static Key> {
 }
 
 /// The words that may follow `path` directly.
-pub(super) fn below(path: &str) -> impl Iterator<Item = &'static str> {
-    KEYS.iter().filter_map(move |key| {
+pub(super) fn below(table: &'static [Key], path: &str) -> impl Iterator<Item = &'static str> {
+    table.iter().filter_map(move |key| {
         let rest = if path.is_empty() { key.path } else { key.path.strip_prefix(path)?.strip_prefix('.')? };
         rest.split(['.', '[']).next()
     })
@@ -452,10 +530,10 @@ mod tests {
 
     #[test]
     fn what_may_follow_a_path() {
-        assert_eq!(at_or_below("listeners[].limits").count(), 2);
-        assert_eq!(at_or_below("listeners[].limit").count(), 0);
-        assert!(below("").any(|word| word == "sessions"));
-        let words: Vec<_> = below("edges[]").collect();
+        assert_eq!(at_or_below(KEYS, "listeners[].limits").count(), 4);
+        assert_eq!(at_or_below(KEYS, "listeners[].limit").count(), 0);
+        assert!(below(KEYS, "").any(|word| word == "sessions"));
+        let words: Vec<_> = below(KEYS, "edges[]").collect();
         assert_eq!(words, ["name", "address", "dial", "revoked"]);
     }
 }

@@ -9,7 +9,7 @@ use super::scope::{Scope, Spot};
 use super::tree::Node;
 use super::{
     AcceptProxy, Check, CheckKind, Destination, Forward, ForwardTarget, Inbound, Relay, SendProxy, Status, address,
-    formats,
+    formats, gate,
 };
 
 /// A listener of either kind.
@@ -127,12 +127,15 @@ fn inbound(item: &Scope<'_>, edges: Option<&[IpNet]>, tunnel: bool, taken: &mut 
         }
     }
     let trust = trust(item, edges, through_tunnel);
-    let limits = item.section("limits");
-    let max_connections = limits.value("connections", formats::or_none(formats::quantity));
-    let max_connections_per_address = limits.value("connections_per_address", formats::or_none(formats::quantity));
+    let access = gate::access(item);
+    let section = item.section("limits");
+    let limits = gate::limits(&section);
+    let reset = section.value("reset", formats::flag);
+    let expect = item.value("expect", formats::word);
     let timeouts = item.section("timeouts");
     let connect_timeout = timeouts.value("connect", formats::timeout);
     let header_timeout = timeouts.value("header", formats::timeout);
+    let first_bytes_timeout = timeouts.value("first_bytes", formats::timeout);
     let idle_timeout = timeouts.value("idle", formats::timeout);
     let (accept_proxy, trusted_peers) = trust?;
     Some(Inbound {
@@ -140,8 +143,11 @@ fn inbound(item: &Scope<'_>, edges: Option<&[IpNet]>, tunnel: bool, taken: &mut 
         listen: values(listen?),
         accept_proxy,
         trusted_peers,
-        max_connections: max_connections?,
-        max_connections_per_address: max_connections_per_address?,
+        access: access?.into(),
+        limits: limits?,
+        reset: reset?,
+        expect: expect?,
+        first_bytes_timeout: first_bytes_timeout?,
         header_timeout: header_timeout?,
         idle_timeout: idle_timeout?,
         connect_timeout: connect_timeout?,

@@ -7,16 +7,18 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::limits::Rate;
+use crate::limits::{Access, GateLimits, Rate};
 
 mod address;
 mod core;
 mod error;
 mod formats;
+mod gate;
 mod keys;
 mod listener;
 pub mod name;
@@ -24,14 +26,22 @@ mod read;
 mod reference;
 mod scope;
 mod summary;
+mod topology;
 mod tree;
 mod tunnel;
 
 pub use error::{ConfigError, Errors, Location};
+pub use gate::MAX_LIST_LEN;
 pub use keys::{KEYS, Key, Kind, Role, WhenAbsent};
 pub use read::{MAX_FILE_LEN, load, load_core, load_edge, load_for, parse};
-pub use reference::tables;
+pub use reference::{tables, topology_table};
+pub use topology::{
+    ADMIN_PORTS, CoreMode, LINKS_PORT, LOGIN_PORT, TOPOLOGY_KEYS, Topology, TopologyEdge, World, load_topology,
+    parse_topology,
+};
 pub use tunnel::CORE_NAME;
+
+pub use crate::wire::expect::Expect;
 
 /// A checked configuration file, by its role.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,12 +91,18 @@ pub struct Process {
     pub workers: NonZeroUsize,
     /// `admin.listen`: where metrics and health are served; `None` for `off`.
     pub admin: Option<SocketAddr>,
+    /// `deny`, `allow`: who may connect to any listener.
+    pub access: Arc<Access>,
+    /// `limits`: of all listeners together.
+    pub limits: GateLimits,
     /// `shutdown_timeout`: how long connections may go on after SIGTERM.
     pub shutdown_timeout: Duration,
     /// `log.format`
     pub log_format: LogFormat,
     /// `log.level`
     pub log_level: LogLevel,
+    /// `access_log`; `None` for `file: off`.
+    pub access_log: Option<AccessLog>,
 }
 
 /// `log.format`, `--log-format`
@@ -115,6 +131,35 @@ pub enum LogLevel {
     Trace,
 }
 
+/// `access_log.*`: one line for each connection and session that ended or was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// `access_log.format`
+    pub format: AccessLogFormat,
+    /// `access_log.file`
+    pub file: AccessLogFile,
+}
+
+/// `access_log.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    /// One JSON object a line.
+    Json,
+    /// `key=value` for people.
+    Text,
+    /// The `tcplog` line of HAProxy.
+    Haproxy,
+}
+
+/// `access_log.file`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLogFile {
+    /// Where the other logs go.
+    Stderr,
+    /// A file, which is made where it is not there.
+    Path(PathBuf),
+}
+
 /// What every listener has.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inbound {
@@ -126,10 +171,16 @@ pub struct Inbound {
     pub accept_proxy: AcceptProxy,
     /// `trusted_peers`: whose PROXY header is believed.
     pub trusted_peers: Vec<IpNet>,
-    /// `limits.connections`: at once, on this listener.
-    pub max_connections: Option<usize>,
-    /// `limits.connections_per_address`: at once, by player address.
-    pub max_connections_per_address: Option<usize>,
+    /// `deny`, `allow`: who may connect to this listener.
+    pub access: Arc<Access>,
+    /// `limits`: of this listener.
+    pub limits: GateLimits,
+    /// `limits.reset`: refused connections are reset, rather than closed.
+    pub reset: bool,
+    /// `expect`: how connections begin; `Any` on a relay, which looks by itself.
+    pub expect: Expect,
+    /// `timeouts.first_bytes`: for what is expected to arrive whole.
+    pub first_bytes_timeout: Duration,
     /// `timeouts.header`: for a PROXY header to arrive whole.
     pub header_timeout: Duration,
     /// `timeouts.idle`

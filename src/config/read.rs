@@ -10,8 +10,9 @@ use super::error::{Errors, Location};
 use super::keys::{KEYS, Role};
 use super::listener::{self, Listener, Taken};
 use super::scope::{Report, Scope};
-use super::tree::{self, Entry, Value};
-use super::{Config, Core, Edge, EdgeTunnel, Forward, Process, Reach, Relay, address, core, formats, tunnel};
+use super::tree::{self, Entry, NodeId, Value};
+use super::{AccessLog, AccessLogFile, Config, Core, Edge, EdgeTunnel, Forward, Process, Reach, Relay};
+use super::{address, core, formats, gate, tunnel};
 
 /// Bytes of a file; a longer one is not a configuration.
 pub const MAX_FILE_LEN: u64 = 1 << 20;
@@ -49,13 +50,14 @@ pub fn load_core(path: &Path) -> Result<Core, Errors> {
     }
 }
 
-/// Reads and checks `text`, which errors call `file`. Paths in it stay as they are written.
+/// Reads and checks `text`, which errors call `file`. Paths in it stay as they are written, and the files of
+/// `deny` and `allow` are not read.
 ///
 /// # Errors
 ///
 /// Everything that is wrong with it.
 pub fn parse(file: &str, text: &str) -> Result<Config, Errors> {
-    parse_for(file, text, None)
+    parse_for(file, text, None, None)
 }
 
 /// As [`load`], where the file must be that of this role.
@@ -68,26 +70,40 @@ pub fn load_for(path: &Path, role: Role) -> Result<Config, Errors> {
 }
 
 fn load_wanted(path: &Path, wanted: Option<Role>) -> Result<Config, Errors> {
+    let (file, text) = text_of(path)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    parse_for(&file, &text, wanted, Some(folder)).map(|config| config.relative_to(folder))
+}
+
+/// The file's name, as errors call it, and its text.
+pub(super) fn text_of(path: &Path) -> Result<(String, String), Errors> {
     let file = path.display().to_string();
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|opened| opened.take(MAX_FILE_LEN + 1).read_to_end(&mut bytes))
         .map_err(|error| Errors::one(&file, None, format!("cannot be read: {error}")))?;
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => {
-            let folder = path.parent().unwrap_or(Path::new(""));
-            parse_for(&file, text, wanted).map(|config| config.relative_to(folder))
-        }
-        Err(_) if too_long(bytes.len()) => Err(file_too_long(&file)),
+    if too_long(bytes.len()) {
+        return Err(file_too_long(&file));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((file, text)),
         Err(error) => {
-            let valid = bytes.get(..error.valid_up_to()).and_then(|valid| std::str::from_utf8(valid).ok());
-            let location = Location::end_of(valid.unwrap_or_default());
+            let valid = error.as_bytes().get(..error.utf8_error().valid_up_to());
+            let location =
+                Location::end_of(valid.and_then(|valid| std::str::from_utf8(valid).ok()).unwrap_or_default());
             Err(Errors::one(&file, Some(location), "is not UTF-8 here; save the file as UTF-8".to_owned()))
         }
     }
 }
 
-fn parse_for(file: &str, text: &str, wanted: Option<Role>) -> Result<Config, Errors> {
+/// Reads the mapping that `text` is with `read`, which reports what is wrong and gives nothing then. `smallest`
+/// says what an empty file lacks, `begin` how a file begins.
+pub(super) fn document<T>(
+    file: &str,
+    text: &str,
+    (smallest, begin): (&str, &str),
+    read: impl FnOnce(&Report, NodeId, &[Entry]) -> Option<T>,
+) -> Result<T, Errors> {
     if too_long(text.len()) {
         return Err(file_too_long(file));
     }
@@ -95,26 +111,31 @@ fn parse_for(file: &str, text: &str, wanted: Option<Role>) -> Result<Config, Err
     let start = Location { line: 1, column: 1 };
     let entries = match &root.value {
         Value::Map(entries) => entries,
-        Value::Null => {
-            let message = "is empty; the smallest file has `role` and `listeners`";
-            return Err(Errors::one(file, Some(start), message.to_owned()));
-        }
+        Value::Null => return Err(Errors::one(file, Some(start), format!("is empty; {smallest}"))),
         _ => {
-            let message = format!("{} is not a mapping; begin with `role: edge` or `role: core`", root.quoted());
+            let message = format!("{} is not a mapping; begin with {begin}", root.quoted());
             return Err(Errors::one(file, tree::locate(text, root.id), message));
         }
     };
     let report = Report::default();
-    let guess = guess_role(entries, wanted);
-    let scope = Scope::root(&report, guess, root.id, entries);
-    let config = match role(&scope, wanted).unwrap_or(guess) {
-        Role::Edge => edge(&scope).map(Config::Edge),
-        Role::Core => self::core(&scope).map(Config::Core),
-    };
+    let read = read(&report, root.id, entries);
     if let Some(errors) = report.into_errors(file, |id| tree::locate(text, id)) {
         return Err(errors);
     }
-    config.ok_or_else(|| Errors::one(file, Some(start), "cannot be read, for an unknown reason".to_owned()))
+    read.ok_or_else(|| Errors::one(file, Some(start), "cannot be read, for an unknown reason".to_owned()))
+}
+
+/// `folder` is where the file is; without one, no other files are read.
+fn parse_for(file: &str, text: &str, wanted: Option<Role>, folder: Option<&Path>) -> Result<Config, Errors> {
+    let shape = ("the smallest file has `role` and `listeners`", "`role: edge` or `role: core`");
+    document(file, text, shape, |report, at, entries| {
+        let guess = guess_role(entries, wanted);
+        let scope = Scope::root(report, KEYS, guess, at, entries).in_folder(folder);
+        match role(&scope, wanted).unwrap_or(guess) {
+            Role::Edge => edge(&scope).map(Config::Edge),
+            Role::Core => self::core(&scope).map(Config::Core),
+        }
+    })
 }
 
 /// The role of a file, right or not, so that all the rest of it can be checked too.
@@ -183,10 +204,13 @@ fn core(root: &Scope<'_>) -> Option<Core> {
 impl Config {
     /// The same, with its paths as seen from where its file is.
     fn relative_to(mut self, folder: &Path) -> Self {
-        let tls = match &mut self {
-            Self::Edge(edge) => edge.tunnel.as_mut().map(|tunnel| &mut tunnel.tls),
-            Self::Core(core) => core.tunnel.as_mut().map(|tunnel| &mut tunnel.tls),
+        let (process, tls) = match &mut self {
+            Self::Edge(edge) => (&mut edge.process, edge.tunnel.as_mut().map(|tunnel| &mut tunnel.tls)),
+            Self::Core(core) => (&mut core.process, core.tunnel.as_mut().map(|tunnel| &mut tunnel.tls)),
         };
+        if let Some(AccessLog { file: AccessLogFile::Path(path), .. }) = &mut process.access_log {
+            *path = folder.join(&path);
+        }
         if let Some(files) = tls {
             for path in [&mut files.ca, &mut files.cert, &mut files.key] {
                 *path = folder.join(&path);
@@ -214,15 +238,32 @@ fn process(root: &Scope<'_>) -> Option<Process> {
     let log = root.section("log");
     let log_format = log.value("format", formats::word);
     let log_level = log.value("level", formats::word);
+    let access_log = access_log(&root.section("access_log"));
+    let access = gate::access(root);
+    let limits = gate::limits(&root.section("limits"));
     let shutdown_timeout = root.value("shutdown_timeout", formats::duration);
     Some(Process {
         name: name?.unwrap_or_else(formats::host_name),
         workers: workers?.unwrap_or_else(formats::default_workers),
         admin: admin?,
+        access: access?.into(),
+        limits: limits?,
         shutdown_timeout: shutdown_timeout?,
         log_format: log_format?,
         log_level: log_level?,
+        access_log: access_log?,
     })
+}
+
+/// Reads `access_log`; the inner `None` is none.
+fn access_log(section: &Scope<'_>) -> Option<Option<AccessLog>> {
+    let format = section.value("format", formats::word);
+    let file = section.value("file", formats::access_log_file);
+    if format.is_some() && section.has("format") && !section.has("file") {
+        section.wrong("format", "says how lines look that go nowhere; give `file` too, as in `file: stderr`");
+    }
+    let (format, file) = (format?, file?);
+    Some(file.map(|file| AccessLog { format, file }))
 }
 
 fn too_long(len: usize) -> bool {

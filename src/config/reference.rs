@@ -1,6 +1,7 @@
-//! The tables of keys in the reference, generated from the keys that the reader knows.
+//! The tables of keys in the documents, generated from the keys that the reader knows.
 
 use super::keys::{KEYS, Key, WhenAbsent};
+use super::topology::TOPOLOGY_KEYS;
 
 /// The tables, by the name that marks their place in `docs/configuration.md`, as Markdown.
 #[must_use]
@@ -18,14 +19,20 @@ pub fn tables() -> Vec<(&'static str, String)> {
     ]
 }
 
+/// The table of the keys of `otproxy init`'s file, as Markdown.
+#[must_use]
+pub fn topology_table() -> String {
+    table(TOPOLOGY_KEYS.iter())
+}
+
 /// The table that a key belongs to; empty for that of the whole process.
 fn section(path: &str) -> &str {
     let first = path.split(['.', '[']).next().unwrap_or_default();
     if first == "log_core_address" {
         return "core";
     }
-    // `listeners` itself is a key of the whole file; so are `admin` and `log`, short as they are.
-    let whole = matches!(first, "admin" | "log") || (first == path && first == "listeners");
+    // `listeners` itself is a key of the whole file; so are those with few keys below them.
+    let whole = matches!(first, "admin" | "log" | "access_log" | "limits") || (first == path && first == "listeners");
     let alone = first == path && !matches!(first, "edges" | "game_servers");
     if whole || alone { "" } else { first }
 }

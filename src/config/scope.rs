@@ -1,6 +1,7 @@
 //! Reading the keys of one mapping, without stopping at what is wrong.
 
 use std::cell::RefCell;
+use std::path::Path;
 
 use super::error::{Errors, Location};
 use super::keys::{self, Key, Kind, Role, WhenAbsent};
@@ -37,8 +38,12 @@ pub(super) struct Spot {
 /// What reads a value returns `None` where it was wrong, and has reported it then.
 pub(super) struct Scope<'a> {
     report: &'a Report,
+    /// The keys that this kind of file may have.
+    table: &'static [Key],
     role: Role,
     kind: Option<Kind>,
+    /// Where the file is, and other files that it names; `None` where those are not to be read.
+    folder: Option<&'a Path>,
     /// As in errors: `listeners[0].limits`
     path: String,
     /// As in the table of keys: `listeners[].limits`
@@ -49,14 +54,25 @@ pub(super) struct Scope<'a> {
 
 impl<'a> Scope<'a> {
     /// The top level of a file. Reports unknown keys.
-    pub fn root(report: &'a Report, role: Role, at: NodeId, entries: &'a [Entry]) -> Self {
-        let scope = Self { report, role, kind: None, path: String::new(), pattern: String::new(), at, entries };
+    pub fn root(report: &'a Report, table: &'static [Key], role: Role, at: NodeId, entries: &'a [Entry]) -> Self {
+        let (path, pattern) = (String::new(), String::new());
+        let scope = Self { report, table, role, kind: None, folder: None, path, pattern, at, entries };
         scope.check_keys();
         scope
     }
 
+    /// The same, where the other files that it names are to be read, and are seen from `folder`.
+    pub fn in_folder(self, folder: Option<&'a Path>) -> Self {
+        Self { folder, ..self }
+    }
+
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// Where other files are that this one names; `None` where those are not to be read.
+    pub fn folder(&self) -> Option<&'a Path> {
+        self.folder
     }
 
     /// The place of `key`'s value, or of the whole mapping where the key is absent.
@@ -170,7 +186,8 @@ impl<'a> Scope<'a> {
                 &[]
             }
             Some(_) => {
-                let keys: Vec<_> = keys::below(&self.pattern_of(key)).map(|key| format!("`{key}`")).collect();
+                let keys: Vec<_> =
+                    keys::below(self.table, &self.pattern_of(key)).map(|key| format!("`{key}`")).collect();
                 self.wrong(key, format!("must be a mapping with the keys {}", keys.join(", ")));
                 &[]
             }
@@ -221,7 +238,7 @@ impl<'a> Scope<'a> {
                 self.report.add(&spot, "is there twice; keep one");
                 continue;
             }
-            let keys: Vec<&Key> = keys::at_or_below(&self.pattern_of(&entry.key)).collect();
+            let keys: Vec<&Key> = keys::at_or_below(self.table, &self.pattern_of(&entry.key)).collect();
             let Some(key) = keys.first() else {
                 self.report.add(&spot, self.unknown(&entry.key));
                 continue;
@@ -250,14 +267,15 @@ impl<'a> Scope<'a> {
 
     /// The key that an unknown one was probably meant to be.
     fn meant(&self, key: &str) -> Option<&'static str> {
-        let known = keys::at_or_below(&self.pattern_of(key)).next().is_some();
+        let known = keys::at_or_below(self.table, &self.pattern_of(key)).next().is_some();
         if known { None } else { similar(key, self.words()) }
     }
 
     /// The keys that this mapping may have.
     fn words(&self) -> impl Iterator<Item = &'static str> {
-        keys::below(&self.pattern).filter(|word| {
-            keys::at_or_below(&self.pattern_of(word)).any(|key| key.role.is_none_or(|role| role == self.role))
+        keys::below(self.table, &self.pattern).filter(|word| {
+            keys::at_or_below(self.table, &self.pattern_of(word))
+                .any(|key| key.role.is_none_or(|role| role == self.role))
         })
     }
 
@@ -284,7 +302,7 @@ impl<'a> Scope<'a> {
     }
 
     fn default(&self, key: &str) -> Option<Node> {
-        let entry = keys::find(&self.pattern_of(key))?;
+        let entry = keys::find(self.table, &self.pattern_of(key))?;
         if entry.default == WhenAbsent::Required {
             // One mistake is one error: a misspelt key has been reported as such.
             let meant = |entry: &Entry| entry.key == "<<" || self.meant(&entry.key) == Some(key);

@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::config;
-use crate::limits::Rate;
+use crate::limits::{GateLimits, Rate};
 use crate::roles::{self, Service};
 
 use super::DemoError;
@@ -227,9 +228,12 @@ fn process(name: &str, workers: usize, admin: Option<SocketAddr>, shutdown_timeo
         name: name.to_owned(),
         workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
         admin,
+        access: Arc::default(),
+        limits: GateLimits::default(),
         shutdown_timeout,
         log_format: config::LogFormat::Auto,
         log_level: config::LogLevel::Error,
+        access_log: None,
     }
 }
 
@@ -239,8 +243,11 @@ fn inbound(listen: Vec<SocketAddr>) -> config::Inbound {
         listen,
         accept_proxy: config::AcceptProxy::None,
         trusted_peers: Vec::new(),
-        max_connections: None,
-        max_connections_per_address: None,
+        access: Arc::default(),
+        limits: GateLimits::default(),
+        reset: false,
+        expect: config::Expect::Any,
+        first_bytes_timeout: Duration::from_secs(5),
         header_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(50),
         connect_timeout: Duration::from_secs(4),

@@ -3,17 +3,18 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 use tracing::{info, warn};
 
+use crate::access_log::{AccessLog, Entry, Forwarded, What};
 use crate::config::{self, SendProxy};
-use crate::limits::{ENDED_LINES, REFUSED_LINES, RateLimitedLog};
+use crate::limits::{ENDED_LINES, Gate, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::{Metrics, StatusMetrics};
 use crate::net::pump::{PumpCounters, Pumped, carries_link, pump};
-use crate::net::{Admitted, Inbound, InboundShared, ProvenEdge, Stream, Tunnelled, unfinished};
+use crate::net::{Admitted, Carried, Inbound, InboundShared, ProvenEdge, Stream, Tunnelled, unfinished};
 use crate::reason::{CloseReason, ConnectResult};
 use crate::tunnel::Pool;
 use crate::wire::frame::begins_link;
@@ -58,16 +59,19 @@ pub struct ForwardShared {
 }
 
 impl ForwardShared {
-    /// From the listener's configuration; `pool` has the connections to the core where it leads through the tunnel. What is
+    /// From the listener's configuration; `process` is what all listeners have in common, `pool` has the connections to
+    /// the core where it leads through the tunnel, and `access_log` is told of each connection where there is one. What is
     /// no worker's is counted in `metrics`.
     pub fn new(
         config: config::Forward,
         header_for: HeaderFor,
+        process: Arc<Gate>,
         pool: Option<Arc<Pool>>,
+        access_log: Option<AccessLog>,
         metrics: &Arc<Metrics>,
     ) -> Arc<Self> {
         let targets = Targets::new(&config, pool, metrics);
-        let inbound = InboundShared::new(config.inbound.clone());
+        let inbound = InboundShared::new(config.inbound.clone(), process, access_log);
         let status = config.status.clone().map(StatusShared::new);
         let (log, ended_log) = (RateLimitedLog::new(REFUSED_LINES), RateLimitedLog::new(ENDED_LINES));
         Arc::new(Self { inbound, config, header_for, targets, status, log, ended_log })
@@ -104,8 +108,19 @@ struct Reached {
     name: String,
     /// What to send it first: the PROXY header.
     header: Vec<u8>,
+    /// Targets that could not be reached before it.
+    retries: usize,
     /// Counts it as a connection of its target.
     _attempt: Attempt,
+}
+
+/// The last target that could not be reached.
+struct Missed {
+    /// What it is called in logs.
+    name: String,
+    /// Targets that could not be reached before it.
+    retries: usize,
+    result: ConnectResult,
 }
 
 impl Forward {
@@ -129,7 +144,7 @@ impl Forward {
 
     /// Carries a stream of the tunnel to its end, as long as its edge is trusted.
     pub async fn carry_tunnelled(self: Rc<Self>, tunnelled: Tunnelled) {
-        if let Some(admitted) = self.inbound.admit_tunnelled(tunnelled)
+        if let Some(admitted) = self.inbound.admit_tunnelled(tunnelled).await
             && let Some(edge) = admitted.via.as_ref().map(|via| Arc::clone(&via.edge))
         {
             edge.carry(self.carry_admitted(admitted)).await;
@@ -143,11 +158,16 @@ impl Forward {
             return;
         }
         let mut record = Record::new(self, &admitted);
-        let Some(reached) = Box::pin(self.reach(admitted.player, admitted.destination)).await else {
-            return record.end(CloseReason::ConnectFailed);
+        let began = Instant::now();
+        let reached = match Box::pin(self.reach(admitted.player, admitted.destination)).await {
+            Ok(reached) => reached,
+            Err(missed) => {
+                record.missed(missed);
+                return record.end(CloseReason::ConnectFailed);
+            }
         };
-        let Reached { stream: target, name, header: mut first, _attempt } = reached;
-        record.target = Some(name);
+        let Reached { stream: target, name, header: mut first, retries, _attempt } = reached;
+        record.reached(name, retries, began.elapsed());
         record.early(&admitted.early);
         first.extend_from_slice(&admitted.early);
         if begins_link(&admitted.early) {
@@ -165,40 +185,47 @@ impl Forward {
     }
 
     /// Connects to the first target that answers, in the name of `player` who connected to `local`.
-    async fn reach(&self, player: SocketAddr, local: SocketAddr) -> Option<Reached> {
+    async fn reach(&self, player: SocketAddr, local: SocketAddr) -> Result<Reached, Missed> {
         let metrics = self.inbound.metrics();
         let within = self.inbound.config().connect_timeout;
         let deadline = tokio::time::Instant::now() + within * TRIES;
-        let (mut last, mut tried) = (ConnectResult::Error, Vec::new());
+        let mut last = Missed { name: String::new(), retries: 0, result: ConnectResult::Error };
+        let mut tried = Vec::new();
         while tokio::time::Instant::now() < deadline
             && let Some(attempt) = self.shared.targets.next(player.ip(), &mut tried)
         {
-            let began = Instant::now();
+            let (retries, began) = (tried.len().saturating_sub(1), Instant::now());
             match timeout_at(deadline, attempt.connect()).await.unwrap_or(Err(ConnectResult::Timeout)) {
                 Ok(connected) => {
                     metrics.connect(ConnectResult::Ok);
                     attempt.connected();
-                    return Some(self.reached(connected, player, local, attempt));
+                    return Ok(self.reached(connected, player, local, (retries, attempt)));
                 }
                 Err(result) => {
                     metrics.connect(result);
-                    last = result;
                     // One that the deadline cut short is not to blame.
                     if result != ConnectResult::Timeout || began.elapsed() >= within {
                         attempt.failed(result);
                     }
+                    last = Missed { name: attempt.destination(), retries, result };
                 }
             }
         }
         if let Some(suppressed) = self.shared.log.allow(Instant::now()) {
             let targets = self.shared.config.forward_to.iter().map(|target| target.destination.to_string());
             let (listener, targets) = (&self.inbound.config().name, targets.collect::<Vec<_>>().join(", "));
-            warn!(listener, targets, result = %last, suppressed, "no target can be reached");
+            warn!(listener, targets, result = %last.result, suppressed, "no target can be reached");
         }
-        None
+        Err(last)
     }
 
-    fn reached(&self, connected: Connected, player: SocketAddr, local: SocketAddr, attempt: Attempt) -> Reached {
+    fn reached(
+        &self,
+        connected: Connected,
+        player: SocketAddr,
+        local: SocketAddr,
+        (retries, attempt): (usize, Attempt),
+    ) -> Reached {
         let (stream, name, header) = match connected {
             Connected::Direct(stream, address) => (stream, address.to_string(), self.header(player, local, address)),
             Connected::Tunnel(stream, listener) => {
@@ -207,7 +234,7 @@ impl Forward {
                 (stream, config::Destination::Core(listener).to_string(), header)
             }
         };
-        Reached { stream, name, header, _attempt: attempt }
+        Reached { stream, name, header, retries, _attempt: attempt }
     }
 
     fn header(&self, mut player: SocketAddr, mut destination: SocketAddr, target: SocketAddr) -> Vec<u8> {
@@ -233,7 +260,14 @@ struct Record<'a> {
     player: SocketAddr,
     /// The edge that it came through, where that was the tunnel.
     edge: Option<Arc<ProvenEdge>>,
+    /// Where it led, or was last tried to lead. Through the tunnel that is a listener of the core, and no address.
     target: Option<String>,
+    /// How long it took until its target was connected.
+    connected: Option<Duration>,
+    /// Targets that could not be reached before it.
+    retries: usize,
+    connect: ConnectResult,
+    carried: Option<Carried>,
     started: Instant,
     /// Bytes that were read before the target was connected.
     early: u64,
@@ -250,7 +284,11 @@ impl<'a> Record<'a> {
             player: admitted.player,
             edge: admitted.via.as_ref().map(|via| Arc::clone(&via.edge)),
             target: None,
-            started: Instant::now(),
+            connected: None,
+            retries: 0,
+            connect: ConnectResult::Ok,
+            carried: None,
+            started: admitted.accepted,
             early: 0,
             bytes_in: 0,
             bytes_out: 0,
@@ -263,8 +301,37 @@ impl<'a> Record<'a> {
         self.forward.inbound.metrics().bytes_in.inc_by(self.early);
     }
 
+    /// The target is connected, after so long.
+    fn reached(&mut self, target: String, retries: usize, after: Duration) {
+        (self.target, self.retries, self.connected) = (Some(target), retries, Some(after));
+        self.carried = Some(self.forward.inbound.carries());
+    }
+
+    fn missed(&mut self, Missed { name, retries, result }: Missed) {
+        (self.target, self.retries, self.connect) = (Some(name), retries, result);
+    }
+
     fn end(mut self, reason: CloseReason) {
         self.reason = Some(reason);
+    }
+
+    /// What the access log says of it.
+    fn entry(&self, reason: CloseReason) -> Entry {
+        let inbound = &self.forward.inbound;
+        let forwarded = Forwarded {
+            target: self.target.clone(),
+            connected: self.connected,
+            retries: self.retries,
+            connect: self.connect,
+            reason,
+        };
+        Entry {
+            edge: self.edge.as_ref().map(|edge| edge.name().to_owned()),
+            bytes_in: self.early + self.bytes_in,
+            bytes_out: self.bytes_out,
+            open: inbound.open(),
+            ..Entry::new(&inbound.config().name, self.player, self.started, What::Forwarded(forwarded))
+        }
     }
 }
 
@@ -274,6 +341,9 @@ impl Drop for Record<'_> {
         let inbound = &self.forward.inbound;
         inbound.metrics().active.dec();
         inbound.metrics().closed(reason);
+        // What is counted as carried are the others.
+        self.carried = None;
+        inbound.access_log(|| self.entry(reason));
         let Some(suppressed) = self.forward.shared.ended_log.allow(Instant::now()) else { return };
         info!(
             listener = inbound.config().name,

@@ -58,7 +58,7 @@ pub(super) async fn serve(
         Ok(First::Request(request)) => Some(request),
         Ok(First::TooLong) => None,
         Err(reason) => {
-            forward.inbound.reject(reason, admitted.player.ip());
+            forward.inbound.refuse(&admitted.stream.options(), reason, admitted.who(), true);
             return ControlFlow::Break(());
         }
     };
@@ -134,7 +134,7 @@ async fn ask(forward: &Forward, shared: &StatusShared, admitted: &Admitted, requ
 async fn ask_target(forward: &Forward, shared: &StatusShared, admitted: &Admitted, request: &Request) -> Option<Bytes> {
     // In the name of this host: game servers answer others once in some seconds, and always by IPv4.
     let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let reached = forward.reach(here(admitted.player.port()), here(admitted.destination.port())).await?;
+    let reached = forward.reach(here(admitted.player.port()), here(admitted.destination.port())).await.ok()?;
     let within = forward.inbound.config().connect_timeout;
     let exchange = exchange(reached, request, forward.inbound.scratch());
     let result = timeout(within, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));

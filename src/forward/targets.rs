@@ -195,6 +195,11 @@ impl Attempt {
         }
     }
 
+    /// What the target is called in logs.
+    pub fn destination(&self) -> String {
+        self.targets.list.get(self.tried.target).map(|target| target.destination.to_string()).unwrap_or_default()
+    }
+
     /// The target has taken the connection.
     pub fn connected(&self) {
         let change = self.targets.standings().connected(self.tried);

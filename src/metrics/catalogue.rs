@@ -72,6 +72,8 @@ catalogue! {
         "Failed accepts, such as for want of file descriptors.";
     PANICS = "otproxy_panics_total" Counter []
         "Tasks that failed by a defect of this program; each cost one connection or session.";
+    ACCESS_LOG_DROPPED = "otproxy_access_log_dropped_total" Counter []
+        "Lines that the access log lost: too many waited, or they could not be written.";
     LINKS = "otproxy_relay_links_active" Gauge ["edge"]
         "Links open now.";
     SESSIONS = "otproxy_relay_sessions_active" Gauge ["port"]

@@ -4,18 +4,22 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::worker::Scratch;
-use super::{Stream, Tunnelled, Via};
-use crate::config::{self, AcceptProxy};
-use crate::limits::{AddressKey, ConnectionGuard, ConnectionLimit, REFUSED_LINES, RateLimitedLog};
+use super::{ProvenEdge, Stream, Tunnelled, Via};
+use crate::access_log::{AccessLog, Entry, Open, What};
+use crate::config::{self, AcceptProxy, Expect};
+use crate::limits::{Admission, Gate, Gates, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::ListenerMetrics;
 use crate::reason::RejectReason;
+use crate::wire::expect::{MAX_FIRST, Verdict};
 use crate::wire::proxy_header::{self, ProxyHeader};
 
 /// What the first read of a connection takes at once: a PROXY header, and what an eager client
@@ -26,15 +30,20 @@ const FIRST_READ: usize = 1024;
 #[derive(Debug)]
 pub struct InboundShared {
     config: config::Inbound,
-    limit: Arc<ConnectionLimit>,
+    gates: Gates,
     log: RateLimitedLog,
+    access_log: Option<AccessLog>,
+    /// Connections that have their target now, over all workers: the access log tells it.
+    carried: AtomicUsize,
 }
 
 impl InboundShared {
-    /// From the listener's configuration.
-    pub fn new(config: config::Inbound) -> Arc<Self> {
-        let limit = ConnectionLimit::new(config.max_connections, config.max_connections_per_address);
-        Arc::new(Self { config, limit, log: RateLimitedLog::new(REFUSED_LINES) })
+    /// From the listener's configuration; `process` is what all listeners have in common, and `access_log` is told of each
+    /// connection where there is one.
+    pub fn new(config: config::Inbound, process: Arc<Gate>, access_log: Option<AccessLog>) -> Arc<Self> {
+        let gates = Gates::new(Gate::new(config.limits, Arc::clone(&config.access)), process);
+        let (log, carried) = (RateLimitedLog::new(REFUSED_LINES), AtomicUsize::new(0));
+        Arc::new(Self { config, gates, log, access_log, carried })
     }
 
     /// The listener's configuration.
@@ -62,12 +71,42 @@ pub struct Admitted {
     pub player: SocketAddr,
     /// Where the player connected to.
     pub destination: SocketAddr,
-    /// What was read behind the PROXY header.
+    /// What was read behind the PROXY header, and of what the listener expects.
     pub early: Vec<u8>,
     /// Counts the connection while it lives.
-    pub guard: ConnectionGuard,
+    pub guard: Admission,
     /// The edge whose stream of the tunnel it is, if it is one.
     pub via: Option<Via>,
+    /// When it was accepted.
+    pub accepted: Instant,
+}
+
+impl Admitted {
+    /// Who it is, for the logs.
+    pub fn who(&self) -> Who<'_> {
+        Who { address: self.player, edge: self.via.as_ref().map(|via| &*via.edge), accepted: self.accepted }
+    }
+}
+
+/// Who connected, as logs tell it.
+#[derive(Debug, Clone, Copy)]
+pub struct Who<'a> {
+    /// The player, or the peer where that is all that is known.
+    pub address: SocketAddr,
+    /// The edge whose stream of the tunnel it is, if it is one.
+    pub edge: Option<&'a ProvenEdge>,
+    /// When it was accepted.
+    pub accepted: Instant,
+}
+
+/// Counts a connection that has its target.
+#[derive(Debug)]
+pub struct Carried(Arc<InboundShared>);
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.0.carried.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Inbound {
@@ -93,55 +132,142 @@ impl Inbound {
 
     /// Admits a connection, or counts and logs why not.
     pub async fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Admitted> {
-        let peer = proxy_header::unmap_socket(peer);
+        let (peer, accepted) = (proxy_header::unmap_socket(peer), Instant::now());
+        let who = |address| Who { address, edge: None, accepted };
         self.metrics.accepted.inc();
-        match self.try_admit(stream, peer).await {
-            Ok(admitted) => Some(admitted),
+        // Before all else, so that a refused connection costs next to nothing.
+        let (mut guard, expected) = match self.enter(peer.ip()) {
+            Ok(entered) => entered,
             Err(reason) => {
-                self.reject(reason, peer.ip());
-                None
+                self.refuse(&SockRef::from(&stream), reason, who(peer), false);
+                return None;
             }
+        };
+        let Ok(stream) = Stream::new(stream) else {
+            self.count_refused(RejectReason::Closed, who(peer), true);
+            return None;
+        };
+        let mut early = Vec::new();
+        let mut player = peer;
+        let destination = match self.identify(&stream, &mut player, expected, &mut guard, &mut early).await {
+            Ok(destination) => destination,
+            Err(reason) => {
+                self.refuse(&stream.options(), reason, who(player), true);
+                return None;
+            }
+        };
+        if let Err(reason) = self.first_bytes(&stream, &mut early).await {
+            self.refuse(&stream.options(), reason, who(player), true);
+            return None;
         }
+        Some(Admitted { stream, peer, player, destination, early, guard, via: None, accepted })
+    }
+
+    /// Refuses a connection, which the caller then drops. `counts` says whether it still counts as one that is open.
+    pub fn refuse(&self, socket: &SockRef<'_>, reason: RejectReason, who: Who<'_>, counts: bool) {
+        if self.config().reset {
+            // A socket that is gone already needs no reset.
+            let _ = socket.set_linger(Some(Duration::ZERO));
+        }
+        self.count_refused(reason, who, counts);
     }
 
     /// Admits a stream that came through the tunnel: who sent it has proved himself. Or counts and logs why not.
-    pub fn admit_tunnelled(&self, tunnelled: Tunnelled) -> Option<Admitted> {
+    pub async fn admit_tunnelled(&self, tunnelled: Tunnelled) -> Option<Admitted> {
         self.metrics.accepted.inc();
-        let Tunnelled { stream, player, destination, early, via } = tunnelled;
-        let guard = self.shared.limit.try_acquire(AddressKey::from(player.ip())).map_err(RejectReason::from);
-        let admitted = guard.and_then(|guard| {
-            let stream = stream.attach().map_err(|_| RejectReason::Closed)?;
-            Ok(Admitted { stream, peer: player, player, destination, early, guard, via: Some(via) })
+        let accepted = Instant::now();
+        let Tunnelled { stream, player, destination, mut early, via } = tunnelled;
+        let who = Who { address: player, edge: Some(&via.edge), accepted };
+        let entered = self.shared.gates.enter(player.ip()).and_then(|mut guard| {
+            self.shared.gates.pass(&mut guard, player.ip(), Instant::now())?;
+            Ok((guard, stream.attach().map_err(|_| RejectReason::Closed)?))
         });
-        admitted.map_err(|reason| self.reject(reason, player.ip())).ok()
+        let (guard, stream) = match entered {
+            Ok(entered) => entered,
+            Err(reason) => {
+                self.count_refused(reason, who, false);
+                return None;
+            }
+        };
+        if let Err(reason) = self.first_bytes(&stream, &mut early).await {
+            self.refuse(&stream.options(), reason, who, true);
+            return None;
+        }
+        Some(Admitted { stream, peer: player, player, destination, early, guard, via: Some(via), accepted })
     }
 
     /// Counts a refused connection, and logs it as far as the log's limit goes. A peer that just
     /// closed, as health checks do, is no news.
-    pub fn reject(&self, reason: RejectReason, who: IpAddr) {
+    fn count_refused(&self, reason: RejectReason, who: Who<'_>, counts: bool) {
         self.metrics.rejected(reason);
+        self.access_log(|| Entry {
+            edge: who.edge.map(|edge| edge.name().to_owned()),
+            open: if counts { self.open() } else { self.open().and_one() },
+            ..Entry::new(&self.config().name, who.address, who.accepted, What::Rejected(reason))
+        });
         if reason != RejectReason::Closed
             && let Some(suppressed) = self.shared.log.allow(Instant::now())
         {
-            warn!(listener = self.config().name, peer = %who, %reason, suppressed, "connection refused");
+            warn!(listener = self.config().name, peer = %who.address.ip(), %reason, suppressed, "connection refused");
         }
     }
 
-    async fn try_admit(&self, stream: TcpStream, peer: SocketAddr) -> Result<Admitted, RejectReason> {
+    /// Tells the access log, where there is one, of what ended or was refused.
+    pub fn access_log(&self, entry: impl FnOnce() -> Entry) {
+        if let Some(log) = &self.shared.access_log {
+            log.write(entry());
+        }
+    }
+
+    /// Connections now. Others may begin and end at the same time: the counts are of this moment.
+    pub fn open(&self) -> Open {
+        let (process, listener) = self.shared.gates.open();
+        Open { process, listener, carried: self.shared.carried.load(Ordering::Relaxed) }
+    }
+
+    /// Counts a connection that has its target, until what this gives is dropped.
+    pub fn carries(&self) -> Carried {
+        self.shared.carried.fetch_add(1, Ordering::Relaxed);
+        Carried(Arc::clone(&self.shared))
+    }
+
+    /// Decides what can be decided before anything is read; gives the header that is to come too. Where
+    /// none is, the peer is the player.
+    fn enter(&self, peer: IpAddr) -> Result<(Admission, AcceptProxy), RejectReason> {
+        let mut guard = self.shared.gates.enter(peer)?;
+        let expected = self.header_from(peer)?;
+        if expected == AcceptProxy::None {
+            self.shared.gates.pass(&mut guard, peer, Instant::now())?;
+        }
+        Ok((guard, expected))
+    }
+
+    /// The header that `peer` is to send.
+    fn header_from(&self, peer: IpAddr) -> Result<AcceptProxy, RejectReason> {
         let config = self.config();
-        let mut guard = self.shared.limit.try_accept()?;
-        let trusted = config.trusted_peers.iter().any(|net| net.contains(&peer.ip()));
-        let expected = match config.accept_proxy {
-            AcceptProxy::Required if !trusted => return Err(RejectReason::Untrusted),
-            AcceptProxy::Optional if !trusted => AcceptProxy::None,
-            other => other,
-        };
-        let stream = Stream::new(stream).map_err(|_| RejectReason::Closed)?;
-        let mut early = Vec::new();
+        let trusted = || config.trusted_peers.iter().any(|net| net.contains(&peer));
+        match config.accept_proxy {
+            AcceptProxy::None => Ok(AcceptProxy::None),
+            AcceptProxy::Required if !trusted() => Err(RejectReason::Untrusted),
+            AcceptProxy::Optional if !trusted() => Ok(AcceptProxy::None),
+            other => Ok(other),
+        }
+    }
+
+    /// Finds out who the `player` is, the peer until then, and gives where it connected to, reading the header where one is
+    /// to come.
+    async fn identify(
+        &self,
+        stream: &Stream,
+        player: &mut SocketAddr,
+        expected: AcceptProxy,
+        guard: &mut Admission,
+        early: &mut Vec<u8>,
+    ) -> Result<SocketAddr, RejectReason> {
         let mut header = None;
         if expected != AcceptProxy::None {
-            let read = timeout(config.header_timeout, read_header(&stream, &mut early, expected, &self.scratch)).await;
-            header = match read {
+            let reading = read_header(stream, early, expected, &self.scratch);
+            header = match timeout(self.config().header_timeout, reading).await {
                 Ok(result) => result?,
                 // A peer that may leave the header out, and waits for the server to speak.
                 Err(_) if expected == AcceptProxy::Optional && early.is_empty() => None,
@@ -149,13 +275,47 @@ impl Inbound {
             };
         }
         let header = header.unwrap_or(ProxyHeader { source: None, destination: None });
-        let player = header.source.unwrap_or(peer);
+        *player = header.source.unwrap_or(*player);
+        if expected != AcceptProxy::None {
+            self.shared.gates.pass(guard, player.ip(), Instant::now())?;
+        }
         let destination = match header.destination {
             Some(destination) => destination,
             None => proxy_header::unmap_socket(stream.local_addr().map_err(|_| RejectReason::Closed)?),
         };
-        guard.try_claim(AddressKey::from(player.ip()))?;
-        Ok(Admitted { stream, peer, player, destination, early, guard, via: None })
+        Ok(destination)
+    }
+
+    /// Waits until the connection has begun as the listener expects; what came stays in `early`.
+    async fn first_bytes(&self, stream: &Stream, early: &mut Vec<u8>) -> Result<(), RejectReason> {
+        let config = self.config();
+        // Not even a look at the socket: the server may be the one to speak first.
+        if config.expect == Expect::Any {
+            return Ok(());
+        }
+        let reading = read_expected(stream, early, config.expect, &self.scratch);
+        timeout(config.first_bytes_timeout, reading).await.unwrap_or(Err(RejectReason::Silent))
+    }
+}
+
+/// Reads until `early` is what is expected.
+async fn read_expected(
+    stream: &Stream,
+    early: &mut Vec<u8>,
+    expect: Expect,
+    scratch: &Scratch,
+) -> Result<(), RejectReason> {
+    loop {
+        // What is still incomplete is short, as `judge` has a last word on every length.
+        match expect.judge(early) {
+            Verdict::Right => return Ok(()),
+            Verdict::Wrong => return Err(RejectReason::Unexpected),
+            Verdict::Incomplete => {}
+        }
+        match stream.read_onto(early, MAX_FIRST, scratch).await {
+            Ok(0) | Err(_) => return Err(RejectReason::Closed),
+            Ok(_) => {}
+        }
     }
 }
 

@@ -14,7 +14,7 @@ pub mod worker;
 
 pub use connect::{Source, connect, connect_forward, lookup, resolve};
 pub use host_key::host_key;
-pub use inbound::{Admitted, Inbound, InboundShared};
+pub use inbound::{Admitted, Carried, Inbound, InboundShared, Who};
 pub use listener::{BindError, BoundListener, accept_loop, bind};
 pub use stream::{Detached, Stream};
 pub use tls::TlsError;

@@ -111,6 +111,13 @@ pub fn carries_link(client: &Stream, target: &Stream) {
     options::link_towards_target(&target.options());
 }
 
+/// Where a stream under TLS failed, what came through it may not be all, and `other` must not take it for that.
+fn cut_after(failed: &Stream, other: &Stream) {
+    if failed.is_tls() {
+        other.cut_at_close();
+    }
+}
+
 /// What a pump moved, and why it ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Pumped {
@@ -163,9 +170,11 @@ pub async fn pump(
         progress(up.bytes, down.bytes);
         match (a, b) {
             (Poll::Ready(Err(HalfError::Read)), _) | (_, Poll::Ready(Err(HalfError::Write))) => {
+                cut_after(client, target);
                 return Poll::Ready(first_to_end.unwrap_or(CloseReason::ClientError));
             }
             (Poll::Ready(Err(HalfError::Write)), _) | (_, Poll::Ready(Err(HalfError::Read))) => {
+                cut_after(target, client);
                 return Poll::Ready(first_to_end.unwrap_or(CloseReason::TargetError));
             }
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {

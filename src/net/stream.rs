@@ -5,12 +5,14 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ServerConfig};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+use super::options;
 use super::socket::{self, Socket};
 use super::tls::{Tls, TlsError};
 use super::worker::Scratch;
@@ -89,6 +91,20 @@ impl Stream {
     /// From now on, what waits to be sent waits here and not in the kernel.
     pub fn bound(&self) {
         self.socket.bound();
+    }
+
+    /// It is on the way to the core from here on: what is not acknowledged for too long ends it.
+    pub fn towards_target(&self) {
+        options::towards_target(&self.options());
+    }
+
+    /// From now on a close is a reset, so that what the peer has does not pass for all there was. A stream under TLS says so
+    /// anyway, by ending without a goodbye.
+    pub fn cut_at_close(&self) {
+        if !self.is_tls() {
+            // A socket that is gone already has no close to come.
+            let _ = self.options().set_linger(Some(Duration::ZERO));
+        }
     }
 
     /// The kernel's options of the socket.

@@ -1,6 +1,6 @@
 //! TLS over a socket: records in and out, with buffers that all streams of a thread share.
 //!
-//! What TLS says is in [`Machine`], which knows no socket. A stream keeps bytes only while it cannot go on: half a
+//! What TLS says is in `Machine`, which knows no socket. A stream keeps bytes only while it cannot go on: half a
 //! record that has come, what the reader had no room for, and what the socket did not take.
 
 mod machine;

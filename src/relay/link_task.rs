@@ -10,7 +10,8 @@ use tracing::debug;
 use super::Relay;
 use super::link::Link;
 use super::session::Session;
-use crate::limits::ConnectionGuard;
+use crate::access_log::{Entry, LinkEnd, What};
+use crate::limits::Admission;
 use crate::net::{Inbound, unfinished};
 use crate::reason::CloseReason;
 use crate::wire::frame::{Frame, FrameError, FromClient};
@@ -33,7 +34,7 @@ pub struct LinkTask {
     early: Option<Vec<u8>>,
     reason: Option<CloseReason>,
     /// Counts the link against the listener's limits.
-    _guard: ConnectionGuard,
+    _guard: Admission,
 }
 
 /// What one read leaves to do.
@@ -57,7 +58,7 @@ impl From<FrameError> for ProtocolError {
 }
 
 impl LinkTask {
-    pub(super) fn new(relay: Rc<Relay>, link: Rc<Link>, early: Vec<u8>, guard: ConnectionGuard) -> Self {
+    pub(super) fn new(relay: Rc<Relay>, link: Rc<Link>, early: Vec<u8>, guard: Admission) -> Self {
         if let Some(inbound) = relay.inbound(link.listener()) {
             inbound.metrics().active.inc();
         }
@@ -225,6 +226,16 @@ impl Drop for LinkTask {
         let metrics = inbound.metrics();
         metrics.active.dec();
         metrics.closed(reason);
+        inbound.access_log(|| {
+            let what = What::Link(LinkEnd { client: link.client(), reason });
+            Entry {
+                edge: Some(link.edge.name.to_string()),
+                bytes_in: link.bytes_in.get(),
+                bytes_out: link.bytes_out.get(),
+                open: inbound.open(),
+                ..Entry::new(&inbound.config().name, link.player(), link.started, what)
+            }
+        });
         debug!(
             listener = inbound.config().name,
             player = %link.player(),

@@ -22,16 +22,17 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::warn;
 
+use crate::access_log::AccessLog;
 use crate::config::{self, BindSessions, GameServer, Ipv6Players};
 use crate::limits::{
-    AddressKey, ConnectionGuard, ConnectionLimit, ENDED_LINES, Pace, REFUSED_LINES, Rate, RateLimit, RateLimitedLog,
+    AddressKey, Admission, ConnectionLimit, ENDED_LINES, Gate, Pace, REFUSED_LINES, Rate, RateLimit, RateLimitedLog,
 };
 use crate::metrics::{EdgeMetrics, Metrics, PortMetrics};
 use crate::net::worker::{Scratch, Tasks};
-use crate::net::{Admitted, Detached, Inbound, InboundShared, Stream, Tunnelled, Via};
+use crate::net::{Admitted, Detached, Inbound, InboundShared, Stream, Tunnelled, Via, Who};
 use crate::reason::{EndReason, RefuseReason, RejectReason};
 use crate::session::MachineLimits;
-use crate::wire::frame::{ClientId, Frame, FromClient, HEADER_LEN, SessionId};
+use crate::wire::frame::{self, ClientId, HEADER_LEN, MAX_FIRST_PAYLOAD, SessionId};
 use crate::wire::player_address::PseudoIpv4;
 
 use idle_watch::IdleWatch;
@@ -43,8 +44,6 @@ pub use session::MAX_LINKS;
 
 /// The label of links from peers that are none of the configured edges.
 pub const OTHER_EDGE: &str = "other";
-/// Payload of a first frame, which is a ping, at the most; clients send 0 or 4 bytes.
-pub const MAX_FIRST_PAYLOAD: usize = 64;
 /// Connects to one game server that may begin at once, and the time between further ones, where
 /// `connects_per_second` does not say otherwise. When thousands of players come back in one second,
 /// more than a listen queue holds (often 128) would be answered with SYN cookies, and connections
@@ -86,12 +85,20 @@ pub struct RelayShared {
 pub type Handovers = mpsc::UnboundedReceiver<Handover>;
 
 impl RelayShared {
-    /// From the core's configuration: the shared part, and each worker's incoming links.
-    pub fn new(config: &config::Core, pseudo_ipv4: PseudoIpv4) -> (Arc<Self>, Vec<Handovers>) {
+    /// From the core's configuration: the shared part, and each worker's incoming links. `process` is what
+    /// all listeners have in common.
+    pub fn new(
+        config: &config::Core,
+        pseudo_ipv4: PseudoIpv4,
+        process: &Arc<Gate>,
+        access_log: Option<&AccessLog>,
+    ) -> (Arc<Self>, Vec<Handovers>) {
+        let inbound =
+            |relay: &config::Relay| InboundShared::new(relay.inbound.clone(), Arc::clone(process), access_log.cloned());
         let sessions = &config.sessions;
         let (handovers, receivers) = (0..config.process.workers.get()).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Self {
-            inbounds: config.relays.iter().map(|relay| InboundShared::new(relay.inbound.clone())).collect(),
+            inbounds: config.relays.iter().map(inbound).collect(),
             edges: config.edges.clone(),
             game_servers: config.game_servers.clone(),
             connects: config.game_servers.iter().map(|server| Mutex::new(connect_pace(server))).collect(),
@@ -153,7 +160,7 @@ struct Newcomer {
     player: SocketAddr,
     peer: SocketAddr,
     early: Vec<u8>,
-    guard: ConnectionGuard,
+    guard: Admission,
     via: Option<Via>,
 }
 
@@ -238,7 +245,8 @@ impl Relay {
 
     /// Carries a stream of the tunnel, in the same way.
     pub async fn carry_tunnelled(self: Rc<Self>, listener: usize, tunnelled: Tunnelled) {
-        if let Some(admitted) = self.inbounds.get(listener).and_then(|inbound| inbound.admit_tunnelled(tunnelled))
+        if let Some(inbound) = self.inbounds.get(listener)
+            && let Some(admitted) = inbound.admit_tunnelled(tunnelled).await
             && let Some(edge) = admitted.via.as_ref().map(|via| Arc::clone(&via.edge))
         {
             edge.carry(self.carry_admitted(listener, admitted)).await;
@@ -259,12 +267,13 @@ impl Relay {
 
     async fn first_frame(&self, listener: usize, admitted: Admitted) -> Option<(Stream, Newcomer)> {
         let inbound = self.inbounds.get(listener)?;
-        let Admitted { stream, peer, player, mut early, guard, via, .. } = admitted;
+        let Admitted { stream, peer, player, mut early, guard, via, accepted, .. } = admitted;
         let first = timeout(inbound.config().idle_timeout, first_ping(&stream, &mut early, &self.scratch)).await;
         match first.unwrap_or(Err(RejectReason::NoPing)) {
             Ok(client) => Some((stream, Newcomer { listener, client, player, peer, early, guard, via })),
             Err(reason) => {
-                inbound.reject(reason, player.ip());
+                let who = Who { address: player, edge: via.as_ref().map(|via| &*via.edge), accepted };
+                inbound.refuse(&stream.options(), reason, who, true);
                 None
             }
         }
@@ -390,19 +399,9 @@ impl Relay {
 /// Reads until the first frame, a ping, is there; it stays in `early`.
 async fn first_ping(stream: &Stream, early: &mut Vec<u8>, scratch: &Scratch) -> Result<ClientId, RejectReason> {
     loop {
-        match Frame::split(early) {
-            Err(_) => return Err(RejectReason::NoPing),
-            Ok(Some((frame, _))) => {
-                return match frame.from_client() {
-                    FromClient::Ping { client, .. } => Ok(client),
-                    _ => Err(RejectReason::NoPing),
-                };
-            }
-            Ok(None) => {}
-        }
-        // No ping is longer: what claims to be need not be read to its end.
-        if early.len() >= HEADER_LEN + MAX_FIRST_PAYLOAD {
-            return Err(RejectReason::NoPing);
+        // What is still incomplete is short: what claims to be longer than a ping is not read to its end.
+        if let Some(client) = frame::first_ping(early).map_err(|_| RejectReason::NoPing)? {
+            return Ok(client);
         }
         match stream.read_onto(early, HEADER_LEN + MAX_FIRST_PAYLOAD, scratch).await {
             Ok(0) | Err(_) => return Err(RejectReason::Closed),

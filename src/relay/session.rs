@@ -13,6 +13,7 @@ use tracing::info;
 use super::link::Link;
 use super::task_waker::TaskWaker;
 use super::{Relay, SessionKey};
+use crate::access_log::{Entry, SessionEnd, What};
 use crate::limits::{AddressKey, ConnectionGuard};
 use crate::metrics::{EdgeMetrics, PortMetrics};
 use crate::net::Stream;
@@ -300,6 +301,27 @@ impl Drop for Record<'_> {
         session.port.sessions_active.dec();
         session.port.ended(reason);
         let (client, id) = session.key;
+        if let Some(inbound) = self.relay.inbound(session.listener)
+            && let Some(server) = self.relay.shared.game_servers.get(session.server)
+        {
+            inbound.access_log(|| {
+                let what = What::Session(SessionEnd {
+                    client,
+                    session: id,
+                    port: server.port,
+                    target: server.address.to_string(),
+                    packets_in: packets_in.0,
+                    packets_out: packets_out.0,
+                    reason,
+                });
+                Entry {
+                    bytes_in: session.bytes_in.get(),
+                    bytes_out: session.bytes_out.get(),
+                    open: inbound.open(),
+                    ..Entry::new(&inbound.config().name, session.player, session.started, what)
+                }
+            });
+        }
         let Some(suppressed) = self.relay.shared.ended_log.allow(Instant::now()) else { return };
         info!(
             port = self.relay.shared.game_servers.get(session.server).map(|s| s.port),

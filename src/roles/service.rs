@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -16,10 +17,12 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
+use crate::access_log::{AccessLog, Written};
 use crate::admin;
 use crate::certs::CertError;
 use crate::config::{self, Config};
 use crate::forward::{Forward, ForwardShared, HeaderFor};
+use crate::limits::Gate;
 use crate::metrics::{BuildInfo, ListenerMetrics, Metrics};
 use crate::net::worker::{self, Scratch, Stop, Tasks};
 use crate::net::{BindError, Inbound, accept_loop, bind};
@@ -34,6 +37,9 @@ pub enum StartError {
     /// The certificates for the tunnel cannot be used.
     #[error(transparent)]
     Certificates(#[from] CertError),
+    /// There is no thread for the access log.
+    #[error("cannot start the access log: {0}")]
+    AccessLog(io::Error),
 }
 
 type WorkerFuture = Pin<Box<dyn Future<Output = io::Result<()>>>>;
@@ -46,12 +52,15 @@ pub struct Service {
     shutdown_timeout: Duration,
     addresses: Vec<(String, Vec<SocketAddr>)>,
     admin: Option<TcpListener>,
+    /// What connections to any listener pass.
+    gate: Arc<Gate>,
     metrics: Vec<Arc<Metrics>>,
     /// What is counted on no worker.
     own_metrics: Arc<Metrics>,
     forwards: Vec<Arc<ForwardShared>>,
     workers: Vec<WorkerMain>,
     tunnel: Option<(Arc<Metrics>, WorkerMain)>,
+    access_log: Option<(AccessLog, Written)>,
     trusted: Option<watch::Sender<Trusted>>,
 }
 
@@ -61,16 +70,26 @@ impl Service {
             Some(address) => bind("admin", &[address], 1)?.sockets.pop().and_then(|mut sockets| sockets.pop()),
             None => None,
         };
+        let metrics: Vec<_> = (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect();
+        let access_log = match (&process.access_log, metrics.first()) {
+            (Some(config), Some(metrics)) => {
+                let log = AccessLog::start(config.clone(), &process.name, metrics.access_log_dropped.clone());
+                Some(log.map_err(StartError::AccessLog)?)
+            }
+            _ => None,
+        };
         Ok(Self {
             role,
             shutdown_timeout: process.shutdown_timeout,
             addresses: Vec::new(),
             admin,
-            metrics: (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect(),
+            gate: Arc::new(Gate::new(process.limits, Arc::clone(&process.access))),
+            metrics,
             own_metrics: Arc::new(Metrics::new()),
             forwards: Vec::new(),
             workers: Vec::new(),
             tunnel: None,
+            access_log,
             trusted: None,
         })
     }
@@ -96,7 +115,8 @@ impl Service {
         let mut per_worker: Vec<Vec<ForwardSockets>> = self.metrics.iter().map(|_| Vec::new()).collect();
         for forward in forwards {
             let sockets = self.listen(&forward.inbound)?;
-            let shared = ForwardShared::new(forward, header_for.clone(), pool.cloned(), &self.own_metrics);
+            let (gate, log) = (Arc::clone(&self.gate), self.access_log().cloned());
+            let shared = ForwardShared::new(forward, header_for.clone(), gate, pool.cloned(), log, &self.own_metrics);
             self.forwards.push(Arc::clone(&shared));
             // As in `listen`: the zeros are there before the workers are.
             self.metrics.iter().for_each(|metrics| drop(shared.status_metrics(metrics)));
@@ -107,9 +127,19 @@ impl Service {
         Ok(per_worker)
     }
 
+    /// What connections to any listener pass.
+    pub(super) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
     /// Each worker's counters.
     pub(super) fn metrics(&self) -> &[Arc<Metrics>] {
         &self.metrics
+    }
+
+    /// The access log, where there is one.
+    pub(super) fn access_log(&self) -> Option<&AccessLog> {
+        self.access_log.as_ref().map(|(log, _)| log)
     }
 
     /// Adds a worker thread.
@@ -177,6 +207,8 @@ impl Service {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let ready = Arc::new(AtomicBool::new(true));
         let (tunnel_metrics, tunnel) = self.tunnel.unzip();
+        // The log itself is the listeners' alone from here on: when they have ended, it ends.
+        let written = self.access_log.map(|(_, written)| written);
         let stop = Stop::default();
         let admin = match self.admin {
             Some(listener) => {
@@ -231,6 +263,9 @@ impl Service {
         };
         // A slow reader of metrics does not hold up the end.
         drop(admin);
+        if let Some(written) = written {
+            written.wait().await;
+        }
         result.unwrap_or_else(|e| Err(io::Error::other(e)))
     }
 }
@@ -243,14 +278,21 @@ pub struct Reloader {
 
 impl Reloader {
     /// Uses of `new` what can be changed now: the edges that are trusted in the tunnel. Gives whether anything else differs
-    /// from the `old` configuration, which is used only after a restart.
-    pub fn reload(&self, old: &Config, new: &Config) -> bool {
-        let (Config::Core(before), Config::Core(core), Some(trusted)) = (old, new, &self.trusted) else {
-            return old != new;
+    /// from the configuration that it `started` with, which is used only after a restart.
+    pub fn reload(&self, started: &Config, new: &Config) -> bool {
+        let (Config::Core(before), Config::Core(core), Some(trusted)) = (started, new, &self.trusted) else {
+            return started != new;
         };
         trusted.send_replace(core.edges.clone());
-        *new != Config::Core(config::Core { edges: core.edges.clone(), ..before.clone() })
+        let elsewhere = *new != Config::Core(config::Core { edges: core.edges.clone(), ..before.clone() });
+        elsewhere || !known_by_address(before).eq(known_by_address(core))
     }
+}
+
+/// The edges that listeners know by their address: those are read once.
+fn known_by_address(core: &config::Core) -> impl Iterator<Item = (&str, &[IpNet], bool)> {
+    let edges = core.edges.iter().filter(|edge| !edge.addresses.is_empty());
+    edges.map(|edge| (edge.name.as_str(), edge.addresses.as_slice(), edge.revoked))
 }
 
 /// A forward listener's sockets on one worker.
@@ -328,6 +370,7 @@ mod tests {
 
     use super::*;
     use crate::config::{LogFormat, LogLevel, Process};
+    use crate::limits::GateLimits;
 
     /// Bytes that make the handler of the test below panic.
     const POISON: u8 = 13;
@@ -394,9 +437,12 @@ mod tests {
             name: "test".to_owned(),
             workers: NonZeroUsize::MIN,
             admin: None,
+            access: Arc::default(),
+            limits: GateLimits::default(),
             shutdown_timeout: Duration::from_secs(60),
             log_format: LogFormat::Auto,
             log_level: LogLevel::Error,
+            access_log: None,
         };
         let mut service = Service::bind("edge", &process).unwrap();
         service.add_worker(Box::new(|stop| {

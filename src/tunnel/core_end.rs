@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::limits::{REFUSED_LINES, RateLimitedLog};
 use crate::metrics::{Held, Metrics, TunnelMetrics};
 use crate::net::worker::{Scratch, Tasks};
 use crate::net::{ProvenEdge, Stream, Tunnelled, Via};
-use crate::reason::{HandshakeResult, StreamRefusal};
+use crate::reason::{ConnectResult, HandshakeResult, StreamRefusal};
 use crate::wire::proxy_header::{self, LOCAL};
 
 /// Bytes that are read at once of what an edge says on a connection that is not in use yet.
@@ -173,10 +174,9 @@ impl CoreEnd {
             self.tasks.spawn(async move {
                 let Some(target) = &edge.dial else { return };
                 let way = Way { target, name: edge.proven.name() };
-                let result = end.handshakes.connect(&way).await;
-                edge.metrics.dialled(result.as_ref().err().copied());
-                if let Ok(stream) = result {
-                    Rc::clone(&end).carry(stream, Rc::clone(&edge), Some(place)).await;
+                match end.handshakes.connect(&way).await {
+                    Ok(stream) => Rc::clone(&end).carry(stream, Rc::clone(&edge), Some((place, &way))).await,
+                    Err(result) => edge.metrics.dialled(Some(result)),
                 }
             });
         };
@@ -195,15 +195,29 @@ impl CoreEnd {
         }
     }
 
-    /// Carries a connection of `edge` until it is in use, as long as the edge is trusted.
-    async fn carry(self: Rc<Self>, stream: Stream, edge: Rc<Edge>, place: Option<Place>) {
+    /// Carries a connection of `edge` until it is in use, as long as the edge is trusted. Where the core made it, it has a
+    /// place, and a way.
+    async fn carry(self: Rc<Self>, stream: Stream, edge: Rc<Edge>, made: Option<(Place, &Way<'_>)>) {
         let proven = Arc::clone(&edge.proven);
-        proven.carry(self.await_begin(stream, &edge, place)).await;
+        proven.carry(Box::pin(self.await_begin(stream, &edge, made))).await;
     }
 
-    async fn await_begin(&self, stream: Stream, edge: &Edge, mut place: Option<Place>) {
-        let spare = edge.metrics.spare();
-        let beginning = begin(&stream, &self.scratch, || place.iter_mut().for_each(Place::keep)).await;
+    async fn await_begin(&self, stream: Stream, edge: &Edge, made: Option<(Place, &Way<'_>)>) {
+        let (mut place, way) = made.unzip();
+        let mut spare = way.is_none().then(|| edge.metrics.spare());
+        let heard = || {
+            place.iter_mut().for_each(Place::keep);
+            if spare.is_none() {
+                self.handshakes.proven();
+                edge.metrics.dialled(None);
+                spare = Some(edge.metrics.spare());
+            }
+        };
+        let beginning = begin(&stream, &self.scratch, heard).await;
+        if let (None, Some(way)) = (&spare, way) {
+            self.handshakes.not_proven(way);
+            return edge.metrics.dialled(Some(ConnectResult::Handshake));
+        }
         let (begin, early) = match beginning {
             Ok(Some(begun)) => begun,
             Ok(None) => return,
@@ -244,7 +258,7 @@ struct Begin {
 }
 
 /// Answers until the stream begins; gives how, and what was read behind that. `None` where the edge has ended it before.
-/// `heard` is called each time that the edge asked.
+/// `heard` is called each time that the edge said what it may.
 async fn begin(
     stream: &Stream,
     scratch: &Scratch,
@@ -257,8 +271,11 @@ async fn begin(
         {
             if bytes.starts_with(LOCAL) {
                 heard();
-                if stream.write_all(LOCAL).await.is_err() {
-                    return Ok(None);
+                match timeout(SILENCE, stream.write_all(LOCAL)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Ok(None),
+                    // It asks and asks, and does not take the answers.
+                    Err(_) => return Err(StreamRefusal::Silent),
                 }
                 bytes.drain(..len);
                 continue;
@@ -267,6 +284,7 @@ async fn begin(
             let (Some(player), Some(destination)) = (header.source, header.destination) else {
                 return Err(StreamRefusal::BadHeader);
             };
+            heard();
             bytes.drain(..len);
             return Ok(Some((Begin { listener, player, destination }, bytes)));
         }
@@ -275,6 +293,7 @@ async fn begin(
             bytes = Vec::new();
         }
         match timeout(SILENCE, stream.read_onto(&mut bytes, READ, scratch)).await {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => return Err(StreamRefusal::BadHeader),
             Ok(Ok(0) | Err(_)) if bytes.is_empty() => return Ok(None),
             Ok(Ok(0) | Err(_)) => return Err(StreamRefusal::BadHeader),
             Ok(Ok(_)) => {}
@@ -316,7 +335,59 @@ impl Demand {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
+    use crate::net::worker::scratch;
+
+    /// What becomes of a connection on which an edge talks so, and then does nothing any more.
+    fn begun(talk: impl AsyncFnOnce(&mut TcpStream)) -> Result<bool, StreamRefusal> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut edge = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let stream = Stream::new(listener.accept().await.unwrap().0).unwrap();
+            let talking = async {
+                talk(&mut edge).await;
+                // From here on nothing comes, and the clock jumps.
+                tokio::time::pause();
+                std::future::pending::<()>().await;
+            };
+            let scratch = scratch();
+            let begun = async { begin(&stream, &scratch, || {}).await.map(|begun| begun.is_some()) };
+            tokio::select! {
+                begun = timeout(10 * SILENCE, begun) => begun.expect("it has an end"),
+                () = talking => unreachable!(),
+            }
+        })
+    }
+
+    #[test]
+    fn an_edge_that_says_nothing_for_long_is_gone() {
+        assert_eq!(begun(async |_| {}), Err(StreamRefusal::Silent));
+        assert_eq!(begun(async |edge| edge.write_all(LOCAL).await.unwrap()), Err(StreamRefusal::Silent));
+        assert_eq!(begun(async |edge| edge.write_all(&LOCAL[..9]).await.unwrap()), Err(StreamRefusal::Silent));
+        assert_eq!(begun(async |edge| edge.shutdown().await.unwrap()), Ok(false));
+    }
+
+    #[test]
+    fn an_edge_that_asks_and_takes_no_answer_is_read_no_further_and_gone() {
+        /// Much more than both kernels keep.
+        const MOST: usize = 64 << 20;
+        let mut sent = 0;
+        let flood = LOCAL.repeat(4096);
+        let refused = begun(async |edge| {
+            // Until the core reads no further. It has all the time it wants: nothing is sent only once it is stuck.
+            let stuck = async {
+                while sent < MOST {
+                    sent += edge.write(&flood[sent % LOCAL.len()..]).await.unwrap();
+                }
+            };
+            let _ = timeout(Duration::from_secs(2), stuck).await;
+        });
+        assert_eq!(refused, Err(StreamRefusal::Silent));
+        assert!(sent < MOST);
+    }
 
     #[test]
     fn demand_is_that_of_the_last_moments() {

@@ -18,7 +18,7 @@ use crate::config::{CORE_NAME, EdgeTunnel, Reach, Target};
 use crate::metrics::{Metrics, TunnelMetrics};
 use crate::net::Stream;
 use crate::net::worker::{Scratch, Tasks};
-use crate::reason::HandshakeResult;
+use crate::reason::{ConnectResult, HandshakeResult};
 
 /// Keeps connections to the core, and offers them in a pool.
 pub struct EdgeEnd {
@@ -68,7 +68,7 @@ impl EdgeEnd {
             let (end, core) = (Rc::clone(&self), Rc::clone(&core));
             self.tasks.spawn(async move {
                 let way = Way { target: &core, name: CORE_NAME };
-                let result = end.handshakes.connect(&way).await;
+                let result = end.connect(&way).await;
                 end.metrics.dialled(result.as_ref().err().copied());
                 match result {
                     Ok(stream) => end.keep(stream, Some(place)).await,
@@ -79,10 +79,26 @@ impl EdgeEnd {
         Keeper::new(wanted).run(count, make).await;
     }
 
+    /// Makes a connection to the core, on which it has answered.
+    async fn connect(&self, way: &Way<'_>) -> Result<Stream, ConnectResult> {
+        let stream = self.handshakes.connect(way).await?;
+        stream.towards_target();
+        if spare::answers(&stream, &self.scratch).await {
+            self.handshakes.proven();
+            Ok(stream)
+        } else {
+            self.handshakes.not_proven(way);
+            Err(ConnectResult::Handshake)
+        }
+    }
+
     async fn take(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let core_only = |name: &str| if name == CORE_NAME { Ok(()) } else { Err(HandshakeResult::WrongName) };
         if let Some((stream, ())) = self.handshakes.accept(stream, peer, core_only).await {
-            self.keep(stream, None).await;
+            stream.towards_target();
+            if spare::answers(&stream, &self.scratch).await {
+                self.keep(stream, None).await;
+            }
         }
     }
 

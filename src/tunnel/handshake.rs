@@ -11,20 +11,23 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use super::strangers::Strangers;
 use super::{CONNECT, HANDSHAKE};
 use crate::certs;
 use crate::certs::identity::{self, Identity};
 use crate::certs::watch::{Change, Watch};
 use crate::config::Target;
-use crate::limits::{AddressKey, ConnectionGuard, ConnectionLimit, LimitExceeded, REFUSED_LINES, RateLimitedLog};
+use crate::limits::{AddressKey, ConnectionLimit, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::Metrics;
-use crate::net::{Stream, TlsError, connect_forward, resolve};
+use crate::net::{Stream, TlsError, connect};
 use crate::reason::{ConnectResult, HandshakeResult};
 
 /// Handshakes of strangers at once. Each costs a descriptor and a few kilobytes until its deadline.
 pub const STRANGERS: usize = 1024;
 /// The same from one address.
 pub const STRANGERS_PER_ADDRESS: usize = 64;
+/// The same from an address from which somebody proved himself before.
+pub const KNOWN_PER_ADDRESS: usize = 256;
 /// Addresses that are remembered because somebody proved himself from there: what strangers do at the same time does not
 /// keep them out.
 pub const KNOWN: usize = 256;
@@ -37,10 +40,15 @@ const WARN_EACH: Duration = Duration::from_secs(24 * 60 * 60);
 /// What all handshakes of one process share.
 pub(super) struct Handshakes {
     certificates: RefCell<Watch>,
-    strangers: Arc<ConnectionLimit>,
+    strangers: Strangers,
+    strangers_by_address: Arc<ConnectionLimit>,
+    /// Who came last is in front.
     known: RefCell<VecDeque<AddressKey>>,
+    known_by_address: Arc<ConnectionLimit>,
     metrics: Arc<Metrics>,
-    log: RateLimitedLog,
+    /// One for each result: what strangers can cause does not keep back what only an edge can.
+    logs: Vec<RateLimitedLog>,
+    connect_log: RateLimitedLog,
     next_warning: Cell<Option<Instant>>,
     /// Whether the other side's address may stand in logs.
     log_addresses: bool,
@@ -58,10 +66,13 @@ impl Handshakes {
     pub fn new(certificates: Watch, metrics: Arc<Metrics>, log_addresses: bool) -> Self {
         let handshakes = Self {
             certificates: RefCell::new(certificates),
-            strangers: ConnectionLimit::new(Some(STRANGERS), Some(STRANGERS_PER_ADDRESS)),
+            strangers: Strangers::new(STRANGERS),
+            strangers_by_address: ConnectionLimit::new(None, Some(STRANGERS_PER_ADDRESS)),
             known: RefCell::default(),
+            known_by_address: ConnectionLimit::new(None, Some(KNOWN_PER_ADDRESS)),
             metrics,
-            log: RateLimitedLog::new(REFUSED_LINES),
+            logs: HandshakeResult::ALL.iter().map(|_| RateLimitedLog::new(REFUSED_LINES)).collect(),
+            connect_log: RateLimitedLog::new(REFUSED_LINES),
             next_warning: Cell::new(None),
             log_addresses,
         };
@@ -119,38 +130,45 @@ impl Handshakes {
         peer: SocketAddr,
         trusted: impl FnOnce(&str) -> Result<T, HandshakeResult>,
     ) -> Option<(Stream, T)> {
-        let result = match self.admit(peer) {
-            // The guard counts the handshake alone: what follows is no stranger's.
-            Ok(_guard) => self.try_accept(stream, trusted).await,
-            Err(_) => Err(HandshakeResult::Limit),
-        };
-        match result {
+        // In memory of its own, which is free again before the connection waits to be used. The limits count it alone: what
+        // follows is no stranger's.
+        match self.admitted(peer, Box::pin(self.try_accept(stream, trusted))).await {
             Ok(accepted) => {
                 self.remember(peer);
                 self.metrics.handshake(HandshakeResult::Ok);
                 Some(accepted)
             }
+            Err(HandshakeResult::Closed) => {
+                // As port scanners and health checks do.
+                self.metrics.handshake(HandshakeResult::Closed);
+                debug!("a tunnel handshake was not begun or broken off");
+                None
+            }
             Err(result) => {
-                self.failed(result, &peer);
+                self.failed(result, &peer, "");
                 None
             }
         }
     }
 
-    fn admit(&self, peer: SocketAddr) -> Result<Option<ConnectionGuard>, LimitExceeded> {
+    /// Takes a handshake as far as the limits on such go.
+    async fn admitted<T>(
+        &self,
+        peer: SocketAddr,
+        handshake: impl Future<Output = Result<T, HandshakeResult>>,
+    ) -> Result<T, HandshakeResult> {
         let address = AddressKey::from(peer.ip());
-        if self.known.borrow().contains(&address) {
-            return Ok(None);
-        }
-        self.strangers.try_acquire(address).map(Some)
+        let known = self.known.borrow().contains(&address);
+        let by_address = if known { &self.known_by_address } else { &self.strangers_by_address };
+        let _guard = by_address.try_acquire(address).map_err(|_| HandshakeResult::Limit)?;
+        if known { handshake.await } else { self.strangers.run(handshake).await.unwrap_or(Err(HandshakeResult::Limit)) }
     }
 
     fn remember(&self, peer: SocketAddr) {
         let (address, mut known) = (AddressKey::from(peer.ip()), self.known.borrow_mut());
-        if !known.contains(&address) {
-            known.truncate(KNOWN - 1);
-            known.push_front(address);
-        }
+        known.retain(|other| *other != address);
+        known.truncate(KNOWN - 1);
+        known.push_front(address);
     }
 
     async fn try_accept<T>(
@@ -165,53 +183,49 @@ impl Handshakes {
         Ok((stream, trusted))
     }
 
-    /// Connects, and makes the handshake.
+    /// Connects, and makes the handshake. It has come to something only once the other side has accepted this one too, which
+    /// TLS does not tell who connects: see [`Handshakes::proven`].
     ///
     /// # Errors
     /// How it ended, which is counted and logged.
     pub async fn connect(&self, way: &Way<'_>) -> Result<Stream, ConnectResult> {
-        let connecting = async {
-            let (stream, _) = connect_forward(resolve(way.target, CONNECT).await?, CONNECT).await?;
-            Stream::new(stream).map_err(|error| ConnectResult::of(&error))
-        };
-        let stream = match connecting.await {
-            Ok(stream) => stream,
-            Err(result) => {
-                self.warn(way.target, &format_args!("cannot connect to `{}`: {result}", way.name));
-                return Err(result);
-            }
-        };
-        match self.try_connect(stream, way.name).await {
-            Ok(stream) => {
-                self.metrics.handshake(HandshakeResult::Ok);
-                Ok(stream)
-            }
-            Err(result) => {
-                self.failed(result, way.target);
-                Err(ConnectResult::Handshake)
-            }
-        }
+        let (stream, _) = connect(way.target, None, CONNECT).await.inspect_err(|result| {
+            self.warn(&self.connect_log, way.target, &format_args!("cannot connect to `{}`: {result}", way.name));
+        })?;
+        Box::pin(self.try_connect(stream, way.name)).await.map_err(|result| {
+            self.failed(result, way.target, "");
+            ConnectResult::Handshake
+        })
+    }
+
+    /// The other side has shown on a connection that was made to it that it has accepted this one.
+    pub fn proven(&self) {
+        self.metrics.handshake(HandshakeResult::Ok);
+    }
+
+    /// The other side has not: for its own reasons, which it does not tell.
+    pub fn not_proven(&self, way: &Way<'_>) {
+        self.failed(HandshakeResult::Refused, way.target, "; the other side's log says why");
     }
 
     async fn try_connect(&self, stream: Stream, name: &str) -> Result<Stream, HandshakeResult> {
         let config = self.identity().client_config();
-        let name = identity::server_name(name).ok_or(HandshakeResult::WrongName)?;
-        within(stream.tls_connect(config, name)).await
+        let server_name = identity::server_name(name).ok_or(HandshakeResult::WrongName)?;
+        let stream = within(stream.tls_connect(config, server_name)).await?;
+        // TLS would also take a certificate that has the name among others, or in other letters.
+        if peer_name(&stream)? == name { Ok(stream) } else { Err(HandshakeResult::WrongName) }
     }
 
-    fn failed(&self, result: HandshakeResult, peer: &dyn fmt::Display) {
+    fn failed(&self, result: HandshakeResult, peer: &dyn fmt::Display, more: &str) {
         self.metrics.handshake(result);
-        if matches!(result, HandshakeResult::Closed) {
-            // As port scanners and health checks do.
-            debug!(%result, "tunnel handshake failed");
-        } else {
-            self.warn(peer, &format_args!("tunnel handshake failed: {result}"));
+        if let Some(log) = self.logs.get(result as usize) {
+            self.warn(log, peer, &format_args!("tunnel handshake failed: {result}{more}"));
         }
     }
 
     /// Logs what the other side or a stranger can cause, as far as the log's limit goes.
-    fn warn(&self, peer: &dyn fmt::Display, what: &dyn fmt::Display) {
-        if let Some(suppressed) = self.log.allow(Instant::now()) {
+    fn warn(&self, log: &RateLimitedLog, peer: &dyn fmt::Display, what: &dyn fmt::Display) {
+        if let Some(suppressed) = log.allow(Instant::now()) {
             let peer = self.log_addresses.then(|| tracing::field::display(peer));
             warn!(peer, suppressed, "{what}");
         }

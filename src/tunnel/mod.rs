@@ -14,13 +14,14 @@ mod handshake;
 mod keeper;
 mod pool;
 mod spare;
+mod strangers;
 
 use std::time::Duration;
 
 pub use acceptor::NAME;
 pub use core_end::{Carriers, CoreEnd, Listener, MOST_READY, RECENT, Streams, Trusted};
 pub use edge_end::EdgeEnd;
-pub use handshake::{DAYS_LEFT, KNOWN, STRANGERS, STRANGERS_PER_ADDRESS};
+pub use handshake::{DAYS_LEFT, KNOWN, KNOWN_PER_ADDRESS, STRANGERS, STRANGERS_PER_ADDRESS};
 pub use keeper::{AT_ONCE, FIRST_WAIT, LONGEST_WAIT};
 pub use pool::Pool;
 

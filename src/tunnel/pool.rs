@@ -141,3 +141,145 @@ impl State {
         None
     }
 }
+
+#[cfg(test)]
+impl Pool {
+    /// Offers that nobody has taken.
+    pub(super) fn offered(&self) -> usize {
+        self.state().offers.iter().filter(|offer| !offer.is_closed()).count()
+    }
+
+    /// Somebody asks, and is gone at once.
+    pub(super) fn ask_and_leave(&self) {
+        self.ask(oneshot::channel().0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::net::Stream;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    type Taken = Result<Detached, ConnectResult>;
+
+    /// Runs on a clock that stands until there is nothing else to do.
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(test);
+    }
+
+    fn poll(taking: &mut Pin<&mut impl Future<Output = Taken>>) -> Poll<Taken> {
+        taking.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// A connection that can be told by its own port.
+    async fn connection() -> (Detached, u16) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let port = stream.local_addr().unwrap().port();
+        (Stream::new(stream).unwrap().detach().unwrap(), port)
+    }
+
+    fn port(taken: Taken) -> u16 {
+        taken.unwrap().attach().unwrap().local_addr().unwrap().port()
+    }
+
+    #[test]
+    fn the_one_that_was_offered_last_is_taken_and_those_that_ended_are_passed_over() {
+        run(async {
+            let pool = Pool::new(Arc::default());
+            let (first, ended, mut last) = (pool.offer().unwrap(), pool.offer().unwrap(), pool.offer().unwrap());
+            drop(ended);
+            assert_eq!(pool.offered(), 2);
+            let mut taking = pin!(pool.take(LONG));
+            assert!(poll(&mut taking).is_pending());
+            let (connection, number) = connection().await;
+            assert!(last.try_recv().unwrap().send(Ok(connection)).is_ok());
+            let Poll::Ready(taken) = poll(&mut taking) else { panic!("it is there") };
+            assert_eq!((port(taken), pool.offered(), pool.waiting()), (number, 1, 0));
+            drop(first);
+            let mut taking = pin!(pool.take(LONG));
+            assert!(poll(&mut taking).is_pending());
+            assert_eq!((pool.offered(), pool.waiting()), (0, 1), "who finds none waits");
+        });
+    }
+
+    #[test]
+    fn one_that_ends_in_the_hand_is_no_answer_and_the_next_one_is_taken() {
+        run(async {
+            let pool = Pool::new(Arc::default());
+            let (mut second, first) = (pool.offer().unwrap(), pool.offer().unwrap());
+            let mut taking = pin!(pool.take(LONG));
+            assert!(poll(&mut taking).is_pending());
+            // With the request in it.
+            drop(first);
+            assert!(poll(&mut taking).is_pending());
+            let (connection, number) = connection().await;
+            assert!(second.try_recv().unwrap().send(Ok(connection)).is_ok());
+            let Poll::Ready(taken) = poll(&mut taking) else { panic!("it is there") };
+            assert_eq!(port(taken), number);
+        });
+    }
+
+    #[test]
+    fn those_who_wait_are_served_in_their_order_but_for_those_who_left() {
+        run(async {
+            let wanted = Arc::new(Notify::new());
+            let pool = Pool::new(Arc::clone(&wanted));
+            let mut first = Box::pin(pool.take(LONG));
+            let (mut second, mut third) = (pin!(pool.take(LONG)), pin!(pool.take(LONG)));
+            assert!(poll(&mut first.as_mut()).is_pending());
+            assert!(poll(&mut second).is_pending() && poll(&mut third).is_pending());
+            wanted.notified().await;
+            drop(first);
+            assert_eq!(pool.waiting(), 2);
+            for taking in [&mut second, &mut third] {
+                let (connection, number) = connection().await;
+                let Err(request) = pool.offer() else { panic!("somebody waits") };
+                assert!(request.send(Ok(connection)).is_ok());
+                let Poll::Ready(taken) = poll(taking) else { panic!("it is there") };
+                assert_eq!(port(taken), number);
+            }
+            assert!(pool.offer().is_ok(), "nobody waits any more");
+        });
+    }
+
+    #[test]
+    fn a_failure_is_the_first_ones_and_nobody_waits_for_ever() {
+        run(async {
+            let pool = Pool::new(Arc::default());
+            pool.failed(ConnectResult::Refused);
+            let (mut first, mut second) = (pin!(pool.take(LONG)), pin!(pool.take(LONG)));
+            assert!(poll(&mut first).is_pending() && poll(&mut second).is_pending());
+            pool.failed(ConnectResult::Refused);
+            assert!(matches!(poll(&mut first), Poll::Ready(Err(ConnectResult::Refused))));
+            assert!(poll(&mut second).is_pending());
+            assert!(matches!(second.await, Err(ConnectResult::Timeout)));
+            assert_eq!(pool.waiting(), 0);
+        });
+    }
+
+    #[test]
+    fn who_leaves_leaves_nothing_behind() {
+        run(async {
+            let pool = Pool::new(Arc::default());
+            for _ in 0..1000 {
+                assert!(poll(&mut pin!(pool.take(LONG))).is_pending());
+            }
+            assert!(pool.state().waiting.len() <= 1);
+            // An offer that was asked for by somebody who has left since can be told from one that is wanted.
+            let Ok(mut offer) = pool.offer() else { panic!("nobody waits") };
+            assert!(poll(&mut pin!(pool.take(LONG))).is_pending());
+            assert!(offer.try_recv().unwrap().is_closed());
+            for _ in 0..1000 {
+                drop(pool.offer());
+            }
+            assert!(pool.state().offers.len() <= 1);
+        });
+    }
+}

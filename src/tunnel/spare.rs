@@ -9,26 +9,21 @@ use crate::net::Stream;
 use crate::net::worker::Scratch;
 use crate::wire::proxy_header::LOCAL;
 
-/// Offers `stream` in `pool` until it is taken or ends, and asks the core on it from time to time. Where this side made it,
-/// `place` is its place. Gives whether it was taken.
-pub(super) async fn keep(mut stream: Stream, pool: &Pool, mut place: Option<Place>, scratch: &Scratch) -> bool {
-    // The first answer tells that the core knows this edge: its word in the handshake came after this side's own.
-    let mut kept = None;
-    while answers(&stream, scratch).await {
-        kept.get_or_insert_with(|| pool.keep());
-        place.iter_mut().for_each(Place::keep);
+/// Offers `stream`, on which the core [has answered](answers), in `pool` until it is taken or ends, and asks the core on it
+/// from time to time. Where this side made it, `place` is its place.
+pub(super) async fn keep(mut stream: Stream, pool: &Pool, mut place: Option<Place>, scratch: &Scratch) {
+    place.iter_mut().for_each(Place::keep);
+    let _kept = pool.keep();
+    loop {
         match offer(stream, pool, scratch).await {
-            Offered::Taken => {
-                if let Some(place) = place {
-                    place.take();
-                }
-                return true;
-            }
+            Offered::Taken => return place.into_iter().for_each(Place::take),
             Offered::Left(left) => stream = left,
-            Offered::Ended => return false,
+            Offered::Ended => return,
+        }
+        if !answers(&stream, scratch).await {
+            return;
         }
     }
-    false
 }
 
 enum Offered {
@@ -74,8 +69,9 @@ fn give(stream: Stream, request: Request) -> Offered {
     }
 }
 
-/// Asks the core whether it is there; gives whether it says so in time.
-async fn answers(stream: &Stream, scratch: &Scratch) -> bool {
+/// Asks the core whether it is there; gives whether it says so in time. The first time that tells that the core knows this
+/// edge: its word in the handshake came after this side's own.
+pub(super) async fn answers(stream: &Stream, scratch: &Scratch) -> bool {
     let asking = async {
         stream.write_all(LOCAL).await.ok()?;
         let mut answer = Vec::new();
@@ -88,4 +84,138 @@ async fn answers(stream: &Stream, scratch: &Scratch) -> bool {
         Some(answer == LOCAL)
     };
     timeout(ANSWER, asking).await.ok().flatten().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::net::worker::scratch;
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(test);
+    }
+
+    /// An edge's end of a connection, and the core's.
+    async fn pair() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let core = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Stream::new(listener.accept().await.unwrap().0).unwrap(), core)
+    }
+
+    fn pool() -> Arc<Pool> {
+        Pool::new(Arc::new(Notify::new()))
+    }
+
+    async fn asked(core: &mut TcpStream) {
+        let mut question = [0; LOCAL.len()];
+        core.read_exact(&mut question).await.unwrap();
+        assert_eq!(question, *LOCAL);
+    }
+
+    /// Whether a core that says that, and then ends or not, has answered.
+    async fn is_answer(said: &[u8], ends: bool) -> bool {
+        let ((stream, mut core), scratch) = (pair().await, scratch());
+        let saying = async {
+            asked(&mut core).await;
+            core.write_all(said).await.unwrap();
+            if ends {
+                core.shutdown().await.unwrap();
+            } else {
+                // Nothing more comes, and the clock jumps.
+                tokio::time::pause();
+            }
+        };
+        let (answered, ()) = tokio::join!(answers(&stream, &scratch), saying);
+        if !ends {
+            tokio::time::resume();
+        }
+        answered
+    }
+
+    #[test]
+    fn only_the_right_answer_is_one() {
+        run(async {
+            let wrong = LOCAL.map(|byte| byte ^ 1);
+            for (said, ends, answered) in [
+                (&LOCAL[..], true, true),
+                (&[&LOCAL[..], b"more"].concat(), true, true),
+                (&wrong, true, false),
+                (&LOCAL[..15], true, false),
+                (&LOCAL[..15], false, false),
+                (&[], true, false),
+                (&[], false, false),
+            ] {
+                assert_eq!(is_answer(said, ends).await, answered, "{said:?} {ends}");
+            }
+        });
+    }
+
+    #[test]
+    fn it_is_asked_again_and_again_and_is_gone_once_the_core_says_nothing() {
+        run(async {
+            let ((stream, mut core), (pool, scratch)) = (pair().await, (pool(), scratch()));
+            let keeping = keep(stream, &pool, None, &scratch);
+            let talking = async {
+                for _ in 0..3 {
+                    // The clock stands but for this.
+                    tokio::time::pause();
+                    tokio::time::advance(HEARTBEAT).await;
+                    tokio::time::resume();
+                    asked(&mut core).await;
+                    core.write_all(LOCAL).await.unwrap();
+                    while pool.offered() == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                tokio::time::pause();
+                tokio::time::advance(HEARTBEAT).await;
+                tokio::time::resume();
+                asked(&mut core).await;
+                tokio::time::pause();
+            };
+            tokio::join!(keeping, talking);
+            assert_eq!(pool.offered(), 0, "nobody gets it");
+            assert_eq!(core.read(&mut [0]).await.unwrap(), 0, "it is closed");
+        });
+    }
+
+    #[test]
+    fn it_ends_with_the_core_or_where_that_says_something_unasked() {
+        run(async {
+            for said in [&b""[..], LOCAL] {
+                let ((stream, mut core), (pool, scratch)) = (pair().await, (pool(), scratch()));
+                core.write_all(said).await.unwrap();
+                core.shutdown().await.unwrap();
+                keep(stream, &pool, None, &scratch).await;
+                assert_eq!(pool.offered(), 0);
+            }
+        });
+    }
+
+    #[test]
+    fn who_asks_has_it_and_one_that_nobody_took_is_offered_again() {
+        run(async {
+            let ((stream, mut core), (pool, scratch)) = (pair().await, (pool(), scratch()));
+            let taking = async {
+                // It is offered already; who asks first leaves at once.
+                pool.ask_and_leave();
+                asked(&mut core).await;
+                core.write_all(LOCAL).await.unwrap();
+                let taken = pool.take(ANSWER).await.unwrap().attach().unwrap();
+                taken.write_all(b"mine").await.unwrap();
+                let mut said = [0; 4];
+                core.read_exact(&mut said).await.unwrap();
+                assert_eq!(said, *b"mine");
+            };
+            let keeping = keep(stream, &pool, None, &scratch);
+            tokio::join!(keeping, taking);
+        });
+    }
 }

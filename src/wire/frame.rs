@@ -14,6 +14,8 @@ pub const HEADER_LEN: usize = 14;
 pub const MIN_LENGTH: usize = HEADER_LEN - 2;
 /// The longest payload of a frame that a client may send: what its u16 length can say.
 pub const MAX_PAYLOAD: usize = u16::MAX as usize - MIN_LENGTH;
+/// Payload of a first frame, which is a ping, at the most; clients send 0 or 4 bytes.
+pub const MAX_FIRST_PAYLOAD: usize = 64;
 /// The packet number that opens or joins a session.
 const OPEN: u32 = 0;
 /// The packet number that leaves or ends a session.
@@ -248,10 +250,36 @@ pub fn data_header(session: SessionId, packet: PacketId, ack: PacketId, payload_
     header(session.0, packet.0, ack.0, payload_len)
 }
 
+/// What begins no link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the first frame is no ping")]
+pub struct NoPing;
+
+/// The client whose link begins with `first`: the first frame is a ping. `None` where that is not whole
+/// yet.
+///
+/// # Errors
+/// As soon as it cannot become a ping, or is longer than any is.
+pub fn first_ping(first: &[u8]) -> Result<Option<ClientId>, NoPing> {
+    let Some((length, rest)) = first.split_first_chunk::<2>() else { return Ok(None) };
+    let length = usize::from(u16::from_le_bytes(*length));
+    let session = rest.get(..4).unwrap_or(rest);
+    if length > MIN_LENGTH + MAX_FIRST_PAYLOAD || session.iter().any(|byte| *byte != 0) {
+        return Err(NoPing);
+    }
+    match Frame::split(first) {
+        Ok(Some((frame, _))) => match frame.from_client() {
+            FromClient::Ping { client, .. } => Ok(Some(client)),
+            _ => Err(NoPing),
+        },
+        Ok(None) => Ok(None),
+        Err(_) => Err(NoPing),
+    }
+}
+
 /// Whether a connection whose client has sent `first` is a link: those begin with a whole ping.
 pub fn begins_link(first: &[u8]) -> bool {
-    let frame = Frame::split(first).ok().flatten();
-    frame.is_some_and(|(ping, _)| matches!(ping.from_client(), FromClient::Ping { .. }))
+    matches!(first_ping(first), Ok(Some(_)))
 }
 
 #[cfg(test)]
@@ -265,6 +293,20 @@ mod tests {
         for first in [&b""[..], status, &open(SessionId(1), 7172), &ping(ClientId(1), 0)[..10]] {
             assert!(!begins_link(first), "{first:?}");
         }
+    }
+
+    #[test]
+    fn a_first_ping_is_known_by_its_last_byte_and_anything_else_as_early_as_can_be() {
+        let bytes = ping(ClientId(9), 0);
+        for cut in 0..bytes.len() {
+            assert_eq!(first_ping(&bytes[..cut]), Ok(None), "cut at {cut}");
+        }
+        assert_eq!(first_ping(&[&bytes[..], b"more"].concat()), Ok(Some(ClientId(9))));
+        let longest = [&header(0, 0, 9, MAX_FIRST_PAYLOAD)[..], &[0; MAX_FIRST_PAYLOAD]].concat();
+        assert_eq!(first_ping(&longest), Ok(Some(ClientId(9))));
+        assert_eq!(first_ping(&header(0, 0, 9, MAX_FIRST_PAYLOAD + 1)[..2]), Err(NoPing));
+        assert_eq!(first_ping(&[11, 0]), Err(NoPing), "shorter than a header");
+        assert_eq!(first_ping(&open(SessionId(1), 7172)[..3]), Err(NoPing), "of a session");
     }
 
     #[test]

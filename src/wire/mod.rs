@@ -2,6 +2,7 @@
 //!
 //! A parser tells what is incomplete (`None`: read more) from what is wrong (an error).
 
+pub mod expect;
 pub mod frame;
 pub mod game_packet;
 pub mod partial;

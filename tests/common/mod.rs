@@ -4,6 +4,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
+pub mod certificates;
+pub mod flood;
 pub mod game;
 pub mod link;
 pub mod metrics;

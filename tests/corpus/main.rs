@@ -28,7 +28,7 @@ struct Target {
     folders: &'static [&'static str],
 }
 
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 8] = [
     Target {
         name: "config",
         run: bodies::config::run,
@@ -36,6 +36,7 @@ const TARGETS: [Target; 7] = [
         files: (8, 0),
         folders: &["configs", "tests/config/valid", "tests/config/invalid"],
     },
+    Target { name: "expect", run: bodies::expect::run, seeds: seeds::expect, files: (14, 0), folders: &[] },
     Target { name: "frames", run: bodies::frames::run, seeds: seeds::frames, files: (43, 0), folders: &[] },
     Target {
         name: "game_packet",

@@ -49,6 +49,31 @@ fn data(session: u32, packet: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
     [&frame::data_header(SessionId(session), PacketId(packet), PacketId(ack), payload.len())[..], payload].concat()
 }
 
+/// What is expected of connections, and what others send to every port that they find.
+pub fn expect() -> Seeds {
+    let login = |length: u16, extra: usize, kind_at: usize| {
+        let mut body = vec![0xEE; usize::from(length) + extra];
+        body[kind_at] = 1;
+        [&length.to_le_bytes()[..], &body].concat()
+    };
+    named([
+        ("nothing", Vec::new()),
+        ("ping", frame::ping(ClientId(7), 42).to_vec()),
+        ("ping-and-open", [&frame::ping(ClientId(7), 0)[..], &frame::open(SessionId(9), 7172)].concat()),
+        ("ping-longest", data(0, 0, 7, &[0; frame::MAX_FIRST_PAYLOAD])),
+        ("ping-too-long", data(0, 0, 7, &[0; frame::MAX_FIRST_PAYLOAD + 1])),
+        ("open-first", frame::open(SessionId(9), 7172).to_vec()),
+        ("login-bare", login(23, 0, 0)),
+        ("login-checksum", login(149, 0, 4)),
+        ("login-blocks", login(17, 7 * 17 + 4, 5)),
+        ("login-longest", login(767, 0, 4)),
+        ("status-xml", b"\x06\0\xFF\xFFinfo".to_vec()),
+        ("status-binary", b"\x0C\0\xFF\x01\x10\0\x06\0Player".to_vec()),
+        ("http", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
+        ("tls", b"\x16\x03\x01\x02\0\x01\0\x01\xFC\x03\x03".to_vec()),
+    ])
+}
+
 /// Each kind of frame, wrong ones, and the recordings.
 pub fn frames() -> Seeds {
     let streams = named([

@@ -6,5 +6,7 @@ mod common;
 
 mod descriptors;
 mod memory;
+#[allow(dead_code)]
 mod process;
 mod slow;
+mod tunnel;

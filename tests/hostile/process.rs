@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::BufRead;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -23,9 +24,24 @@ pub struct Process {
     addresses: HashMap<String, SocketAddr>,
     pub admin: SocketAddr,
     log: Arc<Mutex<String>>,
+    file: Yaml,
+}
+
+/// A configuration file, removed at its end.
+struct Yaml(PathBuf);
+
+impl Drop for Yaml {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 impl Process {
+    /// With this YAML, its `role` aside.
+    pub fn with(role: &str, yaml: &str) -> Self {
+        Self::start(role, yaml, None)
+    }
+
     /// A core with this YAML, its `role` aside. Every address of loopback is an edge.
     pub fn core(yaml: &str) -> Self {
         Self::start("core", &core(yaml), None)
@@ -52,8 +68,8 @@ impl Process {
         let text = format!(
             "role: {role}\nname: test\nworkers: 1\nshutdown_timeout: 0s\nadmin: {{ listen: '127.0.0.1:0' }}\n{yaml}"
         );
-        let file = file(&format!("hostile-{number}.yaml"), &text);
-        let arguments = [role, "-c", file.to_str().unwrap(), "--log-format", "json"];
+        let file = Yaml(file(&format!("hostile-{number}.yaml"), &text));
+        let arguments = [role, "-c", file.0.to_str().unwrap(), "--log-format", "json"];
         let mut command = otproxy(&arguments);
         if let Some(files) = files {
             // The limit must hold before the program starts, and setting it in a child of this
@@ -61,13 +77,11 @@ impl Process {
             command = through(command, "sh", &["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]);
         }
         let (mut running, ready) = Running::start(command);
-        fs::remove_file(file).unwrap();
         let ready: serde_yaml::Value = serde_yaml::from_str(&ready).unwrap();
         let listeners = ready["listeners"].as_str().unwrap().split(", ");
-        let addresses = listeners.map(|listener| {
-            let (name, address) = listener.split_once(' ').unwrap();
-            (name.to_owned(), address.parse().unwrap())
-        });
+        // One that is reached through the tunnel alone has none.
+        let addresses = listeners.filter_map(|listener| listener.split_once(' '));
+        let addresses = addresses.map(|(name, address)| (name.to_owned(), address.parse().unwrap()));
         let addresses = addresses.collect();
         let admin = ready["admin"].as_str().unwrap().parse().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
@@ -77,7 +91,7 @@ impl Process {
                 to.lock().unwrap().extend([line.as_str(), "\n"]);
             }
         });
-        Self { running, addresses, admin, log }
+        Self { running, addresses, admin, log, file }
     }
 
     pub fn addr(&self, listener: &str) -> SocketAddr {
@@ -128,6 +142,26 @@ impl Process {
 
     fn proc(&self, file: &str) -> String {
         format!("/proc/{}/{file}", self.running.id())
+    }
+
+    /// Replaces `from` by `to` in its file, and has it read that again.
+    pub fn reload(&self, from: &str, to: &str) {
+        let yaml = fs::read_to_string(&self.file.0).unwrap();
+        assert!(yaml.contains(from), "{yaml}");
+        fs::write(&self.file.0, yaml.replace(from, to)).unwrap();
+        self.running.signal(Signal::HUP);
+    }
+
+    /// What it has logged so far, `ready` aside.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until it has logged so many lines with that.
+    pub async fn wait_for_lines(&self, what: &str, count: usize) {
+        while self.log().lines().filter(|line| line.contains(what)).count() < count {
+            tokio::time::sleep(metrics::LOOK).await;
+        }
     }
 
     /// Waits for a line in the log.

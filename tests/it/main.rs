@@ -3,8 +3,11 @@
 //! Everything is on loopback and on ports that the kernel chose; `haproxy` and `oracle` also need
 //! the program of that name.
 
+mod access_log;
+mod expect;
 mod forward;
 mod forward_core;
+mod gate;
 mod haproxy;
 mod operation;
 mod oracle;

@@ -84,6 +84,11 @@ impl HaProxy {
         }
     }
 
+    /// What it has logged to stderr so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap()
+    }
+
     fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }

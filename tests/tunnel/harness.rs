@@ -1,55 +1,16 @@
 //! An authority, a core and edges with a tunnel between them, on loopback.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use otproxy::certs::authority::{Authority, Terms};
-use otproxy::certs::name::Name;
 use otproxy::config::{self, Config};
 use otproxy::roles::{self, Reloader, Service};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+pub use crate::common::certificates::Certificates;
 use crate::common::metrics;
-
-/// A folder with an authority, and the certificates of one test.
-pub struct Certificates {
-    pub folder: PathBuf,
-    pub authority: Authority,
-}
-
-impl Certificates {
-    /// A new authority.
-    pub fn new() -> Self {
-        static FOLDERS: AtomicU32 = AtomicU32::new(0);
-        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tunnel-{}-{number}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&folder);
-        Self { authority: Authority::create(&folder, 1).unwrap(), folder }
-    }
-
-    /// Issues a certificate, with a new key or the one that is there.
-    pub fn issue(&self, name: &str, terms: Terms) {
-        let name = if name == "core" { Name::core() } else { Name::edge(name).unwrap() };
-        self.authority.issue(&name, &self.folder, terms).unwrap();
-    }
-
-    /// The YAML of `tls` for this name, whose certificate is issued where it is not there.
-    pub fn tls(&self, name: &str) -> String {
-        if !self.folder.join(format!("{name}.pem")).exists() {
-            self.issue(name, Terms::default());
-        }
-        let folder = self.folder.display();
-        format!("{{ ca: {folder}/ca.pem, cert: {folder}/{name}.pem, key: {folder}/{name}.key }}")
-    }
-}
-
-impl Drop for Certificates {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
 
 /// A core or an edge that runs.
 pub struct Process {
@@ -99,6 +60,11 @@ impl Process {
         self.wait("otproxy_tunnel_connections", &[&edge, "state=\"spare\""], |now| now == count as f64).await;
     }
 
+    /// How many handshakes ended so.
+    pub async fn handshakes_so_far(&self, result: &str) -> usize {
+        self.metric("otproxy_tunnel_handshakes_total", &[&format!("result=\"{result}\"")]).await as usize
+    }
+
     /// Waits until handshakes ended so, so many times.
     pub async fn handshakes(&self, result: &str, count: usize) {
         let result = format!("result=\"{result}\"");
@@ -145,4 +111,12 @@ pub fn edge_dialled(certificates: &Certificates, name: &str, accept: &str, liste
 /// An address on loopback that nobody has, until somebody takes it.
 pub fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A player who is told that there is nobody to play with. He may be told before he knows that he is connected.
+pub async fn in_vain(edge: SocketAddr) {
+    if let Ok(mut player) = TcpStream::connect(edge).await {
+        let _ = player.write_all(b"password").await;
+        assert_eq!(player.read(&mut [0]).await.unwrap_or(0), 0);
+    }
 }

@@ -1,10 +1,15 @@
 //! The tunnel between edges and a core, both as `main` starts them: who gets through, in which order they start, and
 //! what becomes of players when one of them goes.
 
+mod anybody;
 #[path = "../common/mod.rs"]
 mod common;
 mod harness;
 mod hostile;
 mod players;
+#[allow(dead_code)]
+#[path = "../hostile/process.rs"]
+mod process;
+mod program;
 mod streams;
 mod targets;

@@ -15,7 +15,8 @@ use crate::harness::*;
 
 const LINKS: &str = "[{ name: links, listen: \"127.0.0.1:0\", forward_to: core/links }]";
 
-struct Game {
+/// A player whose packets are all judged.
+pub struct Game {
     server: GameServer,
     player: Player,
     session: GameSession,
@@ -29,7 +30,7 @@ impl Game {
         format!("game_servers: [{{ port: 7172, address: \"{}\" }}]", server.addr())
     }
 
-    async fn play(server: GameServer, paths: Vec<SocketAddr>) -> Self {
+    pub async fn play(server: GameServer, paths: Vec<SocketAddr>) -> Self {
         let mut clocks = ClientClocks::faster(20);
         // The silence of all paths being down must not end it.
         clocks.session_silence = Duration::from_secs(100);
@@ -39,7 +40,7 @@ impl Game {
     }
 
     /// Plays until so many packets more came back, and at least so many links carry the session.
-    async fn on(&mut self, packets: u64, links: usize) {
+    pub async fn on(&mut self, packets: u64, links: usize) {
         let until = self.sent + packets;
         while self.sent < until || self.session.stats().links < links {
             self.sent += 1;
@@ -58,7 +59,7 @@ impl Game {
     }
 
     /// Nothing was lost, doubled or put out of order.
-    async fn end(mut self) {
+    pub async fn end(mut self) {
         while self.session.stats().unacked > 0
             || self.server.connections().first().is_none_or(|connection| connection.highest < self.sent)
         {
@@ -75,21 +76,21 @@ impl Game {
     }
 }
 
-async fn game_server() -> GameServer {
+pub async fn game_server() -> GameServer {
     GameServer::start(GameServerOptions { push_every: Some(Duration::from_millis(2)), push_size: 100 }).await.unwrap()
 }
 
 const RELAY: &str = "[{ name: links, kind: relay }]";
 
 /// One edge that connects to the core, and one that the core connects to.
-struct Setup {
-    core: Process,
-    edges: [Option<Process>; 2],
-    paths: Vec<SocketAddr>,
+pub struct Setup {
+    pub core: Process,
+    pub edges: [Option<Process>; 2],
+    pub paths: Vec<SocketAddr>,
 }
 
 impl Setup {
-    fn start(certificates: &Certificates, server: &GameServer) -> Self {
+    pub fn start(certificates: &Certificates, server: &GameServer) -> Self {
         // Each has its addresses for good, so that it has them again after a restart.
         let (tunnel, links) = (free_address(), [free_address(), free_address()]);
         let listeners = links.map(|links| LINKS.replace("127.0.0.1:0", &links.to_string()));

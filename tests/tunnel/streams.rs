@@ -1,7 +1,7 @@
 //! Plain streams through the tunnel: what a forward carries, and what its target is told.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::common::run;
 use crate::harness::*;
@@ -135,6 +135,48 @@ fn without_a_core_a_player_is_told_and_with_one_again_served() {
 }
 
 #[test]
+fn the_cores_lists_limits_and_expectations_are_for_players_in_the_tunnel_too() {
+    run(async {
+        let certificates = Certificates::new();
+        let game = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listeners = format!(
+            "[{{ name: login, forward_to: \"{}\", send_proxy: none, expect: status, deny: 127.0.0.2, \
+             limits: {{ rate_per_address: 2/1h }} }}]",
+            game.local_addr().unwrap()
+        );
+        let core = Process::start(&core(&certificates, "[{ name: waw1 }]", &listeners, ""));
+        let edge = Process::start(&edge(&certificates, "waw1", core.addr("tunnel"), LOGIN));
+        let request = b"\x06\0\xFF\xFFinfo";
+        for (from, sent, refused) in [
+            ("127.0.0.2", &request[..], Some("denied")),
+            ("127.0.0.1", b"GET / HTTP/1.1\r\n\r\n", Some("unexpected")),
+            ("127.0.0.1", request, None),
+            ("127.0.0.1", request, Some("rate")),
+        ] {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+            let player = socket.connect(edge.addr("login")).await;
+            let Some(reason) = refused else {
+                player.unwrap().write_all(sent).await.unwrap();
+                let (mut stream, _) = game.accept().await.unwrap();
+                let mut got = vec![0; sent.len()];
+                stream.read_exact(&mut got).await.unwrap();
+                assert_eq!(got, sent);
+                continue;
+            };
+            // He may be refused before he knows that he is connected.
+            if let Ok(mut player) = player {
+                let _ = player.write_all(sent).await;
+                assert_eq!(player.read(&mut [0]).await.unwrap_or(0), 0, "{reason}");
+            }
+            let labels = ["listener=\"login\"", &format!("reason=\"{reason}\"")];
+            core.wait("otproxy_connections_rejected_total", &labels, |count| count == 1.0).await;
+        }
+        assert_eq!(core.metric("otproxy_target_connects_total", &["listener=\"login\""]).await, 1.0);
+    });
+}
+
+#[test]
 fn the_status_is_asked_for_once_and_answered_at_either_end() {
     run(async {
         const REQUEST: &[u8] = b"\x06\0\xFF\xFFinfo";
@@ -171,6 +213,37 @@ fn the_status_is_asked_for_once_and_answered_at_either_end() {
             }
             let streams = core.metric("otproxy_connections_accepted_total", &["listener=\"login\""]).await;
             assert_eq!(streams, if on_edge.is_empty() { 3.0 } else { 1.0 });
+        }
+    });
+}
+
+/// Whoever reads the access log of an edge does not learn where the core is.
+#[test]
+fn the_access_log_of_an_edge_names_the_core_and_not_its_address() {
+    run(async {
+        let certificates = Certificates::new();
+        let (game, listeners) = target().await;
+        for format in ["json", "text", "haproxy"] {
+            let log = |role: &str| certificates.folder.join(format!("{role}-{format}.log"));
+            let yaml = |role| format!("access_log: {{ format: {format}, file: {} }}\n", log(role).display());
+            let core = Process::start(&core(&certificates, "[{ name: waw1 }]", &listeners, &yaml("core")));
+            let address = core.addr("tunnel");
+            let short = LOGIN.replace(" }]", ", timeouts: { connect: 200ms } }]");
+            let edge = Process::start(&(edge(&certificates, "waw1", address, &short) + &yaml("edge")));
+            edge.spares("waw1", 3).await;
+            exchange(&edge, &game, 1000).await;
+            core.wait("otproxy_tunnel_connections", &["state=\"in_use\""], |now| now == 0.0).await;
+            core.kill().await;
+            edge.wait("otproxy_tunnel_connections", &["state=\"spare\""], |now| now == 0.0).await;
+            let mut player = TcpStream::connect(edge.addr("login")).await.unwrap();
+            assert_eq!(player.read(&mut [0]).await.unwrap(), 0);
+            edge.kill().await;
+            // Both have ended, and written all.
+            let [at_edge, at_core] = [log("edge"), log("core")].map(|log| std::fs::read_to_string(log).unwrap());
+            assert_eq!(at_edge.matches("core/login").count(), 2, "{at_edge}");
+            assert!(!at_edge.contains(&format!(":{}", address.port())), "{at_edge}");
+            let named = ["\"edge\":\"waw1\"", " edge=waw1 ", " login/127.0.0.1:"];
+            assert!(named.iter().any(|named| at_core.contains(named)), "{at_core}");
         }
     });
 }

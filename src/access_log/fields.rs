@@ -1,0 +1,113 @@
+//! The forms of our own: the same keys as JSON and as `key=value`.
+
+use std::fmt::{self, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use super::entry::{Entry, What};
+
+/// A value of a line.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Field<'a> {
+    /// A moment, to the millisecond, in UTC.
+    Time(SystemTime),
+    /// A word or a name.
+    Text(&'a str),
+    /// An address with a port.
+    Address(SocketAddr),
+    /// A number.
+    Number(u64),
+    /// Seconds, to the millisecond.
+    Seconds(Duration),
+    /// Nothing is known.
+    None,
+}
+
+impl<'a> Field<'a> {
+    fn text(text: Option<&'a str>) -> Self {
+        text.map_or(Self::None, Self::Text)
+    }
+}
+
+impl fmt::Display for Field<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Time(time) => humantime::format_rfc3339_millis(*time).fmt(f),
+            Self::Text(text) => f.write_str(text),
+            Self::Address(address) => address.fmt(f),
+            Self::Number(number) => number.fmt(f),
+            Self::Seconds(duration) => write!(f, "{}.{:03}", duration.as_secs(), duration.subsec_millis()),
+            Self::None => f.write_str("null"),
+        }
+    }
+}
+
+/// All keys of an entry, in the order of the line. Which they are depends on its kind alone.
+pub fn fields(entry: &Entry) -> Vec<(&'static str, Field<'_>)> {
+    use Field::{Number, Seconds, Text};
+    let (kind, event, reason) = match &entry.what {
+        What::Rejected(reason) => ("connection", "rejected", reason.as_str()),
+        What::Forwarded(forwarded) => ("connection", "closed", forwarded.reason.as_str()),
+        What::Link(link) => ("link", "closed", link.reason.as_str()),
+        What::Session(session) => ("session", "ended", session.reason.as_str()),
+    };
+    let mut fields = vec![
+        ("time", Field::Time(entry.ended)),
+        ("kind", Text(kind)),
+        ("event", Text(event)),
+        ("listener", Text(&entry.listener)),
+        ("player", Field::Address(entry.player)),
+        ("edge", Field::text(entry.edge.as_deref())),
+    ];
+    match &entry.what {
+        What::Rejected(_) => fields.extend([("target", Field::None), ("connect_seconds", Field::None)]),
+        What::Forwarded(forwarded) => fields.extend([
+            ("target", Field::text(forwarded.target.as_deref())),
+            ("connect_seconds", forwarded.connected.map_or(Field::None, Seconds)),
+        ]),
+        What::Link(link) => fields.push(("client", Number(link.client.0.into()))),
+        What::Session(session) => fields.extend([
+            ("client", Number(session.client.0.into())),
+            ("session", Number(session.session.0.into())),
+            ("port", Number(session.port.into())),
+            ("target", Text(&session.target)),
+            ("packets_in", Number(session.packets_in.into())),
+            ("packets_out", Number(session.packets_out.into())),
+        ]),
+    }
+    fields.extend([
+        ("seconds", Seconds(entry.lasted)),
+        ("bytes_in", Number(entry.bytes_in)),
+        ("bytes_out", Number(entry.bytes_out)),
+        ("reason", Text(reason)),
+    ]);
+    fields
+}
+
+/// Adds the entry as one JSON object.
+pub(super) fn json(entry: &Entry, out: &mut String) {
+    let mut before = '{';
+    for (key, value) in fields(entry) {
+        // Writing into a string never fails.
+        let _ = match value {
+            Field::Time(_) | Field::Address(_) => write!(out, "{before}\"{key}\":\"{value}\""),
+            Field::Text(text) => write!(out, "{before}\"{key}\":{}", serde_json::Value::from(text)),
+            Field::Number(_) | Field::Seconds(_) | Field::None => write!(out, "{before}\"{key}\":{value}"),
+        };
+        before = ',';
+    }
+    out.push('}');
+}
+
+/// Adds the entry for people: when and what, then what is known.
+pub(super) fn text(entry: &Entry, out: &mut String) {
+    for (key, value) in fields(entry) {
+        // Writing into a string never fails.
+        let _ = match (key, value) {
+            (_, Field::None) => Ok(()),
+            ("time", value) => write!(out, "{value}"),
+            ("kind" | "event", value) => write!(out, " {value}"),
+            (key, value) => write!(out, " {key}={value}"),
+        };
+    }
+}

@@ -1,0 +1,205 @@
+//! The form of HAProxy: the line of its `option tcplog`, for the programs that read those.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::entry::{Entry, Forwarded, What};
+use crate::config::AccessLogFile;
+use crate::reason::{CloseReason, ConnectResult, EndReason, RejectReason};
+
+/// The server of a connection that never had one, in HAProxy's words.
+const NO_SERVER: &str = "<NOSRV>";
+/// The server of a link, which ends here. HAProxy names what it serves by itself in the same way.
+const RELAY: &str = "<RELAY>";
+
+/// Makes lines.
+#[derive(Debug)]
+pub(super) struct Tcplog {
+    /// HAProxy writes no time zone: readers take it for their own.
+    zone: TimeZone,
+    /// ` HOST otproxy[PID]: `, as syslog writes it into files in front of what HAProxy said, behind its own time. On
+    /// stderr the journal has that already.
+    syslog: Option<String>,
+}
+
+impl Tcplog {
+    pub(super) fn new(file: &AccessLogFile, name: &str) -> Self {
+        let syslog = match file {
+            AccessLogFile::Stderr => None,
+            AccessLogFile::Path(_) => {
+                // Fields are told apart by blanks.
+                let host: String = name.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect();
+                Some(format!(" {host} otproxy[{}]: ", std::process::id()))
+            }
+        };
+        Self { zone: TimeZone::system(), syslog }
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_zone(zone: TimeZone, syslog: Option<&str>) -> Self {
+        Self { zone, syslog: syslog.map(str::to_owned) }
+    }
+
+    /// Adds the line of an entry, without its end.
+    pub(super) fn line(&self, entry: &Entry, out: &mut String) {
+        if let Some(syslog) = &self.syslog {
+            self.time(entry.ended, "%b %e %H:%M:%S", out);
+            out.push_str(syslog);
+        }
+        let listener = &entry.listener;
+        let server = Server::of(entry);
+        // Writing into a string never fails.
+        let _ = write!(out, "{}:{} [", entry.player.ip(), entry.player.port());
+        self.time(entry.began(), "%d/%b/%Y:%H:%M:%S%.3f", out);
+        let _ = write!(out, "] {listener} {}/{} ", server.backend, server.name);
+        match (server.queued, server.connected) {
+            (false, _) => out.push_str("-1/-1"),
+            (true, None) => out.push_str("0/-1"),
+            (true, Some(connected)) => {
+                let _ = write!(out, "0/{}", connected.as_millis());
+            }
+        }
+        let open = entry.open;
+        let to_server = if server.name == NO_SERVER { 0 } else { open.carried };
+        // A retry here is always with another target, which HAProxy marks.
+        let redispatched = if server.retries > 0 { "+" } else { "" };
+        let _ = write!(
+            out,
+            "/{} {} {} {}/{}/{}/{to_server}/{redispatched}{} 0/0",
+            entry.lasted.as_millis(),
+            entry.bytes_out,
+            termination(&entry.what),
+            open.process,
+            open.listener,
+            open.carried,
+            server.retries,
+        );
+    }
+
+    fn time(&self, time: SystemTime, format: &str, out: &mut String) {
+        // Beyond the year 9999 nothing is written.
+        if let Ok(time) = Timestamp::try_from(time) {
+            let _ = write!(out, "{}", time.to_zoned_datetime(self.zone.clone()).strftime(format));
+        }
+    }
+}
+
+/// What HAProxy calls the backend and its server.
+struct Server<'a> {
+    backend: Cow<'a, str>,
+    name: &'a str,
+    /// It came as far as a server's queue.
+    queued: bool,
+    connected: Option<Duration>,
+    retries: usize,
+}
+
+impl<'a> Server<'a> {
+    fn of(entry: &'a Entry) -> Self {
+        let at_once = Some(Duration::ZERO);
+        let of = |backend: &'a str, name, queued, connected| Self {
+            backend: backend.into(),
+            name,
+            queued,
+            connected,
+            retries: 0,
+        };
+        let listener = entry.listener.as_str();
+        match &entry.what {
+            What::Rejected(_) => of(listener, NO_SERVER, false, None),
+            What::Link(_) => of(listener, RELAY, true, at_once),
+            What::Forwarded(Forwarded { target, connected, retries, .. }) => {
+                let target = target.as_deref();
+                // `core/links` is a backend and a server as it stands.
+                let (backend, name) = match target.and_then(|target| target.split_once('/')) {
+                    Some(split) => split,
+                    None => (listener, target.unwrap_or(NO_SERVER)),
+                };
+                Self { retries: *retries, ..of(backend, name, target.is_some(), *connected) }
+            }
+            What::Session(session) => {
+                let connected = at_once.filter(|_| session.reason != EndReason::GameUnreachable);
+                Self { backend: session.port.to_string().into(), ..of(listener, &session.target, true, connected) }
+            }
+        }
+    }
+}
+
+/// The two letters for how something ended: who ended it, and in which state it was. The tables of `docs/haproxy.md`
+/// say the same.
+pub fn termination(what: &What) -> &'static str {
+    match what {
+        What::Rejected(reason) => rejected(*reason),
+        What::Forwarded(Forwarded { reason: CloseReason::ConnectFailed, connect, .. }) => unreached(*connect),
+        What::Forwarded(Forwarded { reason, connected, .. }) => closed(*reason, connected.is_some()),
+        What::Link(link) => closed(link.reason, true),
+        What::Session(session) => ended(session.reason),
+    }
+}
+
+/// Of a connection that was refused.
+pub fn rejected(reason: RejectReason) -> &'static str {
+    match reason {
+        RejectReason::Limit
+        | RejectReason::AddressLimit
+        | RejectReason::Rate
+        | RejectReason::ProcessLimit
+        | RejectReason::ProcessAddressLimit
+        | RejectReason::ProcessRate
+        | RejectReason::Denied
+        | RejectReason::NotAllowed
+        | RejectReason::Untrusted
+        | RejectReason::BadHeader
+        | RejectReason::Unexpected
+        | RejectReason::NoPing => "PR",
+        RejectReason::HeaderTimeout | RejectReason::Silent => "cR",
+        RejectReason::Closed => "CR",
+    }
+}
+
+/// Of a connection or link that was closed, `connected` to its target or not yet.
+pub fn closed(reason: CloseReason, connected: bool) -> &'static str {
+    match (reason, connected) {
+        (CloseReason::Client | CloseReason::Target, _) => "--",
+        (CloseReason::Idle, _) => "cD",
+        (CloseReason::ConnectFailed, _) => "SC",
+        (CloseReason::Status, _) => "LR",
+        (CloseReason::ClientError, _) => "CD",
+        (CloseReason::TargetError, _) => "SD",
+        (CloseReason::ProtocolError, _) => "PD",
+        (CloseReason::Shutdown | CloseReason::Revoked, true) => "KD",
+        (CloseReason::Shutdown | CloseReason::Revoked, false) => "KC",
+        (CloseReason::Panic, true) => "ID",
+        (CloseReason::Panic, false) => "IC",
+    }
+}
+
+/// Of a connection whose target could not be reached.
+pub fn unreached(result: ConnectResult) -> &'static str {
+    match result {
+        ConnectResult::Timeout => "sC",
+        // For want of descriptors or ports.
+        ConnectResult::Error => "RC",
+        ConnectResult::Ok
+        | ConnectResult::Refused
+        | ConnectResult::Unreachable
+        | ConnectResult::Resolve
+        | ConnectResult::Handshake => "SC",
+    }
+}
+
+/// Of a session that ended.
+pub fn ended(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::ClientLeft | EndReason::GameClosed => "--",
+        EndReason::LinksLost => "CD",
+        EndReason::GameUnreachable => "SC",
+        EndReason::ProtocolError | EndReason::Limit => "PD",
+        EndReason::Shutdown => "KD",
+        EndReason::Panic => "ID",
+    }
+}

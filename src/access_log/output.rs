@@ -1,0 +1,108 @@
+//! Where lines go: a file that may be renamed, removed, full or away, or stderr.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::Instant;
+
+use tracing::{error, info};
+
+use crate::config::AccessLogFile;
+use crate::limits::RateLimitedLog;
+
+/// Who may read a file that is made here: players' addresses are nobody else's business.
+pub const FILE_MODE: u32 = 0o640;
+/// Log lines about a file that cannot be written in each window: a full disk takes a little now and then.
+const LOG_LINES: u16 = 1;
+
+pub(super) struct Output {
+    to: AccessLogFile,
+    file: Option<File>,
+    /// The file ends within a line.
+    torn: bool,
+    /// What was written last could not be, and that was said.
+    pub(super) failing: bool,
+    log: RateLimitedLog,
+}
+
+impl Output {
+    pub(super) fn new(to: AccessLogFile) -> Self {
+        Self { to, file: None, torn: false, failing: false, log: RateLimitedLog::new(LOG_LINES) }
+    }
+
+    /// Writes whole lines; gives how many were lost.
+    pub(super) fn write(&mut self, lines: &[u8]) -> u64 {
+        let mut rest = lines;
+        let result = match &self.to {
+            AccessLogFile::Stderr => write_rest(&mut io::stderr().lock(), &mut rest),
+            AccessLogFile::Path(path) => current(&mut self.file, path).and_then(|(mut file, is_new)| {
+                if self.torn && !is_new {
+                    file.write_all(b"\n")?;
+                }
+                self.torn = false;
+                write_rest(&mut file, &mut rest)
+            }),
+        };
+        let written = lines.len() - rest.len();
+        if let Some(last) = lines.get(..written).and_then(<[u8]>::last) {
+            self.torn = *last != b'\n';
+        }
+        self.tell(result);
+        rest.iter().filter(|byte| **byte == b'\n').count() as u64
+    }
+
+    /// Logs when writing begins to fail, and when it goes again.
+    fn tell(&mut self, result: io::Result<()>) {
+        let AccessLogFile::Path(path) = &self.to else { return };
+        match result {
+            Ok(()) if self.failing => {
+                self.failing = false;
+                info!(file = %path.display(), "the access log is written again");
+            }
+            Err(error) if !self.failing && self.log.allow(Instant::now()).is_some() => {
+                self.failing = true;
+                error!(file = %path.display(), %error, "cannot write the access log; its lines are dropped and counted");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The file that has the name `path` now, made where there is none, and whether another one was written before. Looked
+/// at with every write, so that one who renames it has nothing else to do.
+fn current<'f>(open: &'f mut Option<File>, path: &Path) -> io::Result<(&'f File, bool)> {
+    let is_same = |file: &File| {
+        let (held, named) = (file.metadata()?, fs::metadata(path)?);
+        io::Result::Ok((held.dev(), held.ino()) == (named.dev(), named.ino()))
+    };
+    match open.take().filter(|file| is_same(file).unwrap_or(false)) {
+        Some(same) => Ok((open.insert(same), false)),
+        None => Ok((open.insert(opened(path)?), true)),
+    }
+}
+
+fn opened(path: &Path) -> io::Result<File> {
+    match OpenOptions::new().append(true).create_new(true).mode(FILE_MODE).open(path) {
+        Ok(file) => {
+            // Whatever the umask says: the units' lets nobody else read.
+            file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+            Ok(file)
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => OpenOptions::new().append(true).open(path),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes all of `rest`, and leaves in it what was not written.
+pub(super) fn write_rest(to: &mut impl Write, rest: &mut &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        match to.write(rest) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => *rest = rest.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! `otproxy doctor`
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tokio::runtime::Builder;
+
+use super::{ConfigFile, files_needed, print, raise_file_limit};
+use crate::config;
+use crate::doctor::{self, Check, Files};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Doctor {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// One JSON object on stdout instead of lines
+    #[arg(long)]
+    json: bool,
+}
+
+impl Doctor {
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let file = &self.file.config;
+        let checks = match config::load(file) {
+            Ok(config) => {
+                let files = Files { limit: raise_file_limit(), needed: files_needed(&config) };
+                let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
+                let checks = runtime.block_on(doctor::examine(config, files));
+                // A lookup of a name that hangs would hold the end up.
+                runtime.shutdown_background();
+                checks
+            }
+            Err(errors) => {
+                let shown = file.display().to_string();
+                let lines = errors.to_string();
+                lines.lines().map(|error| Check::wrong_file(&shown, error)).collect()
+            }
+        };
+        let text = if self.json { doctor::json(&checks) } else { doctor::text(&checks, io::stdout().is_terminal()) };
+        print(text.as_bytes())?;
+        Ok(if doctor::passed(&checks) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}

@@ -1,0 +1,177 @@
+//! `otproxy init`: the topology from a file or from flags, and what was done as lines.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::ValueHint;
+use clap::error::ErrorKind;
+
+use super::{print, wrong_together};
+use crate::config::{self, CoreMode, Topology};
+use crate::init::{self, Outcome};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Init {
+    /// The topology, YAML: edges, core, game servers. Or give it with the flags below
+    #[arg(value_name = "TOPOLOGY", value_hint = ValueHint::FilePath, conflicts_with_all = FLAGS)]
+    topology: Option<PathBuf>,
+    /// The folder to fill
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, default_value = "otproxy-hosts")]
+    out: PathBuf,
+    /// An edge: its name, its address, and what clients are told if that is another; once for each
+    #[arg(long, value_name = "NAME=ADDRESS[,PUBLIC]", value_parser = edge)]
+    edge: Vec<Edge>,
+    /// A world: its port, as clients ask for it, and its game server; once for each
+    #[arg(long, value_name = "PORT=HOST:PORT", value_parser = game)]
+    game: Vec<Game>,
+    /// The game server's login and status [default: 127.0.0.1:7171]
+    #[arg(long, value_name = "HOST:PORT")]
+    login: Option<String>,
+    /// The core's host: needed with `--core-mode accept`
+    #[arg(long, value_name = "ADDRESS")]
+    core: Option<String>,
+    /// Who connects: the core to the edges, or the edges to the core, which `accept`s [default: dial]
+    #[arg(long, value_name = "MODE")]
+    core_mode: Option<CoreMode>,
+    /// The tunnel's port [default: 7100]
+    #[arg(long, value_name = "PORT")]
+    tunnel_port: Option<String>,
+    /// How game servers are told players' addresses: otc, otc_reversed, proxy_v2, proxy_v1, none [default: otc]
+    #[arg(long, value_name = "HOW")]
+    player_address: Option<String>,
+}
+
+/// The flags that are a topology.
+const FLAGS: [&str; 7] = ["edge", "game", "login", "core", "core_mode", "tunnel_port", "player_address"];
+
+#[derive(Debug, Clone)]
+struct Edge {
+    name: String,
+    address: String,
+    public: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Game {
+    port: String,
+    address: String,
+}
+
+fn edge(text: &str) -> Result<Edge, &'static str> {
+    let (name, hosts) = text.split_once('=').ok_or("write it as in waw1=198.51.100.7")?;
+    let (address, public) = hosts.split_once(',').map_or((hosts, None), |(address, public)| (address, Some(public)));
+    Ok(Edge { name: name.to_owned(), address: address.to_owned(), public: public.map(str::to_owned) })
+}
+
+fn game(text: &str) -> Result<Game, &'static str> {
+    let (port, address) = text.split_once('=').ok_or("write it as in 7172=127.0.0.1:7172")?;
+    Ok(Game { port: port.to_owned(), address: address.to_owned() })
+}
+
+impl Init {
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let (topology, text) = match &self.topology {
+            Some(file) => (config::load_topology(file)?, None),
+            None => {
+                let text = self.text()?;
+                (self.parse(&text)?, Some(text))
+            }
+        };
+        let report = init::run(&topology, text.as_deref(), &self.out).context("cannot make the set-up")?;
+        print(lines(&report, &self.out).as_bytes())
+    }
+
+    /// The flags as a topology file: the one way to read one.
+    fn text(&self) -> Result<String, clap::Error> {
+        let mut missing = Vec::new();
+        if self.edge.is_empty() {
+            missing.push("an edge, as in `--edge waw1=198.51.100.7`");
+        }
+        if self.game.is_empty() {
+            missing.push("a game server, as in `--game 7172=127.0.0.1:7172`");
+        }
+        if self.core_mode == Some(CoreMode::Accept) && self.core.is_none() {
+            missing.push("where the edges connect, as in `--core core.example`");
+        }
+        if !missing.is_empty() {
+            let message = format!("missing: {}; or give a topology file, which has them all", missing.join("; "));
+            return Err(wrong_together("init", ErrorKind::MissingRequiredArgument, &message));
+        }
+        let mut text =
+            "# The topology, from the flags of `otproxy init`. From now on change it here.\nedges:\n".to_owned();
+        for Edge { name, address, public } in &self.edge {
+            let public = public.as_ref().map(|public| format!(", public: {}", quoted(public))).unwrap_or_default();
+            let _ = writeln!(text, "  - {{ name: {}, address: {}{public} }}", quoted(name), quoted(address));
+        }
+        let mode = self.core_mode.map(|mode| match mode {
+            CoreMode::Dial => "mode: dial".to_owned(),
+            CoreMode::Accept => "mode: accept".to_owned(),
+        });
+        let address = self.core.as_ref().map(|core| format!("address: {}", quoted(core)));
+        let core: Vec<_> = mode.into_iter().chain(address).collect();
+        if !core.is_empty() {
+            let _ = writeln!(text, "core: {{ {} }}", core.join(", "));
+        }
+        for (key, value) in
+            [("tunnel_port", &self.tunnel_port), ("login", &self.login), ("player_address", &self.player_address)]
+        {
+            if let Some(value) = value {
+                let _ = writeln!(text, "{key}: {}", quoted(value));
+            }
+        }
+        text += "game_servers:\n";
+        for Game { port, address } in &self.game {
+            let _ = writeln!(text, "  - {{ port: {}, address: {} }}", quoted(port), quoted(address));
+        }
+        Ok(text)
+    }
+
+    /// Errors then name flags, and no place in a file that nobody wrote.
+    fn parse(&self, text: &str) -> Result<Topology, clap::Error> {
+        config::parse_topology("", text).map_err(|errors| {
+            let lines: Vec<_> = errors.iter().map(|error| format!("{}: {}", flag(&error.key), error.message)).collect();
+            wrong_together("init", ErrorKind::ValueValidation, &lines.join("\n       "))
+        })
+    }
+}
+
+/// The flag that sets this key.
+fn flag(key: &str) -> String {
+    let word = key.split('[').next().unwrap_or_default();
+    match word {
+        "edges" => "--edge".to_owned(),
+        "game_servers" => "--game".to_owned(),
+        "core.address" => "--core".to_owned(),
+        word => format!("--{}", word.replace(['_', '.'], "-")),
+    }
+}
+
+/// As a YAML value that is text, whatever is in it.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn lines(report: &init::Report, out: &Path) -> String {
+    let mut text = String::new();
+    for (path, outcome) in &report.files {
+        let more = match outcome {
+            Outcome::Beside => format!(" by hand, and left so; the new one is {path}.new"),
+            Outcome::Edited => " by hand, and left so; there is nothing new for it".to_owned(),
+            _ => String::new(),
+        };
+        let _ = writeln!(text, "{outcome:<9} {path}{more}");
+    }
+    for note in &report.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    let still = report.files.iter().all(|(_, outcome)| matches!(outcome, Outcome::Unchanged | Outcome::Edited));
+    let out = out.display();
+    let _ = if still {
+        writeln!(text, "{out}: nothing has changed")
+    } else {
+        writeln!(text, "{out}: done; {out}/README.md says what goes where, in order")
+    };
+    text
+}

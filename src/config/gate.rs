@@ -1,0 +1,193 @@
+//! Reading what decides who may connect: `deny`, `allow` and `limits`, of a listener and of the whole
+//! process.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+
+use super::scope::{Scope, Spot};
+use super::tree::{Node, Value};
+use super::{address, formats};
+use crate::limits::{Access, AddressSet, GateLimits};
+
+/// Bytes of a file of `deny` or `allow`: more than all networks of the Internet take.
+pub const MAX_LIST_LEN: u64 = 64 << 20;
+/// What begins a comment in such a file. Known lists have one or the other.
+const COMMENTS: [char; 2] = ['#', ';'];
+
+/// Reads the limits among the keys of `limits`.
+pub(super) fn limits(limits: &Scope<'_>) -> Option<GateLimits> {
+    let connections = limits.value("connections", formats::or_none(formats::quantity));
+    let connections_per_address = limits.value("connections_per_address", formats::or_none(formats::quantity));
+    let rate_per_address = limits.value("rate_per_address", formats::or_none(formats::rate));
+    Some(GateLimits {
+        connections: connections?,
+        connections_per_address: connections_per_address?,
+        rate_per_address: rate_per_address?,
+    })
+}
+
+/// Reads `deny` and `allow`, with the files that they name.
+pub(super) fn access(scope: &Scope<'_>) -> Option<Access> {
+    let deny = scope.list("deny", entry).and_then(|entries| networks(scope, entries));
+    let allow = if scope.has("allow") { allow(scope).map(Some) } else { Some(None) };
+    Some(Access { deny: deny?, allow: allow? })
+}
+
+fn allow(scope: &Scope<'_>) -> Option<AddressSet> {
+    let allow = networks(scope, scope.some("allow", entry)?)?;
+    // A list that somebody cut short must not turn everybody away.
+    if allow.is_empty() && scope.folder().is_some() {
+        scope.wrong("allow", "has files without an address in them; nobody could connect");
+        return None;
+    }
+    Some(allow)
+}
+
+/// One entry of a list.
+enum Entry {
+    Network(IpNet),
+    File(PathBuf),
+}
+
+fn entry(node: &Node) -> Result<Entry, String> {
+    match &node.value {
+        Value::Map(entries) => match entries.as_slice() {
+            [entry] if entry.key == "file" => formats::path(&entry.node).map(|path| Entry::File(path.into())),
+            _ => Err("is a mapping, which takes one key here, as in `{ file: deny.txt }`".to_owned()),
+        },
+        _ => address::network(node)
+            .map(Entry::Network)
+            .map_err(|message| format!("{message}; a list in a file is `{{ file: deny.txt }}`")),
+    }
+}
+
+fn networks(scope: &Scope<'_>, entries: Vec<(Spot, Entry)>) -> Option<AddressSet> {
+    let (mut networks, mut right) = (Vec::new(), true);
+    for (spot, entry) in entries {
+        match (entry, scope.folder()) {
+            (Entry::Network(network), _) => networks.push(network),
+            (Entry::File(path), Some(folder)) => {
+                if let Err(message) = read(&folder.join(path), MAX_LIST_LEN, &mut networks) {
+                    scope.wrong_at(&spot, message);
+                    right = false;
+                }
+            }
+            (Entry::File(_), None) => {}
+        }
+    }
+    right.then(|| networks.into_iter().collect())
+}
+
+/// Reads a file with an address or a CIDR on each line, onto `networks`.
+fn read(path: &Path, max_len: u64, networks: &mut Vec<IpNet>) -> Result<(), String> {
+    let path_shown = path.display();
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|opened| opened.take(max_len + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("{path_shown}: cannot be read: {error}"))?;
+    if bytes.len() as u64 > max_len {
+        return Err(format!("{path_shown}: is longer than {max_len} bytes, and cannot be a list of addresses"));
+    }
+    for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+        let wrong = |message: &str| format!("{path_shown}:{number}: {message}");
+        let line = std::str::from_utf8(line).map_err(|_| wrong("is not UTF-8"))?;
+        let text = line.split(COMMENTS).next().unwrap_or_default().trim();
+        if !text.is_empty() {
+            networks.push(address::network_text(text).map_err(|message| wrong(&message))?);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::{Config, load};
+    use super::*;
+
+    /// A folder of its own, gone with it.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("otproxy-gate-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+            let path = self.0.join(name);
+            fs::write(&path, content).unwrap();
+            path
+        }
+
+        /// An edge with more YAML at its end; the error is what stands behind the place.
+        fn edge(&self, more: &str) -> Result<super::super::Edge, String> {
+            let text =
+                format!("role: edge\nlisteners: [{{ name: a, listen: 127.0.0.1:0, forward_to: a:1 }}]\n{more}\n");
+            match load(&self.write("edge.yaml", text)) {
+                Ok(Config::Edge(edge)) => Ok(edge),
+                Ok(Config::Core(_)) => panic!("a core"),
+                Err(errors) => Err(errors.to_string().replace(&format!("{}/", self.0.display()), "")),
+            }
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn check(access: &Access, address: &str) -> bool {
+        access.check(address.parse().unwrap()).is_ok()
+    }
+
+    #[test]
+    fn files_are_read_beside_what_stands_in_the_list() {
+        let folder = Folder::new("right");
+        folder
+            .write("deny.txt", "# what we know\r\n198.51.100.7\n\n  10.0.0.0/8 # and why\r\n2001:db8::/32 ; theirs\n#");
+        folder.write("allow.txt", "0.0.0.0/0");
+        let edge = folder.edge("deny: [192.0.2.0/24, { file: deny.txt }]\nallow: { file: allow.txt }").unwrap();
+        let access = &edge.process.access;
+        for denied in ["192.0.2.1", "198.51.100.7", "10.9.9.9"] {
+            assert!(!check(access, denied), "{denied}");
+        }
+        assert!(check(access, "198.51.100.8"));
+        assert!(access.deny.contains("2001:db8::1".parse().unwrap()) && !check(access, "2001:db9::1"));
+        assert_eq!(*edge.listeners[0].inbound.access, Access::default());
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_file_is_told_with_its_line() {
+        let folder = Folder::new("wrong");
+        for (list, content, says) in [
+            ("deny", &b"192.0.2.1\nfoo # bar\n"[..], "edge.yaml:3:8: deny[0]: list.txt:2: `foo` is not an address"),
+            ("deny", b"192.0.2.1/24", "edge.yaml:3:8: deny[0]: list.txt:1: `192.0.2.1/24` has bits set behind"),
+            ("deny", b"\n\n\xFF", "edge.yaml:3:8: deny[0]: list.txt:3: is not UTF-8"),
+            ("allow", b"# nobody\n", "edge.yaml:3:8: allow: has files without an address in them"),
+        ] {
+            folder.write("list.txt", content);
+            let error = folder.edge(&format!("{list}: [{{ file: list.txt }}]")).unwrap_err();
+            assert!(error.starts_with(says) && !error.contains('\n'), "{error}");
+        }
+        let error = folder.edge("deny: [{ file: none.txt }, { file: . }]").unwrap_err();
+        assert!(error.starts_with("edge.yaml:3:8: deny[0]: none.txt: cannot be read: No such file"), "{error}");
+        assert!(error.contains("deny[1]: .: cannot be read: "), "{error}");
+    }
+
+    #[test]
+    fn a_file_has_a_length_and_no_more() {
+        let folder = Folder::new("long");
+        let path = folder.write("list.txt", "192.0.2.1\n");
+        let mut networks = Vec::new();
+        assert_eq!(read(&path, 10, &mut networks), Ok(()));
+        assert!(read(&path, 9, &mut networks).unwrap_err().contains("is longer than 9 bytes"));
+        assert_eq!(networks.len(), 1);
+    }
+}

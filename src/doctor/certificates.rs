@@ -1,0 +1,63 @@
+//! The files that the tunnel proves itself with.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use rustix::process::geteuid;
+
+use super::{Check, unit};
+use crate::certs::identity::{Identity, Own};
+use crate::config::Config;
+use crate::tunnel::DAYS_LEFT;
+
+/// Loads them as a role does; `None` where there is no tunnel, or they cannot be used.
+pub(super) fn examine(config: &Config, checks: &mut Vec<Check>) -> Option<Identity> {
+    let (files, own) = match config {
+        Config::Edge(edge) => (&edge.tunnel.as_ref()?.tls, Own::Edge),
+        Config::Core(core) => (&core.tunnel.as_ref()?.tls, Own::Core),
+    };
+    let file = files.cert.display().to_string();
+    let what = ("certificate", file.as_str());
+    let identity = match Identity::load(files, own) {
+        Ok(identity) => identity,
+        Err(error) => {
+            let remedy = "see the file that is named; `otproxy cert show` says what is in a certificate";
+            checks.push(Check::fail(what, error.to_string(), remedy));
+            return None;
+        }
+    };
+    let now = SystemTime::now();
+    let left = identity.expiry().days_left(now);
+    let message = format!("for `{}`, valid for {left} more days", identity.name());
+    checks.push(if left < DAYS_LEFT {
+        let remedy = "issue it anew with `otproxy init` or `otproxy cert`, and copy it here: no restart is needed";
+        Check::warn(what, message, remedy)
+    } else {
+        Check::ok("certificate", &file, message)
+    });
+    checks.push(key(&files.key, &unit(config.role())));
+    Some(identity)
+}
+
+/// Who may read the key: the service, and nobody else.
+fn key(path: &Path, unit: &str) -> Check {
+    let file = path.display().to_string();
+    let what = ("key", file.as_str());
+    match fs::metadata(path) {
+        Ok(meta) if meta.mode() & 0o007 != 0 => {
+            Check::warn(what, "every user of this host can read it", format!("chmod 600 {file}"))
+        }
+        Ok(meta) if meta.mode() & 0o077 == 0 && meta.uid() == 0 && geteuid().is_root() => {
+            let message = format!("only root can read it, and {unit}.service does not run as root");
+            Check::warn(
+                what,
+                message,
+                format!("chown otproxy {file}, with `User=otproxy` in the unit, as `otproxy init` does it"),
+            )
+        }
+        Ok(_) => Check::ok("key", &file, "belongs to the certificate, and strangers cannot read it"),
+        Err(error) => Check::fail(what, error.to_string(), "see why it cannot be looked at"),
+    }
+}

@@ -1,0 +1,94 @@
+//! The addresses that are listened on: free, or held by otproxy itself.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{Check, holder};
+use crate::config::{Config, Inbound, Reach};
+
+/// How otproxy is called among processes.
+const PROGRAM: &str = "otproxy";
+
+/// Each address, with what listens there.
+pub(super) fn of(config: &Config) -> Vec<(String, SocketAddr)> {
+    let mut found = Vec::new();
+    let mut add = |inbound: &Inbound| {
+        found.extend(inbound.listen.iter().map(|address| (inbound.name.clone(), *address)));
+    };
+    let tunnel = match config {
+        Config::Edge(edge) => {
+            edge.listeners.iter().for_each(|forward| add(&forward.inbound));
+            match edge.tunnel.as_ref().map(|tunnel| &tunnel.reach) {
+                Some(Reach::Accept(addresses)) => ("core.accept", addresses.as_slice()),
+                _ => ("core.accept", &[][..]),
+            }
+        }
+        Config::Core(core) => {
+            core.relays.iter().for_each(|relay| add(&relay.inbound));
+            core.forwards.iter().for_each(|forward| add(&forward.inbound));
+            ("tunnel.accept", core.tunnel.as_ref().map_or(&[][..], |tunnel| &tunnel.accept))
+        }
+    };
+    found.extend(tunnel.1.iter().map(|address| (tunnel.0.to_owned(), *address)));
+    // Port 0 is chosen at each start.
+    found.retain(|(_, address)| address.port() != 0);
+    found
+}
+
+pub(super) fn examine(addresses: &[(String, SocketAddr)], running: bool) -> Vec<Check> {
+    addresses.iter().map(|(name, address)| one(name, *address, running)).collect()
+}
+
+fn one(name: &str, address: SocketAddr, running: bool) -> Check {
+    let what = ("listener", name);
+    let error = match try_bind(address) {
+        Ok(()) if running => {
+            let message = format!("{address} is free, though otproxy runs here");
+            return Check::warn(what, message, "it runs with another file, or this one has changed since: restart it");
+        }
+        Ok(()) => return Check::ok("listener", name, format!("{address} is free")),
+        Err(error) => error,
+    };
+    match (error.kind(), holder::of(address)) {
+        (ErrorKind::AddrInUse, Some(holder)) if holder.program == PROGRAM => {
+            Check::ok("listener", name, format!("{address} is held by otproxy (process {})", holder.id))
+        }
+        (ErrorKind::AddrInUse, Some(holder)) => Check::fail(
+            what,
+            format!("{address} is held by `{}` (process {})", holder.program, holder.id),
+            "stop it, or give this listener another port",
+        ),
+        (ErrorKind::AddrInUse, None) if running => {
+            Check::ok("listener", name, format!("{address} is held, and otproxy runs here"))
+        }
+        (ErrorKind::AddrInUse, None) => Check::fail(
+            what,
+            format!("{address} is held by a process that this user may not see"),
+            "see as root who it is: `ss -ltnp`",
+        ),
+        (ErrorKind::AddrNotAvailable, _) => Check::fail(
+            what,
+            format!("this host has no address {}", address.ip()),
+            "see `ip address`; or write 0.0.0.0 for all of IPv4",
+        ),
+        (ErrorKind::PermissionDenied, _) => Check::fail(
+            what,
+            format!("{address} needs a privilege, as all ports below 1024 do"),
+            "choose a higher port, or run this as root",
+        ),
+        _ => Check::fail(what, format!("{address}: {error}"), "give this listener another address"),
+    }
+}
+
+/// Takes the address for a moment, without listening: nobody can connect meanwhile.
+fn try_bind(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections that ended a moment ago are not in the way.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
+}

@@ -1,0 +1,78 @@
+//! What is connected to: does its name resolve, and does it answer?
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+
+use super::{CONNECT, Check};
+use crate::config::{Role, Target};
+use crate::reason::ConnectResult;
+
+/// A connection that could be made.
+pub(super) struct Reached {
+    pub stream: TcpStream,
+    /// The address, where a name was asked for, as ` (198.51.100.7)`.
+    pub address: String,
+    pub took: Duration,
+}
+
+/// A connection that could not be made.
+pub(super) struct Unreached {
+    pub message: String,
+    pub result: ConnectResult,
+}
+
+/// Connects, trying each address of a name.
+pub(super) async fn connect(target: &Target) -> Result<Reached, Unreached> {
+    let name = target.host.parse::<IpAddr>().is_err();
+    let found = timeout(CONNECT, lookup_host((target.host.as_str(), target.port))).await;
+    let addresses: Vec<_> = found.ok().and_then(Result::ok).into_iter().flatten().collect();
+    let mut last = Unreached { message: format!("`{}` does not resolve", target.host), result: ConnectResult::Resolve };
+    for address in addresses {
+        let shown = if name { format!(" ({})", address.ip()) } else { String::new() };
+        let start = Instant::now();
+        let result = match timeout(CONNECT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(Reached { stream, address: shown, took: start.elapsed() }),
+            Ok(Err(error)) => ConnectResult::of(&error),
+            Err(_) => ConnectResult::Timeout,
+        };
+        let how = match result {
+            ConnectResult::Refused => "refuses connections",
+            ConnectResult::Timeout => "does not answer",
+            _ => "cannot be reached",
+        };
+        last = Unreached { message: format!("{target}{shown} {how}"), result };
+    }
+    Err(last)
+}
+
+/// What to do where `who`, a program on another host, cannot be connected to.
+pub(super) fn remedy(result: ConnectResult, who: &str) -> String {
+    match result {
+        ConnectResult::Resolve => {
+            "correct the name, or see why this host cannot look it up: `getent hosts NAME`".to_owned()
+        }
+        ConnectResult::Refused => format!("see that {who} runs, and listens there: `ss -ltnp` on its host"),
+        ConnectResult::Timeout => format!("see that {who}'s host is up, and that its firewall lets this host in"),
+        _ => "see this host's routes and firewall: `ip route get ADDRESS`".to_owned(),
+    }
+}
+
+/// A target that a role forwards to, or a game server.
+pub(super) async fn examine(check: &'static str, subject: String, role: Role, target: &Target) -> Check {
+    match connect(target).await {
+        Ok(Reached { address, took, .. }) => {
+            Check::ok(check, subject, format!("{target}{address} answers, in {} ms", took.as_millis()))
+        }
+        Err(Unreached { message, result }) => {
+            let who = match (role, check) {
+                (Role::Edge, _) => "the core",
+                (Role::Core, "game_server") => "the game server",
+                (Role::Core, _) => "the login server",
+            };
+            Check::fail((check, &subject), message, remedy(result, who))
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What was found: a line for each check, for people, or one JSON object for programs.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::{Check, Status, passed};
+
+/// Lines as `fail  tunnel core: ..; remedy: ..`, with colours for a terminal, and a last one that counts.
+#[must_use]
+pub fn text(checks: &[Check], colours: bool) -> String {
+    let mut text = String::new();
+    for check in checks {
+        let word = check.status.as_str();
+        let (on, off) = match (colours, check.status) {
+            (false, _) => ("", ""),
+            (true, Status::Ok) => ("\x1b[32m", "\x1b[0m"),
+            (true, Status::Warn) => ("\x1b[33m", "\x1b[0m"),
+            (true, Status::Fail) => ("\x1b[1;31m", "\x1b[0m"),
+        };
+        let subject = if check.subject.is_empty() { String::new() } else { format!(" {}", check.subject) };
+        // Whatever a file or another host put into it, it stays on its line.
+        let message = one_line(&check.message);
+        let _ = write!(text, "{on}{word:<4}{off}  {}{subject}: {message}", check.check);
+        if let Some(remedy) = &check.remedy {
+            let _ = write!(text, "; remedy: {}", one_line(remedy));
+        }
+        text.push('\n');
+    }
+    let count = |status| checks.iter().filter(|check| check.status == status).count();
+    let _ =
+        writeln!(text, "{} ok, {} warnings, {} failed", count(Status::Ok), count(Status::Warn), count(Status::Fail));
+    text
+}
+
+/// One object: `ok`, and `checks` as they are in [`Check`].
+#[must_use]
+pub fn json(checks: &[Check]) -> String {
+    let list: Vec<Value> = checks
+        .iter()
+        .map(|check| {
+            json!({
+                "check": check.check,
+                "subject": check.subject,
+                "status": check.status.as_str(),
+                "message": check.message,
+                "remedy": check.remedy,
+            })
+        })
+        .collect();
+    let mut text = json!({ "ok": passed(checks), "checks": list }).to_string();
+    text.push('\n');
+    text
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

@@ -1,0 +1,230 @@
+//! The tunnel: the other side reached, a handshake with our certificate, and a sign that it was accepted.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+
+use rustls::ClientConnection;
+use tokio::task::spawn_blocking;
+
+use super::admin::Running;
+use super::reach::{self, Reached, Unreached};
+use super::{ANSWER, Check};
+use crate::certs::failure;
+use crate::certs::identity::{ALPN, Identity, server_name};
+use crate::config::{CORE_NAME, Config, Reach, Role, Target};
+use crate::reason::HandshakeResult;
+use crate::wire::proxy_header::LOCAL;
+
+/// The connections of the tunnel, by edge and state.
+const CONNECTIONS: &str = "otproxy_tunnel_connections";
+
+/// Something to try.
+pub(super) enum Trial {
+    /// This side connects.
+    Dial {
+        /// The role of this side.
+        role: Role,
+        /// The name that the other side must have.
+        name: String,
+        target: Target,
+    },
+    /// The other side connects: what runs here knows whether it has.
+    Wait {
+        role: Role,
+        /// The edge's name, at the core.
+        name: Option<String>,
+    },
+}
+
+/// What there is to try.
+pub(super) fn of(config: &Config) -> Vec<Trial> {
+    match config {
+        Config::Edge(edge) => {
+            let role = Role::Edge;
+            let trial = edge.tunnel.as_ref().map(|tunnel| match &tunnel.reach {
+                Reach::Dial { core, .. } => Trial::Dial { role, name: CORE_NAME.to_owned(), target: core.clone() },
+                Reach::Accept(_) => Trial::Wait { role, name: None },
+            });
+            trial.into_iter().collect()
+        }
+        Config::Core(core) if core.tunnel.is_some() => {
+            let role = Role::Core;
+            let edges = core.edges.iter().filter(|edge| !edge.revoked);
+            let trial = |edge: &crate::config::EdgePeer| {
+                let name = edge.name.clone();
+                match &edge.dial {
+                    Some(target) => Trial::Dial { role, name, target: target.clone() },
+                    None => Trial::Wait { role, name: Some(name) },
+                }
+            };
+            edges.map(trial).collect()
+        }
+        Config::Core(_) => Vec::new(),
+    }
+}
+
+impl Trial {
+    pub async fn examine(self, identity: Option<Identity>, running: &Option<Running>) -> Check {
+        match self {
+            Self::Dial { role, name, target } => dial(role, &name, &target, identity).await,
+            Self::Wait { role, name } => wait(role, name, running.as_ref()),
+        }
+    }
+}
+
+fn wait(role: Role, name: Option<String>, running: Option<&Running>) -> Check {
+    let (subject, other) = match &name {
+        Some(name) => (name.clone(), format!("the edge {name}")),
+        None => (CORE_NAME.to_owned(), "the core".to_owned()),
+    };
+    let what = ("tunnel", subject.as_str());
+    let label = name.as_deref().map(|name| ("edge", name));
+    match running.map(|running| running.sum(CONNECTIONS, label)) {
+        Some(count) if count > 0.0 => Check::ok("tunnel", &subject, format!("{count} connections with {other}")),
+        Some(_) => Check::warn(
+            what,
+            format!("{other} connects to here, and has no connection now"),
+            format!("run `otproxy doctor` on its host, and see the log here: `journalctl -u {}`", super::unit(role)),
+        ),
+        None => Check::warn(
+            what,
+            format!("{other} connects to here: whether it can is only seen where otproxy runs here"),
+            "run `otproxy doctor` on its host; and here again once otproxy runs",
+        ),
+    }
+}
+
+async fn dial(role: Role, name: &str, target: &Target, identity: Option<Identity>) -> Check {
+    let what = ("tunnel", name);
+    let other = match role {
+        Role::Edge => "the core".to_owned(),
+        Role::Core => format!("the edge {name}"),
+    };
+    let Reached { stream, address, took } = match reach::connect(target).await {
+        Ok(reached) => reached,
+        Err(Unreached { message, result }) => return Check::fail(what, message, reach::remedy(result, &other)),
+    };
+    let took = took.as_millis();
+    let Some(identity) = identity else {
+        let message = format!("{target}{address} answers, in {took} ms; no handshake is tried without a certificate");
+        return Check::warn(what, message, "see the certificate above");
+    };
+    let sni = name.to_owned();
+    let tried = spawn_blocking(move || shake_hands(stream.into_std()?, role, &sni, &identity)).await;
+    let failure = match tried.unwrap_or_else(|error| Err(io::Error::other(error).into())) {
+        Ok(()) => {
+            let message = format!("{target}{address} answers, in {took} ms, is `{name}`, and accepts our certificate");
+            return Check::ok("tunnel", name, message);
+        }
+        Err(failure) => failure,
+    };
+    let (found, remedy) = failure.explained(role, name, &other);
+    Check::fail(what, format!("{target}{address} {found}"), remedy)
+}
+
+/// Why there is no tunnel.
+enum Failure {
+    Io(io::Error),
+    Tls(rustls::Error),
+    /// The handshake is through, and then it ended.
+    Dropped,
+    /// It does not speak the protocol in the tunnel.
+    NoAlpn,
+    /// The name cannot be in a certificate.
+    Name,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        // What goes wrong in TLS comes packed.
+        match error.downcast::<rustls::Error>() {
+            Ok(error) => Self::Tls(error),
+            Err(error) => Self::Io(error),
+        }
+    }
+}
+
+/// Proves both sides, and waits until the other one shows that it takes this one in.
+fn shake_hands(mut stream: TcpStream, role: Role, name: &str, identity: &Identity) -> Result<(), Failure> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    stream.set_write_timeout(Some(ANSWER))?;
+    let name = server_name(name).ok_or(Failure::Name)?;
+    let mut tls = ClientConnection::new(identity.client_config(), name).map_err(Failure::Tls)?;
+    while tls.is_handshaking() {
+        tls.complete_io(&mut stream)?;
+    }
+    if tls.alpn_protocol() != Some(ALPN) {
+        return Err(Failure::NoAlpn);
+    }
+    // In TLS 1.3 the one who connects is through before the other has looked at its certificate. The heartbeat of a
+    // parked connection shows what came of that: the edge begins with it, the core answers.
+    let mut tls = rustls::Stream::new(&mut tls, &mut stream);
+    if role == Role::Edge {
+        tls.write_all(LOCAL).and_then(|()| tls.flush())?;
+    }
+    let mut answer = [0; LOCAL.len()];
+    match tls.read_exact(&mut answer) {
+        Ok(()) if answer == *LOCAL => Ok(()),
+        Ok(()) => Err(Failure::NoAlpn),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(Failure::Dropped),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Failure {
+    /// What was found, and the remedy.
+    fn explained(&self, role: Role, name: &str, other: &str) -> (String, String) {
+        let copy = "copy both sides' folders anew from one run of `otproxy init`";
+        match self {
+            Self::Tls(error) => {
+                let remedy = match failure(error) {
+                    HandshakeResult::Refused => refused(role, name, other),
+                    HandshakeResult::UnknownCa => {
+                        format!("one of the two has the files of another authority: {copy}")
+                    }
+                    HandshakeResult::Expired => format!(
+                        "issue {other}'s certificate anew; or a clock is wrong: compare `date -u` on both hosts"
+                    ),
+                    HandshakeResult::NotYetValid => "a clock is wrong: compare `date -u` on both hosts".to_owned(),
+                    HandshakeResult::WrongName => {
+                        format!("another host of yours answers there: see which address {other} has")
+                    }
+                    HandshakeResult::NotTls => {
+                        format!("another program listens there: see `ss -ltnp` on {other}'s host")
+                    }
+                    _ => format!("see the log of {other}; and {copy}"),
+                };
+                (format!("fails the handshake: {error}"), remedy)
+            }
+            Self::Dropped => ("closed the connection after the handshake".to_owned(), refused(role, name, other)),
+            Self::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                ("closed the connection during the handshake".to_owned(), refused(role, name, other))
+            }
+            Self::Io(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => (
+                format!("did not answer within {} s after it took the connection", ANSWER.as_secs()),
+                format!("see that it is otproxy that listens there: `ss -ltnp` on {other}'s host"),
+            ),
+            Self::Io(error) => (format!("broke the connection: {error}"), format!("see the log of {other}")),
+            Self::NoAlpn => (
+                "speaks TLS, and not otproxy's protocol in it".to_owned(),
+                format!("another program listens there: see `ss -ltnp` on {other}'s host"),
+            ),
+            Self::Name => (format!("cannot be asked for `{name}`"), "give the edge a name like a host name".to_owned()),
+        }
+    }
+}
+
+/// The other side does not want this one.
+fn refused(role: Role, name: &str, other: &str) -> String {
+    match role {
+        Role::Edge => {
+            "the log of the core says why: this edge must be in its `edges`, under the name in the certificate, \
+            not revoked, and with a certificate of the same authority"
+                .to_owned()
+        }
+        Role::Core => format!(
+            "the log of {other} says why: its certificate must be for `{name}`, and of the same authority as this one's"
+        ),
+    }
+}

@@ -1,0 +1,77 @@
+//! nftables rules: everything is closed but ssh and what the role needs.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use super::host::Host;
+use crate::config::{CoreMode, LINKS_PORT, LOGIN_PORT, Topology};
+
+/// `nftables.conf`
+pub(super) fn of_host(topology: &Topology, host: &Host<'_>) -> String {
+    let port = topology.tunnel_port;
+    let (sets, rules) = match (host, topology.mode) {
+        (Host::Edge(_), CoreMode::Accept) => (String::new(), players()),
+        // To name the core here would tell where it is to whoever breaks in. It proves itself with its certificate.
+        (Host::Edge(_), CoreMode::Dial) => (
+            String::new(),
+            players()
+                + &format!(
+                    "        tcp dport {port} accept comment \"the tunnel: open to all, as where the core is stands in no file here\"\n"
+                ),
+        ),
+        (Host::Core, CoreMode::Dial) => {
+            (String::new(), "        # Nothing else: the core connects to the edges.\n".to_owned())
+        }
+        (Host::Core, CoreMode::Accept) => edges_alone(topology),
+    };
+    format!(
+        "\
+#!/usr/sbin/nft -f
+# The firewall of {who}. Made by `otproxy init`. It replaces all rules of this host: add what else the host serves, and
+# mind programs that make rules of their own, such as Docker.
+flush ruleset
+
+table inet otproxy {{
+{sets}    chain input {{
+        type filter hook input priority filter; policy drop;
+        iif \"lo\" accept
+        ct state established,related accept
+        ct state invalid drop
+        meta l4proto {{ icmp, ipv6-icmp }} accept
+        tcp dport 22 accept comment \"ssh: your port, if it is another\"
+{rules}    }}
+}}
+",
+        who = match host {
+            Host::Core => "the core".to_owned(),
+            Host::Edge(edge) => format!("the edge {}", edge.name),
+        },
+    )
+}
+
+fn players() -> String {
+    format!("        tcp dport {{ {LINKS_PORT}, {LOGIN_PORT} }} accept comment \"players: links, and login\"\n")
+}
+
+/// Sets of the edges' addresses, and the rules that let them to the tunnel's port.
+fn edges_alone(topology: &Topology) -> (String, String) {
+    let edges = topology.edges.iter().filter(|edge| !edge.revoked);
+    // The reader of the topology has seen to it that they are addresses.
+    let addresses: Vec<IpAddr> = edges.filter_map(|edge| edge.address.parse().ok()).collect();
+    let (mut sets, mut rules) = (String::new(), String::new());
+    for (family, set, kind) in [("ip", "edges4", "ipv4_addr"), ("ip6", "edges6", "ipv6_addr")] {
+        let own = addresses.iter().filter(|address| address.is_ipv4() == (family == "ip"));
+        let own: Vec<_> = own.map(IpAddr::to_string).collect();
+        if own.is_empty() {
+            continue;
+        }
+        let elements = own.join(", ");
+        let _ = write!(sets, "    set {set} {{\n        type {kind}\n        elements = {{ {elements} }}\n    }}\n\n");
+        let _ = writeln!(
+            rules,
+            "        {family} saddr @{set} tcp dport {} accept comment \"the tunnel: the edges alone\"",
+            topology.tunnel_port
+        );
+    }
+    (sets, rules)
+}

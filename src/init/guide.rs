@@ -1,0 +1,183 @@
+//! What goes where, in order, with the commands: for the whole folder, and for each host.
+
+use std::fmt::Write;
+use std::net::Ipv6Addr;
+
+use super::certificates::RENEW_DAYS;
+use super::host::Host;
+use super::service::{DROP_IN, unit_name};
+use crate::config::{CoreMode, LINKS_PORT, LOGIN_PORT, Topology};
+
+/// What stands where the topology does not say where a host is.
+const UNKNOWN: &str = "CORE";
+
+/// `README.md` of the whole folder.
+pub(super) fn whole(topology: &Topology) -> String {
+    let mut hosts = Host::all(topology);
+    if topology.mode == CoreMode::Dial {
+        // Whoever connects comes last, and finds the others.
+        hosts.rotate_left(1);
+    }
+    let mut folders = String::new();
+    for host in &hosts {
+        let _ = writeln!(folders, "| `{}/` | {} |", host.folder(), place(topology, host));
+    }
+    let mut text = format!(
+        "\
+# The set-up
+
+Made by `otproxy init`. Commands are run in this folder.
+
+| here | goes to |
+|---|---|
+{folders}| `ca/` | nowhere: it stays with you. Who has `ca.key` can play your core and your edges: keep it off their hosts |
+| `config.lua` | its lines into the game server's `config.lua` |
+| `proxies.sql` | the game's database, where the login server reads the table `proxies` |
+| `client.lua` | its lines into the client's `init.lua` |
+
+"
+    );
+    text += match topology.mode {
+        CoreMode::Dial => {
+            "\
+The core connects to the edges. It has no open port, may be behind NAT, and where it is stands in no edge's file.
+
+"
+        }
+        CoreMode::Accept => {
+            "\
+The edges connect to the core: each edge's file has the core's address, and the core has one open port, for the edges.
+
+"
+        }
+    };
+    text += "## 1. Copy and start\n\nAny order works: who is first waits for the others.\n";
+    for host in &hosts {
+        let _ = write!(text, "\n{}:\n\n```sh\n{}```\n", title(host), commands(topology, host));
+    }
+    if topology.core.is_none() {
+        let _ = write!(
+            text,
+            "\n`{UNKNOWN}` is the game server's host; where you are on it already, run what stands in quotes.\n"
+        );
+    }
+    text += "
+## 2. The firewalls
+
+Each folder has an `nftables.conf`. It replaces all rules of its host: read it, and its host's README.md, before.
+
+## 3. The game server, the database, the clients
+
+The lines of `config.lua`, `proxies.sql` and `client.lua`, each in its place as the table says.
+
+## 4. Does it work?
+
+`otproxy doctor -c FILE` on each host tries the real thing, and has a remedy for each thing that fails.
+
+## Later
+
+Change the topology (the file that you gave, or `topology.yaml` here) and run `otproxy init TOPOLOGY --out .` again. It writes
+what has changed, and nothing else; keys stay, and so does what you have edited: the new text is then beside it, in a
+file that ends in `.new`. Copy the folders that it names, and run their `install.sh`.
+
+- **A new edge:** add it to `edges`. The core takes it up with its new `core.yaml`, while it runs; tell the clients last.
+- **An edge that is given up, or was broken into:** set `revoked: true` on it. With its new `core.yaml` the core, while it runs,
+  closes what that edge has open, and refuses it from then on.
+- **Certificates:** whatever ends within ";
+    let _ = writeln!(
+        text,
+        "{RENEW_DAYS} days is issued anew by the same command, for the same key, and taken up without a restart."
+    );
+    text
+}
+
+/// `README.md` of one host.
+pub(super) fn of_host(topology: &Topology, host: &Host<'_>) -> String {
+    let (role, name, folder) = (host.role(), host.name(), host.folder());
+    let unit = unit_name(host);
+    let mut text = format!(
+        "\
+# {title}
+
+Made by `otproxy init`. To be copied to {place}. Commands are run as root, there.
+
+| here | goes to |
+|---|---|
+| `{role}.yaml`, `ca.pem`, `{name}.pem` | `/etc/otproxy/` |
+| `{name}.key` | `/etc/otproxy/`, for the user `otproxy` alone |
+| `{unit}` | `/etc/systemd/system/` |
+| `{DROP_IN}` | `/etc/systemd/system/{unit}.d/` |
+| `nftables.conf` | `/etc/nftables.conf`, after a look at it |
+
+1. The program: `/usr/local/bin/otproxy`, with mode 755.
+2. The files, and the start. `install.sh` does what the table says, but for the firewall:
+
+   ```sh
+   sh {folder}/install.sh
+   systemctl status otproxy-{role}
+   ```
+
+3. The firewall (`apt install nftables`). It replaces all rules there are. Keep one ssh session open while you try it, and log
+   in with a second one before you close it:
+
+   ```sh
+   nft -c -f {folder}/nftables.conf     # only checks
+   install -m 755 {folder}/nftables.conf /etc/nftables.conf
+   systemctl enable nftables
+   systemctl restart nftables
+   ```
+
+   Where the provider has a firewall of its own, put the same rules there too.
+4. Does it work?
+
+   ```sh
+   otproxy doctor -c /etc/otproxy/{role}.yaml
+   ```
+
+5. The copy of the key: `rm -r {folder}`.
+",
+        title = title(host),
+        place = match host {
+            // In no edge's folder, and no more than it must be in the core's.
+            Host::Core => "the game server's host".to_owned(),
+            Host::Edge(_) => place(topology, host),
+        },
+    );
+    text += &match (host, topology.mode) {
+        (Host::Core, CoreMode::Dial) => "\nNo port is open here but ssh.\n".to_owned(),
+        (Host::Core, CoreMode::Accept) => {
+            format!("\nOpen to the edges: {}, the tunnel. Nothing else but ssh.\n", topology.tunnel_port)
+        }
+        (Host::Edge(_), CoreMode::Dial) => format!(
+            "\nOpen to all: {LINKS_PORT} and {LOGIN_PORT}, for players; {}, where the core connects and proves itself with its certificate.\n",
+            topology.tunnel_port
+        ),
+        (Host::Edge(_), CoreMode::Accept) => format!("\nOpen to all: {LINKS_PORT} and {LOGIN_PORT}, for players.\n"),
+    };
+    text
+}
+
+fn title(host: &Host<'_>) -> String {
+    match host {
+        Host::Core => "The core".to_owned(),
+        Host::Edge(edge) => format!("The edge {}", edge.name),
+    }
+}
+
+fn place(topology: &Topology, host: &Host<'_>) -> String {
+    host.address(topology).map_or_else(|| "the game server's host".to_owned(), |address| format!("`{address}`"))
+}
+
+/// From here: copy the program and the folder, and start.
+fn commands(topology: &Topology, host: &Host<'_>) -> String {
+    let (folder, role) = (host.folder(), host.role());
+    let address = host.address(topology).unwrap_or(UNKNOWN);
+    let copy_to = if address.parse::<Ipv6Addr>().is_ok() { format!("[{address}]") } else { address.to_owned() };
+    format!(
+        "\
+scp \"$(command -v otproxy)\" 'root@{copy_to}:/usr/local/bin/otproxy'
+scp -r {folder} 'root@{copy_to}:'
+ssh root@{address} 'sh {folder}/install.sh && otproxy doctor -c /etc/otproxy/{role}.yaml'
+"
+    )
+}

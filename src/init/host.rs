@@ -1,0 +1,51 @@
+//! The hosts of a topology.
+
+use crate::config::name::Name;
+use crate::config::{CORE_NAME, Role, Topology, TopologyEdge};
+
+/// How the folder of an edge begins.
+pub(super) const EDGE_PREFIX: &str = "edge-";
+
+/// A host that otproxy runs on.
+pub(super) enum Host<'t> {
+    Core,
+    Edge(&'t TopologyEdge),
+}
+
+impl<'t> Host<'t> {
+    /// The core, and the edges that are not given up.
+    pub fn all(topology: &'t Topology) -> Vec<Self> {
+        let edges = topology.edges.iter().filter(|edge| !edge.revoked).map(Host::Edge);
+        std::iter::once(Host::Core).chain(edges).collect()
+    }
+
+    pub fn role(&self) -> Role {
+        match self {
+            Host::Core => Role::Core,
+            Host::Edge(_) => Role::Edge,
+        }
+    }
+
+    /// The name in its certificate.
+    pub fn name(&self) -> Name {
+        match self {
+            Host::Core => Name::core(),
+            Host::Edge(edge) => edge.name.clone(),
+        }
+    }
+
+    pub fn folder(&self) -> String {
+        match self {
+            Host::Core => CORE_NAME.to_owned(),
+            Host::Edge(edge) => format!("{EDGE_PREFIX}{}", edge.name),
+        }
+    }
+
+    /// Where files are copied to; `None` where the topology does not say.
+    pub fn address(&self, topology: &'t Topology) -> Option<&'t str> {
+        match self {
+            Host::Core => topology.core.as_deref(),
+            Host::Edge(edge) => Some(&edge.address),
+        }
+    }
+}

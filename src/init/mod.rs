@@ -1,0 +1,160 @@
+//! `otproxy init`: from one topology to a folder for each host, ready to copy.
+//!
+//! What is generated is a pure function of the topology; `folder` writes it where it differs from what is there, and
+//! keeps its hands off what people have changed. Keys and certificates are made once (`certificates`).
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::certs::CertError;
+use crate::config::Topology;
+
+mod certificates;
+mod firewall;
+mod folder;
+mod game;
+mod guide;
+mod host;
+mod service;
+mod yaml;
+
+pub use certificates::RENEW_DAYS;
+pub use folder::Outcome;
+
+use certificates::Certificates;
+use folder::Folder;
+use host::Host;
+
+/// The topology, where it came from flags: so that the next call needs none.
+const TOPOLOGY_FILE: &str = "topology.yaml";
+
+/// Why a folder could not be filled.
+#[derive(Debug, Error)]
+pub enum InitError {
+    /// A file or folder cannot be read or written.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What went wrong.
+        error: io::Error,
+    },
+    /// The list of hashes is damaged.
+    #[error(
+        "{}: is damaged: {error}; remove it, and what differs then counts as edited by hand",
+        path.display()
+    )]
+    Manifest {
+        /// The list.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: serde_json::Error,
+    },
+    /// The authority's key is missing.
+    #[error(
+        "{}: is missing, and only it can issue certificates; put it back, or move the folder away for a new authority",
+        .0.display()
+    )]
+    NoKey(PathBuf),
+    /// A certificate, a key or the authority.
+    #[error(transparent)]
+    Certificate(#[from] CertError),
+}
+
+fn failed(path: &Path, error: io::Error) -> InitError {
+    InitError::File { path: path.to_owned(), error }
+}
+
+/// A file of the set-up.
+struct File {
+    /// Below the folder, with `/`.
+    path: String,
+    text: String,
+}
+
+/// What was done.
+#[derive(Debug)]
+pub struct Report {
+    /// Each file with what became of it, in the order of the set-up.
+    pub files: Vec<(String, Outcome)>,
+    /// What the owner should know: a line each.
+    pub notes: Vec<String>,
+}
+
+/// Fills the folder `out`. `text` is the topology's text where it came from flags, and is kept in the folder.
+///
+/// # Errors
+/// The first file that cannot be read or written. What was written until then stays, and the next call goes on.
+pub fn run(topology: &Topology, text: Option<&str>, out: &Path) -> Result<Report, InitError> {
+    let mut folder = Folder::open(out)?;
+    let filled = fill(&mut folder, topology, text);
+    // What was written before an error must not count as edited the next time.
+    folder.close()?;
+    filled
+}
+
+fn fill(folder: &mut Folder, topology: &Topology, text: Option<&str>) -> Result<Report, InitError> {
+    let mut files = Vec::new();
+    let mut notes = given_up(topology, folder);
+    for file in set_up(topology, text) {
+        let outcome = folder.put(&file.path, &file.text)?;
+        files.push((file.path, outcome));
+    }
+    let certificates = Certificates::open(folder)?;
+    files.extend(certificates.own());
+    notes.extend(certificates.notes());
+    for host in Host::all(topology) {
+        for file in of_host(topology, &host, &certificates.ca) {
+            let outcome = folder.put(&file.path, &file.text)?;
+            files.push((file.path, outcome));
+        }
+        files.extend(certificates.issue(&host, folder)?);
+    }
+    for (path, _) in files.iter().filter(|(path, _)| path.ends_with(".key")) {
+        notes.extend(certificates::exposed(&folder.path(path))?);
+    }
+    Ok(Report { files, notes })
+}
+
+/// What is for no host.
+fn set_up(topology: &Topology, text: Option<&str>) -> Vec<File> {
+    let file = |path: &str, text| File { path: path.to_owned(), text };
+    let mut files = vec![file("README.md", guide::whole(topology))];
+    files.extend(text.map(|text| file(TOPOLOGY_FILE, text.to_owned())));
+    files.push(file("config.lua", game::server(topology)));
+    files.push(file("proxies.sql", game::sql(topology)));
+    files.push(file("client.lua", game::client(topology)));
+    files
+}
+
+/// What one host gets, but for its certificate and key.
+fn of_host(topology: &Topology, host: &Host<'_>, ca: &str) -> Vec<File> {
+    let (folder, role) = (host.folder(), host.role());
+    let file = |name: &str, text: String| File { path: format!("{folder}/{name}"), text };
+    vec![
+        file("README.md", guide::of_host(topology, host)),
+        file("install.sh", service::install(host)),
+        file(&format!("{role}.yaml"), yaml::of_host(topology, host)),
+        file("nftables.conf", firewall::of_host(topology, host)),
+        file(&service::unit_name(host), service::unit(host).to_owned()),
+        file(service::DROP_IN, service::drop_in().to_owned()),
+        file("ca.pem", ca.to_owned()),
+    ]
+}
+
+/// Edges that were in the folder, and are no longer in the topology.
+fn given_up(topology: &Topology, folder: &Folder) -> Vec<String> {
+    let edges = folder.folders().into_iter().filter_map(|folder| folder.strip_prefix(host::EDGE_PREFIX));
+    edges
+        .filter(|name| topology.edges.iter().all(|edge| edge.name.as_str() != *name))
+        .filter(|name| folder.path(&format!("{}{name}", host::EDGE_PREFIX)).exists())
+        .map(|name| {
+            format!(
+                "the edge {name} is no longer in the topology. Its folder stays. Keep the edge there with `revoked: true`: the core then \
+                 refuses it, and proxies.sql disables it; and remove its folder once it is no longer needed"
+            )
+        })
+        .collect()
+}

@@ -1,0 +1,172 @@
+//! The configuration files.
+//!
+//! Names stand in quotes: an edge may be called `true`.
+
+use std::fmt::Write;
+use std::net::Ipv6Addr;
+
+use super::host::Host;
+use crate::config::{CoreMode, LINKS_PORT, LOGIN_PORT, PlayerAddress, Target, Topology, TopologyEdge, World};
+
+/// `edge.yaml` or `core.yaml`.
+pub(super) fn of_host(topology: &Topology, host: &Host<'_>) -> String {
+    match host {
+        Host::Core => core(topology),
+        Host::Edge(edge) => self::edge(topology, edge),
+    }
+}
+
+fn edge(topology: &Topology, edge: &TopologyEdge) -> String {
+    let name = &edge.name;
+    let at = |port| listen([&edge.address, &edge.public].into_iter(), port);
+    let reach = match (topology.mode, &topology.core) {
+        (CoreMode::Accept, Some(core)) => {
+            let core = Target { host: core.clone(), port: topology.tunnel_port };
+            format!("core:\n  dial: \"{core}\"\n  # Connections to the core kept ready for new players.\n  spare: 8\n")
+        }
+        _ => format!(
+            "# The core connects to this edge: where the core is stands in no file here.\ncore:\n  accept: {}\n",
+            at(topology.tunnel_port)
+        ),
+    };
+    format!(
+        "\
+# The edge {name}: takes players' connections and leads them to the core. Made by `otproxy init`.
+role: edge
+name: \"{name}\"
+
+# The tunnel: TLS to the core, with certificates on both sides.
+{reach}  # Paths are seen from this file. They are reread when they change.
+  tls: {{ ca: ca.pem, cert: \"{name}.pem\", key: \"{name}.key\" }}
+
+listeners:
+  # Links of clients that know the multi-path protocol; what begins otherwise goes no further. A client has one to each
+  # edge: 20 leaves room for households, and for carriers that put many players behind one address.
+  - name: links
+    listen: {links}
+    forward_to: core/links
+    expect: links
+    limits: {{ connections_per_address: 20 }}
+  # Login of other clients, and status requests of server lists: those are answered here, with this edge's address in
+  # place of the game server's own.
+  - name: login
+    listen: {login}
+    forward_to: core/login
+    expect: login
+    status: {{ address: \"{public}\" }}
+",
+        links = at(LINKS_PORT),
+        login = at(LOGIN_PORT),
+        public = edge.public,
+    )
+}
+
+/// All of IPv4, and all of IPv6 where one of `hosts` shows that there is such: elsewhere the kernel may be without it.
+fn listen<'h>(mut hosts: impl Iterator<Item = &'h String>, port: u16) -> String {
+    let ipv6 = hosts.any(|host| host.parse::<Ipv6Addr>().is_ok());
+    if ipv6 { format!("[\"0.0.0.0:{port}\", \"[::]:{port}\"]") } else { format!("\"0.0.0.0:{port}\"") }
+}
+
+fn core(topology: &Topology) -> String {
+    let port = topology.tunnel_port;
+    let reach = match topology.mode {
+        CoreMode::Dial => "\
+# The tunnel: TLS to the edges, with certificates on both sides. The core connects to each edge: no port is open here.
+tunnel:
+  # Connections kept ready at each edge for new players.
+  spare: 8
+"
+        .to_owned(),
+        CoreMode::Accept => format!(
+            "\
+# The tunnel: TLS to the edges, with certificates on both sides. The edges connect here.
+tunnel:
+  accept: {}
+",
+            listen(topology.core.iter().chain(topology.edges.iter().map(|edge| &edge.address)), port)
+        ),
+    };
+    let mut edges = String::new();
+    for edge in &topology.edges {
+        let dial = match topology.mode {
+            CoreMode::Dial => {
+                format!(", dial: \"{}\"", Target { host: edge.address.clone(), port })
+            }
+            CoreMode::Accept => String::new(),
+        };
+        let revoked = if edge.revoked { ", revoked: true" } else { "" };
+        let _ = writeln!(edges, "  - {{ name: \"{}\"{dial}{revoked} }}", edge.name);
+    }
+    let send_proxy = match topology.player_address {
+        PlayerAddress::Otc | PlayerAddress::OtcReversed | PlayerAddress::ProxyV2 => "v2",
+        PlayerAddress::ProxyV1 => "v1",
+        PlayerAddress::None => "none",
+    };
+    format!(
+        "\
+# The core: joins the links of each player and leads them to the game servers. Made by `otproxy init`.
+role: core
+
+{reach}  # Paths are seen from this file. They are reread when they change.
+  tls: {{ ca: ca.pem, cert: core.pem, key: core.key }}
+
+# Each edge proves its name with its certificate. `revoked: true` refuses it at once.
+edges:
+{edges}
+# Both are reached through the tunnel alone.
+listeners:
+  - name: links
+    kind: relay
+  - name: login
+    forward_to: \"{login}\"
+    # How the login server is told the player's address: v2, v1 or none.
+    send_proxy: {send_proxy}
+
+# The only ports that clients can reach over links. player_address says how a game server is told the player's address: otc
+# with the OTC proxy patch, otc_reversed with its TFS 1.6 branch, proxy_v2 or proxy_v1, none without a patch.
+game_servers:
+{game_servers}",
+        login = topology.login,
+        game_servers = game_servers(topology),
+    )
+}
+
+fn game_servers(topology: &Topology) -> String {
+    let mut lines = String::new();
+    let mut add = |what: &str, port: u16, address: &Target, on_loopback: bool| {
+        let player_address = word(topology.player_address);
+        // Else all players have one address, and limits by address hold for all of them together.
+        let alone = topology.player_address == PlayerAddress::None && on_loopback;
+        let source = if alone { ", source: loopback_per_player" } else { "" };
+        let _ = writeln!(
+            lines,
+            "  # {what}.\n  - {{ port: {port}, address: \"{address}\", player_address: {player_address}{source} }}"
+        );
+    };
+    let login = login(topology);
+    if let Some(login) = &login {
+        add("Login over links", login.port, &login.address, login.is_on_loopback());
+    }
+    for world in &topology.worlds {
+        let what = world.name.as_ref().map_or_else(|| "A world".to_owned(), |name| format!("The world {name:?}"));
+        add(&what, world.port, &world.address, world.is_on_loopback());
+    }
+    lines
+}
+
+/// The login as a port that clients ask for; `None` where the topology has that port already.
+pub(super) fn login(topology: &Topology) -> Option<World> {
+    let port = topology.login.port;
+    let there = topology.worlds.iter().any(|world| world.port == port);
+    (!there).then(|| World { name: None, port, address: topology.login.clone() })
+}
+
+fn word(player_address: PlayerAddress) -> &'static str {
+    match player_address {
+        PlayerAddress::Otc => "otc",
+        PlayerAddress::OtcReversed => "otc_reversed",
+        PlayerAddress::ProxyV2 => "proxy_v2",
+        PlayerAddress::ProxyV1 => "proxy_v1",
+        PlayerAddress::None => "none",
+    }
+}

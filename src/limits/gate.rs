@@ -1,0 +1,231 @@
+//! What a new connection passes before anything is spent on it: the gate of its listener, and that of
+//! the process.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Access, AddressKey, ConnectionGuard, ConnectionLimit, LimitExceeded, Rate, RateLimit};
+use crate::reason::RejectReason;
+
+/// What a gate lets through. `None` is no limit, and the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GateLimits {
+    /// Connections at once.
+    pub connections: Option<usize>,
+    /// Connections at once of one player address.
+    pub connections_per_address: Option<usize>,
+    /// New connections of one player address.
+    pub rate_per_address: Option<Rate>,
+}
+
+/// Looks at who comes, and counts what passes, over all workers.
+#[derive(Debug)]
+pub struct Gate {
+    /// Read as a whole, and never changed: another one may take its place.
+    access: Arc<Access>,
+    connections: Arc<ConnectionLimit>,
+    rate: Option<RateLimit>,
+}
+
+impl Gate {
+    /// Nobody has passed yet.
+    pub fn new(limits: GateLimits, access: Arc<Access>) -> Self {
+        Self {
+            access,
+            connections: ConnectionLimit::new(limits.connections, limits.connections_per_address),
+            rate: limits.rate_per_address.map(RateLimit::new),
+        }
+    }
+
+    /// Counts the connection of `guard` for its player's address.
+    fn claim(&self, guard: &mut ConnectionGuard, player: AddressKey, now: Instant) -> Result<(), Refused> {
+        guard.try_claim(player)?;
+        match &self.rate {
+            Some(rate) if !rate.try_take(player, now) => Err(Refused::Rate),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Which limit of one gate.
+enum Refused {
+    Connections(LimitExceeded),
+    Rate,
+}
+
+impl From<LimitExceeded> for Refused {
+    fn from(exceeded: LimitExceeded) -> Self {
+        Self::Connections(exceeded)
+    }
+}
+
+/// The gates before one listener: its own, and behind it that of the process, which all listeners have
+/// in common. So what a listener refuses takes nothing of what the process lets through.
+#[derive(Debug)]
+pub struct Gates {
+    listener: Gate,
+    process: Arc<Gate>,
+}
+
+impl Gates {
+    /// The gates before a listener.
+    pub fn new(listener: Gate, process: Arc<Gate>) -> Self {
+        Self { listener, process }
+    }
+
+    /// Connections now: in the process, and of those on the listener.
+    pub fn open(&self) -> (usize, usize) {
+        (self.process.connections.total(), self.listener.connections.total())
+    }
+
+    /// Counts a connection of `peer` whose player is not known yet.
+    ///
+    /// # Errors
+    /// The list or the limit that refuses it; nothing is counted then.
+    pub fn enter(&self, peer: IpAddr) -> Result<Admission, RejectReason> {
+        self.listener.access.check_peer(peer)?;
+        self.process.access.check_peer(peer)?;
+        let listener = self.listener.connections.try_accept().map_err(|_| RejectReason::Limit)?;
+        let process = self.process.connections.try_accept().map_err(|_| RejectReason::ProcessLimit)?;
+        Ok(Admission { listener, process })
+    }
+
+    /// Counts an entered connection for its player too, now that it is known who that is.
+    ///
+    /// # Errors
+    /// The list or the limit that refuses it. The connection goes on counting where it did, until it is dropped.
+    pub fn pass(&self, admission: &mut Admission, player: IpAddr, now: Instant) -> Result<(), RejectReason> {
+        self.listener.access.check(player)?;
+        self.process.access.check(player)?;
+        let player = AddressKey::from(player);
+        self.listener.claim(&mut admission.listener, player, now).map_err(|refused| match refused {
+            Refused::Connections(LimitExceeded::Total) => RejectReason::Limit,
+            Refused::Connections(LimitExceeded::Address) => RejectReason::AddressLimit,
+            Refused::Rate => RejectReason::Rate,
+        })?;
+        self.process.claim(&mut admission.process, player, now).map_err(|refused| match refused {
+            Refused::Connections(LimitExceeded::Total) => RejectReason::ProcessLimit,
+            Refused::Connections(LimitExceeded::Address) => RejectReason::ProcessAddressLimit,
+            Refused::Rate => RejectReason::ProcessRate,
+        })
+    }
+}
+
+/// A connection that was let in. Dropping it counts it off.
+#[derive(Debug)]
+pub struct Admission {
+    listener: ConnectionGuard,
+    process: ConnectionGuard,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const NONE: GateLimits = GateLimits { connections: None, connections_per_address: None, rate_per_address: None };
+
+    /// Limits, and no lists.
+    fn gate(limits: GateLimits) -> Gate {
+        Gate::new(limits, Arc::default())
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn come(gates: &Gates, player: &str, now: Instant) -> Result<Admission, RejectReason> {
+        let mut admission = gates.enter(ip(player))?;
+        gates.pass(&mut admission, ip(player), now).map(|()| admission)
+    }
+
+    #[test]
+    fn each_limit_refuses_for_its_own_reason() {
+        let now = Instant::now();
+        let rate = Some(Rate::per(1, Duration::from_secs(10)));
+        for (limits, other, of_listener, of_process) in [
+            (GateLimits { connections: Some(1), ..NONE }, "192.0.2.2", RejectReason::Limit, RejectReason::ProcessLimit),
+            (
+                GateLimits { connections_per_address: Some(1), ..NONE },
+                "192.0.2.1",
+                RejectReason::AddressLimit,
+                RejectReason::ProcessAddressLimit,
+            ),
+            (GateLimits { rate_per_address: rate, ..NONE }, "192.0.2.1", RejectReason::Rate, RejectReason::ProcessRate),
+        ] {
+            for (listener, process, reason) in [(limits, NONE, of_listener), (NONE, limits, of_process)] {
+                let gates = Gates::new(gate(listener), Arc::new(gate(process)));
+                let _first = come(&gates, "192.0.2.1", now).unwrap();
+                assert_eq!(come(&gates, other, now).err(), Some(reason));
+                let totals = [&gates.listener, &*gates.process].map(|gate| gate.connections.total());
+                assert_eq!(totals, [1, 1], "the refused one counts nowhere");
+            }
+        }
+    }
+
+    #[test]
+    fn all_listeners_share_the_gate_of_the_process() {
+        let now = Instant::now();
+        let process = Arc::new(gate(GateLimits {
+            connections: Some(3),
+            connections_per_address: Some(2),
+            rate_per_address: Some(Rate::per(3, Duration::from_secs(10))),
+        }));
+        let [links, login] = [0, 1].map(|_| Gates::new(gate(NONE), Arc::clone(&process)));
+        let first = come(&links, "192.0.2.1", now).unwrap();
+        let _second = come(&login, "192.0.2.1", now).unwrap();
+        assert_eq!(come(&links, "192.0.2.1", now).err(), Some(RejectReason::ProcessAddressLimit));
+        let _third = come(&login, "192.0.2.2", now).unwrap();
+        assert_eq!(links.enter(ip("192.0.2.3")).err(), Some(RejectReason::ProcessLimit));
+        drop(first);
+        drop(come(&links, "192.0.2.1", now).unwrap());
+        assert_eq!(come(&login, "192.0.2.1", now).err(), Some(RejectReason::ProcessRate));
+    }
+
+    #[test]
+    fn what_a_listener_refuses_takes_nothing_of_the_process() {
+        let now = Instant::now();
+        let two = Some(Rate::per(2, Duration::from_secs(10)));
+        let process = Arc::new(gate(GateLimits { rate_per_address: two, ..NONE }));
+        let links = Gates::new(
+            gate(GateLimits { rate_per_address: Some(Rate::per(1, Duration::from_secs(10))), ..NONE }),
+            Arc::clone(&process),
+        );
+        let login = Gates::new(gate(NONE), process);
+        assert!(come(&links, "2001:db8::1", now).is_ok());
+        for _ in 0..10 {
+            assert_eq!(come(&links, "2001:db8::2", now).err(), Some(RejectReason::Rate), "an IPv6 /64 is one address");
+        }
+        assert!(come(&login, "2001:db8::1", now).is_ok());
+    }
+
+    #[test]
+    fn each_list_refuses_whatever_the_other_says() {
+        let now = Instant::now();
+        let access = |deny: &str, allow: Option<&str>| {
+            let set = |network: &str| std::iter::once(network.parse::<ipnet::IpNet>().unwrap()).collect();
+            Arc::new(Access { deny: set(deny), allow: allow.map(set) })
+        };
+        let process = Arc::new(Gate::new(NONE, access("192.0.2.0/24", Some("10.0.0.0/9"))));
+        let gates = Gates::new(Gate::new(NONE, access("10.0.0.0/24", Some("10.0.0.0/8"))), process);
+        for (player, verdict) in [
+            ("10.1.0.1", None),
+            ("10.0.0.1", Some(RejectReason::Denied)),
+            ("10.200.0.1", Some(RejectReason::NotAllowed)),
+            ("192.0.2.1", Some(RejectReason::Denied)),
+            ("198.51.100.1", Some(RejectReason::NotAllowed)),
+            ("2001:db8::1", Some(RejectReason::NotAllowed)),
+        ] {
+            assert_eq!(come(&gates, player, now).err(), verdict, "{player}");
+        }
+        // A proxy need not be among the players, and is as unwelcome as they are where it is denied.
+        let mut admission = gates.enter(ip("198.51.100.1")).unwrap();
+        assert_eq!(gates.pass(&mut admission, ip("10.1.0.1"), now), Ok(()));
+        for denied in ["192.0.2.1", "10.0.0.1"] {
+            assert_eq!(gates.enter(ip(denied)).err(), Some(RejectReason::Denied), "{denied}");
+        }
+        assert_eq!(gates.listener.connections.total(), 1, "the denied count nowhere");
+    }
+}

@@ -1,0 +1,76 @@
+//! Handshakes of strangers: never more than so many at once.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use tokio_util::sync::CancellationToken;
+
+/// Where there are as many as may be, the one that has taken the longest gives way to who comes: it is the least likely to
+/// be an edge. One that is through in a moment gets in, whoever stalls beside it.
+#[derive(Debug)]
+pub(super) struct Strangers {
+    most: usize,
+    next: Cell<u64>,
+    /// In the order in which they came.
+    under_way: RefCell<BTreeMap<u64, CancellationToken>>,
+}
+
+/// One that is under way. Dropping it counts it off.
+struct UnderWay<'a> {
+    strangers: &'a Strangers,
+    number: u64,
+}
+
+impl Strangers {
+    /// At most so many at once.
+    pub fn new(most: usize) -> Self {
+        Self { most, next: Cell::new(0), under_way: RefCell::default() }
+    }
+
+    /// Runs `handshake`; `None` where it had to give way.
+    pub async fn run<T>(&self, handshake: impl Future<Output = T>) -> Option<T> {
+        let (number, gives_way) = (self.next.replace(self.next.get() + 1), CancellationToken::new());
+        {
+            let mut under_way = self.under_way.borrow_mut();
+            if under_way.len() >= self.most
+                && let Some((_, longest)) = under_way.pop_first()
+            {
+                longest.cancel();
+            }
+            under_way.insert(number, gives_way.clone());
+        }
+        let _under_way = UnderWay { strangers: self, number };
+        gives_way.run_until_cancelled(handshake).await
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.strangers.under_way.borrow_mut().remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    #[test]
+    fn the_one_that_takes_the_longest_gives_way() {
+        let (strangers, cx) = (Strangers::new(3), || Context::from_waker(Waker::noop()));
+        let mut stalled: Vec<_> = (0..5).map(|_| Box::pin(strangers.run(pending::<()>()))).collect();
+        let mut poll = |number: usize| stalled[number].as_mut().poll(&mut cx());
+        assert!((0..5).all(|number| poll(number).is_pending()));
+        assert_eq!((poll(0), poll(1)), (Poll::Ready(None), Poll::Ready(None)));
+        assert!((2..5).all(|number| poll(number).is_pending()));
+        assert_eq!(strangers.under_way.borrow().len(), 3);
+        // Who is quick gets in, at the cost of one more.
+        assert_eq!(pin!(strangers.run(ready(7))).poll(&mut cx()), Poll::Ready(Some(7)));
+        assert!(poll(2).is_ready() && poll(3).is_pending());
+        drop(stalled);
+        assert!(strangers.under_way.borrow().is_empty());
+    }
+}

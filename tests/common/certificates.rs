@@ -1,0 +1,45 @@
+//! Certificates for tests, of an authority of their own.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use otproxy::certs::authority::{Authority, Terms};
+use otproxy::certs::name::Name;
+
+/// A folder with an authority, and the certificates of one test.
+pub struct Certificates {
+    pub folder: PathBuf,
+    pub authority: Authority,
+}
+
+impl Certificates {
+    /// A new authority.
+    pub fn new() -> Self {
+        static FOLDERS: AtomicU32 = AtomicU32::new(0);
+        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tunnel-{}-{number}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        Self { authority: Authority::create(&folder, 1).unwrap(), folder }
+    }
+
+    /// Issues a certificate, with a new key or the one that is there.
+    pub fn issue(&self, name: &str, terms: Terms) {
+        let name = if name == "core" { Name::core() } else { Name::edge(name).unwrap() };
+        self.authority.issue(&name, &self.folder, terms).unwrap();
+    }
+
+    /// The YAML of `tls` for this name, whose certificate is issued where it is not there.
+    pub fn tls(&self, name: &str) -> String {
+        if !self.folder.join(format!("{name}.pem")).exists() {
+            self.issue(name, Terms::default());
+        }
+        let folder = self.folder.display();
+        format!("{{ ca: {folder}/ca.pem, cert: {folder}/{name}.pem, key: {folder}/{name}.key }}")
+    }
+}
+
+impl Drop for Certificates {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}

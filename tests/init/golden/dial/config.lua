@@ -1,0 +1,17 @@
+-- Lines of the game server's config.lua. Made by `otproxy init`. Older branches name the ports loginPort, gamePort and
+-- statusPort.
+
+-- What the login hands out as the world's address: with 127.0.0.1 a client uses its links. It is also in the status that
+-- server lists get. Where a web service does the login, it is that service's world address.
+ip = "127.0.0.1"
+bindOnlyGlobalAddress = false   -- the core connects from elsewhere: let your firewall keep all others out
+loginProtocolPort = 7171
+statusProtocolPort = 7171
+-- Of the worlds on one host only one can have these two ports.
+
+-- "Antica"
+gameProtocolPort = 7172
+
+-- "Bücher: # \"quoted\""
+gameProtocolPort = 7273
+-- Clients ask for port 7272: the login must hand out that one as the world's.
