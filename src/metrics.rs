@@ -5,13 +5,15 @@
 //! only adds to them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use prometheus::{Registry, Result};
 
 use crate::reason::{
-    CloseReason, ConnectResult, EndReason, HandshakeResult, RefuseReason, RejectReason, StatusResult, StreamRefusal,
+    CheckResult, CloseReason, ConnectResult, EndReason, HandshakeResult, RefuseReason, RejectReason, StatusResult,
+    StreamRefusal,
 };
 
 mod catalogue;
@@ -35,6 +37,9 @@ pub struct Metrics {
     closed: IntCounterVec,
     bytes: IntCounterVec,
     connects: IntCounterVec,
+    target_up: IntGaugeVec,
+    target_checks: IntCounterVec,
+    target_rtt: HistogramVec,
     status: IntCounterVec,
     accept_errors: IntCounterVec,
     links: IntGaugeVec,
@@ -86,6 +91,9 @@ impl Metrics {
             closed: counters(&registry, CLOSED)?,
             bytes: counters(&registry, BYTES)?,
             connects: counters(&registry, CONNECTS)?,
+            target_up: gauges(&registry, TARGET_UP)?,
+            target_checks: counters(&registry, TARGET_CHECKS)?,
+            target_rtt: register(&registry, rtt_histogram(TARGET_RTT)?)?,
             status: counters(&registry, STATUS)?,
             accept_errors: counters(&registry, ACCEPT_ERRORS)?,
             links: gauges(&registry, LINKS)?,
@@ -120,6 +128,18 @@ impl Metrics {
             closed: ByReason::new(CloseReason::ALL, |r| self.closed.with_label_values(&[name, r.as_str()])),
             connects: ByReason::new(ConnectResult::ALL, |r| self.connects.with_label_values(&[name, r.as_str()])),
         }
+    }
+
+    /// Whether a target is up, by the names of its listener and its own.
+    pub fn target_up(&self, listener: &str, target: &str) -> IntGauge {
+        self.target_up.with_label_values(&[listener, target])
+    }
+
+    /// Handles of a target that is checked, and pinged if `ping`.
+    pub fn target_checks(&self, listener: &str, target: &str, ping: bool) -> TargetChecks {
+        let counter = |r: CheckResult| self.target_checks.with_label_values(&[listener, target, r.as_str()]);
+        let rtt = ping.then(|| self.target_rtt.with_label_values(&[listener, target]));
+        TargetChecks { results: ByReason::new(CheckResult::ALL, counter), rtt }
     }
 
     /// Handles of a listener that answers status requests, by its name.
@@ -228,6 +248,23 @@ impl ListenerMetrics {
     /// Counts an attempt to reach a target.
     pub fn connect(&self, result: ConnectResult) {
         self.connects.inc(result as usize);
+    }
+}
+
+/// What is counted of the checks of one target.
+#[derive(Debug, Clone)]
+pub struct TargetChecks {
+    results: ByReason,
+    rtt: Option<Histogram>,
+}
+
+impl TargetChecks {
+    /// Counts a check, and the round trip of its ping.
+    pub fn checked(&self, result: CheckResult, rtt: Option<Duration>) {
+        self.results.inc(result as usize);
+        if let (Some(histogram), Some(rtt)) = (&self.rtt, rtt) {
+            histogram.observe(rtt.as_secs_f64());
+        }
     }
 }
 

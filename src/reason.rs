@@ -123,6 +123,41 @@ impl ConnectResult {
 }
 
 reasons! {
+    /// How a check of a target ended.
+    CheckResult {
+        /// The target is up.
+        Ok = "ok",
+        /// Refused by the target's host.
+        Refused = "refused",
+        /// No answer in time.
+        Timeout = "timeout",
+        /// The host or network cannot be reached.
+        Unreachable = "unreachable",
+        /// The target's name does not resolve.
+        Resolve = "resolve",
+        /// It took the connection, and closed it or said something else than a relay does.
+        NoPong = "no_pong",
+        /// Through the tunnel: no spare connection is there.
+        NoSpare = "no_spare",
+        /// Any other failure, such as no free descriptor.
+        Error = "error",
+    }
+}
+
+impl From<ConnectResult> for CheckResult {
+    fn from(result: ConnectResult) -> Self {
+        match result {
+            ConnectResult::Ok => Self::Ok,
+            ConnectResult::Refused => Self::Refused,
+            ConnectResult::Timeout => Self::Timeout,
+            ConnectResult::Unreachable => Self::Unreachable,
+            ConnectResult::Resolve => Self::Resolve,
+            ConnectResult::Handshake | ConnectResult::Error => Self::Error,
+        }
+    }
+}
+
+reasons! {
     /// What became of a status request.
     StatusResult {
         /// Answered with what was known, younger than `status.cache`.

@@ -248,6 +248,30 @@ fn the_level_of_the_log_is_kept() {
     assert_eq!(running.end().0, Some(0));
 }
 
+#[test]
+fn a_target_that_falls_and_rises_is_a_line_each() {
+    let target = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = target.local_addr().expect("an address");
+    let more = format!("forward_to: [{{ address: '{address}', name: waw }}], check: tcp, inter: 5ms }}");
+    let yaml = edge("127.0.0.1:0", "").replace("forward_to: '127.0.0.1:9' }", &more);
+    let (mut running, _) =
+        Running::start(otproxy(&["edge", "-c", path(&file("targets.yaml", &yaml)), "--log-format", "text"]));
+    let checked = |target: &TcpListener| (0..20).for_each(|_| drop(target.accept().expect("a check")));
+    checked(&target);
+    drop(target);
+    let down = running.line_with("the target is");
+    assert!(down.contains("WARN") && down.contains("is down") && down.contains("target=\"waw\""), "{down}");
+    assert!(down.contains("listener=\"login\"") && down.contains("reason=\"refused\""), "{down}");
+    let target = TcpListener::bind(address).expect("still free");
+    checked(&target);
+    let up = running.line_with("the target is");
+    assert!(up.contains("INFO") && up.contains("is up") && up.contains("target=\"waw\""), "{up}");
+    checked(&target);
+    running.signal(Signal::TERM);
+    let (code, rest) = running.end();
+    assert_eq!((code, rest.matches("the target is").count()), (Some(0), 0), "{rest}");
+}
+
 /// Has `strangers` do so much at the address of the program's listener that it cannot log all of it,
 /// and then looks at what it logged: `ended` for each that ended, `failed` for each that failed.
 fn strangers_cannot_fill_the_disk(

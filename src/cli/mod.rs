@@ -314,7 +314,10 @@ impl Cli {
             signals.caught_but_hangups(hangups, || reload(file, &config, &reloader)).await;
             notify(NotifyState::Stopping);
         };
-        runtime.block_on(service.run(stop)).context("cannot run")?;
+        let ran = runtime.block_on(service.run(stop)).context("cannot run");
+        // A name look-up that hangs does not hold up the end.
+        runtime.shutdown_background();
+        ran?;
         info!("stopped");
         Ok(ExitCode::SUCCESS)
     }

@@ -12,8 +12,8 @@ use super::scope::none_of;
 use super::topology::CoreMode;
 use super::tree::{Node, Value, quote};
 use super::{
-    AcceptProxy, AccessLogFile, AccessLogFormat, BindSessions, Expect, Framing, Ipv6Players, LogFormat, LogLevel,
-    PlayerAddress, SendProxy, Source,
+    AcceptProxy, AccessLogFile, AccessLogFormat, BindSessions, CheckKind, Choice, Expect, Framing, Ipv6Players,
+    LogFormat, LogLevel, PlayerAddress, SendProxy, Source,
 };
 use crate::limits::Rate;
 
@@ -55,6 +55,8 @@ words! {
     AccessLogFormat { "json" => Json, "text" => Text, "haproxy" => Haproxy }
     AcceptProxy { "required" => Required, "optional" => Optional, "none" => None }
     SendProxy { "v2" => V2, "v1" => V1, "none" => None }
+    Choice { "first" => First, "least" => Least, "source" => Source }
+    CheckKind { "off" => Off, "tcp" => Tcp, "proxy" => Proxy, "ping" => Ping }
     Expect { "any" => Any, "links" => Links, "login" => Login, "status" => Status }
     PlayerAddress {
         "otc" => Otc, "otc_reversed" => OtcReversed, "proxy_v2" => ProxyV2, "proxy_v1" => ProxyV1, "none" => None
@@ -103,6 +105,14 @@ pub(super) fn duration(node: &Node) -> Result<Duration, String> {
 pub(super) fn timeout(node: &Node) -> Result<Duration, String> {
     match duration(node)? {
         Duration::ZERO => Err(format!("{} would end everything at once; give at least `1ms`", node.quoted())),
+        duration => Ok(duration),
+    }
+}
+
+/// How often something is done.
+pub(super) fn period(node: &Node) -> Result<Duration, String> {
+    match duration(node)? {
+        Duration::ZERO => Err(format!("{} is no time between two; give at least `1ms`", node.quoted())),
         duration => Ok(duration),
     }
 }
@@ -391,6 +401,8 @@ mod tests {
         check::<AccessLogFormat>("access_log.format");
         check::<AcceptProxy>("listeners[].accept_proxy");
         check::<SendProxy>("listeners[].send_proxy");
+        check::<Choice>("listeners[].choice");
+        check::<CheckKind>("listeners[].check");
         check::<Expect>("listeners[].expect");
         check::<PlayerAddress>("game_servers[].player_address");
         check::<Framing>("game_servers[].framing");
@@ -403,7 +415,7 @@ mod tests {
         let words = |table: &[Key]| {
             table.iter().filter(|key| key.form.starts_with('`') && !key.form.contains("`true`")).count()
         };
-        assert_eq!(words(KEYS), 13, "a key that takes words is not checked here");
+        assert_eq!(words(KEYS), 15, "a key that takes words is not checked here");
         assert_eq!(words(TOPOLOGY_KEYS), 2, "a key that takes words is not checked here");
     }
 }

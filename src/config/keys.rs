@@ -201,9 +201,53 @@ pub const KEYS: &[Key] = &[
         "listeners[].forward_to",
         "host with port or `core/NAME`, or a list",
         Required,
-        "where connections lead; several are tried in order; `core/NAME` (edge only) is the core's listener NAME, through the tunnel",
+        "where connections lead; `core/NAME` (edge only) is the core's listener NAME, through the tunnel; a target with a name of its \
+         own, or a backup, is a mapping with the keys below",
     )
     .example("203.0.113.9:7171")
+    .forward(),
+    key("listeners[].forward_to[].address", "host with port or `core/NAME`", Required, "the target")
+        .example("203.0.113.9:7171")
+        .forward(),
+    key(
+        "listeners[].forward_to[].name",
+        "name",
+        Computed("its place in the list: `1`, `2`, .."),
+        "the `target` label in metrics and logs; unique in its listener",
+    )
+    .example("waw")
+    .forward(),
+    key(
+        "listeners[].forward_to[].backup",
+        "`true` or `false`",
+        Text("false"),
+        "whether it has connections only while no other is up",
+    )
+    .forward(),
+    key(
+        "listeners[].choice",
+        "`first`, `least` or `source`",
+        Text("first"),
+        "which target of several: the first that is up, the one with the fewest connections now, or one and the same for a player's \
+         address (IPv6 by /64)",
+    )
+    .forward(),
+    key(
+        "listeners[].check",
+        "`off`, `tcp`, `proxy` or `ping`",
+        Text("off"),
+        "how the targets are checked: `tcp` connects, `proxy` also sends a PROXY v2 header that means a check, `ping` has a relay answer",
+    )
+    .forward(),
+    key("listeners[].inter", "duration", Text("5s"), "with `check`, from one check of a target to the next").forward(),
+    key("listeners[].fall", "count", Text("3"), "with `check`, failures one after the other until a target is down").forward(),
+    key("listeners[].rise", "count", Text("2"), "with `check`, checks that it must pass one after the other to be up again").forward(),
+    key(
+        "listeners[].resolve",
+        "duration",
+        Text("30s"),
+        "how often the names of targets are looked up, beside the connections; `0s` looks them up for each connection",
+    )
     .forward(),
     key(
         "listeners[].send_proxy",

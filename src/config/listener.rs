@@ -6,7 +6,11 @@ use ipnet::IpNet;
 
 use super::keys::{Kind, Role};
 use super::scope::{Scope, Spot};
-use super::{AcceptProxy, Destination, Forward, Inbound, Relay, Status, address, formats, gate};
+use super::tree::Node;
+use super::{
+    AcceptProxy, Check, CheckKind, Destination, Forward, ForwardTarget, Inbound, Relay, SendProxy, Status, address,
+    formats, gate,
+};
 
 /// A listener of either kind.
 pub(super) enum Listener {
@@ -37,27 +41,66 @@ fn listener(item: Scope<'_>, edges: Option<&[IpNet]>, tunnel: bool, taken: &mut 
     match kind? {
         Kind::Relay => Some(Listener::Relay(Relay { inbound: inbound? })),
         Kind::Forward => {
-            let forward_to = item.some("forward_to", address::destination);
-            for (spot, destination) in forward_to.iter().flatten() {
-                if matches!(destination, Destination::Core(_)) && item.role() == Role::Core {
-                    item.wrong_at(spot, "`core/..` is for an edge; the core connects to a host with a port");
-                } else if matches!(destination, Destination::Core(_)) && !tunnel {
-                    item.wrong_at(
-                        spot,
-                        "needs the tunnel to the core; give `core` with `dial` and `tls`, or a host with a port here",
-                    );
-                }
-            }
+            let forward_to = forward_to(&item, tunnel);
+            let choice = item.value("choice", formats::word);
+            let check = check(&item);
+            let resolve = item.value("resolve", formats::duration);
             let send_proxy = item.value("send_proxy", formats::word);
+            if let (Some(CheckKind::Proxy), Some(SendProxy::V1 | SendProxy::None)) =
+                (check.map(|check| check.kind), send_proxy)
+            {
+                item.wrong("check", "`proxy` sends a header of version 2, and `send_proxy` is another; use `tcp`");
+            }
             let status = if item.has("status") { status(&item.section("status")).map(Some) } else { Some(None) };
             Some(Listener::Forward(Forward {
                 inbound: inbound?,
-                forward_to: values(forward_to?),
+                forward_to: forward_to?,
+                choice: choice?,
+                check: check?,
+                resolve: resolve?,
                 send_proxy: send_proxy?,
                 status: status?,
             }))
         }
     }
+}
+
+/// Reads `forward_to`.
+fn forward_to(item: &Scope<'_>, tunnel: bool) -> Option<Vec<ForwardTarget>> {
+    let bare = |node: &Node| Ok((None, address::destination(node)?, false));
+    let keys = |keys: &Scope<'_>| {
+        let address = keys.value("address", address::destination);
+        let name = keys.optional("name", formats::label);
+        let backup = keys.value("backup", formats::flag);
+        Some((name?, address?, backup?))
+    };
+    let list = item.some_or_keys("forward_to", bare, keys)?;
+    let (mut names, mut targets) = (Unique::default(), Vec::new());
+    for (index, (spot, (name, destination, backup))) in list.into_iter().enumerate() {
+        if matches!(destination, Destination::Core(_)) && item.role() == Role::Core {
+            item.wrong_at(&spot, "`core/..` is for an edge; the core connects to a host with a port");
+        } else if matches!(destination, Destination::Core(_)) && !tunnel {
+            item.wrong_at(
+                &spot,
+                "needs the tunnel to the core; give `core` with `dial` and `tls`, or a host with a port here",
+            );
+        }
+        let name = name.unwrap_or_else(|| (index + 1).to_string());
+        names.claim(item, spot, name.clone());
+        targets.push(ForwardTarget { name, destination, backup });
+    }
+    if targets.iter().all(|target| target.backup) {
+        item.wrong("forward_to", "has backups and nothing that they are for; one must be without `backup`");
+    }
+    Some(targets)
+}
+
+fn check(item: &Scope<'_>) -> Option<Check> {
+    let kind = item.value("check", formats::word);
+    let inter = item.value("inter", formats::period);
+    let fall = item.value("fall", formats::count);
+    let rise = item.value("rise", formats::count);
+    Some(Check { kind: kind?, inter: inter?, fall: fall?, rise: rise? })
 }
 
 fn kind(item: &Scope<'_>) -> Option<Kind> {

@@ -194,12 +194,71 @@ pub struct Inbound {
 pub struct Forward {
     /// What every listener has.
     pub inbound: Inbound,
-    /// `forward_to`: at least one, tried in order.
-    pub forward_to: Vec<Destination>,
+    /// `forward_to`: at least one.
+    pub forward_to: Vec<ForwardTarget>,
+    /// `choice`: which of them.
+    pub choice: Choice,
+    /// `check`: whether they are up.
+    pub check: Check,
+    /// `resolve`: how often their names are looked up; zero is for each connection.
+    pub resolve: Duration,
     /// `send_proxy`
     pub send_proxy: SendProxy,
     /// `status`: requests for the status are answered here.
     pub status: Option<Status>,
+}
+
+/// `listeners[].forward_to[]`: one target of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardTarget {
+    /// `name`: unique in its listener; the label in metrics and logs.
+    pub name: String,
+    /// `address`
+    pub destination: Destination,
+    /// `backup`: it has connections only while no other is up.
+    pub backup: bool,
+}
+
+/// `listeners[].choice`: which of several targets a connection leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// The first that is up.
+    First,
+    /// The one with the fewest connections now.
+    Least,
+    /// One for each player's address.
+    Source,
+}
+
+/// `listeners[].check`, with the keys beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Check {
+    /// `check`
+    pub kind: CheckKind,
+    /// `inter`: from one check of a target to the next, not 0.
+    pub inter: Duration,
+    /// `fall`: failures until a target is down, not 0.
+    pub fall: u32,
+    /// `rise`: checks passed until it is up again, not 0.
+    pub rise: u32,
+}
+
+impl Check {
+    /// None, and a target that failed is tried last for a while.
+    pub const OFF: Self = Self { kind: CheckKind::Off, inter: Duration::ZERO, fall: 1, rise: 1 };
+}
+
+/// `listeners[].check`: how targets are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckKind {
+    /// They are not.
+    Off,
+    /// By a connect.
+    Tcp,
+    /// By a connect, and a PROXY v2 header that means a check.
+    Proxy,
+    /// By a ping of the multi-path protocol.
+    Ping,
 }
 
 /// `listeners[].status`: answers to requests for the status, kept and refreshed from the target.
@@ -238,6 +297,13 @@ impl fmt::Display for Target {
         } else {
             write!(f, "{}:{}", self.host, self.port)
         }
+    }
+}
+
+impl Target {
+    /// The address where the host is one, and no name.
+    pub fn literal(&self) -> Option<SocketAddr> {
+        self.host.parse().ok().map(|ip| SocketAddr::new(ip, self.port))
     }
 }
 

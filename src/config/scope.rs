@@ -144,6 +144,39 @@ impl<'a> Scope<'a> {
         Some(list)
     }
 
+    /// As [`Scope::some`], where a value may also be a mapping, which `read` takes. Its keys are checked.
+    pub fn some_or_keys<T>(
+        &self,
+        key: &str,
+        parse: impl Fn(&Node) -> Result<T, String>,
+        read: impl Fn(&Scope<'a>) -> Option<T>,
+    ) -> Option<Vec<(Spot, T)>> {
+        let Some(entry) = self.entry(key) else {
+            return self.some(key, parse);
+        };
+        let (path, one) = (self.path_of(key), std::slice::from_ref(&entry.node));
+        let (nodes, listed) = match &entry.node.value {
+            Value::List(nodes) => (nodes.as_slice(), true),
+            _ => (one, false),
+        };
+        if nodes.is_empty() {
+            return self.some(key, parse);
+        }
+        let item = |(index, node): (usize, &'a Node)| {
+            let path = if listed { format!("{path}[{index}]") } else { path.clone() };
+            let spot = Spot { at: node.id, path: path.clone() };
+            let Value::Map(entries) = &node.value else {
+                return self.parse(node, &spot, &parse).map(|value| (spot, value));
+            };
+            let pattern = format!("{}[]", self.pattern_of(key));
+            let scope = Scope { path, pattern, at: node.id, entries, ..*self };
+            scope.check_keys();
+            read(&scope).map(|value| (spot, value))
+        };
+        let items: Vec<_> = nodes.iter().enumerate().map(item).collect();
+        items.into_iter().collect()
+    }
+
     /// A mapping below this one. Absent, it is empty: its keys have their defaults.
     pub fn section(&self, key: &str) -> Scope<'a> {
         let entries = match self.entry(key).map(|entry| &entry.node.value) {

@@ -198,7 +198,14 @@ impl Edge {
     pub fn restart(&mut self) -> Result<(), DemoError> {
         let listener = config::Forward {
             inbound: inbound(vec![self.address]),
-            forward_to: vec![config::Destination::Target(self.core.into())],
+            forward_to: vec![config::ForwardTarget {
+                name: "core".to_owned(),
+                destination: config::Destination::Target(self.core.into()),
+                backup: false,
+            }],
+            choice: config::Choice::First,
+            check: config::Check::OFF,
+            resolve: Duration::ZERO,
             send_proxy: config::SendProxy::V2,
             status: None,
         };

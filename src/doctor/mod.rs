@@ -171,7 +171,7 @@ fn targets(config: &Config) -> Vec<(&'static str, String, Target)> {
     let forwards = |forwards: &[Forward]| -> Vec<_> {
         let of = |forward: &Forward| {
             let name = forward.inbound.name.clone();
-            let targets = forward.forward_to.iter().filter_map(|to| match to {
+            let targets = forward.forward_to.iter().filter_map(|to| match &to.destination {
                 Destination::Target(target) => Some(target.clone()),
                 Destination::Core(_) => None,
             });

@@ -6,16 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
+use tokio::time::timeout_at;
 use tracing::{info, warn};
 
 use crate::access_log::{AccessLog, Entry, Forwarded, What};
-use crate::config::{self, Destination, SendProxy};
+use crate::config::{self, SendProxy};
 use crate::limits::{ENDED_LINES, Gate, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::{Metrics, StatusMetrics};
 use crate::net::pump::{PumpCounters, Pumped, carries_link, pump};
-use crate::net::{
-    Admitted, Carried, Inbound, InboundShared, ProvenEdge, Stream, Tunnelled, connect_forward, unfinished,
-};
+use crate::net::{Admitted, Carried, Inbound, InboundShared, ProvenEdge, Stream, Tunnelled, unfinished};
 use crate::reason::{CloseReason, ConnectResult};
 use crate::tunnel::Pool;
 use crate::wire::frame::begins_link;
@@ -24,10 +23,17 @@ use crate::wire::proxy_header;
 
 mod status;
 mod status_cache;
+mod targets;
 
 use status::StatusShared;
+use targets::{Attempt, Connected, Targets};
 
 pub use status_cache::MAX_REQUESTS;
+pub use targets::{FIRST_WAIT, LONGEST_WAIT};
+
+/// How many times `timeouts.connect` one connection spends on targets, however many there are and by however many addresses.
+/// Clients give up after 12.5 s.
+pub const TRIES: u32 = 3;
 
 /// What a target can make of a PROXY header.
 #[derive(Debug, Clone)]
@@ -45,8 +51,7 @@ pub struct ForwardShared {
     inbound: Arc<InboundShared>,
     config: config::Forward,
     header_for: HeaderFor,
-    /// Where connections to the core are taken from, at an edge with a tunnel.
-    pool: Option<Arc<Pool>>,
+    targets: Arc<Targets>,
     /// Where status requests are answered.
     status: Option<StatusShared>,
     log: RateLimitedLog,
@@ -55,18 +60,26 @@ pub struct ForwardShared {
 
 impl ForwardShared {
     /// From the listener's configuration; `process` is what all listeners have in common, `pool` has the connections to
-    /// the core where it leads through the tunnel, and `access_log` is told of each connection where there is one.
+    /// the core where it leads through the tunnel, and `access_log` is told of each connection where there is one. What is
+    /// no worker's is counted in `metrics`.
     pub fn new(
         config: config::Forward,
         header_for: HeaderFor,
         process: Arc<Gate>,
         pool: Option<Arc<Pool>>,
         access_log: Option<AccessLog>,
+        metrics: &Arc<Metrics>,
     ) -> Arc<Self> {
+        let targets = Targets::new(&config, pool, metrics);
         let inbound = InboundShared::new(config.inbound.clone(), process, access_log);
         let status = config.status.clone().map(StatusShared::new);
         let (log, ended_log) = (RateLimitedLog::new(REFUSED_LINES), RateLimitedLog::new(ENDED_LINES));
-        Arc::new(Self { inbound, config, header_for, pool, status, log, ended_log })
+        Arc::new(Self { inbound, config, header_for, targets, status, log, ended_log })
+    }
+
+    /// Looks up the names of its targets, and checks them, until it is dropped. To be run once for all workers.
+    pub fn watch_targets(&self) -> impl Future<Output = ()> + Send + use<> {
+        Arc::clone(&self.targets).watch()
     }
 
     /// What is counted of status requests on one worker, where they are answered.
@@ -95,15 +108,17 @@ struct Reached {
     name: String,
     /// What to send it first: the PROXY header.
     header: Vec<u8>,
-    /// Destinations that could not be reached before it.
+    /// Targets that could not be reached before it.
     retries: usize,
+    /// Counts it as a connection of its target.
+    _attempt: Attempt,
 }
 
-/// The last destination that could not be reached.
+/// The last target that could not be reached.
 struct Missed {
     /// What it is called in logs.
     name: String,
-    /// Destinations that could not be reached before it.
+    /// Targets that could not be reached before it.
     retries: usize,
     result: ConnectResult,
 }
@@ -151,7 +166,7 @@ impl Forward {
                 return record.end(CloseReason::ConnectFailed);
             }
         };
-        let Reached { stream: target, name, header: mut first, retries } = reached;
+        let Reached { stream: target, name, header: mut first, retries, _attempt } = reached;
         record.reached(name, retries, began.elapsed());
         record.early(&admitted.early);
         first.extend_from_slice(&admitted.early);
@@ -169,56 +184,57 @@ impl Forward {
         record.end(reason);
     }
 
-    /// Connects to the first destination that answers, in the name of `player` who connected to `local`.
+    /// Connects to the first target that answers, in the name of `player` who connected to `local`.
     async fn reach(&self, player: SocketAddr, local: SocketAddr) -> Result<Reached, Missed> {
         let metrics = self.inbound.metrics();
+        let within = self.inbound.config().connect_timeout;
+        let deadline = tokio::time::Instant::now() + within * TRIES;
         let mut last = Missed { name: String::new(), retries: 0, result: ConnectResult::Error };
-        for (retries, destination) in self.shared.config.forward_to.iter().enumerate() {
-            match self.connect(destination, player, local).await {
-                Ok(reached) => {
+        let mut tried = Vec::new();
+        while tokio::time::Instant::now() < deadline
+            && let Some(attempt) = self.shared.targets.next(player.ip(), &mut tried)
+        {
+            let (retries, began) = (tried.len().saturating_sub(1), Instant::now());
+            match timeout_at(deadline, attempt.connect()).await.unwrap_or(Err(ConnectResult::Timeout)) {
+                Ok(connected) => {
                     metrics.connect(ConnectResult::Ok);
-                    return Ok(Reached { retries, ..reached });
+                    attempt.connected();
+                    return Ok(self.reached(connected, player, local, (retries, attempt)));
                 }
                 Err(result) => {
                     metrics.connect(result);
-                    last = Missed { name: destination.to_string(), retries, result };
+                    // One that the deadline cut short is not to blame.
+                    if result != ConnectResult::Timeout || began.elapsed() >= within {
+                        attempt.failed(result);
+                    }
+                    last = Missed { name: attempt.destination(), retries, result };
                 }
             }
         }
         if let Some(suppressed) = self.shared.log.allow(Instant::now()) {
-            let targets: Vec<String> = self.shared.config.forward_to.iter().map(ToString::to_string).collect();
-            let listener = &self.inbound.config().name;
-            warn!(listener, targets = targets.join(", "), result = %last.result, suppressed, "no target can be reached");
+            let targets = self.shared.config.forward_to.iter().map(|target| target.destination.to_string());
+            let (listener, targets) = (&self.inbound.config().name, targets.collect::<Vec<_>>().join(", "));
+            warn!(listener, targets, result = %last.result, suppressed, "no target can be reached");
         }
         Err(last)
     }
 
-    /// Connects to one destination.
-    async fn connect(
+    fn reached(
         &self,
-        destination: &Destination,
+        connected: Connected,
         player: SocketAddr,
         local: SocketAddr,
-    ) -> Result<Reached, ConnectResult> {
-        let within = self.inbound.config().connect_timeout;
-        match destination {
-            Destination::Target(target) => {
-                let (stream, address) = connect_forward(target, within).await?;
-                Ok(Reached {
-                    stream,
-                    name: address.to_string(),
-                    header: self.header(player, local, address),
-                    retries: 0,
-                })
-            }
-            Destination::Core(listener) => {
-                let pool = self.shared.pool.as_ref().ok_or(ConnectResult::Error)?;
-                let stream = pool.take(within).await?.attach().map_err(|_| ConnectResult::Error)?;
+        (retries, attempt): (usize, Attempt),
+    ) -> Reached {
+        let (stream, name, header) = match connected {
+            Connected::Direct(stream, address) => (stream, address.to_string(), self.header(player, local, address)),
+            Connected::Tunnel(stream, listener) => {
                 let mut header = Vec::new();
-                proxy_header::write_v2_to(&mut header, player, local, Some(listener));
-                Ok(Reached { stream, name: destination.to_string(), header, retries: 0 })
+                proxy_header::write_v2_to(&mut header, player, local, Some(&listener));
+                (stream, config::Destination::Core(listener).to_string(), header)
             }
-        }
+        };
+        Reached { stream, name, header, retries, _attempt: attempt }
     }
 
     fn header(&self, mut player: SocketAddr, mut destination: SocketAddr, target: SocketAddr) -> Vec<u8> {

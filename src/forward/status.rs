@@ -156,7 +156,7 @@ async fn ask_target(forward: &Forward, shared: &StatusShared, admitted: &Admitte
 /// Sends the request, and reads the answer to its end. The own direction stays open until then: game servers take its
 /// end for that of the connection.
 async fn exchange(reached: Reached, request: &Request, scratch: &Scratch) -> io::Result<Vec<u8>> {
-    let Reached { stream, mut header, .. } = reached;
+    let Reached { stream, mut header, _attempt, .. } = reached;
     header.extend(request.to_bytes());
     stream.write_all(&header).await?;
     let mut answer = Vec::new();

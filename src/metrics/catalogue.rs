@@ -60,6 +60,12 @@ catalogue! {
         "Payload bytes carried: `in` from players, `out` to them.";
     CONNECTS = "otproxy_target_connects_total" Counter ["listener", "result"]
         "Attempts to reach a target.";
+    TARGET_UP = "otproxy_target_up" Gauge ["listener", "target"]
+        "Whether a target is up: 1 or 0. Where nothing checks it, 0 is that the last connect failed.";
+    TARGET_CHECKS = "otproxy_target_checks_total" Counter ["listener", "target", "result"]
+        "Checks of targets, on listeners with `check`.";
+    TARGET_RTT = "otproxy_target_check_rtt_seconds" Histogram ["listener", "target"]
+        "From the ping of a check to the answer, with `check: ping`.";
     STATUS = "otproxy_status_requests_total" Counter ["listener", "result"]
         "Status requests on listeners with `status`, by what became of them.";
     ACCEPT_ERRORS = "otproxy_accept_errors_total" Counter ["listener"]

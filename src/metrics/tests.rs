@@ -10,6 +10,8 @@ fn worker() -> (Arc<Metrics>, ListenerMetrics, EdgeMetrics, PortMetrics) {
     let metrics = Arc::new(Metrics::new());
     let (listener, edge, port) = (metrics.listener("links"), metrics.edge("waw1"), metrics.port(7172));
     metrics.status("links");
+    metrics.target_checks("links", "1", true);
+    metrics.target_up("links", "1");
     drop((metrics.tunnel("waw1"), metrics.certificate_expiry("own")));
     (metrics, listener, edge, port)
 }
@@ -50,6 +52,10 @@ fn every_reason_is_there_at_zero() {
     for result in ConnectResult::ALL {
         has(&text, &format!("otproxy_target_connects_total{{listener=\"links\",result=\"{result}\"}} 0"));
     }
+    for result in CheckResult::ALL {
+        let labels = format!("listener=\"links\",result=\"{result}\",target=\"1\"");
+        has(&text, &format!("otproxy_target_checks_total{{{labels}}} 0"));
+    }
     for result in StatusResult::ALL {
         has(&text, &format!("otproxy_status_requests_total{{listener=\"links\",result=\"{result}\"}} 0"));
     }
@@ -76,6 +82,9 @@ fn reasons_count_under_their_own_words() {
     let status = metrics.status("links");
     StatusResult::ALL.iter().for_each(|&result| (0..=result as usize).for_each(|_| status.request(result)));
     HandshakeResult::ALL.iter().for_each(|&result| (0..=result as usize).for_each(|_| metrics.handshake(result)));
+    let checks = metrics.target_checks("links", "1", true);
+    CheckResult::ALL.iter().for_each(|&result| (0..=result as usize).for_each(|_| checks.checked(result, None)));
+    checks.checked(CheckResult::ALL[0], Some(Duration::from_millis(42)));
     listener.connect(ConnectResult::Timeout);
     let tunnel = metrics.tunnel("waw1");
     tunnel.dialled(None);
@@ -97,6 +106,13 @@ fn reasons_count_under_their_own_words() {
     for (n, result) in StatusResult::ALL.iter().enumerate() {
         has(&text, &format!("otproxy_status_requests_total{{listener=\"links\",result=\"{result}\"}} {}", n + 1));
     }
+    for (n, result) in CheckResult::ALL.iter().enumerate() {
+        let labels = format!("listener=\"links\",result=\"{result}\",target=\"1\"");
+        // The one with a round trip is a further `ok`.
+        let count = if n == 0 { 2 } else { n + 1 };
+        has(&text, &format!("otproxy_target_checks_total{{{labels}}} {count}"));
+    }
+    has(&text, "otproxy_target_check_rtt_seconds_sum{listener=\"links\",target=\"1\"} 0.042");
     for (n, result) in HandshakeResult::ALL.iter().enumerate() {
         has(&text, &format!("otproxy_tunnel_handshakes_total{{result=\"{result}\"}} {}", n + 1));
     }
@@ -170,6 +186,7 @@ fn the_documented_table_is_the_catalogue() {
         ("`reason` of `otproxy_connections_rejected_total`", words(RejectReason::ALL)),
         ("`reason` of `otproxy_connections_closed_total`", words(CloseReason::ALL)),
         ("`result` of `otproxy_target_connects_total`", words(ConnectResult::ALL)),
+        ("`result` of `otproxy_target_checks_total`", words(CheckResult::ALL)),
         ("`result` of `otproxy_status_requests_total`", words(StatusResult::ALL)),
         ("`reason` of `otproxy_relay_sessions_ended_total`", words(EndReason::ALL)),
         ("`reason` of `otproxy_relay_refused_total`", words(RefuseReason::ALL)),

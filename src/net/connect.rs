@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::{Stream, options};
@@ -21,32 +21,51 @@ pub type Source = Option<IpAddr>;
 /// # Errors
 /// What the last try ended with.
 pub async fn connect(target: &Target, source: Source, within: Duration) -> Result<(Stream, SocketAddr), ConnectResult> {
-    connect_with(target, source, within, |_| {}).await
+    let addresses = resolve(target, within).await?;
+    let fitting = addresses.into_iter().filter(|a| source.is_none_or(|s| s.is_ipv4() == a.is_ipv4()));
+    let (stream, address) = connect_with(fitting, source, within, |_| {}).await?;
+    Ok((Stream::new(stream).map_err(|error| ConnectResult::of(&error))?, address))
 }
 
-/// The same for the target of a forward.
+/// The same for the addresses of a forward's target, as a plain socket.
 ///
 /// # Errors
 /// What the last try ended with.
-pub async fn connect_forward(target: &Target, within: Duration) -> Result<(Stream, SocketAddr), ConnectResult> {
-    connect_with(target, None, within, |socket| options::towards_target(&SockRef::from(socket))).await
+pub async fn connect_forward(
+    addresses: impl IntoIterator<Item = SocketAddr>,
+    within: Duration,
+) -> Result<(TcpStream, SocketAddr), ConnectResult> {
+    connect_with(addresses, None, within, |socket| options::towards_target(&SockRef::from(socket))).await
+}
+
+/// The addresses of a target, in the order in which they are to be tried.
+///
+/// # Errors
+/// [`ConnectResult::Resolve`] where its name cannot be looked up `within` that time.
+pub async fn resolve(target: &Target, within: Duration) -> Result<Vec<SocketAddr>, ConnectResult> {
+    if let Some(address) = target.literal() {
+        return Ok(vec![address]);
+    }
+    match timeout(within, lookup(target.clone())).await {
+        Ok(Ok(addresses)) => Ok(addresses),
+        _ => Err(ConnectResult::Resolve),
+    }
+}
+
+/// Looks up the name of a target, however long that takes.
+///
+/// # Errors
+/// Those of the system's resolver.
+pub async fn lookup(target: Target) -> io::Result<Vec<SocketAddr>> {
+    Ok(tokio::net::lookup_host((target.host.as_str(), target.port)).await?.collect())
 }
 
 async fn connect_with(
-    target: &Target,
+    addresses: impl IntoIterator<Item = SocketAddr>,
     source: Source,
     within: Duration,
     prepare: impl Fn(&TcpSocket),
-) -> Result<(Stream, SocketAddr), ConnectResult> {
-    let addresses: Vec<SocketAddr> = match target.host.parse::<IpAddr>() {
-        Ok(ip) => vec![SocketAddr::new(ip, target.port)],
-        Err(_) => timeout(within, tokio::net::lookup_host((target.host.as_str(), target.port)))
-            .await
-            .map_err(|_| ConnectResult::Resolve)?
-            .map_err(|_| ConnectResult::Resolve)?
-            .filter(|a| source.is_none_or(|s| s.is_ipv4() == a.is_ipv4()))
-            .collect(),
-    };
+) -> Result<(TcpStream, SocketAddr), ConnectResult> {
     let mut last = ConnectResult::Resolve;
     for address in addresses {
         match timeout(within, connect_to(address, source, &prepare)).await {
@@ -58,11 +77,11 @@ async fn connect_with(
     Err(last)
 }
 
-async fn connect_to(address: SocketAddr, source: Source, prepare: impl Fn(&TcpSocket)) -> io::Result<Stream> {
+async fn connect_to(address: SocketAddr, source: Source, prepare: impl Fn(&TcpSocket)) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     prepare(&socket);
     if let Some(source) = source {
         socket.bind(SocketAddr::new(source, 0))?;
     }
-    Stream::new(socket.connect(address).await?)
+    socket.connect(address).await
 }

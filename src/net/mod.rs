@@ -12,7 +12,7 @@ pub mod tls;
 mod tunnelled;
 pub mod worker;
 
-pub use connect::{Source, connect, connect_forward};
+pub use connect::{Source, connect, connect_forward, lookup, resolve};
 pub use host_key::host_key;
 pub use inbound::{Admitted, Carried, Inbound, InboundShared, Who};
 pub use listener::{BindError, BoundListener, accept_loop, bind};

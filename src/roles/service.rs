@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
@@ -55,6 +55,9 @@ pub struct Service {
     /// What connections to any listener pass.
     gate: Arc<Gate>,
     metrics: Vec<Arc<Metrics>>,
+    /// What is counted on no worker.
+    own_metrics: Arc<Metrics>,
+    forwards: Vec<Arc<ForwardShared>>,
     workers: Vec<WorkerMain>,
     tunnel: Option<(Arc<Metrics>, WorkerMain)>,
     access_log: Option<(AccessLog, Written)>,
@@ -82,6 +85,8 @@ impl Service {
             admin,
             gate: Arc::new(Gate::new(process.limits, Arc::clone(&process.access))),
             metrics,
+            own_metrics: Arc::new(Metrics::new()),
+            forwards: Vec::new(),
             workers: Vec::new(),
             tunnel: None,
             access_log,
@@ -111,7 +116,8 @@ impl Service {
         for forward in forwards {
             let sockets = self.listen(&forward.inbound)?;
             let (gate, log) = (Arc::clone(&self.gate), self.access_log().cloned());
-            let shared = ForwardShared::new(forward, header_for.clone(), gate, pool.cloned(), log);
+            let shared = ForwardShared::new(forward, header_for.clone(), gate, pool.cloned(), log, &self.own_metrics);
+            self.forwards.push(Arc::clone(&shared));
             // As in `listen`: the zeros are there before the workers are.
             self.metrics.iter().for_each(|metrics| drop(shared.status_metrics(metrics)));
             for (worker, sockets) in per_worker.iter_mut().zip(sockets) {
@@ -207,7 +213,7 @@ impl Service {
         let admin = match self.admin {
             Some(listener) => {
                 let state = admin::State {
-                    metrics: self.metrics.into_iter().chain(tunnel_metrics).collect(),
+                    metrics: self.metrics.into_iter().chain(tunnel_metrics).chain([self.own_metrics]).collect(),
                     ready: Arc::clone(&ready),
                     build: BuildInfo { version: env!("CARGO_PKG_VERSION"), role: self.role },
                 };
@@ -230,6 +236,10 @@ impl Service {
             };
             threads.push(worker::spawn(name, main)?);
         }
+        let mut watching = JoinSet::new();
+        for forward in self.forwards {
+            watching.spawn(forward.watch_targets());
+        }
         let mut ended = spawn_blocking(move || {
             let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
             results
@@ -241,6 +251,7 @@ impl Service {
             () = shutdown => stop.drain.cancel(),
         }
         ready.store(false, Ordering::Relaxed);
+        drop(watching);
         info!(timeout_seconds = self.shutdown_timeout.as_secs_f64(), "shutting down");
         let result = match timeout(self.shutdown_timeout, &mut ended).await {
             Ok(result) => result,

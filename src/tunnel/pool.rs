@@ -1,6 +1,8 @@
 //! The spare connections of an edge, and the players that wait for one.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +23,20 @@ pub struct Pool {
     state: Mutex<State>,
     /// Told whenever somebody begins to wait.
     wanted: Arc<Notify>,
+    /// Spare connections on which the core has answered, whether or not they are offered at this moment.
+    kept: AtomicUsize,
+    /// How many there have been.
+    made: AtomicUsize,
+}
+
+/// A spare connection on which the core has answered.
+#[derive(Debug)]
+pub(crate) struct Kept<'a>(&'a Pool);
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        self.0.kept.fetch_sub(1, Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -34,7 +50,20 @@ struct State {
 impl Pool {
     /// An empty one, which tells `wanted` when somebody begins to wait.
     pub fn new(wanted: Arc<Notify>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), wanted })
+        Arc::new(Self { state: Mutex::default(), wanted, kept: AtomicUsize::new(0), made: AtomicUsize::new(0) })
+    }
+
+    /// How many spare connections there are, and have been since the start. Where the latter grows, new players get through
+    /// even if each spare is taken as soon as it is there.
+    pub fn spare(&self) -> (usize, usize) {
+        (self.kept.load(Relaxed), self.made.load(Relaxed))
+    }
+
+    /// Counts a spare connection while what this gives is held.
+    pub(crate) fn keep(&self) -> Kept<'_> {
+        self.kept.fetch_add(1, Relaxed);
+        self.made.fetch_add(1, Relaxed);
+        Kept(self)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -13,6 +13,7 @@ use crate::wire::proxy_header::LOCAL;
 /// from time to time. Where this side made it, `place` is its place.
 pub(super) async fn keep(mut stream: Stream, pool: &Pool, mut place: Option<Place>, scratch: &Scratch) {
     place.iter_mut().for_each(Place::keep);
+    let _kept = pool.keep();
     loop {
         match offer(stream, pool, scratch).await {
             Offered::Taken => return place.into_iter().for_each(Place::take),

@@ -25,6 +25,8 @@ const TLV_LEN: usize = 3;
 pub const MAX_AUTHORITY: usize = 255;
 /// A version 2 header that is about no player: the sender itself has something to ask. With no payload.
 pub const LOCAL: &[u8; V2_FIXED_LEN] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+/// The same of version 1, which has no word for it but that the player is unknown.
+pub const UNKNOWN: &[u8] = b"PROXY UNKNOWN\r\n";
 /// The longest version 1 line, its CRLF included, by the format.
 pub const V1_MAX_LEN: usize = 107;
 /// How a version 1 line starts.

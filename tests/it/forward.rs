@@ -171,7 +171,9 @@ fn targets_are_tried_in_order() {
         for _ in 0..3 {
             echoes(&mut TcpStream::connect(edge.addr("a")).await.unwrap(), b"hello").await;
         }
-        assert_eq!((edge.metric(&connects("refused")).await, edge.metric(&connects("ok")).await), (3.0, 3.0));
+        // The first is tried first, and then last for a while.
+        assert!(edge.metric(&connects("refused")).await >= 1.0);
+        assert_eq!(edge.metric(&connects("ok")).await, 3.0);
         edge.wait_for(&closed("client"), 3).await;
         edge.stop().await;
     });

@@ -14,3 +14,4 @@ mod oracle;
 mod real_haproxy;
 mod sandbox;
 mod status;
+mod targets;

@@ -12,3 +12,4 @@ mod players;
 mod process;
 mod program;
 mod streams;
+mod targets;

@@ -1,0 +1,65 @@
+//! One check of one target.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::addresses::Addresses;
+use crate::config::{CheckKind, SendProxy};
+use crate::forward::TRIES;
+use crate::reason::CheckResult;
+use crate::wire::frame::{self, ClientId, PONG};
+use crate::wire::proxy_header;
+
+/// Whom a relay takes the checks of this process for: a client that opens no session.
+static CLIENT: LazyLock<ClientId> = LazyLock::new(|| ClientId(RandomState::new().hash_one(0u8) as u32 | 1));
+
+/// Checks a target as a connection would reach it: each of its addresses `within` that time, and an answer as well. Gives the
+/// round trip of a ping.
+///
+/// # Errors
+/// What is wrong with it.
+pub async fn check(
+    addresses: &Addresses,
+    kind: CheckKind,
+    send_proxy: SendProxy,
+    within: Duration,
+) -> Result<Option<Duration>, CheckResult> {
+    let connected = timeout(within * TRIES, addresses.connect(within)).await.map_err(|_| CheckResult::Timeout)?;
+    let (mut stream, _) = connected?;
+    let asking = async {
+        match kind {
+            CheckKind::Off | CheckKind::Tcp => Ok(None),
+            CheckKind::Proxy => stream.write_all(proxy_header::LOCAL).await.map(|()| None),
+            CheckKind::Ping => ping(&mut stream, send_proxy).await.map(Some),
+        }
+    };
+    match timeout(within, asking).await {
+        Ok(Ok(rtt)) => Ok(rtt),
+        Ok(Err(_)) if kind == CheckKind::Ping => Err(CheckResult::NoPong),
+        Ok(Err(_)) => Err(CheckResult::Error),
+        Err(_) => Err(CheckResult::Timeout),
+    }
+}
+
+/// Has a relay answer a ping.
+async fn ping(stream: &mut TcpStream, send_proxy: SendProxy) -> io::Result<Duration> {
+    stream.set_nodelay(true)?;
+    let mut bytes = match send_proxy {
+        SendProxy::V2 => proxy_header::LOCAL.to_vec(),
+        SendProxy::V1 => proxy_header::UNKNOWN.to_vec(),
+        SendProxy::None => Vec::new(),
+    };
+    // It knows no round trip: what a relay counts is what players have.
+    bytes.extend_from_slice(&frame::ping(*CLIENT, 0));
+    let sent = Instant::now();
+    stream.write_all(&bytes).await?;
+    let mut answer = [0; PONG.len()];
+    stream.read_exact(&mut answer).await?;
+    if answer == PONG { Ok(sent.elapsed()) } else { Err(io::ErrorKind::InvalidData.into()) }
+}

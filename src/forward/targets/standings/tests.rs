@@ -1,0 +1,263 @@
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+
+use super::Change::{Down, Up};
+use super::*;
+use crate::config::Destination;
+
+const OFF: Check = Check::OFF;
+const ON: Check = Check { kind: CheckKind::Tcp, inter: Duration::from_secs(5), fall: 3, rise: 2 };
+
+/// Targets `1`, `2`, .., of which those with `true` are backups.
+fn standings(choice: Choice, check: Check, backups: &[bool]) -> Standings {
+    let target = |(index, backup): (usize, &bool)| ForwardTarget {
+        name: (index + 1).to_string(),
+        destination: Destination::Core("links".to_owned()),
+        backup: *backup,
+    };
+    Standings::new(choice, check, &backups.iter().enumerate().map(target).collect::<Vec<_>>())
+}
+
+fn player(number: u32) -> AddressKey {
+    AddressKey::V4(number)
+}
+
+impl Standings {
+    /// The targets in the order in which one connection would try them, if all of them failed and nobody learnt of it.
+    fn order(&mut self, who: AddressKey, now: Instant) -> Vec<usize> {
+        let mut tried = Vec::new();
+        while let Some(next) = self.next(who, &tried, now) {
+            self.left(next.target);
+            tried.push(next.target);
+        }
+        tried
+    }
+
+    fn fail(&mut self, target: usize, now: Instant) -> Option<Change> {
+        let failures = self.targets[target].failures;
+        self.failed(Try { target, failures }, now)
+    }
+}
+
+#[test]
+fn first_is_the_order_of_the_file_and_backups_come_last() {
+    let now = Instant::now();
+    let mut standings = standings(Choice::First, OFF, &[true, false, false]);
+    assert_eq!(standings.order(player(1), now), [1, 2, 0]);
+    standings.fail(1, now);
+    assert_eq!(standings.order(player(1), now), [2, 0, 1]);
+    standings.fail(2, now);
+    assert_eq!(standings.order(player(1), now), [0, 1, 2]);
+    standings.fail(0, now);
+    assert_eq!(standings.order(player(1), now), [1, 2, 0], "with nothing open all are tried all the same");
+}
+
+#[test]
+fn without_checks_one_that_failed_is_tried_last_and_then_by_one_alone() {
+    let start = Instant::now();
+    let mut standings = standings(Choice::First, OFF, &[false, false]);
+    let mut now = start;
+    for wait in [1, 2, 4, 8, 16, 30, 30, 30] {
+        let tried = standings.next(player(1), &[], now).unwrap();
+        assert_eq!(tried.target, 0, "{wait}");
+        for other in 0..10 {
+            let expected = usize::from(now != start);
+            assert_eq!(standings.next(player(other), &[], now).unwrap().target, expected, "it is being found out");
+        }
+        let change = standings.failed(tried, now);
+        assert_eq!(change, (now == start).then_some(Down), "told once");
+        let until = now + Duration::from_secs(wait);
+        assert_eq!(standings.order(player(1), now)[0], 1);
+        assert_eq!(standings.order(player(1), until - Duration::from_nanos(1))[0], 1);
+        now = until;
+    }
+    let tried = standings.next(player(1), &[], now).unwrap();
+    assert_eq!((tried.target, standings.connected(tried)), (0, Some(Up)));
+    let tried = standings.next(player(1), &[], now).unwrap();
+    assert_eq!((tried.target, standings.connected(tried)), (0, None));
+    assert_eq!(standings.failed(tried, now), Some(Down));
+    assert_eq!(standings.order(player(1), now + FIRST_WAIT)[0], 0, "it begins anew");
+}
+
+#[test]
+fn who_was_to_find_out_and_left_costs_no_more_than_the_wait() {
+    let now = Instant::now();
+    let mut standings = standings(Choice::First, OFF, &[false, false]);
+    standings.fail(0, now);
+    let later = now + FIRST_WAIT;
+    assert_eq!(standings.next(player(1), &[], later).unwrap().target, 0);
+    standings.left(0);
+    assert_eq!(standings.next(player(1), &[], later).unwrap().target, 1);
+    assert_eq!(standings.next(player(1), &[], later + FIRST_WAIT).unwrap().target, 0);
+}
+
+#[test]
+fn many_that_fail_together_are_one_failure() {
+    for check in [OFF, ON] {
+        let now = Instant::now();
+        let mut standings = standings(Choice::First, check, &[false, false]);
+        let tries: Vec<_> = (0..10).map(|n| standings.next(player(n), &[], now).unwrap()).collect();
+        assert!(tries.iter().all(|tried| tried.target == 0));
+        let changes: Vec<_> = tries.iter().filter_map(|tried| standings.failed(*tried, now)).collect();
+        assert_eq!((changes, standings.targets[0].failures), (if check == OFF { vec![Down] } else { vec![] }, 1));
+    }
+}
+
+#[test]
+fn checks_have_it_fall_and_rise() {
+    let now = Instant::now();
+    let mut standings = standings(Choice::First, ON, &[false, false]);
+    let mut told = |passed: &str| -> Vec<Option<Change>> {
+        passed.chars().map(|passed| standings.checked(0, passed == '+')).collect()
+    };
+    assert_eq!(told("--+--+"), [None; 6], "failures count in a row");
+    assert_eq!(told("---"), [None, None, Some(Down)]);
+    assert_eq!(told("--+-+-"), [None; 6], "and so do passes");
+    assert_eq!(told("++"), [None, Some(Up)]);
+    assert_eq!(told("--"), [None; 2]);
+    assert_eq!(told("-"), [Some(Down)]);
+    assert_eq!(told("+"), [None], "one pass of before does not count");
+    assert_eq!(standings.order(player(1), now), [1, 0]);
+    assert_eq!(standings.checked(0, true), Some(Up));
+    assert_eq!(standings.order(player(1), now), [0, 1]);
+}
+
+#[test]
+fn with_checks_a_connect_that_failed_counts_as_one_and_nobody_else_tries_before_the_next_check() {
+    let now = Instant::now();
+    let mut standings = standings(Choice::First, ON, &[false, false]);
+    let tried = standings.next(player(1), &[], now).unwrap();
+    assert_eq!(standings.failed(tried, now), None);
+    assert_eq!(standings.order(player(1), now + LONGEST_WAIT * 10), [1, 0], "no clock opens it");
+    // Chosen as the last way out: that it connects says nothing.
+    let last = standings.next(player(1), &[1], now).unwrap();
+    assert_eq!((last.target, standings.connected(last)), (0, None));
+    assert_eq!(standings.order(player(1), now), [1, 0]);
+    assert_eq!(standings.checked(0, true), None);
+    assert_eq!(standings.order(player(1), now), [0, 1]);
+    for change in [None, None, Some(Down)] {
+        assert_eq!(standings.fail(0, now), change);
+    }
+    // One that is up and failed once goes before one that is down, backup or not.
+    standings.fail(1, now);
+    assert_eq!(standings.order(player(1), now), [1, 0]);
+}
+
+#[test]
+fn least_has_the_fewest_connections() {
+    let now = Instant::now();
+    let mut standings = standings(Choice::Least, OFF, &[false, false, false, true]);
+    let chosen: Vec<_> = (0..7).map(|n| standings.next(player(n), &[], now).unwrap().target).collect();
+    assert_eq!(chosen, [0, 1, 2, 0, 1, 2, 0]);
+    standings.left(2);
+    assert_eq!(standings.next(player(1), &[], now).unwrap().target, 2);
+    standings.left(2);
+    standings.left(1);
+    // 3, 1, 1 and a backup with none.
+    assert_eq!(standings.order(player(1), now), [1, 2, 0, 3]);
+    standings.fail(1, now);
+    assert_eq!(standings.order(player(1), now), [2, 0, 3, 1]);
+}
+
+#[test]
+fn source_spreads_players_and_counts_ipv6_by_64() {
+    let now = Instant::now();
+    let mut standings = standings(Choice::Source, OFF, &[false; 4]);
+    let mut counts = HashMap::new();
+    for number in 0..10_000 {
+        *counts.entry(standings.next(player(number), &[], now).unwrap().target).or_insert(0) += 1;
+    }
+    assert!(counts.len() == 4 && counts.values().all(|count| (2200..2800).contains(count)), "{counts:?}");
+    let key = |address: &str| AddressKey::from(address.parse::<IpAddr>().unwrap());
+    let networks = |third: u32| key(&format!("2001:db8:0:{third:x}::1"));
+    for third in 0..100 {
+        let same = key(&format!("2001:db8:0:{third:x}:ffff::2"));
+        assert_eq!(standings.order(networks(third), now), standings.order(same, now));
+    }
+    let firsts: std::collections::HashSet<_> = (0..100).map(|third| standings.order(networks(third), now)[0]).collect();
+    assert_eq!(firsts.len(), 4);
+}
+
+/// Edges of different versions must agree.
+#[test]
+fn scores_stay_what_they_are() {
+    assert_eq!(score("1", AddressKey::V4(0xC000_0201)), 5_165_843_132_137_273_645);
+    assert_eq!(score("waw", AddressKey::V6(0x2001_0DB8_0000_0001)), 2_061_196_581_835_999_058);
+}
+
+proptest! {
+    /// Only the players of those that fall move, and they come back.
+    #[test]
+    fn source_is_stable_when_others_fall(count in 2usize..8, fallen in any::<u8>(), number: u32, checked: bool) {
+        let now = Instant::now();
+        let mut standings = standings(Choice::Source, if checked { ON } else { OFF }, &vec![false; count]);
+        let before = standings.order(player(number), now);
+        let fallen = |target: usize| fallen >> target & 1 == 1;
+        for target in (0..count).filter(|target| fallen(*target)) {
+            for _ in 0..ON.fall {
+                standings.fail(target, now);
+            }
+        }
+        let expected: Vec<_> = before.iter().copied().filter(|target| !fallen(*target)).collect();
+        let after = standings.order(player(number), now);
+        prop_assert_eq!(&after[..expected.len()], expected);
+        for target in (0..count).filter(|target| fallen(*target)) {
+            let back = (0..ON.rise).find_map(|_| standings.checked(target, true));
+            prop_assert_eq!(back, Some(Up));
+        }
+        if checked {
+            prop_assert_eq!(standings.order(player(number), now), before);
+        }
+    }
+
+    /// Whatever happens, a connection tries each target once, none that is open after one that is not, and no
+    /// backup before another that is as good; changes alternate, and connections are counted.
+    #[test]
+    fn any_events(
+        checked: bool, choice in 0usize..3, backups in prop::collection::vec(any::<bool>(), 1..6),
+        events in prop::collection::vec((0usize..6, 0u8..5, 0u64..40), 0..200),
+    ) {
+        let (count, mut now) = (backups.len(), Instant::now());
+        let choice = [Choice::First, Choice::Least, Choice::Source][choice];
+        let mut standings = standings(choice, if checked { ON } else { OFF }, &backups);
+        let (mut held, mut up) = (Vec::<Try>::new(), vec![true; count]);
+        for (target, event, seconds) in events {
+            let target = target % count;
+            now += Duration::from_secs(seconds);
+            let (about, change) = match event {
+                0 => {
+                    held.extend(standings.next(player(target as u32), &[], now));
+                    (target, None)
+                }
+                1 if !held.is_empty() => {
+                    let tried = held.swap_remove(target % held.len());
+                    standings.left(tried.target);
+                    (tried.target, standings.failed(tried, now))
+                }
+                2 if !held.is_empty() => {
+                    let tried = held[target % held.len()];
+                    (tried.target, standings.connected(tried))
+                }
+                3 | 4 if checked => (target, standings.checked(target, event == 3)),
+                _ => (target, None),
+            };
+            if let Some(change) = change {
+                prop_assert_ne!(up[about], change == Up, "told twice");
+                up[about] = change == Up;
+            }
+            for (target, standing) in standings.targets.iter().enumerate() {
+                prop_assert_eq!(standing.up, up[target]);
+                prop_assert_eq!(standing.connections, held.iter().filter(|tried| tried.target == target).count());
+            }
+            let open: Vec<_> = standings.targets.iter().map(|standing| standing.is_open(checked, now)).collect();
+            let order = standings.order(player(1), now);
+            let ranks: Vec<_> = order.iter().map(|&target| (!open[target], open[target] && backups[target])).collect();
+            prop_assert!(ranks.is_sorted(), "{order:?} {ranks:?}");
+            let mut all = order.clone();
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..count).collect::<Vec<_>>());
+        }
+    }
+}
