@@ -421,7 +421,7 @@ fn the_metrics_of_haproxy_that_are_named_are_those_of_its_exporter() {
     run(async {
         let haproxy = HaProxy::start(2, |addrs| {
             format!(
-                "listen login\n  bind {}\n  server s 127.0.0.1:9\n\
+                "listen login\n  bind {}\n  server s 127.0.0.1:9 check\n\
                  frontend metrics\n  mode http\n  bind {}\n  http-request use-service prometheus-exporter\n",
                 addrs[0], addrs[1]
             )
