@@ -12,17 +12,14 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
-use rustls::{CertificateError, ClientConfig, CommonState, Error, RootCertStore, ServerConfig};
+use rustls::{CertificateError, ClientConfig, Error, RootCertStore, ServerConfig};
 
 use super::certificate::{Certificate, State, days_between};
 use super::error::{CertError, Problem};
 use super::files;
 use super::name::Name;
 use crate::config::{CORE_NAME, TlsFiles};
-use crate::reason::HandshakeResult;
-
-/// The protocol in the tunnel, as TLS agrees on it (ALPN).
-pub const ALPN: &[u8] = b"otproxy/1";
+use crate::net::tls::ALPN;
 
 /// Whose identity it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,18 +148,6 @@ pub struct NotOneName;
 pub fn peer_name(leaf: &CertificateDer<'_>) -> Result<String, NotOneName> {
     let facts = Certificate::parse(leaf).map_err(|_| NotOneName)?;
     facts.name().map(str::to_owned).ok_or(NotOneName)
-}
-
-/// Who is on the other side, after a handshake. Whether that one is welcome is for the caller to say.
-///
-/// # Errors
-/// Where the other side did not agree on [`ALPN`], or its certificate is not for exactly one name.
-pub fn peer(connection: &CommonState) -> Result<String, HandshakeResult> {
-    if connection.alpn_protocol() != Some(ALPN) {
-        return Err(HandshakeResult::NoAlpn);
-    }
-    let leaf = connection.peer_certificates().and_then(<[_]>::first).ok_or(HandshakeResult::NoCertificate)?;
-    peer_name(leaf).map_err(|NotOneName| HandshakeResult::WrongName)
 }
 
 /// The certificates of the authorities in a file.

@@ -10,8 +10,9 @@ use super::admin::Running;
 use super::reach::{self, Reached, Unreached};
 use super::{ANSWER, Check};
 use crate::certs::failure;
-use crate::certs::identity::{ALPN, Identity, server_name};
+use crate::certs::identity::{Identity, server_name};
 use crate::config::{CORE_NAME, Config, Reach, Role, Target};
+use crate::net::tls::ALPN;
 use crate::reason::HandshakeResult;
 use crate::wire::proxy_header::LOCAL;
 

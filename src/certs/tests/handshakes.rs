@@ -9,7 +9,8 @@ use rustls::{ClientConfig, CommonState, Error, HandshakeKind, RootCertStore, Ser
 
 use super::*;
 use crate::certs::failure;
-use crate::certs::identity::{ALPN, peer, server_name};
+use crate::certs::identity::{peer_name, server_name};
+use crate::net::tls::ALPN;
 use crate::reason::HandshakeResult;
 
 /// What each side made of the other.
@@ -21,6 +22,15 @@ struct Outcome {
 
 fn both(client: HandshakeResult, server: HandshakeResult) -> Outcome {
     Outcome { client: Err(client), server: Err(server) }
+}
+
+/// Who is on the other side, after a handshake: the way of `net::tls` and the tunnel, without their sockets.
+fn peer(connection: &CommonState) -> Result<String, HandshakeResult> {
+    if connection.alpn_protocol() != Some(ALPN) {
+        return Err(HandshakeResult::NoAlpn);
+    }
+    let leaf = connection.peer_certificates().and_then(<[_]>::first).ok_or(HandshakeResult::NoCertificate)?;
+    peer_name(leaf).map_err(|_| HandshakeResult::WrongName)
 }
 
 /// Moves bytes between both until neither has any more; gives what the server sent, too.
