@@ -230,7 +230,8 @@ mod tests {
         let now = Instant::now();
         let gates = Gates::new(gate(NONE), Arc::new(gate(NONE)));
         let held = [come(&gates, "192.0.2.1", now).unwrap(), come(&gates, "192.0.2.1", now).unwrap()];
-        let denied = Arc::new(Access { deny: [ipnet::IpNet::from(ip("192.0.2.9"))].into_iter().collect(), allow: None });
+        let denied =
+            Arc::new(Access { deny: [ipnet::IpNet::from(ip("192.0.2.9"))].into_iter().collect(), allow: None });
         gates.set(GateLimits { connections_per_address: Some(2), ..NONE }, denied);
         assert_eq!(come(&gates, "192.0.2.1", now).err(), Some(RejectReason::AddressLimit));
         assert_eq!(come(&gates, "192.0.2.9", now).err(), Some(RejectReason::Denied));

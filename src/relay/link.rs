@@ -6,12 +6,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use prometheus::IntCounter;
-
 use super::session::Session;
 use super::task_waker::TaskWaker;
 use crate::metrics::EdgeMetrics;
-use crate::net::{Stream, Via};
+use crate::net::{Inbound, Stream, Via};
 use crate::reason::CloseReason;
 use crate::session::{LinkWriter, Written};
 use crate::wire::frame::{ClientId, SessionId};
@@ -24,7 +22,8 @@ pub struct Link {
     pub(super) edge: Rc<EdgeMetrics>,
     /// The edge whose stream of the tunnel it is, if it is one.
     pub(super) via: Option<Via>,
-    listener: usize,
+    /// The listener as the link began with it.
+    pub(super) inbound: Rc<Inbound>,
     pub(super) started: Instant,
     pub(super) writer: RefCell<LinkWriter<Rc<Session>>>,
     /// The socket takes no more: the link's task waits for it.
@@ -35,8 +34,6 @@ pub struct Link {
     pub(super) watched: Cell<usize>,
     pub(super) bytes_in: Cell<u64>,
     pub(super) bytes_out: Cell<u64>,
-    /// The listener's counter.
-    bytes_out_total: IntCounter,
     pub(super) task: TaskWaker,
 }
 
@@ -47,8 +44,7 @@ impl Link {
         player: SocketAddr,
         edge: Rc<EdgeMetrics>,
         via: Option<Via>,
-        listener: usize,
-        bytes_out_total: IntCounter,
+        inbound: Rc<Inbound>,
     ) -> Self {
         stream.bound();
         Self {
@@ -57,7 +53,7 @@ impl Link {
             player,
             edge,
             via,
-            listener,
+            inbound,
             started: Instant::now(),
             writer: RefCell::default(),
             blocked: Cell::new(false),
@@ -65,7 +61,6 @@ impl Link {
             watched: Cell::new(0),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
-            bytes_out_total,
             task: TaskWaker::default(),
         }
     }
@@ -76,10 +71,6 @@ impl Link {
 
     pub(super) fn player(&self) -> SocketAddr {
         self.player
-    }
-
-    pub(super) fn listener(&self) -> usize {
-        self.listener
     }
 
     pub(super) fn carries(&self, session: SessionId) -> bool {
@@ -131,7 +122,7 @@ impl Link {
         let written = self.writer.borrow_mut().write_to(|slices| self.stream.try_write(slices))?;
         let Written { bytes, first, duplicate, blocked } = written;
         self.bytes_out.set(self.bytes_out.get() + bytes);
-        self.bytes_out_total.inc_by(bytes);
+        self.inbound.metrics().bytes_out.inc_by(bytes);
         if first > 0 {
             self.edge.out_first.inc_by(first.into());
         }
@@ -146,11 +137,15 @@ impl Link {
 mod tests {
     use std::future::poll_fn;
     use std::io::IoSlice;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
+    use crate::config::{self, Config};
+    use crate::limits::{Gate, GateLimits};
     use crate::metrics::Metrics;
-    use crate::net::tls;
+    use crate::net::worker::scratch;
+    use crate::net::{InboundShared, tls};
 
     /// Nothing more may come for the link: then only this wakes its task to bring the rest out.
     #[test]
@@ -164,9 +159,14 @@ mod tests {
             while !stream.holds_back() {
                 sent += stream.try_write(&[IoSlice::new(&bytes)]).unwrap();
             }
-            let (metrics, out) = (Metrics::new(), IntCounter::new("bytes", "bytes").unwrap());
+            let text = "role: core\nlisteners: [{ name: links, kind: relay, listen: '127.0.0.1:1', accept_proxy: none }]\n\
+                        game_servers: [{ port: 7172, address: '127.0.0.1:2' }]\n";
+            let Config::Core(core) = config::parse("core.yaml", text).unwrap() else { panic!("a core") };
+            let process = Arc::new(Gate::new(GateLimits::default(), Arc::default()));
+            let (shared, metrics) = (InboundShared::new(core.relays[0].inbound.clone(), process, None), Metrics::new());
+            let inbound = Rc::new(Inbound::new(shared, metrics.listener("links"), Rc::new(scratch())));
             let edge = Rc::new(metrics.edge("waw1"));
-            let link = Link::new(stream, ClientId(1), SocketAddr::from(([127, 0, 0, 1], 1)), edge, None, 0, out);
+            let link = Link::new(stream, ClientId(1), SocketAddr::from(([127, 0, 0, 1], 1)), edge, None, inbound);
             link.flush();
             assert!(link.blocked.get());
             let mut buffer = vec![0; 50_000];
