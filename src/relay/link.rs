@@ -4,12 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use prometheus::IntCounter;
 
 use super::session::Session;
 use super::task_waker::TaskWaker;
+use crate::limits::Presence;
 use crate::metrics::EdgeMetrics;
 use crate::net::{Stream, Via};
 use crate::reason::CloseReason;
@@ -19,6 +21,8 @@ use crate::wire::frame::{ClientId, SessionId};
 /// A link on the worker that owns its client.
 pub struct Link {
     pub(super) stream: Stream,
+    /// Counts its bytes, and says when it is to be closed.
+    pub(super) presence: Arc<Presence>,
     client: ClientId,
     player: SocketAddr,
     pub(super) edge: Rc<EdgeMetrics>,
@@ -33,8 +37,6 @@ pub struct Link {
     pub(super) closing: Cell<Option<CloseReason>>,
     /// The link's place in the [`IdleWatch`](super::idle_watch::IdleWatch).
     pub(super) watched: Cell<usize>,
-    pub(super) bytes_in: Cell<u64>,
-    pub(super) bytes_out: Cell<u64>,
     /// The listener's counter.
     bytes_out_total: IntCounter,
     pub(super) task: TaskWaker,
@@ -43,8 +45,8 @@ pub struct Link {
 impl Link {
     pub(super) fn new(
         stream: Stream,
-        client: ClientId,
-        player: SocketAddr,
+        presence: Arc<Presence>,
+        (client, player): (ClientId, SocketAddr),
         edge: Rc<EdgeMetrics>,
         via: Option<Via>,
         listener: usize,
@@ -53,6 +55,7 @@ impl Link {
         stream.bound();
         Self {
             stream,
+            presence,
             client,
             player,
             edge,
@@ -63,8 +66,6 @@ impl Link {
             blocked: Cell::new(false),
             closing: Cell::new(None),
             watched: Cell::new(0),
-            bytes_in: Cell::new(0),
-            bytes_out: Cell::new(0),
             bytes_out_total,
             task: TaskWaker::default(),
         }
@@ -130,7 +131,7 @@ impl Link {
     pub(super) fn write(&self) -> io::Result<bool> {
         let written = self.writer.borrow_mut().write_to(|slices| self.stream.try_write(slices))?;
         let Written { bytes, first, duplicate, blocked } = written;
-        self.bytes_out.set(self.bytes_out.get() + bytes);
+        self.presence.add_out(bytes);
         self.bytes_out_total.inc_by(bytes);
         if first > 0 {
             self.edge.out_first.inc_by(first.into());
@@ -166,7 +167,9 @@ mod tests {
             }
             let (metrics, out) = (Metrics::new(), IntCounter::new("bytes", "bytes").unwrap());
             let edge = Rc::new(metrics.edge("waw1"));
-            let link = Link::new(stream, ClientId(1), SocketAddr::from(([127, 0, 0, 1], 1)), edge, None, 0, out);
+            let player = SocketAddr::from(([127, 0, 0, 1], 1));
+            let presence = Arc::new(Presence::new(1, "links".into(), player));
+            let link = Link::new(stream, presence, (ClientId(1), player), edge, None, 0, out);
             link.flush();
             assert!(link.blocked.get());
             let mut buffer = vec![0; 50_000];
