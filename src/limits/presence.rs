@@ -37,7 +37,7 @@ pub enum Leads {
     /// It is forwarded to this target.
     Target(String),
     /// It is a link of this client, and ends here.
-    Client(String),
+    Client(u32),
 }
 
 impl Presence {

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
@@ -39,6 +39,8 @@ pub struct Link {
     pub(super) watched: Cell<usize>,
     /// The listener's counter.
     bytes_out_total: IntCounter,
+    /// The last round trip that the client told.
+    pub(super) round_trip: Cell<Option<Duration>>,
     pub(super) task: TaskWaker,
 }
 
@@ -67,6 +69,7 @@ impl Link {
             closing: Cell::new(None),
             watched: Cell::new(0),
             bytes_out_total,
+            round_trip: Cell::new(None),
             task: TaskWaker::default(),
         }
     }
@@ -145,13 +148,11 @@ impl Link {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-    use std::io::IoSlice;
-    use std::time::Duration;
-
     use super::*;
     use crate::metrics::Metrics;
     use crate::net::tls;
+    use std::future::poll_fn;
+    use std::io::IoSlice;
 
     /// Nothing more may come for the link: then only this wakes its task to bring the rest out.
     #[test]

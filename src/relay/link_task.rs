@@ -163,6 +163,7 @@ impl Turn {
             FromClient::Ping { client: _, rtt } => {
                 if let Some(rtt) = rtt {
                     link.edge.rtt.observe(rtt.as_secs_f64());
+                    link.round_trip.set(Some(rtt));
                 }
                 link.writer.borrow_mut().pong();
                 self.answer = true;

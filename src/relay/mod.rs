@@ -8,6 +8,7 @@ mod link;
 mod link_task;
 mod session;
 mod task_waker;
+mod view;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -42,6 +43,7 @@ use link_task::LinkTask;
 use session::Session;
 
 pub use session::MAX_LINKS;
+pub use view::{LinkView, SessionView};
 
 /// The label of links from peers that are none of the configured edges.
 pub const OTHER_EDGE: &str = "other";
@@ -293,8 +295,10 @@ impl Relay {
         };
         let presence = Arc::clone(guard.presence());
         presence.set_link();
-        presence.set_leads(Leads::Client(client.to_string()));
-        presence.set_edge(&edge.name);
+        presence.set_leads(Leads::Client(client.0));
+        if *edge.name != *OTHER_EDGE {
+            presence.set_edge(&edge.name);
+        }
         let link = Rc::new(Link::new(stream, presence, (client, player), edge, via, listener, bytes_out));
         let task = LinkTask::new(Rc::clone(self), link, early, guard);
         match proven {
