@@ -4,10 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::session::Session;
 use super::task_waker::TaskWaker;
+use crate::limits::Presence;
 use crate::metrics::EdgeMetrics;
 use crate::net::{Inbound, Stream, Via};
 use crate::reason::CloseReason;
@@ -17,6 +19,8 @@ use crate::wire::frame::{ClientId, SessionId};
 /// A link on the worker that owns its client.
 pub struct Link {
     pub(super) stream: Stream,
+    /// Counts its bytes, and says when it is to be closed.
+    pub(super) presence: Arc<Presence>,
     client: ClientId,
     player: SocketAddr,
     pub(super) edge: Rc<EdgeMetrics>,
@@ -32,16 +36,16 @@ pub struct Link {
     pub(super) closing: Cell<Option<CloseReason>>,
     /// The link's place in the [`IdleWatch`](super::idle_watch::IdleWatch).
     pub(super) watched: Cell<usize>,
-    pub(super) bytes_in: Cell<u64>,
-    pub(super) bytes_out: Cell<u64>,
+    /// The last round trip that the client told.
+    pub(super) round_trip: Cell<Option<Duration>>,
     pub(super) task: TaskWaker,
 }
 
 impl Link {
     pub(super) fn new(
         stream: Stream,
-        client: ClientId,
-        player: SocketAddr,
+        presence: Arc<Presence>,
+        (client, player): (ClientId, SocketAddr),
         edge: Rc<EdgeMetrics>,
         via: Option<Via>,
         inbound: Rc<Inbound>,
@@ -49,6 +53,7 @@ impl Link {
         stream.bound();
         Self {
             stream,
+            presence,
             client,
             player,
             edge,
@@ -59,8 +64,7 @@ impl Link {
             blocked: Cell::new(false),
             closing: Cell::new(None),
             watched: Cell::new(0),
-            bytes_in: Cell::new(0),
-            bytes_out: Cell::new(0),
+            round_trip: Cell::new(None),
             task: TaskWaker::default(),
         }
     }
@@ -121,7 +125,7 @@ impl Link {
     pub(super) fn write(&self) -> io::Result<bool> {
         let written = self.writer.borrow_mut().write_to(|slices| self.stream.try_write(slices))?;
         let Written { bytes, first, duplicate, blocked } = written;
-        self.bytes_out.set(self.bytes_out.get() + bytes);
+        self.presence.add_out(bytes);
         self.inbound.metrics().bytes_out.inc_by(bytes);
         if first > 0 {
             self.edge.out_first.inc_by(first.into());
@@ -137,12 +141,10 @@ impl Link {
 mod tests {
     use std::future::poll_fn;
     use std::io::IoSlice;
-    use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
     use crate::config::{self, Config};
-    use crate::limits::{Gate, GateLimits};
+    use crate::limits::{Gate, GateLimits, ProcessGate};
     use crate::metrics::Metrics;
     use crate::net::worker::scratch;
     use crate::net::{InboundShared, tls};
@@ -162,11 +164,13 @@ mod tests {
             let text = "role: core\nlisteners: [{ name: links, kind: relay, listen: '127.0.0.1:1', accept_proxy: none }]\n\
                         game_servers: [{ port: 7172, address: '127.0.0.1:2' }]\n";
             let Config::Core(core) = config::parse("core.yaml", text).unwrap() else { panic!("a core") };
-            let process = Arc::new(Gate::new(GateLimits::default(), Arc::default()));
+            let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()));
             let (shared, metrics) = (InboundShared::new(core.relays[0].inbound.clone(), process, None), Metrics::new());
             let inbound = Rc::new(Inbound::new(shared, metrics.listener("links"), Rc::new(scratch())));
             let edge = Rc::new(metrics.edge("waw1"));
-            let link = Link::new(stream, ClientId(1), SocketAddr::from(([127, 0, 0, 1], 1)), edge, None, inbound);
+            let player = SocketAddr::from(([127, 0, 0, 1], 1));
+            let presence = Arc::new(Presence::new(1, "links".into(), player));
+            let link = Link::new(stream, presence, (ClientId(1), player), edge, None, inbound);
             link.flush();
             assert!(link.blocked.get());
             let mut buffer = vec![0; 50_000];

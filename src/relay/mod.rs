@@ -9,6 +9,7 @@ mod link_task;
 mod session;
 mod settings;
 mod task_waker;
+mod view;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -24,7 +25,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::config::{self, BindSessions, Ipv6Players};
-use crate::limits::{AddressKey, Admission, ConnectionLimit, ENDED_LINES, REFUSED_LINES, RateLimitedLog};
+use crate::limits::{AddressKey, Admission, ConnectionLimit, ENDED_LINES, Leads, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::{EdgeMetrics, Metrics, PortMetrics};
 use crate::net::worker::{Scratch, Tasks};
 use crate::net::{Admitted, Detached, Inbound, InboundShared, Stream, Tunnelled, Via, Who};
@@ -39,6 +40,7 @@ use session::Session;
 use settings::Settings;
 
 pub use session::MAX_LINKS;
+pub use view::{LinkView, SessionView};
 
 /// The label of links from peers that are none of the configured edges.
 pub const OTHER_EDGE: &str = "other";
@@ -230,7 +232,8 @@ impl Relay {
 
     async fn first_frame(&self, inbound: &Inbound, admitted: Admitted) -> Option<(Stream, Newcomer)> {
         let Admitted { stream, peer, player, mut early, guard, via, accepted, .. } = admitted;
-        let first = timeout(inbound.config().idle_timeout, first_ping(&stream, &mut early, &self.scratch)).await;
+        let first = timeout(inbound.config().idle_timeout, first_ping(&stream, &mut early, &self.scratch));
+        let first = guard.presence().attend(first).await.unwrap_or_else(|closing| Ok(Err(closing.into())));
         match first.unwrap_or(Err(RejectReason::NoPing)) {
             Ok(client) => {
                 let inbound = Arc::clone(inbound.shared());
@@ -252,7 +255,14 @@ impl Relay {
             Some(edge) => self.edge_named(edge.name()),
             None => self.edge_named(self.shared.settings().edge_at(peer.ip()).unwrap_or(OTHER_EDGE)),
         };
-        let link = Rc::new(Link::new(stream, client, player, edge, via, self.inbound(&inbound)));
+        let presence = Arc::clone(guard.presence());
+        presence.set_link();
+        presence.set_leads(Leads::Client(client.0));
+        if *edge.name != *OTHER_EDGE {
+            presence.set_edge(Arc::clone(&edge.name));
+        }
+        let inbound = self.inbound(&inbound);
+        let link = Rc::new(Link::new(stream, presence, (client, player), edge, via, inbound));
         let task = LinkTask::new(Rc::clone(self), link, early, guard);
         match proven {
             Some(edge) => self.tasks.spawn(edge.carry(task)),

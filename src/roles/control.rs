@@ -16,7 +16,7 @@ use super::listeners::Listeners;
 use crate::certs::CertError;
 use crate::certs::watch::Watch;
 use crate::config::{self, Config, Destination, Errors, LogLevel};
-use crate::limits::Gate;
+use crate::limits::ProcessGate;
 use crate::metrics::Metrics;
 use crate::net::BindError;
 use crate::relay::{OTHER_EDGE, RelayShared};
@@ -79,7 +79,7 @@ pub(super) struct State {
     /// Listeners that are not listened on, whatever the configuration says.
     pub closed: HashSet<String>,
     /// What connections to any listener pass.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<ProcessGate>,
     pub listeners: Listeners,
     pub relay: Option<Arc<RelayShared>>,
     /// Each worker's counters.

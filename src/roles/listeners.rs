@@ -11,7 +11,7 @@ use super::worker::{Done, Plan, Plans, Shared};
 use crate::access_log::AccessLog;
 use crate::config::{self, Config};
 use crate::forward::{ForwardShared, HeaderFor};
-use crate::limits::Gate;
+use crate::limits::ProcessGate;
 use crate::metrics::Metrics;
 use crate::net::{BindError, InboundShared, bind_beside};
 use crate::tunnel::Pool;
@@ -22,7 +22,7 @@ pub(super) struct Making {
     /// Where connections to the core come from, at an edge with a tunnel.
     pub pool: Option<Arc<Pool>>,
     /// What connections to any listener pass.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<ProcessGate>,
     pub access_log: Option<AccessLog>,
     /// Each worker's counters.
     pub metrics: Vec<Arc<Metrics>>,

@@ -24,7 +24,7 @@ use crate::certs::CertError;
 use crate::certs::watch::Watch;
 use crate::config::{Config, Role};
 use crate::forward::HeaderFor;
-use crate::limits::Gate;
+use crate::limits::{Gate, ProcessGate};
 use crate::metrics::{BuildInfo, Metrics};
 use crate::net::worker::{self, Scratch, Stop, Tasks};
 use crate::net::{BindError, bind};
@@ -92,7 +92,7 @@ impl Service {
         let start = |config| AccessLog::start(config, &process.name, own_metrics.access_log_dropped.clone());
         let log = process.access_log.clone().map(start).transpose().map_err(StartError::AccessLog)?;
         let (access_log, written) = log.unzip();
-        let gate = Arc::new(Gate::new(process.limits, Arc::clone(&process.access)));
+        let gate = ProcessGate::new(Gate::new(process.limits, Arc::clone(&process.access)));
         let Parts { header_for, pool, relay, known, certificates } = parts;
         let making = Making {
             header_for,

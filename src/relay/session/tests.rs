@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, LocalOptions};
 
 use super::*;
 use crate::config::{self, Config};
-use crate::limits::{Gate, GateLimits, Gates};
+use crate::limits::{Gate, GateLimits, Gates, ProcessGate};
 use crate::metrics::{BuildInfo, Metrics, render};
 use crate::net::InboundShared;
 use crate::net::worker::{Tasks, scratch};
@@ -37,7 +37,7 @@ async fn panics() {
     let Config::Core(core) = config::parse("core.yaml", &text).unwrap() else { panic!("not a core") };
     let metrics = Arc::new(Metrics::new());
     let tasks = Tasks::new(Arc::clone(&metrics));
-    let process = Arc::new(Gate::new(GateLimits::default(), Arc::default()));
+    let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()));
     let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]));
     let relay = Relay::new(shared, 0, Arc::clone(&metrics), Rc::new(scratch()), tasks.clone());
 
@@ -47,9 +47,11 @@ async fn panics() {
     let inbound = InboundShared::new(core.relays[0].inbound.clone(), Arc::clone(&process), None);
     let (inbound, settings) = (relay.inbound(&inbound), relay.shared.settings());
     let edge = Rc::new(metrics.edge(OTHER_EDGE));
-    let link = Rc::new(Link::new(Stream::new(stream).unwrap(), CLIENT, player, edge, None, inbound));
+    let gates = Gates::new("links", Gate::new(GateLimits::default(), Arc::default()), process);
+    let counted = gates.enter(player).unwrap();
+    let (stream, presence) = (Stream::new(stream).unwrap(), Arc::clone(counted.presence()));
+    let link = Rc::new(Link::new(stream, presence, (CLIENT, player), edge, None, inbound));
     let (carried, by) = (Rc::clone(&link), Rc::clone(&relay));
-    let counted = Gates::new(Gate::new(GateLimits::default(), Arc::default()), process).enter(player.ip()).unwrap();
     tasks.spawn(LinkTask::new(by, carried, Vec::new(), counted));
 
     // As `Relay::create` does it, but for a task that fails in the middle of everything.
