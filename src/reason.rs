@@ -44,6 +44,8 @@ reasons! {
         Denied = "denied",
         /// The player is not in `allow`, of the listener or of the process.
         NotAllowed = "not_allowed",
+        /// The peer or the player is banned.
+        Banned = "banned",
         /// A PROXY header was required and the peer is not in `trusted_peers`.
         Untrusted = "untrusted",
         /// The PROXY header was malformed, or absent where one is required.
@@ -58,6 +60,31 @@ reasons! {
         Closed = "closed",
         /// On a relay: the first frame was not a ping.
         NoPing = "no_ping",
+    }
+}
+
+impl RejectReason {
+    /// Whether it counts for `bans.after`: he did what no honest client does, or more of it than one does.
+    pub const fn breaks_rule(self) -> bool {
+        match self {
+            Self::AddressLimit
+            | Self::Rate
+            | Self::ProcessAddressLimit
+            | Self::ProcessRate
+            | Self::Untrusted
+            | Self::HeaderTimeout
+            | Self::Unexpected
+            | Self::Silent
+            | Self::NoPing => true,
+            // What others did.
+            Self::Limit | Self::ProcessLimit => false,
+            // He is refused whatever he does, at no more cost than by a ban.
+            Self::Denied | Self::NotAllowed | Self::Banned => false,
+            // Only trusted peers are asked for a header.
+            Self::BadHeader => false,
+            // As health checks do, and people who lose patience.
+            Self::Closed => false,
+        }
     }
 }
 
@@ -86,6 +113,23 @@ reasons! {
         Panic = "panic",
         /// The edge that it came through is trusted no more.
         Revoked = "revoked",
+    }
+}
+
+impl CloseReason {
+    /// Whether it counts for `bans.after`.
+    pub const fn breaks_rule(self) -> bool {
+        matches!(self, Self::ProtocolError)
+    }
+}
+
+reasons! {
+    /// What somebody was banned for.
+    BanReason {
+        /// The operator banned him.
+        Operator = "operator",
+        /// He broke the rules more often than `bans.after` says.
+        Rules = "rules",
     }
 }
 

@@ -1,8 +1,10 @@
 //! Tables by player address that all workers share.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ipnet::{IpNet, Ipv6Net};
 
 /// Parts of a table, each with its own lock: workers seldom meet at one.
 pub(super) const SHARDS: usize = 16;
@@ -15,6 +17,16 @@ pub enum AddressKey {
     V4(u32),
     /// The upper 64 bits of an IPv6 address.
     V6(u64),
+}
+
+impl AddressKey {
+    /// All addresses that count as this one.
+    pub fn network(self) -> IpNet {
+        match self {
+            Self::V4(bits) => IpAddr::V4(Ipv4Addr::from_bits(bits)).into(),
+            Self::V6(bits) => Ipv6Net::new_assert(Ipv6Addr::from_bits(u128::from(bits) << 64), 64).into(),
+        }
+    }
 }
 
 impl From<IpAddr> for AddressKey {
@@ -64,5 +76,7 @@ mod tests {
         assert_ne!(key("2001:db8:1:2::3"), key("2001:db8:1:3::3"));
         assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
         assert_ne!(key("0.0.0.0"), key("::"));
+        assert_eq!(key("::ffff:192.0.2.1").network().to_string(), "192.0.2.1/32");
+        assert_eq!(key("2001:db8:1:2::3").network().to_string(), "2001:db8:1:2::/64");
     }
 }
