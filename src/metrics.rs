@@ -12,8 +12,8 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterV
 use prometheus::{Registry, Result};
 
 use crate::reason::{
-    BanReason, CheckResult, CloseReason, ConnectResult, EndReason, HandshakeResult, RefuseReason, RejectReason, StatusResult,
-    StreamRefusal,
+    BanReason, CheckResult, CloseReason, ConnectResult, EndReason, HandshakeResult, RefuseReason, RejectReason,
+    StatusResult, StreamRefusal,
 };
 
 mod catalogue;

@@ -90,6 +90,8 @@ impl RejectReason {
             Self::BadHeader => false,
             // As health checks do, and people who lose patience.
             Self::Closed => false,
+            // For what was decided here.
+            Self::Evicted | Self::Disconnected | Self::Drained => false,
         }
     }
 }

@@ -342,7 +342,7 @@ impl Drop for Record<'_> {
         let reason = self.reason.unwrap_or_else(|| unfinished(&self.presence, self.edge.as_deref()));
         let inbound = &self.forward.inbound;
         inbound.metrics().active.dec();
-        inbound.metrics().closed(reason);
+        inbound.count_closed(reason, self.player);
         // What is counted as carried are the others.
         self.carried = None;
         inbound.access_log(|| self.entry(reason));

@@ -229,9 +229,8 @@ impl Drop for LinkTask {
         let reason = self.reason.unwrap_or_else(|| unfinished(&link.presence, link.via.as_ref().map(|via| &*via.edge)));
         link.edge.links.dec();
         let Some(inbound) = self.inbound() else { return };
-        let metrics = inbound.metrics();
-        metrics.active.dec();
-        metrics.closed(reason);
+        inbound.metrics().active.dec();
+        inbound.count_closed(reason, link.player());
         inbound.access_log(|| {
             let what = What::Link(LinkEnd { client: link.client(), reason });
             Entry {

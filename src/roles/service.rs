@@ -22,10 +22,10 @@ use crate::admin;
 use crate::certs::CertError;
 use crate::config::{self, Config};
 use crate::forward::{Forward, ForwardShared, HeaderFor};
-use crate::limits::{Gate, ProcessGate};
+use crate::limits::{Bans, Gate, ProcessGate};
 use crate::metrics::{BuildInfo, ListenerMetrics, Metrics};
 use crate::net::worker::{self, Scratch, Stop, Tasks};
-use crate::net::{BindError, Inbound, accept_loop, bind};
+use crate::net::{BindError, Inbound, accept_loop, bans, bind};
 use crate::tunnel::{self, Pool, Trusted};
 
 /// Why a role cannot start.
@@ -54,6 +54,8 @@ pub struct Service {
     admin: Option<TcpListener>,
     /// What connections to any listener pass.
     gate: Arc<ProcessGate>,
+    /// Where bans are put for the kernel.
+    nftables: Option<config::NftTable>,
     metrics: Vec<Arc<Metrics>>,
     /// What is counted on no worker.
     own_metrics: Arc<Metrics>,
@@ -78,14 +80,17 @@ impl Service {
             }
             _ => None,
         };
+        let own_metrics = Arc::new(Metrics::new());
+        let bans = Bans::new(process.bans.rules(), own_metrics.bans());
         Ok(Self {
             role,
             shutdown_timeout: process.shutdown_timeout,
             addresses: Vec::new(),
             admin,
-            gate: ProcessGate::new(Gate::new(process.limits, Arc::clone(&process.access))),
+            gate: ProcessGate::new(Gate::new(process.limits, Arc::clone(&process.access)), bans),
+            nftables: process.bans.nftables.clone(),
             metrics,
-            own_metrics: Arc::new(Metrics::new()),
+            own_metrics,
             forwards: Vec::new(),
             workers: Vec::new(),
             tunnel: None,
@@ -210,6 +215,8 @@ impl Service {
         // The log itself is the listeners' alone from here on: when they have ended, it ends.
         let written = self.access_log.map(|(_, written)| written);
         let stop = Stop::default();
+        let errors = self.own_metrics.bans().nftables_errors;
+        let kernel = self.nftables.map(|table| bans::Kernel::new(table, errors));
         let admin = match self.admin {
             Some(listener) => {
                 let state = admin::State {
@@ -237,6 +244,7 @@ impl Service {
             threads.push(worker::spawn(name, main)?);
         }
         let mut watching = JoinSet::new();
+        watching.spawn(bans::keep(Arc::clone(self.gate.bans()), kernel));
         for forward in self.forwards {
             watching.spawn(forward.watch_targets());
         }
@@ -439,6 +447,7 @@ mod tests {
             admin: None,
             access: Arc::default(),
             limits: GateLimits::default(),
+            bans: config::Bans::OFF,
             shutdown_timeout: Duration::from_secs(60),
             log_format: LogFormat::Auto,
             log_level: LogLevel::Error,

@@ -38,10 +38,9 @@ fn listed(bans: &Bans, now: Instant) -> Vec<String> {
 fn who_breaks_the_rules_too_often_is_banned_for_a_while_and_nobody_else() {
     let (bans, now) = (bans(rules(&[])), Instant::now());
     let version = bans.version();
-    for (offender, same, other) in [
-        ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"),
-        ("2001:db8:1:2::3", "2001:db8:1:2:ffff::", "2001:db8:1:3::3"),
-    ] {
+    for (offender, same, other) in
+        [("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"), ("2001:db8:1:2::3", "2001:db8:1:2:ffff::", "2001:db8:1:3::3")]
+    {
         for _ in 0..3 {
             bans.broke_rule(ip(offender), now);
             assert!(refused(&bans, &[offender, same], now).is_empty(), "too early");
@@ -143,7 +142,10 @@ fn who_is_exempt_is_never_refused() {
     // Nor for what an operator says of all around them, nor for a neighbour in the same IPv6 /64.
     bans.ban(net("10.0.0.0/8"), MINUTE, now);
     (0..4).for_each(|_| bans.broke_rule(ip("2001:db8::2"), now));
-    assert_eq!(refused(&bans, &["10.1.2.3", "10.2.0.1", "2001:db8::1", "2001:db8::2"], now), ["10.2.0.1", "2001:db8::2"]);
+    assert_eq!(
+        refused(&bans, &["10.1.2.3", "10.2.0.1", "2001:db8::1", "2001:db8::2"], now),
+        ["10.2.0.1", "2001:db8::2"]
+    );
     assert!(!bans.is_free_of_exempt(&net("10.0.0.0/8")) && !bans.is_free_of_exempt(&net("2001:db8::/64")));
     assert!(bans.is_free_of_exempt(&net("10.2.0.0/16")));
 }
