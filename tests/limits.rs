@@ -24,7 +24,8 @@ fn rows(text: &str) -> Vec<Vec<&str>> {
 }
 
 fn is_limit(key: &Key) -> bool {
-    let parts = ["sessions.", "limits.", ".timeouts.", ".status.", "_per_second", "shutdown_timeout", "bans.after", "bans.for"];
+    let parts =
+        ["sessions.", "limits.", ".timeouts.", ".status.", "_per_second", "shutdown_timeout", "bans.after", "bans.for"];
     let others =
         ["sessions.bind_sessions", "listeners[].limits.reset", "listeners[].status.address", "listeners[].status.port"];
     parts.iter().any(|part| key.path.contains(part)) && !others.contains(&key.path)
@@ -185,7 +186,9 @@ fn what_breaks_a_rule_is_what_the_code_counts() {
         format!("{rejected} | {}", list(closed.map(|reason| format!("`{reason}`")).collect()))
     };
     let (yes, no) = (words(true), words(false));
-    let table = format!("| | connections rejected | connections closed |\n|---|---|---|\n| counted | {yes} |\n| not counted | {no} |\n");
+    let table = format!(
+        "| | connections rejected | connections closed |\n|---|---|---|\n| counted | {yes} |\n| not counted | {no} |\n"
+    );
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
     let text = std::fs::read_to_string(path).expect("docs/configuration.md");
     let (before, rest) = text.split_once(BEGIN).expect("the mark where the table begins");

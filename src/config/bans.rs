@@ -57,6 +57,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn peers_that_are_trusted_are_exempt_and_a_revoked_edge_is_not() {
+        let exempt = |text: &str| {
+            let config = super::super::parse("a.yaml", text).unwrap_or_else(|errors| panic!("{errors}"));
+            config.process().bans.rules().exempt
+        };
+        let listener = "{ name: a, listen: \"0.0.0.0:1\", forward_to: \"a:1\"";
+        let edge = exempt(&format!(
+            "role: edge\nbans: {{ exempt: 192.0.2.7 }}\nlisteners: [{listener}, accept_proxy: optional, trusted_peers: 10.0.0.0/8 }}]"
+        ));
+        let core = exempt(&format!(
+            "role: core\nedges: [{{ name: x, address: 192.0.2.7 }}, {{ name: y, address: 192.0.2.8, revoked: true }}]\n\
+             listeners: [{listener}, accept_proxy: none }}, {{ name: b, listen: \"0.0.0.0:2\", forward_to: \"a:1\", \
+             trusted_peers: 10.0.0.0/8 }}]"
+        ));
+        for exempt in [edge, core] {
+            let of = |address: &str| exempt.contains(address.parse().unwrap());
+            assert!(of("192.0.2.7") && of("10.9.9.9") && !of("192.0.2.8") && !of("127.0.0.1"));
+        }
+    }
+
+    #[test]
     fn a_table_is_a_family_and_a_word() {
         let read = |text: &str| table(&fragment(text)).map(|table| table.map(|table| table.to_string()));
         assert_eq!(read("inet otproxy"), Ok(Some("inet otproxy".to_owned())));

@@ -201,10 +201,10 @@ impl Inbound {
     /// Counts a refused connection, and logs it as far as the log's limit goes. A peer that just
     /// closed, as health checks do, is no news.
     fn count_refused(&self, reason: RejectReason, who: Who<'_>, counts: bool) {
-        self.metrics.rejected(reason);
         if reason.breaks_rule() {
             self.shared.gates.bans().broke_rule(who.address.ip(), Instant::now());
         }
+        self.metrics.rejected(reason);
         self.access_log(|| Entry {
             edge: who.edge.map(|edge| edge.name().to_owned()),
             open: if counts { self.open() } else { self.open().and_one() },
@@ -219,10 +219,10 @@ impl Inbound {
 
     /// Counts a connection of `player` that was of use and has ended.
     pub fn count_closed(&self, reason: CloseReason, player: SocketAddr) {
-        self.metrics.closed(reason);
         if reason.breaks_rule() {
             self.shared.gates.bans().broke_rule(player.ip(), Instant::now());
         }
+        self.metrics.closed(reason);
     }
 
     /// Tells the access log, where there is one, of what ended or was refused.

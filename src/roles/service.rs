@@ -189,6 +189,11 @@ impl Service {
         self.tunnel = Some((counted, Box::new(main)));
     }
 
+    /// Who is banned.
+    pub fn bans(&self) -> &Arc<Bans> {
+        self.gate.bans()
+    }
+
     /// The addresses of a listener, with the ports that the kernel chose; none where there is no
     /// such listener.
     pub fn addresses(&self, listener: &str) -> &[SocketAddr] {
