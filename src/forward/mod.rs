@@ -304,7 +304,7 @@ impl<'a> Record<'a> {
 
     /// The target is connected, after so long.
     fn reached(&mut self, target: String, retries: usize, after: Duration) {
-        self.presence.set_leads(Leads::Target(target.clone()));
+        self.presence.set_leads(Leads::Target(target.as_str().into()));
         (self.target, self.retries, self.connected) = (Some(target), retries, Some(after));
         self.carried = Some(self.forward.inbound.carries());
     }

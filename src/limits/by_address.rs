@@ -38,6 +38,16 @@ impl From<IpAddr> for AddressKey {
     }
 }
 
+impl AddressKey {
+    /// The address, or the /64, as a network.
+    pub fn network(self) -> IpNet {
+        match self {
+            Self::V4(address) => IpAddr::from(Ipv4Addr::from_bits(address)).into(),
+            Self::V6(upper) => Ipv6Net::new_assert(Ipv6Addr::from_bits(u128::from(upper) << 64), 64).into(),
+        }
+    }
+}
+
 /// A table `T` for each part of all addresses, behind a lock.
 #[derive(Debug, Default)]
 pub(super) struct ByAddress<T> {
@@ -78,5 +88,12 @@ mod tests {
         assert_ne!(key("0.0.0.0"), key("::"));
         assert_eq!(key("::ffff:192.0.2.1").network().to_string(), "192.0.2.1/32");
         assert_eq!(key("2001:db8:1:2::3").network().to_string(), "2001:db8:1:2::/64");
+    }
+
+    #[test]
+    fn a_key_is_a_network() {
+        for (address, network) in [("192.0.2.1", "192.0.2.1/32"), ("2001:db8:1:2::3", "2001:db8:1:2::/64")] {
+            assert_eq!(key(address).network().to_string(), network);
+        }
     }
 }

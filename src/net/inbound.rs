@@ -179,7 +179,7 @@ impl Inbound {
         let Tunnelled { stream, player, destination, mut early, via } = tunnelled;
         let who = Who { address: player, edge: Some(&via.edge), accepted };
         let entered = self.shared.gates.enter(player, accepted).and_then(|mut guard| {
-            guard.presence().set_edge(via.edge.name());
+            guard.presence().set_edge(via.edge.name().into());
             self.shared.gates.pass(&mut guard, player, accepted)?;
             Ok((guard, stream.attach().map_err(|_| RejectReason::Closed)?))
         });
