@@ -302,6 +302,7 @@ impl Cli {
         let service = bind()?;
         let listeners: Vec<_> = service.listeners().map(|(name, addresses)| listener(name, addresses)).collect();
         let admin = service.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string());
+        let admin_socket = service.admin_socket().map_or_else(|| "off".to_owned(), |path| path.display().to_string());
         let reloader = service.reloader();
         let hangups = {
             let _inside = runtime.enter();
@@ -309,7 +310,7 @@ impl Cli {
         };
         let stop = async {
             // From here on connections that wait in the kernel are taken: the workers are starting.
-            info!(role = %config.role(), name = process.name, listeners = listeners.join(", "), admin, "ready");
+            info!(role = %config.role(), name = process.name, listeners = listeners.join(", "), admin, admin_socket, "ready");
             notify(NotifyState::Ready);
             signals.caught_but_hangups(hangups, || reload(file, &config, &reloader)).await;
             notify(NotifyState::Stopping);
@@ -378,7 +379,7 @@ fn reload(file: &Path, started: &Config, reloader: &Reloader) {
 
 fn check(file: &Path) -> anyhow::Result<ExitCode> {
     let config = config::load(file)?;
-    if let Err(error) = roles::check_certificates(&config) {
+    if let Err(error) = roles::check_files(&config) {
         let _ = writeln!(io::stderr(), "{}: {error}", file.display());
         return Ok(ExitCode::from(EXIT_CONFIG));
     }

@@ -6,18 +6,19 @@ mod service;
 
 pub use service::{Reloader, Service, StartError};
 
-use crate::certs::CertError;
+use crate::admin;
 use crate::certs::identity::{Identity, Own};
 use crate::config::Config;
 
-/// Whether the certificates that a configuration names, if it does, can be used.
+/// Whether the files can be used that a configuration names: certificates of the tunnel, tokens and certificates of admin.
 ///
 /// # Errors
 /// Names the file, what is wrong with it, and the remedy.
-pub fn check_certificates(config: &Config) -> Result<(), CertError> {
+pub fn check_files(config: &Config) -> Result<(), StartError> {
     let (files, own) = match config {
         Config::Edge(edge) => (edge.tunnel.as_ref().map(|tunnel| &tunnel.tls), Own::Edge),
         Config::Core(core) => (core.tunnel.as_ref().map(|tunnel| &tunnel.tls), Own::Core),
     };
-    files.map_or(Ok(()), |files| Identity::load(files, own).map(drop))
+    files.map_or(Ok(()), |files| Identity::load(files, own).map(drop))?;
+    Ok(admin::check_files(&config.process().admin)?)
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::access_log::{AccessLog, Written};
-use crate::admin;
+use crate::admin::{self, AdminError};
 use crate::certs::CertError;
 use crate::config::{self, Config};
 use crate::forward::{Forward, ForwardShared, HeaderFor};
@@ -37,6 +38,9 @@ pub enum StartError {
     /// The certificates for the tunnel cannot be used.
     #[error(transparent)]
     Certificates(#[from] CertError),
+    /// A socket of the admin server cannot be had, or a file of it not used.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// There is no thread for the access log.
     #[error("cannot start the access log: {0}")]
     AccessLog(io::Error),
@@ -51,7 +55,7 @@ pub struct Service {
     role: &'static str,
     shutdown_timeout: Duration,
     addresses: Vec<(String, Vec<SocketAddr>)>,
-    admin: Option<TcpListener>,
+    admin: admin::Server,
     /// What connections to any listener pass.
     gate: Arc<Gate>,
     metrics: Vec<Arc<Metrics>>,
@@ -66,10 +70,7 @@ pub struct Service {
 
 impl Service {
     pub(super) fn bind(role: &'static str, process: &config::Process) -> Result<Self, StartError> {
-        let admin = match process.admin {
-            Some(address) => bind("admin", &[address], 1)?.sockets.pop().and_then(|mut sockets| sockets.pop()),
-            None => None,
-        };
+        let admin = admin::Server::bind(&process.admin)?;
         let metrics: Vec<_> = (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect();
         let access_log = match (&process.access_log, metrics.first()) {
             (Some(config), Some(metrics)) => {
@@ -197,7 +198,12 @@ impl Service {
 
     /// Where metrics and health are served.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().and_then(|admin| admin.local_addr().ok())
+        self.admin.address()
+    }
+
+    /// The unix socket of the same.
+    pub fn admin_socket(&self) -> Option<&Path> {
+        self.admin.socket()
     }
 
     /// Runs until `shutdown`, then lets connections go on for `shutdown_timeout` at the most.
@@ -210,18 +216,18 @@ impl Service {
         // The log itself is the listeners' alone from here on: when they have ended, it ends.
         let written = self.access_log.map(|(_, written)| written);
         let stop = Stop::default();
-        let admin = match self.admin {
-            Some(listener) => {
-                let state = admin::State {
-                    metrics: self.metrics.into_iter().chain(tunnel_metrics).chain([self.own_metrics]).collect(),
-                    ready: Arc::clone(&ready),
-                    build: BuildInfo { version: env!("CARGO_PKG_VERSION"), role: self.role },
-                };
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                Some(AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, state, std::future::pending()))))
-            }
-            None => None,
+        let state = admin::State {
+            metrics: self.metrics.into_iter().chain(tunnel_metrics).chain([self.own_metrics]).collect(),
+            ready: Arc::clone(&ready),
+            build: BuildInfo { version: env!("CARGO_PKG_VERSION"), role: self.role },
+            operator: None,
         };
+        let serving = self.admin.serve(state, std::future::pending());
+        let admin = AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                error!(%error, "the admin server cannot run");
+            }
+        }));
         // However this ends, dropped halfway included, so do the workers.
         let _ended = (stop.drain.clone().drop_guard(), stop.kill.clone().drop_guard());
         let mut threads = Vec::new();
@@ -436,7 +442,7 @@ mod tests {
         let process = Process {
             name: "test".to_owned(),
             workers: NonZeroUsize::MIN,
-            admin: None,
+            admin: crate::config::Admin::default(),
             access: Arc::default(),
             limits: GateLimits::default(),
             shutdown_timeout: Duration::from_secs(60),
