@@ -40,4 +40,6 @@ pub struct State {
 }
 
 #[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
 mod tests;
