@@ -82,7 +82,7 @@ pub(super) fn wrong_body(rejection: &JsonRejection) -> Response {
 }
 
 /// There is nothing at this path.
-pub(super) async fn not_found() -> Response {
+pub(super) fn not_found() -> Response {
     with_status(
         StatusCode::NOT_FOUND,
         &Refusal::invalid("there is nothing here", "see /api/v1/openapi.json for what there is"),

@@ -7,12 +7,13 @@ use std::sync::atomic::Ordering;
 use axum::Router;
 use axum::extract;
 use axum::http::header::{CONNECTION, CONTENT_TYPE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::State;
+use super::answer;
 use super::routes::{self, Context, PREFIX};
 use crate::metrics;
 
@@ -31,13 +32,21 @@ pub(super) fn router(state: State, context: Option<Context>) -> Router {
         .route("/live", get("live\n"))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
-        .fallback((StatusCode::NOT_FOUND, "not found\n"))
+        .fallback(not_found)
         .with_state(Arc::new(state));
     let all = match context {
         Some(context) => pages.nest(PREFIX, routes::routes().with_state(context)),
         None => pages,
     };
     all.layer(map_response(close))
+}
+
+async fn not_found(path: Uri) -> Response {
+    if path.path().starts_with("/api/") {
+        answer::not_found()
+    } else {
+        (StatusCode::NOT_FOUND, "not found\n").into_response()
+    }
 }
 
 async fn ready(extract::State(state): extract::State<Arc<State>>) -> impl IntoResponse {

@@ -1,5 +1,7 @@
 //! The paths of the API: what each answers, and the document that says so, from one list.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,8 +11,9 @@ use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Json, Query
 use axum::response::Response;
 use axum::routing::{get, post};
 use schemars::JsonSchema;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
@@ -155,8 +158,8 @@ impl Routes {
             if let Err(response) = context.allow(&request, Right::Act) {
                 return response;
             }
-            let asked = match Json::<B>::from_request(request, &()).await {
-                Ok(Json(asked)) => asked,
+            let asked = match Json::<Object<B>>::from_request(request, &()).await {
+                Ok(Json(Object(asked))) => asked,
                 Err(rejection) => return answer::wrong_body(&rejection),
             };
             let door = context.door.as_str();
@@ -188,10 +191,7 @@ impl Routes {
             }
         };
         self.router = self.router.route("/openapi.json", get(answer));
-        self.router
-            .fallback(answer::not_found)
-            .method_not_allowed_fallback(answer::wrong_method)
-            .layer(DefaultBodyLimit::max(MAX_REQUEST))
+        self.router.method_not_allowed_fallback(answer::wrong_method).layer(DefaultBodyLimit::max(MAX_REQUEST))
     }
 }
 
@@ -206,5 +206,28 @@ impl Context {
             }
             answer::denied(denied)
         })
+    }
+}
+
+/// A request that is a JSON object. A type alone would also take an array of its fields.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Fields(PhantomData)).map(Self)
+    }
+}
+
+struct Fields<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(fields))
     }
 }
