@@ -12,6 +12,7 @@ mod access;
 mod answer;
 pub mod api;
 mod bounded;
+mod client;
 mod document;
 mod pages;
 mod routes;
@@ -20,11 +21,12 @@ mod socket;
 mod tls;
 mod tokens;
 
+pub use client::{Answer, Client, ClientError, ClientFiles};
 pub use routes::{MAX_ANSWERS, MAX_REQUEST};
 pub use server::{AdminError, CONNECTION_TIMEOUT, MAX_CONNECTIONS, SOCKET_TIMEOUT, Server, check_files};
 pub use socket::{SOCKET_MODE, SocketError};
 pub use tls::TlsFileError;
-pub use tokens::{LONGEST_TOKEN, SHORTEST_TOKEN, TokenError};
+pub use tokens::{LONGEST_TOKEN, SHORTEST_TOKEN, TokenError, read_token};
 
 /// What there is to tell.
 #[derive(Clone)]

@@ -132,6 +132,15 @@ impl TokenFile {
     }
 }
 
+/// The token in a file, for who presents it.
+///
+/// # Errors
+/// The file is none that the server would take.
+pub fn read_token(file: &Path) -> Result<String, TokenError> {
+    let token = read(file).map_err(|problem| TokenError { file: file.to_owned(), problem })?;
+    Ok(String::from_utf8_lossy(&token).into_owned())
+}
+
 /// The token in a file.
 fn read(file: &Path) -> Result<Vec<u8>, String> {
     let make = || format!("make one: `(umask 077; openssl rand -hex 32 > {})`", file.display());
