@@ -217,7 +217,8 @@ async fn within<T>(time: Duration, work: impl Future<Output = io::Result<T>>) ->
 impl ClientFiles {
     fn config(&self) -> Result<Arc<ClientConfig>, String> {
         let Some(ca) = &self.ca else {
-            return Err("https needs `--ca`, the file of the authority that the certificate of `admin.tls` comes from".to_owned());
+            return Err("https needs `--ca`, the file of the authority that the certificate of `admin.tls` comes from"
+                .to_owned());
         };
         let mut roots = RootCertStore::empty();
         for authority in certificates(ca).map_err(|error| error.to_string())? {
@@ -248,7 +249,8 @@ mod tests {
         assert_eq!(url("http://127.0.0.1:9162").as_deref(), Ok("http://127.0.0.1:9162"));
         assert_eq!(url("http://edge.example/").as_deref(), Ok("http://edge.example:80"));
         assert_eq!(url("http://[::1]:1").as_deref(), Ok("http://[::1]:1"));
-        for wrong in ["", "127.0.0.1:9162", "ftp://a", "http://", "http://a/b", "http://a?b", "http://u:p@a", "/run/x"] {
+        for wrong in ["", "127.0.0.1:9162", "ftp://a", "http://", "http://a/b", "http://a?b", "http://u:p@a", "/run/x"]
+        {
             let error = url(wrong).expect_err(wrong);
             assert!(error.contains("write it as `http://127.0.0.1:9162`"), "{error}");
         }

@@ -31,6 +31,7 @@ mod doctor;
 mod files;
 mod init;
 mod log;
+mod operate;
 mod signals;
 
 pub use files::{files_needed, raise_file_limit};
@@ -74,6 +75,8 @@ enum Command {
     /// One line for each thing, with the remedy where something is wrong; it takes seconds at most, and changes
     /// nothing. Exit code 1 if anything fails.
     Doctor(doctor::Doctor),
+    #[command(flatten)]
+    Operate(operate::Operate),
     /// Make, renew and show the certificates that the core and the edges know each other by
     #[command(subcommand)]
     Cert(cert::Cert),
@@ -267,6 +270,7 @@ impl Cli {
             Command::Bench(options) => self.bench(options),
             Command::Init(init) => init.run(),
             Command::Doctor(doctor) => doctor.run(),
+            Command::Operate(operate) => operate.run(),
             Command::Cert(cert) => cert.execute(),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
