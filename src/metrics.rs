@@ -55,6 +55,8 @@ pub struct Metrics {
     dials: IntCounterVec,
     streams_refused: IntCounterVec,
     certificate_expiry: IntGaugeVec,
+    config_reloaded: IntGauge,
+    config_time: IntGauge,
     /// Bytes kept for replay, over all sessions of this worker.
     pub unacked_bytes: IntGauge,
     /// Tasks that failed by a defect.
@@ -109,6 +111,8 @@ impl Metrics {
             dials: counters(&registry, TUNNEL_DIALS)?,
             streams_refused: counters(&registry, TUNNEL_REFUSED)?,
             certificate_expiry: gauges(&registry, CERTIFICATE_EXPIRY)?,
+            config_reloaded: register(&registry, IntGauge::with_opts(opts(CONFIG_RELOADED))?)?,
+            config_time: register(&registry, IntGauge::with_opts(opts(CONFIG_TIME))?)?,
             unacked_bytes: register(&registry, IntGauge::with_opts(opts(UNACKED))?)?,
             panics: register(&registry, IntCounter::with_opts(opts(PANICS))?)?,
             access_log_dropped: register(&registry, IntCounter::with_opts(opts(ACCESS_LOG_DROPPED))?)?,
@@ -133,6 +137,12 @@ impl Metrics {
     /// Whether a target is up, by the names of its listener and its own.
     pub fn target_up(&self, listener: &str, target: &str) -> IntGauge {
         self.target_up.with_label_values(&[listener, target])
+    }
+
+    /// A target is none any more: what showed that it is up, or down for ever, is gone.
+    pub fn forget_target(&self, listener: &str, target: &str) {
+        // It fails where there was none.
+        let _ = self.target_up.remove_label_values(&[listener, target]);
     }
 
     /// Handles of a target that is checked, and pinged if `ping`.
@@ -193,6 +203,14 @@ impl Metrics {
         self.certificate_expiry.with_label_values(&[certificate])
     }
 
+    /// The configuration was read, so long after unix epoch; or it could not be.
+    pub fn config_reloaded(&self, at: Option<Duration>) {
+        self.config_reloaded.set(at.is_some().into());
+        if let Some(at) = at {
+            self.config_time.set(i64::try_from(at.as_secs()).unwrap_or(i64::MAX));
+        }
+    }
+
     /// Counts a refused request on a link.
     pub fn refused(&self, reason: RefuseReason) {
         self.refused.inc(reason as usize);
@@ -248,6 +266,16 @@ impl ListenerMetrics {
     /// Counts an attempt to reach a target.
     pub fn connect(&self, result: ConnectResult) {
         self.connects.inc(result as usize);
+    }
+
+    /// Connections that were refused for this reason.
+    pub fn rejections(&self, reason: RejectReason) -> u64 {
+        self.rejected.get(reason as usize)
+    }
+
+    /// Connections that have ended for this reason.
+    pub fn closes(&self, reason: CloseReason) -> u64 {
+        self.closed.get(reason as usize)
     }
 }
 
@@ -379,6 +407,10 @@ impl ByReason {
         if let Some(counter) = self.0.get(index) {
             counter.inc();
         }
+    }
+
+    fn get(&self, index: usize) -> u64 {
+        self.0.get(index).map_or(0, IntCounter::get)
     }
 }
 
