@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use super::control::{Control, State};
 use super::listeners::{Listeners, Making};
 use super::worker::{Plans, Worker};
 use crate::access_log::{AccessLog, Written};
-use crate::admin;
+use crate::admin::{self, AdminError};
 use crate::certs::CertError;
 use crate::certs::watch::Watch;
 use crate::config::{self, Config, Role};
@@ -40,6 +41,9 @@ pub enum StartError {
     /// The certificates for the tunnel cannot be used.
     #[error(transparent)]
     Certificates(#[from] CertError),
+    /// A socket of the admin server cannot be had, or a file of it not used.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// There is no thread for the access log.
     #[error("cannot start the access log: {0}")]
     AccessLog(io::Error),
@@ -53,7 +57,7 @@ pub(super) type WorkerMain = Box<dyn FnOnce(Stop) -> WorkerFuture + Send>;
 pub struct Service {
     role: &'static str,
     addresses: Vec<(String, Vec<SocketAddr>)>,
-    admin: Option<TcpListener>,
+    admin: admin::Server,
     bans: Arc<Bans>,
     /// Where bans are put for the kernel.
     nftables: Option<config::NftTable>,
@@ -86,10 +90,7 @@ impl Service {
             Role::Core => "core",
         };
         let process = config.process();
-        let admin = match process.admin {
-            Some(address) => bind("admin", &[address], 1)?.sockets.pop().and_then(|mut sockets| sockets.pop()),
-            None => None,
-        };
+        let admin = admin::Server::bind(&process.admin)?;
         let metrics: Vec<_> = (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect();
         let own_metrics = Arc::new(Metrics::new());
         let start = |config| AccessLog::start(config, &process.name, own_metrics.access_log_dropped.clone());
@@ -198,7 +199,12 @@ impl Service {
 
     /// Where metrics and health are served.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().and_then(|admin| admin.local_addr().ok())
+        self.admin.address()
+    }
+
+    /// The unix socket of the same.
+    pub fn admin_socket(&self) -> Option<&Path> {
+        self.admin.socket()
     }
 
     /// Runs until `shutdown`, then lets connections go on for `shutdown_timeout` at the most.
@@ -214,18 +220,18 @@ impl Service {
         let stop = Stop::default();
         let errors = self.own_metrics.bans().nftables_errors;
         let kernel = self.nftables.map(|table| bans::Kernel::new(table, errors));
-        let admin = match self.admin {
-            Some(listener) => {
-                let state = admin::State {
-                    metrics: self.metrics.into_iter().chain(tunnel_metrics).chain([self.own_metrics]).collect(),
-                    ready: Arc::clone(&ready),
-                    build: BuildInfo { version: env!("CARGO_PKG_VERSION"), role: self.role },
-                };
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                Some(AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, state, std::future::pending()))))
-            }
-            None => None,
+        let state = admin::State {
+            metrics: self.metrics.into_iter().chain(tunnel_metrics).chain([self.own_metrics]).collect(),
+            ready: Arc::clone(&ready),
+            build: BuildInfo { version: env!("CARGO_PKG_VERSION"), role: self.role },
+            operator: None,
         };
+        let serving = self.admin.serve(state, std::future::pending());
+        let admin = AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                error!(%error, "the admin server cannot run");
+            }
+        }));
         // However this ends, dropped halfway included, so do the workers.
         let _ended = (stop.drain.clone().drop_guard(), stop.kill.clone().drop_guard());
         let mut threads = Vec::new();

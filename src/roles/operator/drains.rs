@@ -100,7 +100,8 @@ mod tests {
     fn links_go_first_and_the_deadline_ends_the_rest() {
         run(async {
             let (roster, drains) = (Arc::default(), Drains::default());
-            let [link, other, late] = [("a", true), ("a", false), ("a", false)].map(|(name, link)| enter(&roster, name, link));
+            let [link, other, late] =
+                [("a", true), ("a", false), ("a", false)].map(|(name, link)| enter(&roster, name, link));
             let elsewhere = enter(&roster, "b", true);
             drains.begin("a", Arc::clone(&roster), Ending { links: true, deadline: Some(DEADLINE) });
             assert!(drains.has("a") && !drains.has("b"));
@@ -132,7 +133,8 @@ mod tests {
         run(async {
             let (roster, drains) = (Arc::default(), Drains::default());
             let other = enter(&roster, "a", false);
-            let begin = |deadline| drains.begin("a", Arc::clone(&roster), Ending { links: true, deadline: Some(deadline) });
+            let begin =
+                |deadline| drains.begin("a", Arc::clone(&roster), Ending { links: true, deadline: Some(deadline) });
             begin(DEADLINE);
             begin(2 * DEADLINE);
             sleep(DEADLINE * 3 / 2).await;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::control::{Control, ReloadError};
 use crate::admin::api::{
-    self, Addresses, AddressesQuestion, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion, Count, Disconnect,
-    Disconnected, Drained, DrainedListener, Later, ListenerKind, ListenerState, Listeners, Network, Operator, Refusal,
-    Reloaded, Sessions, SessionsQuestion, Status, Target, TargetState, Targets, Time, Unbanned,
+    self, Addresses, AddressesQuestion, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion, Count,
+    Disconnect, Disconnected, Drained, DrainedListener, Later, ListenerKind, ListenerState, Listeners, Network,
+    Operator, Refusal, Reloaded, Sessions, SessionsQuestion, Status, Target, TargetState, Targets, Time, Unbanned,
 };
 use crate::limits::{Leads, Presence, Roster};
 use crate::metrics::Metrics;
@@ -104,7 +104,10 @@ impl Running {
         if known.iter().any(|known| known == name) {
             return Ok(vec![name.to_owned()]);
         }
-        Err(Refusal::not_found(format!("there is no listener `{name}`"), format!("the listeners are {}", known.join(", "))))
+        Err(Refusal::not_found(
+            format!("there is no listener `{name}`"),
+            format!("the listeners are {}", known.join(", ")),
+        ))
     }
 
     async fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> Result<Drained, Refusal> {
