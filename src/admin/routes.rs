@@ -81,10 +81,15 @@ fn list() -> Routes {
         .act(
             "/drain",
             "Refuse new connections, and let those go on that are there",
-            |operator, asked: DrainRequest| async move { operator.drain(asked.listener.as_deref(), asked.deadline()?) },
+            |operator, asked: DrainRequest| async move {
+                {
+                    let deadline = asked.deadline()?;
+                    operator.drain(asked.listener, deadline).await
+                }
+            },
         )
         .act("/undrain", "Take connections again", |operator, asked: UndrainRequest| async move {
-            operator.undrain(asked.listener.as_deref())
+            operator.undrain(asked.listener).await
         })
         .act("/ban", "Refuse an address or a network for a while", |operator, asked: NewBan| async move {
             operator.ban(asked.network, asked.lasts()?, asked.disconnect).await

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use super::human::{age, bytes, count, milliseconds, time};
 use super::table::Table;
 use crate::admin::api::{
-    Addresses, Banned, BannedBy, Bans, Connections, Count, Disconnected, Drained, Listeners, Reloaded, Sessions,
-    Status, Target, Targets, Unbanned,
+    Addresses, Banned, Bans, Connections, Count, Disconnected, Drained, Listeners, Reloaded, Sessions, Status, Target,
+    Targets, Unbanned,
 };
 
 /// An answer that people can read, on a terminal that is so wide.
@@ -226,11 +226,7 @@ impl Show for Bans {
     fn show(&self, width: Option<usize>) -> String {
         let mut table = Table::new(&["NETWORK", ">LEFT", "UNTIL", "BY"]);
         for ban in &self.bans {
-            let by = match (ban.by, &ban.reason) {
-                (BannedBy::Rules, Some(reason)) => format!("rules: {reason}"),
-                (by, _) => by.to_string(),
-            };
-            table.row([ban.network.to_string(), time(ban.seconds_left), ban.until.to_string(), by]);
+            table.row([ban.network.to_string(), time(ban.seconds_left), ban.until.to_string(), ban.by.to_string()]);
         }
         table.text(width) + &more(self.bans.len(), self.total, "bans")
     }

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::admin::api::{Count, Listener, ListenerKind, ListenerState};
+use crate::limits::{Leads, Roster};
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::reason::{CloseReason, RejectReason};
+use crate::roles::listeners::ListenerNow;
 
 /// What is known of a listener beside what is counted.
 pub(super) struct Known {
@@ -16,6 +18,29 @@ pub(super) struct Known {
     pub state: ListenerState,
     /// Connections now, and at the most.
     pub connections: Count,
+}
+
+/// Listeners that are not there any more, and have connections left.
+pub(super) fn gone(roster: &Roster, now: &[ListenerNow]) -> Vec<Known> {
+    let mut gone: BTreeMap<String, Known> = BTreeMap::new();
+    roster.select(|presence| {
+        let name = presence.listener();
+        if !now.iter().any(|listener| listener.name == name) {
+            let known = gone.entry(name.to_owned()).or_insert_with(|| Known {
+                name: name.to_owned(),
+                kind: match presence.leads() {
+                    Some(Leads::Client(_)) => ListenerKind::Relay,
+                    _ => ListenerKind::Forward,
+                },
+                addresses: Vec::new(),
+                state: ListenerState::Closed,
+                connections: Count { open: 0, limit: None },
+            });
+            known.connections.open += 1;
+        }
+        false
+    });
+    gone.into_values().collect()
 }
 
 /// With what all workers have counted.
@@ -45,6 +70,28 @@ pub(super) fn listener(known: Known, workers: &[Arc<Metrics>]) -> Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Kind;
+
+    #[test]
+    fn one_that_was_removed_is_shown_while_it_has_connections() {
+        let roster = Arc::default();
+        let enter = |name: &str| Roster::enter(&roster, &Arc::from(name), ([192, 0, 2, 1], 1).into());
+        let _all = ["login", "old", "old", "links"].map(enter);
+        let older = enter("older");
+        older.presence().set_leads(Leads::Client(1));
+        let now = ["login", "links"].map(|name| ListenerNow {
+            name: name.to_owned(),
+            kind: Kind::Forward,
+            addresses: Vec::new(),
+            open: 1,
+            limit: None,
+        });
+        let show = |known: &Known| (known.name.clone(), known.kind, known.connections.open);
+        let found: Vec<_> = gone(&roster, &now).iter().map(show).collect();
+        assert_eq!(found, [("old".to_owned(), ListenerKind::Forward, 2), ("older".to_owned(), ListenerKind::Relay, 1)]);
+        drop(older);
+        assert_eq!(gone(&roster, &now).len(), 1);
+    }
 
     #[test]
     fn counts_of_all_workers_are_summed_and_what_never_happened_is_left_out() {
