@@ -11,7 +11,11 @@ impl Config {
         let mut keys = vec![
             ("name", before.name != after.name),
             ("workers", before.workers != after.workers),
-            ("admin.listen", before.admin != after.admin),
+            ("admin.listen", before.admin.listen != after.admin.listen),
+            ("admin.socket", before.admin.socket != after.admin.socket),
+            ("admin.token_file", before.admin.token_file != after.admin.token_file),
+            ("admin.read_token_file", before.admin.read_token_file != after.admin.read_token_file),
+            ("admin.tls", before.admin.tls != after.admin.tls),
             ("log.format", before.log_format != after.log_format),
             ("access_log", before.access_log != after.access_log),
         ];
@@ -70,6 +74,12 @@ mod tests {
             ("name: b", "dial: 'a:1'", login, &["name"][..]),
             ("name: a\nworkers: 9", "dial: 'a:1'", login, &["workers"]),
             ("name: a\nadmin: { listen: '127.0.0.1:9' }", "dial: 'a:1'", login, &["admin.listen"]),
+            (
+                "name: a\nadmin: { socket: a.sock, token_file: t, read_token_file: r, tls: { cert: c, key: k } }",
+                "dial: 'a:1'",
+                login,
+                &["admin.socket", "admin.token_file", "admin.read_token_file", "admin.tls"],
+            ),
             ("name: a\nlog: { format: json }", "dial: 'a:1'", login, &["log.format"]),
             ("name: a\naccess_log: { file: stderr }", "dial: 'a:1'", login, &["access_log"]),
             ("name: a\nlog_core_address: true", "dial: 'a:1'", login, &["log_core_address"]),
