@@ -16,6 +16,7 @@ impl Config {
             ("admin.token_file", before.admin.token_file != after.admin.token_file),
             ("admin.read_token_file", before.admin.read_token_file != after.admin.read_token_file),
             ("admin.tls", before.admin.tls != after.admin.tls),
+            ("bans.nftables", before.bans.nftables != after.bans.nftables),
             ("log.format", before.log_format != after.log_format),
             ("access_log", before.access_log != after.access_log),
         ];
@@ -80,6 +81,8 @@ mod tests {
                 login,
                 &["admin.socket", "admin.token_file", "admin.read_token_file", "admin.tls"],
             ),
+            ("name: a\nbans: { nftables: inet otproxy }", "dial: 'a:1'", login, &["bans.nftables"]),
+            ("name: a\nbans: { after: 9/60s }", "dial: 'a:1'", login, &[]),
             ("name: a\nlog: { format: json }", "dial: 'a:1'", login, &["log.format"]),
             ("name: a\naccess_log: { file: stderr }", "dial: 'a:1'", login, &["access_log"]),
             ("name: a\nlog_core_address: true", "dial: 'a:1'", login, &["log_core_address"]),

@@ -201,13 +201,13 @@ impl Forward {
         }
         let presence = Arc::clone(admitted.guard.presence());
         let mut record = Record::new(self, &admitted);
-        if let Ok(reason) = presence.attend(self.carry_to_target(admitted, &mut record)).await {
+        if let Ok(reason) = presence.attend(self.carry_to_target(&admitted, &mut record)).await {
             record.end(reason);
         }
     }
 
-    /// Connects to a target and moves bytes; gives why that ended.
-    async fn carry_to_target(&self, admitted: Admitted, record: &mut Record<'_>) -> CloseReason {
+    /// Connects to a target and moves bytes; gives why that ended. The caller keeps the connection: it counts until its end is told.
+    async fn carry_to_target(&self, admitted: &Admitted, record: &mut Record<'_>) -> CloseReason {
         let began = Instant::now();
         let reached = match Box::pin(self.reach(admitted.player, admitted.destination)).await {
             Ok(reached) => reached,
@@ -383,7 +383,7 @@ impl Drop for Record<'_> {
         let reason = self.reason.unwrap_or_else(|| unfinished(&self.presence, self.edge.as_deref()));
         let inbound = &self.forward.inbound;
         inbound.metrics().active.dec();
-        inbound.metrics().closed(reason);
+        inbound.count_closed(reason, self.player);
         // What is counted as carried are the others.
         self.carried = None;
         inbound.access_log(|| self.entry(reason));

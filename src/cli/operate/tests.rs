@@ -102,6 +102,17 @@ fn each_command_asks_what_it_says() {
     }
 }
 
+#[test]
+fn a_drain_that_waits_ends_when_none_is_left() {
+    let running = Running::start("drain");
+    let (code, out, err) = running.run("drain login --wait");
+    assert_eq!((code, &*err), (0, ""));
+    assert!(out.contains("drained     0"), "{out}");
+    assert_eq!(*running.operator.draining.lock().unwrap(), Some(0));
+    // Where it cannot begin there is nothing to wait for.
+    assert_eq!(running.run("drain none --wait").0, 1);
+}
+
 /// With `--json` a command says what the API says, to the letter.
 #[test]
 fn scripts_get_what_the_api_says() {
