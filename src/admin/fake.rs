@@ -16,6 +16,8 @@ pub(crate) struct Fake {
     pub connections: u64,
     /// What was done, whole.
     pub done: Mutex<Vec<String>>,
+    /// Connections left on its listener, where that is drained: one less at each look.
+    pub draining: Mutex<Option<u64>>,
     /// A reload takes one of these, and waits until there is one.
     pub reloads: Arc<Semaphore>,
 }
@@ -23,7 +25,7 @@ pub(crate) struct Fake {
 impl Fake {
     pub fn new(role: Role) -> Self {
         let reloads = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        Self { role, connections: 2, done: Mutex::default(), reloads }
+        Self { role, connections: 2, done: Mutex::default(), draining: Mutex::default(), reloads }
     }
 
     /// What was done until now.
@@ -93,12 +95,21 @@ impl Operator for Fake {
         let reasons = |reasons: &[(&str, u64)]| -> BTreeMap<_, _> {
             reasons.iter().map(|(reason, count)| (reason.to_string(), *count)).collect()
         };
+        let mut draining = self.draining.lock().unwrap();
+        let (state, open) = match &mut *draining {
+            None => (ListenerState::Open, 7),
+            Some(0) => (ListenerState::Drained, 0),
+            Some(left) => {
+                *left -= 1;
+                (ListenerState::Draining, *left + 1)
+            }
+        };
         let listener = Listener {
             name: "login".to_owned(),
             kind: ListenerKind::Forward,
             addresses: vec!["0.0.0.0:7171".parse().unwrap(), "[::]:7171".parse().unwrap()],
-            state: ListenerState::Open,
-            connections: Count { open: 7, limit: None },
+            state,
+            connections: Count { open, limit: None },
             accepted: 1_234_567,
             rejected: reasons(&[("rate", 1_000_000), ("silent", 3)]),
             closed: reasons(&[("client", 234_557)]),
@@ -182,17 +193,8 @@ impl Operator for Fake {
     }
 
     fn bans(&self, asked: &BansQuestion) -> Bans {
-        let ban = |network: &str, by, reason: Option<&str>| Ban {
-            network: network.parse().unwrap(),
-            until: time(),
-            seconds_left: 599,
-            by,
-            reason: reason.map(str::to_owned),
-        };
-        let all = [
-            ban("198.51.100.0/24", BannedBy::Operator, None),
-            ban("2001:db8:0:1::/64", BannedBy::Rules, Some("unexpected")),
-        ];
+        let ban = |network: &str, by| Ban { network: network.parse().unwrap(), until: time(), seconds_left: 599, by };
+        let all = [ban("198.51.100.0/24", BannedBy::Operator), ban("2001:db8:0:1::/64", BannedBy::Rules)];
         Bans { total: 2, nftables: true, bans: all.into_iter().take(asked.limit.get()).collect() }
     }
 
@@ -207,16 +209,22 @@ impl Operator for Fake {
         })
     }
 
-    fn drain(&self, listener: Option<&str>, deadline: Option<Duration>) -> Result<Drained, Refusal> {
-        let drained = self.drained(listener, ListenerState::Draining)?;
-        self.does(format!("drain {listener:?} {deadline:?}"));
-        Ok(drained)
+    fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> Later<'_, Drained> {
+        Box::pin(async move {
+            let drained = self.drained(listener.as_deref(), ListenerState::Draining)?;
+            self.does(format!("drain {listener:?} {deadline:?}"));
+            *self.draining.lock().unwrap() = Some(2);
+            Ok(drained)
+        })
     }
 
-    fn undrain(&self, listener: Option<&str>) -> Result<Drained, Refusal> {
-        let drained = self.drained(listener, ListenerState::Open)?;
-        self.does(format!("undrain {listener:?}"));
-        Ok(drained)
+    fn undrain(&self, listener: Option<String>) -> Later<'_, Drained> {
+        Box::pin(async move {
+            let drained = self.drained(listener.as_deref(), ListenerState::Open)?;
+            self.does(format!("undrain {listener:?}"));
+            *self.draining.lock().unwrap() = None;
+            Ok(drained)
+        })
     }
 
     fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> Later<'_, Banned> {

@@ -8,7 +8,6 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Json, Query, Request, State};
-use axum::response::Response;
 use axum::routing::{get, post};
 use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
@@ -17,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
-use super::access::{self, Door};
+use super::access::{self, Denied, Door};
 use super::answer;
 use super::api::{
     AddressesQuestion, BansQuestion, ConnectionsQuestion, DisconnectRequest, DrainRequest, NewBan, NoQuestion,
@@ -127,8 +126,8 @@ impl Routes {
     {
         self.document.see::<Q, A>(path, about);
         let answer = move |State(context): State<Context>, request: Request| async move {
-            if let Err(response) = context.allow(&request, Right::Read) {
-                return response;
+            if let Err(denied) = context.allow(&request, Right::Read) {
+                return answer::denied(denied);
             }
             let (mut parts, _) = request.into_parts();
             let asked = match Query::<Q>::from_request_parts(&mut parts, &()).await {
@@ -160,8 +159,8 @@ impl Routes {
     {
         self.document.act::<B, A>(path, about);
         let answer = move |State(context): State<Context>, request: Request| async move {
-            if let Err(response) = context.allow(&request, Right::Act) {
-                return response;
+            if let Err(denied) = context.allow(&request, Right::Act) {
+                return answer::denied(denied);
             }
             let asked = match Json::<Object<B>>::from_request(request, &()).await {
                 Ok(Json(Object(asked))) => asked,
@@ -192,7 +191,7 @@ impl Routes {
         let answer = move |State(context): State<Context>, request: Request| async move {
             match context.allow(&request, Right::Read) {
                 Ok(()) => answer::text(document),
-                Err(response) => response,
+                Err(denied) => answer::denied(denied),
             }
         };
         self.router = self.router.route("/openapi.json", get(answer));
@@ -201,15 +200,14 @@ impl Routes {
 }
 
 impl Context {
-    /// Whether a request may be answered; if not, with what it is.
-    fn allow(&self, request: &Request, right: Right) -> Result<(), Response> {
+    /// Whether a request may be answered. The log tells of those that may not, as far as its limit goes.
+    fn allow(&self, request: &Request, right: Right) -> Result<(), Denied> {
         static LOG: RateLimitedLog = RateLimitedLog::new(REFUSED_LINES);
-        access::check(self.door, &self.tokens, request.headers(), right).map_err(|denied| {
+        access::check(self.door, &self.tokens, request.headers(), right).inspect_err(|denied| {
             if let Some(suppressed) = LOG.allow(Instant::now()) {
                 let (door, path, reason) = (self.door.as_str(), request.uri().path(), denied.text().0);
                 warn!(door, path, reason, suppressed, "a request to the admin API is refused");
             }
-            answer::denied(denied)
         })
     }
 }

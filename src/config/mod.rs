@@ -112,6 +112,32 @@ pub struct Process {
     pub access_log: Option<AccessLog>,
 }
 
+/// `admin.*`: where metrics, health and the admin API are, and who may use it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Admin {
+    /// `admin.listen`; `None` for `off`.
+    pub listen: Option<SocketAddr>,
+    /// `admin.socket`; `None` for `off`.
+    pub socket: Option<PathBuf>,
+    /// `admin.token_file`: who has this token may act and read.
+    pub token_file: Option<PathBuf>,
+    /// `admin.read_token_file`: who has this token may read.
+    pub read_token_file: Option<PathBuf>,
+    /// `admin.tls`: what `admin.listen` speaks, where it is not plain.
+    pub tls: Option<AdminTls>,
+}
+
+/// `admin.tls`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminTls {
+    /// `cert`: the certificate and what it was issued with, PEM.
+    pub cert: PathBuf,
+    /// `key`: its private key, PEM.
+    pub key: PathBuf,
+    /// `client_ca`: the authorities that the clients' certificates must come from, PEM; `None` lets in who has none.
+    pub client_ca: Option<PathBuf>,
+}
+
 /// `bans.*`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bans {
@@ -149,32 +175,6 @@ impl fmt::Display for NftTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.family, self.name)
     }
-}
-
-/// `admin.*`: where metrics, health and the admin API are, and who may use it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Admin {
-    /// `admin.listen`; `None` for `off`.
-    pub listen: Option<SocketAddr>,
-    /// `admin.socket`; `None` for `off`.
-    pub socket: Option<PathBuf>,
-    /// `admin.token_file`: who has this token may act and read.
-    pub token_file: Option<PathBuf>,
-    /// `admin.read_token_file`: who has this token may read.
-    pub read_token_file: Option<PathBuf>,
-    /// `admin.tls`: what `admin.listen` speaks, where it is not plain.
-    pub tls: Option<AdminTls>,
-}
-
-/// `admin.tls`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AdminTls {
-    /// `cert`: the certificate and what it was issued with, PEM.
-    pub cert: PathBuf,
-    /// `key`: its private key, PEM.
-    pub key: PathBuf,
-    /// `client_ca`: the authorities that the clients' certificates must come from, PEM; `None` lets in who has none.
-    pub client_ca: Option<PathBuf>,
 }
 
 /// `log.format`, `--log-format`

@@ -285,8 +285,9 @@ impl Service {
                 ended.await
             }
         };
-        // A slow reader of metrics does not hold up the end.
-        drop(admin);
+        // A slow reader of metrics does not hold up the end. Its socket is gone with it.
+        admin.abort();
+        drop(admin.await);
         if let Some(written) = written {
             written.wait().await;
         }

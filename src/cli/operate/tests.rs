@@ -33,7 +33,7 @@ impl Running {
         let operator = Arc::new(Fake::new(Role::Core));
         let answering: Arc<dyn Operator> = operator.clone();
         let build = BuildInfo { version: "1.2.3", role: "core" };
-        let state = State { metrics: Vec::new(), ready: Arc::default(), build, operator: Some(answering) };
+        let state = State { metrics: Vec::new(), ready: Arc::default(), build, operator: answering };
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -76,7 +76,7 @@ fn each_command_asks_what_it_says() {
         ("connections --listener none", "ID  LISTENER"),
         ("sessions --client 7", "\n7       1        198.51.100.7:50000"),
         ("addresses --by bytes --limit 1", "1 of 2 addresses"),
-        ("bans --address 2001:db8::/32", "rules: unexpected"),
+        ("bans --address 2001:db8::/32", "  rules"),
     ] {
         let (code, out, err) = running.run(command);
         assert!((code, &*err) == (0, "") && out.contains(says), "{command}: {code}: {out}{err}");
@@ -100,6 +100,17 @@ fn each_command_asks_what_it_says() {
         assert!((code, &*err) == (0, "") && out.contains(says), "{command}: {code}: {out}{err}");
         assert_eq!(running.operator.done()[before..], [does], "{command}");
     }
+}
+
+#[test]
+fn a_drain_that_waits_ends_when_none_is_left() {
+    let running = Running::start("drain");
+    let (code, out, err) = running.run("drain login --wait");
+    assert_eq!((code, &*err), (0, ""));
+    assert!(out.contains("drained     0"), "{out}");
+    assert_eq!(*running.operator.draining.lock().unwrap(), Some(0));
+    // Where it cannot begin there is nothing to wait for.
+    assert_eq!(running.run("drain none --wait").0, 1);
 }
 
 /// With `--json` a command says what the API says, to the letter.
@@ -154,4 +165,89 @@ fn times_are_whole_seconds() {
     assert_eq!(drain_time("2days"), Err("it has whole seconds, from 0s to 1day".to_owned()));
     assert_eq!(target_state("maint"), Ok(TargetState::Maint));
     assert!(target_state("MAINT").is_err());
+}
+
+/// `docs/admin.md`.
+const DOCUMENT: &str = include_str!("../../../docs/admin.md");
+
+/// The lines of its examples that begin with this word.
+fn examples(word: &str) -> impl Iterator<Item = &str> {
+    let blocks = DOCUMENT.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.flat_map(str::lines).filter(move |line| line.split(' ').next() == Some(word))
+}
+
+/// As a shell splits it, as far as the examples need that.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quote = None;
+    for c in line.chars() {
+        match (quote, c) {
+            (None, '\'' | '"') => quote = Some(c),
+            (Some(open), _) if c == open => quote = None,
+            (None, ' ') => words.push(String::new()),
+            _ => words.last_mut().unwrap().push(c),
+        }
+    }
+    words
+}
+
+#[test]
+fn the_examples_of_the_document_do_what_they_say() {
+    let running = Running::start("document");
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let client = Client::socket(&running.directory.join("admin.sock"));
+    let mut count = 0;
+    for line in examples("curl").filter(|line| line.contains("--unix-socket")) {
+        let words = words(line);
+        let path = words.iter().find_map(|word| word.strip_prefix("http://localhost")).expect(line);
+        let json = words.iter().position(|word| word == "--json").map(|at| words[at + 1].clone());
+        let answer = match json {
+            Some(json) => runtime.block_on(client.post(path, json)),
+            None => runtime.block_on(client.get(path)),
+        };
+        assert_eq!(answer.unwrap().status, 200, "{line}");
+        count += 1;
+    }
+    assert!(count >= 6, "only {count} examples");
+    let mut count = 0;
+    for line in examples("otproxy") {
+        Cli::try_parse_from(words(line)).unwrap_or_else(|error| panic!("{line}: {error}"));
+        count += 1;
+    }
+    assert!(count >= 7, "only {count} examples");
+}
+
+#[test]
+fn the_document_has_every_command_and_path() {
+    let running = Running::start("paths");
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let client = Client::socket(&running.directory.join("admin.sock"));
+    let answer = runtime.block_on(client.get("/api/v1/openapi.json")).unwrap();
+    let api: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    let mut paths = 0;
+    for (path, methods) in api["paths"].as_object().unwrap() {
+        let method = if methods.get("get").is_some() { "GET" } else { "POST" };
+        assert!(DOCUMENT.contains(&format!("| `{method} {path}` |")), "docs/admin.md has no {method} {path}");
+        paths += 1;
+    }
+    assert_eq!(DOCUMENT.lines().filter(|line| line.contains("` |") && line.contains("/api/v1/")).count(), paths);
+    for status in api["components"]["responses"].as_object().unwrap().keys() {
+        assert!(DOCUMENT.contains(&format!("| {status} |")), "docs/admin.md has no status {status}");
+    }
+    let mut commands = 0;
+    for command in Operate::augment_subcommands(clap::Command::new("otproxy")).get_subcommands() {
+        let name = command.get_name();
+        assert!(
+            DOCUMENT.lines().any(|line| line.starts_with(&format!("| `otproxy {name}"))),
+            "docs/admin.md has no {name}"
+        );
+        commands += 1;
+    }
+    assert_eq!(DOCUMENT.lines().filter(|line| line.starts_with("| `otproxy ")).count(), commands);
+}
+
+#[test]
+fn the_file_in_the_document_is_valid() {
+    let block = DOCUMENT.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    config::parse("docs/admin.md", block).unwrap_or_else(|errors| panic!("{errors}"));
 }
