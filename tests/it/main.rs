@@ -12,6 +12,7 @@ mod haproxy;
 mod operation;
 mod oracle;
 mod real_haproxy;
+mod reload;
 mod sandbox;
 mod status;
 mod targets;
