@@ -201,13 +201,13 @@ impl Forward {
         }
         let presence = Arc::clone(admitted.guard.presence());
         let mut record = Record::new(self, &admitted);
-        if let Ok(reason) = presence.attend(self.carry_to_target(admitted, &mut record)).await {
+        if let Ok(reason) = presence.attend(self.carry_to_target(&admitted, &mut record)).await {
             record.end(reason);
         }
     }
 
     /// Connects to a target and moves bytes; gives why that ended.
-    async fn carry_to_target(&self, admitted: Admitted, record: &mut Record<'_>) -> CloseReason {
+    async fn carry_to_target(&self, admitted: &Admitted, record: &mut Record<'_>) -> CloseReason {
         let began = Instant::now();
         let reached = match Box::pin(self.reach(admitted.player, admitted.destination)).await {
             Ok(reached) => reached,
