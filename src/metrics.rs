@@ -12,8 +12,8 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterV
 use prometheus::{Registry, Result};
 
 use crate::reason::{
-    CheckResult, CloseReason, ConnectResult, EndReason, HandshakeResult, RefuseReason, RejectReason, StatusResult,
-    StreamRefusal,
+    BanReason, CheckResult, CloseReason, ConnectResult, EndReason, HandshakeResult, RefuseReason, RejectReason,
+    StatusResult, StreamRefusal,
 };
 
 mod catalogue;
@@ -35,6 +35,9 @@ pub struct Metrics {
     active: IntGaugeVec,
     rejected: IntCounterVec,
     closed: IntCounterVec,
+    bans_active: IntGauge,
+    bans: ByReason,
+    bans_nftables_errors: IntCounter,
     bytes: IntCounterVec,
     connects: IntCounterVec,
     target_up: IntGaugeVec,
@@ -86,11 +89,15 @@ impl Metrics {
         let registry = Registry::new();
         let refused = counters(&registry, REFUSED)?;
         let handshakes = counters(&registry, TUNNEL_HANDSHAKES)?;
+        let bans = counters(&registry, BANS)?;
         Ok(Self {
             accepted: counters(&registry, ACCEPTED)?,
             active: gauges(&registry, ACTIVE)?,
             rejected: counters(&registry, REJECTED)?,
             closed: counters(&registry, CLOSED)?,
+            bans_active: register(&registry, IntGauge::with_opts(opts(BANS_ACTIVE))?)?,
+            bans: ByReason::new(BanReason::ALL, |reason| bans.with_label_values(&[reason.as_str()])),
+            bans_nftables_errors: register(&registry, IntCounter::with_opts(opts(BANS_NFTABLES_ERRORS))?)?,
             bytes: counters(&registry, BYTES)?,
             connects: counters(&registry, CONNECTS)?,
             target_up: gauges(&registry, TARGET_UP)?,
@@ -131,6 +138,15 @@ impl Metrics {
             rejected: ByReason::new(RejectReason::ALL, |r| self.rejected.with_label_values(&[name, r.as_str()])),
             closed: ByReason::new(CloseReason::ALL, |r| self.closed.with_label_values(&[name, r.as_str()])),
             connects: ByReason::new(ConnectResult::ALL, |r| self.connects.with_label_values(&[name, r.as_str()])),
+        }
+    }
+
+    /// Handles of the bans.
+    pub fn bans(&self) -> BanMetrics {
+        BanMetrics {
+            active: self.bans_active.clone(),
+            nftables_errors: self.bans_nftables_errors.clone(),
+            made: self.bans.clone(),
         }
     }
 
@@ -276,6 +292,29 @@ impl ListenerMetrics {
     /// Connections that have ended for this reason.
     pub fn closes(&self, reason: CloseReason) -> u64 {
         self.closed.get(reason as usize)
+    }
+}
+
+/// What is counted of the bans.
+#[derive(Debug, Clone)]
+pub struct BanMetrics {
+    /// Networks banned now.
+    pub active: IntGauge,
+    /// Calls of nft that failed.
+    pub nftables_errors: IntCounter,
+    made: ByReason,
+}
+
+impl BanMetrics {
+    /// Counts a ban.
+    pub fn banned(&self, reason: BanReason) {
+        self.made.inc(reason as usize);
+    }
+
+    /// Bans made for this reason.
+    #[cfg(test)]
+    pub fn made(&self, reason: BanReason) -> u64 {
+        self.made.0.get(reason as usize).map_or(0, IntCounter::get)
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use super::{
-    Access, AddressKey, ConnectionGuard, ConnectionLimit, LimitExceeded, Presence, Present, Rate, RateLimit, Roster,
+    Access, AddressKey, Bans, ConnectionGuard, ConnectionLimit, LimitExceeded, Presence, Present, Rate, RateLimit,
+    Roster,
 };
 use crate::reason::RejectReason;
 
@@ -81,17 +82,23 @@ impl From<LimitExceeded> for Refused {
     }
 }
 
-/// What connections to all listeners have in common: a gate, and the roster of those that passed.
+/// What connections to all listeners have in common: who is banned, a gate, and the roster of those that passed.
 #[derive(Debug)]
 pub struct ProcessGate {
+    bans: Arc<Bans>,
     gate: Gate,
     roster: Arc<Roster>,
 }
 
 impl ProcessGate {
     /// Nobody has passed yet.
-    pub fn new(gate: Gate) -> Arc<Self> {
-        Arc::new(Self { gate, roster: Arc::default() })
+    pub fn new(gate: Gate, bans: Arc<Bans>) -> Arc<Self> {
+        Arc::new(Self { bans, gate, roster: Arc::default() })
+    }
+
+    /// Who is banned.
+    pub fn bans(&self) -> &Arc<Bans> {
+        &self.bans
     }
 
     /// Goes by these from now on. Who has passed stays, and counts.
@@ -131,11 +138,17 @@ impl Gates {
         (self.process.gate.connections.total(), self.listener.connections.total())
     }
 
+    /// Who is banned, from all listeners.
+    pub fn bans(&self) -> &Bans {
+        &self.process.bans
+    }
+
     /// Counts a connection of `peer` whose player is not known yet.
     ///
     /// # Errors
-    /// The list or the limit that refuses it; nothing is counted then.
-    pub fn enter(&self, peer: SocketAddr) -> Result<Admission, RejectReason> {
+    /// The ban, the list or the limit that refuses it; nothing is counted then.
+    pub fn enter(&self, peer: SocketAddr, now: Instant) -> Result<Admission, RejectReason> {
+        self.process.bans.check(peer.ip(), now)?;
         self.listener.rules().access.check_peer(peer.ip())?;
         self.process.gate.rules().access.check_peer(peer.ip())?;
         let listener = self.listener.connections.try_accept().map_err(|_| RejectReason::Limit)?;
@@ -146,9 +159,12 @@ impl Gates {
     /// Counts an entered connection for its player too, now that it is known who that is.
     ///
     /// # Errors
-    /// The list or the limit that refuses it. The connection goes on counting where it did, until it is dropped.
+    /// The ban, the list or the limit that refuses it. The connection goes on counting where it did, until it is dropped.
     pub fn pass(&self, admission: &mut Admission, player: SocketAddr, now: Instant) -> Result<(), RejectReason> {
         admission.presence().set_player(player);
+        if player.ip() != admission.presence().peer().ip() {
+            self.process.bans.check(player.ip(), now)?;
+        }
         self.listener.rules().access.check(player.ip())?;
         self.process.gate.rules().access.check(player.ip())?;
         let player = AddressKey::from(player.ip());
@@ -185,6 +201,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::limits::{AddressSet, BanRules};
+    use crate::metrics::Metrics;
 
     const NONE: GateLimits = GateLimits { connections: None, connections_per_address: None, rate_per_address: None };
 
@@ -193,16 +211,22 @@ mod tests {
         Gate::new(limits, Arc::default())
     }
 
+    /// Nobody is banned, but by the operator.
+    fn bans() -> Arc<Bans> {
+        let rules = BanRules { after: None, lasting: Duration::from_secs(600), exempt: AddressSet::default() };
+        Bans::new(rules, Metrics::new().bans())
+    }
+
     fn at(address: &str) -> SocketAddr {
         SocketAddr::new(address.parse().unwrap(), 4000)
     }
 
     fn process(limits: GateLimits) -> Arc<ProcessGate> {
-        ProcessGate::new(gate(limits))
+        ProcessGate::new(gate(limits), bans())
     }
 
     fn come(gates: &Gates, player: &str, now: Instant) -> Result<Admission, RejectReason> {
-        let mut admission = gates.enter(at(player))?;
+        let mut admission = gates.enter(at(player), now)?;
         gates.pass(&mut admission, at(player), now).map(|()| admission)
     }
 
@@ -243,7 +267,7 @@ mod tests {
         let _second = come(&login, "192.0.2.1", now).unwrap();
         assert_eq!(come(&links, "192.0.2.1", now).err(), Some(RejectReason::ProcessAddressLimit));
         let _third = come(&login, "192.0.2.2", now).unwrap();
-        assert_eq!(links.enter(at("192.0.2.3")).err(), Some(RejectReason::ProcessLimit));
+        assert_eq!(links.enter(at("192.0.2.3"), now).err(), Some(RejectReason::ProcessLimit));
         drop(first);
         drop(come(&links, "192.0.2.1", now).unwrap());
         assert_eq!(come(&login, "192.0.2.1", now).err(), Some(RejectReason::ProcessRate));
@@ -270,7 +294,7 @@ mod tests {
     #[test]
     fn what_a_gate_goes_by_can_be_replaced_while_all_that_it_counts_stays() {
         let now = Instant::now();
-        let gates = Gates::new("links", gate(NONE), ProcessGate::new(gate(NONE)));
+        let gates = Gates::new("links", gate(NONE), process(NONE));
         let held = [come(&gates, "192.0.2.1", now).unwrap(), come(&gates, "192.0.2.1", now).unwrap()];
         let denied = Arc::new(Access {
             deny: ["192.0.2.9/32".parse::<ipnet::IpNet>().unwrap()].into_iter().collect(),
@@ -299,7 +323,7 @@ mod tests {
             let set = |network: &str| std::iter::once(network.parse::<ipnet::IpNet>().unwrap()).collect();
             Arc::new(Access { deny: set(deny), allow: allow.map(set) })
         };
-        let process = ProcessGate::new(Gate::new(NONE, access("192.0.2.0/24", Some("10.0.0.0/9"))));
+        let process = ProcessGate::new(Gate::new(NONE, access("192.0.2.0/24", Some("10.0.0.0/9"))), bans());
         let gates = Gates::new("links", Gate::new(NONE, access("10.0.0.0/24", Some("10.0.0.0/8"))), process);
         for (player, verdict) in [
             ("10.1.0.1", None),
@@ -312,10 +336,10 @@ mod tests {
             assert_eq!(come(&gates, player, now).err(), verdict, "{player}");
         }
         // A proxy need not be among the players, and is as unwelcome as they are where it is denied.
-        let mut admission = gates.enter(at("198.51.100.1")).unwrap();
+        let mut admission = gates.enter(at("198.51.100.1"), now).unwrap();
         assert_eq!(gates.pass(&mut admission, at("10.1.0.1"), now), Ok(()));
         for denied in ["192.0.2.1", "10.0.0.1"] {
-            assert_eq!(gates.enter(at(denied)).err(), Some(RejectReason::Denied), "{denied}");
+            assert_eq!(gates.enter(at(denied), now).err(), Some(RejectReason::Denied), "{denied}");
         }
         assert_eq!(gates.listener.connections.total(), 1, "the denied count nowhere");
     }
@@ -325,8 +349,8 @@ mod tests {
         let now = Instant::now();
         let gates = Gates::new("links", gate(GateLimits { connections: Some(1), ..NONE }), process(NONE));
         let roster = Arc::clone(gates.process.roster());
-        let mut admission = gates.enter(at("198.51.100.1")).unwrap();
-        assert!(gates.enter(at("198.51.100.2")).is_err());
+        let mut admission = gates.enter(at("198.51.100.1"), now).unwrap();
+        assert!(gates.enter(at("198.51.100.2"), now).is_err());
         let there = roster.select(|_| true);
         assert_eq!(there.len(), 1);
         assert_eq!((there[0].listener(), there[0].peer(), there[0].player()), ("links", at("198.51.100.1"), None));
@@ -334,5 +358,20 @@ mod tests {
         assert_eq!(there[0].player(), Some(at("10.1.0.1")));
         drop(admission);
         assert!(roster.select(|_| true).is_empty());
+    }
+    #[test]
+    fn who_is_banned_is_refused_as_a_peer_and_as_a_player_and_counts_nowhere() {
+        let now = Instant::now();
+        let rate = Some(Rate::per(1, Duration::from_secs(10)));
+        let gates = Gates::new("links", gate(GateLimits { rate_per_address: rate, ..NONE }), process(NONE));
+        let lasting = Duration::from_secs(60);
+        gates.bans().ban("192.0.2.0/24".parse().unwrap(), lasting, now);
+        for _ in 0..3 {
+            assert_eq!(gates.enter(at("192.0.2.1"), now).err(), Some(RejectReason::Banned));
+            let mut admission = gates.enter(at("198.51.100.1"), now).unwrap();
+            assert_eq!(gates.pass(&mut admission, at("192.0.2.1"), now), Err(RejectReason::Banned));
+        }
+        assert_eq!(gates.open(), (0, 0));
+        assert!(come(&gates, "192.0.2.1", now + lasting).is_ok(), "what was refused has used up his rate");
     }
 }

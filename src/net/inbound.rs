@@ -18,7 +18,7 @@ use crate::access_log::{AccessLog, Entry, Open, What};
 use crate::config::{self, AcceptProxy, Expect};
 use crate::limits::{Admission, Gate, Gates, ProcessGate, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::ListenerMetrics;
-use crate::reason::RejectReason;
+use crate::reason::{CloseReason, RejectReason};
 use crate::wire::expect::{MAX_FIRST, Verdict};
 use crate::wire::proxy_header::{self, ProxyHeader};
 
@@ -157,7 +157,7 @@ impl Inbound {
         let who = |address| Who { address, edge: None, accepted };
         self.metrics.accepted.inc();
         // Before all else, so that a refused connection costs next to nothing.
-        let (mut guard, expected) = match self.enter(peer) {
+        let (mut guard, expected) = match self.enter(peer, accepted) {
             Ok(entered) => entered,
             Err(reason) => {
                 self.refuse(&SockRef::from(&stream), reason, who(peer), false);
@@ -199,9 +199,9 @@ impl Inbound {
         let accepted = Instant::now();
         let Tunnelled { stream, player, destination, mut early, via } = tunnelled;
         let who = Who { address: player, edge: Some(&via.edge), accepted };
-        let entered = self.shared.kept.gates.enter(player).and_then(|mut guard| {
+        let entered = self.shared.kept.gates.enter(player, accepted).and_then(|mut guard| {
             guard.presence().set_edge(via.edge.name().into());
-            self.shared.kept.gates.pass(&mut guard, player, Instant::now())?;
+            self.shared.kept.gates.pass(&mut guard, player, accepted)?;
             Ok((guard, stream.attach().map_err(|_| RejectReason::Closed)?))
         });
         let (guard, stream) = match entered {
@@ -222,6 +222,9 @@ impl Inbound {
     /// Counts a refused connection, and logs it as far as the log's limit goes. A peer that just
     /// closed, as health checks do, is no news.
     fn count_refused(&self, reason: RejectReason, who: Who<'_>, counts: bool) {
+        if reason.breaks_rule() {
+            self.shared.kept.gates.bans().broke_rule(who.address.ip(), Instant::now());
+        }
         self.metrics.rejected(reason);
         self.access_log(|| Entry {
             edge: who.edge.map(|edge| edge.name().to_owned()),
@@ -233,6 +236,14 @@ impl Inbound {
         {
             warn!(listener = self.config().name, peer = %who.address.ip(), %reason, suppressed, "connection refused");
         }
+    }
+
+    /// Counts a connection of `player` that was of use and has ended.
+    pub fn count_closed(&self, reason: CloseReason, player: SocketAddr) {
+        if reason.breaks_rule() {
+            self.shared.kept.gates.bans().broke_rule(player.ip(), Instant::now());
+        }
+        self.metrics.closed(reason);
     }
 
     /// Tells the access log, where there is one, of what ended or was refused.
@@ -256,11 +267,11 @@ impl Inbound {
 
     /// Decides what can be decided before anything is read; gives the header that is to come too. Where
     /// none is, the peer is the player.
-    fn enter(&self, peer: SocketAddr) -> Result<(Admission, AcceptProxy), RejectReason> {
-        let mut guard = self.shared.kept.gates.enter(peer)?;
+    fn enter(&self, peer: SocketAddr, now: Instant) -> Result<(Admission, AcceptProxy), RejectReason> {
+        let mut guard = self.shared.kept.gates.enter(peer, now)?;
         let expected = self.header_from(peer.ip())?;
         if expected == AcceptProxy::None {
-            self.shared.kept.gates.pass(&mut guard, peer, Instant::now())?;
+            self.shared.kept.gates.pass(&mut guard, peer, now)?;
         }
         Ok((guard, expected))
     }

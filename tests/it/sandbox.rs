@@ -6,9 +6,11 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use otproxy::config::{self, Config};
+use otproxy::limits::Bans;
 use otproxy::roles::{self, Control, ReloadError, Reloaded};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -53,6 +55,7 @@ pub struct Role {
     addresses: HashMap<String, Vec<SocketAddr>>,
     admin: SocketAddr,
     control: Control,
+    bans: Arc<Bans>,
     shutdown: Option<oneshot::Sender<()>>,
     task: JoinHandle<io::Result<()>>,
 }
@@ -76,12 +79,13 @@ impl Role {
         };
         let addresses = service.listeners().map(|(name, addresses)| (name.to_owned(), addresses.to_vec())).collect();
         let (admin, control) = (service.admin_address().expect("an admin address"), service.control());
+        let bans = Arc::clone(service.bans());
         let (shutdown, asked) = oneshot::channel();
         let task = tokio::spawn(service.run(async {
             // Dropped without a word it means the same.
             let _ = asked.await;
         }));
-        Self { addresses, admin, control, shutdown: Some(shutdown), task }
+        Self { addresses, admin, control, bans, shutdown: Some(shutdown), task }
     }
 
     /// The first address of a listener.
@@ -117,6 +121,11 @@ impl Role {
     /// Where admin is.
     pub fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Who is banned.
+    pub fn bans(&self) -> &Bans {
+        &self.bans
     }
 
     /// Tells it to shut down, and does not wait.
