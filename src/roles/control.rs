@@ -40,9 +40,12 @@ pub enum ReloadError {
     /// There is no such listener.
     #[error("there is no listener `{0}`")]
     NoListener(String),
-    /// The process ends, or has no file.
+    /// The process ends.
     #[error("it is shutting down")]
     Ended,
+    /// It was not started from a file.
+    #[error("there is no file to read")]
+    NoFile,
 }
 
 impl ReloadError {
@@ -127,6 +130,8 @@ impl State {
         let (done, ended) = mpsc::channel(1);
         self.listeners.change(prepared, &done);
         (self.config, self.closed) = (config, closed);
+        // Of one that is gone it is forgotten.
+        self.closed.retain(|name| self.listeners.has(name));
         Ok(ended)
     }
 
@@ -250,7 +255,7 @@ impl Control {
         let changed = {
             let mut state = self.state();
             let state = state.as_mut().ok_or(ReloadError::Ended)?;
-            if !state.listeners.addresses().iter().any(|(known, _)| known == name) {
+            if !state.listeners.has(name) {
                 return Err(ReloadError::NoListener(name.to_owned()));
             }
             let mut names = state.closed.clone();
@@ -267,7 +272,7 @@ impl Control {
 
     /// Reads and checks the file, and the certificates that it names where there is a tunnel.
     async fn read(&self) -> Result<(Config, Option<Watch>), ReloadError> {
-        let Some(file) = self.0.file.get().map(|source| source.file.clone()) else { return Err(ReloadError::Ended) };
+        let file = self.0.file.get().map(|source| source.file.clone()).ok_or(ReloadError::NoFile)?;
         let role = self.0.started.role();
         // Long lists take their time, and a file system may hang: nothing else waits for that.
         let reading = spawn_blocking(move || {
@@ -288,10 +293,11 @@ impl Control {
             {
                 return Err(ReloadError::NoTunnel(name.to_owned()));
             }
-            if let Some(source) = self.0.file.get() {
-                (source.set_log_level)(config.process().log_level);
-            }
+            let level = config.process().log_level;
             let changed = state.change(config, state.closed.clone())?;
+            if let Some(source) = self.0.file.get() {
+                (source.set_log_level)(level);
+            }
             if let (Some(tunnel), Some(certificates)) = (&state.certificates, certificates) {
                 tunnel.send_replace(certificates);
             }

@@ -109,6 +109,11 @@ impl Listeners {
         (Self { making, list: Vec::new(), workers, watching: false }, plans)
     }
 
+    /// Whether there is one of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.list.iter().any(|listening| listening.shared.name() == name)
+    }
+
     /// All names with the addresses that are listened on.
     pub fn addresses(&self) -> Vec<(String, Vec<SocketAddr>)> {
         let bound = |listening: &Listening| listening.addresses.iter().map(|address| address.bound).collect();
