@@ -25,6 +25,7 @@ mod listener;
 pub mod name;
 mod read;
 mod reference;
+mod restart;
 mod scope;
 mod summary;
 mod topology;
