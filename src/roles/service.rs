@@ -22,7 +22,7 @@ use crate::access_log::{AccessLog, Written};
 use crate::admin;
 use crate::certs::CertError;
 use crate::certs::watch::Watch;
-use crate::config::{Config, Role};
+use crate::config::{self, Config, Role};
 use crate::forward::HeaderFor;
 use crate::limits::{Bans, Gate, ProcessGate};
 use crate::metrics::{BuildInfo, Metrics};
@@ -54,12 +54,12 @@ pub struct Service {
     role: &'static str,
     addresses: Vec<(String, Vec<SocketAddr>)>,
     admin: Option<TcpListener>,
+    bans: Arc<Bans>,
+    /// Where bans are put for the kernel.
+    nftables: Option<config::NftTable>,
     metrics: Vec<Arc<Metrics>>,
     /// What is counted on no worker.
     own_metrics: Arc<Metrics>,
-    bans: Arc<Bans>,
-    /// Where bans are put for the kernel.
-    kernel: Option<bans::Kernel>,
     control: Control,
     workers: Vec<WorkerMain>,
     tunnel: Option<(Arc<Metrics>, WorkerMain)>,
@@ -96,9 +96,8 @@ impl Service {
         let log = process.access_log.clone().map(start).transpose().map_err(StartError::AccessLog)?;
         let (access_log, written) = log.unzip();
         let bans = Bans::new(process.bans.rules(), own_metrics.bans());
-        let gate = ProcessGate::new(Gate::new(process.limits, Arc::clone(&process.access)), Arc::clone(&bans));
         let nftables = process.bans.nftables.clone();
-        let kernel = nftables.map(|table| bans::Kernel::new(table, own_metrics.bans().nftables_errors));
+        let gate = ProcessGate::new(Gate::new(process.limits, Arc::clone(&process.access)), Arc::clone(&bans));
         let Parts { header_for, pool, relay, known, certificates } = parts;
         let making = Making {
             header_for,
@@ -125,9 +124,19 @@ impl Service {
         let addresses = state.listeners.addresses();
         let control = Control::new(state, Arc::clone(&own_metrics));
         let (workers, tunnel) = (Vec::new(), None);
-        let access_log = written;
-        let service =
-            Self { role, addresses, admin, metrics, own_metrics, bans, kernel, control, workers, tunnel, access_log };
+        let service = Self {
+            role,
+            addresses,
+            admin,
+            bans,
+            nftables,
+            metrics,
+            own_metrics,
+            control,
+            workers,
+            tunnel,
+            access_log: written,
+        };
         Ok((service, plans))
     }
 
@@ -203,6 +212,8 @@ impl Service {
         let written = self.access_log;
         let running = Running(self.control);
         let stop = Stop::default();
+        let errors = self.own_metrics.bans().nftables_errors;
+        let kernel = self.nftables.map(|table| bans::Kernel::new(table, errors));
         let admin = match self.admin {
             Some(listener) => {
                 let state = admin::State {
@@ -230,7 +241,7 @@ impl Service {
             threads.push(worker::spawn(name, main)?);
         }
         running.0.watch_targets();
-        let bans = AbortOnDropHandle::new(tokio::spawn(bans::keep(self.bans, self.kernel)));
+        let _keeping = AbortOnDropHandle::new(tokio::spawn(bans::keep(self.bans, kernel)));
         let mut ended = spawn_blocking(move || {
             let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
             results
@@ -242,7 +253,6 @@ impl Service {
             () = shutdown => stop.drain.cancel(),
         }
         ready.store(false, Ordering::Relaxed);
-        drop(bans);
         let within = running.0.end();
         info!(timeout_seconds = within.as_secs_f64(), "shutting down");
         let result = match timeout(within, &mut ended).await {
