@@ -16,6 +16,7 @@ use super::listeners::Listeners;
 use crate::certs::CertError;
 use crate::certs::watch::Watch;
 use crate::config::{self, Config, Destination, Errors, LogLevel};
+use crate::forward::Targets;
 use crate::limits::ProcessGate;
 use crate::metrics::Metrics;
 use crate::net::BindError;
@@ -186,6 +187,11 @@ impl Control {
     /// All listeners with the addresses that they listen on now.
     pub fn addresses(&self) -> Vec<(String, Vec<SocketAddr>)> {
         self.state().as_ref().map(|state| state.listeners.addresses()).unwrap_or_default()
+    }
+
+    /// Where each forward leads now, by the listener's name, in the order of the file.
+    pub fn targets(&self) -> Vec<(String, Arc<Targets>)> {
+        self.state().as_ref().map(|state| state.listeners.targets()).unwrap_or_default()
     }
 
     /// Looks up the names of targets, and checks them, until the end.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use otproxy::config::{self, Config};
 use otproxy::limits::Bans;
-use otproxy::roles;
+use otproxy::roles::{self, Control};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
@@ -55,6 +55,7 @@ pub struct Role {
     addresses: HashMap<String, Vec<SocketAddr>>,
     admin: SocketAddr,
     bans: Arc<Bans>,
+    control: Control,
     shutdown: Option<oneshot::Sender<()>>,
     task: JoinHandle<io::Result<()>>,
 }
@@ -89,12 +90,13 @@ impl Role {
         let addresses = names.into_iter().map(|name| (name.clone(), service.addresses(&name).to_vec())).collect();
         let admin = service.admin_address().expect("an admin address");
         let bans = Arc::clone(service.bans());
+        let control = service.control();
         let (shutdown, asked) = oneshot::channel();
         let task = tokio::spawn(service.run(async {
             // Dropped without a word it means the same.
             let _ = asked.await;
         }));
-        Self { addresses, admin, bans, shutdown: Some(shutdown), task }
+        Self { addresses, admin, bans, control, shutdown: Some(shutdown), task }
     }
 
     /// The first address of a listener.
@@ -110,6 +112,11 @@ impl Role {
     /// Where admin is.
     pub fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// What changes it while it runs.
+    pub fn control(&self) -> &Control {
+        &self.control
     }
 
     /// Who is banned.
