@@ -122,7 +122,7 @@ impl Routes {
     {
         self.document.see::<Q, A>(path, about);
         let answer = move |State(context): State<Context>, request: Request| async move {
-            if let Err(response) = context.allow(&request, Right::Read) {
+            if let Some(response) = context.denied(&request, Right::Read) {
                 return response;
             }
             let (mut parts, _) = request.into_parts();
@@ -155,7 +155,7 @@ impl Routes {
     {
         self.document.act::<B, A>(path, about);
         let answer = move |State(context): State<Context>, request: Request| async move {
-            if let Err(response) = context.allow(&request, Right::Act) {
+            if let Some(response) = context.denied(&request, Right::Act) {
                 return response;
             }
             let asked = match Json::<Object<B>>::from_request(request, &()).await {
@@ -185,10 +185,7 @@ impl Routes {
     fn finish(mut self) -> Router<Context> {
         let document = Bytes::from(self.document.finish());
         let answer = move |State(context): State<Context>, request: Request| async move {
-            match context.allow(&request, Right::Read) {
-                Ok(()) => answer::text(document),
-                Err(response) => response,
-            }
+            context.denied(&request, Right::Read).unwrap_or_else(|| answer::text(document))
         };
         self.router = self.router.route("/openapi.json", get(answer));
         self.router.method_not_allowed_fallback(answer::wrong_method).layer(DefaultBodyLimit::max(MAX_REQUEST))
@@ -196,16 +193,15 @@ impl Routes {
 }
 
 impl Context {
-    /// Whether a request may be answered; if not, with what it is.
-    fn allow(&self, request: &Request, right: Right) -> Result<(), Response> {
+    /// What a request is answered with that has not this right; `None` where it has.
+    fn denied(&self, request: &Request, right: Right) -> Option<Response> {
         static LOG: RateLimitedLog = RateLimitedLog::new(REFUSED_LINES);
-        access::check(self.door, &self.tokens, request.headers(), right).map_err(|denied| {
-            if let Some(suppressed) = LOG.allow(Instant::now()) {
-                let (door, path, reason) = (self.door.as_str(), request.uri().path(), denied.text().0);
-                warn!(door, path, reason, suppressed, "a request to the admin API is refused");
-            }
-            answer::denied(denied)
-        })
+        let denied = access::check(self.door, &self.tokens, request.headers(), right).err()?;
+        if let Some(suppressed) = LOG.allow(Instant::now()) {
+            let (door, path, reason) = (self.door.as_str(), request.uri().path(), denied.text().0);
+            warn!(door, path, reason, suppressed, "a request to the admin API is refused");
+        }
+        Some(answer::denied(denied))
     }
 }
 

@@ -112,17 +112,17 @@ impl Server {
             Some((listener, identity)) => {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 match identity {
-                    None => (Some(Bounded::new(listener, MAX_CONNECTIONS, CONNECTION_TIMEOUT)), None),
+                    None => (Some(BoundedListener::new(listener, MAX_CONNECTIONS, CONNECTION_TIMEOUT)), None),
                     Some(identity) => {
                         let listener = TlsListener::new(listener, identity);
-                        (None, Some(Bounded::new(listener, MAX_CONNECTIONS, CONNECTION_TIMEOUT)))
+                        (None, Some(BoundedListener::new(listener, MAX_CONNECTIONS, CONNECTION_TIMEOUT)))
                     }
                 }
             }
         };
         let (socket, place) = self.socket.map(AdminSocket::into_parts).transpose()?.unzip();
         let _place = place;
-        let socket = socket.map(|listener| Bounded::new(listener, MAX_CONNECTIONS, SOCKET_TIMEOUT));
+        let socket = socket.map(|listener| BoundedListener::new(listener, MAX_CONNECTIONS, SOCKET_TIMEOUT));
         let serving = async {
             tokio::join!(
                 serve(tcp, &state, context(Door::Tcp), &stop),
@@ -139,11 +139,9 @@ impl Server {
     }
 }
 
-use BoundedListener as Bounded;
-
 /// Serves on one listener, if there is one, until `stop`.
 pub(super) async fn serve<L>(
-    listener: Option<Bounded<L>>,
+    listener: Option<BoundedListener<L>>,
     state: &State,
     context: Option<Context>,
     stop: &CancellationToken,
