@@ -193,17 +193,8 @@ impl Operator for Fake {
     }
 
     fn bans(&self, asked: &BansQuestion) -> Bans {
-        let ban = |network: &str, by, reason: Option<&str>| Ban {
-            network: network.parse().unwrap(),
-            until: time(),
-            seconds_left: 599,
-            by,
-            reason: reason.map(str::to_owned),
-        };
-        let all = [
-            ban("198.51.100.0/24", BannedBy::Operator, None),
-            ban("2001:db8:0:1::/64", BannedBy::Rules, Some("unexpected")),
-        ];
+        let ban = |network: &str, by| Ban { network: network.parse().unwrap(), until: time(), seconds_left: 599, by };
+        let all = [ban("198.51.100.0/24", BannedBy::Operator), ban("2001:db8:0:1::/64", BannedBy::Rules)];
         Bans { total: 2, nftables: true, bans: all.into_iter().take(asked.limit.get()).collect() }
     }
 
@@ -218,18 +209,22 @@ impl Operator for Fake {
         })
     }
 
-    fn drain(&self, listener: Option<&str>, deadline: Option<Duration>) -> Result<Drained, Refusal> {
-        let drained = self.drained(listener, ListenerState::Draining)?;
-        self.does(format!("drain {listener:?} {deadline:?}"));
-        *self.draining.lock().unwrap() = Some(2);
-        Ok(drained)
+    fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> Later<'_, Drained> {
+        Box::pin(async move {
+            let drained = self.drained(listener.as_deref(), ListenerState::Draining)?;
+            self.does(format!("drain {listener:?} {deadline:?}"));
+            *self.draining.lock().unwrap() = Some(2);
+            Ok(drained)
+        })
     }
 
-    fn undrain(&self, listener: Option<&str>) -> Result<Drained, Refusal> {
-        let drained = self.drained(listener, ListenerState::Open)?;
-        self.does(format!("undrain {listener:?}"));
-        *self.draining.lock().unwrap() = None;
-        Ok(drained)
+    fn undrain(&self, listener: Option<String>) -> Later<'_, Drained> {
+        Box::pin(async move {
+            let drained = self.drained(listener.as_deref(), ListenerState::Open)?;
+            self.does(format!("undrain {listener:?}"));
+            *self.draining.lock().unwrap() = None;
+            Ok(drained)
+        })
     }
 
     fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> Later<'_, Banned> {

@@ -4,7 +4,6 @@
 //! a limited time, whatever the peer does or leaves undone.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use crate::metrics::{BuildInfo, Metrics};
 
@@ -15,6 +14,7 @@ mod bounded;
 mod client;
 mod document;
 mod pages;
+mod ready;
 mod routes;
 mod server;
 mod socket;
@@ -22,6 +22,7 @@ mod tls;
 mod tokens;
 
 pub use client::{Answer, Client, ClientError, ClientFiles};
+pub use ready::Ready;
 pub use routes::{MAX_ANSWERS, MAX_REQUEST};
 pub use server::{AdminError, CONNECTION_TIMEOUT, MAX_CONNECTIONS, SOCKET_TIMEOUT, Server, check_files};
 pub use socket::{SOCKET_MODE, SocketError};
@@ -33,12 +34,12 @@ pub use tokens::{LONGEST_TOKEN, SHORTEST_TOKEN, TokenError, read_token};
 pub struct State {
     /// Every worker's metrics.
     pub metrics: Vec<Arc<Metrics>>,
-    /// Whether all listeners are bound and shutdown has not begun.
-    pub ready: Arc<AtomicBool>,
+    /// Whether it takes connections.
+    pub ready: Arc<Ready>,
     /// The version and the role.
     pub build: BuildInfo,
-    /// Who answers the API; `None` serves none.
-    pub operator: Option<Arc<dyn api::Operator>>,
+    /// Who answers the API.
+    pub operator: Arc<dyn api::Operator>,
 }
 
 #[cfg(test)]

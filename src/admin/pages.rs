@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::extract;
@@ -26,7 +25,7 @@ otproxy
 ";
 
 /// Everything that is served.
-pub(super) fn router(state: State, context: Option<Context>) -> Router {
+pub(super) fn router(state: State, context: Context) -> Router {
     let pages = Router::new()
         .route("/", get(INDEX))
         .route("/live", get("live\n"))
@@ -34,11 +33,7 @@ pub(super) fn router(state: State, context: Option<Context>) -> Router {
         .route("/metrics", get(metrics))
         .fallback(not_found)
         .with_state(Arc::new(state));
-    let all = match context {
-        Some(context) => pages.nest(PREFIX, routes::routes().with_state(context)),
-        None => pages,
-    };
-    all.layer(map_response(close))
+    pages.nest(PREFIX, routes::routes().with_state(context)).layer(map_response(close))
 }
 
 async fn not_found(path: Uri) -> Response {
@@ -50,11 +45,7 @@ async fn not_found(path: Uri) -> Response {
 }
 
 async fn ready(extract::State(state): extract::State<Arc<State>>) -> impl IntoResponse {
-    if state.ready.load(Ordering::Relaxed) {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
-    }
+    if state.ready.is_ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
 }
 
 async fn metrics(extract::State(state): extract::State<Arc<State>>) -> impl IntoResponse {

@@ -8,7 +8,6 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Json, Query, Request, State};
-use axum::response::Response;
 use axum::routing::{get, post};
 use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
@@ -17,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
-use super::access::{self, Door};
+use super::access::{self, Denied, Door};
 use super::answer;
 use super::api::{
     AddressesQuestion, BansQuestion, ConnectionsQuestion, DisconnectRequest, DrainRequest, NewBan, NoQuestion,
@@ -81,10 +80,15 @@ fn list() -> Routes {
         .act(
             "/drain",
             "Refuse new connections, and let those go on that are there",
-            |operator, asked: DrainRequest| async move { operator.drain(asked.listener.as_deref(), asked.deadline()?) },
+            |operator, asked: DrainRequest| async move {
+                {
+                    let deadline = asked.deadline()?;
+                    operator.drain(asked.listener, deadline).await
+                }
+            },
         )
         .act("/undrain", "Take connections again", |operator, asked: UndrainRequest| async move {
-            operator.undrain(asked.listener.as_deref())
+            operator.undrain(asked.listener).await
         })
         .act("/ban", "Refuse an address or a network for a while", |operator, asked: NewBan| async move {
             operator.ban(asked.network, asked.lasts()?, asked.disconnect).await
@@ -122,8 +126,8 @@ impl Routes {
     {
         self.document.see::<Q, A>(path, about);
         let answer = move |State(context): State<Context>, request: Request| async move {
-            if let Some(response) = context.denied(&request, Right::Read) {
-                return response;
+            if let Err(denied) = context.allow(&request, Right::Read) {
+                return answer::denied(denied);
             }
             let (mut parts, _) = request.into_parts();
             let asked = match Query::<Q>::from_request_parts(&mut parts, &()).await {
@@ -155,8 +159,8 @@ impl Routes {
     {
         self.document.act::<B, A>(path, about);
         let answer = move |State(context): State<Context>, request: Request| async move {
-            if let Some(response) = context.denied(&request, Right::Act) {
-                return response;
+            if let Err(denied) = context.allow(&request, Right::Act) {
+                return answer::denied(denied);
             }
             let asked = match Json::<Object<B>>::from_request(request, &()).await {
                 Ok(Json(Object(asked))) => asked,
@@ -185,7 +189,10 @@ impl Routes {
     fn finish(mut self) -> Router<Context> {
         let document = Bytes::from(self.document.finish());
         let answer = move |State(context): State<Context>, request: Request| async move {
-            context.denied(&request, Right::Read).unwrap_or_else(|| answer::text(document))
+            match context.allow(&request, Right::Read) {
+                Ok(()) => answer::text(document),
+                Err(denied) => answer::denied(denied),
+            }
         };
         self.router = self.router.route("/openapi.json", get(answer));
         self.router.method_not_allowed_fallback(answer::wrong_method).layer(DefaultBodyLimit::max(MAX_REQUEST))
@@ -193,15 +200,15 @@ impl Routes {
 }
 
 impl Context {
-    /// What a request is answered with that has not this right; `None` where it has.
-    fn denied(&self, request: &Request, right: Right) -> Option<Response> {
+    /// Whether a request may be answered. The log tells of those that may not, as far as its limit goes.
+    fn allow(&self, request: &Request, right: Right) -> Result<(), Denied> {
         static LOG: RateLimitedLog = RateLimitedLog::new(REFUSED_LINES);
-        let denied = access::check(self.door, &self.tokens, request.headers(), right).err()?;
-        if let Some(suppressed) = LOG.allow(Instant::now()) {
-            let (door, path, reason) = (self.door.as_str(), request.uri().path(), denied.text().0);
-            warn!(door, path, reason, suppressed, "a request to the admin API is refused");
-        }
-        Some(answer::denied(denied))
+        access::check(self.door, &self.tokens, request.headers(), right).inspect_err(|denied| {
+            if let Some(suppressed) = LOG.allow(Instant::now()) {
+                let (door, path, reason) = (self.door.as_str(), request.uri().path(), denied.text().0);
+                warn!(door, path, reason, suppressed, "a request to the admin API is refused");
+            }
+        })
     }
 }
 

@@ -103,9 +103,8 @@ impl Server {
     pub async fn serve(self, state: State, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let stop = CancellationToken::new();
         let context = |door| {
-            let operator = state.operator.clone()?;
-            let places = Arc::new(Semaphore::new(MAX_ANSWERS));
-            Some(Context { door, tokens: Arc::clone(&self.tokens), operator, places })
+            let (tokens, operator) = (Arc::clone(&self.tokens), Arc::clone(&state.operator));
+            Context { door, tokens, operator, places: Arc::new(Semaphore::new(MAX_ANSWERS)) }
         };
         let (tcp, tls) = match self.tcp {
             None => (None, None),
@@ -143,7 +142,7 @@ impl Server {
 pub(super) async fn serve<L>(
     listener: Option<BoundedListener<L>>,
     state: &State,
-    context: Option<Context>,
+    context: Context,
     stop: &CancellationToken,
 ) where
     L: Listener,

@@ -27,7 +27,7 @@ struct Admin {
     address: SocketAddr,
     socket: PathBuf,
     directory: PathBuf,
-    ready: Arc<AtomicBool>,
+    ready: Arc<Ready>,
     operator: Arc<Fake>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
@@ -54,13 +54,13 @@ impl Admin {
         change(&mut config, &directory);
         let server = Server::bind(&config).unwrap();
         let address = server.address().unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
-        let ready = Arc::new(AtomicBool::new(false));
+        let ready: Arc<Ready> = Arc::default();
         let metrics = Arc::new(Metrics::new());
         metrics.listener("links").accepted.inc_by(7);
         let build = BuildInfo { version: "1.2.3", role: "edge" };
         let operator = Arc::new(fake);
         let answering: Arc<dyn Operator> = operator.clone();
-        let state = State { metrics: vec![metrics], ready: Arc::clone(&ready), build, operator: Some(answering) };
+        let state = State { metrics: vec![metrics], ready: Arc::clone(&ready), build, operator: answering };
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = server.serve(state, async { drop(stopped.await) });
         let task = tokio::spawn(async { serving.await.unwrap() });
@@ -154,11 +154,20 @@ async fn pages() {
 #[tokio::test]
 async fn readiness_follows_the_process() {
     let server = Admin::edge().await;
-    for (ready, status, body) in [(false, 503, "not ready\n"), (true, 200, "ready\n"), (false, 503, "not ready\n")] {
-        server.ready.store(ready, Ordering::Relaxed);
+    let ask = async || {
         let answer = server.over_tcp("GET", "/ready", &["Host: test"], "").await;
-        assert_eq!((answer.0, &*answer.2), (status, body));
+        (answer.0, answer.2)
+    };
+    let (yes, no) = ((200, "ready\n".to_owned()), (503, "not ready\n".to_owned()));
+    assert_eq!(ask().await, yes);
+    for (drained, expected) in [(true, &no), (false, &yes)] {
+        server.ready.set_drained(drained);
+        assert_eq!(ask().await, *expected);
     }
+    server.ready.end();
+    // What is drained no more ends all the same.
+    server.ready.set_drained(false);
+    assert_eq!(ask().await, no);
 }
 
 #[tokio::test]

@@ -25,12 +25,19 @@ pub enum Kind {
     Relay,
 }
 
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Role {
+    /// The word of `role`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Edge => "edge",
             Self::Core => "core",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

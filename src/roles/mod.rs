@@ -2,12 +2,15 @@
 
 mod control;
 pub mod core;
+mod drain;
 pub mod edge;
 mod listeners;
+mod operator;
 mod service;
 mod worker;
 
 pub use control::{Control, ReloadError, Reloaded};
+pub use drain::SPREAD;
 pub use service::{Service, StartError};
 
 use crate::admin;

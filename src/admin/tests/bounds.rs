@@ -1,9 +1,12 @@
 //! What a peer may take: places, time, bytes.
 
+use super::super::access::Door;
 use super::super::bounded::BoundedListener;
+use super::super::routes::Context;
 use super::super::server;
 use super::*;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -12,9 +15,12 @@ async fn pages(max: usize, connection_timeout: Duration) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let build = BuildInfo { version: "1.2.3", role: "edge" };
-    let state = State { metrics: Vec::new(), ready: Arc::default(), build, operator: None };
+    let operator: Arc<dyn Operator> = Arc::new(Fake::new(Role::Edge));
+    let state = State { metrics: Vec::new(), ready: Arc::default(), build, operator: Arc::clone(&operator) };
+    let places = Arc::new(Semaphore::new(1));
+    let context = Context { door: Door::Socket, tokens: Arc::default(), operator, places };
     let listener = BoundedListener::new(listener, max, connection_timeout);
-    tokio::spawn(async move { server::serve(Some(listener), &state, None, &CancellationToken::new()).await });
+    tokio::spawn(async move { server::serve(Some(listener), &state, context, &CancellationToken::new()).await });
     address
 }
 
