@@ -1,7 +1,7 @@
 //! Asking an otproxy that runs, over its unix socket or its address.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,8 +85,14 @@ impl Client {
         Self::new(Way::Socket(path.to_owned()))
     }
 
-    /// Over plain HTTP.
+    /// Over plain HTTP. Where the address means all of a host's, that is this host.
     pub fn tcp(address: SocketAddr) -> Self {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let address = SocketAddr::new(ip, address.port());
         Self::new(Way::Tcp(address.to_string()))
     }
 

@@ -111,17 +111,17 @@ impl Server {
             Some((listener, identity)) => {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 match identity {
-                    None => (Some(Bounded::new(listener, MAX_CONNECTIONS, CONNECTION_TIMEOUT)), None),
+                    None => (Some(BoundedListener::new(listener, MAX_CONNECTIONS, CONNECTION_TIMEOUT)), None),
                     Some(identity) => {
                         let listener = TlsListener::new(listener, identity);
-                        (None, Some(Bounded::new(listener, MAX_CONNECTIONS, CONNECTION_TIMEOUT)))
+                        (None, Some(BoundedListener::new(listener, MAX_CONNECTIONS, CONNECTION_TIMEOUT)))
                     }
                 }
             }
         };
         let (socket, place) = self.socket.map(AdminSocket::into_parts).transpose()?.unzip();
         let _place = place;
-        let socket = socket.map(|listener| Bounded::new(listener, MAX_CONNECTIONS, SOCKET_TIMEOUT));
+        let socket = socket.map(|listener| BoundedListener::new(listener, MAX_CONNECTIONS, SOCKET_TIMEOUT));
         let serving = async {
             tokio::join!(
                 serve(tcp, &state, context(Door::Tcp), &stop),
@@ -138,11 +138,13 @@ impl Server {
     }
 }
 
-use BoundedListener as Bounded;
-
 /// Serves on one listener, if there is one, until `stop`.
-pub(super) async fn serve<L>(listener: Option<Bounded<L>>, state: &State, context: Context, stop: &CancellationToken)
-where
+pub(super) async fn serve<L>(
+    listener: Option<BoundedListener<L>>,
+    state: &State,
+    context: Context,
+    stop: &CancellationToken,
+) where
     L: Listener,
     L::Io: Unpin,
     L::Addr: std::fmt::Debug,

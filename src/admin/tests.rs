@@ -2,6 +2,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -120,8 +121,6 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8
     timeout(Duration::from_secs(60), stream.read_to_string(&mut answer)).await.expect("the server closes").unwrap();
     answer
 }
-
-use std::time::Duration;
 
 #[tokio::test]
 async fn pages() {

@@ -1,7 +1,7 @@
 //! Which otproxy that runs here, or elsewhere, a command is for.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -89,19 +89,10 @@ fn of_file(file: &Path) -> anyhow::Result<Client> {
             listen.port()
         );
     }
-    let client = Client::tcp(SocketAddr::new(reachable(listen.ip()), listen.port()));
+    let client = Client::tcp(listen);
     match &admin.token_file {
         Some(token) => Ok(client.with_token(read_token(token)?)),
         None => Ok(client),
-    }
-}
-
-/// Where an address can be reached that may be all of them.
-fn reachable(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
     }
 }
 
