@@ -11,6 +11,7 @@ mod forward_core;
 mod gate;
 mod haproxy;
 mod operation;
+mod operator;
 mod oracle;
 mod real_haproxy;
 mod reload;
