@@ -5,6 +5,8 @@
 
 mod access_log;
 mod bans;
+#[path = "../common/mod.rs"]
+mod common;
 mod expect;
 mod forward;
 mod forward_core;
