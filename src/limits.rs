@@ -15,6 +15,7 @@ mod pace;
 mod rate;
 mod rate_limit;
 mod rate_limited_log;
+mod shares;
 
 use by_address::ByAddress;
 
