@@ -12,9 +12,11 @@ mod address_set;
 mod by_address;
 mod gate;
 mod pace;
+mod presence;
 mod rate;
 mod rate_limit;
 mod rate_limited_log;
+mod roster;
 mod shares;
 
 use by_address::ByAddress;
@@ -22,11 +24,13 @@ use by_address::ByAddress;
 pub use access::Access;
 pub use address_set::AddressSet;
 pub use by_address::AddressKey;
-pub use gate::{Admission, Gate, GateLimits, Gates};
+pub use gate::{Admission, Gate, GateLimits, Gates, ProcessGate};
 pub use pace::Pace;
+pub use presence::{Attended, Leads, Presence};
 pub use rate::Rate;
 pub use rate_limit::{ADDRESSES, RateLimit};
 pub use rate_limited_log::{ENDED_LINES, LOG_WINDOW, REFUSED_LINES, RateLimitedLog};
+pub use roster::{Present, Roster};
 
 /// Which limit a connection would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

@@ -58,6 +58,12 @@ reasons! {
         Closed = "closed",
         /// On a relay: the first frame was not a ping.
         NoPing = "no_ping",
+        /// Its place was given to another one, as a limit of connections in all was reached.
+        Evicted = "evicted",
+        /// The operator had it closed.
+        Disconnected = "disconnected",
+        /// Its listener is drained.
+        Drained = "drained",
     }
 }
 
@@ -86,6 +92,44 @@ reasons! {
         Panic = "panic",
         /// The edge that it came through is trusted no more.
         Revoked = "revoked",
+        /// Its place was given to another one, as a limit of connections in all was reached.
+        Evicted = "evicted",
+        /// The operator had it closed.
+        Disconnected = "disconnected",
+        /// Its listener is drained.
+        Drained = "drained",
+    }
+}
+
+reasons! {
+    /// Why a connection is closed by somebody who does not carry it.
+    Closing {
+        /// Its place is given to another one.
+        Evicted = "evicted",
+        /// The operator has it closed.
+        Disconnected = "disconnected",
+        /// Its listener is drained.
+        Drained = "drained",
+    }
+}
+
+impl From<Closing> for RejectReason {
+    fn from(closing: Closing) -> Self {
+        match closing {
+            Closing::Evicted => Self::Evicted,
+            Closing::Disconnected => Self::Disconnected,
+            Closing::Drained => Self::Drained,
+        }
+    }
+}
+
+impl From<Closing> for CloseReason {
+    fn from(closing: Closing) -> Self {
+        match closing {
+            Closing::Evicted => Self::Evicted,
+            Closing::Disconnected => Self::Disconnected,
+            Closing::Drained => Self::Drained,
+        }
     }
 }
 
@@ -192,6 +236,8 @@ reasons! {
         Shutdown = "shutdown",
         /// The task that carried it failed: a defect of this program.
         Panic = "panic",
+        /// The operator had it ended.
+        Disconnected = "disconnected",
     }
 }
 

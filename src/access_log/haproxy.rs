@@ -155,7 +155,9 @@ pub fn rejected(reason: RejectReason) -> &'static str {
         | RejectReason::Untrusted
         | RejectReason::BadHeader
         | RejectReason::Unexpected
-        | RejectReason::NoPing => "PR",
+        | RejectReason::NoPing
+        | RejectReason::Evicted => "PR",
+        RejectReason::Disconnected | RejectReason::Drained => "KR",
         RejectReason::HeaderTimeout | RejectReason::Silent => "cR",
         RejectReason::Closed => "CR",
     }
@@ -170,9 +172,18 @@ pub fn closed(reason: CloseReason, connected: bool) -> &'static str {
         (CloseReason::Status, _) => "LR",
         (CloseReason::ClientError, _) => "CD",
         (CloseReason::TargetError, _) => "SD",
-        (CloseReason::ProtocolError, _) => "PD",
-        (CloseReason::Shutdown | CloseReason::Revoked, true) => "KD",
-        (CloseReason::Shutdown | CloseReason::Revoked, false) => "KC",
+        (CloseReason::ProtocolError, _) | (CloseReason::Evicted, true) => "PD",
+        (CloseReason::Evicted, false) => "PC",
+        (
+            CloseReason::Shutdown | CloseReason::Revoked | CloseReason::Disconnected | CloseReason::Drained,
+            connected,
+        ) => {
+            if connected {
+                "KD"
+            } else {
+                "KC"
+            }
+        }
         (CloseReason::Panic, true) => "ID",
         (CloseReason::Panic, false) => "IC",
     }
@@ -199,7 +210,7 @@ pub fn ended(reason: EndReason) -> &'static str {
         EndReason::LinksLost => "CD",
         EndReason::GameUnreachable => "SC",
         EndReason::ProtocolError | EndReason::Limit => "PD",
-        EndReason::Shutdown => "KD",
+        EndReason::Shutdown | EndReason::Disconnected => "KD",
         EndReason::Panic => "ID",
     }
 }

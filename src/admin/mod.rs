@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 
 use crate::metrics::{self, BuildInfo, Metrics};
 
+pub mod api;
 mod bounded;
 
 use bounded::BoundedListener;

@@ -167,7 +167,10 @@ pub(super) fn network(node: &Node) -> Result<IpNet, String> {
 }
 
 /// The same, of text.
-pub(super) fn network_text(text: &str) -> Result<IpNet, String> {
+///
+/// # Errors
+/// What is wrong with it, and how to write it.
+pub fn network_text(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(ip.to_canonical()));

@@ -30,6 +30,7 @@ mod topology;
 mod tree;
 mod tunnel;
 
+pub use address::network_text as network;
 pub use error::{ConfigError, Errors, Location};
 pub use gate::MAX_LIST_LEN;
 pub use keys::{KEYS, Key, Kind, Role, WhenAbsent};

@@ -11,9 +11,9 @@ use tracing::{info, warn};
 
 use crate::access_log::{AccessLog, Entry, Forwarded, What};
 use crate::config::{self, SendProxy};
-use crate::limits::{ENDED_LINES, Gate, REFUSED_LINES, RateLimitedLog};
+use crate::limits::{ENDED_LINES, Leads, Presence, ProcessGate, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::{Metrics, StatusMetrics};
-use crate::net::pump::{PumpCounters, Pumped, carries_link, pump};
+use crate::net::pump::{PumpCounters, carries_link, pump};
 use crate::net::{Admitted, Carried, Inbound, InboundShared, ProvenEdge, Stream, Tunnelled, unfinished};
 use crate::reason::{CloseReason, ConnectResult};
 use crate::tunnel::Pool;
@@ -65,7 +65,7 @@ impl ForwardShared {
     pub fn new(
         config: config::Forward,
         header_for: HeaderFor,
-        process: Arc<Gate>,
+        process: Arc<ProcessGate>,
         pool: Option<Arc<Pool>>,
         access_log: Option<AccessLog>,
         metrics: &Arc<Metrics>,
@@ -157,13 +157,21 @@ impl Forward {
         {
             return;
         }
+        let presence = Arc::clone(admitted.guard.presence());
         let mut record = Record::new(self, &admitted);
+        if let Ok(reason) = presence.attend(self.carry_to_target(admitted, &mut record)).await {
+            record.end(reason);
+        }
+    }
+
+    /// Connects to a target and moves bytes; gives why that ended.
+    async fn carry_to_target(&self, admitted: Admitted, record: &mut Record<'_>) -> CloseReason {
         let began = Instant::now();
         let reached = match Box::pin(self.reach(admitted.player, admitted.destination)).await {
             Ok(reached) => reached,
             Err(missed) => {
                 record.missed(missed);
-                return record.end(CloseReason::ConnectFailed);
+                return CloseReason::ConnectFailed;
             }
         };
         let Reached { stream: target, name, header: mut first, retries, _attempt } = reached;
@@ -171,17 +179,13 @@ impl Forward {
         record.early(&admitted.early);
         first.extend_from_slice(&admitted.early);
         if begins_link(&admitted.early) {
-            carries_link(&admitted.stream, &target);
+            carries_link(&admitted.stream, &target, &record.presence);
         }
         let idle = self.inbound.config().idle_timeout;
         let metrics = self.inbound.metrics();
-        let counters = PumpCounters { bytes_in: &metrics.bytes_in, bytes_out: &metrics.bytes_out };
-        let Pumped { reason, .. } =
-            pump(&admitted.stream, &target, first, idle, self.inbound.scratch(), counters, |bytes_in, bytes_out| {
-                (record.bytes_in, record.bytes_out) = (bytes_in, bytes_out);
-            })
-            .await;
-        record.end(reason);
+        let (bytes_in, bytes_out) = (&metrics.bytes_in, &metrics.bytes_out);
+        let counters = PumpCounters { bytes_in, bytes_out, presence: &record.presence };
+        pump(&admitted.stream, &target, first, idle, self.inbound.scratch(), counters).await
     }
 
     /// Connects to the first target that answers, in the name of `player` who connected to `local`.
@@ -269,10 +273,8 @@ struct Record<'a> {
     connect: ConnectResult,
     carried: Option<Carried>,
     started: Instant,
-    /// Bytes that were read before the target was connected.
-    early: u64,
-    bytes_in: u64,
-    bytes_out: u64,
+    /// Counts its bytes.
+    presence: Arc<Presence>,
     reason: Option<CloseReason>,
 }
 
@@ -289,20 +291,20 @@ impl<'a> Record<'a> {
             connect: ConnectResult::Ok,
             carried: None,
             started: admitted.accepted,
-            early: 0,
-            bytes_in: 0,
-            bytes_out: 0,
+            presence: Arc::clone(admitted.guard.presence()),
             reason: None,
         }
     }
 
-    fn early(&mut self, bytes: &[u8]) {
-        self.early = bytes.len() as u64;
-        self.forward.inbound.metrics().bytes_in.inc_by(self.early);
+    /// Counts bytes that were read before the target was connected.
+    fn early(&self, bytes: &[u8]) {
+        self.presence.add_in(bytes.len() as u64);
+        self.forward.inbound.metrics().bytes_in.inc_by(bytes.len() as u64);
     }
 
     /// The target is connected, after so long.
     fn reached(&mut self, target: String, retries: usize, after: Duration) {
+        self.presence.set_leads(Leads::Target(target.clone()));
         (self.target, self.retries, self.connected) = (Some(target), retries, Some(after));
         self.carried = Some(self.forward.inbound.carries());
     }
@@ -327,8 +329,8 @@ impl<'a> Record<'a> {
         };
         Entry {
             edge: self.edge.as_ref().map(|edge| edge.name().to_owned()),
-            bytes_in: self.early + self.bytes_in,
-            bytes_out: self.bytes_out,
+            bytes_in: self.presence.bytes_in(),
+            bytes_out: self.presence.bytes_out(),
             open: inbound.open(),
             ..Entry::new(&inbound.config().name, self.player, self.started, What::Forwarded(forwarded))
         }
@@ -337,7 +339,7 @@ impl<'a> Record<'a> {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        let reason = self.reason.unwrap_or_else(|| unfinished(self.edge.as_deref()));
+        let reason = self.reason.unwrap_or_else(|| unfinished(&self.presence, self.edge.as_deref()));
         let inbound = &self.forward.inbound;
         inbound.metrics().active.dec();
         inbound.metrics().closed(reason);
@@ -351,8 +353,8 @@ impl Drop for Record<'_> {
             edge = self.edge.as_ref().map(|edge| edge.name()),
             target = self.target,
             seconds = self.started.elapsed().as_secs_f64(),
-            bytes_in = self.early + self.bytes_in,
-            bytes_out = self.bytes_out,
+            bytes_in = self.presence.bytes_in(),
+            bytes_out = self.presence.bytes_out(),
             %reason,
             suppressed = (suppressed > 0).then_some(suppressed),
             "connection ended",

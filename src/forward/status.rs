@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::ControlFlow;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use tracing::warn;
 use super::status_cache::{StatusCache, Told, Turn};
 use super::{Forward, Reached, Record};
 use crate::config;
+use crate::limits::Presence;
 use crate::metrics::StatusMetrics;
 use crate::net::worker::Scratch;
 use crate::net::{Admitted, Stream};
@@ -52,29 +53,35 @@ pub(super) async fn serve(
     admitted: &mut Admitted,
 ) -> ControlFlow<()> {
     let within = forward.inbound.config().header_timeout;
-    let first = timeout(within, first_packet(admitted, forward.inbound.scratch())).await;
-    let request = match first.unwrap_or(Err(RejectReason::HeaderTimeout)) {
-        Ok(First::Other) => return ControlFlow::Continue(()),
-        Ok(First::Request(request)) => Some(request),
-        Ok(First::TooLong) => None,
-        Err(reason) => {
-            forward.inbound.refuse(&admitted.stream.options(), reason, admitted.who(), true);
-            return ControlFlow::Break(());
+    let presence = Arc::clone(admitted.guard.presence());
+    let first = presence.attend(timeout(within, first_packet(admitted, forward.inbound.scratch()))).await;
+    let request =
+        match first.unwrap_or_else(|closing| Ok(Err(closing.into()))).unwrap_or(Err(RejectReason::HeaderTimeout)) {
+            Ok(First::Other) => return ControlFlow::Continue(()),
+            Ok(First::Request(request)) => Some(request),
+            Ok(First::TooLong) => None,
+            Err(reason) => {
+                forward.inbound.refuse(&admitted.stream.options(), reason, admitted.who(), true);
+                return ControlFlow::Break(());
+            }
+        };
+    let record = Record::new(forward, admitted);
+    record.early(&admitted.early);
+    let answering = async {
+        let told = match request {
+            Some(request) => ask(forward, shared, admitted, &request).await,
+            None => Told { result: StatusResult::Refused, answer: Bytes::new() },
+        };
+        metrics.request(told.result);
+        if !told.answer.is_empty() {
+            let deliver = deliver(&admitted.stream, &told.answer, forward, &presence);
+            // A client that does not take it has had its time.
+            let _ = timeout(forward.inbound.config().idle_timeout, deliver).await;
         }
     };
-    let mut record = Record::new(forward, admitted);
-    record.early(&admitted.early);
-    let told = match request {
-        Some(request) => ask(forward, shared, admitted, &request).await,
-        None => Told { result: StatusResult::Refused, answer: Bytes::new() },
-    };
-    metrics.request(told.result);
-    if !told.answer.is_empty() {
-        let deliver = deliver(&admitted.stream, &told.answer, forward, &mut record);
-        // A client that does not take it has had its time.
-        let _ = timeout(forward.inbound.config().idle_timeout, deliver).await;
+    if let Ok(()) = presence.attend(answering).await {
+        record.end(CloseReason::Status);
     }
-    record.end(CloseReason::Status);
     ControlFlow::Break(())
 }
 
@@ -92,12 +99,12 @@ async fn first_packet(admitted: &mut Admitted, scratch: &Scratch) -> Result<Firs
 }
 
 /// Sends the answer, and waits for the client to close: to close with bytes unread would take the answer away from it.
-async fn deliver(stream: &Stream, answer: &[u8], forward: &Forward, record: &mut Record<'_>) -> io::Result<()> {
+async fn deliver(stream: &Stream, answer: &[u8], forward: &Forward, presence: &Presence) -> io::Result<()> {
     let counter = &forward.inbound.metrics().bytes_out;
     let mut rest = answer;
     while !rest.is_empty() {
         let count = poll_fn(|cx| stream.poll_write(cx, rest)).await?;
-        record.bytes_out += count as u64;
+        presence.add_out(count as u64);
         counter.inc_by(count as u64);
         rest = rest.get(count..).unwrap_or_default();
     }

@@ -1,11 +1,13 @@
 //! What a new connection passes before anything is spent on it: the gate of its listener, and that of
 //! the process.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Access, AddressKey, ConnectionGuard, ConnectionLimit, LimitExceeded, Rate, RateLimit};
+use super::{
+    Access, AddressKey, ConnectionGuard, ConnectionLimit, LimitExceeded, Presence, Present, Rate, RateLimit, Roster,
+};
 use crate::reason::RejectReason;
 
 /// What a gate lets through. `None` is no limit, and the default.
@@ -60,51 +62,73 @@ impl From<LimitExceeded> for Refused {
     }
 }
 
+/// What connections to all listeners have in common: a gate, and the roster of those that passed.
+#[derive(Debug)]
+pub struct ProcessGate {
+    gate: Gate,
+    roster: Arc<Roster>,
+}
+
+impl ProcessGate {
+    /// Nobody has passed yet.
+    pub fn new(gate: Gate) -> Arc<Self> {
+        Arc::new(Self { gate, roster: Arc::default() })
+    }
+
+    /// All connections that are open now.
+    pub fn roster(&self) -> &Arc<Roster> {
+        &self.roster
+    }
+}
+
 /// The gates before one listener: its own, and behind it that of the process, which all listeners have
 /// in common. So what a listener refuses takes nothing of what the process lets through.
 #[derive(Debug)]
 pub struct Gates {
+    /// The listener's name.
+    name: Arc<str>,
     listener: Gate,
-    process: Arc<Gate>,
+    process: Arc<ProcessGate>,
 }
 
 impl Gates {
-    /// The gates before a listener.
-    pub fn new(listener: Gate, process: Arc<Gate>) -> Self {
-        Self { listener, process }
+    /// The gates before the listener of this name.
+    pub fn new(name: &str, listener: Gate, process: Arc<ProcessGate>) -> Self {
+        Self { name: name.into(), listener, process }
     }
 
     /// Connections now: in the process, and of those on the listener.
     pub fn open(&self) -> (usize, usize) {
-        (self.process.connections.total(), self.listener.connections.total())
+        (self.process.gate.connections.total(), self.listener.connections.total())
     }
 
     /// Counts a connection of `peer` whose player is not known yet.
     ///
     /// # Errors
     /// The list or the limit that refuses it; nothing is counted then.
-    pub fn enter(&self, peer: IpAddr) -> Result<Admission, RejectReason> {
-        self.listener.access.check_peer(peer)?;
-        self.process.access.check_peer(peer)?;
+    pub fn enter(&self, peer: SocketAddr) -> Result<Admission, RejectReason> {
+        self.listener.access.check_peer(peer.ip())?;
+        self.process.gate.access.check_peer(peer.ip())?;
         let listener = self.listener.connections.try_accept().map_err(|_| RejectReason::Limit)?;
-        let process = self.process.connections.try_accept().map_err(|_| RejectReason::ProcessLimit)?;
-        Ok(Admission { listener, process })
+        let process = self.process.gate.connections.try_accept().map_err(|_| RejectReason::ProcessLimit)?;
+        Ok(Admission { present: self.process.roster.enter(&self.name, peer), listener, process })
     }
 
     /// Counts an entered connection for its player too, now that it is known who that is.
     ///
     /// # Errors
     /// The list or the limit that refuses it. The connection goes on counting where it did, until it is dropped.
-    pub fn pass(&self, admission: &mut Admission, player: IpAddr, now: Instant) -> Result<(), RejectReason> {
-        self.listener.access.check(player)?;
-        self.process.access.check(player)?;
-        let player = AddressKey::from(player);
+    pub fn pass(&self, admission: &mut Admission, player: SocketAddr, now: Instant) -> Result<(), RejectReason> {
+        admission.presence().set_player(player);
+        self.listener.access.check(player.ip())?;
+        self.process.gate.access.check(player.ip())?;
+        let player = AddressKey::from(player.ip());
         self.listener.claim(&mut admission.listener, player, now).map_err(|refused| match refused {
             Refused::Connections(LimitExceeded::Total) => RejectReason::Limit,
             Refused::Connections(LimitExceeded::Address) => RejectReason::AddressLimit,
             Refused::Rate => RejectReason::Rate,
         })?;
-        self.process.claim(&mut admission.process, player, now).map_err(|refused| match refused {
+        self.process.gate.claim(&mut admission.process, player, now).map_err(|refused| match refused {
             Refused::Connections(LimitExceeded::Total) => RejectReason::ProcessLimit,
             Refused::Connections(LimitExceeded::Address) => RejectReason::ProcessAddressLimit,
             Refused::Rate => RejectReason::ProcessRate,
@@ -115,8 +139,16 @@ impl Gates {
 /// A connection that was let in. Dropping it counts it off.
 #[derive(Debug)]
 pub struct Admission {
+    present: Present,
     listener: ConnectionGuard,
     process: ConnectionGuard,
+}
+
+impl Admission {
+    /// What others see of it.
+    pub fn presence(&self) -> &Arc<Presence> {
+        self.present.presence()
+    }
 }
 
 #[cfg(test)]
@@ -132,13 +164,17 @@ mod tests {
         Gate::new(limits, Arc::default())
     }
 
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn at(address: &str) -> SocketAddr {
+        SocketAddr::new(address.parse().unwrap(), 4000)
+    }
+
+    fn process(limits: GateLimits) -> Arc<ProcessGate> {
+        ProcessGate::new(gate(limits))
     }
 
     fn come(gates: &Gates, player: &str, now: Instant) -> Result<Admission, RejectReason> {
-        let mut admission = gates.enter(ip(player))?;
-        gates.pass(&mut admission, ip(player), now).map(|()| admission)
+        let mut admission = gates.enter(at(player))?;
+        gates.pass(&mut admission, at(player), now).map(|()| admission)
     }
 
     #[test]
@@ -156,10 +192,10 @@ mod tests {
             (GateLimits { rate_per_address: rate, ..NONE }, "192.0.2.1", RejectReason::Rate, RejectReason::ProcessRate),
         ] {
             for (listener, process, reason) in [(limits, NONE, of_listener), (NONE, limits, of_process)] {
-                let gates = Gates::new(gate(listener), Arc::new(gate(process)));
+                let gates = Gates::new("links", gate(listener), self::process(process));
                 let _first = come(&gates, "192.0.2.1", now).unwrap();
                 assert_eq!(come(&gates, other, now).err(), Some(reason));
-                let totals = [&gates.listener, &*gates.process].map(|gate| gate.connections.total());
+                let totals = [&gates.listener, &gates.process.gate].map(|gate| gate.connections.total());
                 assert_eq!(totals, [1, 1], "the refused one counts nowhere");
             }
         }
@@ -168,17 +204,17 @@ mod tests {
     #[test]
     fn all_listeners_share_the_gate_of_the_process() {
         let now = Instant::now();
-        let process = Arc::new(gate(GateLimits {
+        let process = process(GateLimits {
             connections: Some(3),
             connections_per_address: Some(2),
             rate_per_address: Some(Rate::per(3, Duration::from_secs(10))),
-        }));
-        let [links, login] = [0, 1].map(|_| Gates::new(gate(NONE), Arc::clone(&process)));
+        });
+        let [links, login] = ["links", "login"].map(|name| Gates::new(name, gate(NONE), Arc::clone(&process)));
         let first = come(&links, "192.0.2.1", now).unwrap();
         let _second = come(&login, "192.0.2.1", now).unwrap();
         assert_eq!(come(&links, "192.0.2.1", now).err(), Some(RejectReason::ProcessAddressLimit));
         let _third = come(&login, "192.0.2.2", now).unwrap();
-        assert_eq!(links.enter(ip("192.0.2.3")).err(), Some(RejectReason::ProcessLimit));
+        assert_eq!(links.enter(at("192.0.2.3")).err(), Some(RejectReason::ProcessLimit));
         drop(first);
         drop(come(&links, "192.0.2.1", now).unwrap());
         assert_eq!(come(&login, "192.0.2.1", now).err(), Some(RejectReason::ProcessRate));
@@ -188,12 +224,13 @@ mod tests {
     fn what_a_listener_refuses_takes_nothing_of_the_process() {
         let now = Instant::now();
         let two = Some(Rate::per(2, Duration::from_secs(10)));
-        let process = Arc::new(gate(GateLimits { rate_per_address: two, ..NONE }));
+        let process = process(GateLimits { rate_per_address: two, ..NONE });
         let links = Gates::new(
+            "links",
             gate(GateLimits { rate_per_address: Some(Rate::per(1, Duration::from_secs(10))), ..NONE }),
             Arc::clone(&process),
         );
-        let login = Gates::new(gate(NONE), process);
+        let login = Gates::new("login", gate(NONE), process);
         assert!(come(&links, "2001:db8::1", now).is_ok());
         for _ in 0..10 {
             assert_eq!(come(&links, "2001:db8::2", now).err(), Some(RejectReason::Rate), "an IPv6 /64 is one address");
@@ -208,8 +245,8 @@ mod tests {
             let set = |network: &str| std::iter::once(network.parse::<ipnet::IpNet>().unwrap()).collect();
             Arc::new(Access { deny: set(deny), allow: allow.map(set) })
         };
-        let process = Arc::new(Gate::new(NONE, access("192.0.2.0/24", Some("10.0.0.0/9"))));
-        let gates = Gates::new(Gate::new(NONE, access("10.0.0.0/24", Some("10.0.0.0/8"))), process);
+        let process = ProcessGate::new(Gate::new(NONE, access("192.0.2.0/24", Some("10.0.0.0/9"))));
+        let gates = Gates::new("links", Gate::new(NONE, access("10.0.0.0/24", Some("10.0.0.0/8"))), process);
         for (player, verdict) in [
             ("10.1.0.1", None),
             ("10.0.0.1", Some(RejectReason::Denied)),
@@ -221,11 +258,27 @@ mod tests {
             assert_eq!(come(&gates, player, now).err(), verdict, "{player}");
         }
         // A proxy need not be among the players, and is as unwelcome as they are where it is denied.
-        let mut admission = gates.enter(ip("198.51.100.1")).unwrap();
-        assert_eq!(gates.pass(&mut admission, ip("10.1.0.1"), now), Ok(()));
+        let mut admission = gates.enter(at("198.51.100.1")).unwrap();
+        assert_eq!(gates.pass(&mut admission, at("10.1.0.1"), now), Ok(()));
         for denied in ["192.0.2.1", "10.0.0.1"] {
-            assert_eq!(gates.enter(ip(denied)).err(), Some(RejectReason::Denied), "{denied}");
+            assert_eq!(gates.enter(at(denied)).err(), Some(RejectReason::Denied), "{denied}");
         }
         assert_eq!(gates.listener.connections.total(), 1, "the denied count nowhere");
+    }
+
+    #[test]
+    fn who_passed_is_on_the_roster_and_who_is_refused_is_not() {
+        let now = Instant::now();
+        let gates = Gates::new("links", gate(GateLimits { connections: Some(1), ..NONE }), process(NONE));
+        let roster = Arc::clone(gates.process.roster());
+        let mut admission = gates.enter(at("198.51.100.1")).unwrap();
+        assert!(gates.enter(at("198.51.100.2")).is_err());
+        let there = roster.select(|_| true);
+        assert_eq!(there.len(), 1);
+        assert_eq!((there[0].listener(), there[0].peer(), there[0].player()), ("links", at("198.51.100.1"), None));
+        gates.pass(&mut admission, at("10.1.0.1"), now).unwrap();
+        assert_eq!(there[0].player(), Some(at("10.1.0.1")));
+        drop(admission);
+        assert!(roster.select(|_| true).is_empty());
     }
 }

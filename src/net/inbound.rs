@@ -16,7 +16,7 @@ use super::worker::Scratch;
 use super::{ProvenEdge, Stream, Tunnelled, Via};
 use crate::access_log::{AccessLog, Entry, Open, What};
 use crate::config::{self, AcceptProxy, Expect};
-use crate::limits::{Admission, Gate, Gates, REFUSED_LINES, RateLimitedLog};
+use crate::limits::{Admission, Gate, Gates, ProcessGate, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::ListenerMetrics;
 use crate::reason::RejectReason;
 use crate::wire::expect::{MAX_FIRST, Verdict};
@@ -40,8 +40,8 @@ pub struct InboundShared {
 impl InboundShared {
     /// From the listener's configuration; `process` is what all listeners have in common, and `access_log` is told of each
     /// connection where there is one.
-    pub fn new(config: config::Inbound, process: Arc<Gate>, access_log: Option<AccessLog>) -> Arc<Self> {
-        let gates = Gates::new(Gate::new(config.limits, Arc::clone(&config.access)), process);
+    pub fn new(config: config::Inbound, process: Arc<ProcessGate>, access_log: Option<AccessLog>) -> Arc<Self> {
+        let gates = Gates::new(&config.name, Gate::new(config.limits, Arc::clone(&config.access)), process);
         let (log, carried) = (RateLimitedLog::new(REFUSED_LINES), AtomicUsize::new(0));
         Arc::new(Self { config, gates, log, access_log, carried })
     }
@@ -136,7 +136,7 @@ impl Inbound {
         let who = |address| Who { address, edge: None, accepted };
         self.metrics.accepted.inc();
         // Before all else, so that a refused connection costs next to nothing.
-        let (mut guard, expected) = match self.enter(peer.ip()) {
+        let (mut guard, expected) = match self.enter(peer) {
             Ok(entered) => entered,
             Err(reason) => {
                 self.refuse(&SockRef::from(&stream), reason, who(peer), false);
@@ -149,18 +149,18 @@ impl Inbound {
         };
         let mut early = Vec::new();
         let mut player = peer;
-        let destination = match self.identify(&stream, &mut player, expected, &mut guard, &mut early).await {
-            Ok(destination) => destination,
+        let presence = Arc::clone(guard.presence());
+        let opening = async {
+            let destination = self.identify(&stream, &mut player, expected, &mut guard, &mut early).await?;
+            self.first_bytes(&stream, &mut early).await.map(|()| destination)
+        };
+        match presence.attend(opening).await.unwrap_or_else(|closing| Err(closing.into())) {
+            Ok(destination) => Some(Admitted { stream, peer, player, destination, early, guard, via: None, accepted }),
             Err(reason) => {
                 self.refuse(&stream.options(), reason, who(player), true);
-                return None;
+                None
             }
-        };
-        if let Err(reason) = self.first_bytes(&stream, &mut early).await {
-            self.refuse(&stream.options(), reason, who(player), true);
-            return None;
         }
-        Some(Admitted { stream, peer, player, destination, early, guard, via: None, accepted })
     }
 
     /// Refuses a connection, which the caller then drops. `counts` says whether it still counts as one that is open.
@@ -178,8 +178,9 @@ impl Inbound {
         let accepted = Instant::now();
         let Tunnelled { stream, player, destination, mut early, via } = tunnelled;
         let who = Who { address: player, edge: Some(&via.edge), accepted };
-        let entered = self.shared.gates.enter(player.ip()).and_then(|mut guard| {
-            self.shared.gates.pass(&mut guard, player.ip(), Instant::now())?;
+        let entered = self.shared.gates.enter(player).and_then(|mut guard| {
+            guard.presence().set_edge(via.edge.name());
+            self.shared.gates.pass(&mut guard, player, Instant::now())?;
             Ok((guard, stream.attach().map_err(|_| RejectReason::Closed)?))
         });
         let (guard, stream) = match entered {
@@ -189,7 +190,8 @@ impl Inbound {
                 return None;
             }
         };
-        if let Err(reason) = self.first_bytes(&stream, &mut early).await {
+        let opening = guard.presence().attend(self.first_bytes(&stream, &mut early)).await;
+        if let Err(reason) = opening.unwrap_or_else(|closing| Err(closing.into())) {
             self.refuse(&stream.options(), reason, who, true);
             return None;
         }
@@ -233,9 +235,9 @@ impl Inbound {
 
     /// Decides what can be decided before anything is read; gives the header that is to come too. Where
     /// none is, the peer is the player.
-    fn enter(&self, peer: IpAddr) -> Result<(Admission, AcceptProxy), RejectReason> {
+    fn enter(&self, peer: SocketAddr) -> Result<(Admission, AcceptProxy), RejectReason> {
         let mut guard = self.shared.gates.enter(peer)?;
-        let expected = self.header_from(peer)?;
+        let expected = self.header_from(peer.ip())?;
         if expected == AcceptProxy::None {
             self.shared.gates.pass(&mut guard, peer, Instant::now())?;
         }
@@ -277,7 +279,7 @@ impl Inbound {
         let header = header.unwrap_or(ProxyHeader { source: None, destination: None });
         *player = header.source.unwrap_or(*player);
         if expected != AcceptProxy::None {
-            self.shared.gates.pass(guard, player.ip(), Instant::now())?;
+            self.shared.gates.pass(guard, *player, Instant::now())?;
         }
         let destination = match header.destination {
             Some(destination) => destination,

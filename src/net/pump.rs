@@ -11,6 +11,7 @@ use tokio::time::sleep_until;
 
 use super::worker::Scratch;
 use super::{Stream, options};
+use crate::limits::Presence;
 use crate::reason::CloseReason;
 use crate::wire::frame::begins_link;
 
@@ -28,7 +29,8 @@ struct Half {
     /// What was read and the other side has not taken.
     pending: Vec<u8>,
     written: usize,
-    bytes: u64,
+    /// Something was read.
+    begun: bool,
     /// The reading side has ended.
     eof: bool,
     /// All is written and the writing side was told of the end.
@@ -60,7 +62,7 @@ impl Half {
         cx: &mut Context<'_>,
         (from, to): (&Stream, &Stream),
         scratch: &Scratch,
-        counter: &IntCounter,
+        counters: PumpCounters<'_>,
         moved: &mut bool,
     ) -> Poll<Result<(), HalfError>> {
         for _ in 0..READS_PER_TURN {
@@ -83,11 +85,11 @@ impl Half {
                 continue;
             }
             let data = scratch.get(..n).unwrap_or_default();
-            if self.bytes == 0 && self.from_client && begins_link(data) {
-                carries_link(from, to);
+            if !self.begun && self.from_client && begins_link(data) {
+                carries_link(from, to, counters.presence);
             }
-            self.bytes += n as u64;
-            counter.inc_by(n as u64);
+            self.begun = true;
+            counters.count(self.from_client, n as u64);
             let taken = match to.try_write(&[io::IoSlice::new(data)]) {
                 Ok(taken) => taken,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
@@ -106,7 +108,8 @@ impl Half {
 
 /// Keeps the queues between a link's `target` and its `client` small: what waits in them delays pongs.
 /// Other connections may be downloads, for which large ones are faster.
-pub fn carries_link(client: &Stream, target: &Stream) {
+pub fn carries_link(client: &Stream, target: &Stream, presence: &Presence) {
+    presence.set_link();
     client.bound();
     options::link_towards_target(&target.options());
 }
@@ -118,17 +121,6 @@ fn cut_after(failed: &Stream, other: &Stream) {
     }
 }
 
-/// What a pump moved, and why it ended.
-#[derive(Debug, Clone, Copy)]
-pub struct Pumped {
-    /// Bytes from the client.
-    pub bytes_in: u64,
-    /// Bytes to the client.
-    pub bytes_out: u64,
-    /// Why it ended.
-    pub reason: CloseReason,
-}
-
 /// Counters that a pump adds to while it runs.
 #[derive(Debug, Clone, Copy)]
 pub struct PumpCounters<'a> {
@@ -136,11 +128,24 @@ pub struct PumpCounters<'a> {
     pub bytes_in: &'a IntCounter,
     /// Bytes to the client.
     pub bytes_out: &'a IntCounter,
+    /// The connection's own counts.
+    pub presence: &'a Presence,
 }
 
-/// Moves bytes both ways until both sides have ended, one failed, or nothing moved for `idle`.
-/// `first` goes to the target before anything else and is not counted. `progress` is told the
-/// bytes moved so far, so that they are known even where the pump is dropped.
+impl PumpCounters<'_> {
+    fn count(&self, from_client: bool, bytes: u64) {
+        if from_client {
+            self.bytes_in.inc_by(bytes);
+            self.presence.add_in(bytes);
+        } else {
+            self.bytes_out.inc_by(bytes);
+            self.presence.add_out(bytes);
+        }
+    }
+}
+
+/// Moves bytes both ways until both sides have ended, one failed, or nothing moved for `idle`; gives why it ended.
+/// `first` goes to the target before anything else and is not counted.
 pub async fn pump(
     client: &Stream,
     target: &Stream,
@@ -148,8 +153,7 @@ pub async fn pump(
     idle: Duration,
     scratch: &Scratch,
     counters: PumpCounters<'_>,
-    mut progress: impl FnMut(u64, u64),
-) -> Pumped {
+) -> CloseReason {
     let mut up = Half { from_client: true, pending: first, ..Half::default() };
     let mut down = Half::default();
     let mut first_to_end = None;
@@ -157,17 +161,16 @@ pub async fn pump(
     let mut timer = pin!(sleep_until((last_moved + idle).into()));
     // Whether the timer wakes this task already.
     let mut watched = false;
-    let reason = poll_fn(|cx| {
+    poll_fn(|cx| {
         let mut moved = false;
-        let a = up.poll(cx, (client, target), scratch, counters.bytes_in, &mut moved);
+        let a = up.poll(cx, (client, target), scratch, counters, &mut moved);
         if up.eof {
             first_to_end.get_or_insert(CloseReason::Client);
         }
-        let b = down.poll(cx, (target, client), scratch, counters.bytes_out, &mut moved);
+        let b = down.poll(cx, (target, client), scratch, counters, &mut moved);
         if down.eof {
             first_to_end.get_or_insert(CloseReason::Target);
         }
-        progress(up.bytes, down.bytes);
         match (a, b) {
             (Poll::Ready(Err(HalfError::Read)), _) | (_, Poll::Ready(Err(HalfError::Write))) => {
                 cut_after(client, target);
@@ -199,8 +202,7 @@ pub async fn pump(
         }
         Poll::Pending
     })
-    .await;
-    Pumped { bytes_in: up.bytes, bytes_out: down.bytes, reason }
+    .await
 }
 
 #[cfg(test)]
@@ -224,8 +226,9 @@ mod tests {
     async fn queues_behind(first: &[u8]) -> (u32, usize) {
         let ((client, mut player), (target, mut core)) = (pair().await, pair().await);
         let (count, scratch) = (IntCounter::new("bytes", "bytes").unwrap(), scratch());
-        let counters = PumpCounters { bytes_in: &count, bytes_out: &count };
-        let pumping = pump(&client, &target, Vec::new(), Duration::from_secs(60), &scratch, counters, |_, _| {});
+        let presence = Presence::new(1, "test".into(), ([127, 0, 0, 1], 1).into());
+        let counters = PumpCounters { bytes_in: &count, bytes_out: &count, presence: &presence };
+        let pumping = pump(&client, &target, Vec::new(), Duration::from_secs(60), &scratch, counters);
         let exchange = async {
             player.write_all(first).await.unwrap();
             core.read_exact(&mut vec![0; first.len()]).await.unwrap();

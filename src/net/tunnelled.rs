@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::Detached;
+use crate::limits::Presence;
 use crate::metrics::Held;
 use crate::reason::CloseReason;
 
@@ -68,11 +69,13 @@ pub struct Tunnelled {
     pub via: Via,
 }
 
-/// Why something was dropped before its own end: because of a defect, or because the `edge` that it came through is
-/// trusted no more, or else because the process ends.
-pub fn unfinished(edge: Option<&ProvenEdge>) -> CloseReason {
+/// Why a connection was dropped before its own end: because of a defect, or because somebody had it closed, or because the
+/// `edge` that it came through is trusted no more, or else because the process ends.
+pub fn unfinished(presence: &Presence, edge: Option<&ProvenEdge>) -> CloseReason {
     if std::thread::panicking() {
         CloseReason::Panic
+    } else if let Some(closing) = presence.closing() {
+        closing.into()
     } else if edge.is_some_and(ProvenEdge::is_revoked) {
         CloseReason::Revoked
     } else {

@@ -4,12 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
 use super::session::Session;
 use super::task_waker::TaskWaker;
+use crate::limits::Presence;
 use crate::metrics::EdgeMetrics;
 use crate::net::{Stream, Via};
 use crate::reason::CloseReason;
@@ -19,6 +21,8 @@ use crate::wire::frame::{ClientId, SessionId};
 /// A link on the worker that owns its client.
 pub struct Link {
     pub(super) stream: Stream,
+    /// Counts its bytes, and says when it is to be closed.
+    pub(super) presence: Arc<Presence>,
     client: ClientId,
     player: SocketAddr,
     pub(super) edge: Rc<EdgeMetrics>,
@@ -33,18 +37,18 @@ pub struct Link {
     pub(super) closing: Cell<Option<CloseReason>>,
     /// The link's place in the [`IdleWatch`](super::idle_watch::IdleWatch).
     pub(super) watched: Cell<usize>,
-    pub(super) bytes_in: Cell<u64>,
-    pub(super) bytes_out: Cell<u64>,
     /// The listener's counter.
     bytes_out_total: IntCounter,
+    /// The last round trip that the client told.
+    pub(super) round_trip: Cell<Option<Duration>>,
     pub(super) task: TaskWaker,
 }
 
 impl Link {
     pub(super) fn new(
         stream: Stream,
-        client: ClientId,
-        player: SocketAddr,
+        presence: Arc<Presence>,
+        (client, player): (ClientId, SocketAddr),
         edge: Rc<EdgeMetrics>,
         via: Option<Via>,
         listener: usize,
@@ -53,6 +57,7 @@ impl Link {
         stream.bound();
         Self {
             stream,
+            presence,
             client,
             player,
             edge,
@@ -63,9 +68,8 @@ impl Link {
             blocked: Cell::new(false),
             closing: Cell::new(None),
             watched: Cell::new(0),
-            bytes_in: Cell::new(0),
-            bytes_out: Cell::new(0),
             bytes_out_total,
+            round_trip: Cell::new(None),
             task: TaskWaker::default(),
         }
     }
@@ -130,7 +134,7 @@ impl Link {
     pub(super) fn write(&self) -> io::Result<bool> {
         let written = self.writer.borrow_mut().write_to(|slices| self.stream.try_write(slices))?;
         let Written { bytes, first, duplicate, blocked } = written;
-        self.bytes_out.set(self.bytes_out.get() + bytes);
+        self.presence.add_out(bytes);
         self.bytes_out_total.inc_by(bytes);
         if first > 0 {
             self.edge.out_first.inc_by(first.into());
@@ -144,13 +148,11 @@ impl Link {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-    use std::io::IoSlice;
-    use std::time::Duration;
-
     use super::*;
     use crate::metrics::Metrics;
     use crate::net::tls;
+    use std::future::poll_fn;
+    use std::io::IoSlice;
 
     /// Nothing more may come for the link: then only this wakes its task to bring the rest out.
     #[test]
@@ -166,7 +168,9 @@ mod tests {
             }
             let (metrics, out) = (Metrics::new(), IntCounter::new("bytes", "bytes").unwrap());
             let edge = Rc::new(metrics.edge("waw1"));
-            let link = Link::new(stream, ClientId(1), SocketAddr::from(([127, 0, 0, 1], 1)), edge, None, 0, out);
+            let player = SocketAddr::from(([127, 0, 0, 1], 1));
+            let presence = Arc::new(Presence::new(1, "links".into(), player));
+            let link = Link::new(stream, presence, (ClientId(1), player), edge, None, 0, out);
             link.flush();
             assert!(link.blocked.get());
             let mut buffer = vec![0; 50_000];

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tracing::debug;
 
@@ -33,6 +33,8 @@ pub struct LinkTask {
     /// What came before the link was carried here: its first frame, a ping, and perhaps more.
     early: Option<Vec<u8>>,
     reason: Option<CloseReason>,
+    /// Whom the presence wakes.
+    kept: Option<Waker>,
     /// Counts the link against the listener's limits.
     _guard: Admission,
 }
@@ -64,7 +66,7 @@ impl LinkTask {
         }
         link.edge.links.inc();
         relay.idle_watch.add(&link);
-        Self { relay, link, partial: Partial::default(), early: Some(early), reason: None, _guard: guard }
+        Self { relay, link, partial: Partial::default(), early: Some(early), reason: None, kept: None, _guard: guard }
     }
 
     fn inbound(&self) -> Option<&Inbound> {
@@ -73,6 +75,9 @@ impl LinkTask {
 
     fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         self.link.task.keep(cx);
+        if let Some(closing) = self.link.presence.poll_closing(cx, &mut self.kept) {
+            return Poll::Ready(closing.into());
+        }
         if let Some(early) = self.early.take()
             && self.on_bytes(&early).is_err()
         {
@@ -115,7 +120,7 @@ impl LinkTask {
     /// Takes in bytes; what is not a whole frame yet is kept.
     fn on_bytes(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
         let Self { relay, link, partial, .. } = self;
-        link.bytes_in.set(link.bytes_in.get() + bytes.len() as u64);
+        link.presence.add_in(bytes.len() as u64);
         if let Some(inbound) = relay.inbound(link.listener()) {
             inbound.metrics().bytes_in.inc_by(bytes.len() as u64);
         }
@@ -158,6 +163,7 @@ impl Turn {
             FromClient::Ping { client: _, rtt } => {
                 if let Some(rtt) = rtt {
                     link.edge.rtt.observe(rtt.as_secs_f64());
+                    link.round_trip.set(Some(rtt));
                 }
                 link.writer.borrow_mut().pong();
                 self.answer = true;
@@ -220,7 +226,7 @@ impl Drop for LinkTask {
         for session in sessions {
             session.lost_by(link);
         }
-        let reason = self.reason.unwrap_or_else(|| unfinished(link.via.as_ref().map(|via| &*via.edge)));
+        let reason = self.reason.unwrap_or_else(|| unfinished(&link.presence, link.via.as_ref().map(|via| &*via.edge)));
         link.edge.links.dec();
         let Some(inbound) = self.inbound() else { return };
         let metrics = inbound.metrics();
@@ -230,8 +236,8 @@ impl Drop for LinkTask {
             let what = What::Link(LinkEnd { client: link.client(), reason });
             Entry {
                 edge: Some(link.edge.name.to_string()),
-                bytes_in: link.bytes_in.get(),
-                bytes_out: link.bytes_out.get(),
+                bytes_in: link.presence.bytes_in(),
+                bytes_out: link.presence.bytes_out(),
                 open: inbound.open(),
                 ..Entry::new(&inbound.config().name, link.player(), link.started, what)
             }
@@ -241,8 +247,8 @@ impl Drop for LinkTask {
             player = %link.player(),
             client = %link.client(),
             seconds = link.started.elapsed().as_secs_f64(),
-            bytes_in = link.bytes_in.get(),
-            bytes_out = link.bytes_out.get(),
+            bytes_in = link.presence.bytes_in(),
+            bytes_out = link.presence.bytes_out(),
             %reason,
             "link ended",
         );

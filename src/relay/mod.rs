@@ -8,6 +8,7 @@ mod link;
 mod link_task;
 mod session;
 mod task_waker;
+mod view;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -25,7 +26,8 @@ use tracing::warn;
 use crate::access_log::AccessLog;
 use crate::config::{self, BindSessions, GameServer, Ipv6Players};
 use crate::limits::{
-    AddressKey, Admission, ConnectionLimit, ENDED_LINES, Gate, Pace, REFUSED_LINES, Rate, RateLimit, RateLimitedLog,
+    AddressKey, Admission, ConnectionLimit, ENDED_LINES, Leads, Pace, ProcessGate, REFUSED_LINES, Rate, RateLimit,
+    RateLimitedLog,
 };
 use crate::metrics::{EdgeMetrics, Metrics, PortMetrics};
 use crate::net::worker::{Scratch, Tasks};
@@ -41,6 +43,7 @@ use link_task::LinkTask;
 use session::Session;
 
 pub use session::MAX_LINKS;
+pub use view::{LinkView, SessionView};
 
 /// The label of links from peers that are none of the configured edges.
 pub const OTHER_EDGE: &str = "other";
@@ -90,7 +93,7 @@ impl RelayShared {
     pub fn new(
         config: &config::Core,
         pseudo_ipv4: PseudoIpv4,
-        process: &Arc<Gate>,
+        process: &Arc<ProcessGate>,
         access_log: Option<&AccessLog>,
     ) -> (Arc<Self>, Vec<Handovers>) {
         let inbound =
@@ -268,7 +271,8 @@ impl Relay {
     async fn first_frame(&self, listener: usize, admitted: Admitted) -> Option<(Stream, Newcomer)> {
         let inbound = self.inbounds.get(listener)?;
         let Admitted { stream, peer, player, mut early, guard, via, accepted, .. } = admitted;
-        let first = timeout(inbound.config().idle_timeout, first_ping(&stream, &mut early, &self.scratch)).await;
+        let first = timeout(inbound.config().idle_timeout, first_ping(&stream, &mut early, &self.scratch));
+        let first = guard.presence().attend(first).await.unwrap_or_else(|closing| Ok(Err(closing.into())));
         match first.unwrap_or(Err(RejectReason::NoPing)) {
             Ok(client) => Some((stream, Newcomer { listener, client, player, peer, early, guard, via })),
             Err(reason) => {
@@ -289,7 +293,13 @@ impl Relay {
             Some(edge) => self.edge_named(edge.name()),
             None => self.edge_at(peer.ip()),
         };
-        let link = Rc::new(Link::new(stream, client, player, edge, via, listener, bytes_out));
+        let presence = Arc::clone(guard.presence());
+        presence.set_link();
+        presence.set_leads(Leads::Client(client.0));
+        if *edge.name != *OTHER_EDGE {
+            presence.set_edge(&edge.name);
+        }
+        let link = Rc::new(Link::new(stream, presence, (client, player), edge, via, listener, bytes_out));
         let task = LinkTask::new(Rc::clone(self), link, early, guard);
         match proven {
             Some(edge) => self.tasks.spawn(edge.carry(task)),

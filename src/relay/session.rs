@@ -6,12 +6,14 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::info;
 
 use super::link::Link;
 use super::task_waker::TaskWaker;
+use super::view::{LinkView, SessionView};
 use super::{Relay, SessionKey};
 use crate::access_log::{Entry, SessionEnd, What};
 use crate::limits::{AddressKey, ConnectionGuard};
@@ -100,6 +102,41 @@ impl Session {
 
     pub(super) fn address(&self) -> AddressKey {
         self.address
+    }
+
+    pub(super) fn player(&self) -> SocketAddr {
+        self.player
+    }
+
+    /// Whether it has ended: its client is being told, or was.
+    pub(super) fn is_ended(&self) -> bool {
+        self.machine.borrow().ended().is_some()
+    }
+
+    /// As an operator sees it.
+    pub(super) fn view(&self, relay: &Relay) -> SessionView {
+        let machine = self.machine.borrow();
+        let server = relay.shared.game_servers.get(self.server);
+        let link =
+            |link: &Rc<Link>| LinkView { presence: Arc::clone(&link.presence), round_trip: link.round_trip.get() };
+        SessionView {
+            client: self.key.0,
+            session: self.key.1,
+            port: server.map_or(0, |server| server.port),
+            game_server: server.map(|server| server.address.to_string()).unwrap_or_default(),
+            player: self.player,
+            phase: machine.phase(),
+            connecting: self.game.borrow().is_none(),
+            started: self.started,
+            links: self.links.borrow().iter().map(link).collect(),
+            unacked: machine.outbox().unacked(),
+            reorder: machine.reordering(),
+            pending: self.upstream.borrow().len(),
+            packets_in: machine.received().0,
+            packets_out: machine.sent().0,
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out.get(),
+        }
     }
 
     /// Links that carry it.

@@ -22,7 +22,7 @@ use crate::admin;
 use crate::certs::CertError;
 use crate::config::{self, Config};
 use crate::forward::{Forward, ForwardShared, HeaderFor};
-use crate::limits::Gate;
+use crate::limits::{Gate, ProcessGate};
 use crate::metrics::{BuildInfo, ListenerMetrics, Metrics};
 use crate::net::worker::{self, Scratch, Stop, Tasks};
 use crate::net::{BindError, Inbound, accept_loop, bind};
@@ -53,7 +53,7 @@ pub struct Service {
     addresses: Vec<(String, Vec<SocketAddr>)>,
     admin: Option<TcpListener>,
     /// What connections to any listener pass.
-    gate: Arc<Gate>,
+    gate: Arc<ProcessGate>,
     metrics: Vec<Arc<Metrics>>,
     /// What is counted on no worker.
     own_metrics: Arc<Metrics>,
@@ -83,7 +83,7 @@ impl Service {
             shutdown_timeout: process.shutdown_timeout,
             addresses: Vec::new(),
             admin,
-            gate: Arc::new(Gate::new(process.limits, Arc::clone(&process.access))),
+            gate: ProcessGate::new(Gate::new(process.limits, Arc::clone(&process.access))),
             metrics,
             own_metrics: Arc::new(Metrics::new()),
             forwards: Vec::new(),
@@ -128,7 +128,7 @@ impl Service {
     }
 
     /// What connections to any listener pass.
-    pub(super) fn gate(&self) -> &Arc<Gate> {
+    pub(super) fn gate(&self) -> &Arc<ProcessGate> {
         &self.gate
     }
 

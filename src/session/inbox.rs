@@ -76,6 +76,11 @@ impl Inbox {
         Some(payload)
     }
 
+    /// Bytes that are kept ahead of their turn, with something for each packet.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// The highest packet received in order: what is acknowledged to the client.
     pub fn received(&self) -> PacketId {
         self.next.previous()

@@ -22,6 +22,19 @@ pub struct MachineLimits {
     pub reorder: usize,
 }
 
+/// How far a session has come, the connection to its game server aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Links carry it.
+    Carried,
+    /// Its last link left on purpose.
+    Grace,
+    /// Its last link was lost, or none has joined yet.
+    Lingering,
+    /// It has ended, and its client is being told.
+    Ending,
+}
+
 /// What a client sent that ends its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Refusal {
@@ -86,6 +99,21 @@ impl Machine {
     /// What the client has not acknowledged.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
+    }
+
+    /// How far it has come.
+    pub fn phase(&self) -> Phase {
+        match (self.ended, self.deadline) {
+            (Some(_), _) => Phase::Ending,
+            (None, None) => Phase::Carried,
+            (None, Some((_, EndReason::ClientLeft))) => Phase::Grace,
+            (None, Some(_)) => Phase::Lingering,
+        }
+    }
+
+    /// Bytes kept ahead of their turn.
+    pub fn reordering(&self) -> usize {
+        self.inbox.held_bytes()
     }
 
     /// The highest packet received in order from the client.
@@ -293,5 +321,21 @@ mod tests {
         }
         assert!((50..=100).contains(&pieces), "{pieces} pieces of 16 bytes");
         assert!(m.outbox().unacked() < 2_000, "what is shown are bytes");
+    }
+
+    #[test]
+    fn its_phase_says_what_it_waits_for() {
+        let now = Instant::now();
+        let mut machine = machine(now);
+        assert_eq!(machine.phase(), Phase::Lingering);
+        machine.joined();
+        assert_eq!(machine.phase(), Phase::Carried);
+        machine.left(now);
+        assert_eq!(machine.phase(), Phase::Grace);
+        machine.joined();
+        machine.lost(now);
+        assert_eq!(machine.phase(), Phase::Lingering);
+        machine.tick(now + LIMITS.linger);
+        assert_eq!(machine.phase(), Phase::Ending);
     }
 }

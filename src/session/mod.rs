@@ -11,6 +11,6 @@ mod upstream;
 
 pub use inbox::{Arrival, Inbox, ReorderFull};
 pub use link_writer::{LinkWriter, MAX_ENDS, MAX_PONGS, Source, Written};
-pub use machine::{Machine, MachineLimits, Refusal};
+pub use machine::{Machine, MachineLimits, Phase, Refusal};
 pub use outbox::{AckBeyondSent, Advance, Batch, Cursor, Outbox};
 pub use upstream::Upstream;

@@ -19,8 +19,9 @@ use tokio::runtime::Runtime;
 
 use super::machine::{Machine, Wish};
 use super::*;
+use crate::limits::Presence;
 use crate::net::Stream;
-use crate::net::pump::{PumpCounters, Pumped, pump};
+use crate::net::pump::{PumpCounters, pump};
 use crate::net::worker::scratch;
 use crate::reason::CloseReason;
 
@@ -801,6 +802,10 @@ fn a_stream_moves_to_another_runtime_with_all_that_waits_in_it() {
     }
 }
 
+fn presence() -> Presence {
+    Presence::new(1, "login".into(), ([127, 0, 0, 1], 1).into())
+}
+
 /// Plain to TLS and back to plain, as through an edge and a core: each end of a direction arrives by itself.
 #[test]
 fn pumps_carry_both_directions_to_their_ends_over_tls() {
@@ -813,19 +818,20 @@ fn pumps_carry_both_directions_to_their_ends_over_tls() {
             }
             let (up, down) = (Random(seed).bytes(700_000), Random(seed + 50).bytes(1_500_000));
             let (count, scratch) = (IntCounter::new("bytes", "bytes").unwrap(), scratch());
-            let counters = PumpCounters { bytes_in: &count, bytes_out: &count };
+            let (edge, core) = (presence(), presence());
+            let counters = |presence| PumpCounters { bytes_in: &count, bytes_out: &count, presence };
             let idle = Duration::from_secs(100);
-            let (edge, core, at_player, at_game) = tokio::join!(
-                pump(&at_edge, &tunnel_edge, b"first, ".to_vec(), idle, &scratch, counters, |_, _| {}),
-                pump(&tunnel_core, &at_core, Vec::new(), idle, &scratch, counters, |_, _| {}),
+            let (edge_ended, core_ended, at_player, at_game) = tokio::join!(
+                pump(&at_edge, &tunnel_edge, b"first, ".to_vec(), idle, &scratch, counters(&edge)),
+                pump(&tunnel_core, &at_core, Vec::new(), idle, &scratch, counters(&core)),
                 exchange(&player, &up, seed),
                 exchange(&game, &down, seed + 1),
             );
-            for Pumped { reason, .. } in [edge, core] {
+            for reason in [edge_ended, core_ended] {
                 assert!(matches!(reason, CloseReason::Client | CloseReason::Target), "{reason}");
             }
-            assert_eq!((edge.bytes_in, edge.bytes_out), (up.len() as u64, down.len() as u64));
-            assert_eq!((core.bytes_in, core.bytes_out), (up.len() as u64 + 7, down.len() as u64));
+            assert_eq!((edge.bytes_in(), edge.bytes_out()), (up.len() as u64, down.len() as u64));
+            assert_eq!((core.bytes_in(), core.bytes_out()), (up.len() as u64 + 7, down.len() as u64));
             assert!(at_player.unwrap() == down && at_game.unwrap() == [&b"first, "[..], &up].concat());
             assert_idle_holds_nothing(&tunnel_edge);
             assert_idle_holds_nothing(&tunnel_core);
@@ -852,9 +858,10 @@ fn a_pump_brings_out_what_is_held_back() {
         });
         let scratch = scratch();
         let count = IntCounter::new("bytes", "bytes").unwrap();
-        let counters = PumpCounters { bytes_in: &count, bytes_out: &count };
+        let presence = presence();
+        let counters = PumpCounters { bytes_in: &count, bytes_out: &count, presence: &presence };
         tokio::select! {
-            pumped = pump(&client, &stream, Vec::new(), Duration::from_secs(1000), &scratch, counters, |_, _| {}) => {
+            pumped = pump(&client, &stream, Vec::new(), Duration::from_secs(1000), &scratch, counters) => {
                 panic!("{pumped:?}")
             }
             peer = read => drop(peer.unwrap()),
@@ -870,11 +877,12 @@ fn a_pump_does_not_end_what_was_cut() {
         let (target, game) = plain_pair();
         let scratch = scratch();
         let count = IntCounter::new("bytes", "bytes").unwrap();
-        let counters = PumpCounters { bytes_in: &count, bytes_out: &count };
+        let presence = presence();
+        let counters = PumpCounters { bytes_in: &count, bytes_out: &count, presence: &presence };
         peer.write_all(b"half a sent").unwrap();
         peer.socket.shutdown(Shutdown::Write).unwrap();
-        let pumped = pump(&stream, &target, Vec::new(), Duration::from_secs(100), &scratch, counters, |_, _| {}).await;
-        assert_eq!((pumped.reason, pumped.bytes_in), (CloseReason::ClientError, 11));
+        let reason = pump(&stream, &target, Vec::new(), Duration::from_secs(100), &scratch, counters).await;
+        assert_eq!((reason, presence.bytes_in()), (CloseReason::ClientError, 11));
         // And towards the tunnel: what is not read to its end has none.
         let mut all = [0; 20];
         assert_eq!(read(&game, &mut all).await.unwrap(), 11);

@@ -52,7 +52,9 @@ impl Session {
         // A join that is on its way now must meet the end, rather than open a second game connection
         // that the client would never use and never leave.
         let reason = self.machine.borrow().ended();
-        if let Some(EndReason::GameClosed | EndReason::ProtocolError | EndReason::Limit) = reason {
+        if let Some(EndReason::GameClosed | EndReason::ProtocolError | EndReason::Limit | EndReason::Disconnected) =
+            reason
+        {
             sleep(relay.shared.limits.leave_grace).await;
         }
     }

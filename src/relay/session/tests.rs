@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, LocalOptions};
 
 use super::*;
 use crate::config::{self, Config};
-use crate::limits::{Gate, GateLimits, Gates};
+use crate::limits::{Gate, GateLimits, Gates, ProcessGate};
 use crate::metrics::{BuildInfo, Metrics, render};
 use crate::net::worker::{Tasks, scratch};
 use crate::relay::link_task::LinkTask;
@@ -36,7 +36,7 @@ async fn panics() {
     let Config::Core(core) = config::parse("core.yaml", &text).unwrap() else { panic!("not a core") };
     let metrics = Arc::new(Metrics::new());
     let tasks = Tasks::new(Arc::clone(&metrics));
-    let process = Arc::new(Gate::new(GateLimits::default(), Arc::default()));
+    let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()));
     let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]), &process, None);
     let relay = Relay::new(shared, 0, Arc::clone(&metrics), Rc::new(scratch()), tasks.clone());
 
@@ -45,9 +45,11 @@ async fn panics() {
     let (stream, player) = links.accept().await.unwrap();
     let listener = metrics.listener("links");
     let edge = Rc::new(metrics.edge(OTHER_EDGE));
-    let link = Rc::new(Link::new(Stream::new(stream).unwrap(), CLIENT, player, edge, None, 0, listener.bytes_out));
+    let gates = Gates::new("links", Gate::new(GateLimits::default(), Arc::default()), process);
+    let counted = gates.enter(player).unwrap();
+    let (stream, presence) = (Stream::new(stream).unwrap(), Arc::clone(counted.presence()));
+    let link = Rc::new(Link::new(stream, presence, (CLIENT, player), edge, None, 0, listener.bytes_out));
     let (carried, by) = (Rc::clone(&link), Rc::clone(&relay));
-    let counted = Gates::new(Gate::new(GateLimits::default(), Arc::default()), process).enter(player.ip()).unwrap();
     tasks.spawn(LinkTask::new(by, carried, Vec::new(), counted));
 
     // As `Relay::create` does it, but for a task that fails in the middle of everything.

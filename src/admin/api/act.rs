@@ -1,0 +1,176 @@
+//! What can be done, as the body of a POST, and what came of it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{ListenerState, Network, Refusal, TargetState, Time};
+use crate::wire::frame::{ClientId, SessionId};
+
+/// The longest ban: what is to last longer belongs into `deny`.
+pub const LONGEST_BAN: u32 = 365 * 24 * 60 * 60;
+/// The longest time in which a drain may end.
+pub const LONGEST_DRAIN: u32 = 24 * 60 * 60;
+
+/// The file was read again and is used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Reloaded {
+    /// When.
+    pub time: Time,
+    /// Keys of the file that have changed and are used only after a restart.
+    pub needs_restart: Vec<String>,
+}
+
+/// New connections are refused, and those that are there go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// The listener; without it all of them, and `/ready` says no.
+    pub listener: Option<String>,
+    /// After so long those that are left are closed; without it they go on until they end.
+    #[schemars(range(max = LONGEST_DRAIN))]
+    pub deadline_seconds: Option<u32>,
+}
+
+/// A drained listener takes connections again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UndrainRequest {
+    /// The listener; without it all of them.
+    pub listener: Option<String>,
+}
+
+/// What listeners do now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Drained {
+    /// Those that were named.
+    pub listeners: Vec<DrainedListener>,
+}
+
+/// What one listener does now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DrainedListener {
+    /// Its name.
+    pub name: String,
+    /// Whether it takes connections.
+    pub state: ListenerState,
+    /// Connections now.
+    pub connections: u64,
+}
+
+/// Who is to be banned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewBan {
+    /// Who.
+    pub network: Network,
+    /// For how long; without it for `bans.for`.
+    #[schemars(range(min = 1, max = LONGEST_BAN))]
+    pub for_seconds: Option<u32>,
+    /// Whether what it has open is closed too.
+    #[serde(default)]
+    pub disconnect: bool,
+}
+
+/// A ban that holds from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Banned {
+    /// Who.
+    pub network: Network,
+    /// Its last moment.
+    pub until: Time,
+    /// What was closed, where that was asked for.
+    pub disconnected: Disconnected,
+}
+
+/// Whose bans are to end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UnbanRequest {
+    /// Bans of this network, and of addresses in it, end.
+    pub network: Network,
+}
+
+/// Bans that have ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unbanned {
+    /// Whose they were.
+    pub networks: Vec<Network>,
+}
+
+/// What is to be closed: a `connection`, all of a `listener`, all of an `address` (also of one `listener` alone), all of a
+/// `client`, or one `session` of a `client`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DisconnectRequest {
+    /// The `id` of a connection.
+    pub connection: Option<u64>,
+    /// A listener's name.
+    pub listener: Option<String>,
+    /// An address or a CIDR of players.
+    pub address: Option<Network>,
+    /// A client, with its links and sessions.
+    pub client: Option<u32>,
+    /// With `client`: this session of it, and no link.
+    pub session: Option<u32>,
+}
+
+/// What is to be closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Disconnect {
+    /// The connection with this number. A session that it carries goes on over its other links.
+    Connection(u64),
+    /// All connections of a listener. Sessions that they carry live on for `sessions.linger`, or over other listeners.
+    Listener(String),
+    /// All connections of players in this network, and their sessions; where a listener is named, only its
+    /// connections, and no session.
+    Address(Network, Option<String>),
+    /// All links and sessions of a client.
+    Client(ClientId),
+    /// One session of a client, and no link.
+    Session(ClientId, SessionId),
+}
+
+/// What was closed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Disconnected {
+    /// Connections.
+    pub connections: u64,
+    /// Sessions.
+    pub sessions: u64,
+}
+
+impl DisconnectRequest {
+    /// The one thing that it names.
+    ///
+    /// # Errors
+    /// Where it names nothing, or several things that do not go together.
+    pub fn what(self) -> Result<Disconnect, Refusal> {
+        let Self { connection, listener, address, client, session } = self;
+        match (connection, listener, address, client, session) {
+            (Some(id), None, None, None, None) => Ok(Disconnect::Connection(id)),
+            (None, Some(listener), None, None, None) => Ok(Disconnect::Listener(listener)),
+            (None, listener, Some(address), None, None) => Ok(Disconnect::Address(address, listener)),
+            (None, None, None, Some(client), None) => Ok(Disconnect::Client(ClientId(client))),
+            (None, None, None, Some(client), Some(session)) => {
+                Ok(Disconnect::Session(ClientId(client), SessionId(session)))
+            }
+            _ => Err(Refusal::invalid(
+                "it is not said what to disconnect",
+                "give one of `connection`, `listener`, `address`, `client`; a `session` goes with its `client`, and a \
+                 `listener` may go with an `address`",
+            )),
+        }
+    }
+}
+
+/// What is wanted of a target from now on. A reload keeps it, a restart does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TargetRequest {
+    /// The listener's name.
+    pub listener: String,
+    /// The target's.
+    pub target: String,
+    /// What is wanted.
+    pub state: TargetState,
+}

@@ -1,0 +1,24 @@
+//! What an operator can see and do, as JSON. The server, the commands, the document of the API and the role that answers all
+//! have these types, so that none of them can say something else.
+//!
+//! Times are RFC 3339 in UTC; what ends in `_seconds` is a number of seconds. Words of logs and metrics are the same here.
+
+mod act;
+mod operator;
+mod question;
+mod view;
+mod word;
+
+pub use act::{
+    Banned, Disconnect, DisconnectRequest, Disconnected, DrainRequest, Drained, DrainedListener, NewBan, Reloaded,
+    TargetRequest, UnbanRequest, Unbanned, UndrainRequest,
+};
+pub use operator::{Later, Operator, Refusal, RefusalKind};
+pub use question::{AddressesQuestion, BansQuestion, ConnectionsQuestion, Most, SessionsQuestion, Top};
+pub use view::{
+    Addresses, Ban, Bans, Check, Connection, Connections, Count, Listener, Listeners, Reload, Session, SessionLink,
+    Sessions, Status, Talker, Target, Targets,
+};
+pub use word::{
+    BannedBy, ConnectionState, ListenerKind, ListenerState, Network, Role, SessionState, TargetState, Time,
+};

@@ -1,0 +1,290 @@
+//! What can be seen.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{BannedBy, ConnectionState, ListenerKind, ListenerState, Network, Role, SessionState, TargetState, Time};
+
+/// How many there are, of how many there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Count {
+    /// Now.
+    pub open: u64,
+    /// At once; `null` where there is no limit.
+    pub limit: Option<u64>,
+}
+
+/// The process as a whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Status {
+    /// What it is.
+    pub role: Role,
+    /// `name` of the file.
+    pub name: String,
+    /// Of the program.
+    pub version: String,
+    /// The process' number.
+    pub pid: u32,
+    /// When it started.
+    pub started: Time,
+    /// Since then.
+    pub uptime_seconds: u64,
+    /// As `/ready` says it: it takes connections.
+    pub ready: bool,
+    /// The whole process is drained, or ends.
+    pub draining: bool,
+    /// Threads that carry traffic.
+    pub workers: u64,
+    /// Listeners, in whatever state.
+    pub listeners: u64,
+    /// On all listeners together.
+    pub connections: Count,
+    /// Of players with game servers; `null` on an edge, which knows of none.
+    pub sessions: Option<Count>,
+    /// Addresses and networks that are banned.
+    pub bans: u64,
+    /// Descriptors in use, and those that the system allows.
+    pub files: Count,
+    /// The last time that the file was read again; `null` before the first.
+    pub last_reload: Option<Reload>,
+}
+
+/// What came of reading the file again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Reload {
+    /// When.
+    pub time: Time,
+    /// Whether what it says is used. If not, all went on as before.
+    pub ok: bool,
+    /// Everything that was wrong, each with its place; empty if `ok`.
+    pub errors: Vec<String>,
+}
+
+/// All listeners.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Listeners {
+    /// In the order of the file.
+    pub listeners: Vec<Listener>,
+}
+
+/// One listener.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub kind: ListenerKind,
+    /// Where it listens; none where the tunnel is its only way in.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether it takes connections.
+    pub state: ListenerState,
+    /// Connections, and its own limit.
+    pub connections: Count,
+    /// Connections ever accepted.
+    pub accepted: u64,
+    /// Of those, refused, by the reasons of the metrics; what never happened is left out.
+    pub rejected: BTreeMap<String, u64>,
+    /// Of those, ended, likewise.
+    pub closed: BTreeMap<String, u64>,
+    /// From players, ever.
+    pub bytes_in: u64,
+    /// To players, ever.
+    pub bytes_out: u64,
+}
+
+/// The targets of all listeners.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Targets {
+    /// In the order of the file.
+    pub targets: Vec<Target>,
+}
+
+/// Where a listener leads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Target {
+    /// The listener's name.
+    pub listener: String,
+    /// Its own name: where the file gives none, its place, from 1.
+    pub name: String,
+    /// As in the file.
+    pub address: String,
+    /// Whether connections reach it, as far as that is known.
+    pub up: bool,
+    /// What an operator wants of it.
+    pub state: TargetState,
+    /// It has connections only while no other is up.
+    pub backup: bool,
+    /// Connections now.
+    pub connections: u64,
+    /// The last check; `null` where it is not checked, or not yet.
+    pub check: Option<Check>,
+}
+
+/// The last check of a target.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Check {
+    /// The word of the metrics: `ok`, `timeout`, ..
+    pub result: String,
+    /// Since it ended.
+    pub age_seconds: f64,
+    /// How long the answer took; `null` where it is not a ping, or was not answered.
+    pub round_trip_seconds: Option<f64>,
+}
+
+/// Connections that are open.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Connections {
+    /// How many there are of those that were asked for.
+    pub total: u64,
+    /// Of these the newest, newest first; as many as were asked for.
+    pub connections: Vec<Connection>,
+}
+
+/// One open connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Connection {
+    /// Its number in this process.
+    pub id: u64,
+    /// The listener that it came to.
+    pub listener: String,
+    /// The player, as far as that is known.
+    pub player: Option<SocketAddr>,
+    /// Who connected: the player, or whoever announces the player in a PROXY header.
+    pub peer: SocketAddr,
+    /// The edge that it came through, where that is known.
+    pub edge: Option<String>,
+    /// How far it has come.
+    pub state: ConnectionState,
+    /// The name of its target; `null` for a link, and where it has none yet.
+    pub target: Option<String>,
+    /// The client, for a link.
+    pub client: Option<u32>,
+    /// Since it was accepted.
+    pub age_seconds: f64,
+    /// From the player.
+    pub bytes_in: u64,
+    /// To the player.
+    pub bytes_out: u64,
+}
+
+/// Sessions of players with game servers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Sessions {
+    /// How many there are of those that were asked for.
+    pub total: u64,
+    /// Of these the newest, newest first; as many as were asked for.
+    pub sessions: Vec<Session>,
+}
+
+/// One session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Session {
+    /// The client, as it names itself. A person may choose it.
+    pub client: u32,
+    /// The client's number for it.
+    pub session: u32,
+    /// The port that the client asked for.
+    pub port: u16,
+    /// The player, as the link said that opened it.
+    pub player: SocketAddr,
+    /// How far it has come.
+    pub state: SessionState,
+    /// Since it was opened.
+    pub age_seconds: f64,
+    /// The game server, as in the file.
+    pub game_server: String,
+    /// The links that carry it.
+    pub links: Vec<SessionLink>,
+    /// Kept for replay, until the client acknowledges it.
+    pub unacked_bytes: u64,
+    /// Kept ahead of its turn.
+    pub reorder_bytes: u64,
+    /// Waiting for the game server to take it.
+    pub pending_bytes: u64,
+    /// From the player, each once.
+    pub packets_in: u64,
+    /// To the player, each once.
+    pub packets_out: u64,
+    /// From the player, without what came twice.
+    pub bytes_in: u64,
+    /// To the player, likewise.
+    pub bytes_out: u64,
+}
+
+/// A link that carries a session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionLink {
+    /// The `id` of its connection.
+    pub connection: u64,
+    /// The edge that it came through; `null` where it is none that the core knows.
+    pub edge: Option<String>,
+    /// The player, as this link says.
+    pub player: SocketAddr,
+    /// Since it was accepted.
+    pub age_seconds: f64,
+    /// The last round trip that the client told; `null` before the first.
+    pub round_trip_seconds: Option<f64>,
+    /// From the player, of all sessions of the link.
+    pub bytes_in: u64,
+    /// To the player, likewise.
+    pub bytes_out: u64,
+}
+
+/// Who has the most.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Addresses {
+    /// How many addresses have connections.
+    pub total: u64,
+    /// Of these the first; as many as were asked for.
+    pub addresses: Vec<Talker>,
+}
+
+/// What one player address has open.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Talker {
+    /// An IPv4 address, or the /64 of an IPv6 one. Before the player is known it is whoever connected.
+    pub address: Network,
+    /// Connections now.
+    pub connections: u64,
+    /// From there, over the connections of now.
+    pub bytes_in: u64,
+    /// To there, likewise.
+    pub bytes_out: u64,
+    /// Whether it is banned: what it has open goes on then.
+    pub banned: bool,
+}
+
+/// Who is banned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Bans {
+    /// How many bans there are of those that were asked for.
+    pub total: u64,
+    /// Whether bans are put into nftables too.
+    pub nftables: bool,
+    /// Of these the ones that last the longest, longest first; as many as were asked for.
+    pub bans: Vec<Ban>,
+}
+
+/// One ban.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Ban {
+    /// Who.
+    pub network: Network,
+    /// Its last moment.
+    pub until: Time,
+    /// Until then.
+    pub seconds_left: u64,
+    /// Who has banned it.
+    pub by: BannedBy,
+    /// The rule that was broken last, a word of `rejected`; `null` for an operator's.
+    pub reason: Option<String>,
+}
+
+impl From<IpAddr> for Network {
+    fn from(address: IpAddr) -> Self {
+        Self(address.to_canonical().into())
+    }
+}
