@@ -46,8 +46,8 @@ pub enum LimitExceeded {
 /// Counts connections or sessions, over all workers.
 #[derive(Debug)]
 pub struct ConnectionLimit {
-    max: usize,
-    max_per_address: Option<usize>,
+    max: AtomicUsize,
+    max_per_address: AtomicUsize,
     total: AtomicUsize,
     by_address: ByAddress<HashMap<AddressKey, usize>>,
 }
@@ -56,11 +56,18 @@ impl ConnectionLimit {
     /// `None` is no limit.
     pub fn new(max: Option<usize>, max_per_address: Option<usize>) -> Arc<Self> {
         Arc::new(Self {
-            max: max.unwrap_or(usize::MAX),
-            max_per_address,
+            max: AtomicUsize::new(max.unwrap_or(usize::MAX)),
+            max_per_address: AtomicUsize::new(max_per_address.unwrap_or(usize::MAX)),
             total: AtomicUsize::new(0),
             by_address: ByAddress::default(),
         })
+    }
+
+    /// Has other limits from now on. What is counted goes on counting, and where that is more than a new limit, nobody new is
+    /// let in until it is not.
+    pub fn set(&self, max: Option<usize>, max_per_address: Option<usize>) {
+        self.max.store(max.unwrap_or(usize::MAX), Ordering::Relaxed);
+        self.max_per_address.store(max_per_address.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
     /// Counts one connection of `address` until the guard is dropped.
@@ -79,9 +86,10 @@ impl ConnectionLimit {
     /// # Errors
     /// [`LimitExceeded::Total`]
     pub fn try_accept(self: &Arc<Self>) -> Result<ConnectionGuard, LimitExceeded> {
+        let max = self.max.load(Ordering::Relaxed);
         // Nothing else is published by this count, and the update itself is atomic: Relaxed does.
         self.total
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |total| (total < self.max).then_some(total + 1))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |total| (total < max).then_some(total + 1))
             .map_err(|_| LimitExceeded::Total)?;
         Ok(ConnectionGuard { limit: Arc::clone(self), address: None })
     }
@@ -91,7 +99,9 @@ impl ConnectionLimit {
         self.total.load(Ordering::Relaxed)
     }
 
-    fn claim(&self, address: AddressKey, max: usize) -> Result<(), LimitExceeded> {
+    /// Counts even where there is no limit: there may be one later, and then what is open counts.
+    fn claim(&self, address: AddressKey) -> Result<(), LimitExceeded> {
+        let max = self.max_per_address.load(Ordering::Relaxed);
         let mut table = self.by_address.shard(address);
         let count = table.get(&address).copied().unwrap_or(0);
         if count >= max {
@@ -117,7 +127,7 @@ impl ConnectionLimit {
 #[derive(Debug)]
 pub struct ConnectionGuard {
     limit: Arc<ConnectionLimit>,
-    /// Set where the limit for each address counts it.
+    /// The address that it counts for, once that is known.
     address: Option<AddressKey>,
 }
 
@@ -128,11 +138,10 @@ impl ConnectionGuard {
     /// # Errors
     /// [`LimitExceeded::Address`]; the connection goes on counting in all.
     pub fn try_claim(&mut self, address: AddressKey) -> Result<(), LimitExceeded> {
-        let Some(max) = self.limit.max_per_address else { return Ok(()) };
         if let Some(before) = self.address.take() {
             self.limit.unclaim(before);
         }
-        self.limit.claim(address, max)?;
+        self.limit.claim(address)?;
         self.address = Some(address);
         Ok(())
     }
@@ -196,6 +205,24 @@ mod tests {
         assert_eq!(guard.try_claim(other), Ok(()), "the same connection does not count twice");
         drop(guard);
         assert_eq!((limit.total(), entries(&limit)), (1, 1));
+    }
+
+    #[test]
+    fn other_limits_count_what_was_there_before() {
+        let limit = ConnectionLimit::new(None, None);
+        let (one, other) = (key("192.0.2.1"), key("192.0.2.2"));
+        let mut guards: Vec<_> = (0..3).map(|_| limit.try_acquire(one).unwrap()).collect();
+        limit.set(Some(2), None);
+        assert_eq!(limit.try_acquire(other).err(), Some(LimitExceeded::Total));
+        guards.pop();
+        assert_eq!(limit.try_acquire(other).err(), Some(LimitExceeded::Total), "as many as may be are there");
+        limit.set(None, Some(2));
+        assert_eq!(limit.try_acquire(one).err(), Some(LimitExceeded::Address));
+        assert!(limit.try_acquire(other).is_ok());
+        limit.set(None, Some(3));
+        assert!(limit.try_acquire(one).is_ok());
+        drop(guards);
+        assert_eq!((limit.total(), entries(&limit)), (0, 0));
     }
 
     #[test]

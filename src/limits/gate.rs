@@ -2,7 +2,7 @@
 //! the process.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use super::{
@@ -24,9 +24,15 @@ pub struct GateLimits {
 /// Looks at who comes, and counts what passes, over all workers.
 #[derive(Debug)]
 pub struct Gate {
-    /// Read as a whole, and never changed: another one may take its place.
-    access: Arc<Access>,
+    /// Locked for a look by who comes, and for a change by a reload.
+    rules: RwLock<Rules>,
     connections: Arc<ConnectionLimit>,
+}
+
+/// What a gate goes by that is replaced as a whole.
+#[derive(Debug)]
+struct Rules {
+    access: Arc<Access>,
     rate: Option<RateLimit>,
 }
 
@@ -34,16 +40,29 @@ impl Gate {
     /// Nobody has passed yet.
     pub fn new(limits: GateLimits, access: Arc<Access>) -> Self {
         Self {
-            access,
+            rules: RwLock::new(Rules { access, rate: limits.rate_per_address.map(RateLimit::new) }),
             connections: ConnectionLimit::new(limits.connections, limits.connections_per_address),
-            rate: limits.rate_per_address.map(RateLimit::new),
         }
+    }
+
+    /// Goes by these from now on. Who has passed stays, and counts.
+    pub fn set(&self, limits: GateLimits, access: Arc<Access>) {
+        self.connections.set(limits.connections, limits.connections_per_address);
+        let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        let before = rules.rate.take();
+        let again = |rate| before.map_or_else(|| RateLimit::new(rate), |before| before.with(rate));
+        *rules = Rules { access, rate: limits.rate_per_address.map(again) };
+    }
+
+    fn rules(&self) -> RwLockReadGuard<'_, Rules> {
+        // Nothing that can panic runs under the lock of a change.
+        self.rules.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts the connection of `guard` for its player's address.
     fn claim(&self, guard: &mut ConnectionGuard, player: AddressKey, now: Instant) -> Result<(), Refused> {
         guard.try_claim(player)?;
-        match &self.rate {
+        match &self.rules().rate {
             Some(rate) if !rate.try_take(player, now) => Err(Refused::Rate),
             _ => Ok(()),
         }
@@ -97,6 +116,11 @@ impl Gates {
         Self { name: name.into(), listener, process }
     }
 
+    /// Has the listener's gate go by these from now on.
+    pub fn set(&self, limits: GateLimits, access: Arc<Access>) {
+        self.listener.set(limits, access);
+    }
+
     /// Connections now: in the process, and of those on the listener.
     pub fn open(&self) -> (usize, usize) {
         (self.process.gate.connections.total(), self.listener.connections.total())
@@ -107,8 +131,8 @@ impl Gates {
     /// # Errors
     /// The list or the limit that refuses it; nothing is counted then.
     pub fn enter(&self, peer: SocketAddr) -> Result<Admission, RejectReason> {
-        self.listener.access.check_peer(peer.ip())?;
-        self.process.gate.access.check_peer(peer.ip())?;
+        self.listener.rules().access.check_peer(peer.ip())?;
+        self.process.gate.rules().access.check_peer(peer.ip())?;
         let listener = self.listener.connections.try_accept().map_err(|_| RejectReason::Limit)?;
         let process = self.process.gate.connections.try_accept().map_err(|_| RejectReason::ProcessLimit)?;
         Ok(Admission { present: self.process.roster.enter(&self.name, peer), listener, process })
@@ -120,8 +144,8 @@ impl Gates {
     /// The list or the limit that refuses it. The connection goes on counting where it did, until it is dropped.
     pub fn pass(&self, admission: &mut Admission, player: SocketAddr, now: Instant) -> Result<(), RejectReason> {
         admission.presence().set_player(player);
-        self.listener.access.check(player.ip())?;
-        self.process.gate.access.check(player.ip())?;
+        self.listener.rules().access.check(player.ip())?;
+        self.process.gate.rules().access.check(player.ip())?;
         let player = AddressKey::from(player.ip());
         self.listener.claim(&mut admission.listener, player, now).map_err(|refused| match refused {
             Refused::Connections(LimitExceeded::Total) => RejectReason::Limit,
@@ -236,6 +260,29 @@ mod tests {
             assert_eq!(come(&links, "2001:db8::2", now).err(), Some(RejectReason::Rate), "an IPv6 /64 is one address");
         }
         assert!(come(&login, "2001:db8::1", now).is_ok());
+    }
+
+    #[test]
+    fn what_a_gate_goes_by_can_be_replaced_while_all_that_it_counts_stays() {
+        let now = Instant::now();
+        let gates = Gates::new("links", gate(NONE), process(NONE));
+        let held = [come(&gates, "192.0.2.1", now).unwrap(), come(&gates, "192.0.2.1", now).unwrap()];
+        let denied =
+            Arc::new(Access { deny: [ipnet::IpNet::from(at("192.0.2.9").ip())].into_iter().collect(), allow: None });
+        gates.set(GateLimits { connections_per_address: Some(2), ..NONE }, denied);
+        assert_eq!(come(&gates, "192.0.2.1", now).err(), Some(RejectReason::AddressLimit));
+        assert_eq!(come(&gates, "192.0.2.9", now).err(), Some(RejectReason::Denied));
+        assert!(come(&gates, "192.0.2.2", now).is_ok());
+        gates.set(GateLimits { connections: Some(2), ..NONE }, Arc::default());
+        assert_eq!(come(&gates, "192.0.2.9", now).err(), Some(RejectReason::Limit));
+        drop(held);
+        let once = |seconds| GateLimits { rate_per_address: Some(Rate::per(1, Duration::from_secs(seconds))), ..NONE };
+        gates.set(once(10), Arc::default());
+        assert!(come(&gates, "192.0.2.9", now).is_ok());
+        gates.set(once(20), Arc::default());
+        assert_eq!(come(&gates, "192.0.2.9", now).err(), Some(RejectReason::Rate), "it is known that he came");
+        gates.process.gate.set(GateLimits { connections: Some(0), ..NONE }, Arc::default());
+        assert_eq!(come(&gates, "192.0.2.2", now).err(), Some(RejectReason::ProcessLimit));
     }
 
     #[test]

@@ -17,6 +17,11 @@ impl Pace {
         Self { rate, earned: None }
     }
 
+    /// Gives places at another rate from now on. Those that were given stay.
+    pub fn set(&mut self, rate: Rate) {
+        self.rate = rate;
+    }
+
     /// When the next place is: `now` where it is free.
     pub fn next(&self, now: Instant) -> Instant {
         self.rate.next(self.earned, now)

@@ -1,6 +1,7 @@
 //! How often something may be done from each player address.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::by_address::{AddressKey, ByAddress, SHARDS};
@@ -21,13 +22,19 @@ pub const ADDRESSES: usize = 2 * GENERATION * SHARDS;
 #[derive(Debug)]
 pub struct RateLimit {
     rate: Rate,
-    table: ByAddress<Generations>,
+    table: Arc<ByAddress<Generations>>,
 }
 
 impl RateLimit {
     /// Nobody has done anything yet.
     pub fn new(rate: Rate) -> Self {
-        Self { rate, table: ByAddress::default() }
+        Self { rate, table: Arc::default() }
+    }
+
+    /// Another rate for the same: who has used up what this one gave has earned it back at the same time as before.
+    #[must_use]
+    pub fn with(&self, rate: Rate) -> Self {
+        Self { rate, table: Arc::clone(&self.table) }
     }
 
     /// Whether `address` may do it once more `now`; counts it where it may.
@@ -83,6 +90,17 @@ mod tests {
         assert_eq!(admitted(AddressKey::V6(1), now), 3);
         assert_eq!(admitted(AddressKey::V4(1), now + 20 * SECOND), 2);
         assert_eq!(entries(&limit), 2);
+    }
+
+    #[test]
+    fn another_rate_knows_what_was_done_before() {
+        let (limit, now, address) = (RateLimit::new(Rate::per(1, 30 * SECOND)), Instant::now(), AddressKey::V4(1));
+        assert!(limit.try_take(address, now));
+        let faster = limit.with(Rate::per(1, 10 * SECOND));
+        assert!(!faster.try_take(address, now + 10 * SECOND), "what the slower one gave is earned at its rate");
+        assert!(faster.try_take(address, now + 30 * SECOND));
+        assert!(faster.try_take(address, now + 40 * SECOND));
+        assert!(limit.with(Rate::per(2, 30 * SECOND)).try_take(AddressKey::V4(2), now));
     }
 
     #[test]
