@@ -170,8 +170,13 @@ pub const KEYS: &[Key] = &[
         "which players alone are let in by all listeners",
     )
     .example("[192.0.2.0/24, { file: allow.txt }]"),
-    key("limits.connections", "count or `none`", Text("none"), "connections at once, on all listeners together")
-        .example("50000"),
+    key(
+        "limits.connections",
+        "count, `auto` or `none`",
+        ByRole { edge: "auto", core: "none" },
+        "connections at once, on all listeners together; `auto` is as many as there are files and memory for",
+    )
+    .example("50000"),
     key(
         "limits.connections_per_address",
         "count or `none`",
@@ -186,6 +191,18 @@ pub const KEYS: &[Key] = &[
         "new connections by player address, on all listeners together; IPv6 counts by /64",
     )
     .example("40/10s"),
+    key(
+        "limits.fair_share",
+        "`true` or `false`",
+        Text("true"),
+        "whether, where `connections` is reached, the address with the most of them gives one up for a player who has fewer",
+    ),
+    key(
+        "limits.pressure",
+        "`true` or `false`",
+        Text("true"),
+        "whether strangers are given less time when three quarters of `connections` are taken",
+    ),
     key("shutdown_timeout", "duration", Text("10s"), "how long connections may go on after SIGTERM; `0s` cuts them"),
     key("listeners", "list", Required, "where connections are accepted; at least one").example("[{ name: login, .. }]"),
     key("listeners[].name", "name", Required, "the label in metrics and logs; unique").example("login"),
@@ -333,6 +350,18 @@ pub const KEYS: &[Key] = &[
         "new connections by player address, as the PROXY header tells it; IPv6 counts by /64",
     )
     .example("20/10s"),
+    key(
+        "listeners[].limits.fair_share",
+        "`true` or `false`",
+        Text("true"),
+        "whether, where `connections` is reached, the address with the most of them gives one up for a player who has fewer",
+    ),
+    key(
+        "listeners[].limits.pressure",
+        "`true` or `false`",
+        Text("true"),
+        "whether strangers are given less time when three quarters of `connections` are taken",
+    ),
     key(
         "listeners[].limits.reset",
         "`true` or `false`",
@@ -530,7 +559,7 @@ mod tests {
 
     #[test]
     fn what_may_follow_a_path() {
-        assert_eq!(at_or_below(KEYS, "listeners[].limits").count(), 4);
+        assert_eq!(at_or_below(KEYS, "listeners[].limits").count(), 6);
         assert_eq!(at_or_below(KEYS, "listeners[].limit").count(), 0);
         assert!(below(KEYS, "").any(|word| word == "sessions"));
         let words: Vec<_> = below(KEYS, "edges[]").collect();

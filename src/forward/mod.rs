@@ -72,6 +72,7 @@ impl ForwardShared {
     ) -> Arc<Self> {
         let targets = Targets::new(&config, pool, metrics);
         let inbound = InboundShared::new(config.inbound.clone(), process, access_log);
+        inbound.show(metrics);
         let status = config.status.clone().map(StatusShared::new);
         let (log, ended_log) = (RateLimitedLog::new(REFUSED_LINES), RateLimitedLog::new(ENDED_LINES));
         Arc::new(Self { inbound, config, header_for, targets, status, log, ended_log })
@@ -181,7 +182,7 @@ impl Forward {
         if begins_link(&admitted.early) {
             carries_link(&admitted.stream, &target, &record.presence);
         }
-        let idle = self.inbound.config().idle_timeout;
+        let idle = self.inbound.idle();
         let metrics = self.inbound.metrics();
         let (bytes_in, bytes_out) = (&metrics.bytes_in, &metrics.bytes_out);
         let counters = PumpCounters { bytes_in, bytes_out, presence: &record.presence };

@@ -12,7 +12,7 @@ fn worker() -> (Arc<Metrics>, ListenerMetrics, EdgeMetrics, PortMetrics) {
     metrics.status("links");
     metrics.target_checks("links", "1", true);
     metrics.target_up("links", "1");
-    drop((metrics.tunnel("waw1"), metrics.certificate_expiry("own")));
+    drop((metrics.pressure(Some("links")), metrics.tunnel("waw1"), metrics.certificate_expiry("own")));
     (metrics, listener, edge, port)
 }
 

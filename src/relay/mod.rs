@@ -125,6 +125,11 @@ impl RelayShared {
         (Arc::new(shared), receivers)
     }
 
+    /// Shows from now on in `metrics`, which are no worker's, which share of its connections each listener has.
+    pub fn show(&self, metrics: &Metrics) {
+        self.inbounds.iter().for_each(|inbound| inbound.show(metrics));
+    }
+
     /// The worker that carries all links and sessions of a client. The id alone decides, so that a
     /// stranger's join meets the session that it asks for, and is refused.
     fn owner(&self, client: ClientId) -> usize {

@@ -46,6 +46,7 @@ pub fn bind(mut config: config::Core) -> Result<Service, StartError> {
     }
     let streams = bind_tunnel(&mut service, &config, listeners)?;
     let (shared, handovers) = RelayShared::new(&config, pseudo_ipv4, service.gate(), service.access_log());
+    shared.show(service.own_metrics());
     let workers = forwards.into_iter().zip(relays).zip(handovers).zip(streams);
     for (index, (((forwards, relays), handovers), streams)) in workers.enumerate() {
         let Some(metrics) = service.metrics().get(index).map(Arc::clone) else { continue };

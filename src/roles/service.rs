@@ -78,14 +78,17 @@ impl Service {
             }
             _ => None,
         };
+        let gate = ProcessGate::new(Gate::new(process.limits, Arc::clone(&process.access)));
+        let own_metrics = Arc::new(Metrics::new());
+        gate.show(own_metrics.pressure(None));
         Ok(Self {
             role,
             shutdown_timeout: process.shutdown_timeout,
             addresses: Vec::new(),
             admin,
-            gate: ProcessGate::new(Gate::new(process.limits, Arc::clone(&process.access))),
+            gate,
             metrics,
-            own_metrics: Arc::new(Metrics::new()),
+            own_metrics,
             forwards: Vec::new(),
             workers: Vec::new(),
             tunnel: None,
@@ -135,6 +138,11 @@ impl Service {
     /// Each worker's counters.
     pub(super) fn metrics(&self) -> &[Arc<Metrics>] {
         &self.metrics
+    }
+
+    /// What is counted on no worker.
+    pub(super) fn own_metrics(&self) -> &Metrics {
+        &self.own_metrics
     }
 
     /// The access log, where there is one.

@@ -2,10 +2,10 @@
 
 use otproxy::bench::Figures;
 
-use crate::arena::{ACTIVE, Arena};
+use crate::arena::{ACTIVE, Arena, CLOSED};
 use crate::common::run;
 use crate::crowd::{Crowd, Kind};
-use crate::players::Players;
+use crate::players::{Players, newcomer};
 use crate::process::may_open;
 
 const PLAYERS: usize = 10;
@@ -63,5 +63,58 @@ fn what_begins_otherwise_than_a_game_does_gets_no_further_than_the_edge() {
             arena.edge.wait(ACTIVE, &[], 0.0).await;
             arena.stop().await;
         }
+    });
+}
+
+/// Links that ping as those of players do: nothing but their number tells them apart.
+#[test]
+fn a_crowd_gives_way_to_who_comes_and_players_keep_their_places() {
+    const PLACES: usize = 60;
+    /// Beside those who play.
+    const NEWCOMERS: u16 = 10;
+    if !may_open(FILES) {
+        return;
+    }
+    run(async {
+        let limits = format!("limits: {{ connections: {PLACES} }}");
+        for (addresses, of_links, of_both) in [(1, format!(", {limits}"), ""), (10, String::new(), &*limits)] {
+            let arena = Arena::new(&(", expect: links".to_owned() + &of_links), "", of_both).await;
+            let (links, crowd) = (arena.edge.addr("links"), Crowd { addresses, ..crowd(&arena, Kind::Links) });
+            let coming = async {
+                // All places are taken, by the crowd but for the players'.
+                arena.edge.wait_until("otproxy_pressure_ratio", &[], |share| share >= 1.0).await;
+                for number in 0..NEWCOMERS {
+                    assert!(newcomer(links, number).await.is_some(), "{number} of {addresses}");
+                }
+                // Carried or not yet: most often the core has answered by then.
+                arena.edge.wait_until(CLOSED, &["reason=\"evicted\""], |evicted| evicted > 0.0).await;
+            };
+            let (figures, ()) = Players::new(PLAYERS).play(&arena, under_attack([crowd], coming)).await;
+            noticed_nothing(&figures);
+            arena.stop().await;
+        }
+    });
+}
+
+/// The last ones to come are refused, whoever they are.
+#[test]
+fn without_fair_share_who_comes_later_is_kept_out() {
+    if !may_open(FILES) {
+        return;
+    }
+    run(async {
+        let arena = Arena::new(", expect: links, limits: { connections: 60, fair_share: false }", "", "").await;
+        let links = arena.edge.addr("links");
+        let crowd = Crowd { addresses: 1, connections: 50, ..crowd(&arena, Kind::Links) };
+        let coming = async {
+            arena.edge.wait(ACTIVE, &[], 60.0).await;
+            tokio::select! {
+                entered = newcomer(links, 0) => panic!("{entered:?}"),
+                () = arena.wait_for_rejected("limit", 1) => {}
+            }
+        };
+        let (figures, ()) = Players::new(PLAYERS).play(&arena, under_attack([crowd], coming)).await;
+        noticed_nothing(&figures);
+        arena.stop().await;
     });
 }
