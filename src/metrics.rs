@@ -258,6 +258,16 @@ impl ListenerMetrics {
     pub fn connect(&self, result: ConnectResult) {
         self.connects.inc(result as usize);
     }
+
+    /// Connections that were refused for this reason.
+    pub fn rejections(&self, reason: RejectReason) -> u64 {
+        self.rejected.get(reason as usize)
+    }
+
+    /// Connections that have ended for this reason.
+    pub fn closes(&self, reason: CloseReason) -> u64 {
+        self.closed.get(reason as usize)
+    }
 }
 
 /// What is counted of the checks of one target.
@@ -388,6 +398,10 @@ impl ByReason {
         if let Some(counter) = self.0.get(index) {
             counter.inc();
         }
+    }
+
+    fn get(&self, index: usize) -> u64 {
+        self.0.get(index).map_or(0, IntCounter::get)
     }
 }
 

@@ -1,8 +1,10 @@
 //! Tables by player address that all workers share.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ipnet::{IpNet, Ipv6Net};
 
 /// Parts of a table, each with its own lock: workers seldom meet at one.
 pub(super) const SHARDS: usize = 16;
@@ -22,6 +24,16 @@ impl From<IpAddr> for AddressKey {
         match address.to_canonical() {
             IpAddr::V4(v4) => Self::V4(v4.to_bits()),
             IpAddr::V6(v6) => Self::V6((v6.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+impl AddressKey {
+    /// The address, or the /64, as a network.
+    pub fn network(self) -> IpNet {
+        match self {
+            Self::V4(address) => IpAddr::from(Ipv4Addr::from_bits(address)).into(),
+            Self::V6(upper) => Ipv6Net::new_assert(Ipv6Addr::from_bits(u128::from(upper) << 64), 64).into(),
         }
     }
 }
@@ -64,5 +76,12 @@ mod tests {
         assert_ne!(key("2001:db8:1:2::3"), key("2001:db8:1:3::3"));
         assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
         assert_ne!(key("0.0.0.0"), key("::"));
+    }
+
+    #[test]
+    fn a_key_is_a_network() {
+        for (address, network) in [("192.0.2.1", "192.0.2.1/32"), ("2001:db8:1:2::3", "2001:db8:1:2::/64")] {
+            assert_eq!(key(address).network().to_string(), network);
+        }
     }
 }

@@ -21,7 +21,7 @@ pub struct Presence {
     peer: SocketAddr,
     began: Instant,
     player: OnceLock<SocketAddr>,
-    edge: OnceLock<String>,
+    edge: OnceLock<Arc<str>>,
     leads: OnceLock<Leads>,
     link: AtomicBool,
     bytes_in: AtomicU64,
@@ -35,7 +35,7 @@ pub struct Presence {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Leads {
     /// It is forwarded to this target.
-    Target(String),
+    Target(Box<str>),
     /// It is a link of this client, and ends here.
     Client(u32),
 }
@@ -86,7 +86,7 @@ impl Presence {
 
     /// The name of the edge that it came through, where that is known.
     pub fn edge(&self) -> Option<&str> {
-        self.edge.get().map(String::as_str)
+        self.edge.get().map(|edge| &**edge)
     }
 
     /// Where it leads; `None` until that is decided.
@@ -115,8 +115,8 @@ impl Presence {
     }
 
     /// Says which edge it came through. The first word holds.
-    pub fn set_edge(&self, edge: &str) {
-        let _ = self.edge.set(edge.to_owned());
+    pub fn set_edge(&self, edge: Arc<str>) {
+        let _ = self.edge.set(edge);
     }
 
     /// Says where it leads. The first word holds.
@@ -226,11 +226,11 @@ mod tests {
         assert_eq!((presence.player(), presence.edge(), presence.leads()), (None, None, None));
         for (port, edge) in [(1, "waw1"), (2, "fra1")] {
             presence.set_player(SocketAddr::from(([192, 0, 2, 9], port)));
-            presence.set_edge(edge);
-            presence.set_leads(Leads::Target(edge.to_owned()));
+            presence.set_edge(edge.into());
+            presence.set_leads(Leads::Target(edge.into()));
         }
         assert_eq!(presence.player(), Some(SocketAddr::from(([192, 0, 2, 9], 1))));
-        assert_eq!((presence.edge(), presence.leads()), (Some("waw1"), Some(&Leads::Target("waw1".to_owned()))));
+        assert_eq!((presence.edge(), presence.leads()), (Some("waw1"), Some(&Leads::Target("waw1".into()))));
         assert!(presence.close(Closing::Evicted) && !presence.close(Closing::Drained));
         assert_eq!(presence.closing(), Some(Closing::Evicted));
     }

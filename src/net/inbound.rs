@@ -195,7 +195,7 @@ impl Inbound {
         let gates = &self.shared.gates;
         let admitted = gates.check_peer(player.ip()).and_then(|()| gates.admit(player, Instant::now()));
         let entered = admitted.and_then(|guard| {
-            guard.presence().set_edge(via.edge.name());
+            guard.presence().set_edge(via.edge.name().into());
             Ok((guard, stream.attach().map_err(|_| RejectReason::Closed)?))
         });
         let (guard, stream) = match entered {

@@ -302,7 +302,7 @@ impl Relay {
         presence.set_link();
         presence.set_leads(Leads::Client(client.0));
         if *edge.name != *OTHER_EDGE {
-            presence.set_edge(&edge.name);
+            presence.set_edge(Arc::clone(&edge.name));
         }
         let link = Rc::new(Link::new(stream, presence, (client, player), edge, via, listener, bytes_out));
         let task = LinkTask::new(Rc::clone(self), link, early, guard);
