@@ -30,10 +30,31 @@ struct Protections {
     per_address: bool,
     rate: bool,
     status: bool,
+    limit: bool,
+    fair_share: bool,
+    pressure: bool,
 }
 
-const ALL: Protections = Protections { expect: true, per_address: true, rate: true, status: true };
-const NONE: Protections = Protections { expect: false, per_address: false, rate: false, status: false };
+const ALL: Protections = Protections {
+    expect: true,
+    per_address: true,
+    rate: true,
+    status: true,
+    limit: true,
+    fair_share: true,
+    pressure: true,
+};
+const NONE: Protections = Protections {
+    expect: false,
+    per_address: false,
+    rate: false,
+    status: false,
+    limit: false,
+    fair_share: false,
+    pressure: false,
+};
+/// What an edge has without a word in its file.
+const DEFAULT: Protections = Protections { limit: true, fair_share: true, pressure: true, ..NONE };
 
 impl Protections {
     async fn arena(self) -> Arena {
@@ -45,7 +66,13 @@ impl Protections {
             format!("{expect}, limits: {{ {per_address}{rate} }}")
         };
         let status = if_on(self.status, ", status: { address: play.example }");
-        Arena::new(&listener("links", "40/10s"), &(listener("login", "20/10s") + &status), "").await
+        let both = format!(
+            "limits: {{ connections: {}, fair_share: {}, pressure: {} }}\n",
+            if self.limit { "auto" } else { "none" },
+            self.fair_share,
+            self.pressure
+        );
+        Arena::new(&listener("links", "40/10s"), &(listener("login", "20/10s") + &status), &both).await
     }
 }
 
@@ -193,19 +220,31 @@ fn table() {
         return;
     }
     let only = std::env::var("OTPROXY_ATTACK_ROWS").ok();
+    let links = Attack::Of(Kind::Links);
     let rows = [
         ("nobody; all", ALL, Attack::Nobody),
         ("mixed; all", ALL, Attack::Mixed),
+        ("mixed; no `expect`", Protections { expect: false, ..ALL }, Attack::Mixed),
+        ("mixed; no `connections_per_address`", Protections { per_address: false, ..ALL }, Attack::Mixed),
+        ("mixed; no `rate_per_address`", Protections { rate: false, ..ALL }, Attack::Mixed),
+        ("mixed; no `status`", Protections { status: false, ..ALL }, Attack::Mixed),
+        ("mixed; no `fair_share`", Protections { fair_share: false, ..ALL }, Attack::Mixed),
+        ("mixed; no `pressure`", Protections { pressure: false, ..ALL }, Attack::Mixed),
+        ("mixed; defaults alone", DEFAULT, Attack::Mixed),
+        ("mixed; none", NONE, Attack::Mixed),
+        ("links; all", ALL, links),
+        ("links; no `fair_share`", Protections { fair_share: false, ..ALL }, links),
+        ("links; no `connections_per_address`", Protections { per_address: false, ..ALL }, links),
+        ("links; defaults alone", DEFAULT, links),
+        ("links; none", NONE, links),
+        ("one address; all", ALL, Attack::OneAddress),
+        ("one address; defaults alone", DEFAULT, Attack::OneAddress),
+        ("one address; none", NONE, Attack::OneAddress),
         ("silent; all", ALL, Attack::Of(Kind::Silent)),
         ("garbage; all", ALL, Attack::Of(Kind::Garbage)),
         ("slow; all", ALL, Attack::Of(Kind::Slow)),
         ("valid; all", ALL, Attack::Of(Kind::Valid)),
-        ("one address; all", ALL, Attack::OneAddress),
-        ("mixed; without `expect`", Protections { expect: false, ..ALL }, Attack::Mixed),
-        ("mixed; without `connections_per_address`", Protections { per_address: false, ..ALL }, Attack::Mixed),
-        ("mixed; without `rate_per_address`", Protections { rate: false, ..ALL }, Attack::Mixed),
-        ("mixed; without `status`", Protections { status: false, ..ALL }, Attack::Mixed),
-        ("mixed; none", NONE, Attack::Mixed),
+        ("nobody; all, again", ALL, Attack::Nobody),
     ];
     println!("{HEAD}");
     for (name, protections, attack) in rows {
