@@ -58,6 +58,8 @@ pub struct Metrics {
     dials: IntCounterVec,
     streams_refused: IntCounterVec,
     certificate_expiry: IntGaugeVec,
+    config_reloaded: IntGauge,
+    config_time: IntGauge,
     /// Bytes kept for replay, over all sessions of this worker.
     pub unacked_bytes: IntGauge,
     /// Tasks that failed by a defect.
@@ -113,6 +115,8 @@ impl Metrics {
             dials: counters(&registry, TUNNEL_DIALS)?,
             streams_refused: counters(&registry, TUNNEL_REFUSED)?,
             certificate_expiry: gauges(&registry, CERTIFICATE_EXPIRY)?,
+            config_reloaded: register(&registry, IntGauge::with_opts(opts(CONFIG_RELOADED))?)?,
+            config_time: register(&registry, IntGauge::with_opts(opts(CONFIG_TIME))?)?,
             unacked_bytes: register(&registry, IntGauge::with_opts(opts(UNACKED))?)?,
             panics: register(&registry, IntCounter::with_opts(opts(PANICS))?)?,
             access_log_dropped: register(&registry, IntCounter::with_opts(opts(ACCESS_LOG_DROPPED))?)?,
@@ -142,6 +146,12 @@ impl Metrics {
     /// Whether a target is up, by the names of its listener and its own.
     pub fn target_up(&self, listener: &str, target: &str) -> IntGauge {
         self.target_up.with_label_values(&[listener, target])
+    }
+
+    /// A target is none any more: what showed that it is up, or down for ever, is gone.
+    pub fn forget_target(&self, listener: &str, target: &str) {
+        // It fails where there was none.
+        let _ = self.target_up.remove_label_values(&[listener, target]);
     }
 
     /// Handles of a target that is checked, and pinged if `ping`.
@@ -200,6 +210,14 @@ impl Metrics {
     /// When a certificate expires, in seconds since unix epoch.
     pub fn certificate_expiry(&self, certificate: &str) -> IntGauge {
         self.certificate_expiry.with_label_values(&[certificate])
+    }
+
+    /// The configuration was read, so long after unix epoch; or it could not be.
+    pub fn config_reloaded(&self, at: Option<Duration>) {
+        self.config_reloaded.set(at.is_some().into());
+        if let Some(at) = at {
+            self.config_time.set(i64::try_from(at.as_secs()).unwrap_or(i64::MAX));
+        }
     }
 
     /// Counts a refused request on a link.

@@ -9,8 +9,8 @@ use super::error::CertError;
 use super::identity::{Identity, Own};
 use crate::config::TlsFiles;
 
-/// An identity whose files are looked at again and again. Its owner says when.
-#[derive(Debug)]
+/// An identity whose files are looked at again and again. Its owner says when. A clone looks for itself.
+#[derive(Debug, Clone)]
 pub struct Watch {
     files: TlsFiles,
     own: Own,

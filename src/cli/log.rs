@@ -5,34 +5,52 @@ use std::panic::{self, PanicHookInfo};
 
 use tracing::error;
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, fmt, reload};
 
 use crate::config::{LogFormat, LogLevel};
 
-/// Starts logging, of panics too. To be called once, before anything is logged.
-pub(super) fn start(format: LogFormat, level: LogLevel) {
+/// Starts logging, of panics too. To be called once, before anything is logged. Gives its level, to change it.
+pub(super) fn start(format: LogFormat, level: LogLevel) -> Level {
     let terminal = io::stderr().is_terminal();
     let text = match format {
         LogFormat::Auto => terminal,
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
-    let level = match level {
+    let (filter, now) = reload::Layer::new(filter(level));
+    // A stderr that is gone must not end the process: its errors are not reported to stderr again.
+    let lines = fmt::layer().with_target(false).with_writer(io::stderr).log_internal_errors(false);
+    let logs = tracing_subscriber::registry().with(filter);
+    // It fails only where logging was started before, and then it goes on as it is.
+    let _ = if text {
+        logs.with(lines.with_ansi(terminal)).try_init()
+    } else {
+        logs.with(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)).try_init()
+    };
+    panic::set_hook(Box::new(log_panic));
+    Level(now)
+}
+
+/// The least important lines that are logged, while the process runs.
+pub(super) struct Level(reload::Handle<LevelFilter, Registry>);
+
+impl Level {
+    pub fn set(&self, level: LogLevel) {
+        // It fails only where logging was started before, and goes on as it was.
+        let _ = self.0.reload(filter(level));
+    }
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    };
-    // A stderr that is gone must not end the process: its errors are not reported to stderr again.
-    let logs = fmt().with_max_level(level).with_target(false).with_writer(io::stderr).log_internal_errors(false);
-    // It fails only where logging was started before, and then it goes on as it is.
-    let _ = if text {
-        logs.with_ansi(terminal).try_init()
-    } else {
-        logs.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
-    };
-    panic::set_hook(Box::new(log_panic));
+    }
 }
 
 /// A panic ends its task or thread, and nothing else; so it is one line among others.

@@ -18,13 +18,15 @@ use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
-use tracing::{error, info, warn};
+use tokio::signal::unix::Signal;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
 
 use crate::bench::{self, BenchOptions};
 use crate::config::{self, Config, Errors, LogFormat, LogLevel};
 use crate::demo::{self, DemoOptions};
 use crate::player::clocks::LINKS_PER_SESSION;
-use crate::roles::{self, Reloader, Service};
+use crate::roles::{self, Control, Service};
 
 mod cert;
 mod doctor;
@@ -290,7 +292,7 @@ impl Cli {
     ) -> anyhow::Result<ExitCode> {
         let process = config.process();
         let format = self.log_format.unwrap_or(process.log_format);
-        log::start(format, self.log_level.unwrap_or(process.log_level));
+        let log_level = log::start(format, self.log_level.unwrap_or(process.log_level));
         let (limit, needed) = (raise_file_limit(), files_needed(&config));
         if limit < needed {
             warn!(
@@ -302,7 +304,8 @@ impl Cli {
         let service = bind()?;
         let listeners: Vec<_> = service.listeners().map(|(name, addresses)| listener(name, addresses)).collect();
         let admin = service.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string());
-        let reloader = service.reloader();
+        let (control, flag) = (service.control(), self.log_level);
+        control.reads(file.to_owned(), move |level| log_level.set(flag.unwrap_or(level)));
         let hangups = {
             let _inside = runtime.enter();
             signals::hangups().context("cannot catch signals")?
@@ -311,7 +314,8 @@ impl Cli {
             // From here on connections that wait in the kernel are taken: the workers are starting.
             info!(role = %config.role(), name = process.name, listeners = listeners.join(", "), admin, "ready");
             notify(NotifyState::Ready);
-            signals.caught_but_hangups(hangups, || reload(file, &config, &reloader)).await;
+            let _reloads = AbortOnDropHandle::new(tokio::spawn(reload_at(hangups, control)));
+            signals.caught().await;
             notify(NotifyState::Stopping);
         };
         let ran = runtime.block_on(service.run(stop)).context("cannot run");
@@ -361,18 +365,13 @@ fn wrong_together(command: &str, kind: ErrorKind, message: &str) -> clap::Error 
     command.map_or_else(Cli::command, |command| command.clone()).error(kind, message)
 }
 
-/// Reads `file` again, and uses what can be changed while the process runs. What is wrong changes nothing. The process has
-/// `started` with what the rest is compared with, whatever was read in between.
-fn reload(file: &Path, started: &Config, reloader: &Reloader) {
-    match config::load_for(file, started.role()) {
-        Ok(config) => {
-            if reloader.reload(started, &config) {
-                warn!("configuration reloaded; changes other than those of the tunnel's edges need a restart");
-            } else {
-                info!("configuration reloaded");
-            }
-        }
-        Err(errors) => error!(%errors, "configuration not reloaded, it goes on as it was"),
+/// Has the configuration read again at each SIGHUP, for ever. Those that come meanwhile are one.
+async fn reload_at(mut hangups: Signal, control: Control) {
+    while hangups.recv().await.is_some() {
+        notify(NotifyState::Reloading);
+        // The log tells how it went.
+        let _ = control.reload().await;
+        notify(NotifyState::Ready);
     }
 }
 

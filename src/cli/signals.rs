@@ -22,25 +22,9 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for the first that ends the process, which itself ends at the second. At each SIGHUP until then it calls
-    /// `on_hangup`.
-    pub async fn caught_but_hangups(mut self, mut hangups: Signal, mut on_hangup: impl FnMut()) {
-        loop {
-            tokio::select! {
-                _ = self.next() => break,
-                _ = hangups.recv() => on_hangup(),
-            }
-        }
-        self.end_at_next();
-    }
-
     /// Waits for the first; the process ends at the second.
     pub async fn caught(mut self) {
         self.next().await;
-        self.end_at_next();
-    }
-
-    fn end_at_next(mut self) {
         tokio::spawn(async move {
             let kind = self.next().await;
             warn!("ends at once, at the second signal");

@@ -24,6 +24,7 @@ mod listener;
 pub mod name;
 mod read;
 mod reference;
+mod restart;
 mod scope;
 mod summary;
 mod topology;

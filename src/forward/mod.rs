@@ -9,9 +9,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 use tracing::{info, warn};
 
-use crate::access_log::{AccessLog, Entry, Forwarded, What};
+use crate::access_log::{Entry, Forwarded, What};
 use crate::config::{self, SendProxy};
-use crate::limits::{ENDED_LINES, Leads, Presence, ProcessGate, REFUSED_LINES, RateLimitedLog};
+use crate::limits::{ENDED_LINES, Leads, Presence, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::{Metrics, StatusMetrics};
 use crate::net::pump::{PumpCounters, carries_link, pump};
 use crate::net::{Admitted, Carried, Inbound, InboundShared, ProvenEdge, Stream, Tunnelled, unfinished};
@@ -45,37 +45,73 @@ pub enum HeaderFor {
     GameServer(PseudoIpv4),
 }
 
-/// What all workers share of a forward listener.
+/// What all workers share of a forward listener, from one reload to the next: a connection keeps what it began with, its
+/// targets aside.
 #[derive(Debug)]
 pub struct ForwardShared {
     inbound: Arc<InboundShared>,
-    config: config::Forward,
+    send_proxy: SendProxy,
     header_for: HeaderFor,
     targets: Arc<Targets>,
     /// Where status requests are answered.
     status: Option<StatusShared>,
-    log: RateLimitedLog,
-    ended_log: RateLimitedLog,
+    logs: Arc<Logs>,
+}
+
+/// What a listener keeps from filling the disk.
+#[derive(Debug)]
+struct Logs {
+    refused: RateLimitedLog,
+    ended: RateLimitedLog,
 }
 
 impl ForwardShared {
-    /// From the listener's configuration; `process` is what all listeners have in common, `pool` has the connections to
-    /// the core where it leads through the tunnel, and `access_log` is told of each connection where there is one. What is
-    /// no worker's is counted in `metrics`.
+    /// From the listener's configuration, with the `inbound` part made of it already; `pool` has the connections to the core
+    /// where it leads through the tunnel. What is no worker's is counted in `metrics`.
     pub fn new(
-        config: config::Forward,
+        config: &config::Forward,
+        inbound: Arc<InboundShared>,
         header_for: HeaderFor,
-        process: Arc<ProcessGate>,
         pool: Option<Arc<Pool>>,
-        access_log: Option<AccessLog>,
         metrics: &Arc<Metrics>,
     ) -> Arc<Self> {
-        let targets = Targets::new(&config, pool, metrics);
-        let inbound = InboundShared::new(config.inbound.clone(), process, access_log);
-        inbound.show(metrics);
+        let targets = Targets::new(config, pool, metrics);
         let status = config.status.clone().map(StatusShared::new);
-        let (log, ended_log) = (RateLimitedLog::new(REFUSED_LINES), RateLimitedLog::new(ENDED_LINES));
-        Arc::new(Self { inbound, config, header_for, targets, status, log, ended_log })
+        let logs = Logs { refused: RateLimitedLog::new(REFUSED_LINES), ended: RateLimitedLog::new(ENDED_LINES) };
+        Arc::new(Self { inbound, send_proxy: config.send_proxy, header_for, targets, status, logs: Arc::new(logs) })
+    }
+
+    /// The same listener as `config` has it, which was `before` until now: what is counted goes on counting, and what is
+    /// known of its targets is still known.
+    #[must_use]
+    pub fn reloaded(self: &Arc<Self>, config: config::Forward, before: &config::Forward) -> Arc<Self> {
+        if config == *before {
+            return Arc::clone(self);
+        }
+        let targets = |config: &config::Forward| {
+            let config::Forward { forward_to, choice, check, resolve, send_proxy, inbound, .. } = config;
+            (forward_to.clone(), *choice, *check, *resolve, *send_proxy, inbound.connect_timeout)
+        };
+        // Where nothing has changed, checks go on in their rhythm.
+        if targets(&config) != targets(before) {
+            self.targets.set(&config);
+        }
+        Arc::new(Self {
+            inbound: self.inbound.reloaded(config.inbound),
+            send_proxy: config.send_proxy,
+            header_for: self.header_for.clone(),
+            targets: Arc::clone(&self.targets),
+            status: config.status.map(|status| match &self.status {
+                Some(before) => before.reloaded(status),
+                None => StatusShared::new(status),
+            }),
+            logs: Arc::clone(&self.logs),
+        })
+    }
+
+    /// There is no such listener any more; its connections go on.
+    pub fn forget(&self) {
+        self.targets.forget();
     }
 
     /// Looks up the names of its targets, and checks them, until it is dropped. To be run once for all workers.
@@ -129,6 +165,11 @@ impl Forward {
     pub fn new(shared: Arc<ForwardShared>, inbound: Inbound, metrics: &Metrics) -> Self {
         let status = shared.status_metrics(metrics);
         Self { shared, inbound, status }
+    }
+
+    /// What all workers share.
+    pub fn shared(&self) -> &Arc<ForwardShared> {
+        &self.shared
     }
 
     /// The counters and the configuration of what comes in.
@@ -219,9 +260,8 @@ impl Forward {
                 }
             }
         }
-        if let Some(suppressed) = self.shared.log.allow(Instant::now()) {
-            let targets = self.shared.config.forward_to.iter().map(|target| target.destination.to_string());
-            let (listener, targets) = (&self.inbound.config().name, targets.collect::<Vec<_>>().join(", "));
+        if let Some(suppressed) = self.shared.logs.refused.allow(Instant::now()) {
+            let (listener, targets) = (&self.inbound.config().name, self.shared.targets.destinations().join(", "));
             warn!(listener, targets, result = %last.result, suppressed, "no target can be reached");
         }
         Err(last)
@@ -253,7 +293,7 @@ impl Forward {
                 destination = if target.is_ipv4() { target } else { SocketAddr::from(([127, 0, 0, 1], target.port())) };
             }
         }
-        match self.shared.config.send_proxy {
+        match self.shared.send_proxy {
             SendProxy::V2 => proxy_header::write_v2(&mut out, player, destination),
             SendProxy::V1 => proxy_header::write_v1(&mut out, player, destination),
             SendProxy::None => {}
@@ -350,7 +390,7 @@ impl Drop for Record<'_> {
         // What is counted as carried are the others.
         self.carried = None;
         inbound.access_log(|| self.entry(reason));
-        let Some(suppressed) = self.forward.shared.ended_log.allow(Instant::now()) else { return };
+        let Some(suppressed) = self.forward.shared.logs.ended.allow(Instant::now()) else { return };
         info!(
             listener = inbound.config().name,
             player = %self.player,

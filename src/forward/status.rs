@@ -27,13 +27,22 @@ use crate::wire::status::{self, First, MAX_ANSWER, MAX_REQUEST, Published, Reque
 pub struct StatusShared {
     config: config::Status,
     /// Locked for a look or a change, and for status requests alone.
-    cache: Mutex<StatusCache>,
+    cache: Arc<Mutex<StatusCache>>,
 }
 
 impl StatusShared {
     pub(super) fn new(config: config::Status) -> Self {
-        let cache = Mutex::new(StatusCache::new(config.cache, config.stale));
+        let cache = Arc::new(Mutex::new(StatusCache::new(config.cache, config.stale)));
         Self { config, cache }
+    }
+
+    /// The same as `config` has it. Answers are kept, but for those that show what is published no more.
+    pub(super) fn reloaded(&self, config: config::Status) -> Self {
+        if (&config.address, config.port) != (&self.config.address, self.config.port) {
+            return Self::new(config);
+        }
+        self.cache().set(config.cache, config.stale);
+        Self { config, cache: Arc::clone(&self.cache) }
     }
 
     fn cache(&self) -> MutexGuard<'_, StatusCache> {
@@ -151,7 +160,7 @@ async fn ask_target(forward: &Forward, shared: &StatusShared, admitted: &Admitte
     match published {
         Ok(answer) => Some(answer.into()),
         Err(error) => {
-            if let Some(suppressed) = forward.shared.log.allow(Instant::now()) {
+            if let Some(suppressed) = forward.shared.logs.refused.allow(Instant::now()) {
                 let listener = &forward.inbound.config().name;
                 warn!(listener, %error, suppressed, "the target tells no status");
             }

@@ -67,6 +67,11 @@ impl StatusCache {
         Self { cache, stale, slots: Vec::new() }
     }
 
+    /// Answers are as good as these say from now on.
+    pub fn set(&mut self, cache: Duration, stale: Duration) {
+        (self.cache, self.stale) = (cache, stale);
+    }
+
     /// Somebody asks.
     pub fn turn(&mut self, request: &Request, now: Instant) -> Turn {
         let (cache, stale) = (self.cache, self.stale);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntGauge;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
@@ -33,19 +34,31 @@ pub use standings::{FIRST_WAIT, LONGEST_WAIT};
 #[derive(Debug)]
 pub struct Targets {
     listener: String,
-    check: Check,
-    send_proxy: SendProxy,
-    within: Duration,
-    list: Vec<Target>,
-    standings: Mutex<Standings>,
+    pool: Option<Arc<Pool>>,
+    /// Locked for a look by each connection, and for a change by a reload.
+    now: Mutex<Now>,
+    /// Tells who watches them that they are others.
+    changed: watch::Sender<()>,
     metrics: Arc<Metrics>,
+}
+
+/// The targets as they are until a reload.
+#[derive(Debug)]
+struct Now {
+    list: Vec<Arc<Target>>,
+    standings: Standings,
 }
 
 #[derive(Debug)]
 struct Target {
+    number: usize,
     name: String,
     destination: Destination,
     way: Way,
+    check: Check,
+    send_proxy: SendProxy,
+    /// For a connect.
+    within: Duration,
     up: IntGauge,
     checks: Option<TargetChecks>,
 }
@@ -70,81 +83,143 @@ impl Targets {
     /// From the listener's configuration; `pool` has the connections to the core where there is a tunnel. Counts in `metrics`,
     /// which are the process' and no worker's.
     pub fn new(config: &config::Forward, pool: Option<Arc<Pool>>, metrics: &Arc<Metrics>) -> Arc<Self> {
-        let listener = &config.inbound.name;
-        let target = |target: &config::ForwardTarget| {
-            let up = metrics.target_up(listener, &target.name);
-            up.set(1);
-            let way = match &target.destination {
-                Destination::Target(host) => Way::Direct(Addresses::new(host.clone(), config.resolve)),
-                Destination::Core(_) => Way::Tunnel(pool.clone()),
-            };
-            let ping = config.check.kind == CheckKind::Ping && matches!(way, Way::Direct(_));
-            let checked = config.check.kind != CheckKind::Off;
-            let checks = checked.then(|| metrics.target_checks(listener, &target.name, ping));
-            Target { name: target.name.clone(), destination: target.destination.clone(), way, up, checks }
+        let now = Now { list: Vec::new(), standings: Standings::new(config.choice, config.check, &[]) };
+        let targets = Self {
+            listener: config.inbound.name.clone(),
+            pool,
+            now: Mutex::new(now),
+            changed: watch::Sender::default(),
+            metrics: Arc::clone(metrics),
         };
-        Arc::new(Self {
-            listener: listener.clone(),
+        targets.set(config);
+        Arc::new(targets)
+    }
+
+    /// Has the targets of `config` from now on. What is known of one stays known, its addresses included; connections go on
+    /// over those that are gone.
+    pub fn set(&self, config: &config::Forward) {
+        let mut now = self.now();
+        let numbers = now.standings.set(config.choice, config.check, &config.forward_to);
+        let before = std::mem::take(&mut now.list);
+        now.list = numbers
+            .into_iter()
+            .zip(&config.forward_to)
+            .map(|(number, target)| {
+                let before = before.iter().find(|before| before.number == number);
+                let up = now.standings.is_up(number) != Some(false);
+                Arc::new(self.target(number, target, config, before.map(Arc::as_ref), up))
+            })
+            .collect();
+        for gone in before.iter().filter(|gone| now.list.iter().all(|target| target.name != gone.name)) {
+            self.metrics.forget_target(&self.listener, &gone.name);
+        }
+        drop(now);
+        self.changed.send_replace(());
+    }
+
+    /// There is no such listener any more; its connections go on.
+    pub fn forget(&self) {
+        for target in &self.now().list {
+            self.metrics.forget_target(&self.listener, &target.name);
+        }
+    }
+
+    fn target(
+        &self,
+        number: usize,
+        target: &config::ForwardTarget,
+        config: &config::Forward,
+        before: Option<&Target>,
+        up: bool,
+    ) -> Target {
+        let way = match (&target.destination, before.map(|before| &before.way)) {
+            (Destination::Target(_), Some(Way::Direct(known))) => Way::Direct(known.looked_up_each(config.resolve)),
+            (Destination::Target(host), _) => Way::Direct(Addresses::new(host.clone(), config.resolve)),
+            (Destination::Core(_), _) => Way::Tunnel(self.pool.clone()),
+        };
+        let ping = config.check.kind == CheckKind::Ping && matches!(way, Way::Direct(_));
+        let checked = config.check.kind != CheckKind::Off;
+        let gauge = self.metrics.target_up(&self.listener, &target.name);
+        gauge.set(i64::from(up));
+        Target {
+            number,
+            name: target.name.clone(),
+            destination: target.destination.clone(),
+            way,
             check: config.check,
             send_proxy: config.send_proxy,
             within: config.inbound.connect_timeout,
-            list: config.forward_to.iter().map(target).collect(),
-            standings: Mutex::new(Standings::new(config.choice, config.check, &config.forward_to)),
-            metrics: Arc::clone(metrics),
-        })
+            up: gauge,
+            checks: checked.then(|| self.metrics.target_checks(&self.listener, &target.name, ping)),
+        }
     }
 
     /// The target that a connection of `player` tries next, having tried those in `tried`. `None` where it has tried all.
     pub fn next(self: &Arc<Self>, player: IpAddr, tried: &mut Vec<usize>) -> Option<Attempt> {
-        let next = self.standings().next(AddressKey::from(player), tried, Instant::now())?;
+        let mut now = self.now();
+        let next = now.standings.next(AddressKey::from(player), tried, Instant::now())?;
+        let target = now.list.iter().find(|target| target.number == next.target).map(Arc::clone)?;
         tried.push(next.target);
-        Some(Attempt { targets: Arc::clone(self), tried: next })
+        Some(Attempt { targets: Arc::clone(self), target, tried: next })
+    }
+
+    /// Where they are, in the order of the file.
+    pub fn destinations(&self) -> Vec<String> {
+        self.now().list.iter().map(|target| target.destination.to_string()).collect()
     }
 
     /// Looks up the names of targets, and checks them, until it is dropped.
     pub async fn watch(self: Arc<Self>) {
-        let mut tasks = JoinSet::new();
-        for (index, target) in self.list.iter().enumerate() {
-            if let Way::Direct(_) = &target.way {
-                tasks.spawn(Arc::clone(&self).keep_addresses(index, self.metrics.panic_count()));
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            let list = self.now().list.clone();
+            let mut tasks = JoinSet::new();
+            for target in list {
+                if let Way::Direct(_) = &target.way {
+                    tasks.spawn(Arc::clone(&self).keep_addresses(Arc::clone(&target), self.metrics.panic_count()));
+                }
+                if target.checks.is_some() {
+                    tasks.spawn(Arc::clone(&self).keep_checking(target, self.metrics.panic_count()));
+                }
             }
-            if target.checks.is_some() {
-                tasks.spawn(Arc::clone(&self).keep_checking(index, self.metrics.panic_count()));
+            // It does not fail: what sends is held here. Dropped, the tasks end.
+            if changed.changed().await.is_err() {
+                return;
             }
         }
-        while tasks.join_next().await.is_some() {}
     }
 
-    async fn keep_addresses(self: Arc<Self>, index: usize, _panics: PanicCount) {
-        if let Some(Target { way: Way::Direct(addresses), .. }) = self.list.get(index) {
+    async fn keep_addresses(self: Arc<Self>, target: Arc<Target>, _panics: PanicCount) {
+        if let Way::Direct(addresses) = &target.way {
             addresses.keep(&self.listener, net::lookup).await;
         }
     }
 
-    async fn keep_checking(self: Arc<Self>, index: usize, _panics: PanicCount) {
-        let Some(Target { way, checks: Some(checks), .. }) = self.list.get(index) else { return };
-        let mut ticks = interval(self.check.inter);
+    async fn keep_checking(self: Arc<Self>, target: Arc<Target>, _panics: PanicCount) {
+        let Target { way, check, send_proxy, within, checks: Some(checks), .. } = &*target else { return };
+        let mut ticks = interval(check.inter);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut made = 0;
         loop {
             ticks.tick().await;
             let checked = match way {
-                Way::Direct(addresses) => check::check(addresses, self.check.kind, self.send_proxy, self.within).await,
+                Way::Direct(addresses) => check::check(addresses, check.kind, *send_proxy, *within).await,
                 Way::Tunnel(pool) => has_spare(pool.as_deref(), &mut made).map(|()| None),
             };
             let result = checked.err().unwrap_or(CheckResult::Ok);
             checks.checked(result, checked.ok().flatten());
             // As in `Attempt::failed`.
             if result != CheckResult::Error {
-                let change = self.standings().checked(index, checked.is_ok());
-                self.tell(index, change, result.as_str());
+                let change = self.now().standings.checked(target.number, checked.is_ok());
+                self.tell(&target, change, result.as_str());
             }
         }
     }
 
     /// Logs a change, and shows it in the metrics.
-    fn tell(&self, index: usize, change: Option<Change>, reason: &str) {
-        let (Some(change), Some(Target { name, destination, up, .. })) = (change, self.list.get(index)) else { return };
+    fn tell(&self, target: &Target, change: Option<Change>, reason: &str) {
+        let (Some(change), Target { name, destination, up, .. }) = (change, target) else { return };
         let listener = &self.listener;
         match change {
             Change::Up => info!(listener, target = name, address = %destination, "the target is up"),
@@ -153,9 +228,9 @@ impl Targets {
         up.set(i64::from(change == Change::Up));
     }
 
-    fn standings(&self) -> MutexGuard<'_, Standings> {
+    fn now(&self) -> MutexGuard<'_, Now> {
         // Each change is whole before anything that can panic.
-        self.standings.lock().unwrap_or_else(PoisonError::into_inner)
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -171,6 +246,7 @@ fn has_spare(pool: Option<&Pool>, made: &mut usize) -> Result<(), CheckResult> {
 #[derive(Debug)]
 pub struct Attempt {
     targets: Arc<Targets>,
+    target: Arc<Target>,
     tried: Try,
 }
 
@@ -180,8 +256,7 @@ impl Attempt {
     /// # Errors
     /// What it ended with.
     pub async fn connect(&self) -> Result<Connected, ConnectResult> {
-        let Targets { list, within, .. } = &*self.targets;
-        let Target { way, destination, .. } = list.get(self.tried.target).ok_or(ConnectResult::Error)?;
+        let Target { way, destination, within, .. } = &*self.target;
         match (way, destination) {
             (Way::Direct(addresses), _) => {
                 let (stream, address) = addresses.connect(*within).await?;
@@ -197,13 +272,13 @@ impl Attempt {
 
     /// What the target is called in logs.
     pub fn destination(&self) -> String {
-        self.targets.list.get(self.tried.target).map(|target| target.destination.to_string()).unwrap_or_default()
+        self.target.destination.to_string()
     }
 
     /// The target has taken the connection.
     pub fn connected(&self) {
-        let change = self.targets.standings().connected(self.tried);
-        self.targets.tell(self.tried.target, change, ConnectResult::Ok.as_str());
+        let change = self.targets.now().standings.connected(self.tried);
+        self.targets.tell(&self.target, change, ConnectResult::Ok.as_str());
     }
 
     /// The target could not be reached.
@@ -212,14 +287,14 @@ impl Attempt {
         if result == ConnectResult::Error {
             return;
         }
-        let change = self.targets.standings().failed(self.tried, Instant::now());
-        self.targets.tell(self.tried.target, change, result.as_str());
+        let change = self.targets.now().standings.failed(self.tried, Instant::now());
+        self.targets.tell(&self.target, change, result.as_str());
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        self.targets.standings().left(self.tried.target);
+        self.targets.now().standings.left(self.tried.target);
     }
 }
 

@@ -137,6 +137,11 @@ impl ProcessGate {
         self.gate.show(share);
     }
 
+    /// Goes by these from now on. Who has passed stays, and counts.
+    pub fn set(&self, limits: GateLimits, access: Arc<Access>) {
+        self.gate.set(limits, access);
+    }
+
     /// All connections that are open now.
     pub fn roster(&self) -> &Arc<Roster> {
         &self.roster

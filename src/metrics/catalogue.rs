@@ -104,6 +104,10 @@ catalogue! {
         "Streams that an edge began and the core did not take.";
     CERTIFICATE_EXPIRY = "otproxy_certificate_expiry_timestamp_seconds" Gauge ["certificate"]
         "When a certificate expires, since unix epoch: this process' `own`, and the first to expire of its `ca`.";
+    CONFIG_RELOADED = "otproxy_config_last_reload_successful" Gauge []
+        "Whether the last reload of the configuration, or the start, succeeded: 1 or 0.";
+    CONFIG_TIME = "otproxy_config_last_reload_success_timestamp_seconds" Gauge []
+        "When the configuration that is used was read, since unix epoch.";
     PROCESS_CPU = "process_cpu_seconds_total" Counter []
         "Total user and system CPU time spent in seconds.";
     PROCESS_MAX_FDS = "process_max_fds" Gauge []

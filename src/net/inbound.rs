@@ -25,10 +25,17 @@ use crate::wire::proxy_header::{self, ProxyHeader};
 /// sends behind it.
 const FIRST_READ: usize = 1024;
 
-/// What all workers share of one listener.
+/// What all workers share of one listener, from one reload to the next: a connection keeps what it began with.
 #[derive(Debug)]
 pub struct InboundShared {
+    /// Without its lists. Those are the gates', for a long one is not to live as long as the last connection.
     config: config::Inbound,
+    kept: Arc<Kept>,
+}
+
+/// What a listener keeps over reloads.
+#[derive(Debug)]
+struct Kept {
     gates: Gates,
     log: RateLimitedLog,
     access_log: Option<AccessLog>,
@@ -39,10 +46,19 @@ pub struct InboundShared {
 impl InboundShared {
     /// From the listener's configuration; `process` is what all listeners have in common, and `access_log` is told of each
     /// connection where there is one.
-    pub fn new(config: config::Inbound, process: Arc<ProcessGate>, access_log: Option<AccessLog>) -> Arc<Self> {
-        let gates = Gates::new(&config.name, Gate::new(config.limits, Arc::clone(&config.access)), process);
+    pub fn new(mut config: config::Inbound, process: Arc<ProcessGate>, access_log: Option<AccessLog>) -> Arc<Self> {
+        let gate = Gate::new(config.limits, std::mem::take(&mut config.access));
+        let gates = Gates::new(&config.name, gate, process);
         let (log, carried) = (RateLimitedLog::new(REFUSED_LINES), AtomicUsize::new(0));
-        Arc::new(Self { config, gates, log, access_log, carried })
+        Arc::new(Self { config, kept: Arc::new(Kept { gates, log, access_log, carried }) })
+    }
+
+    /// The same listener as `config` has it: what is counted goes on counting. Its limits and lists are those of `config`
+    /// at once.
+    #[must_use]
+    pub fn reloaded(self: &Arc<Self>, mut config: config::Inbound) -> Arc<Self> {
+        self.kept.gates.set(config.limits, std::mem::take(&mut config.access));
+        if config == self.config { Arc::clone(self) } else { Arc::new(Self { config, kept: Arc::clone(&self.kept) }) }
     }
 
     /// The listener's configuration.
@@ -52,7 +68,7 @@ impl InboundShared {
 
     /// Shows from now on in `metrics`, which are no worker's, which share of its connections is taken.
     pub fn show(&self, metrics: &Metrics) {
-        self.gates.show(metrics.pressure(Some(&self.config.name)));
+        self.kept.gates.show(metrics.pressure(Some(&self.config.name)));
     }
 }
 
@@ -105,7 +121,7 @@ pub struct Who<'a> {
 
 /// Counts a connection that has its target.
 #[derive(Debug)]
-pub struct Carried(Arc<InboundShared>);
+pub struct Carried(Arc<Kept>);
 
 impl Drop for Carried {
     fn drop(&mut self) {
@@ -124,6 +140,11 @@ impl Inbound {
         &self.shared.config
     }
 
+    /// What all workers share.
+    pub fn shared(&self) -> &Arc<InboundShared> {
+        &self.shared
+    }
+
     /// The worker's read buffer.
     pub fn scratch(&self) -> &Scratch {
         &self.scratch
@@ -136,12 +157,12 @@ impl Inbound {
 
     /// How long a stranger may take for something, of up to `limit`.
     pub fn patience(&self, limit: Duration) -> Patience<'_> {
-        Patience::new(&self.shared.gates, limit, Duration::ZERO)
+        Patience::new(&self.shared.kept.gates, limit, Duration::ZERO)
     }
 
     /// How long a connection may be idle.
     pub fn idle(&self) -> Patience<'_> {
-        Patience::new(&self.shared.gates, self.config().idle_timeout, PRESSURE_IDLE)
+        Patience::new(&self.shared.kept.gates, self.config().idle_timeout, PRESSURE_IDLE)
     }
 
     /// Admits a connection, or counts and logs why not.
@@ -192,7 +213,7 @@ impl Inbound {
         let accepted = Instant::now();
         let Tunnelled { stream, player, destination, mut early, via } = tunnelled;
         let who = Who { address: player, edge: Some(&via.edge), accepted };
-        let gates = &self.shared.gates;
+        let gates = &self.shared.kept.gates;
         let admitted = gates.check_peer(player.ip()).and_then(|()| gates.admit(player, Instant::now()));
         let entered = admitted.and_then(|guard| {
             guard.presence().set_edge(via.edge.name().into());
@@ -223,7 +244,7 @@ impl Inbound {
             ..Entry::new(&self.config().name, who.address, who.accepted, What::Rejected(reason))
         });
         if reason != RejectReason::Closed
-            && let Some(suppressed) = self.shared.log.allow(Instant::now())
+            && let Some(suppressed) = self.shared.kept.log.allow(Instant::now())
         {
             warn!(listener = self.config().name, peer = %who.address.ip(), %reason, suppressed, "connection refused");
         }
@@ -231,31 +252,31 @@ impl Inbound {
 
     /// Tells the access log, where there is one, of what ended or was refused.
     pub fn access_log(&self, entry: impl FnOnce() -> Entry) {
-        if let Some(log) = &self.shared.access_log {
+        if let Some(log) = &self.shared.kept.access_log {
             log.write(entry());
         }
     }
 
     /// Connections now. Others may begin and end at the same time: the counts are of this moment.
     pub fn open(&self) -> Open {
-        let (process, listener) = self.shared.gates.open();
-        Open { process, listener, carried: self.shared.carried.load(Ordering::Relaxed) }
+        let (process, listener) = self.shared.kept.gates.open();
+        Open { process, listener, carried: self.shared.kept.carried.load(Ordering::Relaxed) }
     }
 
     /// Counts a connection that has its target, until what this gives is dropped.
     pub fn carries(&self) -> Carried {
-        self.shared.carried.fetch_add(1, Ordering::Relaxed);
-        Carried(Arc::clone(&self.shared))
+        self.shared.kept.carried.fetch_add(1, Ordering::Relaxed);
+        Carried(Arc::clone(&self.shared.kept))
     }
 
     /// Decides what can be decided before anything is read; gives the header that is to come too. Where
     /// none is, the peer is the player.
     fn enter(&self, peer: SocketAddr) -> Result<(Admission, AcceptProxy), RejectReason> {
-        self.shared.gates.check_peer(peer.ip())?;
+        self.shared.kept.gates.check_peer(peer.ip())?;
         let expected = self.header_from(peer.ip())?;
         let guard = match expected {
-            AcceptProxy::None => self.shared.gates.admit(peer, Instant::now())?,
-            AcceptProxy::Optional | AcceptProxy::Required => self.shared.gates.enter(peer)?,
+            AcceptProxy::None => self.shared.kept.gates.admit(peer, Instant::now())?,
+            AcceptProxy::Optional | AcceptProxy::Required => self.shared.kept.gates.enter(peer)?,
         };
         Ok((guard, expected))
     }
@@ -295,7 +316,7 @@ impl Inbound {
         let header = header.unwrap_or(ProxyHeader { source: None, destination: None });
         *player = header.source.unwrap_or(*player);
         if expected != AcceptProxy::None {
-            self.shared.gates.pass(guard, *player, Instant::now())?;
+            self.shared.kept.gates.pass(guard, *player, Instant::now())?;
         }
         let destination = match header.destination {
             Some(destination) => destination,

@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::limits::RateLimitedLog;
 
 /// Connections that the kernel may complete ahead of an accept; it cuts this to its own limit.
-const BACKLOG: i32 = 4096;
+const BACKLOG: u16 = 4096;
 /// How long an accept loop waits where the process or the system has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Log lines about failed accepts in each window.
@@ -52,10 +52,24 @@ pub struct BoundListener {
 /// # Errors
 /// The first address that cannot be had.
 pub fn bind(name: &str, addresses: &[SocketAddr], workers: usize) -> Result<BoundListener, BindError> {
+    bind_beside(name, addresses, workers, &[])
+}
+
+/// The same, where this process listens on the ports of `own` already: one of its sockets, for any address or for a certain
+/// one, may be there until the new ones are.
+///
+/// # Errors
+/// The first address that cannot be had.
+pub fn bind_beside(
+    name: &str,
+    addresses: &[SocketAddr],
+    workers: usize,
+    own: &[SocketAddr],
+) -> Result<BoundListener, BindError> {
     let mut bound = BoundListener { addresses: Vec::new(), sockets: (0..workers).map(|_| Vec::new()).collect() };
     for &address in addresses {
         let fail = |error| BindError { listener: name.to_owned(), address, error };
-        if address.port() != 0 {
+        if address.port() != 0 && own.iter().all(|own| own.port() != address.port()) {
             // Sockets that share a port would share it with another process too, in silence: so
             // first see that it is free for one that does not share. The kernel gives out only
             // free ones where it chooses.
@@ -63,7 +77,7 @@ pub fn bind(name: &str, addresses: &[SocketAddr], workers: usize) -> Result<Boun
         }
         let mut address = address;
         for sockets in &mut bound.sockets {
-            let listener = socket(address, true).and_then(|s| s.listen(BACKLOG).map(|()| s)).map_err(fail)?;
+            let listener = socket(address, true).and_then(|s| s.listen(BACKLOG.into()).map(|()| s)).map_err(fail)?;
             let listener = TcpListener::from(listener);
             // The first socket's port, where the kernel chose it, is all the others'.
             address = listener.local_addr().map_err(fail)?;
@@ -86,31 +100,54 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Accepts for ever and hands each connection to `accepted`. Errors never end it: it reports to
-/// `failed`, waits where descriptors are short, and goes on.
+/// Accepts until `closing`, and hands each connection to `accepted`. Those that wait in the kernel then are the last ones.
+/// Errors never end it: it reports to `failed`, waits where descriptors are short, and goes on.
 ///
 /// # Errors
 /// Only where the runtime cannot watch the socket.
-pub async fn accept_loop(
-    name: &str,
+pub async fn accept_until<T>(
+    closing: impl Future<Output = T>,
     listener: TcpListener,
     mut accepted: impl FnMut(TcpStream, SocketAddr),
-    mut failed: impl FnMut(),
-) -> io::Result<()> {
-    static LOG: RateLimitedLog = RateLimitedLog::new(LOG_LINES);
+    mut failed: impl FnMut(&io::Error),
+) -> io::Result<T> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => accepted(stream, peer),
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                failed();
-                if let Some(suppressed) = LOG.allow(Instant::now()) {
-                    warn!(listener = name, %error, suppressed, "cannot accept; raise LimitNOFILE if descriptors are short");
+    let accepting = async {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => accepted(stream, peer),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    failed(&error);
+                    tokio::time::sleep(PAUSE).await;
                 }
-                tokio::time::sleep(PAUSE).await;
             }
         }
+    };
+    let closing = tokio::select! {
+        closing = closing => closing,
+        never = accepting => never,
+    };
+    // Asked of the kernel itself: the runtime may not have heard yet of who came just now.
+    let listener = listener.into_std()?;
+    for _ in 0..BACKLOG {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                let taken = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                taken.map_or_else(|error| failed(&error), |stream| accepted(stream, peer));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(_) => break,
+        }
+    }
+    Ok(closing)
+}
+
+/// Logs that an accept of this listener failed, as far as the log's limit goes.
+pub fn warn_of_accept(listener: &str, error: &io::Error) {
+    static LOG: RateLimitedLog = RateLimitedLog::new(LOG_LINES);
+    if let Some(suppressed) = LOG.allow(Instant::now()) {
+        warn!(listener, %error, suppressed, "cannot accept; raise LimitNOFILE if descriptors are short");
     }
 }
 
@@ -150,6 +187,32 @@ mod tests {
             assert!(is_of_one_connection(&errno.into()), "{errno:?}");
         }
         assert!(!is_of_one_connection(&io::Error::other("of no system call")));
+    }
+
+    #[test]
+    fn who_waits_when_a_socket_closes_is_the_last_to_be_accepted() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let bound = bind("a", &["127.0.0.1:0".parse().unwrap()], 1).unwrap();
+            let (address, socket) = (bound.addresses[0], bound.sockets.into_iter().flatten().next().unwrap());
+            // The runtime hears of none of them before it is to close.
+            let waiting: Vec<_> = (0..20).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+            let mut peers = Vec::new();
+            let closed = accept_until(async { 7 }, socket, |_, peer| peers.push(peer), |error| panic!("{error}")).await;
+            assert_eq!(closed.unwrap(), 7);
+            let expected: Vec<_> = waiting.iter().map(|stream| stream.local_addr().unwrap()).collect();
+            assert_eq!(peers, expected);
+            let refused = std::net::TcpStream::connect(address).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        });
+    }
+
+    #[test]
+    fn an_own_port_can_be_had_for_another_address_and_nobody_elses() {
+        let bound = bind("a", &["0.0.0.0:0".parse().unwrap()], 2).unwrap();
+        let here = [SocketAddr::from(([127, 0, 0, 1], bound.addresses[0].port()))];
+        assert!(bind("a", &here, 2).is_err());
+        assert_eq!(bind_beside("a", &here, 2, &bound.addresses).unwrap().addresses, here);
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub mod worker;
 pub use connect::{Source, connect, connect_forward, lookup, resolve};
 pub use host_key::host_key;
 pub use inbound::{Admitted, Carried, Inbound, InboundShared, Who};
-pub use listener::{BindError, BoundListener, accept_loop, bind};
+pub use listener::{BindError, BoundListener, accept_until, bind, bind_beside, warn_of_accept};
 pub use patience::Patience;
 pub use stream::{Detached, Stream};
 pub use tls::TlsError;

@@ -4,23 +4,29 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::Notify;
+use tokio::time::sleep;
 
 use super::link::Link;
 use crate::reason::CloseReason;
 
 /// Rounds in the shortest idle limit: a link is closed at most a tenth of it late.
 const ROUNDS: u32 = 10;
-/// The shortest round, whatever the limit.
-const MIN_ROUND: Duration = Duration::from_millis(10);
+/// The shortest round, whatever the limit; and the unit in which time is counted.
+const UNIT: Duration = Duration::from_millis(10);
+/// The longest limit, in units: four months. So the counter may overflow.
+const MAX_LIMIT: u32 = 1 << 30;
 
-/// All links of one worker. It looks at them in rounds, and time is counted in rounds: what a link
-/// must do for each frame is to note a number, with no look at a clock and no timer to move.
+/// All links of one worker. It looks at them in rounds, and time passes with them: what a link must do for each frame is to
+/// note a number, with no look at a clock and no timer to move.
+///
+/// A round is as long as the shortest limit that there was asks for. It does not get longer again: who connects and leaves
+/// could have time stand still.
 pub struct IdleWatch {
-    /// How long a round is.
-    round: Duration,
-    /// For each listener: the rounds without a frame after which a link of it is closed.
-    limits: Vec<u32>,
+    /// How long a round is, in units.
+    round: Cell<u32>,
+    shorter: Notify,
+    /// In units, from the start until this round began.
     now: Cell<u32>,
     /// Side by side, so that a round need not visit each link where it lies.
     links: RefCell<Vec<Watched>>,
@@ -28,25 +34,31 @@ pub struct IdleWatch {
 
 struct Watched {
     link: Rc<Link>,
-    /// The round in which its last whole frame came.
+    /// The end of the round in which its last whole frame came.
     heard: u32,
     limit: u32,
 }
 
-impl IdleWatch {
-    /// No links yet; `limits` are those of the listeners.
-    pub(super) fn new(limits: &[Duration]) -> Self {
-        let round = limits.iter().min().map_or(Duration::MAX, |shortest| (*shortest / ROUNDS).max(MIN_ROUND));
-        // One more: the round in which it was heard had begun before.
-        let limits = limits.iter().map(|limit| limit.div_duration_f64(round).ceil() as u32 + 1).collect();
-        Self { round, limits, now: Cell::new(0), links: RefCell::default() }
+impl Default for IdleWatch {
+    /// No links yet.
+    fn default() -> Self {
+        Self { round: Cell::new(MAX_LIMIT), shorter: Notify::new(), now: Cell::new(0), links: RefCell::default() }
     }
+}
 
+impl IdleWatch {
     pub(super) fn add(&self, link: &Rc<Link>) {
-        let limit = self.limits.get(link.listener()).copied().unwrap_or(u32::MAX);
+        let limit = link.inbound.config().idle_timeout.div_duration_f64(UNIT).ceil();
+        // Within the numbers: floats are cut to what fits.
+        let limit = (limit as u32).min(MAX_LIMIT);
+        let round = (limit / ROUNDS).max(1);
+        if round < self.round.get() {
+            self.round.set(round);
+            self.shorter.notify_one();
+        }
         let mut links = self.links.borrow_mut();
         link.watched.set(links.len());
-        links.push(Watched { link: Rc::clone(link), heard: self.now.get(), limit });
+        links.push(Watched { link: Rc::clone(link), heard: self.end_of_round(), limit });
     }
 
     /// Called as a link's task is dropped, perhaps by a panic: a second one would end the process.
@@ -64,29 +76,33 @@ impl IdleWatch {
     /// A whole frame came over `link`.
     pub(super) fn heard(&self, link: &Link) {
         if let Some(watched) = self.links.borrow_mut().get_mut(link.watched.get()) {
-            watched.heard = self.now.get();
+            watched.heard = self.end_of_round();
         }
     }
 
     /// Closes links that were not heard for as long as their listener allows, for ever.
     pub(super) async fn run(&self) {
-        if self.limits.is_empty() {
-            return;
-        }
-        let mut tick = interval(self.round);
-        // A worker that was held up has not heard what waits for it to be read.
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tick.tick().await;
-            self.next_round();
+            let round = self.round.get();
+            tokio::select! {
+                // Anew for each: a worker that was held up has not heard what waits for it to be read.
+                () = sleep(UNIT * round) => self.next_round(round),
+                // What has passed of the long round counts for nobody.
+                () = self.shorter.notified() => {}
+            }
         }
     }
 
-    fn next_round(&self) {
-        let now = self.now.get().wrapping_add(1);
+    fn end_of_round(&self) -> u32 {
+        self.now.get().wrapping_add(self.round.get())
+    }
+
+    fn next_round(&self, passed: u32) {
+        let now = self.now.get().wrapping_add(passed);
         self.now.set(now);
         for Watched { link, heard, limit } in &*self.links.borrow() {
-            if now.wrapping_sub(*heard) >= *limit {
+            // Negative where it was heard in a round that was cut short.
+            if now.wrapping_sub(*heard).cast_signed() >= limit.cast_signed() {
                 link.close(CloseReason::Idle);
             }
         }

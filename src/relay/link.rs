@@ -7,13 +7,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prometheus::IntCounter;
-
 use super::session::Session;
 use super::task_waker::TaskWaker;
 use crate::limits::Presence;
 use crate::metrics::EdgeMetrics;
-use crate::net::{Stream, Via};
+use crate::net::{Inbound, Stream, Via};
 use crate::reason::CloseReason;
 use crate::session::{LinkWriter, Written};
 use crate::wire::frame::{ClientId, SessionId};
@@ -28,7 +26,8 @@ pub struct Link {
     pub(super) edge: Rc<EdgeMetrics>,
     /// The edge whose stream of the tunnel it is, if it is one.
     pub(super) via: Option<Via>,
-    listener: usize,
+    /// The listener as the link began with it.
+    pub(super) inbound: Rc<Inbound>,
     pub(super) started: Instant,
     pub(super) writer: RefCell<LinkWriter<Rc<Session>>>,
     /// The socket takes no more: the link's task waits for it.
@@ -37,8 +36,6 @@ pub struct Link {
     pub(super) closing: Cell<Option<CloseReason>>,
     /// The link's place in the [`IdleWatch`](super::idle_watch::IdleWatch).
     pub(super) watched: Cell<usize>,
-    /// The listener's counter.
-    bytes_out_total: IntCounter,
     /// The last round trip that the client told.
     pub(super) round_trip: Cell<Option<Duration>>,
     pub(super) task: TaskWaker,
@@ -51,8 +48,7 @@ impl Link {
         (client, player): (ClientId, SocketAddr),
         edge: Rc<EdgeMetrics>,
         via: Option<Via>,
-        listener: usize,
-        bytes_out_total: IntCounter,
+        inbound: Rc<Inbound>,
     ) -> Self {
         stream.bound();
         Self {
@@ -62,13 +58,12 @@ impl Link {
             player,
             edge,
             via,
-            listener,
+            inbound,
             started: Instant::now(),
             writer: RefCell::default(),
             blocked: Cell::new(false),
             closing: Cell::new(None),
             watched: Cell::new(0),
-            bytes_out_total,
             round_trip: Cell::new(None),
             task: TaskWaker::default(),
         }
@@ -80,10 +75,6 @@ impl Link {
 
     pub(super) fn player(&self) -> SocketAddr {
         self.player
-    }
-
-    pub(super) fn listener(&self) -> usize {
-        self.listener
     }
 
     pub(super) fn carries(&self, session: SessionId) -> bool {
@@ -135,7 +126,7 @@ impl Link {
         let written = self.writer.borrow_mut().write_to(|slices| self.stream.try_write(slices))?;
         let Written { bytes, first, duplicate, blocked } = written;
         self.presence.add_out(bytes);
-        self.bytes_out_total.inc_by(bytes);
+        self.inbound.metrics().bytes_out.inc_by(bytes);
         if first > 0 {
             self.edge.out_first.inc_by(first.into());
         }
@@ -148,11 +139,15 @@ impl Link {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::metrics::Metrics;
-    use crate::net::tls;
     use std::future::poll_fn;
     use std::io::IoSlice;
+
+    use super::*;
+    use crate::config::{self, Config};
+    use crate::limits::{Gate, GateLimits, ProcessGate};
+    use crate::metrics::Metrics;
+    use crate::net::worker::scratch;
+    use crate::net::{InboundShared, tls};
 
     /// Nothing more may come for the link: then only this wakes its task to bring the rest out.
     #[test]
@@ -166,11 +161,16 @@ mod tests {
             while !stream.holds_back() {
                 sent += stream.try_write(&[IoSlice::new(&bytes)]).unwrap();
             }
-            let (metrics, out) = (Metrics::new(), IntCounter::new("bytes", "bytes").unwrap());
+            let text = "role: core\nlisteners: [{ name: links, kind: relay, listen: '127.0.0.1:1', accept_proxy: none }]\n\
+                        game_servers: [{ port: 7172, address: '127.0.0.1:2' }]\n";
+            let Config::Core(core) = config::parse("core.yaml", text).unwrap() else { panic!("a core") };
+            let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()));
+            let (shared, metrics) = (InboundShared::new(core.relays[0].inbound.clone(), process, None), Metrics::new());
+            let inbound = Rc::new(Inbound::new(shared, metrics.listener("links"), Rc::new(scratch())));
             let edge = Rc::new(metrics.edge("waw1"));
             let player = SocketAddr::from(([127, 0, 0, 1], 1));
             let presence = Arc::new(Presence::new(1, "links".into(), player));
-            let link = Link::new(stream, presence, (ClientId(1), player), edge, None, 0, out);
+            let link = Link::new(stream, presence, (ClientId(1), player), edge, None, inbound);
             link.flush();
             assert!(link.blocked.get());
             let mut buffer = vec![0; 50_000];

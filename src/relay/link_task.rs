@@ -12,7 +12,7 @@ use super::link::Link;
 use super::session::Session;
 use crate::access_log::{Entry, LinkEnd, What};
 use crate::limits::Admission;
-use crate::net::{Inbound, unfinished};
+use crate::net::unfinished;
 use crate::reason::CloseReason;
 use crate::wire::frame::{Frame, FrameError, FromClient};
 use crate::wire::partial::Partial;
@@ -61,16 +61,10 @@ impl From<FrameError> for ProtocolError {
 
 impl LinkTask {
     pub(super) fn new(relay: Rc<Relay>, link: Rc<Link>, early: Vec<u8>, guard: Admission) -> Self {
-        if let Some(inbound) = relay.inbound(link.listener()) {
-            inbound.metrics().active.inc();
-        }
+        link.inbound.metrics().active.inc();
         link.edge.links.inc();
         relay.idle_watch.add(&link);
         Self { relay, link, partial: Partial::default(), early: Some(early), reason: None, kept: None, _guard: guard }
-    }
-
-    fn inbound(&self) -> Option<&Inbound> {
-        self.relay.inbound(self.link.listener())
     }
 
     fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
@@ -121,9 +115,7 @@ impl LinkTask {
     fn on_bytes(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
         let Self { relay, link, partial, .. } = self;
         link.presence.add_in(bytes.len() as u64);
-        if let Some(inbound) = relay.inbound(link.listener()) {
-            inbound.metrics().bytes_in.inc_by(bytes.len() as u64);
-        }
+        link.inbound.metrics().bytes_in.inc_by(bytes.len() as u64);
         let mut turn = Turn::default();
         let result = partial.feed(bytes, |bytes| turn.on_frames(relay, link, bytes));
         if turn.heard {
@@ -228,8 +220,7 @@ impl Drop for LinkTask {
         }
         let reason = self.reason.unwrap_or_else(|| unfinished(&link.presence, link.via.as_ref().map(|via| &*via.edge)));
         link.edge.links.dec();
-        let Some(inbound) = self.inbound() else { return };
-        let metrics = inbound.metrics();
+        let (inbound, metrics) = (&link.inbound, link.inbound.metrics());
         metrics.active.dec();
         metrics.closed(reason);
         inbound.access_log(|| {

@@ -7,15 +7,16 @@ mod idle_watch;
 mod link;
 mod link_task;
 mod session;
+mod settings;
 mod task_waker;
 mod view;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
@@ -23,17 +24,12 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::access_log::AccessLog;
-use crate::config::{self, BindSessions, GameServer, Ipv6Players};
-use crate::limits::{
-    AddressKey, Admission, ConnectionLimit, ENDED_LINES, Leads, Pace, ProcessGate, REFUSED_LINES, Rate, RateLimit,
-    RateLimitedLog,
-};
+use crate::config::{self, BindSessions, Ipv6Players};
+use crate::limits::{AddressKey, Admission, ConnectionLimit, ENDED_LINES, Leads, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::{EdgeMetrics, Metrics, PortMetrics};
 use crate::net::worker::{Scratch, Tasks};
 use crate::net::{Admitted, Detached, Inbound, InboundShared, Stream, Tunnelled, Via, Who};
 use crate::reason::{EndReason, RefuseReason, RejectReason};
-use crate::session::MachineLimits;
 use crate::wire::frame::{self, ClientId, HEADER_LEN, MAX_FIRST_PAYLOAD, SessionId};
 use crate::wire::player_address::PseudoIpv4;
 
@@ -41,6 +37,7 @@ use idle_watch::IdleWatch;
 use link::Link;
 use link_task::LinkTask;
 use session::Session;
+use settings::Settings;
 
 pub use session::MAX_LINKS;
 pub use view::{LinkView, SessionView};
@@ -61,20 +58,10 @@ pub const CONNECT_WAIT: Duration = Duration::from_secs(30);
 /// What all workers share of the relay.
 #[derive(Debug)]
 pub struct RelayShared {
-    inbounds: Vec<Arc<InboundShared>>,
-    edges: Vec<config::EdgePeer>,
-    game_servers: Vec<GameServer>,
-    /// For each game server: when connects to it may begin. Touched once for each session.
-    connects: Vec<Mutex<Pace>>,
-    bind_sessions: BindSessions,
-    limits: MachineLimits,
+    /// Locked for a look by each link and open, and for a change by a reload.
+    settings: RwLock<Arc<Settings>>,
     /// Sessions, in all and by address.
     sessions: Arc<ConnectionLimit>,
-    /// New sessions by address.
-    opens: Option<RateLimit>,
-    max_per_link: usize,
-    /// Bytes that may wait for a game server, for each session.
-    pending: usize,
     pseudo_ipv4: PseudoIpv4,
     /// Which worker owns a client: keyed at random, so that no client can choose.
     owners: RandomState,
@@ -88,34 +75,13 @@ pub struct RelayShared {
 pub type Handovers = mpsc::UnboundedReceiver<Handover>;
 
 impl RelayShared {
-    /// From the core's configuration: the shared part, and each worker's incoming links. `process` is what
-    /// all listeners have in common.
-    pub fn new(
-        config: &config::Core,
-        pseudo_ipv4: PseudoIpv4,
-        process: &Arc<ProcessGate>,
-        access_log: Option<&AccessLog>,
-    ) -> (Arc<Self>, Vec<Handovers>) {
-        let inbound =
-            |relay: &config::Relay| InboundShared::new(relay.inbound.clone(), Arc::clone(process), access_log.cloned());
+    /// From the core's configuration: the shared part, and each worker's incoming links.
+    pub fn new(config: &config::Core, pseudo_ipv4: PseudoIpv4) -> (Arc<Self>, Vec<Handovers>) {
         let sessions = &config.sessions;
         let (handovers, receivers) = (0..config.process.workers.get()).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Self {
-            inbounds: config.relays.iter().map(inbound).collect(),
-            edges: config.edges.clone(),
-            game_servers: config.game_servers.clone(),
-            connects: config.game_servers.iter().map(|server| Mutex::new(connect_pace(server))).collect(),
-            bind_sessions: sessions.bind_sessions,
-            limits: MachineLimits {
-                linger: sessions.linger,
-                leave_grace: sessions.leave_grace,
-                unacked: sessions.unacked,
-                reorder: sessions.reorder,
-            },
+            settings: RwLock::new(Arc::new(Settings::new(config, None))),
             sessions: ConnectionLimit::new(Some(sessions.max), Some(sessions.max_per_address)),
-            opens: sessions.opens_per_address.map(RateLimit::new),
-            max_per_link: sessions.max_per_link,
-            pending: sessions.pending,
             pseudo_ipv4,
             owners: RandomState::new(),
             handovers,
@@ -125,9 +91,16 @@ impl RelayShared {
         (Arc::new(shared), receivers)
     }
 
-    /// Shows from now on in `metrics`, which are no worker's, which share of its connections each listener has.
-    pub fn show(&self, metrics: &Metrics) {
-        self.inbounds.iter().for_each(|inbound| inbound.show(metrics));
+    /// Goes by `config` from now on. Links and sessions that there are stay, and count.
+    pub fn reload(&self, config: &config::Core) {
+        self.sessions.set(Some(config.sessions.max), Some(config.sessions.max_per_address));
+        let settings = Arc::new(Settings::new(config, Some(&self.settings())));
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        // They are replaced as a whole.
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The worker that carries all links and sessions of a client. The id alone decides, so that a
@@ -135,21 +108,6 @@ impl RelayShared {
     fn owner(&self, client: ClientId) -> usize {
         self.owners.hash_one(client) as usize % self.handovers.len().max(1)
     }
-
-    /// Takes the next place in the queue of connects to game server `server`; gives when it is.
-    /// `None` where no client would wait so long.
-    fn connect_place(&self, server: usize, now: Instant) -> Option<Instant> {
-        // A pace is right whatever happened to who held it.
-        let mut pace = self.connects.get(server)?.lock().unwrap_or_else(PoisonError::into_inner);
-        pace.take(now, now + CONNECT_WAIT)
-    }
-}
-
-fn connect_pace(server: &GameServer) -> Pace {
-    Pace::new(match server.connects_per_second {
-        Some(count) => Rate::new(Duration::from_secs(1) / count.max(1), 1),
-        None => Rate::new(CONNECT_INTERVAL, CONNECT_BURST),
-    })
 }
 
 /// A link on its way to the worker that owns its client.
@@ -162,8 +120,8 @@ pub struct Handover {
 /// What is known of a link once its first frame is there.
 #[derive(Debug)]
 struct Newcomer {
-    /// Which relay listener accepted it.
-    listener: usize,
+    /// The listener that accepted it.
+    inbound: Arc<InboundShared>,
     client: ClientId,
     player: SocketAddr,
     peer: SocketAddr,
@@ -179,10 +137,10 @@ type SessionKey = (ClientId, SessionId);
 pub struct Relay {
     shared: Arc<RelayShared>,
     index: usize,
-    inbounds: Vec<Inbound>,
+    /// Its listeners here, by name.
+    inbounds: RefCell<HashMap<String, Rc<Inbound>>>,
     edges: RefCell<HashMap<String, Rc<EdgeMetrics>>>,
-    other_edge: Rc<EdgeMetrics>,
-    ports: Vec<PortMetrics>,
+    ports: RefCell<HashMap<u16, Rc<PortMetrics>>>,
     metrics: Arc<Metrics>,
     sessions: RefCell<HashMap<SessionKey, Rc<Session>>>,
     idle_watch: IdleWatch,
@@ -200,32 +158,33 @@ impl Relay {
         scratch: Rc<Scratch>,
         tasks: Tasks,
     ) -> Rc<Self> {
-        let inbounds = shared
-            .inbounds
-            .iter()
-            .map(|inbound| {
-                Inbound::new(Arc::clone(inbound), metrics.listener(&inbound.config().name), Rc::clone(&scratch))
-            })
-            .collect::<Vec<_>>();
-        let idle: Vec<Duration> = inbounds.iter().map(|inbound| inbound.config().idle_timeout).collect();
         Rc::new(Self {
-            inbounds,
+            inbounds: RefCell::default(),
             edges: RefCell::default(),
-            other_edge: Rc::new(metrics.edge(OTHER_EDGE)),
-            ports: shared.game_servers.iter().map(|server| metrics.port(server.port)).collect(),
+            ports: RefCell::default(),
             metrics,
             shared,
             index,
             sessions: RefCell::default(),
-            idle_watch: IdleWatch::new(&idle),
+            idle_watch: IdleWatch::default(),
             scratch,
             tasks,
         })
     }
 
-    /// Relay listener `listener` on this worker.
-    pub fn inbound(&self, listener: usize) -> Option<&Inbound> {
-        self.inbounds.get(listener)
+    /// Has these listeners, each of kind `relay`, from now on. Links of others go on.
+    pub fn listen(&self, listeners: impl Iterator<Item = Arc<InboundShared>>) {
+        let inbounds = listeners.map(|shared| (shared.config().name.clone(), self.inbound(&shared))).collect();
+        *self.inbounds.borrow_mut() = inbounds;
+    }
+
+    /// A listener's part here. That of one which this worker does not have as it is, or any more, is made for the asking.
+    pub fn inbound(&self, shared: &Arc<InboundShared>) -> Rc<Inbound> {
+        let name = &shared.config().name;
+        match self.inbounds.borrow().get(name) {
+            Some(inbound) if Arc::ptr_eq(inbound.shared(), shared) => Rc::clone(inbound),
+            _ => Rc::new(Inbound::new(Arc::clone(shared), self.metrics.listener(name), Rc::clone(&self.scratch))),
+        }
     }
 
     /// Takes in the links that other workers accepted.
@@ -244,25 +203,23 @@ impl Relay {
     }
 
     /// Carries one accepted connection: to its end, or to the worker that owns its client.
-    pub async fn carry(self: Rc<Self>, listener: usize, stream: TcpStream, peer: SocketAddr) {
-        let Some(inbound) = self.inbounds.get(listener) else { return };
+    pub async fn carry(self: Rc<Self>, inbound: Rc<Inbound>, stream: TcpStream, peer: SocketAddr) {
         if let Some(admitted) = inbound.admit(stream, peer).await {
-            self.carry_admitted(listener, admitted).await;
+            self.carry_admitted(&inbound, admitted).await;
         }
     }
 
     /// Carries a stream of the tunnel, in the same way.
-    pub async fn carry_tunnelled(self: Rc<Self>, listener: usize, tunnelled: Tunnelled) {
-        if let Some(inbound) = self.inbounds.get(listener)
-            && let Some(admitted) = inbound.admit_tunnelled(tunnelled).await
+    pub async fn carry_tunnelled(self: Rc<Self>, inbound: Rc<Inbound>, tunnelled: Tunnelled) {
+        if let Some(admitted) = inbound.admit_tunnelled(tunnelled).await
             && let Some(edge) = admitted.via.as_ref().map(|via| Arc::clone(&via.edge))
         {
-            edge.carry(self.carry_admitted(listener, admitted)).await;
+            edge.carry(self.carry_admitted(&inbound, admitted)).await;
         }
     }
 
-    async fn carry_admitted(self: &Rc<Self>, listener: usize, admitted: Admitted) {
-        let Some((stream, newcomer)) = self.first_frame(listener, admitted).await else { return };
+    async fn carry_admitted(self: &Rc<Self>, inbound: &Rc<Inbound>, admitted: Admitted) {
+        let Some((stream, newcomer)) = self.first_frame(inbound, admitted).await else { return };
         let owner = self.shared.owner(newcomer.client);
         if owner == self.index {
             // A task of its own: what only the start needed takes no memory while the link lives.
@@ -273,13 +230,15 @@ impl Relay {
         }
     }
 
-    async fn first_frame(&self, listener: usize, admitted: Admitted) -> Option<(Stream, Newcomer)> {
-        let inbound = self.inbounds.get(listener)?;
+    async fn first_frame(&self, inbound: &Inbound, admitted: Admitted) -> Option<(Stream, Newcomer)> {
         let Admitted { stream, peer, player, mut early, guard, via, accepted, .. } = admitted;
         let first = timeout(inbound.config().idle_timeout, first_ping(&stream, &mut early, &self.scratch));
         let first = guard.presence().attend(first).await.unwrap_or_else(|closing| Ok(Err(closing.into())));
         match first.unwrap_or(Err(RejectReason::NoPing)) {
-            Ok(client) => Some((stream, Newcomer { listener, client, player, peer, early, guard, via })),
+            Ok(client) => {
+                let inbound = Arc::clone(inbound.shared());
+                Some((stream, Newcomer { inbound, client, player, peer, early, guard, via }))
+            }
             Err(reason) => {
                 let who = Who { address: player, edge: via.as_ref().map(|via| &*via.edge), accepted };
                 inbound.refuse(&stream.options(), reason, who, true);
@@ -290,13 +249,11 @@ impl Relay {
 
     /// Starts the task that carries a link of one of this worker's clients.
     fn carry_link(self: &Rc<Self>, stream: Stream, newcomer: Newcomer) {
-        let Newcomer { listener, client, player, peer, early, guard, via } = newcomer;
-        let Some(inbound) = self.inbounds.get(listener) else { return };
-        let bytes_out = inbound.metrics().bytes_out.clone();
+        let Newcomer { inbound, client, player, peer, early, guard, via } = newcomer;
         let proven = via.as_ref().map(|via| Arc::clone(&via.edge));
         let edge = match &proven {
             Some(edge) => self.edge_named(edge.name()),
-            None => self.edge_at(peer.ip()),
+            None => self.edge_named(self.shared.settings().edge_at(peer.ip()).unwrap_or(OTHER_EDGE)),
         };
         let presence = Arc::clone(guard.presence());
         presence.set_link();
@@ -304,17 +261,13 @@ impl Relay {
         if *edge.name != *OTHER_EDGE {
             presence.set_edge(Arc::clone(&edge.name));
         }
-        let link = Rc::new(Link::new(stream, presence, (client, player), edge, via, listener, bytes_out));
+        let inbound = self.inbound(&inbound);
+        let link = Rc::new(Link::new(stream, presence, (client, player), edge, via, inbound));
         let task = LinkTask::new(Rc::clone(self), link, early, guard);
         match proven {
             Some(edge) => self.tasks.spawn(edge.carry(task)),
             None => self.tasks.spawn(task),
         }
-    }
-
-    fn edge_at(&self, peer: IpAddr) -> Rc<EdgeMetrics> {
-        let known = self.shared.edges.iter().find(|edge| edge.addresses.iter().any(|net| net.contains(&peer)));
-        known.map_or_else(|| Rc::clone(&self.other_edge), |edge| self.edge_named(&edge.name))
     }
 
     /// The counters of an edge. Only names that the configuration has had come here.
@@ -326,12 +279,17 @@ impl Relay {
         }
     }
 
+    /// The counters of a port, likewise.
+    fn port(&self, port: u16) -> Rc<PortMetrics> {
+        Rc::clone(self.ports.borrow_mut().entry(port).or_insert_with(|| Rc::new(self.metrics.port(port))))
+    }
+
     /// Opens a session on `link`, or joins the link to it. Refusals are answered with an end.
     fn open(self: &Rc<Self>, link: &Rc<Link>, id: SessionId, port: u32) {
         if link.carries(id) {
             return;
         }
-        if link.sessions() >= self.shared.max_per_link {
+        if link.sessions() >= self.shared.settings().max_per_link {
             return self.refuse(link, id, RefuseReason::LinkSessions);
         }
         let session = match self.existing(link, id) {
@@ -350,27 +308,27 @@ impl Relay {
     fn existing(&self, link: &Link, id: SessionId) -> Result<Option<Rc<Session>>, RefuseReason> {
         let sessions = self.sessions.borrow();
         let Some(session) = sessions.get(&(link.client(), id)) else { return Ok(None) };
-        let same = self.shared.bind_sessions == BindSessions::Client
+        let same = self.shared.settings().bind_sessions == BindSessions::Client
             || session.address() == AddressKey::from(link.player().ip());
         if same { Ok(Some(Rc::clone(session))) } else { Err(RefuseReason::Identity) }
     }
 
     fn create(self: &Rc<Self>, link: &Link, id: SessionId, port: u32) -> Result<Rc<Session>, RefuseReason> {
-        let servers = &self.shared.game_servers;
-        let server = servers.iter().position(|s| u32::from(s.port) == port).ok_or(RefuseReason::Port)?;
+        let settings = self.shared.settings();
+        let server = settings.server(port).ok_or(RefuseReason::Port)?;
         let player = link.player();
-        if player.is_ipv6() && servers.get(server).is_some_and(|s| s.ipv6_players == Ipv6Players::Refuse) {
+        if player.is_ipv6() && server.config.ipv6_players == Ipv6Players::Refuse {
             return Err(RefuseReason::Ipv6Player);
         }
         let (address, now) = (AddressKey::from(player.ip()), Instant::now());
         let guard = self.shared.sessions.try_acquire(address).map_err(|_| RefuseReason::SessionLimit)?;
-        if self.shared.opens.as_ref().is_some_and(|opens| !opens.try_take(address, now)) {
+        if settings.opens.as_ref().is_some_and(|opens| !opens.try_take(address, now)) {
             return Err(RefuseReason::OpenRate);
         }
         // The place is this session's even if it ends before: then it passes unused. An open costs the
         // others no more than that way, and opens are limited.
-        let connect_at = self.shared.connect_place(server, now).ok_or(RefuseReason::ConnectQueue)?;
-        let session = Session::new(self, link, id, server, connect_at, guard);
+        let connect_at = server.connect_place(now).ok_or(RefuseReason::ConnectQueue)?;
+        let session = Session::new(self, link, id, (&settings, server), connect_at, guard);
         self.sessions.borrow_mut().insert(session.key(), Rc::clone(&session));
         self.tasks.spawn(Rc::clone(&session).run(Rc::clone(self)));
         Ok(session)

@@ -7,18 +7,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::info;
 
 use super::link::Link;
+use super::settings::{Server, Settings};
 use super::task_waker::TaskWaker;
 use super::view::{LinkView, SessionView};
 use super::{Relay, SessionKey};
 use crate::access_log::{Entry, SessionEnd, What};
 use crate::limits::{AddressKey, ConnectionGuard};
 use crate::metrics::{EdgeMetrics, PortMetrics};
-use crate::net::Stream;
+use crate::net::{Inbound, Stream};
 use crate::reason::EndReason;
 use crate::session::{Arrival, Machine, Refusal, Source, Upstream};
 use crate::wire::frame::{PacketId, SessionId};
@@ -32,14 +33,17 @@ pub struct Session {
     key: SessionKey,
     player: SocketAddr,
     address: AddressKey,
-    /// Which relay listener the session was opened through.
-    listener: usize,
-    /// Which of the configured game servers it leads to.
-    server: usize,
-    port: PortMetrics,
+    /// The listener that it was opened through.
+    inbound: Rc<Inbound>,
+    /// The game server that it leads to.
+    server: Arc<Server>,
+    port: Rc<PortMetrics>,
     /// When the connect to the game server may begin.
     connect_at: Instant,
     machine: RefCell<Machine>,
+    leave_grace: Duration,
+    /// Bytes that may wait for the game server.
+    pending: usize,
     links: RefCell<Vec<Rc<Link>>>,
     upstream: RefCell<Upstream>,
     game: RefCell<Option<Rc<Stream>>>,
@@ -68,24 +72,24 @@ impl Session {
         relay: &Relay,
         link: &Link,
         id: SessionId,
-        server: usize,
+        (settings, server): (&Settings, &Arc<Server>),
         connect_at: Instant,
         guard: ConnectionGuard,
     ) -> Rc<Self> {
         let now = Instant::now();
-        let rate = relay.shared.game_servers.get(server).and_then(|s| s.max_packets_per_second);
-        let port = relay.ports.get(server).cloned().unwrap_or_else(|| relay.metrics.port(0));
         Rc::new(Self {
             key: (link.client(), id),
             player: link.player(),
             address: AddressKey::from(link.player().ip()),
-            listener: link.listener(),
-            server,
-            port,
+            inbound: Rc::clone(&link.inbound),
+            server: Arc::clone(server),
+            port: relay.port(server.config.port),
             connect_at,
-            machine: RefCell::new(Machine::new(id, relay.shared.limits, now)),
+            machine: RefCell::new(Machine::new(id, settings.limits, now)),
+            leave_grace: settings.limits.leave_grace,
+            pending: settings.pending,
             links: RefCell::default(),
-            upstream: RefCell::new(Upstream::new(rate)),
+            upstream: RefCell::new(Upstream::new(server.config.max_packets_per_second)),
             game: RefCell::default(),
             game_blocked: Cell::new(false),
             task: TaskWaker::default(),
@@ -114,16 +118,16 @@ impl Session {
     }
 
     /// As an operator sees it.
-    pub(super) fn view(&self, relay: &Relay) -> SessionView {
+    pub(super) fn view(&self) -> SessionView {
         let machine = self.machine.borrow();
-        let server = relay.shared.game_servers.get(self.server);
+        let server = &self.server.config;
         let link =
             |link: &Rc<Link>| LinkView { presence: Arc::clone(&link.presence), round_trip: link.round_trip.get() };
         SessionView {
             client: self.key.0,
             session: self.key.1,
-            port: server.map_or(0, |server| server.port),
-            game_server: server.map(|server| server.address.to_string()).unwrap_or_default(),
+            port: server.port,
+            game_server: server.address.to_string(),
             player: self.player,
             phase: machine.phase(),
             connecting: self.game.borrow().is_none(),
@@ -186,7 +190,7 @@ impl Session {
             return self.end(refusal.reason());
         }
         let pending = self.upstream.borrow().cost();
-        if pending > relay.shared.pending {
+        if pending > self.pending {
             let what = format_args!("{pending} bytes wait for the game server, more than sessions.pending");
             relay.warn(self.player, self.key, &what);
             self.end(EndReason::Limit);
@@ -338,30 +342,27 @@ impl Drop for Record<'_> {
         session.port.sessions_active.dec();
         session.port.ended(reason);
         let (client, id) = session.key;
-        if let Some(inbound) = self.relay.inbound(session.listener)
-            && let Some(server) = self.relay.shared.game_servers.get(session.server)
-        {
-            inbound.access_log(|| {
-                let what = What::Session(SessionEnd {
-                    client,
-                    session: id,
-                    port: server.port,
-                    target: server.address.to_string(),
-                    packets_in: packets_in.0,
-                    packets_out: packets_out.0,
-                    reason,
-                });
-                Entry {
-                    bytes_in: session.bytes_in.get(),
-                    bytes_out: session.bytes_out.get(),
-                    open: inbound.open(),
-                    ..Entry::new(&inbound.config().name, session.player, session.started, what)
-                }
+        let (inbound, server) = (&session.inbound, &session.server.config);
+        inbound.access_log(|| {
+            let what = What::Session(SessionEnd {
+                client,
+                session: id,
+                port: server.port,
+                target: server.address.to_string(),
+                packets_in: packets_in.0,
+                packets_out: packets_out.0,
+                reason,
             });
-        }
+            Entry {
+                bytes_in: session.bytes_in.get(),
+                bytes_out: session.bytes_out.get(),
+                open: inbound.open(),
+                ..Entry::new(&inbound.config().name, session.player, session.started, what)
+            }
+        });
         let Some(suppressed) = self.relay.shared.ended_log.allow(Instant::now()) else { return };
         info!(
-            port = self.relay.shared.game_servers.get(session.server).map(|s| s.port),
+            port = server.port,
             player = %session.player,
             %client,
             session = %id,

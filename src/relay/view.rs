@@ -61,7 +61,7 @@ pub struct LinkView {
 impl Relay {
     /// The sessions of this worker that `wanted` picks by client, session and player.
     pub fn sessions(&self, wanted: impl Fn(ClientId, SessionId, SocketAddr) -> bool) -> Vec<SessionView> {
-        self.picked(wanted).iter().map(|session| session.view(self)).collect()
+        self.picked(wanted).iter().map(|session| session.view()).collect()
     }
 
     /// Ends the sessions of this worker that `wanted` picks; gives how many. Their clients are told.

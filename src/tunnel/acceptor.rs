@@ -1,13 +1,14 @@
 //! Accepting connections of the tunnel.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use tokio::net::TcpStream;
 use tracing::error;
 
 use crate::metrics::Metrics;
-use crate::net::accept_loop;
 use crate::net::worker::Tasks;
+use crate::net::{accept_until, warn_of_accept};
 use crate::wire::proxy_header;
 
 /// The name of the tunnel's sockets, where listeners have theirs.
@@ -27,7 +28,11 @@ pub(super) fn accept<F>(
         let (connections, errors, carry) = (tasks.clone(), errors.clone(), carry.clone());
         let accepting = async move {
             let accepted = |stream, peer| connections.spawn(carry(stream, proxy_header::unmap_socket(peer)));
-            if let Err(error) = accept_loop(NAME, socket, accepted, || errors.inc()).await {
+            let failed = |error: &io::Error| {
+                errors.inc();
+                warn_of_accept(NAME, error);
+            };
+            if let Err(error) = accept_until(std::future::pending::<()>(), socket, accepted, failed).await {
                 error!(listener = NAME, %error, "cannot accept any more");
             }
         };

@@ -34,19 +34,17 @@ pub const RECENT: Duration = Duration::from_secs(2);
 /// The most that are kept ready for one edge.
 pub const MOST_READY: usize = 256;
 
-/// A listener of the core, as streams name it: which, of those of its kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listener {
-    /// Of kind `relay`.
-    Relay(usize),
-    /// Of kind `forward`.
-    Forward(usize),
+/// What the core's end goes by, until a reload says otherwise.
+#[derive(Debug)]
+pub struct Known {
+    /// The edges of the configuration.
+    pub edges: Vec<EdgePeer>,
+    /// The listeners that streams may lead to, by name.
+    pub listeners: HashSet<String>,
 }
 
-/// The edges that are trusted from now on.
-pub type Trusted = Vec<EdgePeer>;
-/// The streams for one worker.
-pub type Streams = mpsc::UnboundedReceiver<(Listener, Tunnelled)>;
+/// The streams for one worker, each with the name of its listener.
+pub type Streams = mpsc::UnboundedReceiver<(String, Tunnelled)>;
 
 /// Takes the streams of edges, and gives them to workers.
 pub struct CoreEnd {
@@ -55,9 +53,9 @@ pub struct CoreEnd {
     edges: RefCell<HashMap<String, Rc<Edge>>>,
     /// Edges of the configuration that are trusted no more.
     revoked: RefCell<HashSet<String>>,
-    listeners: HashMap<String, Listener>,
+    listeners: RefCell<HashSet<String>>,
     /// Not bounded by themselves: each stream on its way is a connection that an edge has open.
-    workers: Vec<mpsc::UnboundedSender<(Listener, Tunnelled)>>,
+    workers: Vec<mpsc::UnboundedSender<(String, Tunnelled)>>,
     next_worker: Cell<usize>,
     metrics: Arc<Metrics>,
     scratch: Rc<Scratch>,
@@ -77,49 +75,47 @@ struct Edge {
     replaced: CancellationToken,
 }
 
-/// What the streams of the tunnel may lead to.
-pub struct Carriers {
-    /// The listeners, by name.
-    pub listeners: HashMap<String, Listener>,
-    /// The workers, each of which can carry any of them.
-    pub workers: Vec<mpsc::UnboundedSender<(Listener, Tunnelled)>>,
-}
-
 impl CoreEnd {
-    /// Begins to accept on `sockets` and to dial, for the edges that `trusted` names, now and whenever it changes. On the
-    /// runtime that it is called in; runs for ever.
+    /// Begins to accept on `sockets` and to dial, and gives streams to the `workers` in turn, each of which can carry any of
+    /// them. `certificates` and what is `known` may change. On the runtime that it is called in; runs for ever.
     pub async fn run(
         config: CoreTunnel,
-        certificates: Watch,
-        carriers: Carriers,
-        mut trusted: watch::Receiver<Trusted>,
+        mut certificates: watch::Receiver<Watch>,
+        mut known: watch::Receiver<Known>,
+        workers: Vec<mpsc::UnboundedSender<(String, Tunnelled)>>,
         sockets: Vec<TcpListener>,
         metrics: Arc<Metrics>,
         (scratch, tasks): (Rc<Scratch>, Tasks),
     ) {
         let end = Rc::new(Self {
-            handshakes: Handshakes::new(certificates, Arc::clone(&metrics), true),
+            handshakes: Handshakes::new(certificates.borrow_and_update().clone(), Arc::clone(&metrics), true),
             spare: config.spare,
             edges: RefCell::default(),
             revoked: RefCell::default(),
-            listeners: carriers.listeners,
-            workers: carriers.workers,
+            listeners: RefCell::default(),
+            workers,
             next_worker: Cell::new(0),
             metrics: Arc::clone(&metrics),
             scratch,
             tasks,
             log: RateLimitedLog::new(REFUSED_LINES),
         });
-        end.trust(&trusted.borrow_and_update());
+        end.go_by(&known.borrow_and_update());
         let accepting = Rc::clone(&end);
         accept(sockets, &metrics, &end.tasks, move |stream, peer| Rc::clone(&accepting).take(stream, peer));
         let mut ticks = interval(REREAD);
         loop {
             tokio::select! {
                 _ = ticks.tick() => end.handshakes.reread(),
-                Ok(()) = trusted.changed() => end.trust(&trusted.borrow_and_update()),
+                Ok(()) = known.changed() => end.go_by(&known.borrow_and_update()),
+                Ok(()) = certificates.changed() => end.handshakes.replace(certificates.borrow_and_update().clone()),
             }
         }
+    }
+
+    fn go_by(self: &Rc<Self>, known: &Known) {
+        self.listeners.borrow_mut().clone_from(&known.listeners);
+        self.trust(&known.edges);
     }
 
     /// Trusts these edges from now on, and no others.
@@ -224,16 +220,16 @@ impl CoreEnd {
             Err(refusal) => return self.refuse(edge, refusal),
         };
         drop(spare);
-        let Some(&listener) = self.listeners.get(&begin.listener) else {
+        if !self.listeners.borrow().contains(&begin.listener) {
             return self.refuse(edge, StreamRefusal::UnknownListener);
-        };
+        }
         if let Some(place) = place {
             edge.demand.borrow_mut().take(Instant::now());
             place.take();
         }
         let Ok(stream) = stream.detach() else { return };
         let via = Via { edge: Arc::clone(&edge.proven), in_use: Held::new(edge.metrics.in_use.clone()) };
-        let Begin { player, destination, .. } = begin;
+        let Begin { listener, player, destination } = begin;
         let next = self.next_worker.get();
         self.next_worker.set(next.wrapping_add(1));
         if let Some(worker) = self.workers.get(next % self.workers.len().max(1)) {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::interval;
 
 use super::acceptor::accept;
@@ -31,17 +31,18 @@ pub struct EdgeEnd {
 
 impl EdgeEnd {
     /// Begins to keep connections, as `config` says, on the runtime that it is called in; `sockets` are those to accept on.
-    /// Runs for ever.
+    /// `certificates` may change. Runs for ever.
     pub async fn run(
         config: EdgeTunnel,
-        certificates: Watch,
+        mut certificates: watch::Receiver<Watch>,
         (pool, wanted): (Arc<Pool>, Arc<Notify>),
         sockets: Vec<TcpListener>,
         metrics: Arc<Metrics>,
         (scratch, tasks): (Rc<Scratch>, Tasks),
     ) {
-        let tunnel = metrics.tunnel(certificates.identity().name());
-        let handshakes = Handshakes::new(certificates, Arc::clone(&metrics), config.log_core_address);
+        let loaded = certificates.borrow_and_update().clone();
+        let tunnel = metrics.tunnel(loaded.identity().name());
+        let handshakes = Handshakes::new(loaded, Arc::clone(&metrics), config.log_core_address);
         let end = Rc::new(Self { handshakes, pool, metrics: tunnel, scratch, tasks });
         let accepting = Rc::clone(&end);
         accept(sockets, &metrics, &end.tasks, move |stream, peer| Rc::clone(&accepting).take(stream, peer));
@@ -54,8 +55,10 @@ impl EdgeEnd {
         let rereading = async {
             let mut ticks = interval(REREAD);
             loop {
-                ticks.tick().await;
-                end.handshakes.reread();
+                tokio::select! {
+                    _ = ticks.tick() => end.handshakes.reread(),
+                    Ok(()) = certificates.changed() => end.handshakes.replace(certificates.borrow_and_update().clone()),
+                }
             }
         };
         tokio::join!(keeping, rereading);

@@ -108,6 +108,12 @@ impl Handshakes {
         Ref::map(self.certificates.borrow(), Watch::identity)
     }
 
+    /// Uses these certificates for what comes later.
+    pub fn replace(&self, certificates: Watch) {
+        self.certificates.replace(certificates);
+        self.count_expiry();
+    }
+
     /// Looks whether the files of the certificates have changed, and uses what they are now for what comes later.
     pub fn reread(&self) {
         let change = self.certificates.borrow_mut().look();

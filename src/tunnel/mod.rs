@@ -19,7 +19,7 @@ mod strangers;
 use std::time::Duration;
 
 pub use acceptor::NAME;
-pub use core_end::{Carriers, CoreEnd, Listener, MOST_READY, RECENT, Streams, Trusted};
+pub use core_end::{CoreEnd, Known, MOST_READY, RECENT, Streams};
 pub use edge_end::EdgeEnd;
 pub use handshake::{DAYS_LEFT, KNOWN, KNOWN_PER_ADDRESS, STRANGERS, STRANGERS_PER_ADDRESS};
 pub use keeper::{AT_ONCE, FIRST_WAIT, LONGEST_WAIT};

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use otproxy::config::{self, Config};
-use otproxy::roles::{self, Reloader, Service};
+use otproxy::roles::{self, Control, Service};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -17,7 +17,7 @@ pub struct Process {
     yaml: String,
     addresses: Vec<(String, Vec<SocketAddr>)>,
     admin: SocketAddr,
-    reloader: Reloader,
+    control: Control,
     stop: oneshot::Sender<()>,
     task: JoinHandle<std::io::Result<()>>,
 }
@@ -28,10 +28,10 @@ impl Process {
         let yaml = format!("{yaml}\nworkers: 2\nshutdown_timeout: 0s\nadmin: {{ listen: \"127.0.0.1:0\" }}\n");
         let service = bind(&yaml);
         let addresses = service.listeners().map(|(name, addresses)| (name.to_owned(), addresses.to_vec())).collect();
-        let (admin, reloader) = (service.admin_address().unwrap(), service.reloader());
+        let (admin, control) = (service.admin_address().unwrap(), service.control());
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(service.run(async { drop(stopped.await) }));
-        Self { yaml, addresses, admin, reloader, stop, task }
+        Self { yaml, addresses, admin, control, stop, task }
     }
 
     pub fn addr(&self, listener: &str) -> SocketAddr {
@@ -39,11 +39,11 @@ impl Process {
     }
 
     /// Reloads its YAML with `from` replaced by `to`.
-    pub fn reload(&self, from: &str, to: &str) {
+    pub async fn reload(&self, from: &str, to: &str) {
         assert!(self.yaml.contains(from), "{}", self.yaml);
         let yaml = self.yaml.replace(from, to);
         let config = config::parse("reloaded.yaml", &yaml).unwrap_or_else(|e| panic!("{e}"));
-        assert!(!self.reloader.reload(&config, &config), "nothing that needs a restart");
+        self.control.reload_with(config).await.unwrap();
     }
 
     pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {

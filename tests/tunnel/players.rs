@@ -185,7 +185,7 @@ fn an_edge_that_is_revoked_is_out_at_once_and_players_go_on() {
             game.on(100, 2).await;
             let edge = format!("edge=\"{name}\"");
             let before = core.metric("otproxy_connections_closed_total", &["reason=\"revoked\""]).await;
-            core.reload(&format!("name: {name}"), &format!("revoked: true, name: {name}"));
+            core.reload(&format!("name: {name}"), &format!("revoked: true, name: {name}")).await;
             core.wait("otproxy_tunnel_connections", &[&edge], |now| now == 0.0).await;
             core.wait("otproxy_connections_closed_total", &["reason=\"revoked\""], |now| now > before).await;
             core.wait("otproxy_relay_links_active", &[&edge], |now| now == 0.0).await;
@@ -194,11 +194,11 @@ fn an_edge_that_is_revoked_is_out_at_once_and_players_go_on() {
             }
             game.on(100, 1).await;
             // Trusted again, as the file was in the beginning.
-            core.reload("role: core", "role: core");
+            core.reload("role: core", "role: core").await;
             game.on(100, 2).await;
         }
         // Taken out of the file it is the same, by another word.
-        core.reload("{ name: waw1 }, ", "");
+        core.reload("{ name: waw1 }, ", "").await;
         core.wait("otproxy_tunnel_connections", &["edge=\"waw1\""], |now| now == 0.0).await;
         core.handshakes("unknown_edge", 1).await;
         game.on(100, 1).await;

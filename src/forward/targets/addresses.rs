@@ -53,6 +53,13 @@ impl Addresses {
         Self { target, every, known: watch::Sender::new(known) }
     }
 
+    /// The same name, with what it resolves to as far as it is known, looked up so often.
+    #[must_use]
+    pub fn looked_up_each(&self, every: Duration) -> Self {
+        let known = watch::Sender::new(self.known.borrow().clone());
+        Self { target: self.target.clone(), every, known }
+    }
+
     /// Connects to the first address that answers, each within that time. Gives which it was.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use siphasher::sip::SipHasher24;
 
-use crate::config::{Check, CheckKind, Choice, ForwardTarget};
+use crate::config::{Check, CheckKind, Choice, Destination, ForwardTarget};
 use crate::limits::AddressKey;
 
 /// How long a target that nothing checks is tried last after its first failure; it doubles with each further one.
@@ -29,7 +29,7 @@ pub enum Change {
 /// A target to be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Try {
-    /// Its place among the targets.
+    /// Its number: no other target of the listener ever has it.
     pub target: usize,
     /// Its failures when it was chosen. Of many who fail together the first one tells.
     failures: u32,
@@ -41,11 +41,15 @@ pub struct Standings {
     choice: Choice,
     check: Check,
     targets: Vec<Standing>,
+    /// The number of the next target that is new.
+    next: usize,
 }
 
 #[derive(Debug)]
 struct Standing {
+    number: usize,
     name: String,
+    destination: Destination,
     backup: bool,
     up: bool,
     /// In a row, until now.
@@ -61,16 +65,39 @@ struct Standing {
 impl Standings {
     /// All are up until they fail.
     pub fn new(choice: Choice, check: Check, targets: &[ForwardTarget]) -> Self {
-        let standing = |target: &ForwardTarget| Standing {
-            name: target.name.clone(),
-            backup: target.backup,
-            up: true,
-            failures: 0,
-            passed: 0,
-            again: None,
-            connections: 0,
-        };
-        Self { choice, check, targets: targets.iter().map(standing).collect() }
+        let mut standings = Self { choice, check, targets: Vec::new(), next: 0 };
+        standings.set(choice, check, targets);
+        standings
+    }
+
+    /// Has these targets from now on; gives the number of each. What is known of a destination stays known, whatever its
+    /// name is now; which of several names is another one's is told by the destination.
+    pub fn set(&mut self, choice: Choice, check: Check, targets: &[ForwardTarget]) -> Vec<usize> {
+        let mut before = std::mem::take(&mut self.targets);
+        for target in targets {
+            let same = |standing: &Standing| standing.destination == target.destination;
+            let place = before.iter().position(|standing| same(standing) && standing.name == target.name);
+            let mut standing = match place.or_else(|| before.iter().position(same)) {
+                Some(place) => before.remove(place),
+                None => Standing::new(self.next, target),
+            };
+            self.next = self.next.max(standing.number + 1);
+            standing.name.clone_from(&target.name);
+            standing.backup = target.backup;
+            // Checks open what only they closed, and connections the others.
+            standing.again = standing.again.filter(|_| check.kind == CheckKind::Off);
+            if check.kind == CheckKind::Off && self.is_checked() {
+                (standing.up, standing.failures) = (true, 0);
+            }
+            self.targets.push(standing);
+        }
+        (self.choice, self.check) = (choice, check);
+        self.targets.iter().map(|standing| standing.number).collect()
+    }
+
+    /// Whether a target is up. `None` where it is none any more.
+    pub fn is_up(&self, target: usize) -> Option<bool> {
+        self.targets.iter().find(|standing| standing.number == target).map(|standing| standing.up)
     }
 
     /// The target for a connection of `player` that has tried those in `tried` in vain. `None` where it has tried all. It counts
@@ -78,25 +105,26 @@ impl Standings {
     pub fn next(&mut self, player: AddressKey, tried: &[usize], now: Instant) -> Option<Try> {
         let checked = self.is_checked();
         let choice = self.choice;
-        let preferred = |(index, standing): &(usize, &mut Standing)| {
+        let preferred = |standing: &&mut Standing| {
             let fewest = if choice == Choice::Least { standing.connections } else { 0 };
             let score = if choice == Choice::Source { !score(&standing.name, player) } else { 0 };
             let open = standing.is_open(checked, now);
-            (!open, !open && !standing.up, standing.backup, fewest, score, *index)
+            (!open, !open && !standing.up, standing.backup, fewest, score)
         };
-        let left = self.targets.iter_mut().enumerate().filter(|(index, _)| !tried.contains(index));
-        let (target, standing) = left.min_by_key(preferred)?;
+        let left = self.targets.iter_mut().filter(|standing| !tried.contains(&standing.number));
+        // Of those that are equally good the first one of the file.
+        let standing = left.min_by_key(preferred)?;
         if !checked && standing.failures > 0 && standing.is_open(checked, now) {
             // This one finds out; all others go on as before.
             standing.again = Some(now + wait_after(standing.failures));
         }
         standing.connections += 1;
-        Some(Try { target, failures: standing.failures })
+        Some(Try { target: standing.number, failures: standing.failures })
     }
 
     /// A connection has ended, or could not be made.
     pub fn left(&mut self, target: usize) {
-        if let Some(standing) = self.targets.get_mut(target) {
+        if let Some(standing) = self.standing(target) {
             standing.connections = standing.connections.saturating_sub(1);
         }
     }
@@ -106,7 +134,7 @@ impl Standings {
         if self.is_checked() {
             return None;
         }
-        let standing = self.targets.get_mut(tried.target)?;
+        let standing = self.standing(tried.target)?;
         (standing.failures, standing.again) = (0, None);
         standing.turn(true)
     }
@@ -114,7 +142,7 @@ impl Standings {
     /// A connect failed.
     pub fn failed(&mut self, tried: Try, now: Instant) -> Option<Change> {
         let (checked, fall) = (self.is_checked(), self.check.fall);
-        let standing = self.targets.get_mut(tried.target)?;
+        let standing = self.standing(tried.target)?;
         if standing.failures != tried.failures {
             return None;
         }
@@ -129,7 +157,7 @@ impl Standings {
     /// A check has ended.
     pub fn checked(&mut self, target: usize, passed: bool) -> Option<Change> {
         let Check { fall, rise, .. } = self.check;
-        let standing = self.targets.get_mut(target)?;
+        let standing = self.standing(target)?;
         if passed {
             standing.failures = 0;
             standing.passed = standing.passed.saturating_add(1);
@@ -140,12 +168,32 @@ impl Standings {
         standing.turn(up)
     }
 
+    /// `None` where it is no target any more.
+    fn standing(&mut self, target: usize) -> Option<&mut Standing> {
+        self.targets.iter_mut().find(|standing| standing.number == target)
+    }
+
     fn is_checked(&self) -> bool {
         self.check.kind != CheckKind::Off
     }
 }
 
 impl Standing {
+    /// It is up until it fails.
+    fn new(number: usize, target: &ForwardTarget) -> Self {
+        Self {
+            number,
+            name: target.name.clone(),
+            destination: target.destination.clone(),
+            backup: target.backup,
+            up: true,
+            failures: 0,
+            passed: 0,
+            again: None,
+            connections: 0,
+        }
+    }
+
     fn is_open(&self, checked: bool, now: Instant) -> bool {
         if checked { self.up && self.failures == 0 } else { self.again.is_none_or(|again| again <= now) }
     }

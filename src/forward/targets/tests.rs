@@ -139,9 +139,9 @@ fn what_this_host_lacks_is_not_the_targets_failure() {
     let next = || targets.next(IpAddr::from([127, 0, 0, 1]), &mut Vec::new()).unwrap();
     assert_eq!(next().tried.target, 0);
     next().failed(ConnectResult::Error);
-    assert_eq!((next().tried.target, targets.list[0].up.get()), (0, 1));
+    assert_eq!((next().tried.target, targets.now().list[0].up.get()), (0, 1));
     next().failed(ConnectResult::Refused);
-    assert_eq!((next().tried.target, targets.list[0].up.get()), (1, 0));
+    assert_eq!((next().tried.target, targets.now().list[0].up.get()), (1, 0));
     // Each that was dropped counts no more.
-    assert!(format!("{:?}", targets.standings()).matches("connections: 0").count() == 2);
+    assert!(format!("{:?}", targets.now().standings).matches("connections: 0").count() == 2);
 }

@@ -28,7 +28,7 @@ impl Session {
     pub(in crate::relay) async fn run(self: Rc<Self>, relay: Rc<Relay>) {
         let _listed = Listed { session: &self, relay: &relay };
         let record = Record::new(&self, &relay);
-        let Some(server) = relay.shared.game_servers.get(self.server) else { return };
+        let server = &self.server.config;
         match self.unless_ended(Box::pin(self.connect(&relay, server))).await {
             // Nobody waits for it any more, or the client has broken a rule.
             None => {}
@@ -55,7 +55,7 @@ impl Session {
         if let Some(EndReason::GameClosed | EndReason::ProtocolError | EndReason::Limit | EndReason::Disconnected) =
             reason
         {
-            sleep(relay.shared.limits.leave_grace).await;
+            sleep(self.leave_grace).await;
         }
     }
 
@@ -78,7 +78,7 @@ impl Session {
     }
 
     async fn connect(&self, relay: &Relay, server: &GameServer) -> Result<Rc<Stream>, ConnectResult> {
-        let Some(inbound) = relay.inbound(self.listener) else { return Err(ConnectResult::Error) };
+        let inbound = &self.inbound;
         let pseudo = &relay.shared.pseudo_ipv4;
         let source = match server.source {
             config::Source::Default => None,

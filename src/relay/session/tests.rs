@@ -11,6 +11,7 @@ use super::*;
 use crate::config::{self, Config};
 use crate::limits::{Gate, GateLimits, Gates, ProcessGate};
 use crate::metrics::{BuildInfo, Metrics, render};
+use crate::net::InboundShared;
 use crate::net::worker::{Tasks, scratch};
 use crate::relay::link_task::LinkTask;
 use crate::relay::{OTHER_EDGE, RelayShared};
@@ -37,24 +38,26 @@ async fn panics() {
     let metrics = Arc::new(Metrics::new());
     let tasks = Tasks::new(Arc::clone(&metrics));
     let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()));
-    let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]), &process, None);
+    let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]));
     let relay = Relay::new(shared, 0, Arc::clone(&metrics), Rc::new(scratch()), tasks.clone());
 
     let links = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = TcpStream::connect(links.local_addr().unwrap()).await.unwrap();
     let (stream, player) = links.accept().await.unwrap();
-    let listener = metrics.listener("links");
+    let inbound = InboundShared::new(core.relays[0].inbound.clone(), Arc::clone(&process), None);
+    let (inbound, settings) = (relay.inbound(&inbound), relay.shared.settings());
     let edge = Rc::new(metrics.edge(OTHER_EDGE));
     let gates = Gates::new("links", Gate::new(GateLimits::default(), Arc::default()), process);
     let counted = gates.enter(player).unwrap();
     let (stream, presence) = (Stream::new(stream).unwrap(), Arc::clone(counted.presence()));
-    let link = Rc::new(Link::new(stream, presence, (CLIENT, player), edge, None, 0, listener.bytes_out));
+    let link = Rc::new(Link::new(stream, presence, (CLIENT, player), edge, None, inbound));
     let (carried, by) = (Rc::clone(&link), Rc::clone(&relay));
     tasks.spawn(LinkTask::new(by, carried, Vec::new(), counted));
 
     // As `Relay::create` does it, but for a task that fails in the middle of everything.
     let guard = relay.shared.sessions.try_acquire(AddressKey::from(player.ip())).unwrap();
-    let session = Session::new(&relay, &link, SessionId(1), 0, Instant::now(), guard);
+    let session =
+        Session::new(&relay, &link, SessionId(1), (&settings, settings.server(7172).unwrap()), Instant::now(), guard);
     relay.sessions.borrow_mut().insert(session.key(), Rc::clone(&session));
     session.join(&link);
     let by = Rc::clone(&relay);

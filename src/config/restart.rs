@@ -1,0 +1,107 @@
+//! What a running process cannot change.
+
+use super::{Config, CoreTunnel, EdgeTunnel, Reach};
+
+impl Config {
+    /// The keys in which `new` differs and which take a restart, as they stand in the file. All else can change while the
+    /// process runs.
+    #[must_use]
+    pub fn needs_restart_for(&self, new: &Self) -> Vec<&'static str> {
+        let (before, after) = (self.process(), new.process());
+        let mut keys = vec![
+            ("name", before.name != after.name),
+            ("workers", before.workers != after.workers),
+            ("admin.listen", before.admin != after.admin),
+            ("log.format", before.log_format != after.log_format),
+            ("access_log", before.access_log != after.access_log),
+        ];
+        match (self, new) {
+            (Self::Edge(before), Self::Edge(after)) => keys.extend(edge(before.tunnel.as_ref(), after.tunnel.as_ref())),
+            (Self::Core(before), Self::Core(after)) => keys.extend(core(before.tunnel.as_ref(), after.tunnel.as_ref())),
+            // All the rest is another's.
+            _ => return vec!["role"],
+        }
+        keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
+}
+
+fn edge(before: Option<&EdgeTunnel>, after: Option<&EdgeTunnel>) -> Vec<(&'static str, bool)> {
+    let (Some(before), Some(after)) = (before, after) else { return vec![("core", before != after)] };
+    let mut keys = vec![("log_core_address", before.log_core_address != after.log_core_address)];
+    match (&before.reach, &after.reach) {
+        (Reach::Dial { core, spare }, Reach::Dial { core: other, spare: more }) => {
+            keys.extend([("core.dial", core != other), ("core.spare", spare != more)]);
+        }
+        (Reach::Accept(before), Reach::Accept(after)) => keys.push(("core.accept", before != after)),
+        (Reach::Dial { .. }, Reach::Accept(_)) | (Reach::Accept(_), Reach::Dial { .. }) => {
+            keys.extend([("core.dial", true), ("core.accept", true)]);
+        }
+    }
+    keys
+}
+
+fn core(before: Option<&CoreTunnel>, after: Option<&CoreTunnel>) -> Vec<(&'static str, bool)> {
+    match (before, after) {
+        (Some(before), Some(after)) => {
+            vec![("tunnel.accept", before.accept != after.accept), ("tunnel.spare", before.spare != after.spare)]
+        }
+        _ => vec![("tunnel", before != after)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+
+    fn needs_restart_for(before: &str, after: &str) -> Vec<&'static str> {
+        let parsed = |text: &str| parse("test.yaml", text).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+        parsed(before).needs_restart_for(&parsed(after))
+    }
+
+    #[test]
+    fn each_key_that_takes_a_restart_is_named_and_no_other() {
+        const TLS: &str = "tls: { ca: ca.pem, cert: a.pem, key: a.key }";
+        let edge = |keys: &str, core: &str, listener: &str| {
+            format!("role: edge\n{keys}\ncore: {{ {TLS}, {core} }}\nlisteners: [{{ {listener} }}]\n")
+        };
+        let login = "name: login, listen: '127.0.0.1:1', forward_to: '127.0.0.1:2'";
+        let plain = edge("name: a", "dial: 'a:1'", login);
+        for (keys, core, listener, expected) in [
+            ("name: b", "dial: 'a:1'", login, &["name"][..]),
+            ("name: a\nworkers: 9", "dial: 'a:1'", login, &["workers"]),
+            ("name: a\nadmin: { listen: '127.0.0.1:9' }", "dial: 'a:1'", login, &["admin.listen"]),
+            ("name: a\nlog: { format: json }", "dial: 'a:1'", login, &["log.format"]),
+            ("name: a\naccess_log: { file: stderr }", "dial: 'a:1'", login, &["access_log"]),
+            ("name: a\nlog_core_address: true", "dial: 'a:1'", login, &["log_core_address"]),
+            ("name: a", "dial: 'a:2'", login, &["core.dial"]),
+            ("name: a", "dial: 'a:1', spare: 9", login, &["core.spare"]),
+            ("name: a", "accept: '127.0.0.1:3'", login, &["core.dial", "core.accept"]),
+            ("name: a\nlog: { level: debug }\nshutdown_timeout: 1s\ndeny: [192.0.2.1]", "dial: 'a:1'", login, &[]),
+            (
+                "name: a\nlimits: { connections: 9 }",
+                "dial: 'a:1'",
+                "name: b, listen: '127.0.0.1:3', forward_to: core/b",
+                &[],
+            ),
+        ] {
+            assert_eq!(needs_restart_for(&plain, &edge(keys, core, listener)), expected, "{keys} {core}");
+        }
+        let without = format!("role: edge\nname: a\nlisteners: [{{ {login} }}]\n");
+        assert_eq!(needs_restart_for(&plain, &without), ["core"]);
+        assert_eq!(needs_restart_for(&without, &without), [""; 0]);
+
+        let core = |tunnel: &str, more: &str| {
+            format!(
+                "role: core\nname: a\nedges: [{{ name: waw1 }}]\ntunnel: {{ {TLS}, {tunnel} }}\nlisteners: [{{ name: login, forward_to: '127.0.0.1:2' }}]\n{more}\n"
+            )
+        };
+        let plain = core("accept: '127.0.0.1:3'", "");
+        assert_eq!(
+            needs_restart_for(&plain, &core("accept: '127.0.0.1:4', spare: 9", "")),
+            ["tunnel.accept", "tunnel.spare"]
+        );
+        let more = "sessions: { max: 9 }\ngame_servers: [{ port: 7172, address: '127.0.0.1:9' }]";
+        assert_eq!(needs_restart_for(&plain, &core("accept: '127.0.0.1:3'", more)), [""; 0]);
+        assert_eq!(needs_restart_for(&plain, &without), ["role"]);
+    }
+}

@@ -1,0 +1,92 @@
+//! What the relay goes by, from one reload to the next.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{CONNECT_BURST, CONNECT_INTERVAL, CONNECT_WAIT};
+use crate::config::{self, BindSessions, GameServer};
+use crate::limits::{Pace, Rate, RateLimit};
+use crate::session::MachineLimits;
+
+/// What new links and sessions go by. A session keeps what it began with.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub edges: Vec<config::EdgePeer>,
+    pub bind_sessions: BindSessions,
+    pub limits: MachineLimits,
+    pub max_per_link: usize,
+    /// Bytes that may wait for a game server, for each session.
+    pub pending: usize,
+    /// New sessions by address.
+    pub opens: Option<RateLimit>,
+    servers: HashMap<u16, Arc<Server>>,
+}
+
+/// A game server that sessions may lead to.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub config: GameServer,
+    /// When connects to it may begin. Touched once for each session.
+    connects: Arc<Mutex<Pace>>,
+}
+
+impl Settings {
+    /// Those of `config`; what is counted goes on counting as it was `before`.
+    pub fn new(config: &config::Core, before: Option<&Self>) -> Self {
+        let sessions = &config.sessions;
+        let server = |server: &GameServer| {
+            let known = before.and_then(|before| before.servers.get(&server.port));
+            let connects = match known {
+                Some(known) if known.config.address == server.address => Arc::clone(&known.connects),
+                _ => Arc::new(Mutex::new(Pace::new(connect_rate(server)))),
+            };
+            // A pace is right whatever happened to who held it.
+            connects.lock().unwrap_or_else(PoisonError::into_inner).set(connect_rate(server));
+            (server.port, Arc::new(Server { config: server.clone(), connects }))
+        };
+        let known = before.and_then(|before| before.opens.as_ref());
+        let opens = |rate| known.map_or_else(|| RateLimit::new(rate), |known| known.with(rate));
+        Self {
+            edges: config.edges.clone(),
+            bind_sessions: sessions.bind_sessions,
+            limits: MachineLimits {
+                linger: sessions.linger,
+                leave_grace: sessions.leave_grace,
+                unacked: sessions.unacked,
+                reorder: sessions.reorder,
+            },
+            max_per_link: sessions.max_per_link,
+            pending: sessions.pending,
+            opens: sessions.opens_per_address.map(opens),
+            servers: config.game_servers.iter().map(server).collect(),
+        }
+    }
+
+    /// The game server that clients ask for by this port.
+    pub fn server(&self, port: u32) -> Option<&Arc<Server>> {
+        self.servers.get(&u16::try_from(port).ok()?)
+    }
+
+    /// The edge at this address.
+    pub fn edge_at(&self, peer: IpAddr) -> Option<&str> {
+        let at = |edge: &&config::EdgePeer| edge.addresses.iter().any(|net| net.contains(&peer));
+        self.edges.iter().find(at).map(|edge| edge.name.as_str())
+    }
+}
+
+impl Server {
+    /// Takes the next place in the queue of connects; gives when it is. `None` where no client would wait so long.
+    pub fn connect_place(&self, now: Instant) -> Option<Instant> {
+        let mut pace = self.connects.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.take(now, now + CONNECT_WAIT)
+    }
+}
+
+fn connect_rate(server: &GameServer) -> Rate {
+    match server.connects_per_second {
+        Some(count) => Rate::new(Duration::from_secs(1) / count.max(1), 1),
+        None => Rate::new(CONNECT_INTERVAL, CONNECT_BURST),
+    }
+}

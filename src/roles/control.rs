@@ -1,0 +1,289 @@
+//! What changes a service while it runs.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+use tracing::{error, info, warn};
+
+use super::listeners::Listeners;
+use crate::certs::CertError;
+use crate::certs::watch::Watch;
+use crate::config::{self, Config, Destination, Errors, LogLevel};
+use crate::limits::ProcessGate;
+use crate::metrics::Metrics;
+use crate::net::BindError;
+use crate::relay::{OTHER_EDGE, RelayShared};
+use crate::tunnel::Known;
+
+/// A reload that came to nothing: all is as it was before.
+#[derive(Debug, Error)]
+pub enum ReloadError {
+    /// The file is wrong, or cannot be read.
+    #[error(transparent)]
+    Config(#[from] Errors),
+    /// Its certificates cannot be used.
+    #[error(transparent)]
+    Certificates(#[from] CertError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A listener leads through a tunnel that the process was not started with.
+    #[error("listener `{0}` leads through the tunnel to the core, and `core` takes a restart to be added")]
+    NoTunnel(String),
+    /// There is no such listener.
+    #[error("there is no listener `{0}`")]
+    NoListener(String),
+    /// The process ends, or has no file.
+    #[error("it is shutting down")]
+    Ended,
+}
+
+/// What a reload has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Keys that are not as the process was started with, and take a restart.
+    pub restart: Vec<&'static str>,
+}
+
+/// Changes a service while it runs. Clones change the same one.
+#[derive(Clone)]
+pub struct Control(Arc<Inner>);
+
+struct Inner {
+    /// One change at a time, the reading of the file included.
+    turn: tokio::sync::Mutex<()>,
+    /// `None` once the service ends.
+    state: Mutex<Option<State>>,
+    /// What it was started with, apart from what has changed since.
+    started: Config,
+    file: OnceLock<Source>,
+    metrics: Arc<Metrics>,
+}
+
+/// Where the configuration comes from.
+struct Source {
+    file: PathBuf,
+    set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>,
+}
+
+/// A service as it is now.
+pub(super) struct State {
+    pub config: Config,
+    /// Listeners that are not listened on, whatever the configuration says.
+    pub closed: HashSet<String>,
+    /// What connections to any listener pass.
+    pub gate: Arc<ProcessGate>,
+    pub listeners: Listeners,
+    pub relay: Option<Arc<RelayShared>>,
+    /// Each worker's counters.
+    pub metrics: Vec<Arc<Metrics>>,
+    /// What the core's end of the tunnel goes by.
+    pub known: Option<watch::Sender<Known>>,
+    /// What the tunnel's end proves itself with.
+    pub certificates: Option<watch::Sender<Watch>>,
+}
+
+impl State {
+    /// Has the service be as `config` says, with these listeners closed. Gives what ends when all workers are.
+    ///
+    /// # Errors
+    /// An address cannot be had. Nothing has changed then.
+    pub fn change(&mut self, config: Config, closed: HashSet<String>) -> Result<mpsc::Receiver<Infallible>, BindError> {
+        let prepared = self.listeners.prepare(&config, &closed)?;
+        let process = config.process();
+        self.gate.set(process.limits, Arc::clone(&process.access));
+        if let Config::Core(core) = &config {
+            self.change_core(core, &closed);
+        }
+        let (done, ended) = mpsc::channel(1);
+        self.listeners.change(prepared, &done);
+        (self.config, self.closed) = (config, closed);
+        Ok(ended)
+    }
+
+    fn change_core(&self, core: &config::Core, closed: &HashSet<String>) {
+        // Workers make these again. A scrape before that must find the zeros as well.
+        for metrics in &self.metrics {
+            let edges = core.edges.iter().map(|edge| edge.name.as_str());
+            edges.chain([OTHER_EDGE]).for_each(|edge| drop(metrics.edge(edge)));
+            core.game_servers.iter().for_each(|server| drop(metrics.port(server.port)));
+        }
+        if let Some(relay) = &self.relay {
+            relay.reload(core);
+        }
+        if let Some(known) = &self.known {
+            let forwards = core.forwards.iter().map(|forward| &forward.inbound.name);
+            let names = forwards.chain(core.relays.iter().map(|relay| &relay.inbound.name));
+            let listeners = names.filter(|name| !closed.contains(*name)).cloned().collect();
+            known.send_replace(Known { edges: core.edges.clone(), listeners });
+        }
+    }
+}
+
+impl Control {
+    pub(super) fn new(state: State, metrics: Arc<Metrics>) -> Self {
+        metrics.config_reloaded(Some(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()));
+        let (started, state) = (state.config.clone(), Mutex::new(Some(state)));
+        Self(Arc::new(Inner { turn: tokio::sync::Mutex::default(), state, started, file: OnceLock::new(), metrics }))
+    }
+
+    /// The configuration comes from this file; what it says of the log's level goes to `set_log_level`.
+    pub fn reads(&self, file: PathBuf, set_log_level: impl Fn(LogLevel) + Send + Sync + 'static) {
+        // It is told once.
+        let _ = self.0.file.set(Source { file, set_log_level: Box::new(set_log_level) });
+    }
+
+    /// Reads the file again, checks it whole, and has the service be as it says. The log and the metrics tell how that went.
+    ///
+    /// # Errors
+    /// Why nothing has changed.
+    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let _turn = self.0.turn.lock().await;
+        let reloaded = match self.read().await {
+            Ok((config, certificates)) => self.apply(config, certificates).await,
+            Err(error) => Err(error),
+        };
+        self.tell(&reloaded);
+        reloaded
+    }
+
+    /// The same with a configuration that was read already, whose certificates are not read again.
+    ///
+    /// # Errors
+    /// Why nothing has changed.
+    pub async fn reload_with(&self, config: Config) -> Result<Reloaded, ReloadError> {
+        let _turn = self.0.turn.lock().await;
+        let reloaded = self.apply(config, None).await;
+        self.tell(&reloaded);
+        reloaded
+    }
+
+    /// Closes the sockets of a listener on all workers, once they have accepted who waits there. Its connections go on, and
+    /// a reload leaves it closed.
+    ///
+    /// # Errors
+    /// There is no such listener.
+    pub async fn close_listener(&self, name: &str) -> Result<(), ReloadError> {
+        self.set_closed(name, true).await
+    }
+
+    /// Listens again where [`Control::close_listener`] has ended that.
+    ///
+    /// # Errors
+    /// There is no such listener, or one of its addresses cannot be had.
+    pub async fn open_listener(&self, name: &str) -> Result<(), ReloadError> {
+        self.set_closed(name, false).await
+    }
+
+    /// All listeners with the addresses that they listen on now.
+    pub fn addresses(&self) -> Vec<(String, Vec<SocketAddr>)> {
+        self.state().as_ref().map(|state| state.listeners.addresses()).unwrap_or_default()
+    }
+
+    /// Looks up the names of targets, and checks them, until the end.
+    pub(super) fn watch_targets(&self) {
+        if let Some(state) = &mut *self.state() {
+            state.listeners.watch();
+        }
+    }
+
+    /// The service ends: nothing changes any more. Gives `shutdown_timeout`.
+    pub(super) fn end(&self) -> Duration {
+        let state = self.state().take();
+        state.map_or(Duration::ZERO, |state| state.config.process().shutdown_timeout)
+    }
+
+    fn state(&self) -> MutexGuard<'_, Option<State>> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn set_closed(&self, name: &str, closed: bool) -> Result<(), ReloadError> {
+        let _turn = self.0.turn.lock().await;
+        let changed = {
+            let mut state = self.state();
+            let state = state.as_mut().ok_or(ReloadError::Ended)?;
+            if !state.listeners.addresses().iter().any(|(known, _)| known == name) {
+                return Err(ReloadError::NoListener(name.to_owned()));
+            }
+            let mut names = state.closed.clone();
+            if closed {
+                names.insert(name.to_owned())
+            } else {
+                names.remove(name)
+            };
+            state.change(state.config.clone(), names)?
+        };
+        settled(changed).await;
+        Ok(())
+    }
+
+    /// Reads and checks the file, and the certificates that it names where there is a tunnel.
+    async fn read(&self) -> Result<(Config, Option<Watch>), ReloadError> {
+        let Some(file) = self.0.file.get().map(|source| source.file.clone()) else { return Err(ReloadError::Ended) };
+        let role = self.0.started.role();
+        // Long lists take their time, and a file system may hang: nothing else waits for that.
+        let reading = spawn_blocking(move || {
+            let config = config::load_for(&file, role)?;
+            let certificates = super::certificates(&config)?;
+            Ok((config, certificates))
+        });
+        reading.await.unwrap_or(Err(ReloadError::Ended))
+    }
+
+    async fn apply(&self, config: Config, certificates: Option<Watch>) -> Result<Reloaded, ReloadError> {
+        let restart = self.0.started.needs_restart_for(&config);
+        let changed = {
+            let mut state = self.state();
+            let state = state.as_mut().ok_or(ReloadError::Ended)?;
+            if state.certificates.is_none()
+                && let Some(name) = through_tunnel(&config)
+            {
+                return Err(ReloadError::NoTunnel(name.to_owned()));
+            }
+            if let Some(source) = self.0.file.get() {
+                (source.set_log_level)(config.process().log_level);
+            }
+            let changed = state.change(config, state.closed.clone())?;
+            if let (Some(tunnel), Some(certificates)) = (&state.certificates, certificates) {
+                tunnel.send_replace(certificates);
+            }
+            changed
+        };
+        settled(changed).await;
+        Ok(Reloaded { restart })
+    }
+
+    fn tell(&self, reloaded: &Result<Reloaded, ReloadError>) {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.0.metrics.config_reloaded(reloaded.is_ok().then_some(at));
+        match reloaded {
+            Ok(Reloaded { restart }) if restart.is_empty() => info!("configuration reloaded"),
+            Ok(Reloaded { restart }) => {
+                let keys = restart.join(", ");
+                warn!(keys, "configuration reloaded, but for keys that need a restart to change");
+            }
+            Err(errors) => error!(%errors, "configuration not reloaded, it goes on as it was"),
+        }
+    }
+}
+
+/// Waits until all workers are as they are to be, or gone.
+async fn settled(mut changed: mpsc::Receiver<Infallible>) {
+    while changed.recv().await.is_some() {}
+}
+
+/// A listener of an edge that leads through the tunnel.
+fn through_tunnel(config: &Config) -> Option<&str> {
+    let Config::Edge(edge) = config else { return None };
+    let leads = |forward: &&config::Forward| {
+        forward.forward_to.iter().any(|target| matches!(target.destination, Destination::Core(_)))
+    };
+    edge.listeners.iter().find(leads).map(|forward| forward.inbound.name.as_str())
+}

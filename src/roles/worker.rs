@@ -1,0 +1,305 @@
+//! A worker's listeners: what comes in is carried as the configuration has them at that moment.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tracing::error;
+
+use crate::forward::{Forward, ForwardShared};
+use crate::metrics::Metrics;
+use crate::net::worker::{self, Scratch, Stop, Tasks};
+use crate::net::{Inbound, InboundShared, Tunnelled, accept_until, warn_of_accept};
+use crate::relay::Relay;
+use crate::tunnel::Streams;
+
+/// A listener, of either kind.
+#[derive(Debug, Clone)]
+pub(super) enum Shared {
+    Forward(Arc<ForwardShared>),
+    Relay(Arc<InboundShared>),
+}
+
+impl Shared {
+    /// The part that admits connections.
+    pub fn inbound(&self) -> &Arc<InboundShared> {
+        match self {
+            Self::Forward(forward) => forward.inbound(),
+            Self::Relay(inbound) => inbound,
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.inbound().config().name
+    }
+}
+
+/// Never sent over, and dropped once it has happened.
+pub(super) type Done = mpsc::Sender<Infallible>;
+
+/// What a worker has from now on.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// All listeners, each with the addresses that it listens on.
+    pub listeners: Vec<(Shared, Vec<SocketAddr>)>,
+    /// The sockets of those addresses that the worker has none for.
+    pub sockets: Vec<(SocketAddr, TcpListener)>,
+    /// Dropped when it is so, and those sockets are closed that no listener has any more.
+    pub done: Done,
+}
+
+/// The plans for one worker.
+pub(super) type Plans = mpsc::UnboundedReceiver<Plan>;
+
+/// A worker, and what it listens on.
+pub(super) struct Worker {
+    pub metrics: Arc<Metrics>,
+    pub scratch: Rc<Scratch>,
+    pub tasks: Tasks,
+    pub stop: Stop,
+}
+
+/// What a worker's listeners are at the moment.
+struct Listeners<'a> {
+    worker: &'a Worker,
+    relay: Option<Rc<Relay>>,
+    carriers: RefCell<HashMap<String, Carrier>>,
+    sockets: RefCell<HashMap<SocketAddr, Socket>>,
+}
+
+/// What carries the connections of a listener.
+#[derive(Clone)]
+enum Carrier {
+    Forward(Rc<Forward>),
+    Relay(Rc<Relay>, Rc<Inbound>),
+}
+
+/// A socket that is accepted on.
+struct Socket {
+    leads_to: Rc<RefCell<Carrier>>,
+    close: oneshot::Sender<Done>,
+}
+
+impl Worker {
+    pub fn new(metrics: Arc<Metrics>, stop: Stop) -> Self {
+        Self { tasks: Tasks::new(Arc::clone(&metrics)), metrics, scratch: Rc::new(worker::scratch()), stop }
+    }
+
+    /// Listens as `plans` say, and carries the streams of the tunnel, until the stop. `on_kill` is called where connections
+    /// are left at its deadline; they are dropped after it.
+    pub async fn serve(self, relay: Option<Rc<Relay>>, plans: Plans, streams: Option<Streams>, on_kill: impl FnOnce()) {
+        let Stop { drain, kill } = self.stop.clone();
+        let listeners = Listeners { worker: &self, relay, carriers: RefCell::default(), sockets: RefCell::default() };
+        let listening = async { tokio::join!(listeners.take_plans(plans), listeners.take_streams(streams)) };
+        drain.run_until_cancelled(listening).await;
+        drain.cancelled().await;
+        tokio::select! {
+            () = self.tasks.ended() => {}
+            () = kill.cancelled() => on_kill(),
+        }
+    }
+
+    /// Accepts on `socket` until the drain, or until it is told to close.
+    fn accept(
+        &self,
+        socket: TcpListener,
+        accepted: impl FnMut(TcpStream, SocketAddr) + 'static,
+        failed: impl FnMut(&io::Error) + 'static,
+    ) -> oneshot::Sender<Done> {
+        let (close, closing) = oneshot::channel();
+        let drain = self.stop.drain.clone();
+        tokio::task::spawn_local(async move {
+            let accepting = accept_until(closing, socket, accepted, failed);
+            if let Some(Err(error)) = drain.run_until_cancelled(accepting).await {
+                error!(%error, "cannot accept any more");
+            }
+        });
+        close
+    }
+}
+
+impl Listeners<'_> {
+    async fn take_plans(&self, mut plans: Plans) {
+        while let Some(plan) = plans.recv().await {
+            self.go_by(plan);
+        }
+    }
+
+    fn go_by(&self, Plan { listeners, sockets, done }: Plan) {
+        if let Some(relay) = &self.relay {
+            let of_kind = |(shared, _): &(Shared, _)| match shared {
+                Shared::Relay(inbound) => Some(Arc::clone(inbound)),
+                Shared::Forward(_) => None,
+            };
+            relay.listen(listeners.iter().filter_map(of_kind));
+        }
+        let mut new: HashMap<_, _> = sockets.into_iter().collect();
+        let (mut carriers, mut there) = (self.carriers.borrow_mut(), self.sockets.borrow_mut());
+        let (mut before, mut closing) = (std::mem::take(&mut *carriers), std::mem::take(&mut *there));
+        for (shared, addresses) in listeners {
+            let name = shared.name().to_owned();
+            let Some(carrier) = self.carrier(shared, before.remove(&name)) else { continue };
+            for address in addresses {
+                let socket = match (closing.remove(&address), new.remove(&address)) {
+                    (Some(socket), _) => {
+                        socket.leads_to.replace(carrier.clone());
+                        Some(socket)
+                    }
+                    (None, Some(socket)) => Some(self.accept(socket, carrier.clone())),
+                    (None, None) => None,
+                };
+                there.extend(socket.map(|socket| (address, socket)));
+            }
+            carriers.insert(name, carrier);
+        }
+        for socket in closing.into_values() {
+            // It fails only where its task is gone, and the socket with it.
+            let _ = socket.close.send(done.clone());
+        }
+    }
+
+    /// What carries the connections of a listener, which is what did so `before` where nothing has changed.
+    fn carrier(&self, shared: Shared, before: Option<Carrier>) -> Option<Carrier> {
+        match (shared, before, &self.relay) {
+            (Shared::Forward(shared), Some(Carrier::Forward(same)), _) if Arc::ptr_eq(same.shared(), &shared) => {
+                Some(Carrier::Forward(same))
+            }
+            (Shared::Forward(shared), ..) => {
+                let Worker { metrics, scratch, .. } = self.worker;
+                let inbound = Arc::clone(shared.inbound());
+                let counters = metrics.listener(&inbound.config().name);
+                let inbound = Inbound::new(inbound, counters, Rc::clone(scratch));
+                Some(Carrier::Forward(Rc::new(Forward::new(shared, inbound, metrics))))
+            }
+            (Shared::Relay(inbound), _, Some(relay)) => Some(Carrier::Relay(Rc::clone(relay), relay.inbound(&inbound))),
+            // An edge has none of this kind.
+            (Shared::Relay(_), _, None) => None,
+        }
+    }
+
+    fn accept(&self, socket: TcpListener, carrier: Carrier) -> Socket {
+        let leads_to = Rc::new(RefCell::new(carrier));
+        let (carrying, failing, tasks) = (Rc::clone(&leads_to), Rc::clone(&leads_to), self.worker.tasks.clone());
+        let accepted = move |stream, peer| carrying.borrow().carry(&tasks, stream, peer);
+        let failed = move |error: &io::Error| failing.borrow().failed(error);
+        Socket { leads_to, close: self.worker.accept(socket, accepted, failed) }
+    }
+
+    /// Carries the streams of the tunnel that this worker is given.
+    async fn take_streams(&self, streams: Option<Streams>) {
+        let Some(mut streams) = streams else { return };
+        while let Some((listener, tunnelled)) = streams.recv().await {
+            // One whose listener was removed at this moment ends here.
+            if let Some(carrier) = self.carriers.borrow().get(&listener) {
+                carrier.carry_tunnelled(&self.worker.tasks, tunnelled);
+            }
+        }
+    }
+}
+
+impl Carrier {
+    fn inbound(&self) -> &Inbound {
+        match self {
+            Self::Forward(forward) => forward.inbound(),
+            Self::Relay(_, inbound) => inbound,
+        }
+    }
+
+    /// Runs a connection as a task of its own, of its own size.
+    fn carry(&self, tasks: &Tasks, stream: TcpStream, peer: SocketAddr) {
+        match self {
+            Self::Forward(forward) => tasks.spawn(Rc::clone(forward).carry(stream, peer)),
+            Self::Relay(relay, inbound) => tasks.spawn(Rc::clone(relay).carry(Rc::clone(inbound), stream, peer)),
+        }
+    }
+
+    fn carry_tunnelled(&self, tasks: &Tasks, tunnelled: Tunnelled) {
+        match self {
+            Self::Forward(forward) => tasks.spawn(Rc::clone(forward).carry_tunnelled(tunnelled)),
+            Self::Relay(relay, inbound) => {
+                tasks.spawn(Rc::clone(relay).carry_tunnelled(Rc::clone(inbound), tunnelled));
+            }
+        }
+    }
+
+    fn failed(&self, error: &io::Error) {
+        let inbound = self.inbound();
+        inbound.metrics().accept_errors.inc();
+        warn_of_accept(&inbound.config().name, error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Bytes that make the handler of the test below panic.
+    const POISON: u8 = 13;
+
+    #[test]
+    fn a_panic_closes_its_connection_and_is_counted_and_no_other_notices() {
+        let metrics = Arc::new(Metrics::new());
+        let stop = Stop::default();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build_local(tokio::runtime::LocalOptions::default()).unwrap();
+        let test = async {
+            let worker = Worker::new(Arc::clone(&metrics), stop.clone());
+            let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let address = socket.local_addr().unwrap();
+            let (scratch, tasks) = (Rc::clone(&worker.scratch), worker.tasks.clone());
+            let accepted = move |stream, _| tasks.spawn(echo(stream, Rc::clone(&scratch)));
+            let _open = worker.accept(socket, accepted, |error| panic!("{error}"));
+            let mut good = TcpStream::connect(address).await.unwrap();
+            assert_eq!(exchange(&mut good, 1).await, Some(1));
+            for panics in 1..=3 {
+                let mut bad = TcpStream::connect(address).await.unwrap();
+                assert_eq!(exchange(&mut bad, 2).await, Some(2));
+                assert_eq!(exchange(&mut bad, POISON).await, None);
+                assert_eq!(exchange(&mut good, 3).await, Some(3));
+                assert_eq!(metrics.panics.get(), panics);
+            }
+            // Those that come later are served as well, and the worker can end: no task is left.
+            let mut later = TcpStream::connect(address).await.unwrap();
+            assert_eq!(exchange(&mut later, 4).await, Some(4));
+            drop((good, later));
+            stop.drain.cancel();
+            worker.serve(None, mpsc::unbounded_channel().1, None, || panic!("nobody kills it")).await;
+        };
+        runtime.block_on(async { timeout(Duration::from_secs(60), test).await.expect("it hangs") });
+    }
+
+    /// Echoes byte by byte through the worker's scratch buffer.
+    async fn echo(stream: TcpStream, scratch: Rc<Scratch>) {
+        let stream = crate::net::Stream::new(stream).unwrap();
+        std::future::poll_fn(|cx| {
+            loop {
+                let mut scratch = scratch.borrow_mut();
+                let Ok(n) = std::task::ready!(stream.poll_read(cx, &mut scratch)) else { return Poll::Ready(()) };
+                assert!(!scratch[..n].contains(&POISON), "on purpose");
+                if n == 0 || stream.try_write(&[io::IoSlice::new(&scratch[..n])]).is_err() {
+                    return Poll::Ready(());
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Sends one byte; gives the answer, and `None` where the connection is closed.
+    async fn exchange(stream: &mut TcpStream, byte: u8) -> Option<u8> {
+        stream.write_all(&[byte]).await.unwrap();
+        stream.read_u8().await.ok()
+    }
+}
