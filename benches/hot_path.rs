@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, bench};
+use ipnet::IpNet;
 use otproxy::config::Framing;
-use otproxy::limits::{AddressKey, AddressSet, Rate, RateLimit};
+use otproxy::limits::{AddressKey, AddressSet, BANS, BanRules, Bans, Rate, RateLimit};
+use otproxy::metrics::Metrics;
 use otproxy::session::{Arrival, Batch, LinkWriter, Machine, MachineLimits, Upstream};
 use otproxy::wire::frame::{self, Frame, PacketId, SessionId};
 use otproxy::wire::game_packet::Cutter;
@@ -251,6 +253,24 @@ fn look_up(bencher: Bencher<'_, '_>, entries: usize, address: fn(u128) -> IpAddr
     bencher.counter(ItemsCount::new(LOOK_UPS)).bench_local(|| {
         let found = black_box(&addresses).iter().filter(|address| list.contains(**address)).count();
         assert!(found >= LOOK_UPS / 2);
+    });
+}
+
+/// Whether an address is banned, among so many that are, and networks of some lengths: what each connection costs. With none it
+/// is a look at one number.
+#[bench(args = [0, 1, BANS])]
+fn address_in_bans(bencher: Bencher<'_, '_>, count: usize) {
+    let address = |bits: u128| IpAddr::from(Ipv4Addr::from_bits((bits >> 96) as u32));
+    let now = Instant::now();
+    let rules = BanRules { after: None, lasting: Duration::from_secs(1), exempt: AddressSet::default() };
+    let bans = Bans::new(rules, Metrics::new().bans());
+    for (bits, length) in scattered().take(count).zip([32, 32, 32, 24, 16].into_iter().cycle()) {
+        let network = IpNet::new(address(bits), length).expect("a length of IPv4");
+        assert!(bans.ban(network, Duration::from_secs(3600), now));
+    }
+    let addresses: Vec<_> = scattered().skip(count).take(LOOK_UPS).map(address).collect();
+    bencher.counter(ItemsCount::new(LOOK_UPS)).bench_local(|| {
+        black_box(black_box(&addresses).iter().filter(|address| bans.check(**address, now).is_err()).count());
     });
 }
 

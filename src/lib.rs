@@ -12,7 +12,7 @@
 //!   [`admin`]: metrics and health over HTTP. [`player`]: the client's side of the protocol.
 //! - [`tunnel`]: TLS between edges and the core.
 //! - [`certs`]: the operator's own certificates, and TLS configurations of them.
-//! - [`net`]: listeners, streams, workers.
+//! - [`net`]: listeners, streams, workers; bans in the kernel.
 //! - [`access_log`]: a line for each connection and session that ended. [`config`]: YAML to checked values.
 //! - [`session`]: the session machine, pure: no I/O and no clock of its own.
 //! - [`wire`]: formats on the wire, pure: frames, PROXY headers, player addresses, game packets, status.

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 mod access;
 mod address_set;
+mod bans;
 mod by_address;
 mod gate;
 mod pace;
@@ -25,6 +26,7 @@ use by_address::ByAddress;
 
 pub use access::Access;
 pub use address_set::AddressSet;
+pub use bans::{BANS, Ban, BanRules, Bans, LONGEST_BAN};
 pub use by_address::AddressKey;
 pub use gate::{Admission, Gate, GateLimits, Gates, ProcessGate};
 pub use pace::Pace;

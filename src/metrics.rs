@@ -14,8 +14,8 @@ use prometheus::{
 use prometheus::{Registry, Result};
 
 use crate::reason::{
-    CheckResult, CloseReason, ConnectResult, EndReason, HandshakeResult, RefuseReason, RejectReason, StatusResult,
-    StreamRefusal,
+    BanReason, CheckResult, CloseReason, ConnectResult, EndReason, HandshakeResult, RefuseReason, RejectReason,
+    StatusResult, StreamRefusal,
 };
 
 mod catalogue;
@@ -38,6 +38,9 @@ pub struct Metrics {
     pressure: GaugeVec,
     rejected: IntCounterVec,
     closed: IntCounterVec,
+    bans_active: IntGauge,
+    bans: ByReason,
+    bans_nftables_errors: IntCounter,
     bytes: IntCounterVec,
     connects: IntCounterVec,
     target_up: IntGaugeVec,
@@ -89,12 +92,16 @@ impl Metrics {
         let registry = Registry::new();
         let refused = counters(&registry, REFUSED)?;
         let handshakes = counters(&registry, TUNNEL_HANDSHAKES)?;
+        let bans = counters(&registry, BANS)?;
         Ok(Self {
             accepted: counters(&registry, ACCEPTED)?,
             active: gauges(&registry, ACTIVE)?,
             pressure: register(&registry, GaugeVec::new(opts(PRESSURE), PRESSURE.labels)?)?,
             rejected: counters(&registry, REJECTED)?,
             closed: counters(&registry, CLOSED)?,
+            bans_active: register(&registry, IntGauge::with_opts(opts(BANS_ACTIVE))?)?,
+            bans: ByReason::new(BanReason::ALL, |reason| bans.with_label_values(&[reason.as_str()])),
+            bans_nftables_errors: register(&registry, IntCounter::with_opts(opts(BANS_NFTABLES_ERRORS))?)?,
             bytes: counters(&registry, BYTES)?,
             connects: counters(&registry, CONNECTS)?,
             target_up: gauges(&registry, TARGET_UP)?,
@@ -141,6 +148,15 @@ impl Metrics {
     /// The share of its connections that a listener has, by its name; that of the process without one.
     pub fn pressure(&self, listener: Option<&str>) -> Gauge {
         self.pressure.with_label_values(&[listener.unwrap_or_default()])
+    }
+
+    /// Handles of the bans.
+    pub fn bans(&self) -> BanMetrics {
+        BanMetrics {
+            active: self.bans_active.clone(),
+            nftables_errors: self.bans_nftables_errors.clone(),
+            made: self.bans.clone(),
+        }
     }
 
     /// Whether a target is up, by the names of its listener and its own.
@@ -285,6 +301,29 @@ impl ListenerMetrics {
     /// Connections that have ended for this reason.
     pub fn closes(&self, reason: CloseReason) -> u64 {
         self.closed.get(reason as usize)
+    }
+}
+
+/// What is counted of the bans.
+#[derive(Debug, Clone)]
+pub struct BanMetrics {
+    /// Networks banned now.
+    pub active: IntGauge,
+    /// Calls of nft that failed.
+    pub nftables_errors: IntCounter,
+    made: ByReason,
+}
+
+impl BanMetrics {
+    /// Counts a ban.
+    pub fn banned(&self, reason: BanReason) {
+        self.made.inc(reason as usize);
+    }
+
+    /// Bans made for this reason.
+    #[cfg(test)]
+    pub fn made(&self, reason: BanReason) -> u64 {
+        self.made.0.get(reason as usize).map_or(0, IntCounter::get)
     }
 }
 

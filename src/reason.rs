@@ -44,6 +44,8 @@ reasons! {
         Denied = "denied",
         /// The player is not in `allow`, of the listener or of the process.
         NotAllowed = "not_allowed",
+        /// The peer or the player is banned.
+        Banned = "banned",
         /// A PROXY header was required and the peer is not in `trusted_peers`.
         Untrusted = "untrusted",
         /// The PROXY header was malformed, or absent where one is required.
@@ -64,6 +66,33 @@ reasons! {
         Disconnected = "disconnected",
         /// Its listener is drained.
         Drained = "drained",
+    }
+}
+
+impl RejectReason {
+    /// Whether it counts for `bans.after`: he did what no honest client does, or more of it than one does.
+    pub const fn breaks_rule(self) -> bool {
+        match self {
+            Self::AddressLimit
+            | Self::Rate
+            | Self::ProcessAddressLimit
+            | Self::ProcessRate
+            | Self::Untrusted
+            | Self::HeaderTimeout
+            | Self::Unexpected
+            | Self::Silent
+            | Self::NoPing => true,
+            // What others did.
+            Self::Limit | Self::ProcessLimit => false,
+            // He is refused whatever he does, at no more cost than by a ban.
+            Self::Denied | Self::NotAllowed | Self::Banned => false,
+            // Only trusted peers are asked for a header.
+            Self::BadHeader => false,
+            // As health checks do, and people who lose patience.
+            Self::Closed => false,
+            // For what was decided here.
+            Self::Evicted | Self::Disconnected | Self::Drained => false,
+        }
     }
 }
 
@@ -130,6 +159,23 @@ impl From<Closing> for CloseReason {
             Closing::Disconnected => Self::Disconnected,
             Closing::Drained => Self::Drained,
         }
+    }
+}
+
+impl CloseReason {
+    /// Whether it counts for `bans.after`.
+    pub const fn breaks_rule(self) -> bool {
+        matches!(self, Self::ProtocolError)
+    }
+}
+
+reasons! {
+    /// What somebody was banned for.
+    BanReason {
+        /// The operator banned him.
+        Operator = "operator",
+        /// He broke the rules more often than `bans.after` says.
+        Rules = "rules",
     }
 }
 

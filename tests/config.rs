@@ -50,7 +50,7 @@ fn examples_are_valid() {
 #[test]
 fn valid_files_say_what_would_run() {
     let mut summaries = String::new();
-    for path in files("tests/config/valid", 12) {
+    for path in files("tests/config/valid", 13) {
         let text = fs::read_to_string(&path).expect("readable file");
         // The host name and the number of CPUs are those of the machine.
         let text = if text.contains("\nname: ") { text } else { format!("name: here\n{text}") };
@@ -62,7 +62,7 @@ fn valid_files_say_what_would_run() {
 
 #[test]
 fn invalid_files_say_all_that_is_wrong() {
-    for path in files("tests/config/invalid", 31) {
+    for path in files("tests/config/invalid", 32) {
         let text = fs::read_to_string(&path).expect("readable file");
         let errors = parse(&name(&path), &text).expect_err(&name(&path));
         let lines: Vec<_> = errors.iter().map(|error| error.location.expect("a place")).collect();

@@ -635,6 +635,14 @@ fn topologies_in_the_document_can_be_used() {
 }
 
 #[test]
+fn the_bans_of_an_edge_are_those_that_the_documents_explain() {
+    let read = |file: &str| fs::read_to_string(repository(file)).expect(file);
+    let edge = read("tests/init/golden/accept/edge-waw1/edge.yaml");
+    assert!(edge.contains("bans: { after: 600/60s, for: 10m }"));
+    assert!(read("docs/configuration.md").contains("The edges of [`otproxy init`](init.md) have `600/60s`"));
+}
+
+#[test]
 fn commands_in_the_documents_can_be_typed() {
     let read = |file: &str| fs::read_to_string(repository(file)).expect(file);
     let (readme, document) = (read("README.md"), read("docs/init.md"));

@@ -24,7 +24,8 @@ fn rows(text: &str) -> Vec<Vec<&str>> {
 }
 
 fn is_limit(key: &Key) -> bool {
-    let parts = ["sessions.", "limits.", ".timeouts.", ".status.", "_per_second", "shutdown_timeout"];
+    let parts =
+        ["sessions.", "limits.", ".timeouts.", ".status.", "_per_second", "shutdown_timeout", "bans.after", "bans.for"];
     let others = ["sessions.bind_sessions", "limits.reset", "limits.fair_share", "limits.pressure"];
     let of_status = ["status.address", "status.port"];
     let is_other = others.iter().chain(&of_status).any(|other| key.path.ends_with(other));
@@ -75,6 +76,8 @@ fn expected() -> BTreeSet<String> {
         ("limits::PRESSURE_FROM", limits::PRESSURE_FROM.to_string()),
         ("limits::PRESSURE_LEAST", limits::PRESSURE_LEAST.to_string()),
         ("limits::PRESSURE_IDLE", format!("{:?}", limits::PRESSURE_IDLE)),
+        ("limits::BANS", limits::BANS.to_string()),
+        ("limits::LONGEST_BAN", format!("{:?}", limits::LONGEST_BAN)),
         ("limits::REFUSED_LINES", limits::REFUSED_LINES.to_string()),
         ("limits::ENDED_LINES", limits::ENDED_LINES.to_string()),
         ("limits::LOG_WINDOW", format!("{:?}", limits::LOG_WINDOW)),
@@ -176,6 +179,34 @@ fn no_number_in_the_text_is_unchecked() {
     }
     let unchecked: Vec<_> = rest.lines().filter(|line| line.contains(|c: char| c.is_ascii_digit())).collect();
     assert!(unchecked.is_empty(), "{unchecked:#?}");
+}
+
+/// Which reasons count for `bans.after` stands in the reference of the configuration. `OTPROXY_BLESS=1` writes it anew.
+#[test]
+fn what_breaks_a_rule_is_what_the_code_counts() {
+    const BEGIN: &str = "<!-- breaks: generated, do not edit -->\n";
+    const END: &str = "<!-- end of breaks -->\n";
+    let words = |counts: bool| {
+        let rejected = RejectReason::ALL.iter().filter(|reason| reason.breaks_rule() == counts);
+        let closed = CloseReason::ALL.iter().filter(|reason| reason.breaks_rule() == counts);
+        let list = |words: Vec<String>| words.join(", ");
+        let rejected = list(rejected.map(|reason| format!("`{reason}`")).collect());
+        format!("{rejected} | {}", list(closed.map(|reason| format!("`{reason}`")).collect()))
+    };
+    let (yes, no) = (words(true), words(false));
+    let table = format!(
+        "| | connections rejected | connections closed |\n|---|---|---|\n| counted | {yes} |\n| not counted | {no} |\n"
+    );
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    let text = std::fs::read_to_string(path).expect("docs/configuration.md");
+    let (before, rest) = text.split_once(BEGIN).expect("the mark where the table begins");
+    let (_, after) = rest.split_once(END).expect("the mark where the table ends");
+    let expected = [before, BEGIN, &table, END, after].concat();
+    if std::env::var_os("OTPROXY_BLESS").is_some() {
+        std::fs::write(path, &expected).expect("writable");
+    } else {
+        assert_eq!(text, expected, "OTPROXY_BLESS=1 cargo test --test limits writes it anew");
+    }
 }
 
 /// The tunnel's own document: each value with a constant's name is that constant's.

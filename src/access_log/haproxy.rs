@@ -152,6 +152,7 @@ pub fn rejected(reason: RejectReason) -> &'static str {
         | RejectReason::ProcessRate
         | RejectReason::Denied
         | RejectReason::NotAllowed
+        | RejectReason::Banned
         | RejectReason::Untrusted
         | RejectReason::BadHeader
         | RejectReason::Unexpected

@@ -203,6 +203,28 @@ pub const KEYS: &[Key] = &[
         Text("true"),
         "whether strangers are given less time when three quarters of `connections` are taken",
     ),
+    key(
+        "bans.after",
+        "rate or `none`",
+        Text("none"),
+        "how often a player's address may break the rules; who does it more often is banned",
+    )
+    .example("600/60s"),
+    key("bans.for", "duration", Text("10m"), "how long who breaks the rules too often is refused by all listeners"),
+    key(
+        "bans.exempt",
+        "address or CIDR, or a list",
+        Text("[]"),
+        "who is never refused for a ban, beside those whose PROXY header is believed",
+    )
+    .example("[192.0.2.7, 10.0.0.0/8]"),
+    key(
+        "bans.nftables",
+        "family and table, or `off`",
+        Text("off"),
+        "the nftables table with the sets `banned4` and `banned6`, into which bans are put too, for the kernel to drop what they send",
+    )
+    .example("inet otproxy"),
     key("shutdown_timeout", "duration", Text("10s"), "how long connections may go on after SIGTERM; `0s` cuts them"),
     key("listeners", "list", Required, "where connections are accepted; at least one").example("[{ name: login, .. }]"),
     key("listeners[].name", "name", Required, "the label in metrics and logs; unique").example("login"),

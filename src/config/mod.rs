@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::limits::{Access, GateLimits, Rate};
+use crate::limits::{Access, BanRules, GateLimits, Rate};
 
 mod address;
+mod bans;
 mod core;
 mod error;
 mod formats;
@@ -97,6 +98,8 @@ pub struct Process {
     pub access: Arc<Access>,
     /// `limits`: of all listeners together.
     pub limits: GateLimits,
+    /// `bans`: who is refused for a while.
+    pub bans: Bans,
     /// `shutdown_timeout`: how long connections may go on after SIGTERM.
     pub shutdown_timeout: Duration,
     /// `log.format`
@@ -105,6 +108,45 @@ pub struct Process {
     pub log_level: LogLevel,
     /// `access_log`; `None` for `file: off`.
     pub access_log: Option<AccessLog>,
+}
+
+/// `bans.*`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bans {
+    /// `bans.after`: how often one address may break the rules.
+    pub after: Option<Rate>,
+    /// `bans.for`: how long who does it more often is banned, not 0.
+    pub lasting: Duration,
+    /// `bans.exempt`: who is refused for no ban. With it all peers that are trusted: they are no players.
+    pub exempt: Vec<IpNet>,
+    /// `bans.nftables`
+    pub nftables: Option<NftTable>,
+}
+
+impl Bans {
+    /// Nobody is banned but by the operator.
+    pub const OFF: Self =
+        Self { after: None, lasting: Duration::from_secs(10 * 60), exempt: Vec::new(), nftables: None };
+
+    /// The part that says who is banned.
+    pub fn rules(&self) -> BanRules {
+        BanRules { after: self.after, lasting: self.lasting, exempt: self.exempt.iter().copied().collect() }
+    }
+}
+
+/// `bans.nftables`: a table of nftables. Both are words that nft takes as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NftTable {
+    /// `inet`, `ip`, `ip6` or `netdev`.
+    pub family: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for NftTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.family, self.name)
+    }
 }
 
 /// `log.format`, `--log-format`

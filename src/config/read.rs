@@ -12,7 +12,7 @@ use super::listener::{self, Listener, Taken};
 use super::scope::{Report, Scope};
 use super::tree::{self, Entry, NodeId, Value};
 use super::{AccessLog, AccessLogFile, Config, Core, Edge, EdgeTunnel, Forward, Process, Reach, Relay};
-use super::{address, core, formats, gate, tunnel};
+use super::{address, bans, core, formats, gate, tunnel};
 
 /// Bytes of a file; a longer one is not a configuration.
 pub const MAX_FILE_LEN: u64 = 1 << 20;
@@ -170,8 +170,10 @@ fn edge(root: &Scope<'_>) -> Option<Edge> {
     if let Some(Some(EdgeTunnel { reach: Reach::Accept(addresses), .. })) = &tunnel {
         taken.reserve("core.accept", addresses.iter().copied());
     }
-    let listeners = listener::read(root, Some(&[]), taken).map(by_kind);
-    Some(Edge { process: process?, listeners: listeners?.0, tunnel: tunnel? })
+    let (listeners, _) = listener::read(root, Some(&[]), taken).map(by_kind)?;
+    let mut process = process?;
+    process.bans.exempt.extend(listeners.iter().flat_map(|listener| &listener.inbound.trusted_peers));
+    Some(Edge { process, listeners, tunnel: tunnel? })
 }
 
 fn core(root: &Scope<'_>) -> Option<Core> {
@@ -190,8 +192,11 @@ fn core(root: &Scope<'_>) -> Option<Core> {
     let game_servers = core::game_servers(root, relay);
     let sessions = core::sessions(root);
     let (forwards, relays) = listeners?;
+    let (mut process, trusted) = (process?, trusted?);
+    let inbounds = forwards.iter().map(|forward| &forward.inbound).chain(relays.iter().map(|relay| &relay.inbound));
+    process.bans.exempt.extend(inbounds.flat_map(|inbound| &inbound.trusted_peers).chain(&trusted));
     Some(Core {
-        process: process?,
+        process,
         edges: edges?,
         tunnel: tunnel?,
         forwards,
@@ -241,6 +246,7 @@ fn process(root: &Scope<'_>) -> Option<Process> {
     let access_log = access_log(&root.section("access_log"));
     let access = gate::access(root);
     let limits = gate::limits(&root.section("limits"), formats::or_none(formats::connections));
+    let bans = bans::bans(&root.section("bans"));
     let shutdown_timeout = root.value("shutdown_timeout", formats::duration);
     Some(Process {
         name: name?.unwrap_or_else(formats::host_name),
@@ -248,6 +254,7 @@ fn process(root: &Scope<'_>) -> Option<Process> {
         admin: admin?,
         access: access?.into(),
         limits: limits?,
+        bans: bans?,
         shutdown_timeout: shutdown_timeout?,
         log_format: log_format?,
         log_level: log_level?,

@@ -12,6 +12,7 @@ impl Config {
             ("name", before.name != after.name),
             ("workers", before.workers != after.workers),
             ("admin.listen", before.admin != after.admin),
+            ("bans.nftables", before.bans.nftables != after.bans.nftables),
             ("log.format", before.log_format != after.log_format),
             ("access_log", before.access_log != after.access_log),
         ];
@@ -70,6 +71,8 @@ mod tests {
             ("name: b", "dial: 'a:1'", login, &["name"][..]),
             ("name: a\nworkers: 9", "dial: 'a:1'", login, &["workers"]),
             ("name: a\nadmin: { listen: '127.0.0.1:9' }", "dial: 'a:1'", login, &["admin.listen"]),
+            ("name: a\nbans: { nftables: inet otproxy }", "dial: 'a:1'", login, &["bans.nftables"]),
+            ("name: a\nbans: { after: 9/60s }", "dial: 'a:1'", login, &[]),
             ("name: a\nlog: { format: json }", "dial: 'a:1'", login, &["log.format"]),
             ("name: a\naccess_log: { file: stderr }", "dial: 'a:1'", login, &["access_log"]),
             ("name: a\nlog_core_address: true", "dial: 'a:1'", login, &["log_core_address"]),

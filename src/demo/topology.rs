@@ -230,6 +230,7 @@ fn process(name: &str, workers: usize, admin: Option<SocketAddr>, shutdown_timeo
         admin,
         access: Arc::default(),
         limits: GateLimits::default(),
+        bans: config::Bans::OFF,
         shutdown_timeout,
         log_format: config::LogFormat::Auto,
         log_level: config::LogLevel::Error,

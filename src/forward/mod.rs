@@ -206,7 +206,7 @@ impl Forward {
         }
     }
 
-    /// Connects to a target and moves bytes; gives why that ended.
+    /// Connects to a target and moves bytes; gives why that ended. The caller keeps the connection: it counts until its end is told.
     async fn carry_to_target(&self, admitted: &mut Admitted, record: &mut Record<'_>) -> CloseReason {
         let began = Instant::now();
         let reached = match Box::pin(self.reach(admitted.player, admitted.destination)).await {
@@ -386,7 +386,7 @@ impl Drop for Record<'_> {
         let reason = self.reason.unwrap_or_else(|| unfinished(&self.presence, self.edge.as_deref()));
         let inbound = &self.forward.inbound;
         inbound.metrics().active.dec();
-        inbound.metrics().closed(reason);
+        inbound.count_closed(reason, self.player);
         // What is counted as carried are the others.
         self.carried = None;
         inbound.access_log(|| self.entry(reason));

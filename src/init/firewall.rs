@@ -10,10 +10,10 @@ use crate::config::{CoreMode, LINKS_PORT, LOGIN_PORT, Topology};
 pub(super) fn of_host(topology: &Topology, host: &Host<'_>) -> String {
     let port = topology.tunnel_port;
     let (sets, rules) = match (host, topology.mode) {
-        (Host::Edge(_), CoreMode::Accept) => (String::new(), players()),
+        (Host::Edge(_), CoreMode::Accept) => (banned(), players()),
         // To name the core here would tell where it is to whoever breaks in. It proves itself with its certificate.
         (Host::Edge(_), CoreMode::Dial) => (
-            String::new(),
+            banned(),
             players()
                 + &format!(
                     "        tcp dport {port} accept comment \"the tunnel: open to all, as where the core is stands in no file here\"\n"
@@ -49,8 +49,20 @@ table inet otproxy {{
     )
 }
 
+/// Players, but for those who are banned: whom that cuts off from the players' ports alone.
 fn players() -> String {
-    format!("        tcp dport {{ {LINKS_PORT}, {LOGIN_PORT} }} accept comment \"players: links, and login\"\n")
+    let ports = format!("tcp dport {{ {LINKS_PORT}, {LOGIN_PORT} }}");
+    format!(
+        "        ip saddr @banned4 {ports} drop\n        ip6 saddr @banned6 {ports} drop\n        {ports} accept comment \"players: links, and login\"\n"
+    )
+}
+
+/// The sets of `bans.nftables`.
+fn banned() -> String {
+    let set =
+        |name, kind| format!("    set {name} {{\n        type {kind}\n        flags interval, timeout\n    }}\n\n");
+    let sets = [("banned4", "ipv4_addr"), ("banned6", "ipv6_addr")].map(|(name, kind)| set(name, kind)).concat();
+    format!("    # otproxy fills them where edge.yaml says `nftables: inet otproxy`; else they stay empty.\n{sets}")
 }
 
 /// Sets of the edges' addresses, and the rules that let them to the tunnel's port.

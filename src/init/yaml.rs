@@ -39,6 +39,11 @@ name: \"{name}\"
 {reach}  # Paths are seen from this file. They are reread when they change.
   tls: {{ ca: ca.pem, cert: \"{name}.pem\", key: \"{name}.key\" }}
 
+# Who breaks the rules too often is refused for a while: far more often than a carrier with many players behind one address,
+# some of whom a limit keeps out. With `nftables: inet otproxy` the kernel drops what he sends; docs/security.md says what that
+# takes.
+bans: {{ after: 600/60s, for: 10m }}
+
 listeners:
   # Links of clients that know the multi-path protocol; what begins otherwise goes no further. A client has one to each
   # edge: 20 leaves room for households, and for carriers that put many players behind one address.

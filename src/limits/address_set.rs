@@ -21,6 +21,14 @@ impl AddressSet {
         }
     }
 
+    /// Whether an address of `network` is in one of the networks.
+    pub fn meets(&self, network: &IpNet) -> bool {
+        match network {
+            IpNet::V4(net) => self.v4.meets(net.network().to_bits(), net.broadcast().to_bits()),
+            IpNet::V6(net) => self.v6.meets(net.network().to_bits(), net.broadcast().to_bits()),
+        }
+    }
+
     /// Whether there is no address in it.
     pub fn is_empty(&self) -> bool {
         self.v4.first.is_empty() && self.v6.first.is_empty()
@@ -68,8 +76,13 @@ impl<T: Ord + Copy> Ranges<T> {
     }
 
     fn contains(&self, address: T) -> bool {
-        let behind = self.first.partition_point(|first| *first <= address);
-        behind.checked_sub(1).and_then(|index| self.last.get(index)).is_some_and(|last| address <= *last)
+        self.meets(address, address)
+    }
+
+    /// Whether one of them has something of what is from `first` to `last`.
+    fn meets(&self, first: T, last: T) -> bool {
+        let behind = self.first.partition_point(|other| *other <= last);
+        behind.checked_sub(1).and_then(|index| self.last.get(index)).is_some_and(|other| first <= *other)
     }
 }
 
@@ -131,13 +144,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn as_each_network_says(networks in prop::collection::vec(network(), 0..20)) {
+        fn as_each_network_says(
+            networks in prop::collection::vec(network(), 0..20),
+            others in prop::collection::vec(network(), 20),
+        ) {
             let set: AddressSet = networks.iter().copied().collect();
             let low = (0u32..300).chain(u32::MAX - 300..=u32::MAX).map(|bits| Ipv4Addr::from_bits(bits).into());
             let high = (0u128..100).map(|low| 1 << 120 | low).chain(u128::MAX - 100..=u128::MAX);
             for address in low.chain(high.map(|bits| Ipv6Addr::from_bits(bits).into())) {
                 let expected = networks.iter().any(|network| network.contains(&address));
                 prop_assert_eq!(set.contains(address), expected, "{}", address);
+            }
+            for network in &others {
+                let expected = networks.iter().any(|own| own.contains(network) || network.contains(own));
+                prop_assert_eq!(set.meets(network), expected, "{}", network);
             }
         }
     }

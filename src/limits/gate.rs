@@ -8,7 +8,7 @@ use std::time::Instant;
 use prometheus::Gauge;
 
 use super::places::{Place, Places, Taken};
-use super::{Access, AddressKey, LimitExceeded, Presence, Present, Rate, RateLimit, Roster};
+use super::{Access, AddressKey, Bans, LimitExceeded, Presence, Present, Rate, RateLimit, Roster};
 use crate::reason::{Closing, RejectReason};
 
 /// What a gate lets through. `None` is no limit, and the default.
@@ -119,17 +119,23 @@ impl From<LimitExceeded> for Refused {
     }
 }
 
-/// What connections to all listeners have in common: a gate, and the roster of those that passed.
+/// What connections to all listeners have in common: who is banned, a gate, and the roster of those that passed.
 #[derive(Debug)]
 pub struct ProcessGate {
+    bans: Arc<Bans>,
     gate: Gate,
     roster: Arc<Roster>,
 }
 
 impl ProcessGate {
     /// Nobody has passed yet.
-    pub fn new(gate: Gate) -> Arc<Self> {
-        Arc::new(Self { gate, roster: Arc::default() })
+    pub fn new(gate: Gate, bans: Arc<Bans>) -> Arc<Self> {
+        Arc::new(Self { bans, gate, roster: Arc::default() })
+    }
+
+    /// Who is banned.
+    pub fn bans(&self) -> &Arc<Bans> {
+        &self.bans
     }
 
     /// Shows from now on which share of all connections is taken.
@@ -164,6 +170,15 @@ impl Gates {
         Self { name: name.into(), listener, process }
     }
 
+    /// Those of a listener alone.
+    #[cfg(test)]
+    pub(crate) fn within(limits: GateLimits) -> Self {
+        let rules = super::BanRules { after: None, lasting: std::time::Duration::ZERO, exempt: Default::default() };
+        let bans = Bans::new(rules, crate::metrics::Metrics::new().bans());
+        let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
+        Self::new("test", Gate::new(limits, Arc::default()), process)
+    }
+
     /// Has the listener's gate go by these from now on.
     pub fn set(&self, limits: GateLimits, access: Arc<Access>) {
         self.listener.set(limits, access);
@@ -172,6 +187,11 @@ impl Gates {
     /// Connections now: in the process, and of those on the listener.
     pub fn open(&self) -> (usize, usize) {
         (self.process.gate.places.taken(), self.listener.places.taken())
+    }
+
+    /// Who is banned, from all listeners.
+    pub fn bans(&self) -> &Bans {
+        &self.process.bans
     }
 
     /// The part of its time that a stranger is given now: less than one where a limit is nearly reached.
@@ -187,8 +207,9 @@ impl Gates {
     /// Looks at a peer who is perhaps a proxy, before anything else is.
     ///
     /// # Errors
-    /// The list that refuses it.
-    pub fn check_peer(&self, peer: IpAddr) -> Result<(), RejectReason> {
+    /// The ban or the list that refuses it.
+    pub fn check_peer(&self, peer: IpAddr, now: Instant) -> Result<(), RejectReason> {
+        self.process.bans.check(peer, now)?;
         self.listener.rules().access.check_peer(peer)?;
         self.process.gate.rules().access.check_peer(peer)
     }
@@ -220,9 +241,12 @@ impl Gates {
     /// Counts an entered connection for its player too, now that it is known who that is.
     ///
     /// # Errors
-    /// The list or the limit that refuses it. The connection goes on counting where it did, until it is dropped.
+    /// The ban, the list or the limit that refuses it. The connection goes on counting where it did, until it is dropped.
     pub fn pass(&self, admission: &Admission, player: SocketAddr, now: Instant) -> Result<(), RejectReason> {
         admission.presence().set_player(player);
+        if player.ip() != admission.presence().peer().ip() {
+            self.process.bans.check(player.ip(), now)?;
+        }
         self.check(player)?;
         let player = AddressKey::from(player.ip());
         self.listener.claim(&admission.listener, player, now).map_err(Refused::by_listener)?;
@@ -278,6 +302,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::limits::{AddressSet, BanRules};
+    use crate::metrics::Metrics;
 
     const NONE: GateLimits = GateLimits {
         connections: None,
@@ -292,16 +318,22 @@ mod tests {
         Gate::new(limits, Arc::default())
     }
 
+    /// Nobody is banned, but by the operator.
+    fn bans() -> Arc<Bans> {
+        let rules = BanRules { after: None, lasting: Duration::from_secs(600), exempt: AddressSet::default() };
+        Bans::new(rules, Metrics::new().bans())
+    }
+
     fn at(address: &str) -> SocketAddr {
         SocketAddr::new(address.parse().unwrap(), 4000)
     }
 
     fn process(limits: GateLimits) -> Arc<ProcessGate> {
-        ProcessGate::new(gate(limits))
+        ProcessGate::new(gate(limits), bans())
     }
 
     fn come(gates: &Gates, player: &str, now: Instant) -> Result<Admission, RejectReason> {
-        gates.check_peer(at(player).ip())?;
+        gates.check_peer(at(player).ip(), now)?;
         gates.admit(at(player), now)
     }
 
@@ -398,7 +430,7 @@ mod tests {
             let set = |network: &str| std::iter::once(network.parse::<ipnet::IpNet>().unwrap()).collect();
             Arc::new(Access { deny: set(deny), allow: allow.map(set) })
         };
-        let process = ProcessGate::new(Gate::new(NONE, access("192.0.2.0/24", Some("10.0.0.0/9"))));
+        let process = ProcessGate::new(Gate::new(NONE, access("192.0.2.0/24", Some("10.0.0.0/9"))), bans());
         let gates = Gates::new("links", Gate::new(NONE, access("10.0.0.0/24", Some("10.0.0.0/8"))), process);
         for (player, verdict) in [
             ("10.1.0.1", None),
@@ -411,11 +443,11 @@ mod tests {
             assert_eq!(come(&gates, player, now).err(), verdict, "{player}");
         }
         // A proxy need not be among the players, and is as unwelcome as they are where it is denied.
-        assert_eq!(gates.check_peer(at("198.51.100.1").ip()), Ok(()));
+        assert_eq!(gates.check_peer(at("198.51.100.1").ip(), now), Ok(()));
         let admission = gates.enter(at("198.51.100.1")).unwrap();
         assert_eq!(gates.pass(&admission, at("10.1.0.1"), now), Ok(()));
         for denied in ["192.0.2.1", "10.0.0.1"] {
-            assert_eq!(gates.check_peer(at(denied).ip()), Err(RejectReason::Denied), "{denied}");
+            assert_eq!(gates.check_peer(at(denied).ip(), now), Err(RejectReason::Denied), "{denied}");
         }
         assert_eq!(gates.listener.places.taken(), 1, "the denied count nowhere");
     }
@@ -490,7 +522,7 @@ mod tests {
         let now = Instant::now();
         let gates = Gates::new("links", gate(GateLimits { connections: Some(1), ..NONE }), process(NONE));
         let roster = Arc::clone(gates.process.roster());
-        assert_eq!(gates.check_peer(at("198.51.100.1").ip()), Ok(()));
+        assert_eq!(gates.check_peer(at("198.51.100.1").ip(), now), Ok(()));
         let admission = gates.enter(at("198.51.100.1")).unwrap();
         assert!(gates.enter(at("198.51.100.2")).is_err());
         let there = roster.select(|_| true);
@@ -500,5 +532,20 @@ mod tests {
         assert_eq!(there[0].player(), Some(at("10.1.0.1")));
         drop(admission);
         assert!(roster.select(|_| true).is_empty());
+    }
+    #[test]
+    fn who_is_banned_is_refused_as_a_peer_and_as_a_player_and_counts_nowhere() {
+        let now = Instant::now();
+        let rate = Some(Rate::per(1, Duration::from_secs(10)));
+        let gates = Gates::new("links", gate(GateLimits { rate_per_address: rate, ..NONE }), process(NONE));
+        let lasting = Duration::from_secs(60);
+        gates.bans().ban("192.0.2.0/24".parse().unwrap(), lasting, now);
+        for _ in 0..3 {
+            assert_eq!(gates.check_peer(at("192.0.2.1").ip(), now), Err(RejectReason::Banned));
+            let admission = gates.enter(at("198.51.100.1")).unwrap();
+            assert_eq!(gates.pass(&admission, at("192.0.2.1"), now), Err(RejectReason::Banned));
+        }
+        assert_eq!(gates.open(), (0, 0));
+        assert!(come(&gates, "192.0.2.1", now + lasting).is_ok(), "what was refused has used up his rate");
     }
 }

@@ -43,6 +43,11 @@ impl RateLimit {
         let mut shard = self.table.shard(address);
         self.rate.take(shard.of(address), now, now).is_some()
     }
+
+    /// Forgets what `address` did: it has a whole burst again.
+    pub fn forget(&self, address: AddressKey) {
+        *self.table.shard(address).of(address) = None;
+    }
 }
 
 /// States by address: those used lately, and those used before them, as far back as there is room.
@@ -89,6 +94,9 @@ mod tests {
         assert_eq!(admitted(AddressKey::V4(1), now), 3);
         assert_eq!(admitted(AddressKey::V6(1), now), 3);
         assert_eq!(admitted(AddressKey::V4(1), now + 20 * SECOND), 2);
+        limit.forget(AddressKey::V6(1));
+        assert_eq!(admitted(AddressKey::V6(1), now), 3);
+        assert_eq!(admitted(AddressKey::V4(1), now + 20 * SECOND), 0, "forgotten with another");
         assert_eq!(entries(&limit), 2);
     }
 

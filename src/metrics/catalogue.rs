@@ -58,6 +58,12 @@ catalogue! {
         "Connections refused before they were of any use.";
     CLOSED = "otproxy_connections_closed_total" Counter ["listener", "reason"]
         "Connections that were of use and have ended, by what ended them.";
+    BANS_ACTIVE = "otproxy_bans_active" Gauge []
+        "Networks and addresses that are banned now.";
+    BANS = "otproxy_bans_total" Counter ["reason"]
+        "Bans made, by what for.";
+    BANS_NFTABLES_ERRORS = "otproxy_bans_nftables_errors_total" Counter []
+        "Calls of nft that failed, with `bans.nftables`: the kernel lets through what this process refuses.";
     BYTES = "otproxy_bytes_total" Counter ["listener", "direction"]
         "Payload bytes carried: `in` from players, `out` to them.";
     CONNECTS = "otproxy_target_connects_total" Counter ["listener", "result"]

@@ -17,7 +17,7 @@ use crate::access_log::{AccessLog, Entry, Open, What};
 use crate::config::{self, AcceptProxy, Expect};
 use crate::limits::{Admission, Gate, Gates, PRESSURE_IDLE, ProcessGate, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::{ListenerMetrics, Metrics};
-use crate::reason::RejectReason;
+use crate::reason::{CloseReason, RejectReason};
 use crate::wire::expect::{MAX_FIRST, Verdict};
 use crate::wire::proxy_header::{self, ProxyHeader};
 
@@ -171,7 +171,7 @@ impl Inbound {
         let who = |address| Who { address, edge: None, accepted };
         self.metrics.accepted.inc();
         // Before all else, so that a refused connection costs next to nothing.
-        let (guard, expected) = match self.enter(peer) {
+        let (guard, expected) = match self.enter(peer, accepted) {
             Ok(entered) => entered,
             Err(reason) => {
                 self.refuse(&SockRef::from(&stream), reason, who(peer), false);
@@ -214,7 +214,7 @@ impl Inbound {
         let Tunnelled { stream, player, destination, mut early, via } = tunnelled;
         let who = Who { address: player, edge: Some(&via.edge), accepted };
         let gates = &self.shared.kept.gates;
-        let admitted = gates.check_peer(player.ip()).and_then(|()| gates.admit(player, Instant::now()));
+        let admitted = gates.check_peer(player.ip(), accepted).and_then(|()| gates.admit(player, accepted));
         let entered = admitted.and_then(|guard| {
             guard.presence().set_edge(via.edge.name().into());
             Ok((guard, stream.attach().map_err(|_| RejectReason::Closed)?))
@@ -237,6 +237,9 @@ impl Inbound {
     /// Counts a refused connection, and logs it as far as the log's limit goes. A peer that just
     /// closed, as health checks do, is no news.
     fn count_refused(&self, reason: RejectReason, who: Who<'_>, counts: bool) {
+        if reason.breaks_rule() {
+            self.shared.kept.gates.bans().broke_rule(who.address.ip(), Instant::now());
+        }
         self.metrics.rejected(reason);
         self.access_log(|| Entry {
             edge: who.edge.map(|edge| edge.name().to_owned()),
@@ -248,6 +251,14 @@ impl Inbound {
         {
             warn!(listener = self.config().name, peer = %who.address.ip(), %reason, suppressed, "connection refused");
         }
+    }
+
+    /// Counts a connection of `player` that was of use and has ended.
+    pub fn count_closed(&self, reason: CloseReason, player: SocketAddr) {
+        if reason.breaks_rule() {
+            self.shared.kept.gates.bans().broke_rule(player.ip(), Instant::now());
+        }
+        self.metrics.closed(reason);
     }
 
     /// Tells the access log, where there is one, of what ended or was refused.
@@ -271,11 +282,11 @@ impl Inbound {
 
     /// Decides what can be decided before anything is read; gives the header that is to come too. Where
     /// none is, the peer is the player.
-    fn enter(&self, peer: SocketAddr) -> Result<(Admission, AcceptProxy), RejectReason> {
-        self.shared.kept.gates.check_peer(peer.ip())?;
+    fn enter(&self, peer: SocketAddr, now: Instant) -> Result<(Admission, AcceptProxy), RejectReason> {
+        self.shared.kept.gates.check_peer(peer.ip(), now)?;
         let expected = self.header_from(peer.ip())?;
         let guard = match expected {
-            AcceptProxy::None => self.shared.kept.gates.admit(peer, Instant::now())?,
+            AcceptProxy::None => self.shared.kept.gates.admit(peer, now)?,
             AcceptProxy::Optional | AcceptProxy::Required => self.shared.kept.gates.enter(peer)?,
         };
         Ok((guard, expected))

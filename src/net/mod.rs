@@ -1,5 +1,6 @@
 //! Sockets: listeners, streams, connects, and the worker threads that carry them.
 
+pub mod bans;
 mod connect;
 mod host_key;
 mod inbound;

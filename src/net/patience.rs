@@ -59,12 +59,11 @@ impl<'a> Patience<'a> {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
-    use std::sync::Arc;
 
     use tokio::time::sleep;
 
     use super::*;
-    use crate::limits::{Gate, GateLimits, ProcessGate};
+    use crate::limits::GateLimits;
 
     /// Time passes only where nothing else is to be done.
     fn block_on<F: Future>(future: F) -> F::Output {
@@ -76,9 +75,7 @@ mod tests {
 
     /// Gates that let in so many.
     fn gates(connections: usize) -> Gates {
-        let limits = GateLimits { connections: Some(connections), pressure: true, ..GateLimits::default() };
-        let gate = |limits| Gate::new(limits, Arc::default());
-        Gates::new("links", gate(limits), ProcessGate::new(gate(GateLimits::default())))
+        Gates::within(GateLimits { connections: Some(connections), pressure: true, ..GateLimits::default() })
     }
 
     #[test]

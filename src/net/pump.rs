@@ -205,14 +205,13 @@ pub async fn pump(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::limits::{Gate, GateLimits, Gates, PRESSURE_IDLE, ProcessGate};
+    use crate::limits::{GateLimits, Gates, PRESSURE_IDLE};
     use crate::net::worker::scratch;
     use crate::wire::frame::{ClientId, ping};
 
@@ -259,9 +258,7 @@ mod tests {
         const HOUR: Duration = Duration::from_secs(3600);
         // Time passes only where nothing else is to be done.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        let limits = GateLimits { connections: Some(1), pressure: true, ..GateLimits::default() };
-        let gate = |limits| Gate::new(limits, Arc::default());
-        let gates = Gates::new("test", gate(limits), ProcessGate::new(gate(GateLimits::default())));
+        let gates = Gates::within(GateLimits { connections: Some(1), pressure: true, ..GateLimits::default() });
         let lasted = |full: bool| {
             let gates = &gates;
             async move {

@@ -144,7 +144,7 @@ mod tests {
 
     use super::*;
     use crate::config::{self, Config};
-    use crate::limits::{Gate, GateLimits, ProcessGate};
+    use crate::limits::{Bans, Gate, GateLimits, ProcessGate};
     use crate::metrics::Metrics;
     use crate::net::worker::scratch;
     use crate::net::{InboundShared, tls};
@@ -164,8 +164,10 @@ mod tests {
             let text = "role: core\nlisteners: [{ name: links, kind: relay, listen: '127.0.0.1:1', accept_proxy: none }]\n\
                         game_servers: [{ port: 7172, address: '127.0.0.1:2' }]\n";
             let Config::Core(core) = config::parse("core.yaml", text).unwrap() else { panic!("a core") };
-            let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()));
-            let (shared, metrics) = (InboundShared::new(core.relays[0].inbound.clone(), process, None), Metrics::new());
+            let metrics = Metrics::new();
+            let bans = Bans::new(config::Bans::OFF.rules(), metrics.bans());
+            let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
+            let shared = InboundShared::new(core.relays[0].inbound.clone(), process, None);
             let inbound = Rc::new(Inbound::new(shared, metrics.listener("links"), Rc::new(scratch())));
             let edge = Rc::new(metrics.edge("waw1"));
             let player = SocketAddr::from(([127, 0, 0, 1], 1));

@@ -220,9 +220,9 @@ impl Drop for LinkTask {
         }
         let reason = self.reason.unwrap_or_else(|| unfinished(&link.presence, link.via.as_ref().map(|via| &*via.edge)));
         link.edge.links.dec();
-        let (inbound, metrics) = (&link.inbound, link.inbound.metrics());
-        metrics.active.dec();
-        metrics.closed(reason);
+        let inbound = &link.inbound;
+        inbound.metrics().active.dec();
+        inbound.count_closed(reason, link.player());
         inbound.access_log(|| {
             let what = What::Link(LinkEnd { client: link.client(), reason });
             Entry {

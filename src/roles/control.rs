@@ -99,6 +99,7 @@ impl State {
         let prepared = self.listeners.prepare(&config, &closed)?;
         let process = config.process();
         self.gate.set(process.limits, Arc::clone(&process.access));
+        self.gate.bans().set(process.bans.rules());
         if let Config::Core(core) = &config {
             self.change_core(core, &closed);
         }

@@ -22,12 +22,12 @@ use crate::access_log::{AccessLog, Written};
 use crate::admin;
 use crate::certs::CertError;
 use crate::certs::watch::Watch;
-use crate::config::{Config, Role};
+use crate::config::{self, Config, Role};
 use crate::forward::HeaderFor;
-use crate::limits::{Gate, ProcessGate};
+use crate::limits::{Bans, Gate, ProcessGate};
 use crate::metrics::{BuildInfo, Metrics};
 use crate::net::worker::{self, Scratch, Stop, Tasks};
-use crate::net::{BindError, bind};
+use crate::net::{BindError, bans, bind};
 use crate::relay::RelayShared;
 use crate::tunnel::{self, Known, Pool};
 
@@ -54,6 +54,9 @@ pub struct Service {
     role: &'static str,
     addresses: Vec<(String, Vec<SocketAddr>)>,
     admin: Option<TcpListener>,
+    bans: Arc<Bans>,
+    /// Where bans are put for the kernel.
+    nftables: Option<config::NftTable>,
     metrics: Vec<Arc<Metrics>>,
     /// What is counted on no worker.
     own_metrics: Arc<Metrics>,
@@ -92,7 +95,9 @@ impl Service {
         let start = |config| AccessLog::start(config, &process.name, own_metrics.access_log_dropped.clone());
         let log = process.access_log.clone().map(start).transpose().map_err(StartError::AccessLog)?;
         let (access_log, written) = log.unzip();
-        let gate = ProcessGate::new(Gate::new(process.limits, Arc::clone(&process.access)));
+        let bans = Bans::new(process.bans.rules(), own_metrics.bans());
+        let nftables = process.bans.nftables.clone();
+        let gate = ProcessGate::new(Gate::new(process.limits, Arc::clone(&process.access)), Arc::clone(&bans));
         gate.show(own_metrics.pressure(None));
         let Parts { header_for, pool, relay, known, certificates } = parts;
         let making = Making {
@@ -120,8 +125,19 @@ impl Service {
         let addresses = state.listeners.addresses();
         let control = Control::new(state, Arc::clone(&own_metrics));
         let (workers, tunnel) = (Vec::new(), None);
-        let service =
-            Self { role, addresses, admin, metrics, own_metrics, control, workers, tunnel, access_log: written };
+        let service = Self {
+            role,
+            addresses,
+            admin,
+            bans,
+            nftables,
+            metrics,
+            own_metrics,
+            control,
+            workers,
+            tunnel,
+            access_log: written,
+        };
         Ok((service, plans))
     }
 
@@ -165,6 +181,11 @@ impl Service {
         self.tunnel = Some((counted, Box::new(main)));
     }
 
+    /// Who is banned.
+    pub fn bans(&self) -> &Arc<Bans> {
+        &self.bans
+    }
+
     /// The addresses of a listener, with the ports that the kernel chose; none where there is no
     /// such listener.
     pub fn addresses(&self, listener: &str) -> &[SocketAddr] {
@@ -192,6 +213,8 @@ impl Service {
         let written = self.access_log;
         let running = Running(self.control);
         let stop = Stop::default();
+        let errors = self.own_metrics.bans().nftables_errors;
+        let kernel = self.nftables.map(|table| bans::Kernel::new(table, errors));
         let admin = match self.admin {
             Some(listener) => {
                 let state = admin::State {
@@ -219,6 +242,7 @@ impl Service {
             threads.push(worker::spawn(name, main)?);
         }
         running.0.watch_targets();
+        let _keeping = AbortOnDropHandle::new(tokio::spawn(bans::keep(self.bans, kernel)));
         let mut ended = spawn_blocking(move || {
             let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
             results

@@ -4,6 +4,7 @@
 //! the program of that name.
 
 mod access_log;
+mod bans;
 mod expect;
 mod forward;
 mod forward_core;

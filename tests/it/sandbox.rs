@@ -6,9 +6,11 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use otproxy::config::{self, Config};
+use otproxy::limits::Bans;
 use otproxy::roles;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -52,6 +54,7 @@ pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Optio
 pub struct Role {
     addresses: HashMap<String, Vec<SocketAddr>>,
     admin: SocketAddr,
+    bans: Arc<Bans>,
     shutdown: Option<oneshot::Sender<()>>,
     task: JoinHandle<io::Result<()>>,
 }
@@ -85,12 +88,13 @@ impl Role {
             };
         let addresses = names.into_iter().map(|name| (name.clone(), service.addresses(&name).to_vec())).collect();
         let admin = service.admin_address().expect("an admin address");
+        let bans = Arc::clone(service.bans());
         let (shutdown, asked) = oneshot::channel();
         let task = tokio::spawn(service.run(async {
             // Dropped without a word it means the same.
             let _ = asked.await;
         }));
-        Self { addresses, admin, shutdown: Some(shutdown), task }
+        Self { addresses, admin, bans, shutdown: Some(shutdown), task }
     }
 
     /// The first address of a listener.
@@ -106,6 +110,11 @@ impl Role {
     /// Where admin is.
     pub fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Who is banned.
+    pub fn bans(&self) -> &Bans {
+        &self.bans
     }
 
     /// Tells it to shut down, and does not wait.

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::thread;
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
@@ -16,6 +17,11 @@ const PREFIX: &str = "otproxy";
 /// Whether hosts can be made here. Where the machine does not allow it, which no installing mends, a
 /// test has nothing to do and says so. In CI, which sets `CI=true`, the program it takes must be there.
 pub fn can_be_made() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(try_to_make)
+}
+
+fn try_to_make() -> bool {
     let in_ci = std::env::var("CI").as_deref() == Ok("true");
     assert!(!in_ci || Command::new("ip").arg("-V").output().is_ok(), "ip is missing: apt-get install iproute2");
     let tun = || OpenOptions::new().read(true).write(true).open("/dev/net/tun");
@@ -74,6 +80,14 @@ impl Host {
         let host = Self { namespace };
         host.ip("link set lo up\n");
         host
+    }
+
+    /// Joins it to another host by a line, whose ends are named by who is at the other one.
+    pub fn join(&self, name: &str, other: &Host, other_name: &str) {
+        let there = &other.namespace;
+        self.ip(&format!("link add to-{other_name} type veth peer name to-{name} netns {there}\n"));
+        self.ip(&format!("link set to-{other_name} up\n"));
+        other.ip(&format!("link set to-{name} up\n"));
     }
 
     /// Runs commands of `ip` on it, one on each line.

@@ -5,7 +5,7 @@ use tokio::time::Instant as Clock;
 
 use super::*;
 use crate::config::{Config, parse};
-use crate::limits::GateLimits;
+use crate::limits::{Bans, GateLimits};
 use crate::net::worker::scratch;
 
 /// How long a connection that says nothing is kept on a listener with this YAML and one place, which it takes.
@@ -16,8 +16,9 @@ async fn kept(yaml: &str) -> Duration {
     );
     let Ok(Config::Edge(edge)) = parse("test.yaml", &text) else { panic!("{text}") };
     let config = edge.listeners[0].inbound.clone();
-    let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()));
     let metrics = Metrics::new();
+    let bans = Bans::new(edge.process.bans.rules(), metrics.bans());
+    let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
     let inbound = Inbound::new(InboundShared::new(config, process, None), metrics.listener("a"), Rc::new(scratch()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

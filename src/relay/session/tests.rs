@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, LocalOptions};
 
 use super::*;
 use crate::config::{self, Config};
-use crate::limits::{Gate, GateLimits, Gates, ProcessGate};
+use crate::limits::{Bans, Gate, GateLimits, Gates, ProcessGate};
 use crate::metrics::{BuildInfo, Metrics, render};
 use crate::net::InboundShared;
 use crate::net::worker::{Tasks, scratch};
@@ -37,7 +37,8 @@ async fn panics() {
     let Config::Core(core) = config::parse("core.yaml", &text).unwrap() else { panic!("not a core") };
     let metrics = Arc::new(Metrics::new());
     let tasks = Tasks::new(Arc::clone(&metrics));
-    let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()));
+    let bans = Bans::new(config::Bans::OFF.rules(), metrics.bans());
+    let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
     let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]));
     let relay = Relay::new(shared, 0, Arc::clone(&metrics), Rc::new(scratch()), tasks.clone());
 

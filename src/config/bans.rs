@@ -1,0 +1,101 @@
+//! Reading `bans`.
+
+use std::time::Duration;
+
+use super::listener::values;
+use super::scope::Scope;
+use super::tree::{Node, Value};
+use super::{Bans, NftTable, address, formats};
+
+/// What kinds of table can drop what comes from an address.
+const FAMILIES: [&str; 4] = ["inet", "ip", "ip6", "netdev"];
+/// Characters of a table's name, as the kernel has it.
+const MAX_TABLE: usize = 255;
+
+/// Reads `bans`; whom it trusts is not among the exempt yet.
+pub(super) fn bans(section: &Scope<'_>) -> Option<Bans> {
+    let after = section.value("after", formats::or_none(formats::rate));
+    let lasting = section.value("for", formats::duration);
+    if lasting == Some(Duration::ZERO) {
+        section.wrong("for", "`0s` would lift each ban at once; give at least `1s`, or `after: none` for no bans");
+    }
+    let exempt = section.list("exempt", address::network).map(values);
+    let nftables = section.value("nftables", table);
+    Some(Bans { after: after?, lasting: lasting?, exempt: exempt?, nftables: nftables? })
+}
+
+/// A family and a table, or the word `off`.
+fn table(node: &Node) -> Result<Option<NftTable>, String> {
+    let wrong = || {
+        let families = FAMILIES.map(|family| format!("`{family}`")).join(", ");
+        format!(
+            "{} is not a table of nftables; write it as `inet otproxy`: the family ({families}) and the name; or `off` for none",
+            node.quoted()
+        )
+    };
+    let Value::Text(text) = &node.value else { return Err(wrong()) };
+    if text == "off" {
+        return Ok(None);
+    }
+    match text.split_whitespace().collect::<Vec<_>>().as_slice() {
+        [family, name] if FAMILIES.contains(family) && is_word(name) => {
+            Ok(Some(NftTable { family: (*family).to_owned(), name: (*name).to_owned() }))
+        }
+        _ => Err(wrong()),
+    }
+}
+
+/// Whether nft takes a name as it is, and as nothing else.
+fn is_word(name: &str) -> bool {
+    let rest = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    name.len() <= MAX_TABLE && name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree::fragment;
+    use super::*;
+
+    #[test]
+    fn peers_that_are_trusted_are_exempt_and_a_revoked_edge_is_not() {
+        let exempt = |text: &str| {
+            let config = super::super::parse("a.yaml", text).unwrap_or_else(|errors| panic!("{errors}"));
+            config.process().bans.rules().exempt
+        };
+        let listener = "{ name: a, listen: \"0.0.0.0:1\", forward_to: \"a:1\"";
+        let edge = exempt(&format!(
+            "role: edge\nbans: {{ exempt: 192.0.2.7 }}\nlisteners: [{listener}, accept_proxy: optional, trusted_peers: 10.0.0.0/8 }}]"
+        ));
+        let core = exempt(&format!(
+            "role: core\nedges: [{{ name: x, address: 192.0.2.7 }}, {{ name: y, address: 192.0.2.8, revoked: true }}]\n\
+             listeners: [{listener}, accept_proxy: none }}, {{ name: b, listen: \"0.0.0.0:2\", forward_to: \"a:1\", \
+             trusted_peers: 10.0.0.0/8 }}]"
+        ));
+        for exempt in [edge, core] {
+            let of = |address: &str| exempt.contains(address.parse().unwrap());
+            assert!(of("192.0.2.7") && of("10.9.9.9") && !of("192.0.2.8") && !of("127.0.0.1"));
+        }
+    }
+
+    #[test]
+    fn a_table_is_a_family_and_a_word() {
+        let read = |text: &str| table(&fragment(text)).map(|table| table.map(|table| table.to_string()));
+        assert_eq!(read("inet otproxy"), Ok(Some("inet otproxy".to_owned())));
+        assert_eq!(read("ip   my-table_2"), Ok(Some("ip my-table_2".to_owned())));
+        assert_eq!(read("off"), Ok(None));
+        for wrong in [
+            "otproxy",
+            "inet",
+            "inet otproxy banned4",
+            "bridge otproxy",
+            "inet 2x",
+            "\"inet a;b\"",
+            "\"inet {\"",
+            "7",
+            "[inet, otproxy]",
+        ] {
+            assert!(read(wrong).unwrap_err().contains("write it as `inet otproxy`"), "{wrong}");
+        }
+        assert!(read(&format!("inet {}", "a".repeat(256))).is_err());
+    }
+}
