@@ -13,11 +13,14 @@ mod bans;
 mod by_address;
 mod gate;
 mod pace;
+mod places;
 mod presence;
+mod pressure;
 mod rate;
 mod rate_limit;
 mod rate_limited_log;
 mod roster;
+mod shares;
 
 use by_address::ByAddress;
 
@@ -28,12 +31,13 @@ pub use by_address::AddressKey;
 pub use gate::{Admission, Gate, GateLimits, Gates, ProcessGate};
 pub use pace::Pace;
 pub use presence::{Attended, Leads, Presence};
+pub use pressure::{PRESSURE_FROM, PRESSURE_IDLE, PRESSURE_LEAST};
 pub use rate::Rate;
 pub use rate_limit::{ADDRESSES, RateLimit};
 pub use rate_limited_log::{ENDED_LINES, LOG_WINDOW, REFUSED_LINES, RateLimitedLog};
 pub use roster::{Present, Roster};
 
-/// Which limit a connection would exceed.
+/// Which limit would be exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum LimitExceeded {
     /// The limit in all.
@@ -44,7 +48,7 @@ pub enum LimitExceeded {
     Address,
 }
 
-/// Counts connections or sessions, over all workers.
+/// Counts sessions or handshakes, over all workers.
 #[derive(Debug)]
 pub struct ConnectionLimit {
     max: AtomicUsize,
@@ -71,28 +75,20 @@ impl ConnectionLimit {
         self.max_per_address.store(max_per_address.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
-    /// Counts one connection of `address` until the guard is dropped.
+    /// Counts one of `address` until the guard is dropped.
     ///
     /// # Errors
     /// The limit that is reached; nothing is counted then.
     pub fn try_acquire(self: &Arc<Self>, address: AddressKey) -> Result<ConnectionGuard, LimitExceeded> {
-        let mut guard = self.try_accept()?;
-        guard.try_claim(address)?;
-        Ok(guard)
-    }
-
-    /// Counts one connection whose player is not known yet: a PROXY header is to come. It counts
-    /// in all, so that connections which never send one are limited too.
-    ///
-    /// # Errors
-    /// [`LimitExceeded::Total`]
-    pub fn try_accept(self: &Arc<Self>) -> Result<ConnectionGuard, LimitExceeded> {
         let max = self.max.load(Ordering::Relaxed);
         // Nothing else is published by this count, and the update itself is atomic: Relaxed does.
         self.total
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |total| (total < max).then_some(total + 1))
             .map_err(|_| LimitExceeded::Total)?;
-        Ok(ConnectionGuard { limit: Arc::clone(self), address: None })
+        self.claim(address).inspect_err(|_| {
+            self.total.fetch_sub(1, Ordering::Relaxed);
+        })?;
+        Ok(ConnectionGuard { limit: Arc::clone(self), address })
     }
 
     /// Connections now.
@@ -124,35 +120,16 @@ impl ConnectionLimit {
     }
 }
 
-/// One counted connection. Dropping it counts it off.
+/// One that is counted. Dropping it counts it off.
 #[derive(Debug)]
 pub struct ConnectionGuard {
     limit: Arc<ConnectionLimit>,
-    /// The address that it counts for, once that is known.
-    address: Option<AddressKey>,
-}
-
-impl ConnectionGuard {
-    /// Counts the connection for its player's address too, now that it is known. An address that it
-    /// counted for before is counted off.
-    ///
-    /// # Errors
-    /// [`LimitExceeded::Address`]; the connection goes on counting in all.
-    pub fn try_claim(&mut self, address: AddressKey) -> Result<(), LimitExceeded> {
-        if let Some(before) = self.address.take() {
-            self.limit.unclaim(before);
-        }
-        self.limit.claim(address)?;
-        self.address = Some(address);
-        Ok(())
-    }
+    address: AddressKey,
 }
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        if let Some(address) = self.address {
-            self.limit.unclaim(address);
-        }
+        self.limit.unclaim(self.address);
         self.limit.total.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -175,7 +152,7 @@ mod tests {
     fn the_limit_in_all() {
         let limit = ConnectionLimit::new(Some(2), None);
         let first = limit.try_acquire(key("192.0.2.1")).unwrap();
-        let _second = limit.try_accept().unwrap();
+        let _second = limit.try_acquire(key("192.0.2.2")).unwrap();
         assert_eq!(limit.try_acquire(key("192.0.2.3")).err(), Some(LimitExceeded::Total));
         drop(first);
         assert!(limit.try_acquire(key("192.0.2.3")).is_ok());
@@ -193,19 +170,6 @@ mod tests {
         drop(guards);
         assert_eq!(entries(&limit), 1, "no entry is left behind");
         assert!(limit.try_acquire(one).is_ok());
-    }
-
-    #[test]
-    fn claiming_after_accepting() {
-        let limit = ConnectionLimit::new(Some(10), Some(1));
-        let (one, other) = (key("192.0.2.1"), key("192.0.2.2"));
-        let _holder = limit.try_acquire(one).unwrap();
-        let mut guard = limit.try_accept().unwrap();
-        assert_eq!(guard.try_claim(one), Err(LimitExceeded::Address));
-        assert_eq!(guard.try_claim(other), Ok(()));
-        assert_eq!(guard.try_claim(other), Ok(()), "the same connection does not count twice");
-        drop(guard);
-        assert_eq!((limit.total(), entries(&limit)), (1, 1));
     }
 
     #[test]

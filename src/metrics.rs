@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+};
 use prometheus::{Registry, Result};
 
 use crate::reason::{
@@ -33,6 +35,7 @@ pub struct Metrics {
     registry: Registry,
     accepted: IntCounterVec,
     active: IntGaugeVec,
+    pressure: GaugeVec,
     rejected: IntCounterVec,
     closed: IntCounterVec,
     bans_active: IntGauge,
@@ -94,6 +97,7 @@ impl Metrics {
         Ok(Self {
             accepted: counters(&registry, ACCEPTED)?,
             active: gauges(&registry, ACTIVE)?,
+            pressure: register(&registry, GaugeVec::new(opts(PRESSURE), PRESSURE.labels)?)?,
             rejected: counters(&registry, REJECTED)?,
             closed: counters(&registry, CLOSED)?,
             bans_active: register(&registry, IntGauge::with_opts(opts(BANS_ACTIVE))?)?,
@@ -141,6 +145,11 @@ impl Metrics {
             closed: ByReason::new(CloseReason::ALL, |r| self.closed.with_label_values(&[name, r.as_str()])),
             connects: ByReason::new(ConnectResult::ALL, |r| self.connects.with_label_values(&[name, r.as_str()])),
         }
+    }
+
+    /// The share of its connections that a listener has, by its name; that of the process without one.
+    pub fn pressure(&self, listener: Option<&str>) -> Gauge {
+        self.pressure.with_label_values(&[listener.unwrap_or_default()])
     }
 
     /// Handles of the bans.

@@ -49,10 +49,10 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The address of a player among others of the same network.
+    /// The address of a player. Players do not live together: each is in a /24 of its own, as far as there are any.
     fn address(&self, network: [u8; 2], index: usize) -> Ipv4Addr {
         let [a, b] = network;
-        Ipv4Addr::new(a, b, (index / 250) as u8, (index % 250 + 1) as u8)
+        Ipv4Addr::new(a, b, (index % 250) as u8, (index / 250 + 1) as u8)
     }
 
     fn path(&self, edge: SocketAddr, index: usize) -> PathOptions {

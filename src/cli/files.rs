@@ -65,10 +65,17 @@ mod tests {
             - { name: a, listen: '127.0.0.1:1', forward_to: '127.0.0.1:2', limits: { connections: 100 } }\n\
             - { name: b, listen: '127.0.0.1:3', forward_to: '127.0.0.1:2', limits: { connections: 10 } }\n\
             - { name: c, listen: '127.0.0.1:4', forward_to: '127.0.0.1:2' }\n";
-        assert_eq!(needed(text), 2 * 110 + 64);
+        assert_eq!(needed(&format!("{text}limits: {{ connections: none }}\n")), 2 * 110 + 64);
         // The third may have all of them.
         assert_eq!(needed(&format!("{text}limits: {{ connections: 50 }}\n")), 2 * 50 + 64);
         assert_eq!(needed(&format!("{text}limits: {{ connections: 500 }}\n")), 2 * 500 + 64);
+    }
+
+    #[test]
+    fn an_edge_may_have_no_more_than_it_has_files_for() {
+        let text = "role: edge\nlisteners: [{ name: a, listen: '127.0.0.1:1', forward_to: '127.0.0.1:2' }]\n";
+        let allowed = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+        assert!((SPARE + 1..=allowed).contains(&needed(text)), "{} of {allowed}", needed(text));
     }
 
     #[test]

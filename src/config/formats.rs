@@ -6,6 +6,8 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use rustix::process::{Resource, getrlimit};
+use rustix::system::sysinfo;
 
 use super::keys::{Kind, Role};
 use super::scope::none_of;
@@ -27,6 +29,8 @@ const MAX_SIZE: ByteSize = ByteSize::gib(1);
 const MAX_COUNT: u32 = 1_000_000_000;
 /// Threads; more is a slip.
 const MAX_WORKERS: usize = 1024;
+/// What one connection takes of the host's memory at most, as far as it is not many: with both of its sockets in the kernel.
+const CONNECTION_MEMORY: ByteSize = ByteSize::kib(32);
 /// Connections that one side of the tunnel keeps ready for one other; more is a slip.
 const MAX_SPARE: usize = 1024;
 /// Characters of a name that is a label.
@@ -180,6 +184,27 @@ pub(super) fn workers(node: &Node) -> Result<NonZeroUsize, String> {
 pub(super) fn default_workers() -> NonZeroUsize {
     let cpus = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     NonZeroUsize::new(MAX_WORKERS).map_or(cpus, |most| cpus.min(most))
+}
+
+/// A count, or the word `auto`: as many connections as this process can carry for certain.
+pub(super) fn connections(node: &Node) -> Result<usize, String> {
+    match &node.value {
+        Value::Text(text) if text == "auto" => Ok(auto_connections()),
+        _ => {
+            quantity(node).map_err(|message| format!("{message}, `auto` for as many as there are files and memory for"))
+        }
+    }
+}
+
+/// A connection takes two files, and a quarter of all is left for those that are about to be closed, and all else. Where very many
+/// files are allowed, memory ends first.
+fn auto_connections() -> usize {
+    // The program raises its soft limit to the hard one.
+    let files = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX) / 8 * 3;
+    let system = sysinfo();
+    let memory = (system.totalram as u64).saturating_mul(system.mem_unit.into());
+    let connections = files.min(memory / CONNECTION_MEMORY.as_u64()).clamp(1, MAX_COUNT.into());
+    usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
 /// Connections kept ready.
@@ -354,6 +379,17 @@ mod tests {
             assert!(workers(&fragment(wrong)).is_err(), "{wrong}");
         }
         assert!(default_workers().get() <= MAX_WORKERS);
+    }
+
+    #[test]
+    fn connections_as_there_are_files_for() {
+        let read = |text| or_none(connections)(&fragment(text));
+        let files = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+        let auto = read("auto").unwrap().unwrap();
+        assert!(auto >= 1 && auto as u64 <= files / 2, "{auto} of {files}");
+        assert_eq!((read("7"), read("none")), (Ok(Some(7)), Ok(None)));
+        let wrong = read("much").unwrap_err();
+        assert!(wrong.contains("`auto`") && wrong.contains("`none`"), "{wrong}");
     }
 
     #[test]

@@ -17,15 +17,18 @@ pub const MAX_LIST_LEN: u64 = 64 << 20;
 /// What begins a comment in such a file. Known lists have one or the other.
 const COMMENTS: [char; 2] = ['#', ';'];
 
-/// Reads the limits among the keys of `limits`.
-pub(super) fn limits(limits: &Scope<'_>) -> Option<GateLimits> {
-    let connections = limits.value("connections", formats::or_none(formats::quantity));
+/// Reads the limits among the keys of `limits`, of which `connections` takes what `parse` reads.
+pub(super) fn limits(limits: &Scope<'_>, parse: impl Fn(&Node) -> Result<Option<usize>, String>) -> Option<GateLimits> {
+    let connections = limits.value("connections", parse);
     let connections_per_address = limits.value("connections_per_address", formats::or_none(formats::quantity));
     let rate_per_address = limits.value("rate_per_address", formats::or_none(formats::rate));
+    let (fair_share, pressure) = (limits.value("fair_share", formats::flag), limits.value("pressure", formats::flag));
     Some(GateLimits {
         connections: connections?,
         connections_per_address: connections_per_address?,
         rate_per_address: rate_per_address?,
+        fair_share: fair_share?,
+        pressure: pressure?,
     })
 }
 

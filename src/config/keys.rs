@@ -209,8 +209,13 @@ pub const KEYS: &[Key] = &[
         "which players alone are let in by all listeners",
     )
     .example("[192.0.2.0/24, { file: allow.txt }]"),
-    key("limits.connections", "count or `none`", Text("none"), "connections at once, on all listeners together")
-        .example("50000"),
+    key(
+        "limits.connections",
+        "count, `auto` or `none`",
+        ByRole { edge: "auto", core: "none" },
+        "connections at once, on all listeners together; `auto` is as many as there are files and memory for",
+    )
+    .example("50000"),
     key(
         "limits.connections_per_address",
         "count or `none`",
@@ -225,6 +230,18 @@ pub const KEYS: &[Key] = &[
         "new connections by player address, on all listeners together; IPv6 counts by /64",
     )
     .example("40/10s"),
+    key(
+        "limits.fair_share",
+        "`true` or `false`",
+        Text("true"),
+        "whether, where `connections` is reached, the address with the most of them gives one up for a player who has fewer",
+    ),
+    key(
+        "limits.pressure",
+        "`true` or `false`",
+        Text("true"),
+        "whether strangers are given less time when three quarters of `connections` are taken",
+    ),
     key(
         "bans.after",
         "rate or `none`",
@@ -394,6 +411,18 @@ pub const KEYS: &[Key] = &[
         "new connections by player address, as the PROXY header tells it; IPv6 counts by /64",
     )
     .example("20/10s"),
+    key(
+        "listeners[].limits.fair_share",
+        "`true` or `false`",
+        Text("true"),
+        "whether, where `connections` is reached, the address with the most of them gives one up for a player who has fewer",
+    ),
+    key(
+        "listeners[].limits.pressure",
+        "`true` or `false`",
+        Text("true"),
+        "whether strangers are given less time when three quarters of `connections` are taken",
+    ),
     key(
         "listeners[].limits.reset",
         "`true` or `false`",
@@ -591,7 +620,7 @@ mod tests {
 
     #[test]
     fn what_may_follow_a_path() {
-        assert_eq!(at_or_below(KEYS, "listeners[].limits").count(), 4);
+        assert_eq!(at_or_below(KEYS, "listeners[].limits").count(), 6);
         assert_eq!(at_or_below(KEYS, "listeners[].limit").count(), 0);
         assert!(below(KEYS, "").any(|word| word == "sessions"));
         let words: Vec<_> = below(KEYS, "edges[]").collect();

@@ -129,7 +129,7 @@ fn inbound(item: &Scope<'_>, edges: Option<&[IpNet]>, tunnel: bool, taken: &mut 
     let trust = trust(item, edges, through_tunnel);
     let access = gate::access(item);
     let section = item.section("limits");
-    let limits = gate::limits(&section);
+    let limits = gate::limits(&section, formats::or_none(formats::quantity));
     let reset = section.value("reset", formats::flag);
     let expect = item.value("expect", formats::word);
     let timeouts = item.section("timeouts");

@@ -246,7 +246,7 @@ fn process(root: &Scope<'_>) -> Option<Process> {
     let log_level = log.value("level", formats::word);
     let access_log = access_log(&root.section("access_log"));
     let access = gate::access(root);
-    let limits = gate::limits(&root.section("limits"));
+    let limits = gate::limits(&root.section("limits"), formats::or_none(formats::connections));
     let bans = bans::bans(&root.section("bans"));
     let shutdown_timeout = root.value("shutdown_timeout", formats::duration);
     Some(Process {

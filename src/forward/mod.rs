@@ -206,13 +206,13 @@ impl Forward {
         }
         let presence = Arc::clone(admitted.guard.presence());
         let mut record = Record::new(self, &admitted);
-        if let Ok(reason) = presence.attend(self.carry_to_target(&admitted, &mut record)).await {
+        if let Ok(reason) = presence.attend(self.carry_to_target(&mut admitted, &mut record)).await {
             record.end(reason);
         }
     }
 
     /// Connects to a target and moves bytes; gives why that ended. The caller keeps the connection: it counts until its end is told.
-    async fn carry_to_target(&self, admitted: &Admitted, record: &mut Record<'_>) -> CloseReason {
+    async fn carry_to_target(&self, admitted: &mut Admitted, record: &mut Record<'_>) -> CloseReason {
         let began = Instant::now();
         let reached = match Box::pin(self.reach(admitted.player, admitted.destination)).await {
             Ok(reached) => reached,
@@ -223,12 +223,15 @@ impl Forward {
         };
         let Reached { stream: target, name, header: mut first, retries, _attempt } = reached;
         record.reached(name, retries, began.elapsed());
-        record.early(&admitted.early);
-        first.extend_from_slice(&admitted.early);
-        if begins_link(&admitted.early) {
+        // Not kept for as long as the connection lasts.
+        let early = std::mem::take(&mut admitted.early);
+        record.early(&early);
+        first.extend_from_slice(&early);
+        if begins_link(&early) {
             carries_link(&admitted.stream, &target, &record.presence);
         }
-        let idle = self.inbound.config().idle_timeout;
+        drop(early);
+        let idle = self.inbound.idle();
         let metrics = self.inbound.metrics();
         let (bytes_in, bytes_out) = (&metrics.bytes_in, &metrics.bytes_out);
         let counters = PumpCounters { bytes_in, bytes_out, presence: &record.presence };

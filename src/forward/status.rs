@@ -61,11 +61,11 @@ pub(super) async fn serve(
     metrics: &StatusMetrics,
     admitted: &mut Admitted,
 ) -> ControlFlow<()> {
-    let within = forward.inbound.config().header_timeout;
+    let patience = forward.inbound.patience(forward.inbound.config().header_timeout);
     let presence = Arc::clone(admitted.guard.presence());
-    let first = presence.attend(timeout(within, first_packet(admitted, forward.inbound.scratch()))).await;
+    let first = presence.attend(patience.within(first_packet(admitted, forward.inbound.scratch()))).await;
     let request =
-        match first.unwrap_or_else(|closing| Ok(Err(closing.into()))).unwrap_or(Err(RejectReason::HeaderTimeout)) {
+        match first.unwrap_or_else(|closing| Some(Err(closing.into()))).unwrap_or(Err(RejectReason::HeaderTimeout)) {
             Ok(First::Other) => return ControlFlow::Continue(()),
             Ok(First::Request(request)) => Some(request),
             Ok(First::TooLong) => None,
@@ -85,7 +85,7 @@ pub(super) async fn serve(
         if !told.answer.is_empty() {
             let deliver = deliver(&admitted.stream, &told.answer, forward, &presence);
             // A client that does not take it has had its time.
-            let _ = timeout(forward.inbound.config().idle_timeout, deliver).await;
+            let _ = forward.inbound.idle().within(deliver).await;
         }
     };
     if let Ok(()) = presence.attend(answering).await {

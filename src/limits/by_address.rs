@@ -11,7 +11,7 @@ pub(super) const SHARDS: usize = 16;
 
 /// What counts as one player's address: an IPv4 address, or an IPv6 /64, as one line has a whole
 /// one to itself. A v4-mapped address counts as the IPv4 address that it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AddressKey {
     /// An IPv4 address, as a number.
     V4(u32),

@@ -52,6 +52,8 @@ catalogue! {
         "Connections accepted, those refused afterwards included.";
     ACTIVE = "otproxy_connections_active" Gauge ["listener"]
         "Connections open now.";
+    PRESSURE = "otproxy_pressure_ratio" Gauge ["listener"]
+        "The share of `limits.connections` that is taken, of the process where `listener` is empty; 0 without a limit.";
     REJECTED = "otproxy_connections_rejected_total" Counter ["listener", "reason"]
         "Connections refused before they were of any use.";
     CLOSED = "otproxy_connections_closed_total" Counter ["listener", "reason"]

@@ -13,7 +13,7 @@ fn worker() -> (Arc<Metrics>, ListenerMetrics, EdgeMetrics, PortMetrics) {
     metrics.target_checks("links", "1", true);
     metrics.target_up("links", "1");
     metrics.target_state("links", "1", TargetState::Ready);
-    drop((metrics.tunnel("waw1"), metrics.certificate_expiry("own")));
+    drop((metrics.pressure(Some("links")), metrics.tunnel("waw1"), metrics.certificate_expiry("own")));
     (metrics, listener, edge, port)
 }
 

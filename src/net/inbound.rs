@@ -9,15 +9,14 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use tracing::warn;
 
 use super::worker::Scratch;
-use super::{ProvenEdge, Stream, Tunnelled, Via};
+use super::{Patience, ProvenEdge, Stream, Tunnelled, Via};
 use crate::access_log::{AccessLog, Entry, Open, What};
 use crate::config::{self, AcceptProxy, Expect};
-use crate::limits::{Admission, Gate, Gates, ProcessGate, REFUSED_LINES, RateLimitedLog};
-use crate::metrics::ListenerMetrics;
+use crate::limits::{Admission, Gate, Gates, PRESSURE_IDLE, ProcessGate, REFUSED_LINES, RateLimitedLog};
+use crate::metrics::{ListenerMetrics, Metrics};
 use crate::reason::{CloseReason, RejectReason};
 use crate::wire::expect::{MAX_FIRST, Verdict};
 use crate::wire::proxy_header::{self, ProxyHeader};
@@ -70,6 +69,11 @@ impl InboundShared {
     /// Connections now.
     pub fn connections(&self) -> usize {
         self.kept.gates.open().1
+    }
+
+    /// Shows from now on in `metrics`, which are no worker's, which share of its connections is taken.
+    pub fn show(&self, metrics: &Metrics) {
+        self.kept.gates.show(metrics.pressure(Some(&self.config.name)));
     }
 }
 
@@ -156,13 +160,23 @@ impl Inbound {
         &self.metrics
     }
 
+    /// How long a stranger may take for something, of up to `limit`.
+    pub fn patience(&self, limit: Duration) -> Patience<'_> {
+        Patience::new(&self.shared.kept.gates, limit, Duration::ZERO)
+    }
+
+    /// How long a connection may be idle.
+    pub fn idle(&self) -> Patience<'_> {
+        Patience::new(&self.shared.kept.gates, self.config().idle_timeout, PRESSURE_IDLE)
+    }
+
     /// Admits a connection, or counts and logs why not.
     pub async fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Admitted> {
         let (peer, accepted) = (proxy_header::unmap_socket(peer), Instant::now());
         let who = |address| Who { address, edge: None, accepted };
         self.metrics.accepted.inc();
         // Before all else, so that a refused connection costs next to nothing.
-        let (mut guard, expected) = match self.enter(peer, accepted) {
+        let (guard, expected) = match self.enter(peer, accepted) {
             Ok(entered) => entered,
             Err(reason) => {
                 self.refuse(&SockRef::from(&stream), reason, who(peer), false);
@@ -177,7 +191,7 @@ impl Inbound {
         let mut player = peer;
         let presence = Arc::clone(guard.presence());
         let opening = async {
-            let destination = self.identify(&stream, &mut player, expected, &mut guard, &mut early).await?;
+            let destination = self.identify(&stream, &mut player, expected, &guard, &mut early).await?;
             self.first_bytes(&stream, &mut early).await.map(|()| destination)
         };
         match presence.attend(opening).await.unwrap_or_else(|closing| Err(closing.into())) {
@@ -204,9 +218,10 @@ impl Inbound {
         let accepted = Instant::now();
         let Tunnelled { stream, player, destination, mut early, via } = tunnelled;
         let who = Who { address: player, edge: Some(&via.edge), accepted };
-        let entered = self.shared.kept.gates.enter(player, accepted).and_then(|mut guard| {
+        let gates = &self.shared.kept.gates;
+        let admitted = gates.check_peer(player.ip(), accepted).and_then(|()| gates.admit(player, accepted));
+        let entered = admitted.and_then(|guard| {
             guard.presence().set_edge(via.edge.name().into());
-            self.shared.kept.gates.pass(&mut guard, player, accepted)?;
             Ok((guard, stream.attach().map_err(|_| RejectReason::Closed)?))
         });
         let (guard, stream) = match entered {
@@ -273,11 +288,12 @@ impl Inbound {
     /// Decides what can be decided before anything is read; gives the header that is to come too. Where
     /// none is, the peer is the player.
     fn enter(&self, peer: SocketAddr, now: Instant) -> Result<(Admission, AcceptProxy), RejectReason> {
-        let mut guard = self.shared.kept.gates.enter(peer, now)?;
+        self.shared.kept.gates.check_peer(peer.ip(), now)?;
         let expected = self.header_from(peer.ip())?;
-        if expected == AcceptProxy::None {
-            self.shared.kept.gates.pass(&mut guard, peer, now)?;
-        }
+        let guard = match expected {
+            AcceptProxy::None => self.shared.kept.gates.admit(peer, now)?,
+            AcceptProxy::Optional | AcceptProxy::Required => self.shared.kept.gates.enter(peer)?,
+        };
         Ok((guard, expected))
     }
 
@@ -300,17 +316,17 @@ impl Inbound {
         stream: &Stream,
         player: &mut SocketAddr,
         expected: AcceptProxy,
-        guard: &mut Admission,
+        guard: &Admission,
         early: &mut Vec<u8>,
     ) -> Result<SocketAddr, RejectReason> {
         let mut header = None;
         if expected != AcceptProxy::None {
             let reading = read_header(stream, early, expected, &self.scratch);
-            header = match timeout(self.config().header_timeout, reading).await {
-                Ok(result) => result?,
+            header = match self.patience(self.config().header_timeout).within(reading).await {
+                Some(result) => result?,
                 // A peer that may leave the header out, and waits for the server to speak.
-                Err(_) if expected == AcceptProxy::Optional && early.is_empty() => None,
-                Err(_) => return Err(RejectReason::HeaderTimeout),
+                None if expected == AcceptProxy::Optional && early.is_empty() => None,
+                None => return Err(RejectReason::HeaderTimeout),
             };
         }
         let header = header.unwrap_or(ProxyHeader { source: None, destination: None });
@@ -333,7 +349,7 @@ impl Inbound {
             return Ok(());
         }
         let reading = read_expected(stream, early, config.expect, &self.scratch);
-        timeout(config.first_bytes_timeout, reading).await.unwrap_or(Err(RejectReason::Silent))
+        self.patience(config.first_bytes_timeout).within(reading).await.unwrap_or(Err(RejectReason::Silent))
     }
 }
 
@@ -389,3 +405,6 @@ async fn read_header(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

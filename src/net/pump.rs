@@ -4,13 +4,12 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 use super::worker::Scratch;
-use super::{Stream, options};
+use super::{Patience, Stream, options};
 use crate::limits::Presence;
 use crate::reason::CloseReason;
 use crate::wire::frame::begins_link;
@@ -150,7 +149,7 @@ pub async fn pump(
     client: &Stream,
     target: &Stream,
     first: Vec<u8>,
-    idle: Duration,
+    idle: Patience<'_>,
     scratch: &Scratch,
     counters: PumpCounters<'_>,
 ) -> CloseReason {
@@ -158,7 +157,7 @@ pub async fn pump(
     let mut down = Half::default();
     let mut first_to_end = None;
     let mut last_moved = Instant::now();
-    let mut timer = pin!(sleep_until((last_moved + idle).into()));
+    let mut timer = pin!(sleep_until(idle.next_look(last_moved)));
     // Whether the timer wakes this task already.
     let mut watched = false;
     poll_fn(|cx| {
@@ -188,17 +187,16 @@ pub async fn pump(
         if moved {
             last_moved = Instant::now();
             // The timer is looked at and moved only when it fires, not with every byte.
-            if watched && last_moved < timer.deadline().into_std() {
+            if watched && last_moved < timer.deadline() {
                 return Poll::Pending;
             }
         }
         watched = true;
         while timer.as_mut().poll(cx).is_ready() {
-            let deadline = last_moved + idle;
-            if Instant::now() >= deadline {
+            if idle.is_over(last_moved) {
                 return Poll::Ready(CloseReason::Idle);
             }
-            timer.as_mut().reset(deadline.into());
+            timer.as_mut().reset(idle.next_look(last_moved));
         }
         Poll::Pending
     })
@@ -207,10 +205,13 @@ pub async fn pump(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::limits::{GateLimits, Gates, PRESSURE_IDLE};
     use crate::net::worker::scratch;
     use crate::wire::frame::{ClientId, ping};
 
@@ -228,7 +229,7 @@ mod tests {
         let (count, scratch) = (IntCounter::new("bytes", "bytes").unwrap(), scratch());
         let presence = Presence::new(1, "test".into(), ([127, 0, 0, 1], 1).into());
         let counters = PumpCounters { bytes_in: &count, bytes_out: &count, presence: &presence };
-        let pumping = pump(&client, &target, Vec::new(), Duration::from_secs(60), &scratch, counters);
+        let pumping = pump(&client, &target, Vec::new(), Patience::fixed(Duration::from_secs(60)), &scratch, counters);
         let exchange = async {
             player.write_all(first).await.unwrap();
             core.read_exact(&mut vec![0; first.len()]).await.unwrap();
@@ -250,5 +251,35 @@ mod tests {
         // Zero is the kernel's own: no mark.
         assert_eq!((other.0, link.0), (0, options::UNSENT as u32));
         assert!(link.1 < other.1, "{link:?} and {other:?}");
+    }
+
+    #[test]
+    fn an_idle_pump_ends_sooner_once_places_run_out() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        // Time passes only where nothing else is to be done.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let gates = Gates::within(GateLimits { connections: Some(1), pressure: true, ..GateLimits::default() });
+        let lasted = |full: bool| {
+            let gates = &gates;
+            async move {
+                let ((client, _player), (target, _core)) = (pair().await, pair().await);
+                let (count, scratch) = (IntCounter::new("bytes", "bytes").unwrap(), scratch());
+                let presence = Presence::new(1, "test".into(), ([127, 0, 0, 1], 1).into());
+                let counters = PumpCounters { bytes_in: &count, bytes_out: &count, presence: &presence };
+                let (began, idle) = (Instant::now(), Patience::new(gates, 10 * HOUR, PRESSURE_IDLE));
+                let pumping = pump(&client, &target, Vec::new(), idle, &scratch, counters);
+                let other = async {
+                    sleep_until(began + HOUR).await;
+                    full.then(|| gates.admit(([192, 0, 2, 1], 1).into(), began.into_std()).unwrap())
+                };
+                let pumping = async { (pumping.await, began.elapsed()) };
+                let ((reason, lasted), _held) = tokio::join!(pumping, other);
+                assert_eq!(reason, CloseReason::Idle);
+                lasted
+            }
+        };
+        let (alone, pressed) = runtime.block_on(async { (lasted(false).await, lasted(true).await) });
+        assert!((10 * HOUR..11 * HOUR).contains(&alone), "{alone:?}");
+        assert!((2 * HOUR..3 * HOUR).contains(&pressed), "{pressed:?}");
     }
 }

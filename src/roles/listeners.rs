@@ -215,7 +215,11 @@ impl Listeners {
         let Making { header_for, pool, gate, access_log, metrics, own_metrics } = &self.making;
         let inbound = |config: &config::Inbound| match &before {
             Some(before) => before.shared.inbound().reloaded(config.clone()),
-            None => InboundShared::new(config.clone(), Arc::clone(gate), access_log.clone()),
+            None => {
+                let shared = InboundShared::new(config.clone(), Arc::clone(gate), access_log.clone());
+                shared.show(own_metrics);
+                shared
+            }
         };
         // Workers make these again. A scrape before that must find the zeros as well.
         metrics.iter().for_each(|metrics| drop(metrics.listener(&config.inbound().name)));

@@ -99,6 +99,7 @@ impl Service {
         let bans = Bans::new(process.bans.rules(), own_metrics.bans());
         let nftables = process.bans.nftables.clone();
         let gate = ProcessGate::new(Gate::new(process.limits, Arc::clone(&process.access)), bans);
+        gate.show(own_metrics.pressure(None));
         let Parts { header_for, pool, relay, known, certificates } = parts;
         let making = Making {
             header_for,

@@ -128,7 +128,7 @@ fn an_edge_serves_whom_it_can_and_refuses_or_keeps_waiting_all_others() {
             let edge = Process::edge_with_files(
                 &format!(
                     "listeners: [{{ name: a, listen: '127.0.0.1:0', forward_to: '{address}', send_proxy: none, \
-                     timeouts: {{ idle: 10m }} }}]\n"
+                     timeouts: {{ idle: 10m }} }}]\nlimits: {{ connections: none }}\n"
                 ),
                 files,
             );

@@ -20,9 +20,9 @@ use tokio::runtime::Runtime;
 use super::machine::{Machine, Wish};
 use super::*;
 use crate::limits::Presence;
-use crate::net::Stream;
 use crate::net::pump::{PumpCounters, pump};
 use crate::net::worker::scratch;
+use crate::net::{Patience, Stream};
 use crate::reason::CloseReason;
 
 /// Random numbers that are the same in each run.
@@ -820,7 +820,7 @@ fn pumps_carry_both_directions_to_their_ends_over_tls() {
             let (count, scratch) = (IntCounter::new("bytes", "bytes").unwrap(), scratch());
             let (edge, core) = (presence(), presence());
             let counters = |presence| PumpCounters { bytes_in: &count, bytes_out: &count, presence };
-            let idle = Duration::from_secs(100);
+            let idle = Patience::fixed(Duration::from_secs(100));
             let (edge_ended, core_ended, at_player, at_game) = tokio::join!(
                 pump(&at_edge, &tunnel_edge, b"first, ".to_vec(), idle, &scratch, counters(&edge)),
                 pump(&tunnel_core, &at_core, Vec::new(), idle, &scratch, counters(&core)),
@@ -861,7 +861,7 @@ fn a_pump_brings_out_what_is_held_back() {
         let presence = presence();
         let counters = PumpCounters { bytes_in: &count, bytes_out: &count, presence: &presence };
         tokio::select! {
-            pumped = pump(&client, &stream, Vec::new(), Duration::from_secs(1000), &scratch, counters) => {
+            pumped = pump(&client, &stream, Vec::new(), Patience::fixed(Duration::from_secs(1000)), &scratch, counters) => {
                 panic!("{pumped:?}")
             }
             peer = read => drop(peer.unwrap()),
@@ -881,7 +881,8 @@ fn a_pump_does_not_end_what_was_cut() {
         let counters = PumpCounters { bytes_in: &count, bytes_out: &count, presence: &presence };
         peer.write_all(b"half a sent").unwrap();
         peer.socket.shutdown(Shutdown::Write).unwrap();
-        let reason = pump(&stream, &target, Vec::new(), Duration::from_secs(100), &scratch, counters).await;
+        let idle = Patience::fixed(Duration::from_secs(100));
+        let reason = pump(&stream, &target, Vec::new(), idle, &scratch, counters).await;
         assert_eq!((reason, presence.bytes_in()), (CloseReason::ClientError, 11));
         // And towards the tunnel: what is not read to its end has none.
         let mut all = [0; 20];

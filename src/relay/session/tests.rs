@@ -49,7 +49,7 @@ async fn panics() {
     let (inbound, settings) = (relay.inbound(&inbound), relay.shared.settings());
     let edge = Rc::new(metrics.edge(OTHER_EDGE));
     let gates = Gates::new("links", Gate::new(GateLimits::default(), Arc::default()), process);
-    let counted = gates.enter(player, Instant::now()).unwrap();
+    let counted = gates.enter(player).unwrap();
     let (stream, presence) = (Stream::new(stream).unwrap(), Arc::clone(counted.presence()));
     let link = Rc::new(Link::new(stream, presence, (CLIENT, player), edge, None, inbound));
     let (carried, by) = (Rc::clone(&link), Rc::clone(&relay));
