@@ -78,6 +78,7 @@ struct Source {
 
 /// A service as it is now.
 pub(super) struct State {
+    /// As the file has it: what takes a restart is as it was started with all the same.
     pub config: Config,
     /// Listeners that are not listened on, whatever the configuration says.
     pub closed: HashSet<String>,
