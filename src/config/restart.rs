@@ -2,9 +2,27 @@
 
 use super::{Config, CoreTunnel, EdgeTunnel, Reach};
 
+/// The keys that take a restart, as they stand in the file.
+pub const NEEDS_RESTART: &[&str] = &[
+    "role",
+    "name",
+    "workers",
+    "admin.listen",
+    "bans.nftables",
+    "log.format",
+    "access_log",
+    "core",
+    "core.dial",
+    "core.accept",
+    "core.spare",
+    "log_core_address",
+    "tunnel",
+    "tunnel.accept",
+    "tunnel.spare",
+];
+
 impl Config {
-    /// The keys in which `new` differs and which take a restart, as they stand in the file. All else can change while the
-    /// process runs.
+    /// The keys in which `new` differs and which are among [`NEEDS_RESTART`]. All else can change while the process runs.
     #[must_use]
     pub fn needs_restart_for(&self, new: &Self) -> Vec<&'static str> {
         let (before, after) = (self.process(), new.process());
@@ -57,10 +75,20 @@ fn core(before: Option<&CoreTunnel>, after: Option<&CoreTunnel>) -> Vec<(&'stati
 #[cfg(test)]
 mod tests {
     use super::super::parse;
+    use super::NEEDS_RESTART;
 
     fn needs_restart_for(before: &str, after: &str) -> Vec<&'static str> {
         let parsed = |text: &str| parse("test.yaml", text).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
-        parsed(before).needs_restart_for(&parsed(after))
+        let keys = parsed(before).needs_restart_for(&parsed(after));
+        assert!(keys.iter().all(|key| NEEDS_RESTART.contains(key)), "{keys:?}");
+        keys
+    }
+
+    #[test]
+    fn the_documented_keys_are_these() {
+        let documented = include_str!("../../docs/configuration.md");
+        let all: Vec<_> = NEEDS_RESTART.iter().map(|key| format!("`{key}`")).collect();
+        assert!(documented.contains(&format!("\n| {} |", all.join(", "))), "{}", all.join(", "));
     }
 
     #[test]
