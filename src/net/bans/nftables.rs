@@ -1,7 +1,7 @@
 //! Bans in the kernel: two sets of nftables, whose elements end by themselves, and a program that fills them.
 //!
-//! What the kernel should have is compared with what it has, rather than each ban told as it is made. So a call that failed, a
-//! flood of bans and a firewall that was loaded anew are all mended in the same way, and nothing is queued.
+//! What the kernel should have is compared with what it has, rather than each ban told as it is made. So a call that
+//! failed, a flood of bans and a firewall that was loaded anew are all mended in the same way, and nothing is queued.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -88,16 +88,16 @@ impl Kernel {
                 self.failures = self.failures.saturating_add(1);
                 self.errors.inc();
                 if let Some(suppressed) = self.log.allow(ended) {
-                    let remedy = self.sets.remedy(&error);
-                    warn!(table = %self.sets.table, error, remedy, suppressed, "bans hold here alone: nftables does not take them");
+                    let (table, remedy) = (&self.sets.table, self.sets.remedy(&error));
+                    warn!(%table, error, remedy, suppressed, "bans hold here alone: nftables does not take them");
                 }
             }
         }
     }
 }
 
-/// What the kernel is to have: no network that lies in another one, which it does not take, and none with somebody in it who is
-/// exempt, which it would not know. `bans` are in order.
+/// What the kernel is to have: no network that lies in another one, which it does not take, and none with somebody in it
+/// who is exempt, which it would not know. `bans` are in order.
 fn wanted(bans: &[Ban], is_free_of_exempt: impl Fn(&IpNet) -> bool) -> BTreeMap<IpNet, Instant> {
     let (mut wanted, mut last) = (BTreeMap::new(), None::<IpNet>);
     for Ban { network, until, .. } in bans {
