@@ -29,6 +29,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How often the kernel is told all of it: somebody else may have emptied the sets.
 const AGAIN: Duration = Duration::from_secs(60);
+/// The longest that an element is told to last: nft does not take years. By its end it has been told again many times.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Characters of an error that are logged.
 const MAX_ERROR: usize = 300;
 
@@ -137,7 +139,7 @@ impl Sets {
         self.change(&mut script, "delete", &gone);
         let new = wanted.iter().filter(|(network, until)| before.get(network) != Some(until));
         // It ends there a little earlier than here, and so is never there once it has ended here.
-        let new = new.map(|(network, until)| (*network, until.saturating_duration_since(now).as_secs()));
+        let new = new.map(|(network, until)| (*network, until.saturating_duration_since(now).min(LONGEST).as_secs()));
         let new = new.filter(|(_, seconds)| *seconds > 0);
         let new: Vec<_> = new.map(|(network, seconds)| (network, format!("{network} timeout {seconds}s"))).collect();
         self.change(&mut script, "add", &new);
