@@ -134,9 +134,9 @@ impl Bans {
         put
     }
 
-    /// Lifts the bans of `network` and of all that lies in it, and forgets what those have broken. Gives how many there
+    /// Lifts the bans of `network` and of all that lies in it, and forgets what those have broken. Gives those that there
     /// were.
-    pub fn unban(&self, network: IpNet) -> usize {
+    pub fn unban(&self, network: IpNet) -> Vec<Ban> {
         let network = canonical(network);
         let lifted = self.change(|table| table.lift(|ban| network.contains(&ban.network)));
         {
@@ -149,7 +149,7 @@ impl Bans {
         if !lifted.is_empty() {
             info!(%network, bans = lifted.len(), "no longer banned");
         }
-        lifted.len()
+        lifted
     }
 
     /// All bans that have not ended, by network.
