@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use otproxy::config;
-use otproxy::limits::Bans;
+use otproxy::limits::{Bans, LONGEST_BAN};
 use otproxy::roles;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::oneshot;
@@ -140,7 +140,7 @@ fn the_kernel_drops_what_banned_addresses_send_until_the_ban_is_lifted() {
     // Without the sets it goes on, and says so.
     let edge = Edge::start(&edge);
     eventually("a call of nft fails", || edge.metric("otproxy_bans_nftables_errors_total") > 0.0);
-    edge.bans.ban("2001:db8::/32".parse().unwrap(), HOUR, Instant::now());
+    edge.bans.ban("2001:db8::/32".parse().unwrap(), LONGEST_BAN, Instant::now());
     assert!(edge.nft(&["-f", FIREWALL]).status.success());
     let counter = ["insert", "rule", "inet", "otproxy", "input", "ip", "saddr", "@banned4", "counter"];
     assert!(edge.nft(&counter).status.success());

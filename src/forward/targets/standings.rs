@@ -155,8 +155,8 @@ impl Standings {
         self.targets.iter().find(|standing| standing.number == target).map(|standing| standing.state)
     }
 
-    /// The operator wants this of the target of this name; gives its number. One that comes out of maintenance is up until it
-    /// fails: what was known of it is from before. `None` where none has this name.
+    /// The operator wants this of the target of this name; gives its number. One that comes out of maintenance is up until
+    /// it fails: what was known of it is from before. `None` where none has this name.
     pub fn set_state(&mut self, name: &str, state: TargetState) -> Option<(usize, Option<Change>)> {
         let standing = self.targets.iter_mut().find(|standing| standing.name == name)?;
         let before = std::mem::replace(&mut standing.state, state);
@@ -167,8 +167,8 @@ impl Standings {
         Some((standing.number, standing.turn(true)))
     }
 
-    /// The target for a connection of `player` that has tried those in `tried` in vain. `None` where it has tried all that are
-    /// ready. It counts as a connection from now on, until [`Standings::left`].
+    /// The target for a connection of `player` that has tried those in `tried` in vain. `None` where it has tried all that
+    /// are ready. It counts as a connection from now on, until [`Standings::left`].
     pub fn next(&mut self, player: AddressKey, tried: &[usize], now: Instant) -> Option<Try> {
         let checked = self.is_checked();
         let choice = self.choice;
@@ -286,8 +286,8 @@ impl Standing {
     }
 }
 
-/// What the operator wanted of the target that had the name of `target`, and is nowhere any more: those that stay where they
-/// were have their own.
+/// What the operator wanted of the target that had the name of `target`, and is nowhere any more: those that stay where
+/// they were have their own.
 fn state_by_name(before: &[Standing], target: &ForwardTarget, targets: &[ForwardTarget]) -> TargetState {
     let moved = |standing: &&Standing| {
         standing.name == target.name && targets.iter().all(|other| other.destination != standing.destination)
