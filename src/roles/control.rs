@@ -16,6 +16,7 @@ use super::listeners::{ListenerNow, Listeners};
 use crate::certs::CertError;
 use crate::certs::watch::Watch;
 use crate::config::{self, Config, Destination, Errors, LogLevel};
+use crate::forward::Targets;
 use crate::limits::ProcessGate;
 use crate::metrics::Metrics;
 use crate::net::BindError;
@@ -231,6 +232,11 @@ impl Control {
     /// How the last reload went, where there was one.
     pub(super) fn last_reload(&self) -> Option<LastReload> {
         self.0.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where each forward leads now, by the listener's name, in the order of the file.
+    pub fn targets(&self) -> Vec<(String, Arc<Targets>)> {
+        self.state().as_ref().map(|state| state.listeners.targets()).unwrap_or_default()
     }
 
     /// Looks up the names of targets, and checks them, until the end.

@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::worker::{Done, Plan, Plans, Shared};
 use crate::access_log::AccessLog;
 use crate::config::{self, Config, Kind};
-use crate::forward::{ForwardShared, HeaderFor};
+use crate::forward::{ForwardShared, HeaderFor, Targets};
 use crate::limits::ProcessGate;
 use crate::metrics::Metrics;
 use crate::net::{BindError, InboundShared, bind_beside};
@@ -136,6 +136,15 @@ impl Listeners {
             }
         };
         self.list.iter().map(now).collect()
+    }
+
+    /// Where each forward leads, by its name.
+    pub fn targets(&self) -> Vec<(String, Arc<Targets>)> {
+        let targets = |listening: &Listening| match &listening.shared {
+            Shared::Forward(forward) => Some((listening.shared.name().to_owned(), Arc::clone(forward.targets()))),
+            Shared::Relay(_) => None,
+        };
+        self.list.iter().filter_map(targets).collect()
     }
 
     /// Binds what is new in `config`, and changes nothing. Those in `closed` are not listened on.

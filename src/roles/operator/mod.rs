@@ -27,6 +27,7 @@ mod drains;
 mod files;
 mod listeners;
 mod sessions;
+mod targets;
 
 use connections::{close, is_in, who};
 use drains::{Drains, Ending};
@@ -244,7 +245,7 @@ impl api::Operator for Operator {
     }
 
     fn targets(&self) -> Targets {
-        Targets { targets: Vec::new() }
+        Targets { targets: targets::targets(&self.parts.control, Instant::now()) }
     }
 
     fn connections(&self, asked: &ConnectionsQuestion) -> Connections {
@@ -313,8 +314,7 @@ impl api::Operator for Operator {
     }
 
     fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<Target, Refusal> {
-        self.names(Some(listener))?;
-        Err(Refusal::not_found(format!("listener `{listener}` has no target `{target}`"), format!("{state}")))
+        targets::set(&self.parts.control, listener, target, state)
     }
 }
 
