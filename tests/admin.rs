@@ -234,6 +234,11 @@ fn an_edge_is_steered_by_commands() {
     assert_eq!(edge.json("bans")["bans"][0]["network"], "127.0.0.0/8");
     assert_eq!(edge.json("unban 127.0.0.0/8")["networks"], json!(["127.0.0.0/8"]));
 
+    edge.json("target login first maint");
+    assert!(is_closed(TcpStream::connect(edge.login).expect("it listens")));
+    assert_eq!(edge.json("targets")["targets"][0]["state"], "maint");
+    edge.json("target login first ready");
+
     let player = edge.player();
     edge.json("drain login");
     let left = edge.json("listeners");

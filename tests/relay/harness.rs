@@ -84,6 +84,10 @@ impl Core {
         assert_eq!(self.control.reload_with(parsed(text)).await.unwrap().restart, [""; 0]);
     }
 
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     pub async fn link(&self) -> Link {
         self.link_of(EDGE_A, player(1), CLIENT).await
     }
