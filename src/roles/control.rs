@@ -229,6 +229,11 @@ impl Control {
         }
     }
 
+    /// What it was started with.
+    pub(super) fn started(&self) -> &Config {
+        &self.0.started
+    }
+
     /// How the last reload went, where there was one.
     pub(super) fn last_reload(&self) -> Option<LastReload> {
         self.0.last.lock().unwrap_or_else(PoisonError::into_inner).clone()

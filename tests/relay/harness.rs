@@ -84,10 +84,6 @@ impl Core {
         assert_eq!(self.control.reload_with(parsed(text)).await.unwrap().restart, [""; 0]);
     }
 
-    pub fn admin(&self) -> SocketAddr {
-        self.admin
-    }
-
     pub async fn link(&self) -> Link {
         self.link_of(EDGE_A, player(1), CLIENT).await
     }
@@ -113,6 +109,11 @@ impl Core {
     /// The sum of all series of `name` that have all `labels`, each as `key="value"`.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         metrics::metric(self.admin, name, labels).await
+    }
+
+    /// Where the admin API is.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
     }
 
     pub async fn wait(&self, name: &str, labels: &[&str], value: f64) {

@@ -195,18 +195,16 @@ impl Operator {
 impl api::Operator for Operator {
     fn status(&self) -> Status {
         let Parts { role, control, process, relay, metrics, ready } = &self.parts;
-        let (name, workers, limit, most) = control.config(|config| {
-            let process = config.process();
+        let (limit, most) = control.config(|config| {
             let most = if let Config::Core(core) = config { core.sessions.max } else { 0 };
-            (process.name.clone(), process.workers, process.limits.connections, most)
+            (config.process().limits.connections, most)
         });
-        debug_assert_eq!(workers.get(), metrics.len(), "a restart is needed for more");
         Status {
             role: match role {
                 Role::Edge => api::Role::Edge,
                 Role::Core => api::Role::Core,
             },
-            name,
+            name: control.started().process().name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started: Time(self.started),
