@@ -106,6 +106,11 @@ impl ProcessGate {
         self.gate.set(limits, access);
     }
 
+    /// Connections now.
+    pub fn connections(&self) -> usize {
+        self.gate.connections.total()
+    }
+
     /// All connections that are open now.
     pub fn roster(&self) -> &Arc<Roster> {
         &self.roster

@@ -66,6 +66,11 @@ impl InboundShared {
     pub fn config(&self) -> &config::Inbound {
         &self.config
     }
+
+    /// Connections now.
+    pub fn connections(&self) -> usize {
+        self.kept.gates.open().1
+    }
 }
 
 /// One worker's part of a listener: it admits connections.

@@ -12,10 +12,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use super::listeners::Listeners;
+use super::listeners::{ListenerNow, Listeners};
 use crate::certs::CertError;
 use crate::certs::watch::Watch;
 use crate::config::{self, Config, Destination, Errors};
+use crate::forward::Targets;
 use crate::limits::ProcessGate;
 use crate::metrics::Metrics;
 use crate::net::BindError;
@@ -48,6 +49,18 @@ pub enum ReloadError {
     NoFile,
 }
 
+impl ReloadError {
+    /// All that is wrong, line by line.
+    pub fn lines(&self) -> Vec<String> {
+        self.to_string().lines().map(str::to_owned).collect()
+    }
+
+    /// Whether it is what the file says that is wrong, or what it names.
+    pub fn is_of_file(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Certificates(_) | Self::NoTunnel(_))
+    }
+}
+
 /// What a reload has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reloaded {
@@ -67,7 +80,16 @@ struct Inner {
     /// What it was started with, apart from what has changed since.
     started: Config,
     file: OnceLock<Source>,
+    last: Mutex<Option<LastReload>>,
     metrics: Arc<Metrics>,
+}
+
+/// How the last reload went.
+#[derive(Debug, Clone)]
+pub(super) struct LastReload {
+    pub time: SystemTime,
+    /// Why nothing has changed, line by line; none where it went well.
+    pub errors: Vec<String>,
 }
 
 /// Where the configuration comes from.
@@ -78,7 +100,7 @@ struct Source {
 
 /// A service as it is now.
 pub(super) struct State {
-    /// As the file has it: what takes a restart is as it was started with all the same.
+    /// As the file has it, but for what takes a restart.
     pub config: Config,
     /// Listeners that are not listened on, whatever the configuration says.
     pub closed: HashSet<String>,
@@ -138,7 +160,8 @@ impl Control {
     pub(super) fn new(state: State, metrics: Arc<Metrics>) -> Self {
         metrics.config_reloaded(Some(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()));
         let (started, state) = (state.config.clone(), Mutex::new(Some(state)));
-        Self(Arc::new(Inner { turn: tokio::sync::Mutex::default(), state, started, file: OnceLock::new(), metrics }))
+        let (turn, file, last) = (tokio::sync::Mutex::default(), OnceLock::new(), Mutex::new(None));
+        Self(Arc::new(Inner { turn, state, started, file, last, metrics }))
     }
 
     /// The configuration comes from this file; `reloaded` is told of each that is used from then on.
@@ -192,6 +215,29 @@ impl Control {
     /// All listeners with the addresses that they listen on now.
     pub fn addresses(&self) -> Vec<(String, Vec<SocketAddr>)> {
         self.state().as_ref().map(|state| state.listeners.addresses()).unwrap_or_default()
+    }
+
+    /// All listeners as they are now; none once the service ends.
+    pub(super) fn listeners(&self) -> Vec<ListenerNow> {
+        self.state().as_ref().map(|state| state.listeners.now()).unwrap_or_default()
+    }
+
+    /// What `look` gives of the configuration of now; of the one that it was started with once the service ends.
+    pub(super) fn config<T>(&self, look: impl FnOnce(&Config) -> T) -> T {
+        match &*self.state() {
+            Some(state) => look(&state.config),
+            None => look(&self.0.started),
+        }
+    }
+
+    /// How the last reload went, where there was one.
+    pub(super) fn last_reload(&self) -> Option<LastReload> {
+        self.0.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where each forward leads now, by the listener's name, in the order of the file.
+    pub fn targets(&self) -> Vec<(String, Arc<Targets>)> {
+        self.state().as_ref().map(|state| state.listeners.targets()).unwrap_or_default()
     }
 
     /// Looks up the names of targets, and checks them, until the end.
@@ -254,7 +300,7 @@ impl Control {
             {
                 return Err(ReloadError::NoTunnel(name.to_owned()));
             }
-            let changed = state.change(config, state.closed.clone())?;
+            let changed = state.change(config.as_far_as(&self.0.started), state.closed.clone())?;
             if let Some(source) = self.0.file.get() {
                 (source.reloaded)(&state.config);
             }
@@ -268,6 +314,9 @@ impl Control {
     }
 
     fn tell(&self, reloaded: &Result<Reloaded, ReloadError>) {
+        let errors = reloaded.as_ref().err().map(ReloadError::lines).unwrap_or_default();
+        let last = LastReload { time: SystemTime::now(), errors };
+        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.0.metrics.config_reloaded(reloaded.is_ok().then_some(at));
         match reloaded {
