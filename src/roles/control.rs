@@ -100,7 +100,7 @@ struct Source {
 
 /// A service as it is now.
 pub(super) struct State {
-    /// As the file has it: what takes a restart is as it was started with all the same.
+    /// As the file has it, but for what takes a restart.
     pub config: Config,
     /// Listeners that are not listened on, whatever the configuration says.
     pub closed: HashSet<String>,
@@ -305,7 +305,7 @@ impl Control {
             {
                 return Err(ReloadError::NoTunnel(name.to_owned()));
             }
-            let changed = state.change(config, state.closed.clone())?;
+            let changed = state.change(config.as_far_as(&self.0.started), state.closed.clone())?;
             if let Some(source) = self.0.file.get() {
                 (source.reloaded)(&state.config);
             }

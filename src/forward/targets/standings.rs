@@ -106,8 +106,8 @@ impl Standings {
     }
 
     /// Has these targets from now on; gives the number of each. What is known of a destination stays known, whatever its
-    /// name is now; which of several names is another one's is told by the destination. A target that is elsewhere now keeps
-    /// of what it was only what the operator wants of it, by its name.
+    /// name is now: names are mostly places in the list. A target that is elsewhere now keeps of what it was only what the
+    /// operator wants of it, by its name.
     pub fn set(&mut self, choice: Choice, check: Check, targets: &[ForwardTarget]) -> Vec<usize> {
         let mut before = std::mem::take(&mut self.targets);
         for target in targets {
@@ -120,7 +120,7 @@ impl Standings {
             self.next = self.next.max(standing.number + 1);
             standing.name.clone_from(&target.name);
             standing.backup = target.backup;
-            // Checks open what only they closed, and connections the others.
+            // Checks open what connections found closed, and without checks it is found out anew what they had closed.
             standing.again = standing.again.filter(|_| check.kind == CheckKind::Off);
             if check.kind == CheckKind::Off && self.is_checked() {
                 (standing.up, standing.failures, standing.check) = (true, 0, None);
