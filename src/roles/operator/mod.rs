@@ -29,7 +29,7 @@ mod listeners;
 mod sessions;
 mod targets;
 
-use connections::{close, is_in, who};
+use connections::{close, is_in};
 use drains::{Drains, Ending};
 use listeners::Known;
 
@@ -156,13 +156,13 @@ impl Operator {
             }
             Disconnect::Address(network, Some(name)) => {
                 self.names(Some(&name))?;
-                let connections = self.close(|presence| presence.listener() == name && is_in(network, who(presence)));
+                let connections = self.close(|presence| presence.listener() == name && is_in(network, presence.who()));
                 Ok(Disconnected { connections, sessions: 0 })
             }
             // Sessions first: so their clients are told of the end before their links go.
             Disconnect::Address(network, None) => {
                 let sessions = self.end_sessions(move |_, _, player| is_in(network, player)).await;
-                Ok(Disconnected { connections: self.close(|presence| is_in(network, who(presence))), sessions })
+                Ok(Disconnected { connections: self.close(|presence| is_in(network, presence.who())), sessions })
             }
             Disconnect::Client(client) => {
                 let sessions = self.end_sessions(move |of, _, _| of == client).await;
