@@ -9,7 +9,7 @@
 //! - [`init`]: all hosts' files from one topology. [`doctor`]: tries from here what a file needs.
 //! - [`roles`]: what an edge and a core start, from a checked configuration.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core.
-//!   [`admin`]: metrics and health over HTTP. [`player`]: the client's side of the protocol.
+//!   [`admin`]: metrics, health and the admin API over HTTP. [`player`]: the client's side of the protocol.
 //! - [`tunnel`]: TLS between edges and the core.
 //! - [`certs`]: the operator's own certificates, and TLS configurations of them.
 //! - [`net`]: listeners, streams, workers; bans in the kernel.

@@ -15,7 +15,7 @@ use prometheus::{Registry, Result};
 
 use crate::reason::{
     BanReason, CheckResult, CloseReason, ConnectResult, EndReason, HandshakeResult, RefuseReason, RejectReason,
-    StatusResult, StreamRefusal,
+    StatusResult, StreamRefusal, TargetState,
 };
 
 mod catalogue;
@@ -44,6 +44,7 @@ pub struct Metrics {
     bytes: IntCounterVec,
     connects: IntCounterVec,
     target_up: IntGaugeVec,
+    target_state: IntGaugeVec,
     target_checks: IntCounterVec,
     target_rtt: HistogramVec,
     status: IntCounterVec,
@@ -105,6 +106,7 @@ impl Metrics {
             bytes: counters(&registry, BYTES)?,
             connects: counters(&registry, CONNECTS)?,
             target_up: gauges(&registry, TARGET_UP)?,
+            target_state: gauges(&registry, TARGET_STATE)?,
             target_checks: counters(&registry, TARGET_CHECKS)?,
             target_rtt: register(&registry, rtt_histogram(TARGET_RTT)?)?,
             status: counters(&registry, STATUS)?,
@@ -164,10 +166,21 @@ impl Metrics {
         self.target_up.with_label_values(&[listener, target])
     }
 
+    /// Shows what the operator wants of a target.
+    pub fn target_state(&self, listener: &str, target: &str, state: TargetState) {
+        for other in TargetState::ALL {
+            let gauge = self.target_state.with_label_values(&[listener, target, other.as_str()]);
+            gauge.set(i64::from(*other == state));
+        }
+    }
+
     /// A target is none any more: what showed that it is up, or down for ever, is gone.
     pub fn forget_target(&self, listener: &str, target: &str) {
-        // It fails where there was none.
+        // These fail where there was none.
         let _ = self.target_up.remove_label_values(&[listener, target]);
+        for state in TargetState::ALL {
+            let _ = self.target_state.remove_label_values(&[listener, target, state.as_str()]);
+        }
     }
 
     /// Handles of a target that is checked, and pinged if `ping`.

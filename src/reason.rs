@@ -248,6 +248,18 @@ impl From<ConnectResult> for CheckResult {
 }
 
 reasons! {
+    /// What an operator wants of a target.
+    TargetState {
+        /// It has connections as far as it is up.
+        Ready = "ready",
+        /// It has no new connections; those that it has go on, and it is checked.
+        Drain = "drain",
+        /// It has no new connections and is not checked; those that it has go on.
+        Maint = "maint",
+    }
+}
+
+reasons! {
     /// What became of a status request.
     StatusResult {
         /// Answered with what was known, younger than `status.cache`.

@@ -199,6 +199,51 @@ fn systemd_is_told() {
 }
 
 #[test]
+fn a_hangup_has_the_file_and_its_lists_read_again_and_systemd_is_told() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let socket = folder.join(format!("notify-reload-{}", std::process::id()));
+    let _ = fs::remove_file(&socket);
+    let systemd = std::os::unix::net::UnixDatagram::bind(&socket).expect("a socket");
+    let said = || {
+        let mut message = [0; 256];
+        let length = systemd.recv(&mut message).expect("a message");
+        text(&message[..length]).trim_end().to_owned()
+    };
+    let list = file("denied.txt", "192.0.2.0/24\n");
+    let name = list.file_name().expect("a file").to_str().expect("UTF-8");
+    let before = edge("127.0.0.1:0", &format!("deny: {{ file: {name} }}\nlog: {{ level: error }}\n"));
+    let config = file("reload.yaml", &before);
+    let mut command = otproxy(&["edge", "-c", path(&config), "--log-format", "text", "--log-level", "info"]);
+    command.env("NOTIFY_SOCKET", &socket);
+    let (mut running, ready) = Running::start(command);
+    let address = ready.split_once("listeners=\"login ").expect("listeners").1.split_once('"').expect("an end").0;
+    assert_eq!(said(), "READY=1");
+    let reload = |running: &mut Running, line: &str| {
+        running.signal(Signal::HUP);
+        assert_eq!((said(), said()), ("RELOADING=1".to_owned(), "READY=1".to_owned()));
+        running.line_with(line)
+    };
+    // The flag holds, whatever the file says of the level.
+    reload(&mut running, "configuration reloaded");
+    fs::write(&list, "127.0.0.0/8\n").expect("writable file");
+    reload(&mut running, "configuration reloaded");
+    let _ = TcpStream::connect(address).expect("it listens").read(&mut [0]);
+    assert!(running.line_with("connection refused").contains("reason=denied"));
+    fs::write(&list, "127.0.0.0/40\n").expect("writable file");
+    let error = reload(&mut running, "configuration not reloaded");
+    assert!(error.contains("ERROR") && error.contains("denied.txt:1"), "{error}");
+    fs::write(&config, before.replace("name: here", "name: there")).expect("writable file");
+    fs::write(&list, "").expect("writable file");
+    let named = reload(&mut running, "need a restart");
+    assert!(named.contains("WARN") && named.contains("keys=\"name\""), "{named}");
+    running.signal(Signal::TERM);
+    assert_eq!(said(), "STOPPING=1");
+    let (code, _) = running.end();
+    assert_eq!(code, Some(0));
+    fs::remove_file(&socket).expect("removable");
+}
+
+#[test]
 fn an_address_in_use_is_exit_code_1_with_the_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("an address").to_string();

@@ -85,6 +85,12 @@ fn expected() -> BTreeSet<String> {
         ("access_log::LAST_WAIT", format!("{:?}", access_log::LAST_WAIT)),
         ("admin::MAX_CONNECTIONS", admin::MAX_CONNECTIONS.to_string()),
         ("admin::CONNECTION_TIMEOUT", format!("{:?}", admin::CONNECTION_TIMEOUT)),
+        ("admin::SOCKET_TIMEOUT", format!("{:?}", admin::SOCKET_TIMEOUT)),
+        ("admin::MAX_ANSWERS", admin::MAX_ANSWERS.to_string()),
+        ("admin::MAX_REQUEST", format!("{} bytes", admin::MAX_REQUEST)),
+        ("admin::api::MOST", admin::api::MOST.to_string()),
+        ("admin::api::LONGEST_BAN", format!("{}s", admin::api::LONGEST_BAN)),
+        ("admin::api::LONGEST_DRAIN", format!("{}s", admin::api::LONGEST_DRAIN)),
     ];
     keys.chain(fixed.map(|(name, value)| format!("{value}, `{name}`"))).collect()
 }

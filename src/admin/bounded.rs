@@ -4,7 +4,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,28 +11,27 @@ use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
 /// Accepts when there is a place free.
-pub(super) struct BoundedListener {
-    listener: TcpListener,
+pub(super) struct BoundedListener<L> {
+    listener: L,
     places: Arc<Semaphore>,
     timeout: Duration,
 }
 
-impl BoundedListener {
-    pub(super) fn new(listener: TcpListener, max: usize, timeout: Duration) -> Self {
+impl<L> BoundedListener<L> {
+    pub(super) fn new(listener: L, max: usize, timeout: Duration) -> Self {
         Self { listener, places: Arc::new(Semaphore::new(max)), timeout }
     }
 }
 
-impl Listener for BoundedListener {
-    type Io = BoundedStream;
-    type Addr = SocketAddr;
+impl<L: Listener> Listener for BoundedListener<L> {
+    type Io = BoundedStream<L::Io>;
+    type Addr = L::Addr;
 
-    async fn accept(&mut self) -> (BoundedStream, SocketAddr) {
+    async fn accept(&mut self) -> (BoundedStream<L::Io>, L::Addr) {
         // It fails only once the semaphore is closed, and nobody closes it.
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         // Waits and tries again where the process is out of descriptors.
@@ -41,19 +39,19 @@ impl Listener for BoundedListener {
         (BoundedStream { stream, deadline: Box::pin(sleep(self.timeout)), _place: place }, peer)
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
+    fn local_addr(&self) -> io::Result<L::Addr> {
         self.listener.local_addr()
     }
 }
 
 /// A stream that fails once its time is up, whichever way it was waiting.
-pub(super) struct BoundedStream {
-    stream: TcpStream,
+pub(super) struct BoundedStream<S> {
+    stream: S,
     deadline: Pin<Box<Sleep>>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
-impl BoundedStream {
+impl<S> BoundedStream<S> {
     /// An error once the time is up; until then the task is woken when it will be.
     fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.deadline.as_mut().poll(cx) {
@@ -63,14 +61,14 @@ impl BoundedStream {
     }
 }
 
-impl AsyncRead for BoundedStream {
+impl<S: AsyncRead + Unpin> AsyncRead for BoundedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.in_time(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for BoundedStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.in_time(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, buf)

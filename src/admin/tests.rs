@@ -1,120 +1,182 @@
+use std::fs;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
+use super::api::{Operator, Role};
+use super::fake::Fake;
 use super::*;
+use crate::config;
 
-/// A server that is under way.
-struct Server {
+mod acts;
+mod bounds;
+mod doors;
+mod schema;
+mod views;
+
+/// A server that is under way, over a fake operator.
+struct Admin {
     address: SocketAddr,
-    ready: Arc<AtomicBool>,
-    stop: oneshot::Sender<()>,
+    socket: PathBuf,
+    directory: PathBuf,
+    ready: Arc<Ready>,
+    operator: Arc<Fake>,
+    stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
 
-async fn server(max: usize, connection_timeout: Duration) -> Server {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let ready = Arc::new(AtomicBool::new(false));
-    let metrics = Arc::new(Metrics::new());
-    metrics.listener("links").accepted.inc_by(7);
-    let build = BuildInfo { version: "1.2.3", role: "edge" };
-    let state = State { metrics: vec![metrics], ready: Arc::clone(&ready), build };
-    let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(serve_bounded(BoundedListener::new(listener, max, connection_timeout), state, async {
-        drop(stopped.await)
-    }));
-    Server { address, ready, stop, task }
+impl Admin {
+    async fn edge() -> Self {
+        Self::start(Fake::new(Role::Edge), |_, _| {}).await
+    }
+
+    async fn core() -> Self {
+        Self::start(Fake::new(Role::Core), |_, _| {}).await
+    }
+
+    /// With a configuration that `change` has made of loopback and a socket; its files are in the directory.
+    async fn start(fake: Fake, change: impl Fn(&mut config::Admin, &Path)) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("otproxy-admin-{}-{count}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let socket = directory.join("admin.sock");
+        let listen = Some("127.0.0.1:0".parse().unwrap());
+        let mut config = config::Admin { listen, socket: Some(socket.clone()), ..config::Admin::default() };
+        change(&mut config, &directory);
+        let server = Server::bind(&config).unwrap();
+        let address = server.address().unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
+        let ready: Arc<Ready> = Arc::default();
+        let metrics = Arc::new(Metrics::new());
+        metrics.listener("links").accepted.inc_by(7);
+        let build = BuildInfo { version: "1.2.3", role: "edge" };
+        let operator = Arc::new(fake);
+        let answering: Arc<dyn Operator> = operator.clone();
+        let state = State { metrics: vec![metrics], ready: Arc::clone(&ready), build, operator: answering };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = server.serve(state, async { drop(stopped.await) });
+        let task = tokio::spawn(async { serving.await.unwrap() });
+        Self { address, socket, directory, ready, operator, stop: Some(stop), task }
+    }
+
+    /// Over the unix socket: status and JSON.
+    async fn get(&self, path: &str) -> (u16, Value) {
+        let (status, _, body) = self.over_socket("GET", path, &[], "").await;
+        (status, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}")))
+    }
+
+    /// The same, of an act.
+    async fn post(&self, path: &str, body: &str) -> (u16, Value) {
+        let (status, _, body) = self.over_socket("POST", path, &["Content-Type: application/json"], body).await;
+        (status, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}")))
+    }
+
+    async fn over_socket(&self, method: &str, path: &str, headers: &[&str], body: &str) -> (u16, String, String) {
+        let stream = UnixStream::connect(&self.socket).await.unwrap();
+        ask(stream, method, path, &[&["Host: admin"], headers].concat(), body).await
+    }
+
+    async fn over_tcp(&self, method: &str, path: &str, headers: &[&str], body: &str) -> (u16, String, String) {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        ask(stream, method, path, headers, body).await
+    }
 }
 
-/// All that the server answers until it closes, though the client never does.
-async fn exchange(address: SocketAddr, request: &str) -> String {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    timeout(Duration::from_secs(20), stream.read_to_string(&mut answer)).await.expect("the server closes").unwrap();
-    answer
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.task.abort();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
 }
 
 /// Status, head in lower case, body.
-async fn get(address: SocketAddr, path: &str) -> (u16, String, String) {
-    let answer = exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    method: &str,
+    path: &str,
+    headers: &[&str],
+    body: &str,
+) -> (u16, String, String) {
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    let length = body.len();
+    let request = format!("{method} {path} HTTP/1.1\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
+    let answer = exchange(stream, request.as_bytes()).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {path}: {answer:?}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, head.to_lowercase(), body.to_owned())
 }
 
+/// All that the server answers until it closes, though the client never does.
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8]) -> String {
+    stream.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    timeout(Duration::from_secs(60), stream.read_to_string(&mut answer)).await.expect("the server closes").unwrap();
+    answer
+}
+
 #[tokio::test]
 async fn pages() {
-    let server = server(MAX_CONNECTIONS, CONNECTION_TIMEOUT).await;
-    let (status, head, body) = get(server.address, "/metrics").await;
-    assert_eq!(status, 200);
-    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
-    assert!(head.contains("connection: close"), "{head}");
-    assert!(body.contains("otproxy_connections_accepted_total{listener=\"links\"} 7\n"), "{body}");
-    assert!(body.contains("otproxy_build_info{role=\"edge\",version=\"1.2.3\"} 1\n"), "{body}");
+    let server = Admin::edge().await;
+    for (host, socket) in [("Host: test", false), ("Host: test", true)] {
+        let get = async |path: &str| match socket {
+            true => server.over_socket("GET", path, &[], "").await,
+            false => server.over_tcp("GET", path, &[host], "").await,
+        };
+        let (status, head, body) = get("/metrics").await;
+        assert_eq!(status, 200);
+        assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+        assert!(head.contains("connection: close"), "{head}");
+        assert!(body.contains("otproxy_connections_accepted_total{listener=\"links\"} 7\n"), "{body}");
+        assert!(body.contains("otproxy_build_info{role=\"edge\",version=\"1.2.3\"} 1\n"), "{body}");
 
-    let (status, _, body) = get(server.address, "/live").await;
-    assert_eq!((status, &*body), (200, "live\n"));
-    let (status, _, body) = get(server.address, "/").await;
-    assert!(status == 200 && body.contains("/metrics"), "{body}");
-    let (status, _, body) = get(server.address, "/secret").await;
-    assert_eq!((status, &*body), (404, "not found\n"));
-    let answer = exchange(server.address, "POST /metrics HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
-    let answer = exchange(server.address, "\x07\x00nonsense\r\n\r\n").await;
+        let (status, _, body) = get("/live").await;
+        assert_eq!((status, &*body), (200, "live\n"));
+        let (status, _, body) = get("/").await;
+        assert!(status == 200 && body.contains("/metrics"), "{body}");
+        let (status, _, body) = get("/secret").await;
+        assert_eq!((status, &*body), (404, "not found\n"));
+    }
+    let (status, ..) = server.over_tcp("POST", "/metrics", &["Host: test"], "").await;
+    assert_eq!(status, 405);
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let answer = exchange(stream, b"\x07\x00nonsense\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
 }
 
 #[tokio::test]
 async fn readiness_follows_the_process() {
-    let server = server(MAX_CONNECTIONS, CONNECTION_TIMEOUT).await;
-    for (ready, status, body) in [(false, 503, "not ready\n"), (true, 200, "ready\n"), (false, 503, "not ready\n")] {
-        server.ready.store(ready, Ordering::Relaxed);
-        let answer = get(server.address, "/ready").await;
-        assert_eq!((answer.0, &*answer.2), (status, body));
-    }
-}
-
-#[tokio::test]
-async fn a_silent_or_slow_client_is_dropped() {
-    let server = server(1, Duration::from_millis(300)).await;
-    for request in ["", "GET /live HT", "GET /live HTTP/1.1\r\nHost: test\r\n"] {
-        let began = Instant::now();
-        exchange(server.address, request).await;
-        assert!(began.elapsed() >= Duration::from_millis(200), "{request:?} had its time");
-    }
-    // A byte now and then does not lengthen it.
-    let mut stream = TcpStream::connect(server.address).await.unwrap();
-    let drip = async {
-        while stream.write_all(b"G").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    let server = Admin::edge().await;
+    let ask = async || {
+        let answer = server.over_tcp("GET", "/ready", &["Host: test"], "").await;
+        (answer.0, answer.2)
     };
-    timeout(Duration::from_secs(20), drip).await.expect("the server closes");
-    assert_eq!(get(server.address, "/live").await.0, 200);
+    let (yes, no) = ((200, "ready\n".to_owned()), (503, "not ready\n".to_owned()));
+    assert_eq!(ask().await, yes);
+    for (drained, expected) in [(true, &no), (false, &yes)] {
+        server.ready.set_drained(drained);
+        assert_eq!(ask().await, *expected);
+    }
+    server.ready.end();
+    // What is drained no more ends all the same.
+    server.ready.set_drained(false);
+    assert_eq!(ask().await, no);
 }
 
 #[tokio::test]
-async fn more_clients_than_places_wait_their_turn() {
-    let server = server(2, Duration::from_millis(500)).await;
-    let silent = [TcpStream::connect(server.address).await.unwrap(), TcpStream::connect(server.address).await.unwrap()];
-    let began = Instant::now();
-    assert_eq!(get(server.address, "/live").await.0, 200);
-    assert!(began.elapsed() >= Duration::from_millis(300), "it waited for a place");
-    drop(silent);
-}
-
-#[tokio::test]
-async fn shutdown_ends_it_though_a_client_is_there() {
-    let server = server(MAX_CONNECTIONS, Duration::from_millis(300)).await;
-    let _silent = TcpStream::connect(server.address).await.unwrap();
-    assert_eq!(get(server.address, "/live").await.0, 200);
-    server.stop.send(()).unwrap();
-    timeout(Duration::from_secs(20), server.task).await.expect("it ends").unwrap();
+async fn shutdown_ends_it_and_removes_the_socket() {
+    let mut server = Admin::edge().await;
+    assert_eq!(server.get("/api/v1/status").await.0, 200);
+    assert!(server.socket.exists());
+    server.stop.take().unwrap().send(()).unwrap();
+    timeout(Duration::from_secs(60), &mut server.task).await.expect("it ends").unwrap();
+    assert!(!server.socket.exists());
     assert!(TcpStream::connect(server.address).await.is_err());
 }

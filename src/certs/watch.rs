@@ -33,7 +33,7 @@ pub enum Change {
 
 /// What tells one content of a file from another, without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+pub struct Stamp {
     device: u64,
     inode: u64,
     len: u64,
@@ -86,12 +86,14 @@ impl Watch {
 }
 
 fn stamps(TlsFiles { ca, cert, key }: &TlsFiles) -> [Option<Stamp>; 3] {
-    [ca, cert, key].map(|file| stamp(file))
+    [ca, cert, key].map(|file| Stamp::of(file))
 }
 
-/// `None` where there is no such file.
-fn stamp(file: &Path) -> Option<Stamp> {
-    let file = fs::metadata(file).ok()?;
-    let modified = (file.mtime(), file.mtime_nsec());
-    Some(Stamp { device: file.dev(), inode: file.ino(), len: file.len(), modified })
+impl Stamp {
+    /// That of a file as it is now; `None` where there is none.
+    pub fn of(file: &Path) -> Option<Self> {
+        let file = fs::metadata(file).ok()?;
+        let modified = (file.mtime(), file.mtime_nsec());
+        Some(Self { device: file.dev(), inode: file.ino(), len: file.len(), modified })
+    }
 }

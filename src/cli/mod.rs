@@ -33,6 +33,7 @@ mod doctor;
 mod files;
 mod init;
 mod log;
+mod operate;
 mod signals;
 
 pub use files::{files_needed, raise_file_limit};
@@ -76,6 +77,8 @@ enum Command {
     /// One line for each thing, with the remedy where something is wrong; it takes seconds at most, and changes
     /// nothing. Exit code 1 if anything fails.
     Doctor(doctor::Doctor),
+    #[command(flatten)]
+    Operate(operate::Operate),
     /// Make, renew and show the certificates that the core and the edges know each other by
     #[command(subcommand)]
     Cert(cert::Cert),
@@ -269,6 +272,7 @@ impl Cli {
             Command::Bench(options) => self.bench(options),
             Command::Init(init) => init.run(),
             Command::Doctor(doctor) => doctor.run(),
+            Command::Operate(operate) => operate.run(),
             Command::Cert(cert) => cert.execute(),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
@@ -304,6 +308,7 @@ impl Cli {
         let service = bind()?;
         let listeners: Vec<_> = service.listeners().map(|(name, addresses)| listener(name, addresses)).collect();
         let admin = service.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string());
+        let admin_socket = service.admin_socket().map_or_else(|| "off".to_owned(), |path| path.display().to_string());
         let (control, flag) = (service.control(), self.log_level);
         control.reads(file.to_owned(), move |level| log_level.set(flag.unwrap_or(level)));
         let hangups = {
@@ -312,7 +317,7 @@ impl Cli {
         };
         let stop = async {
             // From here on connections that wait in the kernel are taken: the workers are starting.
-            info!(role = %config.role(), name = process.name, listeners = listeners.join(", "), admin, "ready");
+            info!(role = %config.role(), name = process.name, listeners = listeners.join(", "), admin, admin_socket, "ready");
             notify(NotifyState::Ready);
             let _reloads = AbortOnDropHandle::new(tokio::spawn(reload_at(hangups, control)));
             signals.caught().await;
@@ -377,7 +382,7 @@ async fn reload_at(mut hangups: Signal, control: Control) {
 
 fn check(file: &Path) -> anyhow::Result<ExitCode> {
     let config = config::load(file)?;
-    if let Err(error) = roles::check_certificates(&config) {
+    if let Err(error) = roles::check_files(&config) {
         let _ = writeln!(io::stderr(), "{}: {error}", file.display());
         return Ok(ExitCode::from(EXIT_CONFIG));
     }

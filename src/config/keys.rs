@@ -25,12 +25,19 @@ pub enum Kind {
     Relay,
 }
 
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Role {
+    /// The word of `role`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Edge => "edge",
             Self::Core => "core",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -133,9 +140,41 @@ pub const KEYS: &[Key] = &[
         "admin.listen",
         "address with port, or `off`",
         ByRole { edge: "127.0.0.1:9162", core: "127.0.0.1:9163" },
-        "where `/metrics`, `/live` and `/ready` are served",
+        "where `/metrics`, `/live`, `/ready` and the [admin API](admin.md) are served; beyond loopback it takes tokens or \
+         certificates of clients",
     )
     .example("127.0.0.1:9162"),
+    key(
+        "admin.socket",
+        "path, or `off`",
+        Computed("`admin.sock` in systemd's RUNTIME_DIRECTORY, elsewhere `off`"),
+        "the unix socket of the same, for who may write to it: root, and the user and group of the process",
+    )
+    .example("/run/otproxy-edge/admin.sock"),
+    key(
+        "admin.token_file",
+        "path",
+        Computed("no token"),
+        "the file of the token with which the API of `admin.listen` may be read and used to act; reread when it changes",
+    )
+    .example("admin.token"),
+    key(
+        "admin.read_token_file",
+        "path",
+        Computed("no token"),
+        "the file of the token with which it may only be read; reread when it changes",
+    )
+    .example("read.token"),
+    key("admin.tls.cert", "path", Required, "with `admin.tls` it is served over TLS alone: the certificate, PEM; reread when it changes")
+        .example("admin.pem"),
+    key("admin.tls.key", "path", Required, "the certificate's private key, PEM").example("admin.key"),
+    key(
+        "admin.tls.client_ca",
+        "path",
+        Computed("clients need no certificate"),
+        "the authority that every client's certificate must come from, PEM",
+    )
+    .example("clients.pem"),
     key("log.format", "`auto`, `text` or `json`", Text("auto"), "`auto` is text on a terminal and JSON elsewhere"),
     key(
         "log.level",

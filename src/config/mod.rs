@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use crate::limits::{Access, BanRules, GateLimits, Rate};
 
 mod address;
+mod admin;
 mod bans;
 mod core;
 mod error;
@@ -33,6 +34,7 @@ mod tree;
 mod tunnel;
 
 pub use address::network_text as network;
+pub use admin::SOCKET as ADMIN_SOCKET;
 pub use error::{ConfigError, Errors, Location};
 pub use gate::MAX_LIST_LEN;
 pub use keys::{KEYS, Key, Kind, Role, WhenAbsent};
@@ -92,8 +94,8 @@ pub struct Process {
     pub name: String,
     /// `workers`: threads that carry traffic.
     pub workers: NonZeroUsize,
-    /// `admin.listen`: where metrics and health are served; `None` for `off`.
-    pub admin: Option<SocketAddr>,
+    /// `admin.*`
+    pub admin: Admin,
     /// `deny`, `allow`: who may connect to any listener.
     pub access: Arc<Access>,
     /// `limits`: of all listeners together.
@@ -108,6 +110,32 @@ pub struct Process {
     pub log_level: LogLevel,
     /// `access_log`; `None` for `file: off`.
     pub access_log: Option<AccessLog>,
+}
+
+/// `admin.*`: where metrics, health and the admin API are, and who may use it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Admin {
+    /// `admin.listen`; `None` for `off`.
+    pub listen: Option<SocketAddr>,
+    /// `admin.socket`; `None` for `off`.
+    pub socket: Option<PathBuf>,
+    /// `admin.token_file`: who has this token may act and read.
+    pub token_file: Option<PathBuf>,
+    /// `admin.read_token_file`: who has this token may read.
+    pub read_token_file: Option<PathBuf>,
+    /// `admin.tls`: what `admin.listen` speaks, where it is not plain.
+    pub tls: Option<AdminTls>,
+}
+
+/// `admin.tls`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminTls {
+    /// `cert`: the certificate and what it was issued with, PEM.
+    pub cert: PathBuf,
+    /// `key`: its private key, PEM.
+    pub key: PathBuf,
+    /// `client_ca`: the authorities that the clients' certificates must come from, PEM; `None` lets in who has none.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// `bans.*`

@@ -12,7 +12,7 @@ use super::listener::{self, Listener, Taken};
 use super::scope::{Report, Scope};
 use super::tree::{self, Entry, NodeId, Value};
 use super::{AccessLog, AccessLogFile, Config, Core, Edge, EdgeTunnel, Forward, Process, Reach, Relay};
-use super::{address, bans, core, formats, gate, tunnel};
+use super::{admin, bans, core, formats, gate, tunnel};
 
 /// Bytes of a file; a longer one is not a configuration.
 pub const MAX_FILE_LEN: u64 = 1 << 20;
@@ -166,7 +166,7 @@ fn edge(root: &Scope<'_>) -> Option<Edge> {
     let process = process(root);
     let tunnel = tunnel::of_edge(root);
     let mut taken = Taken::default();
-    taken.reserve("admin.listen", process.iter().filter_map(|process| process.admin));
+    taken.reserve("admin.listen", process.iter().filter_map(|process| process.admin.listen));
     if let Some(Some(EdgeTunnel { reach: Reach::Accept(addresses), .. })) = &tunnel {
         taken.reserve("core.accept", addresses.iter().copied());
     }
@@ -181,7 +181,7 @@ fn core(root: &Scope<'_>) -> Option<Core> {
     let edges = core::edges(root);
     let tunnel = tunnel::of_core(root, edges.as_deref());
     let mut taken = Taken::default();
-    taken.reserve("admin.listen", process.iter().filter_map(|process| process.admin));
+    taken.reserve("admin.listen", process.iter().filter_map(|process| process.admin.listen));
     taken.reserve("tunnel.accept", tunnel.iter().flatten().flat_map(|tunnel| tunnel.accept.iter().copied()));
     let trusted = edges.as_ref().map(|edges| {
         let trusted = edges.iter().filter(|edge| !edge.revoked);
@@ -213,6 +213,7 @@ impl Config {
             Self::Edge(edge) => (&mut edge.process, edge.tunnel.as_mut().map(|tunnel| &mut tunnel.tls)),
             Self::Core(core) => (&mut core.process, core.tunnel.as_mut().map(|tunnel| &mut tunnel.tls)),
         };
+        process.admin.relative_to(folder);
         if let Some(AccessLog { file: AccessLogFile::Path(path), .. }) = &mut process.access_log {
             *path = folder.join(&path);
         }
@@ -239,7 +240,7 @@ fn by_kind(listeners: Vec<Listener>) -> (Vec<Forward>, Vec<Relay>) {
 fn process(root: &Scope<'_>) -> Option<Process> {
     let name = root.optional("name", formats::process_name);
     let workers = root.optional("workers", formats::workers);
-    let admin = root.section("admin").value("listen", address::listen_or_off);
+    let admin = admin::read(root);
     let log = root.section("log");
     let log_format = log.value("format", formats::word);
     let log_level = log.value("level", formats::word);

@@ -227,7 +227,7 @@ fn process(name: &str, workers: usize, admin: Option<SocketAddr>, shutdown_timeo
     config::Process {
         name: name.to_owned(),
         workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
-        admin,
+        admin: config::Admin { listen: admin, ..config::Admin::default() },
         access: Arc::default(),
         limits: GateLimits::default(),
         bans: config::Bans::OFF,

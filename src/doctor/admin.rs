@@ -1,17 +1,8 @@
 //! Whether otproxy runs here, and what it says of itself.
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-
 use super::{ANSWER, Check, unit};
-use crate::config::Role;
-
-/// Bytes of an answer that are read; the metrics of hundreds of edges are shorter.
-const MAX_ANSWER: u64 = 4 << 20;
+use crate::admin::Client;
+use crate::config::{self, Role};
 
 /// An otproxy that runs here and has been asked.
 #[derive(Debug)]
@@ -33,31 +24,27 @@ impl Running {
     }
 }
 
-/// Asks at the address of the configuration.
-pub(super) async fn examine(role: Role, address: Option<SocketAddr>) -> (Option<Running>, Check) {
+/// Asks at the socket of the configuration, or else at its address.
+pub(super) async fn examine(role: Role, admin: &config::Admin) -> (Option<Running>, Check) {
     let what = ("admin", "");
-    let address = match address {
-        Some(address) if address.port() != 0 => address,
-        _ => return (None, Check::ok("admin", "", "has no fixed address: whether otproxy runs here is not looked at")),
+    let client = match (&admin.socket, admin.listen) {
+        (Some(socket), _) => Client::socket(socket),
+        (None, Some(address)) if address.port() != 0 && admin.tls.is_none() => Client::tcp(address),
+        _ => {
+            let message = "has no fixed address without TLS, and no socket: whether otproxy runs here is not looked at";
+            return (None, Check::ok("admin", "", message));
+        }
     };
-    let reach = SocketAddr::new(
-        match address.ip() {
-            // Where it listens on all addresses it can be reached at its own.
-            ip if ip.is_unspecified() && ip.is_ipv4() => std::net::Ipv4Addr::LOCALHOST.into(),
-            ip if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        },
-        address.port(),
-    );
-    let unit = unit(role);
-    let Ok((ready, _)) = get(reach, "/ready", ANSWER).await else {
-        let message = format!("nothing answers at {address}: otproxy does not run here");
+    let client = client.within(ANSWER);
+    let (place, unit) = (client.place(), unit(role));
+    let Some((ready, _)) = get(&client, "/ready").await else {
+        let message = format!("nothing answers at {place}: otproxy does not run here");
         return (
             None,
             Check::warn(what, message, format!("start it: `systemctl start {unit}`; or see `journalctl -u {unit}`")),
         );
     };
-    let metrics = get(reach, "/metrics", ANSWER).await.map(|(_, body)| body).unwrap_or_default();
+    let metrics = get(&client, "/metrics").await.map(|(_, body)| body).unwrap_or_default();
     let info = metrics.lines().find(|line| line.starts_with("otproxy_build_info{"));
     let label = |key: &str| {
         let rest = info?.split_once(&format!("{key}=\""))?.1;
@@ -65,13 +52,13 @@ pub(super) async fn examine(role: Role, address: Option<SocketAddr>) -> (Option<
     };
     let (Some(version), Some(running)) = (label("version"), label("role")) else {
         let remedy = "choose another address for `admin.listen`, or stop what listens there: see `ss -ltnp`";
-        return (None, Check::fail(what, format!("what answers at {address} is not otproxy"), remedy));
+        return (None, Check::fail(what, format!("what answers at {place} is not otproxy"), remedy));
     };
     if running != role.to_string() {
         let remedy = "give the two roles different addresses in `admin.listen`, where both run on one host";
         return (
             None,
-            Check::fail(what, format!("a {running} answers at {address}, and this is the file of the {role}"), remedy),
+            Check::fail(what, format!("a {running} answers at {place}, and this is the file of the {role}"), remedy),
         );
     }
     let own = env!("CARGO_PKG_VERSION");
@@ -87,19 +74,9 @@ pub(super) async fn examine(role: Role, address: Option<SocketAddr>) -> (Option<
 }
 
 /// The status and the body of an answer.
-async fn get(address: SocketAddr, path: &str, within: Duration) -> Result<(u16, String), ()> {
-    let ask = async {
-        let mut stream = TcpStream::connect(address).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = Vec::new();
-        stream.take(MAX_ANSWER).read_to_end(&mut answer).await.ok()?;
-        let answer = String::from_utf8(answer).ok()?;
-        let status = answer.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-        let (_, body) = answer.split_once("\r\n\r\n")?;
-        Some((status, body.to_owned()))
-    };
-    timeout(within, ask).await.ok().flatten().ok_or(())
+async fn get(client: &Client, path: &str) -> Option<(u16, String)> {
+    let answer = client.get(path).await.ok()?;
+    Some((answer.status, String::from_utf8(answer.body.to_vec()).ok()?))
 }
 
 #[cfg(test)]

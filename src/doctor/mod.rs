@@ -121,7 +121,7 @@ pub async fn examine(config: Config, files: Files) -> Vec<Check> {
     let mut checks = vec![Check::ok("file", "", config.summary()), file_limit(files)];
     let role = config.role();
     // What runs already decides what the rest means.
-    let (running, admin) = admin::examine(role, config.process().admin).await;
+    let (running, admin) = admin::examine(role, &config.process().admin).await;
     checks.push(admin);
     let running = Arc::new(running);
 

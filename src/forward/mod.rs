@@ -26,10 +26,10 @@ mod status_cache;
 mod targets;
 
 use status::StatusShared;
-use targets::{Attempt, Connected, Targets};
+use targets::{Attempt, Connected};
 
 pub use status_cache::MAX_REQUESTS;
-pub use targets::{FIRST_WAIT, LONGEST_WAIT};
+pub use targets::{FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetView, Targets};
 
 /// How many times `timeouts.connect` one connection spends on targets, however many there are and by however many addresses.
 /// Clients give up after 12.5 s.
@@ -114,6 +114,11 @@ impl ForwardShared {
         self.targets.forget();
     }
 
+    /// Where it leads.
+    pub fn targets(&self) -> &Arc<Targets> {
+        &self.targets
+    }
+
     /// Looks up the names of its targets, and checks them, until it is dropped. To be run once for all workers.
     pub fn watch_targets(&self) -> impl Future<Output = ()> + Send + use<> {
         Arc::clone(&self.targets).watch()
@@ -153,8 +158,8 @@ struct Reached {
 
 /// The last target that could not be reached.
 struct Missed {
-    /// What it is called in logs.
-    name: String,
+    /// What it is called in logs; `None` where none is ready.
+    name: Option<String>,
     /// Targets that could not be reached before it.
     retries: usize,
     result: ConnectResult,
@@ -238,7 +243,7 @@ impl Forward {
         let metrics = self.inbound.metrics();
         let within = self.inbound.config().connect_timeout;
         let deadline = tokio::time::Instant::now() + within * TRIES;
-        let mut last = Missed { name: String::new(), retries: 0, result: ConnectResult::Error };
+        let mut last = Missed { name: None, retries: 0, result: ConnectResult::Error };
         let mut tried = Vec::new();
         while tokio::time::Instant::now() < deadline
             && let Some(attempt) = self.shared.targets.next(player.ip(), &mut tried)
@@ -256,13 +261,16 @@ impl Forward {
                     if result != ConnectResult::Timeout || began.elapsed() >= within {
                         attempt.failed(result);
                     }
-                    last = Missed { name: attempt.destination(), retries, result };
+                    last = Missed { name: Some(attempt.destination()), retries, result };
                 }
             }
         }
         if let Some(suppressed) = self.shared.logs.refused.allow(Instant::now()) {
             let (listener, targets) = (&self.inbound.config().name, self.shared.targets.destinations().join(", "));
-            warn!(listener, targets, result = %last.result, suppressed, "no target can be reached");
+            match last.name {
+                Some(_) => warn!(listener, targets, result = %last.result, suppressed, "no target can be reached"),
+                None => warn!(listener, targets, suppressed, "no target is ready: they are drained, or in maintenance"),
+            }
         }
         Err(last)
     }
@@ -354,7 +362,7 @@ impl<'a> Record<'a> {
     }
 
     fn missed(&mut self, Missed { name, retries, result }: Missed) {
-        (self.target, self.retries, self.connect) = (Some(name), retries, result);
+        (self.target, self.retries, self.connect) = (name, retries, result);
     }
 
     fn end(mut self, reason: CloseReason) {

@@ -21,14 +21,14 @@ use crate::config::{self, Check, CheckKind, Destination, SendProxy};
 use crate::limits::AddressKey;
 use crate::metrics::{Metrics, PanicCount, TargetChecks};
 use crate::net::{self, Stream};
-use crate::reason::{CheckResult, ConnectResult};
+use crate::reason::{CheckResult, ConnectResult, TargetState};
 use crate::tunnel::Pool;
 
 mod addresses;
 mod check;
 mod standings;
 
-pub use standings::{FIRST_WAIT, LONGEST_WAIT};
+pub use standings::{FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetView};
 
 /// The targets of one listener.
 #[derive(Debug)]
@@ -107,7 +107,8 @@ impl Targets {
             .map(|(number, target)| {
                 let before = before.iter().find(|before| before.number == number);
                 let up = now.standings.is_up(number) != Some(false);
-                Arc::new(self.target(number, target, config, before.map(Arc::as_ref), up))
+                let state = now.standings.state(number).unwrap_or(TargetState::Ready);
+                Arc::new(self.target(number, target, config, before.map(Arc::as_ref), (up, state)))
             })
             .collect();
         for gone in before.iter().filter(|gone| now.list.iter().all(|target| target.name != gone.name)) {
@@ -130,7 +131,7 @@ impl Targets {
         target: &config::ForwardTarget,
         config: &config::Forward,
         before: Option<&Target>,
-        up: bool,
+        (up, state): (bool, TargetState),
     ) -> Target {
         let way = match (&target.destination, before.map(|before| &before.way)) {
             (Destination::Target(_), Some(Way::Direct(known))) => Way::Direct(known.looked_up_each(config.resolve)),
@@ -141,6 +142,7 @@ impl Targets {
         let checked = config.check.kind != CheckKind::Off;
         let gauge = self.metrics.target_up(&self.listener, &target.name);
         gauge.set(i64::from(up));
+        self.metrics.target_state(&self.listener, &target.name, state);
         Target {
             number,
             name: target.name.clone(),
@@ -154,7 +156,29 @@ impl Targets {
         }
     }
 
-    /// The target that a connection of `player` tries next, having tried those in `tried`. `None` where it has tried all.
+    /// The targets as an operator sees them, in the order of the file.
+    pub fn list(&self) -> Vec<TargetView> {
+        self.now().standings.list()
+    }
+
+    /// The operator wants this of the target of this name, until he says otherwise; a reload changes nothing of it. Gives
+    /// whether there is such a target.
+    pub fn set_state(&self, name: &str, state: TargetState) -> bool {
+        let (target, change) = {
+            let mut now = self.now();
+            let Some((number, change)) = now.standings.set_state(name, state) else { return false };
+            (now.list.iter().find(|target| target.number == number).map(Arc::clone), change)
+        };
+        self.metrics.target_state(&self.listener, name, state);
+        if let Some(target) = target {
+            info!(listener = self.listener, target = name, address = %target.destination, %state, "the target's state is set");
+            self.tell(&target, change, state.as_str());
+        }
+        true
+    }
+
+    /// The target that a connection of `player` tries next, having tried those in `tried`. `None` where it has tried all that
+    /// are ready.
     pub fn next(self: &Arc<Self>, player: IpAddr, tried: &mut Vec<usize>) -> Option<Attempt> {
         let mut now = self.now();
         let next = now.standings.next(AddressKey::from(player), tried, Instant::now())?;
@@ -203,12 +227,17 @@ impl Targets {
         let mut made = 0;
         loop {
             ticks.tick().await;
+            if self.now().standings.state(target.number) == Some(TargetState::Maint) {
+                continue;
+            }
             let checked = match way {
                 Way::Direct(addresses) => check::check(addresses, check.kind, *send_proxy, *within).await,
                 Way::Tunnel(pool) => has_spare(pool.as_deref(), &mut made).map(|()| None),
             };
             let result = checked.err().unwrap_or(CheckResult::Ok);
-            checks.checked(result, checked.ok().flatten());
+            let round_trip = checked.ok().flatten();
+            checks.checked(result, round_trip);
+            self.now().standings.note(target.number, LastCheck { result, at: Instant::now(), round_trip });
             // As in `Attempt::failed`.
             if result != CheckResult::Error {
                 let change = self.now().standings.checked(target.number, checked.is_ok());

@@ -133,8 +133,8 @@ impl Bans {
         put
     }
 
-    /// Lifts the bans of `network` and of all that lies in it, and forgets what those have broken. Gives how many there were.
-    pub fn unban(&self, network: IpNet) -> usize {
+    /// Lifts the bans of `network` and of all that lies in it, and forgets what those have broken. Gives those that there were.
+    pub fn unban(&self, network: IpNet) -> Vec<Ban> {
         let network = canonical(network);
         let lifted = self.change(|table| table.lift(|ban| network.contains(&ban.network)));
         {
@@ -147,7 +147,7 @@ impl Bans {
         if !lifted.is_empty() {
             info!(%network, bans = lifted.len(), "no longer banned");
         }
-        lifted.len()
+        lifted
     }
 
     /// All bans that have not ended, by network.

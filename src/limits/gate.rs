@@ -148,6 +148,11 @@ impl ProcessGate {
         self.gate.set(limits, access);
     }
 
+    /// Connections now.
+    pub fn connections(&self) -> usize {
+        self.gate.places.taken()
+    }
+
     /// All connections that are open now.
     pub fn roster(&self) -> &Arc<Roster> {
         &self.roster

@@ -70,6 +70,8 @@ catalogue! {
         "Attempts to reach a target.";
     TARGET_UP = "otproxy_target_up" Gauge ["listener", "target"]
         "Whether a target is up: 1 or 0. Where nothing checks it, 0 is that the last connect failed.";
+    TARGET_STATE = "otproxy_target_state" Gauge ["listener", "target", "state"]
+        "What the operator wants of a target: 1 for that state, and 0 for the others.";
     TARGET_CHECKS = "otproxy_target_checks_total" Counter ["listener", "target", "result"]
         "Checks of targets, on listeners with `check`.";
     TARGET_RTT = "otproxy_target_check_rtt_seconds" Histogram ["listener", "target"]

@@ -12,6 +12,7 @@ fn worker() -> (Arc<Metrics>, ListenerMetrics, EdgeMetrics, PortMetrics) {
     metrics.status("links");
     metrics.target_checks("links", "1", true);
     metrics.target_up("links", "1");
+    metrics.target_state("links", "1", TargetState::Ready);
     drop((metrics.pressure(Some("links")), metrics.tunnel("waw1"), metrics.certificate_expiry("own")));
     (metrics, listener, edge, port)
 }
@@ -186,6 +187,7 @@ fn the_documented_table_is_the_catalogue() {
         ("`reason` of `otproxy_connections_rejected_total`", words(RejectReason::ALL)),
         ("`reason` of `otproxy_connections_closed_total`", words(CloseReason::ALL)),
         ("`result` of `otproxy_target_connects_total`", words(ConnectResult::ALL)),
+        ("`state` of `otproxy_target_state`", words(TargetState::ALL)),
         ("`result` of `otproxy_target_checks_total`", words(CheckResult::ALL)),
         ("`result` of `otproxy_status_requests_total`", words(StatusResult::ALL)),
         ("`reason` of `otproxy_relay_sessions_ended_total`", words(EndReason::ALL)),

@@ -70,6 +70,11 @@ impl InboundShared {
     pub fn show(&self, metrics: &Metrics) {
         self.kept.gates.show(metrics.pressure(Some(&self.config.name)));
     }
+
+    /// Connections now.
+    pub fn connections(&self) -> usize {
+        self.kept.gates.open().1
+    }
 }
 
 /// One worker's part of a listener: it admits connections.

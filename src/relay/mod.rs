@@ -65,26 +65,27 @@ pub struct RelayShared {
     pseudo_ipv4: PseudoIpv4,
     /// Which worker owns a client: keyed at random, so that no client can choose.
     owners: RandomState,
-    /// Not bounded by themselves: each link on its way is a connection that counts, with a descriptor.
-    handovers: Vec<mpsc::UnboundedSender<Handover>>,
+    /// To each worker. Not bounded by themselves: each link on its way is a connection that counts, with a descriptor, and
+    /// operators ask one thing after the other.
+    errands: Vec<mpsc::UnboundedSender<Errand>>,
     log: RateLimitedLog,
     ended_log: RateLimitedLog,
 }
 
-/// The links that other workers accepted for one worker's clients.
-pub type Handovers = mpsc::UnboundedReceiver<Handover>;
+/// What one worker is to do for others.
+pub type Errands = mpsc::UnboundedReceiver<Errand>;
 
 impl RelayShared {
-    /// From the core's configuration: the shared part, and each worker's incoming links.
-    pub fn new(config: &config::Core, pseudo_ipv4: PseudoIpv4) -> (Arc<Self>, Vec<Handovers>) {
+    /// From the core's configuration: the shared part, and each worker's errands.
+    pub fn new(config: &config::Core, pseudo_ipv4: PseudoIpv4) -> (Arc<Self>, Vec<Errands>) {
         let sessions = &config.sessions;
-        let (handovers, receivers) = (0..config.process.workers.get()).map(|_| mpsc::unbounded_channel()).unzip();
+        let (errands, receivers) = (0..config.process.workers.get()).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Self {
             settings: RwLock::new(Arc::new(Settings::new(config, None))),
             sessions: ConnectionLimit::new(Some(sessions.max), Some(sessions.max_per_address)),
             pseudo_ipv4,
             owners: RandomState::new(),
-            handovers,
+            errands,
             log: RateLimitedLog::new(REFUSED_LINES),
             ended_log: RateLimitedLog::new(ENDED_LINES),
         };
@@ -98,6 +99,28 @@ impl RelayShared {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
     }
 
+    /// Has each worker answer `question`; gives the answers, in no order. Those of workers that are gone are missing.
+    pub async fn ask<T: Send + 'static>(&self, question: impl Fn(&Relay) -> T + Send + Sync + 'static) -> Vec<T> {
+        let question = Arc::new(question);
+        let (answered, mut answers) = mpsc::unbounded_channel();
+        for worker in &self.errands {
+            let (question, answered) = (Arc::clone(&question), answered.clone());
+            // It fails only where that worker is gone, in a shutdown; and nobody may wait for the answer any more.
+            let _ = worker.send(Errand::Ask(Box::new(move |relay| drop(answered.send(question(relay))))));
+        }
+        drop(answered);
+        let mut all = Vec::new();
+        while let Some(answer) = answers.recv().await {
+            all.push(answer);
+        }
+        all
+    }
+
+    /// Sessions now.
+    pub fn sessions(&self) -> usize {
+        self.sessions.total()
+    }
+
     fn settings(&self) -> Arc<Settings> {
         // They are replaced as a whole.
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
@@ -106,8 +129,16 @@ impl RelayShared {
     /// The worker that carries all links and sessions of a client. The id alone decides, so that a
     /// stranger's join meets the session that it asks for, and is refused.
     fn owner(&self, client: ClientId) -> usize {
-        self.owners.hash_one(client) as usize % self.handovers.len().max(1)
+        self.owners.hash_one(client) as usize % self.errands.len().max(1)
     }
+}
+
+/// What a worker is to do for another thread.
+pub enum Errand {
+    /// Carry a link that another worker accepted.
+    Carry(Box<Handover>),
+    /// Answer a question.
+    Ask(Box<dyn FnOnce(&Relay) + Send>),
 }
 
 /// A link on its way to the worker that owns its client.
@@ -187,12 +218,17 @@ impl Relay {
         }
     }
 
-    /// Takes in the links that other workers accepted.
-    pub async fn take_handovers(self: Rc<Self>, mut handovers: Handovers) {
-        while let Some(handover) = handovers.recv().await {
-            let Handover { stream, newcomer } = handover;
-            if let Ok(stream) = stream.attach() {
-                self.carry_link(stream, newcomer);
+    /// Does what other threads ask of this worker.
+    pub async fn run_errands(self: Rc<Self>, mut errands: Errands) {
+        while let Some(errand) = errands.recv().await {
+            match errand {
+                Errand::Carry(handover) => {
+                    let Handover { stream, newcomer } = *handover;
+                    if let Ok(stream) = stream.attach() {
+                        self.carry_link(stream, newcomer);
+                    }
+                }
+                Errand::Ask(answer) => answer(&self),
             }
         }
     }
@@ -224,9 +260,9 @@ impl Relay {
         if owner == self.index {
             // A task of its own: what only the start needed takes no memory while the link lives.
             self.carry_link(stream, newcomer);
-        } else if let (Some(sender), Ok(stream)) = (self.shared.handovers.get(owner), stream.detach()) {
+        } else if let (Some(sender), Ok(stream)) = (self.shared.errands.get(owner), stream.detach()) {
             // It fails only when that worker is gone, in a shutdown.
-            let _ = sender.send(Handover { stream, newcomer });
+            let _ = sender.send(Errand::Carry(Box::new(Handover { stream, newcomer })));
         }
     }
 

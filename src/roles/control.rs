@@ -12,10 +12,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use super::listeners::Listeners;
+use super::listeners::{ListenerNow, Listeners};
 use crate::certs::CertError;
 use crate::certs::watch::Watch;
 use crate::config::{self, Config, Destination, Errors, LogLevel};
+use crate::forward::Targets;
 use crate::limits::ProcessGate;
 use crate::metrics::Metrics;
 use crate::net::BindError;
@@ -40,9 +41,24 @@ pub enum ReloadError {
     /// There is no such listener.
     #[error("there is no listener `{0}`")]
     NoListener(String),
-    /// The process ends, or has no file.
+    /// The process ends.
     #[error("it is shutting down")]
     Ended,
+    /// It was not started from a file.
+    #[error("there is no file to read")]
+    NoFile,
+}
+
+impl ReloadError {
+    /// All that is wrong, line by line.
+    pub fn lines(&self) -> Vec<String> {
+        self.to_string().lines().map(str::to_owned).collect()
+    }
+
+    /// Whether it is what the file says that is wrong, or what it names.
+    pub fn is_of_file(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Certificates(_) | Self::NoTunnel(_))
+    }
 }
 
 /// What a reload has done.
@@ -64,7 +80,16 @@ struct Inner {
     /// What it was started with, apart from what has changed since.
     started: Config,
     file: OnceLock<Source>,
+    last: Mutex<Option<LastReload>>,
     metrics: Arc<Metrics>,
+}
+
+/// How the last reload went.
+#[derive(Debug, Clone)]
+pub(super) struct LastReload {
+    pub time: SystemTime,
+    /// Why nothing has changed, line by line; none where it went well.
+    pub errors: Vec<String>,
 }
 
 /// Where the configuration comes from.
@@ -106,6 +131,8 @@ impl State {
         let (done, ended) = mpsc::channel(1);
         self.listeners.change(prepared, &done);
         (self.config, self.closed) = (config, closed);
+        // Of one that is gone it is forgotten.
+        self.closed.retain(|name| self.listeners.has(name));
         Ok(ended)
     }
 
@@ -132,7 +159,8 @@ impl Control {
     pub(super) fn new(state: State, metrics: Arc<Metrics>) -> Self {
         metrics.config_reloaded(Some(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()));
         let (started, state) = (state.config.clone(), Mutex::new(Some(state)));
-        Self(Arc::new(Inner { turn: tokio::sync::Mutex::default(), state, started, file: OnceLock::new(), metrics }))
+        let (turn, file, last) = (tokio::sync::Mutex::default(), OnceLock::new(), Mutex::new(None));
+        Self(Arc::new(Inner { turn, state, started, file, last, metrics }))
     }
 
     /// The configuration comes from this file; what it says of the log's level goes to `set_log_level`.
@@ -188,6 +216,29 @@ impl Control {
         self.state().as_ref().map(|state| state.listeners.addresses()).unwrap_or_default()
     }
 
+    /// All listeners as they are now; none once the service ends.
+    pub(super) fn listeners(&self) -> Vec<ListenerNow> {
+        self.state().as_ref().map(|state| state.listeners.now()).unwrap_or_default()
+    }
+
+    /// What `look` gives of the configuration of now; of the one that it was started with once the service ends.
+    pub(super) fn config<T>(&self, look: impl FnOnce(&Config) -> T) -> T {
+        match &*self.state() {
+            Some(state) => look(&state.config),
+            None => look(&self.0.started),
+        }
+    }
+
+    /// How the last reload went, where there was one.
+    pub(super) fn last_reload(&self) -> Option<LastReload> {
+        self.0.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where each forward leads now, by the listener's name, in the order of the file.
+    pub fn targets(&self) -> Vec<(String, Arc<Targets>)> {
+        self.state().as_ref().map(|state| state.listeners.targets()).unwrap_or_default()
+    }
+
     /// Looks up the names of targets, and checks them, until the end.
     pub(super) fn watch_targets(&self) {
         if let Some(state) = &mut *self.state() {
@@ -210,7 +261,7 @@ impl Control {
         let changed = {
             let mut state = self.state();
             let state = state.as_mut().ok_or(ReloadError::Ended)?;
-            if !state.listeners.addresses().iter().any(|(known, _)| known == name) {
+            if !state.listeners.has(name) {
                 return Err(ReloadError::NoListener(name.to_owned()));
             }
             let mut names = state.closed.clone();
@@ -227,7 +278,7 @@ impl Control {
 
     /// Reads and checks the file, and the certificates that it names where there is a tunnel.
     async fn read(&self) -> Result<(Config, Option<Watch>), ReloadError> {
-        let Some(file) = self.0.file.get().map(|source| source.file.clone()) else { return Err(ReloadError::Ended) };
+        let file = self.0.file.get().map(|source| source.file.clone()).ok_or(ReloadError::NoFile)?;
         let role = self.0.started.role();
         // Long lists take their time, and a file system may hang: nothing else waits for that.
         let reading = spawn_blocking(move || {
@@ -248,10 +299,11 @@ impl Control {
             {
                 return Err(ReloadError::NoTunnel(name.to_owned()));
             }
-            if let Some(source) = self.0.file.get() {
-                (source.set_log_level)(config.process().log_level);
-            }
+            let level = config.process().log_level;
             let changed = state.change(config, state.closed.clone())?;
+            if let Some(source) = self.0.file.get() {
+                (source.set_log_level)(level);
+            }
             if let (Some(tunnel), Some(certificates)) = (&state.certificates, certificates) {
                 tunnel.send_replace(certificates);
             }
@@ -262,6 +314,9 @@ impl Control {
     }
 
     fn tell(&self, reloaded: &Result<Reloaded, ReloadError>) {
+        let errors = reloaded.as_ref().err().map(ReloadError::lines).unwrap_or_default();
+        let last = LastReload { time: SystemTime::now(), errors };
+        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.0.metrics.config_reloaded(reloaded.is_ok().then_some(at));
         match reloaded {

@@ -21,7 +21,7 @@ use crate::wire::player_address::PseudoIpv4;
 /// The first address that cannot be had, or certificates that cannot be used.
 pub fn bind(config: config::Core) -> Result<Service, StartError> {
     let pseudo_ipv4 = PseudoIpv4::new(host_key());
-    let (shared, handovers) = RelayShared::new(&config, pseudo_ipv4.clone());
+    let (shared, errands) = RelayShared::new(&config, pseudo_ipv4.clone());
     let tunnel = config.tunnel.clone();
     let config = Config::Core(config);
     let certificates = super::certificates(&config)?.map(watch::Sender::new);
@@ -43,14 +43,14 @@ pub fn bind(config: config::Core) -> Result<Service, StartError> {
             CoreEnd::run(tunnel, presented, knows, to_workers, sockets, metrics, (scratch, tasks))
         });
     }
-    for (index, ((plans, handovers), streams)) in plans.into_iter().zip(handovers).zip(streams).enumerate() {
+    for (index, ((plans, errands), streams)) in plans.into_iter().zip(errands).zip(streams).enumerate() {
         let Some(metrics) = service.metrics().get(index).map(Arc::clone) else { continue };
         let shared = Arc::clone(&shared);
         service.add_worker(Box::new(move |stop| {
             Box::pin(async move {
                 let worker = Worker::new(Arc::clone(&metrics), stop);
                 let relay = Relay::new(shared, index, metrics, Rc::clone(&worker.scratch), worker.tasks.clone());
-                tokio::task::spawn_local(Rc::clone(&relay).take_handovers(handovers));
+                tokio::task::spawn_local(Rc::clone(&relay).run_errands(errands));
                 tokio::task::spawn_local(Rc::clone(&relay).watch_idle());
                 let ending = Rc::clone(&relay);
                 worker.serve(Some(relay), plans, Some(streams), || ending.shut_down()).await;

@@ -9,8 +9,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::worker::{Done, Plan, Plans, Shared};
 use crate::access_log::AccessLog;
-use crate::config::{self, Config};
-use crate::forward::{ForwardShared, HeaderFor};
+use crate::config::{self, Config, Kind};
+use crate::forward::{ForwardShared, HeaderFor, Targets};
 use crate::limits::ProcessGate;
 use crate::metrics::Metrics;
 use crate::net::{BindError, InboundShared, bind_beside};
@@ -46,6 +46,19 @@ struct Listening {
     addresses: Vec<Address>,
     /// What watches its targets.
     watching: Option<AbortOnDropHandle<()>>,
+}
+
+/// A listener as it is at the moment.
+#[derive(Debug, Clone)]
+pub(super) struct ListenerNow {
+    pub name: String,
+    pub kind: Kind,
+    /// Those that are listened on.
+    pub addresses: Vec<SocketAddr>,
+    /// Connections.
+    pub open: usize,
+    /// The most at once.
+    pub limit: Option<usize>,
 }
 
 /// Its configuration, by its kind.
@@ -96,10 +109,42 @@ impl Listeners {
         (Self { making, list: Vec::new(), workers, watching: false }, plans)
     }
 
+    /// Whether there is one of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.list.iter().any(|listening| listening.shared.name() == name)
+    }
+
     /// All names with the addresses that are listened on.
     pub fn addresses(&self) -> Vec<(String, Vec<SocketAddr>)> {
         let bound = |listening: &Listening| listening.addresses.iter().map(|address| address.bound).collect();
         self.list.iter().map(|listening| (listening.shared.name().to_owned(), bound(listening))).collect()
+    }
+
+    /// All as they are now, in the order of the configuration.
+    pub fn now(&self) -> Vec<ListenerNow> {
+        let now = |listening: &Listening| {
+            let config = listening.config.inbound();
+            ListenerNow {
+                name: config.name.clone(),
+                kind: match listening.config {
+                    Listener::Forward(_) => Kind::Forward,
+                    Listener::Relay(_) => Kind::Relay,
+                },
+                addresses: listening.addresses.iter().map(|address| address.bound).collect(),
+                open: listening.shared.inbound().connections(),
+                limit: config.limits.connections,
+            }
+        };
+        self.list.iter().map(now).collect()
+    }
+
+    /// Where each forward leads, by its name.
+    pub fn targets(&self) -> Vec<(String, Arc<Targets>)> {
+        let targets = |listening: &Listening| match &listening.shared {
+            Shared::Forward(forward) => Some((listening.shared.name().to_owned(), Arc::clone(forward.targets()))),
+            Shared::Relay(_) => None,
+        };
+        self.list.iter().filter_map(targets).collect()
     }
 
     /// Binds what is new in `config`, and changes nothing. Those in `closed` are not listened on.

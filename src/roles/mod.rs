@@ -2,25 +2,30 @@
 
 mod control;
 pub mod core;
+mod drain;
 pub mod edge;
 mod listeners;
+mod operator;
 mod service;
 mod worker;
 
 pub use control::{Control, ReloadError, Reloaded};
+pub use drain::SPREAD;
 pub use service::{Service, StartError};
 
+use crate::admin;
 use crate::certs::CertError;
 use crate::certs::identity::Own;
 use crate::certs::watch::Watch;
 use crate::config::Config;
 
-/// Whether the certificates that a configuration names, if it does, can be used.
+/// Whether the files can be used that a configuration names: certificates of the tunnel, tokens and certificates of admin.
 ///
 /// # Errors
 /// Names the file, what is wrong with it, and the remedy.
-pub fn check_certificates(config: &Config) -> Result<(), CertError> {
-    certificates(config).map(drop)
+pub fn check_files(config: &Config) -> Result<(), StartError> {
+    certificates(config)?;
+    Ok(admin::check_files(&config.process().admin)?)
 }
 
 /// The certificates that a configuration names, if it does.

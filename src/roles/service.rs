@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 use tokio::sync::watch;
@@ -16,10 +16,12 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use super::control::{Control, State};
+use super::drain::{SPREAD, close_links};
 use super::listeners::{Listeners, Making};
+use super::operator::{self, Operator};
 use super::worker::{Plans, Worker};
 use crate::access_log::{AccessLog, Written};
-use crate::admin;
+use crate::admin::{self, AdminError, Ready};
 use crate::certs::CertError;
 use crate::certs::watch::Watch;
 use crate::config::{self, Config, Role};
@@ -40,6 +42,9 @@ pub enum StartError {
     /// The certificates for the tunnel cannot be used.
     #[error(transparent)]
     Certificates(#[from] CertError),
+    /// A socket of the admin server cannot be had, or a file of it not used.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// There is no thread for the access log.
     #[error("cannot start the access log: {0}")]
     AccessLog(io::Error),
@@ -51,10 +56,12 @@ pub(super) type WorkerMain = Box<dyn FnOnce(Stop) -> WorkerFuture + Send>;
 
 /// A role whose sockets are bound. Connections wait in the kernel until [`Service::run`].
 pub struct Service {
-    role: &'static str,
+    role: Role,
     addresses: Vec<(String, Vec<SocketAddr>)>,
-    admin: Option<TcpListener>,
-    bans: Arc<Bans>,
+    admin: admin::Server,
+    /// What connections to any listener pass.
+    process: Arc<ProcessGate>,
+    relay: Option<Arc<RelayShared>>,
     /// Where bans are put for the kernel.
     nftables: Option<config::NftTable>,
     metrics: Vec<Arc<Metrics>>,
@@ -81,15 +88,9 @@ pub(super) struct Parts {
 impl Service {
     /// Binds all listeners of `config`; gives what each worker has from the start.
     pub(super) fn bind(config: Config, parts: Parts) -> Result<(Self, Vec<Plans>), StartError> {
-        let role = match config.role() {
-            Role::Edge => "edge",
-            Role::Core => "core",
-        };
+        let role = config.role();
         let process = config.process();
-        let admin = match process.admin {
-            Some(address) => bind("admin", &[address], 1)?.sockets.pop().and_then(|mut sockets| sockets.pop()),
-            None => None,
-        };
+        let admin = admin::Server::bind(&process.admin)?;
         let metrics: Vec<_> = (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect();
         let own_metrics = Arc::new(Metrics::new());
         let start = |config| AccessLog::start(config, &process.name, own_metrics.access_log_dropped.clone());
@@ -97,7 +98,7 @@ impl Service {
         let (access_log, written) = log.unzip();
         let bans = Bans::new(process.bans.rules(), own_metrics.bans());
         let nftables = process.bans.nftables.clone();
-        let gate = ProcessGate::new(Gate::new(process.limits, Arc::clone(&process.access)), Arc::clone(&bans));
+        let gate = ProcessGate::new(Gate::new(process.limits, Arc::clone(&process.access)), bans);
         gate.show(own_metrics.pressure(None));
         let Parts { header_for, pool, relay, known, certificates } = parts;
         let making = Making {
@@ -113,9 +114,9 @@ impl Service {
         let mut state = State {
             config: config.clone(),
             closed: HashSet::new(),
-            gate,
+            gate: Arc::clone(&gate),
             listeners,
-            relay,
+            relay: relay.clone(),
             metrics: metrics_of_workers,
             known,
             certificates,
@@ -129,7 +130,8 @@ impl Service {
             role,
             addresses,
             admin,
-            bans,
+            process: gate,
+            relay,
             nftables,
             metrics,
             own_metrics,
@@ -183,7 +185,7 @@ impl Service {
 
     /// Who is banned.
     pub fn bans(&self) -> &Arc<Bans> {
-        &self.bans
+        self.process.bans()
     }
 
     /// The addresses of a listener, with the ports that the kernel chose; none where there is no
@@ -199,7 +201,12 @@ impl Service {
 
     /// Where metrics and health are served.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().and_then(|admin| admin.local_addr().ok())
+        self.admin.address()
+    }
+
+    /// The unix socket of the same.
+    pub fn admin_socket(&self) -> Option<&Path> {
+        self.admin.socket()
     }
 
     /// Runs until `shutdown`, then lets connections go on for `shutdown_timeout` at the most.
@@ -207,7 +214,7 @@ impl Service {
     /// # Errors
     /// Where threads or the admin socket cannot be had, or a worker ended on its own.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let ready = Arc::new(AtomicBool::new(true));
+        let ready = Arc::new(Ready::default());
         let (tunnel_metrics, tunnel) = self.tunnel.unzip();
         // The log itself is the listeners': when they have ended, it ends.
         let written = self.access_log;
@@ -215,18 +222,26 @@ impl Service {
         let stop = Stop::default();
         let errors = self.own_metrics.bans().nftables_errors;
         let kernel = self.nftables.map(|table| bans::Kernel::new(table, errors));
-        let admin = match self.admin {
-            Some(listener) => {
-                let state = admin::State {
-                    metrics: self.metrics.into_iter().chain(tunnel_metrics).chain([self.own_metrics]).collect(),
-                    ready: Arc::clone(&ready),
-                    build: BuildInfo { version: env!("CARGO_PKG_VERSION"), role: self.role },
-                };
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                Some(AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, state, std::future::pending()))))
-            }
-            None => None,
+        let operator = operator::Parts {
+            role: self.role,
+            control: running.0.clone(),
+            process: Arc::clone(&self.process),
+            relay: self.relay,
+            metrics: self.metrics.clone(),
+            ready: Arc::clone(&ready),
         };
+        let state = admin::State {
+            metrics: self.metrics.into_iter().chain(tunnel_metrics).chain([self.own_metrics]).collect(),
+            ready: Arc::clone(&ready),
+            build: BuildInfo { version: env!("CARGO_PKG_VERSION"), role: self.role.as_str() },
+            operator: Arc::new(Operator::new(operator)),
+        };
+        let serving = self.admin.serve(state, std::future::pending());
+        let admin = AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                error!(%error, "the admin server cannot run");
+            }
+        }));
         // However this ends, dropped halfway included, so do the workers.
         let _ended = (stop.drain.clone().drop_guard(), stop.kill.clone().drop_guard());
         let mut threads = Vec::new();
@@ -242,7 +257,7 @@ impl Service {
             threads.push(worker::spawn(name, main)?);
         }
         running.0.watch_targets();
-        let _keeping = AbortOnDropHandle::new(tokio::spawn(bans::keep(self.bans, kernel)));
+        let _keeping = AbortOnDropHandle::new(tokio::spawn(bans::keep(Arc::clone(self.process.bans()), kernel)));
         let mut ended = spawn_blocking(move || {
             let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
             results
@@ -253,9 +268,16 @@ impl Service {
             () = stop.drain.cancelled() => error!("a worker has ended"),
             () = shutdown => stop.drain.cancel(),
         }
-        ready.store(false, Ordering::Relaxed);
+        ready.end();
         let within = running.0.end();
         info!(timeout_seconds = within.as_secs_f64(), "shutting down");
+        // A link may be closed at any time without loss, and there is somebody else to come back to.
+        let _closing = (self.role == Role::Edge).then(|| {
+            let over = SPREAD.min(within / 2);
+            AbortOnDropHandle::new(tokio::spawn(
+                async move { close_links(self.process.roster(), over, |_| true).await },
+            ))
+        });
         let result = match timeout(within, &mut ended).await {
             Ok(result) => result,
             Err(_) => {
@@ -264,8 +286,9 @@ impl Service {
                 ended.await
             }
         };
-        // A slow reader of metrics does not hold up the end.
-        drop(admin);
+        // A slow reader of metrics does not hold up the end. Its socket is gone with it.
+        admin.abort();
+        drop(admin.await);
         if let Some(written) = written {
             written.wait().await;
         }

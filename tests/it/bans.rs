@@ -1,8 +1,11 @@
 //! Who breaks the rules too often is refused for a while; so is whom the operator bans.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use otproxy::config::{self, Config};
+use otproxy::roles;
 use otproxy::wire::frame::{ClientId, PONG, ping};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -134,6 +137,28 @@ fn who_is_exempt_is_never_banned() {
 }
 
 #[test]
+fn a_reload_changes_the_rules_and_leaves_the_bans() {
+    run(async {
+        let yaml = |bans: &str| {
+            let listener = "{ name: a, listen: \"127.0.0.1:0\", forward_to: \"127.0.0.1:9\" }";
+            format!("role: edge\nadmin: {{ listen: off }}\nbans: {{ {bans} }}\nlisteners: [{listener}]\n")
+        };
+        let config = |bans: &str| config::parse("edge.yaml", &yaml(bans)).unwrap();
+        let Config::Edge(started) = config("after: none") else { panic!("an edge") };
+        let service = roles::edge::bind(started).unwrap();
+        let (bans, control, now) = (Arc::clone(service.bans()), service.control(), Instant::now());
+        let running = tokio::spawn(service.run(std::future::pending()));
+        bans.ban("192.0.2.0/24".parse().unwrap(), HOUR, now);
+        control.reload_with(config("after: 1/1h, for: 1h, exempt: 192.0.2.7")).await.unwrap();
+        let offender = "198.51.100.1".parse().unwrap();
+        (0..2).for_each(|_| bans.broke_rule(offender, now));
+        let refused = |address: &str| bans.check(address.parse().unwrap(), now).is_err();
+        assert!(refused("198.51.100.1") && refused("192.0.2.1") && !refused("192.0.2.7"));
+        running.abort();
+    });
+}
+
+#[test]
 fn the_operator_bans_and_lifts() {
     run(async {
         let edge = edge(echo_target().await, "", "after: none");
@@ -141,7 +166,7 @@ fn the_operator_bans_and_lifts() {
         edge.bans().ban(network, HOUR, Instant::now());
         assert!(!is_served_from("127.0.1.7", b).await && is_served_from("127.0.2.7", b).await);
         assert_eq!(edge.metric("otproxy_bans_total{reason=operator}").await, 1.0);
-        assert_eq!(edge.bans().unban(network), 1);
+        assert_eq!(edge.bans().unban(network).len(), 1);
         assert!(is_served_from("127.0.1.7", b).await);
         // One that has ended is forgotten without anybody who asks for it.
         edge.bans().ban(network, Duration::ZERO, Instant::now());

@@ -13,6 +13,7 @@ mod haproxy;
 mod operation;
 mod oracle;
 mod real_haproxy;
+mod reload;
 mod sandbox;
 mod status;
 mod targets;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use otproxy::config::{self, Config};
 use otproxy::limits::Bans;
-use otproxy::roles;
+use otproxy::roles::{self, Control, ReloadError, Reloaded};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
@@ -54,6 +54,7 @@ pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Optio
 pub struct Role {
     addresses: HashMap<String, Vec<SocketAddr>>,
     admin: SocketAddr,
+    control: Control,
     bans: Arc<Bans>,
     shutdown: Option<oneshot::Sender<()>>,
     task: JoinHandle<io::Result<()>>,
@@ -72,29 +73,19 @@ impl Role {
 
     /// A role from its YAML; two workers and a free port for admin are added.
     pub fn start(yaml: &str) -> Self {
-        let yaml = format!("{yaml}\nname: test\nworkers: 2\nadmin: {{ listen: \"127.0.0.1:0\" }}\n");
-        let (names, service) =
-            match config::parse("test.yaml", &yaml).unwrap_or_else(|errors| panic!("{errors}\n{yaml}")) {
-                Config::Edge(edge) => {
-                    let names: Vec<_> = edge.listeners.iter().map(|listener| listener.inbound.name.clone()).collect();
-                    (names, roles::edge::bind(edge).expect("an edge"))
-                }
-                Config::Core(core) => {
-                    let forwards = core.forwards.iter().map(|listener| &listener.inbound);
-                    let relays = core.relays.iter().map(|listener| &listener.inbound);
-                    let names: Vec<_> = forwards.chain(relays).map(|inbound| inbound.name.clone()).collect();
-                    (names, roles::core::bind(core).expect("a core"))
-                }
-            };
-        let addresses = names.into_iter().map(|name| (name.clone(), service.addresses(&name).to_vec())).collect();
-        let admin = service.admin_address().expect("an admin address");
+        let service = match parsed(yaml) {
+            Config::Edge(edge) => roles::edge::bind(edge).expect("an edge"),
+            Config::Core(core) => roles::core::bind(core).expect("a core"),
+        };
+        let addresses = service.listeners().map(|(name, addresses)| (name.to_owned(), addresses.to_vec())).collect();
+        let (admin, control) = (service.admin_address().expect("an admin address"), service.control());
         let bans = Arc::clone(service.bans());
         let (shutdown, asked) = oneshot::channel();
         let task = tokio::spawn(service.run(async {
             // Dropped without a word it means the same.
             let _ = asked.await;
         }));
-        Self { addresses, admin, bans, shutdown: Some(shutdown), task }
+        Self { addresses, admin, control, bans, shutdown: Some(shutdown), task }
     }
 
     /// The first address of a listener.
@@ -105,6 +96,26 @@ impl Role {
     /// All addresses of a listener.
     pub fn addrs(&self, listener: &str) -> &[SocketAddr] {
         &self.addresses[listener]
+    }
+
+    /// Has it be as this YAML says, completed as that which it was started with.
+    pub async fn reload(&self, yaml: &str) -> Result<Reloaded, ReloadError> {
+        self.control.reload_with(parsed(yaml)).await
+    }
+
+    /// What changes it while it runs.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// The addresses that a listener has now; none where there is no such listener.
+    pub fn addrs_now(&self, listener: &str) -> Vec<SocketAddr> {
+        self.control
+            .addresses()
+            .into_iter()
+            .find(|(name, _)| name == listener)
+            .map(|(_, addrs)| addrs)
+            .unwrap_or_default()
     }
 
     /// Where admin is.
@@ -165,6 +176,12 @@ impl Role {
     pub async fn wait_for(&self, name: &str, expected: u64) {
         self.wait_metric(name, |value| value == expected as f64).await;
     }
+}
+
+/// A configuration from its YAML; two workers and a free port for admin are added.
+fn parsed(yaml: &str) -> Config {
+    let yaml = format!("{yaml}\nname: test\nworkers: 2\nadmin: {{ listen: \"127.0.0.1:0\" }}\n");
+    config::parse("test.yaml", &yaml).unwrap_or_else(|errors| panic!("{errors}\n{yaml}"))
 }
 
 fn metric_line(line: &str) -> (String, f64) {

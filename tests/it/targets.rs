@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use otproxy::reason::{CheckResult, TargetState};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -284,5 +285,73 @@ fn a_name_is_looked_up_before_it_is_needed() {
             }
             edge.stop().await;
         }
+    });
+}
+
+fn set(edge: &Role, target: &str, state: TargetState) -> bool {
+    let targets = edge.control().targets();
+    let (name, targets) = &targets[0];
+    assert_eq!(name, "a");
+    targets.set_state(target, state)
+}
+
+fn state(target: &str, state: &str) -> String {
+    format!("otproxy_target_state{{listener=a,state={state},target={target}}}")
+}
+
+#[test]
+fn a_target_that_is_drained_or_in_maintenance_has_no_new_connections_and_keeps_those_it_has() {
+    run(async {
+        let (first, second) = (named(1, "127.0.0.1:0").await, named(2, "127.0.0.1:0").await);
+        let edge = edge(&format!("\"{first}\", \"{second}\""), "send_proxy: none, check: tcp, inter: 10ms");
+        let (open, 1) = player(&edge).await else { panic!("the first has it") };
+        assert!(set(&edge, "1", TargetState::Drain) && !set(&edge, "none", TargetState::Drain));
+        let metrics = edge.metrics().await;
+        let states = ["ready", "drain", "maint"].map(|word| metrics[&state("1", word)]);
+        assert_eq!((states, metrics[&state("2", "ready")]), ([0.0, 1.0, 0.0], 1.0));
+        assert_eq!(player(&edge).await.1, 2);
+        // It is checked all the same.
+        let so_far = edge.metric(&checks("1", "ok")).await;
+        edge.wait_metric(&checks("1", "ok"), |count| count > so_far).await;
+
+        assert!(set(&edge, "2", TargetState::Maint));
+        let connected = edge.metric(&connects("ok")).await;
+        assert_eq!(player(&edge).await.1, 0, "none is ready");
+        edge.wait_for("otproxy_connections_closed_total{listener=a,reason=connect_failed}", 1).await;
+        assert_eq!(edge.metric(&connects("ok")).await, connected);
+
+        // One that is drained, and is away, is down; in maintenance nothing is known, and nothing asked.
+        assert!(set(&edge, "1", TargetState::Ready));
+        assert_eq!(player(&edge).await.1, 1);
+        let list = edge.control().targets()[0].1.list();
+        assert_eq!(list.iter().map(|view| view.state).collect::<Vec<_>>(), [TargetState::Ready, TargetState::Maint]);
+        assert!(list[0].connections >= 1 && list[0].check.is_some_and(|check| check.result == CheckResult::Ok));
+        drop(open);
+        edge.stop().await;
+    });
+}
+
+#[test]
+fn in_maintenance_nothing_is_checked_and_out_of_it_a_target_is_up_until_it_fails() {
+    run(async {
+        let away = refusing();
+        let backup = named(2, "127.0.0.1:0").await;
+        let targets = format!("\"{}\", {{ address: \"{backup}\", backup: true }}", away.1);
+        let edge = edge(&targets, "send_proxy: none, check: tcp, inter: 10ms, fall: 1, rise: 1");
+        edge.wait_for(&up("1"), 0).await;
+        assert!(set(&edge, "1", TargetState::Maint));
+        // One may be under way; the other target's go on.
+        let (mut before, mut still) = (f64::NAN, 0);
+        while still < 3 {
+            let so_far = edge.metric(&checks("2", "ok")).await;
+            edge.wait_metric(&checks("2", "ok"), |count| count > so_far + 2.0).await;
+            let now = edge.metric(&checks("1", "refused")).await;
+            still = if now == before { still + 1 } else { 0 };
+            before = now;
+        }
+        assert!(set(&edge, "1", TargetState::Drain));
+        edge.wait_metric(&checks("1", "refused"), |count| count > before).await;
+        edge.wait_for(&up("1"), 0).await;
+        edge.stop().await;
     });
 }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use otproxy::config::{self, Config};
-use otproxy::roles;
+use otproxy::roles::{self, Control};
 use otproxy::wire::frame::ClientId;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -37,8 +37,8 @@ impl Setup {
         Self { sessions, ..self }
     }
 
-    pub fn start(self) -> Core {
-        let text = format!(
+    pub fn text(&self) -> String {
+        format!(
             "role: core\nworkers: {}\nshutdown_timeout: 0s\nadmin: {{ listen: \"127.0.0.1:0\" }}\n\
              edges: [{{ name: a, address: {EDGE_A} }}, {{ name: b, address: {EDGE_B} }}]\n\
              listeners: [{{ name: links, kind: relay, listen: \"127.0.0.1:0\", {} }}]\n\
@@ -47,27 +47,43 @@ impl Setup {
             self.listener,
             self.servers.join(", "),
             self.sessions
-        );
-        let Config::Core(config) = config::parse("core.yaml", &text).unwrap_or_else(|e| panic!("{e}\n{text}")) else {
-            panic!("not a core")
-        };
+        )
+    }
+
+    pub fn start(self) -> Core {
+        let Config::Core(config) = parsed(&self.text()) else { panic!("not a core") };
         let service = roles::core::bind(config).unwrap();
         let links = service.addresses("links")[0];
-        let admin = service.admin_address().unwrap();
+        let (admin, control) = (service.admin_address().unwrap(), service.control());
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(service.run(async { drop(stopped.await) }));
-        Core { links, admin, stop, task }
+        Core { links, admin, control, stop, task }
     }
+}
+
+fn parsed(text: &str) -> Config {
+    config::parse("test.yaml", text).unwrap_or_else(|e| panic!("{e}\n{text}"))
 }
 
 pub struct Core {
     pub links: SocketAddr,
     admin: SocketAddr,
+    control: Control,
     stop: oneshot::Sender<()>,
     task: JoinHandle<std::io::Result<()>>,
 }
 
 impl Core {
+    /// Has it be as this says while it runs, all of it.
+    pub async fn reload(&self, setup: &Setup) {
+        self.reload_text(&setup.text()).await;
+    }
+
+    /// The same, from a whole file.
+    pub async fn reload_text(&self, text: &str) {
+        assert_eq!(self.control.reload_with(parsed(text)).await.unwrap().restart, [""; 0]);
+    }
+
     pub async fn link(&self) -> Link {
         self.link_of(EDGE_A, player(1), CLIENT).await
     }
@@ -116,24 +132,31 @@ impl Core {
 /// An edge on loopback, which can be killed.
 pub struct Edge {
     pub addr: SocketAddr,
+    control: Control,
     stop: oneshot::Sender<()>,
     task: JoinHandle<std::io::Result<()>>,
 }
 
 impl Edge {
     pub fn start(listen: SocketAddr, core: SocketAddr) -> Self {
-        let text = format!(
-            "role: edge\nworkers: 1\nshutdown_timeout: 0s\nadmin: {{ listen: off }}\n\
-             listeners: [{{ name: links, listen: \"{listen}\", forward_to: \"{core}\" }}]\n"
-        );
-        let Config::Edge(config) = config::parse("edge.yaml", &text).unwrap_or_else(|e| panic!("{e}")) else {
-            panic!("not an edge")
-        };
+        let Config::Edge(config) = parsed(&Self::text("links", listen, core, "")) else { panic!("not an edge") };
         let service = roles::edge::bind(config).unwrap();
-        let addr = service.addresses("links")[0];
+        let (addr, control) = (service.addresses("links")[0], service.control());
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(service.run(async { drop(stopped.await) }));
-        Self { addr, stop, task }
+        Self { addr, control, stop, task }
+    }
+
+    fn text(name: &str, listen: SocketAddr, core: SocketAddr, more: &str) -> String {
+        format!(
+            "role: edge\nname: edge\nworkers: 1\nshutdown_timeout: 0s\nadmin: {{ listen: off }}\n\
+             listeners: [{{ name: {name}, listen: \"{listen}\", forward_to: \"{core}\", {more} }}]\n"
+        )
+    }
+
+    /// Has its listener be another one at the same address while it runs.
+    pub async fn reload(&self, name: &str, core: SocketAddr, more: &str) {
+        self.control.reload_with(parsed(&Self::text(name, self.addr, core, more))).await.unwrap();
     }
 
     /// Cuts all connections and closes the listener.

@@ -8,4 +8,5 @@ mod game;
 mod harness;
 mod limits;
 mod protocol;
+mod reload;
 mod whole;

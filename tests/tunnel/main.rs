@@ -11,5 +11,6 @@ mod players;
 #[path = "../hostile/process.rs"]
 mod process;
 mod program;
+mod reload;
 mod streams;
 mod targets;

@@ -1,5 +1,7 @@
 //! What can be done, as the body of a POST, and what came of it.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +12,11 @@ use crate::wire::frame::{ClientId, SessionId};
 pub const LONGEST_BAN: u32 = 365 * 24 * 60 * 60;
 /// The longest time in which a drain may end.
 pub const LONGEST_DRAIN: u32 = 24 * 60 * 60;
+
+/// The file is to be read again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadRequest {}
 
 /// The file was read again and is used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +36,16 @@ pub struct DrainRequest {
     /// After so long those that are left are closed; without it they go on until they end.
     #[schemars(range(max = LONGEST_DRAIN))]
     pub deadline_seconds: Option<u32>,
+}
+
+impl DrainRequest {
+    /// After how long those that are left are closed.
+    ///
+    /// # Errors
+    /// It is too long.
+    pub fn deadline(&self) -> Result<Option<Duration>, Refusal> {
+        seconds("deadline_seconds", self.deadline_seconds, 0, LONGEST_DRAIN)
+    }
 }
 
 /// A drained listener takes connections again.
@@ -69,6 +86,16 @@ pub struct NewBan {
     /// Whether what it has open is closed too.
     #[serde(default)]
     pub disconnect: bool,
+}
+
+impl NewBan {
+    /// For how long.
+    ///
+    /// # Errors
+    /// It is nothing, or too long.
+    pub fn lasts(&self) -> Result<Option<Duration>, Refusal> {
+        seconds("for_seconds", self.for_seconds, 1, LONGEST_BAN)
+    }
 }
 
 /// A ban that holds from now on.
@@ -173,4 +200,15 @@ pub struct TargetRequest {
     pub target: String,
     /// What is wanted.
     pub state: TargetState,
+}
+
+/// A number of seconds within what is allowed.
+fn seconds(name: &str, seconds: Option<u32>, least: u32, most: u32) -> Result<Option<Duration>, Refusal> {
+    match seconds {
+        Some(seconds) if !(least..=most).contains(&seconds) => Err(Refusal::invalid(
+            format!("`{name}` is {seconds}, and that is out of range"),
+            format!("give a number from {least} to {most}, or leave it out"),
+        )),
+        seconds => Ok(seconds.map(|seconds| Duration::from_secs(seconds.into()))),
+    }
 }

@@ -10,11 +10,13 @@ mod view;
 mod word;
 
 pub use act::{
-    Banned, Disconnect, DisconnectRequest, Disconnected, DrainRequest, Drained, DrainedListener, NewBan, Reloaded,
-    TargetRequest, UnbanRequest, Unbanned, UndrainRequest,
+    Banned, Disconnect, DisconnectRequest, Disconnected, DrainRequest, Drained, DrainedListener, LONGEST_BAN,
+    LONGEST_DRAIN, NewBan, ReloadRequest, Reloaded, TargetRequest, UnbanRequest, Unbanned, UndrainRequest,
 };
 pub use operator::{Later, Operator, Refusal, RefusalKind};
-pub use question::{AddressesQuestion, BansQuestion, ConnectionsQuestion, Most, SessionsQuestion, Top};
+pub use question::{
+    AddressesQuestion, BansQuestion, ConnectionsQuestion, MOST, Most, NoQuestion, SessionsQuestion, Top,
+};
 pub use view::{
     Addresses, Ban, Bans, Check, Connection, Connections, Count, Listener, Listeners, Reload, Session, SessionLink,
     Sessions, Status, Talker, Target, Targets,

@@ -47,13 +47,13 @@ pub trait Operator: Send + Sync {
     ///
     /// # Errors
     /// There is no such listener.
-    fn drain(&self, listener: Option<&str>, deadline: Option<Duration>) -> Result<Drained, Refusal>;
+    fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> Later<'_, Drained>;
 
     /// Has this listener, or all, take connections again. One that is not drained is no error.
     ///
     /// # Errors
     /// There is no such listener, or the process ends ([`Refusal::conflict`]).
-    fn undrain(&self, listener: Option<&str>) -> Result<Drained, Refusal>;
+    fn undrain(&self, listener: Option<String>) -> Later<'_, Drained>;
 
     /// Bans a network for this long, or for `bans.for`; a ban of the same network that is there already is replaced. Refuses
     /// one that has an address of `bans.exempt` in it ([`Refusal::conflict`]), or where there are too many

@@ -53,6 +53,11 @@ impl<const DEFAULT: usize> JsonSchema for Most<DEFAULT> {
     }
 }
 
+/// For a list that is given as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NoQuestion {}
+
 /// Which connections.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

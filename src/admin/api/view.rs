@@ -279,8 +279,6 @@ pub struct Ban {
     pub seconds_left: u64,
     /// Who has banned it.
     pub by: BannedBy,
-    /// The rule that was broken last, a word of `rejected`; `null` for an operator's.
-    pub reason: Option<String>,
 }
 
 impl From<IpAddr> for Network {

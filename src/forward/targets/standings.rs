@@ -3,6 +3,8 @@
 //! A target is *open* where nothing is known against it, and only where none is open are the others tried. With checks, a
 //! failure closes it until it passes a check, and so many failures in a row have it down until it passes so many. Without,
 //! one failure has it down: it is tried last for a while, longer each time, and then one connection finds out for all.
+//!
+//! What an operator wants of a target comes before all that: one that he drains, or has in maintenance, is never tried.
 
 use std::hash::Hasher;
 use std::time::{Duration, Instant};
@@ -11,6 +13,7 @@ use siphasher::sip::SipHasher24;
 
 use crate::config::{Check, CheckKind, Choice, Destination, ForwardTarget};
 use crate::limits::AddressKey;
+use crate::reason::{CheckResult, TargetState};
 
 /// How long a target that nothing checks is tried last after its first failure; it doubles with each further one.
 pub const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -45,13 +48,45 @@ pub struct Standings {
     next: usize,
 }
 
+/// A check that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastCheck {
+    /// What it ended with.
+    pub result: CheckResult,
+    /// When.
+    pub at: Instant,
+    /// From a ping to its answer.
+    pub round_trip: Option<Duration>,
+}
+
+/// A target as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetView {
+    /// Unique in its listener.
+    pub name: String,
+    /// Where it is, as in the file.
+    pub destination: Destination,
+    /// Whether it is up, as far as that is known.
+    pub up: bool,
+    /// What the operator wants of it.
+    pub state: TargetState,
+    /// It has connections only while no other is up.
+    pub backup: bool,
+    /// Connections now.
+    pub connections: usize,
+    /// The last check, where it is checked and has been.
+    pub check: Option<LastCheck>,
+}
+
 #[derive(Debug)]
 struct Standing {
     number: usize,
     name: String,
     destination: Destination,
     backup: bool,
+    state: TargetState,
     up: bool,
+    check: Option<LastCheck>,
     /// In a row, until now.
     failures: u32,
     /// Checks passed in a row, until now.
@@ -71,7 +106,8 @@ impl Standings {
     }
 
     /// Has these targets from now on; gives the number of each. What is known of a destination stays known, whatever its
-    /// name is now; which of several names is another one's is told by the destination.
+    /// name is now; which of several names is another one's is told by the destination. A target that is elsewhere now keeps
+    /// of what it was only what the operator wants of it, by its name.
     pub fn set(&mut self, choice: Choice, check: Check, targets: &[ForwardTarget]) -> Vec<usize> {
         let mut before = std::mem::take(&mut self.targets);
         for target in targets {
@@ -79,7 +115,7 @@ impl Standings {
             let place = before.iter().position(|standing| same(standing) && standing.name == target.name);
             let mut standing = match place.or_else(|| before.iter().position(same)) {
                 Some(place) => before.remove(place),
-                None => Standing::new(self.next, target),
+                None => Standing { state: state_by_name(&before, target, targets), ..Standing::new(self.next, target) },
             };
             self.next = self.next.max(standing.number + 1);
             standing.name.clone_from(&target.name);
@@ -87,7 +123,7 @@ impl Standings {
             // Checks open what only they closed, and connections the others.
             standing.again = standing.again.filter(|_| check.kind == CheckKind::Off);
             if check.kind == CheckKind::Off && self.is_checked() {
-                (standing.up, standing.failures) = (true, 0);
+                (standing.up, standing.failures, standing.check) = (true, 0, None);
             }
             self.targets.push(standing);
         }
@@ -100,8 +136,39 @@ impl Standings {
         self.targets.iter().find(|standing| standing.number == target).map(|standing| standing.up)
     }
 
-    /// The target for a connection of `player` that has tried those in `tried` in vain. `None` where it has tried all. It counts
-    /// as a connection from now on, until [`Standings::left`].
+    /// The targets, in the order of the file.
+    pub fn list(&self) -> Vec<TargetView> {
+        let view = |standing: &Standing| TargetView {
+            name: standing.name.clone(),
+            destination: standing.destination.clone(),
+            up: standing.up,
+            state: standing.state,
+            backup: standing.backup,
+            connections: standing.connections,
+            check: standing.check,
+        };
+        self.targets.iter().map(view).collect()
+    }
+
+    /// What the operator wants of a target. `None` where it is none any more.
+    pub fn state(&self, target: usize) -> Option<TargetState> {
+        self.targets.iter().find(|standing| standing.number == target).map(|standing| standing.state)
+    }
+
+    /// The operator wants this of the target of this name; gives its number. One that comes out of maintenance is up until it
+    /// fails: what was known of it is from before. `None` where none has this name.
+    pub fn set_state(&mut self, name: &str, state: TargetState) -> Option<(usize, Option<Change>)> {
+        let standing = self.targets.iter_mut().find(|standing| standing.name == name)?;
+        let before = std::mem::replace(&mut standing.state, state);
+        if before != TargetState::Maint || state == TargetState::Maint {
+            return Some((standing.number, None));
+        }
+        (standing.failures, standing.passed, standing.again) = (0, 0, None);
+        Some((standing.number, standing.turn(true)))
+    }
+
+    /// The target for a connection of `player` that has tried those in `tried` in vain. `None` where it has tried all that are
+    /// ready. It counts as a connection from now on, until [`Standings::left`].
     pub fn next(&mut self, player: AddressKey, tried: &[usize], now: Instant) -> Option<Try> {
         let checked = self.is_checked();
         let choice = self.choice;
@@ -111,7 +178,8 @@ impl Standings {
             let open = standing.is_open(checked, now);
             (!open, !open && !standing.up, standing.backup, fewest, score)
         };
-        let left = self.targets.iter_mut().filter(|standing| !tried.contains(&standing.number));
+        let ready = self.targets.iter_mut().filter(|standing| standing.state == TargetState::Ready);
+        let left = ready.filter(|standing| !tried.contains(&standing.number));
         // Of those that are equally good the first one of the file.
         let standing = left.min_by_key(preferred)?;
         if !checked && standing.failures > 0 && standing.is_open(checked, now) {
@@ -154,7 +222,14 @@ impl Standings {
         standing.turn(up)
     }
 
-    /// A check has ended.
+    /// A check has ended in this way, whatever that says of the target.
+    pub fn note(&mut self, target: usize, check: LastCheck) {
+        if let Some(standing) = self.standing(target) {
+            standing.check = Some(check);
+        }
+    }
+
+    /// A check has shown whether the target is there.
     pub fn checked(&mut self, target: usize, passed: bool) -> Option<Change> {
         let Check { fall, rise, .. } = self.check;
         let standing = self.standing(target)?;
@@ -186,7 +261,9 @@ impl Standing {
             name: target.name.clone(),
             destination: target.destination.clone(),
             backup: target.backup,
+            state: TargetState::Ready,
             up: true,
+            check: None,
             failures: 0,
             passed: 0,
             again: None,
@@ -207,6 +284,15 @@ impl Standing {
         let changed = std::mem::replace(&mut self.up, up) != up;
         changed.then_some(if up { Change::Up } else { Change::Down })
     }
+}
+
+/// What the operator wanted of the target that had the name of `target`, and is nowhere any more: those that stay where they
+/// were have their own.
+fn state_by_name(before: &[Standing], target: &ForwardTarget, targets: &[ForwardTarget]) -> TargetState {
+    let moved = |standing: &&Standing| {
+        standing.name == target.name && targets.iter().all(|other| other.destination != standing.destination)
+    };
+    before.iter().find(moved).map_or(TargetState::Ready, |standing| standing.state)
 }
 
 /// How long a target is tried last after so many failures in a row.

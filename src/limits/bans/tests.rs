@@ -123,10 +123,10 @@ fn unban_lifts_what_lies_in_a_network_and_forgets_what_was_broken() {
     for network in ["192.0.2.0/28", "192.0.0.0/16", "2001:db8::/32"] {
         bans.ban(net(network), MINUTE, now);
     }
-    assert_eq!(bans.unban(net("192.0.2.0/24")), 2);
+    assert_eq!(bans.unban(net("192.0.2.0/24")).len(), 2);
     assert_eq!(listed(&bans, now), ["192.0.0.0/16", "2001:db8::/32"]);
     assert_eq!(refused(&bans, &["192.0.2.1"], now).len(), 1, "the wider one holds");
-    assert_eq!((bans.unban(net("0.0.0.0/0")), bans.unban(net("0.0.0.0/0"))), (1, 0));
+    assert_eq!([0, 0].map(|_| bans.unban(net("0.0.0.0/0")).len()), [1, 0]);
     assert_eq!(bans.metrics.active.get(), 1);
     bans.broke_rule(ip("192.0.2.1"), now);
     assert!(refused(&bans, &["192.0.2.1"], now).is_empty(), "the next small thing bans again");

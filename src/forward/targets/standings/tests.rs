@@ -146,6 +146,88 @@ fn with_checks_a_connect_that_failed_counts_as_one_and_nobody_else_tries_before_
 }
 
 #[test]
+fn who_is_not_ready_is_never_tried_and_a_backup_has_the_players() {
+    let now = Instant::now();
+    for check in [OFF, ON] {
+        let mut standings = standings(Choice::First, check, &[false, false, true]);
+        for state in [TargetState::Drain, TargetState::Maint] {
+            assert_eq!(standings.set_state("1", state), Some((0, None)));
+            assert_eq!(standings.order(player(1), now), [1, 2]);
+        }
+        assert_eq!(standings.set_state("2", TargetState::Drain), Some((1, None)));
+        assert_eq!(standings.order(player(1), now), [2]);
+        assert_eq!(standings.set_state("3", TargetState::Maint), Some((2, None)));
+        assert_eq!(standings.order(player(1), now), [0; 0], "not even with nothing else");
+        assert_eq!(standings.set_state("4", TargetState::Ready), None);
+        assert_eq!(standings.set_state("2", TargetState::Ready), Some((1, None)));
+        assert_eq!(standings.order(player(1), now), [1]);
+    }
+}
+
+#[test]
+fn out_of_maintenance_it_is_up_until_it_fails_and_a_drained_one_is_what_checks_say() {
+    let now = Instant::now();
+    for check in [OFF, ON] {
+        let mut standings = standings(Choice::First, check, &[false]);
+        standings.set_state("1", TargetState::Drain);
+        for _ in 0..3 {
+            standings.fail(0, now);
+        }
+        assert_eq!(standings.is_up(0), Some(false));
+        assert_eq!(standings.set_state("1", TargetState::Ready), Some((0, None)));
+        assert_eq!(standings.is_up(0), Some(false));
+        standings.set_state("1", TargetState::Maint);
+        assert_eq!(standings.set_state("1", TargetState::Drain), Some((0, Some(Up))));
+        assert_eq!(standings.set_state("1", TargetState::Ready), Some((0, None)));
+        assert_eq!(standings.fail(0, now), (check == OFF).then_some(Down), "as one of which nothing is known");
+    }
+}
+
+#[test]
+fn what_the_operator_wants_outlives_a_reload() {
+    let target = |name: &str, place: &str| ForwardTarget {
+        name: name.to_owned(),
+        destination: Destination::Core(place.to_owned()),
+        backup: false,
+    };
+    let mut standings = Standings::new(Choice::First, OFF, &[target("1", "a"), target("2", "b")]);
+    standings.set_state("2", TargetState::Maint);
+    let states = |standings: &Standings| standings.list().iter().map(|view| view.state).collect::<Vec<_>>();
+    // A new one in front, in a file without names: who moves on in the list is the same.
+    standings.set(Choice::First, OFF, &[target("1", "new"), target("2", "a"), target("3", "b")]);
+    assert_eq!(states(&standings), [TargetState::Ready, TargetState::Ready, TargetState::Maint]);
+    // Elsewhere, under its name.
+    standings.set(Choice::First, OFF, &[target("2", "a"), target("3", "moved"), target("4", "another")]);
+    assert_eq!(states(&standings), [TargetState::Ready, TargetState::Maint, TargetState::Ready]);
+    standings.set(Choice::First, OFF, &[target("2", "a")]);
+    standings.set(Choice::First, OFF, &[target("2", "a"), target("3", "moved")]);
+    assert_eq!(states(&standings), [TargetState::Ready; 2], "one that was gone is another one");
+}
+
+#[test]
+fn the_list_says_what_is_known() {
+    let (now, rtt) = (Instant::now(), Some(Duration::from_millis(7)));
+    let mut standings = standings(Choice::First, ON, &[false, true]);
+    let check = LastCheck { result: CheckResult::Ok, at: now, round_trip: rtt };
+    standings.note(0, check);
+    for _ in 0..3 {
+        standings.checked(1, false);
+    }
+    standings.next(player(1), &[], now).unwrap();
+    let view = |name: &str| TargetView {
+        name: name.to_owned(),
+        destination: Destination::Core("links".to_owned()),
+        up: true,
+        state: TargetState::Ready,
+        backup: false,
+        connections: 0,
+        check: None,
+    };
+    let first = TargetView { connections: 1, check: Some(check), ..view("1") };
+    assert_eq!(standings.list(), [first, TargetView { up: false, backup: true, ..view("2") }]);
+}
+
+#[test]
 fn least_has_the_fewest_connections() {
     let now = Instant::now();
     let mut standings = standings(Choice::Least, OFF, &[false, false, false, true]);

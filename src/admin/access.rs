@@ -1,0 +1,169 @@
+//! Who may do what with the API.
+//!
+//! The unix socket is for who may open it. At `admin.listen` it takes a token, where there are any. Where there are
+//! none, whoever reaches loopback may act, but for a web page in a browser there: it can send requests to any address, and
+//! reads the answers where the name of its own site leads here.
+
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+
+use super::tokens::{Right, Tokens};
+
+/// How a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// By the unix socket.
+    Socket,
+    /// By `admin.listen`.
+    Tcp,
+    /// By `admin.listen`, over TLS.
+    Tls,
+}
+
+impl Door {
+    /// The word of logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Socket => "socket",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// It has no token.
+    NoToken,
+    /// Its token is none of ours.
+    WrongToken,
+    /// Its token is for reading.
+    OnlyReads,
+    /// A web page in a browser sent it.
+    WebPage,
+    /// It is for a host by name, as one is that a web page had lead here.
+    HostName,
+}
+
+impl Denied {
+    /// What is wrong, and what to do.
+    pub fn text(self) -> (&'static str, &'static str) {
+        match self {
+            Self::NoToken => (
+                "a token is needed here",
+                "send `Authorization: Bearer TOKEN`, with the token in `admin.token_file` or `admin.read_token_file`; or \
+                 use `admin.socket`",
+            ),
+            Self::WrongToken => (
+                "this token is none of those that are known here",
+                "send the token in `admin.token_file` or `admin.read_token_file`; or use `admin.socket`",
+            ),
+            Self::OnlyReads => {
+                ("this token may read, and not act", "send the token in `admin.token_file`, or use `admin.socket`")
+            }
+            Self::WebPage => ("web pages may not use this", "use `otproxy`, curl or a program of your own"),
+            Self::HostName => (
+                "without a token the host must be an address or `localhost`",
+                "use http://127.0.0.1 and the port, or set `admin.token_file`",
+            ),
+        }
+    }
+}
+
+/// Whether a request that came in by `door` has this right.
+///
+/// # Errors
+/// Why not.
+pub(super) fn check(door: Door, tokens: &Tokens, headers: &HeaderMap, right: Right) -> Result<(), Denied> {
+    if door == Door::Socket {
+        return Ok(());
+    }
+    if headers.contains_key(ORIGIN) {
+        return Err(Denied::WebPage);
+    }
+    if tokens.any() {
+        let token = headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes())).ok_or(Denied::NoToken)?;
+        let has = tokens.right(token).ok_or(Denied::WrongToken)?;
+        return if has >= right { Ok(()) } else { Err(Denied::OnlyReads) };
+    }
+    // Over TLS the browser has compared the name with that in the certificate.
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    if door == Door::Tcp && !host.is_some_and(is_address) { Err(Denied::HostName) } else { Ok(()) }
+}
+
+/// The token in `Bearer TOKEN`.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
+/// Whether a `Host` is an address or `localhost`, with a port or without.
+fn is_address(host: &str) -> bool {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, port),
+        _ => (host, "1"),
+    };
+    let v6 = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let known = match v6 {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::Ipv4Addr>().is_ok(),
+    };
+    known && port.parse::<u16>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn with(headers: &[(axum::http::HeaderName, &str)]) -> HeaderMap {
+        headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
+    }
+
+    #[test]
+    fn without_tokens_a_web_page_is_refused_and_all_else_on_loopback_may_act() {
+        let check = |door, headers: &[_]| check(door, &Tokens::default(), &with(headers), Right::Act);
+        for host in ["127.0.0.1:9162", "127.0.0.1", "localhost:1", "LOCALHOST", "[::1]:9162", "[::1]", "192.0.2.1:1"] {
+            assert_eq!(check(Door::Tcp, &[(HOST, host)]), Ok(()), "{host}");
+            let page = [(HOST, host), (ORIGIN, "http://evil.example")];
+            assert_eq!(check(Door::Tcp, &page), Err(Denied::WebPage), "{host}");
+            assert_eq!(check(Door::Tls, &page), Err(Denied::WebPage), "{host}");
+            assert_eq!(check(Door::Socket, &page), Ok(()));
+        }
+        for host in [
+            "evil.example",
+            "evil.example:9162",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "::1",
+            "",
+            "a:b:c",
+            "127.0.0.1:x",
+            "[evil]:1",
+            "127.1",
+        ] {
+            assert_eq!(check(Door::Tcp, &[(HOST, host)]), Err(Denied::HostName), "{host}");
+            assert_eq!(check(Door::Tls, &[(HOST, host)]), Ok(()), "{host}");
+            assert_eq!(check(Door::Socket, &[(HOST, host)]), Ok(()), "{host}");
+        }
+        assert_eq!(check(Door::Tcp, &[]), Err(Denied::HostName));
+        assert_eq!(check(Door::Tcp, &[(HOST, "127.0.0.1"), (ORIGIN, "null")]), Err(Denied::WebPage));
+    }
+
+    #[test]
+    fn tokens_are_presented_as_bearers() {
+        for (value, token) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer  abc ", Some("abc")),
+            ("Bearer ", Some("")),
+            ("Basic abc", None),
+            ("abc", None),
+            ("", None),
+            ("Bearerabc", None),
+        ] {
+            assert_eq!(bearer(value.as_bytes()), token.map(str::as_bytes), "{value}");
+        }
+    }
+}

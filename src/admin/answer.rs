@@ -1,0 +1,140 @@
+//! Answers of the API: JSON, whatever they are.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use hyper::body::{Frame, SizeHint};
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::access::Denied;
+use super::api::{Refusal, RefusalKind};
+
+/// Where requests are described.
+const SEE: &str = "see /api/v1/openapi.json for what can be sent here";
+
+/// Bytes of an answer that are given to HTTP at once.
+const PIECE: usize = 64 * 1024;
+
+/// An answer of which there may be only so many at once: it has a place until the last of it is sent.
+pub(super) fn list<T: Serialize>(place: Option<OwnedSemaphorePermit>, value: &T) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(text) => json(StatusCode::OK, Body::new(Held { text: Bytes::from(text), _place: place })),
+        Err(error) => failed(&error.to_string()),
+    }
+}
+
+/// An answer.
+pub(super) fn ok<T: Serialize>(value: &T) -> Response {
+    list(None, value)
+}
+
+/// A document that is there already.
+pub(super) fn text(text: Bytes) -> Response {
+    json(StatusCode::OK, Body::from(text))
+}
+
+/// Why something was not done.
+pub(super) fn refused(refusal: &Refusal) -> Response {
+    let status = match refusal.kind {
+        RefusalKind::NotFound => StatusCode::NOT_FOUND,
+        RefusalKind::Conflict => StatusCode::CONFLICT,
+        RefusalKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+        RefusalKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    with_status(status, refusal)
+}
+
+/// Who asks may not.
+pub(super) fn denied(denied: Denied) -> Response {
+    let (error, remedy) = denied.text();
+    let refusal = Refusal::invalid(error, remedy);
+    match denied {
+        Denied::NoToken | Denied::WrongToken => {
+            let mut response = with_status(StatusCode::UNAUTHORIZED, &refusal);
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+        }
+        Denied::OnlyReads | Denied::WebPage | Denied::HostName => with_status(StatusCode::FORBIDDEN, &refusal),
+    }
+}
+
+/// The query is no question that can be asked here.
+pub(super) fn wrong_query(rejection: &QueryRejection) -> Response {
+    with_status(StatusCode::BAD_REQUEST, &Refusal::invalid(rejection.body_text(), SEE))
+}
+
+/// The body is no request that can be made here.
+pub(super) fn wrong_body(rejection: &JsonRejection) -> Response {
+    let status = rejection.status();
+    let remedy = match status {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "send a JSON object, with `Content-Type: application/json`",
+        StatusCode::PAYLOAD_TOO_LARGE => "send a shorter one; nothing that can be done here needs so much",
+        _ => SEE,
+    };
+    with_status(status, &Refusal::invalid(rejection.body_text(), remedy))
+}
+
+/// There is nothing at this path.
+pub(super) fn not_found() -> Response {
+    with_status(
+        StatusCode::NOT_FOUND,
+        &Refusal::invalid("there is nothing here", "see /api/v1/openapi.json for what there is"),
+    )
+}
+
+/// There is something at this path, for another method.
+pub(super) async fn wrong_method() -> Response {
+    let remedy = "read with GET, and act with POST; see /api/v1/openapi.json";
+    with_status(StatusCode::METHOD_NOT_ALLOWED, &Refusal::invalid("this method is not for this path", remedy))
+}
+
+/// A defect of this program.
+pub(super) fn failed(error: &str) -> Response {
+    let remedy = "this is a defect of otproxy: please report it, with the log";
+    with_status(StatusCode::INTERNAL_SERVER_ERROR, &Refusal::invalid(error, remedy))
+}
+
+fn with_status(status: StatusCode, refusal: &Refusal) -> Response {
+    // Text alone: it can always be written.
+    json(status, Body::from(serde_json::to_vec(refusal).unwrap_or_default()))
+}
+
+fn json(status: StatusCode, body: Body) -> Response {
+    let headers = HeaderMap::from_iter([
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ]);
+    (status, headers, body).into_response()
+}
+
+/// Bytes with a place, which go out in pieces: what is given to HTTP at once, it copies at once.
+struct Held {
+    text: Bytes,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let next = self.text.len().min(PIECE);
+        let piece = self.text.split_to(next);
+        Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.text.len() as u64)
+    }
+}

@@ -1,0 +1,265 @@
+//! Asking an otproxy that runs, over its unix socket or its address.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, to_bytes};
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Uri};
+use hyper_util::rt::TokioIo;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::tls::certificates;
+
+/// Bytes of an answer that are read: more than the longest list, or the metrics of hundreds of edges, has.
+const MAX_ANSWER: usize = 16 << 20;
+/// How long a connect may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Asks one otproxy.
+#[derive(Debug, Clone)]
+pub struct Client {
+    way: Way,
+    token: Option<String>,
+    within: Duration,
+}
+
+/// How it is reached.
+#[derive(Debug, Clone)]
+enum Way {
+    Socket(PathBuf),
+    Tcp(String),
+    Tls(String, ServerName<'static>, Arc<ClientConfig>),
+}
+
+/// The files that a client knows a server by over TLS, and proves itself with.
+#[derive(Debug, Clone, Default)]
+pub struct ClientFiles {
+    /// The authority that the server's certificate comes from.
+    pub ca: Option<PathBuf>,
+    /// The own certificate and its key.
+    pub own: Option<(PathBuf, PathBuf)>,
+}
+
+/// An answer, whatever its status.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// All of it.
+    pub body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody is there, or nobody may.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// What is there does not speak HTTP.
+    #[error("it does not answer as otproxy does: {0}")]
+    Http(#[from] hyper::Error),
+    /// It is not ready in time.
+    #[error("no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// The answer has no end, or is too long.
+    #[error("the answer was cut short, or is too long")]
+    Cut,
+}
+
+impl Client {
+    /// Over a unix socket.
+    pub fn socket(path: &Path) -> Self {
+        Self::new(Way::Socket(path.to_owned()))
+    }
+
+    /// Over plain HTTP. Where the address means all of a host's, that is this host.
+    pub fn tcp(address: SocketAddr) -> Self {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let address = SocketAddr::new(ip, address.port());
+        Self::new(Way::Tcp(address.to_string()))
+    }
+
+    /// At a URL, as in `http://127.0.0.1:9162` or `https://edge.example:9162`.
+    ///
+    /// # Errors
+    /// It is no such URL, or the files cannot be used.
+    pub fn url(url: &str, files: &ClientFiles) -> Result<Self, String> {
+        let wrong = || format!("`{url}` is no URL of otproxy; write it as `http://127.0.0.1:9162`");
+        let uri: Uri = url.parse().map_err(|_| wrong())?;
+        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(wrong)?;
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err(wrong());
+        }
+        let with_port = |port: u16| match authority.port() {
+            Some(_) => authority.to_string(),
+            None => format!("{authority}:{port}"),
+        };
+        match uri.scheme_str() {
+            Some("http") => Ok(Self::new(Way::Tcp(with_port(80)))),
+            Some("https") => {
+                let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+                let name = ServerName::try_from(host.to_owned()).map_err(|_| wrong())?;
+                Ok(Self::new(Way::Tls(with_port(443), name, files.config()?)))
+            }
+            _ => Err(wrong()),
+        }
+    }
+
+    fn new(way: Way) -> Self {
+        Self { way, token: None, within: super::SOCKET_TIMEOUT }
+    }
+
+    /// With a token.
+    #[must_use]
+    pub fn with_token(self, token: String) -> Self {
+        Self { token: Some(token), ..self }
+    }
+
+    /// With an end to the wait for an answer.
+    #[must_use]
+    pub fn within(self, within: Duration) -> Self {
+        Self { within, ..self }
+    }
+
+    /// Asks with GET, for a path with its query.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub async fn get(&self, path: &str) -> Result<Answer, ClientError> {
+        self.ask(Method::GET, path, String::new()).await
+    }
+
+    /// Asks with POST and a JSON body.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub async fn post(&self, path: &str, body: String) -> Result<Answer, ClientError> {
+        self.ask(Method::POST, path, body).await
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: String) -> Result<Answer, ClientError> {
+        let asked = async {
+            match &self.way {
+                Way::Socket(socket) => {
+                    let stream = within(CONNECT, UnixStream::connect(socket)).await?;
+                    self.exchange(stream, "localhost", method, path, body).await
+                }
+                Way::Tcp(address) => {
+                    let stream = within(CONNECT, TcpStream::connect(address)).await?;
+                    self.exchange(stream, address, method, path, body).await
+                }
+                Way::Tls(address, name, config) => {
+                    let stream = within(CONNECT, TcpStream::connect(address)).await?;
+                    let connector = TlsConnector::from(Arc::clone(config));
+                    let stream = within(CONNECT, connector.connect(name.clone(), stream)).await?;
+                    self.exchange(stream, address, method, path, body).await
+                }
+            }
+        };
+        timeout(self.within, asked).await.unwrap_or(Err(ClientError::Timeout(self.within)))
+    }
+
+    async fn exchange(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        host: &str,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> Result<Answer, ClientError> {
+        let mut request = Request::builder().method(method).uri(path).header(HOST, host);
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Body::from(body)).map_err(io::Error::other)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let asking = async {
+            let (head, body) = sender.send_request(request).await?.into_parts();
+            let body = to_bytes(Body::new(body), MAX_ANSWER).await.map_err(|_| ClientError::Cut)?;
+            Ok(Answer { status: head.status.as_u16(), body })
+        };
+        tokio::pin!(asking);
+        tokio::select! {
+            answer = &mut asking => answer,
+            // Where it has ended, so has the answer, or it never comes.
+            _ = connection => asking.await,
+        }
+    }
+
+    /// Where it asks, for people.
+    pub fn place(&self) -> String {
+        match &self.way {
+            Way::Socket(path) => path.display().to_string(),
+            Way::Tcp(address) => format!("http://{address}"),
+            Way::Tls(address, ..) => format!("https://{address}"),
+        }
+    }
+}
+
+async fn within<T>(time: Duration, work: impl Future<Output = io::Result<T>>) -> Result<T, ClientError> {
+    Ok(timeout(time, work).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?)
+}
+
+impl ClientFiles {
+    fn config(&self) -> Result<Arc<ClientConfig>, String> {
+        let Some(ca) = &self.ca else {
+            return Err("https needs `--ca`, the file of the authority that the certificate of `admin.tls` comes from"
+                .to_owned());
+        };
+        let mut roots = RootCertStore::empty();
+        for authority in certificates(ca).map_err(|error| error.to_string())? {
+            roots.add(authority).map_err(|error| format!("{}: {error}", ca.display()))?;
+        }
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_protocol_versions(&[&TLS13]).map_err(|error| error.to_string())?;
+        let builder = builder.with_root_certificates(roots);
+        Ok(Arc::new(match &self.own {
+            None => builder.with_no_client_auth(),
+            Some((cert, key)) => {
+                let chain = certificates(cert).map_err(|error| error.to_string())?;
+                let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", key.display());
+                let key = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(&error))?;
+                builder.with_client_auth_cert(chain, key).map_err(|error| wrong(&error))?
+            }
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls() {
+        let url = |url: &str| Client::url(url, &ClientFiles::default()).map(|client| client.place());
+        assert_eq!(url("http://127.0.0.1:9162").as_deref(), Ok("http://127.0.0.1:9162"));
+        assert_eq!(url("http://edge.example/").as_deref(), Ok("http://edge.example:80"));
+        assert_eq!(url("http://[::1]:1").as_deref(), Ok("http://[::1]:1"));
+        for wrong in ["", "127.0.0.1:9162", "ftp://a", "http://", "http://a/b", "http://a?b", "http://u:p@a", "/run/x"]
+        {
+            let error = url(wrong).expect_err(wrong);
+            assert!(error.contains("write it as `http://127.0.0.1:9162`"), "{error}");
+        }
+        assert!(url("https://a").unwrap_err().contains("`--ca`"));
+    }
+}

@@ -1,0 +1,263 @@
+//! An operator for tests: it knows one of everything, and remembers what it was asked to do.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Semaphore;
+
+use super::api::*;
+use crate::wire::frame::ClientId;
+
+/// The operator.
+pub(crate) struct Fake {
+    pub role: Role,
+    /// How many connections it says it has.
+    pub connections: u64,
+    /// What was done, whole.
+    pub done: Mutex<Vec<String>>,
+    /// Connections left on its listener, where that is drained: one less at each look.
+    pub draining: Mutex<Option<u64>>,
+    /// A reload takes one of these, and waits until there is one.
+    pub reloads: Arc<Semaphore>,
+}
+
+impl Fake {
+    pub fn new(role: Role) -> Self {
+        let reloads = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        Self { role, connections: 2, done: Mutex::default(), draining: Mutex::default(), reloads }
+    }
+
+    /// What was done until now.
+    pub fn done(&self) -> Vec<String> {
+        self.done.lock().unwrap().clone()
+    }
+
+    fn does(&self, what: String) {
+        self.done.lock().unwrap().push(what);
+    }
+
+    fn drained(&self, listener: Option<&str>, state: ListenerState) -> Result<Drained, Refusal> {
+        match listener {
+            None | Some("login") => {
+                Ok(Drained { listeners: vec![DrainedListener { name: "login".to_owned(), state, connections: 7 }] })
+            }
+            Some(name) => Err(no_listener(name)),
+        }
+    }
+}
+
+/// A time that is always the same.
+pub(crate) fn time() -> Time {
+    Time(SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000))
+}
+
+fn no_listener(name: &str) -> Refusal {
+    Refusal::not_found(format!("there is no listener `{name}`"), "the listeners are: login")
+}
+
+fn target(state: TargetState) -> Target {
+    let check = Check { result: "ok".to_owned(), age_seconds: 1.5, round_trip_seconds: Some(0.0123) };
+    Target {
+        listener: "login".to_owned(),
+        name: "first".to_owned(),
+        address: "game.example:7171".to_owned(),
+        up: true,
+        state,
+        backup: false,
+        connections: 7,
+        check: Some(check),
+    }
+}
+
+impl Operator for Fake {
+    fn status(&self) -> Status {
+        Status {
+            role: self.role,
+            name: "waw1".to_owned(),
+            version: "1.2.3".to_owned(),
+            pid: 4711,
+            started: time(),
+            uptime_seconds: 93_784,
+            ready: true,
+            draining: false,
+            workers: 2,
+            listeners: 1,
+            connections: Count { open: 7, limit: Some(1000) },
+            sessions: (self.role == Role::Core).then_some(Count { open: 3, limit: None }),
+            bans: 1,
+            files: Count { open: 40, limit: Some(1024) },
+            last_reload: Some(Reload { time: time(), ok: false, errors: vec!["edge.yaml:1:1: bad".to_owned()] }),
+        }
+    }
+
+    fn listeners(&self) -> Listeners {
+        let reasons = |reasons: &[(&str, u64)]| -> BTreeMap<_, _> {
+            reasons.iter().map(|(reason, count)| (reason.to_string(), *count)).collect()
+        };
+        let mut draining = self.draining.lock().unwrap();
+        let (state, open) = match &mut *draining {
+            None => (ListenerState::Open, 7),
+            Some(0) => (ListenerState::Drained, 0),
+            Some(left) => {
+                *left -= 1;
+                (ListenerState::Draining, *left + 1)
+            }
+        };
+        let listener = Listener {
+            name: "login".to_owned(),
+            kind: ListenerKind::Forward,
+            addresses: vec!["0.0.0.0:7171".parse().unwrap(), "[::]:7171".parse().unwrap()],
+            state,
+            connections: Count { open, limit: None },
+            accepted: 1_234_567,
+            rejected: reasons(&[("rate", 1_000_000), ("silent", 3)]),
+            closed: reasons(&[("client", 234_557)]),
+            bytes_in: 5_000_000_000,
+            bytes_out: 1023,
+        };
+        Listeners { listeners: vec![listener] }
+    }
+
+    fn targets(&self) -> Targets {
+        let unchecked =
+            Target { name: "second".to_owned(), up: false, backup: true, check: None, ..target(TargetState::Ready) };
+        Targets { targets: vec![target(TargetState::Ready), unchecked] }
+    }
+
+    fn connections(&self, asked: &ConnectionsQuestion) -> Connections {
+        let total = if asked.listener.as_deref().is_some_and(|name| name != "login") { 0 } else { self.connections };
+        let connection = |id| Connection {
+            id,
+            listener: "login".to_owned(),
+            player: (id % 2 == 0).then(|| "198.51.100.7:50000".parse().unwrap()),
+            peer: "[2001:db8::7]:50000".parse().unwrap(),
+            edge: (id % 2 == 0).then(|| "waw1".to_owned()),
+            state: if id % 2 == 0 { ConnectionState::Link } else { ConnectionState::Opening },
+            target: None,
+            client: (id % 2 == 0).then_some(77),
+            age_seconds: 0.25,
+            bytes_in: 10,
+            bytes_out: 20,
+        };
+        let ids = (1..=total).rev().take(asked.limit.get());
+        Connections { total, connections: ids.map(connection).collect() }
+    }
+
+    fn sessions(&self, asked: &SessionsQuestion) -> Later<'_, Sessions> {
+        let client = asked.client.unwrap_or(77);
+        Box::pin(async move {
+            if self.role == Role::Edge {
+                return Err(Refusal::not_found("an edge knows of no sessions", "ask the core"));
+            }
+            let link = SessionLink {
+                connection: 2,
+                edge: Some("waw1".to_owned()),
+                player: "198.51.100.7:50000".parse().unwrap(),
+                age_seconds: 61.0,
+                round_trip_seconds: Some(0.031),
+                bytes_in: 100,
+                bytes_out: 200,
+            };
+            let session = Session {
+                client,
+                session: 1,
+                port: 7172,
+                player: "198.51.100.7:50000".parse().unwrap(),
+                state: SessionState::Carried,
+                age_seconds: 62.5,
+                game_server: "127.0.0.1:7172".to_owned(),
+                links: vec![link.clone(), SessionLink { edge: None, round_trip_seconds: None, ..link }],
+                unacked_bytes: 300,
+                reorder_bytes: 0,
+                pending_bytes: 0,
+                packets_in: 5,
+                packets_out: 6,
+                bytes_in: 90,
+                bytes_out: 180,
+            };
+            Ok(Sessions { total: 1, sessions: vec![session] })
+        })
+    }
+
+    fn addresses(&self, asked: &AddressesQuestion) -> Addresses {
+        let talker = |address: &str, banned| Talker {
+            address: address.parse().unwrap(),
+            connections: 9,
+            bytes_in: 1,
+            bytes_out: 2,
+            banned,
+        };
+        let all = [talker("198.51.100.7", false), talker("2001:db8:0:1::/64", true)];
+        Addresses { total: 2, addresses: all.into_iter().take(asked.limit.get()).collect() }
+    }
+
+    fn bans(&self, asked: &BansQuestion) -> Bans {
+        let ban = |network: &str, by| Ban { network: network.parse().unwrap(), until: time(), seconds_left: 599, by };
+        let all = [ban("198.51.100.0/24", BannedBy::Operator), ban("2001:db8:0:1::/64", BannedBy::Rules)];
+        Bans { total: 2, nftables: true, bans: all.into_iter().take(asked.limit.get()).collect() }
+    }
+
+    fn reload(&self) -> Later<'_, Reloaded> {
+        Box::pin(async move {
+            let Ok(permit) = self.reloads.acquire().await else {
+                return Err(Refusal::wrong_file(vec!["edge.yaml:1:1: role: wrong".to_owned(), "and more".to_owned()]));
+            };
+            permit.forget();
+            self.does("reload".to_owned());
+            Ok(Reloaded { time: time(), needs_restart: vec!["workers".to_owned()] })
+        })
+    }
+
+    fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> Later<'_, Drained> {
+        Box::pin(async move {
+            let drained = self.drained(listener.as_deref(), ListenerState::Draining)?;
+            self.does(format!("drain {listener:?} {deadline:?}"));
+            *self.draining.lock().unwrap() = Some(2);
+            Ok(drained)
+        })
+    }
+
+    fn undrain(&self, listener: Option<String>) -> Later<'_, Drained> {
+        Box::pin(async move {
+            let drained = self.drained(listener.as_deref(), ListenerState::Open)?;
+            self.does(format!("undrain {listener:?}"));
+            *self.draining.lock().unwrap() = None;
+            Ok(drained)
+        })
+    }
+
+    fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> Later<'_, Banned> {
+        Box::pin(async move {
+            if network.to_string() == "192.0.2.1" {
+                return Err(Refusal::conflict("192.0.2.1 is in `bans.exempt`", "take it out of that, and reload"));
+            }
+            self.does(format!("ban {network} {lasts:?} {disconnect}"));
+            let disconnected = Disconnected { connections: u64::from(disconnect), sessions: 0 };
+            Ok(Banned { network, until: time(), disconnected })
+        })
+    }
+
+    fn unban(&self, network: Network) -> Result<Unbanned, Refusal> {
+        self.does(format!("unban {network}"));
+        Ok(Unbanned { networks: vec![network] })
+    }
+
+    fn disconnect(&self, what: Disconnect) -> Later<'_, Disconnected> {
+        Box::pin(async move {
+            if let Disconnect::Client(ClientId(0)) = what {
+                panic!("a defect, for a test");
+            }
+            self.does(format!("{what:?}"));
+            Ok(Disconnected { connections: 1, sessions: 2 })
+        })
+    }
+
+    fn set_target(&self, listener: &str, name: &str, state: TargetState) -> Result<Target, Refusal> {
+        if listener != "login" {
+            return Err(no_listener(listener));
+        }
+        self.does(format!("target {name} {state}"));
+        Ok(target(state))
+    }
+}

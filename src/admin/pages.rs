@@ -1,0 +1,59 @@
+//! What is served beside the API: metrics and health, for Prometheus and load balancers.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract;
+use axum::http::header::{CONNECTION, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use super::State;
+use super::answer;
+use super::routes::{self, Context, PREFIX};
+use crate::metrics;
+
+const INDEX: &str = "\
+otproxy
+/metrics  metrics, for Prometheus
+/live     200 while the process runs
+/ready    200 while it takes connections, 503 while it starts, is drained or shuts down
+/api/v1/  what an operator can see and do; /api/v1/openapi.json describes it
+";
+
+/// Everything that is served.
+pub(super) fn router(state: State, context: Context) -> Router {
+    let pages = Router::new()
+        .route("/", get(INDEX))
+        .route("/live", get("live\n"))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .fallback(not_found)
+        .with_state(Arc::new(state));
+    pages.nest(PREFIX, routes::routes().with_state(context)).layer(map_response(close))
+}
+
+async fn not_found(path: Uri) -> Response {
+    if path.path().starts_with("/api/") {
+        answer::not_found()
+    } else {
+        (StatusCode::NOT_FOUND, "not found\n").into_response()
+    }
+}
+
+async fn ready(extract::State(state): extract::State<Arc<State>>) -> impl IntoResponse {
+    if state.ready.is_ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
+}
+
+async fn metrics(extract::State(state): extract::State<Arc<State>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&state.metrics, state.build))
+}
+
+/// One request for each connection: an idle kept-alive one would hold a place until its time is up.
+async fn close(mut response: Response) -> Result<Response, Infallible> {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    Ok(response)
+}

@@ -1,0 +1,236 @@
+//! The paths of the API: what each answers, and the document that says so, from one list.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Json, Query, Request, State};
+use axum::routing::{get, post};
+use schemars::JsonSchema;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use tokio::sync::Semaphore;
+use tracing::{info, warn};
+
+use super::access::{self, Denied, Door};
+use super::answer;
+use super::api::{
+    AddressesQuestion, BansQuestion, ConnectionsQuestion, DisconnectRequest, DrainRequest, NewBan, NoQuestion,
+    Operator, Refusal, ReloadRequest, SessionsQuestion, TargetRequest, UnbanRequest, UndrainRequest,
+};
+use super::document::Document;
+use super::tokens::{Right, Tokens};
+use crate::limits::{REFUSED_LINES, RateLimitedLog};
+
+/// Where all of it is.
+pub(super) const PREFIX: &str = "/api/v1";
+/// Bytes of a request's body; the longest that makes sense is under 300.
+pub const MAX_REQUEST: usize = 16 * 1024;
+/// Answers in memory at once, at `admin.listen` and at the socket each. The longest has a few MiB.
+pub const MAX_ANSWERS: usize = 4;
+
+/// What every path needs.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub door: Door,
+    pub tokens: Arc<Tokens>,
+    pub operator: Arc<dyn Operator>,
+    /// For answers in memory.
+    pub places: Arc<Semaphore>,
+}
+
+/// All paths below [`PREFIX`].
+pub(super) fn routes() -> Router<Context> {
+    list().finish()
+}
+
+/// The list.
+fn list() -> Routes {
+    Routes::default()
+        .see("/status", "The process as a whole", |operator, NoQuestion {}| async move { Ok(operator.status()) })
+        .see("/listeners", "All listeners, with what they have counted", |operator, NoQuestion {}| async move {
+            Ok(operator.listeners())
+        })
+        .see("/targets", "Where listeners lead, and whether it is up", |operator, NoQuestion {}| async move {
+            Ok(operator.targets())
+        })
+        .see("/connections", "Open connections, newest first", |operator, asked: ConnectionsQuestion| async move {
+            Ok(operator.connections(&asked))
+        })
+        .see(
+            "/sessions",
+            "Sessions of the core with their links, newest first",
+            |operator, asked: SessionsQuestion| async move { operator.sessions(&asked).await },
+        )
+        .see(
+            "/addresses",
+            "Player addresses with the most connections or bytes",
+            |operator, asked: AddressesQuestion| async move { Ok(operator.addresses(&asked)) },
+        )
+        .see("/bans", "Who is banned, longest first", |operator, asked: BansQuestion| async move {
+            Ok(operator.bans(&asked))
+        })
+        .act("/reload", "Read the file again, and use it if it is right", |operator, ReloadRequest {}| async move {
+            operator.reload().await
+        })
+        .act(
+            "/drain",
+            "Refuse new connections, and let those go on that are there",
+            |operator, asked: DrainRequest| async move {
+                {
+                    let deadline = asked.deadline()?;
+                    operator.drain(asked.listener, deadline).await
+                }
+            },
+        )
+        .act("/undrain", "Take connections again", |operator, asked: UndrainRequest| async move {
+            operator.undrain(asked.listener).await
+        })
+        .act("/ban", "Refuse an address or a network for a while", |operator, asked: NewBan| async move {
+            operator.ban(asked.network, asked.lasts()?, asked.disconnect).await
+        })
+        .act("/unban", "End the bans of a network, and of all in it", |operator, asked: UnbanRequest| async move {
+            operator.unban(asked.network)
+        })
+        .act("/disconnect", "Close connections, and end sessions", |operator, asked: DisconnectRequest| async move {
+            operator.disconnect(asked.what()?).await
+        })
+        .act("/target", "Say whether a target has connections", |operator, asked: TargetRequest| async move {
+            operator.set_target(&asked.listener, &asked.target, asked.state)
+        })
+}
+
+/// Paths, and what the document says of them.
+#[derive(Default)]
+struct Routes {
+    router: Router<Context>,
+    document: Document,
+}
+
+impl Routes {
+    /// A path that is read with the question `Q` and answers `A`.
+    fn see<Q, A, F>(
+        mut self,
+        path: &'static str,
+        about: &str,
+        see: impl Fn(Arc<dyn Operator>, Q) -> F + Clone + Send + Sync + 'static,
+    ) -> Self
+    where
+        Q: DeserializeOwned + JsonSchema + Send + 'static,
+        A: Serialize + JsonSchema,
+        F: Future<Output = Result<A, Refusal>> + Send,
+    {
+        self.document.see::<Q, A>(path, about);
+        let answer = move |State(context): State<Context>, request: Request| async move {
+            if let Err(denied) = context.allow(&request, Right::Read) {
+                return answer::denied(denied);
+            }
+            let (mut parts, _) = request.into_parts();
+            let asked = match Query::<Q>::from_request_parts(&mut parts, &()).await {
+                Ok(Query(asked)) => asked,
+                Err(rejection) => return answer::wrong_query(&rejection),
+            };
+            // It fails only once the semaphore is closed, and nobody closes it.
+            let place = Arc::clone(&context.places).acquire_owned().await.ok();
+            match see(context.operator, asked).await {
+                Ok(answer) => answer::list(place, &answer),
+                Err(refusal) => answer::refused(&refusal),
+            }
+        };
+        self.router = self.router.route(path, get(answer));
+        self
+    }
+
+    /// A path that does what the body `B` says and answers `A`.
+    fn act<B, A, F>(
+        mut self,
+        path: &'static str,
+        about: &str,
+        act: impl Fn(Arc<dyn Operator>, B) -> F + Clone + Send + Sync + 'static,
+    ) -> Self
+    where
+        B: DeserializeOwned + Serialize + JsonSchema + Send + 'static,
+        A: Serialize + JsonSchema + Send + 'static,
+        F: Future<Output = Result<A, Refusal>> + Send + 'static,
+    {
+        self.document.act::<B, A>(path, about);
+        let answer = move |State(context): State<Context>, request: Request| async move {
+            if let Err(denied) = context.allow(&request, Right::Act) {
+                return answer::denied(denied);
+            }
+            let asked = match Json::<Object<B>>::from_request(request, &()).await {
+                Ok(Json(Object(asked))) => asked,
+                Err(rejection) => return answer::wrong_body(&rejection),
+            };
+            let door = context.door.as_str();
+            let request = serde_json::to_string(&asked).unwrap_or_default();
+            // As a task of its own: who asked may leave or run out of time, and what has begun is done whole.
+            let done = tokio::spawn(act(context.operator, asked)).await;
+            match done {
+                Ok(Ok(answer)) => {
+                    info!(door, act = path, request, "an operator has acted");
+                    answer::ok(&answer)
+                }
+                Ok(Err(refusal)) => {
+                    warn!(door, act = path, request, error = %refusal, "an operator could not act");
+                    answer::refused(&refusal)
+                }
+                Err(error) => answer::failed(&error.to_string()),
+            }
+        };
+        self.router = self.router.route(path, post(answer));
+        self
+    }
+
+    fn finish(mut self) -> Router<Context> {
+        let document = Bytes::from(self.document.finish());
+        let answer = move |State(context): State<Context>, request: Request| async move {
+            match context.allow(&request, Right::Read) {
+                Ok(()) => answer::text(document),
+                Err(denied) => answer::denied(denied),
+            }
+        };
+        self.router = self.router.route("/openapi.json", get(answer));
+        self.router.method_not_allowed_fallback(answer::wrong_method).layer(DefaultBodyLimit::max(MAX_REQUEST))
+    }
+}
+
+impl Context {
+    /// Whether a request may be answered. The log tells of those that may not, as far as its limit goes.
+    fn allow(&self, request: &Request, right: Right) -> Result<(), Denied> {
+        static LOG: RateLimitedLog = RateLimitedLog::new(REFUSED_LINES);
+        access::check(self.door, &self.tokens, request.headers(), right).inspect_err(|denied| {
+            if let Some(suppressed) = LOG.allow(Instant::now()) {
+                let (door, path, reason) = (self.door.as_str(), request.uri().path(), denied.text().0);
+                warn!(door, path, reason, suppressed, "a request to the admin API is refused");
+            }
+        })
+    }
+}
+
+/// A request that is a JSON object. A type alone would also take an array of its fields.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Fields(PhantomData)).map(Self)
+    }
+}
+
+struct Fields<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(fields))
+    }
+}

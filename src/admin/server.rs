@@ -1,0 +1,159 @@
+//! The sockets of the admin server, and what is served on them.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::Listener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::access::Door;
+use super::bounded::BoundedListener;
+use super::routes::{Context, MAX_ANSWERS};
+use super::socket::{AdminSocket, SocketError};
+use super::tls::{AdminIdentity, TlsFileError, TlsListener};
+use super::tokens::{TokenError, Tokens};
+use super::{State, pages};
+use crate::config;
+use crate::net::{BindError, bind};
+
+/// Connections at once; more wait to be accepted. A scraper and a few people need under ten. The socket has as many places of
+/// its own: whoever floods `admin.listen` does not lock the operator out.
+pub const MAX_CONNECTIONS: usize = 32;
+/// How long a connection to `admin.listen` may take from accept to the last byte of its answer.
+pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for the socket, where who waits for a reload of long lists is trusted to wait.
+pub const SOCKET_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why there is no admin server.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// `admin.listen` cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// `admin.socket` cannot be made.
+    #[error("admin.socket: {0}")]
+    Socket(#[from] SocketError),
+    /// A token cannot be used.
+    #[error("admin: {0}")]
+    Token(#[from] TokenError),
+    /// A certificate cannot be used.
+    #[error("admin.tls: {0}")]
+    Tls(#[from] TlsFileError),
+}
+
+/// An admin server whose sockets are bound. Connections wait in the kernel until [`Server::serve`].
+#[derive(Debug)]
+pub struct Server {
+    tcp: Option<(TcpListener, Option<AdminIdentity>)>,
+    socket: Option<AdminSocket>,
+    tokens: Arc<Tokens>,
+}
+
+/// Whether the files that `config` names can be used.
+///
+/// # Errors
+/// Names the file, what is wrong with it, and the remedy.
+pub fn check_files(config: &config::Admin) -> Result<(), AdminError> {
+    files(config).map(drop)
+}
+
+fn files(config: &config::Admin) -> Result<(Tokens, Option<AdminIdentity>), AdminError> {
+    let tokens = Tokens::load(config)?;
+    let identity = config.tls.clone().map(AdminIdentity::load).transpose()?;
+    Ok((tokens, identity))
+}
+
+impl Server {
+    /// Binds what `config` says, and reads its files.
+    ///
+    /// # Errors
+    /// A socket cannot be had, or a file not used.
+    pub fn bind(config: &config::Admin) -> Result<Self, AdminError> {
+        let (tokens, identity) = files(config)?;
+        let tcp = match config.listen {
+            Some(address) => {
+                let listener = bind("admin", &[address], 1)?.sockets.pop().and_then(|mut sockets| sockets.pop());
+                listener.map(|listener| (listener, identity))
+            }
+            None => None,
+        };
+        let socket = config.socket.as_deref().map(AdminSocket::bind).transpose()?;
+        Ok(Self { tcp, socket, tokens: Arc::new(tokens) })
+    }
+
+    /// The address, with the port that the kernel chose.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
+    }
+
+    /// Where the unix socket is.
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_ref().map(AdminSocket::path)
+    }
+
+    /// Serves until `shutdown`, then for as long as open requests take, which is bounded. The unix socket is removed at the
+    /// end, also where this is dropped before.
+    ///
+    /// # Errors
+    /// The runtime does not take a socket.
+    pub async fn serve(self, state: State, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        let stop = CancellationToken::new();
+        let context = |door| {
+            let (tokens, operator) = (Arc::clone(&self.tokens), Arc::clone(&state.operator));
+            Context { door, tokens, operator, places: Arc::new(Semaphore::new(MAX_ANSWERS)) }
+        };
+        let (tcp, tls) = match self.tcp {
+            None => (None, None),
+            Some((listener, identity)) => {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                match identity {
+                    None => (Some(BoundedListener::new(listener, MAX_CONNECTIONS, CONNECTION_TIMEOUT)), None),
+                    Some(identity) => {
+                        let listener = TlsListener::new(listener, identity);
+                        (None, Some(BoundedListener::new(listener, MAX_CONNECTIONS, CONNECTION_TIMEOUT)))
+                    }
+                }
+            }
+        };
+        let (socket, place) = self.socket.map(AdminSocket::into_parts).transpose()?.unzip();
+        let _place = place;
+        let socket = socket.map(|listener| BoundedListener::new(listener, MAX_CONNECTIONS, SOCKET_TIMEOUT));
+        let serving = async {
+            tokio::join!(
+                serve(tcp, &state, context(Door::Tcp), &stop),
+                serve(tls, &state, context(Door::Tls), &stop),
+                serve(socket, &state, context(Door::Socket), &stop),
+            )
+        };
+        let stopping = async {
+            shutdown.await;
+            stop.cancel();
+        };
+        tokio::join!(serving, stopping);
+        Ok(())
+    }
+}
+
+/// Serves on one listener, if there is one, until `stop`.
+pub(super) async fn serve<L>(
+    listener: Option<BoundedListener<L>>,
+    state: &State,
+    context: Context,
+    stop: &CancellationToken,
+) where
+    L: Listener,
+    L::Io: Unpin,
+    L::Addr: std::fmt::Debug,
+{
+    let Some(listener) = listener else { return };
+    let stopped = stop.clone().cancelled_owned();
+    let served = axum::serve(listener, pages::router(state.clone(), context)).with_graceful_shutdown(stopped).await;
+    if let Err(error) = served {
+        // Accept errors are retried, so none is known to come here.
+        tracing::error!(%error, "the admin server ended");
+    }
+}

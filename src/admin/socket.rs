@@ -1,0 +1,212 @@
+//! The unix socket: never there with another mode, and never in the place of one that lives.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// Who may use it: the user and the group of the process. Nobody else gets so far as to be asked for a token.
+pub const SOCKET_MODE: u32 = 0o660;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// A unix socket that is listened on. It is removed when this is dropped, unless another one has its place by then.
+#[derive(Debug)]
+pub struct AdminSocket {
+    listener: UnixListener,
+    place: Place,
+}
+
+/// Where a socket is in the file system, while this lives.
+#[derive(Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    /// Device and inode.
+    own: (u64, u64),
+}
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Another process has it.
+    #[error("cannot use {}: a process that runs answers there; stop that one, or give `admin.socket` another path", .0.display())]
+    Taken(PathBuf),
+    /// A file that is no socket is there.
+    #[error("cannot use {}: a file is there that is no socket; give `admin.socket` another path", .0.display())]
+    NoSocket(PathBuf),
+    /// The system refuses.
+    #[error("cannot make the socket {}: {error}; its directory must exist and be writable", path.display())]
+    Io {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl AdminSocket {
+    /// Listens at `path`. What a process left there that is dead gives way.
+    ///
+    /// # Errors
+    /// Somebody answers there, or it cannot be made.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        let failed = |error| SocketError::Io { path: path.to_owned(), error };
+        match fs::symlink_metadata(path) {
+            Ok(file) if !file.file_type().is_socket() => return Err(SocketError::NoSocket(path.to_owned())),
+            Ok(_) if answers(path).map_err(failed)? => return Err(SocketError::Taken(path.to_owned())),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        // Made beside its place and moved there at once: it is never there half done, and takes the place of a dead one.
+        let beside = path.with_file_name(format!(".{}", std::process::id()));
+        let made = listen(&beside).and_then(|listener| {
+            let file = fs::symlink_metadata(&beside)?;
+            fs::rename(&beside, path)?;
+            Ok(Self { listener, place: Place { path: path.to_owned(), own: (file.dev(), file.ino()) } })
+        });
+        made.map_err(|error| {
+            let _ = fs::remove_file(&beside);
+            failed(error)
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.place.path
+    }
+
+    /// For the runtime that this is called in; it is removed with the second.
+    pub(super) fn into_parts(self) -> io::Result<(tokio::net::UnixListener, Place)> {
+        Ok((tokio::net::UnixListener::from_std(self.listener)?, self.place))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let own = |file: &fs::Metadata| (file.dev(), file.ino()) == self.own;
+        if fs::symlink_metadata(&self.path).is_ok_and(|file| own(&file)) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let _ = fs::remove_file(path);
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    // Before it has a place: the file is made with this mode, less the process's mask, and never with a wider one.
+    File::from(OwnedFd::from(socket.try_clone()?)).set_permissions(Permissions::from_mode(SOCKET_MODE))?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
+    socket.listen(BACKLOG)?;
+    Ok(UnixListener::from(OwnedFd::from(socket)))
+}
+
+/// Whether a process accepts at `path`.
+fn answers(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // One whose queue is full would have us wait.
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// A directory that is removed with it.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("otproxy-socket-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn socket(&self) -> PathBuf {
+            self.0.join("admin.sock")
+        }
+
+        /// Names of what is in it.
+        fn names(&self) -> Vec<String> {
+            let entries = fs::read_dir(&self.0).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn it_has_its_mode_and_goes_with_its_process() {
+        let directory = Directory::new("mode");
+        let socket = AdminSocket::bind(&directory.socket()).unwrap();
+        assert_eq!(directory.names(), ["admin.sock"]);
+        let mode = fs::symlink_metadata(directory.socket()).unwrap().mode();
+        assert_eq!(mode & 0o7777, SOCKET_MODE);
+        UnixStream::connect(directory.socket()).unwrap();
+        drop(socket);
+        assert!(directory.names().is_empty());
+    }
+
+    #[test]
+    fn one_that_lives_stays() {
+        let directory = Directory::new("lives");
+        let first = AdminSocket::bind(&directory.socket()).unwrap();
+        // A queue that is full is an answer too.
+        let mut waiting = Vec::new();
+        for _ in 0..2 {
+            let error = AdminSocket::bind(&directory.socket()).unwrap_err();
+            assert!(matches!(error, SocketError::Taken(_)), "{error}");
+            assert_eq!(directory.names(), ["admin.sock"]);
+            for _ in 0..=BACKLOG {
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+                socket.set_nonblocking(true).unwrap();
+                let _ = socket.connect(&SockAddr::unix(directory.socket()).unwrap());
+                waiting.push(socket);
+            }
+        }
+        drop(first);
+    }
+
+    #[test]
+    fn a_dead_one_gives_way_and_its_owner_leaves_the_new_one() {
+        let directory = Directory::new("dead");
+        let dead = AdminSocket::bind(&directory.socket()).unwrap();
+        let AdminSocket { listener, place } = dead;
+        drop(listener);
+        let alive = AdminSocket::bind(&directory.socket()).unwrap();
+        drop(place);
+        UnixStream::connect(directory.socket()).unwrap();
+        drop(alive);
+        assert!(directory.names().is_empty());
+    }
+
+    #[test]
+    fn a_file_stays() {
+        let directory = Directory::new("file");
+        fs::write(directory.socket(), "precious").unwrap();
+        let error = AdminSocket::bind(&directory.socket()).unwrap_err();
+        assert!(matches!(error, SocketError::NoSocket(_)), "{error}");
+        assert_eq!(fs::read_to_string(directory.socket()).unwrap(), "precious");
+        let nowhere = directory.0.join("no/admin.sock");
+        let error = AdminSocket::bind(&nowhere).unwrap_err().to_string();
+        assert!(error.contains("its directory must exist"), "{error}");
+    }
+}

@@ -1,0 +1,203 @@
+//! Who gets in.
+
+use std::os::unix::fs::PermissionsExt;
+
+use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsConnector;
+
+use super::*;
+
+const ACT: &str = "0123456789abcdef-act";
+const READ: &str = "0123456789abcdef-read";
+
+fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
+    let path = directory.join(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    path
+}
+
+async fn with_tokens() -> Admin {
+    let change = |config: &mut config::Admin, directory: &Path| {
+        config.token_file = Some(write(directory, "act", ACT));
+        config.read_token_file = Some(write(directory, "read", READ));
+    };
+    Admin::start(Fake::new(Role::Core), change).await
+}
+
+#[tokio::test]
+async fn tokens_are_needed_where_there_are_any() {
+    let server = with_tokens().await;
+    let reads =
+        async |header: &str| server.over_tcp("GET", "/api/v1/status", &["Host: edge.example", header], "").await.0;
+    let acts = async |header: &str| {
+        let headers = ["Host: edge.example", "Content-Type: application/json", header];
+        server.over_tcp("POST", "/api/v1/drain", &headers, "{}").await.0
+    };
+    let bearer = |token: &str| format!("Authorization: Bearer {token}");
+    assert_eq!((reads(&bearer(ACT)).await, acts(&bearer(ACT)).await), (200, 200));
+    assert_eq!((reads(&bearer(READ)).await, acts(&bearer(READ)).await), (200, 403));
+    for wrong in [
+        "X: y",
+        "Authorization: Basic eDp5",
+        "Authorization: Bearer",
+        &bearer(""),
+        &bearer("0123456789abcdef"),
+        &bearer(&ACT[1..]),
+    ] {
+        assert_eq!((reads(wrong).await, acts(wrong).await), (401, 401), "{wrong}");
+    }
+    let (_, head, body) = server.over_tcp("GET", "/api/v1/openapi.json", &["Host: a"], "").await;
+    assert!(head.starts_with("http/1.1 401") && head.contains("www-authenticate: bearer"), "{head}");
+    assert!(body.contains("admin.token_file"), "{body}");
+    // Neither health nor metrics, nor whoever may open the socket.
+    for path in ["/metrics", "/live"] {
+        assert_eq!(server.over_tcp("GET", path, &["Host: a"], "").await.0, 200);
+    }
+    assert_eq!(server.post("/api/v1/drain", "{}").await.0, 200);
+    assert_eq!(server.operator.done().len(), 2);
+}
+
+#[tokio::test]
+async fn a_web_page_is_refused() {
+    let server = Admin::core().await;
+    let json = "Content-Type: application/json";
+    let act = async |headers: &[&str]| server.over_tcp("POST", "/api/v1/drain", headers, "{}").await.0;
+    assert_eq!(act(&["Host: 127.0.0.1:1", json]).await, 200);
+    assert_eq!(act(&["Host: localhost", json]).await, 200);
+    assert_eq!(act(&["Host: 127.0.0.1:1", json, "Origin: http://evil.example"]).await, 403);
+    assert_eq!(act(&["Host: 127.0.0.1:1", json, "Origin: null"]).await, 403);
+    // Its own name leads to loopback by now.
+    assert_eq!(act(&["Host: evil.example", json]).await, 403);
+    let (status, _, body) = server.over_tcp("GET", "/api/v1/connections", &["Host: evil.example:9162"], "").await;
+    assert_eq!(status, 403);
+    assert!(body.contains("remedy") && !body.contains("connections\":["), "{body}");
+    assert_eq!(server.operator.done().len(), 2);
+}
+
+/// Certificates of a server and a client, by an authority, in `directory`.
+fn certificates(directory: &Path) {
+    let authority = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca = params.self_signed(&authority).unwrap();
+    write(directory, "ca.pem", &ca.pem());
+    let issuer = rcgen::Issuer::new(params, authority);
+    for name in ["admin.example", "client"] {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate =
+            rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        write(directory, &format!("{name}.pem"), &certificate.pem());
+        write(directory, &format!("{name}.key"), &key.serialize_pem());
+    }
+}
+
+async fn with_tls(client_ca: bool) -> Admin {
+    let change = move |config: &mut config::Admin, directory: &Path| {
+        certificates(directory);
+        config.tls = Some(config::AdminTls {
+            cert: directory.join("admin.example.pem"),
+            key: directory.join("admin.example.key"),
+            client_ca: client_ca.then(|| directory.join("ca.pem")),
+        });
+    };
+    Admin::start(Fake::new(Role::Core), change).await
+}
+
+/// What is answered to a GET over TLS; an error where there is no answer.
+async fn over_tls(server: &Admin, path: &str, certificate: bool) -> std::io::Result<String> {
+    let pem = |name: &str| server.directory.join(name);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(pem("ca.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]);
+    let builder = builder.unwrap().with_root_certificates(roots);
+    let config = if certificate {
+        let chain = vec![CertificateDer::from_pem_file(pem("client.pem")).unwrap()];
+        builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(pem("client.key")).unwrap()).unwrap()
+    } else {
+        builder.with_no_client_auth()
+    };
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let name = ServerName::try_from("admin.example").unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: admin.example\r\n\r\n").as_bytes()).await?;
+    let mut answer = Vec::new();
+    // The end of it may come without one of TLS: the answer says its own length.
+    let _ = timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await.expect("it closes");
+    if answer.is_empty() {
+        Err(std::io::ErrorKind::UnexpectedEof.into())
+    } else {
+        Ok(String::from_utf8(answer).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn tls_serves_the_same_and_nothing_without_it() {
+    let server = with_tls(false).await;
+    let answer = over_tls(&server, "/api/v1/status", false).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"role\":\"core\""), "{answer}");
+    assert!(over_tls(&server, "/metrics", false).await.unwrap().contains("otproxy_build_info"));
+    let plain = TcpStream::connect(server.address).await.unwrap();
+    let answer = {
+        let (mut plain, mut answer) = (plain, Vec::new());
+        plain.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await.unwrap();
+        let _ = timeout(Duration::from_secs(60), plain.read_to_end(&mut answer)).await.expect("it closes");
+        answer
+    };
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    // A handshake that stalls holds up nobody.
+    let _stalled = TcpStream::connect(server.address).await.unwrap();
+    assert!(over_tls(&server, "/live", false).await.unwrap().ends_with("live\n"));
+}
+
+#[tokio::test]
+async fn where_clients_have_certificates_nobody_gets_in_without() {
+    let server = with_tls(true).await;
+    let answer = over_tls(&server, "/api/v1/status", true).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    for path in ["/api/v1/status", "/metrics"] {
+        over_tls(&server, path, false).await.expect_err(path);
+    }
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_used_and_a_damaged_one_is_not() {
+    let server = with_tls(false).await;
+    assert!(over_tls(&server, "/live", false).await.is_ok());
+    // All of them anew, authority included: who trusts the new one gets in.
+    certificates(&server.directory);
+    assert!(over_tls(&server, "/live", false).await.is_ok());
+    write(&server.directory, "admin.example.pem", "nonsense");
+    assert!(over_tls(&server, "/live", false).await.is_ok());
+}
+
+#[test]
+fn files_that_are_no_good_are_said_before_anything_is_bound() {
+    let name = format!("otproxy-admin-files-{}", std::process::id());
+    let directory = std::env::temp_dir().join(name);
+    fs::create_dir_all(&directory).unwrap();
+    certificates(&directory);
+    let path = |name: &str| directory.join(name);
+    write(&directory, "text.pem", "nonsense");
+    for (cert, key, ca, says) in [
+        ("none.pem", "client.key", None, "none.pem: holds no certificate that can be read: "),
+        ("text.pem", "client.key", None, "text.pem: holds no certificate in PEM form"),
+        ("client.pem", "none.key", None, "none.key: holds no private key: "),
+        ("client.pem", "client.pem", None, "client.pem: holds no private key: "),
+        ("client.pem", "admin.example.key", None, "client.pem: cannot be used with the key in "),
+        ("client.pem", "client.key", Some("text.pem"), "text.pem: holds no certificate in PEM form"),
+    ] {
+        let tls = config::AdminTls { cert: path(cert), key: path(key), client_ca: ca.map(path) };
+        let config = config::Admin { tls: Some(tls), ..config::Admin::default() };
+        let error = check_files(&config).unwrap_err().to_string();
+        assert!(error.starts_with("admin.tls: ") && error.contains(says), "{error}");
+    }
+    let config = config::Admin { token_file: Some(path("none")), ..config::Admin::default() };
+    let error = check_files(&config).unwrap_err().to_string();
+    assert!(error.starts_with("admin: ") && error.contains("none: cannot be read"), "{error}");
+    fs::remove_dir_all(&directory).unwrap();
+}

@@ -1,0 +1,182 @@
+//! TLS on `admin.listen`, with certificates that are read again when they change.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::serve::Listener;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::version::TLS13;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{Accept, TlsAcceptor};
+use tracing::{error, info};
+
+use crate::certs::watch::Stamp;
+use crate::config::AdminTls;
+
+/// A file that cannot be used for TLS, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", file.display())]
+pub struct TlsFileError {
+    file: PathBuf,
+    problem: String,
+}
+
+/// What `admin.listen` proves itself with, and knows clients by.
+#[derive(Debug)]
+pub struct AdminIdentity {
+    files: AdminTls,
+    seen: [Option<Stamp>; 3],
+    config: Arc<ServerConfig>,
+}
+
+impl AdminIdentity {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// One cannot be used.
+    pub fn load(files: AdminTls) -> Result<Self, TlsFileError> {
+        // Before they are read: what changes meanwhile is found at the next look.
+        let seen = stamps(&files);
+        let config = config(&files)?;
+        Ok(Self { files, seen, config })
+    }
+
+    /// What holds for a new connection. Files that have changed are read again; where they cannot be used, it goes on as before.
+    fn now(&mut self) -> Arc<ServerConfig> {
+        let seen = stamps(&self.files);
+        if seen != self.seen {
+            self.seen = seen;
+            match config(&self.files) {
+                Ok(config) => {
+                    self.config = config;
+                    info!("the certificate of admin.listen was read again");
+                }
+                Err(error) => error!(%error, "admin.listen goes on with the certificate of before"),
+            }
+        }
+        Arc::clone(&self.config)
+    }
+}
+
+fn stamps(files: &AdminTls) -> [Option<Stamp>; 3] {
+    [Some(&files.cert), Some(&files.key), files.client_ca.as_ref()].map(|file| file.and_then(|file| Stamp::of(file)))
+}
+
+fn config(files: &AdminTls) -> Result<Arc<ServerConfig>, TlsFileError> {
+    let AdminTls { cert, key, client_ca } = files;
+    let chain = certificates(cert)?;
+    let private =
+        PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, format!("holds no private key: {error}")))?;
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_protocol_versions(&[&TLS13]).map_err(|error| wrong(cert, error.to_string()))?;
+    let builder = match client_ca {
+        Some(file) => {
+            let mut roots = RootCertStore::empty();
+            for authority in certificates(file)? {
+                roots
+                    .add(authority)
+                    .map_err(|error| wrong(file, format!("holds a certificate that is no authority's: {error}")))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            builder.with_client_cert_verifier(verifier.map_err(|error| wrong(file, error.to_string()))?)
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder
+        .with_single_cert(chain, private)
+        .map_err(|error| wrong(cert, format!("cannot be used with the key in {}: {error}", key.display())))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The certificates in a PEM file, at least one.
+pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
+    let found = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(wrong(file, "holds no certificate in PEM form".to_owned())),
+        Err(error) => Err(wrong(file, format!("holds no certificate that can be read: {error}"))),
+    }
+}
+
+fn wrong(file: &Path, problem: String) -> TlsFileError {
+    TlsFileError { file: file.to_owned(), problem }
+}
+
+/// Accepts connections whose TLS begins with the first look at them: no handshake holds up another.
+pub(super) struct TlsListener {
+    listener: TcpListener,
+    identity: AdminIdentity,
+}
+
+impl TlsListener {
+    pub(super) fn new(listener: TcpListener, identity: AdminIdentity) -> Self {
+        Self { listener, identity }
+    }
+}
+
+impl Listener for TlsListener {
+    type Io = Encrypted;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Encrypted, SocketAddr) {
+        let (stream, peer) = Listener::accept(&mut self.listener).await;
+        let accept = TlsAcceptor::from(self.identity.now()).accept(stream);
+        (Encrypted::Handshake(Box::new(accept)), peer)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection in TLS, or on the way there.
+pub(super) enum Encrypted {
+    Handshake(Box<Accept<TcpStream>>),
+    Open(Box<TlsStream<TcpStream>>),
+}
+
+impl Encrypted {
+    /// The stream, once the handshake is through.
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Pin<&mut TlsStream<TcpStream>>>> {
+        if let Self::Handshake(accept) = self {
+            let stream = ready!(Pin::new(&mut **accept).poll(cx))?;
+            *self = Self::Open(Box::new(stream));
+        }
+        match self {
+            Self::Open(stream) => Poll::Ready(Ok(Pin::new(&mut **stream))),
+            Self::Handshake(_) => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncRead for Encrypted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_open(cx))?.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Encrypted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_open(cx))?.poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_open(cx))?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_open(cx))?.poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,262 @@
+//! Tokens: whoever knows one may read, or also act.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use subtle::{Choice, ConstantTimeEq};
+use tracing::error;
+
+use crate::certs::watch::Stamp;
+use crate::config;
+
+/// Characters of a token at the least.
+pub const SHORTEST_TOKEN: usize = 16;
+/// Characters of a token at the most.
+pub const LONGEST_TOKEN: usize = 1024;
+
+/// What somebody may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Right {
+    /// See everything.
+    Read,
+    /// Also change things.
+    Act,
+}
+
+/// The tokens of a process.
+#[derive(Debug, Default)]
+pub struct Tokens {
+    act: Option<TokenFile>,
+    read: Option<TokenFile>,
+}
+
+/// A file that cannot be used, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", file.display())]
+pub struct TokenError {
+    file: PathBuf,
+    problem: String,
+}
+
+impl Tokens {
+    /// Reads the files that the configuration names.
+    ///
+    /// # Errors
+    /// One cannot be used.
+    pub fn load(config: &config::Admin) -> Result<Self, TokenError> {
+        let load = |file: &Option<PathBuf>| file.as_deref().map(TokenFile::load).transpose();
+        let tokens = Self { act: load(&config.token_file)?, read: load(&config.read_token_file)? };
+        if let (Some(act), Some(read)) = (&tokens.act, &tokens.read)
+            && bool::from(read.holds(&act.token()))
+        {
+            let problem = format!("has the token of {} too; give it one of its own", act.file.display());
+            return Err(TokenError { file: read.file.clone(), problem });
+        }
+        Ok(tokens)
+    }
+
+    /// Whether there are any: then nobody gets in without.
+    pub(super) fn any(&self) -> bool {
+        self.act.is_some() || self.read.is_some()
+    }
+
+    /// What who presents `token` may do; `None` is nothing. Each token is compared, and each in constant time.
+    pub(super) fn right(&self, token: &[u8]) -> Option<Right> {
+        let holds = |file: &Option<TokenFile>| {
+            file.as_ref().map_or(Choice::from(0), |file| {
+                file.look();
+                file.holds(token)
+            })
+        };
+        let (act, read) = (holds(&self.act), holds(&self.read));
+        // Where a later change has made both the same, nobody acts with what many may know.
+        match (bool::from(act), bool::from(read)) {
+            (_, true) => Some(Right::Read),
+            (true, false) => Some(Right::Act),
+            (false, false) => None,
+        }
+    }
+}
+
+/// A file with a token, which is read again when it changes.
+#[derive(Debug)]
+struct TokenFile {
+    file: PathBuf,
+    known: Mutex<Known>,
+}
+
+struct Known {
+    seen: Option<Stamp>,
+    /// Empty where the file cannot be used: that is no token.
+    token: Vec<u8>,
+}
+
+impl std::fmt::Debug for Known {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Known").finish_non_exhaustive()
+    }
+}
+
+impl TokenFile {
+    fn load(file: &Path) -> Result<Self, TokenError> {
+        // Before it is read: what changes meanwhile is found at the next look.
+        let seen = Stamp::of(file);
+        let token = read(file).map_err(|problem| TokenError { file: file.to_owned(), problem })?;
+        Ok(Self { file: file.to_owned(), known: Mutex::new(Known { seen, token }) })
+    }
+
+    /// Reads the file again, if it has changed. One that cannot be used any more lets nobody in.
+    fn look(&self) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = Stamp::of(&self.file);
+        if seen == known.seen {
+            return;
+        }
+        let token = read(&self.file).unwrap_or_else(|problem| {
+            error!(file = %self.file.display(), problem, "nobody gets in with this token until its file is right");
+            Vec::new()
+        });
+        *known = Known { seen, token };
+    }
+
+    fn holds(&self, token: &[u8]) -> Choice {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.token.ct_eq(token) & Choice::from(u8::from(!known.token.is_empty()))
+    }
+
+    fn token(&self) -> Vec<u8> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).token.clone()
+    }
+}
+
+/// The token in a file, for who presents it.
+///
+/// # Errors
+/// The file is none that the server would take.
+pub fn read_token(file: &Path) -> Result<String, TokenError> {
+    let token = read(file).map_err(|problem| TokenError { file: file.to_owned(), problem })?;
+    Ok(String::from_utf8_lossy(&token).into_owned())
+}
+
+/// The token in a file.
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    let make = || format!("make one: `(umask 077; openssl rand -hex 32 > {})`", file.display());
+    let opened = File::open(file).map_err(|error| format!("cannot be read: {error}; {}", make()))?;
+    let mode = opened.metadata().map_err(|error| format!("cannot be read: {error}"))?.permissions().mode();
+    if mode & 0o007 != 0 {
+        return Err(format!("can be read or written by everybody; run `chmod o= {}`", file.display()));
+    }
+    let mut text = String::new();
+    let most = u64::try_from(LONGEST_TOKEN).unwrap_or(u64::MAX).saturating_add(2);
+    opened.take(most).read_to_string(&mut text).map_err(|error| format!("cannot be read: {error}; {}", make()))?;
+    let token = text.trim();
+    if !(SHORTEST_TOKEN..=LONGEST_TOKEN).contains(&token.len()) {
+        return Err(format!("must hold a token of {SHORTEST_TOKEN} to {LONGEST_TOKEN} characters; {}", make()));
+    }
+    if !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(format!("must hold one token, without spaces and other than ASCII characters; {}", make()));
+    }
+    Ok(token.as_bytes().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+
+    use super::*;
+
+    const ACT: &str = "0123456789abcdef-act";
+    const READ: &str = "0123456789abcdef-read";
+
+    /// A directory with two token files, which is removed with it.
+    struct Files(PathBuf);
+
+    impl Files {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("otproxy-tokens-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            let files = Self(path);
+            files.write("act", &format!("{ACT}\n"), 0o600);
+            files.write("read", READ, 0o640);
+            files
+        }
+
+        /// As an editor does: beside it, and then in its place.
+        fn write(&self, name: &str, text: &str, mode: u32) {
+            let beside = self.0.join("new");
+            fs::write(&beside, text).unwrap();
+            fs::set_permissions(&beside, Permissions::from_mode(mode)).unwrap();
+            fs::rename(beside, self.0.join(name)).unwrap();
+        }
+
+        fn config(&self) -> config::Admin {
+            let (act, read) = (self.0.join("act"), self.0.join("read"));
+            config::Admin { token_file: Some(act), read_token_file: Some(read), ..config::Admin::default() }
+        }
+
+        fn load(&self) -> Result<Tokens, String> {
+            Tokens::load(&self.config()).map_err(|error| error.to_string())
+        }
+    }
+
+    impl Drop for Files {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn each_token_has_its_right() {
+        let files = Files::new("rights");
+        let tokens = files.load().unwrap();
+        assert_eq!(tokens.right(ACT.as_bytes()), Some(Right::Act));
+        assert_eq!(tokens.right(READ.as_bytes()), Some(Right::Read));
+        for wrong in ["", "0123456789abcdef", "0123456789abcdef-acT", &ACT[..ACT.len() - 1], &format!("{ACT}x"), "\n"] {
+            assert_eq!(tokens.right(wrong.as_bytes()), None, "{wrong:?}");
+        }
+        assert!(tokens.any() && !Tokens::default().any());
+        assert_eq!(Tokens::default().right(b""), None);
+    }
+
+    #[test]
+    fn a_file_that_is_no_good_is_said_with_its_remedy() {
+        let files = Files::new("wrong");
+        for (text, mode, says) in [
+            ("0123456789abcde\n", 0o600, "must hold a token of 16 to 1024 characters"),
+            ("", 0o600, "must hold a token of 16 to 1024 characters"),
+            (&"x".repeat(LONGEST_TOKEN + 1), 0o600, "must hold a token of 16 to 1024 characters"),
+            ("0123456789 abcdef", 0o600, "must hold one token"),
+            ("0123456789äbcdef", 0o600, "must hold one token"),
+            (ACT, 0o604, "can be read or written by everybody; run `chmod o= "),
+            (READ, 0o600, "read: has the token of "),
+        ] {
+            files.write("act", text, mode);
+            let error = files.load().unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
+        fs::remove_file(files.0.join("act")).unwrap();
+        let error = files.load().unwrap_err();
+        assert!(error.contains("/act: cannot be read: No such file") && error.contains("openssl rand"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_changes_is_read_again() {
+        let files = Files::new("changes");
+        let tokens = files.load().unwrap();
+        files.write("act", "another-token-of-the-operator", 0o600);
+        assert_eq!(tokens.right(b"another-token-of-the-operator"), Some(Right::Act));
+        assert_eq!(tokens.right(ACT.as_bytes()), None);
+        // What is wrong from now on lets nobody in, not even with an empty token.
+        files.write("act", "", 0o600);
+        assert_eq!(tokens.right(b"another-token-of-the-operator"), None);
+        assert_eq!(tokens.right(b""), None);
+        // The same token for both is the weaker one.
+        files.write("act", READ, 0o600);
+        assert_eq!(tokens.right(READ.as_bytes()), Some(Right::Read));
+        files.write("act", ACT, 0o600);
+        assert_eq!(tokens.right(ACT.as_bytes()), Some(Right::Act));
+    }
+}

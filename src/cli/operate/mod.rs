@@ -1,0 +1,415 @@
+//! `otproxy status` and the other commands that ask an otproxy that runs, or have it do something.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::{ArgGroup, Subcommand, ValueEnum};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::runtime::Builder;
+use tokio::time::sleep;
+
+use super::{EXIT_CONFIG, print};
+use crate::admin::api::{
+    Addresses, AddressesQuestion, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion, DisconnectRequest,
+    Disconnected, DrainRequest, Drained, LONGEST_BAN, LONGEST_DRAIN, ListenerState, Listeners, MOST, Most, Network,
+    NewBan, NoQuestion, Refusal, ReloadRequest, Reloaded, Sessions, SessionsQuestion, Status, Target, TargetRequest,
+    TargetState, Targets, Top, UnbanRequest, Unbanned, UndrainRequest,
+};
+use crate::admin::{Answer, Client};
+
+mod find;
+mod human;
+mod show;
+mod table;
+
+use find::Place;
+use show::Show;
+
+/// How often a drain is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What flags all of these have.
+#[derive(Debug, clap::Args)]
+pub(super) struct Asking {
+    #[command(flatten)]
+    place: Place,
+    /// Print the answer as it is in the admin API, JSON, instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// What to ask an otproxy that runs, or to have it do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Operate {
+    /// Show how an otproxy that runs is doing
+    ///
+    /// It is found by --socket, --url or -c, and without them at the places where the units have it.
+    Status {
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Show its listeners: what they have taken, refused and carried
+    Listeners {
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Show the targets of its listeners, and whether they are up
+    Targets {
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Show open connections, newest first
+    Connections {
+        /// Only those of this listener
+        #[arg(long, value_name = "NAME")]
+        listener: Option<String>,
+        /// Only those of players in this address or CIDR
+        #[arg(long, value_name = "NETWORK")]
+        address: Option<Network>,
+        /// At the most [default: 100]
+        #[arg(long, value_name = "N", value_parser = most)]
+        limit: Option<usize>,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Show the sessions of a core with their links, newest first
+    Sessions {
+        /// Only those of this client
+        #[arg(long, value_name = "ID")]
+        client: Option<u32>,
+        /// Only those of players in this address or CIDR
+        #[arg(long, value_name = "NETWORK")]
+        address: Option<Network>,
+        /// At the most [default: 100]
+        #[arg(long, value_name = "N", value_parser = most)]
+        limit: Option<usize>,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Show the player addresses that have the most open
+    Addresses {
+        /// What they have the most of
+        #[arg(long, value_enum, default_value_t = By::Connections)]
+        by: By,
+        /// At the most [default: 20]
+        #[arg(long, value_name = "N", value_parser = most)]
+        limit: Option<usize>,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Show who is banned, longest first
+    Bans {
+        /// Only bans that hold a part of this address or CIDR
+        #[arg(long, value_name = "NETWORK")]
+        address: Option<Network>,
+        /// At the most [default: 100]
+        #[arg(long, value_name = "N", value_parser = most)]
+        limit: Option<usize>,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Refuse an address or a CIDR for a while
+    Ban {
+        /// An address or a CIDR
+        network: Network,
+        /// For how long, as in `30m` [default: bans.for of the file]
+        #[arg(long = "for", value_name = "DURATION", value_parser = ban_time)]
+        lasts: Option<u32>,
+        /// Close what it has open, too
+        #[arg(long)]
+        disconnect: bool,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// End the bans of an address or a CIDR, and of all in it
+    Unban {
+        /// An address or a CIDR
+        network: Network,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Close connections, and end sessions
+    ///
+    /// A player comes back at once, unless banned as well: see `otproxy ban --disconnect`.
+    #[command(group(ArgGroup::new("what").required(true).multiple(true).args(["connection", "listener", "address", "client"])))]
+    Disconnect {
+        /// The connection with this id; a session that it carries goes on over its other links
+        #[arg(long, value_name = "ID", conflicts_with_all = ["listener", "address", "client"])]
+        connection: Option<u64>,
+        /// All connections of this listener
+        #[arg(long, value_name = "NAME", conflicts_with = "client")]
+        listener: Option<String>,
+        /// All connections and sessions of players in this address or CIDR; with --listener only its connections
+        #[arg(long, value_name = "NETWORK", conflicts_with = "client")]
+        address: Option<Network>,
+        /// All links and sessions of this client
+        #[arg(long, value_name = "ID")]
+        client: Option<u32>,
+        /// Only this session of the client, and none of its links
+        #[arg(long, value_name = "ID", requires = "client")]
+        session: Option<u32>,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Refuse new connections, of one listener or of all, and let those go on that are there
+    Drain {
+        /// The listener; all of them without it, and `/ready` says no
+        listener: Option<String>,
+        /// Close those that are left after so long, as in `5m`
+        #[arg(long, value_name = "DURATION", value_parser = drain_time)]
+        deadline: Option<u32>,
+        /// Wait until none is left
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Take connections again, on one listener or on all
+    Undrain {
+        /// The listener; all of them without it
+        listener: Option<String>,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Say whether a target has connections: `ready` if it is up, `drain` no new ones, `maint` nor checks
+    Target {
+        /// The listener
+        listener: String,
+        /// The target: its name, or its place in the list, from 1
+        target: String,
+        /// What is wanted of it
+        #[arg(value_parser = target_state)]
+        state: TargetState,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Have it read its file again
+    ///
+    /// Exit code 78 if the file is wrong, with everything that is; all goes on as before then.
+    Reload {
+        #[command(flatten)]
+        asking: Asking,
+    },
+}
+
+/// `--by`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum By {
+    /// Connections
+    Connections,
+    /// Bytes, in both directions together
+    Bytes,
+}
+
+/// What came of a command.
+struct Said {
+    code: u8,
+    /// For stdout.
+    out: Box<dyn Show>,
+    /// For stderr.
+    err: String,
+}
+
+impl Operate {
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
+        let said = runtime.block_on(self.ask());
+        // A look-up of a name that hangs would hold the end up.
+        runtime.shutdown_background();
+        let Said { code, out, err } = said?;
+        let _ = io::stderr().write_all(err.as_bytes());
+        print(out.show(width()).as_bytes())?;
+        Ok(ExitCode::from(code))
+    }
+
+    async fn ask(&self) -> anyhow::Result<Said> {
+        match self {
+            Self::Status { asking } => asking.see::<Status>("status", &NoQuestion {}).await,
+            Self::Listeners { asking } => asking.see::<Listeners>("listeners", &NoQuestion {}).await,
+            Self::Targets { asking } => asking.see::<Targets>("targets", &NoQuestion {}).await,
+            Self::Connections { listener, address, limit, asking } => {
+                let (listener, limit) = (listener.clone(), at_most(*limit));
+                asking
+                    .see::<Connections>("connections", &ConnectionsQuestion { listener, address: *address, limit })
+                    .await
+            }
+            Self::Sessions { client, address, limit, asking } => {
+                let question = SessionsQuestion { client: *client, address: *address, limit: at_most(*limit) };
+                asking.see::<Sessions>("sessions", &question).await
+            }
+            Self::Addresses { by, limit, asking } => {
+                let by = match by {
+                    By::Connections => Top::Connections,
+                    By::Bytes => Top::Bytes,
+                };
+                asking.see::<Addresses>("addresses", &AddressesQuestion { by, limit: at_most(*limit) }).await
+            }
+            Self::Bans { address, limit, asking } => {
+                asking.see::<Bans>("bans", &BansQuestion { address: *address, limit: at_most(*limit) }).await
+            }
+            Self::Ban { network, lasts, disconnect, asking } => {
+                let ban = NewBan { network: *network, for_seconds: *lasts, disconnect: *disconnect };
+                asking.act::<Banned>("ban", &ban).await
+            }
+            Self::Unban { network, asking } => {
+                asking.act::<Unbanned>("unban", &UnbanRequest { network: *network }).await
+            }
+            Self::Disconnect { connection, listener, address, client, session, asking } => {
+                let request = DisconnectRequest {
+                    connection: *connection,
+                    listener: listener.clone(),
+                    address: *address,
+                    client: *client,
+                    session: *session,
+                };
+                asking.act::<Disconnected>("disconnect", &request).await
+            }
+            Self::Drain { listener, deadline, wait, asking } => {
+                let request = DrainRequest { listener: listener.clone(), deadline_seconds: *deadline };
+                asking.drain(&request, *wait).await
+            }
+            Self::Undrain { listener, asking } => {
+                asking.act::<Drained>("undrain", &UndrainRequest { listener: listener.clone() }).await
+            }
+            Self::Target { listener, target, state, asking } => {
+                let request = TargetRequest { listener: listener.clone(), target: target.clone(), state: *state };
+                asking.act::<Target>("target", &request).await
+            }
+            Self::Reload { asking } => asking.act::<Reloaded>("reload", &ReloadRequest {}).await,
+        }
+    }
+}
+
+impl Asking {
+    async fn see<A: DeserializeOwned + Show + 'static>(
+        &self,
+        path: &str,
+        question: &impl Serialize,
+    ) -> anyhow::Result<Said> {
+        let client = self.place.client().await?;
+        let query = serde_urlencoded::to_string(question).context("cannot ask that")?;
+        let answer = client.get(&format!("/api/v1/{path}?{query}")).await.with_context(|| unreachable(&client))?;
+        self.tell::<A>(&answer)
+    }
+
+    async fn act<A: DeserializeOwned + Show + 'static>(
+        &self,
+        path: &str,
+        request: &impl Serialize,
+    ) -> anyhow::Result<Said> {
+        self.tell::<A>(&post(&self.place.client().await?, path, request).await?)
+    }
+
+    async fn drain(&self, request: &DrainRequest, wait: bool) -> anyhow::Result<Said> {
+        let client = self.place.client().await?;
+        let answer = post(&client, "drain", request).await?;
+        if !wait || answer.status != 200 {
+            return self.tell::<Drained>(&answer);
+        }
+        let drained: Drained = parse(&answer)?;
+        let names: Vec<_> = drained.listeners.into_iter().map(|listener| listener.name).collect();
+        let shows = io::stderr().is_terminal();
+        let answer = loop {
+            let answer = client.get("/api/v1/listeners").await.with_context(|| unreachable(&client))?;
+            if answer.status != 200 {
+                return self.tell::<Listeners>(&answer);
+            }
+            let listeners = parse::<Listeners>(&answer)?.listeners;
+            let left = listeners.iter().filter(|listener| names.contains(&listener.name));
+            let left: Vec<_> = left.filter(|listener| listener.connections.open > 0).collect();
+            if let Some(listener) = left.iter().find(|listener| listener.state == ListenerState::Open) {
+                return Err(anyhow!("listener `{}` takes connections again: somebody has undrained it", listener.name));
+            }
+            let open: u64 = left.iter().map(|listener| listener.connections.open).sum();
+            if shows {
+                // What is told may be gone by now, and who reads it too.
+                let _ = write!(io::stderr(), "\r{} connections left   ", human::count(open));
+            }
+            if left.is_empty() {
+                break answer;
+            }
+            sleep(LOOK).await;
+        };
+        if shows {
+            let _ = writeln!(io::stderr());
+        }
+        self.tell::<Listeners>(&answer)
+    }
+
+    /// What there is to print of an answer. A refusal goes to stderr, for people, and is a failure.
+    fn tell<A: DeserializeOwned + Show + 'static>(&self, answer: &Answer) -> anyhow::Result<Said> {
+        let json = || format!("{}\n", String::from_utf8_lossy(&answer.body));
+        if answer.status == 200 {
+            let out: Box<dyn Show> = if self.json { Box::new(json()) } else { Box::new(parse::<A>(answer)?) };
+            return Ok(Said { code: 0, out, err: String::new() });
+        }
+        let refusal: Refusal = parse(answer)?;
+        let code = if refusal.errors.is_empty() { 1 } else { EXIT_CONFIG };
+        if self.json {
+            return Ok(Said { code, out: Box::new(json()), err: String::new() });
+        }
+        let mut err = format!("otproxy: {}; {}\n", refusal.error, refusal.remedy);
+        refusal.errors.iter().for_each(|error| err.push_str(&format!("{error}\n")));
+        Ok(Said { code, out: Box::new(String::new()), err })
+    }
+}
+
+async fn post(client: &Client, path: &str, request: &impl Serialize) -> anyhow::Result<Answer> {
+    let body = serde_json::to_string(request).context("cannot ask that")?;
+    client.post(&format!("/api/v1/{path}"), body).await.with_context(|| unreachable(client))
+}
+
+fn unreachable(client: &Client) -> String {
+    format!("otproxy at {} cannot be asked; does it run, and may this user reach it?", client.place())
+}
+
+fn parse<T: DeserializeOwned>(answer: &Answer) -> anyhow::Result<T> {
+    let what = || format!("what answers (status {}) is no otproxy, or one of another version", answer.status);
+    serde_json::from_slice(&answer.body).with_context(what)
+}
+
+/// Columns of the terminal that is printed to; `None` where it is none.
+fn width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+fn at_most<const DEFAULT: usize>(limit: Option<usize>) -> Most<DEFAULT> {
+    limit.and_then(Most::new).unwrap_or_default()
+}
+
+/// `--limit`
+fn most(text: &str) -> Result<usize, String> {
+    let items = text.parse().ok().filter(|items| (1..=MOST).contains(items));
+    items.ok_or_else(|| format!("a list has 1 to {MOST} items"))
+}
+
+/// `ban --for`
+fn ban_time(text: &str) -> Result<u32, String> {
+    seconds(text, 1, LONGEST_BAN)
+}
+
+/// `drain --deadline`
+fn drain_time(text: &str) -> Result<u32, String> {
+    seconds(text, 0, LONGEST_DRAIN)
+}
+
+fn seconds(text: &str, least: u32, most: u32) -> Result<u32, String> {
+    let time = humantime::parse_duration(text).map_err(|_| "write it as `30s`, `10m` or `2h`".to_owned())?;
+    let seconds = u32::try_from(time.as_secs()).ok().filter(|seconds| (least..=most).contains(seconds));
+    let longest = humantime::format_duration(Duration::from_secs(most.into()));
+    seconds
+        .filter(|_| time.subsec_nanos() == 0)
+        .ok_or_else(|| format!("it has whole seconds, from {least}s to {longest}"))
+}
+
+fn target_state(text: &str) -> Result<TargetState, String> {
+    let found = TargetState::ALL.iter().find(|state| state.as_str() == text);
+    found.copied().ok_or_else(|| "it is `ready`, `drain` or `maint`".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,377 @@
+//! Answers as people read them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::human::{age, bytes, count, milliseconds, time};
+use super::table::Table;
+use crate::admin::api::{
+    Addresses, Banned, Bans, Connections, Count, Disconnected, Drained, Listeners, Reloaded, Sessions, Status, Target,
+    Targets, Unbanned,
+};
+
+/// An answer that people can read, on a terminal that is so wide.
+pub(super) trait Show {
+    fn show(&self, width: Option<usize>) -> String;
+}
+
+impl Show for String {
+    fn show(&self, _: Option<usize>) -> String {
+        self.clone()
+    }
+}
+
+impl Show for Status {
+    fn show(&self, _: Option<usize>) -> String {
+        let state = match (self.draining, self.ready) {
+            (true, _) => "draining",
+            (false, true) => "ready",
+            (false, false) => "not ready",
+        };
+        let mut lines = vec![
+            ("", format!("{} {:?}, otproxy {}, {state}", self.role, self.name, self.version)),
+            ("up", format!("{}, since {}, pid {}", time(self.uptime_seconds), self.started, self.pid)),
+            ("connections", of(self.connections)),
+        ];
+        if let Some(sessions) = self.sessions {
+            lines.push(("sessions", of(sessions)));
+        }
+        lines.push(("listeners", format!("{}, {} workers", self.listeners, self.workers)));
+        lines.push(("bans", count(self.bans)));
+        lines.push(("files", of(self.files)));
+        lines.push((
+            "reload",
+            match &self.last_reload {
+                None => "none since the start".to_owned(),
+                Some(reload) if reload.ok => format!("{}, ok", reload.time),
+                Some(reload) => format!("{}, refused: the file is wrong, and all went on as before", reload.time),
+            },
+        ));
+        let mut text = String::new();
+        for (name, value) in lines {
+            let _ = if name.is_empty() { writeln!(text, "{value}") } else { writeln!(text, "{name:<12} {value}") };
+        }
+        for error in self.last_reload.iter().flat_map(|reload| &reload.errors) {
+            let _ = writeln!(text, "{:<12} {error}", "");
+        }
+        text
+    }
+}
+
+/// `7 of 1 000`, or `7`.
+fn of(Count { open, limit }: Count) -> String {
+    match limit {
+        Some(limit) => format!("{} of {}", count(open), count(limit)),
+        None => count(open),
+    }
+}
+
+/// `limit 3, rate 1 000 000`, the most first.
+fn reasons(counts: &BTreeMap<String, u64>) -> String {
+    let mut counts: Vec<_> = counts.iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let words: Vec<_> = counts.into_iter().map(|(reason, number)| format!("{reason} {}", count(*number))).collect();
+    words.join(", ")
+}
+
+impl Show for Listeners {
+    fn show(&self, width: Option<usize>) -> String {
+        let headings =
+            ["LISTENER", "KIND", "STATE", ">OPEN", ">ACCEPTED", ">IN", ">OUT", "ADDRESSES", "REJECTED", "CLOSED"];
+        let mut table = Table::new(&headings);
+        for listener in &self.listeners {
+            let addresses: Vec<_> = listener.addresses.iter().map(ToString::to_string).collect();
+            table.row([
+                listener.name.clone(),
+                listener.kind.to_string(),
+                listener.state.to_string(),
+                of(listener.connections),
+                count(listener.accepted),
+                bytes(listener.bytes_in),
+                bytes(listener.bytes_out),
+                if addresses.is_empty() { "the tunnel".to_owned() } else { addresses.join(", ") },
+                reasons(&listener.rejected),
+                reasons(&listener.closed),
+            ]);
+        }
+        table.text(width)
+    }
+}
+
+impl Show for Targets {
+    fn show(&self, width: Option<usize>) -> String {
+        let headings = ["LISTENER", "TARGET", "ADDRESS", "UP", "STATE", ">OPEN", "CHECK", ">AGO", ">ROUND TRIP"];
+        let mut table = Table::new(&headings);
+        for target in &self.targets {
+            let Target { listener, name, address, up, state, backup, connections, check } = target;
+            let up = match (up, backup) {
+                (true, true) => "up, backup",
+                (true, false) => "up",
+                (false, true) => "down, backup",
+                (false, false) => "down",
+            };
+            let check = check.as_ref();
+            table.row([
+                listener.clone(),
+                name.clone(),
+                address.clone(),
+                up.to_owned(),
+                state.to_string(),
+                count(*connections),
+                check.map_or_else(|| "-".to_owned(), |check| check.result.clone()),
+                check.map(|check| age(check.age_seconds)).unwrap_or_default(),
+                check.and_then(|check| check.round_trip_seconds).map(milliseconds).unwrap_or_default(),
+            ]);
+        }
+        table.text(width)
+    }
+}
+
+/// What follows a list that does not have all there is.
+fn more(shown: usize, total: u64, what: &str) -> String {
+    let shown = shown as u64;
+    if shown < total {
+        format!("{} of {} {what}; --limit shows more\n", count(shown), count(total))
+    } else {
+        String::new()
+    }
+}
+
+/// What stands for something that is not known.
+fn or_dash(text: Option<impl ToString>) -> String {
+    text.map_or_else(|| "-".to_owned(), |text| text.to_string())
+}
+
+impl Show for Connections {
+    fn show(&self, width: Option<usize>) -> String {
+        let headings = ["ID", "LISTENER", "PLAYER", "PEER", "EDGE", "STATE", "LEADS TO", ">AGE", ">IN", ">OUT"];
+        let mut table = Table::new(&headings);
+        for connection in &self.connections {
+            let client = connection.client.map(|client| format!("client {client}"));
+            table.row([
+                connection.id.to_string(),
+                connection.listener.clone(),
+                or_dash(connection.player),
+                connection.peer.to_string(),
+                or_dash(connection.edge.as_ref()),
+                connection.state.to_string(),
+                or_dash(client.as_ref().or(connection.target.as_ref())),
+                age(connection.age_seconds),
+                bytes(connection.bytes_in),
+                bytes(connection.bytes_out),
+            ]);
+        }
+        table.text(width) + &more(self.connections.len(), self.total, "connections")
+    }
+}
+
+impl Show for Sessions {
+    fn show(&self, width: Option<usize>) -> String {
+        let headings = [
+            "CLIENT",
+            "SESSION",
+            "PLAYER",
+            "PORT",
+            "GAME SERVER",
+            "STATE",
+            ">AGE",
+            ">UNACKED",
+            ">PENDING",
+            ">IN",
+            ">OUT",
+            "LINKS",
+        ];
+        let mut table = Table::new(&headings);
+        for session in &self.sessions {
+            let links = session.links.iter().map(|link| {
+                let edge = link.edge.as_deref().unwrap_or("other");
+                link.round_trip_seconds.map_or_else(|| edge.to_owned(), |trip| format!("{edge} {}", milliseconds(trip)))
+            });
+            table.row([
+                session.client.to_string(),
+                session.session.to_string(),
+                session.player.to_string(),
+                session.port.to_string(),
+                session.game_server.clone(),
+                session.state.to_string(),
+                age(session.age_seconds),
+                bytes(session.unacked_bytes),
+                bytes(session.pending_bytes + session.reorder_bytes),
+                bytes(session.bytes_in),
+                bytes(session.bytes_out),
+                links.collect::<Vec<_>>().join(", "),
+            ]);
+        }
+        table.text(width) + &more(self.sessions.len(), self.total, "sessions")
+    }
+}
+
+impl Show for Addresses {
+    fn show(&self, width: Option<usize>) -> String {
+        let mut table = Table::new(&["ADDRESS", ">OPEN", ">IN", ">OUT", "BANNED"]);
+        for talker in &self.addresses {
+            table.row([
+                talker.address.to_string(),
+                count(talker.connections),
+                bytes(talker.bytes_in),
+                bytes(talker.bytes_out),
+                if talker.banned { "banned" } else { "-" }.to_owned(),
+            ]);
+        }
+        table.text(width) + &more(self.addresses.len(), self.total, "addresses")
+    }
+}
+
+impl Show for Bans {
+    fn show(&self, width: Option<usize>) -> String {
+        let mut table = Table::new(&["NETWORK", ">LEFT", "UNTIL", "BY"]);
+        for ban in &self.bans {
+            table.row([ban.network.to_string(), time(ban.seconds_left), ban.until.to_string(), ban.by.to_string()]);
+        }
+        table.text(width) + &more(self.bans.len(), self.total, "bans")
+    }
+}
+
+impl Show for Banned {
+    fn show(&self, width: Option<usize>) -> String {
+        let mut text = format!("{} is banned until {}\n", self.network, self.until);
+        if self.disconnected != Disconnected::default() {
+            text.push_str(&self.disconnected.show(width));
+        }
+        text
+    }
+}
+
+impl Show for Unbanned {
+    fn show(&self, _: Option<usize>) -> String {
+        self.networks.iter().map(|network| format!("{network} is not banned any more\n")).collect()
+    }
+}
+
+impl Show for Disconnected {
+    fn show(&self, _: Option<usize>) -> String {
+        format!("closed {} connections, ended {} sessions\n", count(self.connections), count(self.sessions))
+    }
+}
+
+impl Show for Drained {
+    fn show(&self, width: Option<usize>) -> String {
+        let mut table = Table::new(&["LISTENER", "STATE", ">OPEN"]);
+        for listener in &self.listeners {
+            table.row([listener.name.clone(), listener.state.to_string(), count(listener.connections)]);
+        }
+        table.text(width)
+    }
+}
+
+impl Show for Target {
+    fn show(&self, width: Option<usize>) -> String {
+        Targets { targets: vec![self.clone()] }.show(width)
+    }
+}
+
+impl Show for Reloaded {
+    fn show(&self, _: Option<usize>) -> String {
+        let mut text = format!("reloaded at {}\n", self.time);
+        if !self.needs_restart.is_empty() {
+            let _ = writeln!(text, "used only after a restart: {}", self.needs_restart.join(", "));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::api::{
+        AddressesQuestion, BansQuestion, ConnectionsQuestion, Most, Operator, Role, SessionsQuestion,
+    };
+    use crate::admin::api::{DrainedListener, ListenerState};
+    use crate::admin::fake::Fake;
+
+    fn core() -> Fake {
+        Fake::new(Role::Core)
+    }
+
+    #[test]
+    fn the_process() {
+        assert_eq!(
+            core().status().show(None),
+            "core \"waw1\", otproxy 1.2.3, ready\n\
+             up           1d 2h, since 2030-03-17T17:46:40Z, pid 4711\n\
+             connections  7 of 1 000\n\
+             sessions     3\n\
+             listeners    1, 2 workers\n\
+             bans         1\n\
+             files        40 of 1 024\n\
+             reload       2030-03-17T17:46:40Z, refused: the file is wrong, and all went on as before\n\
+             \x20            edge.yaml:1:1: bad\n"
+        );
+        assert!(!Fake::new(Role::Edge).status().show(None).contains("sessions"));
+    }
+
+    #[test]
+    fn listeners_and_targets() {
+        assert_eq!(
+            core().listeners().show(None),
+            "LISTENER  KIND     STATE  OPEN   ACCEPTED        IN     OUT  ADDRESSES                REJECTED                  CLOSED\n\
+             login     forward  open      7  1 234 567  4.66 GiB  1023 B  0.0.0.0:7171, [::]:7171  rate 1 000 000, silent 3  client 234 557\n"
+        );
+        assert_eq!(
+            core().targets().show(None),
+            "LISTENER  TARGET  ADDRESS            UP            STATE  OPEN  CHECK  AGO  ROUND TRIP\n\
+             login     first   game.example:7171  up            ready     7  ok      1s     12.3 ms\n\
+             login     second  game.example:7171  down, backup  ready     7  -\n"
+        );
+    }
+
+    #[test]
+    fn connections_and_sessions() {
+        let asked = ConnectionsQuestion { limit: Most::new(1).unwrap(), ..ConnectionsQuestion::default() };
+        assert_eq!(
+            core().connections(&asked).show(None),
+            "ID  LISTENER  PLAYER              PEER                 EDGE  STATE  LEADS TO   AGE    IN   OUT\n\
+             2   login     198.51.100.7:50000  [2001:db8::7]:50000  waw1  link   client 77   0s  10 B  20 B\n\
+             1 of 2 connections; --limit shows more\n"
+        );
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let sessions = runtime.block_on(core().sessions(&SessionsQuestion::default())).unwrap();
+        assert_eq!(
+            sessions.show(None),
+            "CLIENT  SESSION  PLAYER              PORT  GAME SERVER     STATE      AGE  UNACKED  PENDING    IN    OUT  LINKS\n\
+             77      1        198.51.100.7:50000  7172  127.0.0.1:7172  carried  1m 2s    300 B      0 B  90 B  180 B  waw1 31.0 ms, other\n"
+        );
+    }
+
+    #[test]
+    fn addresses_and_bans() {
+        assert_eq!(
+            core().addresses(&AddressesQuestion::default()).show(None),
+            "ADDRESS            OPEN   IN  OUT  BANNED\n\
+             198.51.100.7          9  1 B  2 B  -\n\
+             2001:db8:0:1::/64     9  1 B  2 B  banned\n"
+        );
+        assert_eq!(
+            core().bans(&BansQuestion::default()).show(None),
+            "NETWORK              LEFT  UNTIL                 BY\n\
+             198.51.100.0/24    9m 59s  2030-03-17T17:46:40Z  operator\n\
+             2001:db8:0:1::/64  9m 59s  2030-03-17T17:46:40Z  rules\n"
+        );
+    }
+
+    #[test]
+    fn acts() {
+        let closed = Disconnected { connections: 3, sessions: 1 };
+        let (time, network) = (crate::admin::fake::time(), "192.0.2.1".parse().unwrap());
+        let banned = Banned { network, until: time, disconnected: closed };
+        let text = "192.0.2.1 is banned until 2030-03-17T17:46:40Z\nclosed 3 connections, ended 1 sessions\n";
+        assert_eq!(banned.show(None), text);
+        assert_eq!(Unbanned { networks: vec![network] }.show(None), "192.0.2.1 is not banned any more\n");
+        let reloaded = Reloaded { time, needs_restart: vec!["workers".to_owned(), "admin.listen".to_owned()] };
+        let text = "reloaded at 2030-03-17T17:46:40Z\nused only after a restart: workers, admin.listen\n";
+        assert_eq!(reloaded.show(None), text);
+        let drained = DrainedListener { name: "login".to_owned(), state: ListenerState::Draining, connections: 7 };
+        let drained = Drained { listeners: vec![drained] };
+        assert_eq!(drained.show(None), "LISTENER  STATE     OPEN\nlogin     draining     7\n");
+    }
+}

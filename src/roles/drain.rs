@@ -1,0 +1,63 @@
+//! Getting rid of connections without a crowd: links of an edge are closed one after the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::limits::{Presence, Roster};
+use crate::reason::Closing;
+
+/// In how long an edge closes its links, evenly spread. Their players have others, and come back over these ones later: all at once
+/// they would ask the other edges, and a login of the same moment, to do in one moment what takes that long.
+pub const SPREAD: Duration = Duration::from_secs(5);
+
+/// Closes the links among those that `wanted` picks, evenly spread over that time, the first at once.
+pub(super) async fn close_links(roster: &Roster, over: Duration, mut wanted: impl FnMut(&Presence) -> bool) {
+    let links: Vec<Arc<Presence>> = roster.select(|presence| presence.is_link() && wanted(presence));
+    let (start, count) = (Instant::now(), u32::try_from(links.len()).unwrap_or(u32::MAX));
+    for (turn, link) in (0..).zip(links) {
+        // Timers count whole milliseconds: where more are due in one, none of them waits.
+        sleep_until(start + over.mul_f64(f64::from(turn) / f64::from(count))).await;
+        link.close(Closing::Drained);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_closed_one_after_the_other_and_nothing_else_is() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let roster: Arc<Roster> = Arc::default();
+            let enter = |listener: &str, port: u16, link: bool| {
+                let present = roster.enter(&Arc::from(listener), ([192, 0, 2, 1], port).into());
+                if link {
+                    present.presence().set_link();
+                }
+                present
+            };
+            let links: Vec<_> = (1..=100).map(|port| enter("links", port, true)).collect();
+            let others = [enter("links", 101, false), enter("backup", 102, true)];
+            let closed = || links.iter().filter(|link| link.presence().closing() == Some(Closing::Drained)).count();
+            let closing = close_links(&roster, SPREAD, |presence| presence.listener() == "links");
+            let started = Instant::now();
+            let looking = async {
+                let mut seen = Vec::new();
+                for turn in 0..5 {
+                    // Half a place behind the last one, so that it is clear what is due.
+                    let passed = SPREAD.mul_f64(0.005 + 0.2 * f64::from(turn));
+                    tokio::time::sleep_until(started + passed).await;
+                    seen.push(closed());
+                }
+                seen
+            };
+            let (seen, ()) = tokio::join!(looking, closing);
+            assert_eq!(seen, [1, 21, 41, 61, 81]);
+            assert_eq!(closed(), 100);
+            assert!(others.iter().all(|other| other.presence().closing().is_none()));
+        });
+    }
+}

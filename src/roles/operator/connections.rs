@@ -1,0 +1,204 @@
+//! What the roster tells an operator: connections, top talkers; and what it has closed for him.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use crate::admin::api::{
+    Addresses, AddressesQuestion, Connection, ConnectionState, Connections, ConnectionsQuestion, Network, Talker, Top,
+};
+use crate::limits::{AddressKey, Leads, Presence, Roster};
+use crate::reason::Closing;
+
+/// The player, or whoever connected while that is all that is known.
+pub(super) fn who(presence: &Presence) -> SocketAddr {
+    presence.player().unwrap_or_else(|| presence.peer())
+}
+
+/// Whether a connection or a session of `player` belongs to a network.
+pub(super) fn is_in(network: Network, player: SocketAddr) -> bool {
+    network.0.contains(&player.ip().to_canonical())
+}
+
+/// Open connections, newest first.
+pub(super) fn connections(roster: &Roster, asked: &ConnectionsQuestion, now: Instant) -> Connections {
+    let mut picked = roster.select(|presence| {
+        asked.listener.as_ref().is_none_or(|name| presence.listener() == name)
+            && asked.address.is_none_or(|network| is_in(network, who(presence)))
+    });
+    let total = picked.len() as u64;
+    // Numbers are given in order.
+    picked.sort_unstable_by_key(|presence| Reverse(presence.id()));
+    picked.truncate(asked.limit.get());
+    Connections { total, connections: picked.iter().map(|presence| connection(presence, now)).collect() }
+}
+
+fn connection(presence: &Presence, now: Instant) -> Connection {
+    let (state, target, client) = match presence.leads() {
+        None => (ConnectionState::Opening, None, None),
+        Some(Leads::Target(target)) => (ConnectionState::Forwarding, Some(target.to_string()), None),
+        Some(Leads::Client(client)) => (ConnectionState::Link, None, Some(*client)),
+    };
+    Connection {
+        id: presence.id(),
+        listener: presence.listener().to_owned(),
+        player: presence.player(),
+        peer: presence.peer(),
+        edge: presence.edge().map(str::to_owned),
+        state,
+        target,
+        client,
+        age_seconds: now.saturating_duration_since(presence.began()).as_secs_f64(),
+        bytes_in: presence.bytes_in(),
+        bytes_out: presence.bytes_out(),
+    }
+}
+
+/// Who has the most, first; `banned` says whether an address is.
+pub(super) fn addresses(roster: &Roster, asked: &AddressesQuestion, banned: impl Fn(IpNet) -> bool) -> Addresses {
+    let mut talkers: HashMap<AddressKey, Talker> = HashMap::new();
+    roster.select(|presence| {
+        let key = AddressKey::from(who(presence).ip());
+        let talker = talkers.entry(key).or_insert_with(|| Talker {
+            address: Network(key.network()),
+            connections: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            banned: false,
+        });
+        talker.connections += 1;
+        talker.bytes_in += presence.bytes_in();
+        talker.bytes_out += presence.bytes_out();
+        false
+    });
+    let total = talkers.len() as u64;
+    let mut addresses: Vec<_> = talkers.into_values().collect();
+    addresses.sort_unstable_by_key(|talker| {
+        let bytes = talker.bytes_in + talker.bytes_out;
+        let (first, second) = match asked.by {
+            Top::Connections => (talker.connections, bytes),
+            Top::Bytes => (bytes, talker.connections),
+        };
+        (Reverse(first), Reverse(second), talker.address.0)
+    });
+    addresses.truncate(asked.limit.get());
+    addresses.iter_mut().for_each(|talker| talker.banned = banned(talker.address.0));
+    Addresses { total, addresses }
+}
+
+/// Has the connections closed that `wanted` picks; gives how many those are.
+pub(super) fn close(roster: &Roster, closing: Closing, wanted: impl FnMut(&Presence) -> bool) -> u64 {
+    let picked: Vec<Arc<Presence>> = roster.select(wanted);
+    picked.iter().filter(|presence| presence.close(closing)).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Present;
+
+    /// A connection of a player, to one of two listeners.
+    fn enter(roster: &Arc<Roster>, listener: &str, player: &str) -> Present {
+        let present = roster.enter(&Arc::from(listener), SocketAddr::from(([127, 0, 0, 1], 9)));
+        present.presence().set_player(player.parse().unwrap());
+        present
+    }
+
+    fn ids(connections: &Connections) -> Vec<u64> {
+        connections.connections.iter().map(|connection| connection.id).collect()
+    }
+
+    #[test]
+    fn connections_are_picked_by_listener_and_network_and_the_newest_come_first() {
+        let roster = Arc::default();
+        let _all = [
+            enter(&roster, "links", "192.0.2.1:1"),
+            enter(&roster, "login", "192.0.2.1:2"),
+            enter(&roster, "login", "192.0.2.200:3"),
+            enter(&roster, "login", "[2001:db8::1]:4"),
+            enter(&roster, "login", "[::ffff:192.0.2.1]:5"),
+        ];
+        let ask = |listener: Option<&str>, address: Option<&str>| {
+            let asked = ConnectionsQuestion {
+                listener: listener.map(str::to_owned),
+                address: address.map(|address| address.parse().unwrap()),
+                ..ConnectionsQuestion::default()
+            };
+            ids(&connections(&roster, &asked, Instant::now()))
+        };
+        assert_eq!(ask(None, None), [5, 4, 3, 2, 1]);
+        assert_eq!(ask(Some("links"), None), [1]);
+        assert_eq!(ask(None, Some("192.0.2.1")), [5, 2, 1], "a v4-mapped address is the IPv4 address");
+        assert_eq!(ask(Some("login"), Some("192.0.2.128/25")), [3]);
+        assert_eq!(ask(None, Some("2001:db8::/32")), [4]);
+        assert_eq!(ask(Some("none"), None), [0; 0]);
+        let two = ConnectionsQuestion { limit: crate::admin::api::Most::new(2).unwrap(), ..Default::default() };
+        let two = connections(&roster, &two, Instant::now());
+        assert_eq!((two.total, ids(&two)), (5, vec![5, 4]));
+    }
+
+    #[test]
+    fn a_connection_shows_how_far_it_has_come() {
+        let roster = Arc::default();
+        let all = ["links", "login", "login"].map(|listener| enter(&roster, listener, "192.0.2.1:1"));
+        let unknown = roster.enter(&Arc::from("login"), "198.51.100.7:40000".parse().unwrap());
+        all[0].presence().set_leads(Leads::Client(77));
+        all[0].presence().set_edge("waw1".into());
+        all[1].presence().set_leads(Leads::Target("203.0.113.9:7170".into()));
+        all[1].presence().add_in(10);
+        all[1].presence().add_out(20);
+        let now = unknown.presence().began() + std::time::Duration::from_millis(1500);
+        let seen = connections(&roster, &ConnectionsQuestion::default(), now).connections;
+        let [last, opening, forwarding, link] = &seen[..] else { panic!("{seen:?}") };
+        assert_eq!((last.player, last.peer, last.age_seconds), (None, "198.51.100.7:40000".parse().unwrap(), 1.5));
+        assert_eq!((opening.state, &opening.target), (ConnectionState::Opening, &None));
+        assert_eq!(
+            (forwarding.state, forwarding.target.as_deref()),
+            (ConnectionState::Forwarding, Some("203.0.113.9:7170"))
+        );
+        assert_eq!((forwarding.bytes_in, forwarding.bytes_out), (10, 20));
+        assert_eq!((link.state, link.client, link.edge.as_deref()), (ConnectionState::Link, Some(77), Some("waw1")));
+    }
+
+    #[test]
+    fn top_talkers_are_counted_by_address_and_ipv6_by_its_64() {
+        let roster = Arc::default();
+        let all =
+            ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.2:2", "[2001:db8::1]:1", "[2001:db8::2]:1", "[2001:db8::3]:1"]
+                .map(|player| enter(&roster, "login", player));
+        all[0].presence().add_out(1000);
+        all[1].presence().add_in(10);
+        let ask = |by| {
+            let asked = AddressesQuestion { by, ..AddressesQuestion::default() };
+            let found = addresses(&roster, &asked, |network| network == "192.0.2.2/32".parse::<IpNet>().unwrap());
+            assert_eq!(found.total, 3);
+            let show = |talker: &Talker| {
+                format!(
+                    "{} {} {}{}",
+                    talker.address,
+                    talker.connections,
+                    talker.bytes_in + talker.bytes_out,
+                    if talker.banned { " banned" } else { "" }
+                )
+            };
+            found.addresses.iter().map(show).collect::<Vec<_>>()
+        };
+        assert_eq!(ask(Top::Connections), ["2001:db8::/64 3 0", "192.0.2.2 2 10 banned", "192.0.2.1 1 1000"]);
+        assert_eq!(ask(Top::Bytes), ["192.0.2.1 1 1000", "192.0.2.2 2 10 banned", "2001:db8::/64 3 0"]);
+    }
+
+    #[test]
+    fn what_is_closed_is_told_why_and_counts_once() {
+        let roster = Arc::default();
+        let all = ["192.0.2.1:1", "192.0.2.2:1"].map(|player| enter(&roster, "login", player));
+        let one: Network = "192.0.2.1".parse().unwrap();
+        assert_eq!(close(&roster, Closing::Disconnected, |presence| is_in(one, who(presence))), 1);
+        assert_eq!(close(&roster, Closing::Drained, |_| true), 1, "the first reason holds");
+        let reasons = all.each_ref().map(|present| present.presence().closing());
+        assert_eq!(reasons, [Some(Closing::Disconnected), Some(Closing::Drained)]);
+    }
+}

@@ -1,0 +1,147 @@
+//! Listeners that are drained: they take no connections, and those that they have go on, or are closed in time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{sleep, sleep_until, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::connections::close;
+use crate::limits::Roster;
+use crate::reason::Closing;
+use crate::roles::drain::{SPREAD, close_links};
+
+/// How often links are looked for that had not said yet that they are some.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The drains that are under way or through, by listener.
+#[derive(Debug, Default)]
+pub(super) struct Drains(Mutex<HashMap<String, AbortOnDropHandle<()>>>);
+
+/// How the connections of a drained listener end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ending {
+    /// Whether links are closed, one after the other: their players have others.
+    pub links: bool,
+    /// When all that is left is closed.
+    pub deadline: Option<Duration>,
+}
+
+impl Drains {
+    /// Whether a listener is drained.
+    pub fn has(&self, listener: &str) -> bool {
+        self.list().contains_key(listener)
+    }
+
+    /// Ends the connections of a listener, which takes no new ones any more, on the runtime that it is called in. A drain of the
+    /// same listener that is under way goes no further.
+    pub fn begin(&self, listener: &str, roster: Arc<Roster>, ending: Ending) {
+        let name = listener.to_owned();
+        let task = AbortOnDropHandle::new(tokio::spawn(async move { end(&roster, &name, ending).await }));
+        self.list().insert(listener.to_owned(), task);
+    }
+
+    /// The listener is drained no more. Gives whether it was.
+    pub fn cancel(&self, listener: &str) -> bool {
+        self.list().remove(listener).is_some()
+    }
+
+    fn list(&self) -> MutexGuard<'_, HashMap<String, AbortOnDropHandle<()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn end(roster: &Roster, listener: &str, Ending { links, deadline }: Ending) {
+    let deadline = deadline.map(|deadline| (tokio::time::Instant::now() + deadline, deadline));
+    let closing = async {
+        let over = deadline.map_or(SPREAD, |(_, deadline)| SPREAD.min(deadline));
+        loop {
+            close_links(roster, over, |presence| presence.listener() == listener).await;
+            sleep(LOOK).await;
+        }
+    };
+    match (links, deadline) {
+        (true, None) => closing.await,
+        (false, None) => {}
+        (true, Some((at, _))) => drop(timeout_at(at, closing).await),
+        (false, Some((at, _))) => sleep_until(at).await,
+    }
+    if deadline.is_some() {
+        close(roster, Closing::Drained, |presence| presence.listener() == listener);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Present;
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    fn run<F: Future<Output = ()>>(test: F) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(test);
+    }
+
+    fn enter(roster: &Arc<Roster>, listener: &str, link: bool) -> Present {
+        let present = roster.enter(&Arc::from(listener), ([192, 0, 2, 1], 1).into());
+        if link {
+            present.presence().set_link();
+        }
+        present
+    }
+
+    fn is_closed(present: &Present) -> bool {
+        present.presence().closing() == Some(Closing::Drained)
+    }
+
+    #[test]
+    fn links_go_first_and_the_deadline_ends_the_rest() {
+        run(async {
+            let (roster, drains) = (Arc::default(), Drains::default());
+            let [link, other, late] =
+                [("a", true), ("a", false), ("a", false)].map(|(name, link)| enter(&roster, name, link));
+            let elsewhere = enter(&roster, "b", true);
+            drains.begin("a", Arc::clone(&roster), Ending { links: true, deadline: Some(DEADLINE) });
+            assert!(drains.has("a") && !drains.has("b"));
+            sleep(SPREAD).await;
+            assert!(is_closed(&link) && !is_closed(&other));
+            late.presence().set_link();
+            sleep(SPREAD + 2 * LOOK).await;
+            assert!(is_closed(&late), "it said later that it is one");
+            sleep(DEADLINE).await;
+            assert!(is_closed(&other) && elsewhere.presence().closing().is_none());
+            assert!(drains.has("a"), "until it is cancelled");
+        });
+    }
+
+    #[test]
+    fn without_a_deadline_nothing_but_links_is_closed_and_at_a_core_not_even_those() {
+        run(async {
+            let (roster, drains) = (Arc::default(), Drains::default());
+            let all = [("edge", true), ("edge", false), ("core", true)].map(|(name, link)| enter(&roster, name, link));
+            drains.begin("edge", Arc::clone(&roster), Ending { links: true, deadline: None });
+            drains.begin("core", Arc::clone(&roster), Ending { links: false, deadline: None });
+            sleep(100 * DEADLINE).await;
+            assert_eq!(all.each_ref().map(is_closed), [true, false, false]);
+        });
+    }
+
+    #[test]
+    fn the_last_word_counts() {
+        run(async {
+            let (roster, drains) = (Arc::default(), Drains::default());
+            let other = enter(&roster, "a", false);
+            let begin =
+                |deadline| drains.begin("a", Arc::clone(&roster), Ending { links: true, deadline: Some(deadline) });
+            begin(DEADLINE);
+            begin(2 * DEADLINE);
+            sleep(DEADLINE * 3 / 2).await;
+            assert!(!is_closed(&other));
+            assert!(drains.cancel("a") && !drains.cancel("a"));
+            sleep(2 * DEADLINE).await;
+            assert!(!is_closed(&other) && !drains.has("a"));
+        });
+    }
+}

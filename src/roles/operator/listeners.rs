@@ -1,0 +1,119 @@
+//! The listeners of a role, as its operator sees them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::admin::api::{Count, Listener, ListenerKind, ListenerState};
+use crate::limits::{Leads, Roster};
+use crate::metrics::{ListenerMetrics, Metrics};
+use crate::reason::{CloseReason, RejectReason};
+use crate::roles::listeners::ListenerNow;
+
+/// What is known of a listener beside what is counted.
+pub(super) struct Known {
+    pub name: String,
+    pub kind: ListenerKind,
+    pub addresses: Vec<SocketAddr>,
+    pub state: ListenerState,
+    /// Connections now, and at the most.
+    pub connections: Count,
+}
+
+/// Listeners that are not there any more, and have connections left.
+pub(super) fn gone(roster: &Roster, now: &[ListenerNow]) -> Vec<Known> {
+    let mut gone: BTreeMap<String, Known> = BTreeMap::new();
+    roster.select(|presence| {
+        let name = presence.listener();
+        if !now.iter().any(|listener| listener.name == name) {
+            let known = gone.entry(name.to_owned()).or_insert_with(|| Known {
+                name: name.to_owned(),
+                kind: match presence.leads() {
+                    Some(Leads::Client(_)) => ListenerKind::Relay,
+                    _ => ListenerKind::Forward,
+                },
+                addresses: Vec::new(),
+                state: ListenerState::Closed,
+                connections: Count { open: 0, limit: None },
+            });
+            known.connections.open += 1;
+        }
+        false
+    });
+    gone.into_values().collect()
+}
+
+/// With what all workers have counted.
+pub(super) fn listener(known: Known, workers: &[Arc<Metrics>]) -> Listener {
+    let Known { name, kind, addresses, state, connections } = known;
+    let counted: Vec<ListenerMetrics> = workers.iter().map(|metrics| metrics.listener(&name)).collect();
+    let sum = |count: &dyn Fn(&ListenerMetrics) -> u64| counted.iter().map(count).sum::<u64>();
+    // What never happened says nothing.
+    let happened = |word: &'static str, count| (count > 0).then(|| (word.to_owned(), count));
+    let rejected =
+        RejectReason::ALL.iter().filter_map(|&r| happened(r.as_str(), sum(&|counted| counted.rejections(r))));
+    let closed = CloseReason::ALL.iter().filter_map(|&r| happened(r.as_str(), sum(&|counted| counted.closes(r))));
+    Listener {
+        kind,
+        addresses,
+        state,
+        connections,
+        accepted: sum(&|counted| counted.accepted.get()),
+        rejected: rejected.collect::<BTreeMap<_, _>>(),
+        closed: closed.collect::<BTreeMap<_, _>>(),
+        bytes_in: sum(&|counted| counted.bytes_in.get()),
+        bytes_out: sum(&|counted| counted.bytes_out.get()),
+        name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Kind;
+
+    #[test]
+    fn one_that_was_removed_is_shown_while_it_has_connections() {
+        let roster = Arc::default();
+        let enter = |name: &str| Roster::enter(&roster, &Arc::from(name), ([192, 0, 2, 1], 1).into());
+        let _all = ["login", "old", "old", "links"].map(enter);
+        let older = enter("older");
+        older.presence().set_leads(Leads::Client(1));
+        let now = ["login", "links"].map(|name| ListenerNow {
+            name: name.to_owned(),
+            kind: Kind::Forward,
+            addresses: Vec::new(),
+            open: 1,
+            limit: None,
+        });
+        let show = |known: &Known| (known.name.clone(), known.kind, known.connections.open);
+        let found: Vec<_> = gone(&roster, &now).iter().map(show).collect();
+        assert_eq!(found, [("old".to_owned(), ListenerKind::Forward, 2), ("older".to_owned(), ListenerKind::Relay, 1)]);
+        drop(older);
+        assert_eq!(gone(&roster, &now).len(), 1);
+    }
+
+    #[test]
+    fn counts_of_all_workers_are_summed_and_what_never_happened_is_left_out() {
+        let workers = [Arc::new(Metrics::new()), Arc::new(Metrics::new())];
+        for (n, metrics) in (1..).zip(&workers) {
+            let counted = metrics.listener("login");
+            counted.accepted.inc_by(n);
+            counted.bytes_out.inc_by(10 * n);
+            counted.rejected(RejectReason::Rate);
+            metrics.listener("links").rejected(RejectReason::Silent);
+        }
+        workers[0].listener("login").closed(CloseReason::Idle);
+        let known = Known {
+            name: "login".to_owned(),
+            kind: ListenerKind::Forward,
+            addresses: Vec::new(),
+            state: ListenerState::Open,
+            connections: Count { open: 1, limit: None },
+        };
+        let listener = listener(known, &workers);
+        assert_eq!((listener.accepted, listener.bytes_in, listener.bytes_out), (3, 0, 30));
+        assert_eq!(listener.rejected, BTreeMap::from([("rate".to_owned(), 2)]));
+        assert_eq!(listener.closed, BTreeMap::from([("idle".to_owned(), 1)]));
+    }
+}

@@ -1,0 +1,333 @@
+//! What an operator sees of a role that runs, and does to it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tracing::info;
+
+use super::control::{Control, ReloadError};
+use super::listeners::ListenerNow;
+use crate::admin::Ready;
+use crate::admin::api::{
+    self, Addresses, AddressesQuestion, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion, Count,
+    Disconnect, Disconnected, Drained, DrainedListener, Later, ListenerKind, ListenerState, Listeners, Network,
+    Refusal, Reload, Reloaded, Sessions, SessionsQuestion, Status, Target, TargetState, Targets, Time, Unbanned,
+};
+use crate::config::{Config, Kind, Role};
+use crate::limits::{Leads, Presence, ProcessGate};
+use crate::metrics::Metrics;
+use crate::reason::Closing;
+use crate::relay::RelayShared;
+use crate::wire::frame::{ClientId, SessionId};
+
+mod bans;
+mod connections;
+mod drains;
+mod files;
+mod listeners;
+mod sessions;
+mod targets;
+
+use connections::{close, is_in, who};
+use drains::{Drains, Ending};
+use listeners::Known;
+
+/// Where sessions are, for who looks for them in the wrong place.
+const ONLY_THE_CORE: &str = "sessions are on the core: an edge forwards links and knows nothing of what is in them";
+
+/// A role that runs, for the admin API.
+pub(super) struct Operator {
+    parts: Parts,
+    started: SystemTime,
+    since: Instant,
+    drains: Drains,
+}
+
+/// What an operator sees and changes.
+pub(super) struct Parts {
+    pub role: Role,
+    pub control: Control,
+    /// What all listeners have in common.
+    pub process: Arc<ProcessGate>,
+    /// The core's.
+    pub relay: Option<Arc<RelayShared>>,
+    /// Each worker's counters.
+    pub metrics: Vec<Arc<Metrics>>,
+    pub ready: Arc<Ready>,
+}
+
+impl Operator {
+    /// Of a role that starts now.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts, started: SystemTime::now(), since: Instant::now(), drains: Drains::default() }
+    }
+
+    /// The listener of this name, or all.
+    fn names(&self, listener: Option<&str>) -> Result<Vec<String>, Refusal> {
+        let known: Vec<_> = self.parts.control.listeners().into_iter().map(|listener| listener.name).collect();
+        match listener {
+            None => Ok(known),
+            Some(name) if known.iter().any(|known| known == name) => Ok(vec![name.to_owned()]),
+            Some(name) => {
+                let remedy = format!("the listeners are: {}", known.join(", "));
+                Err(Refusal::not_found(format!("there is no listener `{name}`"), remedy))
+            }
+        }
+    }
+
+    fn state_of(&self, listener: &ListenerNow) -> ListenerState {
+        match (self.drains.has(&listener.name), listener.open) {
+            (false, _) => ListenerState::Open,
+            (true, 0) => ListenerState::Drained,
+            (true, _) => ListenerState::Draining,
+        }
+    }
+
+    fn drained(&self, names: &[String]) -> Drained {
+        let listeners = self.parts.control.listeners().into_iter().filter(|listener| names.contains(&listener.name));
+        let listener = |now: ListenerNow| DrainedListener {
+            state: self.state_of(&now),
+            connections: now.open as u64,
+            name: now.name,
+        };
+        Drained { listeners: listeners.map(listener).collect() }
+    }
+
+    async fn begin_drain(&self, listener: Option<&str>, deadline: Option<Duration>) -> Result<Drained, Refusal> {
+        let names = self.names(listener)?;
+        if listener.is_none() {
+            self.parts.ready.set_drained(true);
+        }
+        for name in &names {
+            self.parts.control.close_listener(name).await.map_err(|error| refusal(&error))?;
+            let ending = Ending { links: self.parts.role == Role::Edge, deadline };
+            self.drains.begin(name, Arc::clone(self.parts.process.roster()), ending);
+            info!(
+                listener = name,
+                deadline_seconds = deadline.map(|deadline| deadline.as_secs()),
+                "the listener is drained"
+            );
+        }
+        Ok(self.drained(&names))
+    }
+
+    async fn end_drain(&self, listener: Option<&str>) -> Result<Drained, Refusal> {
+        let names = self.names(listener)?;
+        for name in names.iter().filter(|name| self.drains.has(name)) {
+            self.parts.control.open_listener(name).await.map_err(|error| refusal(&error))?;
+            self.drains.cancel(name);
+            info!(listener = name, "the listener takes connections again");
+        }
+        // With one that takes connections the process does.
+        self.parts.ready.set_drained(false);
+        Ok(self.drained(&names))
+    }
+
+    /// Ends the sessions that `wanted` picks; gives how many.
+    async fn end_sessions(
+        &self,
+        wanted: impl Fn(ClientId, SessionId, SocketAddr) -> bool + Send + Sync + 'static,
+    ) -> u64 {
+        let Some(relay) = &self.parts.relay else { return 0 };
+        let ended = relay.ask(move |relay| relay.disconnect(&wanted)).await;
+        ended.into_iter().sum::<usize>() as u64
+    }
+
+    fn close(&self, wanted: impl FnMut(&Presence) -> bool) -> u64 {
+        close(self.parts.process.roster(), Closing::Disconnected, wanted)
+    }
+
+    async fn end(&self, what: Disconnect) -> Result<Disconnected, Refusal> {
+        match what {
+            Disconnect::Connection(id) => match self.parts.process.roster().get(id) {
+                Some(presence) => {
+                    let closed = presence.close(Closing::Disconnected);
+                    Ok(Disconnected { connections: closed.into(), sessions: 0 })
+                }
+                None => Err(Refusal::not_found(
+                    format!("there is no connection {id}"),
+                    "it may have ended: list them again",
+                )),
+            },
+            Disconnect::Listener(name) => {
+                self.names(Some(&name))?;
+                Ok(Disconnected { connections: self.close(|presence| presence.listener() == name), sessions: 0 })
+            }
+            Disconnect::Address(network, Some(name)) => {
+                self.names(Some(&name))?;
+                let connections = self.close(|presence| presence.listener() == name && is_in(network, who(presence)));
+                Ok(Disconnected { connections, sessions: 0 })
+            }
+            // Sessions first: so their clients are told of the end before their links go.
+            Disconnect::Address(network, None) => {
+                let sessions = self.end_sessions(move |_, _, player| is_in(network, player)).await;
+                Ok(Disconnected { connections: self.close(|presence| is_in(network, who(presence))), sessions })
+            }
+            Disconnect::Client(client) => {
+                let sessions = self.end_sessions(move |of, _, _| of == client).await;
+                let connections = self.close(|presence| presence.leads() == Some(&Leads::Client(client.0)));
+                if sessions + connections == 0 {
+                    return Err(Refusal::not_found(
+                        format!("client {} has no link and no session here", client.0),
+                        self.where_sessions(),
+                    ));
+                }
+                Ok(Disconnected { connections, sessions })
+            }
+            Disconnect::Session(client, session) => {
+                match self.end_sessions(move |of, id, _| (of, id) == (client, session)).await {
+                    0 => Err(Refusal::not_found(
+                        format!("client {} has no session {}", client.0, session.0),
+                        self.where_sessions(),
+                    )),
+                    sessions => Ok(Disconnected { connections: 0, sessions }),
+                }
+            }
+        }
+    }
+
+    fn where_sessions(&self) -> &'static str {
+        if self.parts.relay.is_some() { "it may have ended: list the sessions again" } else { ONLY_THE_CORE }
+    }
+}
+
+impl api::Operator for Operator {
+    fn status(&self) -> Status {
+        let Parts { role, control, process, relay, metrics, ready } = &self.parts;
+        let (name, workers, limit, most) = control.config(|config| {
+            let process = config.process();
+            let most = if let Config::Core(core) = config { core.sessions.max } else { 0 };
+            (process.name.clone(), process.workers, process.limits.connections, most)
+        });
+        debug_assert_eq!(workers.get(), metrics.len(), "a restart is needed for more");
+        Status {
+            role: match role {
+                Role::Edge => api::Role::Edge,
+                Role::Core => api::Role::Core,
+            },
+            name,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: Time(self.started),
+            uptime_seconds: self.since.elapsed().as_secs(),
+            ready: ready.is_ready(),
+            draining: ready.is_draining(),
+            workers: metrics.len() as u64,
+            listeners: control.listeners().len() as u64,
+            connections: count(process.connections(), limit),
+            sessions: relay.as_ref().map(|relay| count(relay.sessions(), Some(most))),
+            bans: process.bans().list(Instant::now()).len() as u64,
+            files: files::files(),
+            last_reload: control.last_reload().map(|last| Reload {
+                time: Time(last.time),
+                ok: last.errors.is_empty(),
+                errors: last.errors,
+            }),
+        }
+    }
+
+    fn listeners(&self) -> Listeners {
+        let Parts { control, process, metrics, .. } = &self.parts;
+        let now = control.listeners();
+        let gone = listeners::gone(process.roster(), &now);
+        let known = now.into_iter().map(|now| Known {
+            kind: match now.kind {
+                Kind::Forward => ListenerKind::Forward,
+                Kind::Relay => ListenerKind::Relay,
+            },
+            state: self.state_of(&now),
+            connections: count(now.open, now.limit),
+            name: now.name,
+            addresses: now.addresses,
+        });
+        Listeners { listeners: known.chain(gone).map(|known| listeners::listener(known, metrics)).collect() }
+    }
+
+    fn targets(&self) -> Targets {
+        Targets { targets: targets::targets(&self.parts.control, Instant::now()) }
+    }
+
+    fn connections(&self, asked: &ConnectionsQuestion) -> Connections {
+        connections::connections(self.parts.process.roster(), asked, Instant::now())
+    }
+
+    fn sessions(&self, asked: &SessionsQuestion) -> Later<'_, Sessions> {
+        let asked = asked.clone();
+        Box::pin(async move {
+            let Some(relay) = &self.parts.relay else {
+                return Err(Refusal::not_found("an edge has no sessions", ONLY_THE_CORE));
+            };
+            let (client, address) = (asked.client, asked.address);
+            let wanted = move |of: ClientId, _, player| {
+                client.is_none_or(|client| client == of.0) && address.is_none_or(|network| is_in(network, player))
+            };
+            let views = relay.ask(move |relay| relay.sessions(wanted)).await;
+            Ok(sessions::sessions(views.into_iter().flatten().collect(), &asked, Instant::now()))
+        })
+    }
+
+    fn addresses(&self, asked: &AddressesQuestion) -> Addresses {
+        let (process, now) = (&self.parts.process, Instant::now());
+        connections::addresses(process.roster(), asked, |network| process.bans().check(network.addr(), now).is_err())
+    }
+
+    fn bans(&self, asked: &BansQuestion) -> Bans {
+        let nftables = self.parts.control.config(|config| config.process().bans.nftables.is_some());
+        bans::bans(self.parts.process.bans(), asked, nftables)
+    }
+
+    fn reload(&self) -> Later<'_, Reloaded> {
+        Box::pin(async {
+            let reloaded = self.parts.control.reload().await.map_err(|error| refusal(&error))?;
+            let needs_restart = reloaded.restart.into_iter().map(str::to_owned).collect();
+            Ok(Reloaded { time: Time(SystemTime::now()), needs_restart })
+        })
+    }
+
+    fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> Later<'_, Drained> {
+        Box::pin(async move { self.begin_drain(listener.as_deref(), deadline).await })
+    }
+
+    fn undrain(&self, listener: Option<String>) -> Later<'_, Drained> {
+        Box::pin(async move { self.end_drain(listener.as_deref()).await })
+    }
+
+    fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> Later<'_, Banned> {
+        Box::pin(async move {
+            let lasts = lasts.unwrap_or_else(|| self.parts.control.config(|config| config.process().bans.lasting));
+            let until = bans::ban(self.parts.process.bans(), network, lasts)?;
+            let disconnected = match disconnect {
+                true => self.end(Disconnect::Address(network, None)).await?,
+                false => Disconnected::default(),
+            };
+            Ok(Banned { network, until: Time(until), disconnected })
+        })
+    }
+
+    fn unban(&self, network: Network) -> Result<Unbanned, Refusal> {
+        bans::unban(self.parts.process.bans(), network)
+    }
+
+    fn disconnect(&self, what: Disconnect) -> Later<'_, Disconnected> {
+        Box::pin(self.end(what))
+    }
+
+    fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<Target, Refusal> {
+        targets::set(&self.parts.control, listener, target, state)
+    }
+}
+
+fn count(open: usize, limit: Option<usize>) -> Count {
+    Count { open: open as u64, limit: limit.map(|limit| limit as u64) }
+}
+
+/// What a reload that came to nothing is to an operator.
+fn refusal(error: &ReloadError) -> Refusal {
+    match error {
+        error if error.is_of_file() => Refusal::wrong_file(error.lines()),
+        ReloadError::Bind(error) => Refusal::conflict(error.to_string(), "free the address, or change the file"),
+        ReloadError::NoListener(_) => Refusal::not_found(error.to_string(), "list the listeners"),
+        error => Refusal::conflict(error.to_string(), "start it again"),
+    }
+}

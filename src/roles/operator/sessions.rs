@@ -1,0 +1,56 @@
+//! The sessions of a core, as its operator sees them.
+
+use std::cmp::Reverse;
+use std::time::Instant;
+
+use crate::admin::api::{Session, SessionLink, SessionState, Sessions, SessionsQuestion};
+use crate::relay::{LinkView, SessionView};
+use crate::session::Phase;
+
+/// What all workers' sessions together are, newest first.
+pub(super) fn sessions(mut views: Vec<SessionView>, asked: &SessionsQuestion, now: Instant) -> Sessions {
+    let total = views.len() as u64;
+    views.sort_unstable_by_key(|view| (Reverse(view.started), view.client, view.session));
+    views.truncate(asked.limit.get());
+    Sessions { total, sessions: views.into_iter().map(|view| session(view, now)).collect() }
+}
+
+fn session(view: SessionView, now: Instant) -> Session {
+    let state = match view.phase {
+        Phase::Ending => SessionState::Ending,
+        _ if view.connecting => SessionState::Connecting,
+        Phase::Carried => SessionState::Carried,
+        Phase::Grace => SessionState::Grace,
+        Phase::Lingering => SessionState::Lingering,
+    };
+    Session {
+        client: view.client.0,
+        session: view.session.0,
+        port: view.port,
+        player: view.player,
+        state,
+        age_seconds: now.saturating_duration_since(view.started).as_secs_f64(),
+        game_server: view.game_server,
+        links: view.links.iter().map(|link| session_link(link, now)).collect(),
+        unacked_bytes: view.unacked as u64,
+        reorder_bytes: view.reorder as u64,
+        pending_bytes: view.pending as u64,
+        packets_in: view.packets_in.into(),
+        packets_out: view.packets_out.into(),
+        bytes_in: view.bytes_in,
+        bytes_out: view.bytes_out,
+    }
+}
+
+fn session_link(link: &LinkView, now: Instant) -> SessionLink {
+    let presence = &link.presence;
+    SessionLink {
+        connection: presence.id(),
+        edge: presence.edge().map(str::to_owned),
+        player: super::connections::who(presence),
+        age_seconds: now.saturating_duration_since(presence.began()).as_secs_f64(),
+        round_trip_seconds: link.round_trip.map(|round_trip| round_trip.as_secs_f64()),
+        bytes_in: presence.bytes_in(),
+        bytes_out: presence.bytes_out(),
+    }
+}
