@@ -256,8 +256,8 @@ fn look_up(bencher: Bencher<'_, '_>, entries: usize, address: fn(u128) -> IpAddr
     });
 }
 
-/// Whether an address is banned, among so many that are, and networks of some lengths: what each connection costs. With none it
-/// is a look at one number.
+/// Whether an address is banned, among so many that are, and networks of some lengths: what each connection costs. With
+/// none it is a look at one number.
 #[bench(args = [0, 1, BANS])]
 fn address_in_bans(bencher: Bencher<'_, '_>, count: usize) {
     let address = |bits: u128| IpAddr::from(Ipv4Addr::from_bits((bits >> 96) as u32));

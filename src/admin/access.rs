@@ -52,8 +52,8 @@ impl Denied {
         match self {
             Self::NoToken => (
                 "a token is needed here",
-                "send `Authorization: Bearer TOKEN`, with the token in `admin.token_file` or `admin.read_token_file`; or \
-                 use `admin.socket`",
+                "send `Authorization: Bearer TOKEN`, with the token in `admin.token_file` or `admin.read_token_file` (commands \
+                 have `--token-file`); or use `admin.socket`",
             ),
             Self::WrongToken => (
                 "this token is none of those that are known here",

@@ -297,20 +297,18 @@ impl Cli {
         let process = config.process();
         let format = self.log_format.unwrap_or(process.log_format);
         let log_level = log::start(format, self.log_level.unwrap_or(process.log_level));
-        let (limit, needed) = (raise_file_limit(), files_needed(&config));
-        if limit < needed {
-            warn!(
-                limit,
-                needed, "too few open files are allowed for the configured limits; raise LimitNOFILE or `ulimit -Hn`"
-            );
-        }
+        let (limit, level) = (raise_file_limit(), self.log_level);
+        warn_of_files(limit, &config);
         let (runtime, signals) = runtime()?;
         let service = bind()?;
         let listeners: Vec<_> = service.listeners().map(|(name, addresses)| listener(name, addresses)).collect();
         let admin = service.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string());
         let admin_socket = service.admin_socket().map_or_else(|| "off".to_owned(), |path| path.display().to_string());
-        let (control, flag) = (service.control(), self.log_level);
-        control.reads(file.to_owned(), move |level| log_level.set(flag.unwrap_or(level)));
+        let control = service.control();
+        control.reads(file.to_owned(), move |config| {
+            log_level.set(level.unwrap_or(config.process().log_level));
+            warn_of_files(limit, config);
+        });
         let hangups = {
             let _inside = runtime.enter();
             signals::hangups().context("cannot catch signals")?
@@ -368,6 +366,17 @@ fn wrong_together(command: &str, kind: ErrorKind, message: &str) -> clap::Error 
     cli.build();
     let command = cli.find_subcommand_mut(command);
     command.map_or_else(Cli::command, |command| command.clone()).error(kind, message)
+}
+
+/// Warns where so many open files are too few for what a configuration allows.
+fn warn_of_files(limit: u64, config: &Config) {
+    let needed = files_needed(config);
+    if limit < needed {
+        warn!(
+            limit,
+            needed, "too few open files are allowed for the configured limits; raise LimitNOFILE or `ulimit -Hn`"
+        );
+    }
 }
 
 /// Has the configuration read again at each SIGHUP, for ever. Those that come meanwhile are one.

@@ -29,7 +29,8 @@ fn table(node: &Node) -> Result<Option<NftTable>, String> {
     let wrong = || {
         let families = FAMILIES.map(|family| format!("`{family}`")).join(", ");
         format!(
-            "{} is not a table of nftables; write it as `inet otproxy`: the family ({families}) and the name; or `off` for none",
+            "{} is not a table of nftables; write it as `inet otproxy`: the family ({families}) and the name; or `off` \
+             for none",
             node.quoted()
         )
     };
@@ -64,7 +65,8 @@ mod tests {
         };
         let listener = "{ name: a, listen: \"0.0.0.0:1\", forward_to: \"a:1\"";
         let edge = exempt(&format!(
-            "role: edge\nbans: {{ exempt: 192.0.2.7 }}\nlisteners: [{listener}, accept_proxy: optional, trusted_peers: 10.0.0.0/8 }}]"
+            "role: edge\nbans: {{ exempt: 192.0.2.7 }}\n\
+             listeners: [{listener}, accept_proxy: optional, trusted_peers: 10.0.0.0/8 }}]"
         ));
         let core = exempt(&format!(
             "role: core\nedges: [{{ name: x, address: 192.0.2.7 }}, {{ name: y, address: 192.0.2.8, revoked: true }}]\n\

@@ -40,6 +40,7 @@ pub use gate::MAX_LIST_LEN;
 pub use keys::{KEYS, Key, Kind, Role, WhenAbsent};
 pub use read::{MAX_FILE_LEN, load, load_core, load_edge, load_for, parse};
 pub use reference::{tables, topology_table};
+pub use restart::NEEDS_RESTART;
 pub use topology::{
     ADMIN_PORTS, CoreMode, LINKS_PORT, LOGIN_PORT, TOPOLOGY_KEYS, Topology, TopologyEdge, World, load_topology,
     parse_topology,

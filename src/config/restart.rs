@@ -1,10 +1,32 @@
 //! What a running process cannot change.
 
-use super::{Config, CoreTunnel, EdgeTunnel, Reach};
+use super::{Config, CoreTunnel, EdgeTunnel, Process, Reach};
+
+/// The keys that take a restart, as they stand in the file.
+pub const NEEDS_RESTART: &[&str] = &[
+    "role",
+    "name",
+    "workers",
+    "admin.listen",
+    "admin.socket",
+    "admin.token_file",
+    "admin.read_token_file",
+    "admin.tls",
+    "bans.nftables",
+    "log.format",
+    "access_log",
+    "core",
+    "core.dial",
+    "core.accept",
+    "core.spare",
+    "log_core_address",
+    "tunnel",
+    "tunnel.accept",
+    "tunnel.spare",
+];
 
 impl Config {
-    /// The keys in which `new` differs and which take a restart, as they stand in the file. All else can change while the
-    /// process runs.
+    /// The keys in which `new` differs and which are among [`NEEDS_RESTART`]. All else can change while the process runs.
     #[must_use]
     pub fn needs_restart_for(&self, new: &Self) -> Vec<&'static str> {
         let (before, after) = (self.process(), new.process());
@@ -28,6 +50,34 @@ impl Config {
         }
         keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
+
+    /// The same with what takes a restart as in `started`: what a process then goes by.
+    #[must_use]
+    pub fn as_far_as(mut self, started: &Self) -> Self {
+        match (&mut self, started) {
+            (Self::Edge(edge), Self::Edge(started)) => {
+                keep(&mut edge.process, &started.process);
+                let tls = edge.tunnel.take().map(|tunnel| tunnel.tls);
+                edge.tunnel =
+                    started.tunnel.clone().map(|tunnel| EdgeTunnel { tls: tls.unwrap_or(tunnel.tls), ..tunnel });
+            }
+            (Self::Core(core), Self::Core(started)) => {
+                keep(&mut core.process, &started.process);
+                let tls = core.tunnel.take().map(|tunnel| tunnel.tls);
+                core.tunnel =
+                    started.tunnel.clone().map(|tunnel| CoreTunnel { tls: tls.unwrap_or(tunnel.tls), ..tunnel });
+            }
+            _ => {}
+        }
+        self
+    }
+}
+
+fn keep(process: &mut Process, started: &Process) {
+    let Process { name, workers, admin, log_format, access_log, .. } = started;
+    (process.name, process.workers, process.admin) = (name.clone(), *workers, admin.clone());
+    (process.log_format, process.access_log) = (*log_format, access_log.clone());
+    process.bans.nftables = started.bans.nftables.clone();
 }
 
 fn edge(before: Option<&EdgeTunnel>, after: Option<&EdgeTunnel>) -> Vec<(&'static str, bool)> {
@@ -57,10 +107,25 @@ fn core(before: Option<&CoreTunnel>, after: Option<&CoreTunnel>) -> Vec<(&'stati
 #[cfg(test)]
 mod tests {
     use super::super::parse;
+    use super::NEEDS_RESTART;
 
     fn needs_restart_for(before: &str, after: &str) -> Vec<&'static str> {
         let parsed = |text: &str| parse("test.yaml", text).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
-        parsed(before).needs_restart_for(&parsed(after))
+        let (before, after) = (parsed(before), parsed(after));
+        let keys = before.needs_restart_for(&after);
+        if before.role() == after.role() {
+            let used = after.clone().as_far_as(&before);
+            assert_eq!((before.needs_restart_for(&used), used == after), (Vec::new(), keys.is_empty()), "{keys:?}");
+        }
+        assert!(keys.iter().all(|key| NEEDS_RESTART.contains(key)), "{keys:?}");
+        keys
+    }
+
+    #[test]
+    fn the_documented_keys_are_these() {
+        let documented = include_str!("../../docs/configuration.md");
+        let all: Vec<_> = NEEDS_RESTART.iter().map(|key| format!("`{key}`")).collect();
+        assert!(documented.contains(&format!("\n| {} |", all.join(", "))), "{}", all.join(", "));
     }
 
     #[test]
@@ -83,6 +148,7 @@ mod tests {
             ),
             ("name: a\nbans: { nftables: inet otproxy }", "dial: 'a:1'", login, &["bans.nftables"]),
             ("name: a\nbans: { after: 9/60s }", "dial: 'a:1'", login, &[]),
+            ("name: a\nadmin: { socket: /run/a.sock }", "dial: 'a:1'", login, &["admin.socket"]),
             ("name: a\nlog: { format: json }", "dial: 'a:1'", login, &["log.format"]),
             ("name: a\naccess_log: { file: stderr }", "dial: 'a:1'", login, &["access_log"]),
             ("name: a\nlog_core_address: true", "dial: 'a:1'", login, &["log_core_address"]),

@@ -46,7 +46,11 @@ fn one(name: &str, address: SocketAddr, running: bool) -> Check {
     let error = match try_bind(address) {
         Ok(()) if running => {
             let message = format!("{address} is free, though otproxy runs here");
-            return Check::warn(what, message, "it runs with another file, or this one has changed since: restart it");
+            return Check::warn(
+                what,
+                message,
+                "it runs with another file, or this one has changed since: `systemctl reload` has it read again",
+            );
         }
         Ok(()) => return Check::ok("listener", name, format!("{address} is free")),
         Err(error) => error,

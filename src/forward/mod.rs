@@ -211,7 +211,8 @@ impl Forward {
         }
     }
 
-    /// Connects to a target and moves bytes; gives why that ended. The caller keeps the connection: it counts until its end is told.
+    /// Connects to a target and moves bytes; gives why that ended. The caller keeps the connection: it counts until its end
+    /// is told.
     async fn carry_to_target(&self, admitted: &mut Admitted, record: &mut Record<'_>) -> CloseReason {
         let began = Instant::now();
         let reached = match Box::pin(self.reach(admitted.player, admitted.destination)).await {

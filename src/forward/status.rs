@@ -184,3 +184,32 @@ async fn exchange(reached: Reached, request: &Request, scratch: &Scratch) -> io:
     }
     Err(io::Error::other("the answer is longer than any status"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn answers_are_kept_over_a_reload_but_not_those_that_show_what_is_published_no_more() {
+        let second = Duration::from_secs(1);
+        let config = |cache, address: &str| config::Status {
+            cache: cache * second,
+            stale: second,
+            address: address.to_owned(),
+            port: None,
+        };
+        let (shared, now) = (StatusShared::new(config(5, "play.example")), Instant::now());
+        let Turn::Fetch(fetch) = shared.cache().turn(&Request::Xml, now) else { panic!("nothing is known") };
+        let longer = shared.reloaded(config(60, "play.example"));
+        // A fetch that began before is everybody's.
+        longer.cache().fetched(fetch, Some(Bytes::from_static(b"answer")), now);
+        let told = |shared: &StatusShared| match shared.cache().turn(&Request::Xml, now + 50 * second) {
+            Turn::Told(told) => Some(told.result),
+            _ => None,
+        };
+        assert_eq!(told(&longer), Some(StatusResult::Cached));
+        assert_eq!(told(&longer.reloaded(config(60, "other.example"))), None);
+    }
+}

@@ -171,14 +171,15 @@ impl Targets {
         };
         self.metrics.target_state(&self.listener, name, state);
         if let Some(target) = target {
-            info!(listener = self.listener, target = name, address = %target.destination, %state, "the target's state is set");
+            let (listener, address) = (&self.listener, &target.destination);
+            info!(listener, target = name, %address, %state, "the target's state is set");
             self.tell(&target, change, state.as_str());
         }
         true
     }
 
-    /// The target that a connection of `player` tries next, having tried those in `tried`. `None` where it has tried all that
-    /// are ready.
+    /// The target that a connection of `player` tries next, having tried those in `tried`. `None` where it has tried all
+    /// that are ready.
     pub fn next(self: &Arc<Self>, player: IpAddr, tried: &mut Vec<usize>) -> Option<Attempt> {
         let mut now = self.now();
         let next = now.standings.next(AddressKey::from(player), tried, Instant::now())?;

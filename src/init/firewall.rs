@@ -49,12 +49,15 @@ table inet otproxy {{
     )
 }
 
-/// Players, but for those who are banned: whom that cuts off from the players' ports alone.
+/// Players, but for those who are banned: those keep ssh, and all else that the host serves.
 fn players() -> String {
     let ports = format!("tcp dport {{ {LINKS_PORT}, {LOGIN_PORT} }}");
-    format!(
-        "        ip saddr @banned4 {ports} drop\n        ip6 saddr @banned6 {ports} drop\n        {ports} accept comment \"players: links, and login\"\n"
-    )
+    let rules = [
+        format!("ip saddr @banned4 {ports} drop"),
+        format!("ip6 saddr @banned6 {ports} drop"),
+        format!("{ports} accept comment \"players: links, and login\""),
+    ];
+    rules.map(|rule| format!("        {rule}\n")).concat()
 }
 
 /// The sets of `bans.nftables`.

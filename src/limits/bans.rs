@@ -71,8 +71,8 @@ impl Bans {
         })
     }
 
-    /// Goes on with other rules. Bans keep their ends, but for those that the rules made of who is exempt now. What has been
-    /// broken so far is forgotten where `after` is another.
+    /// Goes on with other rules. Bans keep their ends, but for those that the rules made of who is exempt now. What has
+    /// been broken so far is forgotten where `after` is another.
     pub fn set(&self, new: BanRules) {
         let exempt = new.exempt.clone();
         {
@@ -115,13 +115,14 @@ impl Bans {
         if self.change(|table| !table.has(address, now) && table.put(ban)) {
             self.metrics.banned(BanReason::Rules);
             if let Some(suppressed) = self.log.allow(now) {
-                warn!(network = %ban.network, seconds = lasting.as_secs_f64(), suppressed, "banned: it broke the rules too often");
+                let (network, seconds) = (ban.network, lasting.as_secs_f64());
+                warn!(%network, seconds, suppressed, "banned: it broke the rules too often");
             }
         }
     }
 
     /// Bans `network` by the operator's word, which takes the place of what was said of this network before. It lasts
-    /// [`LONGEST_BAN`] at the most. Gives whether there was room for it: a table that is full of bans that end later has none.
+    /// [`LONGEST_BAN`] at the most. Gives whether there was room for it: a table full of bans that end later has none.
     pub fn ban(&self, network: IpNet, lasting: Duration, now: Instant) -> bool {
         let lasting = lasting.min(LONGEST_BAN);
         let ban = Ban { network: canonical(network), until: now + lasting, reason: BanReason::Operator };
@@ -133,7 +134,8 @@ impl Bans {
         put
     }
 
-    /// Lifts the bans of `network` and of all that lies in it, and forgets what those have broken. Gives those that there were.
+    /// Lifts the bans of `network` and of all that lies in it, and forgets what those have broken. Gives those that there
+    /// were.
     pub fn unban(&self, network: IpNet) -> Vec<Ban> {
         let network = canonical(network);
         let lifted = self.change(|table| table.lift(|ban| network.contains(&ban.network)));

@@ -53,10 +53,14 @@ impl Gate {
     /// Goes by these from now on. Who has passed stays, and counts.
     pub fn set(&self, limits: GateLimits, access: Arc<Access>) {
         self.places.set(&limits);
-        let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
-        let before = rules.rate.take();
-        let again = |rate| before.map_or_else(|| RateLimit::new(rate), |before| before.with(rate));
-        *rules = Rules { access, rate: limits.rate_per_address.map(again) };
+        let old = {
+            let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+            let before = rules.rate.take();
+            let again = |rate| before.map_or_else(|| RateLimit::new(rate), |before| before.with(rate));
+            std::mem::replace(&mut *rules, Rules { access, rate: limits.rate_per_address.map(again) })
+        };
+        // A long list is freed while nobody waits for the lock.
+        drop(old);
     }
 
     fn rules(&self) -> RwLockReadGuard<'_, Rules> {

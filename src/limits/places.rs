@@ -29,7 +29,7 @@ struct State {
     fair_share: bool,
     /// The connections that have a place, each with its player where that is known.
     taken: HashMap<u64, Option<AddressKey>>,
-    /// Those whose player is known. They are counted where there is no limit too: a reload may bring one.
+    /// Those whose player is known; empty while there is no limit that asks for it.
     shares: Shares,
 }
 
@@ -57,9 +57,14 @@ impl Places {
     /// Has other limits from now on. Who has a place keeps it.
     pub fn set(&self, limits: &GateLimits) {
         let mut state = self.state();
+        let counted = state.is_limited();
         state.max = limits.connections.unwrap_or(usize::MAX);
         state.max_per_address = limits.connections_per_address.unwrap_or(usize::MAX);
         state.fair_share = limits.fair_share;
+        // Who comes meanwhile waits: not at each reload.
+        if state.is_limited() != counted {
+            state.recount();
+        }
         self.max.store(state.max, Ordering::Relaxed);
         self.pressure.store(limits.pressure, Ordering::Relaxed);
         self.count(&state);
@@ -93,7 +98,7 @@ impl Places {
         let mut state = self.state();
         if let Some(player) = player {
             state.may(player)?;
-            state.shares.add(player, connection);
+            state.add(player, connection);
         }
         let mut evicted = None;
         if state.taken.len() >= state.max {
@@ -143,6 +148,26 @@ impl Places {
 }
 
 impl State {
+    /// Whether anything is asked of the shares.
+    fn is_limited(&self) -> bool {
+        (self.max, self.max_per_address) != (usize::MAX, usize::MAX)
+    }
+
+    fn add(&mut self, player: AddressKey, connection: u64) {
+        if self.is_limited() {
+            self.shares.add(player, connection);
+        }
+    }
+
+    /// Counts the shares where a limit has come, and forgets them where none is left.
+    fn recount(&mut self) {
+        self.shares = Shares::default();
+        if self.is_limited() {
+            let known = self.taken.iter().filter_map(|(connection, player)| Some((*connection, (*player)?)));
+            known.for_each(|(connection, player)| self.shares.add(player, connection));
+        }
+    }
+
     fn may(&self, player: AddressKey) -> Result<(), LimitExceeded> {
         if self.shares.of(player) < self.max_per_address { Ok(()) } else { Err(LimitExceeded::Address) }
     }
@@ -188,7 +213,7 @@ impl Place {
         // Who has lost the place is told in another way.
         if state.taken.get(&self.connection) == Some(&None) {
             state.may(player)?;
-            state.shares.add(player, self.connection);
+            state.add(player, self.connection);
             state.taken.insert(self.connection, Some(player));
         }
         Ok(())
@@ -350,5 +375,27 @@ mod tests {
             });
             assert_eq!(counts(&places), (0, 0, 0));
         }
+    }
+
+    #[test]
+    fn a_limit_that_comes_later_counts_who_was_there_before() {
+        let places = Places::new(&NONE);
+        let all: Vec<_> = (1..=3).map(|connection| places.take(connection, Some(player(1))).unwrap()).collect();
+        let unknown = places.take(4, None).unwrap();
+        assert_eq!(places.state().shares.of(player(1)), 0, "nobody asks");
+        places.set(&GateLimits { connections_per_address: Some(3), ..NONE });
+        assert_eq!(places.take(5, Some(player(1))).err(), Some(LimitExceeded::Address));
+        assert_eq!(unknown.place.claim(player(1)), Err(LimitExceeded::Address));
+        drop(all);
+        let _again = places.take(6, Some(player(1))).unwrap();
+        assert_eq!(places.state().shares.of(player(1)), 1);
+        places.set(&GateLimits { connections: Some(2), ..NONE });
+        assert_eq!(
+            places.take(7, Some(player(2))).err(),
+            Some(LimitExceeded::Total),
+            "one of each, and nobody has more"
+        );
+        places.set(&NONE);
+        assert_eq!(places.state().shares.of(player(1)), 0);
     }
 }

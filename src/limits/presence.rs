@@ -84,6 +84,11 @@ impl Presence {
         self.player.get().copied()
     }
 
+    /// The player, or whoever connected while that is all that is known.
+    pub fn who(&self) -> SocketAddr {
+        self.player().unwrap_or(self.peer)
+    }
+
     /// The name of the edge that it came through, where that is known.
     pub fn edge(&self) -> Option<&str> {
         self.edge.get().map(|edge| &**edge)

@@ -66,14 +66,14 @@ impl InboundShared {
         &self.config
     }
 
-    /// Shows from now on in `metrics`, which are no worker's, which share of its connections is taken.
-    pub fn show(&self, metrics: &Metrics) {
-        self.kept.gates.show(metrics.pressure(Some(&self.config.name)));
-    }
-
     /// Connections now.
     pub fn connections(&self) -> usize {
         self.kept.gates.open().1
+    }
+
+    /// Shows from now on in `metrics`, which are no worker's, which share of its connections is taken.
+    pub fn show(&self, metrics: &Metrics) {
+        self.kept.gates.show(metrics.pressure(Some(&self.config.name)));
     }
 }
 

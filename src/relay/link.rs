@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::session::Session;
 use super::task_waker::TaskWaker;
@@ -22,13 +22,11 @@ pub struct Link {
     /// Counts its bytes, and says when it is to be closed.
     pub(super) presence: Arc<Presence>,
     client: ClientId,
-    player: SocketAddr,
     pub(super) edge: Rc<EdgeMetrics>,
     /// The edge whose stream of the tunnel it is, if it is one.
     pub(super) via: Option<Via>,
     /// The listener as the link began with it.
     pub(super) inbound: Rc<Inbound>,
-    pub(super) started: Instant,
     pub(super) writer: RefCell<LinkWriter<Rc<Session>>>,
     /// The socket takes no more: the link's task waits for it.
     pub(super) blocked: Cell<bool>,
@@ -45,7 +43,7 @@ impl Link {
     pub(super) fn new(
         stream: Stream,
         presence: Arc<Presence>,
-        (client, player): (ClientId, SocketAddr),
+        client: ClientId,
         edge: Rc<EdgeMetrics>,
         via: Option<Via>,
         inbound: Rc<Inbound>,
@@ -55,11 +53,9 @@ impl Link {
             stream,
             presence,
             client,
-            player,
             edge,
             via,
             inbound,
-            started: Instant::now(),
             writer: RefCell::default(),
             blocked: Cell::new(false),
             closing: Cell::new(None),
@@ -74,7 +70,7 @@ impl Link {
     }
 
     pub(super) fn player(&self) -> SocketAddr {
-        self.player
+        self.presence.who()
     }
 
     pub(super) fn carries(&self, session: SessionId) -> bool {
@@ -172,7 +168,7 @@ mod tests {
             let edge = Rc::new(metrics.edge("waw1"));
             let player = SocketAddr::from(([127, 0, 0, 1], 1));
             let presence = Arc::new(Presence::new(1, "links".into(), player));
-            let link = Link::new(stream, presence, (ClientId(1), player), edge, None, inbound);
+            let link = Link::new(stream, presence, ClientId(1), edge, None, inbound);
             link.flush();
             assert!(link.blocked.get());
             let mut buffer = vec![0; 50_000];

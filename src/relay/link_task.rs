@@ -230,14 +230,14 @@ impl Drop for LinkTask {
                 bytes_in: link.presence.bytes_in(),
                 bytes_out: link.presence.bytes_out(),
                 open: inbound.open(),
-                ..Entry::new(&inbound.config().name, link.player(), link.started, what)
+                ..Entry::new(&inbound.config().name, link.player(), link.presence.began(), what)
             }
         });
         debug!(
             listener = inbound.config().name,
             player = %link.player(),
             client = %link.client(),
-            seconds = link.started.elapsed().as_secs_f64(),
+            seconds = link.presence.began().elapsed().as_secs_f64(),
             bytes_in = link.presence.bytes_in(),
             bytes_out = link.presence.bytes_out(),
             %reason,

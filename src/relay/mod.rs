@@ -154,7 +154,6 @@ struct Newcomer {
     /// The listener that accepted it.
     inbound: Arc<InboundShared>,
     client: ClientId,
-    player: SocketAddr,
     peer: SocketAddr,
     early: Vec<u8>,
     guard: Admission,
@@ -273,7 +272,7 @@ impl Relay {
         match first.unwrap_or(Err(RejectReason::NoPing)) {
             Ok(client) => {
                 let inbound = Arc::clone(inbound.shared());
-                Some((stream, Newcomer { inbound, client, player, peer, early, guard, via }))
+                Some((stream, Newcomer { inbound, client, peer, early, guard, via }))
             }
             Err(reason) => {
                 let who = Who { address: player, edge: via.as_ref().map(|via| &*via.edge), accepted };
@@ -285,7 +284,7 @@ impl Relay {
 
     /// Starts the task that carries a link of one of this worker's clients.
     fn carry_link(self: &Rc<Self>, stream: Stream, newcomer: Newcomer) {
-        let Newcomer { inbound, client, player, peer, early, guard, via } = newcomer;
+        let Newcomer { inbound, client, peer, early, guard, via } = newcomer;
         let proven = via.as_ref().map(|via| Arc::clone(&via.edge));
         let edge = match &proven {
             Some(edge) => self.edge_named(edge.name()),
@@ -298,7 +297,7 @@ impl Relay {
             presence.set_edge(Arc::clone(&edge.name));
         }
         let inbound = self.inbound(&inbound);
-        let link = Rc::new(Link::new(stream, presence, (client, player), edge, via, inbound));
+        let link = Rc::new(Link::new(stream, presence, client, edge, via, inbound));
         let task = LinkTask::new(Rc::clone(self), link, early, guard);
         match proven {
             Some(edge) => self.tasks.spawn(edge.carry(task)),

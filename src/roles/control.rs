@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use super::listeners::{ListenerNow, Listeners};
 use crate::certs::CertError;
 use crate::certs::watch::Watch;
-use crate::config::{self, Config, Destination, Errors, LogLevel};
+use crate::config::{self, Config, Destination, Errors};
 use crate::forward::Targets;
 use crate::limits::ProcessGate;
 use crate::metrics::Metrics;
@@ -95,11 +95,12 @@ pub(super) struct LastReload {
 /// Where the configuration comes from.
 struct Source {
     file: PathBuf,
-    set_log_level: Box<dyn Fn(LogLevel) + Send + Sync>,
+    reloaded: Box<dyn Fn(&Config) + Send + Sync>,
 }
 
 /// A service as it is now.
 pub(super) struct State {
+    /// As the file has it, but for what takes a restart.
     pub config: Config,
     /// Listeners that are not listened on, whatever the configuration says.
     pub closed: HashSet<String>,
@@ -163,10 +164,10 @@ impl Control {
         Self(Arc::new(Inner { turn, state, started, file, last, metrics }))
     }
 
-    /// The configuration comes from this file; what it says of the log's level goes to `set_log_level`.
-    pub fn reads(&self, file: PathBuf, set_log_level: impl Fn(LogLevel) + Send + Sync + 'static) {
+    /// The configuration comes from this file; `reloaded` is told of each that is used from then on.
+    pub fn reads(&self, file: PathBuf, reloaded: impl Fn(&Config) + Send + Sync + 'static) {
         // It is told once.
-        let _ = self.0.file.set(Source { file, set_log_level: Box::new(set_log_level) });
+        let _ = self.0.file.set(Source { file, reloaded: Box::new(reloaded) });
     }
 
     /// Reads the file again, checks it whole, and has the service be as it says. The log and the metrics tell how that went.
@@ -227,6 +228,11 @@ impl Control {
             Some(state) => look(&state.config),
             None => look(&self.0.started),
         }
+    }
+
+    /// What it was started with.
+    pub(super) fn started(&self) -> &Config {
+        &self.0.started
     }
 
     /// How the last reload went, where there was one.
@@ -299,10 +305,9 @@ impl Control {
             {
                 return Err(ReloadError::NoTunnel(name.to_owned()));
             }
-            let level = config.process().log_level;
-            let changed = state.change(config, state.closed.clone())?;
+            let changed = state.change(config.as_far_as(&self.0.started), state.closed.clone())?;
             if let Some(source) = self.0.file.get() {
-                (source.set_log_level)(level);
+                (source.reloaded)(&state.config);
             }
             if let (Some(tunnel), Some(certificates)) = (&state.certificates, certificates) {
                 tunnel.send_replace(certificates);

@@ -53,7 +53,7 @@ struct Listening {
 pub(super) struct ListenerNow {
     pub name: String,
     pub kind: Kind,
-    /// Those that are listened on.
+    /// Those that are listened on; where it is closed, those that were and will be.
     pub addresses: Vec<SocketAddr>,
     /// Connections.
     pub open: usize,
@@ -124,13 +124,18 @@ impl Listeners {
     pub fn now(&self) -> Vec<ListenerNow> {
         let now = |listening: &Listening| {
             let config = listening.config.inbound();
+            let mut addresses: Vec<_> = listening.addresses.iter().map(|address| address.bound).collect();
+            if addresses.is_empty() {
+                // It is closed, for now.
+                addresses.clone_from(&config.listen);
+            }
             ListenerNow {
                 name: config.name.clone(),
                 kind: match listening.config {
                     Listener::Forward(_) => Kind::Forward,
                     Listener::Relay(_) => Kind::Relay,
                 },
-                addresses: listening.addresses.iter().map(|address| address.bound).collect(),
+                addresses,
                 open: listening.shared.inbound().connections(),
                 limit: config.limits.connections,
             }

@@ -4,6 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
+pub mod admin;
 pub mod certificates;
 pub mod flood;
 pub mod game;

@@ -5,12 +5,15 @@
 
 mod access_log;
 mod bans;
+#[path = "../common/mod.rs"]
+mod common;
 mod expect;
 mod forward;
 mod forward_core;
 mod gate;
 mod haproxy;
 mod operation;
+mod operator;
 mod oracle;
 mod real_haproxy;
 mod reload;

@@ -275,6 +275,20 @@ fn a_closed_listener_takes_nobody_new_until_it_is_opened_again() {
     });
 }
 
+#[test]
+fn the_time_that_a_shutdown_leaves_is_that_of_now() {
+    run(async {
+        let to = echo_target().await;
+        let yaml = |timeout: &str| format!("{}shutdown_timeout: {timeout}\n", edge(&anywhere("a", to, "")));
+        let mut role = Role::start(&yaml("24h"));
+        let mut old = served(role.addr("a")).await;
+        role.reload(&yaml("0s")).await.unwrap();
+        role.shut_down();
+        assert_eq!(read_to_close(&mut old).await, b"");
+        role.ended().await.unwrap();
+    });
+}
+
 /// Nobody may be refused at an address that stays, whatever else changes at it meanwhile.
 #[test]
 fn in_a_storm_of_reloads_nobody_is_lost() {

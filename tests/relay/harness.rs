@@ -111,6 +111,11 @@ impl Core {
         metrics::metric(self.admin, name, labels).await
     }
 
+    /// Where the admin API is.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     pub async fn wait(&self, name: &str, labels: &[&str], value: f64) {
         metrics::wait_until(self.admin, name, labels, |now| now == value).await;
     }

@@ -7,6 +7,7 @@ mod faults;
 mod game;
 mod harness;
 mod limits;
+mod operator;
 mod protocol;
 mod reload;
 mod whole;

@@ -247,7 +247,12 @@ fn nothing_is_lost_while_edges_and_core_are_reloaded_under_players() {
             session.wait_until(|stats| stats.links == 2).await.unwrap();
             players.push((player, session, Judge::new(), Judge::new()));
         }
-        let closed = core.metric("otproxy_connections_closed_total", &[]).await;
+        // A player whose machine is busy may give up a link of its own, and makes another.
+        let closed = async || {
+            let of = async |labels: &[&str]| core.metric("otproxy_connections_closed_total", labels).await;
+            of(&[]).await - of(&["reason=\"client\""]).await - of(&["reason=\"client_error\""]).await
+        };
+        let before = closed().await;
         let mut sent = 0;
         for round in 0..10 {
             let (name, more) =
@@ -274,10 +279,10 @@ fn nothing_is_lost_while_edges_and_core_are_reloaded_under_players() {
                 take(&packet, pushed, echoed);
             }
             let stats = session.stats();
-            assert_eq!((stats.gaps, stats.miscut, stats.bad_acks, stats.joins), (0, 0, 0, 2), "{stats:?}");
+            assert_eq!((stats.gaps, stats.miscut, stats.bad_acks), (0, 0, 0), "{stats:?}");
             assert!(pushed.so_far().perfect() && echoed.so_far().perfect());
         }
-        assert_eq!(core.metric("otproxy_connections_closed_total", &[]).await, closed, "no link was closed");
+        assert_eq!(closed().await, before, "no link was closed here");
         assert_eq!(game.connections().len(), 4, "one game connection each, all the time");
         for (player, session, ..) in players {
             session.leave();

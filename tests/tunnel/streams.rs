@@ -247,3 +247,48 @@ fn the_access_log_of_an_edge_names_the_core_and_not_its_address() {
         }
     });
 }
+
+/// Connects to the edge from this address, says what is no login, and sees the end.
+async fn breaks_a_rule(edge: &Process, local: &str) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{local}:0").parse().unwrap()).unwrap();
+    // It may be told of the end before it knows that it is connected.
+    if let Ok(mut player) = socket.connect(edge.addr("login")).await {
+        let _ = player.write_all(b"GET / HTTP/1.1\r\n\r\n").await;
+        assert_eq!(player.read(&mut [0]).await.unwrap_or(0), 0);
+    }
+}
+
+#[test]
+fn a_player_is_banned_and_never_the_edge_that_he_came_through() {
+    run(async {
+        let certificates = Certificates::new();
+        let listeners = "[{ name: login, forward_to: \"127.0.0.1:9\", expect: login }]";
+        let edges = "[{ name: waw1, address: 127.0.0.9 }]";
+        let bans = "bans: { after: 1/1h, for: 1h }";
+        let core = Process::start(&core(&certificates, edges, listeners, bans));
+        let edge = Process::start(&edge(&certificates, "waw1", core.addr("tunnel"), LOGIN));
+        edge.spares("waw1", 3).await;
+        let rejected = async |reason: &str, count: f64| {
+            let reason = format!("reason=\"{reason}\"");
+            let labels = ["listener=\"login\"", &reason];
+            core.wait("otproxy_connections_rejected_total", &labels, |now| now == count).await;
+        };
+        for count in 1..=2 {
+            breaks_a_rule(&edge, "127.0.0.2").await;
+            rejected("unexpected", f64::from(count)).await;
+        }
+        for count in 1..=3 {
+            breaks_a_rule(&edge, "127.0.0.2").await;
+            rejected("banned", f64::from(count)).await;
+        }
+        breaks_a_rule(&edge, "127.0.0.3").await;
+        rejected("unexpected", 3.0).await;
+        // Nor is who has the address of an edge, which may be that edge.
+        for count in 4..=6 {
+            breaks_a_rule(&edge, "127.0.0.9").await;
+            rejected("unexpected", f64::from(count)).await;
+        }
+        assert_eq!(core.metric("otproxy_bans_active", &[]).await, 1.0);
+    });
+}

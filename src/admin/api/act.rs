@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{ListenerState, Network, Refusal, TargetState, Time};
 use crate::wire::frame::{ClientId, SessionId};
@@ -30,6 +31,7 @@ pub struct Reloaded {
 /// New connections are refused, and those that are there go on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(example = json!({ "listener": "login", "deadline_seconds": 300 }))]
 pub struct DrainRequest {
     /// The listener; without it all of them, and `/ready` says no.
     pub listener: Option<String>,
@@ -51,6 +53,7 @@ impl DrainRequest {
 /// A drained listener takes connections again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(example = json!({ "listener": "login" }), example = json!({}))]
 pub struct UndrainRequest {
     /// The listener; without it all of them.
     pub listener: Option<String>,
@@ -77,6 +80,7 @@ pub struct DrainedListener {
 /// Who is to be banned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(example = json!({ "network": "198.51.100.0/24", "for_seconds": 600, "disconnect": true }))]
 pub struct NewBan {
     /// Who.
     pub network: Network,
@@ -112,6 +116,7 @@ pub struct Banned {
 /// Whose bans are to end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(example = json!({ "network": "198.51.100.0/24" }))]
 pub struct UnbanRequest {
     /// Bans of this network, and of addresses in it, end.
     pub network: Network,
@@ -128,6 +133,12 @@ pub struct Unbanned {
 /// `client`, or one `session` of a `client`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(
+    example = json!({ "connection": 7 }),
+    example = json!({ "listener": "login" }),
+    example = json!({ "address": "198.51.100.7", "listener": "login" }),
+    example = json!({ "client": 1, "session": 1 })
+)]
 pub struct DisconnectRequest {
     /// The `id` of a connection.
     pub connection: Option<u64>,
@@ -193,6 +204,7 @@ impl DisconnectRequest {
 /// What is wanted of a target from now on. A reload keeps it, a restart does not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(example = json!({ "listener": "login", "target": "first", "state": "drain" }))]
 pub struct TargetRequest {
     /// The listener's name.
     pub listener: String,

@@ -106,8 +106,8 @@ impl Standings {
     }
 
     /// Has these targets from now on; gives the number of each. What is known of a destination stays known, whatever its
-    /// name is now; which of several names is another one's is told by the destination. A target that is elsewhere now keeps
-    /// of what it was only what the operator wants of it, by its name.
+    /// name is now: names are mostly places in the list. A target that is elsewhere now keeps of what it was only what the
+    /// operator wants of it, by its name.
     pub fn set(&mut self, choice: Choice, check: Check, targets: &[ForwardTarget]) -> Vec<usize> {
         let mut before = std::mem::take(&mut self.targets);
         for target in targets {
@@ -120,7 +120,7 @@ impl Standings {
             self.next = self.next.max(standing.number + 1);
             standing.name.clone_from(&target.name);
             standing.backup = target.backup;
-            // Checks open what only they closed, and connections the others.
+            // Checks open what connections found closed, and without checks it is found out anew what they had closed.
             standing.again = standing.again.filter(|_| check.kind == CheckKind::Off);
             if check.kind == CheckKind::Off && self.is_checked() {
                 (standing.up, standing.failures, standing.check) = (true, 0, None);
@@ -155,8 +155,8 @@ impl Standings {
         self.targets.iter().find(|standing| standing.number == target).map(|standing| standing.state)
     }
 
-    /// The operator wants this of the target of this name; gives its number. One that comes out of maintenance is up until it
-    /// fails: what was known of it is from before. `None` where none has this name.
+    /// The operator wants this of the target of this name; gives its number. One that comes out of maintenance is up until
+    /// it fails: what was known of it is from before. `None` where none has this name.
     pub fn set_state(&mut self, name: &str, state: TargetState) -> Option<(usize, Option<Change>)> {
         let standing = self.targets.iter_mut().find(|standing| standing.name == name)?;
         let before = std::mem::replace(&mut standing.state, state);
@@ -167,8 +167,8 @@ impl Standings {
         Some((standing.number, standing.turn(true)))
     }
 
-    /// The target for a connection of `player` that has tried those in `tried` in vain. `None` where it has tried all that are
-    /// ready. It counts as a connection from now on, until [`Standings::left`].
+    /// The target for a connection of `player` that has tried those in `tried` in vain. `None` where it has tried all that
+    /// are ready. It counts as a connection from now on, until [`Standings::left`].
     pub fn next(&mut self, player: AddressKey, tried: &[usize], now: Instant) -> Option<Try> {
         let checked = self.is_checked();
         let choice = self.choice;
@@ -286,8 +286,8 @@ impl Standing {
     }
 }
 
-/// What the operator wanted of the target that had the name of `target`, and is nowhere any more: those that stay where they
-/// were have their own.
+/// What the operator wanted of the target that had the name of `target`, and is nowhere any more: those that stay where
+/// they were have their own.
 fn state_by_name(before: &[Standing], target: &ForwardTarget, targets: &[ForwardTarget]) -> TargetState {
     let moved = |standing: &&Standing| {
         standing.name == target.name && targets.iter().all(|other| other.destination != standing.destination)

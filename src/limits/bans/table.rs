@@ -8,8 +8,8 @@ use ipnet::IpNet;
 
 use crate::reason::BanReason;
 
-/// Networks that are banned at once at the most, in about 10 MiB. A table of a power of two of slots is full there, and grows once
-/// more by what comes and goes.
+/// Networks that are banned at once at the most, in about 10 MiB. A table of a power of two of slots is full there, and
+/// grows once more by what comes and goes.
 pub const BANS: usize = 65536 / 8 * 7;
 
 /// A ban.
@@ -56,8 +56,8 @@ impl Table {
         })
     }
 
-    /// Puts a ban in, in place of another of the same network. Where there is no room, the one that ends first gives way; gives
-    /// whether that is another one.
+    /// Puts a ban in, in place of another of the same network. Where there is no room, the one that ends first gives way;
+    /// gives whether that is another one.
     pub(super) fn put(&mut self, ban: Ban) -> bool {
         self.take(&ban.network);
         if self.bans.len() >= BANS {

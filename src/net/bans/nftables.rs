@@ -1,7 +1,7 @@
 //! Bans in the kernel: two sets of nftables, whose elements end by themselves, and a program that fills them.
 //!
-//! What the kernel should have is compared with what it has, rather than each ban told as it is made. So a call that failed, a
-//! flood of bans and a firewall that was loaded anew are all mended in the same way, and nothing is queued.
+//! What the kernel should have is compared with what it has, rather than each ban told as it is made. So a call that
+//! failed, a flood of bans and a firewall that was loaded anew are all mended in the same way, and nothing is queued.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -29,6 +29,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How often the kernel is told all of it: somebody else may have emptied the sets.
 const AGAIN: Duration = Duration::from_secs(60);
+/// The longest that an element is told to last: nft does not take years. By its end it has been told again many times.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Characters of an error that are logged.
 const MAX_ERROR: usize = 300;
 
@@ -88,16 +90,16 @@ impl Kernel {
                 self.failures = self.failures.saturating_add(1);
                 self.errors.inc();
                 if let Some(suppressed) = self.log.allow(ended) {
-                    let remedy = self.sets.remedy(&error);
-                    warn!(table = %self.sets.table, error, remedy, suppressed, "bans hold here alone: nftables does not take them");
+                    let (table, remedy) = (&self.sets.table, self.sets.remedy(&error));
+                    warn!(%table, error, remedy, suppressed, "bans hold here alone: nftables does not take them");
                 }
             }
         }
     }
 }
 
-/// What the kernel is to have: no network that lies in another one, which it does not take, and none with somebody in it who is
-/// exempt, which it would not know. `bans` are in order.
+/// What the kernel is to have: no network that lies in another one, which it does not take, and none with somebody in it
+/// who is exempt, which it would not know. `bans` are in order.
 fn wanted(bans: &[Ban], is_free_of_exempt: impl Fn(&IpNet) -> bool) -> BTreeMap<IpNet, Instant> {
     let (mut wanted, mut last) = (BTreeMap::new(), None::<IpNet>);
     for Ban { network, until, .. } in bans {
@@ -137,7 +139,7 @@ impl Sets {
         self.change(&mut script, "delete", &gone);
         let new = wanted.iter().filter(|(network, until)| before.get(network) != Some(until));
         // It ends there a little earlier than here, and so is never there once it has ended here.
-        let new = new.map(|(network, until)| (*network, until.saturating_duration_since(now).as_secs()));
+        let new = new.map(|(network, until)| (*network, until.saturating_duration_since(now).min(LONGEST).as_secs()));
         let new = new.filter(|(_, seconds)| *seconds > 0);
         let new: Vec<_> = new.map(|(network, seconds)| (network, format!("{network} timeout {seconds}s"))).collect();
         self.change(&mut script, "add", &new);

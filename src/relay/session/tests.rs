@@ -51,7 +51,7 @@ async fn panics() {
     let gates = Gates::new("links", Gate::new(GateLimits::default(), Arc::default()), process);
     let counted = gates.enter(player).unwrap();
     let (stream, presence) = (Stream::new(stream).unwrap(), Arc::clone(counted.presence()));
-    let link = Rc::new(Link::new(stream, presence, (CLIENT, player), edge, None, inbound));
+    let link = Rc::new(Link::new(stream, presence, CLIENT, edge, None, inbound));
     let (carried, by) = (Rc::clone(&link), Rc::clone(&relay));
     tasks.spawn(LinkTask::new(by, carried, Vec::new(), counted));
 

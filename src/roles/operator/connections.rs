@@ -14,11 +14,6 @@ use crate::admin::api::{
 use crate::limits::{AddressKey, Leads, Presence, Roster};
 use crate::reason::Closing;
 
-/// The player, or whoever connected while that is all that is known.
-pub(super) fn who(presence: &Presence) -> SocketAddr {
-    presence.player().unwrap_or_else(|| presence.peer())
-}
-
 /// Whether a connection or a session of `player` belongs to a network.
 pub(super) fn is_in(network: Network, player: SocketAddr) -> bool {
     network.0.contains(&player.ip().to_canonical())
@@ -28,7 +23,7 @@ pub(super) fn is_in(network: Network, player: SocketAddr) -> bool {
 pub(super) fn connections(roster: &Roster, asked: &ConnectionsQuestion, now: Instant) -> Connections {
     let mut picked = roster.select(|presence| {
         asked.listener.as_ref().is_none_or(|name| presence.listener() == name)
-            && asked.address.is_none_or(|network| is_in(network, who(presence)))
+            && asked.address.is_none_or(|network| is_in(network, presence.who()))
     });
     let total = picked.len() as u64;
     // Numbers are given in order.
@@ -62,7 +57,7 @@ fn connection(presence: &Presence, now: Instant) -> Connection {
 pub(super) fn addresses(roster: &Roster, asked: &AddressesQuestion, banned: impl Fn(IpNet) -> bool) -> Addresses {
     let mut talkers: HashMap<AddressKey, Talker> = HashMap::new();
     roster.select(|presence| {
-        let key = AddressKey::from(who(presence).ip());
+        let key = AddressKey::from(presence.who().ip());
         let talker = talkers.entry(key).or_insert_with(|| Talker {
             address: Network(key.network()),
             connections: 0,
@@ -196,7 +191,7 @@ mod tests {
         let roster = Arc::default();
         let all = ["192.0.2.1:1", "192.0.2.2:1"].map(|player| enter(&roster, "login", player));
         let one: Network = "192.0.2.1".parse().unwrap();
-        assert_eq!(close(&roster, Closing::Disconnected, |presence| is_in(one, who(presence))), 1);
+        assert_eq!(close(&roster, Closing::Disconnected, |presence| is_in(one, presence.who())), 1);
         assert_eq!(close(&roster, Closing::Drained, |_| true), 1, "the first reason holds");
         let reasons = all.each_ref().map(|present| present.presence().closing());
         assert_eq!(reasons, [Some(Closing::Disconnected), Some(Closing::Drained)]);

@@ -29,7 +29,7 @@ mod listeners;
 mod sessions;
 mod targets;
 
-use connections::{close, is_in, who};
+use connections::{close, is_in};
 use drains::{Drains, Ending};
 use listeners::Known;
 
@@ -156,13 +156,13 @@ impl Operator {
             }
             Disconnect::Address(network, Some(name)) => {
                 self.names(Some(&name))?;
-                let connections = self.close(|presence| presence.listener() == name && is_in(network, who(presence)));
+                let connections = self.close(|presence| presence.listener() == name && is_in(network, presence.who()));
                 Ok(Disconnected { connections, sessions: 0 })
             }
             // Sessions first: so their clients are told of the end before their links go.
             Disconnect::Address(network, None) => {
                 let sessions = self.end_sessions(move |_, _, player| is_in(network, player)).await;
-                Ok(Disconnected { connections: self.close(|presence| is_in(network, who(presence))), sessions })
+                Ok(Disconnected { connections: self.close(|presence| is_in(network, presence.who())), sessions })
             }
             Disconnect::Client(client) => {
                 let sessions = self.end_sessions(move |of, _, _| of == client).await;
@@ -195,18 +195,16 @@ impl Operator {
 impl api::Operator for Operator {
     fn status(&self) -> Status {
         let Parts { role, control, process, relay, metrics, ready } = &self.parts;
-        let (name, workers, limit, most) = control.config(|config| {
-            let process = config.process();
+        let (limit, most) = control.config(|config| {
             let most = if let Config::Core(core) = config { core.sessions.max } else { 0 };
-            (process.name.clone(), process.workers, process.limits.connections, most)
+            (config.process().limits.connections, most)
         });
-        debug_assert_eq!(workers.get(), metrics.len(), "a restart is needed for more");
         Status {
             role: match role {
                 Role::Edge => api::Role::Edge,
                 Role::Core => api::Role::Core,
             },
-            name,
+            name: control.started().process().name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started: Time(self.started),

@@ -47,7 +47,7 @@ fn session_link(link: &LinkView, now: Instant) -> SessionLink {
     SessionLink {
         connection: presence.id(),
         edge: presence.edge().map(str::to_owned),
-        player: super::connections::who(presence),
+        player: presence.who(),
         age_seconds: now.saturating_duration_since(presence.began()).as_secs_f64(),
         round_trip_seconds: link.round_trip.map(|round_trip| round_trip.as_secs_f64()),
         bytes_in: presence.bytes_in(),

@@ -184,6 +184,41 @@ fn out_of_maintenance_it_is_up_until_it_fails_and_a_drained_one_is_what_checks_s
 }
 
 #[test]
+fn what_is_known_of_a_target_outlives_a_reload_and_nobody_takes_another_for_it() {
+    let now = Instant::now();
+    let target = |name: &str, host: &str| ForwardTarget {
+        name: name.to_owned(),
+        destination: Destination::Core(host.to_owned()),
+        backup: false,
+    };
+    let mut standings = Standings::new(Choice::Least, OFF, &[target("1", "a"), target("2", "b")]);
+    let tried: Vec<_> = (0..3).map(|n| standings.next(player(n), &[], now).unwrap()).collect();
+    assert_eq!(tried.iter().map(|tried| tried.target).collect::<Vec<_>>(), [0, 1, 0]);
+    assert_eq!(standings.failed(tried[1], now), Some(Down));
+    // One more in front: all names are others.
+    let numbers = standings.set(Choice::Least, OFF, &[target("1", "c"), target("2", "a"), target("3", "b")]);
+    assert_eq!((numbers, standings.is_up(1)), (vec![2, 0, 1], Some(false)));
+    assert_eq!(standings.order(player(1), now), [2, 0, 1], "connections count where they are");
+    standings.left(0);
+    standings.left(0);
+    assert_eq!(standings.targets[1].connections, 0);
+    // One that is gone, and comes again, is a new one: what its old connections tell is of the old one.
+    standings.set(Choice::First, OFF, &[target("1", "a")]);
+    assert_eq!((standings.connected(tried[1]), standings.checked(1, true), standings.is_up(1)), (None, None, None));
+    standings.left(1);
+    let numbers = standings.set(Choice::First, OFF, &[target("1", "a"), target("2", "b")]);
+    assert_eq!((numbers, standings.is_up(3)), (vec![0, 3], Some(true)));
+    // From connections that find out to checks, and back.
+    assert_eq!(standings.failed(Try { target: 3, failures: 0 }, now), Some(Down));
+    standings.set(Choice::First, ON, &[target("1", "a"), target("2", "b")]);
+    assert_eq!(standings.order(player(1), now + LONGEST_WAIT), [0, 3], "only checks have it up again");
+    assert_eq!((standings.checked(3, true), standings.checked(3, true)), (None, Some(Up)));
+    standings.checked(0, false);
+    standings.set(Choice::First, OFF, &[target("1", "a"), target("2", "b")]);
+    assert_eq!(standings.order(player(1), now), [0, 3]);
+}
+
+#[test]
 fn what_the_operator_wants_outlives_a_reload() {
     let target = |name: &str, place: &str| ForwardTarget {
         name: name.to_owned(),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::limits::{AddressSet, BanRules};
+use crate::limits::{AddressSet, BanRules, LONGEST_BAN};
 use crate::metrics::Metrics;
 use crate::reason::BanReason;
 
@@ -51,14 +51,14 @@ fn what_is_not_known_is_told_whole() {
         ("192.0.2.1/32", now + MINUTE),
         ("192.0.2.2/32", now + Duration::from_millis(1999)),
         ("192.0.2.3/32", now + Duration::from_millis(999)),
-        ("2001:db8::/64", now + MINUTE),
+        ("2001:db8::/64", now + LONGEST_BAN),
     ]);
     assert_eq!(
         sets(None).script(&wanted, now),
         "flush set inet otproxy banned4\n\
          flush set inet otproxy banned6\n\
          add element inet otproxy banned4 { 192.0.2.1/32 timeout 60s, 192.0.2.2/32 timeout 1s }\n\
-         add element inet otproxy banned6 { 2001:db8::/64 timeout 60s }\n"
+         add element inet otproxy banned6 { 2001:db8::/64 timeout 2592000s }\n"
     );
 }
 

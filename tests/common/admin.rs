@@ -1,0 +1,39 @@
+//! The admin API, as a script asks it.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Asks the admin API: a GET, or with a `body` a POST. Gives the status and the JSON.
+pub async fn ask(admin: SocketAddr, path: &str, body: Option<&str>) -> (u16, Value) {
+    let mut stream = TcpStream::connect(admin).await.unwrap();
+    let method = if body.is_some() { "POST" } else { "GET" };
+    let body = body.unwrap_or_default();
+    let request = format!(
+        "{method} /api/v1/{path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{path}: {answer:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap_or_else(|error| panic!("{path}: {error}: {body}")))
+}
+
+/// Sees something that is there.
+pub async fn see(admin: SocketAddr, path: &str) -> Value {
+    let (status, answer) = ask(admin, path, None).await;
+    assert_eq!(status, 200, "{path}: {answer}");
+    answer
+}
+
+/// Does something that can be done.
+pub async fn act(admin: SocketAddr, path: &str, body: Value) -> Value {
+    let (status, answer) = ask(admin, path, Some(&body.to_string())).await;
+    assert_eq!(status, 200, "{path} {body}: {answer}");
+    answer
+}
