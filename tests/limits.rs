@@ -7,7 +7,7 @@ use otproxy::config::{self, KEYS, Key, WhenAbsent};
 use otproxy::metrics::CATALOGUE;
 use otproxy::reason::{CloseReason, EndReason, RefuseReason, RejectReason};
 use otproxy::wire::frame::PacketId;
-use otproxy::{access_log, admin, forward, limits, net, relay, session, tunnel, wire};
+use otproxy::{access_log, admin, forward, limits, net, relay, roles, session, tunnel, wire};
 
 fn document() -> String {
     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/limits.md")).expect("docs/limits.md")
@@ -83,13 +83,13 @@ fn expected() -> BTreeSet<String> {
         ("limits::LOG_WINDOW", format!("{:?}", limits::LOG_WINDOW)),
         ("access_log::QUEUE", access_log::QUEUE.to_string()),
         ("access_log::LAST_WAIT", format!("{:?}", access_log::LAST_WAIT)),
+        ("roles::SPREAD", format!("{:?}", roles::SPREAD)),
         ("admin::MAX_CONNECTIONS", admin::MAX_CONNECTIONS.to_string()),
         ("admin::CONNECTION_TIMEOUT", format!("{:?}", admin::CONNECTION_TIMEOUT)),
         ("admin::SOCKET_TIMEOUT", format!("{:?}", admin::SOCKET_TIMEOUT)),
         ("admin::MAX_ANSWERS", admin::MAX_ANSWERS.to_string()),
         ("admin::MAX_REQUEST", format!("{} bytes", admin::MAX_REQUEST)),
         ("admin::api::MOST", admin::api::MOST.to_string()),
-        ("admin::api::LONGEST_BAN", format!("{}s", admin::api::LONGEST_BAN)),
         ("admin::api::LONGEST_DRAIN", format!("{}s", admin::api::LONGEST_DRAIN)),
     ];
     keys.chain(fixed.map(|(name, value)| format!("{value}, `{name}`"))).collect()

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::Router;
@@ -45,12 +45,32 @@ pub(super) struct Context {
 
 /// All paths below [`PREFIX`].
 pub(super) fn routes() -> Router<Context> {
-    list().finish()
+    let answer = |State(context): State<Context>, request: Request| async move {
+        match context.allow(&request, Right::Read) {
+            Ok(()) => answer::text(document()),
+            Err(denied) => answer::denied(denied),
+        }
+    };
+    list(Routes::default())
+        .router
+        .route("/openapi.json", get(answer))
+        .method_not_allowed_fallback(answer::wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_REQUEST))
+}
+
+/// The document of all paths, made when it is first asked for: few ever do, and making it takes more memory than it has.
+fn document() -> Bytes {
+    static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
+    let write = || {
+        let routes = list(Routes { document: Some(Document::default()), ..Routes::default() });
+        routes.document.map(|document| document.finish().into()).unwrap_or_default()
+    };
+    DOCUMENT.get_or_init(write).clone()
 }
 
 /// The list.
-fn list() -> Routes {
-    Routes::default()
+fn list(routes: Routes) -> Routes {
+    routes
         .see("/status", "The process as a whole", |operator, NoQuestion {}| async move { Ok(operator.status()) })
         .see("/listeners", "All listeners, with what they have counted", |operator, NoQuestion {}| async move {
             Ok(operator.listeners())
@@ -108,7 +128,7 @@ fn list() -> Routes {
 #[derive(Default)]
 struct Routes {
     router: Router<Context>,
-    document: Document,
+    document: Option<Document>,
 }
 
 impl Routes {
@@ -124,7 +144,9 @@ impl Routes {
         A: Serialize + JsonSchema,
         F: Future<Output = Result<A, Refusal>> + Send,
     {
-        self.document.see::<Q, A>(path, about);
+        if let Some(document) = &mut self.document {
+            document.see::<Q, A>(path, about);
+        }
         let answer = move |State(context): State<Context>, request: Request| async move {
             if let Err(denied) = context.allow(&request, Right::Read) {
                 return answer::denied(denied);
@@ -157,7 +179,9 @@ impl Routes {
         A: Serialize + JsonSchema + Send + 'static,
         F: Future<Output = Result<A, Refusal>> + Send + 'static,
     {
-        self.document.act::<B, A>(path, about);
+        if let Some(document) = &mut self.document {
+            document.act::<B, A>(path, about);
+        }
         let answer = move |State(context): State<Context>, request: Request| async move {
             if let Err(denied) = context.allow(&request, Right::Act) {
                 return answer::denied(denied);
@@ -184,18 +208,6 @@ impl Routes {
         };
         self.router = self.router.route(path, post(answer));
         self
-    }
-
-    fn finish(mut self) -> Router<Context> {
-        let document = Bytes::from(self.document.finish());
-        let answer = move |State(context): State<Context>, request: Request| async move {
-            match context.allow(&request, Right::Read) {
-                Ok(()) => answer::text(document),
-                Err(denied) => answer::denied(denied),
-            }
-        };
-        self.router = self.router.route("/openapi.json", get(answer));
-        self.router.method_not_allowed_fallback(answer::wrong_method).layer(DefaultBodyLimit::max(MAX_REQUEST))
     }
 }
 

@@ -18,8 +18,8 @@ use table::Table;
 
 pub use table::{BANS, Ban};
 
-/// The longest that anybody is banned, ten years: for ever, and still an end that a clock can show.
-pub const LONGEST_BAN: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// The longest that an operator bans anybody: what is to last longer belongs into `deny`.
+pub const LONGEST_BAN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Who is banned for breaking the rules, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,7 @@ root=$here/../..
 binary=$(realpath "${1:-$root/target/release/otproxy}")
 [ -x "$binary" ] || { echo "no program at $binary: build it first, cargo build --release" >&2; exit 1; }
 
-environment=$root/target/schemathesis-$version
+environment=$(realpath -m "$root/target")/schemathesis-$version
 if [ ! -x "$environment/bin/schemathesis" ]; then
     python3 -m venv "$environment"
     "$environment/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$version"
@@ -53,7 +53,8 @@ for _ in $(seq 600); do
     sleep 0.1
 done
 
-"$environment/bin/schemathesis" --config-file "$here/schemathesis.toml" run "http://$address/api/v1/openapi.json"
+# It keeps notes where it is run.
+(cd "$work" && "$environment/bin/schemathesis" --config-file "$here/schemathesis.toml" run "http://$address/api/v1/openapi.json")
 # Whatever it was sent, it is still there, and nothing in it failed.
 metrics=$(curl --silent --show-error --fail "http://$address/metrics")
 grep -x 'otproxy_panics_total 0' <<<"$metrics"

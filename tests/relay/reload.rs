@@ -261,7 +261,7 @@ fn nothing_is_lost_while_edges_and_core_are_reloaded_under_players() {
                 edge.reload(name, core.links, more).await;
             }
             let sessions = if round % 2 == 0 { "max: 9, unacked: 1MiB" } else { "linger: 20s" };
-            let listener = if round % 3 == 0 { "timeouts: { idle: 50s }" } else { "limits: { connections: 9 }" };
+            let listener = if round % 3 == 0 { "timeouts: { idle: 50s }" } else { "limits: { connections: 99 }" };
             core.reload(&Setup { listener, ..setup.clone() }.and(7173 + round, game.addr(), "").sessions(sessions))
                 .await;
             for _ in 0..20 {

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{ListenerState, Network, Refusal, TargetState, Time};
+use crate::limits;
 use crate::wire::frame::{ClientId, SessionId};
 
-/// The longest ban: what is to last longer belongs into `deny`.
-pub const LONGEST_BAN: u32 = 365 * 24 * 60 * 60;
+/// The longest ban, in seconds.
+pub const LONGEST_BAN: u32 = limits::LONGEST_BAN.as_secs() as u32;
 /// The longest time in which a drain may end.
 pub const LONGEST_DRAIN: u32 = 24 * 60 * 60;
 
