@@ -57,10 +57,14 @@ impl Places {
     /// Has other limits from now on. Who has a place keeps it.
     pub fn set(&self, limits: &GateLimits) {
         let mut state = self.state();
+        let counted = state.is_limited();
         state.max = limits.connections.unwrap_or(usize::MAX);
         state.max_per_address = limits.connections_per_address.unwrap_or(usize::MAX);
         state.fair_share = limits.fair_share;
-        state.recount();
+        // Who comes meanwhile waits: not at each reload.
+        if state.is_limited() != counted {
+            state.recount();
+        }
         self.max.store(state.max, Ordering::Relaxed);
         self.pressure.store(limits.pressure, Ordering::Relaxed);
         self.count(&state);

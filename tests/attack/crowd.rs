@@ -25,7 +25,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Between two bytes of who takes his time.
 const SLOW: Duration = Duration::from_secs(1);
 /// Between two pings of who does not read the answers.
-const UNREAD: Duration = Duration::from_millis(100);
+const UNREAD: Duration = Duration::from_secs(1);
 /// Between two pings of a client.
 const PING: Duration = Duration::from_millis(2500);
 

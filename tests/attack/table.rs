@@ -8,7 +8,7 @@ use tokio::time::{interval, sleep};
 
 use crate::arena::{ACCEPTED, Arena, CLOSED, REJECTED};
 use crate::common::metrics::{scrape, sum};
-use crate::crowd::{Crowd, Kind};
+use crate::crowd::{Attackers, Crowd, Kind};
 use crate::players::{Players, newcomer};
 use crate::process::{MIB, may_open};
 
@@ -33,6 +33,7 @@ struct Protections {
     limit: bool,
     fair_share: bool,
     pressure: bool,
+    bans: bool,
 }
 
 const ALL: Protections = Protections {
@@ -43,6 +44,7 @@ const ALL: Protections = Protections {
     limit: true,
     fair_share: true,
     pressure: true,
+    bans: true,
 };
 const NONE: Protections = Protections {
     expect: false,
@@ -52,6 +54,7 @@ const NONE: Protections = Protections {
     limit: false,
     fair_share: false,
     pressure: false,
+    bans: false,
 };
 /// What an edge has without a word in its file.
 const DEFAULT: Protections = Protections { limit: true, fair_share: true, pressure: true, ..NONE };
@@ -67,10 +70,11 @@ impl Protections {
         };
         let status = if_on(self.status, ", status: { address: play.example }");
         let both = format!(
-            "limits: {{ connections: {}, fair_share: {}, pressure: {} }}\n",
+            "limits: {{ connections: {}, fair_share: {}, pressure: {} }}\nbans: {{ after: {} }}\n",
             if self.limit { "auto" } else { "none" },
             self.fair_share,
-            self.pressure
+            self.pressure,
+            if self.bans { "600/60s" } else { "none" }
         );
         Arena::new(&listener("links", "40/10s"), &(listener("login", "20/10s") + &status), &both).await
     }
@@ -84,7 +88,7 @@ enum Attack {
     Of(Kind),
     /// 5,000 of each kind, each from 125 addresses.
     Mixed,
-    /// 10,000 links from one address, and one from each of 500 others.
+    /// 12,000 links from one address, and one from each of 500 others.
     OneAddress,
 }
 
@@ -109,7 +113,7 @@ impl Attack {
             Self::Of(kind) => quarters([kind; 4]),
             Self::Mixed => quarters([Kind::Silent, Kind::Garbage, Kind::Slow, Kind::Valid]),
             Self::OneAddress => {
-                vec![crowd(Kind::Links, 16, 1, 10_000, 1000), crowd(Kind::Links, 17, 500, 500, 100)]
+                vec![crowd(Kind::Links, 16, 1, 12_000, 1200), crowd(Kind::Links, 17, 500, 500, 100)]
             }
         }
     }
@@ -118,45 +122,53 @@ impl Attack {
 /// What one attack has shown.
 struct Row {
     figures: Figures,
-    newcomers: Vec<Option<Duration>>,
-    /// Processor time of the edge while it was measured, and how long that was.
-    cpu: (Duration, Duration),
-    memory: usize,
-    descriptors: usize,
+    during: During,
     /// What the edge and the core counted, as text.
     edge: String,
     core: String,
 }
 
-async fn measure(arena: &Arena, attack: Attack) -> Row {
-    let crowds: Vec<_> = attack.crowds(arena).iter().map(Crowd::start).collect();
-    sleep(WARMUP).await;
-    let (start, cpu) = (Instant::now(), arena.edge.cpu());
-    let (mut arriving, mut pace) = (JoinSet::new(), interval(NEWCOMERS));
-    let mut descriptors = 0;
-    for number in 0..u16::MAX {
-        pace.tick().await;
-        if start.elapsed() >= MEASURED {
-            break;
+/// What is seen while it lasts, beside the players' own figures.
+struct During {
+    newcomers: Vec<Option<Duration>>,
+    /// Processor time of the edge, and how long that was.
+    cpu: (Duration, Duration),
+    memory: usize,
+    descriptors: usize,
+}
+
+impl During {
+    /// Looks for [`MEASURED`].
+    async fn watch(arena: &Arena) -> Self {
+        let (start, cpu) = (Instant::now(), arena.edge.cpu());
+        let (mut arriving, mut pace) = (JoinSet::new(), interval(NEWCOMERS));
+        for number in 0..u16::MAX {
+            pace.tick().await;
+            if start.elapsed() >= MEASURED {
+                break;
+            }
+            arriving.spawn(newcomer(arena.edge.addr("links"), number));
         }
-        arriving.spawn(newcomer(arena.edge.addr("links"), number));
-        descriptors = descriptors.max(arena.edge.descriptors());
+        let cpu = (arena.edge.cpu() - cpu, start.elapsed());
+        let (memory, descriptors) = (arena.edge.peak(), arena.edge.descriptors());
+        Self { newcomers: arriving.join_all().await, cpu, memory, descriptors }
     }
-    let cpu = (arena.edge.cpu() - cpu, start.elapsed());
-    let memory = arena.edge.peak();
-    let newcomers = arriving.join_all().await;
-    // A process without descriptors cannot be asked before they are gone.
-    drop(crowds);
-    let (edge, core) = tokio::join!(scrape(arena.edge.admin), scrape(arena.core.admin));
-    // Filled in by who has them.
-    Row { figures: Figures::default(), newcomers, cpu, memory, descriptors, edge, core }
 }
 
 async fn row(name: &str, protections: Protections, attack: Attack) {
     let arena = protections.arena().await;
+    let mut crowds: Vec<Attackers> = Vec::new();
+    let meanwhile = async {
+        crowds.extend(attack.crowds(&arena).iter().map(Crowd::start));
+        sleep(WARMUP).await;
+        During::watch(&arena).await
+    };
     let players = Players { warmup: WARMUP, ..Players::new(PLAYERS) };
-    let (figures, row) = players.play(&arena, measure(&arena, attack)).await;
-    println!("{}", Row { figures, ..row }.text(name));
+    let (figures, during) = players.play(&arena, meanwhile).await;
+    // A process without descriptors cannot be asked before they are gone.
+    drop(crowds);
+    let (edge, core) = tokio::join!(scrape(arena.edge.admin), scrape(arena.core.admin));
+    println!("{}", Row { figures, during, edge, core }.text(name));
     arena.stop().await;
 }
 
@@ -170,10 +182,10 @@ impl Row {
         let trip = &self.figures.round_trip;
         let lost = self.figures.to_game.lost + self.figures.to_players.lost;
         let links_lost: u64 = self.figures.paths.iter().map(|path| path.links_lost).sum();
-        let mut took: Vec<_> = self.newcomers.iter().flatten().collect();
+        let During { newcomers, cpu: (cpu, whole), memory, descriptors } = &self.during;
+        let mut took: Vec<_> = newcomers.iter().flatten().collect();
         took.sort_unstable();
         let median = took.get(took.len() / 2).map_or("-".to_owned(), |took| format!("{} ms", took.as_millis()));
-        let (cpu, whole) = self.cpu;
         [
             "",
             name,
@@ -182,14 +194,14 @@ impl Row {
             &millis(trip.highest()),
             &lost.to_string(),
             &links_lost.to_string(),
-            &format!("{} of {}", took.len(), self.newcomers.len()),
+            &format!("{} of {}", took.len(), newcomers.len()),
             &median,
             &by_reason(&self.edge, REJECTED),
             &by_reason(&self.edge, CLOSED),
             &sum(&self.core, ACCEPTED, &[]).to_string(),
             &format!("{:.0} %", 100.0 * cpu.as_secs_f64() / whole.as_secs_f64()),
-            &format!("{} MiB", self.memory / MIB),
-            &self.descriptors.to_string(),
+            &format!("{} MiB", memory / MIB),
+            &descriptors.to_string(),
             "",
         ]
         .join(" | ")
@@ -238,6 +250,7 @@ fn table() {
         ("links; defaults alone", DEFAULT, links),
         ("links; none", NONE, links),
         ("one address; all", ALL, Attack::OneAddress),
+        ("one address; no `bans`", Protections { bans: false, ..ALL }, Attack::OneAddress),
         ("one address; defaults alone", DEFAULT, Attack::OneAddress),
         ("one address; none", NONE, Attack::OneAddress),
         ("silent; all", ALL, Attack::Of(Kind::Silent)),
