@@ -66,10 +66,10 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody is there, or nobody may.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// What is there does not speak HTTP.
-    #[error("it does not answer as otproxy does: {0}")]
+    #[error("it does not answer as otproxy does")]
     Http(#[from] hyper::Error),
     /// It is not ready in time.
     #[error("no answer within {} s", .0.as_secs())]
