@@ -29,7 +29,7 @@ const MAX_SIZE: ByteSize = ByteSize::gib(1);
 const MAX_COUNT: u32 = 1_000_000_000;
 /// Threads; more is a slip.
 const MAX_WORKERS: usize = 1024;
-/// What one connection takes of the host's memory at most, as far as it is not many: with both of its sockets in the kernel.
+/// What a connection may take of the host's memory, with both of its sockets in the kernel.
 const CONNECTION_MEMORY: ByteSize = ByteSize::kib(32);
 /// Connections that one side of the tunnel keeps ready for one other; more is a slip.
 const MAX_SPARE: usize = 1024;
@@ -196,8 +196,8 @@ pub(super) fn connections(node: &Node) -> Result<usize, String> {
     }
 }
 
-/// A connection takes two files, and a quarter of all is left for those that are about to be closed, and all else. Where very many
-/// files are allowed, memory ends first.
+/// A connection takes two files, and a quarter of all is left for those that are about to be closed, and all else.
+/// Where very many files are allowed, memory ends first.
 fn auto_connections() -> usize {
     // The program raises its soft limit to the hard one.
     let files = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX) / 8 * 3;

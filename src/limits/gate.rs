@@ -223,8 +223,8 @@ impl Gates {
         self.process.gate.rules().access.check_peer(peer)
     }
 
-    /// Lets in a connection of `player`, who is known from the start, and whose peer was looked at. Only who is within all limits
-    /// by address takes the place of another one.
+    /// Lets in a connection of `player`, who is known from the start, and whose peer was looked at. Only who is within
+    /// all limits by address takes the place of another one.
     ///
     /// # Errors
     /// The list or the limit that refuses it; nothing is counted then, but by rates.
@@ -238,8 +238,8 @@ impl Gates {
         Ok(admission)
     }
 
-    /// Lets in a connection of `peer` whose player is not known yet: a PROXY header is to come. It counts in all, so that
-    /// connections which never send one are limited too.
+    /// Lets in a connection of `peer` whose player is not known yet: a PROXY header is to come. It counts in all, so
+    /// that connections which never send one are limited too.
     ///
     /// # Errors
     /// The limit that refuses it; nothing is counted then.
@@ -250,7 +250,8 @@ impl Gates {
     /// Counts an entered connection for its player too, now that it is known who that is.
     ///
     /// # Errors
-    /// The ban, the list or the limit that refuses it. The connection goes on counting where it did, until it is dropped.
+    /// The ban, the list or the limit that refuses it. The connection goes on counting where it did, until it is
+    /// dropped.
     pub fn pass(&self, admission: &Admission, player: SocketAddr, now: Instant) -> Result<(), RejectReason> {
         admission.presence().set_player(player);
         if player.ip() != admission.presence().peer().ip() {
@@ -461,7 +462,8 @@ mod tests {
         assert_eq!(gates.listener.places.taken(), 1, "the denied count nowhere");
     }
 
-    /// Lets in a crowd of one address; the numbers of its connections that were closed as `evicted` since then, in order.
+    /// Lets in a crowd of one address; the numbers of its connections that were closed as `evicted` since then, in
+    /// order.
     fn crowd(gates: &Gates, count: usize) -> (Vec<Admission>, impl Fn() -> Vec<u64>) {
         let crowd: Vec<_> = (0..count).map(|_| come(gates, "10.0.0.1", Instant::now()).unwrap()).collect();
         let presences: Vec<_> = crowd.iter().map(|admission| Arc::clone(admission.presence())).collect();

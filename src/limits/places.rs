@@ -89,8 +89,8 @@ impl Places {
         }
     }
 
-    /// Gives a place to a connection, whose player is perhaps not known yet, until what this gives is dropped. The higher the
-    /// number of a connection, the newer it is.
+    /// Gives a place to a connection, whose player is perhaps not known yet, until what this gives is dropped. The
+    /// higher the number of a connection, the newer it is.
     ///
     /// # Errors
     /// The limit that is reached; nothing is counted then.

@@ -6,8 +6,8 @@ use std::time::Duration;
 pub const PRESSURE_FROM: f64 = 0.75;
 /// The part of their time that they are given where the limit is reached.
 pub const PRESSURE_LEAST: f64 = 0.2;
-/// Who plays, or has a link, is heard at least this often, with time for what is lost on the way: clients ping every 2.5 s, and
-/// give a link up that does not answer for 7.5 s.
+/// Who plays, or has a link, is heard at least this often, with time for what is lost on the way: clients ping every
+/// 2.5 s, and give a link up that does not answer for 7.5 s.
 pub const PRESSURE_IDLE: Duration = Duration::from_secs(10);
 
 /// The part of a time limit, 0.2 to 1, that holds where this share of all connections is taken.

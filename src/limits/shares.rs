@@ -52,8 +52,9 @@ impl Shares {
         self.by_address.get(&address).copied().unwrap_or(0)
     }
 
-    /// The connection that gives way to one of `newcomer`, which counts already: the newest of the address with the most, in
-    /// the network with the most. `None` where that is the newcomer's own address. Of equals it is always the newcomer's.
+    /// The connection that gives way to one of `newcomer`, which counts already: the newest of the address with the
+    /// most, in the network with the most. `None` where that is the newcomer's own address. Of equals it is always the
+    /// newcomer's.
     pub fn gives_way_to(&self, newcomer: AddressKey) -> Option<u64> {
         let own = Network::from(newcomer);
         let (most, largest) = *self.networks.last()?;

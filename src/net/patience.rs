@@ -7,8 +7,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::limits::{Gates, PRESSURE_LEAST};
 
-/// A time limit that shrinks under pressure, for those too who wait already. Nothing is looked at but when its timer fires: as
-/// often as the least that the limit can become.
+/// A time limit that shrinks under pressure, for those too who wait already. Nothing is looked at but when its timer
+/// fires: as often as the least that the limit can become.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience<'a> {
     gates: Option<&'a Gates>,

@@ -30,8 +30,8 @@ impl Players {
         Self { count, warmup: Duration::ZERO, measured: LONG }
     }
 
-    /// Has them play over one link each while `meanwhile` goes on, from when all are in the game. Gives what they noticed,
-    /// and what it gave.
+    /// Has them play over one link each while `meanwhile` goes on, from when all are in the game. Gives what they
+    /// noticed, and what it gave.
     pub async fn play<T>(self, arena: &Arena, meanwhile: impl Future<Output = T>) -> (Figures, T) {
         let options = BenchOptions {
             edges: vec![arena.edge.addr("links").to_string()],

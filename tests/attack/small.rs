@@ -29,7 +29,8 @@ fn crowd(arena: &Arena, kind: Kind) -> Crowd {
     }
 }
 
-/// Players who were in the game noticed nothing: all packets came once and in order, and each has the link that it began with.
+/// Players who were in the game noticed nothing: all packets came once and in order, and each has the link that it
+/// began with.
 fn noticed_nothing(figures: &Figures) {
     assert!(figures.passed(), "{figures:?}");
     assert_eq!((figures.players, figures.paths[0].links_lost), (PLAYERS as u64, 0), "{figures:?}");

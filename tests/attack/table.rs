@@ -1,4 +1,5 @@
-//! The large attack: 20,000 connections at once, with all protections and without each; the table in docs/performance.md.
+//! The large attack: 20,000 connections at once, with all protections and without each; the table in
+//! docs/performance.md.
 
 use std::time::{Duration, Instant};
 
