@@ -137,6 +137,8 @@ impl Core {
 /// An edge on loopback, which can be killed.
 pub struct Edge {
     pub addr: SocketAddr,
+    /// Where its admin API is.
+    pub admin: SocketAddr,
     control: Control,
     stop: oneshot::Sender<()>,
     task: JoinHandle<std::io::Result<()>>,
@@ -146,15 +148,15 @@ impl Edge {
     pub fn start(listen: SocketAddr, core: SocketAddr) -> Self {
         let Config::Edge(config) = parsed(&Self::text("links", listen, core, "")) else { panic!("not an edge") };
         let service = roles::edge::bind(config).unwrap();
-        let (addr, control) = (service.addresses("links")[0], service.control());
-        let (stop, stopped) = oneshot::channel();
+        let (addr, admin) = (service.addresses("links")[0], service.admin_address().unwrap());
+        let (control, (stop, stopped)) = (service.control(), oneshot::channel());
         let task = tokio::spawn(service.run(async { drop(stopped.await) }));
-        Self { addr, control, stop, task }
+        Self { addr, admin, control, stop, task }
     }
 
     fn text(name: &str, listen: SocketAddr, core: SocketAddr, more: &str) -> String {
         format!(
-            "role: edge\nname: edge\nworkers: 1\nshutdown_timeout: 0s\nadmin: {{ listen: off }}\n\
+            "role: edge\nname: edge\nworkers: 1\nshutdown_timeout: 0s\nadmin: {{ listen: \"127.0.0.1:0\" }}\n\
              listeners: [{{ name: {name}, listen: \"{listen}\", forward_to: \"{core}\", {more} }}]\n"
         )
     }
