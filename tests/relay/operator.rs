@@ -158,20 +158,20 @@ fn who_plays_loses_nothing_while_one_edge_after_the_other_is_drained() {
                 sent += 1;
                 for (_, session, pushed, echoed) in &mut players {
                     session.send(numbered_packet::numbered(Origin::Player, sent, 60)).await.unwrap();
-                    see_packet(&session.recv().await.expect("the session goes on"), pushed, echoed);
+                    judge(&session.recv().await.expect("the session goes on"), pushed, echoed);
                 }
             }
             act(edge.admin, "undrain", json!({})).await;
             // What is pushed has to be taken meanwhile: else the game server is held up, and the links with it.
             while players.iter().any(|(_, session, ..)| session.stats().links < 2) {
                 for (_, session, pushed, echoed) in &mut players {
-                    see_packet(&session.recv().await.expect("the session goes on"), pushed, echoed);
+                    judge(&session.recv().await.expect("the session goes on"), pushed, echoed);
                 }
             }
         }
         for (_, session, pushed, echoed) in &mut players {
             while echoed.highest() < sent {
-                see_packet(&session.recv().await.expect("the session goes on"), pushed, echoed);
+                judge(&session.recv().await.expect("the session goes on"), pushed, echoed);
             }
             let stats = session.stats();
             assert_eq!((stats.gaps, stats.miscut, stats.bad_acks), (0, 0, 0), "{stats:?}");
@@ -188,13 +188,4 @@ fn who_plays_loses_nothing_while_one_edge_after_the_other_is_drained() {
         }
         core.close().await;
     });
-}
-
-fn see_packet(packet: &[u8], pushed: &mut Judge, echoed: &mut Judge) {
-    match numbered_packet::number(packet) {
-        Some((Origin::Server, number)) => pushed.see(number),
-        Some((Origin::Player, number)) => echoed.see(number),
-        // The game server's first word.
-        None => assert_eq!(packet.len(), 14),
-    }
 }
