@@ -4,8 +4,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use otproxy::config::{self, Config};
 use otproxy::roles::{self, Control};
-use otproxy::standin::packet::{self as numbered_packet, Origin};
-use otproxy::standin::proof::Judge;
 use otproxy::wire::frame::ClientId;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -173,15 +171,5 @@ impl Edge {
         let _ = self.stop.send(());
         self.task.await.unwrap().unwrap();
         self.addr
-    }
-}
-
-/// Holds a packet that a player got against those before it: what the game server pushed, and what it sent back.
-pub fn judge(packet: &[u8], pushed: &mut Judge, echoed: &mut Judge) {
-    match numbered_packet::number(packet) {
-        Some((Origin::Server, number)) => pushed.see(number),
-        Some((Origin::Player, number)) => echoed.see(number),
-        // The game server's first word.
-        None => assert_eq!(packet.len(), 14),
     }
 }

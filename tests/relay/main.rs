@@ -3,6 +3,7 @@
 mod capture;
 #[path = "../common/mod.rs"]
 mod common;
+mod crew;
 mod faults;
 mod game;
 mod harness;

@@ -1,15 +1,10 @@
 //! Sessions, as an operator of the core sees them and ends them.
 
-use std::time::Duration;
-
-use otproxy::player::{ClientClocks, Player, PlayerOptions};
-use otproxy::standin::game_server::{GameServer, GameServerOptions};
-use otproxy::standin::packet::{self as numbered_packet, Origin};
-use otproxy::standin::proof::Judge;
 use otproxy::wire::frame::{ClientId, SessionId};
 use serde_json::{Value, json};
 
 use crate::common::admin::{act, ask, see};
+use crate::crew::{Crew, pushing};
 use crate::harness::*;
 
 const OTHER: SessionId = SessionId(8);
@@ -132,57 +127,26 @@ fn a_client_and_an_address_are_disconnected_with_all_that_they_have() {
 #[test]
 fn who_plays_loses_nothing_while_one_edge_after_the_other_is_drained() {
     run(async {
-        let push = GameServerOptions { push_every: Some(Duration::from_millis(2)), push_size: 100 };
-        let game = GameServer::start(push).await.unwrap();
+        let game = pushing().await;
         let setup = Setup { servers: Vec::new(), sessions: "", listener: "", workers: 2 }.and(PORT, game.addr(), "");
         let core = setup.start();
         // Fixed ports, so that a drained edge is found again where it was.
         let free = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
         let edges = free.map(|address| Edge::start(address, core.links));
-        let mut players = Vec::new();
-        for client in 1..=4 {
-            let options = PlayerOptions {
-                clocks: ClientClocks::faster(20),
-                ..PlayerOptions::new(ClientId(client), free.to_vec())
-            };
-            let player = Player::connect(options);
-            let session = player.open(PORT).await;
-            session.wait_until(|stats| stats.links == 2).await.unwrap();
-            players.push((player, session, Judge::new(), Judge::new()));
-        }
-        let mut sent = 0;
+        let mut crew = Crew::start(4, &free).await;
         for turn in 0..4 {
             let edge = &edges[turn % 2];
             act(edge.admin, "drain", json!({ "deadline_seconds": 1 })).await;
             while see(edge.admin, "status").await["connections"]["open"] != 0 {
-                sent += 1;
-                for (_, session, pushed, echoed) in &mut players {
-                    session.send(numbered_packet::numbered(Origin::Player, sent, 60)).await.unwrap();
-                    judge(&session.recv().await.expect("the session goes on"), pushed, echoed);
-                }
+                crew.play().await;
             }
             act(edge.admin, "undrain", json!({})).await;
-            // What is pushed has to be taken meanwhile: else the game server is held up, and the links with it.
-            while players.iter().any(|(_, session, ..)| session.stats().links < 2) {
-                for (_, session, pushed, echoed) in &mut players {
-                    judge(&session.recv().await.expect("the session goes on"), pushed, echoed);
-                }
-            }
+            crew.rejoin().await;
         }
-        for (_, session, pushed, echoed) in &mut players {
-            while echoed.highest() < sent {
-                judge(&session.recv().await.expect("the session goes on"), pushed, echoed);
-            }
-            let stats = session.stats();
-            assert_eq!((stats.gaps, stats.miscut, stats.bad_acks), (0, 0, 0), "{stats:?}");
-            assert!(pushed.so_far().perfect() && echoed.so_far().perfect());
-        }
+        assert!(crew.lost_nothing().await.iter().all(|joins| *joins >= 2 + 4), "each drain took a link of each");
         assert_eq!(core.metric("otproxy_relay_sessions_ended_total", &[]).await, 0.0);
         assert_eq!(game.connections().len(), 4, "one game connection each, all the time");
-        for (player, session, ..) in players {
-            session.leave();
-            player.close().await.unwrap();
-        }
+        crew.leave().await;
         for edge in edges {
             edge.kill().await;
         }

@@ -1,13 +1,8 @@
 //! What changes at a core while links and sessions go on.
 
-use std::time::Duration;
-
-use otproxy::player::{ClientClocks, Player, PlayerOptions};
-use otproxy::standin::game_server::{GameServer, GameServerOptions};
-use otproxy::standin::packet::{self as numbered_packet, Origin};
-use otproxy::standin::proof::Judge;
 use otproxy::wire::frame::{ClientId, SessionId};
 
+use crate::crew::{Crew, pushing};
 use crate::harness::*;
 
 const OTHER: SessionId = SessionId(8);
@@ -231,29 +226,13 @@ fn links_go_on_when_their_listener_becomes_another_kind_or_goes() {
 #[test]
 fn nothing_is_lost_while_edges_and_core_are_reloaded_under_players() {
     run(async {
-        let push = GameServerOptions { push_every: Some(Duration::from_millis(2)), push_size: 100 };
-        let game = GameServer::start(push).await.unwrap();
+        let game = pushing().await;
         let setup = Setup { servers: Vec::new(), sessions: "", listener: "", workers: 2 }.and(PORT, game.addr(), "");
         let core = setup.clone().start();
         let free = "127.0.0.1:0".parse().unwrap();
         let edges = [Edge::start(free, core.links), Edge::start(free, core.links)];
-        let paths: Vec<_> = edges.iter().map(|edge| edge.addr).collect();
-        let mut players = Vec::new();
-        for client in 1..=4 {
-            let clocks = ClientClocks::faster(20);
-            let options = PlayerOptions { clocks, ..PlayerOptions::new(ClientId(client), paths.clone()) };
-            let player = Player::connect(options);
-            let session = player.open(PORT).await;
-            session.wait_until(|stats| stats.links == 2).await.unwrap();
-            players.push((player, session, Judge::new(), Judge::new()));
-        }
-        // A player whose machine is busy may give up a link of its own, and makes another.
-        let closed = async || {
-            let of = async |labels: &[&str]| core.metric("otproxy_connections_closed_total", labels).await;
-            of(&[]).await - of(&["reason=\"client\""]).await - of(&["reason=\"client_error\""]).await
-        };
-        let before = closed().await;
-        let mut sent = 0;
+        let mut crew = Crew::start(4, &edges.each_ref().map(|edge| edge.addr)).await;
+        let closed = core.metric("otproxy_connections_closed_total", &[]).await;
         for round in 0..10 {
             let (name, more) =
                 if round % 2 == 0 { ("others", "check: tcp, inter: 1h") } else { ("links", "expect: links") };
@@ -261,33 +240,22 @@ fn nothing_is_lost_while_edges_and_core_are_reloaded_under_players() {
                 edge.reload(name, core.links, more).await;
             }
             let sessions = if round % 2 == 0 { "max: 9, unacked: 1MiB" } else { "linger: 20s" };
-            let listener = if round % 3 == 0 { "timeouts: { idle: 50s }" } else { "limits: { connections: 99 }" };
+            // The edges' checks come on top of eight links: they are refused, and take nobody's place.
+            let listener = if round % 3 == 0 {
+                "timeouts: { idle: 50s }"
+            } else {
+                "limits: { connections: 9, fair_share: false }"
+            };
             core.reload(&Setup { listener, ..setup.clone() }.and(7173 + round, game.addr(), "").sessions(sessions))
                 .await;
             for _ in 0..20 {
-                sent += 1;
-                for (_, session, pushed, echoed) in &mut players {
-                    session.send(numbered_packet::numbered(Origin::Player, sent, 60)).await.unwrap();
-                    let packet = session.recv().await.expect("the session goes on");
-                    judge(&packet, pushed, echoed);
-                }
+                crew.play().await;
             }
         }
-        for (_, session, pushed, echoed) in &mut players {
-            while echoed.highest() < sent {
-                let packet = session.recv().await.expect("the session goes on");
-                judge(&packet, pushed, echoed);
-            }
-            let stats = session.stats();
-            assert_eq!((stats.gaps, stats.miscut, stats.bad_acks), (0, 0, 0), "{stats:?}");
-            assert!(pushed.so_far().perfect() && echoed.so_far().perfect());
-        }
-        assert_eq!(closed().await, before, "no link was closed here");
+        assert_eq!(crew.lost_nothing().await, [2; 4], "no link was joined anew");
+        assert_eq!(core.metric("otproxy_connections_closed_total", &[]).await, closed, "no link was closed");
         assert_eq!(game.connections().len(), 4, "one game connection each, all the time");
-        for (player, session, ..) in players {
-            session.leave();
-            player.close().await.unwrap();
-        }
+        crew.leave().await;
         for edge in edges {
             edge.kill().await;
         }
