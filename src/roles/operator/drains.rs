@@ -42,6 +42,11 @@ impl Drains {
         self.list().insert(listener.to_owned(), task);
     }
 
+    /// Closes no more connections of a listener, which goes on being drained.
+    pub fn stop(&self, listener: &str) {
+        self.list().get(listener).iter().for_each(|ending| ending.abort());
+    }
+
     /// The listener is drained no more. Gives whether it was.
     pub fn cancel(&self, listener: &str) -> bool {
         self.list().remove(listener).is_some()
@@ -125,6 +130,18 @@ mod tests {
             drains.begin("core", Arc::clone(&roster), Ending { links: false, deadline: None });
             sleep(100 * DEADLINE).await;
             assert_eq!(all.each_ref().map(is_closed), [true, false, false]);
+        });
+    }
+
+    #[test]
+    fn one_that_is_stopped_closes_nobody_and_is_still_drained() {
+        run(async {
+            let (roster, drains) = (Arc::default(), Drains::default());
+            let all = [enter(&roster, "a", true), enter(&roster, "a", false)];
+            drains.begin("a", Arc::clone(&roster), Ending { links: true, deadline: Some(DEADLINE) });
+            drains.stop("a");
+            sleep(2 * DEADLINE).await;
+            assert!(all.iter().all(|present| !is_closed(present)) && drains.has("a"));
         });
     }
 

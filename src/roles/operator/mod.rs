@@ -115,6 +115,8 @@ impl Operator {
     async fn end_drain(&self, listener: Option<&str>) -> Result<Drained, Refusal> {
         let names = self.names(listener)?;
         for name in names.iter().filter(|name| self.drains.has(name)) {
+            // First: who comes as soon as it listens must not be closed with those of before.
+            self.drains.stop(name);
             self.parts.control.open_listener(name).await.map_err(|error| refusal(&error))?;
             self.drains.cancel(name);
             info!(listener = name, "the listener takes connections again");
