@@ -120,7 +120,7 @@ impl Listeners {
         self.list.iter().map(|listening| (listening.shared.name().to_owned(), bound(listening))).collect()
     }
 
-    /// All as they are now, in the order of the configuration.
+    /// All as they are now: forwards in the order of the configuration, then relays.
     pub fn now(&self) -> Vec<ListenerNow> {
         let now = |listening: &Listening| {
             let config = listening.config.inbound();

@@ -21,7 +21,8 @@ pub trait Operator: Send + Sync {
     /// The process as a whole.
     fn status(&self) -> Status;
 
-    /// All listeners, in the order of the file; behind them those that were taken out of it and have connections left.
+    /// All listeners: forwards in the order of the file, then relays; behind them those that were taken out of it and have
+    /// connections left.
     fn listeners(&self) -> Listeners;
 
     /// The targets of all forwards.

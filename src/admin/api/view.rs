@@ -66,7 +66,7 @@ pub struct Reload {
 /// All listeners.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Listeners {
-    /// In the order of the file.
+    /// Forwards in the order of the file, then relays, then those that are not in it any more.
     pub listeners: Vec<Listener>,
 }
 
