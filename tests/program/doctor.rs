@@ -198,9 +198,10 @@ fn listeners_that_cannot_be_had() {
     let (_core, core) = open();
     let (_other, taken) = open();
     let said = doctor(&edge(NO_ADMIN, &taken, &core));
+    let own = fs::read_to_string("/proc/self/comm").expect("the name of this process");
     said.says(
-        &format!("fail  listener login: {taken} is held by `doctor"),
-        &[&format!("(process {})", std::process::id())],
+        &format!("fail  listener login: {taken} is held by `{}` (process {})", own.trim_end(), std::process::id()),
+        &[],
     );
     // 192.0.2.0/24 is nobody's.
     let said = doctor(&edge(NO_ADMIN, "192.0.2.1:7171", &core));
