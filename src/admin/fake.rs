@@ -1,9 +1,10 @@
 //! An operator for tests, which knows one of everything and records what it was asked to do.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::api::*;
@@ -30,11 +31,11 @@ impl Fake {
 
     /// Returns the actions that were done so far.
     pub fn done(&self) -> Vec<String> {
-        self.done.lock().unwrap().clone()
+        self.done.lock().clone()
     }
 
     fn does(&self, what: String) {
-        self.done.lock().unwrap().push(what);
+        self.done.lock().push(what);
     }
 
     fn drained(&self, listener: Option<&str>, state: ListenerState) -> Result<Drained, Refusal> {
@@ -95,7 +96,7 @@ impl Operator for Fake {
         let reasons = |reasons: &[(&str, u64)]| -> BTreeMap<_, _> {
             reasons.iter().map(|(reason, count)| (reason.to_string(), *count)).collect()
         };
-        let mut draining = self.draining.lock().unwrap();
+        let mut draining = self.draining.lock();
         let (state, open) = match &mut *draining {
             None => (ListenerState::Open, 7),
             Some(0) => (ListenerState::Drained, 0),
@@ -213,7 +214,7 @@ impl Operator for Fake {
         Box::pin(async move {
             let drained = self.drained(listener.as_deref(), ListenerState::Draining)?;
             self.does(format!("drain {listener:?} {deadline:?}"));
-            *self.draining.lock().unwrap() = Some(2);
+            *self.draining.lock() = Some(2);
             Ok(drained)
         })
     }
@@ -222,7 +223,7 @@ impl Operator for Fake {
         Box::pin(async move {
             let drained = self.drained(listener.as_deref(), ListenerState::Open)?;
             self.does(format!("undrain {listener:?}"));
-            *self.draining.lock().unwrap() = None;
+            *self.draining.lock() = None;
             Ok(drained)
         })
     }

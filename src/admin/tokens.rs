@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use subtle::{Choice, ConstantTimeEq};
 use tracing::error;
 
@@ -111,7 +111,7 @@ impl TokenFile {
 
     /// Reads the file again, if it has changed. A file that cannot be used any more lets nobody in.
     fn look(&self) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         let seen = Stamp::of(&self.file);
         if seen == known.seen {
             return;
@@ -124,12 +124,12 @@ impl TokenFile {
     }
 
     fn holds(&self, token: &[u8]) -> Choice {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock();
         known.token.ct_eq(token) & Choice::from(u8::from(!known.token.is_empty()))
     }
 
     fn token(&self) -> Vec<u8> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).token.clone()
+        self.known.lock().token.clone()
     }
 }
 

@@ -1,9 +1,10 @@
 //! The threads that players run on, and the game server's.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -73,7 +74,7 @@ impl Crew {
     pub fn meter(&self) -> Meter {
         let mut sum = Meter::default();
         for member in &self.members {
-            sum.add(&member.meter.lock().unwrap_or_else(PoisonError::into_inner));
+            sum.add(&member.meter.lock());
         }
         sum
     }

@@ -3,10 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -253,7 +254,7 @@ impl Seat {
     }
 
     fn meter(&self, measure: impl FnOnce(&mut Meter)) {
-        measure(&mut self.meter.lock().unwrap_or_else(PoisonError::into_inner));
+        measure(&mut self.meter.lock());
     }
 
     async fn play(&self, line: &mut Line, timer: &Timer) -> Tally {

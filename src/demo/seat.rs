@@ -1,8 +1,9 @@
 //! One simulated player: its links, its session, and the tally of what it sent and got.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
@@ -80,7 +81,7 @@ impl Seat {
 
     /// What it has counted so far.
     pub fn tally(&self) -> Tally {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.tally.lock().clone()
     }
 
     /// The numbers of one of its paths.
@@ -135,7 +136,7 @@ async fn send(
             return;
         }
         // Counted first: whoever receives it finds it counted.
-        tally.lock().unwrap_or_else(PoisonError::into_inner).sent = number;
+        tally.lock().sent = number;
         if session.send(packet::numbered(Origin::Player, number, PACKET_SIZE)).await.is_err() {
             return;
         }
@@ -154,7 +155,7 @@ async fn receive(
             () = leave.cancelled() => return session.leave(),
         };
         let stats = session.stats();
-        let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tally = tally.lock();
         tally.violations = stats.gaps + stats.miscut + stats.bad_acks;
         match packet.as_deref().map(packet::number) {
             Some(Some((Origin::Player, number))) => tally.echoes.see(number),

@@ -5,10 +5,11 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -47,7 +48,7 @@ impl StatusShared {
 
     fn cache(&self) -> MutexGuard<'_, StatusCache> {
         // Each change is whole before anything that can panic.
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cache.lock()
     }
 }
 

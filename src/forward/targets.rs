@@ -5,9 +5,10 @@
 //! players, and a busy worker does not make a target look slow.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use prometheus::IntGauge;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -260,7 +261,7 @@ impl Targets {
 
     fn now(&self) -> MutexGuard<'_, Now> {
         // Each change is whole before anything that can panic.
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+        self.now.lock()
     }
 }
 

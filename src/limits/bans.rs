@@ -1,11 +1,12 @@
 //! Who is refused for a while: those who break the rules too often, and those whom the operator bans.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use parking_lot::{RwLock, RwLockReadGuard};
 use tracing::{info, warn};
 
 use super::{AddressKey, AddressSet, REFUSED_LINES, Rate, RateLimit, RateLimitedLog};
@@ -76,7 +77,7 @@ impl Bans {
     pub fn set(&self, new: BanRules) {
         let exempt = new.exempt.clone();
         {
-            let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+            let mut rules = self.rules.write();
             if rules.rules.after == new.after {
                 rules.rules = new;
             } else {
@@ -103,7 +104,7 @@ impl Bans {
     pub fn broke_rule(&self, address: IpAddr, now: Instant) {
         let key = AddressKey::from(address);
         let lasting = {
-            let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+            let rules = self.rules.read();
             let Some(breaks) = &rules.breaks else { return };
             if rules.rules.exempt.contains(address) || breaks.try_take(key, now) {
                 return;
@@ -140,7 +141,7 @@ impl Bans {
         let network = canonical(network);
         let lifted = self.change(|table| table.lift(|ban| network.contains(&ban.network)));
         {
-            let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+            let rules = self.rules.read();
             for ban in lifted.iter().filter(|ban| ban.reason == BanReason::Rules) {
                 // Else the next small thing would ban it again.
                 rules.breaks.iter().for_each(|breaks| breaks.forget(AddressKey::from(ban.network.addr())));
@@ -172,21 +173,21 @@ impl Bans {
 
     /// Whether nobody in `network` is exempt.
     pub fn is_free_of_exempt(&self, network: &IpNet) -> bool {
-        !self.rules.read().unwrap_or_else(PoisonError::into_inner).rules.exempt.meets(network)
+        !self.rules.read().rules.exempt.meets(network)
     }
 
     fn is_exempt(&self, address: IpAddr) -> bool {
-        self.rules.read().unwrap_or_else(PoisonError::into_inner).rules.exempt.contains(address)
+        self.rules.read().rules.exempt.contains(address)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Table> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner)
+        self.table.read()
     }
 
     /// Changes the table, and tells of it what others look at.
     fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
         // Each change is whole before anything that can panic.
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.write();
         let changed = change(&mut table);
         self.banned.store(table.len(), Ordering::Relaxed);
         self.metrics.active.set(i64::try_from(table.len()).unwrap_or(i64::MAX));

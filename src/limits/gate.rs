@@ -2,9 +2,10 @@
 //! the process.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::{RwLock, RwLockReadGuard};
 use prometheus::Gauge;
 
 use super::places::{Place, Places, Taken};
@@ -54,7 +55,7 @@ impl Gate {
     pub fn set(&self, limits: GateLimits, access: Arc<Access>) {
         self.places.set(&limits);
         let old = {
-            let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+            let mut rules = self.rules.write();
             let before = rules.rate.take();
             let again = |rate| before.map_or_else(|| RateLimit::new(rate), |before| before.with(rate));
             std::mem::replace(&mut *rules, Rules { access, rate: limits.rate_per_address.map(again) })
@@ -65,7 +66,7 @@ impl Gate {
 
     fn rules(&self) -> RwLockReadGuard<'_, Rules> {
         // Nothing that can panic runs under the lock of a change.
-        self.rules.read().unwrap_or_else(PoisonError::into_inner)
+        self.rules.read()
     }
 
     /// Shows from now on which share of its connections is taken.

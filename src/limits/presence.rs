@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 
 use crate::reason::Closing;
@@ -177,8 +178,8 @@ impl Presence {
         Attended { task, presence: self, kept: None }
     }
 
-    fn waker(&self) -> std::sync::MutexGuard<'_, Option<Waker>> {
-        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waker(&self) -> parking_lot::MutexGuard<'_, Option<Waker>> {
+        self.waker.lock()
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::presence::Presence;
 
@@ -39,7 +41,7 @@ impl Roster {
     pub fn select(&self, mut wanted: impl FnMut(&Presence) -> bool) -> Vec<Arc<Presence>> {
         let mut selected = Vec::new();
         for shard in &self.shards {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let shard = shard.lock();
             selected.extend(shard.values().filter(|presence| wanted(presence)).cloned());
         }
         selected
@@ -48,7 +50,7 @@ impl Roster {
     fn shard(&self, id: u64) -> MutexGuard<'_, Shard> {
         let index = (id % SHARDS as u64) as usize;
         // Nothing that can panic runs under the lock but what `select` is given, which changes nothing.
-        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[index].lock()
     }
 }
 

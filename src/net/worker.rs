@@ -107,7 +107,9 @@ where
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
-    use std::sync::{Mutex, mpsc};
+    use std::sync::mpsc;
+
+    use parking_lot::Mutex;
 
     use super::*;
 
@@ -144,7 +146,7 @@ mod tests {
                     tokio::task::spawn_blocking(move || {
                         started.send(()).unwrap();
                         // Until the sender is dropped.
-                        let _ = gate.lock().unwrap().recv();
+                        let _ = gate.lock().recv();
                     })
                 })
                 .collect();

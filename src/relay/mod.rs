@@ -16,9 +16,10 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::RwLock;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -96,7 +97,7 @@ impl RelayShared {
     pub fn reload(&self, config: &config::Core) {
         self.sessions.set(Some(config.sessions.max), Some(config.sessions.max_per_address));
         let settings = Arc::new(Settings::new(config, Some(&self.settings())));
-        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+        *self.settings.write() = settings;
     }
 
     /// Has each worker answer `question`; gives the answers, in no order. Those of workers that are gone are missing.
@@ -123,7 +124,7 @@ impl RelayShared {
 
     fn settings(&self) -> Arc<Settings> {
         // They are replaced as a whole.
-        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.settings.read())
     }
 
     /// The worker that carries all links and sessions of a client. The id alone decides, so that a

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::{CONNECT_BURST, CONNECT_INTERVAL, CONNECT_WAIT};
 use crate::config::{self, BindSessions, GameServer};
@@ -43,7 +45,7 @@ impl Settings {
                 _ => Arc::new(Mutex::new(Pace::new(connect_rate(server)))),
             };
             // A pace is right whatever happened to who held it.
-            connects.lock().unwrap_or_else(PoisonError::into_inner).set(connect_rate(server));
+            connects.lock().set(connect_rate(server));
             (server.port, Arc::new(Server { config: server.clone(), connects }))
         };
         let known = before.and_then(|before| before.opens.as_ref());
@@ -79,7 +81,7 @@ impl Settings {
 impl Server {
     /// Takes the next place in the queue of connects; gives when it is. `None` where no client would wait so long.
     pub fn connect_place(&self, now: Instant) -> Option<Instant> {
-        let mut pace = self.connects.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pace = self.connects.lock();
         pace.take(now, now + CONNECT_WAIT)
     }
 }

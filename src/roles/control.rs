@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::{Mutex, MutexGuard};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
@@ -238,7 +239,7 @@ impl Control {
 
     /// Returns the result of the last reload, if there was one.
     pub(super) fn last_reload(&self) -> Option<LastReload> {
-        self.0.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.last.lock().clone()
     }
 
     /// Returns the targets of each forward, by the listener's name, in the order of the file.
@@ -260,7 +261,7 @@ impl Control {
     }
 
     fn state(&self) -> MutexGuard<'_, Option<State>> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock()
     }
 
     async fn set_closed(&self, name: &str, closed: bool) -> Result<(), ReloadError> {
@@ -322,7 +323,7 @@ impl Control {
     fn tell(&self, reloaded: &Result<Reloaded, ReloadError>) {
         let errors = reloaded.as_ref().err().map(ReloadError::lines).unwrap_or_default();
         let last = LastReload { time: SystemTime::now(), errors };
-        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+        *self.0.last.lock() = Some(last);
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.0.metrics.config_reloaded(reloaded.is_ok().then_some(at));
         match reloaded {

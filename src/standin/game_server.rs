@@ -9,9 +9,10 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -144,8 +145,8 @@ impl GameServer {
 
     /// The numbers of its connections, the oldest first.
     pub fn connections(&self) -> Vec<ConnectionStats> {
-        let connections = self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.iter().map(|stats| *stats.lock().unwrap_or_else(PoisonError::into_inner)).collect()
+        let connections = self.shared.connections.lock();
+        connections.iter().map(|stats| *stats.lock()).collect()
     }
 
     /// Waits until the connections' numbers satisfy `condition`, and gives them.
@@ -195,7 +196,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: TaskTracker) 
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let stats = Arc::new(Mutex::new(ConnectionStats { received: Judge::new().so_far(), ..ConnectionStats::default() }));
     {
-        let mut connections = shared.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connections = shared.connections.lock();
         connections.push_back(stats.clone());
         if connections.len() > MAX_KEPT {
             connections.pop_front();
@@ -370,7 +371,7 @@ impl<'a> Connection<'a> {
     }
 
     fn count(&self, update: impl FnOnce(&mut ConnectionStats)) {
-        update(&mut self.stats.lock().unwrap_or_else(PoisonError::into_inner));
+        update(&mut self.stats.lock());
         self.shared.changes.send_modify(|changes| *changes += 1);
     }
 }

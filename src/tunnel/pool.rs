@@ -1,11 +1,12 @@
 //! The spare connections of an edge, and the players that wait for one.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
@@ -68,7 +69,7 @@ impl Pool {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Each change is one push or pop, so it is whole whatever happened to the holder of the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Takes a connection: a spare one at once, or the next that is made.

@@ -1,9 +1,10 @@
 //! Drains: a drained listener accepts no connections, and its open ones go on, or are closed in time.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{sleep, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -53,7 +54,7 @@ impl Drains {
     }
 
     fn list(&self) -> MutexGuard<'_, HashMap<String, AbortOnDropHandle<()>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
