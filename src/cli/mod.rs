@@ -438,10 +438,10 @@ mod tests {
     }
 
     #[test]
-    fn the_load_tests_of_the_readme_can_be_typed() {
-        let readme = include_str!("../../README.md");
-        let in_text = readme.split('`').filter(|text| text.starts_with("otproxy bench --"));
-        let lines = readme.lines().filter(|line| line.starts_with("otproxy bench --")).chain(in_text);
+    fn the_load_tests_of_the_document_can_be_typed() {
+        let document = include_str!("../../docs/bench.md");
+        let in_text = document.split('`').filter(|text| text.starts_with("otproxy bench --"));
+        let lines = document.lines().filter(|line| line.starts_with("otproxy bench --")).chain(in_text);
         let mut count = 0;
         for line in lines {
             let cli = Cli::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"));
