@@ -13,12 +13,15 @@ use siphasher::sip::SipHasher24;
 
 use crate::config::{Check, CheckKind, Choice, Destination, ForwardTarget};
 use crate::limits::AddressKey;
+use crate::net::Backoff;
 use crate::reason::{CheckResult, TargetState};
 
 /// How long a target that nothing checks is tried last after its first failure; it doubles with each further one.
 pub const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest that it is tried last.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Not shortened at random: here the wait decides an order, and nobody comes back at its end.
+const BACKOFF: Backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
 
 /// A target is up or down from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,7 +187,7 @@ impl Standings {
         let standing = left.min_by_key(preferred)?;
         if !checked && standing.failures > 0 && standing.is_open(checked, now) {
             // This one finds out; all others go on as before.
-            standing.again = Some(now + wait_after(standing.failures));
+            standing.again = Some(now + BACKOFF.wait(standing.failures));
         }
         standing.connections += 1;
         Some(Try { target: standing.number, failures: standing.failures })
@@ -216,7 +219,7 @@ impl Standings {
         }
         standing.fail();
         if !checked {
-            standing.again = Some(now + wait_after(standing.failures));
+            standing.again = Some(now + BACKOFF.wait(standing.failures));
         }
         let up = checked && standing.up && standing.failures < fall;
         standing.turn(up)
@@ -293,11 +296,6 @@ fn state_by_name(before: &[Standing], target: &ForwardTarget, targets: &[Forward
         standing.name == target.name && targets.iter().all(|other| other.destination != standing.destination)
     };
     before.iter().find(moved).map_or(TargetState::Ready, |standing| standing.state)
-}
-
-/// How long a target is tried last after so many failures in a row.
-fn wait_after(failures: u32) -> Duration {
-    FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_WAIT)
 }
 
 /// How well a target suits a player: each player has the best one, and where that is away the next best, while all others stay
