@@ -1,4 +1,4 @@
-//! Files that are read again when they change: certificates that were renewed, tokens.
+//! Detection of changed files: renewed certificates, new tokens.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +9,7 @@ use super::error::CertError;
 use super::identity::{Identity, Own};
 use crate::config::TlsFiles;
 
-/// A value that was read from files, which are looked at again and again. Its owner says when. A clone looks for itself.
+/// A value that was read from files, with a watch over them. Its owner decides when to look. A clone looks for itself.
 #[derive(Debug, Clone)]
 pub struct Watched<T> {
     files: Vec<PathBuf>,
@@ -18,15 +18,15 @@ pub struct Watched<T> {
     failing: bool,
 }
 
-/// What a look at the files found.
+/// The result of a look at the files.
 #[derive(Debug)]
 pub enum Change<E> {
-    /// Nothing new, or nothing that was not told before.
+    /// Nothing has changed since the last report.
     None,
     /// There is a new value.
     Renewed,
-    /// The files have changed, and what they hold now cannot be used. The value is that of before. Told once for each
-    /// change; until it is mended each look tries again.
+    /// The files have changed, and cannot be used. The previous value stays. Reported once for each change, but every look
+    /// tries again until it is repaired.
     Unusable(E),
 }
 
@@ -34,9 +34,9 @@ impl<T> Watched<T> {
     /// Reads a value by `read`, which reads `files`.
     ///
     /// # Errors
-    /// As `read` does.
+    /// Fails as `read` does.
     pub fn load<E>(files: Vec<PathBuf>, read: impl FnOnce() -> Result<T, E>) -> Result<Self, E> {
-        // Before they are read: what changes meanwhile is found at the next look.
+        // Stamped before they are read: a change in between is found at the next look.
         let seen = stamps(&files);
         let value = read()?;
         Ok(Self { files, seen, value, failing: false })
@@ -47,16 +47,16 @@ impl<T> Watched<T> {
         &self.value
     }
 
-    /// Puts `value` in the place of the one that was read, until the next that is.
+    /// Replaces the value that was read, until the next one is.
     pub fn set(&mut self, value: T) {
         self.value = value;
     }
 
-    /// Looks at the files, and reads them by `read` where one has changed. It blocks for as long as the file system does.
+    /// Looks at the files, and reads them by `read` if one has changed. It blocks for as long as the file system does.
     pub fn look<E>(&mut self, read: impl FnOnce() -> Result<T, E>) -> Change<E> {
         let found = stamps(&self.files);
         let changed = found != self.seen;
-        // What was wrong may be mended without a change: a mode, or a certificate that was not valid yet.
+        // A mode is repaired, and a certificate becomes valid, without any change of the file's content.
         if !changed && !self.failing {
             return Change::None;
         }
@@ -75,7 +75,7 @@ impl<T> Watched<T> {
     }
 }
 
-/// An identity whose files are watched.
+/// An identity with a watch over its files.
 #[derive(Debug, Clone)]
 pub struct Watch {
     files: TlsFiles,
@@ -87,7 +87,7 @@ impl Watch {
     /// Loads an identity, as [`Identity::load`] does.
     ///
     /// # Errors
-    /// As that does.
+    /// Fails as that does.
     pub fn load(files: TlsFiles, own: Own) -> Result<Self, CertError> {
         let TlsFiles { ca, cert, key } = files.clone();
         let identity = Watched::load(vec![ca, cert, key], || Identity::load(&files, own))?;
@@ -99,18 +99,18 @@ impl Watch {
         self.identity.value()
     }
 
-    /// Looks at the files, and reads them where one has changed. It blocks for as long as the file system does.
+    /// Looks at the files, and reads them if one has changed. It blocks for as long as the file system does.
     pub fn look(&mut self) -> Change<CertError> {
         self.look_at(SystemTime::now())
     }
 
-    /// Does the same at a given time.
+    /// Looks at the files as of a given time.
     pub(super) fn look_at(&mut self, now: SystemTime) -> Change<CertError> {
         self.identity.look(|| Identity::load_at(&self.files, self.own, now))
     }
 }
 
-/// What tells one content of a file from another, without reading it.
+/// The metadata that tells one content of a file from another, without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -125,6 +125,7 @@ fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
 }
 
 impl Stamp {
+    /// Returns the stamp of a file as it is now; `None` if it does not exist.
     fn of(file: &Path) -> Option<Self> {
         let file = fs::metadata(file).ok()?;
         let modified = (file.mtime(), file.mtime_nsec());
