@@ -20,6 +20,7 @@ mod rate;
 mod rate_limit;
 mod rate_limited_log;
 mod roster;
+mod sharded;
 mod shares;
 
 use by_address::ByAddress;

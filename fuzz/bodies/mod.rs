@@ -1,7 +1,7 @@
 //! What the fuzz targets do with their input: one plain function of bytes for each, which panics
 //! where the program is wrong.
 //!
-//! `fuzz/targets` gives them to libFuzzer, `tests/corpus` runs them on what is written down and on
+//! `fuzz/targets` gives them to libFuzzer, `tests/it/corpus` runs them on what is written down and on
 //! chance, with stable Rust.
 
 // Each target is a program of its own and needs one of these.

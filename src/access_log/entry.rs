@@ -1,4 +1,4 @@
-//! What is known of a connection or session at its end.
+//! An entry: the facts about a connection or session at its end.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
@@ -6,48 +6,48 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::reason::{CloseReason, ConnectResult, EndReason, RejectReason};
 use crate::wire::frame::{ClientId, SessionId};
 
-/// What becomes one line.
+/// An entry of the access log, which becomes one line.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// When it ended.
+    /// The time at which it ended.
     pub ended: SystemTime,
-    /// How long it had lasted by then.
+    /// The time that it had lasted by then.
     pub lasted: Duration,
-    /// The listener that it came to.
+    /// The listener that accepted it.
     pub listener: String,
-    /// The player, or whoever connected where that is all that is known.
+    /// The player, or the peer if nothing else is known.
     pub player: SocketAddr,
-    /// The edge that it came through, where that is known.
+    /// The edge that it came through, if known.
     pub edge: Option<String>,
     /// Bytes from the player.
     pub bytes_in: u64,
     /// Bytes to the player.
     pub bytes_out: u64,
-    /// Connections that were open then.
+    /// Connections that were open at that time.
     pub open: Open,
-    /// What it was.
+    /// The kind of thing that ended.
     pub what: What,
 }
 
-/// How many connections were open when something ended.
+/// The counts of connections that were open when something ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Open {
-    /// In the process, the one that ended included.
+    /// Connections of the process, including the one that ended.
     pub process: usize,
-    /// On the listener, likewise.
+    /// Connections of the listener, including the one that ended.
     pub listener: usize,
-    /// Of those, others that had their target.
+    /// Other connections of the listener that were connected to their target.
     pub carried: usize,
 }
 
 impl Open {
-    /// With one more, which has no target.
+    /// Returns the counts with one more connection, which has no target.
     pub fn and_one(self) -> Self {
         Self { process: self.process + 1, listener: self.listener + 1, ..self }
     }
 }
 
-/// What ended, and why.
+/// The kind of thing that ended, and the reason.
 #[derive(Debug, Clone)]
 pub enum What {
     /// A connection that was refused.
@@ -63,33 +63,33 @@ pub enum What {
 /// The end of a forwarded connection.
 #[derive(Debug, Clone)]
 pub struct Forwarded {
-    /// Where it led, or was last tried to lead, as logs may call it.
+    /// The target that it was forwarded to or last tried, as logs may call it.
     pub target: Option<String>,
-    /// How long the connect to it took; `None` where it was never connected.
+    /// The time that the connect took; `None` if it never succeeded.
     pub connected: Option<Duration>,
-    /// Targets that could not be reached before it.
+    /// Targets that could not be reached before this one.
     pub retries: usize,
-    /// How the last attempt to connect ended.
+    /// The result of the last attempt to connect.
     pub connect: ConnectResult,
-    /// Why it ended.
+    /// The reason of the end.
     pub reason: CloseReason,
 }
 
 /// The end of a link.
 #[derive(Debug, Clone)]
 pub struct LinkEnd {
-    /// Whose it was.
+    /// The client that it belonged to.
     pub client: ClientId,
-    /// Why it ended.
+    /// The reason of the end.
     pub reason: CloseReason,
 }
 
 /// The end of a session.
 #[derive(Debug, Clone)]
 pub struct SessionEnd {
-    /// Whose it was.
+    /// The client that it belonged to.
     pub client: ClientId,
-    /// Its number.
+    /// The session's number.
     pub session: SessionId,
     /// The port that the client asked for.
     pub port: u16,
@@ -99,12 +99,12 @@ pub struct SessionEnd {
     pub packets_in: u32,
     /// Packets to the player.
     pub packets_out: u32,
-    /// Why it ended.
+    /// The reason of the end.
     pub reason: EndReason,
 }
 
 impl Entry {
-    /// What began at `began` and ends now.
+    /// Makes the entry of something that began at `began` and ends now.
     pub fn new(listener: &str, player: SocketAddr, began: Instant, what: What) -> Self {
         Self {
             ended: SystemTime::now(),
@@ -119,7 +119,7 @@ impl Entry {
         }
     }
 
-    /// When it began, by the clock of now.
+    /// Returns the time at which it began, reckoned back from its end.
     pub(super) fn began(&self) -> SystemTime {
         self.ended.checked_sub(self.lasted).unwrap_or(SystemTime::UNIX_EPOCH)
     }

@@ -1,4 +1,4 @@
-//! The forms of our own: the same keys as JSON and as `key=value`.
+//! The project's own two formats: the same keys as JSON and as `key=value`.
 
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ pub enum Field<'a> {
     Number(u64),
     /// Seconds, to the millisecond.
     Seconds(Duration),
-    /// Nothing is known.
+    /// An unknown value.
     None,
 }
 
@@ -42,7 +42,7 @@ impl fmt::Display for Field<'_> {
     }
 }
 
-/// All keys of an entry, in the order of the line. Which they are depends on its kind alone.
+/// Returns all keys of an entry, in the order of the line. The set of keys depends on the entry's kind alone.
 pub fn fields(entry: &Entry) -> Vec<(&'static str, Field<'_>)> {
     use Field::{Number, Seconds, Text};
     let (kind, event, reason) = match &entry.what {
@@ -84,11 +84,11 @@ pub fn fields(entry: &Entry) -> Vec<(&'static str, Field<'_>)> {
     fields
 }
 
-/// Adds the entry as one JSON object.
+/// Appends the entry as one JSON object.
 pub(super) fn json(entry: &Entry, out: &mut String) {
     let mut before = '{';
     for (key, value) in fields(entry) {
-        // Writing into a string never fails.
+        // Writing to a string never fails.
         let _ = match value {
             Field::Time(_) | Field::Address(_) => write!(out, "{before}\"{key}\":\"{value}\""),
             Field::Text(text) => write!(out, "{before}\"{key}\":{}", serde_json::Value::from(text)),
@@ -99,10 +99,10 @@ pub(super) fn json(entry: &Entry, out: &mut String) {
     out.push('}');
 }
 
-/// Adds the entry for people: when and what, then what is known.
+/// Appends the entry in the form for people: time and kind, then the known fields.
 pub(super) fn text(entry: &Entry, out: &mut String) {
     for (key, value) in fields(entry) {
-        // Writing into a string never fails.
+        // Writing to a string never fails.
         let _ = match (key, value) {
             (_, Field::None) => Ok(()),
             ("time", value) => write!(out, "{value}"),

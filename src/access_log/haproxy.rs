@@ -1,4 +1,4 @@
-//! The form of HAProxy: the line of its `option tcplog`, for the programs that read those.
+//! HAProxy's format: the line of `option tcplog`, for programs that read it.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -13,15 +13,15 @@ use crate::reason::{CloseReason, ConnectResult, EndReason, RejectReason};
 
 /// The server of a connection that never had one, in HAProxy's words.
 const NO_SERVER: &str = "<NOSRV>";
-/// The server of a link, which ends here. HAProxy names what it serves by itself in the same way.
+/// The server of a link, which ends here. HAProxy names its own services in the same way.
 const RELAY: &str = "<RELAY>";
 
-/// Makes lines.
+/// The formatter of lines in HAProxy's format.
 #[derive(Debug)]
 pub(super) struct Tcplog {
     /// HAProxy writes no time zone: readers take it for their own.
     zone: TimeZone,
-    /// ` HOST otproxy[PID]: `, as syslog writes it into files in front of what HAProxy said, behind its own time. On
+    /// ` HOST otproxy[PID]: `, the prefix that syslog writes into files between its own time and HAProxy's text. On
     /// stderr the journal has that already.
     syslog: Option<String>,
 }
@@ -31,7 +31,7 @@ impl Tcplog {
         let syslog = match file {
             AccessLogFile::Stderr => None,
             AccessLogFile::Path(_) => {
-                // Fields are told apart by blanks.
+                // Blanks separate fields.
                 let host: String = name.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect();
                 Some(format!(" {host} otproxy[{}]: ", std::process::id()))
             }
@@ -44,7 +44,7 @@ impl Tcplog {
         Self { zone, syslog: syslog.map(str::to_owned) }
     }
 
-    /// Adds the line of an entry, without its end.
+    /// Appends the line of an entry, without a line end.
     pub(super) fn line(&self, entry: &Entry, out: &mut String) {
         if let Some(syslog) = &self.syslog {
             self.time(entry.ended, "%b %e %H:%M:%S", out);
@@ -81,18 +81,18 @@ impl Tcplog {
     }
 
     fn time(&self, time: SystemTime, format: &str, out: &mut String) {
-        // Beyond the year 9999 nothing is written.
+        // A time beyond the year 9999 is left out.
         if let Ok(time) = Timestamp::try_from(time) {
             let _ = write!(out, "{}", time.to_zoned_datetime(self.zone.clone()).strftime(format));
         }
     }
 }
 
-/// What HAProxy calls the backend and its server.
+/// The backend and the server, in HAProxy's terms.
 struct Server<'a> {
     backend: Cow<'a, str>,
     name: &'a str,
-    /// It came as far as a server's queue.
+    /// True if the connection got as far as a server's queue.
     queued: bool,
     connected: Option<Duration>,
     retries: usize,
@@ -114,7 +114,7 @@ impl<'a> Server<'a> {
             What::Link(_) => of(listener, RELAY, true, at_once),
             What::Forwarded(Forwarded { target, connected, retries, .. }) => {
                 let target = target.as_deref();
-                // `core/links` is a backend and a server as it stands.
+                // `core/links` already has the form of a backend and a server.
                 let (backend, name) = match target.and_then(|target| target.split_once('/')) {
                     Some(split) => split,
                     None => (listener, target.unwrap_or(NO_SERVER)),
@@ -129,8 +129,8 @@ impl<'a> Server<'a> {
     }
 }
 
-/// The two letters for how something ended: who ended it, and in which state it was. The tables of `docs/haproxy.md`
-/// say the same.
+/// Returns the two letters for how something ended: the side that ended it, and the state it was in. The tables of
+/// `docs/haproxy.md` say the same.
 pub fn termination(what: &What) -> &'static str {
     match what {
         What::Rejected(reason) => rejected(*reason),
@@ -141,7 +141,7 @@ pub fn termination(what: &What) -> &'static str {
     }
 }
 
-/// Of a connection that was refused.
+/// Returns the letters of a refused connection.
 pub fn rejected(reason: RejectReason) -> &'static str {
     match reason {
         RejectReason::Limit
@@ -164,7 +164,7 @@ pub fn rejected(reason: RejectReason) -> &'static str {
     }
 }
 
-/// Of a connection or link that was closed, `connected` to its target or not yet.
+/// Returns the letters of a connection or link that was closed; `connected` says whether its target had been reached.
 pub fn closed(reason: CloseReason, connected: bool) -> &'static str {
     match (reason, connected) {
         (CloseReason::Client | CloseReason::Target, _) => "--",
@@ -190,11 +190,11 @@ pub fn closed(reason: CloseReason, connected: bool) -> &'static str {
     }
 }
 
-/// Of a connection whose target could not be reached.
+/// Returns the letters of a connection whose target could not be reached.
 pub fn unreached(result: ConnectResult) -> &'static str {
     match result {
         ConnectResult::Timeout => "sC",
-        // For want of descriptors or ports.
+        // Too few descriptors or ports.
         ConnectResult::Error => "RC",
         ConnectResult::Ok
         | ConnectResult::Refused
@@ -204,7 +204,7 @@ pub fn unreached(result: ConnectResult) -> &'static str {
     }
 }
 
-/// Of a session that ended.
+/// Returns the letters of a session that ended.
 pub fn ended(reason: EndReason) -> &'static str {
     match reason {
         EndReason::ClientLeft | EndReason::GameClosed => "--",

@@ -1,7 +1,7 @@
 //! The access log: one line for each connection and session that ended, and for each connection that was refused.
 //!
-//! Whoever carries a connection hands over an [`Entry`] and goes on. A thread of its own makes lines of them and writes
-//! those, so that a disk that is slow, full or gone holds nobody up: what does not fit into the queue is dropped and
+//! The task that carries a connection hands over an [`Entry`] and goes on. A thread of its own formats and writes the
+//! lines, so a slow, full or missing disk delays nobody: an entry that does not fit into the queue is dropped and
 //! counted.
 
 mod entry;
@@ -28,12 +28,12 @@ use output::Output;
 
 /// Lines that may wait to be written.
 pub const QUEUE: usize = 8192;
-/// How long the end of the process waits for what is still to be written.
+/// The time for which the end of the process waits for lines that are still to be written.
 pub const LAST_WAIT: Duration = Duration::from_secs(1);
-/// Bytes after which lines that wait are written, rather than collected further.
+/// Bytes at which collected lines are written, even if more are waiting.
 const BATCH: usize = 64 * 1024;
 
-/// Where entries are handed over. Clones are the same log.
+/// The handle that entries are given to. All clones write to the same log.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
     entries: SyncSender<Entry>,
@@ -41,10 +41,10 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// Starts the log of the process `name`. Lines that are lost are counted in `dropped`.
+    /// Starts the log of the process `name`. Lost lines are counted in `dropped`.
     ///
     /// # Errors
-    /// Where the system gives no thread. A file that cannot be written is none: it is tried again with each line.
+    /// Fails if the system gives no thread. A file that cannot be written is no error: each line tries it again.
     pub fn start(config: config::AccessLog, name: &str, dropped: IntCounter) -> io::Result<(Self, Written)> {
         let (entries, waiting) = sync_channel(QUEUE);
         let (done, written) = oneshot::channel();
@@ -52,13 +52,13 @@ impl AccessLog {
         let lost = dropped.clone();
         std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
             write_all(&waiting, &format, output, &lost);
-            // Nobody may wait for it.
+            // Perhaps nobody waits for it.
             let _ = done.send(());
         })?;
         Ok((Self { entries, dropped }, Written(written)))
     }
 
-    /// Has the entry written, or counts it where too many wait. Never waits itself.
+    /// Queues the entry to be written, or counts it as dropped if the queue is full. Never waits.
     pub fn write(&self, entry: Entry) {
         if self.entries.try_send(entry).is_err() {
             self.dropped.inc();
@@ -66,19 +66,19 @@ impl AccessLog {
     }
 }
 
-/// The end of the log.
+/// The signal that the log has ended.
 #[derive(Debug)]
 pub struct Written(oneshot::Receiver<()>);
 
 impl Written {
-    /// Waits until all is written that was handed over before the last [`AccessLog`] was dropped, for [`LAST_WAIT`] at
-    /// the most.
+    /// Waits until all entries are written that were handed over before the last [`AccessLog`] was dropped, but no
+    /// longer than [`LAST_WAIT`].
     pub async fn wait(self) {
         let _ = timeout(LAST_WAIT, self.0).await;
     }
 }
 
-/// Writes until nobody is left who could hand anything over.
+/// Writes entries until no sender is left.
 fn write_all(waiting: &Receiver<Entry>, format: &Format, mut output: Output, dropped: &IntCounter) {
     let mut lines = String::new();
     while let Ok(entry) = waiting.recv() {
@@ -93,7 +93,7 @@ fn write_all(waiting: &Receiver<Entry>, format: &Format, mut output: Output, dro
     }
 }
 
-/// How entries become lines.
+/// The format of the lines.
 enum Format {
     Json,
     Text,
@@ -109,7 +109,7 @@ impl Format {
         }
     }
 
-    /// Adds the entry's line, with its end.
+    /// Appends the entry's line, with its line end.
     fn line(&self, entry: &Entry, out: &mut String) {
         match self {
             Self::Json => fields::json(entry, out),

@@ -1,4 +1,4 @@
-//! Where lines go: a file that may be renamed, removed, full or away, or stderr.
+//! The output of lines: stderr, or a file that may be renamed, removed, full or gone.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
@@ -11,17 +11,17 @@ use tracing::{error, info};
 use crate::config::AccessLogFile;
 use crate::limits::RateLimitedLog;
 
-/// Who may read a file that is made here: players' addresses are nobody else's business.
+/// The mode of a new file. Players' addresses are not for everybody to read.
 pub const FILE_MODE: u32 = 0o640;
-/// Log lines about a file that cannot be written in each window: a full disk takes a little now and then.
+/// Log lines about an unwritable file in each window: a full disk accepts a few bytes now and then.
 const LOG_LINES: u16 = 1;
 
 pub(super) struct Output {
     to: AccessLogFile,
     file: Option<File>,
-    /// The file ends within a line.
+    /// True if the file ends within a line.
     torn: bool,
-    /// What was written last could not be, and that was said.
+    /// True if the last write failed and the failure was logged.
     pub(super) failing: bool,
     log: RateLimitedLog,
 }
@@ -31,7 +31,7 @@ impl Output {
         Self { to, file: None, torn: false, failing: false, log: RateLimitedLog::new(LOG_LINES) }
     }
 
-    /// Writes whole lines; gives how many were lost.
+    /// Writes whole lines; returns how many were lost.
     pub(super) fn write(&mut self, lines: &[u8]) -> u64 {
         let mut rest = lines;
         let result = match &self.to {
@@ -52,7 +52,7 @@ impl Output {
         rest.iter().filter(|byte| **byte == b'\n').count() as u64
     }
 
-    /// Logs when writing begins to fail, and when it goes again.
+    /// Logs the first failure to write, and the first success after it.
     fn tell(&mut self, result: io::Result<()>) {
         let AccessLogFile::Path(path) = &self.to else { return };
         match result {
@@ -69,8 +69,8 @@ impl Output {
     }
 }
 
-/// The file that has the name `path` now, made where there is none, and whether another one was written before. Looked
-/// at with every write, so that one who renames it has nothing else to do.
+/// Returns the file that is at `path` now, created if needed, and whether it replaces an earlier one. It looks at the
+/// path with every write, so a program that rotates logs has nothing to signal.
 fn current<'f>(open: &'f mut Option<File>, path: &Path) -> io::Result<(&'f File, bool)> {
     let is_same = |file: &File| {
         let (held, named) = (file.metadata()?, fs::metadata(path)?);
@@ -85,7 +85,7 @@ fn current<'f>(open: &'f mut Option<File>, path: &Path) -> io::Result<(&'f File,
 fn opened(path: &Path) -> io::Result<File> {
     match OpenOptions::new().append(true).create_new(true).mode(FILE_MODE).open(path) {
         Ok(file) => {
-            // Whatever the umask says: the units' lets nobody else read.
+            // The mode is set whatever the umask says: that of the units lets nobody else read.
             file.set_permissions(Permissions::from_mode(FILE_MODE))?;
             Ok(file)
         }
@@ -94,7 +94,7 @@ fn opened(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Writes all of `rest`, and leaves in it what was not written.
+/// Writes all of `rest`, and leaves in it the part that was not written.
 pub(super) fn write_rest(to: &mut impl Write, rest: &mut &[u8]) -> io::Result<()> {
     while !rest.is_empty() {
         match to.write(rest) {

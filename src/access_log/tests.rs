@@ -14,7 +14,7 @@ use crate::wire::frame::{ClientId, SessionId};
 /// 2026-07-23T15:04:05.678Z
 const ENDED: Duration = Duration::from_millis(1_784_819_045_678);
 
-/// A folder of this test alone, which goes with it.
+/// A folder of this test alone, removed at its end.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -57,7 +57,7 @@ fn forwarded(target: Option<&str>, connected: Option<u64>, reason: CloseReason) 
     What::Forwarded(Forwarded { target, connected, retries: 0, connect, reason })
 }
 
-/// One of each kind, with all that a line can have.
+/// Returns an entry of each kind, with every field that a line can have.
 fn entries() -> Vec<Entry> {
     let session = SessionEnd {
         client: ClientId(1000),
@@ -147,7 +147,7 @@ fn text_leaves_out_what_is_not_known() {
 
 #[test]
 fn haproxys_line() {
-    // The rule of central Europe: in July two hours before UTC.
+    // The rule of central Europe: two hours ahead of UTC in July.
     let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
     let lines = lines(&Format::Haproxy(Tcplog::in_zone(zone, None)));
     assert_eq!(
@@ -165,7 +165,7 @@ fn haproxys_line() {
     assert!(include_str!("../../docs/access-log.md").contains(lines.lines().next().unwrap()));
 }
 
-/// As syslog writes it into files: days of one digit after a blank, and the host one word.
+/// Checks the line as syslog writes it into files: days of one digit follow a blank, and the host is one word.
 #[test]
 fn in_a_file_haproxys_line_has_syslogs_in_front() {
     let mut line = String::new();
@@ -223,7 +223,7 @@ fn a_file_that_is_renamed_or_removed_is_made_anew() {
 fn a_file_that_is_made_is_for_owner_and_group() {
     let folder = Folder::new();
     let (log, theirs) = (folder.file("access.log"), folder.file("theirs.log"));
-    // More than any umask leaves, and less: both are put right.
+    // Modes looser and stricter than any umask gives: both are corrected.
     to(&log).write(b"one\n");
     assert_eq!(fs::metadata(&log).unwrap().permissions().mode() & 0o7777, FILE_MODE);
     fs::write(&theirs, "").unwrap();
@@ -281,7 +281,7 @@ fn a_line_that_was_cut_off_does_not_run_into_the_next() {
     assert_eq!(fs::read_to_string(&log).unwrap(), "one\ntw\nthree\nfour\n");
 }
 
-/// Makes a FIFO: nobody reads it, so that whoever opens it to write waits.
+/// Makes a FIFO. Nobody reads it, so a writer waits when it opens it.
 fn fifo(path: &Path) {
     let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
     assert!(made.success());
@@ -295,7 +295,7 @@ fn a_disk_that_stands_still_costs_lines_and_no_memory_and_no_time() {
     let dropped = IntCounter::new("dropped", "dropped").unwrap();
     let config = config::AccessLog { format: AccessLogFormat::Text, file: AccessLogFile::Path(path.clone()) };
     let (log, written) = AccessLog::start(config, "test", dropped.clone()).unwrap();
-    // As many as fit into the queue, as the thread takes out of it before it writes, and some more.
+    // As many entries as fit into the queue, as the thread takes before it writes, and some more.
     let all = (QUEUE + BATCH / 100 + 1000) as u64;
     let one = entries().remove(0);
     for _ in 0..all {
@@ -305,7 +305,7 @@ fn a_disk_that_stands_still_costs_lines_and_no_memory_and_no_time() {
     assert!(lost >= 1000 - 1, "only {lost} of {all} lines were dropped");
     assert!(all - lost >= QUEUE as u64, "{lost} of {all} lines were dropped");
     drop(log);
-    // Now somebody reads: all that was not dropped comes, whole.
+    // Now there is a reader: every entry that was not dropped arrives whole.
     let mut lines = String::new();
     fs::File::open(&path).unwrap().read_to_string(&mut lines).unwrap();
     assert_eq!(lines.lines().count() as u64, all - lost);

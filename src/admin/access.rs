@@ -1,15 +1,15 @@
-//! Who may do what with the API.
+//! Access to the API: the right that each request has.
 //!
-//! The unix socket is for who may open it. At `admin.listen` it takes a token, where there are any. Where there are
-//! none, whoever reaches loopback may act, but for a web page in a browser there: it can send requests to any address, and
-//! reads the answers where the name of its own site leads here.
+//! The unix socket is open to users whom its mode lets in. At `admin.listen` a token is needed, if any are configured.
+//! If none are, every program on loopback may act, except for a web page in a browser there: a page can send requests
+//! to any address, and can read the answers if its own host name resolves to this one.
 
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 
 use super::tokens::{Right, Tokens};
 
-/// How a request came in.
+/// The way by which a request arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Door {
     /// By the unix socket.
@@ -21,7 +21,7 @@ pub(super) enum Door {
 }
 
 impl Door {
-    /// The word of logs.
+    /// Returns its word in logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Socket => "socket",
@@ -31,23 +31,23 @@ impl Door {
     }
 }
 
-/// Why a request is refused.
+/// The reason why a request is denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Denied {
     /// It has no token.
     NoToken,
-    /// Its token is none of ours.
+    /// Its token is unknown.
     WrongToken,
-    /// Its token is for reading.
+    /// Its token is for reading only.
     OnlyReads,
     /// A web page in a browser sent it.
     WebPage,
-    /// It is for a host by name, as one is that a web page had lead here.
+    /// Its `Host` is a name, as that of a web page would be that resolves to this host.
     HostName,
 }
 
 impl Denied {
-    /// What is wrong, and what to do.
+    /// Returns the error and its remedy.
     pub fn text(self) -> (&'static str, &'static str) {
         match self {
             Self::NoToken => (
@@ -71,10 +71,10 @@ impl Denied {
     }
 }
 
-/// Whether a request that came in by `door` has this right.
+/// Checks that a request that came in by `door` has this right.
 ///
 /// # Errors
-/// Why not.
+/// The reason of the denial.
 pub(super) fn check(door: Door, tokens: &Tokens, headers: &HeaderMap, right: Right) -> Result<(), Denied> {
     if door == Door::Socket {
         return Ok(());
@@ -92,13 +92,13 @@ pub(super) fn check(door: Door, tokens: &Tokens, headers: &HeaderMap, right: Rig
     if door == Door::Tcp && !host.is_some_and(is_address) { Err(Denied::HostName) } else { Ok(()) }
 }
 
-/// The token in `Bearer TOKEN`.
+/// Returns the token of `Bearer TOKEN`.
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
-/// Whether a `Host` is an address or `localhost`, with a port or without.
+/// Returns whether a `Host` is an address or `localhost`, with or without a port.
 fn is_address(host: &str) -> bool {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => (name, port),

@@ -1,4 +1,4 @@
-//! Answers of the API: JSON, whatever they are.
+//! Answers of the API, all of them JSON.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -16,13 +16,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::access::Denied;
 use super::api::{Refusal, RefusalKind};
 
-/// Where requests are described.
+/// The place where requests are described.
 const SEE: &str = "see /api/v1/openapi.json for what can be sent here";
 
-/// Bytes of an answer that are given to HTTP at once.
+/// Bytes of an answer that are passed to HTTP at once.
 const PIECE: usize = 64 * 1024;
 
-/// An answer of which there may be only so many at once: it has a place until the last of it is sent.
+/// Answers with a list, of which there may be only so many at once: the answer keeps its permit until its last byte is
+/// sent.
 pub(super) fn list<T: Serialize>(place: Option<OwnedSemaphorePermit>, value: &T) -> Response {
     match serde_json::to_vec(value) {
         Ok(text) => json(StatusCode::OK, Body::new(Held { text: Bytes::from(text), _place: place })),
@@ -30,17 +31,17 @@ pub(super) fn list<T: Serialize>(place: Option<OwnedSemaphorePermit>, value: &T)
     }
 }
 
-/// An answer.
+/// Answers with a value.
 pub(super) fn ok<T: Serialize>(value: &T) -> Response {
     list(None, value)
 }
 
-/// A document that is there already.
+/// Answers with a document that has been made already.
 pub(super) fn text(text: Bytes) -> Response {
     json(StatusCode::OK, Body::from(text))
 }
 
-/// Why something was not done.
+/// Answers why something was not done.
 pub(super) fn refused(refusal: &Refusal) -> Response {
     let status = match refusal.kind {
         RefusalKind::NotFound => StatusCode::NOT_FOUND,
@@ -51,7 +52,7 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
     with_status(status, refusal)
 }
 
-/// Who asks may not.
+/// Answers that access is denied.
 pub(super) fn denied(denied: Denied) -> Response {
     let (error, remedy) = denied.text();
     let refusal = Refusal::invalid(error, remedy);
@@ -65,12 +66,12 @@ pub(super) fn denied(denied: Denied) -> Response {
     }
 }
 
-/// The query is no question that can be asked here.
+/// Answers that the query is invalid here.
 pub(super) fn wrong_query(rejection: &QueryRejection) -> Response {
     with_status(StatusCode::BAD_REQUEST, &Refusal::invalid(rejection.body_text(), SEE))
 }
 
-/// The body is no request that can be made here.
+/// Answers that the body is invalid here.
 pub(super) fn wrong_body(rejection: &JsonRejection) -> Response {
     let status = rejection.status();
     let remedy = match status {
@@ -81,7 +82,7 @@ pub(super) fn wrong_body(rejection: &JsonRejection) -> Response {
     with_status(status, &Refusal::invalid(rejection.body_text(), remedy))
 }
 
-/// There is nothing at this path.
+/// Answers that there is nothing at this path.
 pub(super) fn not_found() -> Response {
     with_status(
         StatusCode::NOT_FOUND,
@@ -89,20 +90,20 @@ pub(super) fn not_found() -> Response {
     )
 }
 
-/// There is something at this path, for another method.
+/// Answers that the path has another method.
 pub(super) async fn wrong_method() -> Response {
     let remedy = "read with GET, and act with POST; see /api/v1/openapi.json";
     with_status(StatusCode::METHOD_NOT_ALLOWED, &Refusal::invalid("this method is not for this path", remedy))
 }
 
-/// A defect of this program.
+/// Answers that this program has a defect.
 pub(super) fn failed(error: &str) -> Response {
     let remedy = "this is a defect of otproxy: please report it, with the log";
     with_status(StatusCode::INTERNAL_SERVER_ERROR, &Refusal::invalid(error, remedy))
 }
 
 fn with_status(status: StatusCode, refusal: &Refusal) -> Response {
-    // Text alone: it can always be written.
+    // An object of strings can always be serialised.
     json(status, Body::from(serde_json::to_vec(refusal).unwrap_or_default()))
 }
 
@@ -114,7 +115,7 @@ fn json(status: StatusCode, body: Body) -> Response {
     (status, headers, body).into_response()
 }
 
-/// Bytes with a place, which go out in pieces: what is given to HTTP at once, it copies at once.
+/// Bytes and a permit. They go out in pieces, as HTTP copies whatever it is given at once.
 struct Held {
     text: Bytes,
     _place: Option<OwnedSemaphorePermit>,

@@ -1,4 +1,4 @@
-//! A listener with at most so many connections, each of which ends in time.
+//! A listener with a limited number of connections, each of limited duration.
 //!
 //! `axum::serve` has no timeout of its own, for headers or for anything else.
 
@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
-/// Accepts when there is a place free.
+/// A listener that accepts while a permit is free.
 pub(super) struct BoundedListener<L> {
     listener: L,
     places: Arc<Semaphore>,
@@ -32,9 +32,9 @@ impl<L: Listener> Listener for BoundedListener<L> {
     type Addr = L::Addr;
 
     async fn accept(&mut self) -> (BoundedStream<L::Io>, L::Addr) {
-        // It fails only once the semaphore is closed, and nobody closes it.
+        // Acquiring fails only once the semaphore is closed, and nobody closes it.
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
-        // Waits and tries again where the process is out of descriptors.
+        // The listener waits and tries again if the process is out of descriptors.
         let (stream, peer) = Listener::accept(&mut self.listener).await;
         (BoundedStream { stream, deadline: Box::pin(sleep(self.timeout)), _place: place }, peer)
     }
@@ -44,7 +44,7 @@ impl<L: Listener> Listener for BoundedListener<L> {
     }
 }
 
-/// A stream that fails once its time is up, whichever way it was waiting.
+/// A stream that fails once its time is up, whether it was reading or writing.
 pub(super) struct BoundedStream<S> {
     stream: S,
     deadline: Pin<Box<Sleep>>,
@@ -52,7 +52,7 @@ pub(super) struct BoundedStream<S> {
 }
 
 impl<S> BoundedStream<S> {
-    /// An error once the time is up; until then the task is woken when it will be.
+    /// Fails once the time is up; until then registers the task to be woken at that time.
     fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.deadline.as_mut().poll(cx) {
             Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),

@@ -1,4 +1,4 @@
-//! Asking an otproxy that runs, over its unix socket or its address.
+//! A client of a running otproxy, over its unix socket or its address.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,12 +23,12 @@ use tokio_rustls::TlsConnector;
 
 use super::tls::certificates;
 
-/// Bytes of an answer that are read: more than the longest list, or the metrics of hundreds of edges, has.
+/// Bytes of an answer that are read at most: more than the longest list, or the metrics of hundreds of edges, has.
 const MAX_ANSWER: usize = 16 << 20;
-/// How long a connect may take.
+/// The time limit of a connect.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Asks one otproxy.
+/// A client of one otproxy.
 #[derive(Debug, Clone)]
 pub struct Client {
     way: Way,
@@ -36,7 +36,7 @@ pub struct Client {
     within: Duration,
 }
 
-/// How it is reached.
+/// The way to reach it.
 #[derive(Debug, Clone)]
 enum Way {
     Socket(PathBuf),
@@ -44,48 +44,48 @@ enum Way {
     Tls(String, ServerName<'static>, Arc<ClientConfig>),
 }
 
-/// The files that a client knows a server by over TLS, and proves itself with.
+/// The files by which a client verifies a server over TLS, and proves itself.
 #[derive(Debug, Clone, Default)]
 pub struct ClientFiles {
-    /// The authority that the server's certificate comes from.
+    /// The authority that must have issued the server's certificate.
     pub ca: Option<PathBuf>,
-    /// The own certificate and its key.
+    /// The client's certificate and its key.
     pub own: Option<(PathBuf, PathBuf)>,
 }
 
-/// An answer, whatever its status.
+/// An answer of any status.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The status.
     pub status: u16,
-    /// All of it.
+    /// The whole body.
     pub body: Bytes,
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody is there, or nobody may.
+    /// The connection failed, or was not permitted.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// What is there does not speak HTTP.
+    /// The peer does not speak HTTP.
     #[error("it does not answer as otproxy does")]
     Http(#[from] hyper::Error),
-    /// It is not ready in time.
+    /// The answer did not arrive in time.
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
-    /// The answer has no end, or is too long.
+    /// The answer broke off, or is too long.
     #[error("the answer was cut short, or is too long")]
     Cut,
 }
 
 impl Client {
-    /// Over a unix socket.
+    /// Makes a client that connects to a unix socket.
     pub fn socket(path: &Path) -> Self {
         Self::new(Way::Socket(path.to_owned()))
     }
 
-    /// Over plain HTTP. Where the address means all of a host's, that is this host.
+    /// Makes a client that speaks plain HTTP. An unspecified address means this host.
     pub fn tcp(address: SocketAddr) -> Self {
         let ip = match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -96,10 +96,10 @@ impl Client {
         Self::new(Way::Tcp(address.to_string()))
     }
 
-    /// At a URL, as in `http://127.0.0.1:9162` or `https://edge.example:9162`.
+    /// Makes a client for a URL, as in `http://127.0.0.1:9162` or `https://edge.example:9162`.
     ///
     /// # Errors
-    /// It is no such URL, or the files cannot be used.
+    /// Fails if it is no such URL, or if the files cannot be used.
     pub fn url(url: &str, files: &ClientFiles) -> Result<Self, String> {
         let wrong = || format!("`{url}` is no URL of otproxy; write it as `http://127.0.0.1:9162`");
         let uri: Uri = url.parse().map_err(|_| wrong())?;
@@ -126,30 +126,30 @@ impl Client {
         Self { way, token: None, within: super::SOCKET_TIMEOUT }
     }
 
-    /// With a token.
+    /// Sends a token with each request.
     #[must_use]
     pub fn with_token(self, token: String) -> Self {
         Self { token: Some(token), ..self }
     }
 
-    /// With an end to the wait for an answer.
+    /// Sets the time limit of an answer.
     #[must_use]
     pub fn within(self, within: Duration) -> Self {
         Self { within, ..self }
     }
 
-    /// Asks with GET, for a path with its query.
+    /// Sends a GET for a path with its query.
     ///
     /// # Errors
-    /// There is no answer.
+    /// Fails if there is no answer.
     pub async fn get(&self, path: &str) -> Result<Answer, ClientError> {
         self.ask(Method::GET, path, String::new()).await
     }
 
-    /// Asks with POST and a JSON body.
+    /// Sends a POST with a JSON body.
     ///
     /// # Errors
-    /// There is no answer.
+    /// Fails if there is no answer.
     pub async fn post(&self, path: &str, body: String) -> Result<Answer, ClientError> {
         self.ask(Method::POST, path, body).await
     }
@@ -201,12 +201,12 @@ impl Client {
         tokio::pin!(asking);
         tokio::select! {
             answer = &mut asking => answer,
-            // Where it has ended, so has the answer, or it never comes.
+            // The answer arrives with the connection's end, or never does.
             _ = connection => asking.await,
         }
     }
 
-    /// Where it asks, for people.
+    /// Returns the place that it connects to, for people.
     pub fn place(&self) -> String {
         match &self.way {
             Way::Socket(path) => path.display().to_string(),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::api::Refusal;
 use super::routes::PREFIX;
 
-/// Statuses beside 200, and when they come.
+/// The statuses other than 200, with their meanings.
 const REFUSALS: [(&str, &str); 10] = [
     ("400", "It is not JSON, or not a query that can be asked"),
     ("401", "It needs a token, or another one"),
@@ -20,15 +20,15 @@ const REFUSALS: [(&str, &str); 10] = [
     ("422", "The values make no sense"),
     ("503", "It cannot be done now"),
 ];
-/// Those of a path that is read.
+/// The statuses of a path that is read.
 const OF_SEEING: [&str; 6] = ["400", "401", "403", "404", "405", "503"];
 
-/// A document that is being written.
+/// The document while it is being built.
 pub(super) struct Document {
     paths: Map<String, Value>,
-    /// For what is sent to us.
+    /// The schemas of requests.
     requests: SchemaGenerator,
-    /// For what we send.
+    /// The schemas of answers.
     answers: SchemaGenerator,
 }
 
@@ -47,7 +47,7 @@ impl Default for Document {
 }
 
 impl Document {
-    /// A path that is read.
+    /// Adds a path that is read.
     pub fn see<Q: JsonSchema, A: JsonSchema>(&mut self, path: &str, about: &str) {
         let question = self.requests.root_schema_for::<Q>();
         let operation = json!({
@@ -59,7 +59,7 @@ impl Document {
         self.paths.insert(format!("{PREFIX}{path}"), json!({ "get": operation }));
     }
 
-    /// A path that acts.
+    /// Adds a path that acts.
     pub fn act<B: JsonSchema, A: JsonSchema>(&mut self, path: &str, about: &str) {
         let body = self.requests.subschema_for::<B>();
         let operation = json!({
@@ -82,7 +82,7 @@ impl Document {
         Value::Object([done].into_iter().chain(refusals).collect())
     }
 
-    /// The document, as JSON.
+    /// Returns the document as JSON.
     pub fn finish(mut self) -> String {
         let refusal = self.answers.subschema_for::<Refusal>();
         let responses: Map<_, _> = REFUSALS
@@ -103,7 +103,7 @@ impl Document {
             },
         });
         self.paths.insert(format!("{PREFIX}/openapi.json"), json!({ "get": own }));
-        // Types that are sent both ways are the same in both.
+        // A type that is sent in both directions has the same schema in both.
         let mut schemas = self.answers.take_definitions(true);
         schemas.extend(self.requests.take_definitions(true));
         let document = json!({
@@ -131,7 +131,7 @@ fn name(path: &str) -> &str {
     path.trim_start_matches('/')
 }
 
-/// The fields of a question, each as a parameter of the query.
+/// Returns the fields of a question, each as a parameter of the query.
 fn parameters(question: &Schema) -> Vec<Value> {
     let fields = question.get("properties").and_then(Value::as_object).into_iter().flatten();
     fields
@@ -143,7 +143,7 @@ fn parameters(question: &Schema) -> Vec<Value> {
         .collect()
 }
 
-/// In a query there is no null: what is not said is left out.
+/// Removes null from a schema: in a query an absent value is left out.
 fn without_null(mut schema: Value) -> Value {
     let null = json!("null");
     if let Some(Value::Array(types)) = schema.get_mut("type") {

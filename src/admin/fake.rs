@@ -1,4 +1,4 @@
-//! An operator for tests: it knows one of everything, and remembers what it was asked to do.
+//! An operator for tests, which knows one of everything and records what it was asked to do.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use tokio::sync::Semaphore;
 use super::api::*;
 use crate::wire::frame::ClientId;
 
-/// The operator.
+/// The fake operator.
 pub(crate) struct Fake {
     pub role: Role,
-    /// How many connections it says it has.
+    /// The number of connections that it reports.
     pub connections: u64,
-    /// What was done, whole.
+    /// The actions that were done completely.
     pub done: Mutex<Vec<String>>,
-    /// Connections left on its listener, where that is drained: one less at each look.
+    /// Connections left on its listener while it drains: one fewer at each look.
     pub draining: Mutex<Option<u64>>,
-    /// A reload takes one of these, and waits until there is one.
+    /// Permits for reloads: each takes one, and waits until there is one.
     pub reloads: Arc<Semaphore>,
 }
 
@@ -29,7 +29,7 @@ impl Fake {
         Self { role, connections: 2, done: Mutex::default(), draining: Mutex::default(), reloads }
     }
 
-    /// What was done until now.
+    /// Returns the actions that were done so far.
     pub fn done(&self) -> Vec<String> {
         self.done.lock().clone()
     }
@@ -48,7 +48,7 @@ impl Fake {
     }
 }
 
-/// A time that is always the same.
+/// Returns a time that is always the same.
 pub(crate) fn time() -> Time {
     Time(SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000))
 }

@@ -1,7 +1,7 @@
 //! Metrics, health and the admin API over HTTP/1, for Prometheus, load balancers, people and scripts.
 //!
-//! At `admin.listen`, and at a unix socket. Both are bounded: only so many connections at once, each for one request and for
-//! a limited time, whatever the peer does or leaves undone.
+//! It is served at `admin.listen` and at a unix socket. Both are bounded: a limited number of connections at once, each
+//! for one request and for a limited time, whatever the peer does.
 
 use std::sync::Arc;
 
@@ -29,16 +29,16 @@ pub use socket::{SOCKET_MODE, SocketError};
 pub use tls::TlsFileError;
 pub use tokens::{LONGEST_TOKEN, SHORTEST_TOKEN, TokenError, read_token};
 
-/// What there is to tell.
+/// The sources of everything that is served.
 #[derive(Clone)]
 pub struct State {
     /// Every worker's metrics.
     pub metrics: Vec<Arc<Metrics>>,
-    /// Whether it takes connections.
+    /// The state of readiness.
     pub ready: Arc<Ready>,
     /// The version and the role.
     pub build: BuildInfo,
-    /// Who answers the API.
+    /// The role that answers the API.
     pub operator: Arc<dyn api::Operator>,
 }
 

@@ -1,4 +1,4 @@
-//! What is served beside the API: metrics and health, for Prometheus and load balancers.
+//! The pages beside the API: metrics and health, for Prometheus and load balancers.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ otproxy
 /api/v1/  what an operator can see and do; /api/v1/openapi.json describes it
 ";
 
-/// Everything that is served.
+/// Returns the router of everything that is served.
 pub(super) fn router(state: State, context: Context) -> Router {
     let pages = Router::new()
         .route("/", get(INDEX))
@@ -52,7 +52,7 @@ async fn metrics(extract::State(state): extract::State<Arc<State>>) -> impl Into
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&state.metrics, state.build))
 }
 
-/// One request for each connection: an idle kept-alive one would hold a place until its time is up.
+/// Closes the connection after one request: an idle kept-alive one would hold its permit until its time is up.
 async fn close(mut response: Response) -> Result<Response, Infallible> {
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     Ok(response)

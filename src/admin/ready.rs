@@ -1,8 +1,8 @@
-//! Whether the process takes connections.
+//! The readiness of the process.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What `/ready` says. All listeners are bound before anybody can ask.
+/// The state behind `/ready`. All listeners are bound before anybody can ask.
 #[derive(Debug, Default)]
 pub struct Ready {
     drained: AtomicBool,
@@ -10,22 +10,22 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// Whether it takes connections.
+    /// Returns whether the process accepts connections.
     pub fn is_ready(&self) -> bool {
         !self.is_draining()
     }
 
-    /// Whether the whole process is drained, or ends.
+    /// Returns whether the whole process is drained or ending.
     pub fn is_draining(&self) -> bool {
         self.drained.load(Ordering::Relaxed) || self.ended.load(Ordering::Relaxed)
     }
 
-    /// The whole process is drained from now on, or is no more.
+    /// Sets whether the whole process is drained.
     pub fn set_drained(&self, drained: bool) {
         self.drained.store(drained, Ordering::Relaxed);
     }
 
-    /// The process ends.
+    /// Records that the process is ending.
     pub fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
     }

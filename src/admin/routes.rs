@@ -1,4 +1,4 @@
-//! The paths of the API: what each answers, and the document that says so, from one list.
+//! The paths of the API: their handlers and the document that describes them, from one list.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -26,24 +26,24 @@ use super::document::Document;
 use super::tokens::{Right, Tokens};
 use crate::limits::{REFUSED_LINES, RateLimitedLog};
 
-/// Where all of it is.
+/// The prefix of all paths.
 pub(super) const PREFIX: &str = "/api/v1";
 /// Bytes of a request's body; the longest that makes sense is under 300.
 pub const MAX_REQUEST: usize = 16 * 1024;
-/// Answers in memory at once, at `admin.listen` and at the socket each. The longest has a few MiB.
+/// Answers in memory at once, for `admin.listen` and the socket each. The longest has a few MiB.
 pub const MAX_ANSWERS: usize = 4;
 
-/// What every path needs.
+/// The context that every path needs.
 #[derive(Clone)]
 pub(super) struct Context {
     pub door: Door,
     pub tokens: Arc<Tokens>,
     pub operator: Arc<dyn Operator>,
-    /// For answers in memory.
+    /// Permits for answers in memory.
     pub places: Arc<Semaphore>,
 }
 
-/// All paths below [`PREFIX`].
+/// Returns all paths below [`PREFIX`].
 pub(super) fn routes() -> Router<Context> {
     let answer = |State(context): State<Context>, request: Request| async move {
         match context.allow(&request, Right::Read) {
@@ -58,7 +58,8 @@ pub(super) fn routes() -> Router<Context> {
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
 }
 
-/// The document of all paths, made when it is first asked for: few ever do, and making it takes more memory than it has.
+/// Returns the document of all paths, made when first asked for: few users ever ask, and making it takes more memory
+/// than keeping it.
 fn document() -> Bytes {
     static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
     let write = || {
@@ -68,7 +69,7 @@ fn document() -> Bytes {
     DOCUMENT.get_or_init(write).clone()
 }
 
-/// The list.
+/// Lists all paths.
 fn list(routes: Routes) -> Routes {
     routes
         .see("/status", "The process as a whole", |operator, NoQuestion {}| async move { Ok(operator.status()) })
@@ -124,7 +125,7 @@ fn list(routes: Routes) -> Routes {
         })
 }
 
-/// Paths, and what the document says of them.
+/// Paths, and their part of the document.
 #[derive(Default)]
 struct Routes {
     router: Router<Context>,
@@ -132,7 +133,7 @@ struct Routes {
 }
 
 impl Routes {
-    /// A path that is read with the question `Q` and answers `A`.
+    /// Adds a path that is read with the question `Q` and answers `A`.
     fn see<Q, A, F>(
         mut self,
         path: &'static str,
@@ -156,7 +157,7 @@ impl Routes {
                 Ok(Query(asked)) => asked,
                 Err(rejection) => return answer::wrong_query(&rejection),
             };
-            // It fails only once the semaphore is closed, and nobody closes it.
+            // Acquiring fails only once the semaphore is closed, and nobody closes it.
             let place = Arc::clone(&context.places).acquire_owned().await.ok();
             match see(context.operator, asked).await {
                 Ok(answer) => answer::list(place, &answer),
@@ -167,7 +168,7 @@ impl Routes {
         self
     }
 
-    /// A path that does what the body `B` says and answers `A`.
+    /// Adds a path that does what the body `B` says and answers `A`.
     fn act<B, A, F>(
         mut self,
         path: &'static str,
@@ -192,7 +193,8 @@ impl Routes {
             };
             let door = context.door.as_str();
             let request = serde_json::to_string(&asked).unwrap_or_default();
-            // As a task of its own: who asked may leave or run out of time, and what has begun is done whole.
+            // It runs as a task of its own: the client may leave or run out of time, but an action that has begun is
+            // completed.
             let done = tokio::spawn(act(context.operator, asked)).await;
             match done {
                 Ok(Ok(answer)) => {
@@ -212,7 +214,7 @@ impl Routes {
 }
 
 impl Context {
-    /// Whether a request may be answered. The log tells of those that may not, as far as its limit goes.
+    /// Checks that a request may be answered. Denied requests are logged, up to the log's limit.
     fn allow(&self, request: &Request, right: Right) -> Result<(), Denied> {
         static LOG: RateLimitedLog = RateLimitedLog::new(REFUSED_LINES);
         access::check(self.door, &self.tokens, request.headers(), right).inspect_err(|denied| {
@@ -224,7 +226,7 @@ impl Context {
     }
 }
 
-/// A request that is a JSON object. A type alone would also take an array of its fields.
+/// A request that is a JSON object. Its type alone would accept an array of its fields as well.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {

@@ -1,4 +1,4 @@
-//! The sockets of the admin server, and what is served on them.
+//! The sockets of the admin server.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -20,21 +20,21 @@ use super::{State, pages};
 use crate::config;
 use crate::net::{BindError, bind};
 
-/// Connections at once; more wait to be accepted. A scraper and a few people need under ten. The socket has as many places of
-/// its own: whoever floods `admin.listen` does not lock the operator out.
+/// Connections at once; more wait to be accepted. A scraper and a few people need fewer than ten. The socket has as
+/// many permits of its own, so a peer that floods `admin.listen` does not lock the operator out.
 pub const MAX_CONNECTIONS: usize = 32;
-/// How long a connection to `admin.listen` may take from accept to the last byte of its answer.
+/// The time limit of a connection to `admin.listen`, from accept to the last byte of its answer.
 pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same for the socket, where who waits for a reload of long lists is trusted to wait.
+/// The time limit of a connection to the socket, whose users are trusted to wait for a reload of long lists.
 pub const SOCKET_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Why there is no admin server.
+/// The reason why the admin server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// `admin.listen` cannot be listened on.
+    /// It cannot listen at `admin.listen`.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// `admin.socket` cannot be made.
+    /// It cannot create `admin.socket`.
     #[error("admin.socket: {0}")]
     Socket(#[from] SocketError),
     /// A token cannot be used.
@@ -53,10 +53,10 @@ pub struct Server {
     tokens: Arc<Tokens>,
 }
 
-/// Whether the files that `config` names can be used.
+/// Checks that the files that `config` names can be used.
 ///
 /// # Errors
-/// Names the file, what is wrong with it, and the remedy.
+/// The error names the file, its problem and the remedy.
 pub fn check_files(config: &config::Admin) -> Result<(), AdminError> {
     files(config).map(drop)
 }
@@ -68,10 +68,10 @@ fn files(config: &config::Admin) -> Result<(Tokens, Option<AdminIdentity>), Admi
 }
 
 impl Server {
-    /// Binds what `config` says, and reads its files.
+    /// Binds the sockets that `config` names, and reads its files.
     ///
     /// # Errors
-    /// A socket cannot be had, or a file not used.
+    /// Fails if a socket cannot be bound or a file cannot be used.
     pub fn bind(config: &config::Admin) -> Result<Self, AdminError> {
         let (tokens, identity) = files(config)?;
         let tcp = match config.listen {
@@ -85,21 +85,21 @@ impl Server {
         Ok(Self { tcp, socket, tokens: Arc::new(tokens) })
     }
 
-    /// The address, with the port that the kernel chose.
+    /// Returns the address, with the port that the kernel chose.
     pub fn address(&self) -> Option<SocketAddr> {
         self.tcp.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
     }
 
-    /// Where the unix socket is.
+    /// Returns the path of the unix socket.
     pub fn socket(&self) -> Option<&Path> {
         self.socket.as_ref().map(AdminSocket::path)
     }
 
-    /// Serves until `shutdown`, then for as long as open requests take, which is bounded. The unix socket is removed at the
-    /// end, also where this is dropped before.
+    /// Serves until `shutdown`, then until open requests are answered, which takes a limited time. The unix socket is
+    /// removed at the end, and also if this is dropped earlier.
     ///
     /// # Errors
-    /// The runtime does not take a socket.
+    /// Fails if the runtime refuses a socket.
     pub async fn serve(self, state: State, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let stop = CancellationToken::new();
         let context = |door| {
@@ -153,7 +153,7 @@ pub(super) async fn serve<L>(
     let stopped = stop.clone().cancelled_owned();
     let served = axum::serve(listener, pages::router(state.clone(), context)).with_graceful_shutdown(stopped).await;
     if let Err(error) = served {
-        // Accept errors are retried, so none is known to come here.
+        // Accept errors are retried, so no known error gets here.
         tracing::error!(%error, "the admin server ended");
     }
 }

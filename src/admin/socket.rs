@@ -1,4 +1,4 @@
-//! The unix socket: never there with another mode, and never in the place of one that lives.
+//! The unix socket, which never exists with another mode, and never replaces a live one.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -9,19 +9,20 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// Who may use it: the user and the group of the process. Nobody else gets so far as to be asked for a token.
+/// The socket's mode: the user and the group of the process may connect. Nobody else gets far enough to be asked for a
+/// token.
 pub const SOCKET_MODE: u32 = 0o660;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// A unix socket that is listened on. It is removed when this is dropped, unless another one has its place by then.
+/// A unix socket that is listened on. Dropping it removes it, unless another socket has replaced it.
 #[derive(Debug)]
 pub struct AdminSocket {
     listener: UnixListener,
     place: Place,
 }
 
-/// Where a socket is in the file system, while this lives.
+/// The place of a socket in the file system, while this lives.
 #[derive(Debug)]
 pub(super) struct Place {
     path: PathBuf,
@@ -29,30 +30,30 @@ pub(super) struct Place {
     own: (u64, u64),
 }
 
-/// Why there is no socket.
+/// The reason why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Another process has it.
     #[error("cannot use {}: a process that runs answers there; stop that one, or give `admin.socket` another path", .0.display())]
     Taken(PathBuf),
-    /// A file that is no socket is there.
+    /// A file is there that is no socket.
     #[error("cannot use {}: a file is there that is no socket; give `admin.socket` another path", .0.display())]
     NoSocket(PathBuf),
-    /// The system refuses.
+    /// The system refused it.
     #[error("cannot make the socket {}: {error}; its directory must exist and be writable", path.display())]
     Io {
         /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
 }
 
 impl AdminSocket {
-    /// Listens at `path`. What a process left there that is dead gives way.
+    /// Listens at `path`, and replaces the socket of a process that is dead.
     ///
     /// # Errors
-    /// Somebody answers there, or it cannot be made.
+    /// Fails if a process answers there, or if it cannot be created.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         let failed = |error| SocketError::Io { path: path.to_owned(), error };
         match fs::symlink_metadata(path) {
@@ -62,7 +63,8 @@ impl AdminSocket {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        // Made beside its place and moved there at once: it is never there half done, and takes the place of a dead one.
+        // It is created beside its place and moved there in one step: it is never there unfinished, and replaces a dead
+        // one.
         let beside = path.with_file_name(format!(".{}", std::process::id()));
         let made = listen(&beside).and_then(|listener| {
             let file = fs::symlink_metadata(&beside)?;
@@ -75,12 +77,12 @@ impl AdminSocket {
         })
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.place.path
     }
 
-    /// For the runtime that this is called in; it is removed with the second.
+    /// Converts it for the runtime that this is called in. Dropping the second part removes the socket.
     pub(super) fn into_parts(self) -> io::Result<(tokio::net::UnixListener, Place)> {
         Ok((tokio::net::UnixListener::from_std(self.listener)?, self.place))
     }
@@ -99,7 +101,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     let _ = fs::remove_file(path);
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    // Before it has a place: the file is made with this mode, less the process's mask, and never with a wider one.
+    // The mode is set before the socket has its place, and the process's mask never lets a wider one through.
     File::from(OwnedFd::from(socket.try_clone()?)).set_permissions(Permissions::from_mode(SOCKET_MODE))?;
     socket.bind(&SockAddr::unix(path)?)?;
     fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
@@ -107,10 +109,10 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from(OwnedFd::from(socket)))
 }
 
-/// Whether a process accepts at `path`.
+/// Returns whether a process accepts at `path`.
 fn answers(path: &Path) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // One whose queue is full would have us wait.
+    // A blocking connect would wait while the queue is full.
     socket.set_nonblocking(true)?;
     match socket.connect(&SockAddr::unix(path)?) {
         Ok(()) => Ok(true),
@@ -126,7 +128,7 @@ mod tests {
 
     use super::*;
 
-    /// A directory that is removed with it.
+    /// A directory that is removed when dropped.
     struct Directory(PathBuf);
 
     impl Directory {
@@ -140,7 +142,7 @@ mod tests {
             self.0.join("admin.sock")
         }
 
-        /// Names of what is in it.
+        /// Returns the names of its files.
         fn names(&self) -> Vec<String> {
             let entries = fs::read_dir(&self.0).unwrap();
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -169,7 +171,7 @@ mod tests {
     fn one_that_lives_stays() {
         let directory = Directory::new("lives");
         let first = AdminSocket::bind(&directory.socket()).unwrap();
-        // A queue that is full is an answer too.
+        // A full queue is an answer too.
         let mut waiting = Vec::new();
         for _ in 0..2 {
             let error = AdminSocket::bind(&directory.socket()).unwrap_err();

@@ -22,7 +22,7 @@ mod doors;
 mod schema;
 mod views;
 
-/// A server that is under way, over a fake operator.
+/// A running server, over a fake operator.
 struct Admin {
     address: SocketAddr,
     socket: PathBuf,
@@ -42,7 +42,7 @@ impl Admin {
         Self::start(Fake::new(Role::Core), |_, _| {}).await
     }
 
-    /// With a configuration that `change` has made of loopback and a socket; its files are in the directory.
+    /// Starts it with loopback and a socket, as changed by `change`; its files are in the directory.
     async fn start(fake: Fake, change: impl Fn(&mut config::Admin, &Path)) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -67,13 +67,13 @@ impl Admin {
         Self { address, socket, directory, ready, operator, stop: Some(stop), task }
     }
 
-    /// Over the unix socket: status and JSON.
+    /// Sends a GET over the unix socket; returns status and JSON.
     async fn get(&self, path: &str) -> (u16, Value) {
         let (status, _, body) = self.over_socket("GET", path, &[], "").await;
         (status, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}")))
     }
 
-    /// The same, of an act.
+    /// Sends a POST over the unix socket; returns status and JSON.
     async fn post(&self, path: &str, body: &str) -> (u16, Value) {
         let (status, _, body) = self.over_socket("POST", path, &["Content-Type: application/json"], body).await;
         (status, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}")))
@@ -97,7 +97,7 @@ impl Drop for Admin {
     }
 }
 
-/// Status, head in lower case, body.
+/// Sends a request; returns status, head in lower case, and body.
 async fn ask(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     method: &str,
@@ -114,7 +114,7 @@ async fn ask(
     (status, head.to_lowercase(), body.to_owned())
 }
 
-/// All that the server answers until it closes, though the client never does.
+/// Returns everything that the server sends until it closes, while the client never does.
 async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8]) -> String {
     stream.write_all(request).await.unwrap();
     let mut answer = String::new();
@@ -165,7 +165,7 @@ async fn readiness_follows_the_process() {
         assert_eq!(ask().await, *expected);
     }
     server.ready.end();
-    // What is drained no more ends all the same.
+    // An undrained process still ends.
     server.ready.set_drained(false);
     assert_eq!(ask().await, no);
 }

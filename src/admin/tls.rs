@@ -1,4 +1,4 @@
-//! TLS on `admin.listen`, with certificates that are read again when they change.
+//! TLS on `admin.listen`, with certificates that are read again after they change.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use tracing::{error, info};
 use crate::certs::watch::Stamp;
 use crate::config::AdminTls;
 
-/// A file that cannot be used for TLS, and what to do about it.
+/// The problem of a file that cannot be used for TLS, and its remedy.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", file.display())]
 pub struct TlsFileError {
@@ -31,7 +31,7 @@ pub struct TlsFileError {
     problem: String,
 }
 
-/// What `admin.listen` proves itself with, and knows clients by.
+/// The server's identity at `admin.listen`, and the authorities of its clients.
 #[derive(Debug)]
 pub struct AdminIdentity {
     files: AdminTls,
@@ -43,15 +43,16 @@ impl AdminIdentity {
     /// Reads the files.
     ///
     /// # Errors
-    /// One cannot be used.
+    /// Fails if one cannot be used.
     pub fn load(files: AdminTls) -> Result<Self, TlsFileError> {
-        // Before they are read: what changes meanwhile is found at the next look.
+        // Stamped before they are read: a change in between is found at the next look.
         let seen = stamps(&files);
         let config = config(&files)?;
         Ok(Self { files, seen, config })
     }
 
-    /// What holds for a new connection. Files that have changed are read again; where they cannot be used, it goes on as before.
+    /// Returns the configuration for a new connection. It reads changed files again; if they cannot be used, the
+    /// previous configuration stays.
     fn now(&mut self) -> Arc<ServerConfig> {
         let seen = stamps(&self.files);
         if seen != self.seen {
@@ -100,7 +101,7 @@ fn config(files: &AdminTls) -> Result<Arc<ServerConfig>, TlsFileError> {
     Ok(Arc::new(config))
 }
 
-/// The certificates in a PEM file, at least one.
+/// Reads the certificates of a PEM file, at least one.
 pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
     let found = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match found {
@@ -114,7 +115,7 @@ fn wrong(file: &Path, problem: String) -> TlsFileError {
     TlsFileError { file: file.to_owned(), problem }
 }
 
-/// Accepts connections whose TLS begins with the first look at them: no handshake holds up another.
+/// A listener whose connections begin TLS with their first read or write, so no handshake delays another.
 pub(super) struct TlsListener {
     listener: TcpListener,
     identity: AdminIdentity,
@@ -141,14 +142,14 @@ impl Listener for TlsListener {
     }
 }
 
-/// A connection in TLS, or on the way there.
+/// A connection in TLS, or still in its handshake.
 pub(super) enum Encrypted {
     Handshake(Box<Accept<TcpStream>>),
     Open(Box<TlsStream<TcpStream>>),
 }
 
 impl Encrypted {
-    /// The stream, once the handshake is through.
+    /// Polls the handshake; returns the stream once it is done.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Pin<&mut TlsStream<TcpStream>>>> {
         if let Self::Handshake(accept) = self {
             let stream = ready!(Pin::new(&mut **accept).poll(cx))?;

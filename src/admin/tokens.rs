@@ -1,4 +1,4 @@
-//! Tokens: whoever knows one may read, or also act.
+//! Tokens: the bearer of one may read, or also act.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,17 +12,17 @@ use tracing::error;
 use crate::certs::watch::Stamp;
 use crate::config;
 
-/// Characters of a token at the least.
+/// Characters of a token, at least.
 pub const SHORTEST_TOKEN: usize = 16;
-/// Characters of a token at the most.
+/// Characters of a token, at most.
 pub const LONGEST_TOKEN: usize = 1024;
 
-/// What somebody may do.
+/// A right to use the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Right {
-    /// See everything.
+    /// Permission to see everything.
     Read,
-    /// Also change things.
+    /// Permission to change things as well.
     Act,
 }
 
@@ -33,7 +33,7 @@ pub struct Tokens {
     read: Option<TokenFile>,
 }
 
-/// A file that cannot be used, and what to do about it.
+/// The problem of a token file, and its remedy.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", file.display())]
 pub struct TokenError {
@@ -45,7 +45,7 @@ impl Tokens {
     /// Reads the files that the configuration names.
     ///
     /// # Errors
-    /// One cannot be used.
+    /// Fails if one cannot be used.
     pub fn load(config: &config::Admin) -> Result<Self, TokenError> {
         let load = |file: &Option<PathBuf>| file.as_deref().map(TokenFile::load).transpose();
         let tokens = Self { act: load(&config.token_file)?, read: load(&config.read_token_file)? };
@@ -58,12 +58,13 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// Whether there are any: then nobody gets in without.
+    /// Returns whether any are configured: then every request needs one.
     pub(super) fn any(&self) -> bool {
         self.act.is_some() || self.read.is_some()
     }
 
-    /// What who presents `token` may do; `None` is nothing. Each token is compared, and each in constant time.
+    /// Returns the right of the bearer of `token`; `None` if it has none. It compares every token, each in constant
+    /// time.
     pub(super) fn right(&self, token: &[u8]) -> Option<Right> {
         let holds = |file: &Option<TokenFile>| {
             file.as_ref().map_or(Choice::from(0), |file| {
@@ -72,7 +73,7 @@ impl Tokens {
             })
         };
         let (act, read) = (holds(&self.act), holds(&self.read));
-        // Where a later change has made both the same, nobody acts with what many may know.
+        // If a later change has made both tokens the same, a token that many may know must not allow acting.
         match (bool::from(act), bool::from(read)) {
             (_, true) => Some(Right::Read),
             (true, false) => Some(Right::Act),
@@ -81,7 +82,7 @@ impl Tokens {
     }
 }
 
-/// A file with a token, which is read again when it changes.
+/// A file with a token, which is read again after it changes.
 #[derive(Debug)]
 struct TokenFile {
     file: PathBuf,
@@ -90,7 +91,7 @@ struct TokenFile {
 
 struct Known {
     seen: Option<Stamp>,
-    /// Empty where the file cannot be used: that is no token.
+    /// The token; empty if the file cannot be used, which matches nothing.
     token: Vec<u8>,
 }
 
@@ -102,13 +103,13 @@ impl std::fmt::Debug for Known {
 
 impl TokenFile {
     fn load(file: &Path) -> Result<Self, TokenError> {
-        // Before it is read: what changes meanwhile is found at the next look.
+        // Stamped before it is read: a change in between is found at the next look.
         let seen = Stamp::of(file);
         let token = read(file).map_err(|problem| TokenError { file: file.to_owned(), problem })?;
         Ok(Self { file: file.to_owned(), known: Mutex::new(Known { seen, token }) })
     }
 
-    /// Reads the file again, if it has changed. One that cannot be used any more lets nobody in.
+    /// Reads the file again, if it has changed. A file that cannot be used any more lets nobody in.
     fn look(&self) {
         let mut known = self.known.lock();
         let seen = Stamp::of(&self.file);
@@ -132,16 +133,16 @@ impl TokenFile {
     }
 }
 
-/// The token in a file, for who presents it.
+/// Reads the token of a file for its bearer.
 ///
 /// # Errors
-/// The file is none that the server would take.
+/// Fails if the server would not accept the file.
 pub fn read_token(file: &Path) -> Result<String, TokenError> {
     let token = read(file).map_err(|problem| TokenError { file: file.to_owned(), problem })?;
     Ok(String::from_utf8_lossy(&token).into_owned())
 }
 
-/// The token in a file.
+/// Reads the token of a file.
 fn read(file: &Path) -> Result<Vec<u8>, String> {
     let make = || format!("make one: `(umask 077; openssl rand -hex 32 > {})`", file.display());
     let opened = File::open(file).map_err(|error| format!("cannot be read: {error}; {}", make()))?;
@@ -171,7 +172,7 @@ mod tests {
     const ACT: &str = "0123456789abcdef-act";
     const READ: &str = "0123456789abcdef-read";
 
-    /// A directory with two token files, which is removed with it.
+    /// A directory with two token files, removed when dropped.
     struct Files(PathBuf);
 
     impl Files {
@@ -184,7 +185,7 @@ mod tests {
             files
         }
 
-        /// As an editor does: beside it, and then in its place.
+        /// Writes as an editor does: into a new file, then in place of the old one.
         fn write(&self, name: &str, text: &str, mode: u32) {
             let beside = self.0.join("new");
             fs::write(&beside, text).unwrap();
@@ -249,11 +250,11 @@ mod tests {
         files.write("act", "another-token-of-the-operator", 0o600);
         assert_eq!(tokens.right(b"another-token-of-the-operator"), Some(Right::Act));
         assert_eq!(tokens.right(ACT.as_bytes()), None);
-        // What is wrong from now on lets nobody in, not even with an empty token.
+        // From now on an invalid file lets nobody in, not even with an empty token.
         files.write("act", "", 0o600);
         assert_eq!(tokens.right(b"another-token-of-the-operator"), None);
         assert_eq!(tokens.right(b""), None);
-        // The same token for both is the weaker one.
+        // The same token for both counts as the weaker one.
         files.write("act", READ, 0o600);
         assert_eq!(tokens.right(READ.as_bytes()), Some(Right::Read));
         files.write("act", ACT, 0o600);

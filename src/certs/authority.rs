@@ -1,7 +1,7 @@
-//! The operator's own authority: it issues the certificates of the core and of the edges.
+//! The operator's own certificate authority, which issues the certificates of the core and of the edges.
 //!
-//! It is two files in a directory: `ca.pem`, which every host gets, and `ca.key`, which stays where it is. What it
-//! issues is `NAME.pem` and `NAME.key`, in any directory.
+//! It consists of two files in a directory: `ca.pem`, which every host gets, and `ca.key`, which stays in that
+//! directory. It issues `NAME.pem` and `NAME.key`, into any directory.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -21,11 +21,11 @@ use super::files;
 use super::identity;
 use super::name::Name;
 
-/// Years that an authority is valid, unless told otherwise.
+/// Years for which an authority is valid by default.
 pub const YEARS: u32 = 10;
-/// Days that a certificate is valid, unless told otherwise: never longer than its authority.
+/// Days for which a certificate is valid by default, though never longer than its authority.
 pub const DAYS: u32 = 730;
-/// How long before it is made a certificate is valid: hosts' clocks differ.
+/// The time by which a certificate's validity begins before it is made, as hosts' clocks differ.
 pub const BACKDATED: Duration = Duration::from_secs(60 * 60);
 /// Random bytes of a serial number.
 pub const SERIAL_LEN: usize = 16;
@@ -39,12 +39,12 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// How a certificate is to be.
+/// The terms of a new certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// Days that it is valid.
+    /// Days for which it is valid.
     pub days: u32,
-    /// Whether a key that is there is replaced by a new one.
+    /// True if an existing key is replaced by a new one.
     pub new_key: bool,
 }
 
@@ -54,39 +54,39 @@ impl Default for Terms {
     }
 }
 
-/// What became of a key.
+/// The outcome for a key file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyFile {
-    /// There was none.
+    /// The file is new.
     Made,
-    /// It is the one that was there.
+    /// The existing key was kept.
     Kept,
-    /// There is a new one in its place.
+    /// A new key has replaced the existing one.
     Replaced,
 }
 
 /// A certificate that was issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issued {
-    /// Where the certificate is.
+    /// The file of the certificate.
     pub certificate: PathBuf,
-    /// Where its key is.
+    /// The file of its key.
     pub key: PathBuf,
-    /// What became of the key.
+    /// The outcome for the key file.
     pub key_file: KeyFile,
-    /// Whether it follows one of the same authority.
+    /// True if it replaces a certificate of the same authority.
     pub renewed: bool,
     /// The last moment at which it is valid.
     pub not_after: SystemTime,
-    /// Whether it ends sooner than asked for, together with its authority.
+    /// True if its time was cut short, to end with its authority.
     pub shortened: bool,
 }
 
 impl Authority {
-    /// Makes an authority in a directory, which is made too.
+    /// Creates an authority in a directory, which is created too.
     ///
     /// # Errors
-    /// Where there is one already, or the files cannot be written.
+    /// Fails if there is one already, or if the files cannot be written.
     pub fn create(directory: &Path, years: u32) -> Result<Self, CertError> {
         let (certificate_file, key_file) = Self::files(directory);
         for file in [&certificate_file, &key_file] {
@@ -97,7 +97,7 @@ impl Authority {
         let not_made = |error| Problem::NotMade(error).of(&certificate_file);
         let now = whole_seconds(SystemTime::now());
         let key = KeyPair::generate().map_err(not_made)?;
-        // Two authorities of one operator must be told apart, by people and by those who verify.
+        // Both people and verifiers must be able to tell two authorities of one operator apart.
         let tag: [u8; 4] = random().map_err(not_made)?;
         let mut params = params(&format!("otproxy CA {:08x}", u32::from_be_bytes(tag)), now).map_err(not_made)?;
         params.not_after = (now + days(years.saturating_mul(1461) / 4)).into();
@@ -113,7 +113,7 @@ impl Authority {
     /// Opens the authority in a directory.
     ///
     /// # Errors
-    /// Where there is none, or its files cannot be used.
+    /// Fails if there is none, or if its files cannot be used.
     pub fn open(directory: &Path) -> Result<Self, CertError> {
         let (certificate_file, key_file) = Self::files(directory);
         if !key_file.exists() {
@@ -122,7 +122,7 @@ impl Authority {
         let key = files::key(&key_file)?;
         let key = KeyPair::try_from(key.secret_der()).map_err(|_| Problem::KeyKind.of(&key_file))?;
         let public_key = key.subject_public_key_info();
-        // While one authority follows another the file has both.
+        // The file holds both authorities while one replaces the other.
         for der in files::certificates(&certificate_file)? {
             let damaged = || Problem::Damaged("certificate").of(&certificate_file);
             let facts = Certificate::parse(&der).map_err(|_| damaged())?;
@@ -137,7 +137,7 @@ impl Authority {
         Err(Problem::OtherKey(certificate_file).of(&key_file))
     }
 
-    /// Whether a directory has an authority, or a part of one.
+    /// Returns whether a directory has an authority, or a part of one.
     pub fn exists(directory: &Path) -> bool {
         let (certificate, key) = Self::files(directory);
         [certificate, key].iter().any(|file| file.symlink_metadata().is_ok())
@@ -147,36 +147,36 @@ impl Authority {
         (directory.join("ca.pem"), directory.join("ca.key"))
     }
 
-    /// Where its certificate is: what every host gets.
+    /// Returns the file of its certificate, which every host gets.
     pub fn certificate_file(&self) -> &Path {
         &self.certificate_file
     }
 
-    /// Where its key is: what nobody else gets.
+    /// Returns the file of its key, which nobody else gets.
     pub fn key_file(&self) -> &Path {
         &self.key_file
     }
 
-    /// What stands in its certificate.
+    /// Returns the contents of its certificate.
     pub fn certificate(&self) -> &Certificate {
         &self.facts
     }
 
-    /// Whether others than the owner may read its key.
+    /// Returns whether other users than the owner may read its key.
     pub fn key_is_exposed(&self) -> bool {
         fs::metadata(&self.key_file).is_ok_and(|file| file.permissions().mode() & 0o077 != 0)
     }
 
-    /// Issues a certificate into a directory, which is made if it does not exist. A key that is there stays, unless
-    /// the terms say otherwise.
+    /// Issues a certificate into a directory, which is created if needed. An existing key is kept, unless the terms say
+    /// otherwise.
     ///
     /// # Errors
-    /// Where the files cannot be read or written, or the authority has expired.
+    /// Fails if files cannot be read or written, or if the authority has expired.
     pub fn issue(&self, name: &Name, directory: &Path, terms: Terms) -> Result<Issued, CertError> {
         self.issue_at(name, directory, terms, SystemTime::now())
     }
 
-    /// The same, at a given time.
+    /// Issues a certificate as of a given time.
     pub(super) fn issue_at(
         &self,
         name: &Name,
@@ -208,7 +208,7 @@ impl Authority {
             KeyFile::Made => files::create_key(&key_file, &key.serialize_pem())?,
             KeyFile::Replaced => files::replace_key(&key_file, &key.serialize_pem())?,
         }
-        // Authorities' names are told apart by chance.
+        // A random tag tells authorities' names apart.
         let before = files::certificates(&certificate_file).ok().and_then(|all| Certificate::parse(all.first()?).ok());
         let renewed = before.is_some_and(|before| before.issuer == self.facts.subject);
         files::replace_certificates(&certificate_file, &certificate.pem())?;
@@ -216,7 +216,8 @@ impl Authority {
         Ok(Issued { certificate, key, key_file: made, renewed, not_after, shortened: asked > end })
     }
 
-    /// Whether a directory has a certificate of this authority for that name with its key, with so much time left.
+    /// Returns whether a directory has a certificate of this authority for that name with its key, valid for at least
+    /// `left` more.
     pub fn is_current(&self, name: &Name, directory: &Path, left: Duration) -> bool {
         let now = SystemTime::now();
         let (certificate_file, key_file) = pair(name, directory);
@@ -234,12 +235,12 @@ impl Authority {
     }
 }
 
-/// Where a certificate and its key are.
+/// Returns the files of a certificate and its key.
 fn pair(name: &Name, directory: &Path) -> (PathBuf, PathBuf) {
     (directory.join(format!("{name}.pem")), directory.join(format!("{name}.key")))
 }
 
-/// The key that is there, or a new one, and what is to become of the file.
+/// Returns the existing key or a new one, and the outcome for its file.
 fn key_for(file: &Path, new_key: bool) -> Result<(KeyPair, KeyFile), CertError> {
     let exists = file.symlink_metadata().is_ok();
     if exists && !new_key {
@@ -251,14 +252,14 @@ fn key_for(file: &Path, new_key: bool) -> Result<(KeyPair, KeyFile), CertError> 
     Ok((key, if exists { KeyFile::Replaced } else { KeyFile::Made }))
 }
 
-/// What all certificates have in common.
+/// Returns the parameters that all certificates have in common.
 fn params(subject: &str, now: SystemTime) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, subject);
     params.not_before = (now - BACKDATED).into();
     let mut serial: [u8; SERIAL_LEN] = random()?;
-    // Positive, and not shorter for zeros in front.
+    // The number is positive, and leading zeros do not shorten it.
     serial[0] = serial[0] & 0x7f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     Ok(params)
@@ -270,7 +271,7 @@ fn random<const LEN: usize>() -> Result<[u8; LEN], rcgen::Error> {
     filled.map(|()| bytes).map_err(|_| rcgen::Error::RingUnspecified)
 }
 
-/// Certificates count in seconds.
+/// Rounds down to whole seconds, the unit of certificates.
 fn whole_seconds(time: SystemTime) -> SystemTime {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     UNIX_EPOCH + Duration::from_secs(since.as_secs())

@@ -1,4 +1,4 @@
-//! What stands in a certificate.
+//! The contents of a certificate.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,45 +11,45 @@ use x509_parser::time::ASN1Time;
 use super::name::Name;
 use crate::config::CORE_NAME;
 
-/// Bytes as pairs of hexadecimal digits with colons between, as other tools have them.
+/// Formats bytes as pairs of hexadecimal digits separated by colons, as other tools do.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
 }
 
-/// Seconds of a day.
+/// Seconds in a day.
 const DAY: u64 = 24 * 60 * 60;
 
-/// What stands in a certificate. Names are as they stand there, and may hold anything.
+/// The contents of a certificate. Names are taken as they are, and may hold anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     /// Its alternative names that are DNS names.
     pub names: Vec<String>,
     /// Alternative names of other kinds.
     pub other_names: usize,
-    /// Its common name, fit for a terminal.
+    /// Its common name, safe to print on a terminal.
     pub subject: String,
-    /// The common name of who issued it, fit for a terminal.
+    /// The common name of its issuer, safe to print on a terminal.
     pub issuer: String,
-    /// Its number, of which each authority gives each once.
+    /// Its serial number, which an authority never gives twice.
     pub serial: Vec<u8>,
     /// The first moment at which it is valid.
     pub not_before: SystemTime,
-    /// The last one.
+    /// The last moment at which it is valid.
     pub not_after: SystemTime,
-    /// Whether it may issue others.
+    /// True if it may issue certificates.
     pub is_ca: bool,
-    /// SHA-256 of all of it.
+    /// The SHA-256 hash of the whole certificate.
     pub fingerprint: Vec<u8>,
-    /// The key that it is for.
+    /// The public key that it certifies.
     pub(super) public_key: Vec<u8>,
 }
 
-/// What is no certificate.
+/// The error of bytes that are no certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no certificate")]
 pub struct Malformed;
 
-/// Whether a certificate is valid at a time.
+/// The validity of a certificate at a given time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Its time has not come.
@@ -61,7 +61,7 @@ pub enum State {
 }
 
 impl State {
-    /// In one word.
+    /// Returns the state as one word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotYetValid => "not_yet_valid",
@@ -72,10 +72,10 @@ impl State {
 }
 
 impl Certificate {
-    /// Reads a certificate. Who issued it, and whether that is true, it does not check.
+    /// Parses a certificate. It verifies neither the issuer nor the signature.
     ///
     /// # Errors
-    /// Where it is none.
+    /// Fails if it is malformed.
     pub fn parse(der: &CertificateDer<'_>) -> Result<Self, Malformed> {
         let (_, parsed) = X509Certificate::from_der(der).map_err(|_| Malformed)?;
         let alternative = parsed.subject_alternative_name().map_err(|_| Malformed)?;
@@ -83,7 +83,7 @@ impl Certificate {
         let dns =
             |name: &GeneralName<'_>| if let GeneralName::DNSName(dns) = name { Some((*dns).to_owned()) } else { None };
         let names: Vec<_> = alternative.iter().filter_map(dns).collect();
-        // A hash of the crate that does the cryptography anyway.
+        // The hash comes with the crate that does the cryptography anyway.
         let hash = TLS13_AES_128_GCM_SHA256.tls13().ok_or(Malformed)?.common.hash_provider;
         Ok(Self {
             other_names: alternative.len() - names.len(),
@@ -99,7 +99,7 @@ impl Certificate {
         })
     }
 
-    /// Its one name; `None` where it has several, or none.
+    /// Returns its one name; `None` if it has several, or none.
     pub fn name(&self) -> Option<&str> {
         match &self.names[..] {
             [name] if self.other_names == 0 => Some(name),
@@ -107,7 +107,7 @@ impl Certificate {
         }
     }
 
-    /// `ca`, `core` or `edge`; `None` for a certificate that the tunnel has no use for.
+    /// Returns `ca`, `core` or `edge`; `None` for a certificate that the tunnel has no use for.
     pub fn role(&self) -> Option<&'static str> {
         match self.name() {
             _ if self.is_ca => Some("ca"),
@@ -117,7 +117,7 @@ impl Certificate {
         }
     }
 
-    /// Whether it is valid.
+    /// Returns whether it is valid at `now`.
     pub fn state(&self, now: SystemTime) -> State {
         if now < self.not_before {
             State::NotYetValid
@@ -128,13 +128,13 @@ impl Certificate {
         }
     }
 
-    /// Whole days left; negative once it has expired.
+    /// Returns the whole days left; negative once it has expired.
     pub fn days_left(&self, now: SystemTime) -> i64 {
         days_between(now, self.not_after)
     }
 }
 
-/// Whole days from `now` to `end`; negative where it has passed.
+/// Returns the whole days from `now` to `end`; negative if `end` has passed.
 pub(super) fn days_between(now: SystemTime, end: SystemTime) -> i64 {
     let days = |time: Duration| i64::try_from(time.as_secs() / DAY).unwrap_or(i64::MAX);
     match end.duration_since(now) {
@@ -143,7 +143,7 @@ pub(super) fn days_between(now: SystemTime, end: SystemTime) -> i64 {
     }
 }
 
-/// A number of days.
+/// Returns the length of a number of days.
 pub(super) fn days(count: u32) -> Duration {
     Duration::from_secs(u64::from(count) * DAY)
 }
@@ -153,7 +153,7 @@ fn common_name(name: &x509_parser::x509::X509Name<'_>) -> String {
     first.map_or_else(|| name.to_string(), str::to_owned).escape_debug().to_string()
 }
 
-/// A time before 1970 counts as 1970: both have passed.
+/// Converts a time; one before 1970 counts as 1970, as both have passed.
 fn system_time(time: ASN1Time) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
 }

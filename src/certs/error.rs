@@ -1,4 +1,4 @@
-//! What can be wrong with certificates and their files.
+//! The errors of certificates and their files.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,17 +6,17 @@ use std::time::SystemTime;
 
 use humantime::format_rfc3339_seconds;
 
-/// What is wrong with a file, and what to do about it.
+/// The problem of a file, and its remedy.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", file.display())]
 pub struct CertError {
     /// The file.
     pub file: PathBuf,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: Problem,
 }
 
-/// What can be wrong with a file of certificates or a key.
+/// A problem of a file of certificates or a key.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// It cannot be read.
@@ -25,67 +25,67 @@ pub enum Problem {
     /// It, or the directory, cannot be written.
     #[error("cannot be written: {0}")]
     Write(io::Error),
-    /// It is there, and would be lost.
+    /// It exists, and would be overwritten.
     #[error("is there already, and is never overwritten; name another directory with `--dir`, or move it away")]
     Exists,
     /// There is no authority.
     #[error("there is no authority here; make one with `otproxy cert init`, or name its directory with `--dir`")]
     NoAuthority,
-    /// It does not hold what it should.
+    /// It does not hold what is expected.
     #[error("holds no {0} in PEM form, or a damaged one; copy it again from where `otproxy cert` wrote it")]
     Damaged(&'static str),
-    /// The key is of a kind that is not used here.
+    /// The key is of an unsupported kind.
     #[error("holds a private key of a kind that cannot be used; `otproxy cert` makes the right kind: ECDSA P-256")]
     KeyKind,
-    /// In the place of an authority's certificate there is another.
+    /// It holds another certificate than that of an authority.
     #[error("holds the certificate of `{0}`, which is no authority's; name the ca.pem that `otproxy cert init` wrote")]
     NotAuthority(String),
     /// It has several names, or none.
     #[error("must have exactly one name, a DNS name, and has {0}; make it with `otproxy cert`")]
     Names(usize),
-    /// It is a certificate for somebody else.
+    /// The certificate is for another name.
     #[error("is the certificate of `{found}`, and {demanded}")]
     WrongName {
         /// The name in it.
         found: String,
-        /// What is demanded, and the remedy.
+        /// The name that is demanded, and the remedy.
         demanded: String,
     },
-    /// The key is another's.
+    /// The key belongs to another certificate.
     #[error("is not the key of the certificate in {}; copy both from where `otproxy cert` wrote them", .0.display())]
     OtherKey(PathBuf),
-    /// It does not come from a known authority.
+    /// No known authority has issued it.
     #[error(
         "comes from `{issuer}`, and {} does not hold that authority; copy the ca.pem that it was issued with",
         authorities.display()
     )]
     OtherAuthority {
-        /// Who issued it.
+        /// Its issuer.
         issuer: String,
-        /// Where the known authorities are.
+        /// The file of the known authorities.
         authorities: PathBuf,
     },
-    /// It was valid.
+    /// It has expired.
     #[error("was valid until {}; {remedy}", format_rfc3339_seconds(*until))]
     Expired {
-        /// The last moment of it.
+        /// The last moment at which it was valid.
         until: SystemTime,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
-    /// It will be valid.
+    /// It is not valid yet.
     #[error(
         "is valid only from {}, and here it is {}; set this host's clock",
         format_rfc3339_seconds(*from),
         format_rfc3339_seconds(*now)
     )]
     NotYetValid {
-        /// The first moment of it.
+        /// The first moment at which it is valid.
         from: SystemTime,
-        /// The time it was compared with.
+        /// The present time that it was compared with.
         now: SystemTime,
     },
-    /// Anything else that TLS does not accept.
+    /// TLS refuses it for another reason.
     #[error("cannot be used: {0}; make it with `otproxy cert`")]
     Unusable(rustls::Error),
     /// The certificate could not be made.
@@ -94,7 +94,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// The problem of a file.
+    /// Returns this problem as that of a file.
     pub(super) fn of(self, file: &Path) -> CertError {
         CertError { file: file.to_owned(), problem: self }
     }

@@ -1,17 +1,17 @@
-//! What a failed handshake is counted as.
+//! The result that a failed handshake is counted as.
 
 use rustls::{CertificateError, Error};
 
 use crate::reason::HandshakeResult;
 
-/// The result that an error of TLS stands for.
+/// Returns the result that a TLS error is counted as.
 pub fn failure(error: &Error) -> HandshakeResult {
     match error {
         Error::InvalidMessage(_) | Error::InappropriateMessage { .. } | Error::PeerSentOversizedRecord => {
             HandshakeResult::NotTls
         }
         Error::PeerIncompatible(_) => HandshakeResult::Incompatible,
-        // What a server says where its resolver has no certificate to show.
+        // The error that a server reports if its resolver has no certificate to show.
         Error::General(_) => HandshakeResult::Stranger,
         Error::NoApplicationProtocol => HandshakeResult::NoAlpn,
         Error::NoCertificatesPresented => HandshakeResult::NoCertificate,

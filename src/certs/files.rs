@@ -10,20 +10,20 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::error::{CertError, Problem};
 
-/// Bytes of a file that are read. Hundreds of certificates fit; a slip, as a device or a log, does not.
+/// Bytes of a file that are read at most. Hundreds of certificates fit; a device or a log given by mistake does not.
 const MAX_LEN: u64 = 256 * 1024;
 
-/// The certificates in a PEM file, in order; at least one.
+/// Reads the certificates of a PEM file, in order; at least one.
 ///
 /// # Errors
-/// Where it cannot be read, or does not hold any.
+/// Fails if it cannot be read or holds none.
 pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertError> {
     let text = read(file)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     found.ok().filter(|found| !found.is_empty()).ok_or_else(|| Problem::Damaged("certificate").of(file))
 }
 
-/// The private key in a PEM file.
+/// Reads the private key of a PEM file.
 pub(super) fn key(file: &Path) -> Result<PrivateKeyDer<'static>, CertError> {
     let text = read(file)?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|_| Problem::Damaged("private key").of(file))
@@ -36,12 +36,12 @@ fn read(file: &Path) -> Result<Vec<u8>, CertError> {
     Ok(text)
 }
 
-/// Makes a directory for keys, if it does not exist.
+/// Creates a directory for keys, if it does not exist.
 pub(super) fn make_directory(directory: &Path) -> Result<(), CertError> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| Problem::Write(error).of(directory))
 }
 
-/// Writes a private key into a file that does not exist yet, and that nobody else may read at any moment.
+/// Writes a private key into a new file, which nobody else may read at any moment.
 pub(super) fn create_key(file: &Path, text: &str) -> Result<(), CertError> {
     match create(file, text, 0o600) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Problem::Exists.of(file)),
@@ -49,12 +49,12 @@ pub(super) fn create_key(file: &Path, text: &str) -> Result<(), CertError> {
     }
 }
 
-/// Writes a private key in the place of another.
+/// Writes a private key in place of another.
 pub(super) fn replace_key(file: &Path, text: &str) -> Result<(), CertError> {
     replace(file, text, 0o600)
 }
 
-/// Writes certificates: who reads the file finds those of before or the new ones, never a half of them.
+/// Writes certificates atomically: a reader finds either the old ones or the new ones.
 pub(super) fn replace_certificates(file: &Path, text: &str) -> Result<(), CertError> {
     // Some programs keep a key in the same file.
     if key(file).is_ok() {
@@ -72,7 +72,7 @@ fn replace(file: &Path, text: &str, mode: u32) -> Result<(), CertError> {
     })
 }
 
-/// In the same directory, as a file is renamed within one file system only.
+/// Returns the path of a temporary file. It is in the same directory, as a rename stays within one file system.
 fn temporary(file: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(file.file_name().unwrap_or_default());
@@ -82,7 +82,7 @@ fn temporary(file: &Path) -> PathBuf {
 
 fn create(file: &Path, text: &str, mode: u32) -> io::Result<()> {
     let mut created = OpenOptions::new().write(true).create_new(true).mode(mode).open(file)?;
-    // The mode of before was less what the process's mask takes away.
+    // The file was created with this mode, less the bits of the process's umask.
     let written = created
         .set_permissions(Permissions::from_mode(mode))
         .and_then(|()| created.write_all(text.as_bytes()))

@@ -1,4 +1,4 @@
-//! What one end of the tunnel proves itself with, and knows the other by.
+//! The identity that one end of the tunnel proves itself with, and the authorities that it trusts.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,16 +21,16 @@ use super::name::Name;
 use crate::config::{CORE_NAME, TlsFiles};
 use crate::net::tls::ALPN;
 
-/// Whose identity it is.
+/// The kind of an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Own {
-    /// The core's: its certificate is for `core`.
+    /// That of the core: its certificate is for `core`.
     Core,
-    /// An edge's: its certificate's name is the edge's.
+    /// That of an edge: its certificate's name is the edge's.
     Edge,
 }
 
-/// An own certificate with its key, and the authorities that the other side's must come from. Cheap to clone.
+/// An own certificate with its key, and the authorities that must have issued the peer's. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Identity {
     name: String,
@@ -39,37 +39,37 @@ pub struct Identity {
     server: Arc<ServerConfig>,
 }
 
-/// Until when an identity is good.
+/// The times at which an identity expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expiry {
-    /// The last moment of the own certificate.
+    /// The last moment at which the own certificate is valid.
     pub own: SystemTime,
-    /// The last moment of the authority that it comes from.
+    /// The last moment at which its authority is valid.
     pub ca: SystemTime,
 }
 
 impl Expiry {
-    /// Both with the label that the metric has for them.
+    /// Returns both with their labels of the metric.
     pub fn labelled(&self) -> [(&'static str, SystemTime); 2] {
         [("own", self.own), ("ca", self.ca)]
     }
 
-    /// Whole days until the first of both; negative once it has passed.
+    /// Returns the whole days until the first of both; negative once it has passed.
     pub fn days_left(&self, now: SystemTime) -> i64 {
         days_between(now, self.own.min(self.ca))
     }
 }
 
 impl Identity {
-    /// Reads the files, and checks that they belong together and can be used now.
+    /// Reads the files, and checks that they belong together and are valid now.
     ///
     /// # Errors
-    /// Names the file, what is wrong with it, and the remedy.
+    /// The error names the file, its problem and the remedy.
     pub fn load(files: &TlsFiles, own: Own) -> Result<Self, CertError> {
         Self::load_at(files, own, SystemTime::now())
     }
 
-    /// The same, at a given time.
+    /// Loads an identity as of a given time.
     pub(super) fn load_at(files: &TlsFiles, own: Own, now: SystemTime) -> Result<Self, CertError> {
         let authorities = authorities(&files.ca)?;
         let chain = files::certificates(&files.cert)?;
@@ -109,48 +109,48 @@ impl Identity {
         Ok(Self { name: name.as_str().to_owned(), expiry, client: Arc::new(client), server: Arc::new(server) })
     }
 
-    /// The name in the own certificate: `core`, or the edge's.
+    /// Returns the name in the own certificate: `core`, or the edge's.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Until when it is good.
+    /// Returns the times at which it expires.
     pub fn expiry(&self) -> Expiry {
         self.expiry
     }
 
-    /// For whoever dials. The other's name is given as server name: see [`server_name`].
+    /// Returns the TLS configuration of a client. The peer's name is given as server name: see [`server_name`].
     pub fn client_config(&self) -> Arc<ClientConfig> {
         self.client.clone()
     }
 
-    /// For whoever is dialled.
+    /// Returns the TLS configuration of a server.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         self.server.clone()
     }
 }
 
-/// The name that is demanded of whoever is dialled; `None` where no certificate can have it.
+/// Returns the name that a client demands of its server; `None` if no certificate can have it.
 pub fn server_name(name: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(name.to_owned()).ok()
 }
 
-/// A certificate that is not for exactly one name.
+/// The error of a certificate that is not for exactly one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the certificate is not for exactly one name")]
 pub struct NotOneName;
 
-/// The one name that a peer's certificate is for, as it stands there. TLS does not tell letters' cases apart; who
-/// compares names must.
+/// Returns the one name that a peer's certificate is for, as it is written there. TLS ignores the case of letters, so a
+/// caller that compares names must do so too.
 ///
 /// # Errors
-/// Where it has several names, or none.
+/// Fails if it has several names, or none.
 pub fn peer_name(leaf: &CertificateDer<'_>) -> Result<String, NotOneName> {
     let facts = Certificate::parse(leaf).map_err(|_| NotOneName)?;
     facts.name().map(str::to_owned).ok_or(NotOneName)
 }
 
-/// The certificates of the authorities in a file.
+/// Reads the authorities' certificates of a file.
 fn authorities(file: &Path) -> Result<Vec<(CertificateDer<'static>, Certificate)>, CertError> {
     let read = |der: CertificateDer<'static>| {
         let facts = Certificate::parse(&der).map_err(|_| Problem::Damaged("certificate").of(file))?;
@@ -172,7 +172,7 @@ fn own_name(facts: &Certificate, own: Own) -> Result<Name, Problem> {
     }
 }
 
-/// Why TLS would not accept an own certificate.
+/// Returns the problem for which TLS would refuse an own certificate.
 fn unverified(error: Option<Error>, facts: &Certificate, authorities: &Path) -> Problem {
     match error {
         Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) | None => {
@@ -182,7 +182,7 @@ fn unverified(error: Option<Error>, facts: &Certificate, authorities: &Path) -> 
     }
 }
 
-/// Verifies a chain as both a client and a server would: who issued it, its name, its time, and what it may be used for.
+/// Verifies a chain as both a client and a server would: its issuer, name, time and permitted use.
 pub(super) fn verify(
     chain: &[CertificateDer<'static>],
     roots: RootCertStore,
@@ -213,7 +213,7 @@ fn client_verifier(
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, Error> {
-    // Without a hint: the authority's name is nobody's business, and an edge has one certificate only.
+    // No hint is sent: it would disclose the authority's name, and an edge has one certificate only.
     let builder = WebPkiClientVerifier::builder_with_provider(roots, provider).clear_root_hint_subjects();
     builder.build().map_err(no_verifier)
 }
@@ -242,14 +242,15 @@ fn server_config(
     let resolver = OnlyIfAsked { name: name.to_owned(), certified: Arc::new(certified) };
     let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![ALPN.to_vec()];
-    // Every connection proves itself anew, so that who was revoked does not come back with a ticket.
+    // Every connection proves itself anew, so that a revoked peer does not come back with a ticket.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     Ok(config)
 }
 
-/// Shows the certificate to those who ask for its name and our protocol. A scanner gets an alert, and no name.
+/// A resolver that shows the certificate only to peers that ask for its name and for our protocol. A scanner gets an
+/// alert, and no name.
 #[derive(Debug)]
 struct OnlyIfAsked {
     name: String,

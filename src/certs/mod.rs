@@ -1,4 +1,4 @@
-//! All that knows X.509: the operator's own small authority, what it issues, and what the tunnel proves itself with.
+//! X.509: the operator's own authority, the certificates it issues, and the identities of the tunnel's ends.
 //!
 //! A certificate's identity is its one DNS name: `core`, or an edge's name. [`authority`] issues such certificates,
 //! [`identity`] makes TLS configurations of them, [`watch`] notices that they were renewed, [`certificate`] reads them.

@@ -1,4 +1,4 @@
-//! What files of certificates hold, for people and for scripts.
+//! The contents of certificate files, for people and for scripts.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -16,11 +16,11 @@ use super::files;
 pub struct Shown {
     /// The file.
     pub file: PathBuf,
-    /// What stands in it.
+    /// Its contents.
     pub certificate: Certificate,
 }
 
-/// What some files hold.
+/// The contents of several files.
 #[derive(Debug, Default)]
 pub struct Report {
     /// The certificates, in order.
@@ -29,7 +29,7 @@ pub struct Report {
     pub errors: Vec<CertError>,
 }
 
-/// Reads files of certificates.
+/// Reads certificate files.
 pub fn read(paths: &[PathBuf]) -> Report {
     let mut report = Report::default();
     for file in paths {
@@ -47,7 +47,7 @@ pub fn read(paths: &[PathBuf]) -> Report {
 }
 
 impl Report {
-    /// What a script should not pass over: unreadable files and certificates that have expired, a line each.
+    /// Returns the problems that a script should notice, one line each: unreadable files and expired certificates.
     pub fn problems(&self, now: SystemTime) -> Vec<String> {
         let expired = self.shown.iter().filter(|shown| shown.certificate.state(now) == State::Expired);
         let expired = expired.map(|Shown { file, certificate }| {
@@ -57,7 +57,7 @@ impl Report {
         self.errors.iter().map(ToString::to_string).chain(expired).collect()
     }
 
-    /// Lines for people.
+    /// Formats the report for people.
     pub fn text(&self, now: SystemTime) -> String {
         let mut text = String::new();
         for Shown { file, certificate } in &self.shown {
@@ -84,7 +84,7 @@ impl Report {
                 ("days left", days),
                 ("SHA-256", hex(&certificate.fingerprint)),
             ];
-            // Writing to a string does not fail.
+            // Writing to a string never fails.
             let _ = writeln!(text, "{}", file.display());
             for (what, value) in lines {
                 let _ = writeln!(text, "  {what:<16}  {value}");
@@ -93,7 +93,7 @@ impl Report {
         text
     }
 
-    /// A JSON array for scripts: an object for each certificate and for each file that holds none.
+    /// Formats the report for scripts: a JSON array with an object for each certificate and for each unreadable file.
     pub fn json(&self, now: SystemTime) -> Value {
         let shown = self.shown.iter().map(|Shown { file, certificate }| {
             json!({
@@ -120,7 +120,7 @@ impl Report {
 }
 
 impl Certificate {
-    /// What it is called in a sentence.
+    /// Returns its name for use in a sentence.
     fn title(&self) -> String {
         self.name().map_or_else(|| self.subject.clone(), |name| name.escape_debug().to_string())
     }

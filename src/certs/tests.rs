@@ -73,7 +73,7 @@ impl Operator {
         Identity::load(&self.folder.tls(own_file(own)), own)
     }
 
-    /// An identity that is good at another time only.
+    /// Loads an identity that is valid only at another time.
     fn identity_at(&self, own: Own, now: SystemTime) -> Identity {
         let name = if own == Own::Core { Name::core() } else { edge("waw1") };
         self.authority.issue_at(&name, &self.folder.0, Terms::default(), now).unwrap();

@@ -1,4 +1,4 @@
-//! Noticing that certificates were renewed.
+//! Detection of renewed certificates.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +9,7 @@ use super::error::CertError;
 use super::identity::{Identity, Own};
 use crate::config::TlsFiles;
 
-/// An identity whose files are looked at again and again. Its owner says when. A clone looks for itself.
+/// A watch over the files of an identity. Its owner decides when to look. A clone looks for itself.
 #[derive(Debug, Clone)]
 pub struct Watch {
     files: TlsFiles,
@@ -19,19 +19,19 @@ pub struct Watch {
     failing: bool,
 }
 
-/// What a look at the files found.
+/// The result of a look at the files.
 #[derive(Debug)]
 pub enum Change {
-    /// Nothing new, or nothing that was not told before.
+    /// Nothing has changed since the last report.
     None,
     /// There is a new identity.
     Renewed,
-    /// The files have changed, and what they hold now cannot be used. The identity is that of before. Told once for
-    /// each change; until it is mended each look tries again.
+    /// The files have changed, and cannot be used. The previous identity stays. Reported once for each change, but
+    /// every look tries again until it is repaired.
     Unusable(CertError),
 }
 
-/// What tells one content of a file from another, without reading it.
+/// The metadata that tells one content of a file from another, without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     device: u64,
@@ -44,29 +44,29 @@ impl Watch {
     /// Loads an identity, as [`Identity::load`] does.
     ///
     /// # Errors
-    /// As that does.
+    /// Fails as that does.
     pub fn load(files: TlsFiles, own: Own) -> Result<Self, CertError> {
-        // Before they are read: what changes meanwhile is found at the next look.
+        // Stamped before they are read: a change in between is found at the next look.
         let seen = stamps(&files);
         let identity = Identity::load(&files, own)?;
         Ok(Self { files, own, identity, seen, failing: false })
     }
 
-    /// The identity that was loaded last.
+    /// Returns the identity that was loaded last.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// Looks at the files, and reads them where one has changed. It blocks for as long as the file system does.
+    /// Looks at the files, and reads them if one has changed. It blocks for as long as the file system does.
     pub fn look(&mut self) -> Change {
         self.look_at(SystemTime::now())
     }
 
-    /// The same, at a given time.
+    /// Looks at the files as of a given time.
     pub(super) fn look_at(&mut self, now: SystemTime) -> Change {
         let found = stamps(&self.files);
         let changed = found != self.seen;
-        // A certificate that is not valid yet becomes so without a change.
+        // A certificate that is not valid yet becomes so without any change of its file.
         if !changed && !self.failing {
             return Change::None;
         }
@@ -90,7 +90,7 @@ fn stamps(TlsFiles { ca, cert, key }: &TlsFiles) -> [Option<Stamp>; 3] {
 }
 
 impl Stamp {
-    /// That of a file as it is now; `None` where there is none.
+    /// Returns the stamp of a file as it is now; `None` if it does not exist.
     pub fn of(file: &Path) -> Option<Self> {
         let file = fs::metadata(file).ok()?;
         let modified = (file.mtime(), file.mtime_nsec());

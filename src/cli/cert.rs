@@ -1,4 +1,4 @@
-//! `otproxy cert`: what it was told to do, and what it says about it.
+//! `otproxy cert`: its arguments and its messages.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -108,7 +108,7 @@ impl Issue {
     }
 }
 
-/// What was written, and what goes where.
+/// Returns the messages on what was written and on which file goes where.
 fn said(name: &Name, authority: &Authority, issued: &Issued, host: &str, keys: &str) -> String {
     let done = if issued.renewed { "renewed" } else { "made" };
     let until = format_rfc3339_seconds(issued.not_after);

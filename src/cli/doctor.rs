@@ -27,7 +27,7 @@ impl Doctor {
                 let files = Files { limit: raise_file_limit(), needed: files_needed(&config) };
                 let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
                 let checks = runtime.block_on(doctor::examine(config, files));
-                // A lookup of a name that hangs would hold the end up.
+                // A name look-up that hangs would delay the end.
                 runtime.shutdown_background();
                 checks
             }

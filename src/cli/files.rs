@@ -1,14 +1,13 @@
-//! Open files: how many the process may have, and how many its configured limits can lead to.
+//! Open files: the limit of the process, and the number that its configured limits can lead to.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Forward};
 
-/// Descriptors for all that is not a connection: listeners, runtimes, scrapes, logs.
+/// Descriptors for everything that is no connection: listeners, runtimes, scrapes, logs.
 const SPARE: u64 = 64;
 
-/// Raises the soft limit of open files to the hard one. Gives the limit that holds then, in files;
-/// `u64::MAX` for none.
+/// Raises the soft limit of open files to the hard one. Returns the resulting limit, in files; `u64::MAX` for none.
 pub fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -16,7 +15,7 @@ pub fn raise_file_limit() -> u64 {
     current.unwrap_or(u64::MAX)
 }
 
-/// Open files where all limits of a configuration are reached. What has no limit is not counted.
+/// Returns the number of open files with all limits of a configuration reached. Unlimited things are not counted.
 pub fn files_needed(config: &Config) -> u64 {
     let process = config.process().limits.connections;
     let files = match config {
@@ -30,13 +29,13 @@ pub fn files_needed(config: &Config) -> u64 {
     files.saturating_add(SPARE)
 }
 
-/// For each listener, the files of one connection and how many of those there may be: a forwarded
-/// connection has two ends.
+/// Returns, for each listener, the files of one connection and the limit of its connections. A forwarded connection has
+/// two ends.
 fn forwards(listeners: &[Forward]) -> Vec<(u64, Option<usize>)> {
     listeners.iter().map(|forward| (2, forward.inbound.limits.connections)).collect()
 }
 
-/// Files of all connections to `listeners`, of which there may be `process` in all.
+/// Returns the files of all connections to `listeners`, of which the process may have `process`.
 fn at_most(process: Option<usize>, listeners: &[(u64, Option<usize>)]) -> u64 {
     let of_each = listeners.iter().map(|(files, limit)| files.saturating_mul(count(*limit)));
     let of_each = of_each.fold(0, u64::saturating_add);
@@ -66,7 +65,7 @@ mod tests {
             - { name: b, listen: '127.0.0.1:3', forward_to: '127.0.0.1:2', limits: { connections: 10 } }\n\
             - { name: c, listen: '127.0.0.1:4', forward_to: '127.0.0.1:2' }\n";
         assert_eq!(needed(&format!("{text}limits: {{ connections: none }}\n")), 2 * 110 + 64);
-        // The third may have all of them.
+        // The third listener may have all of them.
         assert_eq!(needed(&format!("{text}limits: {{ connections: 50 }}\n")), 2 * 50 + 64);
         assert_eq!(needed(&format!("{text}limits: {{ connections: 500 }}\n")), 2 * 500 + 64);
     }

@@ -1,4 +1,4 @@
-//! `otproxy init`: the topology from a file or from flags, and what was done as lines.
+//! `otproxy init`: reads the topology from a file or from flags, and reports what was done.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ pub(super) struct Init {
     player_address: Option<String>,
 }
 
-/// The flags that are a topology.
+/// The flags that describe a topology.
 const FLAGS: [&str; 7] = ["edge", "game", "login", "core", "core_mode", "tunnel_port", "player_address"];
 
 #[derive(Debug, Clone)]
@@ -83,7 +83,7 @@ impl Init {
         print(lines(&report, &self.out).as_bytes())
     }
 
-    /// The flags as a topology file: the one way to read one.
+    /// Writes the flags as a topology file, so that there is one reader for both.
     fn text(&self) -> Result<String, clap::Error> {
         let mut missing = Vec::new();
         if self.edge.is_empty() {
@@ -128,7 +128,7 @@ impl Init {
         Ok(text)
     }
 
-    /// Errors then name flags, and no place in a file that nobody wrote.
+    /// Parses the topology. Errors name flags, not places of a file that nobody wrote.
     fn parse(&self, text: &str) -> Result<Topology, clap::Error> {
         config::parse_topology("", text).map_err(|errors| {
             let lines: Vec<_> = errors.iter().map(|error| format!("{}: {}", flag(&error.key), error.message)).collect();
@@ -137,7 +137,7 @@ impl Init {
     }
 }
 
-/// The flag that sets this key.
+/// Returns the flag that sets this key.
 fn flag(key: &str) -> String {
     let word = key.split('[').next().unwrap_or_default();
     match word {
@@ -148,7 +148,7 @@ fn flag(key: &str) -> String {
     }
 }
 
-/// As a YAML value that is text, whatever is in it.
+/// Quotes any text as a YAML value.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

@@ -11,7 +11,8 @@ use tracing_subscriber::{Registry, fmt, reload};
 
 use crate::config::{LogFormat, LogLevel};
 
-/// Starts logging, of panics too. To be called once, before anything is logged. Gives its level, to change it.
+/// Starts logging, including panics. To be called once, before anything is logged. Returns a handle that changes the
+/// level.
 pub(super) fn start(format: LogFormat, level: LogLevel) -> Level {
     let terminal = io::stderr().is_terminal();
     let text = match format {
@@ -20,10 +21,10 @@ pub(super) fn start(format: LogFormat, level: LogLevel) -> Level {
         LogFormat::Json => false,
     };
     let (filter, now) = reload::Layer::new(filter(level));
-    // A stderr that is gone must not end the process: its errors are not reported to stderr again.
+    // A closed stderr must not end the process, so its errors are not reported to stderr again.
     let lines = fmt::layer().with_target(false).with_writer(io::stderr).log_internal_errors(false);
     let logs = tracing_subscriber::registry().with(filter);
-    // It fails only where logging was started before, and then it goes on as it is.
+    // This fails only if logging was started before, and then goes on unchanged.
     let _ = if text {
         logs.with(lines.with_ansi(terminal)).try_init()
     } else {
@@ -33,12 +34,12 @@ pub(super) fn start(format: LogFormat, level: LogLevel) -> Level {
     Level(now)
 }
 
-/// The least important lines that are logged, while the process runs.
+/// A handle of the log level, to change it while the process runs.
 pub(super) struct Level(reload::Handle<LevelFilter, Registry>);
 
 impl Level {
     pub fn set(&self, level: LogLevel) {
-        // It fails only where logging was started before, and goes on as it was.
+        // This fails only if logging was started before, and then goes on unchanged.
         let _ = self.0.reload(filter(level));
     }
 }
@@ -53,7 +54,7 @@ fn filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// A panic ends its task or thread, and nothing else; so it is one line among others.
+/// Logs a panic. It ends its task or thread and nothing else, so it is a line like others.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let location = panic.location().map(ToString::to_string).unwrap_or_default();
     let payload = panic.payload();
@@ -70,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    /// What the next test starts as a process of its own: the hook and the logger are the process's.
+    /// Panics in a process of its own, which the next test starts: the hook and the logger belong to the process.
     #[test]
     #[ignore = "started by `a_panic_is_one_line_with_its_place`"]
     fn panics_on_purpose() {

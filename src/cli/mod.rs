@@ -1,8 +1,7 @@
 //! Commands, flags and exit codes.
 //!
-//! Data goes to stdout, logs and errors to stderr. Exit codes: 0; 1 where a command could not run, or
-//! the demo or a load test failed, or a certificate has expired; 2 for flags that do not exist; 78 for
-//! a wrong configuration.
+//! Data goes to stdout, logs and errors to stderr. Exit codes: 0; 1 if a command could not run, the demo or a load test
+//! failed, or a certificate has expired; 2 for unknown flags; 78 for an invalid configuration.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -40,7 +39,7 @@ pub use files::{files_needed, raise_file_limit};
 
 use signals::Signals;
 
-/// A wrong configuration: `EX_CONFIG` of sysexits.h. The systemd units do not restart after it.
+/// The exit code of an invalid configuration: `EX_CONFIG` of sysexits.h. The systemd units do not restart after it.
 const EXIT_CONFIG: u8 = 78;
 
 /// The command line.
@@ -173,7 +172,7 @@ struct Bench {
     json: bool,
 }
 
-/// A number of packets a second.
+/// Parses a number of packets a second.
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if (0.0..=1000.0).contains(&rate) => Ok(rate),
@@ -189,7 +188,7 @@ fn size(text: &str, sizes: RangeInclusive<usize>) -> Result<usize, String> {
 }
 
 impl Bench {
-    /// What flags can be wrong only together.
+    /// Checks the flags that can only be wrong together.
     fn options(&self) -> Result<BenchOptions, &'static str> {
         let edges = self.edges.len();
         let links = self.links.map_or(LINKS_PER_SESSION.min(edges), usize::from);
@@ -202,7 +201,7 @@ impl Bench {
         if self.up > self.down {
             return Err("`--up` is more than `--down`: each packet of a player is answered");
         }
-        // Clients give a session up after 30 s without a packet.
+        // Clients give up a session after 30 s without a packet.
         if self.down < 0.1 {
             return Err("`--down` is less than 0.1, and clients give up a session that is silent for 30 s");
         }
@@ -251,7 +250,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn wrong_flags(error: &clap::Error) -> ExitCode {
-    // Where it cannot be printed there is nobody to read it.
+    // If it cannot be printed there is nobody to read it.
     let _ = error.print();
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
@@ -287,7 +286,7 @@ impl Cli {
         }
     }
 
-    /// Runs a role, whose `file` it is, until a signal.
+    /// Runs a role, configured by `file`, until a signal.
     fn serve(
         &self,
         file: &Path,
@@ -314,7 +313,7 @@ impl Cli {
             signals::hangups().context("cannot catch signals")?
         };
         let stop = async {
-            // From here on connections that wait in the kernel are taken: the workers are starting.
+            // From here on connections that wait in the kernel are accepted: the workers are starting.
             info!(role = %config.role(), name = process.name, listeners = listeners.join(", "), admin, admin_socket, "ready");
             notify(NotifyState::Ready);
             let _reloads = AbortOnDropHandle::new(tokio::spawn(reload_at(hangups, control)));
@@ -322,7 +321,7 @@ impl Cli {
             notify(NotifyState::Stopping);
         };
         let ran = runtime.block_on(service.run(stop)).context("cannot run");
-        // A name look-up that hangs does not hold up the end.
+        // A name look-up that hangs does not delay the end.
         runtime.shutdown_background();
         ran?;
         info!("stopped");
@@ -330,7 +329,7 @@ impl Cli {
     }
 
     fn demo(&self, options: &Demo) -> anyhow::Result<ExitCode> {
-        // Edges that are cut on purpose are no news: the table says all that matters.
+        // Edges that are cut on purpose are no news; the table says everything that matters.
         log::start(self.log_format.unwrap_or(LogFormat::Auto), self.log_level.unwrap_or(LogLevel::Error));
         let options = DemoOptions {
             players: usize::from(options.players),
@@ -360,7 +359,7 @@ impl Cli {
     }
 }
 
-/// What flags of a command are wrong only together, as the parser would say it.
+/// Makes the error of flags that are only wrong together, in the parser's form.
 fn wrong_together(command: &str, kind: ErrorKind, message: &str) -> clap::Error {
     let mut cli = Cli::command();
     cli.build();
@@ -368,7 +367,7 @@ fn wrong_together(command: &str, kind: ErrorKind, message: &str) -> clap::Error 
     command.map_or_else(Cli::command, |command| command.clone()).error(kind, message)
 }
 
-/// Warns where so many open files are too few for what a configuration allows.
+/// Warns if the limit of open files is too low for what a configuration allows.
 fn warn_of_files(limit: u64, config: &Config) {
     let needed = files_needed(config);
     if limit < needed {
@@ -379,11 +378,11 @@ fn warn_of_files(limit: u64, config: &Config) {
     }
 }
 
-/// Has the configuration read again at each SIGHUP, for ever. Those that come meanwhile are one.
+/// Reads the configuration again at each SIGHUP, forever. Signals that arrive during a reload count as one.
 async fn reload_at(mut hangups: Signal, control: Control) {
     while hangups.recv().await.is_some() {
         notify(NotifyState::Reloading);
-        // The log tells how it went.
+        // The result is in the log.
         let _ = control.reload().await;
         notify(NotifyState::Ready);
     }
@@ -402,7 +401,7 @@ fn listener(name: &str, addresses: &[std::net::SocketAddr]) -> String {
     addresses.iter().fold(name.to_owned(), |text, address| format!("{text} {address}"))
 }
 
-/// The runtime of the main thread, and the signals of the process, caught from now on.
+/// Builds the runtime of the main thread, and catches the process's signals from now on.
 fn runtime() -> anyhow::Result<(Runtime, Signals)> {
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let signals = {
@@ -412,14 +411,14 @@ fn runtime() -> anyhow::Result<(Runtime, Signals)> {
     Ok((runtime, signals))
 }
 
-/// Tells systemd, where it listens.
+/// Notifies systemd, if it listens.
 fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         warn!(%error, "cannot tell systemd about it");
     }
 }
 
-/// Writes to stdout. A reader that has seen enough is no failure.
+/// Writes to stdout. A reader that has closed it is no failure.
 fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {

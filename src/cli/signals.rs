@@ -1,5 +1,5 @@
-//! SIGTERM and SIGINT: the first asks for an orderly end, the second ends at once. SIGHUP asks to read the configuration
-//! again.
+//! SIGTERM and SIGINT: the first asks for an orderly end, the second ends the process at once. SIGHUP asks for a reload
+//! of the configuration.
 
 use std::io;
 use std::process;
@@ -7,28 +7,28 @@ use std::process;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::warn;
 
-/// The signals, caught.
+/// The caught signals.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    /// Catches those that end the process from now on, for the rest of its life.
+    /// Catches the signals that end the process from now on, for the rest of its life.
     ///
     /// # Errors
-    /// Where the system refuses.
+    /// Fails if the system refuses.
     pub fn catch() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for the first; the process ends at the second.
+    /// Waits for the first signal; the second ends the process.
     pub async fn caught(mut self) {
         self.next().await;
         tokio::spawn(async move {
             let kind = self.next().await;
             warn!("ends at once, at the second signal");
-            // What a shell makes of a process that the signal itself has ended.
+            // The exit code that a shell reports for a process that the signal itself has ended.
             process::exit(128 + kind.as_raw_value());
         });
     }
@@ -41,10 +41,10 @@ impl Signals {
     }
 }
 
-/// SIGHUP, caught from now on.
+/// Catches SIGHUP from now on.
 ///
 /// # Errors
-/// Where the system refuses.
+/// Fails if the system refuses.
 pub(super) fn hangups() -> io::Result<Signal> {
     signal(SignalKind::hangup())
 }

@@ -1,10 +1,10 @@
-//! Whether otproxy runs here, and what it says of itself.
+//! The otproxy that runs here, if any, and what it reports.
 
 use super::{ANSWER, Check, unit};
 use crate::admin::Client;
 use crate::config::{self, Role};
 
-/// An otproxy that runs here and has been asked.
+/// A running otproxy that has been queried.
 #[derive(Debug)]
 pub(super) struct Running {
     /// `/metrics`
@@ -12,7 +12,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// The sum of a metric's series that have a label of this value; 0 where there is none.
+    /// Returns the sum of a metric's series that have a label of this value; 0 if there are none.
     pub fn sum(&self, name: &str, label: Option<(&str, &str)>) -> f64 {
         let label = label.map(|(key, value)| format!("{key}=\"{value}\""));
         let series = self.metrics.lines().filter_map(|line| {
@@ -24,7 +24,7 @@ impl Running {
     }
 }
 
-/// Asks at the socket of the configuration, or else at its address.
+/// Queries the socket of the configuration, or else its address.
 pub(super) async fn examine(role: Role, admin: &config::Admin) -> (Option<Running>, Check) {
     let what = ("admin", "");
     let client = match (&admin.socket, admin.listen) {
@@ -73,7 +73,7 @@ pub(super) async fn examine(role: Role, admin: &config::Admin) -> (Option<Runnin
     (Some(Running { metrics }), check)
 }
 
-/// The status and the body of an answer.
+/// Returns the status and the body of an answer.
 async fn get(client: &Client, path: &str) -> Option<(u16, String)> {
     let answer = client.get(path).await.ok()?;
     Some((answer.status, String::from_utf8(answer.body.to_vec()).ok()?))

@@ -1,4 +1,4 @@
-//! The files that the tunnel proves itself with.
+//! The files of the tunnel's identity.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +12,7 @@ use crate::certs::identity::{Identity, Own};
 use crate::config::Config;
 use crate::tunnel::DAYS_LEFT;
 
-/// Loads them as a role does; `None` where there is no tunnel, or they cannot be used.
+/// Loads them as a role does; `None` if there is no tunnel, or if they cannot be used.
 pub(super) fn examine(config: &Config, checks: &mut Vec<Check>) -> Option<Identity> {
     let (files, own) = match config {
         Config::Edge(edge) => (&edge.tunnel.as_ref()?.tls, Own::Edge),
@@ -41,7 +41,7 @@ pub(super) fn examine(config: &Config, checks: &mut Vec<Check>) -> Option<Identi
     Some(identity)
 }
 
-/// Who may read the key: the service, and nobody else.
+/// Checks that the service, and nobody else, may read the key.
 fn key(path: &Path, unit: &str) -> Check {
     let file = path.display().to_string();
     let what = ("key", file.as_str());

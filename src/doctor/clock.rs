@@ -1,7 +1,7 @@
-//! Whether the clock is right, as far as that can be told from here.
+//! The clock, as far as it can be checked from here.
 //!
-//! Nobody else's clock is asked. What the other side's clock has to be good for is the certificates, and a handshake of
-//! the tunnel fails where it is not.
+//! Nobody else's clock is queried. The other side's clock matters only for its certificates, and a handshake of the
+//! tunnel fails if it is wrong.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{ANSWER, Check};
 
-/// Between two looks at whether a program has ended.
+/// The time between two looks at whether a program has ended.
 const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) async fn examine() -> Check {
@@ -32,7 +32,7 @@ pub(super) async fn examine() -> Check {
     }
 }
 
-/// What the system's own tool says about the kernel's clock: `yes`, `no`.
+/// Returns what the system's own tool says about the kernel's clock: `yes`, `no`.
 async fn ask() -> Option<String> {
     let mut command = Command::new("timedatectl");
     command.args(["show", "--property=NTPSynchronized", "--value"]);

@@ -1,11 +1,11 @@
-//! Who listens on a port: the kernel's tables, and the descriptors of processes.
+//! The holder of a port, from the kernel's tables and the descriptors of processes.
 
 use std::collections::HashSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-/// The state of a socket that listens, in the kernel's tables.
+/// The state of a listening socket in the kernel's tables.
 const LISTEN: &str = "0A";
 
 /// A process that holds a port.
@@ -15,7 +15,7 @@ pub(super) struct Holder {
     pub id: u32,
 }
 
-/// Who listens where `address` cannot be had for that reason; `None` where this user may not see it.
+/// Returns the process that listens there and so keeps `address` from being bound; `None` if this user may not see it.
 pub(super) fn of(address: SocketAddr) -> Option<Holder> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
     let sockets: HashSet<String> = tables.iter().flat_map(|table| sockets(table, address)).collect();
@@ -32,12 +32,12 @@ pub(super) fn of(address: SocketAddr) -> Option<Holder> {
     Some(Holder { program: program.trim_end().to_owned(), id })
 }
 
-/// The number in `socket:[NUMBER]`.
+/// Returns the number in `socket:[NUMBER]`.
 fn socket(target: &Path) -> Option<&str> {
     target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')
 }
 
-/// The numbers of sockets that listen on this address, or on all.
+/// Returns the numbers of sockets that listen on this address, or on all.
 fn sockets(table: &str, address: SocketAddr) -> Vec<String> {
     let listening = |line: &str| {
         let columns: Vec<_> = line.split_whitespace().collect();
@@ -51,7 +51,7 @@ fn sockets(table: &str, address: SocketAddr) -> Vec<String> {
     table.lines().filter_map(listening).collect()
 }
 
-/// An address as words of 32 bits in the host's order, in hexadecimal.
+/// Parses an address of 32-bit words in the host's order, in hexadecimal.
 fn ip_of(text: &str) -> Option<IpAddr> {
     let word = |index: usize| {
         let word = text.get(index * 8..index * 8 + 8)?;

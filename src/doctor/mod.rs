@@ -1,7 +1,7 @@
-//! `otproxy doctor`: tries the real thing from where it runs, and says what to do about what fails.
+//! `otproxy doctor`: tries the real thing from where it runs, and gives the remedy of each failure.
 //!
-//! Every check has a time limit, and those that do not need each other run at once: the whole takes little longer than
-//! [`WITHIN`], whatever the network does.
+//! Every check has a time limit, and independent checks run at once: the whole takes little longer than [`WITHIN`],
+//! whatever the network does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,30 +22,30 @@ mod tunnel;
 
 pub use report::{json, text};
 
-/// How long the checks may take that run at once.
+/// The time limit of the checks that run at once.
 pub const WITHIN: Duration = Duration::from_secs(15);
-/// How long a connect may take: as long as roles wait by default.
+/// The time limit of a connect, which is that of roles by default.
 pub const CONNECT: Duration = Duration::from_secs(4);
-/// How long the other side may take for each step after that.
+/// The time limit of each later step of the other side.
 pub const ANSWER: Duration = Duration::from_secs(5);
 
-/// The kinds of checks, in the order in which they are told: from the host outwards.
+/// The kinds of checks, in the order of the report: from the host outwards.
 pub const CHECKS: [&str; 11] =
     ["file", "files", "clock", "admin", "listener", "certificate", "key", "edges", "tunnel", "target", "game_server"];
 
-/// How a check ended.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// As it should be.
     Ok,
-    /// It works, or cannot be told from here, and there is something to know.
+    /// It works, or cannot be tested from here, and there is something to know.
     Warn,
     /// It does not work.
     Fail,
 }
 
 impl Status {
-    /// The word for it.
+    /// Returns its word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -56,18 +56,18 @@ impl Status {
     }
 }
 
-/// One thing that was looked at.
+/// A check and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// What kind of thing: one of [`CHECKS`].
+    /// The kind of check: one of [`CHECKS`].
     pub check: &'static str,
-    /// Which one: a name of the configuration, or nothing where there is only one.
+    /// The subject: a name of the configuration, or nothing if there is only one.
     pub subject: String,
-    /// How it ended.
+    /// The result.
     pub status: Status,
-    /// What was found.
+    /// The finding.
     pub message: String,
-    /// What to do; always there where it failed.
+    /// The remedy, which a failed check always has.
     pub remedy: Option<String>,
 }
 
@@ -94,33 +94,33 @@ impl Check {
         Self::bad(Status::Fail, what, message, remedy)
     }
 
-    /// A file that is no configuration.
+    /// Makes the check of an invalid configuration file.
     #[must_use]
     pub fn wrong_file(file: &str, error: &str) -> Self {
         Self::fail(("file", ""), error, format!("correct it; `otproxy check -c {file}` says the same"))
     }
 }
 
-/// Whether nothing failed.
+/// Returns whether no check failed.
 #[must_use]
 pub fn passed(checks: &[Check]) -> bool {
     checks.iter().all(|check| check.status != Status::Fail)
 }
 
-/// Open files: how many may be, and how many the configured limits can lead to.
+/// Open files: the limit, and the number that the configured limits can lead to.
 #[derive(Debug, Clone, Copy)]
 pub struct Files {
-    /// How many may be.
+    /// The limit.
     pub limit: u64,
-    /// How many there can be.
+    /// The number that may be needed.
     pub needed: u64,
 }
 
-/// Looks at all that a configuration needs.
+/// Checks everything that a configuration needs.
 pub async fn examine(config: Config, files: Files) -> Vec<Check> {
     let mut checks = vec![Check::ok("file", "", config.summary()), file_limit(files)];
     let role = config.role();
-    // What runs already decides what the rest means.
+    // An otproxy that runs already decides what the other results mean.
     let (running, admin) = admin::examine(role, &config.process().admin).await;
     checks.push(admin);
     let running = Arc::new(running);
@@ -166,7 +166,7 @@ fn file_limit(Files { limit, needed }: Files) -> Check {
     )
 }
 
-/// What is connected to without the tunnel.
+/// Returns the targets that are connected to without the tunnel.
 fn targets(config: &Config) -> Vec<(&'static str, String, Target)> {
     let forwards = |forwards: &[Forward]| -> Vec<_> {
         let of = |forward: &Forward| {
@@ -189,7 +189,7 @@ fn targets(config: &Config) -> Vec<(&'static str, String, Target)> {
     }
 }
 
-/// Whom the core lets in.
+/// Returns the check of the edges that the core admits.
 fn edges(config: &Config) -> Option<Check> {
     let Config::Core(core) = config else { return None };
     let (revoked, known): (Vec<_>, Vec<_>) = core.edges.iter().partition(|edge| edge.revoked);

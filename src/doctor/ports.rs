@@ -1,4 +1,4 @@
-//! The addresses that are listened on: free, or held by otproxy itself.
+//! The addresses of the listeners: free, or held by otproxy itself.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -8,10 +8,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::{Check, holder};
 use crate::config::{Config, Inbound, Reach};
 
-/// How otproxy is called among processes.
+/// The name of otproxy among processes.
 const PROGRAM: &str = "otproxy";
 
-/// Each address, with what listens there.
+/// Returns each address, with the listener's name.
 pub(super) fn of(config: &Config) -> Vec<(String, SocketAddr)> {
     let mut found = Vec::new();
     let mut add = |inbound: &Inbound| {
@@ -86,13 +86,13 @@ fn one(name: &str, address: SocketAddr, running: bool) -> Check {
     }
 }
 
-/// Takes the address for a moment, without listening: nobody can connect meanwhile.
+/// Binds the address for a moment, without listening, so that nobody can connect meanwhile.
 fn try_bind(address: SocketAddr) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // Connections that ended a moment ago are not in the way.
+    // Connections that ended a moment ago must not be in the way.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())
 }

@@ -1,4 +1,4 @@
-//! What is connected to: does its name resolve, and does it answer?
+//! The reachability of targets: name resolution and connect.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -10,15 +10,15 @@ use super::{CONNECT, Check};
 use crate::config::{Role, Target};
 use crate::reason::ConnectResult;
 
-/// A connection that could be made.
+/// A connection that succeeded.
 pub(super) struct Reached {
     pub stream: TcpStream,
-    /// The address, where a name was asked for, as ` (198.51.100.7)`.
+    /// The address behind a name, as ` (198.51.100.7)`; empty for an address.
     pub address: String,
     pub took: Duration,
 }
 
-/// A connection that could not be made.
+/// A connection that failed.
 pub(super) struct Unreached {
     pub message: String,
     pub result: ConnectResult,
@@ -48,7 +48,7 @@ pub(super) async fn connect(target: &Target) -> Result<Reached, Unreached> {
     Err(last)
 }
 
-/// What to do where `who`, a program on another host, cannot be connected to.
+/// Returns the remedy if `who`, a program on another host, cannot be connected to.
 pub(super) fn remedy(result: ConnectResult, who: &str) -> String {
     match result {
         ConnectResult::Resolve => {
@@ -60,7 +60,7 @@ pub(super) fn remedy(result: ConnectResult, who: &str) -> String {
     }
 }
 
-/// A target that a role forwards to, or a game server.
+/// Checks a target that a role forwards to, or a game server.
 pub(super) async fn examine(check: &'static str, subject: String, role: Role, target: &Target) -> Check {
     match connect(target).await {
         Ok(Reached { address, took, .. }) => {

@@ -1,4 +1,4 @@
-//! What was found: a line for each check, for people, or one JSON object for programs.
+//! The report: a line for each check, for people, or one JSON object for programs.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Check, Status, passed};
 
-/// Lines as `fail  tunnel core: ..; remedy: ..`, with colours for a terminal, and a last one that counts.
+/// Formats lines as `fail  tunnel core: ..; remedy: ..`, with colours for a terminal, and a last line with counts.
 #[must_use]
 pub fn text(checks: &[Check], colours: bool) -> String {
     let mut text = String::new();
@@ -19,7 +19,7 @@ pub fn text(checks: &[Check], colours: bool) -> String {
             (true, Status::Fail) => ("\x1b[1;31m", "\x1b[0m"),
         };
         let subject = if check.subject.is_empty() { String::new() } else { format!(" {}", check.subject) };
-        // Whatever a file or another host put into it, it stays on its line.
+        // Text from a file or another host must stay on its line.
         let message = one_line(&check.message);
         let _ = write!(text, "{on}{word:<4}{off}  {}{subject}: {message}", check.check);
         if let Some(remedy) = &check.remedy {
@@ -33,7 +33,7 @@ pub fn text(checks: &[Check], colours: bool) -> String {
     text
 }
 
-/// One object: `ok`, and `checks` as they are in [`Check`].
+/// Formats one object: `ok`, and `checks` as they are in [`Check`].
 #[must_use]
 pub fn json(checks: &[Check]) -> String {
     let list: Vec<Value> = checks

@@ -1,4 +1,4 @@
-//! The tunnel: the other side reached, a handshake with our certificate, and a sign that it was accepted.
+//! The tunnel: a connection, a handshake with our certificate, and a sign that the other side accepted it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -16,12 +16,12 @@ use crate::net::tls::ALPN;
 use crate::reason::HandshakeResult;
 use crate::wire::proxy_header::LOCAL;
 
-/// The connections of the tunnel, by edge and state.
+/// The metric of the tunnel's connections, by edge and state.
 const CONNECTIONS: &str = "otproxy_tunnel_connections";
 
-/// Something to try.
+/// A trial of the tunnel.
 pub(super) enum Trial {
-    /// This side connects.
+    /// A connect by this side.
     Dial {
         /// The role of this side.
         role: Role,
@@ -29,7 +29,7 @@ pub(super) enum Trial {
         name: String,
         target: Target,
     },
-    /// The other side connects: what runs here knows whether it has.
+    /// A look at whether the other side has connected to what runs here.
     Wait {
         role: Role,
         /// The edge's name, at the core.
@@ -37,7 +37,7 @@ pub(super) enum Trial {
     },
 }
 
-/// What there is to try.
+/// Returns the trials of a configuration.
 pub(super) fn of(config: &Config) -> Vec<Trial> {
     match config {
         Config::Edge(edge) => {
@@ -123,11 +123,11 @@ async fn dial(role: Role, name: &str, target: &Target, identity: Option<Identity
     Check::fail(what, format!("{target}{address} {found}"), remedy)
 }
 
-/// Why there is no tunnel.
+/// The reason why there is no tunnel.
 enum Failure {
     Io(io::Error),
     Tls(rustls::Error),
-    /// The handshake is through, and then it ended.
+    /// The connection ended after the handshake.
     Dropped,
     /// It does not speak the protocol in the tunnel.
     NoAlpn,
@@ -137,7 +137,7 @@ enum Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        // What goes wrong in TLS comes packed.
+        // TLS errors come wrapped.
         match error.downcast::<rustls::Error>() {
             Ok(error) => Self::Tls(error),
             Err(error) => Self::Io(error),
@@ -145,7 +145,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Proves both sides, and waits until the other one shows that it takes this one in.
+/// Proves both sides, and waits until the other one shows that it has accepted this one.
 fn shake_hands(mut stream: TcpStream, role: Role, name: &str, identity: &Identity) -> Result<(), Failure> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(ANSWER))?;
@@ -158,8 +158,8 @@ fn shake_hands(mut stream: TcpStream, role: Role, name: &str, identity: &Identit
     if tls.alpn_protocol() != Some(ALPN) {
         return Err(Failure::NoAlpn);
     }
-    // In TLS 1.3 the one who connects is through before the other has looked at its certificate. The heartbeat of a
-    // parked connection shows what came of that: the edge begins with it, the core answers.
+    // In TLS 1.3 the client's handshake ends before the server has verified its certificate. The heartbeat of a parked
+    // connection shows the result: the edge begins with it, the core answers.
     let mut tls = rustls::Stream::new(&mut tls, &mut stream);
     if role == Role::Edge {
         tls.write_all(LOCAL).and_then(|()| tls.flush())?;
@@ -174,7 +174,7 @@ fn shake_hands(mut stream: TcpStream, role: Role, name: &str, identity: &Identit
 }
 
 impl Failure {
-    /// What was found, and the remedy.
+    /// Returns the finding and the remedy.
     fn explained(&self, role: Role, name: &str, other: &str) -> (String, String) {
         let copy = "copy both sides' folders anew from one run of `otproxy init`";
         match self {
@@ -216,7 +216,7 @@ impl Failure {
     }
 }
 
-/// The other side does not want this one.
+/// Explains that the other side refuses this one.
 fn refused(role: Role, name: &str, other: &str) -> String {
     match role {
         Role::Edge => {

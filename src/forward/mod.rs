@@ -1,4 +1,4 @@
-//! Forwarding: one connection in, one connection to a target, bytes both ways.
+//! Forwarding: one connection in, one connection to a target, bytes in both directions.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -31,34 +31,34 @@ use targets::{Attempt, Connected};
 pub use status_cache::MAX_REQUESTS;
 pub use targets::{FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetView, Targets};
 
-/// How many times `timeouts.connect` one connection spends on targets, however many there are and by however many addresses.
+/// How many times `timeouts.connect` one connection spends on targets, however many targets and addresses there are.
 /// Clients give up after 12.5 s.
 pub const TRIES: u32 = 3;
 
-/// What a target can make of a PROXY header.
+/// The kind of target that a PROXY header is for.
 #[derive(Debug, Clone)]
 pub enum HeaderFor {
     /// A proxy: any address family.
     Proxy,
-    /// A game server: it reads exactly the 28 bytes of an IPv4 header, so an IPv6 player is given
-    /// the pseudo-IPv4 address.
+    /// A game server: it reads exactly the 28 bytes of an IPv4 header, so an IPv6 player is represented by the
+    /// pseudo-IPv4 address.
     GameServer(PseudoIpv4),
 }
 
-/// What all workers share of a forward listener, from one reload to the next: a connection keeps what it began with, its
-/// targets aside.
+/// The part of a forward listener that all workers share, from one reload to the next. A connection keeps the
+/// configuration that it began with, except for its targets.
 #[derive(Debug)]
 pub struct ForwardShared {
     inbound: Arc<InboundShared>,
     send_proxy: SendProxy,
     header_for: HeaderFor,
     targets: Arc<Targets>,
-    /// Where status requests are answered.
+    /// The shared part of status answers, if they are enabled.
     status: Option<StatusShared>,
     logs: Arc<Logs>,
 }
 
-/// What a listener keeps from filling the disk.
+/// The limits that keep a listener from filling the disk with log lines.
 #[derive(Debug)]
 struct Logs {
     refused: RateLimitedLog,
@@ -66,8 +66,8 @@ struct Logs {
 }
 
 impl ForwardShared {
-    /// From the listener's configuration, with the `inbound` part made of it already; `pool` has the connections to the core
-    /// where it leads through the tunnel. What is no worker's is counted in `metrics`.
+    /// Makes it from the listener's configuration, whose `inbound` part was made before. `pool` has the connections to
+    /// the core if it uses the tunnel. Events outside of the workers are counted in `metrics`.
     pub fn new(
         config: &config::Forward,
         inbound: Arc<InboundShared>,
@@ -81,8 +81,7 @@ impl ForwardShared {
         Arc::new(Self { inbound, send_proxy: config.send_proxy, header_for, targets, status, logs: Arc::new(logs) })
     }
 
-    /// The same listener as `config` has it, which was `before` until now: what is counted goes on counting, and what is
-    /// known of its targets is still known.
+    /// Returns the same listener with a new `config` in place of `before`: counts and knowledge about targets stay.
     #[must_use]
     pub fn reloaded(self: &Arc<Self>, config: config::Forward, before: &config::Forward) -> Arc<Self> {
         if config == *before {
@@ -92,7 +91,7 @@ impl ForwardShared {
             let config::Forward { forward_to, choice, check, resolve, send_proxy, inbound, .. } = config;
             (forward_to.clone(), *choice, *check, *resolve, *send_proxy, inbound.connect_timeout)
         };
-        // Where nothing has changed, checks go on in their rhythm.
+        // Unchanged targets keep the rhythm of their checks.
         if targets(&config) != targets(before) {
             self.targets.set(&config);
         }
@@ -109,27 +108,27 @@ impl ForwardShared {
         })
     }
 
-    /// There is no such listener any more; its connections go on.
+    /// Removes the listener's metrics; its connections go on.
     pub fn forget(&self) {
         self.targets.forget();
     }
 
-    /// Where it leads.
+    /// Returns its targets.
     pub fn targets(&self) -> &Arc<Targets> {
         &self.targets
     }
 
-    /// Looks up the names of its targets, and checks them, until it is dropped. To be run once for all workers.
+    /// Resolves and checks its targets, until dropped. To be run once for all workers.
     pub fn watch_targets(&self) -> impl Future<Output = ()> + Send + use<> {
         Arc::clone(&self.targets).watch()
     }
 
-    /// What is counted of status requests on one worker, where they are answered.
+    /// Returns one worker's metrics of status requests, if they are enabled.
     pub fn status_metrics(&self, metrics: &Metrics) -> Option<StatusMetrics> {
         self.status.as_ref().map(|_| metrics.status(&self.inbound.config().name))
     }
 
-    /// The part that admits connections.
+    /// Returns the part that admits connections.
     pub fn inbound(&self) -> &Arc<InboundShared> {
         &self.inbound
     }
@@ -143,22 +142,22 @@ pub struct Forward {
     status: Option<StatusMetrics>,
 }
 
-/// A destination that is connected.
+/// A destination to which a connection was made.
 struct Reached {
     stream: Stream,
-    /// What it is called in logs.
+    /// The destination's name in logs.
     name: String,
-    /// What to send it first: the PROXY header.
+    /// The bytes to send first: the PROXY header.
     header: Vec<u8>,
     /// Targets that could not be reached before it.
     retries: usize,
-    /// Counts it as a connection of its target.
+    /// The guard that counts it as a connection of its target.
     _attempt: Attempt,
 }
 
 /// The last target that could not be reached.
 struct Missed {
-    /// What it is called in logs; `None` where none is ready.
+    /// The target's name in logs; `None` if none was ready.
     name: Option<String>,
     /// Targets that could not be reached before it.
     retries: usize,
@@ -166,18 +165,18 @@ struct Missed {
 }
 
 impl Forward {
-    /// One worker's part, which counts in `metrics`.
+    /// Makes one worker's part, which counts in `metrics`.
     pub fn new(shared: Arc<ForwardShared>, inbound: Inbound, metrics: &Metrics) -> Self {
         let status = shared.status_metrics(metrics);
         Self { shared, inbound, status }
     }
 
-    /// What all workers share.
+    /// Returns the part that all workers share.
     pub fn shared(&self) -> &Arc<ForwardShared> {
         &self.shared
     }
 
-    /// The counters and the configuration of what comes in.
+    /// Returns the counters and the configuration of incoming connections.
     pub fn inbound(&self) -> &Inbound {
         &self.inbound
     }
@@ -211,8 +210,8 @@ impl Forward {
         }
     }
 
-    /// Connects to a target and moves bytes; gives why that ended. The caller keeps the connection: it counts until its end
-    /// is told.
+    /// Connects to a target and moves bytes; returns the reason of the end. The caller keeps the connection, which
+    /// counts as open until its end is recorded.
     async fn carry_to_target(&self, admitted: &mut Admitted, record: &mut Record<'_>) -> CloseReason {
         let began = Instant::now();
         let reached = match Box::pin(self.reach(admitted.player, admitted.destination)).await {
@@ -224,7 +223,7 @@ impl Forward {
         };
         let Reached { stream: target, name, header: mut first, retries, _attempt } = reached;
         record.reached(name, retries, began.elapsed());
-        // Not kept for as long as the connection lasts.
+        // Taken, so that it is not kept for as long as the connection lasts.
         let early = std::mem::take(&mut admitted.early);
         record.early(&early);
         first.extend_from_slice(&early);
@@ -239,7 +238,7 @@ impl Forward {
         pump(&admitted.stream, &target, first, idle, self.inbound.scratch(), counters).await
     }
 
-    /// Connects to the first target that answers, in the name of `player` who connected to `local`.
+    /// Connects to the first target that answers, on behalf of `player`, which connected to `local`.
     async fn reach(&self, player: SocketAddr, local: SocketAddr) -> Result<Reached, Missed> {
         let metrics = self.inbound.metrics();
         let within = self.inbound.config().connect_timeout;
@@ -258,7 +257,7 @@ impl Forward {
                 }
                 Err(result) => {
                     metrics.connect(result);
-                    // One that the deadline cut short is not to blame.
+                    // A connect that the deadline cut short is not the target's fault.
                     if result != ConnectResult::Timeout || began.elapsed() >= within {
                         attempt.failed(result);
                     }
@@ -311,22 +310,22 @@ impl Forward {
     }
 }
 
-/// The account of one connection: it counts and logs the end, however that comes.
+/// The log guard of one connection: it counts and logs the end, in whatever way it comes.
 struct Record<'a> {
     forward: &'a Forward,
     player: SocketAddr,
-    /// The edge that it came through, where that was the tunnel.
+    /// The edge, if it came through the tunnel.
     edge: Option<Arc<ProvenEdge>>,
-    /// Where it led, or was last tried to lead. Through the tunnel that is a listener of the core, and no address.
+    /// The target that was reached or last tried. Through the tunnel that is a listener of the core, and no address.
     target: Option<String>,
-    /// How long it took until its target was connected.
+    /// The time until the target was connected.
     connected: Option<Duration>,
     /// Targets that could not be reached before it.
     retries: usize,
     connect: ConnectResult,
     carried: Option<Carried>,
     started: Instant,
-    /// Counts its bytes.
+    /// The handle that counts its bytes.
     presence: Arc<Presence>,
     reason: Option<CloseReason>,
 }
@@ -355,7 +354,7 @@ impl<'a> Record<'a> {
         self.forward.inbound.metrics().bytes_in.inc_by(bytes.len() as u64);
     }
 
-    /// The target is connected, after so long.
+    /// Records that the target was connected after this time.
     fn reached(&mut self, target: String, retries: usize, after: Duration) {
         self.presence.set_leads(Leads::Target(target.as_str().into()));
         (self.target, self.retries, self.connected) = (Some(target), retries, Some(after));
@@ -370,7 +369,7 @@ impl<'a> Record<'a> {
         self.reason = Some(reason);
     }
 
-    /// What the access log says of it.
+    /// Returns its entry of the access log.
     fn entry(&self, reason: CloseReason) -> Entry {
         let inbound = &self.forward.inbound;
         let forwarded = Forwarded {
@@ -396,7 +395,7 @@ impl Drop for Record<'_> {
         let inbound = &self.forward.inbound;
         inbound.metrics().active.dec();
         inbound.count_closed(reason, self.player);
-        // What is counted as carried are the others.
+        // The entry counts the other connections with a target, so this one is counted off first.
         self.carried = None;
         inbound.access_log(|| self.entry(reason));
         let Some(suppressed) = self.forward.shared.logs.ended.allow(Instant::now()) else { return };

@@ -1,5 +1,5 @@
-//! Status requests on a listener with `status`: answered from what the target said lately, so that however many there
-//! are, few reach it.
+//! Status requests on a listener with `status`, which are answered from the target's last answer, so that few of them
+//! reach it.
 
 use std::future::poll_fn;
 use std::io;
@@ -23,11 +23,11 @@ use crate::net::{Admitted, Stream};
 use crate::reason::{CloseReason, RejectReason, StatusResult};
 use crate::wire::status::{self, First, MAX_ANSWER, MAX_REQUEST, Published, Request};
 
-/// What all workers share of the answers of one listener.
+/// The part of one listener's status answers that all workers share.
 #[derive(Debug)]
 pub struct StatusShared {
     config: config::Status,
-    /// Locked for a look or a change, and for status requests alone.
+    /// Locked briefly, and by status requests only.
     cache: Arc<Mutex<StatusCache>>,
 }
 
@@ -37,7 +37,7 @@ impl StatusShared {
         Self { config, cache }
     }
 
-    /// The same as `config` has it. Answers are kept, but for those that show what is published no more.
+    /// Returns the same with a new `config`. Answers stay, except those that show what is no longer published.
     pub(super) fn reloaded(&self, config: config::Status) -> Self {
         if (&config.address, config.port) != (&self.config.address, self.config.port) {
             return Self::new(config);
@@ -52,10 +52,10 @@ impl StatusShared {
     }
 }
 
-/// Answers the connection where it begins with a status request, or closes it; otherwise lets it go on, with what was
-/// read in `admitted.early`.
+/// Answers the connection if it begins with a status request, or closes it; otherwise lets it go on, with the bytes
+/// read so far in `admitted.early`.
 ///
-/// One that does not begin in time is refused. Forwarded, it could still send a status request, past the cache.
+/// A connection that sends nothing in time is refused. Forwarded, it could still send a status request, past the cache.
 pub(super) async fn serve(
     forward: &Forward,
     shared: &StatusShared,
@@ -85,7 +85,7 @@ pub(super) async fn serve(
         metrics.request(told.result);
         if !told.answer.is_empty() {
             let deliver = deliver(&admitted.stream, &told.answer, forward, &presence);
-            // A client that does not take it has had its time.
+            // A client that does not read it has had its time.
             let _ = forward.inbound.idle().within(deliver).await;
         }
     };
@@ -95,7 +95,7 @@ pub(super) async fn serve(
     ControlFlow::Break(())
 }
 
-/// Reads the first packet of a connection as far as it takes to know what it is.
+/// Reads the first packet of a connection, until its kind is known.
 async fn first_packet(admitted: &mut Admitted, scratch: &Scratch) -> Result<First, RejectReason> {
     loop {
         if let Some(first) = status::first(&admitted.early) {
@@ -108,7 +108,8 @@ async fn first_packet(admitted: &mut Admitted, scratch: &Scratch) -> Result<Firs
     }
 }
 
-/// Sends the answer, and waits for the client to close: to close with bytes unread would take the answer away from it.
+/// Sends the answer, and waits for the client to close: closing with unread bytes would take the answer away from the
+/// client.
 async fn deliver(stream: &Stream, answer: &[u8], forward: &Forward, presence: &Presence) -> io::Result<()> {
     let counter = &forward.inbound.metrics().bytes_out;
     let mut rest = answer;
@@ -126,7 +127,7 @@ async fn deliver(stream: &Stream, answer: &[u8], forward: &Forward, presence: &P
     Ok(())
 }
 
-/// What to tell one who asks.
+/// Returns the answer to a request.
 async fn ask(forward: &Forward, shared: &StatusShared, admitted: &Admitted, request: &Request) -> Told {
     loop {
         let turn = shared.cache().turn(request, Instant::now());
@@ -147,9 +148,9 @@ async fn ask(forward: &Forward, shared: &StatusShared, admitted: &Admitted, requ
     }
 }
 
-/// Asks the target, and logs why there is no answer.
+/// Asks the target, and logs the reason if it gives no answer.
 async fn ask_target(forward: &Forward, shared: &StatusShared, admitted: &Admitted, request: &Request) -> Option<Bytes> {
-    // In the name of this host: game servers answer others once in some seconds, and always by IPv4.
+    // The request is made on behalf of this host: game servers answer others once in some seconds, and always by IPv4.
     let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let reached = forward.reach(here(admitted.player.port()), here(admitted.destination.port())).await.ok()?;
     let within = forward.inbound.config().connect_timeout;
@@ -170,8 +171,8 @@ async fn ask_target(forward: &Forward, shared: &StatusShared, admitted: &Admitte
     }
 }
 
-/// Sends the request, and reads the answer to its end. The own direction stays open until then: game servers take its
-/// end for that of the connection.
+/// Sends the request, and reads the answer to its end. The own direction stays open until then, as game servers take
+/// its end for that of the connection.
 async fn exchange(reached: Reached, request: &Request, scratch: &Scratch) -> io::Result<Vec<u8>> {
     let Reached { stream, mut header, _attempt, .. } = reached;
     header.extend(request.to_bytes());
@@ -204,7 +205,7 @@ mod tests {
         let (shared, now) = (StatusShared::new(config(5, "play.example")), Instant::now());
         let Turn::Fetch(fetch) = shared.cache().turn(&Request::Xml, now) else { panic!("nothing is known") };
         let longer = shared.reloaded(config(60, "play.example"));
-        // A fetch that began before is everybody's.
+        // A fetch that began earlier serves all.
         longer.cache().fetched(fetch, Some(Bytes::from_static(b"answer")), now);
         let told = |shared: &StatusShared| match shared.cache().turn(&Request::Xml, now + 50 * second) {
             Turn::Told(told) => Some(told.result),

@@ -1,8 +1,8 @@
-//! Answers to status requests, for as long as they hold. Pure: no I/O, and no clock of its own.
+//! A cache of answers to status requests. Pure: no I/O, and no clock of its own.
 //!
-//! Each request that differs has a slot, and at most one fetch for it is under way: the first who asks when the answer is
-//! too old fetches, and who asks meanwhile waits for the same. A fetch that failed counts like one that did not: the
-//! target is asked again when `status.cache` has passed, and not before.
+//! Each distinct request has a slot, with at most one fetch in progress: the first request after the answer has become
+//! too old fetches, and others wait for the same fetch. A failed fetch counts as a fetch: the target is asked again
+//! after `status.cache`, and not earlier.
 
 use std::time::{Duration, Instant};
 
@@ -12,31 +12,31 @@ use tokio::sync::watch;
 use crate::reason::StatusResult;
 use crate::wire::status::Request;
 
-/// Different binary requests whose answers are kept: what clients send are a handful. The two that ask for text have
-/// room beside these, so no stranger who asks for one thing after another drives those out.
+/// Distinct binary requests whose answers are kept; clients send a handful. The two requests for text have slots of
+/// their own, so that no peer drives those out with one request after another.
 pub const MAX_REQUESTS: usize = 16;
 
-/// What one who asked is told.
+/// The answer to one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
-    /// What is counted.
+    /// The result that is counted.
     pub result: StatusResult,
-    /// What is sent; nothing where the connection is just closed.
+    /// The bytes that are sent; empty if the connection is just closed.
     pub answer: Bytes,
 }
 
-/// What one who asks is to do.
+/// The action that a request leads to.
 #[derive(Debug)]
 pub enum Turn {
-    /// Nothing more: this is it.
+    /// Give this answer.
     Told(Told),
-    /// Wait for the fetch of another. Where that one fails without a word, ask again.
+    /// Wait for the fetch of another request. If it fails without an answer, ask again.
     Wait(watch::Receiver<Option<Told>>),
-    /// Fetch, and then tell [`StatusCache::fetched`].
+    /// Fetch, and then call [`StatusCache::fetched`].
     Fetch(Fetch),
 }
 
-/// A fetch that is under way. Dropped before its end, it counts as failed.
+/// A fetch in progress. Dropped before its end, it counts as failed.
 #[derive(Debug)]
 pub struct Fetch {
     request: Request,
@@ -55,24 +55,24 @@ pub struct StatusCache {
 struct Slot {
     request: Request,
     asked: Instant,
-    /// When the last fetch ended, however it did.
+    /// The time of the last fetch's end, successful or not.
     tried: Option<Instant>,
     answer: Option<(Instant, Bytes)>,
     fetch: Option<watch::Receiver<Option<Told>>>,
 }
 
 impl StatusCache {
-    /// An empty one. Answers are as good as new for `cache`, and better than nothing for `stale` more.
+    /// Makes an empty cache. Answers count as fresh for `cache`, and are usable for `stale` more.
     pub fn new(cache: Duration, stale: Duration) -> Self {
         Self { cache, stale, slots: Vec::new() }
     }
 
-    /// Answers are as good as these say from now on.
+    /// Changes both times from now on.
     pub fn set(&mut self, cache: Duration, stale: Duration) {
         (self.cache, self.stale) = (cache, stale);
     }
 
-    /// Somebody asks.
+    /// Looks up a request.
     pub fn turn(&mut self, request: &Request, now: Instant) -> Turn {
         let (cache, stale) = (self.cache, self.stale);
         let Some(slot) = self.slot(request, now) else {
@@ -83,7 +83,7 @@ impl StatusCache {
             if fetch.has_changed().is_ok() {
                 return Turn::Wait(fetch.clone());
             }
-            // Its task is gone.
+            // The fetch's task is gone.
             slot.fetch = None;
             slot.tried = Some(now);
         }
@@ -95,12 +95,12 @@ impl StatusCache {
         Turn::Fetch(Fetch { request: request.clone(), told })
     }
 
-    /// A fetch has ended, with an answer or without. Gives what all who wait for it are told.
+    /// Records the end of a fetch, with an answer or without. Returns the answer for all that wait for it.
     pub fn fetched(&mut self, fetch: Fetch, answer: Option<Bytes>, now: Instant) -> Told {
         let (cache, stale) = (self.cache, self.stale);
         let fresh = answer.map(|answer| Told { result: StatusResult::Fresh, answer });
         let mut told = fresh.clone();
-        // While it is fetched for, a slot stays.
+        // A slot stays while it is being fetched for.
         if let Some(slot) = self.slots.iter_mut().find(|slot| slot.request == fetch.request) {
             slot.fetch = None;
             slot.tried = Some(now);
@@ -114,8 +114,8 @@ impl StatusCache {
         told
     }
 
-    /// The slot of `request`. `None` where all are taken: those that were asked for the longest ago go first, but
-    /// none whose target was asked within `status.cache`, so different requests in any number lead to few fetches.
+    /// Returns the slot of `request`; `None` if all are taken. The least recently asked slot is replaced first, but
+    /// never one whose target was asked within `status.cache`, so any number of distinct requests leads to few fetches.
     fn slot(&mut self, request: &Request, now: Instant) -> Option<&mut Slot> {
         if let Some(index) = self.slots.iter().position(|slot| slot.request == *request) {
             return self.slots.get_mut(index);
@@ -138,12 +138,12 @@ impl Slot {
         self.fetch.as_ref().is_some_and(|fetch| fetch.has_changed().is_ok())
     }
 
-    /// Whether it was tried so lately that it is not tried again.
+    /// Returns whether it was tried too recently to be tried again.
     fn is_recent(&self, now: Instant, cache: Duration) -> bool {
         self.tried.is_some_and(|tried| now.saturating_duration_since(tried) < cache)
     }
 
-    /// What there is to tell without a fetch.
+    /// Returns the answer that is available without a fetch.
     fn told(&self, now: Instant, cache: Duration, stale: Duration) -> Told {
         let known = self.answer.as_ref().map(|(at, answer)| (now.saturating_duration_since(*at), answer));
         let (result, answer) = match known {
@@ -201,7 +201,7 @@ mod tests {
         let (mut cache, start) = (StatusCache::new(CACHE, STALE), Instant::now());
         let first = fetch(cache.turn(&Request::Xml, start));
         let waiting: Vec<_> = (0..1000).map(|_| wait(cache.turn(&Request::Xml, start + seconds(9)))).collect();
-        // Another request is another matter.
+        // Another request has another slot.
         let _json = fetch(cache.turn(&Request::Json, start));
         let now = start + seconds(10);
         assert_eq!(cache.fetched(first, answer("one"), now), told(StatusResult::Fresh, "one"));
@@ -279,7 +279,7 @@ mod tests {
         }
         assert_eq!(ask_all(&mut cache, start + seconds(5)), 2 * MAX_REQUESTS);
         assert_eq!(cache.slots.len(), MAX_REQUESTS);
-        // What asks for text has its room.
+        // Requests for text have slots of their own.
         for text in [Request::Xml, Request::Json] {
             let turn = fetch(cache.turn(&text, start + seconds(6)));
             cache.fetched(turn, answer("text"), start + seconds(6));

@@ -1,8 +1,8 @@
-//! The targets of a listener: which one a connection leads to, and whether they are up.
+//! The targets of a listener: the choice among them, and their health.
 //!
-//! All workers share them. A connection looks when it begins and when it ends, behind a lock that is held for a look; a packet
-//! costs nothing. Checks and look-ups of names run once for the process, on the runtime of its main thread: there they
-//! compete with no player, and a busy worker does not make a target look slow.
+//! All workers share them. A connection locks them briefly when it begins and when it ends; a packet costs nothing.
+//! Checks and name look-ups run once for the process, on the runtime of its main thread: there they do not compete with
+//! players, and a busy worker does not make a target look slow.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -36,14 +36,14 @@ pub use standings::{FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetView};
 pub struct Targets {
     listener: String,
     pool: Option<Arc<Pool>>,
-    /// Locked for a look by each connection, and for a change by a reload.
+    /// Locked briefly by each connection, and by a reload.
     now: Mutex<Now>,
-    /// Tells who watches them that they are others.
+    /// Notifies the watching task that the targets have changed.
     changed: watch::Sender<()>,
     metrics: Arc<Metrics>,
 }
 
-/// The targets as they are until a reload.
+/// The targets until the next reload.
 #[derive(Debug)]
 struct Now {
     list: Vec<Arc<Target>>,
@@ -58,31 +58,31 @@ struct Target {
     way: Way,
     check: Check,
     send_proxy: SendProxy,
-    /// For a connect.
+    /// The time limit of a connect.
     within: Duration,
     up: IntGauge,
     checks: Option<TargetChecks>,
 }
 
-/// How a target is reached.
+/// The route to a target.
 #[derive(Debug)]
 enum Way {
     Direct(Addresses),
     Tunnel(Option<Arc<Pool>>),
 }
 
-/// What a connection to a target is.
+/// A connection to a target, by its kind.
 #[derive(Debug)]
 pub enum Connected {
-    /// To this address.
+    /// A connection to this address.
     Direct(Stream, SocketAddr),
-    /// To this listener of the core, through the tunnel.
+    /// A connection to this listener of the core, through the tunnel.
     Tunnel(Stream, String),
 }
 
 impl Targets {
-    /// From the listener's configuration; `pool` has the connections to the core where there is a tunnel. Counts in `metrics`,
-    /// which are the process' and no worker's.
+    /// Makes them from the listener's configuration; `pool` has the connections to the core if there is a tunnel.
+    /// Counts in `metrics`, which belong to the process and to no worker.
     pub fn new(config: &config::Forward, pool: Option<Arc<Pool>>, metrics: &Arc<Metrics>) -> Arc<Self> {
         let now = Now { list: Vec::new(), standings: Standings::new(config.choice, config.check, &[]) };
         let targets = Self {
@@ -96,8 +96,8 @@ impl Targets {
         Arc::new(targets)
     }
 
-    /// Has the targets of `config` from now on. What is known of one stays known, its addresses included; connections go on
-    /// over those that are gone.
+    /// Changes to the targets of `config`. Knowledge about targets that stay is kept, including their addresses;
+    /// connections to removed targets go on.
     pub fn set(&self, config: &config::Forward) {
         let mut now = self.now();
         let numbers = now.standings.set(config.choice, config.check, &config.forward_to);
@@ -119,7 +119,7 @@ impl Targets {
         self.changed.send_replace(());
     }
 
-    /// There is no such listener any more; its connections go on.
+    /// Removes the listener's metrics; its connections go on.
     pub fn forget(&self) {
         for target in &self.now().list {
             self.metrics.forget_target(&self.listener, &target.name);
@@ -157,12 +157,12 @@ impl Targets {
         }
     }
 
-    /// The targets as an operator sees them, in the order of the file.
+    /// Returns the targets as an operator sees them, in the order of the file.
     pub fn list(&self) -> Vec<TargetView> {
         self.now().standings.list()
     }
 
-    /// The operator wants this of the target of this name, until he says otherwise; a reload changes nothing of it. Gives
+    /// Sets the state that the operator wants for the target of this name, until set again; a reload keeps it. Returns
     /// whether there is such a target.
     pub fn set_state(&self, name: &str, state: TargetState) -> bool {
         let (target, change) = {
@@ -179,8 +179,8 @@ impl Targets {
         true
     }
 
-    /// The target that a connection of `player` tries next, having tried those in `tried`. `None` where it has tried all
-    /// that are ready.
+    /// Chooses the target that a connection of `player` tries next, after those in `tried`. `None` once it has tried
+    /// all that are ready.
     pub fn next(self: &Arc<Self>, player: IpAddr, tried: &mut Vec<usize>) -> Option<Attempt> {
         let mut now = self.now();
         let next = now.standings.next(AddressKey::from(player), tried, Instant::now())?;
@@ -189,12 +189,12 @@ impl Targets {
         Some(Attempt { targets: Arc::clone(self), target, tried: next })
     }
 
-    /// Where they are, in the order of the file.
+    /// Returns their destinations, in the order of the file.
     pub fn destinations(&self) -> Vec<String> {
         self.now().list.iter().map(|target| target.destination.to_string()).collect()
     }
 
-    /// Looks up the names of targets, and checks them, until it is dropped.
+    /// Resolves and checks targets, until dropped.
     pub async fn watch(self: Arc<Self>) {
         let mut changed = self.changed.subscribe();
         loop {
@@ -209,7 +209,7 @@ impl Targets {
                     tasks.spawn(Arc::clone(&self).keep_checking(target, self.metrics.panic_count()));
                 }
             }
-            // It does not fail: what sends is held here. Dropped, the tasks end.
+            // This does not fail, as the sender is held here. Once dropped, the tasks end.
             if changed.changed().await.is_err() {
                 return;
             }
@@ -265,15 +265,15 @@ impl Targets {
     }
 }
 
-/// Whether the tunnel has spare connections, or had new ones since it was asked last, all of which are in use by now. That
-/// takes none of them from a player, and each has had the core's answer.
+/// Checks that the tunnel has spare connections, or had new ones since the last check, all of which are in use by now.
+/// The check takes none of them from a player, and the core has answered on each.
 fn has_spare(pool: Option<&Pool>, made: &mut usize) -> Result<(), CheckResult> {
     let (spare, all) = pool.map_or((0, 0), Pool::spare);
     let more = std::mem::replace(made, all) != all;
     if spare > 0 || more { Ok(()) } else { Err(CheckResult::NoSpare) }
 }
 
-/// A target that was chosen for a connection. It counts as one of the target's connections while this lives.
+/// A target that was chosen for a connection, and counts as one of its connections while this lives.
 #[derive(Debug)]
 pub struct Attempt {
     targets: Arc<Targets>,
@@ -285,7 +285,7 @@ impl Attempt {
     /// Connects.
     ///
     /// # Errors
-    /// What it ended with.
+    /// Returns the result of a failed connect.
     pub async fn connect(&self) -> Result<Connected, ConnectResult> {
         let Target { way, destination, within, .. } = &*self.target;
         match (way, destination) {
@@ -301,20 +301,20 @@ impl Attempt {
         }
     }
 
-    /// What the target is called in logs.
+    /// Returns the target's name in logs.
     pub fn destination(&self) -> String {
         self.target.destination.to_string()
     }
 
-    /// The target has taken the connection.
+    /// Records that the target accepted the connection.
     pub fn connected(&self) {
         let change = self.targets.now().standings.connected(self.tried);
         self.targets.tell(&self.target, change, ConnectResult::Ok.as_str());
     }
 
-    /// The target could not be reached.
+    /// Records that the target could not be reached.
     pub fn failed(&self, result: ConnectResult) {
-        // Most often this process has no descriptor or port left, which says nothing of the target.
+        // Most often this process is out of descriptors or ports, which says nothing about the target.
         if result == ConnectResult::Error {
             return;
         }

@@ -1,6 +1,6 @@
 //! The owner's authority, and a certificate with its key for each host.
 //!
-//! What is good stays. A certificate that ends soon is issued anew, for the key that is there.
+//! Valid files stay. A certificate that expires soon is issued anew, for the existing key.
 
 use std::fs;
 use std::io;
@@ -15,7 +15,7 @@ use crate::certs::authority::{Authority, KeyFile, Terms, YEARS};
 
 /// The authority's folder.
 const FOLDER: &str = "ca";
-/// Days before its end from which on a certificate is issued anew.
+/// Days before its expiry from which on a certificate is issued anew.
 pub const RENEW_DAYS: u64 = 90;
 
 /// The authority, for one run.
@@ -27,7 +27,7 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    /// Opens the authority of a folder; makes one where there is none.
+    /// Opens the authority of a folder; creates one if there is none.
     pub fn open(folder: &Folder) -> Result<Self, InitError> {
         let directory = folder.path(FOLDER);
         let [certificate, key] = ["ca.pem", "ca.key"].map(|file| directory.join(file));
@@ -40,13 +40,13 @@ impl Certificates {
         Ok(Self { authority, ca, created })
     }
 
-    /// The authority's own files, with what became of them.
+    /// Returns the authority's own files, with their outcomes.
     pub fn own(&self) -> [(String, Outcome); 2] {
         let outcome = if self.created { Outcome::Created } else { Outcome::Unchanged };
         ["ca.pem", "ca.key"].map(|file| (format!("{FOLDER}/{file}"), outcome))
     }
 
-    /// Sees to it that a host has a certificate with its key; gives both files with what became of them.
+    /// Ensures that a host has a certificate with its key; returns both files with their outcomes.
     pub fn issue(&self, host: &Host<'_>, folder: &Folder) -> Result<[(String, Outcome); 2], InitError> {
         let name = host.name();
         let directory = folder.path(&host.folder());
@@ -66,13 +66,14 @@ impl Certificates {
         Ok([(file("pem"), certificate), (file("key"), key)])
     }
 
-    /// A certificate that ends together with its authority would be no better if it were issued anew.
+    /// Returns the time left below which a certificate is renewed. One that ends together with its authority would gain
+    /// nothing from it.
     fn renew_before(&self) -> Duration {
         let left = self.authority.certificate().not_after.duration_since(SystemTime::now()).unwrap_or_default();
         left.min(Duration::from_secs(RENEW_DAYS * 24 * 60 * 60))
     }
 
-    /// What the owner should know about the authority.
+    /// Returns notes about the authority for the owner.
     pub fn notes(&self) -> Option<String> {
         let left = self.authority.certificate().days_left(SystemTime::now());
         let soon = i64::try_from(RENEW_DAYS).is_ok_and(|days| left < days);
@@ -80,7 +81,7 @@ impl Certificates {
     }
 }
 
-/// The remedy, where others than the owner may read a key.
+/// Returns the remedy if other users than the owner may read a key.
 pub(super) fn exposed(path: &Path) -> Result<Option<String>, InitError> {
     match fs::metadata(path) {
         Ok(file) if file.permissions().mode() & 0o077 != 0 => {

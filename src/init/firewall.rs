@@ -1,4 +1,4 @@
-//! nftables rules: everything is closed but ssh and what the role needs.
+//! nftables rules, which close everything but ssh and the ports that the role needs.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use super::host::Host;
 use crate::config::{CoreMode, LINKS_PORT, LOGIN_PORT, Topology};
 
-/// `nftables.conf`
+/// Returns `nftables.conf`.
 pub(super) fn of_host(topology: &Topology, host: &Host<'_>) -> String {
     let port = topology.tunnel_port;
     let (sets, rules) = match (host, topology.mode) {
         (Host::Edge(_), CoreMode::Accept) => (banned(), players()),
-        // To name the core here would tell where it is to whoever breaks in. It proves itself with its certificate.
+        // A rule that names the core would tell an intruder where it is. The core proves itself with its certificate.
         (Host::Edge(_), CoreMode::Dial) => (
             banned(),
             players()
@@ -49,7 +49,7 @@ table inet otproxy {{
     )
 }
 
-/// Players, but for those who are banned: those keep ssh, and all else that the host serves.
+/// Returns the rules that let players in, except banned ones: those keep ssh and everything else of the host.
 fn players() -> String {
     let ports = format!("tcp dport {{ {LINKS_PORT}, {LOGIN_PORT} }}");
     let rules = [
@@ -60,7 +60,7 @@ fn players() -> String {
     rules.map(|rule| format!("        {rule}\n")).concat()
 }
 
-/// The sets of `bans.nftables`.
+/// Returns the sets of `bans.nftables`.
 fn banned() -> String {
     let set =
         |name, kind| format!("    set {name} {{\n        type {kind}\n        flags interval, timeout\n    }}\n\n");
@@ -68,10 +68,10 @@ fn banned() -> String {
     format!("    # otproxy fills them where edge.yaml says `nftables: inet otproxy`; else they stay empty.\n{sets}")
 }
 
-/// Sets of the edges' addresses, and the rules that let them to the tunnel's port.
+/// Returns the sets of the edges' addresses, and the rules that let them to the tunnel's port.
 fn edges_alone(topology: &Topology) -> (String, String) {
     let edges = topology.edges.iter().filter(|edge| !edge.revoked);
-    // The reader of the topology has seen to it that they are addresses.
+    // The reader of the topology has checked that they are addresses.
     let addresses: Vec<IpAddr> = edges.filter_map(|edge| edge.address.parse().ok()).collect();
     let (mut sets, mut rules) = (String::new(), String::new());
     for (family, set, kind) in [("ip", "edges4", "ipv4_addr"), ("ip6", "edges6", "ipv6_addr")] {

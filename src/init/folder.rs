@@ -1,7 +1,7 @@
-//! The folder that is filled: what is written, and what is left alone.
+//! The folder that is filled: files that are written, and files that are left alone.
 //!
-//! A list beside the files has the hash of each as it was generated last. A file that still has that hash is the
-//! program's to replace; one that has another was edited, and is the owner's.
+//! A manifest beside the files has the hash of each as it was last generated. A file that still has that hash may be
+//! replaced by the program; one with another hash was edited, and belongs to the owner.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,23 +15,23 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::{InitError, failed};
 
-/// The list of hashes.
+/// The file of the manifest.
 const MANIFEST: &str = ".otproxy-init.json";
-/// What stands behind the name of a file that is put beside an edited one.
+/// The suffix of a file that is put beside an edited one.
 const NEW: &str = ".new";
 
-/// What became of a file.
+/// The outcome for a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was not there.
+    /// It is new.
     Created,
-    /// It is as it was.
+    /// It already had this content.
     Unchanged,
     /// It was as generated before, and is now as generated.
     Changed,
-    /// It was edited by hand, and nothing new was to be written.
+    /// It was edited by hand, and there was nothing new to write.
     Edited,
-    /// It was edited by hand: what is new is in a file of its own.
+    /// It was edited by hand, so the new content is in a file of its own.
     Beside,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Path to hash.
+/// A map of paths to hashes.
 type Manifest = BTreeMap<String, String>;
 
 /// The folder, open for one run.
@@ -57,7 +57,7 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Makes it where it is not there: for its owner alone, as there are keys in it.
+    /// Opens the folder; creates it if needed, for its owner alone, as it holds keys.
     pub fn open(root: &Path) -> Result<Self, InitError> {
         make_folder(root)?;
         let path = root.join(MANIFEST);
@@ -69,17 +69,17 @@ impl Folder {
         Ok(Self { root: root.to_owned(), manifest })
     }
 
-    /// Folders below it that it has or had files of the set-up in.
+    /// Returns the folders below it that have or had generated files.
     pub fn folders(&self) -> BTreeSet<&str> {
         self.manifest.keys().filter_map(|path| path.split_once('/')).map(|(folder, _)| folder).collect()
     }
 
-    /// The file or folder of this name.
+    /// Returns the path of this name in the folder.
     pub fn path(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
 
-    /// Sees to it that `path` has this text, unless its owner wanted another.
+    /// Ensures that `path` has this text, unless its owner has edited it.
     pub fn put(&mut self, path: &str, text: &str) -> Result<Outcome, InitError> {
         let file = self.path(path);
         if let Some(folder) = file.parent() {
@@ -108,9 +108,9 @@ impl Folder {
         }
     }
 
-    /// Writes the list down. Not at each file: what was written without it counts as unchanged the next time.
+    /// Writes the manifest, once and not after each file: a file written without it counts as unchanged the next time.
     pub fn close(mut self) -> Result<(), InitError> {
-        // What the owner has removed for good is forgotten.
+        // Files that the owner has removed for good are forgotten.
         let root = self.root.clone();
         self.manifest.retain(|path, _| root.join(path).exists());
         let path = self.path(MANIFEST);
@@ -125,7 +125,7 @@ fn make_folder(folder: &Path) -> Result<(), InitError> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| failed(folder, error))
 }
 
-/// Writes a file in one step: who reads it meanwhile finds the one or the other.
+/// Writes a file atomically: a reader finds either the old content or the new one.
 fn replace(file: &Path, text: &str) -> Result<(), InitError> {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".part");
@@ -139,7 +139,7 @@ fn replace(file: &Path, text: &str) -> Result<(), InitError> {
     write().map_err(|error| failed(file, error))
 }
 
-/// Tells edited files from others. Nobody is kept from forging it: the folder is its owner's.
+/// Hashes a text, to tell edited files from others. Forging is no concern, as the folder belongs to its owner.
 fn hash(text: &[u8]) -> String {
     let mut hasher = SipHasher24::new();
     hasher.write(text);

@@ -1,10 +1,10 @@
-//! What clients and the game server are told: the table `proxies`, the client's lines, the server's.
+//! The files for clients and the game server: the table `proxies`, the client's lines, the server's.
 
 use std::fmt::Write;
 
 use crate::config::{LINKS_PORT, Topology, TopologyEdge, World};
 
-/// `proxies.sql`. Hosts are names or addresses, so nothing in them needs escaping.
+/// Returns `proxies.sql`. Hosts are names or addresses, so nothing in them needs escaping.
 pub(super) fn sql(topology: &Topology) -> String {
     let mut text = "\
 -- The edges, for login servers that hand them out: in the game's database. Made by `otproxy init`; it can be run again.
@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS `proxies` (
     text
 }
 
-/// `client.lua`
+/// Returns `client.lua`.
 pub(super) fn client(topology: &Topology) -> String {
     let mut text = "\
 -- For the client's init.lua. Made by `otproxy init`. The third argument is a priority: milliseconds added to the ping that
@@ -56,7 +56,7 @@ pub(super) fn client(topology: &Topology) -> String {
     text
 }
 
-/// `config.lua`: the lines that matter here.
+/// Returns the lines of `config.lua` that matter here.
 pub(super) fn server(topology: &Topology) -> String {
     let login = topology.login.port;
     let on_loopback = topology.worlds.iter().all(World::is_on_loopback);

@@ -1,4 +1,4 @@
-//! What goes where, in order, with the commands: for the whole folder, and for each host.
+//! The guides: the steps in order, with commands, for the whole folder and for each host.
 
 use std::fmt::Write;
 use std::net::Ipv6Addr;
@@ -8,14 +8,14 @@ use super::host::Host;
 use super::service::{DROP_IN, unit_name};
 use crate::config::{CoreMode, LINKS_PORT, LOGIN_PORT, Topology};
 
-/// What stands where the topology does not say where a host is.
+/// The placeholder of a host whose address is not in the topology.
 const UNKNOWN: &str = "CORE";
 
-/// `README.md` of the whole folder.
+/// Returns `README.md` of the whole folder.
 pub(super) fn whole(topology: &Topology) -> String {
     let mut hosts = Host::all(topology);
     if topology.mode == CoreMode::Dial {
-        // Whoever connects comes last, and finds the others.
+        // The host that connects comes last, and finds the others.
         hosts.rotate_left(1);
     }
     let mut folders = String::new();
@@ -91,7 +91,7 @@ file that ends in `.new`. Copy the folders that it names, and run their `install
     text
 }
 
-/// `README.md` of one host.
+/// Returns `README.md` of one host.
 pub(super) fn of_host(topology: &Topology, host: &Host<'_>) -> String {
     let (role, name, folder) = (host.role(), host.name(), host.folder());
     let unit = unit_name(host);
@@ -138,7 +138,7 @@ Made by `otproxy init`. To be copied to {place}. Commands are run as root, there
 ",
         title = title(host),
         place = match host {
-            // In no edge's folder, and no more than it must be in the core's.
+            // The address of the core is in no edge's folder, and in its own no more often than needed.
             Host::Core => "the game server's host".to_owned(),
             Host::Edge(_) => place(topology, host),
         },
@@ -168,7 +168,7 @@ fn place(topology: &Topology, host: &Host<'_>) -> String {
     host.address(topology).map_or_else(|| "the game server's host".to_owned(), |address| format!("`{address}`"))
 }
 
-/// From here: copy the program and the folder, and start.
+/// Returns the commands that copy the program and the folder from here, and start it.
 fn commands(topology: &Topology, host: &Host<'_>) -> String {
     let (folder, role) = (host.folder(), host.role());
     let address = host.address(topology).unwrap_or(UNKNOWN);

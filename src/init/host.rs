@@ -3,7 +3,7 @@
 use crate::config::name::Name;
 use crate::config::{CORE_NAME, Role, Topology, TopologyEdge};
 
-/// How the folder of an edge begins.
+/// The prefix of an edge's folder.
 pub(super) const EDGE_PREFIX: &str = "edge-";
 
 /// A host that otproxy runs on.
@@ -13,7 +13,7 @@ pub(super) enum Host<'t> {
 }
 
 impl<'t> Host<'t> {
-    /// The core, and the edges that are not given up.
+    /// Returns the core and the edges that are not revoked.
     pub fn all(topology: &'t Topology) -> Vec<Self> {
         let edges = topology.edges.iter().filter(|edge| !edge.revoked).map(Host::Edge);
         std::iter::once(Host::Core).chain(edges).collect()
@@ -26,7 +26,7 @@ impl<'t> Host<'t> {
         }
     }
 
-    /// The name in its certificate.
+    /// Returns the name in its certificate.
     pub fn name(&self) -> Name {
         match self {
             Host::Core => Name::core(),
@@ -41,7 +41,7 @@ impl<'t> Host<'t> {
         }
     }
 
-    /// Where files are copied to; `None` where the topology does not say.
+    /// Returns the address that files are copied to; `None` if the topology does not have it.
     pub fn address(&self, topology: &'t Topology) -> Option<&'t str> {
         match self {
             Host::Core => topology.core.as_deref(),

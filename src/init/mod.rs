@@ -1,7 +1,7 @@
-//! `otproxy init`: from one topology to a folder for each host, ready to copy.
+//! `otproxy init`: makes, from one topology, a folder for each host, ready to copy.
 //!
-//! What is generated is a pure function of the topology; `folder` writes it where it differs from what is there, and
-//! keeps its hands off what people have changed. Keys and certificates are made once (`certificates`).
+//! Generated files are a pure function of the topology; `folder` writes those that differ from the existing ones, and
+//! leaves edited files alone. Keys and certificates are made once (`certificates`).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,10 +27,10 @@ use certificates::Certificates;
 use folder::Folder;
 use host::Host;
 
-/// The topology, where it came from flags: so that the next call needs none.
+/// The file that keeps a topology given by flags, so that the next call needs none.
 const TOPOLOGY_FILE: &str = "topology.yaml";
 
-/// Why a folder could not be filled.
+/// The reason why a folder could not be filled.
 #[derive(Debug, Error)]
 pub enum InitError {
     /// A file or folder cannot be read or written.
@@ -38,18 +38,18 @@ pub enum InitError {
     File {
         /// The file or folder.
         path: PathBuf,
-        /// What went wrong.
+        /// The cause.
         error: io::Error,
     },
-    /// The list of hashes is damaged.
+    /// The manifest is damaged.
     #[error(
         "{}: is damaged: {error}; remove it, and what differs then counts as edited by hand",
         path.display()
     )]
     Manifest {
-        /// The list.
+        /// The manifest.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         error: serde_json::Error,
     },
     /// The authority's key is missing.
@@ -74,23 +74,23 @@ struct File {
     text: String,
 }
 
-/// What was done.
+/// The results of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// Each file with what became of it, in the order of the set-up.
+    /// Each file with its outcome, in the order of the set-up.
     pub files: Vec<(String, Outcome)>,
-    /// What the owner should know: a line each.
+    /// Notes for the owner, a line each.
     pub notes: Vec<String>,
 }
 
-/// Fills the folder `out`. `text` is the topology's text where it came from flags, and is kept in the folder.
+/// Fills the folder `out`. `text` is the topology's text if it came from flags, and is kept in the folder.
 ///
 /// # Errors
-/// The first file that cannot be read or written. What was written until then stays, and the next call goes on.
+/// Returns the first file that cannot be read or written. Files written before it stay, and the next call goes on.
 pub fn run(topology: &Topology, text: Option<&str>, out: &Path) -> Result<Report, InitError> {
     let mut folder = Folder::open(out)?;
     let filled = fill(&mut folder, topology, text);
-    // What was written before an error must not count as edited the next time.
+    // Files written before an error must not count as edited the next time.
     folder.close()?;
     filled
 }
@@ -118,7 +118,7 @@ fn fill(folder: &mut Folder, topology: &Topology, text: Option<&str>) -> Result<
     Ok(Report { files, notes })
 }
 
-/// What is for no host.
+/// Returns the files that belong to no host.
 fn set_up(topology: &Topology, text: Option<&str>) -> Vec<File> {
     let file = |path: &str, text| File { path: path.to_owned(), text };
     let mut files = vec![file("README.md", guide::whole(topology))];
@@ -129,7 +129,7 @@ fn set_up(topology: &Topology, text: Option<&str>) -> Vec<File> {
     files
 }
 
-/// What one host gets, but for its certificate and key.
+/// Returns the files of one host, except its certificate and key.
 fn of_host(topology: &Topology, host: &Host<'_>, ca: &str) -> Vec<File> {
     let (folder, role) = (host.folder(), host.role());
     let file = |name: &str, text: String| File { path: format!("{folder}/{name}"), text };
@@ -144,7 +144,7 @@ fn of_host(topology: &Topology, host: &Host<'_>, ca: &str) -> Vec<File> {
     ]
 }
 
-/// Edges that were in the folder, and are no longer in the topology.
+/// Returns the edges that the folder has and the topology no longer has.
 fn given_up(topology: &Topology, folder: &Folder) -> Vec<String> {
     let edges = folder.folders().into_iter().filter_map(|folder| folder.strip_prefix(host::EDGE_PREFIX));
     edges

@@ -1,12 +1,12 @@
-//! What systemd needs, and the script that puts a host's files in their places.
+//! Files for systemd, and the script that installs a host's files.
 
 use super::host::Host;
 use crate::config::Role;
 
-/// Settings beside the unit.
+/// The file of settings beside the unit.
 pub(super) const DROP_IN: &str = "tunnel.conf";
 
-/// The unit of the repository.
+/// Returns the unit from the repository.
 pub(super) fn unit(host: &Host<'_>) -> &'static str {
     match host.role() {
         Role::Core => include_str!("../../systemd/otproxy-core.service"),
@@ -27,7 +27,7 @@ User=otproxy
 "
 }
 
-/// `install.sh`
+/// Returns `install.sh`.
 pub(super) fn install(host: &Host<'_>) -> String {
     let (role, name) = (host.role(), host.name());
     let (who, when) = match host {

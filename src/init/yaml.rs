@@ -1,6 +1,6 @@
 //! The configuration files.
 //!
-//! Names stand in quotes: an edge may be called `true`.
+//! Names are quoted: an edge may be called `true`.
 
 use std::fmt::Write;
 use std::net::Ipv6Addr;
@@ -8,7 +8,7 @@ use std::net::Ipv6Addr;
 use super::host::Host;
 use crate::config::{CoreMode, LINKS_PORT, LOGIN_PORT, PlayerAddress, Target, Topology, TopologyEdge, World};
 
-/// `edge.yaml` or `core.yaml`.
+/// Returns `edge.yaml` or `core.yaml`.
 pub(super) fn of_host(topology: &Topology, host: &Host<'_>) -> String {
     match host {
         Host::Core => core(topology),
@@ -66,7 +66,8 @@ listeners:
     )
 }
 
-/// All of IPv4, and all of IPv6 where one of `hosts` shows that there is such: elsewhere the kernel may be without it.
+/// Returns the address of all of IPv4, or of all of IPv6 if one of `hosts` shows that it is in use: elsewhere the
+/// kernel may lack it.
 fn listen<'h>(mut hosts: impl Iterator<Item = &'h String>, port: u16) -> String {
     let ipv6 = hosts.any(|host| host.parse::<Ipv6Addr>().is_ok());
     if ipv6 { format!("[\"0.0.0.0:{port}\", \"[::]:{port}\"]") } else { format!("\"0.0.0.0:{port}\"") }
@@ -140,7 +141,7 @@ fn game_servers(topology: &Topology) -> String {
     let mut lines = String::new();
     let mut add = |what: &str, port: u16, address: &Target, on_loopback: bool| {
         let player_address = word(topology.player_address);
-        // Else all players have one address, and limits by address hold for all of them together.
+        // Otherwise all players have one address, and limits by address hold for all of them together.
         let alone = topology.player_address == PlayerAddress::None && on_loopback;
         let source = if alone { ", source: loopback_per_player" } else { "" };
         let _ = writeln!(
@@ -159,7 +160,7 @@ fn game_servers(topology: &Topology) -> String {
     lines
 }
 
-/// The login as a port that clients ask for; `None` where the topology has that port already.
+/// Returns the login as a port that clients ask for; `None` if the topology has that port already.
 pub(super) fn login(topology: &Topology) -> Option<World> {
     let port = topology.login.port;
     let there = topology.worlds.iter().any(|world| world.port == port);

@@ -4,10 +4,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 
-/// Parts of a table, each with its own lock: workers seldom meet at one.
-pub(super) const SHARDS: usize = 16;
+use super::sharded::Sharded;
 
 /// What counts as one player's address: an IPv4 address, or an IPv6 /64, as one line has a whole
 /// one to itself. A v4-mapped address counts as the IPv4 address that it is.
@@ -38,26 +37,24 @@ impl AddressKey {
     }
 }
 
-/// A table `T` for each part of all addresses, behind a lock.
+/// A table `T` for each part of all addresses.
 #[derive(Debug, Default)]
 pub(super) struct ByAddress<T> {
-    shards: [Mutex<T>; SHARDS],
+    shards: Sharded<T>,
     /// Keyed at random, so that no peer can aim at one shard.
     hasher: RandomState,
 }
 
 impl<T> ByAddress<T> {
-    /// The part of the table that has `address`.
+    /// Locks the part of the table that has `address`.
     pub(super) fn shard(&self, address: AddressKey) -> MutexGuard<'_, T> {
-        let index = self.hasher.hash_one(address) as usize % SHARDS;
-        // Nothing that can panic runs under the lock, so a table is always right.
-        self.shards[index].lock()
+        self.shards.lock(self.hasher.hash_one(address))
     }
 
     /// Something of each part, summed.
     #[cfg(test)]
     pub(super) fn sum(&self, count: impl Fn(&T) -> usize) -> usize {
-        self.shards.iter().map(|shard| count(&shard.lock())).sum()
+        self.shards.iter().map(|shard| count(&shard)).sum()
     }
 }
 

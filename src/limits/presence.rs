@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use atomic_waker::AtomicWaker;
 use pin_project_lite::pin_project;
 
 use crate::reason::Closing;
@@ -29,7 +29,8 @@ pub struct Presence {
     bytes_out: AtomicU64,
     /// 0, or one more than the place of a [`Closing`].
     closing: AtomicU8,
-    waker: Mutex<Option<Waker>>,
+    /// Of the task that carries it.
+    waker: AtomicWaker,
 }
 
 /// Where a connection leads.
@@ -56,7 +57,7 @@ impl Presence {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             closing: AtomicU8::new(0),
-            waker: Mutex::new(None),
+            waker: AtomicWaker::new(),
         }
     }
 
@@ -148,10 +149,7 @@ impl Presence {
     /// Has it closed by who carries it, as soon as that one runs. Of several reasons the first holds; gives whether this is it.
     pub fn close(&self, closing: Closing) -> bool {
         let first = self.closing.compare_exchange(0, closing as u8 + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-        let waker = self.waker().take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.waker.wake();
         first
     }
 
@@ -161,25 +159,16 @@ impl Presence {
         Closing::ALL.get(usize::from(index)).copied()
     }
 
-    /// Why it is to be closed, if it is; otherwise the task of `cx` is woken when it is. `kept` is the caller's: what it
-    /// has told before, so that telling it again costs nothing.
-    pub fn poll_closing(&self, cx: &Context<'_>, kept: &mut Option<Waker>) -> Option<Closing> {
-        if !kept.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            let waker = cx.waker().clone();
-            *kept = Some(waker.clone());
-            *self.waker() = Some(waker);
-        }
+    /// Returns why it is to be closed, if it is; otherwise the task of `cx` is woken when it is.
+    pub fn poll_closing(&self, cx: &Context<'_>) -> Option<Closing> {
+        self.waker.register(cx.waker());
         // After the waker is there: who closes it in between either finds the waker or is found here.
         self.closing()
     }
 
     /// Runs what carries the connection, until it is to be closed.
     pub fn attend<F: Future>(&self, task: F) -> Attended<'_, F> {
-        Attended { task, presence: self, kept: None }
-    }
-
-    fn waker(&self) -> parking_lot::MutexGuard<'_, Option<Waker>> {
-        self.waker.lock()
+        Attended { task, presence: self }
     }
 }
 
@@ -192,7 +181,6 @@ pin_project! {
         #[pin]
         task: F,
         presence: &'a Presence,
-        kept: Option<Waker>,
     }
 }
 
@@ -201,7 +189,7 @@ impl<F: Future> Future for Attended<'_, F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        match this.presence.poll_closing(cx, this.kept) {
+        match this.presence.poll_closing(cx) {
             Some(closing) => Poll::Ready(Err(closing)),
             None => this.task.poll(cx).map(Ok),
         }

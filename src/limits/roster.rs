@@ -5,21 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
-
 use super::presence::Presence;
-
-/// Parts of the table, each with its own lock: workers seldom meet at one.
-const SHARDS: usize = 16;
-
-type Shard = HashMap<u64, Arc<Presence>>;
+use super::sharded::Sharded;
 
 /// The connections of the process, over all workers and listeners. It is touched when one begins and when it ends; it is as
 /// large as what is open.
 #[derive(Debug, Default)]
 pub struct Roster {
     next: AtomicU64,
-    shards: [Mutex<Shard>; SHARDS],
+    open: Sharded<HashMap<u64, Arc<Presence>>>,
 }
 
 impl Roster {
@@ -28,29 +22,22 @@ impl Roster {
         // From 1 on: a number to type should not be 0.
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let presence = Arc::new(Presence::new(id, Arc::clone(listener), peer));
-        self.shard(id).insert(id, Arc::clone(&presence));
+        self.open.lock(id).insert(id, Arc::clone(&presence));
         Present { presence, roster: Arc::clone(self) }
     }
 
     /// The connection of this number.
     pub fn get(&self, id: u64) -> Option<Arc<Presence>> {
-        self.shard(id).get(&id).cloned()
+        self.open.lock(id).get(&id).cloned()
     }
 
     /// Those that are open now and that `wanted` picks, in no order.
     pub fn select(&self, mut wanted: impl FnMut(&Presence) -> bool) -> Vec<Arc<Presence>> {
         let mut selected = Vec::new();
-        for shard in &self.shards {
-            let shard = shard.lock();
+        for shard in self.open.iter() {
             selected.extend(shard.values().filter(|presence| wanted(presence)).cloned());
         }
         selected
-    }
-
-    fn shard(&self, id: u64) -> MutexGuard<'_, Shard> {
-        let index = (id % SHARDS as u64) as usize;
-        // Nothing that can panic runs under the lock but what `select` is given, which changes nothing.
-        self.shards[index].lock()
     }
 }
 
@@ -70,7 +57,7 @@ impl Present {
 
 impl Drop for Present {
     fn drop(&mut self) {
-        let gone = self.roster.shard(self.presence.id()).remove(&self.presence.id());
+        let gone = self.roster.open.lock(self.presence.id()).remove(&self.presence.id());
         // Freed behind the lock.
         drop(gone);
     }

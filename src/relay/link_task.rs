@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use tracing::debug;
 
@@ -33,8 +33,6 @@ pub struct LinkTask {
     /// What came before the link was carried here: its first frame, a ping, and perhaps more.
     early: Option<Vec<u8>>,
     reason: Option<CloseReason>,
-    /// Whom the presence wakes.
-    kept: Option<Waker>,
     /// Counts the link against the listener's limits.
     _guard: Admission,
 }
@@ -64,12 +62,12 @@ impl LinkTask {
         link.inbound.metrics().active.inc();
         link.edge.links.inc();
         relay.idle_watch.add(&link);
-        Self { relay, link, partial: Partial::default(), early: Some(early), reason: None, kept: None, _guard: guard }
+        Self { relay, link, partial: Partial::default(), early: Some(early), reason: None, _guard: guard }
     }
 
     fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         self.link.task.keep(cx);
-        if let Some(closing) = self.link.presence.poll_closing(cx, &mut self.kept) {
+        if let Some(closing) = self.link.presence.poll_closing(cx) {
             return Poll::Ready(closing.into());
         }
         if let Some(early) = self.early.take()

@@ -1,4 +1,4 @@
-//! What changes a service while it runs.
+//! The control of a service: its changes while it runs.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -24,10 +24,10 @@ use crate::net::BindError;
 use crate::relay::{OTHER_EDGE, RelayShared};
 use crate::tunnel::Known;
 
-/// A reload that came to nothing: all is as it was before.
+/// The reason why a reload failed. Nothing has changed then.
 #[derive(Debug, Error)]
 pub enum ReloadError {
-    /// The file is wrong, or cannot be read.
+    /// The file is invalid, or cannot be read.
     #[error(transparent)]
     Config(#[from] Errors),
     /// Its certificates cannot be used.
@@ -36,13 +36,13 @@ pub enum ReloadError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// A listener leads through a tunnel that the process was not started with.
+    /// A listener is to use a tunnel that the process was not started with.
     #[error("listener `{0}` leads through the tunnel to the core, and `core` takes a restart to be added")]
     NoTunnel(String),
     /// There is no such listener.
     #[error("there is no listener `{0}`")]
     NoListener(String),
-    /// The process ends.
+    /// The process is ending.
     #[error("it is shutting down")]
     Ended,
     /// It was not started from a file.
@@ -51,77 +51,78 @@ pub enum ReloadError {
 }
 
 impl ReloadError {
-    /// All that is wrong, line by line.
+    /// Returns all errors, line by line.
     pub fn lines(&self) -> Vec<String> {
         self.to_string().lines().map(str::to_owned).collect()
     }
 
-    /// Whether it is what the file says that is wrong, or what it names.
+    /// Returns whether the error is in the file or in files that it names.
     pub fn is_of_file(&self) -> bool {
         matches!(self, Self::Config(_) | Self::Certificates(_) | Self::NoTunnel(_))
     }
 }
 
-/// What a reload has done.
+/// The result of a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reloaded {
-    /// Keys that are not as the process was started with, and take a restart.
+    /// Keys that differ from those of the start, and need a restart.
     pub restart: Vec<&'static str>,
 }
 
-/// Changes a service while it runs. Clones change the same one.
+/// A handle that changes a service while it runs. Clones change the same one.
 #[derive(Clone)]
 pub struct Control(Arc<Inner>);
 
 struct Inner {
-    /// One change at a time, the reading of the file included.
+    /// The lock that admits one change at a time, including the reading of the file.
     turn: tokio::sync::Mutex<()>,
     /// `None` once the service ends.
     state: Mutex<Option<State>>,
-    /// What it was started with, apart from what has changed since.
+    /// The configuration of the start, which lacks later changes.
     started: Config,
     file: OnceLock<Source>,
     last: Mutex<Option<LastReload>>,
     metrics: Arc<Metrics>,
 }
 
-/// How the last reload went.
+/// The result of the last reload.
 #[derive(Debug, Clone)]
 pub(super) struct LastReload {
     pub time: SystemTime,
-    /// Why nothing has changed, line by line; none where it went well.
+    /// The errors, line by line; none if it succeeded.
     pub errors: Vec<String>,
 }
 
-/// Where the configuration comes from.
+/// The source of the configuration.
 struct Source {
     file: PathBuf,
     reloaded: Box<dyn Fn(&Config) + Send + Sync>,
 }
 
-/// A service as it is now.
+/// The present state of a service.
 pub(super) struct State {
-    /// As the file has it, but for what takes a restart.
+    /// The configuration of the file, except for keys that need a restart.
     pub config: Config,
-    /// Listeners that are not listened on, whatever the configuration says.
+    /// Listeners that are closed, whatever the configuration says.
     pub closed: HashSet<String>,
-    /// What connections to any listener pass.
+    /// The admission that all listeners share.
     pub gate: Arc<ProcessGate>,
     pub listeners: Listeners,
     pub relay: Option<Arc<RelayShared>>,
     /// Each worker's counters.
     pub metrics: Vec<Arc<Metrics>>,
-    /// What the core's end of the tunnel goes by.
+    /// The edges and listeners that the tunnel's server knows.
     pub known: Option<watch::Sender<Known>>,
-    /// What the tunnel's end proves itself with.
+    /// The certificates of the tunnel's identity.
     pub certificates: Option<watch::Sender<Watch>>,
 }
 
 impl State {
-    /// Has the service be as `config` says, with these listeners closed. Gives what ends when all workers are.
+    /// Changes the service to `config`, with these listeners closed. Returns a receiver that ends when all workers have
+    /// changed.
     ///
     /// # Errors
-    /// An address cannot be had. Nothing has changed then.
+    /// Fails if an address cannot be bound. Nothing has changed then.
     pub fn change(&mut self, config: Config, closed: HashSet<String>) -> Result<mpsc::Receiver<Infallible>, BindError> {
         let prepared = self.listeners.prepare(&config, &closed)?;
         let process = config.process();
@@ -133,7 +134,7 @@ impl State {
         let (done, ended) = mpsc::channel(1);
         self.listeners.change(prepared, &done);
         (self.config, self.closed) = (config, closed);
-        // Of one that is gone it is forgotten.
+        // A listener that was removed is forgotten here too.
         self.closed.retain(|name| self.listeners.has(name));
         Ok(ended)
     }
@@ -165,16 +166,16 @@ impl Control {
         Self(Arc::new(Inner { turn, state, started, file, last, metrics }))
     }
 
-    /// The configuration comes from this file; `reloaded` is told of each that is used from then on.
+    /// Sets the file of the configuration. `reloaded` is called with each configuration that is used from then on.
     pub fn reads(&self, file: PathBuf, reloaded: impl Fn(&Config) + Send + Sync + 'static) {
-        // It is told once.
+        // This is called once.
         let _ = self.0.file.set(Source { file, reloaded: Box::new(reloaded) });
     }
 
-    /// Reads the file again, checks it whole, and has the service be as it says. The log and the metrics tell how that went.
+    /// Reads the file again, checks it whole, and changes the service to it. The result is logged and counted.
     ///
     /// # Errors
-    /// Why nothing has changed.
+    /// Returns the reason why nothing has changed.
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
         let _turn = self.0.turn.lock().await;
         let reloaded = match self.read().await {
@@ -185,10 +186,10 @@ impl Control {
         reloaded
     }
 
-    /// The same with a configuration that was read already, whose certificates are not read again.
+    /// Reloads a configuration that was read already, whose certificates are not read again.
     ///
     /// # Errors
-    /// Why nothing has changed.
+    /// Returns the reason why nothing has changed.
     pub async fn reload_with(&self, config: Config) -> Result<Reloaded, ReloadError> {
         let _turn = self.0.turn.lock().await;
         let reloaded = self.apply(config, None).await;
@@ -196,34 +197,34 @@ impl Control {
         reloaded
     }
 
-    /// Closes the sockets of a listener on all workers, once they have accepted who waits there. Its connections go on, and
-    /// a reload leaves it closed.
+    /// Closes the sockets of a listener on all workers, once they have accepted the connections that wait there. Its
+    /// connections go on, and a reload leaves it closed.
     ///
     /// # Errors
-    /// There is no such listener.
+    /// Fails if there is no such listener.
     pub async fn close_listener(&self, name: &str) -> Result<(), ReloadError> {
         self.set_closed(name, true).await
     }
 
-    /// Listens again where [`Control::close_listener`] has ended that.
+    /// Listens again after [`Control::close_listener`].
     ///
     /// # Errors
-    /// There is no such listener, or one of its addresses cannot be had.
+    /// Fails if there is no such listener, or if one of its addresses cannot be bound.
     pub async fn open_listener(&self, name: &str) -> Result<(), ReloadError> {
         self.set_closed(name, false).await
     }
 
-    /// All listeners with the addresses that they listen on now.
+    /// Returns all listeners with the addresses that they listen on now.
     pub fn addresses(&self) -> Vec<(String, Vec<SocketAddr>)> {
         self.state().as_ref().map(|state| state.listeners.addresses()).unwrap_or_default()
     }
 
-    /// All listeners as they are now; none once the service ends.
+    /// Returns the present state of all listeners; none once the service ends.
     pub(super) fn listeners(&self) -> Vec<ListenerNow> {
         self.state().as_ref().map(|state| state.listeners.now()).unwrap_or_default()
     }
 
-    /// What `look` gives of the configuration of now; of the one that it was started with once the service ends.
+    /// Calls `look` with the present configuration, or with that of the start once the service ends.
     pub(super) fn config<T>(&self, look: impl FnOnce(&Config) -> T) -> T {
         match &*self.state() {
             Some(state) => look(&state.config),
@@ -231,29 +232,29 @@ impl Control {
         }
     }
 
-    /// What it was started with.
+    /// Returns the configuration of the start.
     pub(super) fn started(&self) -> &Config {
         &self.0.started
     }
 
-    /// How the last reload went, where there was one.
+    /// Returns the result of the last reload, if there was one.
     pub(super) fn last_reload(&self) -> Option<LastReload> {
         self.0.last.lock().clone()
     }
 
-    /// Where each forward leads now, by the listener's name, in the order of the file.
+    /// Returns the targets of each forward, by the listener's name, in the order of the file.
     pub fn targets(&self) -> Vec<(String, Arc<Targets>)> {
         self.state().as_ref().map(|state| state.listeners.targets()).unwrap_or_default()
     }
 
-    /// Looks up the names of targets, and checks them, until the end.
+    /// Resolves and checks targets, until the end.
     pub(super) fn watch_targets(&self) {
         if let Some(state) = &mut *self.state() {
             state.listeners.watch();
         }
     }
 
-    /// The service ends: nothing changes any more. Gives `shutdown_timeout`.
+    /// Ends all changes, as the service ends. Returns `shutdown_timeout`.
     pub(super) fn end(&self) -> Duration {
         let state = self.state().take();
         state.map_or(Duration::ZERO, |state| state.config.process().shutdown_timeout)
@@ -283,11 +284,11 @@ impl Control {
         Ok(())
     }
 
-    /// Reads and checks the file, and the certificates that it names where there is a tunnel.
+    /// Reads and checks the file, and the certificates that it names if there is a tunnel.
     async fn read(&self) -> Result<(Config, Option<Watch>), ReloadError> {
         let file = self.0.file.get().map(|source| source.file.clone()).ok_or(ReloadError::NoFile)?;
         let role = self.0.started.role();
-        // Long lists take their time, and a file system may hang: nothing else waits for that.
+        // Long lists take time, and a file system may hang: nothing else may wait for that.
         let reading = spawn_blocking(move || {
             let config = config::load_for(&file, role)?;
             let certificates = super::certificates(&config)?;
@@ -336,12 +337,12 @@ impl Control {
     }
 }
 
-/// Waits until all workers are as they are to be, or gone.
+/// Waits until all workers have changed, or are gone.
 async fn settled(mut changed: mpsc::Receiver<Infallible>) {
     while changed.recv().await.is_some() {}
 }
 
-/// A listener of an edge that leads through the tunnel.
+/// Returns a listener of an edge that uses the tunnel.
 fn through_tunnel(config: &Config) -> Option<&str> {
     let Config::Edge(edge) = config else { return None };
     let leads = |forward: &&config::Forward| {

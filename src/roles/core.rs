@@ -18,7 +18,7 @@ use crate::wire::player_address::PseudoIpv4;
 /// Binds all sockets of a core.
 ///
 /// # Errors
-/// The first address that cannot be had, or certificates that cannot be used.
+/// Returns the first address that cannot be bound, or certificates that cannot be used.
 pub fn bind(config: config::Core) -> Result<Service, StartError> {
     let pseudo_ipv4 = PseudoIpv4::new(host_key());
     let (shared, errands) = RelayShared::new(&config, pseudo_ipv4.clone());
@@ -26,7 +26,7 @@ pub fn bind(config: config::Core) -> Result<Service, StartError> {
     let config = Config::Core(config);
     let certificates = super::certificates(&config)?.map(watch::Sender::new);
     let presented = certificates.as_ref().map(watch::Sender::subscribe);
-    // What there is to know comes with the listeners.
+    // The edges and listeners arrive with the first change.
     let (known, knows) = watch::channel(Known { edges: Vec::new(), listeners: HashSet::new() });
     let parts = Parts {
         header_for: HeaderFor::GameServer(pseudo_ipv4),

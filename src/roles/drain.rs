@@ -1,4 +1,4 @@
-//! Getting rid of connections without a crowd: links of an edge are closed one after the other.
+//! Closing of links one after the other, so that their players do not come back as a crowd.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +8,18 @@ use tokio::time::{Instant, sleep_until};
 use crate::limits::{Presence, Roster};
 use crate::reason::Closing;
 
-/// In how long an edge closes its links, evenly spread. Their players have others, and come back over these ones later: all at once
+/// The time over which an edge spreads the closing of its links. Their players have others, and come back over these
+/// later. All at once they would ask the other edges, and a login at that moment, to do at once what otherwise takes
+/// this time.
 /// they would ask the other edges, and a login of the same moment, to do in one moment what takes that long.
 pub const SPREAD: Duration = Duration::from_secs(5);
 
-/// Closes the links among those that `wanted` picks, evenly spread over that time, the first at once.
+/// Closes the links that `wanted` picks, evenly spread over that time, the first at once.
 pub(super) async fn close_links(roster: &Roster, over: Duration, mut wanted: impl FnMut(&Presence) -> bool) {
     let links: Vec<Arc<Presence>> = roster.select(|presence| presence.is_link() && wanted(presence));
     let (start, count) = (Instant::now(), u32::try_from(links.len()).unwrap_or(u32::MAX));
     for (turn, link) in (0..).zip(links) {
-        // Timers count whole milliseconds: where more are due in one, none of them waits.
+        // Timers count whole milliseconds: several links due in one do not wait for each other.
         sleep_until(start + over.mul_f64(f64::from(turn) / f64::from(count))).await;
         link.close(Closing::Drained);
     }
@@ -47,7 +49,7 @@ mod tests {
             let looking = async {
                 let mut seen = Vec::new();
                 for turn in 0..5 {
-                    // Half a place behind the last one, so that it is clear what is due.
+                    // Half an interval after the last one, so that it is clear which are due.
                     let passed = SPREAD.mul_f64(0.005 + 0.2 * f64::from(turn));
                     tokio::time::sleep_until(started + passed).await;
                     seen.push(closed());

@@ -13,7 +13,7 @@ use crate::tunnel::{EdgeEnd, Pool};
 /// Binds all sockets of an edge.
 ///
 /// # Errors
-/// The first address that cannot be had, or certificates that cannot be used.
+/// Returns the first address that cannot be bound, or certificates that cannot be used.
 pub fn bind(config: config::Edge) -> Result<Service, StartError> {
     let tunnel = config.tunnel.clone();
     let config = Config::Edge(config);
@@ -35,7 +35,7 @@ pub fn bind(config: config::Edge) -> Result<Service, StartError> {
         let Some(metrics) = service.metrics().get(index).map(Arc::clone) else { continue };
         service.add_worker(Box::new(move |stop| {
             Box::pin(async move {
-                // A link may be closed at any time without loss: there is nobody to tell.
+                // A link may be closed at any time without loss, so there is nobody to notify.
                 Worker::new(metrics, stop).serve(None, plans, None, || {}).await;
                 Ok(())
             })

@@ -1,4 +1,4 @@
-//! The listeners of a service, and how they become others while connections go on.
+//! The listeners of a service, and their changes while connections go on.
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener};
@@ -16,26 +16,26 @@ use crate::metrics::Metrics;
 use crate::net::{BindError, InboundShared, bind_beside};
 use crate::tunnel::Pool;
 
-/// What all listeners of a service are made with.
+/// The parts that all listeners of a service share.
 pub(super) struct Making {
     pub header_for: HeaderFor,
-    /// Where connections to the core come from, at an edge with a tunnel.
+    /// The pool of connections to the core, at an edge with a tunnel.
     pub pool: Option<Arc<Pool>>,
-    /// What connections to any listener pass.
+    /// The admission that all listeners share.
     pub gate: Arc<ProcessGate>,
     pub access_log: Option<AccessLog>,
     /// Each worker's counters.
     pub metrics: Vec<Arc<Metrics>>,
-    /// What is counted on no worker.
+    /// Counters of events outside of the workers.
     pub own_metrics: Arc<Metrics>,
 }
 
-/// All listeners, as all workers have them.
+/// All listeners, which are the same on all workers.
 pub(super) struct Listeners {
     making: Making,
     list: Vec<Listening>,
     workers: Vec<mpsc::UnboundedSender<Plan>>,
-    /// Whether targets are watched: not before the service runs.
+    /// True if targets are watched, which begins when the service runs.
     watching: bool,
 }
 
@@ -44,43 +44,43 @@ struct Listening {
     shared: Shared,
     config: Listener,
     addresses: Vec<Address>,
-    /// What watches its targets.
+    /// The task that watches its targets.
     watching: Option<AbortOnDropHandle<()>>,
 }
 
-/// A listener as it is at the moment.
+/// The present state of a listener.
 #[derive(Debug, Clone)]
 pub(super) struct ListenerNow {
     pub name: String,
     pub kind: Kind,
-    /// Those that are listened on; where it is closed, those that were and will be.
+    /// The addresses that it listens on; for a closed listener, those of before and after.
     pub addresses: Vec<SocketAddr>,
-    /// Connections.
+    /// Connections now.
     pub open: usize,
-    /// The most at once.
+    /// The limit of connections.
     pub limit: Option<usize>,
 }
 
-/// Its configuration, by its kind.
+/// A listener's configuration, by kind.
 #[derive(Clone)]
 enum Listener {
     Forward(config::Forward),
     Relay(config::Relay),
 }
 
-/// An address that is listened on.
+/// An address of a listener.
 #[derive(Debug, Clone, Copy)]
 struct Address {
-    /// As the file has it.
+    /// The address in the file.
     asked: SocketAddr,
-    /// With the port that the kernel chose.
+    /// The address with the port that the kernel chose.
     bound: SocketAddr,
 }
 
-/// Listeners that can be had: all their addresses are bound.
+/// New listeners, all of whose addresses are bound.
 pub(super) struct Prepared {
     listeners: Vec<(Listener, Vec<Address>)>,
-    /// `sockets[worker]`, of the addresses that are new.
+    /// `sockets[worker]`, of the new addresses.
     sockets: Vec<Vec<(SocketAddr, TcpListener)>>,
 }
 
@@ -103,30 +103,30 @@ fn listeners_of(config: &Config) -> Vec<Listener> {
 }
 
 impl Listeners {
-    /// None yet; gives the plans for each worker.
+    /// Makes an empty set; also returns the plans for each worker.
     pub fn new(making: Making) -> (Self, Vec<Plans>) {
         let (workers, plans) = making.metrics.iter().map(|_| mpsc::unbounded_channel()).unzip();
         (Self { making, list: Vec::new(), workers, watching: false }, plans)
     }
 
-    /// Whether there is one of this name.
+    /// Returns whether there is one of this name.
     pub fn has(&self, name: &str) -> bool {
         self.list.iter().any(|listening| listening.shared.name() == name)
     }
 
-    /// All names with the addresses that are listened on.
+    /// Returns all names with the addresses that are listened on.
     pub fn addresses(&self) -> Vec<(String, Vec<SocketAddr>)> {
         let bound = |listening: &Listening| listening.addresses.iter().map(|address| address.bound).collect();
         self.list.iter().map(|listening| (listening.shared.name().to_owned(), bound(listening))).collect()
     }
 
-    /// All as they are now: forwards in the order of the configuration, then relays.
+    /// Returns the present state of all: forwards in the order of the configuration, then relays.
     pub fn now(&self) -> Vec<ListenerNow> {
         let now = |listening: &Listening| {
             let config = listening.config.inbound();
             let mut addresses: Vec<_> = listening.addresses.iter().map(|address| address.bound).collect();
             if addresses.is_empty() {
-                // It is closed, for now.
+                // It is closed for now.
                 addresses.clone_from(&config.listen);
             }
             ListenerNow {
@@ -143,7 +143,7 @@ impl Listeners {
         self.list.iter().map(now).collect()
     }
 
-    /// Where each forward leads, by its name.
+    /// Returns the targets of each forward, by its name.
     pub fn targets(&self) -> Vec<(String, Arc<Targets>)> {
         let targets = |listening: &Listening| match &listening.shared {
             Shared::Forward(forward) => Some((listening.shared.name().to_owned(), Arc::clone(forward.targets()))),
@@ -152,12 +152,12 @@ impl Listeners {
         self.list.iter().filter_map(targets).collect()
     }
 
-    /// Binds what is new in `config`, and changes nothing. Those in `closed` are not listened on.
+    /// Binds the new addresses of `config`, and changes nothing. Listeners in `closed` are not bound.
     ///
-    /// An address that stays keeps its sockets, whichever listener has it now.
+    /// An address that stays keeps its sockets, even if another listener has it now.
     ///
     /// # Errors
-    /// The first address that cannot be had.
+    /// Returns the first address that cannot be bound.
     pub fn prepare(&self, config: &Config, closed: &HashSet<String>) -> Result<Prepared, BindError> {
         let mut there: Vec<(&str, Address)> = Vec::new();
         for listening in &self.list {
@@ -170,7 +170,7 @@ impl Listeners {
             let config::Inbound { name, listen, .. } = listener.inbound();
             let mut addresses = Vec::new();
             for &asked in listen.iter().filter(|_| !closed.contains(name)) {
-                // Port 0 is another one for each listener.
+                // Each listener gets another port for 0.
                 let same =
                     |(of, address): &(&str, Address)| address.asked == asked && (asked.port() != 0 || of == name);
                 if let Some(place) = there.iter().position(same) {
@@ -189,7 +189,7 @@ impl Listeners {
         Ok(prepared)
     }
 
-    /// Has these listeners from now on, and no others. `done` is dropped when all workers have them.
+    /// Replaces all listeners by these. `done` is dropped when all workers have them.
     pub fn change(&mut self, Prepared { listeners, sockets }: Prepared, done: &Done) {
         let mut before = std::mem::take(&mut self.list);
         for (config, addresses) in listeners {
@@ -206,7 +206,7 @@ impl Listeners {
             })
         };
         for (worker, sockets) in self.workers.iter().zip(sockets) {
-            // It fails only when that worker is gone, in a shutdown.
+            // This fails only if the worker is gone, during a shutdown.
             let _ = worker.send(Plan { listeners: all().collect(), sockets, done: done.clone() });
         }
     }
@@ -252,7 +252,7 @@ impl Listeners {
         listening
     }
 
-    /// Looks up the names of targets, and checks them, from now on, on the runtime that it is called in.
+    /// Resolves and checks targets from now on, on the runtime that it is called in.
     pub fn watch(&mut self) {
         self.watching = true;
         self.list.iter_mut().for_each(Listening::watch);
@@ -266,7 +266,7 @@ impl Listening {
         }
     }
 
-    /// There is no such listener any more; its connections go on.
+    /// Removes the listener's metrics; its connections go on.
     fn forget(&self) {
         if let Shared::Forward(forward) = &self.shared {
             forward.forget();

@@ -1,4 +1,5 @@
-//! What each role starts, from a checked configuration, and how that changes while it runs. Nothing else knows about roles.
+//! The roles: the start of each from a checked configuration, and its changes while it runs. No other module knows
+//! about roles.
 
 mod control;
 pub mod core;
@@ -19,16 +20,17 @@ use crate::certs::identity::Own;
 use crate::certs::watch::Watch;
 use crate::config::Config;
 
-/// Whether the files can be used that a configuration names: certificates of the tunnel, tokens and certificates of admin.
+/// Checks that the files that a configuration names can be used: certificates of the tunnel, tokens and certificates of
+/// admin.
 ///
 /// # Errors
-/// Names the file, what is wrong with it, and the remedy.
+/// The error names the file, its problem and the remedy.
 pub fn check_files(config: &Config) -> Result<(), StartError> {
     certificates(config)?;
     Ok(admin::check_files(&config.process().admin)?)
 }
 
-/// The certificates that a configuration names, if it does.
+/// Loads the certificates that a configuration names, if any.
 fn certificates(config: &Config) -> Result<Option<Watch>, CertError> {
     let (files, own) = match config {
         Config::Edge(edge) => (edge.tunnel.as_ref().map(|tunnel| &tunnel.tls), Own::Edge),

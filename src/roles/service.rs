@@ -33,16 +33,16 @@ use crate::net::{BindError, bans, bind};
 use crate::relay::RelayShared;
 use crate::tunnel::{self, Known, Pool};
 
-/// Why a role cannot start.
+/// The reason why a role cannot start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// An address cannot be listened on.
+    /// It cannot listen on an address.
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The certificates for the tunnel cannot be used.
     #[error(transparent)]
     Certificates(#[from] CertError),
-    /// A socket of the admin server cannot be had, or a file of it not used.
+    /// A socket of the admin server cannot be bound, or one of its files cannot be used.
     #[error(transparent)]
     Admin(#[from] AdminError),
     /// There is no thread for the access log.
@@ -51,7 +51,7 @@ pub enum StartError {
 }
 
 type WorkerFuture = Pin<Box<dyn Future<Output = io::Result<()>>>>;
-/// What a worker thread runs.
+/// The main function of a worker thread.
 pub(super) type WorkerMain = Box<dyn FnOnce(Stop) -> WorkerFuture + Send>;
 
 /// A role whose sockets are bound. Connections wait in the kernel until [`Service::run`].
@@ -59,13 +59,13 @@ pub struct Service {
     role: Role,
     addresses: Vec<(String, Vec<SocketAddr>)>,
     admin: admin::Server,
-    /// What connections to any listener pass.
+    /// The admission that all listeners share.
     process: Arc<ProcessGate>,
     relay: Option<Arc<RelayShared>>,
-    /// Where bans are put for the kernel.
+    /// The nftables table that bans are written to.
     nftables: Option<config::NftTable>,
     metrics: Vec<Arc<Metrics>>,
-    /// What is counted on no worker.
+    /// Counters of events outside of the workers.
     own_metrics: Arc<Metrics>,
     control: Control,
     workers: Vec<WorkerMain>,
@@ -73,20 +73,20 @@ pub struct Service {
     access_log: Option<Written>,
 }
 
-/// What roles differ in.
+/// The parts in which roles differ.
 pub(super) struct Parts {
     pub header_for: HeaderFor,
-    /// Where connections to the core come from, at an edge with a tunnel.
+    /// The pool of connections to the core, at an edge with a tunnel.
     pub pool: Option<Arc<Pool>>,
     pub relay: Option<Arc<RelayShared>>,
-    /// What the core's end of the tunnel goes by.
+    /// The edges and listeners that the tunnel's server knows.
     pub known: Option<watch::Sender<Known>>,
-    /// What the tunnel's end proves itself with.
+    /// The certificates of the tunnel's identity.
     pub certificates: Option<watch::Sender<Watch>>,
 }
 
 impl Service {
-    /// Binds all listeners of `config`; gives what each worker has from the start.
+    /// Binds all listeners of `config`; also returns the plans that each worker starts with.
     pub(super) fn bind(config: Config, parts: Parts) -> Result<(Self, Vec<Plans>), StartError> {
         let role = config.role();
         let process = config.process();
@@ -121,7 +121,7 @@ impl Service {
             known,
             certificates,
         };
-        // The first change of all, which the workers find when they start.
+        // The first change of all, which workers find when they start.
         state.change(config, closed)?;
         let addresses = state.listeners.addresses();
         let control = Control::new(state, Arc::clone(&own_metrics));
@@ -143,7 +143,7 @@ impl Service {
         Ok((service, plans))
     }
 
-    /// Each worker's counters.
+    /// Returns each worker's counters.
     pub(super) fn metrics(&self) -> &[Arc<Metrics>] {
         &self.metrics
     }
@@ -153,19 +153,19 @@ impl Service {
         self.workers.push(main);
     }
 
-    /// Binds the sockets of the tunnel, all of which one thread has.
+    /// Binds the sockets of the tunnel, all of which belong to one thread.
     pub(super) fn listen_tunnel(&mut self, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
         let mut bound = bind(tunnel::NAME, addresses, 1)?;
         self.addresses.push((tunnel::NAME.to_owned(), bound.addresses));
         Ok(bound.sockets.pop().unwrap_or_default())
     }
 
-    /// What changes it while it runs.
+    /// Returns a handle that changes it while it runs.
     pub fn control(&self) -> Control {
         self.control.clone()
     }
 
-    /// Has the tunnel run on a thread of its own, until the drain.
+    /// Runs the tunnel on a thread of its own, until the drain.
     pub(super) fn run_tunnel<F>(&mut self, run: impl FnOnce(Arc<Metrics>, Rc<Scratch>, Tasks) -> F + Send + 'static)
     where
         F: Future<Output = ()> + 'static,
@@ -175,7 +175,7 @@ impl Service {
         let main = move |stop| -> WorkerFuture {
             Box::pin(async move {
                 let worker = Worker::new(Arc::clone(&metrics), stop);
-                // Spare connections end with it; those in use are the workers'.
+                // Spare connections end with it; those in use belong to workers.
                 worker.stop.drain.run_until_cancelled(run(metrics, worker.scratch, worker.tasks)).await;
                 Ok(())
             })
@@ -183,40 +183,39 @@ impl Service {
         self.tunnel = Some((counted, Box::new(main)));
     }
 
-    /// Who is banned.
+    /// Returns the bans.
     pub fn bans(&self) -> &Arc<Bans> {
         self.process.bans()
     }
 
-    /// The addresses of a listener, with the ports that the kernel chose; none where there is no
-    /// such listener.
+    /// Returns the addresses of a listener, with the ports that the kernel chose; none if there is no such listener.
     pub fn addresses(&self, listener: &str) -> &[SocketAddr] {
         self.addresses.iter().find(|(name, _)| name == listener).map_or(&[], |(_, addresses)| addresses)
     }
 
-    /// All listeners with their addresses.
+    /// Returns all listeners with their addresses.
     pub fn listeners(&self) -> impl Iterator<Item = (&str, &[SocketAddr])> {
         self.addresses.iter().map(|(name, addresses)| (name.as_str(), addresses.as_slice()))
     }
 
-    /// Where metrics and health are served.
+    /// Returns the address of the admin server.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.address()
     }
 
-    /// The unix socket of the same.
+    /// Returns the unix socket of the admin server.
     pub fn admin_socket(&self) -> Option<&Path> {
         self.admin.socket()
     }
 
-    /// Runs until `shutdown`, then lets connections go on for `shutdown_timeout` at the most.
+    /// Runs until `shutdown`, then lets connections go on for at most `shutdown_timeout`.
     ///
     /// # Errors
-    /// Where threads or the admin socket cannot be had, or a worker ended on its own.
+    /// Fails if threads or the admin socket cannot be had, or if a worker ended on its own.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let ready = Arc::new(Ready::default());
         let (tunnel_metrics, tunnel) = self.tunnel.unzip();
-        // The log itself is the listeners': when they have ended, it ends.
+        // Listeners hold the log: it ends when they have ended.
         let written = self.access_log;
         let running = Running(self.control);
         let stop = Stop::default();
@@ -242,13 +241,14 @@ impl Service {
                 error!(%error, "the admin server cannot run");
             }
         }));
-        // However this ends, dropped halfway included, so do the workers.
+        // The workers end with this future, even if it is dropped early.
         let _ended = (stop.drain.clone().drop_guard(), stop.kill.clone().drop_guard());
         let mut threads = Vec::new();
         let workers = self.workers.into_iter().enumerate().map(|(index, main)| (format!("worker-{index}"), main));
         for (name, main) in workers.chain(tunnel.map(|main| (tunnel::NAME.to_owned(), main))) {
             let stop = stop.clone();
-            // One that ends on its own, or cannot start, ends all: a part of the players would be lost in silence.
+            // A worker that ends on its own, or cannot start, ends the process: otherwise some players would be lost
+            // unnoticed.
             let ends_all = stop.drain.clone().drop_guard();
             let main = move || async move {
                 let _ends_all = ends_all;
@@ -271,7 +271,7 @@ impl Service {
         ready.end();
         let within = running.0.end();
         info!(timeout_seconds = within.as_secs_f64(), "shutting down");
-        // A link may be closed at any time without loss, and there is somebody else to come back to.
+        // A link may be closed at any time without loss, and its player has other edges to come back to.
         let _closing = (self.role == Role::Edge).then(|| {
             let over = SPREAD.min(within / 2);
             AbortOnDropHandle::new(tokio::spawn(
@@ -286,7 +286,7 @@ impl Service {
                 ended.await
             }
         };
-        // A slow reader of metrics does not hold up the end. Its socket is gone with it.
+        // A slow reader of metrics does not delay the end. Its socket is closed with the server.
         admin.abort();
         drop(admin.await);
         if let Some(written) = written {
@@ -296,7 +296,7 @@ impl Service {
     }
 }
 
-/// Ends all changes when it is dropped, with what they hold.
+/// A guard that ends all changes when dropped, with the state that they hold.
 struct Running(Control);
 
 impl Drop for Running {

@@ -1,4 +1,4 @@
-//! A worker's listeners: what comes in is carried as the configuration has them at that moment.
+//! A worker's listeners, and the carrying of their connections under the present configuration.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -27,7 +27,7 @@ pub(super) enum Shared {
 }
 
 impl Shared {
-    /// The part that admits connections.
+    /// Returns the part that admits connections.
     pub fn inbound(&self) -> &Arc<InboundShared> {
         match self {
             Self::Forward(forward) => forward.inbound(),
@@ -40,24 +40,24 @@ impl Shared {
     }
 }
 
-/// Never sent over, and dropped once it has happened.
+/// A sender that never sends, and is dropped once the plan is carried out.
 pub(super) type Done = mpsc::Sender<Infallible>;
 
-/// What a worker has from now on.
+/// The listeners that a worker has from now on.
 #[derive(Debug)]
 pub(super) struct Plan {
     /// All listeners, each with the addresses that it listens on.
     pub listeners: Vec<(Shared, Vec<SocketAddr>)>,
-    /// The sockets of those addresses that the worker has none for.
+    /// The sockets of the addresses that are new to the worker.
     pub sockets: Vec<(SocketAddr, TcpListener)>,
-    /// Dropped when it is so, and those sockets are closed that no listener has any more.
+    /// Dropped when the plan is carried out and unused sockets are closed.
     pub done: Done,
 }
 
 /// The plans for one worker.
 pub(super) type Plans = mpsc::UnboundedReceiver<Plan>;
 
-/// A worker, and what it listens on.
+/// A worker and its listeners.
 pub(super) struct Worker {
     pub metrics: Arc<Metrics>,
     pub scratch: Rc<Scratch>,
@@ -65,7 +65,7 @@ pub(super) struct Worker {
     pub stop: Stop,
 }
 
-/// What a worker's listeners are at the moment.
+/// The present listeners of a worker.
 struct Listeners<'a> {
     worker: &'a Worker,
     relay: Option<Rc<Relay>>,
@@ -73,14 +73,14 @@ struct Listeners<'a> {
     sockets: RefCell<HashMap<SocketAddr, Socket>>,
 }
 
-/// What carries the connections of a listener.
+/// The handler of a listener's connections.
 #[derive(Clone)]
 enum Carrier {
     Forward(Rc<Forward>),
     Relay(Rc<Relay>, Rc<Inbound>),
 }
 
-/// A socket that is accepted on.
+/// A socket that accepts.
 struct Socket {
     leads_to: Rc<RefCell<Carrier>>,
     close: oneshot::Sender<Done>,
@@ -91,8 +91,8 @@ impl Worker {
         Self { tasks: Tasks::new(Arc::clone(&metrics)), metrics, scratch: Rc::new(worker::scratch()), stop }
     }
 
-    /// Listens as `plans` say, and carries the streams of the tunnel, until the stop. `on_kill` is called where connections
-    /// are left at its deadline; they are dropped after it.
+    /// Listens as `plans` say, and carries the streams of the tunnel, until the stop. `on_kill` is called if
+    /// connections remain at its deadline; they are dropped after it.
     pub async fn serve(self, relay: Option<Rc<Relay>>, plans: Plans, streams: Option<Streams>, on_kill: impl FnOnce()) {
         let Stop { drain, kill } = self.stop.clone();
         let listeners = Listeners { worker: &self, relay, carriers: RefCell::default(), sockets: RefCell::default() };
@@ -159,12 +159,12 @@ impl Listeners<'_> {
             carriers.insert(name, carrier);
         }
         for socket in closing.into_values() {
-            // It fails only where its task is gone, and the socket with it.
+            // This fails only if the task is gone, and the socket with it.
             let _ = socket.close.send(done.clone());
         }
     }
 
-    /// What carries the connections of a listener, which is what did so `before` where nothing has changed.
+    /// Returns the carrier of a listener, which is the one from `before` if nothing has changed.
     fn carrier(&self, shared: Shared, before: Option<Carrier>) -> Option<Carrier> {
         match (shared, before, &self.relay) {
             (Shared::Forward(shared), Some(Carrier::Forward(same)), _) if Arc::ptr_eq(same.shared(), &shared) => {
@@ -178,7 +178,7 @@ impl Listeners<'_> {
                 Some(Carrier::Forward(Rc::new(Forward::new(shared, inbound, metrics))))
             }
             (Shared::Relay(inbound), _, Some(relay)) => Some(Carrier::Relay(Rc::clone(relay), relay.inbound(&inbound))),
-            // An edge has none of this kind.
+            // An edge has no listener of this kind.
             (Shared::Relay(_), _, None) => None,
         }
     }
@@ -191,11 +191,11 @@ impl Listeners<'_> {
         Socket { leads_to, close: self.worker.accept(socket, accepted, failed) }
     }
 
-    /// Carries the streams of the tunnel that this worker is given.
+    /// Carries the streams of the tunnel that are given to this worker.
     async fn take_streams(&self, streams: Option<Streams>) {
         let Some(mut streams) = streams else { return };
         while let Some((listener, tunnelled)) = streams.recv().await {
-            // One whose listener was removed at this moment ends here.
+            // A stream whose listener was removed at this moment ends here.
             if let Some(carrier) = self.carriers.borrow().get(&listener) {
                 carrier.carry_tunnelled(&self.worker.tasks, tunnelled);
             }
@@ -211,7 +211,7 @@ impl Carrier {
         }
     }
 
-    /// Runs a connection as a task of its own, of its own size.
+    /// Runs a connection as a task of its own, with the future's own size.
     fn carry(&self, tasks: &Tasks, stream: TcpStream, peer: SocketAddr) {
         match self {
             Self::Forward(forward) => tasks.spawn(Rc::clone(forward).carry(stream, peer)),
@@ -245,7 +245,7 @@ mod tests {
 
     use super::*;
 
-    /// Bytes that make the handler of the test below panic.
+    /// The byte that makes the handler of the test below panic.
     const POISON: u8 = 13;
 
     #[test]
@@ -271,7 +271,7 @@ mod tests {
                 assert_eq!(exchange(&mut good, 3).await, Some(3));
                 assert_eq!(metrics.panics.get(), panics);
             }
-            // Those that come later are served as well, and the worker can end: no task is left.
+            // Later connections are served as well, and the worker can end: no task is left.
             let mut later = TcpStream::connect(address).await.unwrap();
             assert_eq!(exchange(&mut later, 4).await, Some(4));
             drop((good, later));
@@ -297,7 +297,7 @@ mod tests {
         .await;
     }
 
-    /// Sends one byte; gives the answer, and `None` where the connection is closed.
+    /// Sends one byte; returns the answer, or `None` if the connection is closed.
     async fn exchange(stream: &mut TcpStream, byte: u8) -> Option<u8> {
         stream.write_all(&[byte]).await.unwrap();
         stream.read_u8().await.ok()

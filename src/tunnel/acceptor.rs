@@ -11,10 +11,10 @@ use crate::net::worker::Tasks;
 use crate::net::{accept_until, warn_of_accept};
 use crate::wire::proxy_header;
 
-/// The name of the tunnel's sockets, where listeners have theirs.
+/// The name of the tunnel's sockets, in place of a listener's name.
 pub const NAME: &str = "tunnel";
 
-/// Accepts on `sockets` for ever, and runs `carry` for each connection as a task of its own.
+/// Accepts on `sockets` forever, and runs `carry` for each connection as a task of its own.
 pub(super) fn accept<F>(
     sockets: Vec<TcpListener>,
     metrics: &Metrics,
@@ -36,7 +36,7 @@ pub(super) fn accept<F>(
                 error!(listener = NAME, %error, "cannot accept any more");
             }
         };
-        // Not among the tasks: it never ends, and nothing waits for it.
+        // It is not among the tasks: it never ends, and nothing waits for it.
         tokio::task::spawn_local(accepting);
     }
 }

@@ -1,4 +1,4 @@
-//! The core's end of the tunnels.
+//! The core's end of tunnels.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -27,14 +27,14 @@ use crate::net::{ProvenEdge, Stream, Tunnelled, Via};
 use crate::reason::{ConnectResult, HandshakeResult, StreamRefusal};
 use crate::wire::proxy_header::{self, LOCAL};
 
-/// Bytes that are read at once of what an edge says on a connection that is not in use yet.
+/// Bytes that are read at once from a connection that is not in use yet.
 const READ: usize = 1024;
-/// Connections that one edge took in this time are kept ready for it beyond `tunnel.spare`.
+/// The time over which taken connections are counted: an edge gets as many ready ones beyond `tunnel.spare`.
 pub const RECENT: Duration = Duration::from_secs(2);
-/// The most that are kept ready for one edge.
+/// The most connections that are kept ready for one edge.
 pub const MOST_READY: usize = 256;
 
-/// What the core's end goes by, until a reload says otherwise.
+/// The edges and listeners that the core's end knows, until a reload changes them.
 #[derive(Debug)]
 pub struct Known {
     /// The edges of the configuration.
@@ -46,15 +46,15 @@ pub struct Known {
 /// The streams for one worker, each with the name of its listener.
 pub type Streams = mpsc::UnboundedReceiver<(String, Tunnelled)>;
 
-/// Takes the streams of edges, and gives them to workers.
+/// The core's end, which accepts the streams of edges and gives them to workers.
 pub struct CoreEnd {
     handshakes: Handshakes,
     spare: usize,
     edges: RefCell<HashMap<String, Rc<Edge>>>,
-    /// Edges of the configuration that are trusted no more.
+    /// Edges of the configuration that are no longer trusted.
     revoked: RefCell<HashSet<String>>,
     listeners: RefCell<HashSet<String>>,
-    /// Not bounded by themselves: each stream on its way is a connection that an edge has open.
+    /// Unbounded channels, as each queued stream is an open connection of an edge.
     workers: Vec<mpsc::UnboundedSender<(String, Tunnelled)>>,
     next_worker: Cell<usize>,
     metrics: Arc<Metrics>,
@@ -63,21 +63,21 @@ pub struct CoreEnd {
     log: RateLimitedLog,
 }
 
-/// An edge that is trusted.
+/// A trusted edge.
 struct Edge {
     proven: Arc<ProvenEdge>,
     dial: Option<Target>,
     metrics: TunnelMetrics,
-    /// Tells the keeper of connections to this edge to look again.
+    /// Notifies the keeper of connections to this edge to look again.
     changed: Arc<Notify>,
     demand: RefCell<Demand>,
-    /// It is dialled so no more.
+    /// Cancelled when the way of dialling it changes.
     replaced: CancellationToken,
 }
 
 impl CoreEnd {
-    /// Begins to accept on `sockets` and to dial, and gives streams to the `workers` in turn, each of which can carry any of
-    /// them. `certificates` and what is `known` may change. On the runtime that it is called in; runs for ever.
+    /// Accepts on `sockets`, dials edges, and gives streams to the `workers` in turn, each of which can carry any of
+    /// them. `certificates` and `known` may change. Runs forever, on the runtime that it is called in.
     pub async fn run(
         config: CoreTunnel,
         mut certificates: watch::Receiver<Watch>,
@@ -118,7 +118,7 @@ impl CoreEnd {
         self.trust(&known.edges);
     }
 
-    /// Trusts these edges from now on, and no others.
+    /// Trusts exactly these edges from now on.
     fn trust(self: &Rc<Self>, trusted: &[EdgePeer]) {
         *self.revoked.borrow_mut() = trusted.iter().filter(|edge| edge.revoked).map(|edge| edge.name.clone()).collect();
         let trusted: HashMap<&str, &EdgePeer> =
@@ -159,7 +159,7 @@ impl CoreEnd {
         }
     }
 
-    /// Keeps connections ready at `edge`, as long as it is dialled so.
+    /// Keeps connections ready at `edge`, as long as it is dialled in this way.
     async fn dial(self: Rc<Self>, edge: Rc<Edge>) {
         let wanted = || {
             let recent = edge.demand.borrow_mut().recent(Instant::now());
@@ -191,8 +191,8 @@ impl CoreEnd {
         }
     }
 
-    /// Carries a connection of `edge` until it is in use, as long as the edge is trusted. Where the core made it, it has a
-    /// place, and a way.
+    /// Carries a connection of `edge` until it is in use, as long as the edge is trusted. If the core made it, it has a
+    /// place and a way.
     async fn carry(self: Rc<Self>, stream: Stream, edge: Rc<Edge>, made: Option<(Place, &Way<'_>)>) {
         let proven = Arc::clone(&edge.proven);
         proven.carry(Box::pin(self.await_begin(stream, &edge, made))).await;
@@ -233,7 +233,7 @@ impl CoreEnd {
         let next = self.next_worker.get();
         self.next_worker.set(next.wrapping_add(1));
         if let Some(worker) = self.workers.get(next % self.workers.len().max(1)) {
-            // It fails only when that worker is gone, in a shutdown.
+            // This fails only if the worker is gone, during a shutdown.
             let _ = worker.send((listener, Tunnelled { stream, player, destination, early, via }));
         }
     }
@@ -246,15 +246,15 @@ impl CoreEnd {
     }
 }
 
-/// What the header of a stream says.
+/// The contents of a stream's header.
 struct Begin {
     listener: String,
     player: SocketAddr,
     destination: SocketAddr,
 }
 
-/// Answers until the stream begins; gives how, and what was read behind that. `None` where the edge has ended it before.
-/// `heard` is called each time that the edge said what it may.
+/// Answers until the stream begins; returns its header, and the bytes that were read after it. `None` if the edge has
+/// ended it before. `heard` is called for each valid message of the edge.
 async fn begin(
     stream: &Stream,
     scratch: &Scratch,
@@ -270,7 +270,7 @@ async fn begin(
                 match timeout(SILENCE, stream.write_all(LOCAL)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Ok(None),
-                    // It asks and asks, and does not take the answers.
+                    // The edge asks again and again, and does not read the answers.
                     Err(_) => return Err(StreamRefusal::Silent),
                 }
                 bytes.drain(..len);
@@ -298,8 +298,8 @@ async fn begin(
     }
 }
 
-/// How many connections an edge took lately: as many are kept ready for it, so that a crowd of players that comes in a
-/// moment finds twice as many each round.
+/// The number of connections that an edge took lately. As many are kept ready for it, so that a sudden crowd of players
+/// finds twice as many each round.
 #[derive(Debug, Default)]
 struct Demand {
     taken: usize,
@@ -313,7 +313,7 @@ impl Demand {
         self.taken += 1;
     }
 
-    /// How many were taken in the time of now and the one before.
+    /// Returns the number taken in the present period and the one before.
     fn recent(&mut self, now: Instant) -> usize {
         self.turn(now);
         self.taken + self.before
@@ -336,7 +336,7 @@ mod tests {
     use super::*;
     use crate::net::worker::scratch;
 
-    /// What becomes of a connection on which an edge talks so, and then does nothing any more.
+    /// Returns the end of a connection on which an edge talks like this, and then does nothing.
     fn begun(talk: impl AsyncFnOnce(&mut TcpStream)) -> Result<bool, StreamRefusal> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -345,7 +345,7 @@ mod tests {
             let stream = Stream::new(listener.accept().await.unwrap().0).unwrap();
             let talking = async {
                 talk(&mut edge).await;
-                // From here on nothing comes, and the clock jumps.
+                // From here on nothing arrives, and the clock jumps.
                 tokio::time::pause();
                 std::future::pending::<()>().await;
             };
@@ -368,12 +368,13 @@ mod tests {
 
     #[test]
     fn an_edge_that_asks_and_takes_no_answer_is_read_no_further_and_gone() {
-        /// Much more than both kernels keep.
+        /// Bytes far beyond what both kernels buffer.
         const MOST: usize = 64 << 20;
         let mut sent = 0;
         let flood = LOCAL.repeat(4096);
         let refused = begun(async |edge| {
-            // Until the core reads no further. It has all the time it wants: nothing is sent only once it is stuck.
+            // It writes until the core reads no further, without a limit of time: nothing more is sent only once it is
+            // stuck.
             let stuck = async {
                 while sent < MOST {
                     sent += edge.write(&flood[sent % LOCAL.len()..]).await.unwrap();

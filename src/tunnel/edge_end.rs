@@ -20,7 +20,7 @@ use crate::net::Stream;
 use crate::net::worker::{Scratch, Tasks};
 use crate::reason::{ConnectResult, HandshakeResult};
 
-/// Keeps connections to the core, and offers them in a pool.
+/// The edge's end, which keeps connections to the core and offers them in a pool.
 pub struct EdgeEnd {
     handshakes: Handshakes,
     pool: Arc<Pool>,
@@ -30,8 +30,8 @@ pub struct EdgeEnd {
 }
 
 impl EdgeEnd {
-    /// Begins to keep connections, as `config` says, on the runtime that it is called in; `sockets` are those to accept on.
-    /// `certificates` may change. Runs for ever.
+    /// Keeps connections, as `config` says, on the runtime that it is called in; `sockets` are those to accept on.
+    /// `certificates` may change. Runs forever.
     pub async fn run(
         config: EdgeTunnel,
         mut certificates: watch::Receiver<Watch>,

@@ -1,4 +1,4 @@
-//! Handshakes of the tunnel, made and taken: who the other side is, or why it is nobody.
+//! Handshakes of the tunnel, in both directions, and the peer's identity that they prove.
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::VecDeque;
@@ -22,43 +22,43 @@ use crate::metrics::Metrics;
 use crate::net::{Stream, TlsError, connect};
 use crate::reason::{ConnectResult, HandshakeResult};
 
-/// Handshakes of strangers at once. Each costs a descriptor and a few kilobytes until its deadline.
+/// Handshakes of unauthenticated peers at once. Each costs a descriptor and a few kilobytes until its deadline.
 pub const STRANGERS: usize = 1024;
-/// The same from one address.
+/// The limit for one address.
 pub const STRANGERS_PER_ADDRESS: usize = 64;
-/// The same from an address from which somebody proved himself before.
+/// The limit for an address from which a peer has authenticated before.
 pub const KNOWN_PER_ADDRESS: usize = 256;
-/// Addresses that are remembered because somebody proved himself from there: what strangers do at the same time does not
-/// keep them out.
+/// Addresses that are remembered because a peer has authenticated from there: unauthenticated peers do not keep them
+/// out.
 pub const KNOWN: usize = 256;
 
-/// Days before the end of a certificate from which on it is warned of.
+/// Days before a certificate's expiry from which on a warning is logged.
 pub const DAYS_LEFT: i64 = 30;
-/// How often it is warned of.
+/// The interval of the warning.
 const WARN_EACH: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What all handshakes of one process share.
+/// The part that all handshakes of one process share.
 pub(super) struct Handshakes {
     certificates: RefCell<Watch>,
     strangers: Strangers,
     strangers_by_address: Arc<ConnectionLimit>,
-    /// Who came last is in front.
+    /// The most recent address is in front.
     known: RefCell<VecDeque<AddressKey>>,
     known_by_address: Arc<ConnectionLimit>,
     metrics: Arc<Metrics>,
-    /// One for each result: what strangers can cause does not keep back what only an edge can.
+    /// One log for each result: lines that anybody can cause do not suppress those that only an edge can cause.
     logs: Vec<RateLimitedLog>,
     connect_log: RateLimitedLog,
     next_warning: Cell<Option<Instant>>,
-    /// Whether the other side's address may stand in logs.
+    /// True if the other side's address may appear in logs.
     log_addresses: bool,
 }
 
-/// Where one end of the tunnel connects.
+/// The destination of a connection of the tunnel.
 pub(super) struct Way<'a> {
     /// The address.
     pub target: &'a Target,
-    /// The name in the certificate of who is to be there.
+    /// The name that the peer's certificate must have.
     pub name: &'a str,
 }
 
@@ -88,7 +88,7 @@ impl Handshakes {
         }
     }
 
-    /// Says so each day where certificates are about to expire.
+    /// Warns each day if certificates are about to expire.
     fn warn_of_expiry(&self) {
         let now = Instant::now();
         if self.next_warning.get().is_some_and(|next| now < next) {
@@ -108,13 +108,13 @@ impl Handshakes {
         Ref::map(self.certificates.borrow(), Watch::identity)
     }
 
-    /// Uses these certificates for what comes later.
+    /// Uses these certificates for later handshakes.
     pub fn replace(&self, certificates: Watch) {
         self.certificates.replace(certificates);
         self.count_expiry();
     }
 
-    /// Looks whether the files of the certificates have changed, and uses what they are now for what comes later.
+    /// Reads the certificates again if their files have changed, for later handshakes.
     pub fn reread(&self) {
         let change = self.certificates.borrow_mut().look();
         match change {
@@ -128,16 +128,16 @@ impl Handshakes {
         self.warn_of_expiry();
     }
 
-    /// Takes the handshake of one accepted connection. Gives the stream, and the name in the other side's certificate where
-    /// `trusted` finds what it stands for.
+    /// Accepts the handshake of one connection. Returns the stream, and what `trusted` finds for the name in the peer's
+    /// certificate.
     pub async fn accept<T>(
         &self,
         stream: TcpStream,
         peer: SocketAddr,
         trusted: impl FnOnce(&str) -> Result<T, HandshakeResult>,
     ) -> Option<(Stream, T)> {
-        // In memory of its own, which is free again before the connection waits to be used. The limits count it alone: what
-        // follows is no stranger's.
+        // The handshake has memory of its own, which is freed before the connection waits to be used. The limits count
+        // the handshake alone: after it the peer is authenticated.
         match self.admitted(peer, Box::pin(self.try_accept(stream, trusted))).await {
             Ok(accepted) => {
                 self.remember(peer);
@@ -145,7 +145,7 @@ impl Handshakes {
                 Some(accepted)
             }
             Err(HandshakeResult::Closed) => {
-                // As port scanners and health checks do.
+                // Port scanners and health checks do this.
                 self.metrics.handshake(HandshakeResult::Closed);
                 debug!("a tunnel handshake was not begun or broken off");
                 None
@@ -157,7 +157,7 @@ impl Handshakes {
         }
     }
 
-    /// Takes a handshake as far as the limits on such go.
+    /// Accepts a handshake within the limits.
     async fn admitted<T>(
         &self,
         peer: SocketAddr,
@@ -189,11 +189,11 @@ impl Handshakes {
         Ok((stream, trusted))
     }
 
-    /// Connects, and makes the handshake. It has come to something only once the other side has accepted this one too, which
-    /// TLS does not tell who connects: see [`Handshakes::proven`].
+    /// Connects and makes the handshake. It has succeeded only once the other side has accepted this one too, which TLS
+    /// does not tell its client: see [`Handshakes::proven`].
     ///
     /// # Errors
-    /// How it ended, which is counted and logged.
+    /// Returns the result, which is counted and logged.
     pub async fn connect(&self, way: &Way<'_>) -> Result<Stream, ConnectResult> {
         let (stream, _) = connect(way.target, None, CONNECT).await.inspect_err(|result| {
             self.warn(&self.connect_log, way.target, &format_args!("cannot connect to `{}`: {result}", way.name));
@@ -204,12 +204,12 @@ impl Handshakes {
         })
     }
 
-    /// The other side has shown on a connection that was made to it that it has accepted this one.
+    /// Records that the other side has shown that it accepted a connection from here.
     pub fn proven(&self) {
         self.metrics.handshake(HandshakeResult::Ok);
     }
 
-    /// The other side has not: for its own reasons, which it does not tell.
+    /// Records that it has not, for reasons that it does not tell.
     pub fn not_proven(&self, way: &Way<'_>) {
         self.failed(HandshakeResult::Refused, way.target, "; the other side's log says why");
     }
@@ -218,7 +218,7 @@ impl Handshakes {
         let config = self.identity().client_config();
         let server_name = identity::server_name(name).ok_or(HandshakeResult::WrongName)?;
         let stream = within(stream.tls_connect(config, server_name)).await?;
-        // TLS would also take a certificate that has the name among others, or in other letters.
+        // TLS would also accept a certificate that has the name among others, or in other case.
         if peer_name(&stream)? == name { Ok(stream) } else { Err(HandshakeResult::WrongName) }
     }
 
@@ -229,7 +229,7 @@ impl Handshakes {
         }
     }
 
-    /// Logs what the other side or a stranger can cause, as far as the log's limit goes.
+    /// Logs an event that the peer, or anybody, can cause, up to the log's limit.
     fn warn(&self, log: &RateLimitedLog, peer: &dyn fmt::Display, what: &dyn fmt::Display) {
         if let Some(suppressed) = log.allow(Instant::now()) {
             let peer = self.log_addresses.then(|| tracing::field::display(peer));

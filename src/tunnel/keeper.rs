@@ -1,4 +1,4 @@
-//! Keeps so many connections, and makes new ones no faster than the other side can be expected to take them.
+//! Keeping a number of connections, and making new ones no faster than the other side can be expected to accept them.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -11,46 +11,46 @@ use tokio::time::sleep;
 
 /// The wait after the first failure; it doubles with each further one.
 pub const FIRST_WAIT: Duration = Duration::from_millis(100);
-/// The longest wait: a core that is back is found in about so much.
+/// The longest wait, in about which a core that is back is found.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// Connections that are made at once: more would only queue for the processor at the other side.
+/// Connections that are made at once: more would only queue for the processor of the other side.
 pub const AT_ONCE: usize = 64;
 
-/// How many connections there are, and how making them goes.
+/// The maintainer of a number of connections.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
     /// Connections that are kept or being made.
     places: Cell<usize>,
-    /// Those of them that are being made.
+    /// Connections that are being made.
     making: Cell<usize>,
     /// Failures since the last success.
     failures: Cell<u32>,
     changed: Arc<Notify>,
 }
 
-/// One connection that is being made, and then kept.
+/// The place of one connection, from its making to its use.
 #[derive(Debug)]
 pub(super) struct Place {
     keeper: Rc<Keeper>,
-    /// Made after a failure, to find out whether it would be another.
+    /// True if it was made after a failure, to test whether it would fail again.
     probe: bool,
     kept: bool,
     taken: bool,
 }
 
 impl Keeper {
-    /// Looks again whenever `changed` is told.
+    /// Makes one that looks again whenever `changed` is notified.
     pub fn new(changed: Arc<Notify>) -> Rc<Self> {
         Rc::new(Self { changed, ..Self::default() })
     }
 
-    /// Has `make` make connections as long as there are fewer than `wanted` says, for ever.
+    /// Calls `make` as long as there are fewer connections than `wanted` says, forever.
     pub async fn run(self: Rc<Self>, wanted: impl Fn() -> usize, make: impl Fn(Place)) {
         loop {
             let missing = wanted().saturating_sub(self.places.get());
             let failures = self.failures.get();
             if failures > 0 && missing > 0 && self.making.get() == 0 {
-                // One finds out for all.
+                // One connection tests for all.
                 sleep(wait_after(failures, random())).await;
                 make(self.place());
             } else if failures == 0 {
@@ -70,7 +70,7 @@ impl Keeper {
 }
 
 impl Place {
-    /// The connection is made, and the other side has answered on it.
+    /// Records that the connection is made, and that the other side has answered on it.
     pub fn keep(&mut self) {
         if !self.kept {
             self.kept = true;
@@ -80,7 +80,7 @@ impl Place {
         }
     }
 
-    /// The connection is in use, and its place is free again.
+    /// Frees the place, as the connection is in use.
     pub fn take(mut self) {
         self.keep();
         self.taken = true;
@@ -95,7 +95,7 @@ impl Drop for Place {
             keeper.making.set(keeper.making.get() - 1);
         }
         if !self.taken {
-            // Many that fail together, as when the other side restarts, are one failure.
+            // Several that fail together, as when the other side restarts, are one failure.
             let more = u32::from(self.probe && !self.kept);
             keeper.failures.set(keeper.failures.get().saturating_add(more).max(1));
         }
@@ -103,8 +103,8 @@ impl Drop for Place {
     }
 }
 
-/// How long to wait after so many failures: longer each time, and by chance up to half of it shorter, so that many who
-/// failed at once do not come back at once.
+/// Returns the wait after this many failures: longer each time, and shortened by chance by up to half, so that peers
+/// that failed at once do not come back at once.
 fn wait_after(failures: u32, random: u64) -> Duration {
     let doubled = FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_WAIT);
     let part = (random % 1024) as u32;
@@ -135,7 +135,7 @@ mod tests {
         }
     }
 
-    /// Runs a keeper that wants `wanted`, on a clock that jumps; gives the places as they are made, and when.
+    /// Runs a keeper that wants `wanted`, on a clock that jumps; returns the time of each place.
     fn kept(wanted: usize, on_place: impl Fn(usize, Place) -> Option<Place>, until: Duration) -> Vec<Duration> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {

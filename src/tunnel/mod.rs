@@ -1,11 +1,12 @@
 //! The tunnel between an edge and the core: TLS with certificates on both sides, one connection for each stream.
 //!
-//! A connection begins as a spare. Whichever side made it, the edge is the one that takes it into use: it sends a PROXY v2
-//! header whose authority names a listener of the core, and the player's bytes behind it. Until then the edge asks from time
-//! to time whether the core is still there, with a header of the command `LOCAL`, and the core answers with the same.
+//! A connection begins as a spare. Either side may have made it, but the edge takes it into use: it sends a PROXY v2
+//! header whose authority names a listener of the core, followed by the player's bytes. Until then the edge asks from
+//! time to time whether the core is still there, with a header of the command `LOCAL`, and the core answers with the
+//! same.
 //!
-//! All of that runs on a thread of its own, so that handshakes cost those who play nothing. A stream that is taken moves
-//! to a worker. What the two sides say is specified in `docs/tunnel.md`.
+//! All of that runs on a thread of its own, so that handshakes cost players nothing. A stream that is taken moves to a
+//! worker. The protocol is specified in `docs/tunnel.md`.
 
 mod acceptor;
 mod core_end;
@@ -25,15 +26,15 @@ pub use handshake::{DAYS_LEFT, KNOWN, KNOWN_PER_ADDRESS, STRANGERS, STRANGERS_PE
 pub use keeper::{AT_ONCE, FIRST_WAIT, LONGEST_WAIT};
 pub use pool::Pool;
 
-/// How long a handshake may take, the connect before it aside.
+/// The time limit of a handshake, after the connect.
 pub const HANDSHAKE: Duration = Duration::from_secs(5);
-/// How long a connect to the other side may take.
+/// The time limit of a connect to the other side.
 pub const CONNECT: Duration = Duration::from_secs(4);
-/// How often an edge asks on a spare connection whether the core is there.
+/// The interval at which an edge asks on a spare connection whether the core is there.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How long it waits for the answer.
+/// The time limit of the answer.
 pub const ANSWER: Duration = Duration::from_secs(5);
-/// How long the core keeps a connection on which an edge says nothing.
+/// The time for which the core keeps a connection on which an edge says nothing.
 pub const SILENCE: Duration = Duration::from_secs(45);
-/// How often the files of the certificates are looked at.
+/// The interval at which the certificates' files are looked at.
 pub const REREAD: Duration = Duration::from_secs(5);

@@ -13,20 +13,20 @@ use tokio::time::timeout;
 use crate::net::Detached;
 use crate::reason::ConnectResult;
 
-/// Somebody who wants a connection.
+/// A request for a connection.
 pub(super) type Request = oneshot::Sender<Result<Detached, ConnectResult>>;
-/// A connection that can be had: it takes one request.
+/// An offered connection, which takes one request.
 type Offer = oneshot::Sender<Request>;
 
-/// Where workers take connections to the core from.
+/// The pool from which workers take connections to the core.
 #[derive(Debug)]
 pub struct Pool {
     state: Mutex<State>,
-    /// Told whenever somebody begins to wait.
+    /// Notified whenever a request begins to wait.
     wanted: Arc<Notify>,
-    /// Spare connections on which the core has answered, whether or not they are offered at this moment.
+    /// Spare connections on which the core has answered, offered at this moment or not.
     kept: AtomicUsize,
-    /// How many there have been.
+    /// The number of spare connections since the start.
     made: AtomicUsize,
 }
 
@@ -42,25 +42,25 @@ impl Drop for Kept<'_> {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The one that was heard from last is at the back.
+    /// The connection that was heard from last is at the back.
     offers: Vec<Offer>,
-    /// In the order in which they came.
+    /// Waiting requests, in the order of their arrival.
     waiting: VecDeque<Request>,
 }
 
 impl Pool {
-    /// An empty one, which tells `wanted` when somebody begins to wait.
+    /// Makes an empty pool, which notifies `wanted` when a request begins to wait.
     pub fn new(wanted: Arc<Notify>) -> Arc<Self> {
         Arc::new(Self { state: Mutex::default(), wanted, kept: AtomicUsize::new(0), made: AtomicUsize::new(0) })
     }
 
-    /// How many spare connections there are, and have been since the start. Where the latter grows, new players get through
-    /// even if each spare is taken as soon as it is there.
+    /// Returns the number of spare connections now, and of all since the start. As long as the latter grows, new
+    /// players get through even if each spare is taken as soon as it is there.
     pub fn spare(&self) -> (usize, usize) {
         (self.kept.load(Relaxed), self.made.load(Relaxed))
     }
 
-    /// Counts a spare connection while what this gives is held.
+    /// Counts a spare connection while the guard is held.
     pub(crate) fn keep(&self) -> Kept<'_> {
         self.kept.fetch_add(1, Relaxed);
         self.made.fetch_add(1, Relaxed);
@@ -68,20 +68,20 @@ impl Pool {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Each change is one push or pop: it is whole whatever happened to who held it.
+        // Each change is one push or pop, so it is whole whatever happened to the holder of the lock.
         self.state.lock()
     }
 
     /// Takes a connection: a spare one at once, or the next that is made.
     ///
     /// # Errors
-    /// Why none could be had `within` that time.
+    /// Returns the reason why there was none `within` that time.
     pub async fn take(&self, within: Duration) -> Result<Detached, ConnectResult> {
         let taking = async {
             loop {
                 let (request, answer) = oneshot::channel();
                 self.ask(request);
-                // A spare that ended just now leaves no answer: the next one, then.
+                // A spare that ended just now leaves no answer: the next one is tried then.
                 if let Ok(answer) = answer.await {
                     return answer;
                 }
@@ -95,7 +95,7 @@ impl Pool {
         while let Some(offer) = state.offers.pop() {
             match offer.send(request) {
                 Ok(()) => return,
-                // It is not offered any more.
+                // It is no longer offered.
                 Err(back) => request = back,
             }
         }
@@ -107,7 +107,7 @@ impl Pool {
     /// Offers a connection.
     ///
     /// # Errors
-    /// Who waits for one already, and is to have it.
+    /// Returns the request that waits for one already, and is to have it.
     pub(super) fn offer(&self) -> Result<oneshot::Receiver<Request>, Request> {
         let mut state = self.state();
         if let Some(request) = state.next_waiting() {
@@ -119,12 +119,13 @@ impl Pool {
         Ok(taken)
     }
 
-    /// How many wait.
+    /// Returns the number of waiting requests.
     pub(super) fn waiting(&self) -> usize {
         self.state().waiting.iter().filter(|request| !request.is_closed()).count()
     }
 
-    /// A connection for the next one who waits could not be made: nobody waits in vain for what others can be told at once.
+    /// Fails the next waiting request, as a connection could not be made: nobody waits in vain while later requests
+    /// learn it at once.
     pub(super) fn failed(&self, result: ConnectResult) {
         if let Some(request) = self.state().next_waiting() {
             let _ = request.send(Err(result));
@@ -145,12 +146,12 @@ impl State {
 
 #[cfg(test)]
 impl Pool {
-    /// Offers that nobody has taken.
+    /// Returns the number of offers that nobody has taken.
     pub(super) fn offered(&self) -> usize {
         self.state().offers.iter().filter(|offer| !offer.is_closed()).count()
     }
 
-    /// Somebody asks, and is gone at once.
+    /// Makes a request that is gone at once.
     pub(super) fn ask_and_leave(&self) {
         self.ask(oneshot::channel().0);
     }
@@ -178,7 +179,7 @@ mod tests {
         taking.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     }
 
-    /// A connection that can be told by its own port.
+    /// Makes a connection that can be identified by its own port.
     async fn connection() -> (Detached, u16) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -217,7 +218,7 @@ mod tests {
             let (mut second, first) = (pool.offer().unwrap(), pool.offer().unwrap());
             let mut taking = pin!(pool.take(LONG));
             assert!(poll(&mut taking).is_pending());
-            // With the request in it.
+            // Dropped with the request in it.
             drop(first);
             assert!(poll(&mut taking).is_pending());
             let (connection, number) = connection().await;
@@ -273,7 +274,7 @@ mod tests {
                 assert!(poll(&mut pin!(pool.take(LONG))).is_pending());
             }
             assert!(pool.state().waiting.len() <= 1);
-            // An offer that was asked for by somebody who has left since can be told from one that is wanted.
+            // An offer whose request was abandoned since can be told from one that is wanted.
             let Ok(mut offer) = pool.offer() else { panic!("nobody waits") };
             assert!(poll(&mut pin!(pool.take(LONG))).is_pending());
             assert!(offer.try_recv().unwrap().is_closed());

@@ -9,8 +9,8 @@ use crate::net::Stream;
 use crate::net::worker::Scratch;
 use crate::wire::proxy_header::LOCAL;
 
-/// Offers `stream`, on which the core [has answered](answers), in `pool` until it is taken or ends, and asks the core on it
-/// from time to time. Where this side made it, `place` is its place.
+/// Offers `stream`, on which the core [has answered](answers), in `pool` until it is taken or ends, and asks the core
+/// on it from time to time. If this side made it, `place` is its place.
 pub(super) async fn keep(mut stream: Stream, pool: &Pool, mut place: Option<Place>, scratch: &Scratch) {
     place.iter_mut().for_each(Place::keep);
     let _kept = pool.keep();
@@ -27,9 +27,9 @@ pub(super) async fn keep(mut stream: Stream, pool: &Pool, mut place: Option<Plac
 }
 
 enum Offered {
-    /// Somebody has it.
+    /// A request has taken it.
     Taken,
-    /// Nobody wanted it for [`HEARTBEAT`].
+    /// It was not wanted for [`HEARTBEAT`].
     Left(Stream),
     /// The core has ended it.
     Ended,
@@ -51,7 +51,7 @@ async fn offer(stream: Stream, pool: &Pool, scratch: &Scratch) -> Offered {
         _ = stream.read_onto(&mut unasked, 1, scratch) => return Offered::Ended,
         () = sleep(HEARTBEAT) => {}
     }
-    // Who took it in this moment gets it still, and nobody later.
+    // A request that took it at this moment still gets it, and no later one.
     taken.close();
     match taken.try_recv() {
         Ok(request) => give(stream, request),
@@ -63,14 +63,14 @@ fn give(stream: Stream, request: Request) -> Offered {
     let Ok(detached) = stream.detach() else { return Offered::Ended };
     match request.send(Ok(detached)) {
         Ok(()) => Offered::Taken,
-        // Who asked has gone in the meantime.
+        // The request was abandoned in the meantime.
         Err(Ok(detached)) => detached.attach().map_or(Offered::Ended, Offered::Left),
         Err(Err(_)) => Offered::Ended,
     }
 }
 
-/// Asks the core whether it is there; gives whether it says so in time. The first time that tells that the core knows this
-/// edge: its word in the handshake came after this side's own.
+/// Asks the core whether it is there; returns whether it answers in time. The first answer tells that the core knows
+/// this edge: its part of the handshake came after this side's own.
 pub(super) async fn answers(stream: &Stream, scratch: &Scratch) -> bool {
     let asking = async {
         stream.write_all(LOCAL).await.ok()?;
@@ -102,7 +102,7 @@ mod tests {
         runtime.block_on(test);
     }
 
-    /// An edge's end of a connection, and the core's.
+    /// Makes an edge's end of a connection, and the core's.
     async fn pair() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let core = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(question, *LOCAL);
     }
 
-    /// Whether a core that says that, and then ends or not, has answered.
+    /// Returns whether a core that says this, and then ends or not, has answered.
     async fn is_answer(said: &[u8], ends: bool) -> bool {
         let ((stream, mut core), scratch) = (pair().await, scratch());
         let saying = async {
@@ -128,7 +128,7 @@ mod tests {
             if ends {
                 core.shutdown().await.unwrap();
             } else {
-                // Nothing more comes, and the clock jumps.
+                // Nothing more arrives, and the clock jumps.
                 tokio::time::pause();
             }
         };
@@ -164,7 +164,7 @@ mod tests {
             let keeping = keep(stream, &pool, None, &scratch);
             let talking = async {
                 for _ in 0..3 {
-                    // The clock stands but for this.
+                    // The clock stands except for this.
                     tokio::time::pause();
                     tokio::time::advance(HEARTBEAT).await;
                     tokio::time::resume();
@@ -204,7 +204,7 @@ mod tests {
         run(async {
             let ((stream, mut core), (pool, scratch)) = (pair().await, (pool(), scratch()));
             let taking = async {
-                // It is offered already; who asks first leaves at once.
+                // It is offered already; the first request leaves at once.
                 pool.ask_and_leave();
                 asked(&mut core).await;
                 core.write_all(LOCAL).await.unwrap();

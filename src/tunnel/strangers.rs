@@ -1,33 +1,33 @@
-//! Handshakes of strangers: never more than so many at once.
+//! Limit of the handshakes of unauthenticated peers at once.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use tokio_util::sync::CancellationToken;
 
-/// Where there are as many as may be, the one that has taken the longest gives way to who comes: it is the least likely to
-/// be an edge. One that is through in a moment gets in, whoever stalls beside it.
+/// The limiter of unauthenticated peers. At the limit the handshake that has taken the longest gives way to a new one,
+/// as it is the least likely to be an edge's. One that takes a moment gets through, whatever stalls beside it.
 #[derive(Debug)]
 pub(super) struct Strangers {
     most: usize,
     next: Cell<u64>,
-    /// In the order in which they came.
+    /// Handshakes in the order of their arrival.
     under_way: RefCell<BTreeMap<u64, CancellationToken>>,
 }
 
-/// One that is under way. Dropping it counts it off.
+/// A handshake in progress. Dropping it counts it off.
 struct UnderWay<'a> {
     strangers: &'a Strangers,
     number: u64,
 }
 
 impl Strangers {
-    /// At most so many at once.
+    /// Makes a limiter to this many at once.
     pub fn new(most: usize) -> Self {
         Self { most, next: Cell::new(0), under_way: RefCell::default() }
     }
 
-    /// Runs `handshake`; `None` where it had to give way.
+    /// Runs `handshake`; `None` if it had to give way.
     pub async fn run<T>(&self, handshake: impl Future<Output = T>) -> Option<T> {
         let (number, gives_way) = (self.next.replace(self.next.get() + 1), CancellationToken::new());
         {
@@ -67,7 +67,7 @@ mod tests {
         assert_eq!((poll(0), poll(1)), (Poll::Ready(None), Poll::Ready(None)));
         assert!((2..5).all(|number| poll(number).is_pending()));
         assert_eq!(strangers.under_way.borrow().len(), 3);
-        // Who is quick gets in, at the cost of one more.
+        // A quick one gets through, at the cost of another one.
         assert_eq!(pin!(strangers.run(ready(7))).poll(&mut cx()), Poll::Ready(Some(7)));
         assert!(poll(2).is_ready() && poll(3).is_pending());
         drop(stalled);

@@ -13,6 +13,7 @@
 
 use std::borrow::Cow;
 
+use adler2::adler32_slice as adler32;
 use serde_json::Value;
 use thiserror::Error;
 
@@ -274,15 +275,6 @@ fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 /// The length of what comes from a packet or from the configuration, and so fits.
 fn length_of(bytes: &[u8]) -> [u8; LENGTH_LEN] {
     u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_le_bytes()
-}
-
-fn adler32(bytes: &[u8]) -> u32 {
-    const MODULUS: u32 = 65521;
-    let (a, b) = bytes.iter().fold((1, 0), |(a, b), byte| {
-        let a = (a + u32::from(*byte)) % MODULUS;
-        (a, (b + a) % MODULUS)
-    });
-    b << 16 | a
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod game;
 pub mod link;
 pub mod metrics;
 pub mod process;
+pub mod role_process;
 
 /// Only against a test that hangs.
 pub const HANG: Duration = Duration::from_secs(120);

@@ -1,22 +1,18 @@
-//! Roles on real sockets: what goes in and out, what is counted, and how they stop.
+//! Everything that runs within one process: parts alone, and roles on loopback with players and game servers.
 //!
-//! Everything is on loopback and on ports that the kernel chose; `haproxy` and `oracle` also need
-//! the program of that name.
+//! - [`player`], [`exchange`], [`corpus`], [`config`]: one part, mostly without sockets.
+//! - [`roles`], [`relay`], [`tunnel`]: edges and cores from YAML, on sockets.
+//!
+//! No test here changes what the whole process has (environment, current directory, panic hook, logging), nor counts
+//! what it holds.
 
-mod access_log;
-mod bans;
 #[path = "../common/mod.rs"]
 mod common;
-mod expect;
-mod forward;
-mod forward_core;
-mod gate;
-mod haproxy;
-mod operation;
-mod operator;
-mod oracle;
-mod real_haproxy;
-mod reload;
-mod sandbox;
-mod status;
-mod targets;
+
+mod config;
+mod corpus;
+mod exchange;
+mod player;
+mod relay;
+mod roles;
+mod tunnel;

@@ -1,4 +1,4 @@
-//! What can be done, as the body of a POST, and what came of it.
+//! Actions: the bodies of POST requests, and their results.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use super::{ListenerState, Network, Refusal, TargetState, Time};
 use crate::limits;
 use crate::wire::frame::{ClientId, SessionId};
 
-/// The longest ban, in seconds.
+/// The longest duration of a ban, in seconds.
 pub const LONGEST_BAN: u32 = limits::LONGEST_BAN.as_secs() as u32;
-/// The longest time in which a drain may end.
+/// The longest deadline of a drain, in seconds.
 pub const LONGEST_DRAIN: u32 = 24 * 60 * 60;
 
 /// The file is to be read again.
@@ -42,10 +42,10 @@ pub struct DrainRequest {
 }
 
 impl DrainRequest {
-    /// After how long those that are left are closed.
+    /// Returns the time after which remaining connections are closed.
     ///
     /// # Errors
-    /// It is too long.
+    /// Fails if it is too long.
     pub fn deadline(&self) -> Result<Option<Duration>, Refusal> {
         seconds("deadline_seconds", self.deadline_seconds, 0, LONGEST_DRAIN)
     }
@@ -94,10 +94,10 @@ pub struct NewBan {
 }
 
 impl NewBan {
-    /// For how long.
+    /// Returns the duration of the ban.
     ///
     /// # Errors
-    /// It is nothing, or too long.
+    /// Fails if it is zero or too long.
     pub fn lasts(&self) -> Result<Option<Duration>, Refusal> {
         seconds("for_seconds", self.for_seconds, 1, LONGEST_BAN)
     }
@@ -153,15 +153,15 @@ pub struct DisconnectRequest {
     pub session: Option<u32>,
 }
 
-/// What is to be closed.
+/// The things to be closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disconnect {
     /// The connection with this number. A session that it carries goes on over its other links.
     Connection(u64),
     /// All connections of a listener. Sessions that they carry live on for `sessions.linger`, or over other listeners.
     Listener(String),
-    /// All connections of players in this network, and their sessions; where a listener is named, only its
-    /// connections, and no session.
+    /// All connections of players in this network, and their sessions; if a listener is named, only its connections,
+    /// and no session.
     Address(Network, Option<String>),
     /// All links and sessions of a client.
     Client(ClientId),
@@ -179,10 +179,10 @@ pub struct Disconnected {
 }
 
 impl DisconnectRequest {
-    /// The one thing that it names.
+    /// Returns the one thing that the request names.
     ///
     /// # Errors
-    /// Where it names nothing, or several things that do not go together.
+    /// Fails if it names nothing, or several things that do not go together.
     pub fn what(self) -> Result<Disconnect, Refusal> {
         let Self { connection, listener, address, client, session } = self;
         match (connection, listener, address, client, session) {
@@ -215,7 +215,7 @@ pub struct TargetRequest {
     pub state: TargetState,
 }
 
-/// A number of seconds within what is allowed.
+/// Returns a number of seconds as a duration, if it is within the bounds.
 fn seconds(name: &str, seconds: Option<u32>, least: u32, most: u32) -> Result<Option<Duration>, Refusal> {
     match seconds {
         Some(seconds) if !(least..=most).contains(&seconds) => Err(Refusal::invalid(

@@ -1,7 +1,8 @@
-//! What an operator can see and do, as JSON. The server, the commands, the document of the API and the role that answers all
-//! have these types, so that none of them can say something else.
+//! The admin API's types, as JSON: what an operator can see and do. The server, the commands, the API's document and
+//! the role that answers all share them, so they cannot disagree.
 //!
-//! Times are RFC 3339 in UTC; what ends in `_seconds` is a number of seconds. Words of logs and metrics are the same here.
+//! Times are RFC 3339 in UTC; names that end in `_seconds` hold a number of seconds. Words of logs and metrics are the
+//! same here.
 
 mod act;
 mod operator;

@@ -1,4 +1,4 @@
-//! Who answers and acts: a role that runs.
+//! The trait of a running role, which answers requests and acts on them.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -12,69 +12,70 @@ use super::{
     Targets, Unbanned,
 };
 
-/// An answer for which workers, or files, have to be asked.
+/// The future of an answer for which workers or files have to be asked.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send + 'a>>;
 
-/// A role that runs, as an operator sees it. Every method is called from the main thread's runtime and must not block it; what
-/// is asked for has been checked for its form already.
+/// A running role, as an operator sees it. Every method is called from the main thread's runtime and must not block it.
+/// The form of each request has been checked before.
 pub trait Operator: Send + Sync {
-    /// The process as a whole.
+    /// Returns the state of the whole process.
     fn status(&self) -> Status;
 
-    /// All listeners: forwards in the order of the file, then relays; behind them those that were taken out of it and have
-    /// connections left.
+    /// Returns all listeners: forwards in the order of the file, then relays, then listeners that were removed from it
+    /// and still have connections.
     fn listeners(&self) -> Listeners;
 
-    /// The targets of all forwards.
+    /// Returns the targets of all forwards.
     fn targets(&self) -> Targets;
 
-    /// Open connections, newest first.
+    /// Returns open connections, newest first.
     fn connections(&self, asked: &ConnectionsQuestion) -> Connections;
 
-    /// Sessions, newest first. An edge has none: it refuses, and says where to ask ([`Refusal::not_found`]).
+    /// Returns sessions, newest first. An edge has none: it refuses, and says where to ask ([`Refusal::not_found`]).
     fn sessions(&self, asked: &SessionsQuestion) -> Later<'_, Sessions>;
 
-    /// Top talkers.
+    /// Returns the top talkers.
     fn addresses(&self, asked: &AddressesQuestion) -> Addresses;
 
-    /// Bans, those that last the longest first.
+    /// Returns bans, the longest first.
     fn bans(&self, asked: &BansQuestion) -> Bans;
 
-    /// Reads the file again. A wrong one changes nothing ([`Refusal::wrong_file`]); while another reload runs, it waits for it.
+    /// Reads the file again. An invalid one changes nothing ([`Refusal::wrong_file`]); a call during another reload
+    /// waits for it.
     fn reload(&self) -> Later<'_, Reloaded>;
 
-    /// Refuses new connections of this listener, or of all; after `deadline` it closes those that are left. To drain
-    /// again is no error, and its deadline is the one that holds.
+    /// Refuses new connections of this listener, or of all, and closes the remaining ones after `deadline`. Draining
+    /// again is no error: the new deadline holds.
     ///
     /// # Errors
-    /// There is no such listener.
+    /// Fails if there is no such listener.
     fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> Later<'_, Drained>;
 
-    /// Has this listener, or all, take connections again. One that is not drained is no error.
+    /// Lets this listener, or all, accept connections again. A listener that is not drained is no error.
     ///
     /// # Errors
-    /// There is no such listener, or the process ends ([`Refusal::conflict`]).
+    /// Fails if there is no such listener, or if the process is ending ([`Refusal::conflict`]).
     fn undrain(&self, listener: Option<String>) -> Later<'_, Drained>;
 
-    /// Bans a network for this long, or for `bans.for`; a ban of the same network that is there already is replaced. Refuses
-    /// one that has an address of `bans.exempt` in it ([`Refusal::conflict`]), or where there are too many
+    /// Bans a network for this long, or for `bans.for`, and replaces an existing ban of the same network. Refuses a
+    /// network that contains an address of `bans.exempt` ([`Refusal::conflict`]), and one ban too many
     /// ([`Refusal::unavailable`]).
     fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> Later<'_, Banned>;
 
-    /// Ends the bans of a network, and of all in it.
+    /// Ends the bans of a network, and of all networks within it.
     ///
     /// # Errors
-    /// There are none ([`Refusal::not_found`]).
+    /// Fails if there are none ([`Refusal::not_found`]).
     fn unban(&self, network: Network) -> Result<Unbanned, Refusal>;
 
-    /// Closes connections and ends sessions. A connection, a listener, a client or a session that does not exist is
-    /// refused ([`Refusal::not_found`]); an address without any is not.
+    /// Closes connections and ends sessions. A connection, listener, client or session that does not exist is refused
+    /// ([`Refusal::not_found`]); an address without connections is not.
     fn disconnect(&self, what: Disconnect) -> Later<'_, Disconnected>;
 
-    /// Says what is wanted of a target, and gives it as it is then.
+    /// Sets the wanted state of a target, and returns the target as it is then.
     ///
     /// # Errors
-    /// There is no such listener, or it has no such target.
+    /// Fails if there is no such listener, or if it has no such target.
     fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<Target, Refusal>;
 }
 
@@ -94,17 +95,17 @@ pub struct Refusal {
     pub kind: RefusalKind,
 }
 
-/// Which kind of refusal.
+/// The kind of a refusal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum RefusalKind {
-    /// 404: what is named does not exist.
+    /// 404: it does not exist.
     NotFound,
-    /// 409: as things are, it cannot be done.
+    /// 409: the present state does not allow it.
     Conflict,
-    /// 422: the values make no sense.
+    /// 422: the values are invalid.
     #[default]
     Invalid,
-    /// 503: it cannot be done now.
+    /// 503: it is not possible now.
     Unavailable,
 }
 
@@ -113,27 +114,27 @@ impl Refusal {
         Self { error: error.into(), remedy: remedy.into(), errors: Vec::new(), kind }
     }
 
-    /// What is named does not exist.
+    /// Makes the refusal of something that does not exist.
     pub fn not_found(error: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::new(RefusalKind::NotFound, error, remedy)
     }
 
-    /// As things are, it cannot be done.
+    /// Makes the refusal of something that the present state does not allow.
     pub fn conflict(error: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::new(RefusalKind::Conflict, error, remedy)
     }
 
-    /// The values make no sense.
+    /// Makes the refusal of invalid values.
     pub fn invalid(error: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::new(RefusalKind::Invalid, error, remedy)
     }
 
-    /// It cannot be done now.
+    /// Makes the refusal of something that is not possible now.
     pub fn unavailable(error: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::new(RefusalKind::Unavailable, error, remedy)
     }
 
-    /// The file is wrong, in each of these ways; nothing has changed.
+    /// Makes the refusal of an invalid file, with all of its errors; nothing has changed.
     pub fn wrong_file(errors: Vec<String>) -> Self {
         let refusal = Self::invalid("the file is wrong, and all goes on as before", "correct it, and reload again");
         Self { errors, ..refusal }

@@ -1,4 +1,4 @@
-//! What a list is asked for, as the query of a GET.
+//! Questions about a list, as the query of a GET.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error;
@@ -6,21 +6,21 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Network;
 
-/// How many items a list has at the most: `LEAST` is 1, and a question that does not say has `DEFAULT`.
+/// The greatest number of items in an answer, from 1; `DEFAULT` unless the question names one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Most<const DEFAULT: usize>(usize);
 
-/// Items of a list at the most, whatever is asked for.
+/// The greatest number of items that a question may ask for.
 pub const MOST: usize = 10_000;
 
 impl<const DEFAULT: usize> Most<DEFAULT> {
-    /// `None` where it is none or more than a list may have.
+    /// Makes the limit; `None` if it is zero or more than a list may have.
     pub fn new(items: usize) -> Option<Self> {
         (1..=MOST).contains(&items).then_some(Self(items))
     }
 
-    /// So many.
+    /// Returns the number.
     pub fn get(self) -> usize {
         self.0
     }

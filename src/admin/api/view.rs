@@ -1,4 +1,4 @@
-//! What can be seen.
+//! Views: the answers of GET requests.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -1,4 +1,4 @@
-//! Words, networks and times in answers and requests.
+//! Fixed words, networks and times of answers and requests.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,10 +19,10 @@ macro_rules! words {
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $word)] $variant),+ }
 
         impl $name {
-            /// Every one there is, in the order of declaration.
+            /// All values, in the order of declaration.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The word.
+            /// Returns the word.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
             }
@@ -157,7 +157,7 @@ pub struct Time(pub SystemTime);
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What lies outside of all calendars is no time that a process has seen.
+        // A time outside of all calendars is none that a process has seen.
         let time = jiff::Timestamp::try_from(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         write!(f, "{time:.0}")
     }

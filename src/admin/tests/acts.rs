@@ -1,4 +1,4 @@
-//! What is done.
+//! Tests of actions.
 
 use super::*;
 
@@ -112,7 +112,7 @@ async fn what_has_begun_is_done_though_nobody_waits_for_it() {
     let request =
         "POST /api/v1/reload HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
     stream.write_all(request.as_bytes()).await.unwrap();
-    // Every answer after it is one that came while it waited.
+    // Every later answer arrived while the action waited.
     assert_eq!(server.get("/api/v1/status").await.0, 200);
     drop(stream);
     assert_eq!(server.get("/api/v1/status").await.0, 200);

@@ -1,4 +1,4 @@
-//! What a peer may take: places, time, bytes.
+//! Tests of what a peer may take: permits, time, bytes.
 
 use super::super::access::Door;
 use super::super::bounded::BoundedListener;
@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Pages alone, with so many places and so much time.
+/// Serves the pages alone, with this many permits and this much time.
 async fn pages(max: usize, connection_timeout: Duration) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -36,7 +36,7 @@ async fn a_silent_or_slow_client_is_dropped() {
         exchange(TcpStream::connect(address).await.unwrap(), request.as_bytes()).await;
         assert!(began.elapsed() >= Duration::from_millis(200), "{request:?} had its time");
     }
-    // A byte now and then does not lengthen it.
+    // A byte now and then does not extend the time.
     let mut stream = TcpStream::connect(address).await.unwrap();
     let drip = async {
         while stream.write_all(b"G").await.is_ok() {
@@ -77,7 +77,7 @@ async fn a_long_body_is_refused_before_it_is_read() {
     let (status, answer) = server.post("/api/v1/ban", &long).await;
     assert_eq!(status, 413, "{answer}");
     assert!(answer["remedy"].is_string());
-    // One that only says that it is long, and one that does not say it.
+    // One body declares that it is long, the other does not.
     let head = "POST /api/v1/ban HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n";
     let mut stream = UnixStream::connect(&server.socket).await.unwrap();
     stream.write_all(format!("{head}Content-Length: 99999999999\r\n\r\n{long}").as_bytes()).await.unwrap();
@@ -99,7 +99,7 @@ async fn a_long_head_is_refused() {
     let server = Admin::core().await;
     let mut stream = UnixStream::connect(&server.socket).await.unwrap();
     let long = format!("GET /api/v1/status HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
-    // It may close while this is still being written.
+    // The server may close while this is still being written.
     let _ = stream.write_all(long.as_bytes()).await;
     let mut answer = Vec::new();
     let _ = timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await.expect("it closes");
@@ -107,7 +107,8 @@ async fn a_long_head_is_refused() {
     assert_eq!(server.get("/api/v1/status").await.0, 200);
 }
 
-/// The longest lists are in memory for a few at a time: the others wait until somebody has read one, or has gone.
+/// Checks that only a few of the longest answers are in memory at once: the others wait until a client has read one, or
+/// has left.
 #[tokio::test]
 async fn few_answers_are_in_memory_at_once() {
     let mut fake = Fake::new(Role::Core);
@@ -123,7 +124,7 @@ async fn few_answers_are_in_memory_at_once() {
         assert_eq!(&first, b"HTTP/1.1 200");
         held.push(stream);
     }
-    // The next one has its answer once one of these is read to its end. What is no list never waits for readers.
+    // The next answer starts once one of these is read to its end. An answer that is no list never waits for readers.
     let mut next = UnixStream::connect(&server.socket).await.unwrap();
     next.write_all(b"GET /api/v1/bans HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     assert_eq!(server.post("/api/v1/drain", "{}").await.0, 200);

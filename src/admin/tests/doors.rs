@@ -1,4 +1,4 @@
-//! Who gets in.
+//! Tests of access.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -52,7 +52,7 @@ async fn tokens_are_needed_where_there_are_any() {
     let (_, head, body) = server.over_tcp("GET", "/api/v1/openapi.json", &["Host: a"], "").await;
     assert!(head.starts_with("http/1.1 401") && head.contains("www-authenticate: bearer"), "{head}");
     assert!(body.contains("admin.token_file"), "{body}");
-    // Neither health nor metrics, nor whoever may open the socket.
+    // Neither health nor metrics need a token, nor does a user who may open the socket.
     for path in ["/metrics", "/live"] {
         assert_eq!(server.over_tcp("GET", path, &["Host: a"], "").await.0, 200);
     }
@@ -69,7 +69,7 @@ async fn a_web_page_is_refused() {
     assert_eq!(act(&["Host: localhost", json]).await, 200);
     assert_eq!(act(&["Host: 127.0.0.1:1", json, "Origin: http://evil.example"]).await, 403);
     assert_eq!(act(&["Host: 127.0.0.1:1", json, "Origin: null"]).await, 403);
-    // Its own name leads to loopback by now.
+    // The page's own host name resolves to loopback by now.
     assert_eq!(act(&["Host: evil.example", json]).await, 403);
     let (status, _, body) = server.over_tcp("GET", "/api/v1/connections", &["Host: evil.example:9162"], "").await;
     assert_eq!(status, 403);
@@ -77,7 +77,7 @@ async fn a_web_page_is_refused() {
     assert_eq!(server.operator.done().len(), 2);
 }
 
-/// Certificates of a server and a client, by an authority, in `directory`.
+/// Makes certificates of a server and a client, by one authority, in `directory`.
 fn certificates(directory: &Path) {
     let authority = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
@@ -106,7 +106,7 @@ async fn with_tls(client_ca: bool) -> Admin {
     Admin::start(Fake::new(Role::Core), change).await
 }
 
-/// What is answered to a GET over TLS; an error where there is no answer.
+/// Sends a GET over TLS; fails if there is no answer.
 async fn over_tls(server: &Admin, path: &str, certificate: bool) -> std::io::Result<String> {
     let pem = |name: &str| server.directory.join(name);
     let mut roots = rustls::RootCertStore::empty();
@@ -126,7 +126,7 @@ async fn over_tls(server: &Admin, path: &str, certificate: bool) -> std::io::Res
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: admin.example\r\n\r\n").as_bytes()).await?;
     let mut answer = Vec::new();
-    // The end of it may come without one of TLS: the answer says its own length.
+    // The answer states its own length, so the stream may end without a TLS alert.
     let _ = timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await.expect("it closes");
     if answer.is_empty() {
         Err(std::io::ErrorKind::UnexpectedEof.into())
@@ -149,7 +149,7 @@ async fn tls_serves_the_same_and_nothing_without_it() {
         answer
     };
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
-    // A handshake that stalls holds up nobody.
+    // A stalled handshake delays nobody.
     let _stalled = TcpStream::connect(server.address).await.unwrap();
     assert!(over_tls(&server, "/live", false).await.unwrap().ends_with("live\n"));
 }
@@ -168,7 +168,7 @@ async fn where_clients_have_certificates_nobody_gets_in_without() {
 async fn a_renewed_certificate_is_used_and_a_damaged_one_is_not() {
     let server = with_tls(false).await;
     assert!(over_tls(&server, "/live", false).await.is_ok());
-    // All of them anew, authority included: who trusts the new one gets in.
+    // All files are made anew, the authority included: a client that trusts the new one gets in.
     certificates(&server.directory);
     assert!(over_tls(&server, "/live", false).await.is_ok());
     write(&server.directory, "admin.example.pem", "nonsense");

@@ -1,4 +1,4 @@
-//! The document, held against what is served.
+//! Tests of the document against the server.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 
-/// What is sent to each path that acts.
+/// A request for each path that acts.
 const ACTS: [(&str, &str); 7] = [
     ("reload", "{}"),
     ("drain", "{}"),
@@ -30,7 +30,7 @@ fn resolve<'d>(document: &'d Value, value: &'d Value) -> &'d Value {
     }
 }
 
-/// What answers with this status to this method of a path must look like.
+/// Returns the schema of answers with this status to this method of a path.
 fn answer(document: &Value, path: &str, method: &str, status: u16) -> Validator {
     let response = &document["paths"][format!("/api/v1/{path}")][method]["responses"][status.to_string()];
     assert!(response.is_object(), "{method} {path} may not answer {status}");
@@ -38,7 +38,7 @@ fn answer(document: &Value, path: &str, method: &str, status: u16) -> Validator 
 }
 
 fn validator(document: &Value, schema: &Value) -> Validator {
-    // The references are those of the document.
+    // References are resolved within the document.
     let whole = json!({ "allOf": [schema], "components": document["components"] });
     jsonschema::draft202012::new(&whole).unwrap()
 }
@@ -81,8 +81,8 @@ async fn every_answer_is_as_the_document_says() {
     }
 }
 
-/// Each path of the document is served, by its methods and no other; and what is served is in the document, since both are of
-/// one list. That it has all that there is to do, the operator's trait is held against.
+/// Checks that each path of the document is served, by its methods and no other. Every served path is in the document,
+/// since both come from one list; the operator's trait shows that no action is missing.
 #[tokio::test]
 async fn every_path_of_the_document_is_served() {
     let server = Admin::core().await;
@@ -102,7 +102,7 @@ async fn every_path_of_the_document_is_served() {
     assert_eq!(document["openapi"], "3.1.0");
 }
 
-/// Questions are described: each field with its kind, and none that may be null.
+/// Checks that questions are described: each field with its type, and none that may be null.
 #[tokio::test]
 async fn questions_are_parameters() {
     let document = document(&Admin::core().await).await;

@@ -1,4 +1,4 @@
-//! What is read.
+//! Tests of views.
 
 use super::*;
 
@@ -68,7 +68,7 @@ async fn a_question_that_makes_no_sense_is_refused() {
         let (status, body) = server.get(&format!("/api/v1/{path}")).await;
         assert_eq!(status, 400, "{path}: {body}");
     }
-    // Any way to write an address, and what URLs make of it.
+    // Every spelling of an address, and its encoding in a URL.
     for query in
         ["address=2001:db8::%2F32", "address=2001%3Adb8%3A%3A7&limit=1", "listener=n%C3%B6", "listener=a%00b", "", "&"]
     {

@@ -1,4 +1,4 @@
-//! Which otproxy that runs here, or elsewhere, a command is for.
+//! The choice of the running otproxy, here or elsewhere, that a command is for.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,9 +12,9 @@ use clap::ValueHint;
 use crate::admin::{Client, ClientFiles, read_token};
 use crate::config::{self, ADMIN_PORTS, ADMIN_SOCKET};
 
-/// Where the units that come with otproxy have their sockets, by role.
+/// The directories in which the shipped units have their sockets, by role.
 const UNIT_DIRECTORIES: [(&str, &str); 2] = [("edge", "/run/otproxy-edge"), ("core", "/run/otproxy-core")];
-/// How long an otproxy on this host may take to answer that it is there.
+/// The time limit for an otproxy on this host to answer that it is there.
 const PRESENCE: Duration = Duration::from_secs(5);
 
 /// Which otproxy
@@ -45,7 +45,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// How it is reached: by the flags; else by the file; else at the places where the units have it, of which one answers.
+    /// Finds the way to reach it: by the flags; else by the file; else at the places of the units, of which exactly one
+    /// must answer.
     pub async fn client(&self) -> anyhow::Result<Client> {
         let client = if let Some(socket) = &self.socket {
             Client::socket(socket)
@@ -64,12 +65,12 @@ impl Place {
     }
 }
 
-/// The one whose file this is.
+/// Returns a client of the otproxy that has this configuration file.
 fn of_file(file: &Path) -> anyhow::Result<Client> {
     let config = config::load(file)?;
     let admin = &config.process().admin;
     let unit = UNIT_DIRECTORIES.iter().find(|(role, _)| *role == config.role().to_string());
-    // Where the file does not say it, systemd has told the process, and not us.
+    // If the file does not name a socket, systemd has told the process its directory, but not us.
     let unit = unit.map(|(_, directory)| Path::new(directory).join(ADMIN_SOCKET)).filter(|socket| socket.exists());
     if let Some(socket) = admin.socket.clone().or(unit) {
         return Ok(Client::socket(&socket));
@@ -96,12 +97,12 @@ fn of_file(file: &Path) -> anyhow::Result<Client> {
     }
 }
 
-/// The one that runs on this host.
+/// Returns a client of the one otproxy on this host.
 async fn here(directories: [(&str, &str); 2], ports: [u16; 2]) -> anyhow::Result<Client> {
     let sockets: Vec<_> = directories.iter().map(|(_, directory)| Path::new(directory).join(ADMIN_SOCKET)).collect();
     let lives = |socket: &&PathBuf| match UnixStream::connect(socket) {
         Ok(_) => true,
-        // It is there, and will say so.
+        // It is there, and a request will report the missing permission.
         Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
     };
     let found: Vec<_> = sockets.iter().filter(lives).collect();
@@ -141,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// A directory that is removed with it.
+    /// A directory that is removed when dropped.
     struct Directory(PathBuf);
 
     impl Directory {
@@ -170,7 +171,7 @@ mod tests {
     #[test]
     fn a_file_says_where_it_is() {
         let directory = Directory::new("file");
-        // Where a unit of this host has its socket, the file without one means that.
+        // If a unit of this host has its socket there, a file that names no socket means that one.
         if Path::new(UNIT_DIRECTORIES[0].1).join(ADMIN_SOCKET).exists() {
             return;
         }
@@ -196,7 +197,7 @@ mod tests {
         let directory = Directory::new("here");
         let (edge, core) = (directory.0.join("edge"), directory.0.join("core"));
         let directories = [("edge", edge.to_str().unwrap()), ("core", core.to_str().unwrap())];
-        // Ports that nobody answers at.
+        // Nobody answers at these ports.
         let find =
             async || here(directories, [0, 0]).await.map(|client| client.place()).map_err(|error| format!("{error:#}"));
         let error = find().await.unwrap_err();
@@ -206,7 +207,7 @@ mod tests {
         let other = UnixListener::bind(edge.join(ADMIN_SOCKET)).unwrap();
         let error = find().await.unwrap_err();
         assert!(error.contains("two run here: choose one with `--socket "), "{error}");
-        // What a dead one left does not count.
+        // The socket of a dead process does not count.
         drop(only);
         assert_eq!(find().await.unwrap(), edge.join(ADMIN_SOCKET).display().to_string());
         drop(other);

@@ -1,13 +1,13 @@
-//! Numbers as people read them.
+//! Numbers for people.
 
-/// Bytes, with three digits at the least that matter: `4.66 GiB`.
+/// Formats bytes with at least three significant digits: `4.66 GiB`.
 pub(super) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
     }
     let (mut value, mut unit) = (bytes as f64 / 1024.0, 0);
-    // What would be shown as 1024 is one of the next.
+    // A value that would be shown as 1024 is one of the next unit.
     while value >= 1023.5 && unit + 1 < UNITS.len() {
         value /= 1024.0;
         unit += 1;
@@ -16,7 +16,7 @@ pub(super) fn bytes(bytes: u64) -> String {
     format!("{value:.decimals$} {}", UNITS.get(unit).copied().unwrap_or_default())
 }
 
-/// A time, in its two largest units: `1d 2h`, `5m 3s`, `42s`.
+/// Formats a time in its two largest units: `1d 2h`, `5m 3s`, `42s`.
 pub(super) fn time(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match (days, hours, minutes) {
@@ -27,18 +27,18 @@ pub(super) fn time(seconds: u64) -> String {
     }
 }
 
-/// An age, in whole units.
+/// Formats an age in whole units.
 pub(super) fn age(seconds: f64) -> String {
-    // From a float the conversion stops at the ends.
+    // The conversion from a float saturates.
     time(seconds as u64)
 }
 
-/// A round trip.
+/// Formats a round trip.
 pub(super) fn milliseconds(seconds: f64) -> String {
     format!("{:.1} ms", seconds * 1000.0)
 }
 
-/// A count, with its digits in groups: `1 234 567`.
+/// Formats a count with its digits in groups: `1 234 567`.
 pub(super) fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! `otproxy status` and the other commands that ask an otproxy that runs, or have it do something.
+//! `otproxy status` and the other commands that query or control a running otproxy.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -28,7 +28,7 @@ mod table;
 use find::Place;
 use show::Show;
 
-/// How often a drain is looked at.
+/// The time between two looks at a drain.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// What flags all of these have.
@@ -204,12 +204,12 @@ pub(super) enum By {
     Bytes,
 }
 
-/// What came of a command.
+/// The output of a command.
 struct Said {
     code: u8,
-    /// For stdout.
+    /// The part for stdout.
     out: Box<dyn Show>,
-    /// For stderr.
+    /// The part for stderr.
     err: String,
 }
 
@@ -217,7 +217,7 @@ impl Operate {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
         let said = runtime.block_on(self.ask());
-        // A look-up of a name that hangs would hold the end up.
+        // A name look-up that hangs would delay the end.
         runtime.shutdown_background();
         let Said { code, out, err } = said?;
         let _ = io::stderr().write_all(err.as_bytes());
@@ -325,7 +325,7 @@ impl Asking {
             }
             let open: u64 = left.iter().map(|listener| listener.connections.open).sum();
             if shows {
-                // What is told may be gone by now, and who reads it too.
+                // The terminal, and its reader, may be gone by now.
                 let _ = write!(io::stderr(), "\r{} connections left   ", human::count(open));
             }
             if left.is_empty() {
@@ -339,7 +339,7 @@ impl Asking {
         self.tell::<Listeners>(&answer)
     }
 
-    /// What there is to print of an answer. A refusal goes to stderr, for people, and is a failure.
+    /// Returns the output for an answer. A refusal goes to stderr, for people, and is a failure.
     fn tell<A: DeserializeOwned + Show + 'static>(&self, answer: &Answer) -> anyhow::Result<Said> {
         let json = || format!("{}\n", String::from_utf8_lossy(&answer.body));
         if answer.status == 200 {
@@ -371,7 +371,7 @@ fn parse<T: DeserializeOwned>(answer: &Answer) -> anyhow::Result<T> {
     serde_json::from_slice(&answer.body).with_context(what)
 }
 
-/// Columns of the terminal that is printed to; `None` where it is none.
+/// Returns the columns of the terminal that is printed to; `None` if it is none.
 fn width() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
@@ -381,18 +381,18 @@ fn at_most<const DEFAULT: usize>(limit: Option<usize>) -> Most<DEFAULT> {
     limit.and_then(Most::new).unwrap_or_default()
 }
 
-/// `--limit`
+/// Parses `--limit`.
 fn most(text: &str) -> Result<usize, String> {
     let items = text.parse().ok().filter(|items| (1..=MOST).contains(items));
     items.ok_or_else(|| format!("a list has 1 to {MOST} items"))
 }
 
-/// `ban --for`
+/// Parses `ban --for`.
 fn ban_time(text: &str) -> Result<u32, String> {
     seconds(text, 1, LONGEST_BAN)
 }
 
-/// `drain --deadline`
+/// Parses `drain --deadline`.
 fn drain_time(text: &str) -> Result<u32, String> {
     seconds(text, 0, LONGEST_DRAIN)
 }

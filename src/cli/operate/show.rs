@@ -1,4 +1,4 @@
-//! Answers as people read them.
+//! Answers in the form for people.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use crate::admin::api::{
     Targets, Unbanned,
 };
 
-/// An answer that people can read, on a terminal that is so wide.
+/// An answer that can be shown to people, on a terminal of a given width.
 pub(super) trait Show {
     fn show(&self, width: Option<usize>) -> String;
 }
@@ -58,7 +58,7 @@ impl Show for Status {
     }
 }
 
-/// `7 of 1 000`, or `7`.
+/// Formats a count: `7 of 1 000`, or `7`.
 fn of(Count { open, limit }: Count) -> String {
     match limit {
         Some(limit) => format!("{} of {}", count(open), count(limit)),
@@ -66,7 +66,7 @@ fn of(Count { open, limit }: Count) -> String {
     }
 }
 
-/// `limit 3, rate 1 000 000`, the most first.
+/// Formats counts by reason, the highest first: `limit 3, rate 1 000 000`.
 fn reasons(counts: &BTreeMap<String, u64>) -> String {
     let mut counts: Vec<_> = counts.iter().collect();
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
@@ -127,7 +127,7 @@ impl Show for Targets {
     }
 }
 
-/// What follows a list that does not have all there is.
+/// Returns the line below a list that is incomplete.
 fn more(shown: usize, total: u64, what: &str) -> String {
     let shown = shown as u64;
     if shown < total {
@@ -137,7 +137,7 @@ fn more(shown: usize, total: u64, what: &str) -> String {
     }
 }
 
-/// What stands for something that is not known.
+/// Formats a value, or a dash if it is unknown.
 fn or_dash(text: Option<impl ToString>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| text.to_string())
 }

@@ -1,16 +1,16 @@
-//! Tables: aligned columns, which fit to the terminal.
+//! Tables of aligned columns, fitted to the terminal.
 
-/// What a column is cut down to at the least.
+/// The width to which a column is cut, at least.
 const NARROWEST: usize = 6;
-/// Between two columns.
+/// The gap between two columns.
 const GAP: &str = "  ";
 
-/// Which side of a column its text is at.
+/// The side to which a column is aligned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
-    /// Words.
+    /// The side of words.
     Left,
-    /// Numbers.
+    /// The side of numbers.
     Right,
 }
 
@@ -22,7 +22,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// With these headings; one that begins with `>` is over numbers.
+    /// Makes a table with these headings; a heading that begins with `>` is of numbers.
     pub fn new(headings: &[&'static str]) -> Self {
         let column = |heading: &&'static str| match heading.strip_prefix('>') {
             Some(heading) => (heading, Side::Right),
@@ -36,7 +36,7 @@ impl Table {
         self.rows.push(cells.into());
     }
 
-    /// The text. Where it would be wider than `width`, the widest columns of words are cut.
+    /// Formats the table. If it is wider than `width`, the widest columns of words are cut.
     pub fn text(&self, width: Option<usize>) -> String {
         let length = |text: &str| text.chars().count();
         let mut widths: Vec<usize> = self.columns.iter().map(|(heading, _)| length(heading)).collect();
@@ -65,7 +65,7 @@ impl Table {
         text
     }
 
-    /// Cuts the widest columns of words, until all fit or none can be cut any more.
+    /// Cuts the widest columns of words, until all fit or none can be cut any further.
     fn cut(&self, widths: &mut [usize], most: usize) {
         let gaps = GAP.len() * widths.len().saturating_sub(1);
         while widths.iter().sum::<usize>() + gaps > most {
@@ -78,7 +78,7 @@ impl Table {
     }
 }
 
-/// `text` in so many characters; the end of it is what people need least.
+/// Shortens `text` to `width` characters. It cuts the end, which people need least.
 fn shortened(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
@@ -108,7 +108,7 @@ mod tests {
     fn it_fits_to_the_terminal() {
         let text = table().text(Some(30));
         assert_eq!(text, "NAME    COUNT  WHAT\na       1 000  something tha..\nlonger      7\n");
-        // Where it is too narrow for anything, numbers are whole.
+        // Numbers stay whole even if the table does not fit.
         assert!(table().text(Some(1)).contains("1 000  some.."));
     }
 }

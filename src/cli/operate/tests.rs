@@ -1,4 +1,4 @@
-//! Commands against an operator that remembers what it was asked.
+//! Tests of commands against an operator that records what it was asked.
 
 use std::fs;
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ impl Running {
         Self { directory, operator, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// Runs a command; gives its exit code, and what is on stdout and stderr.
+    /// Runs a command; returns its exit code, stdout and stderr.
     fn run(&self, command: &str) -> (u8, String, String) {
         let socket = self.directory.join("admin.sock").display().to_string();
         let arguments = ["otproxy"].into_iter().chain(command.split_whitespace()).chain(["--socket", &socket]);
@@ -109,11 +109,11 @@ fn a_drain_that_waits_ends_when_none_is_left() {
     assert_eq!((code, &*err), (0, ""));
     assert!(out.contains("drained     0"), "{out}");
     assert_eq!(*running.operator.draining.lock(), Some(0));
-    // Where it cannot begin there is nothing to wait for.
+    // A drain that does not begin leaves nothing to wait for.
     assert_eq!(running.run("drain none --wait").0, 1);
 }
 
-/// With `--json` a command says what the API says, to the letter.
+/// Checks that a command with `--json` prints the API's answer to the letter.
 #[test]
 fn scripts_get_what_the_api_says() {
     let running = Running::start("json");
@@ -170,13 +170,13 @@ fn times_are_whole_seconds() {
 /// `docs/admin.md`.
 const DOCUMENT: &str = include_str!("../../../docs/admin.md");
 
-/// The lines of its examples that begin with this word.
+/// Returns the lines of its examples that begin with this word.
 fn examples(word: &str) -> impl Iterator<Item = &str> {
     let blocks = DOCUMENT.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
     blocks.flat_map(str::lines).filter(move |line| line.split(' ').next() == Some(word))
 }
 
-/// As a shell splits it, as far as the examples need that.
+/// Splits a line as a shell does, as far as the examples need it.
 fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quote = None;

@@ -1,4 +1,4 @@
-//! The addresses of a target, known before a connection needs them.
+//! The addresses of a target, resolved before a connection needs them.
 
 use std::collections::HashSet;
 use std::io;
@@ -16,23 +16,23 @@ use crate::config;
 use crate::net;
 use crate::reason::ConnectResult;
 
-/// The first wait after a look-up that failed where there was no answer yet; it doubles until it is `resolve`.
+/// The first wait after a failed look-up without an earlier answer; it doubles up to `resolve`.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// A target's name, and what it resolves to.
+/// A target's name, and the addresses that it resolves to.
 #[derive(Debug)]
 pub struct Addresses {
     target: config::Target,
-    /// How often it is looked up; zero is for each connection.
+    /// The interval of look-ups; zero means one for each connection.
     every: Duration,
     known: watch::Sender<Known>,
 }
 
 #[derive(Debug, Clone)]
 enum Known {
-    /// The first answer is to come.
+    /// The first answer is still to come.
     Awaited,
-    /// There was none yet.
+    /// No look-up has succeeded yet.
     Failed,
     /// The last good answer.
     Answer(Arc<Answer>),
@@ -42,28 +42,28 @@ enum Known {
 #[derive(Debug)]
 struct Answer {
     addresses: Vec<SocketAddr>,
-    /// The place of the one that is tried first: it was reached when those before it could not be.
+    /// The index of the address that is tried first, as those before it could not be reached.
     first: AtomicUsize,
 }
 
 impl Addresses {
-    /// Of `target`, looked up so often.
+    /// Makes the addresses of `target`, looked up at this interval.
     pub fn new(target: config::Target, every: Duration) -> Self {
         let known = target.literal().map_or(Known::Awaited, |address| Known::Answer(Answer::new(vec![address])));
         Self { target, every, known: watch::Sender::new(known) }
     }
 
-    /// The same name, with what it resolves to as far as it is known, looked up so often.
+    /// Returns the same name with its known addresses, looked up at this interval.
     #[must_use]
     pub fn looked_up_each(&self, every: Duration) -> Self {
         let known = watch::Sender::new(self.known.borrow().clone());
         Self { target: self.target.clone(), every, known }
     }
 
-    /// Connects to the first address that answers, each within that time. Gives which it was.
+    /// Connects to the first address that answers, each within that time. Also returns that address.
     ///
     /// # Errors
-    /// What the last try ended with.
+    /// Returns the result of the last attempt.
     pub async fn connect(&self, within: Duration) -> Result<(TcpStream, SocketAddr), ConnectResult> {
         let answer = self.answer(within).await?;
         let (before, after) = answer.addresses.split_at(answer.first.load(Relaxed).min(answer.addresses.len()));
@@ -85,7 +85,7 @@ impl Addresses {
         if let Known::Answer(answer) = &*known { Ok(Arc::clone(answer)) } else { Err(ConnectResult::Resolve) }
     }
 
-    /// Looks the name up, by `lookup`, again and again. Where there is none to look up, there is nothing to do.
+    /// Looks the name up with `lookup`, again and again. Returns at once if there is no name.
     pub async fn keep<F>(&self, listener: &str, lookup: impl Fn(config::Target) -> F)
     where
         F: Future<Output = io::Result<Vec<SocketAddr>>>,
@@ -118,11 +118,11 @@ impl Addresses {
         }
     }
 
-    /// Takes an answer; without one, the last is kept. Gives whether there is any.
+    /// Takes an answer; without one, keeps the last. Returns whether there is any.
     fn learn(&self, found: Option<Vec<SocketAddr>>) -> bool {
         self.known.send_if_modified(|known| {
             let new = match (&known, found) {
-                // In another order it is the same: which one answers is remembered.
+                // The same addresses in another order change nothing: the one that answers is remembered.
                 (Known::Answer(old), Some(found)) if old.is_of(&found) => return false,
                 (_, Some(found)) => Known::Answer(Answer::new(found)),
                 (Known::Awaited, None) => Known::Failed,

@@ -16,14 +16,14 @@ use crate::reason::CheckResult;
 use crate::wire::frame::{self, ClientId, PONG};
 use crate::wire::proxy_header;
 
-/// Whom a relay takes the checks of this process for: a client that opens no session.
+/// The client that the checks of this process appear as to a relay: one that opens no session.
 static CLIENT: LazyLock<ClientId> = LazyLock::new(|| ClientId(RandomState::new().hash_one(0u8) as u32 | 1));
 
-/// Checks a target as a connection would reach it: each of its addresses `within` that time, and an answer as well. Gives the
-/// round trip of a ping.
+/// Checks a target as a connection would reach it: each of its addresses `within` that time, and an answer as well.
+/// Returns the round trip of a ping.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns the problem of the target.
 pub async fn check(
     addresses: &Addresses,
     kind: CheckKind,
@@ -47,7 +47,7 @@ pub async fn check(
     }
 }
 
-/// Has a relay answer a ping.
+/// Pings a relay and waits for its answer.
 async fn ping(stream: &mut TcpStream, send_proxy: SendProxy) -> io::Result<Duration> {
     stream.set_nodelay(true)?;
     let mut bytes = match send_proxy {
@@ -55,7 +55,7 @@ async fn ping(stream: &mut TcpStream, send_proxy: SendProxy) -> io::Result<Durat
         SendProxy::V1 => proxy_header::UNKNOWN.to_vec(),
         SendProxy::None => Vec::new(),
     };
-    // It knows no round trip: what a relay counts is what players have.
+    // The check reports no round trip of its own: a relay counts those of players.
     bytes.extend_from_slice(&frame::ping(*CLIENT, 0));
     let sent = Instant::now();
     stream.write_all(&bytes).await?;

@@ -1,10 +1,11 @@
-//! Which targets are up, and which of them is next. Pure: no I/O, and no clock of its own.
+//! The health of targets, and the choice of the next one. Pure: no I/O, and no clock of its own.
 //!
-//! A target is *open* where nothing is known against it, and only where none is open are the others tried. With checks, a
-//! failure closes it until it passes a check, and so many failures in a row have it down until it passes so many. Without,
-//! one failure has it down: it is tried last for a while, longer each time, and then one connection finds out for all.
+//! A target is *open* if nothing is known against it, and the others are tried only if none is open. With checks, a
+//! failure closes it until it passes a check; a number of failures in a row marks it down until it passes a number of
+//! checks. Without checks, one failure marks it down: it is tried last for a while, longer each time, and then one
+//! connection tests it for all.
 //!
-//! What an operator wants of a target comes before all that: one that he drains, or has in maintenance, is never tried.
+//! The state that an operator wants overrides all that: a target that is drained or in maintenance is never tried.
 
 use std::hash::Hasher;
 use std::time::{Duration, Instant};
@@ -15,66 +16,66 @@ use crate::config::{Check, CheckKind, Choice, Destination, ForwardTarget};
 use crate::limits::AddressKey;
 use crate::reason::{CheckResult, TargetState};
 
-/// How long a target that nothing checks is tried last after its first failure; it doubles with each further one.
+/// The time for which an unchecked target is tried last after its first failure; it doubles with each further one.
 pub const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// The longest that it is tried last.
+/// The longest time for which it is tried last.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// A target is up or down from now on.
+/// A target's change to up or down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// It is up.
+    /// It has come up.
     Up,
-    /// It is down.
+    /// It has gone down.
     Down,
 }
 
 /// A target to be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Try {
-    /// Its number: no other target of the listener ever has it.
+    /// Its number, which no other target of the listener ever has.
     pub target: usize,
-    /// Its failures when it was chosen. Of many who fail together the first one tells.
+    /// Its failures when it was chosen. Of several attempts that fail together only the first counts.
     failures: u32,
 }
 
-/// What is known of the targets of one listener.
+/// The health of the targets of one listener.
 #[derive(Debug)]
 pub struct Standings {
     choice: Choice,
     check: Check,
     targets: Vec<Standing>,
-    /// The number of the next target that is new.
+    /// The number of the next new target.
     next: usize,
 }
 
-/// A check that has ended.
+/// The last finished check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastCheck {
-    /// What it ended with.
+    /// Its result.
     pub result: CheckResult,
-    /// When.
+    /// The time of its end.
     pub at: Instant,
-    /// From a ping to its answer.
+    /// The time from a ping to its answer.
     pub round_trip: Option<Duration>,
 }
 
 /// A target as an operator sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetView {
-    /// Unique in its listener.
+    /// Its name, unique in its listener.
     pub name: String,
-    /// Where it is, as in the file.
+    /// Its place, as in the file.
     pub destination: Destination,
-    /// Whether it is up, as far as that is known.
+    /// True if it is up, as far as known.
     pub up: bool,
-    /// What the operator wants of it.
+    /// The state that the operator wants.
     pub state: TargetState,
-    /// It has connections only while no other is up.
+    /// True if it gets connections only while no other is up.
     pub backup: bool,
     /// Connections now.
     pub connections: usize,
-    /// The last check, where it is checked and has been.
+    /// The last check, if there was one.
     pub check: Option<LastCheck>,
 }
 
@@ -87,27 +88,27 @@ struct Standing {
     state: TargetState,
     up: bool,
     check: Option<LastCheck>,
-    /// In a row, until now.
+    /// Failures in a row until now.
     failures: u32,
-    /// Checks passed in a row, until now.
+    /// Checks passed in a row until now.
     passed: u32,
-    /// When a connection may find out whether it is there again, where no check does.
+    /// The time from which a connection may test it again, if no check does.
     again: Option<Instant>,
     /// Connections now.
     connections: usize,
 }
 
 impl Standings {
-    /// All are up until they fail.
+    /// Makes the health of these targets, which are up until they fail.
     pub fn new(choice: Choice, check: Check, targets: &[ForwardTarget]) -> Self {
         let mut standings = Self { choice, check, targets: Vec::new(), next: 0 };
         standings.set(choice, check, targets);
         standings
     }
 
-    /// Has these targets from now on; gives the number of each. What is known of a destination stays known, whatever its
-    /// name is now: names are mostly places in the list. A target that is elsewhere now keeps of what it was only what the
-    /// operator wants of it, by its name.
+    /// Replaces the targets; returns the number of each. Knowledge about a destination stays, even under another name:
+    /// names are mostly places in the list. A target with a new destination keeps only the state that the operator
+    /// wants for its name.
     pub fn set(&mut self, choice: Choice, check: Check, targets: &[ForwardTarget]) -> Vec<usize> {
         let mut before = std::mem::take(&mut self.targets);
         for target in targets {
@@ -120,7 +121,8 @@ impl Standings {
             self.next = self.next.max(standing.number + 1);
             standing.name.clone_from(&target.name);
             standing.backup = target.backup;
-            // Checks open what connections found closed, and without checks it is found out anew what they had closed.
+            // Checks open targets that connections had closed; without checks, a test decides anew about those that
+            // checks had closed.
             standing.again = standing.again.filter(|_| check.kind == CheckKind::Off);
             if check.kind == CheckKind::Off && self.is_checked() {
                 (standing.up, standing.failures, standing.check) = (true, 0, None);
@@ -131,12 +133,12 @@ impl Standings {
         self.targets.iter().map(|standing| standing.number).collect()
     }
 
-    /// Whether a target is up. `None` where it is none any more.
+    /// Returns whether a target is up; `None` if it was removed.
     pub fn is_up(&self, target: usize) -> Option<bool> {
         self.targets.iter().find(|standing| standing.number == target).map(|standing| standing.up)
     }
 
-    /// The targets, in the order of the file.
+    /// Returns the targets, in the order of the file.
     pub fn list(&self) -> Vec<TargetView> {
         let view = |standing: &Standing| TargetView {
             name: standing.name.clone(),
@@ -150,13 +152,13 @@ impl Standings {
         self.targets.iter().map(view).collect()
     }
 
-    /// What the operator wants of a target. `None` where it is none any more.
+    /// Returns the state that the operator wants for a target; `None` if it was removed.
     pub fn state(&self, target: usize) -> Option<TargetState> {
         self.targets.iter().find(|standing| standing.number == target).map(|standing| standing.state)
     }
 
-    /// The operator wants this of the target of this name; gives its number. One that comes out of maintenance is up until
-    /// it fails: what was known of it is from before. `None` where none has this name.
+    /// Sets the state that the operator wants for the target of this name; returns its number. A target that leaves
+    /// maintenance is up until it fails, as what was known of it is outdated. `None` if none has this name.
     pub fn set_state(&mut self, name: &str, state: TargetState) -> Option<(usize, Option<Change>)> {
         let standing = self.targets.iter_mut().find(|standing| standing.name == name)?;
         let before = std::mem::replace(&mut standing.state, state);
@@ -167,7 +169,7 @@ impl Standings {
         Some((standing.number, standing.turn(true)))
     }
 
-    /// The target for a connection of `player` that has tried those in `tried` in vain. `None` where it has tried all that
+    /// Chooses a target for a connection of `player` that has tried those in `tried`; `None` once it has tried all that
     /// are ready. It counts as a connection from now on, until [`Standings::left`].
     pub fn next(&mut self, player: AddressKey, tried: &[usize], now: Instant) -> Option<Try> {
         let checked = self.is_checked();
@@ -180,24 +182,24 @@ impl Standings {
         };
         let ready = self.targets.iter_mut().filter(|standing| standing.state == TargetState::Ready);
         let left = ready.filter(|standing| !tried.contains(&standing.number));
-        // Of those that are equally good the first one of the file.
+        // Among equals the first one of the file is chosen.
         let standing = left.min_by_key(preferred)?;
         if !checked && standing.failures > 0 && standing.is_open(checked, now) {
-            // This one finds out; all others go on as before.
+            // This one tests it; all others go on as before.
             standing.again = Some(now + wait_after(standing.failures));
         }
         standing.connections += 1;
         Some(Try { target: standing.number, failures: standing.failures })
     }
 
-    /// A connection has ended, or could not be made.
+    /// Counts off a connection that has ended, or could not be made.
     pub fn left(&mut self, target: usize) {
         if let Some(standing) = self.standing(target) {
             standing.connections = standing.connections.saturating_sub(1);
         }
     }
 
-    /// A connect succeeded. Where there are checks, only they say that a target is up: one that hangs accepts too.
+    /// Records a successful connect. With checks, only they mark a target as up: one that hangs accepts too.
     pub fn connected(&mut self, tried: Try) -> Option<Change> {
         if self.is_checked() {
             return None;
@@ -207,7 +209,7 @@ impl Standings {
         standing.turn(true)
     }
 
-    /// A connect failed.
+    /// Records a failed connect.
     pub fn failed(&mut self, tried: Try, now: Instant) -> Option<Change> {
         let (checked, fall) = (self.is_checked(), self.check.fall);
         let standing = self.standing(tried.target)?;
@@ -222,14 +224,14 @@ impl Standings {
         standing.turn(up)
     }
 
-    /// A check has ended in this way, whatever that says of the target.
+    /// Records a finished check, whatever it says about the target.
     pub fn note(&mut self, target: usize, check: LastCheck) {
         if let Some(standing) = self.standing(target) {
             standing.check = Some(check);
         }
     }
 
-    /// A check has shown whether the target is there.
+    /// Records whether a target passed a check.
     pub fn checked(&mut self, target: usize, passed: bool) -> Option<Change> {
         let Check { fall, rise, .. } = self.check;
         let standing = self.standing(target)?;
@@ -243,7 +245,7 @@ impl Standings {
         standing.turn(up)
     }
 
-    /// `None` where it is no target any more.
+    /// Returns the health of a target; `None` if it was removed.
     fn standing(&mut self, target: usize) -> Option<&mut Standing> {
         self.targets.iter_mut().find(|standing| standing.number == target)
     }
@@ -254,7 +256,7 @@ impl Standings {
 }
 
 impl Standing {
-    /// It is up until it fails.
+    /// Makes the health of a target, which is up until it fails.
     fn new(number: usize, target: &ForwardTarget) -> Self {
         Self {
             number,
@@ -286,8 +288,7 @@ impl Standing {
     }
 }
 
-/// What the operator wanted of the target that had the name of `target`, and is nowhere any more: those that stay where
-/// they were have their own.
+/// Returns the wanted state of the removed target that had the name of `target`; targets that stay have their own.
 fn state_by_name(before: &[Standing], target: &ForwardTarget, targets: &[ForwardTarget]) -> TargetState {
     let moved = |standing: &&Standing| {
         standing.name == target.name && targets.iter().all(|other| other.destination != standing.destination)
@@ -295,17 +296,17 @@ fn state_by_name(before: &[Standing], target: &ForwardTarget, targets: &[Forward
     before.iter().find(moved).map_or(TargetState::Ready, |standing| standing.state)
 }
 
-/// How long a target is tried last after so many failures in a row.
+/// Returns the time for which a target is tried last after this many failures in a row.
 fn wait_after(failures: u32) -> Duration {
     FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_WAIT)
 }
 
-/// How well a target suits a player: each player has the best one, and where that is away the next best, while all others stay
-/// where they are. The same on every edge, whose links of one player must meet at one core.
+/// Returns the score of a target for a player. Each player has the best one, and the next best if that is down, while
+/// all others stay where they are. Scores are the same on every edge, as the links of one player must meet at one core.
 fn score(target: &str, player: AddressKey) -> u64 {
     let mut hasher = SipHasher24::new();
     hasher.write(target.as_bytes());
-    // No byte of a name.
+    // This byte occurs in no name.
     hasher.write_u8(0);
     match player {
         AddressKey::V4(address) => {

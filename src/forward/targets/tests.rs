@@ -30,7 +30,7 @@ fn checked<P: Future<Output = ()>>(
     runtime.block_on(async { timeout(Duration::from_secs(90), test).await.expect("it hangs") })
 }
 
-/// All that comes until the end.
+/// Reads everything until the end.
 async fn read_all(mut stream: TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await.unwrap();
@@ -125,7 +125,7 @@ fn the_tunnel_is_up_while_it_has_spare_connections_or_new_ones() {
     assert_eq!((look(), look()), (Ok(()), Ok(())));
     drop(kept);
     assert_eq!(look(), Err(CheckResult::NoSpare));
-    // Players take each as soon as it is there.
+    // Players take each one as soon as it is there.
     drop((pool.keep(), pool.keep()));
     assert_eq!((look(), look()), (Ok(()), Err(CheckResult::NoSpare)));
 }
@@ -142,6 +142,6 @@ fn what_this_host_lacks_is_not_the_targets_failure() {
     assert_eq!((next().tried.target, targets.now().list[0].up.get()), (0, 1));
     next().failed(ConnectResult::Refused);
     assert_eq!((next().tried.target, targets.now().list[0].up.get()), (1, 0));
-    // Each that was dropped counts no more.
+    // Dropped attempts no longer count.
     assert!(format!("{:?}", targets.now().standings).matches("connections: 0").count() == 2);
 }

@@ -1,4 +1,4 @@
-//! Bans, as an operator sees and makes them.
+//! Bans, as an operator lists and makes them.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,7 +9,7 @@ use crate::admin::api::{self, BannedBy, BansQuestion, Network, Refusal, Time, Un
 use crate::limits::{Bans, LONGEST_BAN};
 use crate::reason::BanReason;
 
-/// Those that hold, the longest first.
+/// Returns present bans, the longest first.
 pub(super) fn bans(bans: &Bans, asked: &BansQuestion, nftables: bool) -> api::Bans {
     let (now, clock) = (Instant::now(), SystemTime::now());
     let meets = |one: IpNet, other: IpNet| one.contains(&other) || other.contains(&one);
@@ -33,7 +33,7 @@ pub(super) fn bans(bans: &Bans, asked: &BansQuestion, nftables: bool) -> api::Ba
     api::Bans { total, nftables, bans: list.iter().map(ban).collect() }
 }
 
-/// Bans a network; gives its last moment.
+/// Bans a network; returns the ban's last moment.
 pub(super) fn ban(bans: &Bans, network: Network, lasts: Duration) -> Result<SystemTime, Refusal> {
     let lasts = lasts.min(LONGEST_BAN);
     if !bans.is_free_of_exempt(&network.0) {
@@ -51,7 +51,7 @@ pub(super) fn ban(bans: &Bans, network: Network, lasts: Duration) -> Result<Syst
     Ok(SystemTime::now() + lasts)
 }
 
-/// Ends the bans of a network, and of all in it.
+/// Ends the bans of a network, and of all networks within it.
 pub(super) fn unban(bans: &Bans, network: Network) -> Result<Unbanned, Refusal> {
     let networks: Vec<_> = bans.unban(network.0).into_iter().map(|ban| Network(ban.network)).collect();
     if networks.is_empty() {

@@ -1,4 +1,4 @@
-//! What the roster tells an operator: connections, top talkers; and what it has closed for him.
+//! The roster for an operator: open connections, top talkers, and the closing of connections.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -14,19 +14,19 @@ use crate::admin::api::{
 use crate::limits::{AddressKey, Leads, Presence, Roster};
 use crate::reason::Closing;
 
-/// Whether a connection or a session of `player` belongs to a network.
+/// Returns whether a connection or a session of `player` belongs to a network.
 pub(super) fn is_in(network: Network, player: SocketAddr) -> bool {
     network.0.contains(&player.ip().to_canonical())
 }
 
-/// Open connections, newest first.
+/// Returns open connections, newest first.
 pub(super) fn connections(roster: &Roster, asked: &ConnectionsQuestion, now: Instant) -> Connections {
     let mut picked = roster.select(|presence| {
         asked.listener.as_ref().is_none_or(|name| presence.listener() == name)
             && asked.address.is_none_or(|network| is_in(network, presence.who()))
     });
     let total = picked.len() as u64;
-    // Numbers are given in order.
+    // Numbers are given out in order.
     picked.sort_unstable_by_key(|presence| Reverse(presence.id()));
     picked.truncate(asked.limit.get());
     Connections { total, connections: picked.iter().map(|presence| connection(presence, now)).collect() }
@@ -53,7 +53,7 @@ fn connection(presence: &Presence, now: Instant) -> Connection {
     }
 }
 
-/// Who has the most, first; `banned` says whether an address is.
+/// Returns the top talkers, the first first; `banned` tells whether an address is banned.
 pub(super) fn addresses(roster: &Roster, asked: &AddressesQuestion, banned: impl Fn(IpNet) -> bool) -> Addresses {
     let mut talkers: HashMap<AddressKey, Talker> = HashMap::new();
     roster.select(|presence| {
@@ -85,7 +85,7 @@ pub(super) fn addresses(roster: &Roster, asked: &AddressesQuestion, banned: impl
     Addresses { total, addresses }
 }
 
-/// Has the connections closed that `wanted` picks; gives how many those are.
+/// Closes the connections that `wanted` picks; returns how many.
 pub(super) fn close(roster: &Roster, closing: Closing, wanted: impl FnMut(&Presence) -> bool) -> u64 {
     let picked: Vec<Arc<Presence>> = roster.select(wanted);
     picked.iter().filter(|presence| presence.close(closing)).count() as u64
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
     use crate::limits::Present;
 
-    /// A connection of a player, to one of two listeners.
+    /// Registers a connection of a player, to one of two listeners.
     fn enter(roster: &Arc<Roster>, listener: &str, player: &str) -> Present {
         let present = roster.enter(&Arc::from(listener), SocketAddr::from(([127, 0, 0, 1], 9)));
         present.presence().set_player(player.parse().unwrap());

@@ -1,4 +1,4 @@
-//! Listeners that are drained: they take no connections, and those that they have go on, or are closed in time.
+//! Drains: a drained listener accepts no connections, and its open ones go on, or are closed in time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,42 +13,42 @@ use crate::limits::Roster;
 use crate::reason::Closing;
 use crate::roles::drain::{SPREAD, close_links};
 
-/// How often links are looked for that had not said yet that they are some.
+/// The time between two searches for connections that have turned out to be links.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The drains that are under way or through, by listener.
+/// The drains in progress or finished, by listener.
 #[derive(Debug, Default)]
 pub(super) struct Drains(Mutex<HashMap<String, AbortOnDropHandle<()>>>);
 
-/// How the connections of a drained listener end.
+/// The way in which the connections of a drained listener end.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ending {
-    /// Whether links are closed, one after the other: their players have others.
+    /// True if links are closed, one after the other: their players have others.
     pub links: bool,
-    /// When all that is left is closed.
+    /// The time after which the rest is closed.
     pub deadline: Option<Duration>,
 }
 
 impl Drains {
-    /// Whether a listener is drained.
+    /// Returns whether a listener is drained.
     pub fn has(&self, listener: &str) -> bool {
         self.list().contains_key(listener)
     }
 
-    /// Ends the connections of a listener, which takes no new ones any more, on the runtime that it is called in. A drain of the
-    /// same listener that is under way goes no further.
+    /// Ends the connections of a listener, which accepts no new ones any more, on the runtime that it is called in. An
+    /// earlier drain of the same listener stops.
     pub fn begin(&self, listener: &str, roster: Arc<Roster>, ending: Ending) {
         let name = listener.to_owned();
         let task = AbortOnDropHandle::new(tokio::spawn(async move { end(&roster, &name, ending).await }));
         self.list().insert(listener.to_owned(), task);
     }
 
-    /// Closes no more connections of a listener, which goes on being drained.
+    /// Closes no more connections of a listener, which stays drained.
     pub fn stop(&self, listener: &str) {
         self.list().get(listener).iter().for_each(|ending| ending.abort());
     }
 
-    /// The listener is drained no more. Gives whether it was.
+    /// Ends the drain of a listener. Returns whether it was drained.
     pub fn cancel(&self, listener: &str) -> bool {
         self.list().remove(listener).is_some()
     }

@@ -4,9 +4,9 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::admin::api::Count;
 
-/// Those in use, and those that the system allows.
+/// Returns the number in use, and the limit of the system.
 pub(super) fn files() -> Count {
-    // One of them is that of the folder itself.
+    // One of them is that of the directory itself.
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count().saturating_sub(1));
     Count { open: open as u64, limit: getrlimit(Resource::Nofile).current }
 }

@@ -10,17 +10,17 @@ use crate::metrics::{ListenerMetrics, Metrics};
 use crate::reason::{CloseReason, RejectReason};
 use crate::roles::listeners::ListenerNow;
 
-/// What is known of a listener beside what is counted.
+/// The facts about a listener that are not in its metrics.
 pub(super) struct Known {
     pub name: String,
     pub kind: ListenerKind,
     pub addresses: Vec<SocketAddr>,
     pub state: ListenerState,
-    /// Connections now, and at the most.
+    /// Connections now, and their limit.
     pub connections: Count,
 }
 
-/// Listeners that are not there any more, and have connections left.
+/// Returns listeners that were removed and still have connections.
 pub(super) fn gone(roster: &Roster, now: &[ListenerNow]) -> Vec<Known> {
     let mut gone: BTreeMap<String, Known> = BTreeMap::new();
     roster.select(|presence| {
@@ -43,12 +43,12 @@ pub(super) fn gone(roster: &Roster, now: &[ListenerNow]) -> Vec<Known> {
     gone.into_values().collect()
 }
 
-/// With what all workers have counted.
+/// Adds the sums of all workers' counters.
 pub(super) fn listener(known: Known, workers: &[Arc<Metrics>]) -> Listener {
     let Known { name, kind, addresses, state, connections } = known;
     let counted: Vec<ListenerMetrics> = workers.iter().map(|metrics| metrics.listener(&name)).collect();
     let sum = |count: &dyn Fn(&ListenerMetrics) -> u64| counted.iter().map(count).sum::<u64>();
-    // What never happened says nothing.
+    // Reasons that never occurred are left out.
     let happened = |word: &'static str, count| (count > 0).then(|| (word.to_owned(), count));
     let rejected =
         RejectReason::ALL.iter().filter_map(|&r| happened(r.as_str(), sum(&|counted| counted.rejections(r))));

@@ -1,4 +1,4 @@
-//! What an operator sees of a role that runs, and does to it.
+//! The operator's view of a running role, and its actions.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,10 +33,10 @@ use connections::{close, is_in};
 use drains::{Drains, Ending};
 use listeners::Known;
 
-/// Where sessions are, for who looks for them in the wrong place.
+/// The remedy for a question about sessions at an edge.
 const ONLY_THE_CORE: &str = "sessions are on the core: an edge forwards links and knows nothing of what is in them";
 
-/// A role that runs, for the admin API.
+/// A running role, for the admin API.
 pub(super) struct Operator {
     parts: Parts,
     started: SystemTime,
@@ -44,13 +44,13 @@ pub(super) struct Operator {
     drains: Drains,
 }
 
-/// What an operator sees and changes.
+/// The parts that an operator sees and changes.
 pub(super) struct Parts {
     pub role: Role,
     pub control: Control,
-    /// What all listeners have in common.
+    /// The admission that all listeners share.
     pub process: Arc<ProcessGate>,
-    /// The core's.
+    /// The relay of the core.
     pub relay: Option<Arc<RelayShared>>,
     /// Each worker's counters.
     pub metrics: Vec<Arc<Metrics>>,
@@ -58,12 +58,12 @@ pub(super) struct Parts {
 }
 
 impl Operator {
-    /// Of a role that starts now.
+    /// Makes the operator of a role that is starting.
     pub fn new(parts: Parts) -> Self {
         Self { parts, started: SystemTime::now(), since: Instant::now(), drains: Drains::default() }
     }
 
-    /// The listener of this name, or all.
+    /// Returns the listener of this name, or all.
     fn names(&self, listener: Option<&str>) -> Result<Vec<String>, Refusal> {
         let known: Vec<_> = self.parts.control.listeners().into_iter().map(|listener| listener.name).collect();
         match listener {
@@ -115,18 +115,18 @@ impl Operator {
     async fn end_drain(&self, listener: Option<&str>) -> Result<Drained, Refusal> {
         let names = self.names(listener)?;
         for name in names.iter().filter(|name| self.drains.has(name)) {
-            // First: who comes as soon as it listens must not be closed with those of before.
+            // This comes first: a connection made as soon as it listens must not be closed with the earlier ones.
             self.drains.stop(name);
             self.parts.control.open_listener(name).await.map_err(|error| refusal(&error))?;
             self.drains.cancel(name);
             info!(listener = name, "the listener takes connections again");
         }
-        // With one that takes connections the process does.
+        // The process accepts connections as soon as one listener does.
         self.parts.ready.set_drained(false);
         Ok(self.drained(&names))
     }
 
-    /// Ends the sessions that `wanted` picks; gives how many.
+    /// Ends the sessions that `wanted` picks; returns how many.
     async fn end_sessions(
         &self,
         wanted: impl Fn(ClientId, SessionId, SocketAddr) -> bool + Send + Sync + 'static,
@@ -161,7 +161,7 @@ impl Operator {
                 let connections = self.close(|presence| presence.listener() == name && is_in(network, presence.who()));
                 Ok(Disconnected { connections, sessions: 0 })
             }
-            // Sessions first: so their clients are told of the end before their links go.
+            // Sessions come first, so that their clients learn of the end before their links close.
             Disconnect::Address(network, None) => {
                 let sessions = self.end_sessions(move |_, _, player| is_in(network, player)).await;
                 Ok(Disconnected { connections: self.close(|presence| is_in(network, presence.who())), sessions })
@@ -322,7 +322,7 @@ fn count(open: usize, limit: Option<usize>) -> Count {
     Count { open: open as u64, limit: limit.map(|limit| limit as u64) }
 }
 
-/// What a reload that came to nothing is to an operator.
+/// Converts a failed reload to a refusal.
 fn refusal(error: &ReloadError) -> Refusal {
     match error {
         error if error.is_of_file() => Refusal::wrong_file(error.lines()),

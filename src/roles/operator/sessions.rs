@@ -7,7 +7,7 @@ use crate::admin::api::{Session, SessionLink, SessionState, Sessions, SessionsQu
 use crate::relay::{LinkView, SessionView};
 use crate::session::Phase;
 
-/// What all workers' sessions together are, newest first.
+/// Merges the sessions of all workers, newest first.
 pub(super) fn sessions(mut views: Vec<SessionView>, asked: &SessionsQuestion, now: Instant) -> Sessions {
     let total = views.len() as u64;
     views.sort_unstable_by_key(|view| (Reverse(view.started), view.client, view.session));

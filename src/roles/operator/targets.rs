@@ -1,4 +1,4 @@
-//! Where listeners lead, as an operator sees it.
+//! Targets of listeners, as an operator sees them.
 
 use std::time::Instant;
 
@@ -7,13 +7,13 @@ use crate::forward::TargetView;
 use crate::reason::TargetState;
 use crate::roles::Control;
 
-/// The targets of all forwards.
+/// Returns the targets of all forwards.
 pub(super) fn targets(control: &Control, now: Instant) -> Vec<Target> {
     let listeners = control.targets().into_iter();
     listeners.flat_map(|(name, targets)| targets.list().into_iter().map(move |view| target(&name, view, now))).collect()
 }
 
-/// Sets what is wanted of one; gives it as it is then.
+/// Sets the wanted state of a target; returns the target as it is then.
 pub(super) fn set(control: &Control, listener: &str, name: &str, state: api::TargetState) -> Result<Target, Refusal> {
     let state = match state {
         api::TargetState::Ready => TargetState::Ready,

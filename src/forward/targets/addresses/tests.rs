@@ -23,7 +23,7 @@ fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// What a connect would try, in order.
+/// Returns the addresses that a connect would try, in order.
 async fn known(name: &Addresses) -> Result<Vec<SocketAddr>, ConnectResult> {
     name.answer(WITHIN).await.map(|answer| answer.addresses.clone())
 }
@@ -166,10 +166,10 @@ fn all_addresses_are_tried_and_the_one_that_answered_is_the_next_ones_first() {
         assert_eq!(first(&name), dead);
         assert_eq!(name.connect(WITHIN).await.unwrap().1, alive);
         assert_eq!(first(&name), alive);
-        // In another order, as many resolvers give them in turn: nothing has changed.
+        // The same addresses in another order, as many resolvers rotate them: nothing has changed.
         assert!(name.learn(Some(vec![dead_too, dead, alive])));
         assert_eq!((first(&name), name.connect(WITHIN).await.unwrap().1), (alive, alive));
-        // Where that one goes, those before it have their turn again.
+        // Once that one is gone, those before it are tried again.
         drop(listener);
         assert_eq!(name.connect(WITHIN).await.unwrap_err(), ConnectResult::Refused);
         drop(first_dead);

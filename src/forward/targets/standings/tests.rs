@@ -10,7 +10,7 @@ use crate::config::Destination;
 const OFF: Check = Check::OFF;
 const ON: Check = Check { kind: CheckKind::Tcp, inter: Duration::from_secs(5), fall: 3, rise: 2 };
 
-/// Targets `1`, `2`, .., of which those with `true` are backups.
+/// Makes targets `1`, `2`, .., of which those with `true` are backups.
 fn standings(choice: Choice, check: Check, backups: &[bool]) -> Standings {
     let target = |(index, backup): (usize, &bool)| ForwardTarget {
         name: (index + 1).to_string(),
@@ -25,7 +25,7 @@ fn player(number: u32) -> AddressKey {
 }
 
 impl Standings {
-    /// The targets in the order in which one connection would try them, if all of them failed and nobody learnt of it.
+    /// Returns the targets in the order in which one connection would try them, if all failed and nothing was recorded.
     fn order(&mut self, who: AddressKey, now: Instant) -> Vec<usize> {
         let mut tried = Vec::new();
         while let Some(next) = self.next(who, &tried, now) {
@@ -131,7 +131,7 @@ fn with_checks_a_connect_that_failed_counts_as_one_and_nobody_else_tries_before_
     let tried = standings.next(player(1), &[], now).unwrap();
     assert_eq!(standings.failed(tried, now), None);
     assert_eq!(standings.order(player(1), now + LONGEST_WAIT * 10), [1, 0], "no clock opens it");
-    // Chosen as the last way out: that it connects says nothing.
+    // Chosen as the last resort: that it connects says nothing.
     let last = standings.next(player(1), &[1], now).unwrap();
     assert_eq!((last.target, standings.connected(last)), (0, None));
     assert_eq!(standings.order(player(1), now), [1, 0]);
@@ -140,7 +140,7 @@ fn with_checks_a_connect_that_failed_counts_as_one_and_nobody_else_tries_before_
     for change in [None, None, Some(Down)] {
         assert_eq!(standings.fail(0, now), change);
     }
-    // One that is up and failed once goes before one that is down, backup or not.
+    // A target that is up and failed once comes before one that is down, backup or not.
     standings.fail(1, now);
     assert_eq!(standings.order(player(1), now), [1, 0]);
 }
@@ -195,20 +195,20 @@ fn what_is_known_of_a_target_outlives_a_reload_and_nobody_takes_another_for_it()
     let tried: Vec<_> = (0..3).map(|n| standings.next(player(n), &[], now).unwrap()).collect();
     assert_eq!(tried.iter().map(|tried| tried.target).collect::<Vec<_>>(), [0, 1, 0]);
     assert_eq!(standings.failed(tried[1], now), Some(Down));
-    // One more in front: all names are others.
+    // One more in front changes all names.
     let numbers = standings.set(Choice::Least, OFF, &[target("1", "c"), target("2", "a"), target("3", "b")]);
     assert_eq!((numbers, standings.is_up(1)), (vec![2, 0, 1], Some(false)));
     assert_eq!(standings.order(player(1), now), [2, 0, 1], "connections count where they are");
     standings.left(0);
     standings.left(0);
     assert_eq!(standings.targets[1].connections, 0);
-    // One that is gone, and comes again, is a new one: what its old connections tell is of the old one.
+    // A target that is removed and added again is a new one: its old connections report on the old one.
     standings.set(Choice::First, OFF, &[target("1", "a")]);
     assert_eq!((standings.connected(tried[1]), standings.checked(1, true), standings.is_up(1)), (None, None, None));
     standings.left(1);
     let numbers = standings.set(Choice::First, OFF, &[target("1", "a"), target("2", "b")]);
     assert_eq!((numbers, standings.is_up(3)), (vec![0, 3], Some(true)));
-    // From connections that find out to checks, and back.
+    // Changed from tests by connections to checks, and back.
     assert_eq!(standings.failed(Try { target: 3, failures: 0 }, now), Some(Down));
     standings.set(Choice::First, ON, &[target("1", "a"), target("2", "b")]);
     assert_eq!(standings.order(player(1), now + LONGEST_WAIT), [0, 3], "only checks have it up again");
@@ -228,10 +228,10 @@ fn what_the_operator_wants_outlives_a_reload() {
     let mut standings = Standings::new(Choice::First, OFF, &[target("1", "a"), target("2", "b")]);
     standings.set_state("2", TargetState::Maint);
     let states = |standings: &Standings| standings.list().iter().map(|view| view.state).collect::<Vec<_>>();
-    // A new one in front, in a file without names: who moves on in the list is the same.
+    // A new one in front, in a file without names: a target that moves on in the list stays the same.
     standings.set(Choice::First, OFF, &[target("1", "new"), target("2", "a"), target("3", "b")]);
     assert_eq!(states(&standings), [TargetState::Ready, TargetState::Ready, TargetState::Maint]);
-    // Elsewhere, under its name.
+    // Another destination under the same name.
     standings.set(Choice::First, OFF, &[target("2", "a"), target("3", "moved"), target("4", "another")]);
     assert_eq!(states(&standings), [TargetState::Ready, TargetState::Maint, TargetState::Ready]);
     standings.set(Choice::First, OFF, &[target("2", "a")]);
@@ -297,7 +297,7 @@ fn source_spreads_players_and_counts_ipv6_by_64() {
     assert_eq!(firsts.len(), 4);
 }
 
-/// Edges of different versions must agree.
+/// Checks that scores never change, as edges of different versions must agree.
 #[test]
 fn scores_stay_what_they_are() {
     assert_eq!(score("1", AddressKey::V4(0xC000_0201)), 5_165_843_132_137_273_645);
@@ -305,7 +305,7 @@ fn scores_stay_what_they_are() {
 }
 
 proptest! {
-    /// Only the players of those that fall move, and they come back.
+    /// Checks that only the players of failed targets move, and that they come back.
     #[test]
     fn source_is_stable_when_others_fall(count in 2usize..8, fallen in any::<u8>(), number: u32, checked: bool) {
         let now = Instant::now();
@@ -329,8 +329,8 @@ proptest! {
         }
     }
 
-    /// Whatever happens, a connection tries each target once, none that is open after one that is not, and no
-    /// backup before another that is as good; changes alternate, and connections are counted.
+    /// Checks that, whatever happens, a connection tries each target once, none that is open after one that is not, and
+    /// no backup before another that is as good; that changes alternate, and that connections are counted.
     #[test]
     fn any_events(
         checked: bool, choice in 0usize..3, backups in prop::collection::vec(any::<bool>(), 1..6),

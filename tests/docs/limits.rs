@@ -1,0 +1,241 @@
+//! `docs/limits.md` says what the code does: every number in it is compared with a key's default or
+//! with a constant, every reason with those that are counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use otproxy::config::{self, KEYS, Key, WhenAbsent};
+use otproxy::metrics::CATALOGUE;
+use otproxy::reason::{CloseReason, EndReason, RefuseReason, RejectReason};
+use otproxy::wire::frame::PacketId;
+use otproxy::{access_log, admin, forward, limits, net, relay, roles, session, tunnel, wire};
+
+fn document() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/limits.md")).expect("docs/limits.md")
+}
+
+/// The rows of all tables, by cells.
+fn rows(text: &str) -> Vec<Vec<&str>> {
+    let lines = text.lines().filter(|line| line.starts_with("| "));
+    let rows: Vec<Vec<_>> = lines.map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect();
+    assert!(rows.iter().all(|row| row.len() == 6), "{rows:?}");
+    let (heads, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row[0] == "what");
+    assert_eq!(heads.len(), 5, "tables");
+    rows
+}
+
+fn is_limit(key: &Key) -> bool {
+    let parts =
+        ["sessions.", "limits.", ".timeouts.", ".status.", "_per_second", "shutdown_timeout", "bans.after", "bans.for"];
+    let others = ["sessions.bind_sessions", "limits.reset", "limits.fair_share", "limits.pressure"];
+    let of_status = ["status.address", "status.port"];
+    let is_other = others.iter().chain(&of_status).any(|other| key.path.ends_with(other));
+    parts.iter().any(|part| key.path.contains(part)) && !is_other
+}
+
+/// What the document must say, each once.
+fn expected() -> BTreeSet<String> {
+    let keys = KEYS.iter().filter(|key| is_limit(key)).map(|key| match key.default {
+        WhenAbsent::Text(text) => format!("`{}`, `{text}`", key.path),
+        WhenAbsent::ByRole { edge, core } => format!("`{}`, edge `{edge}`, core `{core}`", key.path),
+        WhenAbsent::ByKind { forward, relay } => format!("`{}`, forward `{forward}`, relay `{relay}`", key.path),
+        other => panic!("{}: {other:?}", key.path),
+    });
+    let fixed = [
+        ("wire::proxy_header::MAX_LEN", format!("{} bytes", wire::proxy_header::MAX_LEN)),
+        ("wire::proxy_header::V1_MAX_LEN", format!("{} bytes", wire::proxy_header::V1_MAX_LEN)),
+        ("wire::frame::MAX_PAYLOAD", format!("{} bytes", wire::frame::MAX_PAYLOAD)),
+        ("wire::frame::PacketId::LAST", PacketId::LAST.to_string()),
+        ("wire::status::MAX_REQUEST", format!("{} bytes", wire::status::MAX_REQUEST)),
+        ("wire::status::MAX_ANSWER", format!("{} bytes", wire::status::MAX_ANSWER)),
+        ("forward::TRIES", forward::TRIES.to_string()),
+        ("forward::FIRST_WAIT", format!("{:?}", forward::FIRST_WAIT)),
+        ("forward::LONGEST_WAIT", format!("{:?}", forward::LONGEST_WAIT)),
+        ("forward::MAX_REQUESTS", forward::MAX_REQUESTS.to_string()),
+        ("wire::game_packet::MAX_BODY", format!("{} bytes", wire::game_packet::MAX_BODY)),
+        ("wire::frame::MAX_FIRST_PAYLOAD", format!("{} bytes", wire::frame::MAX_FIRST_PAYLOAD)),
+        ("config::MAX_LIST_LEN", format!("{} bytes", config::MAX_LIST_LEN)),
+        ("wire::expect::MAX_FIRST", format!("{} bytes", wire::expect::MAX_FIRST)),
+        ("relay::MAX_LINKS", relay::MAX_LINKS.to_string()),
+        ("relay::CONNECT_BURST", relay::CONNECT_BURST.to_string()),
+        ("relay::CONNECT_INTERVAL", format!("{:?}", relay::CONNECT_INTERVAL)),
+        ("relay::CONNECT_WAIT", format!("{:?}", relay::CONNECT_WAIT)),
+        ("session::MAX_PONGS", session::MAX_PONGS.to_string()),
+        ("session::MAX_ENDS", session::MAX_ENDS.to_string()),
+        ("net::worker::SCRATCH", format!("{} bytes", net::worker::SCRATCH)),
+        ("net::pump::READ", format!("{} bytes", net::pump::READ)),
+        ("net::tls::MAX_RECORD", format!("{} bytes", net::tls::MAX_RECORD)),
+        ("net::tls::MAX_PLAIN", format!("{} bytes", net::tls::MAX_PLAIN)),
+        ("net::worker::LOOKUP_THREADS", net::worker::LOOKUP_THREADS.to_string()),
+        ("tunnel::STRANGERS", tunnel::STRANGERS.to_string()),
+        ("tunnel::STRANGERS_PER_ADDRESS", tunnel::STRANGERS_PER_ADDRESS.to_string()),
+        ("tunnel::KNOWN_PER_ADDRESS", tunnel::KNOWN_PER_ADDRESS.to_string()),
+        ("tunnel::HANDSHAKE", format!("{:?}", tunnel::HANDSHAKE)),
+        ("tunnel::SILENCE", format!("{:?}", tunnel::SILENCE)),
+        ("tunnel::KNOWN", tunnel::KNOWN.to_string()),
+        ("limits::ADDRESSES", limits::ADDRESSES.to_string()),
+        ("limits::PRESSURE_FROM", limits::PRESSURE_FROM.to_string()),
+        ("limits::PRESSURE_LEAST", limits::PRESSURE_LEAST.to_string()),
+        ("limits::PRESSURE_IDLE", format!("{:?}", limits::PRESSURE_IDLE)),
+        ("limits::BANS", limits::BANS.to_string()),
+        ("limits::LONGEST_BAN", format!("{:?}", limits::LONGEST_BAN)),
+        ("limits::REFUSED_LINES", limits::REFUSED_LINES.to_string()),
+        ("limits::ENDED_LINES", limits::ENDED_LINES.to_string()),
+        ("limits::LOG_WINDOW", format!("{:?}", limits::LOG_WINDOW)),
+        ("access_log::QUEUE", access_log::QUEUE.to_string()),
+        ("access_log::LAST_WAIT", format!("{:?}", access_log::LAST_WAIT)),
+        ("roles::SPREAD", format!("{:?}", roles::SPREAD)),
+        ("admin::MAX_CONNECTIONS", admin::MAX_CONNECTIONS.to_string()),
+        ("admin::CONNECTION_TIMEOUT", format!("{:?}", admin::CONNECTION_TIMEOUT)),
+        ("admin::SOCKET_TIMEOUT", format!("{:?}", admin::SOCKET_TIMEOUT)),
+        ("admin::MAX_ANSWERS", admin::MAX_ANSWERS.to_string()),
+        ("admin::MAX_REQUEST", format!("{} bytes", admin::MAX_REQUEST)),
+        ("admin::api::MOST", admin::api::MOST.to_string()),
+        ("admin::api::LONGEST_DRAIN", format!("{}s", admin::api::LONGEST_DRAIN)),
+    ];
+    keys.chain(fixed.map(|(name, value)| format!("{value}, `{name}`"))).collect()
+}
+
+#[test]
+fn every_limit_is_there_once_as_the_code_has_it() {
+    let text = document();
+    let mut found = BTreeSet::new();
+    for row in rows(&text) {
+        // The one limit that is the system's.
+        if row[0] == "file descriptors" {
+            continue;
+        }
+        for limit in row[1].split("; ") {
+            assert!(found.insert(limit.to_owned()), "{limit} is there twice");
+        }
+    }
+    let expected = expected();
+    let (wrong, missing): (Vec<_>, Vec<_>) =
+        (found.difference(&expected).collect(), expected.difference(&found).collect());
+    assert!(wrong.is_empty() && missing.is_empty(), "wrong: {wrong:#?}\nmissing: {missing:#?}");
+}
+
+#[test]
+fn every_reason_is_one_that_is_counted() {
+    fn words<R: std::fmt::Display>(all: &[R]) -> BTreeSet<String> {
+        all.iter().map(ToString::to_string).collect()
+    }
+    let reasons = BTreeMap::from([
+        ("rejected", words(RejectReason::ALL)),
+        ("closed", words(CloseReason::ALL)),
+        ("refused", words(RefuseReason::ALL)),
+        ("ended", words(EndReason::ALL)),
+    ]);
+    let metrics: BTreeSet<_> = CATALOGUE.iter().map(|family| family.name).collect();
+    let (text, mut count) = (document(), 0);
+    for row in rows(&text) {
+        for counted in row[4].split(", ").filter(|counted| !counted.is_empty()) {
+            let (kind, word) = counted.split_once(' ').unwrap_or(("", counted));
+            let word = word.trim_matches('`');
+            let known = reasons.get(kind).map_or(metrics.contains(word), |words| words.contains(word));
+            assert!(known, "{counted}");
+            count += 1;
+        }
+    }
+    assert!(count >= 20, "only {count} reasons: does the test still read the table?");
+    for reason in ["otproxy_connections_rejected_total", "otproxy_relay_refused_total"] {
+        assert!(metrics.contains(reason) && text.contains(&format!("`{reason}`")), "{reason}");
+    }
+}
+
+/// What refuses a peer for going beyond a limit is in the document.
+#[test]
+fn no_reason_of_a_limit_is_left_out() {
+    let text = document();
+    let refused = [
+        RefuseReason::SessionLimit,
+        RefuseReason::LinkSessions,
+        RefuseReason::SessionLinks,
+        RefuseReason::OpenRate,
+        RefuseReason::ConnectQueue,
+    ];
+    // All others refuse what is wrong however little of it comes.
+    assert_eq!(RefuseReason::ALL.len(), refused.len() + 5, "is the new reason a limit?");
+    for reason in refused {
+        assert!(text.contains(&format!("refused `{reason}`")), "{reason}");
+    }
+}
+
+#[test]
+fn no_number_in_the_text_is_unchecked() {
+    let text = document();
+    let size = |path: &str| {
+        let Some(Key { default: WhenAbsent::Text(text), .. }) = KEYS.iter().find(|key| key.path == path) else {
+            panic!("{path}")
+        };
+        text.parse::<bytesize::ByteSize>().expect(text).as_u64() as f64 / f64::from(1 << 20)
+    };
+    let one = size("sessions.unacked") + size("sessions.reorder") + size("sessions.pending");
+    let most = KEYS.iter().find(|key| key.path == "sessions.max_per_address").expect("a key").default;
+    let WhenAbsent::Text(most) = most else { panic!("{most:?}") };
+    let most = one * most.parse::<f64>().expect("a number");
+    let computed = [format!(": {one} MiB with the defaults"), format!("can hold {most} MiB,")];
+    // What is no limit: names with a number in them.
+    let mut rest =
+        text.replace("IPv4", "").replace("IPv6", "").replace("/64", "").replace("/48", "").replace("/24", "");
+    // What a test beside the code checks.
+    rest = rest.replace("for each 32 KiB of", "");
+    for checked in expected().into_iter().chain(computed) {
+        assert!(rest.contains(&checked), "{checked}");
+        rest = rest.replacen(&checked, "", 1);
+    }
+    let unchecked: Vec<_> = rest.lines().filter(|line| line.contains(|c: char| c.is_ascii_digit())).collect();
+    assert!(unchecked.is_empty(), "{unchecked:#?}");
+}
+
+/// Which reasons count for `bans.after` stands in the reference of the configuration. `OTPROXY_BLESS=1` writes it anew.
+#[test]
+fn what_breaks_a_rule_is_what_the_code_counts() {
+    const BEGIN: &str = "<!-- breaks: generated, do not edit -->\n";
+    const END: &str = "<!-- end of breaks -->\n";
+    let words = |counts: bool| {
+        let rejected = RejectReason::ALL.iter().filter(|reason| reason.breaks_rule() == counts);
+        let closed = CloseReason::ALL.iter().filter(|reason| reason.breaks_rule() == counts);
+        let list = |words: Vec<String>| words.join(", ");
+        let rejected = list(rejected.map(|reason| format!("`{reason}`")).collect());
+        format!("{rejected} | {}", list(closed.map(|reason| format!("`{reason}`")).collect()))
+    };
+    let (yes, no) = (words(true), words(false));
+    let table = format!(
+        "| | connections rejected | connections closed |\n|---|---|---|\n| counted | {yes} |\n| not counted | {no} |\n"
+    );
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    let text = std::fs::read_to_string(path).expect("docs/configuration.md");
+    let (before, rest) = text.split_once(BEGIN).expect("the mark where the table begins");
+    let (_, after) = rest.split_once(END).expect("the mark where the table ends");
+    let expected = [before, BEGIN, &table, END, after].concat();
+    if std::env::var_os("OTPROXY_BLESS").is_some() {
+        std::fs::write(path, &expected).expect("writable");
+    } else {
+        assert_eq!(text, expected, "OTPROXY_BLESS=1 cargo test --test docs limits writes it anew");
+    }
+}
+
+/// The tunnel's own document: each value with a constant's name is that constant's.
+#[test]
+fn the_clocks_of_the_tunnel_are_those_of_the_code() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tunnel.md")).expect("docs/tunnel.md");
+    let values = [
+        ("CONNECT", format!("{:?}", tunnel::CONNECT)),
+        ("HANDSHAKE", format!("{:?}", tunnel::HANDSHAKE)),
+        ("HEARTBEAT", format!("{:?}", tunnel::HEARTBEAT)),
+        ("ANSWER", format!("{:?}", tunnel::ANSWER)),
+        ("SILENCE", format!("{:?}", tunnel::SILENCE)),
+        ("FIRST_WAIT", format!("{:?}", tunnel::FIRST_WAIT)),
+        ("LONGEST_WAIT", format!("{:?}", tunnel::LONGEST_WAIT)),
+        ("AT_ONCE", tunnel::AT_ONCE.to_string()),
+        ("RECENT", format!("{:?}", tunnel::RECENT)),
+        ("MOST_READY", tunnel::MOST_READY.to_string()),
+        ("REREAD", format!("{:?}", tunnel::REREAD)),
+        ("DAYS_LEFT", format!("{} days before", tunnel::DAYS_LEFT)),
+    ];
+    for (name, value) in &values {
+        assert!(text.contains(&format!("| {value}, `tunnel::{name}`")), "{name}: {value}");
+    }
+    assert_eq!(text.matches("`tunnel::").count(), values.len(), "a constant that is not checked");
+    assert!(text.contains(&format!("{} bytes", wire::proxy_header::LOCAL.len())));
+}

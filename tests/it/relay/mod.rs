@@ -1,0 +1,12 @@
+//! The core's relay on real sockets, frame by frame, and with whole clients and edges.
+
+mod capture;
+mod crew;
+mod faults;
+mod game;
+mod harness;
+mod limits;
+mod operator;
+mod protocol;
+mod reload;
+mod whole;

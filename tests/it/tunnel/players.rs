@@ -1,0 +1,207 @@
+//! Players with links through tunnels: nothing is lost, whatever restarts, and whose certificate changes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use otproxy::certs::authority::Terms;
+use otproxy::player::{ClientClocks, GameSession, Player, PlayerOptions};
+use otproxy::standin::game_server::{GameServer, GameServerOptions};
+use otproxy::standin::packet::{self as numbered_packet, Origin};
+use otproxy::standin::proof::Judge;
+use otproxy::wire::frame::ClientId;
+
+use crate::common::run;
+use crate::tunnel::harness::*;
+
+const LINKS: &str = "[{ name: links, listen: \"127.0.0.1:0\", forward_to: core/links }]";
+
+/// A player whose packets are all judged.
+pub struct Game {
+    server: GameServer,
+    player: Player,
+    session: GameSession,
+    sent: u64,
+    pushed: Judge,
+    echoed: Judge,
+}
+
+impl Game {
+    fn more(server: &GameServer) -> String {
+        format!("game_servers: [{{ port: 7172, address: \"{}\" }}]", server.addr())
+    }
+
+    pub async fn play(server: GameServer, paths: Vec<SocketAddr>) -> Self {
+        let mut clocks = ClientClocks::faster(20);
+        // The silence of all paths being down must not end it.
+        clocks.session_silence = Duration::from_secs(100);
+        let player = Player::connect(PlayerOptions { clocks, ..PlayerOptions::new(ClientId(5), paths) });
+        let session = player.open(7172).await;
+        Self { server, player, session, sent: 0, pushed: Judge::new(), echoed: Judge::new() }
+    }
+
+    /// Plays until so many packets more came back, and at least so many links carry the session.
+    pub async fn on(&mut self, packets: u64, links: usize) {
+        let until = self.sent + packets;
+        while self.sent < until || self.session.stats().links < links {
+            self.sent += 1;
+            self.session.send(numbered_packet::numbered(Origin::Player, self.sent, 60)).await.unwrap();
+            self.take().await;
+        }
+    }
+
+    async fn take(&mut self) {
+        let packet = self.session.recv().await.expect("the session goes on");
+        match numbered_packet::number(&packet) {
+            Some((Origin::Server, number)) => self.pushed.see(number),
+            Some((Origin::Player, number)) => self.echoed.see(number),
+            None => assert_eq!(packet.len(), 14),
+        }
+    }
+
+    /// Nothing was lost, doubled or put out of order.
+    pub async fn end(mut self) {
+        while self.session.stats().unacked > 0
+            || self.server.connections().first().is_none_or(|connection| connection.highest < self.sent)
+        {
+            self.take().await;
+        }
+        let stats = self.session.stats();
+        assert_eq!((stats.gaps, stats.miscut, stats.bad_acks, stats.sent), (0, 0, 0, self.sent));
+        let server = self.server.connections();
+        assert_eq!(server.len(), 1, "one game connection all the time");
+        assert!(server[0].received.perfect() && server[0].highest == self.sent, "{server:?}");
+        assert!(self.pushed.so_far().perfect() && self.echoed.so_far().perfect());
+        self.session.leave();
+        self.player.close().await.unwrap();
+    }
+}
+
+pub async fn game_server() -> GameServer {
+    GameServer::start(GameServerOptions { push_every: Some(Duration::from_millis(2)), push_size: 100 }).await.unwrap()
+}
+
+const RELAY: &str = "[{ name: links, kind: relay }]";
+
+/// One edge that connects to the core, and one that the core connects to.
+pub struct Setup {
+    pub core: Process,
+    pub edges: [Option<Process>; 2],
+    pub paths: Vec<SocketAddr>,
+}
+
+impl Setup {
+    pub fn start(certificates: &Certificates, server: &GameServer) -> Self {
+        // Each has its addresses for good, so that it has them again after a restart.
+        let (tunnel, links) = (free_address(), [free_address(), free_address()]);
+        let listeners = links.map(|links| LINKS.replace("127.0.0.1:0", &links.to_string()));
+        let fra1 = Process::start(&edge_dialled(certificates, "fra1", &tunnel.to_string(), &listeners[1]));
+        let edges = format!("[{{ name: waw1 }}, {{ name: fra1, dial: \"{tunnel}\" }}]");
+        let yaml = core(certificates, &edges, RELAY, &Game::more(server));
+        let core = Process::start(&yaml.replace("127.0.0.1:0", &free_address().to_string()));
+        let waw1 = Process::start(&edge(certificates, "waw1", core.addr("tunnel"), &listeners[0]));
+        Self { core, edges: [Some(waw1), Some(fra1)], paths: links.to_vec() }
+    }
+}
+
+#[test]
+fn nothing_is_lost_while_edges_restart() {
+    run(async {
+        let certificates = Certificates::new();
+        let server = game_server().await;
+        let mut setup = Setup::start(&certificates, &server);
+        let mut game = Game::play(server, setup.paths.clone()).await;
+        game.on(100, 2).await;
+        for round in 0..6 {
+            let yaml = setup.edges[round % 2].take().unwrap().kill().await;
+            game.on(100, 1).await;
+            setup.edges[round % 2] = Some(Process::start(&yaml));
+            game.on(100, 2).await;
+        }
+        game.end().await;
+    });
+}
+
+#[test]
+fn players_are_served_again_whichever_starts_first() {
+    run(async {
+        let certificates = Certificates::new();
+        for edges_first in [true, false] {
+            let mut setup = Setup::start(&certificates, &game_server().await);
+            let mut yaml = Vec::new();
+            for edge in &mut setup.edges {
+                yaml.push(edge.take().unwrap().kill().await);
+            }
+            let core = setup.core.kill().await;
+            // The core's game server is another one by now.
+            let server = game_server().await;
+            let core = format!("{}\n{}", &core[..core.find("game_servers").unwrap()], Game::more(&server));
+            let started: Vec<_> = if edges_first {
+                yaml.iter().chain([&core]).map(|yaml| Process::start(yaml)).collect()
+            } else {
+                [&core].into_iter().chain(&yaml).map(|yaml| Process::start(yaml)).collect()
+            };
+            let mut game = Game::play(server, setup.paths.clone()).await;
+            game.on(100, 2).await;
+            game.end().await;
+            drop(started);
+        }
+    });
+}
+
+#[test]
+fn certificates_are_renewed_while_players_play() {
+    run(async {
+        let certificates = Certificates::new();
+        let server = game_server().await;
+        let setup = Setup::start(&certificates, &server);
+        let mut game = Game::play(server, setup.paths.clone()).await;
+        game.on(100, 2).await;
+        let expiry = "otproxy_certificate_expiry_timestamp_seconds";
+        let before = setup.core.metric(expiry, &["certificate=\"own\""]).await;
+        for (name, process) in [("core", &setup.core), ("waw1", setup.edges[0].as_ref().unwrap())] {
+            certificates.issue(name, Terms { days: 100, new_key: true });
+            process.wait(expiry, &["certificate=\"own\""], |now| now < before).await;
+            game.on(100, 2).await;
+        }
+        // What is made from now on is made with the new ones.
+        let made = setup.core.metric("otproxy_tunnel_handshakes_total", &["result=\"ok\""]).await;
+        drop(tokio::net::TcpStream::connect(setup.paths[0]).await.unwrap());
+        setup.core.wait("otproxy_tunnel_handshakes_total", &["result=\"ok\""], |now| now > made).await;
+        assert_eq!(setup.core.metric("otproxy_tunnel_handshakes_total", &["result=\"refused\""]).await, 0.0);
+        game.on(100, 2).await;
+        game.end().await;
+    });
+}
+
+#[test]
+fn an_edge_that_is_revoked_is_out_at_once_and_players_go_on() {
+    run(async {
+        let certificates = Certificates::new();
+        let server = game_server().await;
+        let setup = Setup::start(&certificates, &server);
+        let core = &setup.core;
+        let mut game = Game::play(server, setup.paths.clone()).await;
+        for name in ["waw1", "fra1"] {
+            game.on(100, 2).await;
+            let edge = format!("edge=\"{name}\"");
+            let before = core.metric("otproxy_connections_closed_total", &["reason=\"revoked\""]).await;
+            core.reload(&format!("name: {name}"), &format!("revoked: true, name: {name}")).await;
+            core.wait("otproxy_tunnel_connections", &[&edge], |now| now == 0.0).await;
+            core.wait("otproxy_connections_closed_total", &["reason=\"revoked\""], |now| now > before).await;
+            core.wait("otproxy_relay_links_active", &[&edge], |now| now == 0.0).await;
+            if name == "waw1" {
+                core.handshakes("revoked", 1).await;
+            }
+            game.on(100, 1).await;
+            // Trusted again, as the file was in the beginning.
+            core.reload("role: core", "role: core").await;
+            game.on(100, 2).await;
+        }
+        // Taken out of the file it is the same, by another word.
+        core.reload("{ name: waw1 }, ", "").await;
+        core.wait("otproxy_tunnel_connections", &["edge=\"waw1\""], |now| now == 0.0).await;
+        core.handshakes("unknown_edge", 1).await;
+        game.on(100, 1).await;
+        game.end().await;
+    });
+}
