@@ -20,7 +20,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 use tracing::{error, info};
 
-use crate::certs::watch::Stamp;
+use crate::certs::watch::{Change, Watched};
 use crate::config::AdminTls;
 
 /// The problem of a file that cannot be used for TLS, and its remedy.
@@ -35,8 +35,7 @@ pub struct TlsFileError {
 #[derive(Debug)]
 pub struct AdminIdentity {
     files: AdminTls,
-    seen: [Option<Stamp>; 3],
-    config: Arc<ServerConfig>,
+    config: Watched<Arc<ServerConfig>>,
 }
 
 impl AdminIdentity {
@@ -45,32 +44,21 @@ impl AdminIdentity {
     /// # Errors
     /// Fails if one cannot be used.
     pub fn load(files: AdminTls) -> Result<Self, TlsFileError> {
-        // Stamped before they are read: a change in between is found at the next look.
-        let seen = stamps(&files);
-        let config = config(&files)?;
-        Ok(Self { files, seen, config })
+        let watched = [&files.cert, &files.key].into_iter().chain(&files.client_ca).cloned().collect();
+        let config = Watched::load(watched, || config(&files))?;
+        Ok(Self { files, config })
     }
 
     /// Returns the configuration for a new connection. It reads changed files again; if they cannot be used, the
     /// previous configuration stays.
     fn now(&mut self) -> Arc<ServerConfig> {
-        let seen = stamps(&self.files);
-        if seen != self.seen {
-            self.seen = seen;
-            match config(&self.files) {
-                Ok(config) => {
-                    self.config = config;
-                    info!("the certificate of admin.listen was read again");
-                }
-                Err(error) => error!(%error, "admin.listen goes on with the certificate of before"),
-            }
+        match self.config.look(|| config(&self.files)) {
+            Change::None => {}
+            Change::Renewed => info!("the certificate of admin.listen was read again"),
+            Change::Unusable(error) => error!(%error, "admin.listen goes on with the certificate of before"),
         }
-        Arc::clone(&self.config)
+        Arc::clone(self.config.value())
     }
-}
-
-fn stamps(files: &AdminTls) -> [Option<Stamp>; 3] {
-    [Some(&files.cert), Some(&files.key), files.client_ca.as_ref()].map(|file| file.and_then(|file| Stamp::of(file)))
 }
 
 fn config(files: &AdminTls) -> Result<Arc<ServerConfig>, TlsFileError> {

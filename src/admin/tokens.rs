@@ -1,5 +1,6 @@
 //! Tokens: the bearer of one may read, or also act.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +10,7 @@ use parking_lot::Mutex;
 use subtle::{Choice, ConstantTimeEq};
 use tracing::error;
 
-use crate::certs::watch::Stamp;
+use crate::certs::watch::{Change, Watched};
 use crate::config;
 
 /// Characters of a token, at least.
@@ -83,53 +84,41 @@ impl Tokens {
 }
 
 /// A file with a token, which is read again after it changes.
-#[derive(Debug)]
 struct TokenFile {
     file: PathBuf,
-    known: Mutex<Known>,
-}
-
-struct Known {
-    seen: Option<Stamp>,
     /// The token; empty if the file cannot be used, which matches nothing.
-    token: Vec<u8>,
+    token: Mutex<Watched<Vec<u8>>>,
 }
 
-impl std::fmt::Debug for Known {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Known").finish_non_exhaustive()
+impl fmt::Debug for TokenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenFile").field("file", &self.file).finish_non_exhaustive()
     }
 }
 
 impl TokenFile {
     fn load(file: &Path) -> Result<Self, TokenError> {
-        // Stamped before it is read: a change in between is found at the next look.
-        let seen = Stamp::of(file);
-        let token = read(file).map_err(|problem| TokenError { file: file.to_owned(), problem })?;
-        Ok(Self { file: file.to_owned(), known: Mutex::new(Known { seen, token }) })
+        let token = Watched::load(vec![file.to_owned()], || read(file));
+        let token = token.map_err(|problem| TokenError { file: file.to_owned(), problem })?;
+        Ok(Self { file: file.to_owned(), token: Mutex::new(token) })
     }
 
     /// Reads the file again, if it has changed. A file that cannot be used any more lets nobody in.
     fn look(&self) {
-        let mut known = self.known.lock();
-        let seen = Stamp::of(&self.file);
-        if seen == known.seen {
-            return;
-        }
-        let token = read(&self.file).unwrap_or_else(|problem| {
+        let mut token = self.token.lock();
+        if let Change::Unusable(problem) = token.look(|| read(&self.file)) {
             error!(file = %self.file.display(), problem, "nobody gets in with this token until its file is right");
-            Vec::new()
-        });
-        *known = Known { seen, token };
+            token.set(Vec::new());
+        }
     }
 
-    fn holds(&self, token: &[u8]) -> Choice {
-        let known = self.known.lock();
-        known.token.ct_eq(token) & Choice::from(u8::from(!known.token.is_empty()))
+    fn holds(&self, presented: &[u8]) -> Choice {
+        let token = self.token.lock();
+        token.value().ct_eq(presented) & Choice::from(u8::from(!token.value().is_empty()))
     }
 
     fn token(&self) -> Vec<u8> {
-        self.known.lock().token.clone()
+        self.token.lock().value().clone()
     }
 }
 
@@ -254,6 +243,11 @@ mod tests {
         files.write("act", "", 0o600);
         assert_eq!(tokens.right(b"another-token-of-the-operator"), None);
         assert_eq!(tokens.right(b""), None);
+        // A repair that leaves the content as it is.
+        files.write("act", ACT, 0o604);
+        assert_eq!(tokens.right(ACT.as_bytes()), None);
+        fs::set_permissions(files.0.join("act"), Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(tokens.right(ACT.as_bytes()), Some(Right::Act));
         // The same token for both counts as the weaker one.
         files.write("act", READ, 0o600);
         assert_eq!(tokens.right(READ.as_bytes()), Some(Right::Read));

@@ -1,79 +1,69 @@
-//! Detection of renewed certificates.
+//! Detection of changed files: renewed certificates, new tokens.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::error::CertError;
 use super::identity::{Identity, Own};
 use crate::config::TlsFiles;
 
-/// A watch over the files of an identity. Its owner decides when to look. A clone looks for itself.
+/// A value that was read from files, with a watch over them. Its owner decides when to look. A clone looks for itself.
 #[derive(Debug, Clone)]
-pub struct Watch {
-    files: TlsFiles,
-    own: Own,
-    identity: Identity,
-    seen: [Option<Stamp>; 3],
+pub struct Watched<T> {
+    files: Vec<PathBuf>,
+    seen: Vec<Option<Stamp>>,
+    value: T,
     failing: bool,
 }
 
 /// The result of a look at the files.
 #[derive(Debug)]
-pub enum Change {
+pub enum Change<E> {
     /// Nothing has changed since the last report.
     None,
-    /// There is a new identity.
+    /// There is a new value.
     Renewed,
-    /// The files have changed, and cannot be used. The previous identity stays. Reported once for each change, but
-    /// every look tries again until it is repaired.
-    Unusable(CertError),
+    /// The files have changed, and cannot be used. The previous value stays. Reported once for each change, but every look
+    /// tries again until it is repaired.
+    Unusable(E),
 }
 
-/// The metadata that tells one content of a file from another, without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
-    device: u64,
-    inode: u64,
-    len: u64,
-    modified: (i64, i64),
-}
-
-impl Watch {
-    /// Loads an identity, as [`Identity::load`] does.
+impl<T> Watched<T> {
+    /// Reads a value by `read`, which reads `files`.
     ///
     /// # Errors
-    /// Fails as that does.
-    pub fn load(files: TlsFiles, own: Own) -> Result<Self, CertError> {
+    /// Fails as `read` does.
+    pub fn load<E>(files: Vec<PathBuf>, read: impl FnOnce() -> Result<T, E>) -> Result<Self, E> {
         // Stamped before they are read: a change in between is found at the next look.
         let seen = stamps(&files);
-        let identity = Identity::load(&files, own)?;
-        Ok(Self { files, own, identity, seen, failing: false })
+        let value = read()?;
+        Ok(Self { files, seen, value, failing: false })
     }
 
-    /// Returns the identity that was loaded last.
-    pub fn identity(&self) -> &Identity {
-        &self.identity
+    /// Returns the value that was read last.
+    pub fn value(&self) -> &T {
+        &self.value
     }
 
-    /// Looks at the files, and reads them if one has changed. It blocks for as long as the file system does.
-    pub fn look(&mut self) -> Change {
-        self.look_at(SystemTime::now())
+    /// Replaces the value that was read, until the next one is.
+    pub fn set(&mut self, value: T) {
+        self.value = value;
     }
 
-    /// Looks at the files as of a given time.
-    pub(super) fn look_at(&mut self, now: SystemTime) -> Change {
+    /// Looks at the files, and reads them by `read` if one has changed. It blocks for as long as the file system does.
+    pub fn look<E>(&mut self, read: impl FnOnce() -> Result<T, E>) -> Change<E> {
         let found = stamps(&self.files);
         let changed = found != self.seen;
-        // A certificate that is not valid yet becomes so without any change of its file.
+        // A mode is repaired, and a certificate becomes valid, without any change of the file's content.
         if !changed && !self.failing {
             return Change::None;
         }
         self.seen = found;
-        match Identity::load_at(&self.files, self.own, now) {
-            Ok(identity) => {
-                self.identity = identity;
+        match read() {
+            Ok(value) => {
+                self.value = value;
                 self.failing = false;
                 Change::Renewed
             }
@@ -85,13 +75,58 @@ impl Watch {
     }
 }
 
-fn stamps(TlsFiles { ca, cert, key }: &TlsFiles) -> [Option<Stamp>; 3] {
-    [ca, cert, key].map(|file| Stamp::of(file))
+/// An identity with a watch over its files.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    files: TlsFiles,
+    own: Own,
+    identity: Watched<Identity>,
+}
+
+impl Watch {
+    /// Loads an identity, as [`Identity::load`] does.
+    ///
+    /// # Errors
+    /// Fails as that does.
+    pub fn load(files: TlsFiles, own: Own) -> Result<Self, CertError> {
+        let TlsFiles { ca, cert, key } = files.clone();
+        let identity = Watched::load(vec![ca, cert, key], || Identity::load(&files, own))?;
+        Ok(Self { files, own, identity })
+    }
+
+    /// Returns the identity that was loaded last.
+    pub fn identity(&self) -> &Identity {
+        self.identity.value()
+    }
+
+    /// Looks at the files, and reads them if one has changed. It blocks for as long as the file system does.
+    pub fn look(&mut self) -> Change<CertError> {
+        self.look_at(SystemTime::now())
+    }
+
+    /// Looks at the files as of a given time.
+    pub(super) fn look_at(&mut self, now: SystemTime) -> Change<CertError> {
+        self.identity.look(|| Identity::load_at(&self.files, self.own, now))
+    }
+}
+
+/// The metadata that tells one content of a file from another, without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    len: u64,
+    modified: (i64, i64),
+}
+
+/// Returns the stamp of each file as it is now; `None` for one that is not there.
+fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
+    files.iter().map(|file| Stamp::of(file)).collect()
 }
 
 impl Stamp {
     /// Returns the stamp of a file as it is now; `None` if it does not exist.
-    pub fn of(file: &Path) -> Option<Self> {
+    fn of(file: &Path) -> Option<Self> {
         let file = fs::metadata(file).ok()?;
         let modified = (file.mtime(), file.mtime_nsec());
         Some(Self { device: file.dev(), inode: file.ino(), len: file.len(), modified })

@@ -1,5 +1,6 @@
 //! Sockets: listeners, streams, connects, and the worker threads that carry them.
 
+mod backoff;
 pub mod bans;
 mod connect;
 mod host_key;
@@ -14,6 +15,7 @@ pub mod tls;
 mod tunnelled;
 pub mod worker;
 
+pub use backoff::Backoff;
 pub use connect::{Source, connect, connect_forward, lookup, resolve};
 pub use host_key::host_key;
 pub use inbound::{Admitted, Carried, Inbound, InboundShared, Who};

@@ -1,7 +1,6 @@
 //! Keeping a number of connections, and making new ones no faster than the other side can be expected to accept them.
 
 use std::cell::Cell;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +8,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use crate::net::Backoff;
+
 /// The wait after the first failure; it doubles with each further one.
 pub const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait, in about which a core that is back is found.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(2);
+const BACKOFF: Backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
 /// Connections that are made at once: more would only queue for the processor of the other side.
 pub const AT_ONCE: usize = 64;
 
@@ -51,7 +53,7 @@ impl Keeper {
             let failures = self.failures.get();
             if failures > 0 && missing > 0 && self.making.get() == 0 {
                 // One connection tests for all.
-                sleep(wait_after(failures, random())).await;
+                sleep(BACKOFF.wait_with_jitter(failures)).await;
                 make(self.place());
             } else if failures == 0 {
                 let places = missing.min(AT_ONCE.saturating_sub(self.making.get()));
@@ -103,18 +105,6 @@ impl Drop for Place {
     }
 }
 
-/// Returns the wait after this many failures: longer each time, and shortened by chance by up to half, so that peers
-/// that failed at once do not come back at once.
-fn wait_after(failures: u32, random: u64) -> Duration {
-    let doubled = FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_WAIT);
-    let part = (random % 1024) as u32;
-    doubled - doubled / 2 * part / 1024
-}
-
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
@@ -122,18 +112,6 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-
-    #[test]
-    fn waits_grow_to_the_longest_and_differ() {
-        for (failures, longest) in [(1, 100), (2, 200), (3, 400), (5, 1600), (6, 2000), (60, 2000), (u32::MAX, 2000)] {
-            let longest = Duration::from_millis(longest);
-            assert_eq!(wait_after(failures, 0), longest);
-            for random in [1, 511, 1023, u64::MAX] {
-                let wait = wait_after(failures, random);
-                assert!(wait < longest && wait >= longest / 2, "{failures} {random}: {wait:?}");
-            }
-        }
-    }
 
     /// Runs a keeper that wants `wanted`, on a clock that jumps; returns the time of each place.
     fn kept(wanted: usize, on_place: impl Fn(usize, Place) -> Option<Place>, until: Duration) -> Vec<Duration> {
@@ -194,7 +172,7 @@ mod tests {
         assert_eq!(made.len(), 11 + 4, "{made:?}");
         assert!(made[..4].iter().all(Duration::is_zero));
         for (n, pair) in made[3..12].windows(2).enumerate() {
-            let (wait, longest) = (pair[1] - pair[0], wait_after(n as u32 + 1, 0));
+            let (wait, longest) = (pair[1] - pair[0], BACKOFF.wait(n as u32 + 1));
             assert!(wait >= longest / 2 && wait <= longest + Duration::from_millis(1), "{n}: {wait:?}");
         }
         assert!(made[12..].iter().all(|at| *at == made[11]), "{made:?}");

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::config;
-use crate::net;
+use crate::net::{self, Backoff};
 use crate::reason::ConnectResult;
 
 /// The first wait after a failed look-up without an earlier answer; it doubles up to `resolve`.
@@ -93,15 +93,13 @@ impl Addresses {
         if self.every.is_zero() || self.target.literal().is_some() {
             return;
         }
-        let (mut failures, mut wait) = (0u32, FIRST_WAIT);
+        let backoff = Backoff::new(FIRST_WAIT, self.every);
+        let mut failures = 0u32;
         loop {
-            let answer = lookup(self.target.clone()).await;
-            let answer =
-                answer.and_then(
-                    |found| {
-                        if found.is_empty() { Err(io::Error::other("it has no address")) } else { Ok(found) }
-                    },
-                );
+            let answer = match lookup(self.target.clone()).await {
+                Ok(found) if found.is_empty() => Err(io::Error::other("it has no address")),
+                answer => answer,
+            };
             let host = &self.target.host;
             match &answer {
                 Ok(_) if failures > 0 => info!(listener, host, "the name resolves again"),
@@ -112,8 +110,7 @@ impl Addresses {
             if self.learn(answer.ok()) {
                 sleep(self.every).await;
             } else {
-                sleep(wait.min(self.every)).await;
-                wait = wait.saturating_mul(2);
+                sleep(backoff.wait(failures)).await;
             }
         }
     }

@@ -14,12 +14,15 @@ use siphasher::sip::SipHasher24;
 
 use crate::config::{Check, CheckKind, Choice, Destination, ForwardTarget};
 use crate::limits::AddressKey;
+use crate::net::Backoff;
 use crate::reason::{CheckResult, TargetState};
 
 /// The time for which an unchecked target is tried last after its first failure; it doubles with each further one.
 pub const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest time for which it is tried last.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Used without jitter: the wait decides an order here, and no peer comes back at its end.
+const BACKOFF: Backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
 
 /// A target's change to up or down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,7 +189,7 @@ impl Standings {
         let standing = left.min_by_key(preferred)?;
         if !checked && standing.failures > 0 && standing.is_open(checked, now) {
             // This one tests it; all others go on as before.
-            standing.again = Some(now + wait_after(standing.failures));
+            standing.again = Some(now + BACKOFF.wait(standing.failures));
         }
         standing.connections += 1;
         Some(Try { target: standing.number, failures: standing.failures })
@@ -218,7 +221,7 @@ impl Standings {
         }
         standing.fail();
         if !checked {
-            standing.again = Some(now + wait_after(standing.failures));
+            standing.again = Some(now + BACKOFF.wait(standing.failures));
         }
         let up = checked && standing.up && standing.failures < fall;
         standing.turn(up)
@@ -294,11 +297,6 @@ fn state_by_name(before: &[Standing], target: &ForwardTarget, targets: &[Forward
         standing.name == target.name && targets.iter().all(|other| other.destination != standing.destination)
     };
     before.iter().find(moved).map_or(TargetState::Ready, |standing| standing.state)
-}
-
-/// Returns the time for which a target is tried last after this many failures in a row.
-fn wait_after(failures: u32) -> Duration {
-    FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_WAIT)
 }
 
 /// Returns the score of a target for a player. Each player has the best one, and the next best if that is down, while

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::config::NftTable;
 use crate::limits::{Ban, Bans, REFUSED_LINES, RateLimitedLog};
+use crate::net::Backoff;
 
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(30);
@@ -27,6 +28,7 @@ const REST: u32 = 4;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest of these.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const BACKOFF: Backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
 /// How often the kernel is told all of it: somebody else may have emptied the sets.
 const AGAIN: Duration = Duration::from_secs(60);
 /// The longest that an element is told to last: nft does not take years. By its end it has been told again many times.
@@ -86,8 +88,8 @@ impl Kernel {
             }
             Err(error) => {
                 (self.sets.elements, self.version) = (None, None);
-                self.not_before = Some(ended + FIRST_WAIT.saturating_mul(1 << self.failures.min(16)).min(LONGEST_WAIT));
                 self.failures = self.failures.saturating_add(1);
+                self.not_before = Some(ended + BACKOFF.wait(self.failures));
                 self.errors.inc();
                 if let Some(suppressed) = self.log.allow(ended) {
                     let (table, remedy) = (&self.sets.table, self.sets.remedy(&error));
