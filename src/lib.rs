@@ -42,5 +42,6 @@ pub mod relay;
 pub mod roles;
 pub mod session;
 pub mod standin;
+mod text_table;
 pub mod tunnel;
 pub mod wire;
