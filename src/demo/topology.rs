@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::config;
-use crate::limits::{GateLimits, Rate};
+use crate::limits::GateLimits;
 use crate::roles::{self, Service};
+use otproxy_protocol::rate::Rate;
 
 use super::DemoError;
 
