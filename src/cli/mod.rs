@@ -24,8 +24,8 @@ use tracing::{info, warn};
 use crate::bench::{self, BenchOptions};
 use crate::config::{self, Config, Errors, LogFormat, LogLevel};
 use crate::demo::{self, DemoOptions};
-use crate::player::clocks::LINKS_PER_SESSION;
 use crate::roles::{self, Control};
+use otproxy_protocol::player::clocks::LINKS_PER_SESSION;
 
 mod cert;
 mod doctor;

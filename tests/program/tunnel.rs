@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 
 use otproxy::certs::authority::Terms;
-use otproxy::wire::proxy_header::LOCAL;
+use otproxy_protocol::proxy_header::LOCAL;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 

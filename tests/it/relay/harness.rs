@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use otproxy::wire::frame::ClientId;
+use otproxy_protocol::frame::ClientId;
 
 pub use crate::common::game::*;
 pub use crate::common::link::*;
