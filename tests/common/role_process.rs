@@ -124,6 +124,13 @@ impl RoleProcess {
         fs::read_dir(self.proc("fd")).unwrap().count()
     }
 
+    /// How many descriptors it may still open, of `limit` in all. What it has inherited can be beyond that.
+    pub fn free_descriptors(&self, limit: u32) -> usize {
+        let numbers = fs::read_dir(self.proc("fd")).unwrap().map(|file| file.unwrap().file_name());
+        let numbers = numbers.map(|name| name.to_str().unwrap().parse::<u32>().unwrap());
+        limit as usize - numbers.filter(|number| *number < limit).count()
+    }
+
     /// Waits until it has so many descriptors.
     pub async fn wait_for_descriptors(&self, condition: impl Fn(usize) -> bool) {
         while !condition(self.descriptors()) {
