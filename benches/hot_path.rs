@@ -12,12 +12,13 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, bench};
 use ipnet::IpNet;
 use otproxy::config::Framing;
-use otproxy::limits::{AddressKey, AddressSet, BANS, BanRules, Bans, Rate, RateLimit};
+use otproxy::limits::{AddressKey, AddressSet, BANS, BanRules, Bans, RateLimit};
 use otproxy::metrics::Metrics;
-use otproxy::session::{Arrival, Batch, LinkWriter, Machine, MachineLimits, Upstream};
-use otproxy::wire::frame::{self, Frame, PacketId, SessionId};
-use otproxy::wire::game_packet::Cutter;
-use otproxy::wire::proxy_header;
+use otproxy_protocol::core::{Arrival, Batch, LinkWriter, Machine, MachineLimits, Upstream};
+use otproxy_protocol::frame::{self, Frame, PacketId, SessionId};
+use otproxy_protocol::game_packet::Cutter;
+use otproxy_protocol::proxy_header;
+use otproxy_protocol::rate::Rate;
 
 fn main() {
     divan::main();

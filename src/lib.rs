@@ -1,7 +1,8 @@
 //! otproxy: the multi-path relay and the edge proxy for Open Tibia game servers, in one program.
 //!
 //! The layers, from the top. A module imports only from those below it, and the two roles never
-//! import each other:
+//! import each other. At the bottom is a crate of its own, [`otproxy_protocol`], pure: the protocol and the formats on the
+//! wire.
 //!
 //! - [`cli`]: commands, flags, exit codes. [`demo`]: the whole topology on loopback, to see it work.
 //!   [`mod@bench`]: a load test against edges and a core that run.
@@ -9,13 +10,11 @@
 //! - [`init`]: all hosts' files from one topology. [`doctor`]: tries from here what a file needs.
 //! - [`roles`]: what an edge and a core start, from a checked configuration.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core.
-//!   [`admin`]: metrics, health and the admin API over HTTP. [`player`]: the client's side of the protocol.
+//!   [`admin`]: metrics, health and the admin API over HTTP. [`player`]: a player on real sockets.
 //! - [`tunnel`]: TLS between edges and the core.
 //! - [`certs`]: the operator's own certificates, and TLS configurations of them.
 //! - [`net`]: listeners, streams, workers; bans in the kernel.
 //! - [`access_log`]: a line for each connection and session that ended. [`config`]: YAML to checked values.
-//! - [`session`]: the session machine, pure: no I/O and no clock of its own.
-//! - [`wire`]: formats on the wire, pure: frames, PROXY headers, player addresses, game packets, status.
 //! - [`limits`], [`metrics`], [`reason`]: what everything above counts with.
 #![deny(missing_docs)]
 
@@ -40,7 +39,6 @@ pub mod player;
 pub mod reason;
 pub mod relay;
 pub mod roles;
-pub mod session;
 pub mod standin;
+mod text_table;
 pub mod tunnel;
-pub mod wire;

@@ -14,9 +14,10 @@ use prometheus::{
 use prometheus::{Registry, Result};
 
 use crate::reason::{
-    BanReason, CheckResult, CloseReason, ConnectResult, EndReason, HandshakeResult, RefuseReason, RejectReason,
-    StatusResult, StreamRefusal, TargetState,
+    BanReason, CheckResult, CloseReason, ConnectResult, HandshakeResult, RejectReason, StatusResult, StreamRefusal,
+    TargetState,
 };
+use otproxy_protocol::core::{EndReason, RefuseReason};
 
 mod catalogue;
 mod render;

@@ -1,29 +1,6 @@
 //! Why things end or are refused: the words that logs show and metrics count, each in one place.
 
-/// Declares a reason: an enum whose variants have fixed words.
-macro_rules! reasons {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$vdoc])* $variant),+ }
-
-        impl $name {
-            /// Every reason there is, in the order of declaration.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The word used in logs and as a metric label.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word),+ }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-    };
-}
+use otproxy_protocol::reasons;
 
 reasons! {
     /// Why an accepted connection was refused before it was of any use.
@@ -272,56 +249,6 @@ reasons! {
         Failed = "failed",
         /// Closed: too many different requests at once, or one that is too long.
         Refused = "refused",
-    }
-}
-
-reasons! {
-    /// Why a session ended.
-    EndReason {
-        /// The client left on its last link and did not come back within `sessions.leave_grace`.
-        ClientLeft = "client_left",
-        /// All links were lost and none came back within `sessions.linger`.
-        LinksLost = "links_lost",
-        /// The game server closed the connection.
-        GameClosed = "game_closed",
-        /// The game server could not be reached.
-        GameUnreachable = "game_unreachable",
-        /// The client or the game server sent what the protocol does not allow.
-        ProtocolError = "protocol_error",
-        /// `sessions.reorder` or `sessions.pending` was reached, or the last packet number.
-        Limit = "limit",
-        /// The process is shutting down.
-        Shutdown = "shutdown",
-        /// The task that carried it failed: a defect of this program.
-        Panic = "panic",
-        /// The operator had it ended.
-        Disconnected = "disconnected",
-    }
-}
-
-reasons! {
-    /// Why a request on a link was refused.
-    RefuseReason {
-        /// The port asked for is not in `game_servers`.
-        Port = "port",
-        /// The session belongs to another player's address.
-        Identity = "identity",
-        /// `sessions.max` or `sessions.max_per_address` was reached.
-        SessionLimit = "session_limit",
-        /// Data for a session that does not exist (any more).
-        UnknownSession = "unknown_session",
-        /// Data on a link that does not carry the session.
-        NotJoined = "not_joined",
-        /// An IPv6 player, and the game server is set to `ipv6_players: refuse`.
-        Ipv6Player = "ipv6_player",
-        /// `sessions.max_per_link` was reached.
-        LinkSessions = "link_sessions",
-        /// More links for one session than a client ever has.
-        SessionLinks = "session_links",
-        /// `sessions.opens_per_address` was reached.
-        OpenRate = "open_rate",
-        /// So many sessions wait for the game server that the client would not wait for its turn.
-        ConnectQueue = "connect_queue",
     }
 }
 

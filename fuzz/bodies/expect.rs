@@ -1,7 +1,7 @@
 //! What connections begin with: a verdict once given stays, and comes in time.
 
-use otproxy::wire::expect::{Expect, MAX_FIRST, Verdict};
-use otproxy::wire::frame::{Frame, FromClient, begins_link};
+use otproxy_protocol::frame::{Frame, FromClient, begins_link};
+use otproxy_protocol::sniff::{Expect, MAX_FIRST, Verdict};
 
 /// What a connection begins with.
 pub fn run(bytes: &[u8]) {

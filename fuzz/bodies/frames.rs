@@ -1,7 +1,7 @@
 //! Frames: any cut gives the same ones, and what is read is written as it was.
 
 use arbitrary::Unstructured;
-use otproxy::wire::frame::{self, Frame, FrameError, FromClient, FromCore, HEADER_LEN, MAX_PAYLOAD};
+use otproxy_protocol::frame::{self, Frame, FrameError, FromClient, FromCore, HEADER_LEN, MAX_PAYLOAD};
 
 use super::pieces::{Pieces, read};
 

@@ -2,9 +2,9 @@
 
 use arbitrary::Unstructured;
 use otproxy::config::Framing;
-use otproxy::session::Batch;
-use otproxy::wire::frame::{Frame, FromCore, PacketId, SessionId};
-use otproxy::wire::game_packet::{Cutter, LENGTH_LEN, MAX_BODY, PacketError};
+use otproxy_protocol::core::Batch;
+use otproxy_protocol::frame::{Frame, FromCore, PacketId, SessionId};
+use otproxy_protocol::game_packet::{Cutter, LENGTH_LEN, MAX_BODY, PacketError};
 
 use super::pieces::{Pieces, read};
 
@@ -54,7 +54,7 @@ fn as_the_format_says(framing: Framing, stream: &[u8]) -> (Vec<Vec<u8>>, Option<
 fn check_framing(length: u16, body: &[u8]) {
     let mut batch = Batch::default();
     batch.push(SessionId(1), PacketId(2), PacketId(3), length, body);
-    let mut outbox = otproxy::session::Outbox::default();
+    let mut outbox = otproxy_protocol::core::Outbox::default();
     outbox.push(batch);
     let mut slices = [std::io::IoSlice::new(&[])];
     assert_eq!(outbox.gather(&outbox.start(), &mut slices), 1);

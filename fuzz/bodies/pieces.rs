@@ -1,7 +1,7 @@
 //! A stream in the pieces in which it is read.
 
 use arbitrary::{Result, Unstructured};
-use otproxy::wire::partial::Partial;
+use otproxy_protocol::partial::Partial;
 
 /// Lengths of pieces, over and over; without any, the stream comes whole.
 #[derive(Debug)]

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
-use otproxy::player::machine::{Action, Event, MAX_OUTPUT};
-use otproxy::player::{ClientClocks, EndReason, LinkId, PathStats, PlayerCore};
-use otproxy::wire::frame::{ClientId, Frame, FromCore, PONG, SessionId, data_header, end};
+use otproxy_protocol::frame::{ClientId, Frame, FromCore, PONG, SessionId, data_header, end};
+use otproxy_protocol::player::machine::{Action, Event, MAX_OUTPUT};
+use otproxy_protocol::player::{ClientClocks, EndReason, LinkId, PathStats, PlayerCore};
 
 use super::pieces::Pieces;
 
@@ -105,7 +105,7 @@ impl Pair {
                 let (packet, ack) = (input.arbitrary::<u32>()?, input.arbitrary::<u32>()?);
                 let count = usize::from(input.arbitrary::<u8>()?).min(input.len());
                 let payload = input.bytes(count)?;
-                let [packet, ack] = [packet, ack].map(otproxy::wire::frame::PacketId);
+                let [packet, ack] = [packet, ack].map(otproxy_protocol::frame::PacketId);
                 self.arrive(link, &[&data_header(session, packet, ack, count), payload].concat());
             }
             event::END => {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use arbitrary::{Result, Unstructured};
-use otproxy::wire::proxy_header::{
+use otproxy_protocol::proxy_header::{
     HeaderError, MAX_LEN, ProxyHeader, may_be_header, parse, unmap_socket, write_v1, write_v2,
 };
 

@@ -10,9 +10,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
-use otproxy::reason::EndReason;
-use otproxy::session::{Arrival, Batch, LinkWriter, Machine, MachineLimits, Upstream};
-use otproxy::wire::frame::{Frame, FromCore, HEADER_LEN, PacketId, SessionId};
+use otproxy_protocol::core::EndReason;
+use otproxy_protocol::core::{Arrival, Batch, LinkWriter, Machine, MachineLimits, Upstream};
+use otproxy_protocol::frame::{Frame, FromCore, HEADER_LEN, PacketId, SessionId};
 
 /// Links of the one client here.
 const LINKS: usize = 3;

@@ -1,7 +1,7 @@
 //! Status requests and answers: a verdict once given stays, and what is published is stable.
 
 use arbitrary::{Result, Unstructured};
-use otproxy::wire::status::{First, MAX_REQUEST, Published, Request, first};
+use otproxy_protocol::status::{First, MAX_REQUEST, Published, Request, first};
 
 /// Every prefix up to this many bytes is tried; further ones at a stride.
 const ALL_PREFIXES: usize = 300;

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::reason::{CloseReason, ConnectResult, EndReason, RejectReason};
-use crate::wire::frame::{ClientId, SessionId};
+use crate::reason::{CloseReason, ConnectResult, RejectReason};
+use otproxy_protocol::core::EndReason;
+use otproxy_protocol::frame::{ClientId, SessionId};
 
 /// An entry of the access log, which becomes one line.
 #[derive(Debug, Clone)]

@@ -8,8 +8,9 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::config::AccessLogFile;
-use crate::reason::{CloseReason, ConnectResult, EndReason, RejectReason};
-use crate::wire::frame::{ClientId, SessionId};
+use crate::reason::{CloseReason, ConnectResult, RejectReason};
+use otproxy_protocol::core::EndReason;
+use otproxy_protocol::frame::{ClientId, SessionId};
 
 /// 2026-07-23T15:04:05.678Z
 const ENDED: Duration = Duration::from_millis(1_784_819_045_678);

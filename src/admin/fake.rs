@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::api::*;
-use crate::wire::frame::ClientId;
+use otproxy_protocol::frame::ClientId;
 
 /// The fake operator.
 pub(crate) struct Fake {

@@ -15,8 +15,8 @@ use crate::player::{EndReason, GameSession, PathOptions, PathStats, Player, Play
 use crate::standin::game_server::CHALLENGE;
 use crate::standin::message::Message;
 use crate::standin::{Timer, clock};
-use crate::wire::frame::ClientId;
-use crate::wire::proxy_header::write_v2;
+use otproxy_protocol::frame::ClientId;
+use otproxy_protocol::proxy_header::write_v2;
 
 use super::figures::{Meter, Tally};
 use super::line::{self, Inlet, Outlet};

@@ -24,8 +24,8 @@ use tracing::{info, warn};
 use crate::bench::{self, BenchOptions};
 use crate::config::{self, Config, Errors, LogFormat, LogLevel};
 use crate::demo::{self, DemoOptions};
-use crate::player::clocks::LINKS_PER_SESSION;
-use crate::roles::{self, Control, Service};
+use crate::roles::{self, Control};
+use otproxy_protocol::player::clocks::LINKS_PER_SESSION;
 
 mod cert;
 mod doctor;
@@ -258,14 +258,8 @@ fn wrong_flags(error: &clap::Error) -> ExitCode {
 impl Cli {
     fn execute(&self) -> anyhow::Result<ExitCode> {
         match &self.command {
-            Command::Edge(ConfigFile { config }) => {
-                let edge = config::load_edge(config)?;
-                self.serve(config, Config::Edge(edge.clone()), || roles::edge::bind(edge))
-            }
-            Command::Core(ConfigFile { config }) => {
-                let core = config::load_core(config)?;
-                self.serve(config, Config::Core(core.clone()), || roles::core::bind(core))
-            }
+            Command::Edge(ConfigFile { config }) => self.serve(config, Config::Edge(config::load_edge(config)?)),
+            Command::Core(ConfigFile { config }) => self.serve(config, Config::Core(config::load_core(config)?)),
             Command::Check(ConfigFile { config }) => check(config),
             Command::Demo(options) => self.demo(options),
             Command::Bench(options) => self.bench(options),
@@ -287,19 +281,14 @@ impl Cli {
     }
 
     /// Runs a role, configured by `file`, until a signal.
-    fn serve(
-        &self,
-        file: &Path,
-        config: Config,
-        bind: impl FnOnce() -> Result<Service, roles::StartError>,
-    ) -> anyhow::Result<ExitCode> {
+    fn serve(&self, file: &Path, config: Config) -> anyhow::Result<ExitCode> {
         let process = config.process();
         let format = self.log_format.unwrap_or(process.log_format);
         let log_level = log::start(format, self.log_level.unwrap_or(process.log_level));
         let (limit, level) = (raise_file_limit(), self.log_level);
         warn_of_files(limit, &config);
         let (runtime, signals) = runtime()?;
-        let service = bind()?;
+        let service = roles::bind(config.clone())?;
         let listeners: Vec<_> = service.listeners().map(|(name, addresses)| listener(name, addresses)).collect();
         let admin = service.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string());
         let admin_socket = service.admin_socket().map_or_else(|| "off".to_owned(), |path| path.display().to_string());
@@ -338,7 +327,7 @@ impl Cli {
             file_limit: raise_file_limit(),
         };
         let (runtime, signals) = runtime()?;
-        let outcome = runtime.block_on(demo::run(options, signals.caught()))?;
+        let outcome = runtime.block_on(demo::run(options, roles::start, signals.caught()))?;
         Ok(if outcome.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 

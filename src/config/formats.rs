@@ -17,7 +17,7 @@ use super::{
     AcceptProxy, AccessLogFile, AccessLogFormat, BindSessions, CheckKind, Choice, Expect, Framing, Ipv6Players,
     LogFormat, LogLevel, PlayerAddress, SendProxy, Source,
 };
-use crate::limits::Rate;
+use otproxy_protocol::rate::Rate;
 
 /// The longest duration: nothing here is meant to last longer, and sums of a few cannot overflow.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);

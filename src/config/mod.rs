@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::limits::{Access, BanRules, GateLimits, Rate};
+use crate::limits::{Access, BanRules, GateLimits};
+use otproxy_protocol::rate::Rate;
 
 mod address;
 mod admin;
@@ -47,7 +48,9 @@ pub use topology::{
 };
 pub use tunnel::CORE_NAME;
 
-pub use crate::wire::expect::Expect;
+pub use otproxy_protocol::game_packet::Framing;
+pub use otproxy_protocol::player_address::PlayerAddress;
+pub use otproxy_protocol::sniff::Expect;
 
 /// A checked configuration file, by its role.
 #[derive(Debug, Clone, PartialEq)]
@@ -508,32 +511,6 @@ pub struct GameServer {
     pub source: Source,
     /// `ipv6_players`
     pub ipv6_players: Ipv6Players,
-}
-
-/// `game_servers[].player_address`: how the game server is told the player's address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlayerAddress {
-    /// `FE FF`, then the IPv4 address in network order.
-    Otc,
-    /// `FE FF`, then the IPv4 address reversed.
-    OtcReversed,
-    /// PROXY protocol v2, always 28 bytes.
-    ProxyV2,
-    /// PROXY protocol v1.
-    ProxyV1,
-    /// Nothing.
-    None,
-}
-
-/// `game_servers[].framing`: what the leading u16 of a packet counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// Decided from the first packet of each connection.
-    Auto,
-    /// Bytes.
-    Bytes,
-    /// Blocks: `8 x n + 4` bytes follow (14.05 and newer).
-    Blocks,
 }
 
 /// `game_servers[].source`: the local address of connections to the game server.

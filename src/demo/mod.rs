@@ -7,6 +7,7 @@
 //! - `figures`, pure: sums and the verdict. `resources`: memory and open files. `table`: what is shown.
 
 use std::cell::{Cell, RefCell};
+use std::error::Error;
 use std::io;
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use thiserror::Error;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
-use crate::roles::StartError;
+use crate::standin::role::Starter;
 use crate::standin::{GameServer, GameServerOptions};
 
 mod figures;
@@ -91,8 +93,8 @@ pub enum DemoError {
         source: io::Error,
     },
     /// The core or an edge could not be started.
-    #[error(transparent)]
-    Role(#[from] StartError),
+    #[error("{0}")]
+    Role(Box<dyn Error + Send + Sync>),
     /// Links or sessions do not come to stand.
     #[error("after {START:?} only {ready} of {players} players are in the game")]
     Slow {
@@ -124,13 +126,17 @@ impl Outcome {
 }
 
 /// Plays the demo and shows it on stdout, until its time is over or `interrupt` comes. Takes free
-/// ports of 127.0.0.0/8, and gives all back.
+/// ports of 127.0.0.0/8, and gives all back. The core and the edges are started by `starter`.
 ///
 /// # Errors
 /// Where it cannot run; what it finds out is in the [`Outcome`].
-pub async fn run(options: DemoOptions, interrupt: impl Future<Output = ()>) -> Result<Outcome, DemoError> {
+pub async fn run(
+    options: DemoOptions,
+    starter: Starter,
+    interrupt: impl Future<Output = ()>,
+) -> Result<Outcome, DemoError> {
     tokio::pin!(interrupt);
-    let mut demo = Demo::start(options).await?;
+    let mut demo = Demo::start(options, starter).await?;
     let result = tokio::select! {
         result = demo.open_seats() => result.map(|()| true),
         () = &mut interrupt => Ok(false),
@@ -160,7 +166,7 @@ struct Demo {
 }
 
 impl Demo {
-    async fn start(options: DemoOptions) -> Result<Self, DemoError> {
+    async fn start(options: DemoOptions, starter: Starter) -> Result<Self, DemoError> {
         let per_player = FILES_PER_PATH * options.edges as u64 + FILES_PER_SESSION;
         let needed = OTHER_FILES + per_player * options.players as u64;
         if needed > options.file_limit {
@@ -172,9 +178,9 @@ impl Demo {
         let server = GameServer::start(pushes)
             .await
             .map_err(|source| DemoError::Start { what: "the game server".to_owned(), source })?;
-        let core = Core::start(server.addr(), options.edges)?;
+        let core = Core::start(starter, server.addr(), options.edges)?;
         let edges: Result<Vec<_>, _> =
-            core.links().iter().enumerate().map(|(index, links)| Edge::start(index, *links)).collect();
+            core.links().iter().enumerate().map(|(index, links)| Edge::start(starter, index, *links)).collect();
         let edges = edges?;
         let table = Table::new(options, core.admin());
         Ok(Self {
@@ -276,7 +282,7 @@ impl Demo {
             let stopping = self.edges.borrow_mut().get_mut(index).and_then(Edge::stop);
             self.cuts.set(self.cuts.get() + 1);
             if let Some(stopped) = stopping {
-                stopped.wait().await;
+                log_end(stopped.ended().await);
             }
             let _ = over.run_until_cancelled(sleep(away)).await;
             self.bring_back(index).await?;
@@ -334,7 +340,7 @@ impl Demo {
         while leaving.join_next().await.is_some() {}
         let stopping: Vec<_> = self.edges.borrow_mut().iter_mut().filter_map(Edge::stop).collect();
         for stopped in stopping.into_iter().chain(self.core.stop()) {
-            stopped.wait().await;
+            log_end(stopped.ended().await);
         }
         self.server.close().await;
         let in_time = result?;
@@ -347,4 +353,11 @@ impl Demo {
 
 fn pace(players: usize) -> Duration {
     PACE.max(PACE_PER_PLAYER.saturating_mul(u32::try_from(players).unwrap_or(u32::MAX)))
+}
+
+/// Logs the end of a role that did not end as it was asked to. What became of its players is in the figures.
+fn log_end(ended: io::Result<()>) {
+    if let Err(error) = ended {
+        error!(%error, "a role ended on its own");
+    }
 }

@@ -9,11 +9,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::player::clocks::SESSION_SILENCE;
 use crate::player::{ClientClocks, GameSession, PathOptions, PathStats, Player, PlayerOptions, SessionSender};
 use crate::standin::packet::{self, Origin};
 use crate::standin::proof::Judge;
-use crate::wire::frame::ClientId;
+use otproxy_protocol::frame::ClientId;
+use otproxy_protocol::player::clocks::SESSION_SILENCE;
 
 use super::topology::GAME_PORT;
 use super::{PACKET_SIZE, pace};

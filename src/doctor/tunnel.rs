@@ -14,7 +14,7 @@ use crate::certs::identity::{Identity, server_name};
 use crate::config::{CORE_NAME, Config, Reach, Role, Target};
 use crate::net::tls::ALPN;
 use crate::reason::HandshakeResult;
-use crate::wire::proxy_header::LOCAL;
+use otproxy_protocol::proxy_header::LOCAL;
 
 /// The metric of the tunnel's connections, by edge and state.
 const CONNECTIONS: &str = "otproxy_tunnel_connections";

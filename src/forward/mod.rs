@@ -17,9 +17,9 @@ use crate::net::pump::{PumpCounters, carries_link, pump};
 use crate::net::{Admitted, Carried, Inbound, InboundShared, ProvenEdge, Stream, Tunnelled, unfinished};
 use crate::reason::{CloseReason, ConnectResult};
 use crate::tunnel::Pool;
-use crate::wire::frame::begins_link;
-use crate::wire::player_address::{PseudoIpv4, ipv4_of};
-use crate::wire::proxy_header;
+use otproxy_protocol::frame::begins_link;
+use otproxy_protocol::player_address::{PseudoIpv4, ipv4_of};
+use otproxy_protocol::proxy_header;
 
 mod status;
 mod status_cache;

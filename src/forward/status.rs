@@ -21,7 +21,7 @@ use crate::metrics::StatusMetrics;
 use crate::net::worker::Scratch;
 use crate::net::{Admitted, Stream};
 use crate::reason::{CloseReason, RejectReason, StatusResult};
-use crate::wire::status::{self, First, MAX_ANSWER, MAX_REQUEST, Published, Request};
+use otproxy_protocol::status::{self, First, MAX_ANSWER, MAX_REQUEST, Published, Request};
 
 /// The part of one listener's status answers that all workers share.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::reason::StatusResult;
-use crate::wire::status::Request;
+use otproxy_protocol::status::Request;
 
 /// Distinct binary requests whose answers are kept; clients send a handful. The two requests for text have slots of
 /// their own, so that no peer drives those out with one request after another.

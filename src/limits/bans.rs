@@ -9,7 +9,9 @@ use ipnet::IpNet;
 use parking_lot::{RwLock, RwLockReadGuard};
 use tracing::{info, warn};
 
-use super::{AddressKey, AddressSet, REFUSED_LINES, Rate, RateLimit, RateLimitedLog};
+use otproxy_protocol::rate::Rate;
+
+use super::{AddressKey, AddressSet, REFUSED_LINES, RateLimit, RateLimitedLog};
 use crate::metrics::BanMetrics;
 use crate::reason::{BanReason, RejectReason};
 

@@ -9,7 +9,9 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use prometheus::Gauge;
 
 use super::places::{Place, Places, Taken};
-use super::{Access, AddressKey, Bans, LimitExceeded, Presence, Present, Rate, RateLimit, Roster};
+use otproxy_protocol::rate::Rate;
+
+use super::{Access, AddressKey, Bans, LimitExceeded, Presence, Present, RateLimit, Roster};
 use crate::reason::{Closing, RejectReason};
 
 /// What a gate lets through. `None` is no limit, and the default.

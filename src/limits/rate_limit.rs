@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::by_address::{AddressKey, ByAddress};
-use super::rate::Rate;
 use super::sharded::SHARDS;
+use otproxy_protocol::rate::Rate;
 
 /// Addresses in one generation of a shard: what a table of 2048 slots takes before it grows.
 const GENERATION: usize = 1792;

@@ -18,8 +18,8 @@ use crate::config::{self, AcceptProxy, Expect};
 use crate::limits::{Admission, Gate, Gates, PRESSURE_IDLE, ProcessGate, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::reason::{CloseReason, RejectReason};
-use crate::wire::expect::{MAX_FIRST, Verdict};
-use crate::wire::proxy_header::{self, ProxyHeader};
+use otproxy_protocol::proxy_header::{self, ProxyHeader};
+use otproxy_protocol::sniff::{MAX_FIRST, Verdict};
 
 /// What the first read of a connection takes at once: a PROXY header, and what an eager client
 /// sends behind it.

@@ -12,7 +12,7 @@ use super::worker::Scratch;
 use super::{Patience, Stream, options};
 use crate::limits::Presence;
 use crate::reason::CloseReason;
-use crate::wire::frame::begins_link;
+use otproxy_protocol::frame::begins_link;
 
 /// Reads of one direction in one turn: then others have theirs.
 const READS_PER_TURN: usize = 8;
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
     use crate::limits::{GateLimits, Gates, PRESSURE_IDLE};
     use crate::net::worker::scratch;
-    use crate::wire::frame::{ClientId, ping};
+    use otproxy_protocol::frame::{ClientId, ping};
 
     /// Both ends of a connection.
     async fn pair() -> (Stream, TcpStream) {

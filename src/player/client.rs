@@ -10,14 +10,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::wire::frame::{MAX_PAYLOAD, SessionId};
+use otproxy_protocol::frame::{MAX_PAYLOAD, SessionId};
 
 use super::driver::{Command, Driver, Flags, SessionIo};
-use super::machine::PlayerCore;
-use super::options::PlayerOptions;
-use super::session::SendError;
 use super::socket::LinkSocket;
-use super::stats::{PlayerStats, SessionStats};
+use otproxy_protocol::player::machine::PlayerCore;
+use otproxy_protocol::player::options::PlayerOptions;
+use otproxy_protocol::player::session::SendError;
+use otproxy_protocol::player::stats::{PlayerStats, SessionStats};
 
 /// Packets that may wait between a session's handle and its player's task, in each direction.
 const QUEUE: usize = 256;

@@ -17,12 +17,12 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use crate::wire::frame::SessionId;
+use otproxy_protocol::frame::SessionId;
 
-use super::link::LinkId;
-use super::machine::{Action, Event, PlayerCore};
 use super::socket::LinkSocket;
-use super::stats::{PlayerStats, SessionStats};
+use otproxy_protocol::player::link::LinkId;
+use otproxy_protocol::player::machine::{Action, Event, PlayerCore};
+use otproxy_protocol::player::stats::{PlayerStats, SessionStats};
 
 /// How long a player that closes tries to get its last bytes out.
 const CLOSE_FLUSH: Duration = Duration::from_secs(1);

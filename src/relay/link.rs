@@ -13,8 +13,8 @@ use crate::limits::Presence;
 use crate::metrics::EdgeMetrics;
 use crate::net::{Inbound, Stream, Via};
 use crate::reason::CloseReason;
-use crate::session::{LinkWriter, Written};
-use crate::wire::frame::{ClientId, SessionId};
+use otproxy_protocol::core::{LinkWriter, Written};
+use otproxy_protocol::frame::{ClientId, SessionId};
 
 /// A link on the worker that owns its client.
 pub struct Link {

@@ -14,8 +14,8 @@ use crate::access_log::{Entry, LinkEnd, What};
 use crate::limits::Admission;
 use crate::net::unfinished;
 use crate::reason::CloseReason;
-use crate::wire::frame::{Frame, FrameError, FromClient};
-use crate::wire::partial::Partial;
+use otproxy_protocol::frame::{Frame, FrameError, FromClient};
+use otproxy_protocol::partial::Partial;
 
 /// Reads in one turn: then other links have theirs.
 const READS_PER_TURN: usize = 8;

@@ -30,9 +30,10 @@ use crate::limits::{AddressKey, Admission, ConnectionLimit, ENDED_LINES, Leads, 
 use crate::metrics::{EdgeMetrics, Metrics, PortMetrics};
 use crate::net::worker::{Scratch, Tasks};
 use crate::net::{Admitted, Detached, Inbound, InboundShared, Stream, Tunnelled, Via, Who};
-use crate::reason::{EndReason, RefuseReason, RejectReason};
-use crate::wire::frame::{self, ClientId, HEADER_LEN, MAX_FIRST_PAYLOAD, SessionId};
-use crate::wire::player_address::PseudoIpv4;
+use crate::reason::RejectReason;
+use otproxy_protocol::core::{EndReason, RefuseReason};
+use otproxy_protocol::frame::{self, ClientId, HEADER_LEN, MAX_FIRST_PAYLOAD, SessionId};
+use otproxy_protocol::player_address::PseudoIpv4;
 
 use idle_watch::IdleWatch;
 use link::Link;

@@ -20,9 +20,9 @@ use crate::access_log::{Entry, SessionEnd, What};
 use crate::limits::{AddressKey, ConnectionGuard};
 use crate::metrics::{EdgeMetrics, PortMetrics};
 use crate::net::{Inbound, Stream};
-use crate::reason::EndReason;
-use crate::session::{Arrival, Machine, Refusal, Source, Upstream};
-use crate::wire::frame::{PacketId, SessionId};
+use otproxy_protocol::core::EndReason;
+use otproxy_protocol::core::{Arrival, Machine, Refusal, Source, Upstream};
+use otproxy_protocol::frame::{PacketId, SessionId};
 
 /// Links that may carry one session. A client has two or three, and for ten seconds at the most
 /// those that it lost; each costs a copy of all packets.
@@ -57,7 +57,7 @@ pub struct Session {
     _guard: ConnectionGuard,
 }
 
-impl Source for Rc<Session> {
+impl Source for Session {
     fn machine(&self) -> &RefCell<Machine> {
         &self.machine
     }

@@ -9,8 +9,10 @@ use parking_lot::Mutex;
 
 use super::{CONNECT_BURST, CONNECT_INTERVAL, CONNECT_WAIT};
 use crate::config::{self, BindSessions, GameServer};
-use crate::limits::{Pace, Rate, RateLimit};
-use crate::session::MachineLimits;
+use crate::limits::RateLimit;
+use otproxy_protocol::core::MachineLimits;
+use otproxy_protocol::pace::Pace;
+use otproxy_protocol::rate::Rate;
 
 /// What new links and sessions go by. A session keeps what it began with.
 #[derive(Debug)]

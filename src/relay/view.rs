@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use super::Relay;
 use super::session::Session;
 use crate::limits::Presence;
-use crate::reason::EndReason;
-use crate::session::Phase;
-use crate::wire::frame::{ClientId, SessionId};
+use otproxy_protocol::core::EndReason;
+use otproxy_protocol::core::Phase;
+use otproxy_protocol::frame::{ClientId, SessionId};
 
 /// One session, as it is at the moment.
 #[derive(Debug, Clone)]

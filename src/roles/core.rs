@@ -13,7 +13,7 @@ use crate::forward::HeaderFor;
 use crate::net::host_key;
 use crate::relay::{Relay, RelayShared};
 use crate::tunnel::{CoreEnd, Known};
-use crate::wire::player_address::PseudoIpv4;
+use otproxy_protocol::player_address::PseudoIpv4;
 
 /// Binds all sockets of a core.
 ///

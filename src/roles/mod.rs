@@ -14,11 +14,50 @@ pub use control::{Control, ReloadError, Reloaded};
 pub use drain::SPREAD;
 pub use service::{Service, StartError};
 
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+
 use crate::admin;
 use crate::certs::CertError;
 use crate::certs::identity::Own;
 use crate::certs::watch::Watch;
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::standin::role::{BoundRole, RunningRole};
+
+/// Binds all sockets of the role that a configuration is for.
+///
+/// # Errors
+/// Returns the first address that cannot be bound, or certificates that cannot be used.
+pub fn bind(config: Config) -> Result<Service, StartError> {
+    match config {
+        Config::Edge(edge) => edge::bind(edge),
+        Config::Core(core) => core::bind(core),
+    }
+}
+
+/// Starts the role of a YAML text in this process, on a thread with that name.
+///
+/// # Errors
+/// Returns all errors of the text, or the reason why its role cannot start.
+pub fn start(name: &str, yaml: &str) -> Result<RunningRole, Box<dyn Error + Send + Sync>> {
+    let service = bind(config::parse(name, yaml)?)?;
+    Ok(RunningRole::start(name, service)?)
+}
+
+impl BoundRole for Service {
+    fn listeners(&self) -> Vec<(String, Vec<SocketAddr>)> {
+        self.listeners().map(|(name, addresses)| (name.to_owned(), addresses.to_vec())).collect()
+    }
+
+    fn admin(&self) -> Option<SocketAddr> {
+        self.admin_address()
+    }
+
+    async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        Self::run(self, shutdown).await
+    }
+}
 
 /// Checks that the files that a configuration names can be used: certificates of the tunnel, tokens and certificates of
 /// admin.

@@ -20,7 +20,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::wire::proxy_header::{may_be_header, parse, unmap};
+use otproxy_protocol::proxy_header::{may_be_header, parse, unmap};
 
 use super::clock;
 use super::message::Message;
@@ -415,7 +415,7 @@ fn announced(bytes: &[u8]) -> io::Result<Option<(Option<Ipv4Addr>, usize)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::proxy_header::{write_v1, write_v2};
+    use otproxy_protocol::proxy_header::{write_v1, write_v2};
 
     /// Only against a test that hangs.
     const HANG: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use tracing::error;
 use crate::metrics::Metrics;
 use crate::net::worker::Tasks;
 use crate::net::{accept_until, warn_of_accept};
-use crate::wire::proxy_header;
+use otproxy_protocol::proxy_header;
 
 /// The name of the tunnel's sockets, in place of a listener's name.
 pub const NAME: &str = "tunnel";

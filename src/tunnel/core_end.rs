@@ -25,7 +25,7 @@ use crate::metrics::{Held, Metrics, TunnelMetrics};
 use crate::net::worker::{Scratch, Tasks};
 use crate::net::{ProvenEdge, Stream, Tunnelled, Via};
 use crate::reason::{ConnectResult, HandshakeResult, StreamRefusal};
-use crate::wire::proxy_header::{self, LOCAL};
+use otproxy_protocol::proxy_header::{self, LOCAL};
 
 /// Bytes that are read at once from a connection that is not in use yet.
 const READ: usize = 1024;

@@ -7,7 +7,7 @@ use super::pool::{Pool, Request};
 use super::{ANSWER, HEARTBEAT};
 use crate::net::Stream;
 use crate::net::worker::Scratch;
-use crate::wire::proxy_header::LOCAL;
+use otproxy_protocol::proxy_header::LOCAL;
 
 /// Offers `stream`, on which the core [has answered](answers), in `pool` until it is taken or ends, and asks the core
 /// on it from time to time. If this side made it, `place` is its place.

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use otproxy::wire::frame::{self, ClientId, Frame, FromCore, PacketId, SessionId};
-use otproxy::wire::proxy_header::write_v2;
+use otproxy_protocol::frame::{self, ClientId, Frame, FromCore, PacketId, SessionId};
+use otproxy_protocol::proxy_header::write_v2;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 

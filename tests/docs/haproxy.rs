@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use otproxy::access_log::haproxy::{closed, ended, rejected, unreached};
 use otproxy::metrics::CATALOGUE;
-use otproxy::reason::{CloseReason, ConnectResult, EndReason, RejectReason};
+use otproxy::reason::{CloseReason, ConnectResult, RejectReason};
+use otproxy_protocol::core::EndReason;
 
 fn document() -> String {
     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/haproxy.md")).expect("docs/haproxy.md")

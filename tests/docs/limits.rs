@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use otproxy::config::{self, KEYS, Key, WhenAbsent};
 use otproxy::metrics::CATALOGUE;
-use otproxy::reason::{CloseReason, EndReason, RefuseReason, RejectReason};
-use otproxy::wire::frame::PacketId;
-use otproxy::{access_log, admin, forward, limits, net, relay, roles, session, tunnel, wire};
+use otproxy::reason::{CloseReason, RejectReason};
+use otproxy::{access_log, admin, forward, limits, net, relay, roles, tunnel};
+use otproxy_protocol as protocol;
+use otproxy_protocol::core::{EndReason, RefuseReason};
+use otproxy_protocol::frame::PacketId;
 
 fn document() -> String {
     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/limits.md")).expect("docs/limits.md")
@@ -41,26 +43,26 @@ fn expected() -> BTreeSet<String> {
         other => panic!("{}: {other:?}", key.path),
     });
     let fixed = [
-        ("wire::proxy_header::MAX_LEN", format!("{} bytes", wire::proxy_header::MAX_LEN)),
-        ("wire::proxy_header::V1_MAX_LEN", format!("{} bytes", wire::proxy_header::V1_MAX_LEN)),
-        ("wire::frame::MAX_PAYLOAD", format!("{} bytes", wire::frame::MAX_PAYLOAD)),
-        ("wire::frame::PacketId::LAST", PacketId::LAST.to_string()),
-        ("wire::status::MAX_REQUEST", format!("{} bytes", wire::status::MAX_REQUEST)),
-        ("wire::status::MAX_ANSWER", format!("{} bytes", wire::status::MAX_ANSWER)),
+        ("protocol::proxy_header::MAX_LEN", format!("{} bytes", protocol::proxy_header::MAX_LEN)),
+        ("protocol::proxy_header::V1_MAX_LEN", format!("{} bytes", protocol::proxy_header::V1_MAX_LEN)),
+        ("protocol::frame::MAX_PAYLOAD", format!("{} bytes", protocol::frame::MAX_PAYLOAD)),
+        ("protocol::frame::PacketId::LAST", PacketId::LAST.to_string()),
+        ("protocol::status::MAX_REQUEST", format!("{} bytes", protocol::status::MAX_REQUEST)),
+        ("protocol::status::MAX_ANSWER", format!("{} bytes", protocol::status::MAX_ANSWER)),
         ("forward::TRIES", forward::TRIES.to_string()),
         ("forward::FIRST_WAIT", format!("{:?}", forward::FIRST_WAIT)),
         ("forward::LONGEST_WAIT", format!("{:?}", forward::LONGEST_WAIT)),
         ("forward::MAX_REQUESTS", forward::MAX_REQUESTS.to_string()),
-        ("wire::game_packet::MAX_BODY", format!("{} bytes", wire::game_packet::MAX_BODY)),
-        ("wire::frame::MAX_FIRST_PAYLOAD", format!("{} bytes", wire::frame::MAX_FIRST_PAYLOAD)),
+        ("protocol::game_packet::MAX_BODY", format!("{} bytes", protocol::game_packet::MAX_BODY)),
+        ("protocol::frame::MAX_FIRST_PAYLOAD", format!("{} bytes", protocol::frame::MAX_FIRST_PAYLOAD)),
         ("config::MAX_LIST_LEN", format!("{} bytes", config::MAX_LIST_LEN)),
-        ("wire::expect::MAX_FIRST", format!("{} bytes", wire::expect::MAX_FIRST)),
+        ("protocol::sniff::MAX_FIRST", format!("{} bytes", protocol::sniff::MAX_FIRST)),
         ("relay::MAX_LINKS", relay::MAX_LINKS.to_string()),
         ("relay::CONNECT_BURST", relay::CONNECT_BURST.to_string()),
         ("relay::CONNECT_INTERVAL", format!("{:?}", relay::CONNECT_INTERVAL)),
         ("relay::CONNECT_WAIT", format!("{:?}", relay::CONNECT_WAIT)),
-        ("session::MAX_PONGS", session::MAX_PONGS.to_string()),
-        ("session::MAX_ENDS", session::MAX_ENDS.to_string()),
+        ("protocol::core::MAX_PONGS", protocol::core::MAX_PONGS.to_string()),
+        ("protocol::core::MAX_ENDS", protocol::core::MAX_ENDS.to_string()),
         ("net::worker::SCRATCH", format!("{} bytes", net::worker::SCRATCH)),
         ("net::pump::READ", format!("{} bytes", net::pump::READ)),
         ("net::tls::MAX_RECORD", format!("{} bytes", net::tls::MAX_RECORD)),
@@ -237,5 +239,5 @@ fn the_clocks_of_the_tunnel_are_those_of_the_code() {
         assert!(text.contains(&format!("| {value}, `tunnel::{name}`")), "{name}: {value}");
     }
     assert_eq!(text.matches("`tunnel::").count(), values.len(), "a constant that is not checked");
-    assert!(text.contains(&format!("{} bytes", wire::proxy_header::LOCAL.len())));
+    assert!(text.contains(&format!("{} bytes", protocol::proxy_header::LOCAL.len())));
 }

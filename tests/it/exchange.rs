@@ -9,11 +9,11 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use otproxy::demo::packet::{Origin, numbered};
-use otproxy::player::machine::{Action, Event};
-use otproxy::player::{ClientClocks, EndReason as PlayerEnd, LinkId, PlayerCore, SendError, SessionStats};
-use otproxy::reason::EndReason;
-use otproxy::session::{Arrival, Batch, LinkWriter, Machine, MachineLimits, Outbox};
-use otproxy::wire::frame::{ClientId, Frame, FromClient, HEADER_LEN, PacketId, SessionId};
+use otproxy_protocol::core::EndReason;
+use otproxy_protocol::core::{Arrival, Batch, LinkWriter, Machine, MachineLimits, Outbox};
+use otproxy_protocol::frame::{ClientId, Frame, FromClient, HEADER_LEN, PacketId, SessionId};
+use otproxy_protocol::player::machine::{Action, Event};
+use otproxy_protocol::player::{ClientClocks, EndReason as PlayerEnd, LinkId, PlayerCore, SendError, SessionStats};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -695,7 +695,7 @@ proptest! {
                 let number = PacketId(starts.len() as u32);
                 let body = vec![number.0 as u8; size.into()];
                 batch.push(SessionId(1), number, PacketId::NONE, size, &body);
-                let header = otproxy::wire::frame::data_header(SessionId(1), number, PacketId::NONE, 2 + body.len());
+                let header = otproxy_protocol::frame::data_header(SessionId(1), number, PacketId::NONE, 2 + body.len());
                 stream.extend([&header[..], &size.to_le_bytes(), &body].concat());
                 starts.push(stream.len());
             }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use otproxy::demo::packet::{self, Origin};
 use otproxy::demo::proof::{Judge, Proof};
 use otproxy::player::{ClientClocks, GameSession, PathOptions, Player, PlayerOptions, PlayerStats, SessionSender};
-use otproxy::wire::frame::ClientId;
+use otproxy_protocol::frame::ClientId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;

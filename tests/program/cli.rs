@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use otproxy::access_log;
 use otproxy::limits::{ENDED_LINES, LOG_WINDOW, REFUSED_LINES};
-use otproxy::wire::frame::{self, ClientId, SessionId};
+use otproxy_protocol::frame::{self, ClientId, SessionId};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::process::{Running, failed, file, otproxy, text, through};

@@ -16,7 +16,7 @@ use otproxy::config::TlsFiles;
 use otproxy::config::name::Name;
 use otproxy::doctor::{ANSWER, CHECKS, CONNECT, WITHIN};
 use otproxy::tunnel::DAYS_LEFT;
-use otproxy::wire::proxy_header::LOCAL;
+use otproxy_protocol::proxy_header::LOCAL;
 use rustix::process::Signal;
 use rustls::{ServerConfig, ServerConnection};
 

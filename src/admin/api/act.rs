@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{ListenerState, Network, Refusal, TargetState, Time};
 use crate::limits;
-use crate::wire::frame::{ClientId, SessionId};
+use otproxy_protocol::frame::{ClientId, SessionId};
 
 /// The longest duration of a ban, in seconds.
 pub const LONGEST_BAN: u32 = limits::LONGEST_BAN.as_secs() as u32;

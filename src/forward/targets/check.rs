@@ -13,8 +13,8 @@ use super::addresses::Addresses;
 use crate::config::{CheckKind, SendProxy};
 use crate::forward::TRIES;
 use crate::reason::CheckResult;
-use crate::wire::frame::{self, ClientId, PONG};
-use crate::wire::proxy_header;
+use otproxy_protocol::frame::{self, ClientId, PONG};
+use otproxy_protocol::proxy_header;
 
 /// The client that the checks of this process appear as to a relay: one that opens no session.
 static CLIENT: LazyLock<ClientId> = LazyLock::new(|| ClientId(RandomState::new().hash_one(0u8) as u32 | 1));

@@ -7,8 +7,8 @@ use tokio::time::timeout;
 
 use super::check::check;
 use super::*;
-use crate::wire::frame::{Frame, FromClient, PONG};
-use crate::wire::proxy_header;
+use otproxy_protocol::frame::{Frame, FromClient, PONG};
+use otproxy_protocol::proxy_header;
 
 const WITHIN: Duration = Duration::from_secs(60);
 

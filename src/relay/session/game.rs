@@ -12,13 +12,14 @@ use tokio::time::{Sleep, sleep, sleep_until};
 use super::{Listed, Record, Session};
 use crate::config::{self, GameServer};
 use crate::net::{Stream, connect};
-use crate::reason::{ConnectResult, EndReason};
+use crate::reason::ConnectResult;
 use crate::relay::Relay;
-use crate::session::Batch;
-use crate::wire::frame::{HEADER_LEN, PacketId};
-use crate::wire::game_packet::{Cutter, PacketError};
-use crate::wire::partial::Partial;
-use crate::wire::player_address::{self, ipv4_of};
+use otproxy_protocol::core::Batch;
+use otproxy_protocol::core::EndReason;
+use otproxy_protocol::frame::{HEADER_LEN, PacketId};
+use otproxy_protocol::game_packet::{Cutter, PacketError};
+use otproxy_protocol::partial::Partial;
+use otproxy_protocol::player_address::{self, ipv4_of};
 
 /// Reads from a game server in one turn: then others have theirs.
 const READS_PER_TURN: usize = 4;

@@ -15,8 +15,8 @@ use crate::net::InboundShared;
 use crate::net::worker::{Tasks, scratch};
 use crate::relay::link_task::LinkTask;
 use crate::relay::{OTHER_EDGE, RelayShared};
-use crate::wire::frame::{self, ClientId, PONG};
-use crate::wire::player_address::PseudoIpv4;
+use otproxy_protocol::frame::{self, ClientId, PONG};
+use otproxy_protocol::player_address::PseudoIpv4;
 
 const CLIENT: ClientId = ClientId(5);
 

@@ -64,8 +64,9 @@ pub(super) fn unban(bans: &Bans, network: Network) -> Result<Unbanned, Refusal> 
 mod tests {
     use super::*;
     use crate::admin::api::Most;
-    use crate::limits::{AddressSet, BanRules, Rate};
+    use crate::limits::{AddressSet, BanRules};
     use crate::metrics::Metrics;
+    use otproxy_protocol::rate::Rate;
 
     fn net(text: &str) -> Network {
         text.parse().unwrap()

@@ -19,7 +19,7 @@ use crate::limits::{Leads, Presence, ProcessGate};
 use crate::metrics::Metrics;
 use crate::reason::Closing;
 use crate::relay::RelayShared;
-use crate::wire::frame::{ClientId, SessionId};
+use otproxy_protocol::frame::{ClientId, SessionId};
 
 mod bans;
 mod connections;

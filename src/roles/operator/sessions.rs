@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::admin::api::{Session, SessionLink, SessionState, Sessions, SessionsQuestion};
 use crate::relay::{LinkView, SessionView};
-use crate::session::Phase;
+use otproxy_protocol::core::Phase;
 
 /// Merges the sessions of all workers, newest first.
 pub(super) fn sessions(mut views: Vec<SessionView>, asked: &SessionsQuestion, now: Instant) -> Sessions {

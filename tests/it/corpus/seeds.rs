@@ -3,8 +3,8 @@
 use std::fs;
 use std::net::SocketAddr;
 
-use otproxy::wire::frame::{self, ClientId, MAX_PAYLOAD, PacketId, SessionId};
-use otproxy::wire::proxy_header::{write_v1, write_v2};
+use otproxy_protocol::frame::{self, ClientId, MAX_PAYLOAD, PacketId, SessionId};
+use otproxy_protocol::proxy_header::{write_v1, write_v2};
 
 use super::bodies::{player::event as player_event, session_machine::event};
 

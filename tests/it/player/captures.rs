@@ -4,9 +4,9 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use otproxy::player::machine::Event;
-use otproxy::player::{ClientClocks, EndReason, LinkId, PathStats, PlayerCore, SessionStats};
-use otproxy::wire::frame::{ClientId, Frame, FromClient, SessionId};
+use otproxy_protocol::frame::{ClientId, Frame, FromClient, SessionId};
+use otproxy_protocol::player::machine::Event;
+use otproxy_protocol::player::{ClientClocks, EndReason, LinkId, PathStats, PlayerCore, SessionStats};
 
 const CLIENT: ClientId = ClientId(2_185_065_826);
 const SESSION: SessionId = SessionId(1_890_420_046);

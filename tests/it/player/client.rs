@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use otproxy::player::{ClientClocks, EndReason, Player, PlayerOptions, SendError};
-use otproxy::wire::frame::{ClientId, MAX_PAYLOAD, SessionId};
+use otproxy_protocol::frame::{ClientId, MAX_PAYLOAD, SessionId};
 
 use crate::player::fake_core::{FakeCore, FakePath};
 

@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use otproxy::player::clocks::{SESSION_CHECK, SESSION_SILENCE};
-use otproxy::player::machine::{Action, Event, MAX_OUTPUT};
-use otproxy::player::{ClientClocks, EndReason, LinkId, PlayerCore};
-use otproxy::wire::frame::{self, ClientId, SessionId};
+use otproxy_protocol::frame::{self, ClientId, SessionId};
+use otproxy_protocol::player::clocks::{SESSION_CHECK, SESSION_SILENCE};
+use otproxy_protocol::player::machine::{Action, Event, MAX_OUTPUT};
+use otproxy_protocol::player::{ClientClocks, EndReason, LinkId, PlayerCore};
 use proptest::prelude::*;
 
 use crate::player::model_core::{Conn, ModelCore};

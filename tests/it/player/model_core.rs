@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use otproxy::wire::frame::{self, ClientId, Frame, FromClient, PacketId, SessionId};
+use otproxy_protocol::frame::{self, ClientId, Frame, FromClient, PacketId, SessionId};
 
 /// One connection to the core; a reconnect is another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use otproxy::wire::frame::{Frame, FromClient, FromCore, PacketId};
+use otproxy_protocol::frame::{Frame, FromClient, FromCore, PacketId};
 
 use crate::relay::harness::*;
 

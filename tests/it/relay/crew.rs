@@ -7,7 +7,7 @@ use otproxy::player::{ClientClocks, GameSession, Player, PlayerOptions};
 use otproxy::standin::game_server::{GameServer, GameServerOptions};
 use otproxy::standin::packet::{self, Origin};
 use otproxy::standin::proof::Judge;
-use otproxy::wire::frame::ClientId;
+use otproxy_protocol::frame::ClientId;
 
 use crate::relay::harness::PORT;
 

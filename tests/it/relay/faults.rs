@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use otproxy::wire::frame::{self, HEADER_LEN, SessionId};
+use otproxy_protocol::frame::{self, HEADER_LEN, SessionId};
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 

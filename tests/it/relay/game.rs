@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use otproxy::wire::frame::{ClientId, SessionId};
+use otproxy_protocol::frame::{ClientId, SessionId};
 
 use crate::relay::harness::*;
 
@@ -85,7 +85,7 @@ fn payloads_reach_the_game_as_they_are() {
         link.open(S, PORT).await;
         let in_blocks = [&[2, 0][..], &[7; 20]].concat();
         let lying = [&[0xFF, 0xFF][..], &[8; 3]].concat();
-        let longest = vec![5; otproxy::wire::frame::MAX_PAYLOAD];
+        let longest = vec![5; otproxy_protocol::frame::MAX_PAYLOAD];
         let payloads = [&b"Antica\n"[..], &in_blocks, b"", &lying, b"\x01", &longest, b"\x03\0end"];
         for (n, payload) in (1..).zip(payloads) {
             link.data(S, n, 0, payload).await;

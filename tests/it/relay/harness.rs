@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use otproxy::config::{self, Config};
 use otproxy::roles::{self, Control};
-use otproxy::wire::frame::ClientId;
+use otproxy_protocol::frame::ClientId;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use otproxy::relay::{CONNECT_WAIT, MAX_LINKS};
-use otproxy::wire::frame::{self, ClientId, PacketId, SessionId};
+use otproxy_protocol::frame::{self, ClientId, PacketId, SessionId};
 use socket2::{Domain, Socket, Type};
 use tokio::io::AsyncWriteExt;
 

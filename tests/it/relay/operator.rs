@@ -1,6 +1,6 @@
 //! Sessions, as an operator of the core sees them and ends them.
 
-use otproxy::wire::frame::{ClientId, SessionId};
+use otproxy_protocol::frame::{ClientId, SessionId};
 use serde_json::{Value, json};
 
 use crate::common::admin::{act, ask, see};

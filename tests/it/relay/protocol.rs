@@ -1,6 +1,6 @@
 //! Links and sessions, as the protocol has them.
 
-use otproxy::wire::frame::{self, ClientId, PONG, PacketId, SessionId};
+use otproxy_protocol::frame::{self, ClientId, PONG, PacketId, SessionId};
 use tokio::io::AsyncReadExt;
 
 use crate::relay::harness::*;

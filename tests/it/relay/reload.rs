@@ -1,6 +1,6 @@
 //! What changes at a core while links and sessions go on.
 
-use otproxy::wire::frame::{ClientId, SessionId};
+use otproxy_protocol::frame::{ClientId, SessionId};
 
 use crate::relay::crew::{Crew, pushing};
 use crate::relay::harness::*;

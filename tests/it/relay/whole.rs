@@ -6,7 +6,7 @@ use otproxy::demo::game_server::{GameServer, GameServerOptions};
 use otproxy::demo::packet::{self as numbered_packet, Origin};
 use otproxy::demo::proof::Judge;
 use otproxy::player::{ClientClocks, Player, PlayerOptions};
-use otproxy::wire::frame::{self, ClientId, SessionId};
+use otproxy_protocol::frame::{self, ClientId, SessionId};
 
 use crate::relay::harness::*;
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use otproxy::access_log::LAST_WAIT;
-use otproxy::wire::frame::{self, ClientId, SessionId};
+use otproxy_protocol::frame::{self, ClientId, SessionId};
 use serde_json::Value;
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use otproxy::config::{self, Config};
 use otproxy::roles;
-use otproxy::wire::frame::{ClientId, PONG, ping};
+use otproxy_protocol::frame::{ClientId, PONG, ping};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use otproxy::wire::frame::{ClientId, ping};
+use otproxy_protocol::frame::{ClientId, ping};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 

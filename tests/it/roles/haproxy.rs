@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use otproxy::demo::game_server::{CHALLENGE, GameServer, GameServerOptions};
 use otproxy::player::{ClientClocks, PathOptions, Player, PlayerOptions};
-use otproxy::wire::frame::ClientId;
+use otproxy_protocol::frame::ClientId;
 use tokio::io::AsyncWriteExt;
 
 use crate::roles::real_haproxy::{self, HaProxy};

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use otproxy::tunnel::{KNOWN_PER_ADDRESS, STRANGERS_PER_ADDRESS};
-use otproxy::wire::proxy_header::{LOCAL, MAX_LEN, write_v2_to};
+use otproxy_protocol::proxy_header::{LOCAL, MAX_LEN, write_v2_to};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use otproxy::wire::proxy_header::LOCAL;
+use otproxy_protocol::proxy_header::LOCAL;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 

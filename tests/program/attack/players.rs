@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use otproxy::bench::{self, BenchOptions, Figures};
 use otproxy::player::{PathOptions, Player, PlayerOptions};
-use otproxy::wire::frame::ClientId;
+use otproxy_protocol::frame::ClientId;
 use tokio::time::timeout;
 
 use crate::attack::arena::{Arena, SESSIONS};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use otproxy::wire::frame::{self, ClientId, SessionId};
+use otproxy_protocol::frame::{self, ClientId, SessionId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;

@@ -3,7 +3,7 @@
 //! A bound is what the limit allows for each peer, twice, for what an allocator leaves between
 //! pieces, and [`ALLOWANCE`]. Without the limit, the peers would have the process keep far more.
 
-use otproxy::wire::frame::{self, ClientId, MAX_PAYLOAD, PacketId, SessionId};
+use otproxy_protocol::frame::{self, ClientId, MAX_PAYLOAD, PacketId, SessionId};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 
-use otproxy::wire::frame::{self, ClientId, PacketId};
+use otproxy_protocol::frame::{self, ClientId, PacketId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -128,7 +128,7 @@ fn a_core_closes_them() {
         let (links, quick, login) = (core.addr("links"), core.addr("quick"), core.addr("login"));
         let timeout = |listener| (REJECTED, listener, "header_timeout");
         let mut header = Vec::new();
-        otproxy::wire::proxy_header::write_v2(&mut header, player(9), quick);
+        otproxy_protocol::proxy_header::write_v2(&mut header, player(9), quick);
         let half_a_ping = [&header[..], &frame::ping(ClientId(1), 0)[..7]].concat();
         let kinds = [
             Kind { to: links, first: Vec::new(), trickles: false, counted: timeout("links") },
@@ -162,7 +162,7 @@ fn a_link_that_trickles_half_a_frame_is_closed() {
         link.open(S, PORT).await;
         let mut conn = game.accept_otc().await.0;
         let mut first = Vec::new();
-        otproxy::wire::proxy_header::write_v2(&mut first, player(9), core.addr("quick"));
+        otproxy_protocol::proxy_header::write_v2(&mut first, player(9), core.addr("quick"));
         first.extend(frame::ping(ClientId(1), 0));
         first.extend(frame::data_header(S, PacketId(1), PacketId(0), 60_000));
         let kinds = [Kind { to: core.addr("quick"), first, trickles: true, counted: (CLOSED, "quick", "idle") }];
@@ -190,7 +190,7 @@ fn an_edge_closes_them() {
         ));
         let mut player_end = TcpStream::connect(edge.addr("behind")).await.unwrap();
         let mut header = Vec::new();
-        otproxy::wire::proxy_header::write_v2(&mut header, player(1), edge.addr("behind"));
+        otproxy_protocol::proxy_header::write_v2(&mut header, player(1), edge.addr("behind"));
         player_end.write_all(&header).await.unwrap();
         let (mut core_end, _) = target.accept().await.unwrap();
         tokio::spawn(async move {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use crate::wire::frame::PacketId;
+use crate::frame::PacketId;
 
 /// What a packet held ahead of its turn costs beside its bytes, for the limit: a tree entry and
 /// an allocation.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::wire::frame::{self, ClientId, Frame, FrameError, FromCore, SessionId};
+use crate::frame::{self, ClientId, Frame, FrameError, FromCore, SessionId};
 
 use super::choice::{Candidate, Change, choose};
 use super::clocks::ClientClocks;

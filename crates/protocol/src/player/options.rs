@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
-use crate::wire::frame::ClientId;
+use crate::frame::ClientId;
 
 use super::clocks::{ClientClocks, LINKS_PER_SESSION};
 

@@ -10,7 +10,7 @@ use std::io::IoSlice;
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::wire::frame::{self, HEADER_LEN, PacketId, SessionId};
+use crate::frame::{self, HEADER_LEN, PacketId, SessionId};
 
 /// What a piece of the outbox costs beside its bytes, for the limit: its place in the queue, and what
 /// counts who shares it.

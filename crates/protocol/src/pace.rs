@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::Rate;
+use crate::rate::Rate;
 
 /// Gives places in time, at a [`Rate`].
 #[derive(Debug, Clone)]

@@ -104,7 +104,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::frame::{ClientId, SessionId, open, ping};
+    use crate::frame::{ClientId, SessionId, open, ping};
 
     const STATUS_XML: &[u8] = b"\x06\0\xFF\xFFinfo";
     const ALL: [Expect; 3] = [Expect::Links, Expect::Login, Expect::Status];

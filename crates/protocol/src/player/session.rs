@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
-use crate::wire::frame::{self, HEADER_LEN, MAX_PAYLOAD, PacketId, SessionId};
+use crate::frame::{self, HEADER_LEN, MAX_PAYLOAD, PacketId, SessionId};
 
 use super::end::EndReason;
 use super::stats::SessionStats;
@@ -163,7 +163,7 @@ fn is_one_packet(payload: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::frame::{Frame, FromClient};
+    use crate::frame::{Frame, FromClient};
 
     fn session() -> PlayerSession {
         PlayerSession::new(SessionId(7), 7172)

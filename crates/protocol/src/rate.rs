@@ -2,13 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// The parameters of a rate, without a state: [`Pace`] has one, [`RateLimit`] one for each address.
+/// The parameters of a rate, without a state: a [`Pace`](crate::pace::Pace) has one, a limit for each address many.
 ///
 /// A state is a single instant: when all that was taken will have been earned back. In any stretch
 /// of time at most `burst` places are given, and one more for each whole interval in it.
-///
-/// [`Pace`]: super::Pace
-/// [`RateLimit`]: super::RateLimit
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     interval: Duration,
@@ -29,16 +26,16 @@ impl Rate {
         Self::new(period / count.max(1), count)
     }
 
-    /// When the next place is: `now` where it is free.
-    pub(super) fn next(&self, earned: Option<Instant>, now: Instant) -> Instant {
+    /// Returns when the next place is: `now` where it is free.
+    pub fn next(&self, earned: Option<Instant>, now: Instant) -> Instant {
         match earned {
             Some(earned) if earned > now + self.slack => earned - self.slack,
             _ => now,
         }
     }
 
-    /// Takes the next place; gives when it is. Nothing is taken where that is later than `until`.
-    pub(super) fn take(&self, earned: &mut Option<Instant>, now: Instant, until: Instant) -> Option<Instant> {
+    /// Takes the next place; returns when it is. Nothing is taken where that is later than `until`.
+    pub fn take(&self, earned: &mut Option<Instant>, now: Instant, until: Instant) -> Option<Instant> {
         let place = self.next(*earned, now);
         if place > until {
             return None;

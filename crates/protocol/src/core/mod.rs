@@ -7,10 +7,12 @@ mod inbox;
 mod link_writer;
 mod machine;
 mod outbox;
+mod reason;
 mod upstream;
 
 pub use inbox::{Arrival, Inbox, ReorderFull};
 pub use link_writer::{LinkWriter, MAX_ENDS, MAX_PONGS, Source, Written};
 pub use machine::{Machine, MachineLimits, Phase, Refusal};
 pub use outbox::{AckBeyondSent, Advance, Batch, Cursor, Outbox};
+pub use reason::{EndReason, RefuseReason};
 pub use upstream::Upstream;

@@ -6,8 +6,8 @@ use thiserror::Error;
 
 use super::inbox::{Arrival, Inbox, ReorderFull};
 use super::outbox::{AckBeyondSent, Batch, Outbox};
-use crate::reason::EndReason;
-use crate::wire::frame::{PacketId, SessionId};
+use super::reason::EndReason;
+use crate::frame::{PacketId, SessionId};
 
 /// Limits and times of a session, as the configuration has them.
 #[derive(Debug, Clone, Copy)]

@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::rc::Rc;
 
 use bytes::Bytes;
 
 use super::machine::Machine;
 use super::outbox::Cursor;
-use crate::wire::frame::{self, PONG, SessionId};
+use crate::frame::{self, PONG, SessionId};
 
 /// Pieces of an outbox given to one write.
 const SLICES: usize = 16;
@@ -29,9 +30,19 @@ pub trait Source {
     fn end_written(&self) {}
 }
 
-impl Source for std::rc::Rc<RefCell<Machine>> {
+impl Source for RefCell<Machine> {
     fn machine(&self) -> &RefCell<Machine> {
         self
+    }
+}
+
+impl<S: Source> Source for Rc<S> {
+    fn machine(&self) -> &RefCell<Machine> {
+        S::machine(self)
+    }
+
+    fn end_written(&self) {
+        S::end_written(self);
     }
 }
 
@@ -219,10 +230,8 @@ impl<S: Source> LinkWriter<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reason::EndReason;
-    use crate::session::{Batch, MachineLimits};
-    use crate::wire::frame::{Frame, FromCore, PacketId};
-    use std::rc::Rc;
+    use crate::core::{Batch, EndReason, MachineLimits};
+    use crate::frame::{Frame, FromCore, PacketId};
     use std::time::{Duration, Instant};
 
     fn session(id: u32) -> Rc<RefCell<Machine>> {

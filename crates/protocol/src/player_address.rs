@@ -8,11 +8,25 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use siphasher::sip::SipHasher24;
 
-use crate::config::PlayerAddress;
-use crate::wire::proxy_header::{unmap, write_v1, write_v2};
+use crate::proxy_header::{unmap, write_v1, write_v2};
 
 /// What the OTC forms start with: a length that no game packet has.
 const OTC_START: [u8; 2] = [0xFE, 0xFF];
+
+/// A form in which a game server is told the player's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlayerAddress {
+    /// `FE FF`, then the IPv4 address in network order.
+    Otc,
+    /// `FE FF`, then the IPv4 address reversed.
+    OtcReversed,
+    /// PROXY protocol v2, always 28 bytes.
+    ProxyV2,
+    /// PROXY protocol v1.
+    ProxyV1,
+    /// Nothing.
+    None,
+}
 
 /// IPv4 addresses that stand for players who have none that a game server could use.
 ///

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::limits::{Pace, Rate};
+use crate::pace::Pace;
+use crate::rate::Rate;
 
 /// Memory that an empty queue keeps for the next packet, bytes.
 const KEEP: usize = 1024;

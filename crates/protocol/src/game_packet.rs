@@ -6,8 +6,7 @@
 
 use thiserror::Error;
 
-use crate::config::Framing;
-use crate::wire::frame::MAX_PAYLOAD;
+use crate::frame::MAX_PAYLOAD;
 
 /// Bytes of the leading u16.
 pub const LENGTH_LEN: usize = 2;
@@ -17,6 +16,17 @@ pub const MAX_BODY: usize = MAX_PAYLOAD - 2 - LENGTH_LEN;
 /// The first packet of a server that counts blocks: one block, 12 bytes. In bytes it would be a
 /// body of one byte, and no server starts with that.
 const FIRST_IN_BLOCKS: u16 = 1;
+
+/// What the leading u16 of a packet counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// Decided from the first packet of each connection.
+    Auto,
+    /// Bytes.
+    Bytes,
+    /// Blocks: `8 x n + 4` bytes follow (14.05 and newer).
+    Blocks,
+}
 
 /// What cannot be a game packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -150,7 +160,7 @@ mod tests {
         let body = vec![5; MAX_BODY];
         let stream = wire(Framing::Bytes, std::slice::from_ref(&body));
         assert_eq!(cut(Framing::Bytes, &stream, &[]).unwrap(), expected(&[body]));
-        assert_eq!(crate::wire::frame::HEADER_LEN + stream.len(), 65535);
+        assert_eq!(crate::frame::HEADER_LEN + stream.len(), 65535);
     }
 
     #[test]

@@ -1,0 +1,28 @@
+//! The multi-path protocol of Open Tibia game clients, and the formats around it. Pure: no I/O, no clock, no runtime.
+//!
+//! A player's client holds several TCP connections at once, *links*, each over another path, and runs its *sessions*,
+//! the game connections, over all of them. A *core* in front of the game server puts them together again.
+//!
+//! - [`core`]: the core's half of the protocol. [`player`]: the client's half.
+//! - [`frame`]: frames on a link. [`game_packet`]: packets in a game server's byte stream. [`partial`]: what was read
+//!   of either that is not whole yet.
+//! - [`player_address`]: how a game server is told the player's address. [`proxy_header`]: PROXY headers.
+//! - [`status`]: requests for a game server's status, and answers. [`sniff`]: how connections begin.
+//! - [`rate`] and [`pace`]: how many in which time. [`reasons!`]: enums of reasons, each with its word.
+//!
+//! A parser tells what is incomplete (`None`: read more) from what is wrong (an error).
+#![deny(missing_docs)]
+
+mod reasons;
+
+pub mod core;
+pub mod frame;
+pub mod game_packet;
+pub mod pace;
+pub mod partial;
+pub mod player;
+pub mod player_address;
+pub mod proxy_header;
+pub mod rate;
+pub mod sniff;
+pub mod status;
