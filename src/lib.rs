@@ -4,13 +4,11 @@
 //! import each other. At the bottom is a crate of its own, [`otproxy_protocol`], pure: the protocol and the formats on the
 //! wire.
 //!
-//! - [`cli`]: commands, flags, exit codes. [`demo`]: the whole topology on loopback, to see it work.
-//!   [`mod@bench`]: a load test against edges and a core that run.
-//! - [`standin`]: a game server in place of a real one, for both of these and the tests.
+//! - [`cli`]: commands, flags, exit codes. Its demo and its load test are those of [`otproxy_testkit`].
 //! - [`init`]: all hosts' files from one topology. [`doctor`]: tries from here what a file needs.
 //! - [`roles`]: what an edge and a core start, from a checked configuration.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core.
-//!   [`admin`]: metrics, health and the admin API over HTTP. [`player`]: a player on real sockets.
+//!   [`admin`]: metrics, health and the admin API over HTTP.
 //! - [`tunnel`]: TLS between edges and the core.
 //! - [`certs`]: the operator's own certificates, and TLS configurations of them.
 //! - [`net`]: listeners, streams, workers; bans in the kernel.
@@ -24,21 +22,17 @@ compile_error!("otproxy must be built with panic = \"unwind\": else a defect met
 
 pub mod access_log;
 pub mod admin;
-pub mod bench;
 pub mod certs;
 pub mod cli;
 pub mod config;
-pub mod demo;
 pub mod doctor;
 pub mod forward;
 pub mod init;
 pub mod limits;
 pub mod metrics;
 pub mod net;
-pub mod player;
 pub mod reason;
 pub mod relay;
 pub mod roles;
-pub mod standin;
 mod text_table;
 pub mod tunnel;

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::net::worker;
-use crate::standin::{GameServer, Timer};
+use crate::mock::{MockGameServer, Timer};
+use crate::thread;
 
 use super::figures::Meter;
 use super::seat::Seat;
@@ -34,7 +34,7 @@ impl Crew {
         for index in 0..threads.max(1) {
             let (seats, received) = mpsc::unbounded_channel();
             crew.members.push(Member { seats, meter: Arc::default() });
-            crew.threads.push(worker::spawn(format!("players-{index}"), || play(received))?);
+            crew.threads.push(thread::spawn(format!("players-{index}"), || play(received))?);
         }
         Ok(crew)
     }
@@ -42,11 +42,11 @@ impl Crew {
     /// Starts a game server on a thread of its own.
     pub async fn serve<E: Send + 'static>(
         &mut self,
-        start: impl FnOnce() -> Result<GameServer, E> + Send + 'static,
+        start: impl FnOnce() -> Result<MockGameServer, E> + Send + 'static,
     ) -> io::Result<Result<(), E>> {
         let (started, starts) = oneshot::channel();
         let stop = self.stop.clone();
-        let thread = worker::spawn("game-server".to_owned(), move || async move {
+        let thread = thread::spawn("game-server".to_owned(), move || async move {
             match start() {
                 Ok(server) => {
                     // Where nobody waits any more, `stop` comes at once.
