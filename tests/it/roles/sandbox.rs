@@ -9,8 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use otproxy::admission::Bans;
 use otproxy::config::{self, Config};
-use otproxy::limits::Bans;
 use otproxy::roles::{self, Control, ReloadError, Reloaded};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
