@@ -41,4 +41,5 @@ pub mod relay;
 pub mod roles;
 mod sharded;
 pub mod standin;
+mod text_table;
 pub mod tunnel;

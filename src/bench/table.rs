@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json as value};
 
 use crate::standin::Direction;
+use crate::text_table::TextTable;
 
 use super::crew::Crew;
 use super::figures::PathFigures;
@@ -78,39 +79,60 @@ pub(super) fn text(options: &BenchOptions, figures: &Figures) -> String {
         "\n{up} packets/s of {size_up} bytes from each, {down} of {size_down} to each; measured for {:.1} s\n",
         figures.measured.as_secs_f64()
     );
-    let _ = writeln!(
-        text,
-        "{:<15} {:>10} {:>10} {:>6} {:>10} {:>9}",
-        "", "sent", "delivered", "lost", "duplicated", "reordered"
-    );
-    for (name, direction) in directions(figures) {
-        let Direction { sent, delivered, lost, duplicated, reordered, .. } = direction;
-        let _ = writeln!(text, "{name:<15} {sent:>10} {delivered:>10} {lost:>6} {duplicated:>10} {reordered:>9}");
-    }
-    let _ = writeln!(text, "\n{:<15} {:>9} {:>9} {:>9} {:>9} {:>9}", "ms", "p50", "p90", "p99", "p99.9", "max");
-    for (name, _, histogram) in latencies(figures).into_iter().filter(|(.., histogram)| histogram.total() > 0) {
-        let _ = write!(text, "{name:<15}");
-        for (share, _) in QUANTILES {
-            let _ = write!(text, " {:>9}", millis(histogram.quantile(share)));
-        }
-        let _ = writeln!(text, " {:>9}", millis(histogram.highest()));
-    }
+    text.push_str(&counts(figures));
+    text.push('\n');
+    text.push_str(&quantiles(figures));
     if !figures.paths.is_empty() {
-        let all: u64 = figures.paths.iter().map(|path| path.first).sum();
-        let _ = writeln!(
-            text,
-            "\n{:<25} {:>6} {:>9} {:>10} {:>15} {:>10}",
-            "", "links", "was first", "was second", "connects failed", "links lost"
-        );
-        for (edge, path) in options.edges.iter().zip(&figures.paths) {
-            let PathFigures { links, first, second, connects_failed, links_lost } = path;
-            let share = format!("{:.1} %", share(*first, all));
-            let _ =
-                writeln!(text, "{edge:<25} {links:>6} {share:>9} {second:>10} {connects_failed:>15} {links_lost:>10}");
-        }
+        text.push('\n');
+        text.push_str(&paths(options, figures));
     }
     text.push_str(&verdict(figures));
     text
+}
+
+fn counts(figures: &Figures) -> String {
+    let mut table = TextTable::with_widths([
+        ("", 15),
+        (">sent", 10),
+        (">delivered", 10),
+        (">lost", 6),
+        (">duplicated", 10),
+        (">reordered", 9),
+    ]);
+    for (name, Direction { sent, delivered, lost, duplicated, reordered, .. }) in directions(figures) {
+        let [sent, delivered, lost] = [sent, delivered, lost].map(|count| count.to_string());
+        table.row([name.to_owned(), sent, delivered, lost, duplicated.to_string(), reordered.to_string()]);
+    }
+    table.text(None)
+}
+
+fn quantiles(figures: &Figures) -> String {
+    let mut table =
+        TextTable::with_widths([("ms", 15), (">p50", 9), (">p90", 9), (">p99", 9), (">p99.9", 9), (">max", 9)]);
+    for (name, _, histogram) in latencies(figures).into_iter().filter(|(.., histogram)| histogram.total() > 0) {
+        let [p50, p90, p99, p99_9] = QUANTILES.map(|(share, _)| millis(histogram.quantile(share)));
+        table.row([name.to_owned(), p50, p90, p99, p99_9, millis(histogram.highest())]);
+    }
+    table.text(None)
+}
+
+fn paths(options: &BenchOptions, figures: &Figures) -> String {
+    let mut table = TextTable::with_widths([
+        ("", 25),
+        (">links", 6),
+        (">was first", 9),
+        (">was second", 10),
+        (">connects failed", 15),
+        (">links lost", 10),
+    ]);
+    let all: u64 = figures.paths.iter().map(|path| path.first).sum();
+    for (edge, path) in options.edges.iter().zip(&figures.paths) {
+        let PathFigures { links, first, second, connects_failed, links_lost } = path;
+        let first = format!("{:.1} %", share(*first, all));
+        let [second, failed, lost] = [second, connects_failed, links_lost].map(|count| count.to_string());
+        table.row([edge.to_string(), links.to_string(), first, second, failed, lost]);
+    }
+    table.text(None)
 }
 
 fn verdict(figures: &Figures) -> String {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::standin::Direction;
+use crate::text_table::TextTable;
 
 use super::figures::Figures;
 use super::seat::Seat;
@@ -107,31 +108,44 @@ fn render(
     let rows: Vec<_> = rows.collect();
     let all: u64 = rows.iter().map(|row| row.first).sum();
     let mut text = format!("\n{} of {}, {} of an edge\n\n", seconds(elapsed), seconds(duration), counted(cuts, "cut"));
-    let _ = writeln!(
-        text,
-        "{:<8} {:>6} {:>6} {:>10} {:>11} {:>11}",
-        "", "state", "links", "was first", "was second", "round trip"
-    );
+    let mut table = TextTable::with_widths([
+        ("", 8),
+        (">state", 6),
+        (">links", 6),
+        (">was first", 10),
+        (">was second", 11),
+        (">round trip", 11),
+    ]);
     for Row { name, up, links, first, duplicates, rtt } in rows {
-        let state = if up { "up" } else { "cut" };
         let share = if all == 0 { 0.0 } else { 100.0 * first as f64 / all as f64 };
-        let rtt = rtt.map_or_else(|| "-".to_owned(), |rtt| format!("{:.1} ms", rtt.as_secs_f64() * 1e3));
-        let share = format!("{share:.1} %");
-        let _ = writeln!(text, "{name:<8} {state:>6} {links:>6} {share:>10} {duplicates:>11} {rtt:>11}");
+        table.row([
+            name,
+            if up { "up" } else { "cut" }.to_owned(),
+            links.to_string(),
+            format!("{share:.1} %"),
+            duplicates.to_string(),
+            rtt.map_or_else(|| "-".to_owned(), |rtt| format!("{:.1} ms", rtt.as_secs_f64() * 1e3)),
+        ]);
     }
-    let _ = writeln!(
-        text,
-        "\n{:<15} {:>9} {:>9} {:>8} {:>6} {:>10} {:>9}",
-        "", "sent", "delivered", "underway", "lost", "duplicated", "reordered"
-    );
+    text.push_str(&table.text(None));
+    let mut table = TextTable::with_widths([
+        ("", 15),
+        (">sent", 9),
+        (">delivered", 9),
+        (">underway", 8),
+        (">lost", 6),
+        (">duplicated", 10),
+        (">reordered", 9),
+    ]);
     for (name, direction) in [("to game server", &figures.to_game), ("to players", &figures.to_players)] {
-        let Direction { sent, delivered, lost, duplicated, reordered, .. } = direction;
-        let under_way = direction.under_way();
-        let _ = writeln!(
-            text,
-            "{name:<15} {sent:>9} {delivered:>9} {under_way:>8} {lost:>6} {duplicated:>10} {reordered:>9}"
-        );
+        let Direction { sent, delivered, lost, duplicated, reordered, .. } = *direction;
+        let counts =
+            [sent, delivered, direction.under_way(), lost, duplicated, reordered].map(|count| count.to_string());
+        let [sent, delivered, underway, lost, duplicated, reordered] = counts;
+        table.row([name.to_owned(), sent, delivered, underway, lost, duplicated, reordered]);
     }
+    text.push('\n');
+    text.push_str(&table.text(None));
     text
 }
 

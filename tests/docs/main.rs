@@ -2,3 +2,4 @@
 
 mod haproxy;
 mod limits;
+mod paths;

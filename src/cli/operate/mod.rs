@@ -23,7 +23,6 @@ use crate::admin::{Answer, Client};
 mod find;
 mod human;
 mod show;
-mod table;
 
 use find::Place;
 use show::Show;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::human::{age, bytes, count, milliseconds, time};
-use super::table::Table;
 use crate::admin::api::{
     Addresses, Banned, Bans, Connections, Count, Disconnected, Drained, Listeners, Reloaded, Sessions, Status, Target,
     Targets, Unbanned,
 };
+use crate::text_table::TextTable;
 
 /// An answer that can be shown to people, on a terminal of a given width.
 pub(super) trait Show {
@@ -78,7 +78,7 @@ impl Show for Listeners {
     fn show(&self, width: Option<usize>) -> String {
         let headings =
             ["LISTENER", "KIND", "STATE", ">OPEN", ">ACCEPTED", ">IN", ">OUT", "ADDRESSES", "REJECTED", "CLOSED"];
-        let mut table = Table::new(&headings);
+        let mut table = TextTable::new(headings);
         for listener in &self.listeners {
             let addresses: Vec<_> = listener.addresses.iter().map(ToString::to_string).collect();
             table.row([
@@ -101,7 +101,7 @@ impl Show for Listeners {
 impl Show for Targets {
     fn show(&self, width: Option<usize>) -> String {
         let headings = ["LISTENER", "TARGET", "ADDRESS", "UP", "STATE", ">OPEN", "CHECK", ">AGO", ">ROUND TRIP"];
-        let mut table = Table::new(&headings);
+        let mut table = TextTable::new(headings);
         for target in &self.targets {
             let Target { listener, name, address, up, state, backup, connections, check } = target;
             let up = match (up, backup) {
@@ -145,7 +145,7 @@ fn or_dash(text: Option<impl ToString>) -> String {
 impl Show for Connections {
     fn show(&self, width: Option<usize>) -> String {
         let headings = ["ID", "LISTENER", "PLAYER", "PEER", "EDGE", "STATE", "LEADS TO", ">AGE", ">IN", ">OUT"];
-        let mut table = Table::new(&headings);
+        let mut table = TextTable::new(headings);
         for connection in &self.connections {
             let client = connection.client.map(|client| format!("client {client}"));
             table.row([
@@ -181,7 +181,7 @@ impl Show for Sessions {
             ">OUT",
             "LINKS",
         ];
-        let mut table = Table::new(&headings);
+        let mut table = TextTable::new(headings);
         for session in &self.sessions {
             let links = session.links.iter().map(|link| {
                 let edge = link.edge.as_deref().unwrap_or("other");
@@ -208,7 +208,7 @@ impl Show for Sessions {
 
 impl Show for Addresses {
     fn show(&self, width: Option<usize>) -> String {
-        let mut table = Table::new(&["ADDRESS", ">OPEN", ">IN", ">OUT", "BANNED"]);
+        let mut table = TextTable::new(["ADDRESS", ">OPEN", ">IN", ">OUT", "BANNED"]);
         for talker in &self.addresses {
             table.row([
                 talker.address.to_string(),
@@ -224,7 +224,7 @@ impl Show for Addresses {
 
 impl Show for Bans {
     fn show(&self, width: Option<usize>) -> String {
-        let mut table = Table::new(&["NETWORK", ">LEFT", "UNTIL", "BY"]);
+        let mut table = TextTable::new(["NETWORK", ">LEFT", "UNTIL", "BY"]);
         for ban in &self.bans {
             table.row([ban.network.to_string(), time(ban.seconds_left), ban.until.to_string(), ban.by.to_string()]);
         }
@@ -256,7 +256,7 @@ impl Show for Disconnected {
 
 impl Show for Drained {
     fn show(&self, width: Option<usize>) -> String {
-        let mut table = Table::new(&["LISTENER", "STATE", ">OPEN"]);
+        let mut table = TextTable::new(["LISTENER", "STATE", ">OPEN"]);
         for listener in &self.listeners {
             table.row([listener.name.clone(), listener.state.to_string(), count(listener.connections)]);
         }

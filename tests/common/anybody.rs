@@ -14,7 +14,7 @@ use rustls::{ClientConfig, ClientConnection, Connection, DigitallySignedStruct, 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::tunnel::harness::Certificates;
+use super::tunnel::Certificates;
 
 /// A certificate and its key.
 pub struct Papers(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);

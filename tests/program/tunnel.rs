@@ -1,15 +1,17 @@
 //! The ends of the tunnel as programs: what an edge tells of the core's address, and what a reload does.
 
+use std::fs;
 use std::net::SocketAddr;
 
+use otproxy::certs::authority::Terms;
 use otproxy_protocol::proxy_header::LOCAL;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::common::role_process::Process;
-use crate::common::{metrics, run};
-use crate::tunnel::anybody::*;
-use crate::tunnel::harness::{Certificates, Process as Harness, core, edge, in_vain};
+use crate::common::anybody::*;
+use crate::common::role_process::RoleProcess;
+use crate::common::tunnel::*;
+use crate::common::{http, run};
 
 /// No other address on the host begins so.
 const HIDDEN: &str = "127.77.3.";
@@ -17,8 +19,8 @@ const HIDDEN: &str = "127.77.3.";
 const HIDDEN_NAME: &str = "hidden-77-3.invalid";
 
 /// An edge as a program that logs all there is to log. `core` is YAML.
-fn edge_program(core: &str, log_core_address: bool) -> Process {
-    Process::with(
+fn edge_program(core: &str, log_core_address: bool) -> RoleProcess {
+    RoleProcess::with(
         "edge",
         &format!(
             "log: {{ level: trace }}\nlog_core_address: {log_core_address}\ncore: {core}\n\
@@ -28,24 +30,18 @@ fn edge_program(core: &str, log_core_address: bool) -> Process {
 }
 
 /// Whether the core's address stands anywhere that the edge shows.
-async fn shows_address(edge: &Process) -> bool {
+async fn shows_address(edge: &RoleProcess) -> bool {
     let mut shown = edge.log();
     for page in ["/", "/live", "/ready", "/metrics"] {
-        let mut stream = TcpStream::connect(edge.admin).await.unwrap();
-        stream
-            .write_all(format!("GET {page} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").as_bytes())
-            .await
-            .unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
+        let (status, text) = http::get(edge.admin(), page).await.unwrap();
+        assert_eq!(status, 200, "{text}");
         shown += &text;
     }
     shown.contains(HIDDEN) || shown.contains(HIDDEN_NAME)
 }
 
 /// A player who is told that there is nobody.
-async fn player_in_vain(edge: &Process) {
+async fn player_in_vain(edge: &RoleProcess) {
     in_vain(edge.addr("login")).await;
     edge.wait_for_line("no target can be reached").await;
 }
@@ -88,12 +84,12 @@ fn an_edge_that_connects_does_not_say_where() {
         // One that works.
         let listeners = "[{ name: login, forward_to: '127.0.0.1:9' }]";
         let yaml = core(&ours, "[{ name: waw1 }]", listeners, "").replace("127.0.0.1:0", &format!("{HIDDEN}9:0"));
-        let core = Harness::start(&yaml);
+        let core = Role::start(&yaml);
         let edge = edge_program(&format!("{{ dial: '{}', tls: {tls}, spare: 2 }}", core.addr("tunnel")), false);
         core.spares("waw1", 2).await;
         in_vain(edge.addr("login")).await;
         edge.wait_for_line("connection ended").await;
-        core.kill().await;
+        core.stop().await;
         edge.wait_for_line("cannot connect to `core`").await;
         // Reading the file again ends nothing, and tells nothing.
         edge.reload("level: trace", "level: debug");
@@ -109,7 +105,7 @@ fn an_edge_that_connects_does_not_say_where() {
 }
 
 /// A connection that comes from the core's address.
-async fn from_core(edge: &Process) -> TcpStream {
+async fn from_core(edge: &RoleProcess) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{HIDDEN}10:0").parse().unwrap()).unwrap();
     socket.connect(edge.addr("tunnel")).await.unwrap()
@@ -155,7 +151,7 @@ fn a_reload_revokes_an_edge_and_what_is_wrong_changes_nothing() {
         let certificates = Certificates::new();
         let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target: SocketAddr = echo.local_addr().unwrap();
-        let core = Process::with(
+        let core = RoleProcess::with(
             "core",
             &format!(
                 "tunnel: {{ accept: '127.0.0.1:0', tls: {} }}\nedges:\n- {{ name: waw1 }}\n- {{ name: fra1 }}\n\
@@ -166,7 +162,7 @@ fn a_reload_revokes_an_edge_and_what_is_wrong_changes_nothing() {
         let login = "[{ name: login, listen: \"127.0.0.1:0\", forward_to: core/login }]";
         let (mut edges, mut players) = (Vec::new(), Vec::new());
         for name in ["waw1", "fra1"] {
-            let edge = Harness::start(&edge(&certificates, name, core.addr("tunnel"), login));
+            let edge = Role::start(&edge(&certificates, name, core.addr("tunnel"), login));
             let mut player = TcpStream::connect(edge.addr("login")).await.unwrap();
             player.write_all(b"1").await.unwrap();
             let mut behind = echo.accept().await.unwrap().0;
@@ -221,7 +217,78 @@ fn a_reload_revokes_an_edge_and_what_is_wrong_changes_nothing() {
         let (player, behind) = &mut players[1];
         player.write_all(b"2").await.unwrap();
         assert_eq!(behind.read_u8().await.unwrap(), b'2');
-        assert_eq!(metrics::metric(core.admin, "otproxy_connections_closed_total", &["listener=\"login\""]).await, 1.0);
+        assert_eq!(core.metric("otproxy_connections_closed_total", &["listener=\"login\""]).await, 1.0);
         core.stop().await;
+    });
+}
+
+#[test]
+fn certificates_are_checked_with_the_file_and_used_at_once() {
+    run(async {
+        let certificates = Certificates::new();
+        let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let core = RoleProcess::with(
+            "core",
+            &format!(
+                "tunnel: {{ accept: '127.0.0.1:0', tls: {} }}\nedges: [{{ name: waw1 }}]\n\
+                 listeners: [{{ name: login, forward_to: '{}', send_proxy: none }}]\n",
+                certificates.tls("core"),
+                target.local_addr().unwrap()
+            ),
+        );
+        let login = "[{ name: login, listen: '127.0.0.1:0', forward_to: core/login }]";
+        let edge = Role::start(&edge(&certificates, "waw1", core.addr("tunnel"), login));
+        let mut old = stream(&edge, "login", &target).await;
+
+        // What is right beside certificates that cannot be used is not used either.
+        core.reload("/core.pem", "/waw1.pem");
+        core.wait_for_lines("not reloaded", 1).await;
+        assert!(core.log().contains("waw1.pem"), "{}", core.log());
+        core.wait("otproxy_config_last_reload_successful", &[], 0.0).await;
+        core.reload("[{ name: waw1 }]", "[{ name: fra1 }]");
+        core.wait_for_lines("not reloaded", 2).await;
+        goes_on(&mut old).await;
+        goes_on(&mut stream(&edge, "login", &target).await).await;
+
+        // Another one, under another name.
+        let expiry = "otproxy_certificate_expiry_timestamp_seconds";
+        let before = core.metric(expiry, &["certificate=\"own\""]).await;
+        let folder = &certificates.folder;
+        certificates.issue("core", Terms { days: 50, new_key: false });
+        fs::copy(folder.join("core.pem"), folder.join("new.pem")).unwrap();
+        core.reload("/waw1.pem", "/new.pem");
+        // The edge that was taken out in vain is out now.
+        core.wait_for_line("\"configuration reloaded\"").await;
+        core.wait("otproxy_config_last_reload_successful", &[], 1.0).await;
+        core.wait_until(expiry, &["certificate=\"own\""], |now| now < before).await;
+        assert_eq!(old.0.read(&mut [0]).await.unwrap_or(0), 0);
+        core.stop().await;
+    });
+}
+
+#[test]
+fn reloads_leave_no_descriptor_behind() {
+    run(async {
+        let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = target.local_addr().unwrap();
+        let b = format!("- {{ name: b, listen: '127.0.0.1:0', forward_to: '{to}', check: tcp, inter: 1h }}\n");
+        let edge = RoleProcess::with(
+            "edge",
+            &format!("listeners:\n- {{ name: a, listen: '127.0.0.1:0', forward_to: '{to}' }}\n"),
+        );
+        let mut before = 0;
+        for round in 0..50 {
+            let (from, into) =
+                if round % 2 == 0 { ("listeners:\n", format!("listeners:\n{b}")) } else { (&*b, String::new()) };
+            edge.reload(from, &into);
+            edge.wait_for_lines("\"configuration reloaded\"", round + 1).await;
+            // Not all of it was there when it said that it is ready.
+            if round == 1 {
+                before = edge.descriptors();
+            }
+        }
+        // Those of a check come and go.
+        edge.wait_for_descriptors(|now| now < before + 10).await;
+        edge.stop().await;
     });
 }
