@@ -28,3 +28,4 @@ mod cli;
 mod doctor;
 mod hostile;
 mod init;
+mod tunnel;
