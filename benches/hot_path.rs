@@ -2,6 +2,20 @@
 //!
 //! Figures are worth something beside those of the same machine a moment before, and no others.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::string_slice,
+    clippy::unchecked_time_subtraction,
+    clippy::unwrap_used,
+    reason = "a benchmark fails by a panic"
+)]
+
 use std::cell::RefCell;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,8 +25,8 @@ use std::time::{Duration, Instant};
 use divan::counter::ItemsCount;
 use divan::{Bencher, bench};
 use ipnet::IpNet;
+use otproxy::admission::{AddressKey, AddressSet, BANS, BanRules, Bans, RateLimit};
 use otproxy::config::Framing;
-use otproxy::limits::{AddressKey, AddressSet, BANS, BanRules, Bans, RateLimit};
 use otproxy::metrics::Metrics;
 use otproxy_protocol::core::{Arrival, Batch, LinkWriter, Machine, MachineLimits, Upstream};
 use otproxy_protocol::frame::{self, Frame, PacketId, SessionId};

@@ -13,10 +13,12 @@ use prometheus::{
 };
 use prometheus::{Registry, Result};
 
-use crate::reason::{
-    BanReason, CheckResult, CloseReason, ConnectResult, HandshakeResult, RejectReason, StatusResult, StreamRefusal,
-    TargetState,
-};
+use crate::admission::BanReason;
+use crate::certs::HandshakeResult;
+use crate::connection::{CloseReason, RejectReason};
+use crate::forward::{CheckResult, StatusResult, TargetState};
+use crate::tunnel::StreamRefusal;
+use otproxy_net::ConnectResult;
 use otproxy_protocol::core::{EndReason, RefuseReason};
 
 mod catalogue;
@@ -85,6 +87,7 @@ impl Metrics {
     /// # Panics
     /// Where the catalogue is wrong, which every test would show.
     pub fn new() -> Self {
+        #[expect(clippy::expect_used, reason = "the catalogue is constant, so that every test finds it wrong")]
         Self::build().expect("the catalogue has valid and different names")
     }
 
@@ -253,6 +256,12 @@ impl Metrics {
     /// Counts a refused request on a link.
     pub fn refused(&self, reason: RefuseReason) {
         self.refused.inc(reason as usize);
+    }
+
+    /// Returns what counts one panic each time that it is called.
+    pub fn on_panic(&self) -> impl Fn() + Send + Sync + 'static {
+        let panics = self.panics.clone();
+        move || panics.inc()
     }
 
     /// For a task to hold: counts the panic that ends it, if one does.

@@ -4,8 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use otproxy::admission::Bans;
 use otproxy::config::{self, Config};
-use otproxy::limits::Bans;
 use otproxy::roles::{self, Control, ReloadError, Reloaded};
 use otproxy_testkit::role::RunningRole;
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use otproxy::reason::{CheckResult, TargetState};
+use otproxy::forward::{CheckResult, TargetState};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};

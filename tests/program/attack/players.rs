@@ -58,7 +58,8 @@ impl Players {
             result
         };
         let interrupt = async { drop(ended.await) };
-        let (figures, result) = tokio::join!(bench::run(&options, &mut (), interrupt), meanwhile);
+        let mut progress = ();
+        let (figures, result) = tokio::join!(bench::run(&options, &mut progress, interrupt), meanwhile);
         (figures.expect("all are in the game"), result)
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use otproxy::limits::{LOG_WINDOW, REFUSED_LINES};
+use otproxy::admission::REFUSED_LINES;
+use otproxy_net::LOG_WINDOW;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

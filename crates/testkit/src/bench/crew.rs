@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use otproxy_net::worker;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -11,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::mock::{MockGameServer, Timer};
-use crate::thread;
 
 use super::figures::Meter;
 use super::seat::Seat;
@@ -34,7 +34,7 @@ impl Crew {
         for index in 0..threads.max(1) {
             let (seats, received) = mpsc::unbounded_channel();
             crew.members.push(Member { seats, meter: Arc::default() });
-            crew.threads.push(thread::spawn(format!("players-{index}"), || play(received))?);
+            crew.threads.push(worker::spawn(format!("players-{index}"), || play(received))?);
         }
         Ok(crew)
     }
@@ -46,7 +46,7 @@ impl Crew {
     ) -> io::Result<Result<(), E>> {
         let (started, starts) = oneshot::channel();
         let stop = self.stop.clone();
-        let thread = thread::spawn("game-server".to_owned(), move || async move {
+        let thread = worker::spawn("game-server".to_owned(), move || async move {
             match start() {
                 Ok(server) => {
                     // Where nobody waits any more, `stop` comes at once.
