@@ -1,17 +1,25 @@
 //! Who may connect at all, by address.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::AddressSet;
+use crate::config::Process;
 use crate::connection::RejectReason;
 
 /// `deny` and `allow`, of a listener or of the whole process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Access {
     /// Who is refused, whatever `allow` says.
-    pub deny: AddressSet,
+    pub deny: Arc<AddressSet>,
     /// Who alone may connect; `None` for everybody.
-    pub allow: Option<AddressSet>,
+    pub allow: Option<Arc<AddressSet>>,
+}
+
+impl From<&Process> for Access {
+    fn from(process: &Process) -> Self {
+        Self { deny: Arc::clone(&process.deny), allow: process.allow.clone() }
+    }
 }
 
 impl Access {
@@ -43,8 +51,8 @@ mod tests {
 
     use super::*;
 
-    fn set(network: &str) -> AddressSet {
-        std::iter::once(network.parse::<IpNet>().unwrap()).collect()
+    fn set(network: &str) -> Arc<AddressSet> {
+        Arc::new(std::iter::once(network.parse::<IpNet>().unwrap()).collect())
     }
 
     #[test]

@@ -198,7 +198,7 @@ impl Targets {
             way,
             check: config.check,
             send_proxy: config.send_proxy,
-            within: config.inbound.connect_timeout,
+            within: config.inbound.timeouts.connect,
             up: gauge,
             checks: checked.then(|| self.metrics.target_checks(&self.listener, &target.name, ping)),
         }

@@ -144,7 +144,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::admission::{Bans, Gate, GateLimits, InboundShared, ProcessGate};
+    use crate::admission::{BanRules, Bans, Gate, GateLimits, InboundShared, ProcessGate};
     use crate::config::{self, Config};
     use crate::metrics::Metrics;
     use otproxy_net::tls;
@@ -189,7 +189,7 @@ mod tests {
                         game_servers: [{ port: 7172, address: '127.0.0.1:2' }]\n";
             let Config::Core(core) = config::parse("core.yaml", text).unwrap() else { panic!("a core") };
             let metrics = Metrics::new();
-            let bans = Bans::new(config::Bans::OFF.rules(), metrics.bans());
+            let bans = Bans::new(BanRules::off(), metrics.bans());
             let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
             let shared = InboundShared::new(core.relays[0].inbound.clone(), process, None);
             let inbound = Rc::new(Inbound::new(shared, metrics.listener("links"), Rc::new(scratch())));

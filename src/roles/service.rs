@@ -93,12 +93,13 @@ impl Service {
         let admin = admin::Server::bind(&process.admin)?;
         let metrics: Vec<_> = (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect();
         let own_metrics = Arc::new(Metrics::new());
-        let start = |config| AccessLog::start(config, &process.name, own_metrics.access_log_dropped.clone());
-        let log = process.access_log.clone().map(start).transpose().map_err(StartError::AccessLog)?;
+        let config::AccessLog { format, file } = &process.access_log;
+        let start = |file| AccessLog::start(*format, file, &process.name, own_metrics.access_log_dropped.clone());
+        let log = file.clone().map(start).transpose().map_err(StartError::AccessLog)?;
         let (access_log, written) = log.unzip();
-        let bans = Bans::new(process.bans.rules(), own_metrics.bans());
+        let bans = Bans::new((&process.bans).into(), own_metrics.bans());
         let nftables = process.bans.nftables.clone();
-        let gate = ProcessGate::new(Gate::new(process.limits, Arc::clone(&process.access)), bans);
+        let gate = ProcessGate::new(Gate::new((&process.limits).into(), Arc::new(process.into())), bans);
         gate.show(own_metrics.pressure(None));
         let Parts { header_for, pool, relay, known, certificates } = parts;
         let making = Making {
