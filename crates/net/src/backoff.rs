@@ -29,7 +29,7 @@ impl Backoff {
 
 fn shortened(wait: Duration, random: u64) -> Duration {
     let part = (random % 1024) as u32;
-    wait - wait / 2 * part / 1024
+    wait.saturating_sub(wait / 2 * part / 1024)
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
-//! Sockets and the threads that carry them: listeners, streams with and without TLS, connects, a pump between two
-//! streams, workers. This crate has no policy and counts nothing: its callers hand in both.
-#![deny(missing_docs)]
+//! Sockets and the threads that carry them: listeners, streams with and without TLS, connects, a pump between two streams,
+//! workers. This crate has no policy and counts nothing: its callers hand in both.
 
 mod backoff;
 mod connect;

@@ -28,10 +28,7 @@ impl Rate {
 
     /// Returns when the next place is: `now` where it is free.
     pub fn next(&self, earned: Option<Instant>, now: Instant) -> Instant {
-        match earned {
-            Some(earned) if earned > now + self.slack => earned - self.slack,
-            _ => now,
-        }
+        earned.and_then(|earned| earned.checked_sub(self.slack)).map_or(now, |next| next.max(now))
     }
 
     /// Takes the next place; returns when it is. Nothing is taken where that is later than `until`.

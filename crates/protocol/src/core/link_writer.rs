@@ -150,7 +150,7 @@ impl<S: Source> LinkWriter<S> {
                 let mut slices = [IoSlice::new(&PONG); 1 + PONGS_AT_ONCE];
                 slices[0] = IoSlice::new(&self.cut);
                 let from = usize::from(self.cut.is_empty());
-                let taken = write(&slices[from..=pongs], &mut done)?;
+                let taken = write(slices.get(from..=pongs).unwrap_or_default(), &mut done)?;
                 self.take_control(taken);
                 if done.blocked {
                     return Ok(done);
@@ -162,7 +162,7 @@ impl<S: Source> LinkWriter<S> {
                 // Until it has begun, a pong may still overtake it.
                 if taken > 0 {
                     self.ends.pop_front();
-                    self.cut = Bytes::copy_from_slice(&end[taken..]);
+                    self.cut = Bytes::copy_from_slice(end.get(taken..).unwrap_or_default());
                 }
                 if done.blocked {
                     return Ok(done);
@@ -181,7 +181,7 @@ impl<S: Source> LinkWriter<S> {
                     idle = false;
                     let mut slices = [IoSlice::new(&[]); SLICES];
                     let filled = outbox.gather(&joined.cursor, &mut slices);
-                    let taken = write(&slices[..filled], &mut done)?;
+                    let taken = write(slices.get(..filled).unwrap_or_default(), &mut done)?;
                     let from = outbox.packet_at(&joined.cursor);
                     let advance = outbox.advance(&mut joined.cursor, taken);
                     let first = machine.note_written(from, advance.frames);
@@ -198,7 +198,7 @@ impl<S: Source> LinkWriter<S> {
                     if taken == 0 {
                         return Ok(done);
                     }
-                    self.cut = Bytes::copy_from_slice(&end[taken..]);
+                    self.cut = Bytes::copy_from_slice(end.get(taken..).unwrap_or_default());
                     machine.end_written();
                     drop(machine);
                     self.joined.remove(self.turn).session.end_written();
