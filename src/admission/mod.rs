@@ -2,7 +2,7 @@
 //!
 //! - [`Inbound`]: one worker's part of a listener: trust, the PROXY header, the first bytes, and the counters.
 //! - [`Gate`] and [`Gates`]: access lists, slots and rates of a listener and of the process. [`Bans`]: addresses that
-//! are refused for a while.
+//!   are refused for a while.
 //! - [`Patience`]: time limits that shrink while slots run out.
 //! - [`Tunnelled`]: a stream of the tunnel in place of a socket.
 
