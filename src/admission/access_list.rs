@@ -1,4 +1,4 @@
-//! Who may connect at all, by address.
+//! Access lists: the addresses that may connect at all.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use crate::connection::RejectReason;
 /// `deny` and `allow`, of a listener or of the whole process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Access {
-    /// Who is refused, whatever `allow` says.
+    /// Addresses that are refused, whatever `allow` says.
     pub deny: Arc<AddressSet>,
-    /// Who alone may connect; `None` for everybody.
+    /// The only addresses that may connect; `None` for all.
     pub allow: Option<Arc<AddressSet>>,
 }
 
@@ -23,10 +23,10 @@ impl From<&Process> for Access {
 }
 
 impl Access {
-    /// Whether a player may connect.
+    /// Checks that a player may connect.
     ///
     /// # Errors
-    /// Why not.
+    /// Returns the list that refuses it.
     pub fn check(&self, player: IpAddr) -> Result<(), RejectReason> {
         self.check_peer(player)?;
         match &self.allow {
@@ -35,11 +35,11 @@ impl Access {
         }
     }
 
-    /// Whether a peer may connect that is perhaps a proxy, and no player itself. `allow` says
-    /// nothing about those.
+    /// Checks that a peer may connect, which is perhaps a proxy and no player itself. `allow` says nothing about
+    /// proxies.
     ///
     /// # Errors
-    /// Why not.
+    /// Returns the list that refuses it.
     pub fn check_peer(&self, peer: IpAddr) -> Result<(), RejectReason> {
         if self.deny.contains(peer) { Err(RejectReason::Denied) } else { Ok(()) }
     }

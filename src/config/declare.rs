@@ -73,7 +73,7 @@ pub(super) fn value<T: 'static>(format: Format<T>) -> Takes<T> {
 
 /// A key that takes one word of a few.
 pub(super) fn word<T: Word>() -> Takes<T> {
-    let words: Vec<_> = T::ALL.iter().map(|value| format!("`{}`", value.word())).collect();
+    let words: Vec<_> = T::ALL.iter().map(|value| format!("`{}`", value.as_str())).collect();
     let form = match words.split_last() {
         Some((last, [])) => last.clone(),
         Some((last, rest)) => format!("{} or {last}", rest.join(", ")),

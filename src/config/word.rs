@@ -10,9 +10,9 @@ const SIMILAR: f64 = 0.75;
 /// Reads one of the words of `T`.
 pub(super) fn word<T: Word>(node: &Node) -> Result<T, String> {
     let text = if let Value::Text(text) = &node.value { text.as_str() } else { "" };
-    let found = T::ALL.iter().copied().find(|value| value.word() == text);
+    let found = T::ALL.iter().copied().find(|value| value.as_str() == text);
     found.ok_or_else(|| {
-        let words: Vec<_> = T::ALL.iter().map(|value| value.word()).collect();
+        let words: Vec<_> = T::ALL.iter().map(|value| value.as_str()).collect();
         none_of(node, &words)
     })
 }

@@ -6,7 +6,10 @@ pub trait Word: Copy + 'static {
     const ALL: &'static [Self];
 
     /// Returns its word.
-    fn word(self) -> &'static str;
+    fn as_str(self) -> &'static str;
+
+    /// Returns its place in [`Word::ALL`].
+    fn index(self) -> usize;
 }
 
 /// Declares an enum with the fixed word of each variant, as configurations have it, logs show it and metrics count it.
@@ -50,8 +53,12 @@ macro_rules! words {
         impl $crate::Word for $name {
             const ALL: &'static [Self] = Self::ALL;
 
-            fn word(self) -> &'static str {
+            fn as_str(self) -> &'static str {
                 self.as_str()
+            }
+
+            fn index(self) -> usize {
+                self as usize
             }
         }
 
