@@ -64,6 +64,11 @@ impl TextTable {
     }
 }
 
+/// Returns a count with what is counted, in the singular or in the plural.
+pub(crate) fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 fn line<const N: usize>(cells: [impl ToString; N]) -> Row {
     let mut row = Row::from(cells);
     row.max_height(1);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json as value};
 
 use crate::standin::Direction;
-use crate::text_table::TextTable;
+use crate::text_table::{TextTable, counted};
 
 use super::crew::Crew;
 use super::figures::PathFigures;
@@ -249,8 +249,4 @@ fn cpus(figures: &Figures) -> f64 {
 
 fn millis(nanos: u64) -> String {
     format!("{:.3}", nanos as f64 / 1e6)
-}
-
-fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::standin::Direction;
-use crate::text_table::TextTable;
+use crate::text_table::{TextTable, counted};
 
 use super::figures::Figures;
 use super::seat::Seat;
@@ -199,10 +199,6 @@ fn verdict(outcome: &Outcome, in_time: bool) -> String {
         parts(|r| r.files.to_string()),
     );
     text
-}
-
-fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn seconds(duration: Duration) -> String {
