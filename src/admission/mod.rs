@@ -1,9 +1,10 @@
-//! Who may connect: from an accepted socket to a known player within all limits.
+//! Admission: from an accepted socket to a known player within all limits.
 //!
-//! - [`Inbound`]: one worker's part of a listener: trust, the PROXY header, the first bytes, and what is counted.
-//! - [`Gate`] and [`Gates`]: access lists, slots and rates of a listener and of the process. [`Bans`]: who is refused for a while.
+//! - [`Inbound`]: one worker's part of a listener: trust, the PROXY header, the first bytes, and the counters.
+//! - [`Gate`] and [`Gates`]: access lists, slots and rates of a listener and of the process. [`Bans`]: addresses that
+//!   are refused for a while.
 //! - [`Patience`]: time limits that shrink while slots run out.
-//! - [`Tunnelled`]: what comes through the tunnel instead of a socket.
+//! - [`Tunnelled`]: a stream of the tunnel in place of a socket.
 
 mod access_list;
 mod adaptive_timeout;
@@ -33,6 +34,6 @@ pub use tunnelled::{ProvenEdge, Tunnelled, Via, unfinished};
 
 /// Lines about refusals and broken rules, for each listener and for the sessions, in each window of a rate-limited log.
 pub const REFUSED_LINES: u16 = 5;
-/// Lines about connections and sessions that have ended, likewise. No server has so many for long,
-/// unless somebody opens and closes them on purpose.
+/// Lines about connections and sessions that have ended, likewise. No server has so many for long, unless connections
+/// are opened and closed on purpose.
 pub const ENDED_LINES: u16 = 1000;

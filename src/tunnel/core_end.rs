@@ -45,9 +45,9 @@ pub struct Known {
 }
 
 reasons! {
-    /// Why a stream of the tunnel was refused.
+    /// The reason for which a stream of the tunnel was refused.
     StreamRefusal {
-        /// What the edge sent is not the header of a stream, or does not say which listener and which player.
+        /// The edge's bytes are no header of a stream, or the header lacks the listener or the player.
         BadHeader = "bad_header",
         /// The header names no listener of the core.
         UnknownListener = "unknown_listener",

@@ -27,7 +27,7 @@ macro_rules! reasons {
             /// Every reason there is, in the order of declaration.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The word used in logs and as a metric label.
+            /// Returns the word used in logs and as a metric label.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
             }

@@ -97,7 +97,7 @@ fn an_error_has_its_remedy() {
     assert!(remedy.contains("nft 'add set inet otproxy banned4 { type ipv4_addr; flags interval,timeout; }'"));
 }
 
-/// Nobody has nft's privileges on a table that is not there.
+/// Checks a failure, for which a table that does not exist will do.
 #[test]
 fn a_failure_is_counted_and_tried_again_after_a_while() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
