@@ -15,15 +15,16 @@ use otproxy_protocol::reasons;
 
 use super::{AddressKey, AddressSet, REFUSED_LINES, RateLimit};
 use crate::connection::RejectReason;
-use crate::metrics::BanMetrics;
 
 mod keep;
+mod metrics;
 mod nftables;
 mod table;
 
 use table::Table;
 
 pub use keep::keep;
+pub use metrics::BanMetrics;
 pub use nftables::Kernel;
 pub use table::{BANS, Ban};
 

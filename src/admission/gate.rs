@@ -187,7 +187,7 @@ impl Gates {
     #[cfg(test)]
     pub(crate) fn within(limits: GateLimits) -> Self {
         let rules = super::BanRules { after: None, lasting: std::time::Duration::ZERO, exempt: Default::default() };
-        let bans = Bans::new(rules, crate::metrics::Metrics::new().bans());
+        let bans = Bans::new(rules, super::BanMetrics::new(&crate::metrics::Metrics::new()));
         let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
         Self::new("test", Gate::new(limits, Arc::default()), process)
     }
@@ -316,7 +316,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::admission::{AddressSet, BanRules};
+    use crate::admission::{AddressSet, BanMetrics, BanRules};
     use crate::metrics::Metrics;
 
     const NONE: GateLimits = GateLimits {
@@ -335,7 +335,7 @@ mod tests {
     /// Makes bans by the operator alone.
     fn bans() -> Arc<Bans> {
         let rules = BanRules { after: None, lasting: Duration::from_secs(600), exempt: AddressSet::default() };
-        Bans::new(rules, Metrics::new().bans())
+        Bans::new(rules, BanMetrics::new(&Metrics::new()))
     }
 
     fn at(address: &str) -> SocketAddr {

@@ -11,11 +11,14 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tracing::warn;
 
-use super::{Admission, Gate, Gates, PRESSURE_IDLE, Patience, ProcessGate, ProvenEdge, REFUSED_LINES, Tunnelled, Via};
+use super::{
+    Admission, Gate, Gates, ListenerMetrics, PRESSURE_IDLE, Patience, ProcessGate, ProvenEdge, REFUSED_LINES,
+    Tunnelled, Via,
+};
 use crate::access_log::{AccessLog, Entry, Open, What};
 use crate::config::{self, AcceptProxy, Expect};
 use crate::connection::{CloseReason, RejectReason};
-use crate::metrics::{ListenerMetrics, Metrics};
+use crate::metrics::Metrics;
 use otproxy_net::worker::Scratch;
 use otproxy_net::{RateLimitedLog, Stream};
 use otproxy_protocol::proxy_header::{self, ProxyHeader};
@@ -74,7 +77,7 @@ impl InboundShared {
 
     /// Shows from now on in `metrics`, which are no worker's, which share of its connections is taken.
     pub fn show(&self, metrics: &Metrics) {
-        self.kept.gates.show(metrics.pressure(Some(&self.config.name)));
+        self.kept.gates.show(metrics.pressure_ratio.with_label_values(&[&*self.config.name]));
     }
 }
 

@@ -35,3 +35,5 @@ pub mod proxy_header;
 pub mod rate;
 pub mod sniff;
 pub mod status;
+
+pub use reasons::Reason;
