@@ -47,5 +47,4 @@ pub mod metrics;
 pub mod relay;
 pub mod roles;
 mod sharded;
-mod text_table;
 pub mod tunnel;
