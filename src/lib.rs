@@ -1,8 +1,8 @@
 //! otproxy: the multi-path relay and the edge proxy for Open Tibia game servers, in one program.
 //!
 //! The layers, from the top. A module imports only from those below it, and the two roles never
-//! import each other. At the bottom is a crate of its own, [`otproxy_protocol`], pure: the protocol and the formats on the
-//! wire.
+//! import each other. At the bottom are crates of their own: [`otproxy_net`], sockets and the threads that carry them, and
+//! [`otproxy_protocol`], pure: the protocol and the formats on the wire.
 //!
 //! - [`cli`]: commands, flags, exit codes. [`demo`]: the whole topology on loopback, to see it work.
 //!   [`mod@bench`]: a load test against edges and a core that run.
@@ -13,9 +13,10 @@
 //!   [`admin`]: metrics, health and the admin API over HTTP. [`player`]: a player on real sockets.
 //! - [`tunnel`]: TLS between edges and the core.
 //! - [`certs`]: the operator's own certificates, and TLS configurations of them.
-//! - [`net`]: listeners, streams, workers; bans in the kernel.
+//! - [`admission`]: who may connect: limits, lists, bans, from an accepted socket to a known player.
 //! - [`access_log`]: a line for each connection and session that ended. [`config`]: YAML to checked values.
-//! - [`limits`], [`metrics`], [`reason`]: what everything above counts with.
+//! - [`connection`]: open connections, and why they end.
+//! - [`metrics`]: what everything above counts.
 #![deny(missing_docs)]
 
 // A panic ends the one connection whose task it is in. That takes unwinding.
@@ -24,21 +25,21 @@ compile_error!("otproxy must be built with panic = \"unwind\": else a defect met
 
 pub mod access_log;
 pub mod admin;
+pub mod admission;
 pub mod bench;
 pub mod certs;
 pub mod cli;
 pub mod config;
+pub mod connection;
 pub mod demo;
 pub mod doctor;
 pub mod forward;
 pub mod init;
-pub mod limits;
 pub mod metrics;
-pub mod net;
 pub mod player;
-pub mod reason;
 pub mod relay;
 pub mod roles;
+mod sharded;
 pub mod standin;
 mod text_table;
 pub mod tunnel;

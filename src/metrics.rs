@@ -13,10 +13,12 @@ use prometheus::{
 };
 use prometheus::{Registry, Result};
 
-use crate::reason::{
-    BanReason, CheckResult, CloseReason, ConnectResult, HandshakeResult, RejectReason, StatusResult, StreamRefusal,
-    TargetState,
-};
+use crate::admission::BanReason;
+use crate::certs::HandshakeResult;
+use crate::connection::{CloseReason, RejectReason};
+use crate::forward::{CheckResult, StatusResult, TargetState};
+use crate::tunnel::StreamRefusal;
+use otproxy_net::ConnectResult;
 use otproxy_protocol::core::{EndReason, RefuseReason};
 
 mod catalogue;
@@ -253,6 +255,12 @@ impl Metrics {
     /// Counts a refused request on a link.
     pub fn refused(&self, reason: RefuseReason) {
         self.refused.inc(reason as usize);
+    }
+
+    /// Returns what counts one panic each time that it is called.
+    pub fn on_panic(&self) -> impl Fn() + Send + Sync + 'static {
+        let panics = self.panics.clone();
+        move || panics.inc()
     }
 
     /// For a task to hold: counts the panic that ends it, if one does.

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::reason::{CloseReason, ConnectResult, RejectReason};
+use crate::connection::{CloseReason, RejectReason};
+use otproxy_net::ConnectResult;
 use otproxy_protocol::core::EndReason;
 use otproxy_protocol::frame::{ClientId, SessionId};
 

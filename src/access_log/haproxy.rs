@@ -9,7 +9,8 @@ use jiff::tz::TimeZone;
 
 use super::entry::{Entry, Forwarded, What};
 use crate::config::AccessLogFile;
-use crate::reason::{CloseReason, ConnectResult, RejectReason};
+use crate::connection::{CloseReason, RejectReason};
+use otproxy_net::ConnectResult;
 use otproxy_protocol::core::EndReason;
 
 /// The server of a connection that never had one, in HAProxy's words.

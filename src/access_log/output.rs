@@ -9,7 +9,7 @@ use std::time::Instant;
 use tracing::{error, info};
 
 use crate::config::AccessLogFile;
-use crate::limits::RateLimitedLog;
+use otproxy_net::RateLimitedLog;
 
 /// The mode of a new file. Players' addresses are not for everybody to read.
 pub const FILE_MODE: u32 = 0o640;

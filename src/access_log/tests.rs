@@ -8,7 +8,8 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::config::AccessLogFile;
-use crate::reason::{CloseReason, ConnectResult, RejectReason};
+use crate::connection::{CloseReason, RejectReason};
+use otproxy_net::ConnectResult;
 use otproxy_protocol::core::EndReason;
 use otproxy_protocol::frame::{ClientId, SessionId};
 

@@ -24,7 +24,8 @@ use super::api::{
 };
 use super::document::Document;
 use super::tokens::{Right, Tokens};
-use crate::limits::{REFUSED_LINES, RateLimitedLog};
+use crate::admission::REFUSED_LINES;
+use otproxy_net::RateLimitedLog;
 
 /// The prefix of all paths.
 pub(super) const PREFIX: &str = "/api/v1";

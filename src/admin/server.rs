@@ -18,7 +18,7 @@ use super::tls::{AdminIdentity, TlsFileError, TlsListener};
 use super::tokens::{TokenError, Tokens};
 use super::{State, pages};
 use crate::config;
-use crate::net::{BindError, bind};
+use otproxy_net::{BindError, bind};
 
 /// Connections at once; more wait to be accepted. A scraper and a few people need fewer than ten. The socket has as
 /// many permits of its own, so a peer that floods `admin.listen` does not lock the operator out.

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::net::worker;
 use crate::standin::{GameServer, Timer};
+use otproxy_net::worker;
 
 use super::figures::Meter;
 use super::seat::Seat;

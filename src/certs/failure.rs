@@ -2,7 +2,49 @@
 
 use rustls::{CertificateError, Error};
 
-use crate::reason::HandshakeResult;
+use otproxy_protocol::reasons;
+
+reasons! {
+    /// How a handshake of the tunnel ended.
+    HandshakeResult {
+        /// Both sides have proved who they are.
+        Ok = "ok",
+        /// It was not through in time.
+        Timeout = "timeout",
+        /// The other side closed before it was through.
+        Closed = "closed",
+        /// What came is not TLS.
+        NotTls = "not_tls",
+        /// The other side speaks TLS, and has no version or cipher in common with this one.
+        Incompatible = "incompatible",
+        /// It asked for another name or protocol, as a scanner does, and was shown no certificate.
+        Stranger = "stranger",
+        /// The other side did not agree on the protocol in the tunnel.
+        NoAlpn = "no_alpn",
+        /// The other side has no certificate.
+        NoCertificate = "no_certificate",
+        /// The other side's certificate comes from another authority.
+        UnknownCa = "unknown_ca",
+        /// The other side's certificate has expired.
+        Expired = "expired",
+        /// The other side's certificate is not valid yet: one of both clocks is wrong.
+        NotYetValid = "not_yet_valid",
+        /// The other side's certificate is for another name, or not for exactly one.
+        WrongName = "wrong_name",
+        /// The other side's certificate is for another use, or damaged.
+        BadCertificate = "bad_certificate",
+        /// At the core: no edge has the name in the certificate.
+        UnknownEdge = "unknown_edge",
+        /// At the core: the edge is revoked.
+        Revoked = "revoked",
+        /// The other side did not accept this one: it said so with an alert, or did not use the connection.
+        Refused = "refused",
+        /// Too many handshakes were under way.
+        Limit = "limit",
+        /// Anything else.
+        Error = "error",
+    }
+}
 
 /// Returns the result that a TLS error is counted as.
 pub fn failure(error: &Error) -> HandshakeResult {

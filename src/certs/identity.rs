@@ -19,7 +19,7 @@ use super::error::{CertError, Problem};
 use super::files;
 use super::name::Name;
 use crate::config::{CORE_NAME, TlsFiles};
-use crate::net::tls::ALPN;
+use otproxy_net::tls::ALPN;
 
 /// The kind of an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,5 +18,5 @@ mod tests;
 
 pub use crate::config::name;
 pub use error::{CertError, Problem};
-pub use failure::failure;
+pub use failure::{HandshakeResult, failure};
 pub use files::certificates;

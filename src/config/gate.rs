@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::scope::{Scope, Spot};
 use super::tree::{Node, Value};
 use super::{address, formats};
-use crate::limits::{Access, AddressSet, GateLimits};
+use crate::admission::{Access, AddressSet, GateLimits};
 
 /// Bytes of a file of `deny` or `allow`: more than all networks of the Internet take.
 pub const MAX_LIST_LEN: u64 = 64 << 20;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::limits::{Access, BanRules, GateLimits};
+use crate::admission::{Access, BanRules, GateLimits};
 use otproxy_protocol::rate::Rate;
 
 mod address;

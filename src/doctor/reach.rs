@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::{CONNECT, Check};
 use crate::config::{Role, Target};
-use crate::reason::ConnectResult;
+use otproxy_net::ConnectResult;
 
 /// A connection that succeeded.
 pub(super) struct Reached {

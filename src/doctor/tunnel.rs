@@ -9,11 +9,10 @@ use tokio::task::spawn_blocking;
 use super::admin::Running;
 use super::reach::{self, Reached, Unreached};
 use super::{ANSWER, Check};
-use crate::certs::failure;
 use crate::certs::identity::{Identity, server_name};
+use crate::certs::{HandshakeResult, failure};
 use crate::config::{CORE_NAME, Config, Reach, Role, Target};
-use crate::net::tls::ALPN;
-use crate::reason::HandshakeResult;
+use otproxy_net::tls::ALPN;
 use otproxy_protocol::proxy_header::LOCAL;
 
 /// The metric of the tunnel's connections, by edge and state.

@@ -10,26 +10,29 @@ use tokio::time::timeout_at;
 use tracing::{info, warn};
 
 use crate::access_log::{Entry, Forwarded, What};
+use crate::admission::{
+    Admitted, Carried, ENDED_LINES, Inbound, InboundShared, ProvenEdge, REFUSED_LINES, Tunnelled, unfinished,
+};
 use crate::config::{self, SendProxy};
-use crate::limits::{ENDED_LINES, Leads, Presence, REFUSED_LINES, RateLimitedLog};
+use crate::connection::{CloseReason, Leads, Presence};
 use crate::metrics::{Metrics, StatusMetrics};
-use crate::net::pump::{PumpCounters, carries_link, pump};
-use crate::net::{Admitted, Carried, Inbound, InboundShared, ProvenEdge, Stream, Tunnelled, unfinished};
-use crate::reason::{CloseReason, ConnectResult};
 use crate::tunnel::Pool;
-use otproxy_protocol::frame::begins_link;
+use otproxy_net::pump::{Observer, pump};
+use otproxy_net::{ConnectResult, RateLimitedLog, Stream};
 use otproxy_protocol::player_address::{PseudoIpv4, ipv4_of};
 use otproxy_protocol::proxy_header;
 
+mod moved;
 mod status;
 mod status_cache;
 mod targets;
 
+use moved::Moved;
 use status::StatusShared;
 use targets::{Attempt, Connected};
 
-pub use status_cache::MAX_REQUESTS;
-pub use targets::{FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetView, Targets};
+pub use status_cache::{MAX_REQUESTS, StatusResult};
+pub use targets::{CheckResult, FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetState, TargetView, Targets};
 
 /// How many times `timeouts.connect` one connection spends on targets, however many targets and addresses there are.
 /// Clients give up after 12.5 s.
@@ -227,15 +230,16 @@ impl Forward {
         let early = std::mem::take(&mut admitted.early);
         record.early(&early);
         first.extend_from_slice(&early);
-        if begins_link(&early) {
-            carries_link(&admitted.stream, &target, &record.presence);
-        }
+        let moved = Moved {
+            client: &admitted.stream,
+            target: &target,
+            presence: &record.presence,
+            metrics: self.inbound.metrics(),
+        };
+        moved.begins(&early);
         drop(early);
         let idle = self.inbound.idle();
-        let metrics = self.inbound.metrics();
-        let (bytes_in, bytes_out) = (&metrics.bytes_in, &metrics.bytes_out);
-        let counters = PumpCounters { bytes_in, bytes_out, presence: &record.presence };
-        pump(&admitted.stream, &target, first, idle, self.inbound.scratch(), counters).await
+        pump(&admitted.stream, &target, first, idle, self.inbound.scratch(), &moved).await.into()
     }
 
     /// Connects to the first target that answers, on behalf of `player`, which connected to `local`.

@@ -15,12 +15,13 @@ use tracing::warn;
 
 use super::status_cache::{StatusCache, Told, Turn};
 use super::{Forward, Reached, Record};
+use crate::admission::Admitted;
 use crate::config;
-use crate::limits::Presence;
+use crate::connection::{CloseReason, Presence, RejectReason};
+use crate::forward::StatusResult;
 use crate::metrics::StatusMetrics;
-use crate::net::worker::Scratch;
-use crate::net::{Admitted, Stream};
-use crate::reason::{CloseReason, RejectReason, StatusResult};
+use otproxy_net::Stream;
+use otproxy_net::worker::Scratch;
 use otproxy_protocol::status::{self, First, MAX_ANSWER, MAX_REQUEST, Published, Request};
 
 /// The part of one listener's status answers that all workers share.

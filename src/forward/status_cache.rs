@@ -9,12 +9,28 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::reason::StatusResult;
+use otproxy_protocol::reasons;
 use otproxy_protocol::status::Request;
 
 /// Distinct binary requests whose answers are kept; clients send a handful. The two requests for text have slots of
 /// their own, so that no peer drives those out with one request after another.
 pub const MAX_REQUESTS: usize = 16;
+
+reasons! {
+    /// What became of a status request.
+    StatusResult {
+        /// Answered with what was known, younger than `status.cache`.
+        Cached = "cached",
+        /// Answered with what the target was just asked for, by this request or another at the same time.
+        Fresh = "fresh",
+        /// Answered with what was known before the target had no answer.
+        Stale = "stale",
+        /// Closed: the target has no answer, and what was known is too old.
+        Failed = "failed",
+        /// Closed: too many different requests at once, or one that is too long.
+        Refused = "refused",
+    }
+}
 
 /// The answer to one request.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,18 +18,65 @@ use tracing::{info, warn};
 
 use self::addresses::Addresses;
 use self::standings::{Change, Standings, Try};
+use crate::admission::AddressKey;
 use crate::config::{self, Check, CheckKind, Destination, SendProxy};
-use crate::limits::AddressKey;
 use crate::metrics::{Metrics, PanicCount, TargetChecks};
-use crate::net::{self, Stream};
-use crate::reason::{CheckResult, ConnectResult, TargetState};
 use crate::tunnel::Pool;
+use otproxy_net::{ConnectResult, Stream};
+use otproxy_protocol::reasons;
 
 mod addresses;
 mod check;
 mod standings;
 
 pub use standings::{FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetView};
+
+reasons! {
+    /// How a check of a target ended.
+    CheckResult {
+        /// The target is up.
+        Ok = "ok",
+        /// Refused by the target's host.
+        Refused = "refused",
+        /// No answer in time.
+        Timeout = "timeout",
+        /// The host or network cannot be reached.
+        Unreachable = "unreachable",
+        /// The target's name does not resolve.
+        Resolve = "resolve",
+        /// It took the connection, and closed it or said something else than a relay does.
+        NoPong = "no_pong",
+        /// Through the tunnel: no spare connection is there.
+        NoSpare = "no_spare",
+        /// Any other failure, such as no free descriptor.
+        Error = "error",
+    }
+}
+
+impl From<ConnectResult> for CheckResult {
+    fn from(result: ConnectResult) -> Self {
+        match result {
+            ConnectResult::Ok => Self::Ok,
+            ConnectResult::Refused => Self::Refused,
+            ConnectResult::Timeout => Self::Timeout,
+            ConnectResult::Unreachable => Self::Unreachable,
+            ConnectResult::Resolve => Self::Resolve,
+            ConnectResult::Handshake | ConnectResult::Error => Self::Error,
+        }
+    }
+}
+
+reasons! {
+    /// What an operator wants of a target.
+    TargetState {
+        /// It has connections as far as it is up.
+        Ready = "ready",
+        /// It has no new connections; those that it has go on, and it is checked.
+        Drain = "drain",
+        /// It has no new connections and is not checked; those that it has go on.
+        Maint = "maint",
+    }
+}
 
 /// The targets of one listener.
 #[derive(Debug)]
@@ -218,7 +265,8 @@ impl Targets {
 
     async fn keep_addresses(self: Arc<Self>, target: Arc<Target>, _panics: PanicCount) {
         if let Way::Direct(addresses) = &target.way {
-            addresses.keep(&self.listener, net::lookup).await;
+            let lookup = async |target: config::Target| otproxy_net::lookup((&target.host, target.port)).await;
+            addresses.keep(&self.listener, lookup).await;
         }
     }
 

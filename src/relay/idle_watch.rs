@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::link::Link;
-use crate::reason::CloseReason;
+use crate::connection::CloseReason;
 
 /// Rounds in the shortest idle limit: a link is closed at most a tenth of it late.
 const ROUNDS: u32 = 10;

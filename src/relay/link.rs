@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use super::session::Session;
 use super::task_waker::TaskWaker;
-use crate::limits::Presence;
+use crate::admission::{Inbound, Via};
+use crate::connection::{CloseReason, Presence};
 use crate::metrics::EdgeMetrics;
-use crate::net::{Inbound, Stream, Via};
-use crate::reason::CloseReason;
+use otproxy_net::Stream;
 use otproxy_protocol::core::{LinkWriter, Written};
 use otproxy_protocol::frame::{ClientId, SessionId};
 
@@ -138,19 +138,47 @@ mod tests {
     use std::future::poll_fn;
     use std::io::IoSlice;
 
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::version::TLS13;
+    use rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
+    use crate::admission::{Bans, Gate, GateLimits, InboundShared, ProcessGate};
     use crate::config::{self, Config};
-    use crate::limits::{Bans, Gate, GateLimits, ProcessGate};
     use crate::metrics::Metrics;
-    use crate::net::worker::scratch;
-    use crate::net::{InboundShared, tls};
+    use otproxy_net::tls;
+    use otproxy_net::worker::scratch;
+
+    /// Both ends of a stream under TLS.
+    async fn tls_pair() -> (Stream, Stream) {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["core".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&[&TLS13]);
+        let mut server = server.unwrap().with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
+        let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]);
+        let mut client = client.unwrap().with_root_certificates(roots).with_no_client_auth();
+        server.alpn_protocols = vec![tls::ALPN.to_vec()];
+        client.alpn_protocols = vec![tls::ALPN.to_vec()];
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (near, far) = (Stream::new(near).unwrap(), Stream::new(listener.accept().await.unwrap().0).unwrap());
+        let near = near.tls_connect(client.into(), "core".try_into().unwrap());
+        let (near, far) = tokio::join!(near, far.tls_accept(server.into()));
+        (near.unwrap(), far.unwrap())
+    }
 
     /// Nothing more may come for the link: then only this wakes its task to bring the rest out.
     #[test]
     fn a_link_is_blocked_while_its_stream_holds_back() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let test = async {
-            let (stream, peer) = tls::tests::pair().await;
+            let (stream, peer) = tls_pair().await;
             let bytes = vec![7; 100_000];
             let mut sent = 0;
             // Until it has taken a record that the socket does not take.

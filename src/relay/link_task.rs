@@ -11,9 +11,8 @@ use super::Relay;
 use super::link::Link;
 use super::session::Session;
 use crate::access_log::{Entry, LinkEnd, What};
-use crate::limits::Admission;
-use crate::net::unfinished;
-use crate::reason::CloseReason;
+use crate::admission::{Admission, unfinished};
+use crate::connection::CloseReason;
 use otproxy_protocol::frame::{Frame, FrameError, FromClient};
 use otproxy_protocol::partial::Partial;
 

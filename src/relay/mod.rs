@@ -25,12 +25,15 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::warn;
 
+use crate::admission::{
+    AddressKey, Admission, Admitted, ConnectionLimit, ENDED_LINES, Inbound, InboundShared, REFUSED_LINES, Tunnelled,
+    Via, Who,
+};
 use crate::config::{self, BindSessions, Ipv6Players};
-use crate::limits::{AddressKey, Admission, ConnectionLimit, ENDED_LINES, Leads, REFUSED_LINES, RateLimitedLog};
+use crate::connection::{Leads, RejectReason};
 use crate::metrics::{EdgeMetrics, Metrics, PortMetrics};
-use crate::net::worker::{Scratch, Tasks};
-use crate::net::{Admitted, Detached, Inbound, InboundShared, Stream, Tunnelled, Via, Who};
-use crate::reason::RejectReason;
+use otproxy_net::worker::{Scratch, Tasks};
+use otproxy_net::{Detached, RateLimitedLog, Stream};
 use otproxy_protocol::core::{EndReason, RefuseReason};
 use otproxy_protocol::frame::{self, ClientId, HEADER_LEN, MAX_FIRST_PAYLOAD, SessionId};
 use otproxy_protocol::player_address::PseudoIpv4;

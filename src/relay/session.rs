@@ -17,11 +17,10 @@ use super::task_waker::TaskWaker;
 use super::view::{LinkView, SessionView};
 use super::{Relay, SessionKey};
 use crate::access_log::{Entry, SessionEnd, What};
-use crate::limits::{AddressKey, ConnectionGuard};
+use crate::admission::{AddressKey, ConnectionGuard, Inbound};
 use crate::metrics::{EdgeMetrics, PortMetrics};
-use crate::net::{Inbound, Stream};
-use otproxy_protocol::core::EndReason;
-use otproxy_protocol::core::{Arrival, Machine, Refusal, Source, Upstream};
+use otproxy_net::Stream;
+use otproxy_protocol::core::{Arrival, EndReason, Machine, Refusal, Source, Upstream};
 use otproxy_protocol::frame::{PacketId, SessionId};
 
 /// Links that may carry one session. A client has two or three, and for ten seconds at the most

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::{CONNECT_BURST, CONNECT_INTERVAL, CONNECT_WAIT};
+use crate::admission::RateLimit;
 use crate::config::{self, BindSessions, GameServer};
-use crate::limits::RateLimit;
 use otproxy_protocol::core::MachineLimits;
 use otproxy_protocol::pace::Pace;
 use otproxy_protocol::rate::Rate;

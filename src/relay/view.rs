@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::Relay;
 use super::session::Session;
-use crate::limits::Presence;
-use otproxy_protocol::core::EndReason;
-use otproxy_protocol::core::Phase;
+use crate::connection::Presence;
+use otproxy_protocol::core::{EndReason, Phase};
 use otproxy_protocol::frame::{ClientId, SessionId};
 
 /// One session, as it is at the moment.

@@ -14,15 +14,15 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::listeners::{ListenerNow, Listeners};
+use crate::admission::ProcessGate;
 use crate::certs::CertError;
 use crate::certs::watch::Watch;
 use crate::config::{self, Config, Destination, Errors};
 use crate::forward::Targets;
-use crate::limits::ProcessGate;
 use crate::metrics::Metrics;
-use crate::net::BindError;
 use crate::relay::{OTHER_EDGE, RelayShared};
 use crate::tunnel::Known;
+use otproxy_net::BindError;
 
 /// The reason why a reload failed. Nothing has changed then.
 #[derive(Debug, Error)]

@@ -10,9 +10,9 @@ use super::service::{Parts, Service, StartError};
 use super::worker::Worker;
 use crate::config::{self, Config};
 use crate::forward::HeaderFor;
-use crate::net::host_key;
 use crate::relay::{Relay, RelayShared};
 use crate::tunnel::{CoreEnd, Known};
+use otproxy_net::host_key;
 use otproxy_protocol::player_address::PseudoIpv4;
 
 /// Binds all sockets of a core.

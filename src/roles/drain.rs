@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::limits::{Presence, Roster};
-use crate::reason::Closing;
+use crate::connection::{Closing, Presence, Roster};
 
 /// The time over which an edge spreads the closing of its links. Their players have others, and come back over these
 /// later. All at once they would ask the other edges, and a login at that moment, to do at once what otherwise takes

@@ -9,12 +9,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::worker::{Done, Plan, Plans, Shared};
 use crate::access_log::AccessLog;
+use crate::admission::{InboundShared, ProcessGate};
 use crate::config::{self, Config, Kind};
 use crate::forward::{ForwardShared, HeaderFor, Targets};
-use crate::limits::ProcessGate;
 use crate::metrics::Metrics;
-use crate::net::{BindError, InboundShared, bind_beside};
 use crate::tunnel::Pool;
+use otproxy_net::{BindError, bind_beside};
 
 /// The parts that all listeners of a service share.
 pub(super) struct Making {

@@ -22,16 +22,16 @@ use super::operator::{self, Operator};
 use super::worker::{Plans, Worker};
 use crate::access_log::{AccessLog, Written};
 use crate::admin::{self, AdminError, Ready};
+use crate::admission::{Bans, Gate, ProcessGate, bans};
 use crate::certs::CertError;
 use crate::certs::watch::Watch;
 use crate::config::{self, Config, Role};
 use crate::forward::HeaderFor;
-use crate::limits::{Bans, Gate, ProcessGate};
 use crate::metrics::{BuildInfo, Metrics};
-use crate::net::worker::{self, Scratch, Stop, Tasks};
-use crate::net::{BindError, bans, bind};
 use crate::relay::RelayShared;
 use crate::tunnel::{self, Known, Pool};
+use otproxy_net::worker::{self, Scratch, Stop, Tasks};
+use otproxy_net::{BindError, bind};
 
 /// The reason why a role cannot start.
 #[derive(Debug, Error)]

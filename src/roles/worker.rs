@@ -12,12 +12,13 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
+use crate::admission::{Inbound, InboundShared, Tunnelled};
 use crate::forward::{Forward, ForwardShared};
 use crate::metrics::Metrics;
-use crate::net::worker::{self, Scratch, Stop, Tasks};
-use crate::net::{Inbound, InboundShared, Tunnelled, accept_until, warn_of_accept};
 use crate::relay::Relay;
 use crate::tunnel::Streams;
+use otproxy_net::worker::{self, Scratch, Stop, Tasks};
+use otproxy_net::{accept_until, warn_of_accept};
 
 /// A listener, of either kind.
 #[derive(Debug, Clone)]
@@ -88,7 +89,7 @@ struct Socket {
 
 impl Worker {
     pub fn new(metrics: Arc<Metrics>, stop: Stop) -> Self {
-        Self { tasks: Tasks::new(Arc::clone(&metrics)), metrics, scratch: Rc::new(worker::scratch()), stop }
+        Self { tasks: Tasks::new(metrics.on_panic()), metrics, scratch: Rc::new(worker::scratch()), stop }
     }
 
     /// Listens as `plans` say, and carries the streams of the tunnel, until the stop. `on_kill` is called if
@@ -283,7 +284,7 @@ mod tests {
 
     /// Echoes byte by byte through the worker's scratch buffer.
     async fn echo(stream: TcpStream, scratch: Rc<Scratch>) {
-        let stream = crate::net::Stream::new(stream).unwrap();
+        let stream = otproxy_net::Stream::new(stream).unwrap();
         std::future::poll_fn(|cx| {
             loop {
                 let mut scratch = scratch.borrow_mut();

@@ -7,8 +7,8 @@ use tokio::net::TcpStream;
 use tracing::error;
 
 use crate::metrics::Metrics;
-use crate::net::worker::Tasks;
-use crate::net::{accept_until, warn_of_accept};
+use otproxy_net::worker::Tasks;
+use otproxy_net::{accept_until, warn_of_accept};
 use otproxy_protocol::proxy_header;
 
 /// The name of the tunnel's sockets, in place of a listener's name.

@@ -18,14 +18,15 @@ use super::acceptor::accept;
 use super::handshake::{Handshakes, Way};
 use super::keeper::{Keeper, Place};
 use super::{REREAD, SILENCE};
+use crate::admission::{ProvenEdge, REFUSED_LINES, Tunnelled, Via};
+use crate::certs::HandshakeResult;
 use crate::certs::watch::Watch;
 use crate::config::{CoreTunnel, EdgePeer, Target};
-use crate::limits::{REFUSED_LINES, RateLimitedLog};
 use crate::metrics::{Held, Metrics, TunnelMetrics};
-use crate::net::worker::{Scratch, Tasks};
-use crate::net::{ProvenEdge, Stream, Tunnelled, Via};
-use crate::reason::{ConnectResult, HandshakeResult, StreamRefusal};
+use otproxy_net::worker::{Scratch, Tasks};
+use otproxy_net::{ConnectResult, RateLimitedLog, Stream};
 use otproxy_protocol::proxy_header::{self, LOCAL};
+use otproxy_protocol::reasons;
 
 /// Bytes that are read at once from a connection that is not in use yet.
 const READ: usize = 1024;
@@ -41,6 +42,18 @@ pub struct Known {
     pub edges: Vec<EdgePeer>,
     /// The listeners that streams may lead to, by name.
     pub listeners: HashSet<String>,
+}
+
+reasons! {
+    /// Why a stream of the tunnel was refused.
+    StreamRefusal {
+        /// What the edge sent is not the header of a stream, or does not say which listener and which player.
+        BadHeader = "bad_header",
+        /// The header names no listener of the core.
+        UnknownListener = "unknown_listener",
+        /// The edge said nothing for so long that it cannot be there any more.
+        Silent = "silent",
+    }
 }
 
 /// The streams for one worker, each with the name of its listener.
@@ -334,7 +347,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
-    use crate::net::worker::scratch;
+    use otproxy_net::worker::scratch;
 
     /// Returns the end of a connection on which an edge talks like this, and then does nothing.
     fn begun(talk: impl AsyncFnOnce(&mut TcpStream)) -> Result<bool, StreamRefusal> {

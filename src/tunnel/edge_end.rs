@@ -13,12 +13,12 @@ use super::handshake::{Handshakes, Way};
 use super::keeper::{Keeper, Place};
 use super::pool::Pool;
 use super::{REREAD, spare};
+use crate::certs::HandshakeResult;
 use crate::certs::watch::Watch;
 use crate::config::{CORE_NAME, EdgeTunnel, Reach, Target};
 use crate::metrics::{Metrics, TunnelMetrics};
-use crate::net::Stream;
-use crate::net::worker::{Scratch, Tasks};
-use crate::reason::{ConnectResult, HandshakeResult};
+use otproxy_net::worker::{Scratch, Tasks};
+use otproxy_net::{ConnectResult, Stream};
 
 /// The edge's end, which keeps connections to the core and offers them in a pool.
 pub struct EdgeEnd {

@@ -13,14 +13,14 @@ use tracing::{debug, info, warn};
 
 use super::strangers::Strangers;
 use super::{CONNECT, HANDSHAKE};
+use crate::admission::{AddressKey, ConnectionLimit, REFUSED_LINES};
 use crate::certs;
+use crate::certs::HandshakeResult;
 use crate::certs::identity::{self, Identity};
 use crate::certs::watch::{Change, Watch};
 use crate::config::Target;
-use crate::limits::{AddressKey, ConnectionLimit, REFUSED_LINES, RateLimitedLog};
 use crate::metrics::Metrics;
-use crate::net::{Stream, TlsError, connect};
-use crate::reason::{ConnectResult, HandshakeResult};
+use otproxy_net::{ConnectResult, RateLimitedLog, Stream, TlsError, connect};
 
 /// Handshakes of unauthenticated peers at once. Each costs a descriptor and a few kilobytes until its deadline.
 pub const STRANGERS: usize = 1024;
@@ -195,7 +195,7 @@ impl Handshakes {
     /// # Errors
     /// Returns the result, which is counted and logged.
     pub async fn connect(&self, way: &Way<'_>) -> Result<Stream, ConnectResult> {
-        let (stream, _) = connect(way.target, None, CONNECT).await.inspect_err(|result| {
+        let (stream, _) = connect((&way.target.host, way.target.port), None, CONNECT).await.inspect_err(|result| {
             self.warn(&self.connect_log, way.target, &format_args!("cannot connect to `{}`: {result}", way.name));
         })?;
         Box::pin(self.try_connect(stream, way.name)).await.map_err(|result| {

@@ -20,7 +20,7 @@ mod strangers;
 use std::time::Duration;
 
 pub use acceptor::NAME;
-pub use core_end::{CoreEnd, Known, MOST_READY, RECENT, Streams};
+pub use core_end::{CoreEnd, Known, MOST_READY, RECENT, StreamRefusal, Streams};
 pub use edge_end::EdgeEnd;
 pub use handshake::{DAYS_LEFT, KNOWN, KNOWN_PER_ADDRESS, STRANGERS, STRANGERS_PER_ADDRESS};
 pub use keeper::{AT_ONCE, FIRST_WAIT, LONGEST_WAIT};

@@ -10,8 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-use crate::net::Detached;
-use crate::reason::ConnectResult;
+use otproxy_net::{ConnectResult, Detached};
 
 /// A request for a connection.
 pub(super) type Request = oneshot::Sender<Result<Detached, ConnectResult>>;
@@ -163,7 +162,7 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     use super::*;
-    use crate::net::Stream;
+    use otproxy_net::Stream;
 
     const LONG: Duration = Duration::from_secs(3600);
 

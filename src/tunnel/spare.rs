@@ -5,8 +5,8 @@ use tokio::time::{sleep, timeout};
 use super::keeper::Place;
 use super::pool::{Pool, Request};
 use super::{ANSWER, HEARTBEAT};
-use crate::net::Stream;
-use crate::net::worker::Scratch;
+use otproxy_net::Stream;
+use otproxy_net::worker::Scratch;
 use otproxy_protocol::proxy_header::LOCAL;
 
 /// Offers `stream`, on which the core [has answered](answers), in `pool` until it is taken or ends, and asks the core
@@ -95,7 +95,7 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::net::worker::scratch;
+    use otproxy_net::worker::scratch;
 
     fn run(test: impl Future<Output = ()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

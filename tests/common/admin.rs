@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use super::http;
 
 /// Asks the admin API: a GET, or with a `body` a POST. Gives the status and the JSON.
 pub async fn ask(admin: SocketAddr, path: &str, body: Option<&str>) -> (u16, Value) {
-    let mut stream = TcpStream::connect(admin).await.unwrap();
     let method = if body.is_some() { "POST" } else { "GET" };
     let body = body.unwrap_or_default();
     let request = format!(
@@ -16,12 +16,9 @@ pub async fn ask(admin: SocketAddr, path: &str, body: Option<&str>) -> (u16, Val
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{path}: {answer:?}"));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_str(body).unwrap_or_else(|error| panic!("{path}: {error}: {body}")))
+    let stream = TcpStream::connect(admin).await.unwrap();
+    let (status, body) = http::ask(stream, &request).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+    (status, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}")))
 }
 
 /// Sees something that is there.

@@ -12,17 +12,17 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
-use crate::common::metrics;
-use crate::common::process::{Running, file, otproxy, through};
+use super::metrics::{LOOK, Metered};
+use super::process::{Running, file, otproxy, through};
 
 pub const KIB: usize = 1024;
 pub const MIB: usize = 1024 * KIB;
 
 /// Listens on free ports of loopback, with one worker and an admin address.
-pub struct Process {
+pub struct RoleProcess {
     running: Running,
     addresses: HashMap<String, SocketAddr>,
-    pub admin: SocketAddr,
+    admin: SocketAddr,
     log: Arc<Mutex<String>>,
     file: Yaml,
 }
@@ -36,7 +36,7 @@ impl Drop for Yaml {
     }
 }
 
-impl Process {
+impl RoleProcess {
     /// With this YAML, its `role` aside.
     pub fn with(role: &str, yaml: &str) -> Self {
         Self::start(role, yaml, None)
@@ -103,7 +103,7 @@ impl Process {
         self.status("VmRSS")
     }
 
-    /// The most resident memory since [`Process::forget_peak`], bytes.
+    /// The most resident memory since [`RoleProcess::forget_peak`], bytes.
     pub fn peak(&self) -> usize {
         self.status("VmHWM")
     }
@@ -124,10 +124,17 @@ impl Process {
         fs::read_dir(self.proc("fd")).unwrap().count()
     }
 
+    /// How many descriptors it may still open, of `limit` in all. What it has inherited can be beyond that.
+    pub fn free_descriptors(&self, limit: u32) -> usize {
+        let numbers = fs::read_dir(self.proc("fd")).unwrap().map(|file| file.unwrap().file_name());
+        let numbers = numbers.map(|name| name.to_str().unwrap().parse::<u32>().unwrap());
+        limit as usize - numbers.filter(|number| *number < limit).count()
+    }
+
     /// Waits until it has so many descriptors.
     pub async fn wait_for_descriptors(&self, condition: impl Fn(usize) -> bool) {
         while !condition(self.descriptors()) {
-            tokio::time::sleep(metrics::LOOK).await;
+            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -160,27 +167,15 @@ impl Process {
     /// Waits until it has logged so many lines with that.
     pub async fn wait_for_lines(&self, what: &str, count: usize) {
         while self.log().lines().filter(|line| line.contains(what)).count() < count {
-            tokio::time::sleep(metrics::LOOK).await;
+            tokio::time::sleep(LOOK).await;
         }
     }
 
     /// Waits for a line in the log.
     pub async fn wait_for_line(&self, what: &str) {
         while !self.log.lock().unwrap().contains(what) {
-            tokio::time::sleep(metrics::LOOK).await;
+            tokio::time::sleep(LOOK).await;
         }
-    }
-
-    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        metrics::metric(self.admin, name, labels).await
-    }
-
-    pub async fn wait(&self, name: &str, labels: &[&str], value: f64) {
-        metrics::wait_until(self.admin, name, labels, |now| now == value).await;
-    }
-
-    pub async fn wait_until(&self, name: &str, labels: &[&str], condition: impl Fn(f64) -> bool) -> f64 {
-        metrics::wait_until(self.admin, name, labels, condition).await
     }
 
     /// Ends it as an operator does. It must have met no defect.
@@ -188,6 +183,12 @@ impl Process {
         assert_eq!(self.metric("otproxy_panics_total", &[]).await, 0.0);
         self.running.signal(Signal::TERM);
         assert_eq!(self.running.end().0, Some(0), "{}", self.log.lock().unwrap());
+    }
+}
+
+impl Metered for RoleProcess {
+    fn admin(&self) -> SocketAddr {
+        self.admin
     }
 }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use otproxy::access_log::haproxy::{closed, ended, rejected, unreached};
+use otproxy::connection::{CloseReason, RejectReason};
 use otproxy::metrics::CATALOGUE;
-use otproxy::reason::{CloseReason, ConnectResult, RejectReason};
+use otproxy_net::ConnectResult;
 use otproxy_protocol::core::EndReason;
 
 fn document() -> String {

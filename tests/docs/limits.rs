@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use otproxy::config::{self, KEYS, Key, WhenAbsent};
+use otproxy::connection::{CloseReason, RejectReason};
 use otproxy::metrics::CATALOGUE;
-use otproxy::reason::{CloseReason, RejectReason};
-use otproxy::{access_log, admin, forward, limits, net, relay, roles, tunnel};
+use otproxy::{access_log, admin, admission, forward, relay, roles, tunnel};
+use otproxy_net as net;
 use otproxy_protocol as protocol;
 use otproxy_protocol::core::{EndReason, RefuseReason};
 use otproxy_protocol::frame::PacketId;
@@ -74,15 +75,15 @@ fn expected() -> BTreeSet<String> {
         ("tunnel::HANDSHAKE", format!("{:?}", tunnel::HANDSHAKE)),
         ("tunnel::SILENCE", format!("{:?}", tunnel::SILENCE)),
         ("tunnel::KNOWN", tunnel::KNOWN.to_string()),
-        ("limits::ADDRESSES", limits::ADDRESSES.to_string()),
-        ("limits::PRESSURE_FROM", limits::PRESSURE_FROM.to_string()),
-        ("limits::PRESSURE_LEAST", limits::PRESSURE_LEAST.to_string()),
-        ("limits::PRESSURE_IDLE", format!("{:?}", limits::PRESSURE_IDLE)),
-        ("limits::BANS", limits::BANS.to_string()),
-        ("limits::LONGEST_BAN", format!("{:?}", limits::LONGEST_BAN)),
-        ("limits::REFUSED_LINES", limits::REFUSED_LINES.to_string()),
-        ("limits::ENDED_LINES", limits::ENDED_LINES.to_string()),
-        ("limits::LOG_WINDOW", format!("{:?}", limits::LOG_WINDOW)),
+        ("admission::ADDRESSES", admission::ADDRESSES.to_string()),
+        ("admission::PRESSURE_FROM", admission::PRESSURE_FROM.to_string()),
+        ("admission::PRESSURE_LEAST", admission::PRESSURE_LEAST.to_string()),
+        ("admission::PRESSURE_IDLE", format!("{:?}", admission::PRESSURE_IDLE)),
+        ("admission::BANS", admission::BANS.to_string()),
+        ("admission::LONGEST_BAN", format!("{:?}", admission::LONGEST_BAN)),
+        ("admission::REFUSED_LINES", admission::REFUSED_LINES.to_string()),
+        ("admission::ENDED_LINES", admission::ENDED_LINES.to_string()),
+        ("net::LOG_WINDOW", format!("{:?}", net::LOG_WINDOW)),
         ("access_log::QUEUE", access_log::QUEUE.to_string()),
         ("access_log::LAST_WAIT", format!("{:?}", access_log::LAST_WAIT)),
         ("roles::SPREAD", format!("{:?}", roles::SPREAD)),

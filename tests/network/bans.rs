@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use otproxy::config;
-use otproxy::limits::{Bans, LONGEST_BAN};
-use otproxy::roles;
+use otproxy::admission::{Bans, LONGEST_BAN};
+use otproxy::{config, roles};
 use socket2::{Domain, Socket, Type};
 use tokio::sync::oneshot;
 

@@ -10,7 +10,8 @@ use std::thread;
 use std::time::Instant;
 
 use otproxy::access_log;
-use otproxy::limits::{ENDED_LINES, LOG_WINDOW, REFUSED_LINES};
+use otproxy::admission::{ENDED_LINES, REFUSED_LINES};
+use otproxy_net::LOG_WINDOW;
 use otproxy_protocol::frame::{self, ClientId, SessionId};
 use rustix::process::{Pid, Signal, kill_process};
 

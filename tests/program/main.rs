@@ -14,3 +14,4 @@ mod cli;
 mod doctor;
 mod hostile;
 mod init;
+mod tunnel;

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{ListenerState, Network, Refusal, TargetState, Time};
-use crate::limits;
+use crate::admission;
 use otproxy_protocol::frame::{ClientId, SessionId};
 
 /// The longest duration of a ban, in seconds.
-pub const LONGEST_BAN: u32 = limits::LONGEST_BAN.as_secs() as u32;
+pub const LONGEST_BAN: u32 = admission::LONGEST_BAN.as_secs() as u32;
 /// The longest deadline of a drain, in seconds.
 pub const LONGEST_DRAIN: u32 = 24 * 60 * 60;
 

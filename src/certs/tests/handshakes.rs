@@ -8,10 +8,9 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, CommonState, Error, HandshakeKind, RootCertStore, ServerConfig};
 
 use super::*;
-use crate::certs::failure;
 use crate::certs::identity::{peer_name, server_name};
-use crate::net::tls::ALPN;
-use crate::reason::HandshakeResult;
+use crate::certs::{HandshakeResult, failure};
+use otproxy_net::tls::ALPN;
 
 /// What each side made of the other.
 #[derive(Debug, PartialEq)]

@@ -13,8 +13,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::config;
-use crate::net::{self, Backoff};
-use crate::reason::ConnectResult;
+use otproxy_net::{Backoff, ConnectResult};
 
 /// The first wait after a failed look-up without an earlier answer; it doubles up to `resolve`.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -68,7 +67,7 @@ impl Addresses {
         let answer = self.answer(within).await?;
         let (before, after) = answer.addresses.split_at(answer.first.load(Relaxed).min(answer.addresses.len()));
         let order: Vec<_> = after.iter().chain(before).copied().collect();
-        let (stream, address) = net::connect_forward(order, within).await?;
+        let (stream, address) = otproxy_net::connect_forward(order, within).await?;
         if let Some(first) = answer.addresses.iter().position(|other| *other == address) {
             answer.first.store(first, Relaxed);
         }
@@ -77,7 +76,7 @@ impl Addresses {
 
     async fn answer(&self, within: Duration) -> Result<Arc<Answer>, ConnectResult> {
         if self.every.is_zero() && self.target.literal().is_none() {
-            return net::resolve(&self.target, within).await.map(Answer::new);
+            return otproxy_net::resolve((&self.target.host, self.target.port), within).await.map(Answer::new);
         }
         let mut known = self.known.subscribe();
         let known = timeout(within, known.wait_for(|known| !matches!(known, Known::Awaited))).await;

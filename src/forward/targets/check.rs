@@ -11,8 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::addresses::Addresses;
 use crate::config::{CheckKind, SendProxy};
-use crate::forward::TRIES;
-use crate::reason::CheckResult;
+use crate::forward::{CheckResult, TRIES};
 use otproxy_protocol::frame::{self, ClientId, PONG};
 use otproxy_protocol::proxy_header;
 

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use siphasher::sip::SipHasher24;
 
+use crate::admission::AddressKey;
 use crate::config::{Check, CheckKind, Choice, Destination, ForwardTarget};
-use crate::limits::AddressKey;
-use crate::net::Backoff;
-use crate::reason::{CheckResult, TargetState};
+use crate::forward::{CheckResult, TargetState};
+use otproxy_net::Backoff;
 
 /// The time for which an unchecked target is tried last after its first failure; it doubles with each further one.
 pub const FIRST_WAIT: Duration = Duration::from_secs(1);

@@ -11,11 +11,9 @@ use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::{Listed, Record, Session};
 use crate::config::{self, GameServer};
-use crate::net::{Stream, connect};
-use crate::reason::ConnectResult;
 use crate::relay::Relay;
-use otproxy_protocol::core::Batch;
-use otproxy_protocol::core::EndReason;
+use otproxy_net::{ConnectResult, Stream, connect};
+use otproxy_protocol::core::{Batch, EndReason};
 use otproxy_protocol::frame::{HEADER_LEN, PacketId};
 use otproxy_protocol::game_packet::{Cutter, PacketError};
 use otproxy_protocol::partial::Partial;
@@ -88,7 +86,8 @@ impl Session {
         if self.connect_at > Instant::now() {
             sleep_until(self.connect_at.into()).await;
         }
-        let result = connect(&server.address, source, inbound.config().connect_timeout).await;
+        let result =
+            connect((&server.address.host, server.address.port), source, inbound.config().connect_timeout).await;
         inbound.metrics().connect(result.as_ref().err().copied().unwrap_or(ConnectResult::Ok));
         let (stream, address) = result?;
         let player = SocketAddrV4::new(ipv4_of(self.player.ip(), pseudo), self.player.port());

@@ -8,13 +8,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 
 use super::*;
+use crate::admission::{Bans, Gate, GateLimits, Gates, InboundShared, ProcessGate};
 use crate::config::{self, Config};
-use crate::limits::{Bans, Gate, GateLimits, Gates, ProcessGate};
 use crate::metrics::{BuildInfo, Metrics, render};
-use crate::net::InboundShared;
-use crate::net::worker::{Tasks, scratch};
 use crate::relay::link_task::LinkTask;
 use crate::relay::{OTHER_EDGE, RelayShared};
+use otproxy_net::worker::{Tasks, scratch};
 use otproxy_protocol::frame::{self, ClientId, PONG};
 use otproxy_protocol::player_address::PseudoIpv4;
 
@@ -36,7 +35,7 @@ async fn panics() {
     );
     let Config::Core(core) = config::parse("core.yaml", &text).unwrap() else { panic!("not a core") };
     let metrics = Arc::new(Metrics::new());
-    let tasks = Tasks::new(Arc::clone(&metrics));
+    let tasks = Tasks::new(metrics.on_panic());
     let bans = Bans::new(config::Bans::OFF.rules(), metrics.bans());
     let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
     let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]));

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ipnet::IpNet;
 
 use crate::admin::api::{self, BannedBy, BansQuestion, Network, Refusal, Time, Unbanned};
-use crate::limits::{Bans, LONGEST_BAN};
-use crate::reason::BanReason;
+use crate::admission::{BanReason, Bans, LONGEST_BAN};
 
 /// Returns present bans, the longest first.
 pub(super) fn bans(bans: &Bans, asked: &BansQuestion, nftables: bool) -> api::Bans {
@@ -18,7 +17,7 @@ pub(super) fn bans(bans: &Bans, asked: &BansQuestion, nftables: bool) -> api::Ba
     let total = list.len() as u64;
     list.sort_by_key(|ban| (Reverse(ban.until), ban.network));
     list.truncate(asked.limit.get());
-    let ban = |ban: &crate::limits::Ban| {
+    let ban = |ban: &crate::admission::Ban| {
         let left = ban.until.saturating_duration_since(now);
         api::Ban {
             network: Network(ban.network),
@@ -64,7 +63,7 @@ pub(super) fn unban(bans: &Bans, network: Network) -> Result<Unbanned, Refusal> 
 mod tests {
     use super::*;
     use crate::admin::api::Most;
-    use crate::limits::{AddressSet, BanRules};
+    use crate::admission::{AddressSet, BanRules};
     use crate::metrics::Metrics;
     use otproxy_protocol::rate::Rate;
 

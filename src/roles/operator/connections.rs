@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use crate::admin::api::{
     Addresses, AddressesQuestion, Connection, ConnectionState, Connections, ConnectionsQuestion, Network, Talker, Top,
 };
-use crate::limits::{AddressKey, Leads, Presence, Roster};
-use crate::reason::Closing;
+use crate::admission::AddressKey;
+use crate::connection::{Closing, Leads, Presence, Roster};
 
 /// Returns whether a connection or a session of `player` belongs to a network.
 pub(super) fn is_in(network: Network, player: SocketAddr) -> bool {
@@ -94,7 +94,7 @@ pub(super) fn close(roster: &Roster, closing: Closing, wanted: impl FnMut(&Prese
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::Present;
+    use crate::connection::Present;
 
     /// Registers a connection of a player, to one of two listeners.
     fn enter(roster: &Arc<Roster>, listener: &str, player: &str) -> Present {

@@ -9,8 +9,7 @@ use tokio::time::{sleep, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connections::close;
-use crate::limits::Roster;
-use crate::reason::Closing;
+use crate::connection::{Closing, Roster};
 use crate::roles::drain::{SPREAD, close_links};
 
 /// The time between two searches for connections that have turned out to be links.
@@ -81,7 +80,7 @@ async fn end(roster: &Roster, listener: &str, Ending { links, deadline }: Ending
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::Present;
+    use crate::connection::Present;
 
     const DEADLINE: Duration = Duration::from_secs(60);
 

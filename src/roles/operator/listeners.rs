@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::admin::api::{Count, Listener, ListenerKind, ListenerState};
-use crate::limits::{Leads, Roster};
+use crate::connection::{CloseReason, Leads, RejectReason, Roster};
 use crate::metrics::{ListenerMetrics, Metrics};
-use crate::reason::{CloseReason, RejectReason};
 use crate::roles::listeners::ListenerNow;
 
 /// The facts about a listener that are not in its metrics.

@@ -14,10 +14,10 @@ use crate::admin::api::{
     Disconnect, Disconnected, Drained, DrainedListener, Later, ListenerKind, ListenerState, Listeners, Network,
     Refusal, Reload, Reloaded, Sessions, SessionsQuestion, Status, Target, TargetState, Targets, Time, Unbanned,
 };
+use crate::admission::ProcessGate;
 use crate::config::{Config, Kind, Role};
-use crate::limits::{Leads, Presence, ProcessGate};
+use crate::connection::{Closing, Leads, Presence};
 use crate::metrics::Metrics;
-use crate::reason::Closing;
 use crate::relay::RelayShared;
 use otproxy_protocol::frame::{ClientId, SessionId};
 

@@ -3,8 +3,7 @@
 use std::time::Instant;
 
 use crate::admin::api::{self, Check, Refusal, Target};
-use crate::forward::TargetView;
-use crate::reason::TargetState;
+use crate::forward::{TargetState, TargetView};
 use crate::roles::Control;
 
 /// Returns the targets of all forwards.

@@ -2,15 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use otproxy::config::{self, Config};
-use otproxy::roles::{self, Control};
 use otproxy_protocol::frame::ClientId;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 pub use crate::common::game::*;
 pub use crate::common::link::*;
-use crate::common::metrics;
+pub use crate::common::metrics::Metered;
+use crate::common::role::Role;
 pub use crate::common::run;
 
 /// A core's file, but for what tests change.
@@ -51,26 +48,20 @@ impl Setup {
     }
 
     pub fn start(self) -> Core {
-        let Config::Core(config) = parsed(&self.text()) else { panic!("not a core") };
-        let service = roles::core::bind(config).unwrap();
-        let links = service.addresses("links")[0];
-        let (admin, control) = (service.admin_address().unwrap(), service.control());
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(service.run(async { drop(stopped.await) }));
-        Core { links, admin, control, stop, task }
+        let role = Role::start(&self.text());
+        Core { links: role.addr("links"), role }
     }
-}
-
-fn parsed(text: &str) -> Config {
-    config::parse("test.yaml", text).unwrap_or_else(|e| panic!("{e}\n{text}"))
 }
 
 pub struct Core {
     pub links: SocketAddr,
-    admin: SocketAddr,
-    control: Control,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<std::io::Result<()>>,
+    role: Role,
+}
+
+impl Metered for Core {
+    fn admin(&self) -> SocketAddr {
+        self.role.admin()
+    }
 }
 
 impl Core {
@@ -81,7 +72,7 @@ impl Core {
 
     /// The same, from a whole file.
     pub async fn reload_text(&self, text: &str) {
-        assert_eq!(self.control.reload_with(parsed(text)).await.unwrap().restart, [""; 0]);
+        assert_eq!(self.role.reload(text).await.unwrap().restart, [""; 0]);
     }
 
     pub async fn link(&self) -> Link {
@@ -106,20 +97,6 @@ impl Core {
         Link::silent(self.links, edge, player).await
     }
 
-    /// The sum of all series of `name` that have all `labels`, each as `key="value"`.
-    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        metrics::metric(self.admin, name, labels).await
-    }
-
-    /// Where the admin API is.
-    pub fn admin(&self) -> SocketAddr {
-        self.admin
-    }
-
-    pub async fn wait(&self, name: &str, labels: &[&str], value: f64) {
-        metrics::wait_until(self.admin, name, labels, |now| now == value).await;
-    }
-
     pub async fn ended(&self, reason: &str) {
         self.wait("otproxy_relay_sessions_ended_total", &[&format!("reason=\"{reason}\"")], 1.0).await;
     }
@@ -129,29 +106,20 @@ impl Core {
     }
 
     pub async fn close(self) {
-        let _ = self.stop.send(());
-        self.task.await.unwrap().unwrap();
+        self.role.stop().await;
     }
 }
 
 /// An edge on loopback, which can be killed.
 pub struct Edge {
     pub addr: SocketAddr,
-    /// Where its admin API is.
-    pub admin: SocketAddr,
-    control: Control,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<std::io::Result<()>>,
+    role: Role,
 }
 
 impl Edge {
     pub fn start(listen: SocketAddr, core: SocketAddr) -> Self {
-        let Config::Edge(config) = parsed(&Self::text("links", listen, core, "")) else { panic!("not an edge") };
-        let service = roles::edge::bind(config).unwrap();
-        let (addr, admin) = (service.addresses("links")[0], service.admin_address().unwrap());
-        let (control, (stop, stopped)) = (service.control(), oneshot::channel());
-        let task = tokio::spawn(service.run(async { drop(stopped.await) }));
-        Self { addr, admin, control, stop, task }
+        let role = Role::start(&Self::text("links", listen, core, ""));
+        Self { addr: role.addr("links"), role }
     }
 
     fn text(name: &str, listen: SocketAddr, core: SocketAddr, more: &str) -> String {
@@ -163,13 +131,18 @@ impl Edge {
 
     /// Has its listener be another one at the same address while it runs.
     pub async fn reload(&self, name: &str, core: SocketAddr, more: &str) {
-        self.control.reload_with(parsed(&Self::text(name, self.addr, core, more))).await.unwrap();
+        self.role.reload(&Self::text(name, self.addr, core, more)).await.unwrap();
     }
 
     /// Cuts all connections and closes the listener.
     pub async fn kill(self) -> SocketAddr {
-        let _ = self.stop.send(());
-        self.task.await.unwrap().unwrap();
+        self.role.stop().await;
         self.addr
+    }
+}
+
+impl Metered for Edge {
+    fn admin(&self) -> SocketAddr {
+        self.role.admin()
     }
 }

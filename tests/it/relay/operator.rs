@@ -136,11 +136,11 @@ fn who_plays_loses_nothing_while_one_edge_after_the_other_is_drained() {
         let mut crew = Crew::start(4, &free).await;
         for turn in 0..4 {
             let edge = &edges[turn % 2];
-            act(edge.admin, "drain", json!({ "deadline_seconds": 1 })).await;
-            while see(edge.admin, "status").await["connections"]["open"] != 0 {
+            act(edge.admin(), "drain", json!({ "deadline_seconds": 1 })).await;
+            while see(edge.admin(), "status").await["connections"]["open"] != 0 {
                 crew.play().await;
             }
-            act(edge.admin, "undrain", json!({})).await;
+            act(edge.admin(), "undrain", json!({})).await;
             crew.rejoin().await;
         }
         assert!(crew.lost_nothing().await.iter().all(|joins| *joins >= 2 + 4), "each drain took a link of each");

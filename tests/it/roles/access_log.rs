@@ -103,7 +103,7 @@ fn each_connection_that_ends_has_its_line() {
         assert!(lines[1]["connect_seconds"].as_f64() <= lines[1]["seconds"].as_f64());
         assert_eq!((&lines[2]["listener"], &lines[2]["target"]), (&Value::from("b"), &Value::from(dead.to_string())));
         assert_eq!(lines[2]["connect_seconds"], Value::Null);
-        assert_eq!(edge.metric("otproxy_access_log_dropped_total").await, 0.0);
+        assert_eq!(edge.series("otproxy_access_log_dropped_total").await, 0.0);
         edge.stop().await;
     });
 }
@@ -174,7 +174,7 @@ fn a_log_that_is_not_written_holds_nobody_up() {
                 read_to_close(&mut one).await;
             }
         });
-        core.wait_metric("otproxy_access_log_dropped_total", |dropped| dropped >= 100.0).await;
+        core.wait_series("otproxy_access_log_dropped_total", |dropped| dropped >= 100.0).await;
         refused.abort();
         echoes(&mut player, b"after").await;
         drop(player);

@@ -50,7 +50,7 @@ fn who_breaks_the_rules_too_often_is_refused_by_all_listeners_and_what_is_open_g
         let mut open = connect_from("127.0.0.1", b).await;
         echoes(&mut open, b"before").await;
         for count in 1..=3 {
-            assert_eq!(edge.metric("otproxy_bans_active").await, 0.0);
+            assert_eq!(edge.series("otproxy_bans_active").await, 0.0);
             break_a_rule(connect_from("127.0.0.1", a).await).await;
             edge.wait_for(&rejected("a", "unexpected"), count).await;
         }
@@ -64,9 +64,9 @@ fn who_breaks_the_rules_too_often_is_refused_by_all_listeners_and_what_is_open_g
         }
         echoes(&mut open, b"after").await;
         assert!(is_served_from("127.0.0.2", b).await);
-        assert_eq!(edge.metric("otproxy_target_connects_total{listener=b,result=ok}").await, 2.0);
-        assert_eq!(edge.metric("otproxy_bans_total{reason=rules}").await, 1.0);
-        assert_eq!(edge.metric("otproxy_bans_total{reason=operator}").await, 0.0);
+        assert_eq!(edge.series("otproxy_target_connects_total{listener=b,result=ok}").await, 2.0);
+        assert_eq!(edge.series("otproxy_bans_total{reason=rules}").await, 1.0);
+        assert_eq!(edge.series("otproxy_bans_total{reason=operator}").await, 0.0);
         edge.stop_after(open).await;
     });
 }
@@ -110,7 +110,7 @@ fn behind_a_proxy_the_player_is_banned_and_never_the_proxy() {
         }
         edge.bans().ban("127.0.0.0/24".parse().unwrap(), HOUR, Instant::now());
         assert!(is_served_from("127.0.0.1", edge.addr("b")).await);
-        assert_eq!(edge.metric("otproxy_bans_total{reason=rules}").await, 1.0);
+        assert_eq!(edge.series("otproxy_bans_total{reason=rules}").await, 1.0);
         break_a_rule(announced("192.0.2.2:1").await).await;
         edge.wait_for(&rejected("a", "unexpected"), 3).await;
         // A stranger where only proxies may connect is nobody's player.
@@ -165,7 +165,7 @@ fn the_operator_bans_and_lifts() {
         let (b, network) = (edge.addr("b"), "127.0.1.0/24".parse().unwrap());
         edge.bans().ban(network, HOUR, Instant::now());
         assert!(!is_served_from("127.0.1.7", b).await && is_served_from("127.0.2.7", b).await);
-        assert_eq!(edge.metric("otproxy_bans_total{reason=operator}").await, 1.0);
+        assert_eq!(edge.series("otproxy_bans_total{reason=operator}").await, 1.0);
         assert_eq!(edge.bans().unban(network).len(), 1);
         assert!(is_served_from("127.0.1.7", b).await);
         // One that has ended is forgotten without anybody who asks for it.

@@ -25,7 +25,7 @@ fn rejected(reason: &str) -> String {
 
 /// All attempts to connect to the target, however they ended.
 async fn connects(edge: &Role) -> f64 {
-    let metrics = edge.metrics().await;
+    let metrics = edge.all_series().await;
     metrics.iter().filter(|(name, _)| name.starts_with("otproxy_target_connects_total")).map(|(_, value)| value).sum()
 }
 

@@ -51,8 +51,8 @@ fn bytes_come_back_and_are_counted() {
         }
         let all = 1 + 2 + 1000 + 65_535 + 65_536 + 200_000;
         edge.wait_for(BYTES_OUT, all).await;
-        assert_eq!(edge.metric(BYTES_IN).await, all as f64);
-        assert_eq!((edge.metric(ACCEPTED).await, edge.metric(ACTIVE).await), (1.0, 1.0));
+        assert_eq!(edge.series(BYTES_IN).await, all as f64);
+        assert_eq!((edge.series(ACCEPTED).await, edge.series(ACTIVE).await), (1.0, 1.0));
         drop(client);
         edge.wait_for(ACTIVE, 0).await;
         edge.wait_for(&closed("client"), 1).await;
@@ -134,7 +134,7 @@ fn a_listener_has_several_addresses() {
         for addr in addresses {
             echoes(&mut TcpStream::connect(addr).await.unwrap(), b"hello").await;
         }
-        assert_eq!(edge.metric(ACCEPTED).await, 3.0);
+        assert_eq!(edge.series(ACCEPTED).await, 3.0);
         edge.stop().await;
     });
 }
@@ -172,8 +172,8 @@ fn targets_are_tried_in_order() {
             echoes(&mut TcpStream::connect(edge.addr("a")).await.unwrap(), b"hello").await;
         }
         // The first is tried first, and then last for a while.
-        assert!(edge.metric(&connects("refused")).await >= 1.0);
-        assert_eq!(edge.metric(&connects("ok")).await, 3.0);
+        assert!(edge.series(&connects("refused")).await >= 1.0);
+        assert_eq!(edge.series(&connects("ok")).await, 3.0);
         edge.wait_for(&closed("client"), 3).await;
         edge.stop().await;
     });
@@ -200,8 +200,8 @@ fn with_all_targets_dead_the_player_is_closed() {
         let mut client = TcpStream::connect(edge.addr("a")).await.unwrap();
         assert_eq!(read_to_close(&mut client).await, b"");
         edge.wait_for(&closed("connect_failed"), 1).await;
-        assert_eq!((edge.metric(&connects("refused")).await, edge.metric(&connects("ok")).await), (2.0, 0.0));
-        assert_eq!(edge.metric(ACTIVE).await, 0.0);
+        assert_eq!((edge.series(&connects("refused")).await, edge.series(&connects("ok")).await), (2.0, 0.0));
+        assert_eq!(edge.series(ACTIVE).await, 0.0);
         edge.stop().await;
     });
 }
@@ -347,7 +347,7 @@ fn an_idle_connection_is_closed_on_both_sides() {
         assert_eq!(read_to_close(&mut server).await, b"hello");
         assert_eq!(read_to_close(&mut client).await, b"");
         edge.wait_for(&closed("idle"), 1).await;
-        assert_eq!(edge.metric(ACTIVE).await, 0.0);
+        assert_eq!(edge.series(ACTIVE).await, 0.0);
         edge.stop().await;
     });
 }

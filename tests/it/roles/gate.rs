@@ -62,7 +62,7 @@ fn new_connections_over_the_rate_of_an_address_are_closed_and_reach_nothing() {
         }
         drop(served("127.0.0.2", edge.addr("a")).await);
         drop(served("127.0.0.1", edge.addr("b")).await);
-        assert_eq!(edge.metric(&connects("a")).await, 4.0, "a refused one made a connection to the target");
+        assert_eq!(edge.series(&connects("a")).await, 4.0, "a refused one made a connection to the target");
         edge.stop().await;
     });
 }
@@ -92,7 +92,7 @@ fn the_rate_counts_players_and_not_the_proxy_before_them() {
             let mut stream = connect_from("127.0.0.3", to).await;
             assert_eq!(is_served(&mut stream).await, within);
         }
-        assert_eq!(edge.metric(&rejected("a", "rate")).await, 3.0);
+        assert_eq!(edge.series(&rejected("a", "rate")).await, 3.0);
         edge.stop().await;
     });
 }
@@ -110,7 +110,7 @@ fn the_process_counts_all_listeners_together() {
             for listener in ["a", "b"] {
                 assert_eq!(ends("127.0.0.1", edge.addr(listener)).await, None, "{reason}");
                 edge.wait_for(&rejected(listener, reason), 1).await;
-                assert_eq!(edge.metric(&connects(listener)).await, 1.0);
+                assert_eq!(edge.series(&connects(listener)).await, 1.0);
             }
             edge.stop_after(open).await;
         }
@@ -177,11 +177,11 @@ fn who_is_denied_or_not_allowed_reaches_nothing() {
                 drop(served(local, to).await);
                 continue;
             };
-            let before = edge.metric(&rejected(listener, reason)).await;
+            let before = edge.series(&rejected(listener, reason)).await;
             assert_eq!(ends(local, to).await, None, "{local} at {listener}");
-            edge.wait_metric(&rejected(listener, reason), |count| count == before + 1.0).await;
+            edge.wait_series(&rejected(listener, reason), |count| count == before + 1.0).await;
         }
-        assert_eq!((edge.metric(&connects("a")).await, edge.metric(&connects("b")).await), (1.0, 1.0));
+        assert_eq!((edge.series(&connects("a")).await, edge.series(&connects("b")).await), (1.0, 1.0));
         edge.stop().await;
     });
 }
@@ -204,8 +204,8 @@ fn behind_a_proxy_the_lists_are_for_players_and_deny_is_for_the_proxy_too() {
             stream.write_all(&header(player)).await.unwrap();
             assert_eq!(is_served(&mut stream).await, within, "{player}");
         }
-        assert_eq!(edge.metric(&rejected("a", "denied")).await, 3.0);
-        assert_eq!(edge.metric(&rejected("a", "not_allowed")).await, 1.0);
+        assert_eq!(edge.series(&rejected("a", "denied")).await, 3.0);
+        assert_eq!(edge.series(&rejected("a", "not_allowed")).await, 1.0);
         // Without a byte from there: nobody waits for its header.
         assert_eq!(ends("127.0.0.2", edge.addr("a")).await, None);
         edge.wait_for(&rejected("a", "denied"), 4).await;

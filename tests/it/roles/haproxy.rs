@@ -62,7 +62,7 @@ fn in_front_of_a_forward_of_the_core() {
             assert_eq!(header[24..26], client.local_addr().unwrap().port().to_be_bytes());
             assert_eq!(read(&mut server, 7).await, b"request");
         }
-        let rejected = core.metrics().await;
+        let rejected = core.all_series().await;
         let rejected = rejected.iter().filter(|(name, _)| name.starts_with("otproxy_connections_rejected"));
         assert_eq!(rejected.map(|(_, count)| count).sum::<f64>(), 0.0);
         core.stop().await;
@@ -85,8 +85,8 @@ fn health_checks_of_haproxy_reach_no_game_server() {
             .concat()
         })
         .await;
-        core.wait_metric("otproxy_connections_accepted_total{listener=links}", |count| count >= 20.0).await;
-        assert_eq!(core.metric("otproxy_relay_sessions_opened_total{port=7172}").await, 0.0);
+        core.wait_series("otproxy_connections_accepted_total{listener=links}", |count| count >= 20.0).await;
+        assert_eq!(core.series("otproxy_relay_sessions_opened_total{port=7172}").await, 0.0);
         assert!(game.connections().is_empty());
         core.stop().await;
     });
@@ -140,7 +140,7 @@ async fn play_through_haproxy(local: &str, host: &str, is_player: impl Fn(Ipv4Ad
     assert_eq!(connections.len(), 1);
     assert_eq!(connections[0].other, u64::from(PACKETS), "each packet came once");
     assert!(connections[0].player.is_some_and(&is_player), "{connections:?}");
-    let metrics = core.metrics().await;
+    let metrics = core.all_series().await;
     assert_eq!(metrics["otproxy_relay_links_active{edge=waw1}"], 2.0);
     assert_eq!(metrics["otproxy_relay_packets_total{direction=in,port=7172}"], f64::from(PACKETS));
     assert_eq!(metrics["otproxy_relay_packets_total{direction=out,port=7172}"], f64::from(PACKETS + 1));

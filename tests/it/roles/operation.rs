@@ -32,7 +32,7 @@ fn health_and_metrics_are_served() {
             assert_eq!(get(edge.admin(), path).await.unwrap().0, 200, "{path}");
         }
         assert_eq!(get(edge.admin(), "/nothing").await.unwrap().0, 404);
-        let metrics = edge.metrics().await;
+        let metrics = edge.all_series().await;
         let build = format!("otproxy_build_info{{role=edge,version={}}}", env!("CARGO_PKG_VERSION"));
         assert_eq!(metrics[&build], 1.0);
         assert!(metrics["process_open_fds"] > 0.0 && metrics["process_resident_memory_bytes"] > 0.0);
@@ -61,7 +61,7 @@ fn the_cores_series_are_there_from_the_first_scrape() {
              listeners: [{ name: links, kind: relay, listen: \"127.0.0.1:0\" }]\n\
              game_servers: [{ port: 7172, address: \"127.0.0.1:7172\" }]",
         );
-        let metrics = core.metrics().await;
+        let metrics = core.all_series().await;
         for series in [
             "otproxy_connections_active{listener=links}",
             "otproxy_relay_links_active{edge=waw1}",
@@ -92,7 +92,7 @@ fn both_workers_serve_and_are_counted_as_one() {
             echoes(&mut client, b"hello").await;
             clients.push(client);
         }
-        let metrics = edge.metrics().await;
+        let metrics = edge.all_series().await;
         assert_eq!(metrics["otproxy_connections_accepted_total{listener=a}"], 64.0);
         assert_eq!(metrics["otproxy_connections_active{listener=a}"], 64.0);
         assert_eq!(metrics["otproxy_bytes_total{direction=in,listener=a}"], 320.0);
@@ -103,7 +103,7 @@ fn both_workers_serve_and_are_counted_as_one() {
 #[test]
 fn a_connection_may_finish_after_the_shutdown_has_begun() {
     run(async {
-        let mut edge = edge("60s").await;
+        let edge = edge("60s").await;
         let mut client = TcpStream::connect(edge.addr("a")).await.unwrap();
         echoes(&mut client, b"before").await;
         edge.shut_down();
@@ -111,7 +111,7 @@ fn a_connection_may_finish_after_the_shutdown_has_begun() {
         echoes(&mut client, b"after").await;
         assert_eq!(get(edge.admin(), "/live").await.unwrap().0, 200);
         assert_eq!(get(edge.admin(), "/ready").await.unwrap().0, 503);
-        assert_eq!(edge.metric("otproxy_connections_active{listener=a}").await, 1.0);
+        assert_eq!(edge.series("otproxy_connections_active{listener=a}").await, 1.0);
         client.shutdown().await.unwrap();
         assert_eq!(read_to_close(&mut client).await, b"");
         edge.ended().await.expect("a clean end");
@@ -121,7 +121,7 @@ fn a_connection_may_finish_after_the_shutdown_has_begun() {
 #[test]
 fn a_connection_that_does_not_finish_is_cut() {
     run(async {
-        let mut edge = edge("300ms").await;
+        let edge = edge("300ms").await;
         let mut client = TcpStream::connect(edge.addr("a")).await.unwrap();
         echoes(&mut client, b"before").await;
         edge.shut_down();
@@ -147,7 +147,7 @@ fn a_role_that_is_dropped_leaves_nothing_behind() {
 fn with_no_connection_a_shutdown_does_not_wait() {
     run(async {
         // Longer than this test may take.
-        let mut edge = edge("10m").await;
+        let edge = edge("10m").await;
         edge.shut_down();
         edge.ended().await.expect("a clean end");
     });
@@ -157,14 +157,14 @@ fn with_no_connection_a_shutdown_does_not_wait() {
 fn a_core_stops_as_an_edge_does() {
     run(async {
         let game = echo_target().await;
-        let mut core = Role::core(&format!(
+        let core = Role::core(&format!(
             "shutdown_timeout: 300ms\n\
              listeners:\n\
              - {{ name: a, listen: \"127.0.0.1:0\", forward_to: \"{game}\", send_proxy: none, accept_proxy: none }}\n\
              - {{ name: links, kind: relay, listen: \"127.0.0.1:0\", accept_proxy: none }}\n\
              game_servers: [{{ port: 7172, address: \"{game}\" }}]"
         ));
-        assert_eq!(core.metric("otproxy_relay_sessions_active{port=7172}").await, 0.0);
+        assert_eq!(core.series("otproxy_relay_sessions_active{port=7172}").await, 0.0);
         let mut client = TcpStream::connect(core.addr("a")).await.unwrap();
         echoes(&mut client, b"before").await;
         // A link, with its first ping answered.

@@ -200,7 +200,7 @@ fn an_edge_closes_the_links_of_a_drained_listener_and_nothing_else_of_it() {
 #[test]
 fn an_edge_that_ends_does_not_wait_for_links_to_leave() {
     run(async {
-        let mut edge = edge("shutdown_timeout: 1h").await;
+        let edge = edge("shutdown_timeout: 1h").await;
         let a = edge.addr("a");
         let mut links = [link(a).await, link(a).await];
         let mut other = served("127.0.0.1", a).await;

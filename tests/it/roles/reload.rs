@@ -78,24 +78,24 @@ fn limits_and_lists_are_others_for_who_comes_and_count_who_is_there() {
         let mut old = [served(role.addr("a")).await, served(role.addr("a")).await];
         role.reload(&edge(&anywhere("a", to, "limits: { connections: 2 }"))).await.unwrap();
         not_served(role.addr("a")).await;
-        assert_eq!(role.metric("otproxy_connections_rejected_total{listener=a,reason=limit}").await, 1.0);
+        assert_eq!(role.series("otproxy_connections_rejected_total{listener=a,reason=limit}").await, 1.0);
         role.reload(&edge(&anywhere("a", to, "limits: { connections_per_address: 3 }"))).await.unwrap();
         let third = served(role.addr("a")).await;
         not_served(role.addr("a")).await;
-        assert_eq!(role.metric("otproxy_connections_rejected_total{listener=a,reason=address_limit}").await, 1.0);
+        assert_eq!(role.series("otproxy_connections_rejected_total{listener=a,reason=address_limit}").await, 1.0);
         // Below what is there: nobody is closed for it.
         role.reload(&edge(&anywhere("a", to, "limits: { connections: 1 }"))).await.unwrap();
         not_served(role.addr("a")).await;
         let all = |more: &str| format!("{}{more}", edge(&anywhere("a", to, "")));
         role.reload(&all("limits: { connections: 3 }\n")).await.unwrap();
         not_served(role.addr("a")).await;
-        assert_eq!(role.metric("otproxy_connections_rejected_total{listener=a,reason=process_limit}").await, 1.0);
+        assert_eq!(role.series("otproxy_connections_rejected_total{listener=a,reason=process_limit}").await, 1.0);
         role.reload(&all("deny: [127.0.0.0/8]\n")).await.unwrap();
         not_served(role.addr("a")).await;
         role.reload(&edge(&anywhere("a", to, "allow: [192.0.2.1]"))).await.unwrap();
         not_served(role.addr("a")).await;
-        assert_eq!(role.metric("otproxy_connections_rejected_total{listener=a,reason=denied}").await, 1.0);
-        assert_eq!(role.metric("otproxy_connections_rejected_total{listener=a,reason=not_allowed}").await, 1.0);
+        assert_eq!(role.series("otproxy_connections_rejected_total{listener=a,reason=denied}").await, 1.0);
+        assert_eq!(role.series("otproxy_connections_rejected_total{listener=a,reason=not_allowed}").await, 1.0);
         // Used up is used up, at whatever rate.
         role.reload(&edge(&anywhere("a", to, "limits: { rate_per_address: 1/1h }"))).await.unwrap();
         drop(served(role.addr("a")).await);
@@ -142,7 +142,7 @@ fn what_is_known_of_a_target_is_known_by_its_destination() {
         let role = Role::start(&yaml(&[down, up]));
         drop(served(role.addr("a")).await);
         let is_up = async |target: &str| {
-            role.metrics().await.get(&format!("otproxy_target_up{{listener=a,target={target}}}")).copied()
+            role.all_series().await.get(&format!("otproxy_target_up{{listener=a,target={target}}}")).copied()
         };
         assert_eq!((is_up("1").await, is_up("2").await), (Some(0.0), Some(1.0)));
         role.reload(&yaml(&[other, down, up])).await.unwrap();
@@ -167,7 +167,7 @@ fn listeners_come_go_move_and_change_their_names() {
         role.reload(&edge(&two.join(", "))).await.unwrap();
         assert_eq!((role.addrs_now("a"), role.addrs_now("b")), (vec![first], vec![second]));
         let mut of_b = served(second).await;
-        assert_eq!(role.metric("otproxy_connections_accepted_total{listener=b}").await, 1.0);
+        assert_eq!(role.series("otproxy_connections_accepted_total{listener=b}").await, 1.0);
 
         // The sockets of an address are those that they were, under another name.
         role.reload(&edge(&listener("c", second, to, ""))).await.unwrap();
@@ -190,13 +190,13 @@ fn listeners_come_go_move_and_change_their_names() {
             |c: SocketAddr, d: SocketAddr| edge(&[listener("c", c, to, ""), listener("d", d, to, "")].join(", "));
         role.reload(&named(second, third)).await.unwrap();
         role.reload(&named(third, second)).await.unwrap();
-        let before = role.metric("otproxy_connections_accepted_total{listener=d}").await;
+        let before = role.series("otproxy_connections_accepted_total{listener=d}").await;
         drop(served(second).await);
-        assert_eq!(role.metric("otproxy_connections_accepted_total{listener=d}").await, before + 1.0);
+        assert_eq!(role.series("otproxy_connections_accepted_total{listener=d}").await, before + 1.0);
 
         echoes(&mut old, b"its listener is long gone").await;
         echoes(&mut of_b, b"so is this one's").await;
-        assert_eq!(role.metric("otproxy_connections_active{listener=a}").await, 1.0);
+        assert_eq!(role.series("otproxy_connections_active{listener=a}").await, 1.0);
         role.stop_after((old, of_b)).await;
     });
 }
@@ -206,8 +206,8 @@ fn what_cannot_be_had_changes_nothing() {
     run(async {
         let (one, two) = (echo_that_says(b"1").await, echo_that_says(b"2").await);
         let role = Role::start(&edge(&anywhere("a", one, "")));
-        let started = role.metric("otproxy_config_last_reload_success_timestamp_seconds").await;
-        assert!(started > 1.7e9 && role.metric(RELOADED).await == 1.0);
+        let started = role.series("otproxy_config_last_reload_success_timestamp_seconds").await;
+        assert!(started > 1.7e9 && role.series(RELOADED).await == 1.0);
         let mut old = TcpStream::connect(role.addr("a")).await.unwrap();
         assert_eq!(read(&mut old, 1).await, b"1");
         let new = free();
@@ -219,13 +219,13 @@ fn what_cannot_be_had_changes_nothing() {
         ];
         let error = role.reload(&edge(&wanted.join(", "))).await.unwrap_err().to_string();
         assert!(error.starts_with("listener `c`: cannot listen on ") && error.contains("ss -ltnp"), "{error}");
-        assert_eq!(role.metric(RELOADED).await, 0.0);
+        assert_eq!(role.series(RELOADED).await, 0.0);
         assert!(is_refused(new).await, "what could be had is given back");
         let mut same = TcpStream::connect(role.addr("a")).await.unwrap();
         assert_eq!(read(&mut same, 1).await, b"1");
         drop(taken);
         role.reload(&edge(&wanted.join(", "))).await.unwrap();
-        assert_eq!(role.metric(RELOADED).await, 1.0);
+        assert_eq!(role.series(RELOADED).await, 1.0);
         drop(served(new).await);
         not_served(role.addr("a")).await;
         echoes(&mut old, b"goes on").await;
@@ -280,7 +280,7 @@ fn the_time_that_a_shutdown_leaves_is_that_of_now() {
     run(async {
         let to = echo_target().await;
         let yaml = |timeout: &str| format!("{}shutdown_timeout: {timeout}\n", edge(&anywhere("a", to, "")));
-        let mut role = Role::start(&yaml("24h"));
+        let role = Role::start(&yaml("24h"));
         let mut old = served(role.addr("a")).await;
         role.reload(&yaml("0s")).await.unwrap();
         role.shut_down();
@@ -335,11 +335,11 @@ fn a_thousand_reloads_leave_nothing_behind() {
         for round in 0..6 {
             role.reload(&yaml(round)).await.unwrap();
         }
-        let (series, before) = (role.metrics().await.len(), tasks());
+        let (series, before) = (role.all_series().await.len(), tasks());
         for round in 6..1002 {
             role.reload(&yaml(round)).await.unwrap();
         }
-        assert_eq!(role.metrics().await.len(), series);
+        assert_eq!(role.all_series().await.len(), series);
         // Those of checks come and go.
         eventually("as many tasks as before", async || (tasks() < before + 20).then_some(())).await;
         echoes(&mut old, b"goes on").await;

@@ -96,13 +96,13 @@ fn what_is_published_is_told_again_and_again_without_the_game_server() {
             }
             edge.wait_for(&requests("fresh"), count).await;
             edge.wait_for(&requests("cached"), 20 * count).await;
-            assert_eq!(edge.metric(CONNECTS).await, count as f64);
+            assert_eq!(edge.series(CONNECTS).await, count as f64);
         }
         edge.wait_for(&closed("status"), 42).await;
         let bytes = 21 * (xml("play.example").len() + binary("play.example").len()) as u64;
         edge.wait_for("otproxy_bytes_total{direction=out,listener=a}", bytes).await;
-        assert_eq!(edge.metric("otproxy_bytes_total{direction=in,listener=a}").await, (21 * (8 + 6)) as f64);
-        assert_eq!(edge.metric(ACTIVE).await, 0.0);
+        assert_eq!(edge.series("otproxy_bytes_total{direction=in,listener=a}").await, (21 * (8 + 6)) as f64);
+        assert_eq!(edge.series(ACTIVE).await, 0.0);
         edge.stop().await;
     });
 }
@@ -121,7 +121,7 @@ fn a_thousand_at_once_are_one_to_the_game_server() {
         let mut server = accept(&game).await;
         assert_eq!(read(&mut server, XML.len()).await, XML);
         edge.wait_for(ACTIVE, CLIENTS as u64).await;
-        assert_eq!(edge.metric(CONNECTS).await, 1.0);
+        assert_eq!(edge.series(CONNECTS).await, 1.0);
         server.write_all(&xml("10.0.0.1")).await.unwrap();
         drop(server);
         for client in &mut clients {
@@ -129,8 +129,8 @@ fn a_thousand_at_once_are_one_to_the_game_server() {
         }
         drop(clients);
         edge.wait_for(ACTIVE, 0).await;
-        assert_eq!(edge.metric(&requests("fresh")).await, CLIENTS as f64);
-        assert_eq!(edge.metric(CONNECTS).await, 1.0);
+        assert_eq!(edge.series(&requests("fresh")).await, CLIENTS as f64);
+        assert_eq!(edge.series(CONNECTS).await, 1.0);
         edge.stop().await;
     });
 }
@@ -162,12 +162,12 @@ fn a_flood_of_all_kinds_of_requests_reaches_the_game_server_a_few_times() {
             assert_eq!(ask(&edge, XML).await, xml("play.example"));
         }
         edge.wait_for(&closed("status"), 256 + 250).await;
-        assert_eq!(edge.metric(&requests("refused")).await, 240.0);
-        assert_eq!(edge.metric(CONNECTS).await, 17.0);
+        assert_eq!(edge.series(&requests("refused")).await, 240.0);
+        assert_eq!(edge.series(CONNECTS).await, 17.0);
         // What is longer than any request is none of the game server's business either.
         assert_eq!(ask(&edge, &[b"\xFF\x03\xFF\xFFinfo".to_vec(), vec![0; 1017]].concat()).await, b"");
         edge.wait_for(&requests("refused"), 241).await;
-        assert_eq!(edge.metric(CONNECTS).await, 17.0);
+        assert_eq!(edge.series(CONNECTS).await, 17.0);
         edge.stop().await;
     });
 }
@@ -200,7 +200,7 @@ fn while_the_game_server_is_down_its_last_answer_is_told_and_then_a_new_one() {
         drop(game);
         eventually("an old answer", async || {
             assert_eq!(ask(&edge, XML).await, xml("play.example"));
-            (edge.metric(&requests("stale")).await > 0.0).then_some(())
+            (edge.series(&requests("stale")).await > 0.0).then_some(())
         })
         .await;
         let game = listen_beside(&held);
@@ -209,7 +209,7 @@ fn while_the_game_server_is_down_its_last_answer_is_told_and_then_a_new_one() {
         let new = b"<serverinfo ip='play.example'/>";
         eventually("a new answer", async || (ask(&edge, XML).await == new).then_some(())).await;
         server.await.unwrap();
-        assert_eq!(edge.metric(&requests("failed")).await, 0.0);
+        assert_eq!(edge.series(&requests("failed")).await, 0.0);
         edge.stop().await;
     });
 }
@@ -225,8 +225,8 @@ fn who_asks_for_what_is_too_old_is_closed() {
         assert_eq!(answer, xml("play.example"));
         drop(game);
         eventually("no answer", async || ask(&edge, XML).await.is_empty().then_some(())).await;
-        edge.wait_metric(&requests("failed"), |count| count >= 1.0).await;
-        assert_eq!(edge.metric(&requests("stale")).await, 0.0);
+        edge.wait_series(&requests("failed"), |count| count >= 1.0).await;
+        assert_eq!(edge.series(&requests("stale")).await, 0.0);
         edge.stop().await;
     });
 }
@@ -256,7 +256,7 @@ fn an_answer_that_is_none_is_not_told() {
             // It is not asked again for now.
             assert_eq!(ask(&edge, &request).await, b"");
             edge.wait_for(&requests("failed"), 2).await;
-            assert_eq!(edge.metric(CONNECTS).await, 1.0);
+            assert_eq!(edge.series(CONNECTS).await, 1.0);
             edge.stop().await;
         }
     });
@@ -277,7 +277,7 @@ fn a_game_server_that_hangs_holds_nobody_up_for_long() {
             assert_eq!(read_to_close(client).await, b"");
         }
         edge.wait_for(&requests("failed"), 10).await;
-        assert_eq!(edge.metric(CONNECTS).await, 1.0);
+        assert_eq!(edge.series(CONNECTS).await, 1.0);
         edge.stop_after(server).await;
     });
 }
@@ -290,7 +290,7 @@ fn a_client_that_does_not_close_has_its_time() {
         tell(&game, XML, &xml("10.0.0.1")).await;
         assert_eq!(read_to_close(&mut client).await, xml("play.example"));
         edge.wait_for(&closed("status"), 1).await;
-        assert_eq!(edge.metric(ACTIVE).await, 0.0);
+        assert_eq!(edge.series(ACTIVE).await, 0.0);
         edge.stop_after(client).await;
     });
 }
@@ -361,7 +361,7 @@ fn what_is_no_request_is_forwarded_from_its_first_byte_on() {
         }
         edge.wait_for(&closed("client"), 3).await;
         for result in ["cached", "fresh", "stale", "failed", "refused"] {
-            assert_eq!(edge.metric(&requests(result)).await, 0.0);
+            assert_eq!(edge.series(&requests(result)).await, 0.0);
         }
         edge.stop().await;
     });
@@ -376,7 +376,7 @@ fn who_says_nothing_or_half_in_time_is_closed_and_the_game_server_not_asked() {
             assert_eq!(read_to_close(&mut client).await, b"");
             edge.wait_for(&rejected("header_timeout"), count).await;
         }
-        assert_eq!(edge.metric(CONNECTS).await, 0.0);
+        assert_eq!(edge.series(CONNECTS).await, 0.0);
         edge.stop_after(game).await;
     });
 }
@@ -389,7 +389,7 @@ fn who_ends_before_it_has_asked_is_closed_and_the_game_server_not_asked() {
             drop(send(&edge, half).await);
             edge.wait_for(&rejected("closed"), count).await;
         }
-        assert_eq!(edge.metric(CONNECTS).await, 0.0);
+        assert_eq!(edge.series(CONNECTS).await, 0.0);
         edge.stop_after(game).await;
     });
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use otproxy::reason::{CheckResult, TargetState};
+use otproxy::forward::{CheckResult, TargetState};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -76,17 +76,17 @@ fn a_target_falls_and_rises_by_checks_and_a_backup_has_the_players_meanwhile() {
         let backup = named(2, "127.0.0.1:0").await;
         let targets = format!("{{ address: \"{}\", name: main }}, {{ address: \"{backup}\", backup: true }}", first.1);
         let edge = edge(&targets, "send_proxy: none, check: tcp, inter: 10ms, fall: 3, rise: 2");
-        edge.wait_metric(&checks("main", "ok"), |count| count >= 3.0).await;
-        assert_eq!((edge.metric(&up("main")).await, edge.metric(&up("2")).await), (1.0, 1.0));
+        edge.wait_series(&checks("main", "ok"), |count| count >= 3.0).await;
+        assert_eq!((edge.series(&up("main")).await, edge.series(&up("2")).await), (1.0, 1.0));
         drop(first.0);
         edge.wait_for(&up("main"), 0).await;
-        assert!(edge.metric(&checks("main", "refused")).await >= 3.0);
+        assert!(edge.series(&checks("main", "refused")).await >= 3.0);
         assert_eq!(player(&edge).await.1, 2);
-        assert_eq!(edge.metric(&connects("refused")).await, 0.0, "no player tried one that is known to be down");
+        assert_eq!(edge.series(&connects("refused")).await, 0.0, "no player tried one that is known to be down");
         assert_eq!(named(1, &first.1.to_string()).await, first.1);
         edge.wait_for(&up("main"), 1).await;
         assert_eq!(player(&edge).await.1, 1);
-        assert_eq!(edge.metric(&up("2")).await, 1.0);
+        assert_eq!(edge.series(&up("2")).await, 1.0);
         edge.stop().await;
     });
 }
@@ -104,10 +104,10 @@ fn no_player_but_one_waits_for_a_target_that_has_gone() {
         let _held = make_silent(&gone).await;
         for count in 1..=10 {
             assert_eq!(player(&edge).await.1, 2);
-            let now = (edge.metric(&connects("timeout")).await, edge.metric(&connects("ok")).await);
+            let now = (edge.series(&connects("timeout")).await, edge.series(&connects("ok")).await);
             assert_eq!(now, (1.0, f64::from(count)));
         }
-        assert_eq!(edge.metric(&up("1")).await, 1.0, "one failure is no fall");
+        assert_eq!(edge.series(&up("1")).await, 1.0, "one failure is no fall");
         edge.stop().await;
     });
 }
@@ -118,15 +118,15 @@ fn without_checks_a_target_that_failed_is_shown_as_down_until_a_player_reaches_i
         let (socket, address) = refusing();
         let alive = named(2, "127.0.0.1:0").await;
         let edge = edge(&format!("\"{address}\", \"{alive}\""), "send_proxy: none");
-        assert_eq!(edge.metric(&up("1")).await, 1.0);
+        assert_eq!(edge.series(&up("1")).await, 1.0);
         assert_eq!(player(&edge).await.1, 2);
         edge.wait_for(&up("1"), 0).await;
         drop(socket);
         named(1, &address.to_string()).await;
         eventually("a player who finds out", async || (player(&edge).await.1 == 1).then_some(())).await;
         edge.wait_for(&up("1"), 1).await;
-        assert_eq!(edge.metric(&connects("timeout")).await, 0.0);
-        assert!(!edge.metrics().await.contains_key(&checks("1", "ok")), "nothing checks it");
+        assert_eq!(edge.series(&connects("timeout")).await, 0.0);
+        assert!(!edge.all_series().await.contains_key(&checks("1", "ok")), "nothing checks it");
         edge.stop().await;
     });
 }
@@ -144,7 +144,7 @@ fn a_player_tries_each_target_once_and_not_for_ever() {
         let edge = edge(&list.join(", "), "send_proxy: none, timeouts: { connect: 100ms }");
         assert_eq!(player(&edge).await.1, 0);
         edge.wait_for("otproxy_connections_closed_total{listener=a,reason=connect_failed}", 1).await;
-        let timeouts = edge.metric(&connects("timeout")).await;
+        let timeouts = edge.series(&connects("timeout")).await;
         assert!((1.0..=3.0).contains(&timeouts), "{timeouts} targets in three times `timeouts.connect`");
         edge.stop().await;
     });
@@ -240,14 +240,14 @@ fn a_relay_passes_a_ping_and_what_only_accepts_does_not() {
             let targets = format!("{{ address: \"{other}\", name: echo }}, \"{}\"", core.addr("links"));
             let edge = edge(&targets, &format!("check: ping, inter: 10ms, send_proxy: {send_proxy}"));
             edge.wait_for(&up("echo"), 0).await;
-            edge.wait_metric(&checks("2", "ok"), |count| count >= 5.0).await;
-            assert_eq!(edge.metric(&up("2")).await, 1.0);
+            edge.wait_series(&checks("2", "ok"), |count| count >= 5.0).await;
+            assert_eq!(edge.series(&up("2")).await, 1.0);
             for result in ["no_pong", "timeout", "error"] {
-                assert_eq!(edge.metric(&checks("2", result)).await, 0.0, "{result}");
+                assert_eq!(edge.series(&checks("2", result)).await, 0.0, "{result}");
             }
-            let no_pong = edge.metric(&checks("echo", "no_pong")).await;
-            assert!(no_pong >= 3.0 && edge.metric(&checks("echo", "ok")).await == 0.0);
-            let rtt = edge.metrics().await;
+            let no_pong = edge.series(&checks("echo", "no_pong")).await;
+            assert!(no_pong >= 3.0 && edge.series(&checks("echo", "ok")).await == 0.0);
+            let rtt = edge.all_series().await;
             let count =
                 |name: &str| rtt[&format!("otproxy_target_check_rtt_seconds_count{{listener=a,target={name}}}")];
             assert!(count("2") >= 5.0 && count("echo") == 0.0);
@@ -255,8 +255,8 @@ fn a_relay_passes_a_ping_and_what_only_accepts_does_not() {
         }
         // It took them for links of the edge that sent nothing else, and has no player's round trip from them.
         core.wait_for("otproxy_relay_links_active{edge=waw1}", 0).await;
-        assert_eq!(core.metric("otproxy_connections_rejected_total{listener=links,reason=no_ping}").await, 0.0);
-        assert_eq!(core.metric("otproxy_relay_link_rtt_seconds_count{edge=waw1}").await, 0.0);
+        assert_eq!(core.series("otproxy_connections_rejected_total{listener=links,reason=no_ping}").await, 0.0);
+        assert_eq!(core.series("otproxy_relay_link_rtt_seconds_count{edge=waw1}").await, 0.0);
         core.stop().await;
     });
 }
@@ -306,19 +306,19 @@ fn a_target_that_is_drained_or_in_maintenance_has_no_new_connections_and_keeps_t
         let edge = edge(&format!("\"{first}\", \"{second}\""), "send_proxy: none, check: tcp, inter: 10ms");
         let (open, 1) = player(&edge).await else { panic!("the first has it") };
         assert!(set(&edge, "1", TargetState::Drain) && !set(&edge, "none", TargetState::Drain));
-        let metrics = edge.metrics().await;
+        let metrics = edge.all_series().await;
         let states = ["ready", "drain", "maint"].map(|word| metrics[&state("1", word)]);
         assert_eq!((states, metrics[&state("2", "ready")]), ([0.0, 1.0, 0.0], 1.0));
         assert_eq!(player(&edge).await.1, 2);
         // It is checked all the same.
-        let so_far = edge.metric(&checks("1", "ok")).await;
-        edge.wait_metric(&checks("1", "ok"), |count| count > so_far).await;
+        let so_far = edge.series(&checks("1", "ok")).await;
+        edge.wait_series(&checks("1", "ok"), |count| count > so_far).await;
 
         assert!(set(&edge, "2", TargetState::Maint));
-        let connected = edge.metric(&connects("ok")).await;
+        let connected = edge.series(&connects("ok")).await;
         assert_eq!(player(&edge).await.1, 0, "none is ready");
         edge.wait_for("otproxy_connections_closed_total{listener=a,reason=connect_failed}", 1).await;
-        assert_eq!(edge.metric(&connects("ok")).await, connected);
+        assert_eq!(edge.series(&connects("ok")).await, connected);
 
         // One that is drained, and is away, is down; in maintenance nothing is known, and nothing asked.
         assert!(set(&edge, "1", TargetState::Ready));
@@ -343,14 +343,14 @@ fn in_maintenance_nothing_is_checked_and_out_of_it_a_target_is_up_until_it_fails
         // One may be under way; the other target's go on.
         let (mut before, mut still) = (f64::NAN, 0);
         while still < 3 {
-            let so_far = edge.metric(&checks("2", "ok")).await;
-            edge.wait_metric(&checks("2", "ok"), |count| count > so_far + 2.0).await;
-            let now = edge.metric(&checks("1", "refused")).await;
+            let so_far = edge.series(&checks("2", "ok")).await;
+            edge.wait_series(&checks("2", "ok"), |count| count > so_far + 2.0).await;
+            let now = edge.series(&checks("1", "refused")).await;
             still = if now == before { still + 1 } else { 0 };
             before = now;
         }
         assert!(set(&edge, "1", TargetState::Drain));
-        edge.wait_metric(&checks("1", "refused"), |count| count > before).await;
+        edge.wait_series(&checks("1", "refused"), |count| count > before).await;
         edge.wait_for(&up("1"), 0).await;
         edge.stop().await;
     });

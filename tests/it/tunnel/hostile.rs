@@ -9,11 +9,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::common::anybody::*;
 use crate::common::flood::{FILES, Flood};
 use crate::common::role_process::may_open;
 use crate::common::run;
-use crate::tunnel::anybody::*;
-use crate::tunnel::harness::*;
+use crate::common::tunnel::*;
 use crate::tunnel::players::{Game, Setup, game_server};
 
 const LOGIN: &str = "[{ name: login, listen: \"127.0.0.1:0\", forward_to: core/login }]";
@@ -37,9 +37,9 @@ async fn echo() -> SocketAddr {
 /// A core to which `waw1` connects and which connects to `fra1`, with a player through each of both.
 struct World {
     certificates: Certificates,
-    core: Process,
-    _waw1: Process,
-    fra1: Process,
+    core: Role,
+    _waw1: Role,
+    fra1: Role,
     players: Vec<TcpStream>,
     said: u8,
 }
@@ -52,7 +52,7 @@ impl World {
     /// The same, with another target behind the core's listener `other`.
     async fn with_target(other: SocketAddr) -> Self {
         let certificates = Certificates::new();
-        let fra1 = Process::start(&edge_dialled(&certificates, "fra1", "127.0.0.1:0", LOGIN));
+        let fra1 = Role::start(&edge_dialled(&certificates, "fra1", "127.0.0.1:0", LOGIN));
         let edges = format!(
             "[{{ name: waw1 }}, {{ name: fra1, dial: \"{}\" }}, {{ name: liar }}, {{ name: bad1, revoked: true }}]",
             fra1.addr("tunnel")
@@ -62,8 +62,8 @@ impl World {
              {{ name: other, forward_to: \"{other}\", send_proxy: none }}]",
             echo().await
         );
-        let core = Process::start(&core(&certificates, &edges, &listeners, ""));
-        let waw1 = Process::start(&edge(&certificates, "waw1", core.addr("tunnel"), LOGIN));
+        let core = Role::start(&core(&certificates, &edges, &listeners, ""));
+        let waw1 = Role::start(&edge(&certificates, "waw1", core.addr("tunnel"), LOGIN));
         let mut players = Vec::new();
         for edge in [&waw1, &fra1] {
             players.push(TcpStream::connect(edge.addr("login")).await.unwrap());
@@ -100,7 +100,7 @@ impl World {
     /// Waits until so many streams were refused, and no more.
     async fn wait_refused(&self, what: &str, reason: &str, count: f64) {
         let labels = ["edge=\"liar\"", &format!("reason=\"{reason}\"")];
-        let now = self.core.wait(REFUSED, &labels, |now| now >= count).await;
+        let now = self.core.wait_until(REFUSED, &labels, |now| now >= count).await;
         assert_eq!(now, count, "{what}");
     }
 
@@ -130,7 +130,7 @@ impl Stranger {
         Self { papers: Some(papers), name: Some(name), protocols: None, result }
     }
 
-    async fn comes(self, process: &Process) {
+    async fn comes(self, process: &Role) {
         let before = process.handshakes_so_far(self.result).await;
         let mut config = client(self.papers, self.protocols);
         config.enable_sni = self.name.is_some();
@@ -440,7 +440,10 @@ fn what_is_cut_does_not_pass_for_an_end_behind_the_core() {
             drop(stream);
             let reason = if end == End::Said { "client" } else { "client_error" };
             let labels = ["listener=\"other\"", &format!("reason=\"{reason}\"")];
-            world.core.wait("otproxy_connections_closed_total", &labels, |now| now == f64::max(1.0, n as f64)).await;
+            world
+                .core
+                .wait_until("otproxy_connections_closed_total", &labels, |now| now == f64::max(1.0, n as f64))
+                .await;
             world.play_on().await;
         }
         world.end().await;
@@ -539,17 +542,17 @@ fn an_edge_gives_its_players_to_nobody_but_the_core() {
         for (play, result) in plays {
             let (address, waiting) = wait_for_them(move |tcp| play.clone().with(tcp)).await;
             let listeners = LOGIN.replace("forward_to", "timeouts: { connect: 1m }, forward_to");
-            let edge = Process::start(&edge(&ours, "waw1", address, &listeners));
+            let edge = Role::start(&edge(&ours, "waw1", address, &listeners));
             // Its players are told at once that there is nobody, and nothing of them reaches who is there.
             in_vain(edge.addr("login")).await;
             edge.handshakes(result, 1).await;
             assert_eq!(edge.handshakes_so_far("ok").await, 0, "{result}");
             assert_eq!(edge.metric("otproxy_tunnel_connections", &[]).await, 0.0, "{result}");
             let dials = ["edge=\"waw1\"", "result=\"handshake\""];
-            edge.wait("otproxy_tunnel_dials_total", &dials, |now| now >= 1.0).await;
+            edge.wait_until("otproxy_tunnel_dials_total", &dials, |now| now >= 1.0).await;
             assert_eq!(edge.metric("otproxy_tunnel_dials_total", &["result=\"ok\""]).await, 0.0, "{result}");
             waiting.abort();
-            edge.kill().await;
+            edge.stop().await;
         }
     });
 }
@@ -561,7 +564,7 @@ fn what_is_cut_does_not_pass_for_an_end_behind_an_edge() {
         let papers = papers(&certificates, &["core"], Time::Now);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let yaml = edge(&certificates, "waw1", listener.local_addr().unwrap(), LOGIN).replace("spare: 3", "spare: 1");
-        let edge = Process::start(&yaml);
+        let edge = Role::start(&yaml);
         for end in [End::Said, End::Cut, End::Forged] {
             let mut core = Peer::accepted(listener.accept().await.unwrap().0, server(papers.clone(), None));
             core.shake().await.unwrap();
@@ -662,9 +665,9 @@ fn thousands_of_half_open_handshakes_keep_no_edge_out_and_cost_players_nothing()
             game.on(20, 1).await;
             core.handshakes("limit", before.0 + 1).await;
             fra1.handshakes("limit", before.1 + 1).await;
-            let yaml = setup.edges[0].take().unwrap().kill().await;
+            let yaml = setup.edges[0].take().unwrap().stop().await;
             game.on(100, 1).await;
-            setup.edges[0] = Some(Process::start(&yaml));
+            setup.edges[0] = Some(Role::start(&yaml));
             game.on(100, 2).await;
             setup.core.spares("waw1", 3).await;
         }

@@ -1,11 +1,8 @@
 //! The tunnel between edges and a core, both as `main` starts them: who gets through, in which order they start, and
 //! what becomes of players when one of them goes.
 
-mod anybody;
-mod harness;
 mod hostile;
 mod players;
-mod program;
 mod reload;
 mod streams;
 mod targets;

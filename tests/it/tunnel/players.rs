@@ -11,7 +11,7 @@ use otproxy::standin::proof::Judge;
 use otproxy_protocol::frame::ClientId;
 
 use crate::common::run;
-use crate::tunnel::harness::*;
+use crate::common::tunnel::*;
 
 const LINKS: &str = "[{ name: links, listen: \"127.0.0.1:0\", forward_to: core/links }]";
 
@@ -84,8 +84,8 @@ const RELAY: &str = "[{ name: links, kind: relay }]";
 
 /// One edge that connects to the core, and one that the core connects to.
 pub struct Setup {
-    pub core: Process,
-    pub edges: [Option<Process>; 2],
+    pub core: Role,
+    pub edges: [Option<Role>; 2],
     pub paths: Vec<SocketAddr>,
 }
 
@@ -94,11 +94,11 @@ impl Setup {
         // Each has its addresses for good, so that it has them again after a restart.
         let (tunnel, links) = (free_address(), [free_address(), free_address()]);
         let listeners = links.map(|links| LINKS.replace("127.0.0.1:0", &links.to_string()));
-        let fra1 = Process::start(&edge_dialled(certificates, "fra1", &tunnel.to_string(), &listeners[1]));
+        let fra1 = Role::start(&edge_dialled(certificates, "fra1", &tunnel.to_string(), &listeners[1]));
         let edges = format!("[{{ name: waw1 }}, {{ name: fra1, dial: \"{tunnel}\" }}]");
         let yaml = core(certificates, &edges, RELAY, &Game::more(server));
-        let core = Process::start(&yaml.replace("127.0.0.1:0", &free_address().to_string()));
-        let waw1 = Process::start(&edge(certificates, "waw1", core.addr("tunnel"), &listeners[0]));
+        let core = Role::start(&yaml.replace("127.0.0.1:0", &free_address().to_string()));
+        let waw1 = Role::start(&edge(certificates, "waw1", core.addr("tunnel"), &listeners[0]));
         Self { core, edges: [Some(waw1), Some(fra1)], paths: links.to_vec() }
     }
 }
@@ -112,9 +112,9 @@ fn nothing_is_lost_while_edges_restart() {
         let mut game = Game::play(server, setup.paths.clone()).await;
         game.on(100, 2).await;
         for round in 0..6 {
-            let yaml = setup.edges[round % 2].take().unwrap().kill().await;
+            let yaml = setup.edges[round % 2].take().unwrap().stop().await;
             game.on(100, 1).await;
-            setup.edges[round % 2] = Some(Process::start(&yaml));
+            setup.edges[round % 2] = Some(Role::start(&yaml));
             game.on(100, 2).await;
         }
         game.end().await;
@@ -129,16 +129,16 @@ fn players_are_served_again_whichever_starts_first() {
             let mut setup = Setup::start(&certificates, &game_server().await);
             let mut yaml = Vec::new();
             for edge in &mut setup.edges {
-                yaml.push(edge.take().unwrap().kill().await);
+                yaml.push(edge.take().unwrap().stop().await);
             }
-            let core = setup.core.kill().await;
+            let core = setup.core.stop().await;
             // The core's game server is another one by now.
             let server = game_server().await;
             let core = format!("{}\n{}", &core[..core.find("game_servers").unwrap()], Game::more(&server));
             let started: Vec<_> = if edges_first {
-                yaml.iter().chain([&core]).map(|yaml| Process::start(yaml)).collect()
+                yaml.iter().chain([&core]).map(|yaml| Role::start(yaml)).collect()
             } else {
-                [&core].into_iter().chain(&yaml).map(|yaml| Process::start(yaml)).collect()
+                [&core].into_iter().chain(&yaml).map(|yaml| Role::start(yaml)).collect()
             };
             let mut game = Game::play(server, setup.paths.clone()).await;
             game.on(100, 2).await;
@@ -160,13 +160,13 @@ fn certificates_are_renewed_while_players_play() {
         let before = setup.core.metric(expiry, &["certificate=\"own\""]).await;
         for (name, process) in [("core", &setup.core), ("waw1", setup.edges[0].as_ref().unwrap())] {
             certificates.issue(name, Terms { days: 100, new_key: true });
-            process.wait(expiry, &["certificate=\"own\""], |now| now < before).await;
+            process.wait_until(expiry, &["certificate=\"own\""], |now| now < before).await;
             game.on(100, 2).await;
         }
         // What is made from now on is made with the new ones.
         let made = setup.core.metric("otproxy_tunnel_handshakes_total", &["result=\"ok\""]).await;
         drop(tokio::net::TcpStream::connect(setup.paths[0]).await.unwrap());
-        setup.core.wait("otproxy_tunnel_handshakes_total", &["result=\"ok\""], |now| now > made).await;
+        setup.core.wait_until("otproxy_tunnel_handshakes_total", &["result=\"ok\""], |now| now > made).await;
         assert_eq!(setup.core.metric("otproxy_tunnel_handshakes_total", &["result=\"refused\""]).await, 0.0);
         game.on(100, 2).await;
         game.end().await;
@@ -185,21 +185,21 @@ fn an_edge_that_is_revoked_is_out_at_once_and_players_go_on() {
             game.on(100, 2).await;
             let edge = format!("edge=\"{name}\"");
             let before = core.metric("otproxy_connections_closed_total", &["reason=\"revoked\""]).await;
-            core.reload(&format!("name: {name}"), &format!("revoked: true, name: {name}")).await;
-            core.wait("otproxy_tunnel_connections", &[&edge], |now| now == 0.0).await;
-            core.wait("otproxy_connections_closed_total", &["reason=\"revoked\""], |now| now > before).await;
-            core.wait("otproxy_relay_links_active", &[&edge], |now| now == 0.0).await;
+            core.replace(&format!("name: {name}"), &format!("revoked: true, name: {name}")).await;
+            core.wait_until("otproxy_tunnel_connections", &[&edge], |now| now == 0.0).await;
+            core.wait_until("otproxy_connections_closed_total", &["reason=\"revoked\""], |now| now > before).await;
+            core.wait_until("otproxy_relay_links_active", &[&edge], |now| now == 0.0).await;
             if name == "waw1" {
                 core.handshakes("revoked", 1).await;
             }
             game.on(100, 1).await;
             // Trusted again, as the file was in the beginning.
-            core.reload("role: core", "role: core").await;
+            core.replace("role: core", "role: core").await;
             game.on(100, 2).await;
         }
         // Taken out of the file it is the same, by another word.
-        core.reload("{ name: waw1 }, ", "").await;
-        core.wait("otproxy_tunnel_connections", &["edge=\"waw1\""], |now| now == 0.0).await;
+        core.replace("{ name: waw1 }, ", "").await;
+        core.wait_until("otproxy_tunnel_connections", &["edge=\"waw1\""], |now| now == 0.0).await;
         core.handshakes("unknown_edge", 1).await;
         game.on(100, 1).await;
         game.end().await;

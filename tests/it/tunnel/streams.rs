@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::common::run;
-use crate::tunnel::harness::*;
+use crate::common::tunnel::*;
 
 const LOGIN: &str = "[{ name: login, listen: \"127.0.0.1:0\", forward_to: core/login }]";
 
@@ -16,7 +16,7 @@ async fn target() -> (TcpListener, String) {
 }
 
 /// One connection with this many bytes each way and an end of its own for each direction.
-async fn exchange(edge: &Process, target: &TcpListener, bytes: usize) {
+async fn exchange(edge: &Role, target: &TcpListener, bytes: usize) {
     let sent: Vec<u8> = (0..bytes).map(|n| (n * 31 % 251) as u8).collect();
     let mut player = TcpStream::connect(edge.addr("login")).await.unwrap();
     let from = player.local_addr().unwrap();
@@ -51,12 +51,12 @@ fn a_stream_goes_through_whoever_connects() {
     run(async {
         let certificates = Certificates::new();
         let (game, listeners) = target().await;
-        let core_accepts = Process::start(&core(&certificates, "[{ name: waw1 }]", &listeners, ""));
-        let dials = Process::start(&edge(&certificates, "waw1", core_accepts.addr("tunnel"), LOGIN));
-        let accepts = Process::start(&edge_dialled(&certificates, "fra1", "127.0.0.1:0", LOGIN));
+        let core_accepts = Role::start(&core(&certificates, "[{ name: waw1 }]", &listeners, ""));
+        let dials = Role::start(&edge(&certificates, "waw1", core_accepts.addr("tunnel"), LOGIN));
+        let accepts = Role::start(&edge_dialled(&certificates, "fra1", "127.0.0.1:0", LOGIN));
         let edges = format!("[{{ name: fra1, dial: \"{}\" }}]", accepts.addr("tunnel"));
         let core_dials =
-            Process::start(&core(&certificates, &edges, &listeners, "").replace("accept: \"127.0.0.1:0\", ", ""));
+            Role::start(&core(&certificates, &edges, &listeners, "").replace("accept: \"127.0.0.1:0\", ", ""));
         for (edge, name, core) in [(&dials, "waw1", &core_accepts), (&accepts, "fra1", &core_dials)] {
             edge.spares(name, 3).await;
             core.spares(name, 3).await;
@@ -64,8 +64,8 @@ fn a_stream_goes_through_whoever_connects() {
                 exchange(edge, &game, bytes).await;
             }
             // As many are ready as before.
-            edge.wait("otproxy_tunnel_connections", &["state=\"spare\""], |now| now >= 3.0).await;
-            core.wait("otproxy_tunnel_connections", &["state=\"in_use\""], |now| now == 0.0).await;
+            edge.wait_until("otproxy_tunnel_connections", &["state=\"spare\""], |now| now >= 3.0).await;
+            core.wait_until("otproxy_tunnel_connections", &["state=\"in_use\""], |now| now == 0.0).await;
             assert_eq!(core.metric("otproxy_connections_accepted_total", &["listener=\"login\""]).await, 4.0);
             assert_eq!(core.metric("otproxy_tunnel_streams_refused_total", &[]).await, 0.0);
         }
@@ -89,10 +89,10 @@ fn a_crowd_finds_connections_beyond_the_spares() {
                 });
             }
         });
-        let accepts = Process::start(&edge_dialled(&certificates, "fra1", "127.0.0.1:0", LOGIN));
+        let accepts = Role::start(&edge_dialled(&certificates, "fra1", "127.0.0.1:0", LOGIN));
         let edges = format!("[{{ name: fra1, dial: \"{}\" }}, {{ name: waw1 }}]", accepts.addr("tunnel"));
-        let core = Process::start(&core(&certificates, &edges, &listeners, ""));
-        let dials = Process::start(&edge(&certificates, "waw1", core.addr("tunnel"), LOGIN));
+        let core = Role::start(&core(&certificates, &edges, &listeners, ""));
+        let dials = Role::start(&edge(&certificates, "waw1", core.addr("tunnel"), LOGIN));
         for edge in [&accepts, &dials] {
             let mut players = Vec::new();
             for _ in 0..60 {
@@ -104,9 +104,9 @@ fn a_crowd_finds_connections_beyond_the_spares() {
             for (n, player) in players.iter_mut().enumerate() {
                 assert_eq!(player.read_u8().await.unwrap(), n as u8);
             }
-            core.wait("otproxy_tunnel_connections", &["state=\"in_use\""], |now| now == 60.0).await;
+            core.wait_until("otproxy_tunnel_connections", &["state=\"in_use\""], |now| now == 60.0).await;
             drop(players);
-            core.wait("otproxy_tunnel_connections", &["state=\"in_use\""], |now| now == 0.0).await;
+            core.wait_until("otproxy_tunnel_connections", &["state=\"in_use\""], |now| now == 0.0).await;
         }
     });
 }
@@ -117,19 +117,19 @@ fn without_a_core_a_player_is_told_and_with_one_again_served() {
         let certificates = Certificates::new();
         let (game, listeners) = target().await;
         let nobody = free_address();
-        let edge = Process::start(&edge(&certificates, "waw1", nobody, LOGIN));
+        let edge = Role::start(&edge(&certificates, "waw1", nobody, LOGIN));
         let mut player = TcpStream::connect(edge.addr("login")).await.unwrap();
         assert_eq!(player.read(&mut [0]).await.unwrap_or(0), 0);
-        edge.wait("otproxy_connections_closed_total", &["reason=\"connect_failed\""], |now| now >= 1.0).await;
+        edge.wait_until("otproxy_connections_closed_total", &["reason=\"connect_failed\""], |now| now >= 1.0).await;
         let yaml = core(&certificates, "[{ name: waw1 }]", &listeners, "").replace("127.0.0.1:0", &nobody.to_string());
-        let mut core = Process::start(&yaml);
+        let mut core = Role::start(&yaml);
         for _ in 0..3 {
             edge.spares("waw1", 3).await;
             core.spares("waw1", 3).await;
             exchange(&edge, &game, 1000).await;
-            let yaml = core.kill().await;
+            let yaml = core.stop().await;
             edge.spares("waw1", 0).await;
-            core = Process::start(&yaml);
+            core = Role::start(&yaml);
         }
     });
 }
@@ -144,8 +144,8 @@ fn the_cores_lists_limits_and_expectations_are_for_players_in_the_tunnel_too() {
              limits: {{ rate_per_address: 2/1h }} }}]",
             game.local_addr().unwrap()
         );
-        let core = Process::start(&core(&certificates, "[{ name: waw1 }]", &listeners, ""));
-        let edge = Process::start(&edge(&certificates, "waw1", core.addr("tunnel"), LOGIN));
+        let core = Role::start(&core(&certificates, "[{ name: waw1 }]", &listeners, ""));
+        let edge = Role::start(&edge(&certificates, "waw1", core.addr("tunnel"), LOGIN));
         let request = b"\x06\0\xFF\xFFinfo";
         for (from, sent, refused) in [
             ("127.0.0.2", &request[..], Some("denied")),
@@ -170,7 +170,7 @@ fn the_cores_lists_limits_and_expectations_are_for_players_in_the_tunnel_too() {
                 assert_eq!(player.read(&mut [0]).await.unwrap_or(0), 0, "{reason}");
             }
             let labels = ["listener=\"login\"", &format!("reason=\"{reason}\"")];
-            core.wait("otproxy_connections_rejected_total", &labels, |count| count == 1.0).await;
+            core.wait_until("otproxy_connections_rejected_total", &labels, |count| count == 1.0).await;
         }
         assert_eq!(core.metric("otproxy_target_connects_total", &["listener=\"login\""]).await, 1.0);
     });
@@ -187,9 +187,9 @@ fn the_status_is_asked_for_once_and_answered_at_either_end() {
             let certificates = Certificates::new();
             let patient = ", timeouts: { connect: 1h, header: 1h, idle: 1h }";
             let listeners = format!("[{{ name: login, forward_to: \"{address}\", send_proxy: v1{patient}{on_core} }}]");
-            let core = Process::start(&core(&certificates, "[{ name: waw1 }]", &listeners, ""));
+            let core = Role::start(&core(&certificates, "[{ name: waw1 }]", &listeners, ""));
             let login = LOGIN.replace(" }]", &format!("{patient}{on_edge} }}]"));
-            let edge = Process::start(&edge(&certificates, "waw1", core.addr("tunnel"), &login));
+            let edge = Role::start(&edge(&certificates, "waw1", core.addr("tunnel"), &login));
             edge.spares("waw1", 3).await;
             let ask = async || {
                 let mut player = TcpStream::connect(edge.addr("login")).await.unwrap();
@@ -226,18 +226,18 @@ fn the_access_log_of_an_edge_names_the_core_and_not_its_address() {
         for format in ["json", "text", "haproxy"] {
             let log = |role: &str| certificates.folder.join(format!("{role}-{format}.log"));
             let yaml = |role| format!("access_log: {{ format: {format}, file: {} }}\n", log(role).display());
-            let core = Process::start(&core(&certificates, "[{ name: waw1 }]", &listeners, &yaml("core")));
+            let core = Role::start(&core(&certificates, "[{ name: waw1 }]", &listeners, &yaml("core")));
             let address = core.addr("tunnel");
             let short = LOGIN.replace(" }]", ", timeouts: { connect: 200ms } }]");
-            let edge = Process::start(&(edge(&certificates, "waw1", address, &short) + &yaml("edge")));
+            let edge = Role::start(&(edge(&certificates, "waw1", address, &short) + &yaml("edge")));
             edge.spares("waw1", 3).await;
             exchange(&edge, &game, 1000).await;
-            core.wait("otproxy_tunnel_connections", &["state=\"in_use\""], |now| now == 0.0).await;
-            core.kill().await;
-            edge.wait("otproxy_tunnel_connections", &["state=\"spare\""], |now| now == 0.0).await;
+            core.wait_until("otproxy_tunnel_connections", &["state=\"in_use\""], |now| now == 0.0).await;
+            core.stop().await;
+            edge.wait_until("otproxy_tunnel_connections", &["state=\"spare\""], |now| now == 0.0).await;
             let mut player = TcpStream::connect(edge.addr("login")).await.unwrap();
             assert_eq!(player.read(&mut [0]).await.unwrap(), 0);
-            edge.kill().await;
+            edge.stop().await;
             // Both have ended, and written all.
             let [at_edge, at_core] = [log("edge"), log("core")].map(|log| std::fs::read_to_string(log).unwrap());
             assert_eq!(at_edge.matches("core/login").count(), 2, "{at_edge}");
@@ -249,7 +249,7 @@ fn the_access_log_of_an_edge_names_the_core_and_not_its_address() {
 }
 
 /// Connects to the edge from this address, says what is no login, and sees the end.
-async fn breaks_a_rule(edge: &Process, local: &str) {
+async fn breaks_a_rule(edge: &Role, local: &str) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{local}:0").parse().unwrap()).unwrap();
     // It may be told of the end before it knows that it is connected.
@@ -266,13 +266,13 @@ fn a_player_is_banned_and_never_the_edge_that_he_came_through() {
         let listeners = "[{ name: login, forward_to: \"127.0.0.1:9\", expect: login }]";
         let edges = "[{ name: waw1, address: 127.0.0.9 }]";
         let bans = "bans: { after: 1/1h, for: 1h }";
-        let core = Process::start(&core(&certificates, edges, listeners, bans));
-        let edge = Process::start(&edge(&certificates, "waw1", core.addr("tunnel"), LOGIN));
+        let core = Role::start(&core(&certificates, edges, listeners, bans));
+        let edge = Role::start(&edge(&certificates, "waw1", core.addr("tunnel"), LOGIN));
         edge.spares("waw1", 3).await;
         let rejected = async |reason: &str, count: f64| {
             let reason = format!("reason=\"{reason}\"");
             let labels = ["listener=\"login\"", &reason];
-            core.wait("otproxy_connections_rejected_total", &labels, |now| now == count).await;
+            core.wait_until("otproxy_connections_rejected_total", &labels, |now| now == count).await;
         };
         for count in 1..=2 {
             breaks_a_rule(&edge, "127.0.0.2").await;

@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::common::run;
-use crate::tunnel::harness::*;
+use crate::common::tunnel::*;
 
 const UP: &[&str] = &["listener=\"login\"", "target=\"core\""];
 
@@ -23,7 +23,7 @@ async fn named(name: u8) -> std::net::SocketAddr {
     address
 }
 
-async fn player(edge: &Process) -> u8 {
+async fn player(edge: &Role) -> u8 {
     TcpStream::connect(edge.addr("login")).await.unwrap().read_u8().await.unwrap_or(0)
 }
 
@@ -36,32 +36,32 @@ fn the_tunnel_falls_with_its_spare_connections_and_rises_with_them() {
         let listeners = format!("[{{ name: login, forward_to: \"{through}\" }}]");
         let yaml = core(&certificates, "[{ name: waw1 }]", &listeners, "");
         let yaml = yaml.replace("accept: \"127.0.0.1:0\"", &format!("accept: \"{accept}\""));
-        let core = Process::start(&yaml);
+        let core = Role::start(&yaml);
         let targets = format!("[{{ address: core/login, name: core }}, {{ address: \"{backup}\", backup: true }}]");
         let login = format!(
             "[{{ name: login, listen: \"127.0.0.1:0\", forward_to: {targets}, check: ping, inter: 10ms, fall: 2 }}]"
         );
-        let edge = Process::start(&edge(&certificates, "waw1", accept, &login));
+        let edge = Role::start(&edge(&certificates, "waw1", accept, &login));
         edge.spares("waw1", 3).await;
-        edge.wait("otproxy_target_up", UP, |up| up == 1.0).await;
+        edge.wait_until("otproxy_target_up", UP, |up| up == 1.0).await;
         let dialled = edge.metric("otproxy_tunnel_dials_total", &["result=\"ok\""]).await;
         let ok = ["listener=\"login\"", "target=\"core\"", "result=\"ok\""];
         let checks = edge.metric("otproxy_target_checks_total", &ok).await;
-        edge.wait("otproxy_target_checks_total", &ok, |now| now >= checks + 20.0).await;
+        edge.wait_until("otproxy_target_checks_total", &ok, |now| now >= checks + 20.0).await;
         assert_eq!(edge.metric("otproxy_tunnel_dials_total", &["result=\"ok\""]).await, dialled, "no spare was taken");
         assert_eq!(core.metric("otproxy_connections_accepted_total", &["listener=\"login\""]).await, 0.0);
         assert_eq!(player(&edge).await, 1);
 
-        let yaml = core.kill().await;
-        edge.wait("otproxy_target_up", UP, |up| up == 0.0).await;
+        let yaml = core.stop().await;
+        edge.wait_until("otproxy_target_up", UP, |up| up == 0.0).await;
         assert_eq!(player(&edge).await, 2);
         let no_spare = ["target=\"core\"", "result=\"no_spare\""];
         assert!(edge.metric("otproxy_target_checks_total", &no_spare).await >= 2.0);
 
-        let core = Process::start(&yaml);
-        edge.wait("otproxy_target_up", UP, |up| up == 1.0).await;
+        let core = Role::start(&yaml);
+        edge.wait_until("otproxy_target_up", UP, |up| up == 1.0).await;
         assert_eq!(player(&edge).await, 1);
-        edge.kill().await;
-        core.kill().await;
+        edge.stop().await;
+        core.stop().await;
     });
 }

@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::attack::login_server::LoginServer;
 use crate::common::link::PORT;
-use crate::common::role_process::Process;
+use crate::common::metrics::Metered;
+use crate::common::role_process::RoleProcess;
 
 pub const ACTIVE: &str = "otproxy_connections_active";
 pub const ACCEPTED: &str = "otproxy_connections_accepted_total";
@@ -18,8 +19,8 @@ pub const SESSIONS: &str = "otproxy_relay_sessions_active";
 
 /// An edge with the listeners `links` and `login`, whose core has a game server and a login server.
 pub struct Arena {
-    pub edge: Process,
-    pub core: Process,
+    pub edge: RoleProcess,
+    pub core: RoleProcess,
     _game: Game,
     _login: LoginServer,
 }
@@ -61,14 +62,14 @@ impl Arena {
     /// What each listener of the edge has beside its addresses, and what the edge has for both.
     pub async fn new(links: &str, login: &str, both: &str) -> Self {
         let (game, login_server) = (Game::start(), LoginServer::start().await);
-        let core = Process::core(&format!(
+        let core = RoleProcess::core(&format!(
             "listeners:\n\
              - {{ name: links, kind: relay, listen: '127.0.0.1:0' }}\n\
              - {{ name: login, listen: '127.0.0.1:0', forward_to: '{}', send_proxy: none }}\n\
              game_servers: [{{ port: {PORT}, address: '{}' }}]\n",
             login_server.addr, game.addr
         ));
-        let edge = Process::edge(&format!(
+        let edge = RoleProcess::edge(&format!(
             "listeners:\n\
              - {{ name: links, listen: '127.0.0.1:0', forward_to: '{}'{links} }}\n\
              - {{ name: login, listen: '127.0.0.1:0', forward_to: '{}'{login} }}\n{both}",

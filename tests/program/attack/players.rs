@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::attack::arena::{Arena, SESSIONS};
 use crate::common::link::PORT;
+use crate::common::metrics::Metered;
 
 /// How long somebody tries to get into the game before they give up.
 const PATIENCE: Duration = Duration::from_secs(10);

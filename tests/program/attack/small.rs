@@ -5,6 +5,7 @@ use otproxy::bench::Figures;
 use crate::attack::arena::{ACTIVE, Arena, CLOSED};
 use crate::attack::crowd::{Crowd, Kind};
 use crate::attack::players::{Players, newcomer};
+use crate::common::metrics::Metered;
 use crate::common::role_process::may_open;
 use crate::common::run;
 

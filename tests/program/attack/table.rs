@@ -10,6 +10,7 @@ use tokio::time::{interval, sleep};
 use crate::attack::arena::{ACCEPTED, Arena, CLOSED, REJECTED};
 use crate::attack::crowd::{Attackers, Crowd, Kind};
 use crate::attack::players::{Players, newcomer};
+use crate::common::metrics::Metered;
 use crate::common::metrics::{scrape, sum};
 use crate::common::role_process::{MIB, may_open};
 
@@ -168,7 +169,7 @@ async fn row(name: &str, protections: Protections, attack: Attack) {
     let (figures, during) = players.play(&arena, meanwhile).await;
     // A process without descriptors cannot be asked before they are gone.
     drop(crowds);
-    let (edge, core) = tokio::join!(scrape(arena.edge.admin), scrape(arena.core.admin));
+    let (edge, core) = tokio::join!(scrape(arena.edge.admin()), scrape(arena.core.admin()));
     println!("{}", Row { figures, during, edge, core }.text(name));
     arena.stop().await;
 }

@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 
 use crate::common::game::{Game, packet};
 use crate::common::link::*;
-use crate::common::role_process::Process;
+use crate::common::metrics::Metered;
+use crate::common::role_process::RoleProcess;
 use crate::common::run;
 
 const ERRORS: &str = "otproxy_accept_errors_total";
@@ -20,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const WATCHED: Duration = Duration::from_secs(1);
 
 /// Watches a process that is out of descriptors: it must not be busy with that.
-async fn is_idle(process: &Process) {
+async fn is_idle(process: &RoleProcess) {
     let (start, before) = (Instant::now(), process.cpu());
     tokio::time::sleep(WATCHED).await;
     let (used, elapsed) = (process.cpu() - before, start.elapsed());
@@ -28,7 +29,7 @@ async fn is_idle(process: &Process) {
 }
 
 /// Accepts may have failed once in each pause since `start`, and not more often.
-async fn errors_since(process: &Process, start: Instant) -> f64 {
+async fn errors_since(process: &RoleProcess, start: Instant) -> f64 {
     let errors = process.metric(ERRORS, &[]).await;
     let most = start.elapsed().as_secs_f64() / PAUSE.as_secs_f64() + 1.0;
     assert!(errors <= most, "{errors} failed accepts, and {most} pauses");
@@ -41,7 +42,7 @@ fn a_core_serves_its_players_and_those_who_wait_when_it_can() {
     const LINKS: usize = 100;
     run(async {
         let game = Game::new().await;
-        let core = Process::core_with_files(
+        let core = RoleProcess::core_with_files(
             &format!(
                 "listeners: [{{ name: links, kind: relay, listen: '127.0.0.1:0', timeouts: {{ idle: 10m }} }}]\n\
                  game_servers: [{{ port: {PORT}, address: '{}' }}]\n",
@@ -99,13 +100,15 @@ enum Fate {
     Waits,
 }
 
-/// What becomes of one more connection to an edge that may be out of descriptors.
-async fn fate(edge: &Process, stream: &mut TcpStream) -> Fate {
+/// What becomes of one more connection to an edge that had so many descriptors free before. With one it says that it
+/// cannot accept as well, when it looks whether there is another connection.
+async fn fate(edge: &RoleProcess, stream: &mut TcpStream, free: usize) -> Fate {
     stream.write_all(b"?").await.unwrap();
-    tokio::select! {
-        read = stream.read_u8() => if read.is_ok() { Fate::Served } else { Fate::Closed },
-        () = edge.wait_for_line("cannot accept; raise LimitNOFILE") => Fate::Waits,
+    if free == 0 {
+        edge.wait_for_line("cannot accept; raise LimitNOFILE").await;
+        return Fate::Waits;
     }
+    if stream.read_u8().await.is_ok() { Fate::Served } else { Fate::Closed }
 }
 
 #[test]
@@ -125,7 +128,7 @@ fn an_edge_serves_whom_it_can_and_refuses_or_keeps_waiting_all_others() {
         // A connection takes two descriptors: either the last one is good for an accept and the connect to the
         // target fails, or there is none left for the accept.
         for files in [40, 41] {
-            let edge = Process::edge_with_files(
+            let edge = RoleProcess::edge_with_files(
                 &format!(
                     "listeners: [{{ name: a, listen: '127.0.0.1:0', forward_to: '{address}', send_proxy: none, \
                      timeouts: {{ idle: 10m }} }}]\nlimits: {{ connections: none }}\n"
@@ -135,8 +138,9 @@ fn an_edge_serves_whom_it_can_and_refuses_or_keeps_waiting_all_others() {
             let start = Instant::now();
             let mut served = Vec::new();
             let (fate_of_last, mut last) = loop {
+                let free = edge.free_descriptors(files);
                 let mut stream = TcpStream::connect(edge.addr("a")).await.unwrap();
-                match fate(&edge, &mut stream).await {
+                match fate(&edge, &mut stream, free).await {
                     Fate::Served => served.push(stream),
                     other => break (other, stream),
                 }

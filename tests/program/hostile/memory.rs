@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 
 use crate::common::game::{Game, GameConn, packet};
 use crate::common::link::*;
-use crate::common::role_process::{KIB, MIB, Process};
+use crate::common::metrics::Metered;
+use crate::common::role_process::{KIB, MIB, RoleProcess};
 use crate::common::run;
 
 /// Memory that is nobody's in particular: code that is touched for the first time, metrics, logs.
@@ -22,8 +23,8 @@ const ENDED: &str = "otproxy_relay_sessions_ended_total";
 const ACTIVE: &str = "otproxy_connections_active";
 const UNACKED: &str = "otproxy_relay_unacked_bytes";
 
-fn core(game: &Game, sessions: &str) -> Process {
-    let core = Process::core(&format!(
+fn core(game: &Game, sessions: &str) -> RoleProcess {
+    let core = RoleProcess::core(&format!(
         "listeners: [{{ name: links, kind: relay, listen: '127.0.0.1:0', timeouts: {{ idle: 10m, header: 10m }} }}]\n\
          game_servers: [{{ port: {PORT}, address: '{}' }}]\nsessions: {{ {sessions} }}\n",
         game.addr
@@ -34,14 +35,14 @@ fn core(game: &Game, sessions: &str) -> Process {
 
 /// The most memory since the start stays under what it was then and `bound`.
 #[track_caller]
-fn stays_under(core: &Process, before: usize, bound: usize) {
+fn stays_under(core: &RoleProcess, before: usize, bound: usize) {
     let grown = core.peak().saturating_sub(before);
     eprintln!("{} KiB more at most, and {} KiB are allowed", grown / KIB, (bound + ALLOWANCE) / KIB);
     assert!(grown <= bound + ALLOWANCE);
 }
 
 /// A link of a client of its own, and its session on the game server.
-async fn play(core: &Process, game: &Game, number: u32) -> (Link, GameConn) {
+async fn play(core: &RoleProcess, game: &Game, number: u32) -> (Link, GameConn) {
     let player = player(number as u8);
     let mut link = Link::connect(core.addr("links"), EDGE_A, player, ClientId(number)).await;
     link.open(S, PORT).await;

@@ -10,7 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::common::game::{Game, GameConn, packet};
 use crate::common::link::*;
 use crate::common::metrics::LOOK;
-use crate::common::role_process::{KIB, MIB, Process, may_open};
+use crate::common::metrics::Metered;
+use crate::common::role_process::{KIB, MIB, RoleProcess, may_open};
 use crate::common::run;
 
 /// Slow peers of each kind at once.
@@ -37,7 +38,7 @@ struct Kind {
 }
 
 /// Connects [`PEERS`] of each kind, and waits until all are closed and counted.
-async fn flood(process: &Process, kinds: &[Kind], round: usize) {
+async fn flood(process: &RoleProcess, kinds: &[Kind], round: usize) {
     let mut peers = Vec::new();
     for kind in kinds {
         for _ in 0..PEERS {
@@ -69,7 +70,7 @@ async fn flood(process: &Process, kinds: &[Kind], round: usize) {
 }
 
 /// Floods it in [`ROUNDS`], while `play` goes on; nothing is left of it.
-async fn floods(process: &Process, kinds: &[Kind], mut play: impl AsyncFnMut()) {
+async fn floods(process: &RoleProcess, kinds: &[Kind], mut play: impl AsyncFnMut()) {
     let done = Cell::new(false);
     let (descriptors, memory) = (process.descriptors(), process.memory());
     process.forget_peak();
@@ -114,7 +115,7 @@ fn a_core_closes_them() {
     run(async {
         let game = Game::new().await;
         // The player's listener is one of the flooded ones, but for the one whose idle time is short.
-        let core = Process::core(&format!(
+        let core = RoleProcess::core(&format!(
             "listeners:\n\
              - {{ name: links, kind: relay, listen: '127.0.0.1:0', timeouts: {{ header: 500ms, idle: 10m }} }}\n\
              - {{ name: quick, kind: relay, listen: '127.0.0.1:0', timeouts: {{ idle: 500ms }} }}\n\
@@ -151,7 +152,7 @@ fn a_link_that_trickles_half_a_frame_is_closed() {
     }
     run(async {
         let game = Game::new().await;
-        let core = Process::core(&format!(
+        let core = RoleProcess::core(&format!(
             "listeners:\n\
              - {{ name: links, kind: relay, listen: '127.0.0.1:0' }}\n\
              - {{ name: quick, kind: relay, listen: '127.0.0.1:0', timeouts: {{ idle: 500ms }} }}\n\
@@ -182,7 +183,7 @@ fn an_edge_closes_them() {
         // A core that takes what comes and says nothing, but for one player.
         let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = target.local_addr().unwrap();
-        let edge = Process::edge(&format!(
+        let edge = RoleProcess::edge(&format!(
             "listeners:\n\
              - {{ name: links, listen: '127.0.0.1:0', forward_to: '{address}', timeouts: {{ idle: 500ms }} }}\n\
              - {{ name: behind, listen: '127.0.0.1:0', forward_to: '{address}', accept_proxy: required, \

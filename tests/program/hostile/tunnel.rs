@@ -2,13 +2,15 @@
 
 use std::time::Instant;
 
-use otproxy::limits::{LOG_WINDOW, REFUSED_LINES};
+use otproxy::admission::REFUSED_LINES;
+use otproxy_net::LOG_WINDOW;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::common::certificates::Certificates;
 use crate::common::flood::{self, CONNECTIONS, FILES};
-use crate::common::role_process::{KIB, MIB, Process, may_open};
+use crate::common::metrics::Metered;
+use crate::common::role_process::{KIB, MIB, RoleProcess, may_open};
 use crate::common::run;
 
 /// How often they come.
@@ -25,7 +27,7 @@ fn half_open_handshakes_leave_nothing_behind_and_an_edge_gets_in_between_them() 
     run(async {
         let certificates = Certificates::new();
         let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let core = Process::with(
+        let core = RoleProcess::with(
             "core",
             &format!(
                 "tunnel: {{ accept: '127.0.0.1:0', tls: {} }}\nedges: [{{ name: waw1 }}]\n\
@@ -40,7 +42,7 @@ fn half_open_handshakes_leave_nothing_behind_and_an_edge_gets_in_between_them() 
         for number in 1..=ROUNDS {
             // Nobody is known there yet.
             let gets_in = async {
-                let edge = Process::with(
+                let edge = RoleProcess::with(
                     "edge",
                     &format!(
                         "core: {{ dial: '{tunnel}', tls: {}, spare: 3 }}\n\

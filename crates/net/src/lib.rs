@@ -1,0 +1,24 @@
+//! Sockets and the threads that carry them: listeners, streams with and without TLS, connects, a pump between two streams,
+//! workers. It decides nothing about who may connect and counts nothing: what it needs of that its callers hand in.
+#![deny(missing_docs)]
+
+mod backoff;
+mod connect;
+mod host_key;
+mod listener;
+mod options;
+pub mod pump;
+mod rate_limited_log;
+mod socket;
+mod stream;
+pub mod tls;
+pub mod worker;
+
+pub use backoff::Backoff;
+pub use connect::{ConnectResult, Source, connect, connect_forward, lookup, resolve};
+pub use host_key::host_key;
+pub use listener::{BindError, BoundListener, accept_until, bind, bind_beside, warn_of_accept};
+pub use options::UNSENT;
+pub use rate_limited_log::{LOG_WINDOW, RateLimitedLog};
+pub use stream::{Detached, Stream};
+pub use tls::TlsError;

@@ -1,0 +1,232 @@
+//! Listening sockets: one for each worker and address.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tracing::warn;
+
+use crate::RateLimitedLog;
+
+/// Connections that the kernel may complete ahead of an accept; it cuts this to its own limit.
+const BACKLOG: u16 = 4096;
+/// How long an accept loop waits where the process or the system has no descriptor left.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Log lines about failed accepts in each window.
+const LOG_LINES: u16 = 1;
+
+/// An address that cannot be listened on.
+#[derive(Debug, Error)]
+#[error("listener `{listener}`: cannot listen on {address}: {error}{}", remedy(error))]
+pub struct BindError {
+    listener: String,
+    address: SocketAddr,
+    // Not `source`: the message has it, and whoever prints the chain would print it twice.
+    error: io::Error,
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => " (another process listens there: see `ss -ltnp`)",
+        io::ErrorKind::AddrNotAvailable => " (this host has no such address: see `ip address`)",
+        io::ErrorKind::PermissionDenied => " (ports below 1024 need a privilege: choose a higher one)",
+        _ => "",
+    }
+}
+
+/// The sockets of one listener: for each worker, one for each address.
+#[derive(Debug)]
+pub struct BoundListener {
+    /// The addresses, with the ports that the kernel chose where 0 was asked for.
+    pub addresses: Vec<SocketAddr>,
+    /// `sockets[worker]`
+    pub sockets: Vec<Vec<TcpListener>>,
+}
+
+/// Listens on all `addresses`, with a socket of its own for each of `workers`, so that the kernel
+/// spreads connections over them.
+///
+/// # Errors
+/// The first address that cannot be had.
+pub fn bind(name: &str, addresses: &[SocketAddr], workers: usize) -> Result<BoundListener, BindError> {
+    bind_beside(name, addresses, workers, &[])
+}
+
+/// The same, where this process listens on the ports of `own` already: one of its sockets, for any address or for a certain
+/// one, may be there until the new ones are.
+///
+/// # Errors
+/// The first address that cannot be had.
+pub fn bind_beside(
+    name: &str,
+    addresses: &[SocketAddr],
+    workers: usize,
+    own: &[SocketAddr],
+) -> Result<BoundListener, BindError> {
+    let mut bound = BoundListener { addresses: Vec::new(), sockets: (0..workers).map(|_| Vec::new()).collect() };
+    for &address in addresses {
+        let fail = |error| BindError { listener: name.to_owned(), address, error };
+        if address.port() != 0 && own.iter().all(|own| own.port() != address.port()) {
+            // Sockets that share a port would share it with another process too, in silence: so
+            // first see that it is free for one that does not share. The kernel gives out only
+            // free ones where it chooses.
+            socket(address, false).map_err(fail)?;
+        }
+        let mut address = address;
+        for sockets in &mut bound.sockets {
+            let listener = socket(address, true).and_then(|s| s.listen(BACKLOG.into()).map(|()| s)).map_err(fail)?;
+            let listener = TcpListener::from(listener);
+            // The first socket's port, where the kernel chose it, is all the others'.
+            address = listener.local_addr().map_err(fail)?;
+            sockets.push(listener);
+        }
+        bound.addresses.push(address);
+    }
+    Ok(bound)
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `[::]` beside `0.0.0.0` on one port must work, as in the example configurations.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Accepts until `closing`, and hands each connection to `accepted`. Those that wait in the kernel then are the last ones.
+/// Errors never end it: it reports to `failed`, waits where descriptors are short, and goes on.
+///
+/// # Errors
+/// Only where the runtime cannot watch the socket.
+pub async fn accept_until<T>(
+    closing: impl Future<Output = T>,
+    listener: TcpListener,
+    mut accepted: impl FnMut(TcpStream, SocketAddr),
+    mut failed: impl FnMut(&io::Error),
+) -> io::Result<T> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let accepting = async {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => accepted(stream, peer),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    failed(&error);
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    };
+    let closing = tokio::select! {
+        closing = closing => closing,
+        never = accepting => never,
+    };
+    // Asked of the kernel itself: the runtime may not have heard yet of who came just now.
+    let listener = listener.into_std()?;
+    for _ in 0..BACKLOG {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                let taken = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                taken.map_or_else(|error| failed(&error), |stream| accepted(stream, peer));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(_) => break,
+        }
+    }
+    Ok(closing)
+}
+
+/// Logs that an accept of this listener failed, as far as the log's limit goes.
+pub fn warn_of_accept(listener: &str, error: &io::Error) {
+    static LOG: RateLimitedLog = RateLimitedLog::new(LOG_LINES);
+    if let Some(suppressed) = LOG.allow(Instant::now()) {
+        warn!(listener, %error, suppressed, "cannot accept; raise LimitNOFILE if descriptors are short");
+    }
+}
+
+/// Whether a failed accept has used up the connection that it failed for: the next one may be tried at
+/// once. Linux hands over what went wrong on a connection before it was accepted. Every other error,
+/// such as `EMFILE` (the process has no descriptor left), `ENFILE` (the system has none), `ENOBUFS` and
+/// `ENOMEM`, would come again at once.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const OF_ONE: &[Errno] = &[
+        Errno::CONNABORTED,
+        Errno::INTR,
+        Errno::NETDOWN,
+        Errno::PROTO,
+        Errno::NOPROTOOPT,
+        Errno::HOSTDOWN,
+        Errno::NONET,
+        Errno::HOSTUNREACH,
+        Errno::OPNOTSUPP,
+        Errno::NETUNREACH,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| OF_ONE.contains(&errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn want_of_descriptors_or_memory_is_waited_out() {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::PERM, Errno::INVAL] {
+            assert!(!is_of_one_connection(&errno.into()), "{errno:?}");
+        }
+        for errno in [Errno::CONNABORTED, Errno::PROTO, Errno::HOSTUNREACH] {
+            assert!(is_of_one_connection(&errno.into()), "{errno:?}");
+        }
+        assert!(!is_of_one_connection(&io::Error::other("of no system call")));
+    }
+
+    #[test]
+    fn who_waits_when_a_socket_closes_is_the_last_to_be_accepted() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let bound = bind("a", &["127.0.0.1:0".parse().unwrap()], 1).unwrap();
+            let (address, socket) = (bound.addresses[0], bound.sockets.into_iter().flatten().next().unwrap());
+            // The runtime hears of none of them before it is to close.
+            let waiting: Vec<_> = (0..20).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+            let mut peers = Vec::new();
+            let closed = accept_until(async { 7 }, socket, |_, peer| peers.push(peer), |error| panic!("{error}")).await;
+            assert_eq!(closed.unwrap(), 7);
+            let expected: Vec<_> = waiting.iter().map(|stream| stream.local_addr().unwrap()).collect();
+            assert_eq!(peers, expected);
+            let refused = std::net::TcpStream::connect(address).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        });
+    }
+
+    #[test]
+    fn an_own_port_can_be_had_for_another_address_and_nobody_elses() {
+        let bound = bind("a", &["0.0.0.0:0".parse().unwrap()], 2).unwrap();
+        let here = [SocketAddr::from(([127, 0, 0, 1], bound.addresses[0].port()))];
+        assert!(bind("a", &here, 2).is_err());
+        assert_eq!(bind_beside("a", &here, 2, &bound.addresses).unwrap().addresses, here);
+    }
+
+    #[test]
+    fn workers_share_one_port_and_nobody_else_does() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let bound = bind("a", &[any, any], 3).unwrap();
+        assert_eq!((bound.addresses.len(), bound.sockets.len()), (2, 3));
+        for sockets in &bound.sockets {
+            let ports: Vec<_> = sockets.iter().map(|s| s.local_addr().unwrap()).collect();
+            assert_eq!(ports, bound.addresses);
+        }
+        assert_ne!(bound.addresses[0], bound.addresses[1]);
+        let error = bind("b", &bound.addresses, 1).unwrap_err().to_string();
+        assert!(error.starts_with("listener `b`: cannot listen on 127.0.0.1:"), "{error}");
+        assert!(error.ends_with("(another process listens there: see `ss -ltnp`)"), "{error}");
+    }
+}

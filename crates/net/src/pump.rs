@@ -1,0 +1,224 @@
+//! Moves bytes between two streams, each direction to its own end.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::worker::Scratch;
+use super::{Stream, options};
+
+/// Reads of one direction in one turn: then others have theirs.
+const READS_PER_TURN: usize = 8;
+/// The largest read, bytes. What is read is written at once, out of the processor's nearest cache: with
+/// reads of 64 KiB a download takes half as much CPU again.
+pub const READ: usize = 16 * 1024;
+
+/// Why a pump ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PumpEnd {
+    /// The client's side closed first.
+    Client,
+    /// The target's side closed first.
+    Target,
+    /// The client's side was reset or failed.
+    ClientError,
+    /// The target's side was reset or failed.
+    TargetError,
+    /// Nothing moved for as long as it may be.
+    Idle,
+}
+
+/// What is told of the bytes that a pump moves, before they go on.
+pub trait Observer {
+    /// Takes the first bytes that were read from the client.
+    fn begins(&self, first: &[u8]);
+    /// Counts bytes from the client.
+    fn count_in(&self, bytes: u64);
+    /// Counts bytes to the client.
+    fn count_out(&self, bytes: u64);
+}
+
+/// How long a pump may be idle. It may change while the pump waits.
+pub trait IdleLimit {
+    /// Returns whether what was last seen then has been idle for too long.
+    fn is_over(&self, since: Instant) -> bool;
+    /// Returns when to ask that again.
+    fn next_look(&self, since: Instant) -> Instant;
+}
+
+impl IdleLimit for Duration {
+    fn is_over(&self, since: Instant) -> bool {
+        since.elapsed() >= *self
+    }
+
+    fn next_look(&self, since: Instant) -> Instant {
+        since + *self
+    }
+}
+
+/// One direction of a forwarded connection.
+#[derive(Debug, Default)]
+struct Half {
+    /// It is the one from the client to the target.
+    from_client: bool,
+    /// What was read and the other side has not taken.
+    pending: Vec<u8>,
+    written: usize,
+    /// Something was read.
+    begun: bool,
+    /// The reading side has ended.
+    eof: bool,
+    /// All is written and the writing side was told of the end.
+    done: bool,
+}
+
+enum HalfError {
+    Read,
+    Write,
+}
+
+impl Half {
+    fn flush(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.pending.get(self.written..)
+            && !rest.is_empty()
+        {
+            self.written += ready!(to.poll_write(cx, rest))?;
+        }
+        if !self.pending.is_empty() {
+            self.pending = Vec::new();
+            self.written = 0;
+        }
+        to.poll_flush(cx)
+    }
+
+    /// Moves what can be moved; ready when this direction is done or failed.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        (from, to): (&Stream, &Stream),
+        scratch: &Scratch,
+        observer: &impl Observer,
+        moved: &mut bool,
+    ) -> Poll<Result<(), HalfError>> {
+        for _ in 0..READS_PER_TURN {
+            if self.done {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.flush(cx, to)).map_err(|_| HalfError::Write)?;
+            if self.eof {
+                ready!(to.poll_shutdown(cx)).map_err(|_| HalfError::Write)?;
+                self.done = true;
+                *moved = true;
+                return Poll::Ready(Ok(()));
+            }
+            let mut scratch = scratch.borrow_mut();
+            let part = scratch.get_mut(..READ).unwrap_or_default();
+            let n = ready!(from.poll_read(cx, part)).map_err(|_| HalfError::Read)?;
+            *moved = true;
+            if n == 0 {
+                self.eof = true;
+                continue;
+            }
+            let data = scratch.get(..n).unwrap_or_default();
+            if self.from_client && !self.begun {
+                observer.begins(data);
+            }
+            self.begun = true;
+            if self.from_client {
+                observer.count_in(n as u64);
+            } else {
+                observer.count_out(n as u64);
+            }
+            let taken = match to.try_write(&[io::IoSlice::new(data)]) {
+                Ok(taken) => taken,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(_) => return Poll::Ready(Err(HalfError::Write)),
+            };
+            if let Some(rest) = data.get(taken..)
+                && !rest.is_empty()
+            {
+                self.pending = rest.to_vec();
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Keeps the queues between a `target` and its `client` small: what waits in them delays pongs. That is for links; other
+/// connections may be downloads, for which large ones are faster.
+pub fn keep_queues_small(client: &Stream, target: &Stream) {
+    client.bound();
+    options::link_towards_target(&target.options());
+}
+
+/// Where a stream under TLS failed, what came through it may not be all, and `other` must not take it for that.
+fn cut_after(failed: &Stream, other: &Stream) {
+    if failed.is_tls() {
+        other.cut_at_close();
+    }
+}
+
+/// Moves bytes both ways until both sides have ended, one failed, or nothing moved for `idle`; returns why it ended.
+/// `first` goes to the target before anything else and is not observed.
+pub async fn pump(
+    client: &Stream,
+    target: &Stream,
+    first: Vec<u8>,
+    idle: impl IdleLimit,
+    scratch: &Scratch,
+    observer: &impl Observer,
+) -> PumpEnd {
+    let mut up = Half { from_client: true, pending: first, ..Half::default() };
+    let mut down = Half::default();
+    let mut first_to_end = None;
+    let mut last_moved = Instant::now();
+    let mut timer = pin!(sleep_until(idle.next_look(last_moved)));
+    // Whether the timer wakes this task already.
+    let mut watched = false;
+    poll_fn(|cx| {
+        let mut moved = false;
+        let a = up.poll(cx, (client, target), scratch, observer, &mut moved);
+        if up.eof {
+            first_to_end.get_or_insert(PumpEnd::Client);
+        }
+        let b = down.poll(cx, (target, client), scratch, observer, &mut moved);
+        if down.eof {
+            first_to_end.get_or_insert(PumpEnd::Target);
+        }
+        match (a, b) {
+            (Poll::Ready(Err(HalfError::Read)), _) | (_, Poll::Ready(Err(HalfError::Write))) => {
+                cut_after(client, target);
+                return Poll::Ready(first_to_end.unwrap_or(PumpEnd::ClientError));
+            }
+            (Poll::Ready(Err(HalfError::Write)), _) | (_, Poll::Ready(Err(HalfError::Read))) => {
+                cut_after(target, client);
+                return Poll::Ready(first_to_end.unwrap_or(PumpEnd::TargetError));
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
+                return Poll::Ready(first_to_end.unwrap_or(PumpEnd::Client));
+            }
+            _ => {}
+        }
+        if moved {
+            last_moved = Instant::now();
+            // The timer is looked at and moved only when it fires, not with every byte.
+            if watched && last_moved < timer.deadline() {
+                return Poll::Pending;
+            }
+        }
+        watched = true;
+        while timer.as_mut().poll(cx).is_ready() {
+            if idle.is_over(last_moved) {
+                return Poll::Ready(PumpEnd::Idle);
+            }
+            timer.as_mut().reset(idle.next_look(last_moved));
+        }
+        Poll::Pending
+    })
+    .await
+}

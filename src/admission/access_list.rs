@@ -1,0 +1,64 @@
+//! Who may connect at all, by address.
+
+use std::net::IpAddr;
+
+use super::AddressSet;
+use crate::connection::RejectReason;
+
+/// `deny` and `allow`, of a listener or of the whole process.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Access {
+    /// Who is refused, whatever `allow` says.
+    pub deny: AddressSet,
+    /// Who alone may connect; `None` for everybody.
+    pub allow: Option<AddressSet>,
+}
+
+impl Access {
+    /// Whether a player may connect.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self, player: IpAddr) -> Result<(), RejectReason> {
+        self.check_peer(player)?;
+        match &self.allow {
+            Some(allow) if !allow.contains(player) => Err(RejectReason::NotAllowed),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a peer may connect that is perhaps a proxy, and no player itself. `allow` says
+    /// nothing about those.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_peer(&self, peer: IpAddr) -> Result<(), RejectReason> {
+        if self.deny.contains(peer) { Err(RejectReason::Denied) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipnet::IpNet;
+
+    use super::*;
+
+    fn set(network: &str) -> AddressSet {
+        std::iter::once(network.parse::<IpNet>().unwrap()).collect()
+    }
+
+    #[test]
+    fn deny_comes_before_allow() {
+        let access = Access { deny: set("10.0.0.0/24"), allow: Some(set("10.0.0.0/8")) };
+        for (address, player, peer) in [
+            ("10.0.0.7", Err(RejectReason::Denied), Err(RejectReason::Denied)),
+            ("10.0.1.7", Ok(()), Ok(())),
+            ("192.0.2.1", Err(RejectReason::NotAllowed), Ok(())),
+        ] {
+            let address = address.parse().unwrap();
+            assert_eq!((access.check(address), access.check_peer(address)), (player, peer), "{address}");
+        }
+        let none = Access::default();
+        assert_eq!(none.check("192.0.2.1".parse().unwrap()), Ok(()));
+    }
+}

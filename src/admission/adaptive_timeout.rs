@@ -1,0 +1,167 @@
+//! How long a stranger is waited for: less where places are about to run out.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use otproxy_net::pump::IdleLimit;
+
+use super::{Gates, PRESSURE_LEAST};
+
+/// A time limit that shrinks under pressure, for those too who wait already. Nothing is looked at but when its timer
+/// fires: as often as the least that the limit can become.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience<'a> {
+    gates: &'a Gates,
+    limit: Duration,
+    least: Duration,
+}
+
+impl<'a> Patience<'a> {
+    /// Up to `limit`, and never less than `floor` unless `limit` is. Those before `gates` are who makes the pressure.
+    pub fn new(gates: &'a Gates, limit: Duration, floor: Duration) -> Self {
+        Self { gates, limit, least: limit.mul_f64(PRESSURE_LEAST).max(floor).min(limit) }
+    }
+
+    /// Runs `task`; `None` where it takes too long.
+    pub async fn within<F: Future>(&self, task: F) -> Option<F::Output> {
+        let (since, mut task) = (Instant::now(), pin!(task));
+        loop {
+            if let Ok(output) = timeout_at(self.next_look(since), task.as_mut()).await {
+                return Some(output);
+            }
+            if self.is_over(since) {
+                return None;
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        let part = self.gates.time_for_strangers();
+        if part < 1.0 { self.limit.mul_f64(part).max(self.least) } else { self.limit }
+    }
+}
+
+impl IdleLimit for Patience<'_> {
+    fn is_over(&self, since: Instant) -> bool {
+        since.elapsed() >= self.now()
+    }
+
+    fn next_look(&self, since: Instant) -> Instant {
+        (since + self.now()).min(Instant::now() + self.least)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use otproxy_net::Stream;
+    use otproxy_net::pump::{Observer, PumpEnd, pump};
+    use otproxy_net::worker::scratch;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::{sleep, sleep_until};
+
+    use super::*;
+    use crate::admission::{GateLimits, PRESSURE_IDLE};
+
+    /// Time passes only where nothing else is to be done.
+    fn block_on<F: Future>(future: F) -> F::Output {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().start_paused(true).build().unwrap().block_on(future)
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// Gates that let in so many.
+    fn gates(connections: usize) -> Gates {
+        Gates::within(GateLimits { connections: Some(connections), pressure: true, ..GateLimits::default() })
+    }
+
+    #[test]
+    fn a_limit_shrinks_to_a_fifth_or_to_its_floor() {
+        let (gates, now) = (gates(4), Instant::now());
+        let patience = |floor| Patience::new(&gates, 10 * HOUR, floor);
+        let come = |host: u8| gates.admit(SocketAddr::from(([192, 0, 2, host], 1)), now.into_std()).unwrap();
+        let mut held = vec![come(1), come(2), come(3)];
+        assert_eq!(patience(Duration::ZERO).now(), 10 * HOUR);
+        held.push(come(4));
+        assert_eq!(patience(Duration::ZERO).now(), 2 * HOUR);
+        assert_eq!(patience(5 * HOUR).now(), 5 * HOUR);
+        assert_eq!(patience(20 * HOUR).now(), 10 * HOUR, "a floor makes no limit longer");
+        // It is looked at as often as it can matter.
+        assert!(patience(Duration::ZERO).next_look(now) <= now + 2 * HOUR);
+        drop(held);
+        assert!(patience(Duration::ZERO).next_look(now) <= Instant::now() + 2 * HOUR);
+    }
+
+    #[test]
+    fn who_waits_already_is_given_less_once_there_is_pressure() {
+        let gates = gates(1);
+        let began = block_on(async {
+            let (patience, began) = (Patience::new(&gates, 10 * HOUR, Duration::ZERO), Instant::now());
+            let pressed = async {
+                sleep(HOUR).await;
+                let _only = gates.admit(SocketAddr::from(([192, 0, 2, 1], 1)), began.into_std()).unwrap();
+                std::future::pending::<()>().await;
+            };
+            assert_eq!(patience.within(pressed).await, None);
+            began.elapsed()
+        });
+        assert!((2 * HOUR..3 * HOUR).contains(&began), "{began:?}");
+    }
+
+    #[test]
+    fn without_pressure_a_task_has_all_of_its_time() {
+        let gates = gates(1);
+        block_on(async {
+            let patience = Patience::new(&gates, 10 * HOUR, Duration::ZERO);
+            let in_time = async {
+                sleep(9 * HOUR).await;
+                5
+            };
+            assert_eq!(patience.within(in_time).await, Some(5));
+            assert_eq!(patience.within(sleep(11 * HOUR)).await, None);
+        });
+    }
+
+    /// Observes nothing.
+    struct Nothing;
+
+    impl Observer for Nothing {
+        fn begins(&self, _: &[u8]) {}
+        fn count_in(&self, _: u64) {}
+        fn count_out(&self, _: u64) {}
+    }
+
+    #[test]
+    fn an_idle_pump_ends_sooner_once_places_run_out() {
+        async fn pair() -> (Stream, TcpStream) {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            (Stream::new(listener.accept().await.unwrap().0).unwrap(), far)
+        }
+        let gates = gates(1);
+        let lasted = |full: bool| {
+            let gates = &gates;
+            async move {
+                let ((client, _player), (target, _core)) = (pair().await, pair().await);
+                let scratch = scratch();
+                let (began, idle) = (Instant::now(), Patience::new(gates, 10 * HOUR, PRESSURE_IDLE));
+                let pumping = pump(&client, &target, Vec::new(), idle, &scratch, &Nothing);
+                let other = async {
+                    sleep_until(began + HOUR).await;
+                    full.then(|| gates.admit(([192, 0, 2, 1], 1).into(), began.into_std()).unwrap())
+                };
+                let pumping = async { (pumping.await, began.elapsed()) };
+                let ((reason, lasted), _held) = tokio::join!(pumping, other);
+                assert_eq!(reason, PumpEnd::Idle);
+                lasted
+            }
+        };
+        let (alone, pressed) = block_on(async { (lasted(false).await, lasted(true).await) });
+        assert!((10 * HOUR..11 * HOUR).contains(&alone), "{alone:?}");
+        assert!((2 * HOUR..3 * HOUR).contains(&pressed), "{pressed:?}");
+    }
+}

@@ -1,0 +1,230 @@
+//! Who is refused for a while: those who break the rules too often, and those whom the operator bans.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use parking_lot::{RwLock, RwLockReadGuard};
+use tracing::{info, warn};
+
+use otproxy_net::RateLimitedLog;
+use otproxy_protocol::rate::Rate;
+use otproxy_protocol::reasons;
+
+use super::{AddressKey, AddressSet, REFUSED_LINES, RateLimit};
+use crate::connection::RejectReason;
+use crate::metrics::BanMetrics;
+
+mod keep;
+mod nftables;
+mod table;
+
+use table::Table;
+
+pub use keep::keep;
+pub use nftables::Kernel;
+pub use table::{BANS, Ban};
+
+reasons! {
+    /// What somebody was banned for.
+    BanReason {
+        /// The operator banned him.
+        Operator = "operator",
+        /// He broke the rules more often than `bans.after` says.
+        Rules = "rules",
+    }
+}
+
+/// The longest that an operator bans anybody: what is to last longer belongs into `deny`.
+pub const LONGEST_BAN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Who is banned for breaking the rules, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BanRules {
+    /// How often one address may break them; `None` for as often as it likes.
+    pub after: Option<Rate>,
+    /// How long who breaks them more often is banned.
+    pub lasting: Duration,
+    /// Who is refused for no ban, whatever network was banned.
+    pub exempt: AddressSet,
+}
+
+/// The bans of a process, over all workers. Nothing is written down: they end with the process.
+#[derive(Debug)]
+pub struct Bans {
+    rules: RwLock<Rules>,
+    table: RwLock<Table>,
+    /// Networks in the table. While there are none, a look-up is a look at this.
+    banned: AtomicUsize,
+    /// Another one after each change of what is banned.
+    version: AtomicU64,
+    metrics: BanMetrics,
+    log: RateLimitedLog,
+}
+
+#[derive(Debug)]
+struct Rules {
+    rules: BanRules,
+    /// How often each address has broken them.
+    breaks: Option<RateLimit>,
+}
+
+impl Rules {
+    fn new(rules: BanRules) -> Self {
+        Self { breaks: rules.after.map(RateLimit::new), rules }
+    }
+}
+
+impl Bans {
+    /// Nobody is banned yet.
+    pub fn new(rules: BanRules, metrics: BanMetrics) -> Arc<Self> {
+        Arc::new(Self {
+            rules: RwLock::new(Rules::new(rules)),
+            table: RwLock::default(),
+            banned: AtomicUsize::new(0),
+            version: AtomicU64::new(0),
+            metrics,
+            log: RateLimitedLog::new(REFUSED_LINES),
+        })
+    }
+
+    /// Goes on with other rules. Bans keep their ends, but for those that the rules made of who is exempt now. What has
+    /// been broken so far is forgotten where `after` is another.
+    pub fn set(&self, new: BanRules) {
+        let exempt = new.exempt.clone();
+        {
+            let mut rules = self.rules.write();
+            if rules.rules.after == new.after {
+                rules.rules = new;
+            } else {
+                *rules = Rules::new(new);
+            }
+        }
+        self.change(|table| table.lift(|ban| ban.reason == BanReason::Rules && exempt.meets(&ban.network)));
+    }
+
+    /// Whether `address` may come.
+    ///
+    /// # Errors
+    /// [`RejectReason::Banned`]
+    pub fn check(&self, address: IpAddr, now: Instant) -> Result<(), RejectReason> {
+        // A ban that is made at this moment may as well have come a moment later: Relaxed does.
+        if self.banned.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        let banned = self.read().has(address, now);
+        if banned && !self.is_exempt(address) { Err(RejectReason::Banned) } else { Ok(()) }
+    }
+
+    /// Counts that `address` broke a rule; bans it where that was once too often.
+    pub fn broke_rule(&self, address: IpAddr, now: Instant) {
+        let key = AddressKey::from(address);
+        let lasting = {
+            let rules = self.rules.read();
+            let Some(breaks) = &rules.breaks else { return };
+            if rules.rules.exempt.contains(address) || breaks.try_take(key, now) {
+                return;
+            }
+            rules.rules.lasting
+        };
+        let ban = Ban { network: key.network(), until: now + lasting, reason: BanReason::Rules };
+        // What it had open when it was banned may go on breaking rules: that makes no ban longer.
+        if self.change(|table| !table.has(address, now) && table.put(ban)) {
+            self.metrics.banned(BanReason::Rules);
+            if let Some(suppressed) = self.log.allow(now) {
+                let (network, seconds) = (ban.network, lasting.as_secs_f64());
+                warn!(%network, seconds, suppressed, "banned: it broke the rules too often");
+            }
+        }
+    }
+
+    /// Bans `network` by the operator's word, which takes the place of what was said of this network before. It lasts
+    /// [`LONGEST_BAN`] at the most. Gives whether there was room for it: a table full of bans that end later has none.
+    pub fn ban(&self, network: IpNet, lasting: Duration, now: Instant) -> bool {
+        let lasting = lasting.min(LONGEST_BAN);
+        let ban = Ban { network: canonical(network), until: now + lasting, reason: BanReason::Operator };
+        let put = self.change(|table| table.put(ban));
+        if put {
+            self.metrics.banned(BanReason::Operator);
+            info!(network = %ban.network, seconds = lasting.as_secs_f64(), "banned by the operator");
+        }
+        put
+    }
+
+    /// Lifts the bans of `network` and of all that lies in it, and forgets what those have broken. Gives those that there
+    /// were.
+    pub fn unban(&self, network: IpNet) -> Vec<Ban> {
+        let network = canonical(network);
+        let lifted = self.change(|table| table.lift(|ban| network.contains(&ban.network)));
+        {
+            let rules = self.rules.read();
+            for ban in lifted.iter().filter(|ban| ban.reason == BanReason::Rules) {
+                // Else the next small thing would ban it again.
+                rules.breaks.iter().for_each(|breaks| breaks.forget(AddressKey::from(ban.network.addr())));
+            }
+        }
+        if !lifted.is_empty() {
+            info!(%network, bans = lifted.len(), "no longer banned");
+        }
+        lifted
+    }
+
+    /// All bans that have not ended, by network.
+    pub fn list(&self, now: Instant) -> Vec<Ban> {
+        self.read().list(now)
+    }
+
+    /// Makes room: forgets the bans that have ended, which refuse nobody any more.
+    pub fn sweep(&self, now: Instant) {
+        let due = self.read().next_end().is_some_and(|end| end <= now);
+        if due {
+            self.change(|table| table.end(now));
+        }
+    }
+
+    /// A number that is another one after each change of what [`Bans::list`] and [`Bans::is_free_of_exempt`] say.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Whether nobody in `network` is exempt.
+    pub fn is_free_of_exempt(&self, network: &IpNet) -> bool {
+        !self.rules.read().rules.exempt.meets(network)
+    }
+
+    fn is_exempt(&self, address: IpAddr) -> bool {
+        self.rules.read().rules.exempt.contains(address)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read()
+    }
+
+    /// Changes the table, and tells of it what others look at.
+    fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
+        // Each change is whole before anything that can panic.
+        let mut table = self.table.write();
+        let changed = change(&mut table);
+        self.banned.store(table.len(), Ordering::Relaxed);
+        self.metrics.active.set(i64::try_from(table.len()).unwrap_or(i64::MAX));
+        self.version.fetch_add(1, Ordering::Release);
+        changed
+    }
+}
+
+/// Without bits behind the prefix, and as IPv4 where it is that.
+fn canonical(network: IpNet) -> IpNet {
+    /// Bits in front of the IPv4 address in an IPv4-mapped one.
+    const MAPPED: u8 = 96;
+    let network = network.trunc();
+    let v4 = network.addr().to_canonical();
+    match network.prefix_len().checked_sub(MAPPED) {
+        Some(prefix) if network.addr().is_ipv6() && v4.is_ipv4() => IpNet::new(v4, prefix).unwrap_or(network),
+        _ => network,
+    }
+}
+
+#[cfg(test)]
+mod tests;

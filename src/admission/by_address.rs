@@ -1,0 +1,84 @@
+//! Tables by player address that all workers share.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv6Net};
+use parking_lot::MutexGuard;
+
+use crate::sharded::Sharded;
+
+/// What counts as one player's address: an IPv4 address, or an IPv6 /64, as one line has a whole
+/// one to itself. A v4-mapped address counts as the IPv4 address that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AddressKey {
+    /// An IPv4 address, as a number.
+    V4(u32),
+    /// The upper 64 bits of an IPv6 address.
+    V6(u64),
+}
+
+impl From<IpAddr> for AddressKey {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self::V4(v4.to_bits()),
+            IpAddr::V6(v6) => Self::V6((v6.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+impl AddressKey {
+    /// The address, or the /64, as a network.
+    pub fn network(self) -> IpNet {
+        match self {
+            Self::V4(address) => IpAddr::from(Ipv4Addr::from_bits(address)).into(),
+            Self::V6(upper) => Ipv6Net::new_assert(Ipv6Addr::from_bits(u128::from(upper) << 64), 64).into(),
+        }
+    }
+}
+
+/// A table `T` for each part of all addresses.
+#[derive(Debug, Default)]
+pub(super) struct ByAddress<T> {
+    shards: Sharded<T>,
+    /// Keyed at random, so that no peer can aim at one shard.
+    hasher: RandomState,
+}
+
+impl<T> ByAddress<T> {
+    /// Locks the part of the table that has `address`.
+    pub(super) fn shard(&self, address: AddressKey) -> MutexGuard<'_, T> {
+        self.shards.lock(self.hasher.hash_one(address))
+    }
+
+    /// Something of each part, summed.
+    #[cfg(test)]
+    pub(super) fn sum(&self, count: impl Fn(&T) -> usize) -> usize {
+        self.shards.iter().map(|shard| count(&shard)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(address: &str) -> AddressKey {
+        address.parse::<IpAddr>().unwrap().into()
+    }
+
+    #[test]
+    fn addresses_of_one_player_are_one_key() {
+        assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
+        assert_eq!(key("2001:db8:1:2::3"), key("2001:db8:1:2:ffff::"));
+        assert_ne!(key("2001:db8:1:2::3"), key("2001:db8:1:3::3"));
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+        assert_ne!(key("0.0.0.0"), key("::"));
+    }
+
+    #[test]
+    fn a_key_is_a_network() {
+        for (address, network) in [("192.0.2.1", "192.0.2.1/32"), ("2001:db8:1:2::3", "2001:db8:1:2::/64")] {
+            assert_eq!(key(address).network().to_string(), network);
+        }
+    }
+}

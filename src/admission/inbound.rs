@@ -1,0 +1,410 @@
+//! From an accepted connection to a known player: trust, limits, the PROXY header.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tracing::warn;
+
+use super::{Admission, Gate, Gates, PRESSURE_IDLE, Patience, ProcessGate, ProvenEdge, REFUSED_LINES, Tunnelled, Via};
+use crate::access_log::{AccessLog, Entry, Open, What};
+use crate::config::{self, AcceptProxy, Expect};
+use crate::connection::{CloseReason, RejectReason};
+use crate::metrics::{ListenerMetrics, Metrics};
+use otproxy_net::worker::Scratch;
+use otproxy_net::{RateLimitedLog, Stream};
+use otproxy_protocol::proxy_header::{self, ProxyHeader};
+use otproxy_protocol::sniff::{MAX_FIRST, Verdict};
+
+/// What the first read of a connection takes at once: a PROXY header, and what an eager client
+/// sends behind it.
+const FIRST_READ: usize = 1024;
+
+/// What all workers share of one listener, from one reload to the next: a connection keeps what it began with.
+#[derive(Debug)]
+pub struct InboundShared {
+    /// Without its lists. Those are the gates', for a long one is not to live as long as the last connection.
+    config: config::Inbound,
+    kept: Arc<Kept>,
+}
+
+/// What a listener keeps over reloads.
+#[derive(Debug)]
+struct Kept {
+    gates: Gates,
+    log: RateLimitedLog,
+    access_log: Option<AccessLog>,
+    /// Connections that have their target now, over all workers: the access log tells it.
+    carried: AtomicUsize,
+}
+
+impl InboundShared {
+    /// From the listener's configuration; `process` is what all listeners have in common, and `access_log` is told of each
+    /// connection where there is one.
+    pub fn new(mut config: config::Inbound, process: Arc<ProcessGate>, access_log: Option<AccessLog>) -> Arc<Self> {
+        let gate = Gate::new(config.limits, std::mem::take(&mut config.access));
+        let gates = Gates::new(&config.name, gate, process);
+        let (log, carried) = (RateLimitedLog::new(REFUSED_LINES), AtomicUsize::new(0));
+        Arc::new(Self { config, kept: Arc::new(Kept { gates, log, access_log, carried }) })
+    }
+
+    /// The same listener as `config` has it: what is counted goes on counting. Its limits and lists are those of `config`
+    /// at once.
+    #[must_use]
+    pub fn reloaded(self: &Arc<Self>, mut config: config::Inbound) -> Arc<Self> {
+        self.kept.gates.set(config.limits, std::mem::take(&mut config.access));
+        if config == self.config { Arc::clone(self) } else { Arc::new(Self { config, kept: Arc::clone(&self.kept) }) }
+    }
+
+    /// The listener's configuration.
+    pub fn config(&self) -> &config::Inbound {
+        &self.config
+    }
+
+    /// Connections now.
+    pub fn connections(&self) -> usize {
+        self.kept.gates.open().1
+    }
+
+    /// Shows from now on in `metrics`, which are no worker's, which share of its connections is taken.
+    pub fn show(&self, metrics: &Metrics) {
+        self.kept.gates.show(metrics.pressure(Some(&self.config.name)));
+    }
+}
+
+/// One worker's part of a listener: it admits connections.
+#[derive(Debug, Clone)]
+pub struct Inbound {
+    shared: Arc<InboundShared>,
+    metrics: ListenerMetrics,
+    scratch: Rc<Scratch>,
+}
+
+/// A connection whose player is known and which is within the limits.
+#[derive(Debug)]
+pub struct Admitted {
+    /// The connection.
+    pub stream: Stream,
+    /// Who connected: an edge, or the player.
+    pub peer: SocketAddr,
+    /// The player, as the PROXY header says or else the peer.
+    pub player: SocketAddr,
+    /// Where the player connected to.
+    pub destination: SocketAddr,
+    /// What was read behind the PROXY header, and of what the listener expects.
+    pub early: Vec<u8>,
+    /// Counts the connection while it lives.
+    pub guard: Admission,
+    /// The edge whose stream of the tunnel it is, if it is one.
+    pub via: Option<Via>,
+    /// When it was accepted.
+    pub accepted: Instant,
+}
+
+impl Admitted {
+    /// Who it is, for the logs.
+    pub fn who(&self) -> Who<'_> {
+        Who { address: self.player, edge: self.via.as_ref().map(|via| &*via.edge), accepted: self.accepted }
+    }
+}
+
+/// Who connected, as logs tell it.
+#[derive(Debug, Clone, Copy)]
+pub struct Who<'a> {
+    /// The player, or the peer where that is all that is known.
+    pub address: SocketAddr,
+    /// The edge whose stream of the tunnel it is, if it is one.
+    pub edge: Option<&'a ProvenEdge>,
+    /// When it was accepted.
+    pub accepted: Instant,
+}
+
+/// Counts a connection that has its target.
+#[derive(Debug)]
+pub struct Carried(Arc<Kept>);
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.0.carried.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Inbound {
+    /// One worker's part; `scratch` is the worker's read buffer.
+    pub fn new(shared: Arc<InboundShared>, metrics: ListenerMetrics, scratch: Rc<Scratch>) -> Self {
+        Self { shared, metrics, scratch }
+    }
+
+    /// The listener's configuration.
+    pub fn config(&self) -> &config::Inbound {
+        &self.shared.config
+    }
+
+    /// What all workers share.
+    pub fn shared(&self) -> &Arc<InboundShared> {
+        &self.shared
+    }
+
+    /// The worker's read buffer.
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// The listener's counters on this worker.
+    pub fn metrics(&self) -> &ListenerMetrics {
+        &self.metrics
+    }
+
+    /// How long a stranger may take for something, of up to `limit`.
+    pub fn patience(&self, limit: Duration) -> Patience<'_> {
+        Patience::new(&self.shared.kept.gates, limit, Duration::ZERO)
+    }
+
+    /// How long a connection may be idle.
+    pub fn idle(&self) -> Patience<'_> {
+        Patience::new(&self.shared.kept.gates, self.config().idle_timeout, PRESSURE_IDLE)
+    }
+
+    /// Admits a connection, or counts and logs why not.
+    pub async fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Admitted> {
+        let (peer, accepted) = (proxy_header::unmap_socket(peer), Instant::now());
+        let who = |address| Who { address, edge: None, accepted };
+        self.metrics.accepted.inc();
+        // Before all else, so that a refused connection costs next to nothing.
+        let (guard, expected) = match self.enter(peer, accepted) {
+            Ok(entered) => entered,
+            Err(reason) => {
+                self.refuse(&SockRef::from(&stream), reason, who(peer), false);
+                return None;
+            }
+        };
+        let Ok(stream) = Stream::new(stream) else {
+            self.count_refused(RejectReason::Closed, who(peer), true);
+            return None;
+        };
+        let mut early = Vec::new();
+        let mut player = peer;
+        let presence = Arc::clone(guard.presence());
+        let opening = async {
+            let destination = self.identify(&stream, &mut player, expected, &guard, &mut early).await?;
+            self.first_bytes(&stream, &mut early).await.map(|()| destination)
+        };
+        match presence.attend(opening).await.unwrap_or_else(|closing| Err(closing.into())) {
+            Ok(destination) => Some(Admitted { stream, peer, player, destination, early, guard, via: None, accepted }),
+            Err(reason) => {
+                self.refuse(&stream.options(), reason, who(player), true);
+                None
+            }
+        }
+    }
+
+    /// Refuses a connection, which the caller then drops. `counts` says whether it still counts as one that is open.
+    pub fn refuse(&self, socket: &SockRef<'_>, reason: RejectReason, who: Who<'_>, counts: bool) {
+        if self.config().reset {
+            // A socket that is gone already needs no reset.
+            let _ = socket.set_linger(Some(Duration::ZERO));
+        }
+        self.count_refused(reason, who, counts);
+    }
+
+    /// Admits a stream that came through the tunnel: who sent it has proved himself. Or counts and logs why not.
+    pub async fn admit_tunnelled(&self, tunnelled: Tunnelled) -> Option<Admitted> {
+        self.metrics.accepted.inc();
+        let accepted = Instant::now();
+        let Tunnelled { stream, player, destination, mut early, via } = tunnelled;
+        let who = Who { address: player, edge: Some(&via.edge), accepted };
+        let gates = &self.shared.kept.gates;
+        let admitted = gates.check_peer(player.ip(), accepted).and_then(|()| gates.admit(player, accepted));
+        let entered = admitted.and_then(|guard| {
+            guard.presence().set_edge(via.edge.name().into());
+            Ok((guard, stream.attach().map_err(|_| RejectReason::Closed)?))
+        });
+        let (guard, stream) = match entered {
+            Ok(entered) => entered,
+            Err(reason) => {
+                self.count_refused(reason, who, false);
+                return None;
+            }
+        };
+        let opening = guard.presence().attend(self.first_bytes(&stream, &mut early)).await;
+        if let Err(reason) = opening.unwrap_or_else(|closing| Err(closing.into())) {
+            self.refuse(&stream.options(), reason, who, true);
+            return None;
+        }
+        Some(Admitted { stream, peer: player, player, destination, early, guard, via: Some(via), accepted })
+    }
+
+    /// Counts a refused connection, and logs it as far as the log's limit goes. A peer that just
+    /// closed, as health checks do, is no news.
+    fn count_refused(&self, reason: RejectReason, who: Who<'_>, counts: bool) {
+        if reason.breaks_rule() {
+            self.shared.kept.gates.bans().broke_rule(who.address.ip(), Instant::now());
+        }
+        self.metrics.rejected(reason);
+        self.access_log(|| Entry {
+            edge: who.edge.map(|edge| edge.name().to_owned()),
+            open: if counts { self.open() } else { self.open().and_one() },
+            ..Entry::new(&self.config().name, who.address, who.accepted, What::Rejected(reason))
+        });
+        if reason != RejectReason::Closed
+            && let Some(suppressed) = self.shared.kept.log.allow(Instant::now())
+        {
+            warn!(listener = self.config().name, peer = %who.address.ip(), %reason, suppressed, "connection refused");
+        }
+    }
+
+    /// Counts a connection of `player` that was of use and has ended.
+    pub fn count_closed(&self, reason: CloseReason, player: SocketAddr) {
+        if reason.breaks_rule() {
+            self.shared.kept.gates.bans().broke_rule(player.ip(), Instant::now());
+        }
+        self.metrics.closed(reason);
+    }
+
+    /// Tells the access log, where there is one, of what ended or was refused.
+    pub fn access_log(&self, entry: impl FnOnce() -> Entry) {
+        if let Some(log) = &self.shared.kept.access_log {
+            log.write(entry());
+        }
+    }
+
+    /// Connections now. Others may begin and end at the same time: the counts are of this moment.
+    pub fn open(&self) -> Open {
+        let (process, listener) = self.shared.kept.gates.open();
+        Open { process, listener, carried: self.shared.kept.carried.load(Ordering::Relaxed) }
+    }
+
+    /// Counts a connection that has its target, until what this gives is dropped.
+    pub fn carries(&self) -> Carried {
+        self.shared.kept.carried.fetch_add(1, Ordering::Relaxed);
+        Carried(Arc::clone(&self.shared.kept))
+    }
+
+    /// Decides what can be decided before anything is read; gives the header that is to come too. Where
+    /// none is, the peer is the player.
+    fn enter(&self, peer: SocketAddr, now: Instant) -> Result<(Admission, AcceptProxy), RejectReason> {
+        self.shared.kept.gates.check_peer(peer.ip(), now)?;
+        let expected = self.header_from(peer.ip())?;
+        let guard = match expected {
+            AcceptProxy::None => self.shared.kept.gates.admit(peer, now)?,
+            AcceptProxy::Optional | AcceptProxy::Required => self.shared.kept.gates.enter(peer)?,
+        };
+        Ok((guard, expected))
+    }
+
+    /// The header that `peer` is to send.
+    fn header_from(&self, peer: IpAddr) -> Result<AcceptProxy, RejectReason> {
+        let config = self.config();
+        let trusted = || config.trusted_peers.iter().any(|net| net.contains(&peer));
+        match config.accept_proxy {
+            AcceptProxy::None => Ok(AcceptProxy::None),
+            AcceptProxy::Required if !trusted() => Err(RejectReason::Untrusted),
+            AcceptProxy::Optional if !trusted() => Ok(AcceptProxy::None),
+            other => Ok(other),
+        }
+    }
+
+    /// Finds out who the `player` is, the peer until then, and gives where it connected to, reading the header where one is
+    /// to come.
+    async fn identify(
+        &self,
+        stream: &Stream,
+        player: &mut SocketAddr,
+        expected: AcceptProxy,
+        guard: &Admission,
+        early: &mut Vec<u8>,
+    ) -> Result<SocketAddr, RejectReason> {
+        let mut header = None;
+        if expected != AcceptProxy::None {
+            let reading = read_header(stream, early, expected, &self.scratch);
+            header = match self.patience(self.config().header_timeout).within(reading).await {
+                Some(result) => result?,
+                // A peer that may leave the header out, and waits for the server to speak.
+                None if expected == AcceptProxy::Optional && early.is_empty() => None,
+                None => return Err(RejectReason::HeaderTimeout),
+            };
+        }
+        let header = header.unwrap_or(ProxyHeader { source: None, destination: None });
+        *player = header.source.unwrap_or(*player);
+        if expected != AcceptProxy::None {
+            self.shared.kept.gates.pass(guard, *player, Instant::now())?;
+        }
+        let destination = match header.destination {
+            Some(destination) => destination,
+            None => proxy_header::unmap_socket(stream.local_addr().map_err(|_| RejectReason::Closed)?),
+        };
+        Ok(destination)
+    }
+
+    /// Waits until the connection has begun as the listener expects; what came stays in `early`.
+    async fn first_bytes(&self, stream: &Stream, early: &mut Vec<u8>) -> Result<(), RejectReason> {
+        let config = self.config();
+        // Not even a look at the socket: the server may be the one to speak first.
+        if config.expect == Expect::Any {
+            return Ok(());
+        }
+        let reading = read_expected(stream, early, config.expect, &self.scratch);
+        self.patience(config.first_bytes_timeout).within(reading).await.unwrap_or(Err(RejectReason::Silent))
+    }
+}
+
+/// Reads until `early` is what is expected.
+async fn read_expected(
+    stream: &Stream,
+    early: &mut Vec<u8>,
+    expect: Expect,
+    scratch: &Scratch,
+) -> Result<(), RejectReason> {
+    loop {
+        // What is still incomplete is short, as `judge` has a last word on every length.
+        match expect.judge(early) {
+            Verdict::Right => return Ok(()),
+            Verdict::Wrong => return Err(RejectReason::Unexpected),
+            Verdict::Incomplete => {}
+        }
+        match stream.read_onto(early, MAX_FIRST, scratch).await {
+            Ok(0) | Err(_) => return Err(RejectReason::Closed),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Reads until the header is whole; leaves in `early` what came behind it.
+async fn read_header(
+    stream: &Stream,
+    early: &mut Vec<u8>,
+    expected: AcceptProxy,
+    scratch: &Scratch,
+) -> Result<Option<ProxyHeader>, RejectReason> {
+    loop {
+        if expected == AcceptProxy::Optional && !early.is_empty() && !proxy_header::may_be_header(early) {
+            return Ok(None);
+        }
+        if !early.is_empty() {
+            match proxy_header::parse(early) {
+                Ok(Some((header, len))) => {
+                    early.drain(..len);
+                    return Ok(Some(header));
+                }
+                Ok(None) => {}
+                Err(_) => return Err(RejectReason::BadHeader),
+            }
+        }
+        // `parse` has a last word on every length: what it still calls incomplete is short.
+        match stream.read_onto(early, FIRST_READ, scratch).await {
+            Ok(0) if early.is_empty() => return Err(RejectReason::Closed),
+            Ok(0) => return Err(RejectReason::BadHeader),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Err(RejectReason::Closed),
+            Err(_) => return Err(RejectReason::Closed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

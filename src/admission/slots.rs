@@ -1,0 +1,402 @@
+//! Connections at once: in all and by player address, and who gives way where all places are taken.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, MutexGuard};
+use prometheus::Gauge;
+
+use super::fair_share::Shares;
+use super::pressure;
+use super::{AddressKey, GateLimits, LimitExceeded};
+
+/// Places for connections, over all workers. One lock, which is held when a connection begins and when it ends.
+#[derive(Debug)]
+pub(super) struct Places {
+    state: Mutex<State>,
+    /// Copies from `state`, for who only looks.
+    taken: AtomicUsize,
+    max: AtomicUsize,
+    pressure: AtomicBool,
+    /// Shows which share is taken.
+    shown: OnceLock<Gauge>,
+}
+
+#[derive(Debug)]
+struct State {
+    max: usize,
+    max_per_address: usize,
+    fair_share: bool,
+    /// The connections that have a place, each with its player where that is known.
+    taken: HashMap<u64, Option<AddressKey>>,
+    /// Those whose player is known; empty while there is no limit that asks for it.
+    shares: Shares,
+}
+
+impl Places {
+    /// Nobody has one.
+    pub fn new(limits: &GateLimits) -> Arc<Self> {
+        let state = State {
+            max: usize::MAX,
+            max_per_address: usize::MAX,
+            fair_share: false,
+            taken: HashMap::new(),
+            shares: Shares::default(),
+        };
+        let places = Self {
+            state: Mutex::new(state),
+            taken: AtomicUsize::new(0),
+            max: AtomicUsize::new(usize::MAX),
+            pressure: AtomicBool::new(false),
+            shown: OnceLock::new(),
+        };
+        places.set(limits);
+        Arc::new(places)
+    }
+
+    /// Has other limits from now on. Who has a place keeps it.
+    pub fn set(&self, limits: &GateLimits) {
+        let mut state = self.state();
+        let counted = state.is_limited();
+        state.max = limits.connections.unwrap_or(usize::MAX);
+        state.max_per_address = limits.connections_per_address.unwrap_or(usize::MAX);
+        state.fair_share = limits.fair_share;
+        // Who comes meanwhile waits: not at each reload.
+        if state.is_limited() != counted {
+            state.recount();
+        }
+        self.max.store(state.max, Ordering::Relaxed);
+        self.pressure.store(limits.pressure, Ordering::Relaxed);
+        self.count(&state);
+    }
+
+    /// Shows from now on which share of them is taken.
+    pub fn show(&self, share: Gauge) {
+        let _ = self.shown.set(share);
+        self.count(&self.state());
+    }
+
+    /// The part of its time that a stranger is given, as many as are taken.
+    pub fn time_for_strangers(&self) -> f64 {
+        if self.pressure.load(Ordering::Relaxed) { pressure::part(self.share()) } else { 1.0 }
+    }
+
+    /// The share that is taken: 0 without a limit, and more than 1 where a reload has lowered it.
+    fn share(&self) -> f64 {
+        match self.max.load(Ordering::Relaxed) {
+            usize::MAX => 0.0,
+            max => self.taken() as f64 / max.max(1) as f64,
+        }
+    }
+
+    /// Gives a place to a connection, whose player is perhaps not known yet, until what this gives is dropped. The
+    /// higher the number of a connection, the newer it is.
+    ///
+    /// # Errors
+    /// The limit that is reached; nothing is counted then.
+    pub fn take(self: &Arc<Self>, connection: u64, player: Option<AddressKey>) -> Result<Taken, LimitExceeded> {
+        let mut state = self.state();
+        if let Some(player) = player {
+            state.may(player)?;
+            state.add(player, connection);
+        }
+        let mut evicted = None;
+        if state.taken.len() >= state.max {
+            evicted = state.gives_way(player);
+            let Some(evicted) = evicted else {
+                player.inspect(|player| state.shares.remove(*player, connection));
+                return Err(LimitExceeded::Total);
+            };
+            state.leave(evicted);
+        }
+        state.taken.insert(connection, player);
+        self.count(&state);
+        Ok(Taken { place: Place { places: Arc::clone(self), connection }, evicted })
+    }
+
+    /// Whether a connection of this player would be within the limit of its address.
+    ///
+    /// # Errors
+    /// [`LimitExceeded::Address`]
+    pub fn may(&self, player: AddressKey) -> Result<(), LimitExceeded> {
+        self.state().may(player)
+    }
+
+    /// Takes the place away from a connection, whoever holds it.
+    pub fn leave(&self, connection: u64) {
+        let mut state = self.state();
+        state.leave(connection);
+        self.count(&state);
+    }
+
+    /// Places that are taken now.
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, state: &State) {
+        self.taken.store(state.taken.len(), Ordering::Relaxed);
+        if let Some(share) = self.shown.get() {
+            share.set(self.share());
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that can panic runs under the lock.
+        self.state.lock()
+    }
+}
+
+impl State {
+    /// Whether anything is asked of the shares.
+    fn is_limited(&self) -> bool {
+        (self.max, self.max_per_address) != (usize::MAX, usize::MAX)
+    }
+
+    fn add(&mut self, player: AddressKey, connection: u64) {
+        if self.is_limited() {
+            self.shares.add(player, connection);
+        }
+    }
+
+    /// Counts the shares where a limit has come, and forgets them where none is left.
+    fn recount(&mut self) {
+        self.shares = Shares::default();
+        if self.is_limited() {
+            let known = self.taken.iter().filter_map(|(connection, player)| Some((*connection, (*player)?)));
+            known.for_each(|(connection, player)| self.shares.add(player, connection));
+        }
+    }
+
+    fn may(&self, player: AddressKey) -> Result<(), LimitExceeded> {
+        if self.shares.of(player) < self.max_per_address { Ok(()) } else { Err(LimitExceeded::Address) }
+    }
+
+    /// The connection that gives way to a new one of `player`, who counts already.
+    fn gives_way(&self, player: Option<AddressKey>) -> Option<u64> {
+        match player {
+            _ if !self.fair_share => None,
+            Some(player) => self.shares.gives_way_to(player),
+            None => self.shares.gives_way(),
+        }
+    }
+
+    fn leave(&mut self, connection: u64) {
+        if let Some(Some(player)) = self.taken.remove(&connection) {
+            self.shares.remove(player, connection);
+        }
+    }
+}
+
+/// A place that was given.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub place: Place,
+    /// The connection that had it before, and must be closed.
+    pub evicted: Option<u64>,
+}
+
+/// One connection's place. Dropping it makes it free, unless it was given to another one before.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Arc<Places>,
+    connection: u64,
+}
+
+impl Place {
+    /// Says whose it is, now that this is known. The first word holds.
+    ///
+    /// # Errors
+    /// [`LimitExceeded::Address`]; the connection goes on counting in all.
+    pub fn claim(&self, player: AddressKey) -> Result<(), LimitExceeded> {
+        let mut state = self.places.state();
+        // Who has lost the place is told in another way.
+        if state.taken.get(&self.connection) == Some(&None) {
+            state.may(player)?;
+            state.add(player, self.connection);
+            state.taken.insert(self.connection, Some(player));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.leave(self.connection);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    const NONE: GateLimits = GateLimits {
+        connections: None,
+        connections_per_address: None,
+        rate_per_address: None,
+        fair_share: true,
+        pressure: true,
+    };
+
+    fn places(connections: usize, fair_share: bool) -> Arc<Places> {
+        Places::new(&GateLimits { connections: Some(connections), fair_share, ..NONE })
+    }
+
+    /// A player in a network of his own.
+    fn player(number: u32) -> AddressKey {
+        AddressKey::V4(number << 8)
+    }
+
+    /// Counted in all, by known players, and as who looks sees it.
+    fn counts(places: &Places) -> (usize, usize, usize) {
+        let state = places.state();
+        let known = state.taken.values().flatten().count();
+        (state.taken.len(), known, places.taken())
+    }
+
+    #[test]
+    fn without_fair_share_who_comes_last_is_refused() {
+        let places = places(2, false);
+        let _first = places.take(1, Some(player(1))).unwrap();
+        let second = places.take(2, Some(player(1))).unwrap();
+        assert_eq!(places.take(3, Some(player(2))).err(), Some(LimitExceeded::Total));
+        assert_eq!(places.take(3, None).err(), Some(LimitExceeded::Total));
+        drop(second);
+        let _third = places.take(3, Some(player(2))).unwrap();
+        assert_eq!((counts(&places), places.state().shares.of(player(2))), ((2, 2, 2), 1), "the refused do not count");
+    }
+
+    #[test]
+    fn who_has_the_most_gives_way_and_his_place_is_given_once() {
+        let places = places(3, true);
+        let crowd: Vec<_> = (1..=3).map(|connection| places.take(connection, Some(player(1))).unwrap()).collect();
+        let second = places.take(4, Some(player(2))).unwrap();
+        assert_eq!(second.evicted, Some(3));
+        assert_eq!(places.take(5, Some(player(1))).err(), Some(LimitExceeded::Total), "nobody has more");
+        let third = places.take(6, Some(player(3))).unwrap();
+        assert_eq!((third.evicted, counts(&places)), (Some(2), (3, 3, 3)));
+        drop(crowd);
+        assert_eq!(counts(&places), (2, 2, 2), "of the first only one place was left to free");
+    }
+
+    #[test]
+    fn a_connection_of_nobody_yet_counts_for_its_player_once_that_is_known() {
+        let places = Places::new(&GateLimits { connections: Some(3), connections_per_address: Some(1), ..NONE });
+        let _holder = places.take(1, Some(player(1))).unwrap();
+        let unknown = places.take(2, None).unwrap().place;
+        assert_eq!(unknown.claim(player(1)), Err(LimitExceeded::Address));
+        assert_eq!(unknown.claim(player(2)), Ok(()));
+        assert_eq!(unknown.claim(player(2)), Ok(()), "it does not count twice");
+        assert_eq!(places.may(player(2)), Err(LimitExceeded::Address));
+        let _third = places.take(3, None).unwrap();
+        assert_eq!(places.take(4, None).err(), Some(LimitExceeded::Total), "each network has one");
+        drop(unknown);
+        assert_eq!(counts(&places), (2, 1, 2));
+    }
+
+    #[test]
+    fn nobody_s_connection_takes_the_place_of_a_crowd_and_is_never_evicted_itself() {
+        let places = places(3, true);
+        let _crowd = [places.take(1, Some(player(1))).unwrap(), places.take(2, Some(player(1))).unwrap()];
+        let _unknown = places.take(3, None).unwrap();
+        let late = places.take(4, None).unwrap();
+        assert_eq!(late.evicted, Some(2));
+        assert_eq!(places.take(5, None).err(), Some(LimitExceeded::Total));
+        assert_eq!(late.place.claim(player(1)), Ok(()));
+    }
+
+    #[test]
+    fn who_has_lost_his_place_claims_nothing() {
+        let places = places(2, true);
+        let _first = places.take(1, Some(player(1))).unwrap();
+        let unknown = places.take(2, None).unwrap().place;
+        places.leave(2);
+        assert_eq!(unknown.claim(player(1)), Ok(()));
+        assert_eq!((counts(&places), places.state().shares.of(player(1))), ((1, 1, 1), 1));
+    }
+
+    #[test]
+    fn other_limits_count_what_was_there_before() {
+        let places = Places::new(&NONE);
+        let taken: Vec<_> = (1..=3).map(|connection| places.take(connection, Some(player(1))).unwrap()).collect();
+        places.set(&GateLimits { connections_per_address: Some(3), ..NONE });
+        assert_eq!(places.take(4, Some(player(1))).err(), Some(LimitExceeded::Address));
+        places.set(&GateLimits { connections: Some(2), ..NONE });
+        assert_eq!(places.take(5, Some(player(2))).unwrap().evicted, Some(3));
+        places.set(&GateLimits { connections: Some(2), fair_share: false, ..NONE });
+        assert_eq!(places.take(6, Some(player(3))).err(), Some(LimitExceeded::Total));
+        drop(taken);
+        assert_eq!(counts(&places), (0, 0, 0), "the newcomer was dropped at once");
+    }
+
+    #[test]
+    fn the_share_that_is_taken_is_shown_and_presses_on_strangers() {
+        let (places, shown) = (places(4, true), Gauge::new("share", "share").unwrap());
+        places.show(shown.clone());
+        let mut taken: Vec<_> = (1..=3).map(|n| places.take(n.into(), Some(player(n))).unwrap()).collect();
+        assert_eq!((shown.get(), places.time_for_strangers()), (0.75, 1.0));
+        taken.push(places.take(4, Some(player(4))).unwrap());
+        assert!(shown.get() == 1.0 && places.time_for_strangers() < 0.3);
+        places.set(&GateLimits { connections: Some(4), pressure: false, ..NONE });
+        assert_eq!(places.time_for_strangers(), 1.0);
+        places.set(&NONE);
+        assert_eq!((shown.get(), places.time_for_strangers()), (0.0, 1.0));
+        drop(taken);
+    }
+
+    #[test]
+    fn threads_never_exceed_a_limit() {
+        const MAX: usize = 20;
+        const MAX_PER_ADDRESS: usize = 5;
+        for fair_share in [false, true] {
+            let limits = GateLimits { connections: Some(MAX), connections_per_address: Some(MAX_PER_ADDRESS), ..NONE };
+            let places = Places::new(&GateLimits { fair_share, ..limits });
+            let next = AtomicU64::new(1);
+            std::thread::scope(|scope| {
+                for thread in 0..8u32 {
+                    let (places, next) = (&places, &next);
+                    scope.spawn(move || {
+                        let mut held = Vec::new();
+                        for turn in 0..3000u32 {
+                            let player = (turn % 5 > 0).then(|| player(turn.wrapping_mul(7).wrapping_add(thread) % 10));
+                            held.extend(places.take(next.fetch_add(1, Ordering::Relaxed), player));
+                            let state = places.state();
+                            assert!(state.taken.len() <= MAX);
+                            assert!((0..10).all(|n| state.shares.of(self::player(n)) <= MAX_PER_ADDRESS));
+                            drop(state);
+                            if turn % 3 == 0 {
+                                held.clear();
+                            }
+                        }
+                    });
+                }
+            });
+            assert_eq!(counts(&places), (0, 0, 0));
+        }
+    }
+
+    #[test]
+    fn a_limit_that_comes_later_counts_who_was_there_before() {
+        let places = Places::new(&NONE);
+        let all: Vec<_> = (1..=3).map(|connection| places.take(connection, Some(player(1))).unwrap()).collect();
+        let unknown = places.take(4, None).unwrap();
+        assert_eq!(places.state().shares.of(player(1)), 0, "nobody asks");
+        places.set(&GateLimits { connections_per_address: Some(3), ..NONE });
+        assert_eq!(places.take(5, Some(player(1))).err(), Some(LimitExceeded::Address));
+        assert_eq!(unknown.place.claim(player(1)), Err(LimitExceeded::Address));
+        drop(all);
+        let _again = places.take(6, Some(player(1))).unwrap();
+        assert_eq!(places.state().shares.of(player(1)), 1);
+        places.set(&GateLimits { connections: Some(2), ..NONE });
+        assert_eq!(
+            places.take(7, Some(player(2))).err(),
+            Some(LimitExceeded::Total),
+            "one of each, and nobody has more"
+        );
+        places.set(&NONE);
+        assert_eq!(places.state().shares.of(player(1)), 0);
+    }
+}

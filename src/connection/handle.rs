@@ -1,0 +1,282 @@
+//! What is known of a connection while it is open, and a way to close it from any thread.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use atomic_waker::AtomicWaker;
+use pin_project_lite::pin_project;
+
+use super::Closing;
+
+/// An open connection, as all threads see it. Who carries it writes; others read, and may have it closed.
+///
+/// The counts are written by one thread alone and read now and then: a packet costs a store into memory that is this thread's own.
+#[derive(Debug)]
+pub struct Presence {
+    id: u64,
+    listener: Arc<str>,
+    peer: SocketAddr,
+    began: Instant,
+    player: OnceLock<SocketAddr>,
+    edge: OnceLock<Arc<str>>,
+    leads: OnceLock<Leads>,
+    link: AtomicBool,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    /// 0, or one more than the place of a [`Closing`].
+    closing: AtomicU8,
+    /// Of the task that carries it.
+    waker: AtomicWaker,
+}
+
+/// Where a connection leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leads {
+    /// It is forwarded to this target.
+    Target(Box<str>),
+    /// It is a link of this client, and ends here.
+    Client(u32),
+}
+
+impl Presence {
+    /// A connection of `peer` to a listener, of which nothing else is known yet.
+    pub fn new(id: u64, listener: Arc<str>, peer: SocketAddr) -> Self {
+        Self {
+            id,
+            listener,
+            peer,
+            began: Instant::now(),
+            player: OnceLock::new(),
+            edge: OnceLock::new(),
+            leads: OnceLock::new(),
+            link: AtomicBool::new(false),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            closing: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// Its number, which no other connection of this process has or had.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The listener's name.
+    pub fn listener(&self) -> &str {
+        &self.listener
+    }
+
+    /// Who connected: an edge, or the player.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// When it was accepted.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// The player; `None` while that is not known.
+    pub fn player(&self) -> Option<SocketAddr> {
+        self.player.get().copied()
+    }
+
+    /// The player, or whoever connected while that is all that is known.
+    pub fn who(&self) -> SocketAddr {
+        self.player().unwrap_or(self.peer)
+    }
+
+    /// The name of the edge that it came through, where that is known.
+    pub fn edge(&self) -> Option<&str> {
+        self.edge.get().map(|edge| &**edge)
+    }
+
+    /// Where it leads; `None` until that is decided.
+    pub fn leads(&self) -> Option<&Leads> {
+        self.leads.get()
+    }
+
+    /// Whether it is a link of the multi-path protocol, as far as is known. Its player has others.
+    pub fn is_link(&self) -> bool {
+        self.link.load(Ordering::Relaxed)
+    }
+
+    /// Bytes from the player.
+    pub fn bytes_in(&self) -> u64 {
+        self.bytes_in.load(Ordering::Relaxed)
+    }
+
+    /// Bytes to the player.
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out.load(Ordering::Relaxed)
+    }
+
+    /// Says who the player is. The first word holds.
+    pub fn set_player(&self, player: SocketAddr) {
+        let _ = self.player.set(player);
+    }
+
+    /// Says which edge it came through. The first word holds.
+    pub fn set_edge(&self, edge: Arc<str>) {
+        let _ = self.edge.set(edge);
+    }
+
+    /// Says where it leads. The first word holds.
+    pub fn set_leads(&self, leads: Leads) {
+        let _ = self.leads.set(leads);
+    }
+
+    /// Says that it is a link.
+    pub fn set_link(&self) {
+        self.link.store(true, Ordering::Relaxed);
+    }
+
+    /// Counts bytes from the player. Only who carries the connection may call it.
+    pub fn add_in(&self, bytes: u64) {
+        self.bytes_in.store(self.bytes_in() + bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes to the player. Only who carries the connection may call it.
+    pub fn add_out(&self, bytes: u64) {
+        self.bytes_out.store(self.bytes_out() + bytes, Ordering::Relaxed);
+    }
+
+    /// Has it closed by who carries it, as soon as that one runs. Of several reasons the first holds; gives whether this is it.
+    pub fn close(&self, closing: Closing) -> bool {
+        let first = self.closing.compare_exchange(0, closing as u8 + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        self.waker.wake();
+        first
+    }
+
+    /// Why it is to be closed, if it is.
+    pub fn closing(&self) -> Option<Closing> {
+        let index = self.closing.load(Ordering::SeqCst).checked_sub(1)?;
+        Closing::ALL.get(usize::from(index)).copied()
+    }
+
+    /// Returns why it is to be closed, if it is; otherwise the task of `cx` is woken when it is.
+    pub fn poll_closing(&self, cx: &Context<'_>) -> Option<Closing> {
+        self.waker.register(cx.waker());
+        // After the waker is there: who closes it in between either finds the waker or is found here.
+        self.closing()
+    }
+
+    /// Runs what carries the connection, until it is to be closed.
+    pub fn attend<F: Future>(&self, task: F) -> Attended<'_, F> {
+        Attended { task, presence: self }
+    }
+}
+
+pin_project! {
+    /// What carries a connection, until that is to be closed: then it is dropped where it stands.
+    ///
+    /// Not an `async fn`, which would hold the task twice.
+    #[derive(Debug)]
+    pub struct Attended<'a, F> {
+        #[pin]
+        task: F,
+        presence: &'a Presence,
+    }
+}
+
+impl<F: Future> Future for Attended<'_, F> {
+    type Output = Result<F::Output, Closing>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.presence.poll_closing(cx) {
+            Some(closing) => Poll::Ready(Err(closing)),
+            None => this.task.poll(cx).map(Ok),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn presence() -> Arc<Presence> {
+        Arc::new(Presence::new(7, "login".into(), SocketAddr::from(([192, 0, 2, 1], 4000))))
+    }
+
+    fn block_on<F: Future>(future: F) -> F::Output {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { timeout(Duration::from_secs(60), future).await.expect("it hangs") })
+    }
+
+    #[test]
+    fn what_is_said_first_holds() {
+        let presence = presence();
+        assert_eq!((presence.player(), presence.edge(), presence.leads()), (None, None, None));
+        for (port, edge) in [(1, "waw1"), (2, "fra1")] {
+            presence.set_player(SocketAddr::from(([192, 0, 2, 9], port)));
+            presence.set_edge(edge.into());
+            presence.set_leads(Leads::Target(edge.into()));
+        }
+        assert_eq!(presence.player(), Some(SocketAddr::from(([192, 0, 2, 9], 1))));
+        assert_eq!((presence.edge(), presence.leads()), (Some("waw1"), Some(&Leads::Target("waw1".into()))));
+        assert!(presence.close(Closing::Evicted) && !presence.close(Closing::Drained));
+        assert_eq!(presence.closing(), Some(Closing::Evicted));
+    }
+
+    #[test]
+    fn a_task_that_is_not_closed_runs_to_its_end() {
+        let presence = presence();
+        let ran = block_on(presence.attend(async {
+            tokio::task::yield_now().await;
+            5
+        }));
+        assert_eq!(ran, Ok(5));
+    }
+
+    #[test]
+    fn a_task_that_waits_is_dropped_when_another_thread_closes_its_connection() {
+        for round in 0..200 {
+            let (presence, held) = (presence(), Arc::new(()));
+            let (closer, hold) = (Arc::clone(&presence), Arc::clone(&held));
+            let closer = thread::spawn(move || {
+                // Before, while and after the task begins to wait.
+                (0..round % 20 * 50).for_each(|_| std::hint::spin_loop());
+                closer.close(Closing::Disconnected)
+            });
+            let ran = block_on(presence.attend(async move {
+                let _hold = hold;
+                std::future::pending::<()>().await;
+            }));
+            assert_eq!(ran, Err(Closing::Disconnected));
+            assert_eq!(Arc::strong_count(&held), 1, "it is gone");
+            assert!(closer.join().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_task_that_was_closed_before_it_ran_does_not_run() {
+        let presence = presence();
+        presence.close(Closing::Drained);
+        assert_eq!(block_on(presence.attend(async { unreachable!("it runs") })), Err(Closing::Drained));
+    }
+
+    #[test]
+    fn who_carries_it_next_is_woken() {
+        let presence = presence();
+        block_on(async {
+            // As a link that moves to the worker of its client.
+            presence.attend(tokio::task::yield_now()).await.unwrap();
+            let other = Arc::clone(&presence);
+            let next = tokio::spawn(async move { other.attend(std::future::pending::<()>()).await });
+            tokio::task::yield_now().await;
+            presence.close(Closing::Evicted);
+            assert_eq!(next.await.unwrap(), Err(Closing::Evicted));
+        });
+    }
+}

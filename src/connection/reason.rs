@@ -1,0 +1,160 @@
+//! Why connections are refused, and why they end.
+
+use otproxy_net::pump::PumpEnd;
+use otproxy_protocol::reasons;
+
+reasons! {
+    /// Why an accepted connection was refused before it was of any use.
+    RejectReason {
+        /// `limits.connections` of the listener was reached.
+        Limit = "limit",
+        /// `limits.connections_per_address` of the listener was reached.
+        AddressLimit = "address_limit",
+        /// `limits.rate_per_address` of the listener was reached.
+        Rate = "rate",
+        /// `limits.connections` of the whole process was reached.
+        ProcessLimit = "process_limit",
+        /// `limits.connections_per_address` of the whole process was reached.
+        ProcessAddressLimit = "process_address_limit",
+        /// `limits.rate_per_address` of the whole process was reached.
+        ProcessRate = "process_rate",
+        /// The peer or the player is in `deny`, of the listener or of the process.
+        Denied = "denied",
+        /// The player is not in `allow`, of the listener or of the process.
+        NotAllowed = "not_allowed",
+        /// The peer or the player is banned.
+        Banned = "banned",
+        /// A PROXY header was required and the peer is not in `trusted_peers`.
+        Untrusted = "untrusted",
+        /// The PROXY header was malformed, or absent where one is required.
+        BadHeader = "bad_header",
+        /// The PROXY header, or with `status` the first packet, was not whole within `timeouts.header`.
+        HeaderTimeout = "header_timeout",
+        /// The first bytes are not what `expect` of the listener says.
+        Unexpected = "unexpected",
+        /// They were not whole within `timeouts.first_bytes`.
+        Silent = "silent",
+        /// The peer closed before it sent anything of use, as a health check does.
+        Closed = "closed",
+        /// On a relay: the first frame was not a ping.
+        NoPing = "no_ping",
+        /// Its place was given to another one, as a limit of connections in all was reached.
+        Evicted = "evicted",
+        /// The operator had it closed.
+        Disconnected = "disconnected",
+        /// Its listener is drained.
+        Drained = "drained",
+    }
+}
+
+impl RejectReason {
+    /// Whether it counts for `bans.after`: he did what no honest client does, or more of it than one does.
+    pub const fn breaks_rule(self) -> bool {
+        match self {
+            Self::AddressLimit
+            | Self::Rate
+            | Self::ProcessAddressLimit
+            | Self::ProcessRate
+            | Self::Untrusted
+            | Self::HeaderTimeout
+            | Self::Unexpected
+            | Self::Silent
+            | Self::NoPing => true,
+            // What others did.
+            Self::Limit | Self::ProcessLimit => false,
+            // He is refused whatever he does, at no more cost than by a ban.
+            Self::Denied | Self::NotAllowed | Self::Banned => false,
+            // Only trusted peers are asked for a header.
+            Self::BadHeader => false,
+            // As health checks do, and people who lose patience.
+            Self::Closed => false,
+            // For what was decided here.
+            Self::Evicted | Self::Disconnected | Self::Drained => false,
+        }
+    }
+}
+
+reasons! {
+    /// Why a forwarded connection or a link ended.
+    CloseReason {
+        /// The client's side closed first.
+        Client = "client",
+        /// The target's side closed first.
+        Target = "target",
+        /// Nothing moved for `timeouts.idle`.
+        Idle = "idle",
+        /// No target could be reached.
+        ConnectFailed = "connect_failed",
+        /// It was a status request, which is answered here or not at all.
+        Status = "status",
+        /// The process is shutting down.
+        Shutdown = "shutdown",
+        /// The client's side was reset or failed.
+        ClientError = "client_error",
+        /// The target's side was reset or failed.
+        TargetError = "target_error",
+        /// On a relay: what the peer sent is not the protocol.
+        ProtocolError = "protocol_error",
+        /// The task that carried it failed: a defect of this program.
+        Panic = "panic",
+        /// The edge that it came through is trusted no more.
+        Revoked = "revoked",
+        /// Its place was given to another one, as a limit of connections in all was reached.
+        Evicted = "evicted",
+        /// The operator had it closed.
+        Disconnected = "disconnected",
+        /// Its listener is drained.
+        Drained = "drained",
+    }
+}
+
+reasons! {
+    /// Why a connection is closed by somebody who does not carry it.
+    Closing {
+        /// Its place is given to another one.
+        Evicted = "evicted",
+        /// The operator has it closed.
+        Disconnected = "disconnected",
+        /// Its listener is drained.
+        Drained = "drained",
+    }
+}
+
+impl From<Closing> for RejectReason {
+    fn from(closing: Closing) -> Self {
+        match closing {
+            Closing::Evicted => Self::Evicted,
+            Closing::Disconnected => Self::Disconnected,
+            Closing::Drained => Self::Drained,
+        }
+    }
+}
+
+impl From<Closing> for CloseReason {
+    fn from(closing: Closing) -> Self {
+        match closing {
+            Closing::Evicted => Self::Evicted,
+            Closing::Disconnected => Self::Disconnected,
+            Closing::Drained => Self::Drained,
+        }
+    }
+}
+
+impl From<PumpEnd> for CloseReason {
+    fn from(end: PumpEnd) -> Self {
+        match end {
+            PumpEnd::Client => Self::Client,
+            PumpEnd::Target => Self::Target,
+            PumpEnd::ClientError => Self::ClientError,
+            PumpEnd::TargetError => Self::TargetError,
+            PumpEnd::Idle => Self::Idle,
+        }
+    }
+}
+
+impl CloseReason {
+    /// Whether it counts for `bans.after`.
+    pub const fn breaks_rule(self) -> bool {
+        matches!(self, Self::ProtocolError)
+    }
+}

@@ -1,0 +1,227 @@
+//! Somebody who speaks TLS by rules of his own: with any certificate, name and protocol, and whoever the other side is.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use otproxy_net::tls::ALPN;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, date_time_ymd};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ClientConnection, Connection, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::tunnel::Certificates;
+
+/// A certificate and its key.
+pub struct Papers(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+impl Clone for Papers {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), self.1.clone_key())
+    }
+}
+
+/// When papers are good.
+#[derive(Clone, Copy)]
+pub enum Time {
+    Past,
+    Now,
+    Future,
+}
+
+/// Papers of an authority, for any names and time.
+pub fn papers(certificates: &Certificates, names: &[&str], time: Time) -> Papers {
+    issue(certificates, names, time, ExtendedKeyUsagePurpose::ClientAuth)
+}
+
+/// The same that are good for nothing but signing code.
+pub fn papers_of_other_use(certificates: &Certificates, names: &[&str]) -> Papers {
+    issue(certificates, names, Time::Now, ExtendedKeyUsagePurpose::CodeSigning)
+}
+
+fn issue(certificates: &Certificates, names: &[&str], time: Time, usage: ExtendedKeyUsagePurpose) -> Papers {
+    let read = |file: &str| std::fs::read_to_string(certificates.folder.join(file)).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(&read("ca.pem"), KeyPair::from_pem(&read("ca.key")).unwrap()).unwrap();
+    let mut params = CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap();
+    params.extended_key_usages = match usage {
+        ExtendedKeyUsagePurpose::ClientAuth => vec![ExtendedKeyUsagePurpose::ServerAuth, usage],
+        other => vec![other],
+    };
+    match time {
+        Time::Past => (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 1, 1)),
+        Time::Now => {}
+        Time::Future => (params.not_before, params.not_after) = (date_time_ymd(2900, 1, 1), date_time_ymd(2901, 1, 1)),
+    }
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    Papers(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+}
+
+/// Takes whatever certificate it is shown.
+#[derive(Debug)]
+struct Trusting(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Trusting {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// For who connects; `protocols` are `None` for the right one.
+pub fn client(papers: Option<Papers>, protocols: Option<&[&str]>) -> ClientConfig {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&TLS13]).unwrap();
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Trusting(provider)));
+    let mut config = match papers {
+        Some(Papers(chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = alpn(protocols);
+    config
+}
+
+/// For who is connected to. Shows its papers to all, and asks nobody for any.
+pub fn server(Papers(chain, key): Papers, protocols: Option<&[&str]>) -> ServerConfig {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).unwrap();
+    let mut config = builder.with_no_client_auth().with_single_cert(chain, key).unwrap();
+    config.alpn_protocols = alpn(protocols);
+    config
+}
+
+fn alpn(protocols: Option<&[&str]>) -> Vec<Vec<u8>> {
+    protocols.map_or_else(|| vec![ALPN.to_vec()], |names| names.iter().map(|name| name.as_bytes().to_vec()).collect())
+}
+
+/// One side of a connection.
+pub struct Peer {
+    pub tcp: TcpStream,
+    pub tls: Connection,
+}
+
+impl Peer {
+    /// Connects, and has said nothing yet.
+    pub async fn connect(address: SocketAddr, config: ClientConfig, name: &str) -> Self {
+        Self::connected(TcpStream::connect(address).await.unwrap(), config, name)
+    }
+
+    /// The same over a connection of one's own.
+    pub fn connected(tcp: TcpStream, config: ClientConfig, name: &str) -> Self {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        Self { tcp, tls: ClientConnection::new(Arc::new(config), name).unwrap().into() }
+    }
+
+    pub fn accepted(tcp: TcpStream, config: ServerConfig) -> Self {
+        Self { tcp, tls: rustls::ServerConnection::new(Arc::new(config)).unwrap().into() }
+    }
+
+    /// The handshake, as far as this side sees it.
+    pub async fn shake(&mut self) -> io::Result<()> {
+        while self.tls.is_handshaking() {
+            self.push().await?;
+            if self.tls.is_handshaking() && self.pull().await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        self.push().await
+    }
+
+    /// Sends what TLS has to say.
+    pub async fn push(&mut self) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut bytes).unwrap();
+        }
+        self.tcp.write_all(&bytes).await
+    }
+
+    async fn pull(&mut self) -> io::Result<usize> {
+        let mut buffer = [0; 4096];
+        let count = self.tcp.read(&mut buffer).await?;
+        let mut bytes = &buffer[..count];
+        loop {
+            // Nothing is the end, which it must be told of too.
+            self.tls.read_tls(&mut bytes)?;
+            if let Err(error) = self.tls.process_new_packets() {
+                // With the alert.
+                let _ = self.push().await;
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+            if bytes.is_empty() {
+                return Ok(count);
+            }
+        }
+    }
+
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.tls.writer().write_all(bytes).unwrap();
+        self.push().await
+    }
+
+    /// What comes next; empty where the other side has said that this was all, an error where it ended otherwise.
+    pub async fn read(&mut self) -> io::Result<Vec<u8>> {
+        loop {
+            let mut bytes = vec![0; 4096];
+            match self.tls.reader().read(&mut bytes) {
+                Ok(count) => {
+                    bytes.truncate(count);
+                    return Ok(bytes);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            self.pull().await?;
+        }
+    }
+
+    /// Reads exactly that.
+    pub async fn expect(&mut self, bytes: &[u8]) {
+        let mut got = Vec::new();
+        while got.len() < bytes.len() {
+            let more = self.read().await.unwrap();
+            assert!(!more.is_empty(), "it ends after {got:?}");
+            got.extend(more);
+        }
+        assert_eq!(got, bytes);
+    }
+
+    /// The connection ends, and nothing was said on it.
+    pub async fn expect_end(&mut self) {
+        if let Ok(bytes) = self.read().await {
+            assert!(bytes.is_empty(), "it says {bytes:?}");
+        }
+    }
+}

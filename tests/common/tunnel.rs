@@ -1,0 +1,86 @@
+//! An authority, a core and edges with a tunnel between them, on loopback.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+pub use super::certificates::Certificates;
+pub use super::metrics::Metered;
+pub use super::role::Role;
+
+/// What tests of the tunnel ask of the roles at its ends.
+pub trait TunnelEnd: Metered {
+    /// Waits until so many spare connections are there.
+    async fn spares(&self, edge: &str, count: usize) {
+        let edge = format!("edge=\"{edge}\"");
+        self.wait_until("otproxy_tunnel_connections", &[&edge, "state=\"spare\""], |now| now == count as f64).await;
+    }
+
+    /// How many handshakes ended so.
+    async fn handshakes_so_far(&self, result: &str) -> usize {
+        self.metric("otproxy_tunnel_handshakes_total", &[&format!("result=\"{result}\"")]).await as usize
+    }
+
+    /// Waits until handshakes ended so, so many times.
+    async fn handshakes(&self, result: &str, count: usize) {
+        let result = format!("result=\"{result}\"");
+        self.wait_until("otproxy_tunnel_handshakes_total", &[&result], |now| now >= count as f64).await;
+    }
+}
+
+impl TunnelEnd for Role {}
+
+/// A core that edges connect to; `edges` and `listeners` are YAML lists.
+pub fn core(certificates: &Certificates, edges: &str, listeners: &str, more: &str) -> String {
+    format!(
+        "role: core\nshutdown_timeout: 0s\ntunnel: {{ accept: \"127.0.0.1:0\", tls: {}, spare: 3 }}\nedges: {edges}\nlisteners: {listeners}\n{more}",
+        certificates.tls("core")
+    )
+}
+
+/// An edge that connects to a core; `listeners` is a YAML list.
+pub fn edge(certificates: &Certificates, name: &str, core: SocketAddr, listeners: &str) -> String {
+    format!(
+        "role: edge\nshutdown_timeout: 0s\ncore: {{ dial: \"{core}\", tls: {}, spare: 3 }}\nlisteners: {listeners}\n",
+        certificates.tls(name)
+    )
+}
+
+/// An edge that the core connects to.
+pub fn edge_dialled(certificates: &Certificates, name: &str, accept: &str, listeners: &str) -> String {
+    format!(
+        "role: edge\nshutdown_timeout: 0s\ncore: {{ accept: \"{accept}\", tls: {} }}\nlisteners: {listeners}\n",
+        certificates.tls(name)
+    )
+}
+
+/// An address on loopback that nobody has, until somebody takes it.
+pub fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A player who is told that there is nobody to play with. He may be told before he knows that he is connected.
+pub async fn in_vain(edge: SocketAddr) {
+    if let Ok(mut player) = TcpStream::connect(edge).await {
+        let _ = player.write_all(b"password").await;
+        assert_eq!(player.read(&mut [0]).await.unwrap_or(0), 0);
+    }
+}
+
+/// A player at a listener of an edge, and what is behind him.
+pub async fn stream(edge: &Role, listener: &str, target: &TcpListener) -> (TcpStream, TcpStream) {
+    let mut player = TcpStream::connect(edge.addr(listener)).await.unwrap();
+    player.write_all(b"0").await.unwrap();
+    let mut behind = target.accept().await.unwrap().0;
+    assert_eq!(behind.read_u8().await.unwrap(), b'0');
+    (player, behind)
+}
+
+/// Both ways.
+pub async fn goes_on((player, behind): &mut (TcpStream, TcpStream)) {
+    player.write_all(b"1").await.unwrap();
+    assert_eq!(behind.read_u8().await.unwrap(), b'1');
+    behind.write_all(b"2").await.unwrap();
+    assert_eq!(player.read_u8().await.unwrap(), b'2');
+}
