@@ -1,4 +1,4 @@
-//! Tables in parts, each behind a lock of its own: workers seldom meet at one.
+//! Tables in shards, each behind a lock of its own, so that workers seldom meet at one.
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -14,7 +14,7 @@ impl<T> Sharded<T> {
     pub fn lock(&self, spread: u64) -> MutexGuard<'_, T> {
         #[expect(clippy::indexing_slicing, reason = "a remainder is less than what was divided by")]
         let shard = &self.0[(spread % SHARDS as u64) as usize];
-        // Nothing that can panic changes a table under its lock, so that each is right whatever happened.
+        // Nothing that can panic changes a table under its lock, so each is consistent whatever happened.
         shard.lock()
     }
 

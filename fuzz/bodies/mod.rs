@@ -5,7 +5,7 @@
 //! chance, with stable Rust.
 
 // Each target is a program of its own and needs one of these.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "no target uses all of it")]
 
 pub mod config;
 pub mod expect;

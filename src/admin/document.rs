@@ -146,10 +146,12 @@ fn parameters(question: &Schema) -> Vec<Value> {
 /// Removes null from a schema: in a query an absent value is left out.
 fn without_null(mut schema: Value) -> Value {
     let null = json!("null");
-    if let Some(Value::Array(types)) = schema.get_mut("type") {
+    if let Some(kind) = schema.get_mut("type")
+        && let Value::Array(types) = kind
+    {
         types.retain(|word| *word != null);
         if let [one] = types.as_slice() {
-            schema["type"] = one.clone();
+            *kind = one.clone();
         }
     }
     if let Some(Value::Array(any)) = schema.get_mut("anyOf") {

@@ -1,4 +1,4 @@
-//! Who may connect at all, by address.
+//! Access lists: the addresses that may connect at all.
 
 use std::net::IpAddr;
 
@@ -8,17 +8,17 @@ use crate::connection::RejectReason;
 /// `deny` and `allow`, of a listener or of the whole process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Access {
-    /// Who is refused, whatever `allow` says.
+    /// Addresses that are refused, whatever `allow` says.
     pub deny: AddressSet,
-    /// Who alone may connect; `None` for everybody.
+    /// The only addresses that may connect; `None` for all.
     pub allow: Option<AddressSet>,
 }
 
 impl Access {
-    /// Whether a player may connect.
+    /// Checks that a player may connect.
     ///
     /// # Errors
-    /// Why not.
+    /// Returns the list that refuses it.
     pub fn check(&self, player: IpAddr) -> Result<(), RejectReason> {
         self.check_peer(player)?;
         match &self.allow {
@@ -27,11 +27,11 @@ impl Access {
         }
     }
 
-    /// Whether a peer may connect that is perhaps a proxy, and no player itself. `allow` says
-    /// nothing about those.
+    /// Checks that a peer may connect, which is perhaps a proxy and no player itself. `allow` says nothing about
+    /// proxies.
     ///
     /// # Errors
-    /// Why not.
+    /// Returns the list that refuses it.
     pub fn check_peer(&self, peer: IpAddr) -> Result<(), RejectReason> {
         if self.deny.contains(peer) { Err(RejectReason::Denied) } else { Ok(()) }
     }

@@ -1,4 +1,4 @@
-//! How long a stranger is waited for: less where places are about to run out.
+//! Time limits of unauthenticated peers, which shrink while slots run out.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use otproxy_net::pump::IdleLimit;
 
 use super::{Gates, PRESSURE_LEAST};
 
-/// A time limit that shrinks under pressure, for those too who wait already. Nothing is looked at but when its timer
-/// fires: as often as the least that the limit can become.
+/// A time limit that shrinks under pressure, also for peers that wait already. The pressure is read only when the timer
+/// fires, which is as often as the shortest possible limit.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience<'a> {
     gates: &'a Gates,
@@ -19,12 +19,13 @@ pub struct Patience<'a> {
 }
 
 impl<'a> Patience<'a> {
-    /// Up to `limit`, and never less than `floor` unless `limit` is. Those before `gates` are who makes the pressure.
+    /// Makes a limit of `limit`, which shrinks no lower than `floor` unless `limit` itself is lower. The connections
+    /// behind `gates` make the pressure.
     pub fn new(gates: &'a Gates, limit: Duration, floor: Duration) -> Self {
         Self { gates, limit, least: limit.mul_f64(PRESSURE_LEAST).max(floor).min(limit) }
     }
 
-    /// Runs `task`; `None` where it takes too long.
+    /// Runs `task`; `None` if it takes too long.
     pub async fn within<F: Future>(&self, task: F) -> Option<F::Output> {
         let (since, mut task) = (Instant::now(), pin!(task));
         loop {
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
     use crate::admission::{GateLimits, PRESSURE_IDLE};
 
-    /// Time passes only where nothing else is to be done.
+    /// Runs on a clock that jumps whenever nothing else is to be done.
     fn block_on<F: Future>(future: F) -> F::Output {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.enable_all().start_paused(true).build().unwrap().block_on(future)
@@ -74,7 +75,7 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    /// Gates that let in so many.
+    /// Makes admission with this many slots.
     fn gates(connections: usize) -> Gates {
         Gates::within(GateLimits { connections: Some(connections), pressure: true, ..GateLimits::default() })
     }
@@ -90,7 +91,7 @@ mod tests {
         assert_eq!(patience(Duration::ZERO).now(), 2 * HOUR);
         assert_eq!(patience(5 * HOUR).now(), 5 * HOUR);
         assert_eq!(patience(20 * HOUR).now(), 10 * HOUR, "a floor makes no limit longer");
-        // It is looked at as often as it can matter.
+        // The next look comes as soon as the answer can have changed.
         assert!(patience(Duration::ZERO).next_look(now) <= now + 2 * HOUR);
         drop(held);
         assert!(patience(Duration::ZERO).next_look(now) <= Instant::now() + 2 * HOUR);
@@ -126,7 +127,7 @@ mod tests {
         });
     }
 
-    /// Observes nothing.
+    /// An observer that ignores everything.
     struct Nothing;
 
     impl Observer for Nothing {

@@ -12,8 +12,7 @@ pub struct AddressSet {
 }
 
 impl AddressSet {
-    /// Whether `address` is in one of the networks. A v4-mapped address counts as the IPv4 address
-    /// that it is.
+    /// Returns whether `address` is in one of the networks. A v4-mapped address counts as its IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
             IpAddr::V4(v4) => self.v4.contains(v4.to_bits()),
@@ -21,7 +20,7 @@ impl AddressSet {
         }
     }
 
-    /// Whether an address of `network` is in one of the networks.
+    /// Returns whether an address of `network` is in one of the networks.
     pub fn meets(&self, network: &IpNet) -> bool {
         match network {
             IpNet::V4(net) => self.v4.meets(net.network().to_bits(), net.broadcast().to_bits()),
@@ -29,7 +28,7 @@ impl AddressSet {
         }
     }
 
-    /// Whether there is no address in it.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.v4.first.is_empty() && self.v6.first.is_empty()
     }
@@ -48,8 +47,8 @@ impl FromIterator<IpNet> for AddressSet {
     }
 }
 
-/// Ranges in order, of which none overlaps another. First and last addresses are apart, so that a search
-/// reads half as much memory.
+/// Ranges in order, none of which overlaps another. First and last addresses are kept apart, so that a search reads
+/// half as much memory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Ranges<T> {
     first: Vec<T>,
@@ -62,7 +61,7 @@ impl<T: Ord + Copy> Ranges<T> {
         let mut merged = Self { first: Vec::new(), last: Vec::new() };
         for (first, last) in ranges {
             match merged.last.last_mut() {
-                // Networks overlap only where one holds the other.
+                // Networks overlap only if one contains the other.
                 Some(before) if first <= *before => *before = last.max(*before),
                 _ => {
                     merged.first.push(first);
@@ -79,7 +78,7 @@ impl<T: Ord + Copy> Ranges<T> {
         self.meets(address, address)
     }
 
-    /// Whether one of them has something of what is from `first` to `last`.
+    /// Returns whether one of them overlaps the range from `first` to `last`.
     fn meets(&self, first: T, last: T) -> bool {
         let behind = self.first.partition_point(|other| *other <= last);
         behind.checked_sub(1).and_then(|index| self.last.get(index)).is_some_and(|other| first <= *other)
@@ -130,7 +129,7 @@ mod tests {
     }
 
     fn network() -> impl Strategy<Value = IpNet> {
-        // Few enough addresses that networks overlap and touch.
+        // So few addresses that networks overlap and touch.
         let v4 = (0u32..64, 24u8..=32, any::<bool>()).prop_map(|(low, prefix, end)| {
             let bits = if end { u32::MAX - low } else { low << 2 };
             Ipv4Net::new(Ipv4Addr::from_bits(bits), prefix).unwrap().trunc().into()

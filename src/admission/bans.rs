@@ -1,4 +1,4 @@
-//! Who is refused for a while: those who break the rules too often, and those whom the operator bans.
+//! Bans: addresses that are refused for a while, because they broke the rules too often or by the operator's word.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,50 +15,51 @@ use otproxy_protocol::reasons;
 
 use super::{AddressKey, AddressSet, REFUSED_LINES, RateLimit};
 use crate::connection::RejectReason;
-use crate::metrics::BanMetrics;
 
 mod keep;
+mod metrics;
 mod nftables;
 mod table;
 
 use table::Table;
 
 pub use keep::keep;
+pub use metrics::BanMetrics;
 pub use nftables::Kernel;
 pub use table::{BANS, Ban};
 
 reasons! {
-    /// What somebody was banned for.
+    /// The reason of a ban.
     BanReason {
-        /// The operator banned him.
+        /// The operator made it.
         Operator = "operator",
-        /// He broke the rules more often than `bans.after` says.
+        /// The address broke the rules more often than `bans.after` allows.
         Rules = "rules",
     }
 }
 
-/// The longest that an operator bans anybody: what is to last longer belongs into `deny`.
+/// The longest ban of an operator: a longer one belongs into `deny`.
 pub const LONGEST_BAN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Who is banned for breaking the rules, and for how long.
+/// The rules by which addresses are banned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BanRules {
-    /// How often one address may break them; `None` for as often as it likes.
+    /// The rate of violations that one address may reach; `None` for any.
     pub after: Option<Rate>,
-    /// How long who breaks them more often is banned.
+    /// The duration of such a ban.
     pub lasting: Duration,
-    /// Who is refused for no ban, whatever network was banned.
+    /// Addresses that no ban refuses, whatever network was banned.
     pub exempt: AddressSet,
 }
 
-/// The bans of a process, over all workers. Nothing is written down: they end with the process.
+/// The bans of a process, over all workers. They are not saved, and end with the process.
 #[derive(Debug)]
 pub struct Bans {
     rules: RwLock<Rules>,
     table: RwLock<Table>,
-    /// Networks in the table. While there are none, a look-up is a look at this.
+    /// Networks in the table. While there are none, a look-up only reads this.
     banned: AtomicUsize,
-    /// Another one after each change of what is banned.
+    /// A number that changes with each change of the bans.
     version: AtomicU64,
     metrics: BanMetrics,
     log: RateLimitedLog,
@@ -67,7 +68,7 @@ pub struct Bans {
 #[derive(Debug)]
 struct Rules {
     rules: BanRules,
-    /// How often each address has broken them.
+    /// The violations of each address.
     breaks: Option<RateLimit>,
 }
 
@@ -78,7 +79,7 @@ impl Rules {
 }
 
 impl Bans {
-    /// Nobody is banned yet.
+    /// Makes an empty table.
     pub fn new(rules: BanRules, metrics: BanMetrics) -> Arc<Self> {
         Arc::new(Self {
             rules: RwLock::new(Rules::new(rules)),
@@ -90,8 +91,8 @@ impl Bans {
         })
     }
 
-    /// Goes on with other rules. Bans keep their ends, but for those that the rules made of who is exempt now. What has
-    /// been broken so far is forgotten where `after` is another.
+    /// Changes the rules. Bans keep their ends, except those that the rules made of addresses that are exempt now. Past
+    /// violations are forgotten if `after` changes.
     pub fn set(&self, new: BanRules) {
         let exempt = new.exempt.clone();
         {
@@ -105,7 +106,7 @@ impl Bans {
         self.change(|table| table.lift(|ban| ban.reason == BanReason::Rules && exempt.meets(&ban.network)));
     }
 
-    /// Whether `address` may come.
+    /// Checks that `address` is not banned.
     ///
     /// # Errors
     /// [`RejectReason::Banned`]
@@ -118,7 +119,7 @@ impl Bans {
         if banned && !self.is_exempt(address) { Err(RejectReason::Banned) } else { Ok(()) }
     }
 
-    /// Counts that `address` broke a rule; bans it where that was once too often.
+    /// Counts a violation by `address`; bans it if that was one too many.
     pub fn broke_rule(&self, address: IpAddr, now: Instant) {
         let key = AddressKey::from(address);
         let lasting = {
@@ -130,7 +131,7 @@ impl Bans {
             rules.rules.lasting
         };
         let ban = Ban { network: key.network(), until: now + lasting, reason: BanReason::Rules };
-        // What it had open when it was banned may go on breaking rules: that makes no ban longer.
+        // A banned address may break rules with connections that it had open: that makes no ban longer.
         if self.change(|table| !table.has(address, now) && table.put(ban)) {
             self.metrics.banned(BanReason::Rules);
             if let Some(suppressed) = self.log.allow(now) {
@@ -140,8 +141,8 @@ impl Bans {
         }
     }
 
-    /// Bans `network` by the operator's word, which takes the place of what was said of this network before. It lasts
-    /// [`LONGEST_BAN`] at the most. Gives whether there was room for it: a table full of bans that end later has none.
+    /// Bans `network` by the operator's word, which replaces an earlier ban of this network. It lasts [`LONGEST_BAN`]
+    /// at most. Returns whether there was room for it: a table full of bans that end later has none.
     pub fn ban(&self, network: IpNet, lasting: Duration, now: Instant) -> bool {
         let lasting = lasting.min(LONGEST_BAN);
         let ban = Ban { network: canonical(network), until: now + lasting, reason: BanReason::Operator };
@@ -153,15 +154,15 @@ impl Bans {
         put
     }
 
-    /// Lifts the bans of `network` and of all that lies in it, and forgets what those have broken. Gives those that there
-    /// were.
+    /// Lifts the bans of `network` and of all networks within it, and forgets their violations. Returns the lifted
+    /// bans.
     pub fn unban(&self, network: IpNet) -> Vec<Ban> {
         let network = canonical(network);
         let lifted = self.change(|table| table.lift(|ban| network.contains(&ban.network)));
         {
             let rules = self.rules.read();
             for ban in lifted.iter().filter(|ban| ban.reason == BanReason::Rules) {
-                // Else the next small thing would ban it again.
+                // Otherwise the next violation would ban it again.
                 rules.breaks.iter().for_each(|breaks| breaks.forget(AddressKey::from(ban.network.addr())));
             }
         }
@@ -171,12 +172,12 @@ impl Bans {
         lifted
     }
 
-    /// All bans that have not ended, by network.
+    /// Returns all present bans, by network.
     pub fn list(&self, now: Instant) -> Vec<Ban> {
         self.read().list(now)
     }
 
-    /// Makes room: forgets the bans that have ended, which refuse nobody any more.
+    /// Removes bans that have ended.
     pub fn sweep(&self, now: Instant) {
         let due = self.read().next_end().is_some_and(|end| end <= now);
         if due {
@@ -184,12 +185,12 @@ impl Bans {
         }
     }
 
-    /// A number that is another one after each change of what [`Bans::list`] and [`Bans::is_free_of_exempt`] say.
+    /// Returns a number that changes whenever the results of [`Bans::list`] or [`Bans::is_free_of_exempt`] change.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
 
-    /// Whether nobody in `network` is exempt.
+    /// Returns whether no address of `network` is exempt.
     pub fn is_free_of_exempt(&self, network: &IpNet) -> bool {
         !self.rules.read().rules.exempt.meets(network)
     }
@@ -202,7 +203,7 @@ impl Bans {
         self.table.read()
     }
 
-    /// Changes the table, and tells of it what others look at.
+    /// Changes the table, and updates the values that are read without its lock.
     fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
         // Each change is whole before anything that can panic.
         let mut table = self.table.write();
@@ -214,9 +215,9 @@ impl Bans {
     }
 }
 
-/// Without bits behind the prefix, and as IPv4 where it is that.
+/// Returns a network without bits behind the prefix, and as IPv4 if it is IPv4-mapped.
 fn canonical(network: IpNet) -> IpNet {
-    /// Bits in front of the IPv4 address in an IPv4-mapped one.
+    /// Bits before the IPv4 address in an IPv4-mapped one.
     const MAPPED: u8 = 96;
     let network = network.trunc();
     let v4 = network.addr().to_canonical();

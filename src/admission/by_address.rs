@@ -8,8 +8,8 @@ use parking_lot::MutexGuard;
 
 use crate::sharded::Sharded;
 
-/// What counts as one player's address: an IPv4 address, or an IPv6 /64, as one line has a whole
-/// one to itself. A v4-mapped address counts as the IPv4 address that it is.
+/// The key of one player's address: an IPv4 address, or an IPv6 /64, as a line usually gets a whole one. A v4-mapped
+/// address counts as its IPv4 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AddressKey {
     /// An IPv4 address, as a number.
@@ -28,7 +28,7 @@ impl From<IpAddr> for AddressKey {
 }
 
 impl AddressKey {
-    /// The address, or the /64, as a network.
+    /// Returns the address, or the /64, as a network.
     pub fn network(self) -> IpNet {
         match self {
             Self::V4(address) => IpAddr::from(Ipv4Addr::from_bits(address)).into(),
@@ -46,12 +46,12 @@ pub(super) struct ByAddress<T> {
 }
 
 impl<T> ByAddress<T> {
-    /// Locks the part of the table that has `address`.
+    /// Locks the shard that has `address`.
     pub(super) fn shard(&self, address: AddressKey) -> MutexGuard<'_, T> {
         self.shards.lock(self.hasher.hash_one(address))
     }
 
-    /// Something of each part, summed.
+    /// Returns the sum of a value over all shards.
     #[cfg(test)]
     pub(super) fn sum(&self, count: impl Fn(&T) -> usize) -> usize {
         self.shards.iter().map(|shard| count(&shard)).sum()

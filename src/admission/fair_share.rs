@@ -1,4 +1,4 @@
-//! Who has how many connections, by address and by network: whose turn it is to give one up.
+//! Numbers of connections by address and by network, and the choice of the one to evict.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -19,7 +19,7 @@ pub(super) struct Shares {
     addresses: BTreeSet<(Network, usize, AddressKey)>,
 }
 
-/// What one operator has most often been given: an IPv4 /24, or an IPv6 /48.
+/// The network that one operator most often gets: an IPv4 /24, or an IPv6 /48.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Network(AddressKey);
 
@@ -47,14 +47,14 @@ impl Shares {
         }
     }
 
-    /// Connections of an address.
+    /// Returns the number of connections of an address.
     pub fn of(&self, address: AddressKey) -> usize {
         self.by_address.get(&address).copied().unwrap_or(0)
     }
 
-    /// The connection that gives way to one of `newcomer`, which counts already: the newest of the address with the
-    /// most, in the network with the most. `None` where that is the newcomer's own address. Of equals it is always the
-    /// newcomer's.
+    /// Returns the connection that is evicted for one of `newcomer`, which counts already: the newest of the address
+    /// with the most connections, in the network with the most. `None` if that is the newcomer's own address. Among
+    /// equals it is always the newcomer's.
     pub fn gives_way_to(&self, newcomer: AddressKey) -> Option<u64> {
         let own = Network::from(newcomer);
         let (most, largest) = *self.networks.last()?;
@@ -63,7 +63,8 @@ impl Shares {
         if network == own && self.of(newcomer) == most { None } else { self.newest(address) }
     }
 
-    /// The same for one of nobody: from a network that has another one left.
+    /// Returns the connection that is evicted for one of an unknown player: one from a network that has another one
+    /// left.
     pub fn gives_way(&self) -> Option<u64> {
         let (_, network) = *self.networks.last().filter(|(count, _)| *count > 1)?;
         let (.., address) = *self.addresses_of(network).next_back()?;
@@ -95,7 +96,7 @@ impl Shares {
     }
 }
 
-/// Changes a count, which leaves no entry where it is zero; gives it as it was and as it is.
+/// Changes a count, and removes its entry if it becomes zero; returns it before and after.
 fn recount<K: std::hash::Hash + Eq>(
     counts: &mut HashMap<K, usize>,
     key: K,
@@ -126,14 +127,14 @@ mod tests {
         address.parse::<std::net::IpAddr>().unwrap().into()
     }
 
-    /// Connections 1, 2, .. of these addresses.
+    /// Makes connections 1, 2, .. of these addresses.
     fn shares(addresses: &[&str]) -> Shares {
         let mut shares = Shares::default();
         (1..).zip(addresses).for_each(|(connection, address)| shares.add(key(address), connection));
         shares
     }
 
-    /// What gives way to one more of `newcomer`.
+    /// Returns the connection that is evicted for one more of `newcomer`.
     fn gives_way_to(addresses: &[&str], newcomer: &str) -> Option<u64> {
         shares(&[addresses, &[newcomer]].concat()).gives_way_to(key(newcomer))
     }
@@ -187,7 +188,7 @@ mod tests {
             self.of(|other| other == address)
         }
 
-        /// Whether `connection` may give way: nothing that may stay has more, and it is its address' newest.
+        /// Returns whether `connection` may be evicted: no other one has more, and it is its address's newest.
         fn may_give_way(&self, connection: u64) -> bool {
             let address = self.0.iter().find(|(_, other)| *other == connection).expect("one that is there").0;
             let network = Network::from(address);

@@ -1,5 +1,5 @@
-//! What a new connection passes before anything is spent on it: the gate of its listener, and that of
-//! the process.
+//! Admission of a new connection before anything is spent on it: the limits and lists of its listener, and those of the
+//! process.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use otproxy_protocol::rate::Rate;
 use super::{Access, AddressKey, Bans, LimitExceeded, RateLimit};
 use crate::connection::{Closing, Presence, Present, RejectReason, Roster};
 
-/// What a gate lets through. `None` is no limit, and the default.
+/// The limits of admission. `None` is no limit, and the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GateLimits {
     /// Connections at once.
@@ -23,21 +23,22 @@ pub struct GateLimits {
     pub connections_per_address: Option<usize>,
     /// New connections of one player address.
     pub rate_per_address: Option<Rate>,
-    /// Whether, where `connections` is reached, who has the most of them gives one up for who has less.
+    /// True if, at the limit of `connections`, the address with the most of them gives one up for an address with
+    /// fewer.
     pub fair_share: bool,
-    /// Whether strangers are given less time where `connections` is nearly reached.
+    /// True if unauthenticated peers get less time when `connections` is nearly reached.
     pub pressure: bool,
 }
 
-/// Looks at who comes, and counts what passes, over all workers.
+/// Limits and lists of one level, over all workers.
 #[derive(Debug)]
 pub struct Gate {
-    /// Locked for a look by who comes, and for a change by a reload.
+    /// Locked briefly by each new connection, and by a reload.
     rules: RwLock<Rules>,
     places: Arc<Places>,
 }
 
-/// What a gate goes by that is replaced as a whole.
+/// The rules that are replaced as a whole.
 #[derive(Debug)]
 struct Rules {
     access: Arc<Access>,
@@ -45,7 +46,7 @@ struct Rules {
 }
 
 impl Gate {
-    /// Nobody has passed yet.
+    /// Makes admission without connections.
     pub fn new(limits: GateLimits, access: Arc<Access>) -> Self {
         Self {
             rules: RwLock::new(Rules { access, rate: limits.rate_per_address.map(RateLimit::new) }),
@@ -53,7 +54,7 @@ impl Gate {
         }
     }
 
-    /// Goes by these from now on. Who has passed stays, and counts.
+    /// Changes limits and lists. Open connections stay, and count.
     pub fn set(&self, limits: GateLimits, access: Arc<Access>) {
         self.places.set(&limits);
         let old = {
@@ -71,12 +72,12 @@ impl Gate {
         self.rules.read()
     }
 
-    /// Shows from now on which share of its connections is taken.
+    /// Sets the gauge that shows the share of taken slots.
     pub fn show(&self, share: Gauge) {
         self.places.show(share);
     }
 
-    /// Whether the player may have one more now; takes it from what the rate gives.
+    /// Checks that the player may have one more connection now; counts against its rate.
     fn may(&self, player: AddressKey, now: Instant) -> Result<(), Refused> {
         self.places.may(player)?;
         self.take_rate(player, now)
@@ -96,7 +97,7 @@ impl Gate {
     }
 }
 
-/// Which limit of one gate.
+/// The limit that was reached.
 enum Refused {
     Connections(LimitExceeded),
     Rate,
@@ -126,7 +127,7 @@ impl From<LimitExceeded> for Refused {
     }
 }
 
-/// What connections to all listeners have in common: who is banned, a gate, and the roster of those that passed.
+/// Admission to the process: bans, limits that all listeners share, and the registry of open connections.
 #[derive(Debug)]
 pub struct ProcessGate {
     bans: Arc<Bans>,
@@ -135,39 +136,39 @@ pub struct ProcessGate {
 }
 
 impl ProcessGate {
-    /// Nobody has passed yet.
+    /// Makes admission without connections.
     pub fn new(gate: Gate, bans: Arc<Bans>) -> Arc<Self> {
         Arc::new(Self { bans, gate, roster: Arc::default() })
     }
 
-    /// Who is banned.
+    /// Returns the bans.
     pub fn bans(&self) -> &Arc<Bans> {
         &self.bans
     }
 
-    /// Shows from now on which share of all connections is taken.
+    /// Sets the gauge that shows the share of the process's taken slots.
     pub fn show(&self, share: Gauge) {
         self.gate.show(share);
     }
 
-    /// Goes by these from now on. Who has passed stays, and counts.
+    /// Changes limits and lists. Open connections stay, and count.
     pub fn set(&self, limits: GateLimits, access: Arc<Access>) {
         self.gate.set(limits, access);
     }
 
-    /// Connections now.
+    /// Returns the number of open connections.
     pub fn connections(&self) -> usize {
         self.gate.places.taken()
     }
 
-    /// All connections that are open now.
+    /// Returns the registry of open connections.
     pub fn roster(&self) -> &Arc<Roster> {
         &self.roster
     }
 }
 
-/// The gates before one listener: its own, and behind it that of the process, which all listeners have
-/// in common. So what a listener refuses takes nothing of what the process lets through.
+/// Admission to one listener: its own limits, and behind them those of the process, which all listeners share. So a
+/// connection that the listener refuses takes nothing of the process's limits.
 #[derive(Debug)]
 pub struct Gates {
     /// The listener's name.
@@ -177,60 +178,60 @@ pub struct Gates {
 }
 
 impl Gates {
-    /// The gates before the listener of this name.
+    /// Makes admission to the listener of this name.
     pub fn new(name: &str, listener: Gate, process: Arc<ProcessGate>) -> Self {
         Self { name: name.into(), listener, process }
     }
 
-    /// Those of a listener alone.
+    /// Makes admission to a listener alone.
     #[cfg(test)]
     pub(crate) fn within(limits: GateLimits) -> Self {
         let rules = super::BanRules { after: None, lasting: std::time::Duration::ZERO, exempt: Default::default() };
-        let bans = Bans::new(rules, crate::metrics::Metrics::new().bans());
+        let bans = Bans::new(rules, super::BanMetrics::new(&crate::metrics::Metrics::new()));
         let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
         Self::new("test", Gate::new(limits, Arc::default()), process)
     }
 
-    /// Has the listener's gate go by these from now on.
+    /// Changes the listener's limits and lists.
     pub fn set(&self, limits: GateLimits, access: Arc<Access>) {
         self.listener.set(limits, access);
     }
 
-    /// Connections now: in the process, and of those on the listener.
+    /// Returns the number of open connections, of the process and of the listener.
     pub fn open(&self) -> (usize, usize) {
         (self.process.gate.places.taken(), self.listener.places.taken())
     }
 
-    /// Who is banned, from all listeners.
+    /// Returns the bans, which all listeners share.
     pub fn bans(&self) -> &Bans {
         &self.process.bans
     }
 
-    /// The part of its time that a stranger is given now: less than one where a limit is nearly reached.
+    /// Returns the share of their time that unauthenticated peers get now: less than one if a limit is nearly reached.
     pub fn time_for_strangers(&self) -> f64 {
         self.listener.places.time_for_strangers().min(self.process.gate.places.time_for_strangers())
     }
 
-    /// Shows from now on which share of the listener's connections is taken.
+    /// Sets the gauge that shows the share of the listener's taken slots.
     pub fn show(&self, share: Gauge) {
         self.listener.show(share);
     }
 
-    /// Looks at a peer who is perhaps a proxy, before anything else is.
+    /// Checks a peer, which is perhaps a proxy, before anything else.
     ///
     /// # Errors
-    /// The ban or the list that refuses it.
+    /// Returns the ban or the list that refuses it.
     pub fn check_peer(&self, peer: IpAddr, now: Instant) -> Result<(), RejectReason> {
         self.process.bans.check(peer, now)?;
         self.listener.rules().access.check_peer(peer)?;
         self.process.gate.rules().access.check_peer(peer)
     }
 
-    /// Lets in a connection of `player`, who is known from the start, and whose peer was looked at. Only who is within
-    /// all limits by address takes the place of another one.
+    /// Admits a connection of `player`, which is known from the start, and whose peer was checked. Only a player within
+    /// all limits by address may evict another connection.
     ///
     /// # Errors
-    /// The list or the limit that refuses it; nothing is counted then, but by rates.
+    /// Returns the list or the limit that refuses it; then nothing is counted except by rates.
     pub fn admit(&self, player: SocketAddr, now: Instant) -> Result<Admission, RejectReason> {
         self.check(player)?;
         let address = AddressKey::from(player.ip());
@@ -241,19 +242,19 @@ impl Gates {
         Ok(admission)
     }
 
-    /// Lets in a connection of `peer` whose player is not known yet: a PROXY header is to come. It counts in all, so
-    /// that connections which never send one are limited too.
+    /// Admits a connection of `peer` before its PROXY header has told the player. It counts in all, so that connections
+    /// which never send a header are limited too.
     ///
     /// # Errors
-    /// The limit that refuses it; nothing is counted then.
+    /// Returns the limit that refuses it; then nothing is counted.
     pub fn enter(&self, peer: SocketAddr) -> Result<Admission, RejectReason> {
         self.place(peer, None)
     }
 
-    /// Counts an entered connection for its player too, now that it is known who that is.
+    /// Counts an admitted connection for its player too, once the player is known.
     ///
     /// # Errors
-    /// The ban, the list or the limit that refuses it. The connection goes on counting where it did, until it is
+    /// Returns the ban, the list or the limit that refuses it. The connection still counts as before, until it is
     /// dropped.
     pub fn pass(&self, admission: &Admission, player: SocketAddr, now: Instant) -> Result<(), RejectReason> {
         admission.presence().set_player(player);
@@ -271,7 +272,7 @@ impl Gates {
         self.process.gate.rules().access.check(player.ip())
     }
 
-    /// Gives it a place on the listener and in the process, and closes who had one of them before.
+    /// Takes slots of the listener and of the process, and closes connections that are evicted from them.
     fn place(&self, peer: SocketAddr, player: Option<AddressKey>) -> Result<Admission, RejectReason> {
         let present = self.process.roster.enter(&self.name, peer);
         let id = present.presence().id();
@@ -295,7 +296,7 @@ impl Gates {
     }
 }
 
-/// A connection that was let in. Dropping it counts it off.
+/// The guard of an admitted connection. Dropping it counts it off.
 #[derive(Debug)]
 pub struct Admission {
     present: Present,
@@ -304,7 +305,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// What others see of it.
+    /// Returns the connection's handle.
     pub fn presence(&self) -> &Arc<Presence> {
         self.present.presence()
     }
@@ -315,7 +316,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::admission::{AddressSet, BanRules};
+    use crate::admission::{AddressSet, BanMetrics, BanRules};
     use crate::metrics::Metrics;
 
     const NONE: GateLimits = GateLimits {
@@ -326,15 +327,15 @@ mod tests {
         pressure: false,
     };
 
-    /// Limits, and no lists.
+    /// Makes admission with limits and without lists.
     fn gate(limits: GateLimits) -> Gate {
         Gate::new(limits, Arc::default())
     }
 
-    /// Nobody is banned, but by the operator.
+    /// Makes bans by the operator alone.
     fn bans() -> Arc<Bans> {
         let rules = BanRules { after: None, lasting: Duration::from_secs(600), exempt: AddressSet::default() };
-        Bans::new(rules, Metrics::new().bans())
+        Bans::new(rules, BanMetrics::new(&Metrics::new()))
     }
 
     fn at(address: &str) -> SocketAddr {

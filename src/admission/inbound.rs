@@ -11,29 +11,34 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tracing::warn;
 
-use super::{Admission, Gate, Gates, PRESSURE_IDLE, Patience, ProcessGate, ProvenEdge, REFUSED_LINES, Tunnelled, Via};
+use super::{
+    Admission, Gate, Gates, ListenerMetrics, PRESSURE_IDLE, Patience, ProcessGate, ProvenEdge, REFUSED_LINES,
+    Tunnelled, Via,
+};
 use crate::access_log::{AccessLog, Entry, Open, What};
 use crate::config::{self, AcceptProxy, Expect};
 use crate::connection::{CloseReason, RejectReason};
-use crate::metrics::{ListenerMetrics, Metrics};
+use crate::metrics::Metrics;
 use otproxy_net::worker::Scratch;
 use otproxy_net::{RateLimitedLog, Stream};
 use otproxy_protocol::proxy_header::{self, ProxyHeader};
 use otproxy_protocol::sniff::{MAX_FIRST, Verdict};
 
-/// What the first read of a connection takes at once: a PROXY header, and what an eager client
-/// sends behind it.
+/// Bytes that the first read of a connection takes at once: a PROXY header, and the data that an eager client sends
+/// after it.
 const FIRST_READ: usize = 1024;
 
-/// What all workers share of one listener, from one reload to the next: a connection keeps what it began with.
+/// The part of a listener that all workers share, from one reload to the next. A connection keeps the configuration
+/// that it began with.
 #[derive(Debug)]
 pub struct InboundShared {
-    /// Without its lists. Those are the gates', for a long one is not to live as long as the last connection.
+    /// The configuration without its lists, which admission has: a long list must not live as long as the last
+    /// connection.
     config: config::Inbound,
     kept: Arc<Kept>,
 }
 
-/// What a listener keeps over reloads.
+/// The part of a listener that stays over reloads.
 #[derive(Debug)]
 struct Kept {
     gates: Gates,
@@ -44,8 +49,8 @@ struct Kept {
 }
 
 impl InboundShared {
-    /// From the listener's configuration; `process` is what all listeners have in common, and `access_log` is told of each
-    /// connection where there is one.
+    /// Makes it from the listener's configuration; `process` is shared by all listeners, and `access_log`, if any, gets
+    /// an entry for each connection.
     pub fn new(mut config: config::Inbound, process: Arc<ProcessGate>, access_log: Option<AccessLog>) -> Arc<Self> {
         let gate = Gate::new(config.limits, std::mem::take(&mut config.access));
         let gates = Gates::new(&config.name, gate, process);
@@ -53,27 +58,26 @@ impl InboundShared {
         Arc::new(Self { config, kept: Arc::new(Kept { gates, log, access_log, carried }) })
     }
 
-    /// The same listener as `config` has it: what is counted goes on counting. Its limits and lists are those of `config`
-    /// at once.
+    /// Returns the same listener with a new `config`: counts stay, and its limits and lists hold at once.
     #[must_use]
     pub fn reloaded(self: &Arc<Self>, mut config: config::Inbound) -> Arc<Self> {
         self.kept.gates.set(config.limits, std::mem::take(&mut config.access));
         if config == self.config { Arc::clone(self) } else { Arc::new(Self { config, kept: Arc::clone(&self.kept) }) }
     }
 
-    /// The listener's configuration.
+    /// Returns the listener's configuration.
     pub fn config(&self) -> &config::Inbound {
         &self.config
     }
 
-    /// Connections now.
+    /// Returns the number of open connections.
     pub fn connections(&self) -> usize {
         self.kept.gates.open().1
     }
 
     /// Shows from now on in `metrics`, which are no worker's, which share of its connections is taken.
     pub fn show(&self, metrics: &Metrics) {
-        self.kept.gates.show(metrics.pressure(Some(&self.config.name)));
+        self.kept.gates.show(metrics.pressure_ratio.with_label_values(&[&*self.config.name]));
     }
 }
 
@@ -90,41 +94,41 @@ pub struct Inbound {
 pub struct Admitted {
     /// The connection.
     pub stream: Stream,
-    /// Who connected: an edge, or the player.
+    /// The peer: an edge, or the player.
     pub peer: SocketAddr,
     /// The player, as the PROXY header says or else the peer.
     pub player: SocketAddr,
-    /// Where the player connected to.
+    /// The address that the player connected to.
     pub destination: SocketAddr,
-    /// What was read behind the PROXY header, and of what the listener expects.
+    /// Bytes that were read after the PROXY header, or for the listener's `expect`.
     pub early: Vec<u8>,
     /// Counts the connection while it lives.
     pub guard: Admission,
     /// The edge whose stream of the tunnel it is, if it is one.
     pub via: Option<Via>,
-    /// When it was accepted.
+    /// The time of its accept.
     pub accepted: Instant,
 }
 
 impl Admitted {
-    /// Who it is, for the logs.
+    /// Returns its peer for the logs.
     pub fn who(&self) -> Who<'_> {
         Who { address: self.player, edge: self.via.as_ref().map(|via| &*via.edge), accepted: self.accepted }
     }
 }
 
-/// Who connected, as logs tell it.
+/// A peer for the logs.
 #[derive(Debug, Clone, Copy)]
 pub struct Who<'a> {
-    /// The player, or the peer where that is all that is known.
+    /// The player, or the peer if no player is known.
     pub address: SocketAddr,
     /// The edge whose stream of the tunnel it is, if it is one.
     pub edge: Option<&'a ProvenEdge>,
-    /// When it was accepted.
+    /// The time of its accept.
     pub accepted: Instant,
 }
 
-/// Counts a connection that has its target.
+/// The guard that counts a connection with a target.
 #[derive(Debug)]
 pub struct Carried(Arc<Kept>);
 
@@ -135,47 +139,47 @@ impl Drop for Carried {
 }
 
 impl Inbound {
-    /// One worker's part; `scratch` is the worker's read buffer.
+    /// Makes one worker's part; `scratch` is the worker's read buffer.
     pub fn new(shared: Arc<InboundShared>, metrics: ListenerMetrics, scratch: Rc<Scratch>) -> Self {
         Self { shared, metrics, scratch }
     }
 
-    /// The listener's configuration.
+    /// Returns the listener's configuration.
     pub fn config(&self) -> &config::Inbound {
         &self.shared.config
     }
 
-    /// What all workers share.
+    /// Returns the part that all workers share.
     pub fn shared(&self) -> &Arc<InboundShared> {
         &self.shared
     }
 
-    /// The worker's read buffer.
+    /// Returns the worker's read buffer.
     pub fn scratch(&self) -> &Scratch {
         &self.scratch
     }
 
-    /// The listener's counters on this worker.
+    /// Returns the listener's counters on this worker.
     pub fn metrics(&self) -> &ListenerMetrics {
         &self.metrics
     }
 
-    /// How long a stranger may take for something, of up to `limit`.
+    /// Returns the time limit of an unauthenticated peer, of up to `limit`.
     pub fn patience(&self, limit: Duration) -> Patience<'_> {
         Patience::new(&self.shared.kept.gates, limit, Duration::ZERO)
     }
 
-    /// How long a connection may be idle.
+    /// Returns the time limit of an idle connection.
     pub fn idle(&self) -> Patience<'_> {
         Patience::new(&self.shared.kept.gates, self.config().idle_timeout, PRESSURE_IDLE)
     }
 
-    /// Admits a connection, or counts and logs why not.
+    /// Admits a connection, or counts and logs its refusal.
     pub async fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Admitted> {
         let (peer, accepted) = (proxy_header::unmap_socket(peer), Instant::now());
         let who = |address| Who { address, edge: None, accepted };
         self.metrics.accepted.inc();
-        // Before all else, so that a refused connection costs next to nothing.
+        // This comes first, so that a refused connection costs next to nothing.
         let (guard, expected) = match self.enter(peer, accepted) {
             Ok(entered) => entered,
             Err(reason) => {
@@ -203,7 +207,7 @@ impl Inbound {
         }
     }
 
-    /// Refuses a connection, which the caller then drops. `counts` says whether it still counts as one that is open.
+    /// Refuses a connection, which the caller then drops. `counts` says whether it still counts as open.
     pub fn refuse(&self, socket: &SockRef<'_>, reason: RejectReason, who: Who<'_>, counts: bool) {
         if self.config().reset {
             // A socket that is gone already needs no reset.
@@ -212,7 +216,7 @@ impl Inbound {
         self.count_refused(reason, who, counts);
     }
 
-    /// Admits a stream that came through the tunnel: who sent it has proved himself. Or counts and logs why not.
+    /// Admits a stream of the tunnel, whose sender is authenticated. Or counts and logs its refusal.
     pub async fn admit_tunnelled(&self, tunnelled: Tunnelled) -> Option<Admitted> {
         self.metrics.accepted.inc();
         let accepted = Instant::now();
@@ -239,8 +243,8 @@ impl Inbound {
         Some(Admitted { stream, peer: player, player, destination, early, guard, via: Some(via), accepted })
     }
 
-    /// Counts a refused connection, and logs it as far as the log's limit goes. A peer that just
-    /// closed, as health checks do, is no news.
+    /// Counts a refused connection, and logs it up to the log's limit. A peer that just closed, as health checks do, is
+    /// no news.
     fn count_refused(&self, reason: RejectReason, who: Who<'_>, counts: bool) {
         if reason.breaks_rule() {
             self.shared.kept.gates.bans().broke_rule(who.address.ip(), Instant::now());
@@ -258,7 +262,7 @@ impl Inbound {
         }
     }
 
-    /// Counts a connection of `player` that was of use and has ended.
+    /// Counts a connection of `player` that was admitted and has ended.
     pub fn count_closed(&self, reason: CloseReason, player: SocketAddr) {
         if reason.breaks_rule() {
             self.shared.kept.gates.bans().broke_rule(player.ip(), Instant::now());
@@ -266,27 +270,28 @@ impl Inbound {
         self.metrics.closed(reason);
     }
 
-    /// Tells the access log, where there is one, of what ended or was refused.
+    /// Writes an entry to the access log, if there is one.
     pub fn access_log(&self, entry: impl FnOnce() -> Entry) {
         if let Some(log) = &self.shared.kept.access_log {
             log.write(entry());
         }
     }
 
-    /// Connections now. Others may begin and end at the same time: the counts are of this moment.
+    /// Returns the numbers of open connections. Others may begin and end at the same time: the counts are of this
+    /// moment.
     pub fn open(&self) -> Open {
         let (process, listener) = self.shared.kept.gates.open();
         Open { process, listener, carried: self.shared.kept.carried.load(Ordering::Relaxed) }
     }
 
-    /// Counts a connection that has its target, until what this gives is dropped.
+    /// Counts a connection that has its target, until the guard is dropped.
     pub fn carries(&self) -> Carried {
         self.shared.kept.carried.fetch_add(1, Ordering::Relaxed);
         Carried(Arc::clone(&self.shared.kept))
     }
 
-    /// Decides what can be decided before anything is read; gives the header that is to come too. Where
-    /// none is, the peer is the player.
+    /// Decides everything that needs no read; returns the header to be expected too. Without one, the peer is the
+    /// player.
     fn enter(&self, peer: SocketAddr, now: Instant) -> Result<(Admission, AcceptProxy), RejectReason> {
         self.shared.kept.gates.check_peer(peer.ip(), now)?;
         let expected = self.header_from(peer.ip())?;
@@ -297,7 +302,7 @@ impl Inbound {
         Ok((guard, expected))
     }
 
-    /// The header that `peer` is to send.
+    /// Returns the header that `peer` must send.
     fn header_from(&self, peer: IpAddr) -> Result<AcceptProxy, RejectReason> {
         let config = self.config();
         let trusted = || config.trusted_peers.iter().any(|net| net.contains(&peer));
@@ -309,8 +314,8 @@ impl Inbound {
         }
     }
 
-    /// Finds out who the `player` is, the peer until then, and gives where it connected to, reading the header where one is
-    /// to come.
+    /// Finds out the `player`, which is the peer until then, and returns the address that it connected to. Reads the
+    /// header if one is expected.
     async fn identify(
         &self,
         stream: &Stream,
@@ -341,7 +346,7 @@ impl Inbound {
         Ok(destination)
     }
 
-    /// Waits until the connection has begun as the listener expects; what came stays in `early`.
+    /// Waits until the connection has begun as the listener expects; the bytes stay in `early`.
     async fn first_bytes(&self, stream: &Stream, early: &mut Vec<u8>) -> Result<(), RejectReason> {
         let config = self.config();
         // Not even a look at the socket: the server may be the one to speak first.
@@ -353,7 +358,7 @@ impl Inbound {
     }
 }
 
-/// Reads until `early` is what is expected.
+/// Reads until `early` has the expected beginning.
 async fn read_expected(
     stream: &Stream,
     early: &mut Vec<u8>,
@@ -361,7 +366,7 @@ async fn read_expected(
     scratch: &Scratch,
 ) -> Result<(), RejectReason> {
     loop {
-        // What is still incomplete is short, as `judge` has a last word on every length.
+        // An incomplete beginning is short, as `judge` decides on every length.
         match expect.judge(early) {
             Verdict::Right => return Ok(()),
             Verdict::Wrong => return Err(RejectReason::Unexpected),
@@ -374,7 +379,7 @@ async fn read_expected(
     }
 }
 
-/// Reads until the header is whole; leaves in `early` what came behind it.
+/// Reads until the header is whole; leaves the bytes after it in `early`.
 async fn read_header(
     stream: &Stream,
     early: &mut Vec<u8>,
@@ -395,7 +400,7 @@ async fn read_header(
                 Err(_) => return Err(RejectReason::BadHeader),
             }
         }
-        // `parse` has a last word on every length: what it still calls incomplete is short.
+        // `parse` decides on every length, so an incomplete header is short.
         match stream.read_onto(early, FIRST_READ, scratch).await {
             Ok(0) if early.is_empty() => return Err(RejectReason::Closed),
             Ok(0) => return Err(RejectReason::BadHeader),

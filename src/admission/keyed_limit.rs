@@ -1,4 +1,4 @@
-//! A limit of how many there are at once, in all and for each address.
+//! A limit of things at once, in all and for each address.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::by_address::{AddressKey, ByAddress};
 
-/// Which limit would be exceeded.
+/// The limit that would be exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum LimitExceeded {
     /// The limit in all.
@@ -20,7 +20,7 @@ pub enum LimitExceeded {
     Address,
 }
 
-/// Counts sessions or handshakes, over all workers.
+/// A limit of sessions or handshakes, over all workers.
 #[derive(Debug)]
 pub struct ConnectionLimit {
     max: AtomicUsize,
@@ -30,7 +30,7 @@ pub struct ConnectionLimit {
 }
 
 impl ConnectionLimit {
-    /// `None` is no limit.
+    /// Makes a limit; `None` is no limit.
     pub fn new(max: Option<usize>, max_per_address: Option<usize>) -> Arc<Self> {
         Arc::new(Self {
             max: AtomicUsize::new(max.unwrap_or(usize::MAX)),
@@ -40,17 +40,16 @@ impl ConnectionLimit {
         })
     }
 
-    /// Has other limits from now on. What is counted goes on counting, and where that is more than a new limit, nobody new is
-    /// let in until it is not.
+    /// Changes the limits. Counts stay, and while they exceed a new limit nothing new is admitted.
     pub fn set(&self, max: Option<usize>, max_per_address: Option<usize>) {
         self.max.store(max.unwrap_or(usize::MAX), Ordering::Relaxed);
         self.max_per_address.store(max_per_address.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
-    /// Counts one of `address` until the guard is dropped.
+    /// Counts one for `address` until the guard is dropped.
     ///
     /// # Errors
-    /// The limit that is reached; nothing is counted then.
+    /// Returns the limit that is reached; then nothing is counted.
     pub fn try_acquire(self: &Arc<Self>, address: AddressKey) -> Result<ConnectionGuard, LimitExceeded> {
         let max = self.max.load(Ordering::Relaxed);
         // Nothing else is published by this count, and the update itself is atomic: Relaxed does.
@@ -63,12 +62,12 @@ impl ConnectionLimit {
         Ok(ConnectionGuard { limit: Arc::clone(self), address })
     }
 
-    /// Connections now.
+    /// Returns the present number.
     pub fn total(&self) -> usize {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Counts even where there is no limit: there may be one later, and then what is open counts.
+    /// Counts even without a limit: one may be set later, and then everything open counts.
     fn claim(&self, address: AddressKey) -> Result<(), LimitExceeded> {
         let max = self.max_per_address.load(Ordering::Relaxed);
         let mut table = self.by_address.shard(address);
@@ -81,7 +80,7 @@ impl ConnectionLimit {
     }
 
     fn unclaim(&self, address: AddressKey) {
-        // An address without connections leaves no entry: the table is as large as what it counts.
+        // An address without connections leaves no entry, so the table is no larger than its contents.
         if let Entry::Occupied(mut entry) = self.by_address.shard(address).entry(address) {
             if *entry.get() > 1 {
                 *entry.get_mut() -= 1;
@@ -92,7 +91,7 @@ impl ConnectionLimit {
     }
 }
 
-/// One that is counted. Dropping it counts it off.
+/// The guard of one counted thing. Dropping it counts it off.
 #[derive(Debug)]
 pub struct ConnectionGuard {
     limit: Arc<ConnectionLimit>,

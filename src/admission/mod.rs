@@ -1,9 +1,10 @@
-//! Who may connect: from an accepted socket to a known player within all limits.
+//! Admission: from an accepted socket to a known player within all limits.
 //!
-//! - [`Inbound`]: one worker's part of a listener: trust, the PROXY header, the first bytes, and what is counted.
-//! - [`Gate`] and [`Gates`]: access lists, slots and rates of a listener and of the process. [`Bans`]: who is refused for a while.
+//! - [`Inbound`]: one worker's part of a listener: trust, the PROXY header, the first bytes, and the counters.
+//! - [`Gate`] and [`Gates`]: access lists, slots and rates of a listener and of the process. [`Bans`]: addresses that
+//!   are refused for a while.
 //! - [`Patience`]: time limits that shrink while slots run out.
-//! - [`Tunnelled`]: what comes through the tunnel instead of a socket.
+//! - [`Tunnelled`]: a stream of the tunnel in place of a socket.
 
 mod access_list;
 mod adaptive_timeout;
@@ -14,6 +15,7 @@ mod fair_share;
 mod gate;
 mod inbound;
 mod keyed_limit;
+mod metrics;
 mod pressure;
 mod rate_limit;
 mod slots;
@@ -22,17 +24,18 @@ mod tunnelled;
 pub use access_list::Access;
 pub use adaptive_timeout::Patience;
 pub use address_set::AddressSet;
-pub use bans::{BANS, Ban, BanReason, BanRules, Bans, LONGEST_BAN};
+pub use bans::{BANS, Ban, BanMetrics, BanReason, BanRules, Bans, LONGEST_BAN};
 pub use by_address::AddressKey;
 pub use gate::{Admission, Gate, GateLimits, Gates, ProcessGate};
 pub use inbound::{Admitted, Carried, Inbound, InboundShared, Who};
 pub use keyed_limit::{ConnectionGuard, ConnectionLimit, LimitExceeded};
+pub use metrics::ListenerMetrics;
 pub use pressure::{PRESSURE_FROM, PRESSURE_IDLE, PRESSURE_LEAST};
 pub use rate_limit::{ADDRESSES, RateLimit};
 pub use tunnelled::{ProvenEdge, Tunnelled, Via, unfinished};
 
 /// Lines about refusals and broken rules, for each listener and for the sessions, in each window of a rate-limited log.
 pub const REFUSED_LINES: u16 = 5;
-/// Lines about connections and sessions that have ended, likewise. No server has so many for long,
-/// unless somebody opens and closes them on purpose.
+/// Lines about connections and sessions that have ended, likewise. No server has so many for long, unless connections
+/// are opened and closed on purpose.
 pub const ENDED_LINES: u16 = 1000;

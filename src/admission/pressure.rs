@@ -1,16 +1,16 @@
-//! How near a limit of connections is to be reached, and what that does to the time that strangers are given.
+//! Pressure: how near the limit of connections is, and how much time unauthenticated peers get for it.
 
 use std::time::Duration;
 
-/// The share of `limits.connections` from which on strangers are given less time.
+/// The share of `limits.connections` from which on unauthenticated peers get less time.
 pub const PRESSURE_FROM: f64 = 0.75;
-/// The part of their time that they are given where the limit is reached.
+/// The share of their time that they get at the limit.
 pub const PRESSURE_LEAST: f64 = 0.2;
-/// Who plays, or has a link, is heard at least this often, with time for what is lost on the way: clients ping every
-/// 2.5 s, and give a link up that does not answer for 7.5 s.
+/// The least idle time. A player or a link is heard from at least this often, with time for losses on the way: clients
+/// ping every 2.5 s, and give up a link that does not answer for 7.5 s.
 pub const PRESSURE_IDLE: Duration = Duration::from_secs(10);
 
-/// The part of a time limit, 0.2 to 1, that holds where this share of all connections is taken.
+/// Returns the share of a time limit, 0.2 to 1, for this share of all connections.
 pub(super) fn part(share: f64) -> f64 {
     let pressure = ((share - PRESSURE_FROM) / (1.0 - PRESSURE_FROM)).clamp(0.0, 1.0);
     1.0 - pressure * (1.0 - PRESSURE_LEAST)

@@ -1,4 +1,4 @@
-//! How often something may be done from each player address.
+//! A rate limit for each player address.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,16 +10,15 @@ use otproxy_protocol::rate::Rate;
 
 /// Addresses in one generation of a shard: what a table of 2048 slots takes before it grows.
 const GENERATION: usize = 1792;
-/// Addresses that a [`RateLimit`] remembers at the most, in about 2 MiB.
+/// Addresses that a [`RateLimit`] remembers at most, in about 2 MiB.
 pub const ADDRESSES: usize = 2 * GENERATION * SHARDS;
 
 /// A [`Rate`] for each player address, over all workers.
 ///
-/// Its memory is bounded however many addresses come: beyond [`ADDRESSES`] it forgets those that
-/// have asked for nothing the longest, and who is forgotten has a whole burst again. To gain by
-/// that, an attacker needs more addresses than half the table, all of them asking, and with so many
-/// the rates of all together are already more than any limit by address is for: what holds then is
-/// a limit in all. Nobody is ever refused for what others did.
+/// Its memory is bounded however many addresses come: beyond [`ADDRESSES`] it forgets the addresses that have asked for
+/// nothing for the longest time, and a forgotten address has a whole burst again. To gain by that, an attacker needs
+/// more addresses than half the table, all of them asking, and with so many the rates of all together already exceed
+/// the purpose of any limit by address: a limit in all holds then. No address is ever refused because of others.
 #[derive(Debug)]
 pub struct RateLimit {
     rate: Rate,
@@ -27,25 +26,25 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// Nobody has done anything yet.
+    /// Makes a limit without state.
     pub fn new(rate: Rate) -> Self {
         Self { rate, table: Arc::default() }
     }
 
-    /// Another rate for the same: who has used up what this one gave has earned it back at the same time as before.
+    /// Returns the same with another rate: what was used up is earned back at the same time as before.
     #[must_use]
     pub fn with(&self, rate: Rate) -> Self {
         Self { rate, table: Arc::clone(&self.table) }
     }
 
-    /// Whether `address` may do it once more `now`; counts it where it may.
+    /// Returns whether `address` may do it once more `now`; counts it then.
     #[must_use]
     pub fn try_take(&self, address: AddressKey, now: Instant) -> bool {
         let mut shard = self.table.shard(address);
         self.rate.take(shard.of(address), now, now).is_some()
     }
 
-    /// Forgets what `address` did: it has a whole burst again.
+    /// Forgets `address`, which has a whole burst again.
     pub fn forget(&self, address: AddressKey) {
         *self.table.shard(address).of(address) = None;
     }
@@ -59,12 +58,12 @@ struct Generations {
 }
 
 impl Generations {
-    /// The state of `address`, which is now the last to be forgotten.
+    /// Returns the state of `address`, which is now the last to be forgotten.
     fn of(&mut self, address: AddressKey) -> &mut Option<Instant> {
         if !self.current.contains_key(&address) {
             let state = self.previous.get(&address).copied().flatten();
             if self.current.len() >= GENERATION {
-                // One step for each generation of addresses, and none that looks at the old ones.
+                // One step for each generation of addresses, and no look at each old one.
                 std::mem::swap(&mut self.current, &mut self.previous);
                 self.current.clear();
             }

@@ -1,4 +1,4 @@
-//! Connections at once: in all and by player address, and who gives way where all places are taken.
+//! Connections at once, in all and by player address, and the choice of the one to evict when all slots are taken.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,15 +11,15 @@ use super::fair_share::Shares;
 use super::pressure;
 use super::{AddressKey, GateLimits, LimitExceeded};
 
-/// Places for connections, over all workers. One lock, which is held when a connection begins and when it ends.
+/// Slots for connections, over all workers, behind one lock that is held when a connection begins and when it ends.
 #[derive(Debug)]
 pub(super) struct Places {
     state: Mutex<State>,
-    /// Copies from `state`, for who only looks.
+    /// Copies of `state`, to be read without the lock.
     taken: AtomicUsize,
     max: AtomicUsize,
     pressure: AtomicBool,
-    /// Shows which share is taken.
+    /// The gauge of the taken share.
     shown: OnceLock<Gauge>,
 }
 
@@ -28,14 +28,14 @@ struct State {
     max: usize,
     max_per_address: usize,
     fair_share: bool,
-    /// The connections that have a place, each with its player where that is known.
+    /// The connections that have a slot, each with its player if known.
     taken: HashMap<u64, Option<AddressKey>>,
-    /// Those whose player is known; empty while there is no limit that asks for it.
+    /// Connections of known players; empty while no limit needs it.
     shares: Shares,
 }
 
 impl Places {
-    /// Nobody has one.
+    /// Makes slots that are all free.
     pub fn new(limits: &GateLimits) -> Arc<Self> {
         let state = State {
             max: usize::MAX,
@@ -55,14 +55,14 @@ impl Places {
         Arc::new(places)
     }
 
-    /// Has other limits from now on. Who has a place keeps it.
+    /// Changes the limits. Connections keep their slots.
     pub fn set(&self, limits: &GateLimits) {
         let mut state = self.state();
         let counted = state.is_limited();
         state.max = limits.connections.unwrap_or(usize::MAX);
         state.max_per_address = limits.connections_per_address.unwrap_or(usize::MAX);
         state.fair_share = limits.fair_share;
-        // Who comes meanwhile waits: not at each reload.
+        // New connections wait meanwhile, so it is not done with each reload.
         if state.is_limited() != counted {
             state.recount();
         }
@@ -71,18 +71,18 @@ impl Places {
         self.count(&state);
     }
 
-    /// Shows from now on which share of them is taken.
+    /// Sets the gauge of the taken share.
     pub fn show(&self, share: Gauge) {
         let _ = self.shown.set(share);
         self.count(&self.state());
     }
 
-    /// The part of its time that a stranger is given, as many as are taken.
+    /// Returns the share of their time that unauthenticated peers get, by the number of taken slots.
     pub fn time_for_strangers(&self) -> f64 {
         if self.pressure.load(Ordering::Relaxed) { pressure::part(self.share()) } else { 1.0 }
     }
 
-    /// The share that is taken: 0 without a limit, and more than 1 where a reload has lowered it.
+    /// Returns the taken share: 0 without a limit, and more than 1 if a reload has lowered it.
     fn share(&self) -> f64 {
         match self.max.load(Ordering::Relaxed) {
             usize::MAX => 0.0,
@@ -90,11 +90,11 @@ impl Places {
         }
     }
 
-    /// Gives a place to a connection, whose player is perhaps not known yet, until what this gives is dropped. The
-    /// higher the number of a connection, the newer it is.
+    /// Takes a slot for a connection, whose player may be unknown yet, until the slot is dropped. A newer connection
+    /// has a higher number.
     ///
     /// # Errors
-    /// The limit that is reached; nothing is counted then.
+    /// Returns the limit that is reached; then nothing is counted.
     pub fn take(self: &Arc<Self>, connection: u64, player: Option<AddressKey>) -> Result<Taken, LimitExceeded> {
         let mut state = self.state();
         if let Some(player) = player {
@@ -115,7 +115,7 @@ impl Places {
         Ok(Taken { place: Place { places: Arc::clone(self), connection }, evicted })
     }
 
-    /// Whether a connection of this player would be within the limit of its address.
+    /// Checks that a connection of this player would be within the limit of its address.
     ///
     /// # Errors
     /// [`LimitExceeded::Address`]
@@ -123,14 +123,14 @@ impl Places {
         self.state().may(player)
     }
 
-    /// Takes the place away from a connection, whoever holds it.
+    /// Takes the slot away from a connection.
     pub fn leave(&self, connection: u64) {
         let mut state = self.state();
         state.leave(connection);
         self.count(&state);
     }
 
-    /// Places that are taken now.
+    /// Returns the number of taken slots.
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
@@ -149,7 +149,7 @@ impl Places {
 }
 
 impl State {
-    /// Whether anything is asked of the shares.
+    /// Returns whether any limit needs the shares.
     fn is_limited(&self) -> bool {
         (self.max, self.max_per_address) != (usize::MAX, usize::MAX)
     }
@@ -160,7 +160,7 @@ impl State {
         }
     }
 
-    /// Counts the shares where a limit has come, and forgets them where none is left.
+    /// Counts the shares if a limit was added, and forgets them if none is left.
     fn recount(&mut self) {
         self.shares = Shares::default();
         if self.is_limited() {
@@ -173,7 +173,7 @@ impl State {
         if self.shares.of(player) < self.max_per_address { Ok(()) } else { Err(LimitExceeded::Address) }
     }
 
-    /// The connection that gives way to a new one of `player`, who counts already.
+    /// Returns the connection that is evicted for a new one of `player`, which counts already.
     fn gives_way(&self, player: Option<AddressKey>) -> Option<u64> {
         match player {
             _ if !self.fair_share => None,
@@ -189,15 +189,15 @@ impl State {
     }
 }
 
-/// A place that was given.
+/// A slot that was taken.
 #[derive(Debug)]
 pub(super) struct Taken {
     pub place: Place,
-    /// The connection that had it before, and must be closed.
+    /// The connection that it was taken from, which must be closed.
     pub evicted: Option<u64>,
 }
 
-/// One connection's place. Dropping it makes it free, unless it was given to another one before.
+/// The slot of one connection. Dropping it frees the slot, unless it was given to another connection before.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
@@ -205,13 +205,13 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Says whose it is, now that this is known. The first word holds.
+    /// Sets its player, once known. Later calls have no effect.
     ///
     /// # Errors
     /// [`LimitExceeded::Address`]; the connection goes on counting in all.
     pub fn claim(&self, player: AddressKey) -> Result<(), LimitExceeded> {
         let mut state = self.places.state();
-        // Who has lost the place is told in another way.
+        // A connection that has lost its slot learns of it in another way.
         if state.taken.get(&self.connection) == Some(&None) {
             state.may(player)?;
             state.add(player, self.connection);
@@ -245,12 +245,12 @@ mod tests {
         Places::new(&GateLimits { connections: Some(connections), fair_share, ..NONE })
     }
 
-    /// A player in a network of his own.
+    /// Returns a player in a network of its own.
     fn player(number: u32) -> AddressKey {
         AddressKey::V4(number << 8)
     }
 
-    /// Counted in all, by known players, and as who looks sees it.
+    /// Returns the counts of all, of known players, and as read without the lock.
     fn counts(places: &Places) -> (usize, usize, usize) {
         let state = places.state();
         let known = state.taken.values().flatten().count();

@@ -1,4 +1,4 @@
-//! What a stream that came through the tunnel brings with it, from the thread of the tunnel to a worker.
+//! A stream of the tunnel on its way to a worker, with what belongs to it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,47 +10,47 @@ use otproxy_net::Detached;
 use crate::connection::{CloseReason, Presence};
 use crate::metrics::Held;
 
-/// An edge that proved who it is, with all that it has open.
+/// An authenticated edge, which ends all of its streams once it is no longer trusted.
 #[derive(Debug)]
 pub struct ProvenEdge {
     name: String,
-    /// It is trusted no more.
+    /// Cancelled once it is no longer trusted.
     revoked: CancellationToken,
 }
 
 impl ProvenEdge {
-    /// A trusted one.
+    /// Makes a trusted edge.
     pub fn new(name: String) -> Arc<Self> {
         Arc::new(Self { name, revoked: CancellationToken::new() })
     }
 
-    /// The name in its certificate and in `edges`.
+    /// Returns the name in its certificate and in `edges`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Trusts it no more: all that it has open is closed.
+    /// Revokes trust: everything that it has open is closed.
     pub fn revoke(&self) {
         self.revoked.cancel();
     }
 
-    /// Whether it is trusted no more.
+    /// Returns whether trust was revoked.
     pub fn is_revoked(&self) -> bool {
         self.revoked.is_cancelled()
     }
 
-    /// Runs `task`, which carries something of this edge, as long as it is trusted.
+    /// Runs `task`, which carries a stream of this edge, as long as it is trusted.
     pub async fn carry(self: Arc<Self>, task: impl Future<Output = ()>) {
         self.revoked.run_until_cancelled(task).await;
     }
 }
 
-/// What a stream through the tunnel belongs to, as long as it lives.
+/// The origin of a stream of the tunnel, held as long as the stream lives.
 #[derive(Debug)]
 pub struct Via {
-    /// Whose it is.
+    /// The edge.
     pub edge: Arc<ProvenEdge>,
-    /// Counts it.
+    /// The guard that counts it as in use.
     pub in_use: Held,
 }
 
@@ -59,18 +59,18 @@ pub struct Via {
 pub struct Tunnelled {
     /// The stream.
     pub stream: Detached,
-    /// The player, as the edge says.
+    /// The player, as reported by the edge.
     pub player: SocketAddr,
-    /// Where the player connected to.
+    /// The address that the player connected to.
     pub destination: SocketAddr,
-    /// What was read behind the header.
+    /// Bytes that were read after the header.
     pub early: Vec<u8>,
-    /// The edge that it came from.
+    /// The origin.
     pub via: Via,
 }
 
-/// Why a connection was dropped before its own end: because of a defect, or because somebody had it closed, or because the
-/// `edge` that it came through is trusted no more, or else because the process ends.
+/// Returns why a connection was dropped before its own end: because of a defect, because it was closed by request,
+/// because the `edge` that it came through is no longer trusted, or else because the process ends.
 pub fn unfinished(presence: &Presence, edge: Option<&ProvenEdge>) -> CloseReason {
     if std::thread::panicking() {
         CloseReason::Panic

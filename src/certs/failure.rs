@@ -5,15 +5,15 @@ use rustls::{CertificateError, Error};
 use otproxy_protocol::reasons;
 
 reasons! {
-    /// How a handshake of the tunnel ended.
+    /// The result of a handshake of the tunnel.
     HandshakeResult {
-        /// Both sides have proved who they are.
+        /// Both sides are authenticated.
         Ok = "ok",
         /// It was not through in time.
         Timeout = "timeout",
         /// The other side closed before it was through.
         Closed = "closed",
-        /// What came is not TLS.
+        /// The bytes are no TLS.
         NotTls = "not_tls",
         /// The other side speaks TLS, and has no version or cipher in common with this one.
         Incompatible = "incompatible",

@@ -5,11 +5,8 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::error::ErrorKind;
@@ -21,13 +18,12 @@ use tokio::signal::unix::Signal;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::bench::{self, BenchOptions};
 use crate::config::{self, Config, Errors, LogFormat, LogLevel};
-use crate::demo::{self, DemoOptions};
 use crate::roles::{self, Control};
-use otproxy_protocol::player::clocks::LINKS_PER_SESSION;
 
+mod bench;
 mod cert;
+mod demo;
 mod doctor;
 mod files;
 mod init;
@@ -37,6 +33,8 @@ mod signals;
 
 pub use files::{files_needed, raise_file_limit};
 
+use bench::Bench;
+use demo::Demo;
 use signals::Signals;
 
 /// The exit code of an invalid configuration: `EX_CONFIG` of sysexits.h. The systemd units do not restart after it.
@@ -110,120 +108,6 @@ struct ConfigFile {
     config: PathBuf,
 }
 
-#[derive(Debug, clap::Args)]
-struct Demo {
-    /// Players, each with a link to every edge
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=2000))]
-    players: u16,
-    /// Edges
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
-    edges: u8,
-    /// How long they play
-    #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=86400))]
-    seconds: u32,
-}
-
-#[derive(Debug, clap::Args)]
-struct Bench {
-    /// Where players connect; each has a link to every one, and one may be named several times
-    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', required_unless_present = "serve")]
-    edges: Vec<String>,
-    /// The port to ask the core for: one that leads to the stand-in game server, never to a real one
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    port: Option<u16>,
-    /// Plain connections instead of links: for an edge or a forward without the core's relay
-    #[arg(long, conflicts_with_all = ["port", "links"])]
-    raw: bool,
-    /// Players, who come at 500 a second
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=50_000))]
-    players: u32,
-    /// Links that carry a session, of those that a player has [default: 2, or as many as there are edges]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
-    links: Option<u8>,
-    /// Packets a second from each player
-    #[arg(long, value_name = "RATE", default_value_t = 5.0, value_parser = rate)]
-    up: f64,
-    /// Packets a second to each player, an answer to each of its own among them
-    #[arg(long, value_name = "RATE", default_value_t = 10.0, value_parser = rate)]
-    down: f64,
-    /// Bytes of a packet from a player
-    #[arg(long, value_name = "BYTES", default_value_t = 24, value_parser = |text: &str| size(text, bench::UP_SIZES))]
-    size_up: usize,
-    /// Bytes of a packet to a player
-    #[arg(long, value_name = "BYTES", default_value_t = 120, value_parser = |text: &str| size(text, bench::DOWN_SIZES))]
-    size_down: usize,
-    /// How long it is measured
-    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86400))]
-    seconds: u32,
-    /// How long they play before that
-    #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=3600))]
-    warmup: u32,
-    /// Play the game server at this address: in the same process, or alone where no edges are named
-    #[arg(long, value_name = "ADDR")]
-    serve: Option<SocketAddr>,
-    /// Announce an address of its own for each player in a PROXY v2 header, as an edge does
-    #[arg(long)]
-    send_proxy: bool,
-    /// Threads that players run on; the game server has one more
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
-    threads: u8,
-    /// One JSON object on stdout instead of the table
-    #[arg(long)]
-    json: bool,
-}
-
-/// Parses a number of packets a second.
-fn rate(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(rate) if (0.0..=1000.0).contains(&rate) => Ok(rate),
-        _ => Err("a rate is a number from 0 to 1000".to_owned()),
-    }
-}
-
-fn size(text: &str, sizes: RangeInclusive<usize>) -> Result<usize, String> {
-    match text.parse() {
-        Ok(size) if sizes.contains(&size) => Ok(size),
-        _ => Err(format!("a packet has {} to {} bytes here", sizes.start(), sizes.end())),
-    }
-}
-
-impl Bench {
-    /// Checks the flags that can only be wrong together.
-    fn options(&self) -> Result<BenchOptions, &'static str> {
-        let edges = self.edges.len();
-        let links = self.links.map_or(LINKS_PER_SESSION.min(edges), usize::from);
-        if self.port.is_none() && !self.raw {
-            return Err("`--edges` needs a `--port` to ask the core for, or `--raw`");
-        }
-        if links > edges {
-            return Err("more `--links` than addresses in `--edges`: name one several times");
-        }
-        if self.up > self.down {
-            return Err("`--up` is more than `--down`: each packet of a player is answered");
-        }
-        // Clients give up a session after 30 s without a packet.
-        if self.down < 0.1 {
-            return Err("`--down` is less than 0.1, and clients give up a session that is silent for 30 s");
-        }
-        Ok(BenchOptions {
-            edges: self.edges.clone(),
-            port: self.port,
-            players: self.players as usize,
-            links,
-            up: self.up,
-            down: self.down,
-            size_up: self.size_up,
-            size_down: self.size_down,
-            duration: Duration::from_secs(self.seconds.into()),
-            warmup: Duration::from_secs(self.warmup.into()),
-            serve: self.serve,
-            send_proxy: self.send_proxy,
-            threads: self.threads.into(),
-            file_limit: raise_file_limit(),
-        })
-    }
-}
-
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     run(std::env::args_os())
@@ -261,8 +145,14 @@ impl Cli {
             Command::Edge(ConfigFile { config }) => self.serve(config, Config::Edge(config::load_edge(config)?)),
             Command::Core(ConfigFile { config }) => self.serve(config, Config::Core(config::load_core(config)?)),
             Command::Check(ConfigFile { config }) => check(config),
-            Command::Demo(options) => self.demo(options),
-            Command::Bench(options) => self.bench(options),
+            Command::Demo(demo) => {
+                self.log_errors();
+                demo.run()
+            }
+            Command::Bench(bench) => {
+                self.log_errors();
+                bench.run()
+            }
             Command::Init(init) => init.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Operate(operate) => operate.run(),
@@ -278,6 +168,11 @@ impl Cli {
                 print(&page)
             }
         }
+    }
+
+    /// Starts the log of a command whose findings are no log lines.
+    fn log_errors(&self) {
+        log::start(self.log_format.unwrap_or(LogFormat::Auto), self.log_level.unwrap_or(LogLevel::Error));
     }
 
     /// Runs a role, configured by `file`, until a signal.
@@ -315,36 +210,6 @@ impl Cli {
         ran?;
         info!("stopped");
         Ok(ExitCode::SUCCESS)
-    }
-
-    fn demo(&self, options: &Demo) -> anyhow::Result<ExitCode> {
-        // Edges that are cut on purpose are no news; the table says everything that matters.
-        log::start(self.log_format.unwrap_or(LogFormat::Auto), self.log_level.unwrap_or(LogLevel::Error));
-        let options = DemoOptions {
-            players: usize::from(options.players),
-            edges: usize::from(options.edges),
-            duration: Duration::from_secs(options.seconds.into()),
-            file_limit: raise_file_limit(),
-        };
-        let (runtime, signals) = runtime()?;
-        let outcome = runtime.block_on(demo::run(options, roles::start, signals.caught()))?;
-        Ok(if outcome.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-    }
-
-    fn bench(&self, arguments: &Bench) -> anyhow::Result<ExitCode> {
-        log::start(self.log_format.unwrap_or(LogFormat::Auto), self.log_level.unwrap_or(LogLevel::Error));
-        let (runtime, signals) = runtime()?;
-        if let (Some(address), []) = (arguments.serve, &arguments.edges[..]) {
-            raise_file_limit();
-            runtime.block_on(bench::serve(address, signals.caught()))?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        let options =
-            arguments.options().map_err(|message| wrong_together("bench", ErrorKind::ArgumentConflict, message))?;
-        let figures = runtime.block_on(bench::run(&options, signals.caught()))?;
-        let show = if arguments.json { bench::json } else { bench::text };
-        print(show(&options, &figures).as_bytes())?;
-        Ok(if figures.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
@@ -423,20 +288,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn the_load_tests_of_the_document_can_be_typed() {
-        let document = include_str!("../../docs/bench.md");
-        let in_text = document.split('`').filter(|text| text.starts_with("otproxy bench --"));
-        let lines = document.lines().filter(|line| line.starts_with("otproxy bench --")).chain(in_text);
-        let mut count = 0;
-        for line in lines {
-            let cli = Cli::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"));
-            let Command::Bench(bench) = cli.command else { panic!("{line}") };
-            assert!(bench.edges.is_empty() || bench.options().is_ok(), "{line}: {:?}", bench.options());
-            count += 1;
-        }
-        assert!(count >= 6, "only {count}");
     }
 }

@@ -29,6 +29,7 @@ impl Signals {
             let kind = self.next().await;
             warn!("ends at once, at the second signal");
             // The exit code that a shell reports for a process that the signal itself has ended.
+            #[expect(clippy::disallowed_methods, reason = "nothing is waited for any more")]
             process::exit(128 + kind.as_raw_value());
         });
     }

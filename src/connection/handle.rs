@@ -1,4 +1,4 @@
-//! What is known of a connection while it is open, and a way to close it from any thread.
+//! The handle of an open connection: its facts, and a way to close it from any thread.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,9 +12,11 @@ use pin_project_lite::pin_project;
 
 use super::Closing;
 
-/// An open connection, as all threads see it. Who carries it writes; others read, and may have it closed.
+/// The handle of an open connection, which all threads share. The task that carries the connection writes; others read,
+/// and may close it.
 ///
-/// The counts are written by one thread alone and read now and then: a packet costs a store into memory that is this thread's own.
+/// The counts are written by one thread alone and read now and then: a packet costs a store into memory that is this
+/// thread's own.
 #[derive(Debug)]
 pub struct Presence {
     id: u64,
@@ -27,13 +29,13 @@ pub struct Presence {
     link: AtomicBool,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
-    /// 0, or one more than the place of a [`Closing`].
+    /// 0, or one more than the index of a [`Closing`].
     closing: AtomicU8,
-    /// Of the task that carries it.
+    /// The waker of the task that carries it.
     waker: AtomicWaker,
 }
 
-/// Where a connection leads.
+/// The route of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Leads {
     /// It is forwarded to this target.
@@ -43,7 +45,7 @@ pub enum Leads {
 }
 
 impl Presence {
-    /// A connection of `peer` to a listener, of which nothing else is known yet.
+    /// Makes the handle of a connection of `peer` to a listener.
     pub fn new(id: u64, listener: Arc<str>, peer: SocketAddr) -> Self {
         Self {
             id,
@@ -61,119 +63,120 @@ impl Presence {
         }
     }
 
-    /// Its number, which no other connection of this process has or had.
+    /// Returns its number, which no other connection of this process has or had.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// The listener's name.
+    /// Returns the listener's name.
     pub fn listener(&self) -> &str {
         &self.listener
     }
 
-    /// Who connected: an edge, or the player.
+    /// Returns the peer: an edge, or the player.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// When it was accepted.
+    /// Returns the time of its accept.
     pub fn began(&self) -> Instant {
         self.began
     }
 
-    /// The player; `None` while that is not known.
+    /// Returns the player; `None` while unknown.
     pub fn player(&self) -> Option<SocketAddr> {
         self.player.get().copied()
     }
 
-    /// The player, or whoever connected while that is all that is known.
+    /// Returns the player, or the peer while no player is known.
     pub fn who(&self) -> SocketAddr {
         self.player().unwrap_or(self.peer)
     }
 
-    /// The name of the edge that it came through, where that is known.
+    /// Returns the name of the edge that it came through, if known.
     pub fn edge(&self) -> Option<&str> {
         self.edge.get().map(|edge| &**edge)
     }
 
-    /// Where it leads; `None` until that is decided.
+    /// Returns its route; `None` until decided.
     pub fn leads(&self) -> Option<&Leads> {
         self.leads.get()
     }
 
-    /// Whether it is a link of the multi-path protocol, as far as is known. Its player has others.
+    /// Returns whether it is a link of the multi-path protocol, as far as known. Its player has other links.
     pub fn is_link(&self) -> bool {
         self.link.load(Ordering::Relaxed)
     }
 
-    /// Bytes from the player.
+    /// Returns the bytes from the player.
     pub fn bytes_in(&self) -> u64 {
         self.bytes_in.load(Ordering::Relaxed)
     }
 
-    /// Bytes to the player.
+    /// Returns the bytes to the player.
     pub fn bytes_out(&self) -> u64 {
         self.bytes_out.load(Ordering::Relaxed)
     }
 
-    /// Says who the player is. The first word holds.
+    /// Sets the player. Later calls have no effect.
     pub fn set_player(&self, player: SocketAddr) {
         let _ = self.player.set(player);
     }
 
-    /// Says which edge it came through. The first word holds.
+    /// Sets the edge that it came through. Later calls have no effect.
     pub fn set_edge(&self, edge: Arc<str>) {
         let _ = self.edge.set(edge);
     }
 
-    /// Says where it leads. The first word holds.
+    /// Sets the route. Later calls have no effect.
     pub fn set_leads(&self, leads: Leads) {
         let _ = self.leads.set(leads);
     }
 
-    /// Says that it is a link.
+    /// Marks it as a link.
     pub fn set_link(&self) {
         self.link.store(true, Ordering::Relaxed);
     }
 
-    /// Counts bytes from the player. Only who carries the connection may call it.
+    /// Counts bytes from the player. Only the task that carries the connection may call it.
     pub fn add_in(&self, bytes: u64) {
         self.bytes_in.store(self.bytes_in() + bytes, Ordering::Relaxed);
     }
 
-    /// Counts bytes to the player. Only who carries the connection may call it.
+    /// Counts bytes to the player. Only the task that carries the connection may call it.
     pub fn add_out(&self, bytes: u64) {
         self.bytes_out.store(self.bytes_out() + bytes, Ordering::Relaxed);
     }
 
-    /// Has it closed by who carries it, as soon as that one runs. Of several reasons the first holds; gives whether this is it.
+    /// Asks the task that carries it to close it, as soon as that task runs. Of several reasons the first holds;
+    /// returns whether this is the first.
     pub fn close(&self, closing: Closing) -> bool {
         let first = self.closing.compare_exchange(0, closing as u8 + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         self.waker.wake();
         first
     }
 
-    /// Why it is to be closed, if it is.
+    /// Returns the reason for which it must be closed, if any.
     pub fn closing(&self) -> Option<Closing> {
         let index = self.closing.load(Ordering::SeqCst).checked_sub(1)?;
         Closing::ALL.get(usize::from(index)).copied()
     }
 
-    /// Returns why it is to be closed, if it is; otherwise the task of `cx` is woken when it is.
+    /// Returns the reason for which it must be closed, if any; otherwise registers the task of `cx` to be woken then.
     pub fn poll_closing(&self, cx: &Context<'_>) -> Option<Closing> {
         self.waker.register(cx.waker());
-        // After the waker is there: who closes it in between either finds the waker or is found here.
+        // Checked after the waker is registered: a call of `close` in between either finds the waker or is found here.
         self.closing()
     }
 
-    /// Runs what carries the connection, until it is to be closed.
+    /// Runs the task that carries the connection, until the connection must be closed.
     pub fn attend<F: Future>(&self, task: F) -> Attended<'_, F> {
         Attended { task, presence: self }
     }
 }
 
 pin_project! {
-    /// What carries a connection, until that is to be closed: then it is dropped where it stands.
+    /// A task that carries a connection, until the connection must be closed: then it is dropped where it stands.
     ///
     /// Not an `async fn`, which would hold the task twice.
     #[derive(Debug)]
@@ -245,7 +248,7 @@ mod tests {
             let (presence, held) = (presence(), Arc::new(()));
             let (closer, hold) = (Arc::clone(&presence), Arc::clone(&held));
             let closer = thread::spawn(move || {
-                // Before, while and after the task begins to wait.
+                // The close comes before, while or after the task begins to wait.
                 (0..round % 20 * 50).for_each(|_| std::hint::spin_loop());
                 closer.close(Closing::Disconnected)
             });
@@ -270,7 +273,7 @@ mod tests {
     fn who_carries_it_next_is_woken() {
         let presence = presence();
         block_on(async {
-            // As a link that moves to the worker of its client.
+            // Polled by one task and then by another, as a link that moves to the worker of its client.
             presence.attend(tokio::task::yield_now()).await.unwrap();
             let other = Arc::clone(&presence);
             let next = tokio::spawn(async move { other.attend(std::future::pending::<()>()).await });

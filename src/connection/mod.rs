@@ -1,4 +1,4 @@
-//! Open connections: a handle on each, the registry of all, and why they end.
+//! Open connections: the handle of each, the registry of all, and the reasons for which they end.
 
 mod handle;
 mod reason;

@@ -1,10 +1,10 @@
-//! Why connections are refused, and why they end.
+//! The reasons for which connections are refused or end.
 
 use otproxy_net::pump::PumpEnd;
 use otproxy_protocol::reasons;
 
 reasons! {
-    /// Why an accepted connection was refused before it was of any use.
+    /// The reason for which an accepted connection was not admitted.
     RejectReason {
         /// `limits.connections` of the listener was reached.
         Limit = "limit",
@@ -48,7 +48,8 @@ reasons! {
 }
 
 impl RejectReason {
-    /// Whether it counts for `bans.after`: he did what no honest client does, or more of it than one does.
+    /// Returns whether it counts for `bans.after`: the peer did something that no honest client does, or more of it
+    /// than one does.
     pub const fn breaks_rule(self) -> bool {
         match self {
             Self::AddressLimit
@@ -60,13 +61,13 @@ impl RejectReason {
             | Self::Unexpected
             | Self::Silent
             | Self::NoPing => true,
-            // What others did.
+            // Caused by others.
             Self::Limit | Self::ProcessLimit => false,
-            // He is refused whatever he does, at no more cost than by a ban.
+            // The peer is refused whatever it does, at no more cost than by a ban.
             Self::Denied | Self::NotAllowed | Self::Banned => false,
             // Only trusted peers are asked for a header.
             Self::BadHeader => false,
-            // As health checks do, and people who lose patience.
+            // Health checks do this, and people who lose patience.
             Self::Closed => false,
             // For what was decided here.
             Self::Evicted | Self::Disconnected | Self::Drained => false,
@@ -75,7 +76,7 @@ impl RejectReason {
 }
 
 reasons! {
-    /// Why a forwarded connection or a link ended.
+    /// The reason for which a forwarded connection or a link ended.
     CloseReason {
         /// The client's side closed first.
         Client = "client",
@@ -109,7 +110,7 @@ reasons! {
 }
 
 reasons! {
-    /// Why a connection is closed by somebody who does not carry it.
+    /// The reason for which another task closes a connection.
     Closing {
         /// Its place is given to another one.
         Evicted = "evicted",
@@ -153,7 +154,7 @@ impl From<PumpEnd> for CloseReason {
 }
 
 impl CloseReason {
-    /// Whether it counts for `bans.after`.
+    /// Returns whether it counts for `bans.after`.
     pub const fn breaks_rule(self) -> bool {
         matches!(self, Self::ProtocolError)
     }

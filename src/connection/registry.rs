@@ -1,4 +1,4 @@
-//! All connections that are open now, for who looks at them from outside.
+//! The registry of open connections, for operators and limits.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Presence;
 use crate::sharded::Sharded;
 
-/// The connections of the process, over all workers and listeners. It is touched when one begins and when it ends; it is as
-/// large as what is open.
+/// The open connections of the process, over all workers and listeners. It is locked when one begins and when it ends,
+/// and is as large as their number.
 #[derive(Debug, Default)]
 pub struct Roster {
     next: AtomicU64,
@@ -17,7 +17,7 @@ pub struct Roster {
 }
 
 impl Roster {
-    /// Puts a connection on it, until what this gives is dropped.
+    /// Registers a connection, until the registration is dropped.
     pub fn enter(self: &Arc<Self>, listener: &Arc<str>, peer: SocketAddr) -> Present {
         // From 1 on: a number to type should not be 0.
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
@@ -26,12 +26,12 @@ impl Roster {
         Present { presence, roster: Arc::clone(self) }
     }
 
-    /// The connection of this number.
+    /// Returns the connection of this number.
     pub fn get(&self, id: u64) -> Option<Arc<Presence>> {
         self.open.lock(id).get(&id).cloned()
     }
 
-    /// Those that are open now and that `wanted` picks, in no order.
+    /// Returns the open connections that `wanted` picks, in no order.
     pub fn select(&self, mut wanted: impl FnMut(&Presence) -> bool) -> Vec<Arc<Presence>> {
         let mut selected = Vec::new();
         for shard in self.open.iter() {
@@ -41,7 +41,7 @@ impl Roster {
     }
 }
 
-/// Keeps a connection on the roster while it lives.
+/// The registration of a connection, which lasts while it lives.
 #[derive(Debug)]
 pub struct Present {
     presence: Arc<Presence>,
@@ -49,7 +49,7 @@ pub struct Present {
 }
 
 impl Present {
-    /// What stands there.
+    /// Returns the connection's handle.
     pub fn presence(&self) -> &Arc<Presence> {
         &self.presence
     }
@@ -58,7 +58,7 @@ impl Present {
 impl Drop for Present {
     fn drop(&mut self) {
         let gone = self.roster.open.lock(self.presence.id()).remove(&self.presence.id());
-        // Freed behind the lock.
+        // Freed after the lock is released.
         drop(gone);
     }
 }

@@ -1,13 +1,13 @@
-//! What is made of the bytes that a forward moves.
+//! The observer of the bytes that a forward moves.
 
 use otproxy_net::Stream;
 use otproxy_net::pump::{Observer, keep_queues_small};
 use otproxy_protocol::frame::begins_link;
 
+use crate::admission::ListenerMetrics;
 use crate::connection::Presence;
-use crate::metrics::ListenerMetrics;
 
-/// Counts the bytes of one connection, and notices that it is a link.
+/// An observer that counts the bytes of one connection, and notices links.
 pub(super) struct Moved<'a> {
     pub(super) client: &'a Stream,
     pub(super) target: &'a Stream,
@@ -48,18 +48,18 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
 
-    /// Both ends of a connection.
+    /// Makes both ends of a connection.
     async fn pair() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         (Stream::new(listener.accept().await.unwrap().0).unwrap(), far)
     }
 
-    /// What the kernel is told of both sides once the client has sent `first`: how much may wait unsent for the
-    /// client, and be taken in from the target.
+    /// Returns the kernel's options of both sides once the client has sent `first`: the bytes that may wait unsent for
+    /// the client, and the receive buffer towards the target.
     async fn queues_behind(first: &[u8]) -> (u32, usize) {
         let ((client, mut player), (target, mut core)) = (pair().await, pair().await);
-        let (metrics, scratch) = (Metrics::new().listener("test"), scratch());
+        let (metrics, scratch) = (ListenerMetrics::new(&Metrics::new(), "test"), scratch());
         let presence = Presence::new(1, "test".into(), ([127, 0, 0, 1], 1).into());
         let moved = Moved { client: &client, target: &target, presence: &presence, metrics: &metrics };
         let pumping = pump(&client, &target, Vec::new(), Duration::from_secs(60), &scratch, &moved);
@@ -81,7 +81,7 @@ mod tests {
             async { (queues_behind(b"GET / HTTP/1.1\r\n\r\n").await, queues_behind(&ping(ClientId(1), 0)).await) };
         let bounded = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await });
         let (other, link) = bounded.expect("it hangs");
-        // Zero is the kernel's own: no mark.
+        // Zero is the kernel's default: no mark.
         assert_eq!((other.0, link.0), (0, UNSENT as u32));
         assert!(link.1 < other.1, "{link:?} and {other:?}");
     }

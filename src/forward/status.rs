@@ -19,7 +19,7 @@ use crate::admission::Admitted;
 use crate::config;
 use crate::connection::{CloseReason, Presence, RejectReason};
 use crate::forward::StatusResult;
-use crate::metrics::StatusMetrics;
+use crate::metrics::ByReason;
 use otproxy_net::Stream;
 use otproxy_net::worker::Scratch;
 use otproxy_protocol::status::{self, First, MAX_ANSWER, MAX_REQUEST, Published, Request};
@@ -60,7 +60,7 @@ impl StatusShared {
 pub(super) async fn serve(
     forward: &Forward,
     shared: &StatusShared,
-    metrics: &StatusMetrics,
+    metrics: &ByReason<StatusResult>,
     admitted: &mut Admitted,
 ) -> ControlFlow<()> {
     let patience = forward.inbound.patience(forward.inbound.config().header_timeout);
@@ -83,7 +83,7 @@ pub(super) async fn serve(
             Some(request) => ask(forward, shared, admitted, &request).await,
             None => Told { result: StatusResult::Refused, answer: Bytes::new() },
         };
-        metrics.request(told.result);
+        metrics.inc(told.result);
         if !told.answer.is_empty() {
             let deliver = deliver(&admitted.stream, &told.answer, forward, &presence);
             // A client that does not read it has had its time.

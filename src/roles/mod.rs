@@ -23,7 +23,7 @@ use crate::certs::CertError;
 use crate::certs::identity::Own;
 use crate::certs::watch::Watch;
 use crate::config::{self, Config};
-use crate::standin::role::{BoundRole, RunningRole};
+use otproxy_testkit::role::{BoundRole, RunningRole};
 
 /// Binds all sockets of the role that a configuration is for.
 ///

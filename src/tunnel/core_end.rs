@@ -17,12 +17,13 @@ use tracing::{info, warn};
 use super::acceptor::accept;
 use super::handshake::{Handshakes, Way};
 use super::keeper::{Keeper, Place};
+use super::metrics::TunnelMetrics;
 use super::{REREAD, SILENCE};
 use crate::admission::{ProvenEdge, REFUSED_LINES, Tunnelled, Via};
 use crate::certs::HandshakeResult;
 use crate::certs::watch::Watch;
 use crate::config::{CoreTunnel, EdgePeer, Target};
-use crate::metrics::{Held, Metrics, TunnelMetrics};
+use crate::metrics::{Held, Metrics};
 use otproxy_net::worker::{Scratch, Tasks};
 use otproxy_net::{ConnectResult, RateLimitedLog, Stream};
 use otproxy_protocol::proxy_header::{self, LOCAL};
@@ -45,9 +46,9 @@ pub struct Known {
 }
 
 reasons! {
-    /// Why a stream of the tunnel was refused.
+    /// The reason for which a stream of the tunnel was refused.
     StreamRefusal {
-        /// What the edge sent is not the header of a stream, or does not say which listener and which player.
+        /// The edge's bytes are no header of a stream, or the header lacks the listener or the player.
         BadHeader = "bad_header",
         /// The header names no listener of the core.
         UnknownListener = "unknown_listener",
@@ -160,7 +161,7 @@ impl CoreEnd {
             let edge = Rc::new(Edge {
                 proven,
                 dial: peer.dial.clone(),
-                metrics: self.metrics.tunnel(&peer.name),
+                metrics: TunnelMetrics::new(&self.metrics, &peer.name),
                 changed: Arc::default(),
                 demand: RefCell::default(),
                 replaced: CancellationToken::new(),

@@ -11,12 +11,13 @@ use tokio::time::interval;
 use super::acceptor::accept;
 use super::handshake::{Handshakes, Way};
 use super::keeper::{Keeper, Place};
+use super::metrics::TunnelMetrics;
 use super::pool::Pool;
 use super::{REREAD, spare};
 use crate::certs::HandshakeResult;
 use crate::certs::watch::Watch;
 use crate::config::{CORE_NAME, EdgeTunnel, Reach, Target};
-use crate::metrics::{Metrics, TunnelMetrics};
+use crate::metrics::Metrics;
 use otproxy_net::worker::{Scratch, Tasks};
 use otproxy_net::{ConnectResult, Stream};
 
@@ -41,7 +42,7 @@ impl EdgeEnd {
         (scratch, tasks): (Rc<Scratch>, Tasks),
     ) {
         let loaded = certificates.borrow_and_update().clone();
-        let tunnel = metrics.tunnel(loaded.identity().name());
+        let tunnel = TunnelMetrics::new(&metrics, loaded.identity().name());
         let handshakes = Handshakes::new(loaded, Arc::clone(&metrics), config.log_core_address);
         let end = Rc::new(Self { handshakes, pool, metrics: tunnel, scratch, tasks });
         let accepting = Rc::clone(&end);

@@ -1,5 +1,5 @@
 //! What several test binaries stand on. Each takes it in as a module, and none uses all of it.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "no test uses all of it")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;

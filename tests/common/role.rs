@@ -7,7 +7,7 @@ use std::sync::Arc;
 use otproxy::admission::Bans;
 use otproxy::config::{self, Config};
 use otproxy::roles::{self, Control, ReloadError, Reloaded};
-use otproxy::standin::role::RunningRole;
+use otproxy_testkit::role::RunningRole;
 
 use super::metrics::Metered;
 

@@ -8,12 +8,12 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use otproxy::demo::packet::{Origin, numbered};
 use otproxy_protocol::core::EndReason;
 use otproxy_protocol::core::{Arrival, Batch, LinkWriter, Machine, MachineLimits, Outbox};
 use otproxy_protocol::frame::{ClientId, Frame, FromClient, HEADER_LEN, PacketId, SessionId};
 use otproxy_protocol::player::machine::{Action, Event};
 use otproxy_protocol::player::{ClientClocks, EndReason as PlayerEnd, LinkId, PlayerCore, SendError, SessionStats};
+use otproxy_testkit::mock::packet::{Origin, numbered};
 use proptest::collection::vec;
 use proptest::prelude::*;
 

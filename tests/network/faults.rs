@@ -1,6 +1,6 @@
 //! Nothing is lost, doubled or out of order, and no session ends, whatever happens to paths and edges.
 
-use otproxy::player::ClientClocks;
+use otproxy_testkit::player::ClientClocks;
 
 use crate::host;
 use crate::topology::{EDGES, Topology, ms, paths};

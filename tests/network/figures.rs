@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use otproxy::player::ClientClocks;
+use otproxy_testkit::player::ClientClocks;
 
 use crate::host;
 use crate::topology::{Topology, ms, paths};

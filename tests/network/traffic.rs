@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use otproxy::demo::packet::{self, Origin};
-use otproxy::demo::proof::{Judge, Proof};
-use otproxy::player::{ClientClocks, GameSession, PathOptions, Player, PlayerOptions, PlayerStats, SessionSender};
 use otproxy_protocol::frame::ClientId;
+use otproxy_testkit::delivery::{Delivery, DeliveryCheck};
+use otproxy_testkit::mock::packet::{self, Origin};
+use otproxy_testkit::player::{
+    ClientClocks, GameSession, PathOptions, Player, PlayerOptions, PlayerStats, SessionSender,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -59,7 +61,7 @@ impl Play {
 struct Stream {
     /// When each packet was sent; the first is number 1.
     sent: Vec<Instant>,
-    judge: Judge,
+    judge: DeliveryCheck,
     late: Vec<Duration>,
 }
 
@@ -77,7 +79,7 @@ impl Stream {
         }
     }
 
-    fn verdict(&self) -> Proof {
+    fn verdict(&self) -> Delivery {
         self.judge.verdict(self.sent.len() as u64)
     }
 }
@@ -379,7 +381,7 @@ async fn play_with(
     let record = records.get(player).ok_or(io::ErrorKind::InvalidData)?;
     *index = Some(player);
     lock(record).connections += 1;
-    stream.write_all(&otproxy::demo::game_server::CHALLENGE).await?;
+    stream.write_all(&otproxy_testkit::mock::game_server::CHALLENGE).await?;
     let mut timer = pace(play.every[1], player, play.players);
     let (mut buffer, mut input) = (vec![0; 16 * 1024], Vec::new());
     loop {

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use otproxy::config::{self, Config};
 use otproxy::roles::{self, Service};
-use otproxy::standin::game_server::CHALLENGE;
-use otproxy::standin::message::Message;
-use otproxy::standin::packet::split;
+use otproxy_testkit::mock::game_server::CHALLENGE;
+use otproxy_testkit::mock::message::Message;
+use otproxy_testkit::mock::packet::split;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;

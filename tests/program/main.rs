@@ -3,6 +3,20 @@
 //! Tests that start processes are apart from those that run roles in their own: while a process is being started it
 //! holds copies of all sockets, and so one that has just been closed can answer for a moment longer.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::string_slice,
+    clippy::unchecked_time_subtraction,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic"
+)]
+
 #[path = "../common/mod.rs"]
 mod common;
 

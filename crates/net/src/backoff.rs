@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-/// How long to wait before another try: after each further failure twice as long, up to a longest wait.
+/// A growing wait before another try: twice as long after each further failure, up to a longest wait.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
     first: Duration,
@@ -11,7 +11,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// A backoff that waits `first` after the first failure, and never more than `longest`.
+    /// Makes a backoff that waits `first` after the first failure, and never more than `longest`.
     pub const fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest }
     }
@@ -29,7 +29,7 @@ impl Backoff {
 
 fn shortened(wait: Duration, random: u64) -> Duration {
     let part = (random % 1024) as u32;
-    wait - wait / 2 * part / 1024
+    wait.saturating_sub(wait / 2 * part / 1024)
 }
 
 #[cfg(test)]

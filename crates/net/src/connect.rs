@@ -1,4 +1,4 @@
-//! Connecting to targets.
+//! Connects to targets.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,7 @@ use super::{Stream, options};
 use otproxy_protocol::reasons;
 
 reasons! {
-    /// How an attempt to reach a target ended.
+    /// The result of an attempt to reach a target.
     ConnectResult {
         /// Connected.
         Ok = "ok",
@@ -32,7 +32,7 @@ reasons! {
 }
 
 impl ConnectResult {
-    /// The result that an I/O error from a connect stands for.
+    /// Returns the result that an I/O error of a connect stands for.
     pub fn of(error: &std::io::Error) -> Self {
         use std::io::ErrorKind::*;
         match error.kind() {
@@ -50,8 +50,8 @@ pub type Source = Option<IpAddr>;
 /// Connects to a port of a host, by name or address, trying each address of its name, each for at most `within`. Returns
 /// the stream and the address that answered.
 ///
-/// # Errors
-/// What the last try ended with.
+/// Returns the result of the last attempt.
+/// Returns the result of the last attempt.
 pub async fn connect(
     (host, port): (&str, u16),
     source: Source,
@@ -63,10 +63,10 @@ pub async fn connect(
     Ok((Stream::new(stream).map_err(|error| ConnectResult::of(&error))?, address))
 }
 
-/// The same for the addresses of a forward's target, as a plain socket.
+/// Connects to the addresses of a forward's target, as a plain socket.
 ///
-/// # Errors
-/// What the last try ended with.
+/// Returns the result of the last attempt.
+/// Returns the result of the last attempt.
 pub async fn connect_forward(
     addresses: impl IntoIterator<Item = SocketAddr>,
     within: Duration,
@@ -76,8 +76,8 @@ pub async fn connect_forward(
 
 /// Returns the addresses of a host with its port, in the order in which they are to be tried.
 ///
-/// # Errors
-/// [`ConnectResult::Resolve`] where its name cannot be looked up `within` that time.
+/// Returns the result of the last attempt.
+/// Returns [`ConnectResult::Resolve`] if its name cannot be looked up `within` that time.
 pub async fn resolve((host, port): (&str, u16), within: Duration) -> Result<Vec<SocketAddr>, ConnectResult> {
     if let Ok(address) = host.parse() {
         return Ok(vec![SocketAddr::new(address, port)]);
@@ -90,8 +90,8 @@ pub async fn resolve((host, port): (&str, u16), within: Duration) -> Result<Vec<
 
 /// Looks up the name of a host, however long that takes.
 ///
-/// # Errors
-/// Those of the system's resolver.
+/// Returns the result of the last attempt.
+/// Returns the error of the system's resolver.
 pub async fn lookup((host, port): (&str, u16)) -> io::Result<Vec<SocketAddr>> {
     Ok(tokio::net::lookup_host((host, port)).await?.collect())
 }

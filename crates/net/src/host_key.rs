@@ -1,12 +1,12 @@
-//! A secret of this host that stays the same over restarts.
+//! A secret of this host that survives restarts.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// A key for hashes that must be stable on this host, and not guessable from outside: what players
-/// with IPv6 addresses are called towards game servers, whose bans last.
+/// Returns a key for hashes that must be stable on this host, and not guessable from outside, such as the addresses by
+/// which game servers know players with IPv6, and by which they ban them.
 ///
-/// Taken from `/etc/machine-id`, which systemd documents as confidential; where there is none,
-/// random for this process.
+/// It is made from `/etc/machine-id`, which systemd documents as confidential; if there is none, it is random for this
+/// process.
 pub fn host_key() -> [u8; 16] {
     let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
     let mut key = [0; 16];

@@ -13,18 +13,18 @@ use crate::RateLimitedLog;
 
 /// Connections that the kernel may complete ahead of an accept; it cuts this to its own limit.
 const BACKLOG: u16 = 4096;
-/// How long an accept loop waits where the process or the system has no descriptor left.
+/// The wait of an accept loop when the process or the system has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Log lines about failed accepts in each window.
 const LOG_LINES: u16 = 1;
 
-/// An address that cannot be listened on.
+/// The error of an address that cannot be listened on.
 #[derive(Debug, Error)]
 #[error("listener `{listener}`: cannot listen on {address}: {error}{}", remedy(error))]
 pub struct BindError {
     listener: String,
     address: SocketAddr,
-    // Not `source`: the message has it, and whoever prints the chain would print it twice.
+    // Not called `source`: the message has it, and a printed chain of errors would have it twice.
     error: io::Error,
 }
 
@@ -37,10 +37,10 @@ fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// The sockets of one listener: for each worker, one for each address.
+/// The sockets of one listener: one for each worker and address.
 #[derive(Debug)]
 pub struct BoundListener {
-    /// The addresses, with the ports that the kernel chose where 0 was asked for.
+    /// The addresses, with the ports that the kernel chose in place of 0.
     pub addresses: Vec<SocketAddr>,
     /// `sockets[worker]`
     pub sockets: Vec<Vec<TcpListener>>,
@@ -50,16 +50,16 @@ pub struct BoundListener {
 /// spreads connections over them.
 ///
 /// # Errors
-/// The first address that cannot be had.
+/// Returns the first address that cannot be bound.
 pub fn bind(name: &str, addresses: &[SocketAddr], workers: usize) -> Result<BoundListener, BindError> {
     bind_beside(name, addresses, workers, &[])
 }
 
-/// The same, where this process listens on the ports of `own` already: one of its sockets, for any address or for a certain
-/// one, may be there until the new ones are.
+/// Listens in the same way on ports that this process listens on already: one of `own` sockets, for any address or for
+/// a certain one, may be there until the new ones are.
 ///
 /// # Errors
-/// The first address that cannot be had.
+/// Returns the first address that cannot be bound.
 pub fn bind_beside(
     name: &str,
     addresses: &[SocketAddr],
@@ -70,16 +70,15 @@ pub fn bind_beside(
     for &address in addresses {
         let fail = |error| BindError { listener: name.to_owned(), address, error };
         if address.port() != 0 && own.iter().all(|own| own.port() != address.port()) {
-            // Sockets that share a port would share it with another process too, in silence: so
-            // first see that it is free for one that does not share. The kernel gives out only
-            // free ones where it chooses.
+            // Sockets that share a port would also share it with another process, without notice. So the port is first
+            // bound without sharing, which fails unless it is free. The kernel chooses only free ports itself.
             socket(address, false).map_err(fail)?;
         }
         let mut address = address;
         for sockets in &mut bound.sockets {
             let listener = socket(address, true).and_then(|s| s.listen(BACKLOG.into()).map(|()| s)).map_err(fail)?;
             let listener = TcpListener::from(listener);
-            // The first socket's port, where the kernel chose it, is all the others'.
+            // All others share the port of the first socket, if the kernel chose it.
             address = listener.local_addr().map_err(fail)?;
             sockets.push(listener);
         }
@@ -100,11 +99,11 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Accepts until `closing`, and hands each connection to `accepted`. Those that wait in the kernel then are the last ones.
-/// Errors never end it: it reports to `failed`, waits where descriptors are short, and goes on.
+/// Accepts until `closing`, and hands each connection to `accepted`. Connections that wait in the kernel at that time
+/// are the last ones. Errors never end it: it reports to `failed`, waits if descriptors are short, and goes on.
 ///
 /// # Errors
-/// Only where the runtime cannot watch the socket.
+/// Fails only if the runtime cannot watch the socket.
 pub async fn accept_until<T>(
     closing: impl Future<Output = T>,
     listener: TcpListener,
@@ -128,7 +127,7 @@ pub async fn accept_until<T>(
         closing = closing => closing,
         never = accepting => never,
     };
-    // Asked of the kernel itself: the runtime may not have heard yet of who came just now.
+    // The kernel itself is asked: the runtime may not have heard yet of connections that have just arrived.
     let listener = listener.into_std()?;
     for _ in 0..BACKLOG {
         match listener.accept() {
@@ -143,7 +142,7 @@ pub async fn accept_until<T>(
     Ok(closing)
 }
 
-/// Logs that an accept of this listener failed, as far as the log's limit goes.
+/// Logs that an accept of this listener failed, up to the log's limit.
 pub fn warn_of_accept(listener: &str, error: &io::Error) {
     static LOG: RateLimitedLog = RateLimitedLog::new(LOG_LINES);
     if let Some(suppressed) = LOG.allow(Instant::now()) {
@@ -151,10 +150,9 @@ pub fn warn_of_accept(listener: &str, error: &io::Error) {
     }
 }
 
-/// Whether a failed accept has used up the connection that it failed for: the next one may be tried at
-/// once. Linux hands over what went wrong on a connection before it was accepted. Every other error,
-/// such as `EMFILE` (the process has no descriptor left), `ENFILE` (the system has none), `ENOBUFS` and
-/// `ENOMEM`, would come again at once.
+/// Returns whether a failed accept has used up the connection that it failed for, so that the next one may be tried at
+/// once: Linux reports errors of a connection that occurred before its accept. Every other error, such as `EMFILE` (the
+/// process has no descriptor left), `ENFILE` (the system has none), `ENOBUFS` and `ENOMEM`, would occur again at once.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use rustix::io::Errno;
     const OF_ONE: &[Errno] = &[
@@ -195,7 +193,7 @@ mod tests {
         runtime.block_on(async {
             let bound = bind("a", &["127.0.0.1:0".parse().unwrap()], 1).unwrap();
             let (address, socket) = (bound.addresses[0], bound.sockets.into_iter().flatten().next().unwrap());
-            // The runtime hears of none of them before it is to close.
+            // The runtime hears of none of them before it must close.
             let waiting: Vec<_> = (0..20).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
             let mut peers = Vec::new();
             let closed = accept_until(async { 7 }, socket, |_, peer| peers.push(peer), |error| panic!("{error}")).await;

@@ -1,4 +1,4 @@
-//! Moves bytes between two streams, each direction to its own end.
+//! The pump, which moves bytes between two streams, each direction to its own end.
 
 use std::future::poll_fn;
 use std::io;
@@ -11,13 +11,13 @@ use tokio::time::{Instant, sleep_until};
 use super::worker::Scratch;
 use super::{Stream, options};
 
-/// Reads of one direction in one turn: then others have theirs.
+/// Reads of one direction in one turn, before the other direction has its turn.
 const READS_PER_TURN: usize = 8;
-/// The largest read, bytes. What is read is written at once, out of the processor's nearest cache: with
-/// reads of 64 KiB a download takes half as much CPU again.
+/// The largest read, in bytes. The bytes are written at once, out of the processor's nearest cache: with reads of 64
+/// KiB a download takes half as much CPU again.
 pub const READ: usize = 16 * 1024;
 
-/// Why a pump ended.
+/// The reason for which a pump ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PumpEnd {
     /// The client's side closed first.
@@ -28,11 +28,11 @@ pub enum PumpEnd {
     ClientError,
     /// The target's side was reset or failed.
     TargetError,
-    /// Nothing moved for as long as it may be.
+    /// Nothing moved for the permitted time.
     Idle,
 }
 
-/// What is told of the bytes that a pump moves, before they go on.
+/// An observer of the bytes that a pump moves, which is called before they go on.
 pub trait Observer {
     /// Takes the first bytes that were read from the client.
     fn begins(&self, first: &[u8]);
@@ -42,9 +42,9 @@ pub trait Observer {
     fn count_out(&self, bytes: u64);
 }
 
-/// How long a pump may be idle. It may change while the pump waits.
+/// The time for which a pump may be idle. It may change while the pump waits.
 pub trait IdleLimit {
-    /// Returns whether what was last seen then has been idle for too long.
+    /// Returns whether the pump has been idle for too long, if bytes last moved at `since`.
     fn is_over(&self, since: Instant) -> bool;
     /// Returns when to ask that again.
     fn next_look(&self, since: Instant) -> Instant;
@@ -63,16 +63,16 @@ impl IdleLimit for Duration {
 /// One direction of a forwarded connection.
 #[derive(Debug, Default)]
 struct Half {
-    /// It is the one from the client to the target.
+    /// True for the direction from the client to the target.
     from_client: bool,
-    /// What was read and the other side has not taken.
+    /// Bytes that were read, and that the other side has not taken.
     pending: Vec<u8>,
     written: usize,
-    /// Something was read.
+    /// True once bytes were read.
     begun: bool,
-    /// The reading side has ended.
+    /// True once the reading side has ended.
     eof: bool,
-    /// All is written and the writing side was told of the end.
+    /// True once everything is written and the writing side was told of the end.
     done: bool,
 }
 
@@ -95,7 +95,7 @@ impl Half {
         to.poll_flush(cx)
     }
 
-    /// Moves what can be moved; ready when this direction is done or failed.
+    /// Moves bytes as far as possible; ready when this direction is done or failed.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -149,14 +149,15 @@ impl Half {
     }
 }
 
-/// Keeps the queues between a `target` and its `client` small: what waits in them delays pongs. That is for links; other
-/// connections may be downloads, for which large ones are faster.
+/// Keeps the queues between a `target` and its `client` small, as bytes that wait in them delay pongs. Meant for links;
+/// other connections may be downloads, for which large queues are faster.
 pub fn keep_queues_small(client: &Stream, target: &Stream) {
     client.bound();
     options::link_towards_target(&target.options());
 }
 
-/// Where a stream under TLS failed, what came through it may not be all, and `other` must not take it for that.
+/// Cuts `other` after `failed`, if that is a stream under TLS: its bytes may be incomplete, and `other` must not take
+/// them for everything.
 fn cut_after(failed: &Stream, other: &Stream) {
     if failed.is_tls() {
         other.cut_at_close();
@@ -178,7 +179,7 @@ pub async fn pump(
     let mut first_to_end = None;
     let mut last_moved = Instant::now();
     let mut timer = pin!(sleep_until(idle.next_look(last_moved)));
-    // Whether the timer wakes this task already.
+    // True if the timer wakes this task already.
     let mut watched = false;
     poll_fn(|cx| {
         let mut moved = false;
@@ -206,7 +207,7 @@ pub async fn pump(
         }
         if moved {
             last_moved = Instant::now();
-            // The timer is looked at and moved only when it fires, not with every byte.
+            // The timer is read and moved only when it fires, not with every byte.
             if watched && last_moved < timer.deadline() {
                 return Poll::Pending;
             }

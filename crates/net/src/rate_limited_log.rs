@@ -4,12 +4,12 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long one window lasts.
+/// The duration of one window.
 pub const LOG_WINDOW: Duration = Duration::from_secs(10);
-/// Low bits of the state that count lines; the rest is when the window began.
+/// Low bits of the state that count lines; the others are the time at which the window began.
 const COUNT_BITS: u32 = 16;
 
-/// Decides which lines of one call site are written: the first few of every ten seconds.
+/// A rate limit for the lines of one call site, which lets the first few of every ten seconds through.
 ///
 /// One static for each call site, shared by all threads, without a lock:
 ///
@@ -24,20 +24,20 @@ const COUNT_BITS: u32 = 16;
 #[derive(Debug)]
 pub struct RateLimitedLog {
     lines: u16,
-    /// Milliseconds from `base` to the window's start, and how many lines it has had.
+    /// Milliseconds from `base` to the window's start, and the number of its lines.
     state: AtomicU64,
     suppressed: AtomicU64,
     base: OnceLock<Instant>,
 }
 
 impl RateLimitedLog {
-    /// At most `lines` in a window, which begins with its first line.
+    /// Makes a log of at most `lines` in a window, which begins with its first line.
     pub const fn new(lines: u16) -> Self {
         Self { lines, state: AtomicU64::new(0), suppressed: AtomicU64::new(0), base: OnceLock::new() }
     }
 
-    /// Whether a line may be written now. `Some` has the number of lines suppressed since the last
-    /// one that was written.
+    /// Returns `Some` if a line may be written now, with the number of lines suppressed since the last one that was
+    /// written.
     pub fn allow(&self, now: Instant) -> Option<u64> {
         let now = now.saturating_duration_since(*self.base.get_or_init(|| now)).as_millis() as u64;
         let turn = |state: u64| {
@@ -88,14 +88,14 @@ mod tests {
     #[test]
     fn threads_together_write_no_more() {
         let (log, now) = (RateLimitedLog::new(10), Instant::now());
-        // What each line that was written tells of the suppressed ones before it.
+        // The numbers of suppressed lines that the written lines tell of.
         let told: Vec<u64> = std::thread::scope(|scope| {
             let threads: Vec<_> =
                 (0..8).map(|_| scope.spawn(|| (0..1000).filter_map(|_| log.allow(now)).collect::<Vec<_>>())).collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(told.len(), 10);
-        // A thread may be held up between taking its place and telling, while others are suppressed.
+        // A thread may be held up between taking its number and reporting it, while others are suppressed.
         let rest = log.allow(now + LOG_WINDOW).expect("a new window has room");
         assert_eq!(told.iter().sum::<u64>() + rest, 8 * 1000 - 10, "every line is accounted for");
     }

@@ -1,4 +1,4 @@
-//! A TCP socket that is read into buffers of its caller, and written at once as far as it takes it.
+//! A TCP socket that is read into buffers of its caller, and written at once as far as it takes the bytes.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -16,8 +16,7 @@ use super::options::{self, UNSENT};
 #[derive(Debug)]
 pub(super) struct Socket {
     io: TcpStream,
-    /// Where little is to wait in the kernel: bytes that may still be written before it is asked again
-    /// how much does.
+    /// Bytes that may still be written before the kernel is asked again how many wait; `None` without a limit.
     room: Cell<Option<usize>>,
 }
 
@@ -29,41 +28,41 @@ pub(super) struct Detached {
 }
 
 impl Detached {
-    /// Puts it on the runtime that this runs on.
+    /// Attaches it to the runtime that this runs on.
     pub(super) fn attach(self) -> io::Result<Socket> {
         Ok(Socket { io: TcpStream::from_std(self.io)?, room: Cell::new(self.room) })
     }
 }
 
 impl Socket {
-    /// Takes over a connected one, and turns Nagle's delay off.
+    /// Takes over a connected socket, and turns Nagle's delay off.
     pub(super) fn new(io: TcpStream) -> io::Result<Self> {
         io.set_nodelay(true)?;
         Ok(Self { io, room: Cell::new(None) })
     }
 
-    /// Takes it off its runtime.
+    /// Detaches it from its runtime.
     pub(super) fn detach(self) -> io::Result<Detached> {
         Ok(Detached { room: self.room.get(), io: self.io.into_std()? })
     }
 
-    /// From now on, what waits to be sent waits here and not in the kernel.
+    /// Limits the bytes that wait unsent in the kernel: further ones wait here.
     pub(super) fn bound(&self) {
         options::towards_client(&self.options());
         self.room.set(Some(0));
     }
 
-    /// The kernel's options.
+    /// Returns the kernel's options.
     pub(super) fn options(&self) -> SockRef<'_> {
         SockRef::from(&self.io)
     }
 
-    /// The address of this side.
+    /// Returns the address of this side.
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.local_addr()
     }
 
-    /// Reads what there is; 0 is the end. Never fails with `WouldBlock`.
+    /// Reads available bytes; 0 is the end. Never fails with `WouldBlock`.
     pub(super) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.io.poll_read_ready(cx))?;
@@ -80,19 +79,19 @@ impl Socket {
         }
     }
 
-    /// A read that leaves room in its buffer has emptied the socket: the next byte comes with a new
-    /// event, and asking again before it would cost a system call for nothing. An end of stream that
-    /// is known already stays known.
+    /// Clears the readiness to read. A read that leaves room in its buffer has emptied the socket: the next byte comes
+    /// with a new event, and asking again before it would cost a system call for nothing. A known end of stream stays
+    /// known.
     fn forget_readable(&self) {
         let _ = self.io.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
     }
 
-    /// Ready once it may take more.
+    /// Polls until it may take more.
     pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.io.poll_write_ready(cx)
     }
 
-    /// Writes at once what it takes, with one system call; `WouldBlock` where it takes nothing now.
+    /// Writes at once as many bytes as it takes, with one system call; `WouldBlock` if it takes none now.
     pub(super) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.room.get().is_none() {
             return self.write(slices);
@@ -104,12 +103,12 @@ impl Socket {
         }
     }
 
-    /// The room for a write of `wanted` bytes, for [`Socket::write_into`]; `WouldBlock` where there is none now.
+    /// Returns the room for a write of `wanted` bytes, for [`Socket::write_into`]; `WouldBlock` if there is none now.
     pub(super) fn room_for(&self, wanted: usize) -> io::Result<Room> {
         match self.room.get() {
             Some(room) if wanted > room => {
                 if !self.has_room() {
-                    // Waiting begins anew, and the kernel tells when it has.
+                    // Waiting begins anew, and the kernel notifies when there is room.
                     return self.io.try_io(Interest::WRITABLE, || Err(io::ErrorKind::WouldBlock.into()));
                 }
                 Ok(Room(Some(UNSENT)))
@@ -140,13 +139,13 @@ impl Socket {
         }
     }
 
-    /// Whether little enough waits in the kernel, unsent, for [`UNSENT`] more to be written. A write alone does not
-    /// find out: until the kernel sends what it took last, it adds to that up to 64 KiB, whatever
+    /// Returns whether few enough bytes wait unsent in the kernel for [`UNSENT`] more to be written. A write alone does
+    /// not find out: until the kernel sends the bytes that it took last, it adds up to 64 KiB to them, whatever
     /// `TCP_NOTSENT_LOWAT` says.
     fn has_room(&self) -> bool {
         let mut socket = [PollFd::new(&self.io, PollFlags::OUT)];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // Where it cannot be asked, the write itself will tell.
+        // If it cannot be asked, the write itself will tell.
         event::poll(&mut socket, Some(&at_once)).map_or(true, |ready| ready > 0)
     }
 
@@ -157,10 +156,10 @@ impl Socket {
     }
 }
 
-/// What may still be written where little is to wait in the kernel.
+/// The room for a write, if the bytes that wait in the kernel are limited.
 pub(super) struct Room(Option<usize>);
 
-/// Those at the front of `slices` that one write may leave unsent together.
+/// Returns the slices at the front of `slices` that one write may leave unsent together.
 pub(super) fn whole_ones<'a, 'b>(slices: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
     let mut sum = 0;
     let fitting = slices.iter().take_while(|slice| {

@@ -50,81 +50,81 @@ impl Stream {
         Ok(Self { socket: Socket::new(io)?, tls: None })
     }
 
-    /// Makes a stream of plain TCP, on which nothing was read or written yet, one under TLS: this side is the client,
-    /// and expects the peer's certificate to be `name`'s. Whoever drops this sets the deadline.
+    /// Puts a plain TCP stream, on which nothing was read or written yet, under TLS, with this side as the client. The
+    /// peer's certificate must be for `name`. The caller sets the deadline, by dropping this.
     ///
     /// # Errors
-    /// The handshake failed; the peer was told why as far as TLS has a word for it.
+    /// Fails if the handshake fails; the peer is told why as far as TLS has an alert for it.
     pub async fn tls_connect(self, config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, TlsError> {
         let tls = Tls::connect(&self.socket, config, name).await?;
         Ok(Self { socket: self.socket, tls: Some(tls) })
     }
 
-    /// The same where this side is the server.
+    /// Puts it under TLS in the same way, with this side as the server.
     ///
     /// # Errors
-    /// Those of [`Stream::tls_connect`].
+    /// Fails as [`Stream::tls_connect`] does.
     pub async fn tls_accept(self, config: Arc<ServerConfig>) -> Result<Self, TlsError> {
         let tls = Tls::accept(&self.socket, config).await?;
         Ok(Self { socket: self.socket, tls: Some(tls) })
     }
 
-    /// Whether it is under TLS.
+    /// Returns whether it is under TLS.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
 
-    /// The certificate that the peer has shown and proved to be its own, where the stream is under TLS and the peer
-    /// had to show one.
+    /// Returns the certificate that the peer has proved to be its own, if the stream is under TLS and the peer had to
+    /// show one.
     pub fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
         self.tls.as_ref()?.peer_certificate()
     }
 
-    /// Takes the stream off its runtime, with all that belongs to it, to be moved to another worker's.
+    /// Detaches the stream from its runtime, with everything that belongs to it, to be moved to another worker's.
     ///
     /// # Errors
-    /// Where the runtime cannot let go of it.
+    /// Fails if the runtime cannot let go of it.
     pub fn detach(self) -> io::Result<Detached> {
         Ok(Detached { socket: self.socket.detach()?, tls: self.tls })
     }
 
-    /// From now on, what waits to be sent waits here and not in the kernel.
+    /// Limits the bytes that wait unsent in the kernel: further ones wait here.
     pub fn bound(&self) {
         self.socket.bound();
     }
 
-    /// It is on the way to the core from here on: what is not acknowledged for too long ends it.
+    /// Sets the options of a connection to a target: bytes that stay unacknowledged for too long end it.
     pub fn towards_target(&self) {
         options::towards_target(&self.options());
     }
 
-    /// From now on a close is a reset, so that what the peer has does not pass for all there was. A stream under TLS says so
-    /// anyway, by ending without a goodbye.
+    /// Makes a close reset the connection, so that the peer does not take the bytes that it has for everything. A
+    /// stream under TLS shows that anyway, by ending without a close_notify.
     pub fn cut_at_close(&self) {
         if !self.is_tls() {
-            // A socket that is gone already has no close to come.
+            // A closed socket needs no reset.
             let _ = self.options().set_linger(Some(Duration::ZERO));
         }
     }
 
-    /// The kernel's options of the socket.
+    /// Returns the kernel's options of the socket.
     pub fn options(&self) -> SockRef<'_> {
         self.socket.options()
     }
 
-    /// The address of this side.
+    /// Returns the address of this side.
     ///
     /// # Errors
-    /// Where the kernel does not tell.
+    /// Fails if the kernel does not tell.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Reads what there is into `buffer`; 0 is the end of the stream, which the peer has said.
+    /// Reads available bytes into `buffer`; 0 is the end of the stream, as declared by the peer.
     ///
     /// # Errors
-    /// Those of the socket, never `WouldBlock`. Under TLS `InvalidData` for what is none, and `UnexpectedEof` where the
-    /// connection ended and the peer did not say so: what came before may not be all.
+    /// Returns the errors of the socket, never `WouldBlock`. Under TLS also `InvalidData` for bytes that are no TLS,
+    /// and `UnexpectedEof` if the connection ended and the peer did not declare it: the bytes before may be incomplete.
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match &self.tls {
             None => self.socket.poll_read(cx, buffer),
@@ -132,10 +132,10 @@ impl Stream {
         }
     }
 
-    /// Writes what the stream takes of `bytes`, once it takes any.
+    /// Writes as many of `bytes` as the stream takes, once it takes any.
     ///
     /// # Errors
-    /// Those of the socket, never `WouldBlock`.
+    /// Returns the errors of the socket, never `WouldBlock`.
     pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.socket.poll_writable(cx))?;
@@ -146,11 +146,11 @@ impl Stream {
         }
     }
 
-    /// Calls `write`, which writes with [`Stream::try_write`], whenever the stream may take more,
-    /// until it says that the stream took all: `Ok(false)`.
+    /// Calls `write`, which writes with [`Stream::try_write`], whenever the stream may take more, until it reports that
+    /// the stream took everything: `Ok(false)`.
     ///
     /// # Errors
-    /// Those of `write`, and of the socket.
+    /// Returns the errors of `write`, and of the socket.
     pub fn poll_drain(
         &self,
         cx: &mut Context<'_>,
@@ -165,11 +165,11 @@ impl Stream {
         }
     }
 
-    /// Writes at once what the stream takes, with one system call. A stream that [holds back](Stream::holds_back) what
-    /// it took before takes nothing until that is out.
+    /// Writes at once as many bytes as the stream takes, with one system call. A stream that [holds
+    /// back](Stream::holds_back) earlier bytes takes nothing until those are out.
     ///
     /// # Errors
-    /// `WouldBlock` where it takes nothing now; others where it is of no more use.
+    /// Returns `WouldBlock` if it takes nothing now; any other error if it is of no more use.
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match &self.tls {
             None => self.socket.try_write(slices),
@@ -177,16 +177,16 @@ impl Stream {
         }
     }
 
-    /// Whether the socket has not taken all that the stream took: under TLS a record goes out whole or not at all, so
-    /// the rest of one may wait here. Whoever wrote waits with [`Stream::poll_flush`] then.
+    /// Returns whether the socket has not taken all the bytes that the stream took: under TLS a record goes out whole
+    /// or not at all, so the rest of one may wait here. The writer then waits with [`Stream::poll_flush`].
     pub fn holds_back(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.holds_back())
     }
 
-    /// Ready once the stream holds nothing back.
+    /// Polls until the stream holds nothing back.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// Returns the errors of the socket.
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.tls {
             None => Poll::Ready(Ok(())),
@@ -197,7 +197,7 @@ impl Stream {
     /// Writes all of `bytes`.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// Returns the errors of the socket.
     pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         poll_fn(|cx| {
             while !bytes.is_empty() {
@@ -209,11 +209,11 @@ impl Stream {
         .await
     }
 
-    /// Reads once, at most `at_most` bytes, and appends them to `to`; gives how many. While it waits
-    /// it holds no buffer.
+    /// Reads once, at most `at_most` bytes, and appends them to `to`; returns how many. It holds no buffer while it
+    /// waits.
     ///
     /// # Errors
-    /// Those of [`Stream::poll_read`].
+    /// Returns the errors of [`Stream::poll_read`].
     pub async fn read_onto(&self, to: &mut Vec<u8>, at_most: usize, scratch: &Scratch) -> io::Result<usize> {
         poll_fn(|cx| {
             let mut scratch = scratch.borrow_mut();
@@ -226,10 +226,11 @@ impl Stream {
         .await
     }
 
-    /// Ends this side's direction, once all that it took is out; the other may go on. A plain stream is ready at once.
+    /// Ends this side's direction, once all bytes that it took are out; the other may go on. A plain stream is ready at
+    /// once.
     ///
     /// # Errors
-    /// Under TLS those of the socket: the peer does not learn that what it has is all.
+    /// Returns the errors of the socket, under TLS: the peer does not learn that it has everything.
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(tls) = &self.tls {
             ready!(tls.poll_goodbye(&self.socket, cx))?;

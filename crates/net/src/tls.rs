@@ -1,7 +1,7 @@
 //! TLS over a socket: records in and out, with buffers that all streams of a thread share.
 //!
-//! What TLS says is in `Machine`, which knows no socket. A stream keeps bytes only while it cannot go on: half a
-//! record that has come, what the reader had no room for, and what the socket did not take.
+//! `Machine`, which knows no socket, speaks TLS. A stream keeps bytes only while it cannot go on: half a record that
+//! has arrived, plaintext that the reader had no room for, and records that the socket did not take.
 
 mod machine;
 #[cfg(test)]
@@ -24,15 +24,15 @@ use super::socket::{Socket, whole_ones};
 /// What both sides must agree on (ALPN): which protocol runs inside.
 pub const ALPN: &[u8] = b"otproxy/1";
 
-/// The largest record that rustls takes, with its header. It is also the most that a handshake may have on its way at
-/// once, and the most ciphertext that a stream keeps.
+/// The largest record that rustls takes, with its header. It also limits the bytes of a handshake that are on their way
+/// at once, and the ciphertext that a stream keeps.
 pub const MAX_RECORD: usize = 5 + 16 * 1024 + 2048;
-/// The most of what is written that one record holds, bytes: TLS allows no more.
+/// The most bytes of plaintext in one record, which is TLS's own limit.
 pub const MAX_PLAIN: usize = 16 * 1024;
-// What `whole_ones` gives fits into a record.
+// The slices that `whole_ones` returns fit into a record.
 const _: () = assert!(UNSENT <= MAX_PLAIN);
 
-/// Why there is no stream under TLS.
+/// The reason for which there is no stream under TLS.
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// The socket failed.
@@ -41,17 +41,17 @@ pub enum TlsError {
     /// The peer closed the connection during the handshake.
     #[error("closed during the handshake")]
     Closed,
-    /// The peer is none of ours, or does not speak TLS as we do.
+    /// The peer is not trusted, or does not speak TLS as required.
     #[error(transparent)]
     Tls(#[from] rustls::Error),
-    /// The peer speaks TLS, but not our protocol inside it.
+    /// The peer speaks TLS, but not the expected protocol inside it.
     #[error("no agreement on the protocol `otproxy/1` (ALPN)")]
     Alpn,
 }
 
-/// What all streams of a thread share: what is in there is used up before another stream has its turn.
+/// The buffers that all streams of a thread share: their contents are used up before another stream has its turn.
 struct Buffers {
-    /// A record, as it comes or goes.
+    /// A record on its way in or out.
     record: Box<[u8]>,
     /// The slices of a write, side by side.
     plain: Box<[u8]>,
@@ -71,7 +71,7 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// Shakes hands as the client.
+    /// Makes the handshake as the client.
     pub(super) async fn connect(
         socket: &Socket,
         config: Arc<ClientConfig>,
@@ -80,14 +80,14 @@ impl Tls {
         Self::shake_hands(socket, Machine::client(config, name)?).await
     }
 
-    /// Shakes hands as the server.
+    /// Makes the handshake as the server.
     pub(super) async fn accept(socket: &Socket, config: Arc<ServerConfig>) -> Result<Box<Self>, TlsError> {
         Self::shake_hands(socket, Machine::server(config)?).await
     }
 
     async fn shake_hands(socket: &Socket, machine: Machine) -> Result<Box<Self>, TlsError> {
         let tls = Box::new(Self { machine: RefCell::new(machine) });
-        // The client's first words.
+        // The client's first bytes.
         tls.machine.borrow_mut().take_in(&mut [], &mut []);
         poll_fn(|cx| tls.poll_handshake(socket, cx)).await?;
         Ok(tls)
@@ -97,8 +97,8 @@ impl Tls {
         loop {
             let failure = self.machine.borrow_mut().take_failure();
             if let Some(error) = failure {
-                // With the alert, as far as the socket takes it. To leave bytes unread would reset the connection, and
-                // the reset might overtake the alert.
+                // The alert is written as far as the socket takes it. Leaving bytes unread would reset the connection,
+                // and the reset might overtake the alert.
                 let _ = flush(socket, &mut self.machine.borrow_mut());
                 socket.shutdown_write();
                 BUFFERS.with_borrow_mut(|buffers| socket.poll_read(cx, &mut buffers.record).is_ready());
@@ -116,7 +116,7 @@ impl Tls {
         }
     }
 
-    /// The peer's own certificate.
+    /// Returns the peer's certificate.
     pub(super) fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
         self.machine.borrow().peer_certificate().cloned()
     }
@@ -137,7 +137,7 @@ impl Tls {
             };
         }
         if machine.holds_back() {
-            // An alert. Whoever reads waits for nothing else, and what is not out now goes with the next write.
+            // An alert. The reader waits for nothing else, and a part that is not out now goes with the next write.
             let _ = flush(socket, &mut machine);
         }
         Poll::Ready(result.unwrap_or(Ok(0)))
@@ -151,12 +151,12 @@ impl Tls {
             if plain.is_empty() {
                 return Ok(0);
             }
-            // Asked before anything is encrypted: what is goes out, sooner or later.
+            // Asked before anything is encrypted, as encrypted bytes must go out sooner or later.
             let room = socket.room_for(plain.len())?;
             let sealed = match machine.seal(Wish::Send(plain), record) {
                 Ok(sealed) => sealed,
                 Err(error) => {
-                    // With the alert, where what had come from the peer is why.
+                    // With the alert, if bytes from the peer are the cause.
                     let _ = flush(socket, &mut machine);
                     return Err(error);
                 }
@@ -184,7 +184,7 @@ impl Tls {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready once all that was written is out, and that it was all.
+    /// Polls until everything written is out, and the close_notify after it.
     pub(super) fn poll_goodbye(&self, socket: &Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(socket, cx))?;
         let mut machine = self.machine.borrow_mut();
@@ -203,13 +203,13 @@ impl Tls {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Filled {
-    /// The socket's.
+    /// The end of the socket.
     End,
-    /// So many bytes are in the reader's buffer now.
+    /// The number of bytes that are in the reader's buffer now.
     Plain(usize),
 }
 
-/// Reads the socket once, behind what the machine has kept, and has the machine take it in.
+/// Reads the socket once, behind the bytes that the machine has kept, and has the machine take them in.
 fn fill(socket: &Socket, machine: &mut Machine, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<Filled>> {
     BUFFERS.with_borrow_mut(|Buffers { record, .. }| {
         let kept = machine.kept().len();
@@ -226,7 +226,7 @@ fn fill(socket: &Socket, machine: &mut Machine, cx: &mut Context<'_>, out: &mut 
     })
 }
 
-/// Writes what is held back, as far as the socket takes it: all, or `WouldBlock`.
+/// Writes the bytes that are held back: all, or `WouldBlock`.
 fn flush(socket: &Socket, machine: &mut Machine) -> io::Result<()> {
     loop {
         let rest = machine.held_back();
@@ -239,7 +239,7 @@ fn flush(socket: &Socket, machine: &mut Machine) -> io::Result<()> {
     }
 }
 
-/// `None` for what is no error: the socket takes nothing now.
+/// Converts `WouldBlock` to `None`: the socket takes nothing now, which is no error.
 fn would_block<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(done) => Ok(Some(done)),
@@ -248,8 +248,8 @@ fn would_block<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// What of `slices` goes into one record: whole ones as far as they fit, or a part of the first. Copied into `buffer`
-/// where they are not side by side already.
+/// Returns the part of `slices` that goes into one record: whole ones as far as they fit, or a part of the first. They
+/// are copied into `buffer` unless they are side by side already.
 fn gather<'a>(slices: &'a [IoSlice<'_>], buffer: &'a mut [u8]) -> &'a [u8] {
     if let Some(part) = slices.first().and_then(|first| first.get(..MAX_PLAIN)) {
         return part;

@@ -1,4 +1,4 @@
-//! Worker threads: each has a runtime of its own, and nothing that it carries leaves it.
+//! Worker threads, each with a runtime of its own, which nothing that it carries leaves.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -18,15 +18,14 @@ use tokio_util::task::TaskTracker;
 /// The largest read. A game packet and its length fit, so that one read can take a whole one.
 pub const SCRATCH: usize = 64 * 1024;
 
-/// Threads that look up names for one worker, where targets have names: a name server that does not
-/// answer must not cost a thread for each session that waits for it.
+/// Threads that look up names for one worker, if targets have names: a name server that does not answer must not cost a
+/// thread for each session that waits for it.
 pub const LOOKUP_THREADS: usize = 32;
 
-/// The read buffer that all connections of one worker share: what a read leaves in it is used up
-/// before the next one.
+/// The read buffer that all connections of one worker share. The bytes of one read are used up before the next.
 pub type Scratch = RefCell<Box<[u8]>>;
 
-/// A scratch buffer.
+/// Makes a scratch buffer.
 pub fn scratch() -> Scratch {
     RefCell::new(vec![0; SCRATCH].into_boxed_slice())
 }
@@ -61,8 +60,8 @@ impl<F: Future> Future for Reported<F> {
     }
 }
 
-/// The tasks of one worker: each carries one connection, link or session, and takes nothing else down
-/// with it. Clones are the same set.
+/// The tasks of one worker. Each carries one connection, link or session, and its failure affects no other. Clones are
+/// the same set.
 #[derive(Clone)]
 pub struct Tasks {
     tracker: TaskTracker,
@@ -76,7 +75,7 @@ impl fmt::Debug for Tasks {
 }
 
 impl Tasks {
-    /// Returns a set without tasks; each panic of one calls `on_panic`.
+    /// Makes a set without tasks; each panic of one calls `on_panic`.
     pub fn new(on_panic: impl Fn() + Send + Sync + 'static) -> Self {
         Self { tracker: TaskTracker::new(), on_panic: Arc::new(on_panic) }
     }
@@ -93,19 +92,19 @@ impl Tasks {
     }
 }
 
-/// When workers stop.
+/// The signals that stop workers.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
-    /// Accept no more; end when the last connection has ended.
+    /// Cancelled to accept no more, and to end when the last connection has ended.
     pub drain: CancellationToken,
-    /// End now.
+    /// Cancelled to end now.
     pub kill: CancellationToken,
 }
 
 /// Starts a worker thread that runs `main` on its own runtime.
 ///
 /// # Errors
-/// Where the system gives no thread or no runtime.
+/// Fails if the system gives no thread or no runtime.
 pub fn spawn<F>(name: String, main: impl FnOnce() -> F + Send + 'static) -> io::Result<JoinHandle<io::Result<()>>>
 where
     F: Future<Output = io::Result<()>>,
@@ -167,7 +166,7 @@ mod tests {
                     let (started, gate) = (started.clone(), Arc::clone(&gate));
                     tokio::task::spawn_blocking(move || {
                         started.send(()).unwrap();
-                        // Until the sender is dropped.
+                        // Waits until the sender is dropped.
                         let _ = gate.lock().recv();
                     })
                 })

@@ -20,7 +20,7 @@ pub const MAX_FIRST_PAYLOAD: usize = 64;
 const OPEN: u32 = 0;
 /// The packet number that leaves or ends a session.
 const END: u32 = u32::MAX;
-/// What a client reports as its last round trip where it knows none: 5000 ms after a reconnect.
+/// The round trip that a client reports if it knows none: 5000 ms, after a reconnect.
 const UNKNOWN_RTT_MS: u32 = 5000;
 
 /// One client process, as it names itself in every ping.
@@ -43,13 +43,13 @@ impl PacketId {
     /// The last number a packet can have; the next one means end.
     pub const LAST: Self = Self(END - 1);
 
-    /// The number after this one; saturates at the end mark.
+    /// Returns the number after this one; saturates at the end mark.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
-    /// The number before this one; saturates at [`PacketId::NONE`].
+    /// Returns the number before this one; saturates at [`PacketId::NONE`].
     #[must_use]
     pub const fn previous(self) -> Self {
         Self(self.0.saturating_sub(1))
@@ -67,7 +67,7 @@ macro_rules! display_as_number {
 }
 display_as_number!(ClientId, SessionId, PacketId);
 
-/// What cannot be a frame.
+/// The error of bytes that cannot be a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum FrameError {
     /// The length field says less than a header.
@@ -89,7 +89,7 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Bytes of the whole frame on the wire.
+    /// Returns the bytes of the whole frame on the wire.
     pub const fn wire_len(&self) -> usize {
         HEADER_LEN + self.payload.len()
     }
@@ -117,7 +117,7 @@ impl<'a> Frame<'a> {
         Ok(Some((frame, rest)))
     }
 
-    /// The meaning of a frame that a client sent.
+    /// Returns the meaning of a frame that a client sent.
     pub fn from_client(self) -> FromClient<'a> {
         match (self.session, self.packet) {
             (0, _) => FromClient::Ping { client: ClientId(self.ack), rtt: reported_rtt(self.payload) },
@@ -132,7 +132,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// The meaning of a frame that the core sent; `None` where it has none for a client.
+    /// Returns the meaning of a frame that the core sent; `None` if it has none for a client.
     pub fn from_core(self) -> Option<FromCore<'a>> {
         match (self.session, self.packet) {
             (0, _) => Some(FromCore::Pong),
@@ -148,18 +148,18 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The round trip that a ping reports; `None` where the client knows none, or sent none.
+/// Returns the round trip that a ping reports; `None` if the client knows none, or sent none.
 fn reported_rtt(payload: &[u8]) -> Option<Duration> {
     let ms = u32::from_le_bytes(*payload.first_chunk::<4>()?);
     (ms != 0 && ms < UNKNOWN_RTT_MS).then(|| Duration::from_millis(ms.into()))
 }
 
-/// What a client can say on a link.
+/// A message of a client on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FromClient<'a> {
     /// Answer at once with a pong.
     Ping {
-        /// Who holds the link.
+        /// The client that holds the link.
         client: ClientId,
         /// The last round trip that the client measured on this link, where it knows one.
         rtt: Option<Duration>,
@@ -189,7 +189,7 @@ pub enum FromClient<'a> {
     },
 }
 
-/// What the core can say on a link.
+/// A message of the core on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FromCore<'a> {
     /// The answer to a ping.
@@ -212,7 +212,7 @@ pub enum FromCore<'a> {
     },
 }
 
-/// The 14 header bytes of a frame with `payload_len` bytes of payload (at most [`MAX_PAYLOAD`]).
+/// Returns the 14 header bytes of a frame with `payload_len` bytes of payload (at most [`MAX_PAYLOAD`]).
 fn header(session: u32, packet: u32, ack: u32, payload_len: usize) -> [u8; HEADER_LEN] {
     debug_assert!(payload_len <= MAX_PAYLOAD);
     let mut bytes = [0; HEADER_LEN];
@@ -227,17 +227,17 @@ fn header(session: u32, packet: u32, ack: u32, payload_len: usize) -> [u8; HEADE
 /// A pong, whole.
 pub const PONG: [u8; HEADER_LEN] = [MIN_LENGTH as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// An end (from the core) or a leave (from a client), whole: the two look the same.
+/// Returns a whole end (from the core) or leave (from a client): the two are equal.
 pub fn end(session: SessionId) -> [u8; HEADER_LEN] {
     header(session.0, END, 0, 0)
 }
 
-/// An open, whole.
+/// Returns a whole open.
 pub fn open(session: SessionId, port: u16) -> [u8; HEADER_LEN] {
     header(session.0, OPEN, port.into(), 0)
 }
 
-/// A ping, whole. `rtt_ms` is what the client measured last on this link.
+/// Returns a whole ping. `rtt_ms` is the last round trip that the client measured on this link.
 pub fn ping(client: ClientId, rtt_ms: u32) -> [u8; HEADER_LEN + 4] {
     let mut bytes = [0; HEADER_LEN + 4];
     bytes[..HEADER_LEN].copy_from_slice(&header(0, 0, client.0, 4));
@@ -245,21 +245,20 @@ pub fn ping(client: ClientId, rtt_ms: u32) -> [u8; HEADER_LEN + 4] {
     bytes
 }
 
-/// The header of a data frame whose payload of `payload_len` bytes follows it.
+/// Returns the header of a data frame, which a payload of `payload_len` bytes follows.
 pub fn data_header(session: SessionId, packet: PacketId, ack: PacketId, payload_len: usize) -> [u8; HEADER_LEN] {
     header(session.0, packet.0, ack.0, payload_len)
 }
 
-/// What begins no link.
+/// The error of bytes that begin no link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the first frame is no ping")]
 pub struct NoPing;
 
-/// The client whose link begins with `first`: the first frame is a ping. `None` where that is not whole
-/// yet.
+/// Returns the client whose link begins with `first`: the first frame is a ping. `None` if that is incomplete.
 ///
 /// # Errors
-/// As soon as it cannot become a ping, or is longer than any is.
+/// Fails as soon as it cannot become a ping, or is longer than any is.
 pub fn first_ping(first: &[u8]) -> Result<Option<ClientId>, NoPing> {
     let Some((length, rest)) = first.split_first_chunk::<2>() else { return Ok(None) };
     let length = usize::from(u16::from_le_bytes(*length));
@@ -277,7 +276,7 @@ pub fn first_ping(first: &[u8]) -> Result<Option<ClientId>, NoPing> {
     }
 }
 
-/// Whether a connection whose client has sent `first` is a link: those begin with a whole ping.
+/// Returns whether a connection whose client has sent `first` is a link, which begins with a whole ping.
 pub fn begins_link(first: &[u8]) -> bool {
     matches!(first_ping(first), Ok(Some(_)))
 }

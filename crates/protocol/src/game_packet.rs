@@ -17,7 +17,7 @@ pub const MAX_BODY: usize = MAX_PAYLOAD - 2 - LENGTH_LEN;
 /// body of one byte, and no server starts with that.
 const FIRST_IN_BLOCKS: u16 = 1;
 
-/// What the leading u16 of a packet counts.
+/// The unit that the leading u16 of a packet counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// Decided from the first packet of each connection.
@@ -28,7 +28,7 @@ pub enum Framing {
     Blocks,
 }
 
-/// What cannot be a game packet.
+/// The error of bytes that cannot be a game packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum PacketError {
     /// The body does not fit a frame that clients can read.
@@ -56,20 +56,19 @@ pub struct Cutter {
 }
 
 impl Cutter {
-    /// A cutter for a new connection.
+    /// Makes a decoder for a new connection.
     ///
-    /// With [`Framing::Auto`] the first packet decides: `01 00` means blocks, anything else bytes.
-    /// That holds for game ports, where the server starts with a challenge of one block. A login
-    /// server that counts blocks may start with more than one: set its framing.
+    /// With [`Framing::Auto`] the first packet decides: `01 00` means blocks, anything else bytes. That holds for game
+    /// ports, on which the server starts with a challenge of one block. A login server that counts blocks may start
+    /// with more than one: set its framing.
     pub const fn new(framing: Framing) -> Self {
         Self { framing }
     }
 
-    /// The first packet in `bytes`, and how many bytes it takes on the wire. `None` where it is not
-    /// whole yet.
+    /// Returns the first packet in `bytes`, and its length on the wire. `None` if it is incomplete.
     ///
     /// # Errors
-    /// [`PacketError::TooLong`] as soon as the leading u16 is there.
+    /// Returns [`PacketError::TooLong`] as soon as the leading u16 is there.
     pub fn next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(Packet<'a>, usize)>, PacketError> {
         let Some((count, rest)) = bytes.split_first_chunk::<LENGTH_LEN>() else { return Ok(None) };
         let count = u16::from_le_bytes(*count);

@@ -11,7 +11,16 @@
 //! - [`rate`] and [`pace`]: how many in which time. [`reasons!`]: enums of reasons, each with its word.
 //!
 //! A parser tells what is incomplete (`None`: read more) from what is wrong (an error).
-#![deny(missing_docs)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::string_slice,
+        clippy::unchecked_time_subtraction,
+        reason = "a test fails by a panic"
+    )
+)]
 
 mod reasons;
 
@@ -26,3 +35,5 @@ pub mod proxy_header;
 pub mod rate;
 pub mod sniff;
 pub mod status;
+
+pub use reasons::Reason;

@@ -12,23 +12,22 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// A queue in which nobody has a place yet.
+    /// Makes an empty queue.
     pub fn new(rate: Rate) -> Self {
         Self { rate, earned: None }
     }
 
-    /// Gives places at another rate from now on. Those that were given stay.
+    /// Changes the rate. Places that were given stay.
     pub fn set(&mut self, rate: Rate) {
         self.rate = rate;
     }
 
-    /// When the next place is: `now` where it is free.
+    /// Returns the time of the next place: `now` if it is free.
     pub fn next(&self, now: Instant) -> Instant {
         self.rate.next(self.earned, now)
     }
 
-    /// Takes the next place; gives when it is. `None`, and nothing taken, where that is later than
-    /// `until`.
+    /// Takes the next place; returns its time. `None`, with nothing taken, if that is later than `until`.
     pub fn take(&mut self, now: Instant, until: Instant) -> Option<Instant> {
         self.rate.take(&mut self.earned, now, until)
     }

@@ -1,4 +1,4 @@
-//! What was read of a unit that is not whole yet.
+//! The buffer of a unit that is not whole yet.
 
 /// The start of a unit, kept until the rest of it comes. Empty, it holds no memory.
 #[derive(Debug, Default)]

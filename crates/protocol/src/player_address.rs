@@ -10,7 +10,7 @@ use siphasher::sip::SipHasher24;
 
 use crate::proxy_header::{unmap, write_v1, write_v2};
 
-/// What the OTC forms start with: a length that no game packet has.
+/// The start of the OTC forms: a length that no game packet has.
 const OTC_START: [u8; 2] = [0xFE, 0xFF];
 
 /// A form in which a game server is told the player's address.
@@ -28,11 +28,11 @@ pub enum PlayerAddress {
     None,
 }
 
-/// IPv4 addresses that stand for players who have none that a game server could use.
+/// IPv4 addresses that stand for players without one that a game server could use.
 ///
-/// They follow from the player's address and a key: the same for as long as the key is, so that
-/// per-address rules and bans of a game server hold, and not to be foreseen without the key, so
-/// that nobody can pick an IPv6 address to be taken for somebody else.
+/// They are derived from the player's address and a key: they stay the same as long as the key does, so that
+/// per-address rules and bans of a game server hold; and they cannot be foreseen without the key, so nobody can pick an
+/// IPv6 address to be taken for another player.
 #[derive(Clone)]
 pub struct PseudoIpv4 {
     key: [u8; 16],
@@ -45,13 +45,13 @@ impl fmt::Debug for PseudoIpv4 {
 }
 
 impl PseudoIpv4 {
-    /// `key` should be secret, and the same after a restart.
+    /// Makes the mapping. `key` should be secret, and the same after a restart.
     pub const fn new(key: [u8; 16]) -> Self {
         Self { key }
     }
 
-    /// An address in 240.0.0.0/4 for the /64 of `address`: the reserved block, where no real player
-    /// is. Never 255.255.255.255, which is a broadcast.
+    /// Returns an address in 240.0.0.0/4 for the /64 of `address`: the reserved block, which no real player is in.
+    /// Never 255.255.255.255, which is a broadcast.
     pub fn map(&self, address: Ipv6Addr) -> Ipv4Addr {
         let hash = self.hash(b'6', &network_of(address));
         // One less than the block has, which leaves its last address out.
@@ -59,9 +59,9 @@ impl PseudoIpv4 {
         Ipv4Addr::from_bits(0xF000_0000 | offset)
     }
 
-    /// An address in 127.0.0.0/8 for a player: of its own for each IPv4 address and each IPv6 /64,
-    /// as far as 16 million addresses go. Never in 127.0.0.0/16, where services listen, and never
-    /// with a last octet of 0 or 255.
+    /// Returns an address in 127.0.0.0/8 for a player: one of its own for each IPv4 address and each IPv6 /64, as far
+    /// as 16 million addresses go. Never one in 127.0.0.0/16, as services listen there, and never one with a last octet
+    /// of 0 or 255.
     pub fn loopback(&self, address: IpAddr) -> Ipv4Addr {
         let hash = match unmap(address) {
             IpAddr::V4(v4) => self.hash(b'4', &v4.octets()),
@@ -73,7 +73,7 @@ impl PseudoIpv4 {
         Ipv4Addr::from_bits(0x7F00_0000 | network << 8 | host)
     }
 
-    /// `domain` keeps the two uses of the key apart.
+    /// Hashes an address. `domain` keeps the two uses of the key apart.
     fn hash(&self, domain: u8, bytes: &[u8]) -> u64 {
         let mut hasher = SipHasher24::new_with_key(&self.key);
         hasher.write_u8(domain);
@@ -82,17 +82,17 @@ impl PseudoIpv4 {
     }
 }
 
-/// The /64 of an address: what one player has, whatever it puts into the rest.
+/// Returns the /64 of an address, which belongs to one player, whatever it puts into the rest.
 fn network_of(address: Ipv6Addr) -> [u8; 8] {
     ((address.to_bits() >> 64) as u64).to_be_bytes()
 }
 
-/// A number below `bound` from an even hash; its bias is below 2^-32.
+/// Returns a number below `bound` from an even hash; its bias is below 2^-32.
 fn below(hash: u64, bound: u32) -> u32 {
     (hash % u64::from(bound)) as u32
 }
 
-/// The player's IPv4 address: its own, or a pseudo one.
+/// Returns the player's IPv4 address: its own, or a pseudo one.
 pub fn ipv4_of(address: IpAddr, pseudo: &PseudoIpv4) -> Ipv4Addr {
     match unmap(address) {
         IpAddr::V4(v4) => v4,

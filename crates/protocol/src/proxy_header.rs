@@ -29,20 +29,20 @@ pub const LOCAL: &[u8; V2_FIXED_LEN] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 pub const UNKNOWN: &[u8] = b"PROXY UNKNOWN\r\n";
 /// The longest version 1 line, its CRLF included, by the format.
 pub const V1_MAX_LEN: usize = 107;
-/// How a version 1 line starts.
+/// The start of a version 1 line.
 const V1_START: &[u8] = b"PROXY ";
 /// The longest text of an IPv6 address, dotted tail included.
 const MAX_ADDRESS_TEXT: usize = 45;
 
-/// Who a PROXY header says the player is.
+/// The addresses in a PROXY header.
 ///
-/// Both are `None` where the header names no TCP addresses: `LOCAL` (the sender's own health
-/// check), `UNSPEC`, `UNKNOWN`, a unix socket, a datagram.
+/// Both are `None` if the header names no TCP addresses: `LOCAL` (the sender's own health check), `UNSPEC`, `UNKNOWN`,
+/// a unix socket, a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProxyHeader {
     /// The player.
     pub source: Option<SocketAddr>,
-    /// Where the player connected to.
+    /// The address that the player connected to.
     pub destination: Option<SocketAddr>,
 }
 
@@ -57,7 +57,7 @@ impl ProxyHeader {
     }
 }
 
-/// Why bytes are no PROXY header. More bytes never mend it.
+/// The reason for which bytes are no PROXY header. More bytes never mend it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum HeaderError {
     /// Neither version's start.
@@ -102,7 +102,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, HeaderError> 
     }
 }
 
-/// Whether `bytes`, perhaps too few to tell, start as a PROXY header does.
+/// Returns whether `bytes`, perhaps too few to tell, start as a PROXY header does.
 ///
 /// With `accept_proxy: optional` all others are the player's own first bytes. Bytes that have a
 /// header's whole start and go on wrong are a bad header, not a player without one.
@@ -110,7 +110,7 @@ pub fn may_be_header(bytes: &[u8]) -> bool {
     !matches!((starts(bytes, v2::PROTOCOL_PREFIX), starts(bytes, V1_START)), (Start::Wrong, Start::Wrong))
 }
 
-/// How bytes compare with what they should start with.
+/// The result of comparing bytes with the start that they should have.
 enum Start<'a> {
     /// They do; the rest.
     Whole(&'a [u8]),
@@ -128,7 +128,7 @@ fn starts<'a>(bytes: &'a [u8], with: &[u8]) -> Start<'a> {
     }
 }
 
-/// `rest` is what follows the signature in `bytes`.
+/// Parses version 2. `rest` is the part of `bytes` after the signature.
 fn parse_v2(bytes: &[u8], rest: &[u8]) -> Result<Option<(ProxyHeader, usize)>, HeaderError> {
     let Some((&version_command, rest)) = rest.split_first() else { return Ok(None) };
     if version_command >> 4 != 2 {
@@ -205,13 +205,13 @@ fn parse_v1(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, HeaderError> {
     Ok(Some((parsed, line.len())))
 }
 
-/// Whether a line without its LF, perhaps cut anywhere, has nothing wrong in it so far.
+/// Returns whether a line without its LF, perhaps cut anywhere, has no error so far.
 fn line_may_continue(line: &[u8]) -> bool {
     let Start::Whole(rest) = starts(line, V1_START) else { return false };
     let (fields, v6) = match (starts(rest, b"TCP4 "), starts(rest, b"TCP6 "), starts(rest, b"UNKNOWN")) {
         (Start::Whole(fields), ..) => (fields, false),
         (_, Start::Whole(fields), _) => (fields, true),
-        // Whatever follows is to be skipped, but the word must end.
+        // Anything that follows is to be skipped, but the word must end.
         (_, _, Start::Whole(rest)) => return matches!(rest.first(), None | Some(b' ' | b'\r')),
         (Start::Wrong, Start::Wrong, Start::Wrong) => return false,
         _ => return true,
@@ -266,7 +266,8 @@ pub fn write_v2(out: &mut Vec<u8>, source: SocketAddr, destination: SocketAddr) 
     write_v2_to(out, source, destination, None);
 }
 
-/// The same with an authority, which names what the connection is for; of a longer one only the first 255 bytes.
+/// Appends a version 2 header with an authority, which names the connection's purpose; of a longer one only the first
+/// 255 bytes.
 pub fn write_v2_to(out: &mut Vec<u8>, source: SocketAddr, destination: SocketAddr, authority: Option<&str>) {
     let authority = authority.map(|name| name.as_bytes().get(..MAX_AUTHORITY).unwrap_or(name.as_bytes()));
     let more = authority.map_or(0, |name| TLV_LEN + name.len()) as u16;
@@ -296,7 +297,7 @@ pub fn write_v2_to(out: &mut Vec<u8>, source: SocketAddr, destination: SocketAdd
     }
 }
 
-/// The authority in the version 2 header that `bytes` begin with. `None` where the header is not whole, has none
+/// Returns the authority of the version 2 header that `bytes` begin with. `None` if the header is incomplete, has none
 /// that is text, or is of version 1.
 pub fn authority(bytes: &[u8]) -> Option<&str> {
     let header = v2::Header::try_from(bytes).ok()?;
@@ -319,7 +320,7 @@ pub fn write_v1(out: &mut Vec<u8>, source: SocketAddr, destination: SocketAddr) 
     out.extend_from_slice(line.as_bytes());
 }
 
-/// Both addresses in one family: IPv4 where both can be, IPv6 otherwise.
+/// Returns both addresses in one family: IPv4 if both can be, IPv6 otherwise.
 fn one_family(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, SocketAddr) {
     match (unmap_socket(source), unmap_socket(destination)) {
         (source, destination) if source.is_ipv4() == destination.is_ipv4() => (source, destination),
@@ -337,13 +338,13 @@ fn as_v6(address: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// The IPv4 address of a v4-mapped IPv6 one, as sockets that listen on `::` give them; any other
-/// as it is.
+/// Returns the IPv4 address of a v4-mapped IPv6 one, as sockets that listen on `::` report them; any other address as
+/// it is.
 pub fn unmap(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
-/// [`unmap`], with the port kept.
+/// Applies [`unmap`], and keeps the port.
 pub fn unmap_socket(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => SocketAddr::new(unmap(v6.into()), address.port()),

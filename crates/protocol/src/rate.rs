@@ -9,29 +9,26 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     interval: Duration,
-    /// How far ahead of time places may be taken: an interval for each place of the burst but one.
+    /// The time by which places may be taken ahead: an interval for each place of the burst but one.
     slack: Duration,
 }
 
 impl Rate {
-    /// One place for each `interval`, of which `burst` (at least one) may be saved up.
+    /// Makes a rate of one place for each `interval`, of which `burst` (at least one) may be saved up.
     pub fn new(interval: Duration, burst: u32) -> Self {
         // Of no length, it would be no rate.
         let interval = interval.max(Duration::from_nanos(1));
         Self { interval, slack: interval * burst.saturating_sub(1) }
     }
 
-    /// `count` (at least one) in each `period`, also all at once.
+    /// Makes a rate of `count` (at least one) in each `period`, also all at once.
     pub fn per(count: u32, period: Duration) -> Self {
         Self::new(period / count.max(1), count)
     }
 
     /// Returns when the next place is: `now` where it is free.
     pub fn next(&self, earned: Option<Instant>, now: Instant) -> Instant {
-        match earned {
-            Some(earned) if earned > now + self.slack => earned - self.slack,
-            _ => now,
-        }
+        earned.and_then(|earned| earned.checked_sub(self.slack)).map_or(now, |next| next.max(now))
     }
 
     /// Takes the next place; returns when it is. Nothing is taken where that is later than `until`.

@@ -1,23 +1,23 @@
-//! What the first bytes of a connection must look like before anything is done about it.
+//! The sniffer of the first bytes of a connection, before anything is done about it.
 //!
-//! This tells those who mean a game from those who do not: scanners, and whoever speaks HTTP, TLS or noise
-//! to a port of a game. Whether a login is right only the login server can say.
+//! It tells players from others: scanners, and peers that speak HTTP, TLS or noise to a port of a game. Only the login
+//! server can say if a login is right.
 
 use super::frame;
 use super::status::{self, First, MAX_REQUEST};
 
-/// Bytes that a first packet has at the most. Where these have come, there is a verdict. A request for the status may be
-/// longer than a login.
+/// Bytes that a first packet has at most. Once these have arrived, there is a result. A status request may be longer
+/// than a login.
 pub const MAX_FIRST: usize = MAX_REQUEST;
 
-/// What the leading u16 of a login may say. In blocks the least is what its 128 encrypted bytes take; in
-/// bytes no client sends so little. The most is far beyond what the latest clients send, and less than
-/// the beginning of TLS (`16 03`), which is 790.
+/// Values of the leading u16 of a login. In blocks the least is the size of its 128 encrypted bytes; in bytes no client
+/// sends so little. The greatest is far beyond what the latest clients send, and less than the beginning of TLS (`16
+/// 03`), which is 790.
 const LOGIN_LENGTHS: std::ops::RangeInclusive<u16> = 17..=767;
 /// The byte by which a game server tells a login, to the list of characters or into the game, from others.
 const LOGIN_KINDS: [u8; 2] = [0x01, 0x0A];
-/// Where in the body that byte may be: in front; behind a checksum or sequence number; behind that and the
-/// count of padding bytes, where lengths are in blocks.
+/// Offsets in the body that this byte may have: in front; after a checksum or sequence number; after that and the count
+/// of padding bytes, if lengths are in blocks.
 const LOGIN_KIND_AT: [usize; 3] = [0, 4, 5];
 /// `listeners[].expect`: how connections begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub enum Expect {
     Status,
 }
 
-/// What may be said of a connection's first bytes.
+/// The result for a connection's first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// They are what is expected, whatever follows.
@@ -60,13 +60,14 @@ impl Expect {
 }
 
 impl Verdict {
-    /// This one, unless it is wrong: then `other`.
+    /// Returns this result, unless it is wrong: then `other`.
     fn or_else(self, other: impl FnOnce() -> Self) -> Self {
         if self == Self::Wrong { other() } else { self }
     }
 }
 
-/// A packet whose leading u16 is in `lengths`: what has come of its body, and its whole length.
+/// Splits a packet whose leading u16 is in `lengths`; returns the part of its body that has arrived, and its whole
+/// length.
 fn packet(first: &[u8], lengths: std::ops::RangeInclusive<u16>) -> Result<(&[u8], usize), Verdict> {
     let (length, body) = first.split_first_chunk::<2>().ok_or(Verdict::Incomplete)?;
     let length = u16::from_le_bytes(*length);
@@ -77,7 +78,8 @@ fn packet(first: &[u8], lengths: std::ops::RangeInclusive<u16>) -> Result<(&[u8]
     Ok((body.get(..length).unwrap_or(body), length))
 }
 
-/// Where the length counts blocks, the packet is longer than it says, and this much is enough to know.
+/// Returns whether the body is whole. If the length counts blocks, the packet is longer than it says, and this much is
+/// enough to know.
 fn whole(body: &[u8], length: usize) -> Verdict {
     if body.len() < length { Verdict::Incomplete } else { Verdict::Right }
 }
@@ -109,7 +111,7 @@ mod tests {
     const STATUS_XML: &[u8] = b"\x06\0\xFF\xFFinfo";
     const ALL: [Expect; 3] = [Expect::Links, Expect::Login, Expect::Status];
 
-    /// A packet of `length` bytes by its leading u16, of which `extra` more come, with `kind` at `at`.
+    /// Makes a packet of `length` bytes by its leading u16, of which `extra` more are sent, with `kind` at `at`.
     fn login_of(length: u16, extra: usize, at: usize, kind: u8) -> Vec<u8> {
         let mut body = vec![0xEE; usize::from(length) + extra];
         body[at] = kind;

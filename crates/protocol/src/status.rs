@@ -27,7 +27,7 @@ const LENGTH_LEN: usize = 2;
 const CHECKSUM_LEN: usize = 4;
 /// The number of the protocol.
 const STATUS: u8 = 0xFF;
-/// What asks for a text, and what for parts.
+/// The byte that asks for a text; others ask for parts.
 const TEXT: u8 = 0xFF;
 const PARTS: u8 = 0x01;
 /// The flag that asks for the first part, which has the address, and the number that this part begins with.
@@ -36,7 +36,7 @@ const ADDRESS_PART: u8 = 0x10;
 /// The flag that asks whether somebody is online: a name comes with it.
 const NAME_FLAG: u8 = 0x40;
 
-/// What a connection begins with.
+/// The kind of a connection's first packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum First {
     /// A request for the status.
@@ -56,14 +56,14 @@ pub enum Request {
     Json,
     /// Parts, each with a flag.
     Parts {
-        /// Which.
+        /// The flags of the requested parts.
         flags: u8,
         /// Of whom to say whether they are online; empty without that flag.
         name: Vec<u8>,
     },
 }
 
-/// What is wrong with an answer.
+/// The error of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum AnswerError {
     /// It is not what was asked for: nobody can tell whether there is an address in it.
@@ -74,18 +74,19 @@ pub enum AnswerError {
     TooLong,
 }
 
-/// What is published in an answer.
+/// The values that are published in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Published<'a> {
-    /// Where players connect to: a name or an address, with no character that XML or JSON have to quote.
+    /// The address for players: a name or an address, with no character that XML or JSON have to quote.
     pub address: &'a str,
     /// And the port; `None` leaves it as the game server says.
     pub port: Option<u16>,
 }
 
-/// What a connection that sent `bytes` begins with; `None` where that is not known yet.
+/// Returns the kind of first packet in `bytes`; `None` if that is not known yet.
 ///
-/// As game servers read it: a checksum is one if it is right, and else the packet begins without.
+/// Checksums are read as game servers do it: bytes count as a checksum if it is right, and otherwise the packet begins
+/// without one.
 pub fn first(bytes: &[u8]) -> Option<First> {
     let (length, rest) = bytes.split_first_chunk::<LENGTH_LEN>()?;
     let length = usize::from(u16::from_le_bytes(*length));
@@ -109,7 +110,7 @@ pub fn first(bytes: &[u8]) -> Option<First> {
     Some(request(content).map_or(First::Other, First::Request))
 }
 
-/// Whether a request may begin so. A login's checksum begins so once in 65521 times.
+/// Returns whether a request may begin in this way. A login's checksum does so once in 65521 times.
 fn may_be_request(content: &[u8]) -> bool {
     matches!(content, [] | [STATUS] | [STATUS, TEXT | PARTS, ..])
 }
@@ -131,7 +132,7 @@ fn request(content: &[u8]) -> Option<Request> {
 }
 
 impl Request {
-    /// As it is sent to a game server.
+    /// Returns the bytes that are sent to a game server.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut content = match self {
@@ -148,10 +149,10 @@ impl Request {
         [&length_of(&content)[..], &content].concat()
     }
 
-    /// The game server's answer with `published` in it, and all else as it is.
+    /// Returns the game server's answer with `published` in it, and everything else as it is.
     ///
     /// # Errors
-    /// Where the answer is not one to this request.
+    /// Fails if it is no answer to this request.
     pub fn publish(&self, answer: &[u8], published: Published<'_>) -> Result<Vec<u8>, AnswerError> {
         match self {
             Self::Xml => publish_xml(answer, published).ok_or(AnswerError::NotStatus),
@@ -223,7 +224,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The same in JSON. What is written is equal, and byte for byte so where it came without spaces and with its keys in
+/// Publishes in JSON. The result is equal, and byte for byte so if the answer came without spaces and with its keys in
 /// order, as servers write it.
 fn publish_json(json: &[u8], published: Published<'_>) -> Option<Vec<u8>> {
     let mut status: Value = serde_json::from_slice(json).ok()?;
@@ -258,7 +259,7 @@ fn publish_parts(answer: &[u8], with_address: bool, published: Published<'_>) ->
     Ok([&length.to_le_bytes()[..], &changed].concat())
 }
 
-/// The name of the server and its port in the first part, and what is behind that part.
+/// Returns the name of the server and its port in the first part, and the bytes after that part.
 fn address_part(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (name, rest) = string(body.strip_prefix(&[ADDRESS_PART])?)?;
     let (_, rest) = string(rest)?;
@@ -266,13 +267,13 @@ fn address_part(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((name, port, rest))
 }
 
-/// A string, which has its length in front, and what is behind it.
+/// Returns a string, which has its length in front, and the bytes after it.
 fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<LENGTH_LEN>()?;
     rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))
 }
 
-/// The length of what comes from a packet or from the configuration, and so fits.
+/// Returns the length of bytes from a packet or from the configuration, which fits.
 fn length_of(bytes: &[u8]) -> [u8; LENGTH_LEN] {
     u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_le_bytes()
 }

@@ -1,4 +1,4 @@
-//! What bans need beside the look at each connection: the end of those that are over, and a word to the kernel.
+//! Housekeeping of bans: removal of those that have ended, and updates of the kernel.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Bans, Kernel};
 
-/// How often what has ended is forgotten, and the kernel is told what has changed since: all at once.
+/// The interval at which ended bans are removed and the kernel is updated.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// Forgets the bans that have ended, and keeps the `kernel`'s like them where there is one; until it is dropped.
+/// Removes bans that have ended, and keeps the sets of the `kernel`, if any, equal to the bans; until dropped.
 pub async fn keep(bans: Arc<Bans>, mut kernel: Option<Kernel>) {
     let mut rounds = interval(ROUND);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,7 +1,7 @@
-//! Bans in the kernel: two sets of nftables, whose elements end by themselves, and a program that fills them.
+//! Bans in the kernel: two sets of nftables, whose elements expire by themselves, and the program that fills them.
 //!
-//! What the kernel should have is compared with what it has, rather than each ban told as it is made. So a call that
-//! failed, a flood of bans and a firewall that was loaded anew are all mended in the same way, and nothing is queued.
+//! The wanted sets are compared with the kernel's, rather than each ban passed on as it is made. So a failed call, a
+//! flood of bans and a reloaded firewall are all repaired in the same way, and nothing is queued.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -21,31 +21,31 @@ use crate::admission::REFUSED_LINES;
 use crate::config::NftTable;
 use otproxy_net::{Backoff, RateLimitedLog};
 
-/// How long one call may take.
+/// The time limit of one call.
 const CALL: Duration = Duration::from_secs(30);
-/// After a call nothing is told for so many times as long as it took: with very many bans it takes a second.
+/// The pause after a call, in multiples of its duration: with very many bans a call takes a second.
 const REST: u32 = 4;
-/// How long nothing is told after a call that failed; it doubles with each further one.
+/// The pause after a failed call; it doubles with each further one.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// The longest of these.
+/// The longest pause after a failed call.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const BACKOFF: Backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-/// How often the kernel is told all of it: somebody else may have emptied the sets.
+/// The interval at which the kernel's sets are written anew: another program may have emptied them.
 const AGAIN: Duration = Duration::from_secs(60);
-/// The longest that an element is told to last: nft does not take years. By its end it has been told again many times.
+/// The longest timeout of an element, as nft does not take years. It is renewed many times before it ends.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Characters of an error that are logged.
 const MAX_ERROR: usize = 300;
 
-/// The sets in the kernel, and what they are known to have.
+/// The sets in the kernel, and their known elements.
 #[derive(Debug)]
 pub struct Kernel {
     sets: Sets,
-    /// The [`Bans::version`] that they are like.
+    /// The [`Bans::version`] that they equal.
     version: Option<u64>,
-    /// When all of it was told.
+    /// The time at which they were last written whole.
     told: Option<Instant>,
-    /// Nothing is told before.
+    /// The time before which no call is made.
     not_before: Option<Instant>,
     failures: u32,
     errors: IntCounter,
@@ -53,13 +53,13 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The sets in `table`; calls that fail are counted in `errors`.
+    /// Makes it for the sets in `table`; failed calls are counted in `errors`.
     pub fn new(table: NftTable, errors: IntCounter) -> Self {
         let (sets, log) = (Sets { table, elements: None }, RateLimitedLog::new(REFUSED_LINES));
         Self { sets, version: None, told: None, not_before: None, failures: 0, errors, log }
     }
 
-    /// Has the sets say what `bans` say, where they do not. The first time it also finds out whether they are there.
+    /// Updates the sets to `bans`, if they differ. The first call also finds out whether they exist.
     pub async fn follow(&mut self, bans: &Bans) {
         let began = Instant::now();
         if self.told.is_some_and(|told| began >= told + AGAIN)
@@ -101,8 +101,8 @@ impl Kernel {
     }
 }
 
-/// What the kernel is to have: no network that lies in another one, which it does not take, and none with somebody in it
-/// who is exempt, which it would not know. `bans` are in order.
+/// Returns the networks that the kernel should have: none within another one, which it does not take, and none with an
+/// exempt address, which it would not know. `bans` are in order.
 fn wanted(bans: &[Ban], is_free_of_exempt: impl Fn(&IpNet) -> bool) -> BTreeMap<IpNet, Instant> {
     let (mut wanted, mut last) = (BTreeMap::new(), None::<IpNet>);
     for Ban { network, until, .. } in bans {
@@ -118,12 +118,12 @@ fn wanted(bans: &[Ban], is_free_of_exempt: impl Fn(&IpNet) -> bool) -> BTreeMap<
 #[derive(Debug)]
 struct Sets {
     table: NftTable,
-    /// What they have; `None` where that is not known.
+    /// Their elements; `None` if unknown.
     elements: Option<BTreeMap<IpNet, Instant>>,
 }
 
 impl Sets {
-    /// What makes of the sets what is `wanted`, in nft's words: empty where they are that.
+    /// Returns the script that changes the sets to `wanted`; empty if they are equal.
     fn script(&self, wanted: &BTreeMap<IpNet, Instant>, now: Instant) -> String {
         let mut script = String::new();
         let before = match &self.elements {
@@ -137,11 +137,12 @@ impl Sets {
         };
         let gone = before.iter().filter(|(network, until)| wanted.get(network) != Some(until) && **until > now);
         let gone: Vec<_> = gone.map(|(network, _)| (*network, network.to_string())).collect();
-        // It may have ended there a moment ago, and what is not there cannot be deleted. What is there can be added.
+        // It may have expired there a moment ago, and an absent element cannot be deleted; but any element can be
+        // added.
         self.change(&mut script, "add", &gone);
         self.change(&mut script, "delete", &gone);
         let new = wanted.iter().filter(|(network, until)| before.get(network) != Some(until));
-        // It ends there a little earlier than here, and so is never there once it has ended here.
+        // It expires there a little earlier than here, so it is never there once it has ended here.
         let new = new.map(|(network, until)| (*network, until.saturating_duration_since(now).min(LONGEST).as_secs()));
         let new = new.filter(|(_, seconds)| *seconds > 0);
         let new: Vec<_> = new.map(|(network, seconds)| (network, format!("{network} timeout {seconds}s"))).collect();
@@ -159,7 +160,7 @@ impl Sets {
         }
     }
 
-    /// What a person can do about an error.
+    /// Returns what a person can do about an error.
     fn remedy(&self, error: &str) -> String {
         if error.contains("Operation not permitted") {
             return "this process needs CAP_NET_ADMIN; docs/security.md has the lines for systemd".to_owned();
@@ -174,15 +175,15 @@ impl Sets {
     }
 }
 
-/// Has nft do all of `script`, or nothing of it.
+/// Runs `script` in nft, all of it or nothing.
 async fn call(script: &str) -> Result<(), String> {
     let calling = async {
         let mut command = Command::new("nft");
-        // In words that are looked for.
+        // The words of errors are compared.
         command.args(["-f", "-"]).env("LC_ALL", "C").kill_on_drop(true);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            // It may end before it has read all; then it says why.
+            // It may end before it has read everything; its error then says why.
             let _ = stdin.write_all(script.as_bytes()).await;
         }
         child.wait_with_output().await

@@ -1,4 +1,4 @@
-//! Banned networks with their ends.
+//! The table of banned networks and their ends.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -8,45 +8,45 @@ use ipnet::IpNet;
 
 use super::BanReason;
 
-/// Networks that are banned at once at the most, in about 10 MiB. A table of a power of two of slots is full there, and
-/// grows once more by what comes and goes.
+/// Networks that are banned at once at most, in about 10 MiB. A table of a power of two of slots is full at that
+/// number, and grows once more by insertions and removals.
 pub const BANS: usize = 65536 / 8 * 7;
 
 /// A ban.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ban {
-    /// Who is refused. Without bits behind the prefix; IPv4 is never written as IPv6.
+    /// The network that is refused. It has no bits behind the prefix; IPv4 is never written as IPv6.
     pub network: IpNet,
-    /// Until when.
+    /// The time of its end.
     pub until: Instant,
-    /// What for.
+    /// Its reason.
     pub reason: BanReason,
 }
 
-/// Bans, each by itself: where networks lie in one another, who is in one of them is banned.
+/// A table of bans, each by itself: an address is banned if it is in any of the networks.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     bans: HashMap<IpNet, (Instant, BanReason)>,
-    /// The same by their ends: who is next to be forgotten.
+    /// The same by end, to remove the next one.
     ends: BTreeSet<(Instant, IpNet)>,
-    /// How many there are of each prefix length: a look-up asks for each that there is.
+    /// The number of networks of each prefix length: a look-up tries each length that is present.
     v4: BTreeMap<u8, usize>,
     v6: BTreeMap<u8, usize>,
 }
 
 impl Table {
-    /// Networks in it.
+    /// Returns the number of networks.
     pub(super) fn len(&self) -> usize {
         self.bans.len()
     }
 
-    /// Networks that it takes before it grows.
+    /// Returns the number of networks that fit before it grows.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.bans.capacity()
     }
 
-    /// Whether `address` is banned.
+    /// Returns whether `address` is banned.
     pub(super) fn has(&self, address: IpAddr, now: Instant) -> bool {
         let address = address.to_canonical();
         let lengths = if address.is_ipv4() { &self.v4 } else { &self.v6 };
@@ -56,8 +56,8 @@ impl Table {
         })
     }
 
-    /// Puts a ban in, in place of another of the same network. Where there is no room, the one that ends first gives way;
-    /// gives whether that is another one.
+    /// Inserts a ban, in place of another of the same network. Without room, the ban that ends first is dropped;
+    /// returns false if that is this one.
     pub(super) fn put(&mut self, ban: Ban) -> bool {
         self.take(&ban.network);
         if self.bans.len() >= BANS {
@@ -72,19 +72,19 @@ impl Table {
         true
     }
 
-    /// Takes out, and gives, those of which `which` is true.
+    /// Removes and returns the bans that `which` picks.
     pub(super) fn lift(&mut self, which: impl Fn(&Ban) -> bool) -> Vec<Ban> {
         let lifted: Vec<Ban> = self.all().filter(which).collect();
         lifted.iter().for_each(|ban| self.take(&ban.network));
         lifted
     }
 
-    /// When the first of them ends.
+    /// Returns the earliest end.
     pub(super) fn next_end(&self) -> Option<Instant> {
         self.ends.first().map(|(until, _)| *until)
     }
 
-    /// Takes out what has ended.
+    /// Removes bans that have ended.
     pub(super) fn end(&mut self, now: Instant) {
         while let Some((until, network)) = self.ends.first().copied()
             && until <= now
@@ -93,7 +93,7 @@ impl Table {
         }
     }
 
-    /// What has not ended, by network.
+    /// Returns bans that have not ended, by network.
     pub(super) fn list(&self, now: Instant) -> Vec<Ban> {
         let mut list: Vec<Ban> = self.all().filter(|ban| ban.until > now).collect();
         list.sort_unstable_by_key(|ban| ban.network);

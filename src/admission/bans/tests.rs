@@ -1,3 +1,4 @@
+use crate::admission::BanMetrics;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -14,7 +15,7 @@ fn rules(exempt: &[&str]) -> BanRules {
 }
 
 fn bans(rules: BanRules) -> Arc<Bans> {
-    Bans::new(rules, Metrics::new().bans())
+    Bans::new(rules, BanMetrics::new(&Metrics::new()))
 }
 
 fn net(text: &str) -> IpNet {
@@ -25,7 +26,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// Of these addresses, those that are refused.
+/// Returns those of the addresses that are refused.
 fn refused<'a>(bans: &Bans, addresses: &[&'a str], now: Instant) -> Vec<&'a str> {
     addresses.iter().copied().filter(|address| bans.check(ip(address), now) == Err(RejectReason::Banned)).collect()
 }
@@ -58,7 +59,7 @@ fn who_breaks_the_rules_too_often_is_banned_for_a_while_and_nobody_else() {
     assert_eq!(bans.metrics.active.get(), 2, "nobody has looked yet");
     bans.sweep(end);
     assert_eq!(bans.metrics.active.get(), 0);
-    // What was earned back meanwhile is there again.
+    // The quota that was earned back meanwhile is available again.
     bans.broke_rule(ip("192.0.2.1"), end);
     assert!(listed(&bans, end).is_empty());
 }
@@ -97,7 +98,7 @@ fn none_bans_nobody_but_the_operator_does() {
 #[test]
 fn the_operator_bans_networks_of_any_length() {
     let (bans, now) = (bans(rules(&[])), Instant::now());
-    // With bits behind the prefix, and IPv4 written as IPv6.
+    // With bits behind the prefix, and with IPv4 written as IPv6.
     for network in ["10.9.0.0/8", "192.0.2.7", "::ffff:198.51.100.0/120", "2001:db8::/32", "2001:db9::1"] {
         assert!(bans.ban(net(network), MINUTE, now));
     }
@@ -139,7 +140,7 @@ fn who_is_exempt_is_never_refused() {
         ["10.1.2.3", "2001:db8::1"].iter().for_each(|address| bans.broke_rule(ip(address), now));
     }
     assert!(listed(&bans, now).is_empty(), "what they do is not counted");
-    // Nor for what an operator says of all around them, nor for a neighbour in the same IPv6 /64.
+    // The same holds for an operator's ban of the network around them, and for a neighbour in the same IPv6 /64.
     bans.ban(net("10.0.0.0/8"), MINUTE, now);
     (0..4).for_each(|_| bans.broke_rule(ip("2001:db8::2"), now));
     assert_eq!(
@@ -188,7 +189,7 @@ fn a_full_table_has_room_for_what_ends_later_than_the_first_to_end() {
     assert_eq!(bans.check(address(0), now), Ok(()));
     assert_eq!(bans.check(address(1), now), Err(RejectReason::Banned));
     assert!(bans.ban(address(1).into(), MINUTE, now), "one that is there needs no room");
-    // Whoever attacks from so many addresses cannot lift what the operator said.
+    // An attacker with this many addresses cannot lift the operator's bans.
     assert!(bans.ban(net("203.0.113.0/24"), LONGEST_BAN, now));
     for n in 0..2 * count {
         let offender = IpAddr::V6(Ipv6Addr::from_bits(u128::from(n + 1) << 64));
@@ -211,7 +212,7 @@ fn threads_together_ban_once() {
     assert_eq!((bans.list(now).len(), bans.metrics.made(BanReason::Rules)), (3, 3));
 }
 
-/// What is done to the bans at random.
+/// A random change of the bans.
 #[derive(Debug, Clone)]
 enum Step {
     Ban(IpNet, u64),
@@ -221,7 +222,7 @@ enum Step {
 }
 
 fn network() -> impl Strategy<Value = IpNet> {
-    // Few enough that networks meet.
+    // So few addresses that networks meet.
     let v4 = (0u32..16, 28u8..=32).prop_map(|(bits, prefix)| IpNet::new(Ipv4Addr::from_bits(bits).into(), prefix));
     let v6 = (0u128..8, 124u8..=128).prop_map(|(bits, prefix)| IpNet::new(Ipv6Addr::from_bits(bits).into(), prefix));
     prop_oneof![v4, v6].prop_map(|network| network.unwrap().trunc())
@@ -249,7 +250,7 @@ proptest! {
                     list.insert(network, now + lasting);
                 }
                 Step::Unban(network) => {
-                    // Those that have ended are not seen by anybody: whether they are forgotten yet is no matter.
+                    // Ended bans have no effect, whether they have been removed yet or not.
                     bans.unban(network);
                     list.retain(|other, _| !network.contains(other));
                 }

@@ -4,11 +4,11 @@ use tokio::net::TcpListener;
 use tokio::time::Instant as Clock;
 
 use super::*;
-use crate::admission::{Bans, GateLimits};
+use crate::admission::{BanMetrics, Bans, GateLimits};
 use crate::config::{Config, parse};
 use otproxy_net::worker::scratch;
 
-/// How long a connection that says nothing is kept on a listener with this YAML and one place, which it takes.
+/// Returns how long a silent connection is kept on a listener with this YAML and one slot, which it takes.
 async fn kept(yaml: &str) -> Duration {
     let text = format!(
         "role: edge\nlisteners:\n- {{ name: a, listen: '127.0.0.1:0', forward_to: '127.0.0.1:1', {yaml}, \
@@ -17,9 +17,13 @@ async fn kept(yaml: &str) -> Duration {
     let Ok(Config::Edge(edge)) = parse("test.yaml", &text) else { panic!("{text}") };
     let config = edge.listeners[0].inbound.clone();
     let metrics = Metrics::new();
-    let bans = Bans::new(edge.process.bans.rules(), metrics.bans());
+    let bans = Bans::new(edge.process.bans.rules(), BanMetrics::new(&metrics));
     let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
-    let inbound = Inbound::new(InboundShared::new(config, process, None), metrics.listener("a"), Rc::new(scratch()));
+    let inbound = Inbound::new(
+        InboundShared::new(config, process, None),
+        ListenerMetrics::new(&metrics, "a"),
+        Rc::new(scratch()),
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, peer) = listener.accept().await.unwrap();
@@ -30,7 +34,7 @@ async fn kept(yaml: &str) -> Duration {
 
 #[test]
 fn the_silent_have_less_time_where_places_run_out() {
-    // Time passes only where nothing else is to be done.
+    // The clock jumps whenever nothing else is to be done.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     for (waits_for, hours) in [("expect: links", 5), ("accept_proxy: required, trusted_peers: 127.0.0.1", 10)] {
         for (limits, part) in [("connections: 2", 5), ("connections: 1", 1), ("connections: 1, pressure: false", 5)] {

@@ -230,7 +230,7 @@ impl Session {
         let before = machine.outbox().unacked();
         machine.push(batch);
         let added = machine.outbox().unacked() - before;
-        relay.metrics.unacked_bytes.add(added as i64);
+        relay.metrics.relay_unacked_bytes.add(added as i64);
         self.bytes_out.set(self.bytes_out.get() + used as u64);
         // The number after the last one means end: no session comes near it, and none goes past it.
         if machine.outbox().next() >= PacketId::LAST {

@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use otproxy::player::{ClientClocks, EndReason, Player, PlayerOptions, SendError};
 use otproxy_protocol::frame::{ClientId, MAX_PAYLOAD, SessionId};
+use otproxy_testkit::player::{ClientClocks, EndReason, Player, PlayerOptions, SendError};
 
 use crate::player::fake_core::{FakeCore, FakePath};
 

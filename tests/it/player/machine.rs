@@ -29,7 +29,7 @@ struct World {
     conns: usize,
     received: Vec<Vec<u8>>,
     ended: Option<EndReason>,
-    last_stats: otproxy::player::SessionStats,
+    last_stats: otproxy_testkit::player::SessionStats,
 }
 
 impl World {

@@ -3,18 +3,18 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use otproxy::player::{ClientClocks, GameSession, Player, PlayerOptions};
-use otproxy::standin::game_server::{GameServer, GameServerOptions};
-use otproxy::standin::packet::{self, Origin};
-use otproxy::standin::proof::Judge;
 use otproxy_protocol::frame::ClientId;
+use otproxy_testkit::delivery::DeliveryCheck;
+use otproxy_testkit::mock::game_server::{MockGameServer, MockGameServerOptions};
+use otproxy_testkit::mock::packet::{self, Origin};
+use otproxy_testkit::player::{ClientClocks, GameSession, Player, PlayerOptions};
 
 use crate::relay::harness::PORT;
 
 /// A game server that pushes all the time.
-pub async fn pushing() -> GameServer {
-    let push = GameServerOptions { push_every: Some(Duration::from_millis(2)), push_size: 100 };
-    GameServer::start(push).await.unwrap()
+pub async fn pushing() -> MockGameServer {
+    let push = MockGameServerOptions { push_every: Some(Duration::from_millis(2)), push_size: 100 };
+    MockGameServer::start(push).await.unwrap()
 }
 
 /// Players, each with a session over two links.
@@ -26,8 +26,8 @@ pub struct Crew {
 struct Playing {
     player: Player,
     session: GameSession,
-    pushed: Judge,
-    echoed: Judge,
+    pushed: DeliveryCheck,
+    echoed: DeliveryCheck,
 }
 
 impl Crew {
@@ -40,7 +40,7 @@ impl Crew {
             let player = Player::connect(options);
             let session = player.open(PORT).await;
             session.wait_until(|stats| stats.links == 2).await.unwrap();
-            crew.players.push(Playing { player, session, pushed: Judge::new(), echoed: Judge::new() });
+            crew.players.push(Playing { player, session, pushed: DeliveryCheck::new(), echoed: DeliveryCheck::new() });
         }
         crew
     }

@@ -180,7 +180,8 @@ fn the_relays_own_peer_is_the_player_where_no_edge_stands() {
         let setup = Setup { listener: "accept_proxy: none", ..Setup::to(&game, "") };
         let core = setup.start();
         let paths: [SocketAddr; 1] = [core.links];
-        let player = otproxy::player::Player::connect(otproxy::player::PlayerOptions::new(CLIENT, paths));
+        let player =
+            otproxy_testkit::player::Player::connect(otproxy_testkit::player::PlayerOptions::new(CLIENT, paths));
         let _session = player.open(PORT).await;
         assert_eq!(game.accept_otc().await.1, Ipv4Addr::LOCALHOST);
         player.close().await.unwrap();

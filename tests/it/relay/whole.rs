@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use otproxy::demo::game_server::{GameServer, GameServerOptions};
-use otproxy::demo::packet::{self as numbered_packet, Origin};
-use otproxy::demo::proof::Judge;
-use otproxy::player::{ClientClocks, Player, PlayerOptions};
 use otproxy_protocol::frame::{self, ClientId, SessionId};
+use otproxy_testkit::delivery::DeliveryCheck;
+use otproxy_testkit::mock::game_server::{MockGameServer, MockGameServerOptions};
+use otproxy_testkit::mock::packet::{self as numbered_packet, Origin};
+use otproxy_testkit::player::{ClientClocks, Player, PlayerOptions};
 
 use crate::relay::harness::*;
 
@@ -17,8 +17,8 @@ fn options(client: u32, paths: Vec<std::net::SocketAddr>) -> PlayerOptions {
 #[test]
 fn nothing_is_lost_while_edges_are_killed_and_restarted() {
     run(async {
-        let push = GameServerOptions { push_every: Some(Duration::from_millis(2)), push_size: 100 };
-        let game = GameServer::start(push).await.unwrap();
+        let push = MockGameServerOptions { push_every: Some(Duration::from_millis(2)), push_size: 100 };
+        let game = MockGameServer::start(push).await.unwrap();
         let setup = Setup { servers: Vec::new(), sessions: "", listener: "", workers: 2 };
         let core = setup.and(PORT, game.addr(), "").start();
         let free = "127.0.0.1:0".parse().unwrap();
@@ -29,7 +29,7 @@ fn nothing_is_lost_while_edges_are_killed_and_restarted() {
         clocks.session_silence = Duration::from_secs(60);
         let player = Player::connect(PlayerOptions { clocks, ..options(5, paths) });
         let mut session = player.open(PORT).await;
-        let (mut pushed, mut echoed) = (Judge::new(), Judge::new());
+        let (mut pushed, mut echoed) = (DeliveryCheck::new(), DeliveryCheck::new());
         let mut sent = 0u64;
         let mut take = |packet: &[u8]| match numbered_packet::number(packet) {
             Some((Origin::Server, number)) => pushed.see(number),
@@ -70,15 +70,15 @@ fn nothing_is_lost_while_edges_are_killed_and_restarted() {
     });
 }
 
-fn echoed_less_than(game: &GameServer, sent: u64) -> bool {
+fn echoed_less_than(game: &MockGameServer, sent: u64) -> bool {
     game.connections().first().is_none_or(|connection| connection.highest < sent)
 }
 
 #[test]
 fn any_worker_takes_any_link() {
     run(async {
-        let options_ = GameServerOptions { push_every: None, push_size: 0 };
-        let game = GameServer::start(options_).await.unwrap();
+        let options_ = MockGameServerOptions { push_every: None, push_size: 0 };
+        let game = MockGameServer::start(options_).await.unwrap();
         let setup = Setup { servers: Vec::new(), sessions: "", listener: "accept_proxy: none", workers: 3 };
         let core = setup.and(PORT, game.addr(), "").start();
         let mut players = Vec::new();

@@ -4,9 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use otproxy::demo::game_server::{CHALLENGE, GameServer, GameServerOptions};
-use otproxy::player::{ClientClocks, PathOptions, Player, PlayerOptions};
 use otproxy_protocol::frame::ClientId;
+use otproxy_testkit::mock::game_server::{CHALLENGE, MockGameServer, MockGameServerOptions};
+use otproxy_testkit::player::{ClientClocks, PathOptions, Player, PlayerOptions};
 use tokio::io::AsyncWriteExt;
 
 use crate::roles::real_haproxy::{self, HaProxy};
@@ -75,7 +75,7 @@ fn health_checks_of_haproxy_reach_no_game_server() {
         return;
     }
     run(async {
-        let game = GameServer::start(quiet()).await.unwrap();
+        let game = MockGameServer::start(quiet()).await.unwrap();
         let core = core_with_relay(game.addr());
         let _haproxy = HaProxy::start(2, |addrs| {
             [
@@ -92,8 +92,8 @@ fn health_checks_of_haproxy_reach_no_game_server() {
     });
 }
 
-fn quiet() -> GameServerOptions {
-    GameServerOptions { push_every: None, push_size: 0 }
+fn quiet() -> MockGameServerOptions {
+    MockGameServerOptions { push_every: None, push_size: 0 }
 }
 
 fn core_with_relay(game: SocketAddr) -> Role {
@@ -112,7 +112,7 @@ fn packet(number: u32) -> Vec<u8> {
 /// order, and the game server knows the player.
 async fn play_through_haproxy(local: &str, host: &str, is_player: impl Fn(Ipv4Addr) -> bool) {
     const PACKETS: u32 = 200;
-    let game = GameServer::start(quiet()).await.unwrap();
+    let game = MockGameServer::start(quiet()).await.unwrap();
     let core = core_with_relay(game.addr());
     let to = core.addr("links");
     let bind = |addr: SocketAddr| SocketAddr::new(host.parse::<IpAddr>().unwrap(), addr.port());
@@ -207,7 +207,7 @@ fn behind_the_edge_and_before_the_core() {
         return;
     }
     run(async {
-        let game = GameServer::start(quiet()).await.unwrap();
+        let game = MockGameServer::start(quiet()).await.unwrap();
         let core = core_with_relay(game.addr());
         let haproxy = HaProxy::start(1, |addrs| {
             listen("links", format_args!("{} accept-proxy", addrs[0]), core.addr("links"), "send-proxy-v2")

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use otproxy::certs::authority::Terms;
-use otproxy::player::{ClientClocks, GameSession, Player, PlayerOptions};
-use otproxy::standin::game_server::{GameServer, GameServerOptions};
-use otproxy::standin::packet::{self as numbered_packet, Origin};
-use otproxy::standin::proof::Judge;
 use otproxy_protocol::frame::ClientId;
+use otproxy_testkit::delivery::DeliveryCheck;
+use otproxy_testkit::mock::game_server::{MockGameServer, MockGameServerOptions};
+use otproxy_testkit::mock::packet::{self as numbered_packet, Origin};
+use otproxy_testkit::player::{ClientClocks, GameSession, Player, PlayerOptions};
 
 use crate::common::run;
 use crate::common::tunnel::*;
@@ -17,26 +17,26 @@ const LINKS: &str = "[{ name: links, listen: \"127.0.0.1:0\", forward_to: core/l
 
 /// A player whose packets are all judged.
 pub struct Game {
-    server: GameServer,
+    server: MockGameServer,
     player: Player,
     session: GameSession,
     sent: u64,
-    pushed: Judge,
-    echoed: Judge,
+    pushed: DeliveryCheck,
+    echoed: DeliveryCheck,
 }
 
 impl Game {
-    fn more(server: &GameServer) -> String {
+    fn more(server: &MockGameServer) -> String {
         format!("game_servers: [{{ port: 7172, address: \"{}\" }}]", server.addr())
     }
 
-    pub async fn play(server: GameServer, paths: Vec<SocketAddr>) -> Self {
+    pub async fn play(server: MockGameServer, paths: Vec<SocketAddr>) -> Self {
         let mut clocks = ClientClocks::faster(20);
         // The silence of all paths being down must not end it.
         clocks.session_silence = Duration::from_secs(100);
         let player = Player::connect(PlayerOptions { clocks, ..PlayerOptions::new(ClientId(5), paths) });
         let session = player.open(7172).await;
-        Self { server, player, session, sent: 0, pushed: Judge::new(), echoed: Judge::new() }
+        Self { server, player, session, sent: 0, pushed: DeliveryCheck::new(), echoed: DeliveryCheck::new() }
     }
 
     /// Plays until so many packets more came back, and at least so many links carry the session.
@@ -76,8 +76,10 @@ impl Game {
     }
 }
 
-pub async fn game_server() -> GameServer {
-    GameServer::start(GameServerOptions { push_every: Some(Duration::from_millis(2)), push_size: 100 }).await.unwrap()
+pub async fn game_server() -> MockGameServer {
+    MockGameServer::start(MockGameServerOptions { push_every: Some(Duration::from_millis(2)), push_size: 100 })
+        .await
+        .unwrap()
 }
 
 const RELAY: &str = "[{ name: links, kind: relay }]";
@@ -90,7 +92,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    pub fn start(certificates: &Certificates, server: &GameServer) -> Self {
+    pub fn start(certificates: &Certificates, server: &MockGameServer) -> Self {
         // Each has its addresses for good, so that it has them again after a restart.
         let (tunnel, links) = (free_address(), [free_address(), free_address()]);
         let listeners = links.map(|links| LINKS.replace("127.0.0.1:0", &links.to_string()));

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
 
-use otproxy::standin::{GameServer, GameServerOptions};
+use otproxy_testkit::mock::{MockGameServer, MockGameServerOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::attack::login_server::LoginServer;
@@ -40,8 +40,8 @@ impl Game {
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let options = GameServerOptions { push_every: None, push_size: 0 };
-                let server = GameServer::start(options).await.unwrap();
+                let options = MockGameServerOptions { push_every: None, push_size: 0 };
+                let server = MockGameServer::start(options).await.unwrap();
                 started.send(server.addr()).unwrap();
                 stopped.cancelled().await;
                 server.close().await;

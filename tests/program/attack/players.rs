@@ -3,9 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use otproxy::bench::{self, BenchOptions, Figures};
-use otproxy::player::{PathOptions, Player, PlayerOptions};
 use otproxy_protocol::frame::ClientId;
+use otproxy_testkit::bench::{self, BenchOptions, Figures};
+use otproxy_testkit::player::{PathOptions, Player, PlayerOptions};
 use tokio::time::timeout;
 
 use crate::attack::arena::{Arena, SESSIONS};
@@ -58,7 +58,8 @@ impl Players {
             result
         };
         let interrupt = async { drop(ended.await) };
-        let (figures, result) = tokio::join!(bench::run(&options, interrupt), meanwhile);
+        let mut progress = ();
+        let (figures, result) = tokio::join!(bench::run(&options, &mut progress, interrupt), meanwhile);
         (figures.expect("all are in the game"), result)
     }
 }

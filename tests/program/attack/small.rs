@@ -1,6 +1,6 @@
 //! Small attacks: hundreds of connections, and states that must come.
 
-use otproxy::bench::Figures;
+use otproxy_testkit::bench::Figures;
 
 use crate::attack::arena::{ACTIVE, Arena, CLOSED};
 use crate::attack::crowd::{Crowd, Kind};

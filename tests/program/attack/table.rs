@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use otproxy::bench::Figures;
+use otproxy_testkit::bench::Figures;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 

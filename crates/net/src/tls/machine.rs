@@ -1,4 +1,4 @@
-//! What TLS makes of bytes: plaintext of records that have come, records of plaintext that goes. Knows no socket.
+//! The TLS machine: records in, plaintext out, and the reverse. It knows no socket.
 
 use std::fmt;
 use std::io;
@@ -12,7 +12,7 @@ use rustls::{ClientConfig, CommonState, Error, InvalidMessage, ServerConfig};
 
 use super::MAX_RECORD;
 
-/// Bytes that wait, and whose front may be gone. Holds no memory when none do.
+/// Waiting bytes, of which the front may have been used. Holds no memory when empty.
 #[derive(Default)]
 struct Waiting {
     bytes: Vec<u8>,
@@ -54,47 +54,47 @@ impl Connection {
     }
 }
 
-/// How the peer's direction stands.
+/// The state of the peer's direction.
 enum Incoming {
     Open,
-    /// The peer has said that this was all.
+    /// The peer has declared its end.
     Closed,
-    /// Nothing more can be read. Has why, until that was told.
+    /// Nothing more can be read. Holds the reason, until it was reported.
     Failed(Option<Error>),
 }
 
-/// What is to be sealed into a record.
+/// The content of a record to be sealed.
 pub(super) enum Wish<'a> {
     /// These bytes, at most [`super::MAX_PLAIN`].
     Send(&'a [u8]),
-    /// That this was all.
+    /// The declaration of the end.
     Goodbye,
 }
 
-/// What one step of rustls came to.
+/// The result of one step of rustls.
 enum Step {
     /// There is more to do.
     Again,
-    /// There are bytes for the reader.
+    /// There is plaintext for the reader.
     Plain,
-    /// The peer has said that this was all.
+    /// The peer has declared its end.
     Closed,
     /// No record is whole.
     Idle,
-    /// The wish is fulfilled: so many bytes.
+    /// The record is sealed: its length in bytes.
     Sealed(usize),
 }
 
-/// Where a step leaves what it makes.
+/// The places where a step leaves its results.
 struct Sink<'a> {
-    /// The reader's buffer, as far as it is free.
+    /// The free part of the reader's buffer.
     out: &'a mut [u8],
     filled: usize,
-    /// What that has no room for.
+    /// Plaintext that the reader's buffer has no room for.
     plain: &'a mut Waiting,
-    /// What goes to the peer.
+    /// Bytes for the peer.
     outgoing: &'a mut Waiting,
-    /// What is to be sealed, and where to.
+    /// The content to be sealed, and the buffer for the record.
     wish: Option<(&'a Wish<'a>, &'a mut [u8])>,
 }
 
@@ -109,7 +109,7 @@ impl Sink<'_> {
         self.plain.push(later);
     }
 
-    /// Gives how many bytes in front rustls has done with, too.
+    /// Carries out one step; also returns the number of bytes at the front that rustls has used up.
     fn step<D>(&mut self, status: UnbufferedStatus<'_, '_, D>) -> (usize, Result<Step, Error>) {
         (status.discard, status.state.and_then(|state| self.on_state(state)))
     }
@@ -123,7 +123,7 @@ impl Sink<'_> {
                 Step::Plain
             }
             ConnectionState::EncodeTlsData(mut message) => {
-                // It says how large it is when it has no room.
+                // It reports the size that it needs when it has no room.
                 if let Err(EncodeError::InsufficientSize(needed)) = message.encode(&mut []) {
                     let mut bytes = vec![0; needed.required_size];
                     message.encode(&mut bytes).map_err(|e| Error::General(e.to_string()))?;
@@ -147,7 +147,7 @@ impl Sink<'_> {
             },
             ConnectionState::PeerClosed => Step::Closed,
             ConnectionState::BlockedHandshake | ConnectionState::Closed => Step::Idle,
-            // Early data, which no configuration of ours allows.
+            // Early data, which no configuration here allows.
             _ => return Err(Error::HandshakeNotComplete),
         })
     }
@@ -157,9 +157,10 @@ impl Sink<'_> {
 pub(super) struct Machine {
     connection: Connection,
     incoming: Incoming,
-    /// What has come and is not read: at most [`MAX_RECORD`]. rustls works in it, and so it is kept as that leaves it.
+    /// Bytes that have arrived and are not read: at most [`MAX_RECORD`]. rustls works in place, so they are kept as it
+    /// leaves them.
     kept: Vec<u8>,
-    /// There may be a whole record in `kept`.
+    /// True if there may be a whole record in `kept`.
     unread: bool,
     /// Plaintext that the reader had no room for.
     plain: Waiting,
@@ -193,7 +194,7 @@ impl Machine {
         self.connection.common().is_handshaking()
     }
 
-    /// The protocol that both sides agreed on.
+    /// Returns the protocol that both sides agreed on.
     pub(super) fn alpn(&self) -> Option<&[u8]> {
         self.connection.common().alpn_protocol()
     }
@@ -202,13 +203,13 @@ impl Machine {
         self.connection.common().peer_certificates()?.first()
     }
 
-    /// What must stand in front of the bytes that [`Machine::take_in`] is given next.
+    /// Returns the bytes that must stand before those that [`Machine::take_in`] is given next.
     pub(super) fn kept(&self) -> &[u8] {
         &self.kept
     }
 
-    /// Takes in `bytes` until `out` is full or no record is whole; gives how many bytes are in `out` then. What it
-    /// could not use is kept.
+    /// Takes in `bytes` until `out` is full or no record is whole; returns the number of bytes that are in `out` then.
+    /// Unused bytes are kept.
     pub(super) fn take_in(&mut self, bytes: &mut [u8], out: &mut [u8]) -> usize {
         let (mut from, mut filled) = (0, 0);
         if !matches!(self.incoming, Incoming::Open) {
@@ -222,7 +223,7 @@ impl Machine {
             match step {
                 Ok(Step::Again | Step::Closed) => {}
                 Ok(Step::Plain) if count < room => {}
-                // In a handshake there is no reader yet; he gets what came behind it afterwards.
+                // There is no reader during a handshake; it gets the bytes behind the handshake afterwards.
                 Ok(Step::Plain) => break true,
                 Ok(Step::Idle | Step::Sealed(_)) => break false,
                 Err(error) => {
@@ -235,7 +236,8 @@ impl Machine {
         filled
     }
 
-    /// One step of rustls with the bytes behind `from`, which it moves; gives how many bytes are in `out` then.
+    /// Runs one step of rustls with the bytes behind `from`, which it moves; returns the number of bytes that are in
+    /// `out` then.
     fn step(
         &mut self,
         bytes: &mut [u8],
@@ -256,19 +258,19 @@ impl Machine {
         (sink.filled, step)
     }
 
-    /// Keeps what is not read, where there is still something to read.
+    /// Keeps the unread bytes, as long as there can be more to read.
     fn keep(&mut self, rest: Vec<u8>, whole: bool) {
         let open = matches!(self.incoming, Incoming::Open);
         (self.kept, self.unread) = if open { (rest, whole) } else { Default::default() };
         if self.kept.len() >= MAX_RECORD && !whole {
-            // Only a message that goes on in the next record can be as large.
+            // Only a message that continues in the next record can be this large.
             self.fail(InvalidMessage::HandshakePayloadTooLarge.into());
         }
     }
 
-    /// Ends the peer's direction, with an alert for the peer where TLS has one.
+    /// Ends the peer's direction, with an alert for the peer if TLS has one.
     fn fail(&mut self, error: Error) {
-        // Not more steps than that: there may be no bytes any more that rustls still counts on.
+        // No more steps than these, as bytes that rustls still counts on may be gone.
         while self.connection.common().wants_write() {
             let (_, Ok(Step::Again)) = self.step(&mut [], &mut 0, &mut [], None) else { break };
         }
@@ -277,7 +279,7 @@ impl Machine {
         self.unread = false;
     }
 
-    /// Why nothing more can be read: once.
+    /// Returns the reason for which nothing more can be read, once.
     pub(super) fn take_failure(&mut self) -> Option<Error> {
         match &mut self.incoming {
             Incoming::Failed(error) => error.take(),
@@ -285,7 +287,7 @@ impl Machine {
         }
     }
 
-    /// Reads of what has come already; `None` where more must come first.
+    /// Reads plaintext that has arrived already; `None` if more bytes are needed first.
     pub(super) fn read(&mut self, out: &mut [u8]) -> Option<io::Result<usize>> {
         let waiting = self.plain.rest();
         let count = waiting.len().min(out.len());
@@ -313,12 +315,12 @@ impl Machine {
         }
     }
 
-    /// Seals what is wished into a record, at the front of `record`.
+    /// Seals the content into a record, at the front of `record`.
     pub(super) fn seal<'a>(&mut self, wish: Wish<'_>, record: &'a mut [u8]) -> io::Result<&'a [u8]> {
         if self.has_said_goodbye() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        // rustls first takes in what there is; the reader finds it.
+        // rustls first takes in the bytes that are there; the reader finds them later.
         let (mut kept, mut from) = (std::mem::take(&mut self.kept), 0);
         let sealed = loop {
             match self.step(&mut kept, &mut from, &mut [], Some((&wish, &mut *record))).1 {
@@ -340,12 +342,12 @@ impl Machine {
         sealed.and_then(|count| record.get(..count)).ok_or(io::ErrorKind::BrokenPipe.into())
     }
 
-    /// Whether nothing more can be sealed.
+    /// Returns whether nothing more can be sealed.
     pub(super) fn has_said_goodbye(&self) -> bool {
         self.said_goodbye || matches!(self.incoming, Incoming::Failed(_))
     }
 
-    /// Keeps what the socket did not take.
+    /// Keeps bytes that the socket did not take.
     pub(super) fn hold_back(&mut self, bytes: &[u8]) {
         self.outgoing.push(bytes);
     }
@@ -354,18 +356,18 @@ impl Machine {
         !self.outgoing.is_empty()
     }
 
-    /// What waits for the socket.
+    /// Returns the bytes that wait for the socket.
     pub(super) fn held_back(&self) -> &[u8] {
         self.outgoing.rest()
     }
 
-    /// Bytes of memory beside rustls' own.
+    /// Returns the bytes of memory beside those of rustls.
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
         self.kept.capacity() + self.plain.bytes.capacity() + self.outgoing.bytes.capacity()
     }
 
-    /// The socket has taken `count` bytes of what waited.
+    /// Removes `count` waiting bytes, which the socket has taken.
     pub(super) fn is_out(&mut self, count: usize) {
         self.outgoing.take(count);
     }

@@ -39,7 +39,7 @@ impl Random {
         (self.next() % limit as u64) as usize
     }
 
-    /// From 1 to `limit`, mostly small.
+    /// Returns a number from 1 to `limit`, mostly a small one.
     fn size(&mut self, limit: usize) -> usize {
         let limit = if self.below(4) > 0 { limit.min(200) } else { limit };
         1 + self.below(limit)
@@ -50,7 +50,7 @@ impl Random {
     }
 }
 
-/// What both sides need.
+/// The configurations of both sides.
 pub(crate) struct Configs {
     pub(crate) client: Arc<ClientConfig>,
     pub(crate) server: Arc<ServerConfig>,
@@ -104,7 +104,7 @@ async fn unless_it_hangs<T>(test: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(120), test).await.expect("it hangs")
 }
 
-/// Both ends of a connection, the second one outside of the runtime.
+/// Makes both ends of a connection, the second one outside of the runtime.
 fn sockets() -> (Stream, std_net::TcpStream) {
     let listener = std_net::TcpListener::bind("127.0.0.1:0").unwrap();
     let far = std_net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -119,7 +119,7 @@ fn plain_pair() -> (Stream, Stream) {
     (near, Stream::new(tokio::net::TcpStream::from_std(far).unwrap()).unwrap())
 }
 
-/// Client and server.
+/// Makes client and server.
 async fn pair() -> (Stream, Stream) {
     let (client, server) = plain_pair();
     let configs = configs();
@@ -197,7 +197,7 @@ impl Peer {
     }
 }
 
-/// A handshaken stream and its peer, each as client or server.
+/// Makes a stream and its peer after the handshake, each as client or server.
 async fn stream_and_peer(is_client: bool) -> (Stream, Peer) {
     let (near, far) = sockets();
     let configs = configs();
@@ -218,7 +218,7 @@ async fn read(stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
     poll_fn(|cx| stream.poll_read(cx, buffer)).await
 }
 
-/// Reads in random pieces; gives what came and how it ended.
+/// Reads in random pieces; returns the bytes and how they ended.
 async fn read_to_end(stream: &Stream, random: &mut Random) -> (Vec<u8>, io::Result<()>) {
     let (mut all, mut buffer) = (Vec::new(), vec![0; 70_000]);
     loop {
@@ -424,7 +424,7 @@ fn an_end_in_the_middle_of_a_record_is_an_error() {
     });
 }
 
-/// What is read is what the peer sent before; then the error, once; and the peer is told.
+/// Checks that earlier bytes of the peer are read first; then comes the error, once; and the peer is told.
 #[test]
 fn garbage_behind_the_handshake_ends_the_stream() {
     for is_client in [true, false] {
@@ -449,7 +449,7 @@ fn garbage_behind_the_handshake_ends_the_stream() {
     }
 }
 
-/// The same where a write comes before the read: what was sent before the garbage can still be read.
+/// Checks the same with a write before the read: bytes sent before the garbage can still be read.
 #[test]
 fn a_write_that_meets_garbage_loses_nothing_that_came_before_it() {
     run(async {
@@ -693,7 +693,7 @@ fn both_must_agree_on_the_protocol_inside() {
     });
 }
 
-/// Writes until the socket takes no more; gives how many bytes the stream took.
+/// Writes until the socket takes no more; returns how many bytes the stream took.
 fn fill_up(stream: &Stream, bytes: &[u8]) -> usize {
     let mut sent = 0;
     loop {
@@ -816,7 +816,7 @@ impl Observer for Counts {
     }
 }
 
-/// Plain to TLS and back to plain, as through an edge and a core: each end of a direction arrives by itself.
+/// Pumps from plain to TLS and back to plain, as through an edge and a core: each end of a direction arrives by itself.
 #[test]
 fn pumps_carry_both_directions_to_their_ends_over_tls() {
     for seed in 0..4 {
@@ -847,7 +847,7 @@ fn pumps_carry_both_directions_to_their_ends_over_tls() {
     }
 }
 
-/// Its side of the pump has nothing more to say: then only the pump itself brings the rest out.
+/// Checks that the pump itself brings the rest out, as its side has nothing more to write.
 #[test]
 fn a_pump_brings_out_what_is_held_back() {
     run(async {
@@ -875,7 +875,7 @@ fn a_pump_brings_out_what_is_held_back() {
     });
 }
 
-/// A cut must not look like an end behind a pump either.
+/// Checks that a cut does not look like an end behind a pump either.
 #[test]
 fn a_pump_does_not_end_what_was_cut() {
     run(async {
@@ -896,7 +896,7 @@ fn a_pump_does_not_end_what_was_cut() {
     });
 }
 
-/// Whatever comes, in whatever pieces, at whatever point of a connection: never a panic, never more memory than said.
+/// Checks that any bytes, in any pieces, at any point of a connection, never cause a panic nor more memory than stated.
 #[test]
 fn a_machine_takes_any_bytes() {
     let configs = configs();

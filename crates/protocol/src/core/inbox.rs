@@ -6,14 +6,13 @@ use thiserror::Error;
 
 use crate::frame::PacketId;
 
-/// What a packet held ahead of its turn costs beside its bytes, for the limit: a tree entry and
-/// an allocation.
+/// The cost of a packet held ahead of its turn beside its bytes, for the limit: a tree entry and an allocation.
 const HELD_OVERHEAD: usize = 64;
 
-/// What became of a packet.
+/// The outcome for a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
-    /// It is next: deliver it, then what [`Inbox::pop_held`] gives.
+    /// It is next: deliver it, then the packets of [`Inbox::pop_held`].
     InOrder,
     /// It came before, on this link or another.
     Duplicate,
@@ -41,7 +40,7 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// An inbox that keeps at most `limit` bytes ahead of their turn.
+    /// Makes an inbox that keeps at most `limit` bytes ahead of their turn.
     pub fn new(limit: usize) -> Self {
         Self { next: PacketId::FIRST, held: BTreeMap::new(), held_bytes: 0, limit }
     }
@@ -67,7 +66,7 @@ impl Inbox {
         Ok(Arrival::Held)
     }
 
-    /// The next packet, where it was kept ahead of its turn. Call until `None` after each
+    /// Returns the next packet, if it was kept ahead of its turn. To be called until `None` after each
     /// [`Arrival::InOrder`].
     pub fn pop_held(&mut self) -> Option<Box<[u8]>> {
         let payload = self.held.remove(&self.next)?;
@@ -76,12 +75,12 @@ impl Inbox {
         Some(payload)
     }
 
-    /// Bytes that are kept ahead of their turn, with something for each packet.
+    /// Returns the bytes that are kept ahead of their turn, with an overhead for each packet.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
     }
 
-    /// The highest packet received in order: what is acknowledged to the client.
+    /// Returns the highest packet received in order, which is acknowledged to the client.
     pub fn received(&self) -> PacketId {
         self.next.previous()
     }

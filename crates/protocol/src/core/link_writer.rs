@@ -1,4 +1,4 @@
-//! What a link writes next: pongs first, then each session's frames in order, then its end.
+//! The writer of a link: pongs first, then each session's frames in order, then its end.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -23,10 +23,10 @@ pub const MAX_ENDS: usize = 64;
 
 /// Something that has a session machine: a session.
 pub trait Source {
-    /// The machine.
+    /// Returns the machine.
     fn machine(&self) -> &RefCell<Machine>;
 
-    /// A link has written all data of the session and the end after it.
+    /// Reports that a link has written all data of the session and the end after it.
     fn end_written(&self) {}
 }
 
@@ -52,7 +52,7 @@ struct Joined<S> {
     cursor: Cursor,
 }
 
-/// What a call of [`LinkWriter::write_to`] did.
+/// The result of a call of [`LinkWriter::write_to`].
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
     /// Bytes taken by the link.
@@ -61,7 +61,7 @@ pub struct Written {
     pub first: u32,
     /// Data frames that another link had written before.
     pub duplicate: u32,
-    /// Whether the link takes no more for now.
+    /// True if the link takes no more for now.
     pub blocked: bool,
 }
 
@@ -105,23 +105,23 @@ impl<S: Source> LinkWriter<S> {
         self.joined.push(Joined { id, session, cursor });
     }
 
-    /// The session of that id, where the link carries it.
+    /// Returns the session of that id, if the link carries it.
     pub fn get(&self, session: SessionId) -> Option<&S> {
         self.joined.iter().find(|j| j.id == session).map(|j| &j.session)
     }
 
-    /// No longer carries that session; gives it back where it was carried.
+    /// Stops carrying that session; returns it if it was carried.
     pub fn remove(&mut self, session: SessionId) -> Option<S> {
         let at = self.joined.iter().position(|j| j.id == session)?;
         Some(self.joined.remove(at).session)
     }
 
-    /// No longer carries anything; gives all sessions back.
+    /// Stops carrying all sessions; returns them.
     pub fn clear(&mut self) -> impl Iterator<Item = S> + use<S> {
         std::mem::take(&mut self.joined).into_iter().map(|j| j.session)
     }
 
-    /// Sessions carried.
+    /// Returns the number of sessions that the link carries.
     pub fn sessions(&self) -> usize {
         self.joined.len()
     }
@@ -150,7 +150,7 @@ impl<S: Source> LinkWriter<S> {
                 let mut slices = [IoSlice::new(&PONG); 1 + PONGS_AT_ONCE];
                 slices[0] = IoSlice::new(&self.cut);
                 let from = usize::from(self.cut.is_empty());
-                let taken = write(&slices[from..=pongs], &mut done)?;
+                let taken = write(slices.get(from..=pongs).unwrap_or_default(), &mut done)?;
                 self.take_control(taken);
                 if done.blocked {
                     return Ok(done);
@@ -162,7 +162,7 @@ impl<S: Source> LinkWriter<S> {
                 // Until it has begun, a pong may still overtake it.
                 if taken > 0 {
                     self.ends.pop_front();
-                    self.cut = Bytes::copy_from_slice(&end[taken..]);
+                    self.cut = Bytes::copy_from_slice(end.get(taken..).unwrap_or_default());
                 }
                 if done.blocked {
                     return Ok(done);
@@ -181,7 +181,7 @@ impl<S: Source> LinkWriter<S> {
                     idle = false;
                     let mut slices = [IoSlice::new(&[]); SLICES];
                     let filled = outbox.gather(&joined.cursor, &mut slices);
-                    let taken = write(&slices[..filled], &mut done)?;
+                    let taken = write(slices.get(..filled).unwrap_or_default(), &mut done)?;
                     let from = outbox.packet_at(&joined.cursor);
                     let advance = outbox.advance(&mut joined.cursor, taken);
                     let first = machine.note_written(from, advance.frames);
@@ -198,7 +198,7 @@ impl<S: Source> LinkWriter<S> {
                     if taken == 0 {
                         return Ok(done);
                     }
-                    self.cut = Bytes::copy_from_slice(&end[taken..]);
+                    self.cut = Bytes::copy_from_slice(end.get(taken..).unwrap_or_default());
                     machine.end_written();
                     drop(machine);
                     self.joined.remove(self.turn).session.end_written();
@@ -251,7 +251,7 @@ mod tests {
         m.push(batch);
     }
 
-    /// A link that takes `room` bytes in all.
+    /// Writes to a link that takes `room` bytes in all.
     fn write(writer: &mut LinkWriter<Rc<RefCell<Machine>>>, out: &mut Vec<u8>, mut room: usize) -> Written {
         writer
             .write_to(|slices| {

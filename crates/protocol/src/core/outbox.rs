@@ -12,8 +12,7 @@ use thiserror::Error;
 
 use crate::frame::{self, HEADER_LEN, PacketId, SessionId};
 
-/// What a piece of the outbox costs beside its bytes, for the limit: its place in the queue, and what
-/// counts who shares it.
+/// The cost of a piece of the outbox beside its bytes, for the limit: its place in the queue, and its reference count.
 const CHUNK_OVERHEAD: usize = 96;
 
 /// Frames under construction, contiguous: what one read from the game server becomes.
@@ -24,7 +23,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// An empty batch with room for `bytes`.
+    /// Makes an empty batch with room for `bytes`.
     pub fn with_capacity(bytes: usize) -> Self {
         Self { bytes: Vec::with_capacity(bytes), frames: 0 }
     }
@@ -43,14 +42,14 @@ impl Batch {
     }
 }
 
-/// Where a link stands in an outbox: before the first frame that it has not written.
+/// The position of a link in an outbox: before the first frame that it has not written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
     offset: u64,
     packet: PacketId,
 }
 
-/// What a write did to a cursor.
+/// The effect of a write on a cursor.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Advance {
     /// Frames of which at least the first byte went out: whole, but for the last where it is cut.
@@ -63,7 +62,7 @@ pub struct Advance {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("packet {ack} was acknowledged, and {sent} is the last that was sent")]
 pub struct AckBeyondSent {
-    /// What the client says it has.
+    /// The packet that the client acknowledged.
     pub ack: PacketId,
     /// The last packet there is.
     pub sent: PacketId,
@@ -79,9 +78,9 @@ struct Chunk {
 #[derive(Debug)]
 pub struct Outbox {
     chunks: VecDeque<Chunk>,
-    /// Where the first unacknowledged frame begins, and which packet it is.
+    /// The position of the first unacknowledged frame, and its packet.
     base: Cursor,
-    /// Where the next frame will begin, and which packet it will be.
+    /// The position of the next frame, and its packet.
     end: Cursor,
 }
 
@@ -93,23 +92,23 @@ impl Default for Outbox {
 }
 
 impl Outbox {
-    /// The number that the next packet gets.
+    /// Returns the number that the next packet gets.
     pub fn next(&self) -> PacketId {
         self.end.packet
     }
 
-    /// Bytes that are not acknowledged.
+    /// Returns the bytes that are not acknowledged.
     pub fn unacked(&self) -> usize {
         (self.end.offset - self.base.offset) as usize
     }
 
-    /// What all that is kept costs, for a limit: its bytes, and a little for each piece, so that a
-    /// game server's small packets do not cost more than they count.
+    /// Returns the cost of all kept bytes, for a limit: the bytes, and an overhead for each piece, so that a game
+    /// server's small packets do not cost more than they count.
     pub fn cost(&self) -> usize {
         self.unacked() + self.chunks.len() * CHUNK_OVERHEAD
     }
 
-    /// Where a link begins that joins now: at the first unacknowledged frame.
+    /// Returns the position at which a link joins: the first unacknowledged frame.
     pub fn start(&self) -> Cursor {
         self.base
     }
@@ -127,11 +126,11 @@ impl Outbox {
         self.chunks.push_back(Chunk { start, bytes });
     }
 
-    /// Takes an acknowledgement of all packets up to `ack`; gives the bytes it freed. An old one
-    /// is no error: links are not equally fast.
+    /// Takes an acknowledgement of all packets up to `ack`; returns the bytes that it freed. An old one is no error, as
+    /// links are not equally fast.
     ///
     /// # Errors
-    /// [`AckBeyondSent`] where there is no such packet yet; nothing changed then.
+    /// Returns [`AckBeyondSent`] if there is no such packet yet; then nothing has changed.
     pub fn ack(&mut self, ack: PacketId) -> Result<usize, AckBeyondSent> {
         if ack < self.base.packet {
             return Ok(0);
@@ -164,12 +163,12 @@ impl Outbox {
         }
     }
 
-    /// The index of the chunk that holds the byte at `offset`.
+    /// Returns the index of the chunk that holds the byte at `offset`.
     fn chunk_at(&self, offset: u64) -> usize {
         self.chunks.partition_point(|c| c.start + c.bytes.len() as u64 <= offset)
     }
 
-    /// The bytes from `offset` to the end of its chunk; empty at the end of the stream.
+    /// Returns the bytes from `offset` to the end of its chunk; empty at the end of the stream.
     fn bytes_at(&self, offset: u64) -> &[u8] {
         self.chunks
             .get(self.chunk_at(offset))
@@ -177,7 +176,7 @@ impl Outbox {
             .unwrap_or_default()
     }
 
-    /// Length on the wire of the frame that begins at `offset`. Chunks hold whole frames.
+    /// Returns the length on the wire of the frame that begins at `offset`. Chunks hold whole frames.
     fn frame_len(&self, offset: u64) -> Option<u64> {
         let length = self.bytes_at(offset).first_chunk::<2>()?;
         Some(2 + u64::from(u16::from_le_bytes(*length)))
@@ -190,17 +189,17 @@ impl Outbox {
         }
     }
 
-    /// Whether a link at `cursor` has written all there is.
+    /// Returns whether a link at `cursor` has written everything.
     pub fn is_drained(&self, cursor: &Cursor) -> bool {
         cursor.offset == self.end.offset
     }
 
-    /// The packet that a link at `cursor` writes next.
+    /// Returns the packet that a link at `cursor` writes next.
     pub fn packet_at(&self, cursor: &Cursor) -> PacketId {
         cursor.packet
     }
 
-    /// Fills `slices` with what follows `cursor`; gives how many it filled.
+    /// Fills `slices` with the bytes after `cursor`; returns how many it filled.
     pub fn gather<'a>(&'a self, cursor: &Cursor, slices: &mut [IoSlice<'a>]) -> usize {
         let first = self.chunk_at(cursor.offset);
         let mut filled = 0;
@@ -249,7 +248,7 @@ mod tests {
         batch
     }
 
-    /// 20 bytes a frame: 14 of header, 2 of length, 4 of body.
+    /// Makes an outbox of frames of 20 bytes: 14 of header, 2 of length, 4 of body.
     fn with_frames(chunks: &[usize]) -> Outbox {
         let mut outbox = Outbox::default();
         for &n in chunks {

@@ -1,9 +1,9 @@
-//! Why sessions end and requests on links are refused.
+//! The reasons for which sessions end and requests on links are refused.
 
 use crate::reasons;
 
 reasons! {
-    /// Why a session ended.
+    /// The reason for which a session ended.
     EndReason {
         /// The client left on its last link and did not come back within `sessions.leave_grace`.
         ClientLeft = "client_left",
@@ -27,7 +27,7 @@ reasons! {
 }
 
 reasons! {
-    /// Why a request on a link was refused.
+    /// The reason for which a request on a link was refused.
     RefuseReason {
         /// The port asked for is not in `game_servers`.
         Port = "port",

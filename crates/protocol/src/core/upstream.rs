@@ -1,4 +1,4 @@
-//! What waits to be written to the game server, smoothed to a rate where one is set.
+//! The queue of bytes for the game server, smoothed to a rate if one is set.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -18,23 +18,23 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// An empty queue; `max_packets_per_second` (at least 1) smooths bursts of packets.
+    /// Makes an empty queue; `max_packets_per_second` (at least 1) smooths bursts of packets.
     pub fn new(max_packets_per_second: Option<u32>) -> Self {
         Self { pacer: max_packets_per_second.map(Pacer::new), ..Self::default() }
     }
 
-    /// Bytes that wait.
+    /// Returns the number of waiting bytes.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.written
     }
 
-    /// What all that waits costs, for a limit: its bytes, and where packets are smoothed a length
-    /// for each, so that their places are not free.
+    /// Returns the cost of all waiting bytes, for a limit: the bytes, and if packets are smoothed a length for each, so
+    /// that their places are not free.
     pub fn cost(&self) -> usize {
         self.len() + self.pacer.as_ref().map_or(0, |pacer| pacer.waiting.len() * size_of::<u16>())
     }
 
-    /// Whether nothing waits.
+    /// Returns whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -52,7 +52,7 @@ impl Upstream {
     /// place is kept for it.
     pub fn push(&mut self, packet: &[u8]) {
         if self.bytes.len() + packet.len() > self.bytes.capacity() {
-            // What is written makes room before more is taken.
+            // Written bytes make room before more are taken.
             self.drop_written();
         }
         self.bytes.extend_from_slice(packet);
@@ -64,7 +64,7 @@ impl Upstream {
         }
     }
 
-    /// What may be written now. It asks for the time only where a rate is set.
+    /// Returns the bytes that may be written now. It asks for the time only if a rate is set.
     pub fn writable(&mut self, now: impl FnOnce() -> Instant) -> &[u8] {
         let waiting = self.bytes.get(self.written..).unwrap_or_default();
         match &mut self.pacer {
@@ -93,7 +93,7 @@ impl Upstream {
         self.written = 0;
     }
 
-    /// When more may be written than now; `None` where time alone changes nothing.
+    /// Returns the time at which more may be written than now; `None` if time alone changes nothing.
     pub fn next_at(&self) -> Option<Instant> {
         self.pacer.as_ref().filter(|pacer| pacer.allowed == 0).and_then(|pacer| pacer.next)
     }
@@ -107,7 +107,7 @@ struct Pacer {
     waiting: VecDeque<u16>,
     /// Bytes at the front of the queue that may go.
     allowed: usize,
-    /// When the first of the waiting packets may go.
+    /// The time at which the first of the waiting packets may go.
     next: Option<Instant>,
 }
 

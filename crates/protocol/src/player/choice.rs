@@ -1,4 +1,4 @@
-//! Which links carry a session: the best ones, kept until another is clearly better.
+//! The choice of the links that carry a session: the best ones, kept until another is clearly better.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub struct Candidate {
     pub cost: Duration,
 }
 
-/// What a session check comes to. At most one link joins at each check.
+/// The result of a session check. At most one link joins at each check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// The links stay as they are.

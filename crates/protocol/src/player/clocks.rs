@@ -1,4 +1,4 @@
-//! The clients' clocks: how often they look at their links and sessions, and when they give up.
+//! The clients' clocks: the intervals of their looks at links and sessions, and the times after which they give up.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub const SESSION_SILENCE: Duration = Duration::from_secs(30);
 pub const BETTER_BY: Duration = Duration::from_millis(20);
 /// Links that carry a session, unless set otherwise.
 pub const LINKS_PER_SESSION: usize = 2;
-/// What a client reports as its round trip right after a reconnect: unknown.
+/// The round trip that a client reports right after a reconnect: unknown.
 pub const UNKNOWN_RTT_MS: u32 = 5000;
 
 /// The clocks of one player: the clients' own by default, shorter where a test cannot wait.
@@ -47,7 +47,7 @@ impl Default for ClientClocks {
 }
 
 impl ClientClocks {
-    /// The clients' clocks, all `factor` times as fast (at least 1).
+    /// Returns the clients' clocks, all `factor` times as fast (at least 1).
     #[must_use]
     pub fn faster(factor: u32) -> Self {
         let factor = factor.max(1);

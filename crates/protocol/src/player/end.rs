@@ -1,8 +1,8 @@
-//! Why a session is over, as the client sees it.
+//! The reason for which a session is over, as the client sees it.
 
 use std::fmt;
 
-/// Why a session is over on the client.
+/// The reason for which a session is over on the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EndReason {
     /// The core said end.

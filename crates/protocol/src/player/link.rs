@@ -1,14 +1,14 @@
-//! One link as the client sees it: when to connect, when to ping, when to give up. Pure.
+//! One link as the client sees it: its connects, its pings, its timeouts. Pure.
 
 use std::time::{Duration, Instant};
 
 use super::clocks::{ClientClocks, UNKNOWN_RTT_MS};
 
-/// Which of a player's links: the index of its path.
+/// The id of one of a player's links: the index of its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub usize);
 
-/// Where a link is in its life.
+/// The phase of a link's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkPhase {
     /// No connection; the next check starts one.
@@ -21,7 +21,7 @@ pub enum LinkPhase {
     Ready,
 }
 
-/// What a link's check asks for.
+/// The action that a link's check asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkNeed {
     /// Nothing.
@@ -38,7 +38,7 @@ pub enum LinkNeed {
 #[derive(Debug)]
 pub struct LinkState {
     phase: LinkPhase,
-    /// When the ping went out that is not answered yet.
+    /// The time of the ping that is not answered yet.
     pinged: Option<Instant>,
     rtt: Option<Duration>,
     connected_before: bool,
@@ -46,22 +46,22 @@ pub struct LinkState {
 }
 
 impl LinkState {
-    /// A link that connects at the first check, at `now`.
+    /// Makes a link that connects at the first check, at `now`.
     pub fn new(now: Instant) -> Self {
         Self { phase: LinkPhase::Down, pinged: None, rtt: None, connected_before: false, next_check: now }
     }
 
-    /// Where the link is in its life.
+    /// Returns the phase of the link.
     pub fn phase(&self) -> LinkPhase {
         self.phase
     }
 
-    /// The last round trip measured on this connection.
+    /// Returns the last round trip measured on this connection.
     pub fn rtt(&self) -> Option<Duration> {
         self.rtt
     }
 
-    /// When [`LinkState::check`] has something to do next.
+    /// Returns the time at which [`LinkState::check`] has something to do next.
     pub fn next_check(&self) -> Instant {
         self.next_check
     }
@@ -89,8 +89,8 @@ impl LinkState {
         }
     }
 
-    /// The connection stands: gives the milliseconds that the first ping must report. `None` where
-    /// the link did not ask for a connection.
+    /// Records that the connection stands; returns the milliseconds that the first ping must report. `None` if the link
+    /// did not ask for a connection.
     pub fn connected(&mut self, now: Instant) -> Option<u32> {
         let LinkPhase::Connecting(_) = self.phase else { return None };
         self.phase = LinkPhase::FirstPong;
@@ -100,7 +100,7 @@ impl LinkState {
         Some(report)
     }
 
-    /// A pong arrived. One that no ping asked for means nothing.
+    /// Records a pong. One that no ping asked for is ignored.
     pub fn pong(&mut self, now: Instant) {
         if let Some(sent) = self.pinged.take() {
             self.rtt = Some(now.saturating_duration_since(sent));
@@ -110,7 +110,7 @@ impl LinkState {
         }
     }
 
-    /// The connection is gone, or was never made.
+    /// Records that the connection is gone, or was never made.
     pub fn lost(&mut self) {
         self.phase = LinkPhase::Down;
         self.pinged = None;
@@ -118,7 +118,7 @@ impl LinkState {
     }
 }
 
-/// Whole milliseconds, as a ping reports them: never what means unknown.
+/// Returns whole milliseconds, as a ping reports them: never the value that means unknown.
 fn millis(rtt: Duration) -> u32 {
     u32::try_from(rtt.as_millis()).unwrap_or(u32::MAX).min(UNKNOWN_RTT_MS - 1)
 }

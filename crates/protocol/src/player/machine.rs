@@ -23,7 +23,7 @@ use super::stats::{PathStats, SessionStats};
 /// session may replay, so that a join alone never drops a link.
 pub const MAX_OUTPUT: usize = 4 << 20;
 
-/// What the owner must do with a connection.
+/// An action that the owner must carry out on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Connect, then say [`PlayerCore::connected`] or [`PlayerCore::lost`].
@@ -32,7 +32,7 @@ pub enum Action {
     Close(LinkId),
 }
 
-/// What happened to a session.
+/// An event of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A packet for the game, in order.
@@ -57,7 +57,7 @@ struct Session {
     links: Vec<LinkId>,
     joins: u64,
     next_check: Instant,
-    /// When the last new packet came, or the session was opened.
+    /// The time of the last new packet, or of the session's opening.
     last_new: Instant,
 }
 
@@ -80,7 +80,7 @@ pub struct PlayerCore {
 }
 
 impl PlayerCore {
-    /// A client with one link for each of `priorities`, all to be connected at the first tick.
+    /// Makes a client with one link for each of `priorities`, all to be connected at the first tick.
     pub fn new(
         client: ClientId,
         priorities: impl IntoIterator<Item = Duration>,
@@ -132,7 +132,7 @@ impl PlayerCore {
         Ok(())
     }
 
-    /// Whether the session would take a packet now.
+    /// Returns whether the session would take a packet now.
     pub fn has_room(&self, id: SessionId) -> bool {
         self.sessions.get(&id).is_some_and(|session| session.state.has_room())
     }
@@ -149,7 +149,7 @@ impl PlayerCore {
         }
     }
 
-    /// The connection that was asked for stands.
+    /// Records that the requested connection stands.
     pub fn connected(&mut self, id: LinkId, now: Instant) {
         let Some(link) = self.links.get_mut(id.0) else { return };
         let Some(report) = link.state.connected(now) else { return };
@@ -158,7 +158,7 @@ impl PlayerCore {
         self.write(id, &frame::ping(self.client, report));
     }
 
-    /// The connection is gone, or could not be made.
+    /// Records that the connection is gone, or could not be made.
     pub fn lost(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(id.0) else { return };
         if link.state.phase() == LinkPhase::Down {
@@ -174,7 +174,7 @@ impl PlayerCore {
         }
     }
 
-    /// Bytes arrived on a link. What cannot be frames drops it.
+    /// Takes bytes that arrived on a link. Bytes that cannot be frames drop it.
     pub fn bytes(&mut self, id: LinkId, bytes: &[u8], now: Instant) {
         let Some(link) = self.links.get_mut(id.0) else { return };
         if !link.stats.connected {
@@ -214,18 +214,18 @@ impl PlayerCore {
         }
     }
 
-    /// When [`PlayerCore::tick`] has something to do next; `None` without links and sessions.
+    /// Returns the time at which [`PlayerCore::tick`] has something to do next; `None` without links and sessions.
     pub fn deadline(&self) -> Option<Instant> {
         let links = self.links.iter().map(|link| link.state.next_check());
         links.chain(self.sessions.values().map(|session| session.next_check)).min()
     }
 
-    /// What waits to be written on a link; say [`PlayerCore::wrote`] afterwards.
+    /// Returns the bytes that wait to be written on a link; call [`PlayerCore::wrote`] afterwards.
     pub fn output(&self, id: LinkId) -> &[u8] {
         self.links.get(id.0).map_or(&[], |link| &link.output)
     }
 
-    /// The first `count` bytes of a link's output have been written.
+    /// Records that the first `count` bytes of a link's output have been written.
     pub fn wrote(&mut self, id: LinkId, count: usize) {
         let Some(link) = self.links.get_mut(id.0) else { return };
         let count = count.min(link.output.len());
@@ -240,32 +240,32 @@ impl PlayerCore {
         output
     }
 
-    /// The next thing to do with a connection.
+    /// Returns the next action on a connection.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
-    /// The next thing that happened to a session.
+    /// Returns the next event of a session.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// The numbers of each path.
+    /// Returns the numbers of each path.
     pub fn path_stats(&self) -> impl Iterator<Item = PathStats> + '_ {
         self.links.iter().map(|link| link.stats)
     }
 
-    /// The numbers of a session that is open.
+    /// Returns the numbers of an open session.
     pub fn session_stats(&self, id: SessionId) -> Option<SessionStats> {
         self.sessions.get(&id).map(Session::stats)
     }
 
-    /// The links that carry a session, in the order in which they joined.
+    /// Returns the links that carry a session, in the order in which they joined.
     pub fn session_links(&self, id: SessionId) -> &[LinkId] {
         self.sessions.get(&id).map_or(&[], |session| &session.links)
     }
 
-    /// Handles the whole frames at the front of `bytes`; gives the rest.
+    /// Handles the whole frames at the front of `bytes`; returns the rest.
     fn frames<'a>(&mut self, link: LinkId, mut bytes: &'a [u8], now: Instant) -> Result<&'a [u8], FrameError> {
         while let Some((frame, rest)) = Frame::split(bytes)? {
             self.frame(link, frame, now);

@@ -1,4 +1,4 @@
-//! What a player is made of: its paths and its clocks.
+//! The options of a player: its paths and its clocks.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -22,27 +22,27 @@ pub struct PathOptions {
 }
 
 impl PathOptions {
-    /// A path to `addr`, with no priority and nothing special about it.
+    /// Makes a path to `addr`, with no priority and nothing special about it.
     pub fn new(addr: SocketAddr) -> Self {
         Self { addr, priority_ms: 0, local: None, preface: Bytes::new() }
     }
 }
 
-/// What a player is.
+/// The options of a player.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlayerOptions {
     /// Its id: one for each client process.
     pub client_id: ClientId,
     /// Its paths; one link on each.
     pub paths: Vec<PathOptions>,
-    /// How many links carry a session at once.
+    /// The number of links that carry a session at once.
     pub links_per_session: usize,
     /// Its clocks.
     pub clocks: ClientClocks,
 }
 
 impl PlayerOptions {
-    /// A player with the clients' own values, on plain paths to `paths`.
+    /// Makes the options of a player with the clients' own values, on plain paths to `paths`.
     pub fn new(client_id: ClientId, paths: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self {
             client_id,

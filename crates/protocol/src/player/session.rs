@@ -17,7 +17,7 @@ use super::stats::SessionStats;
 /// have no limit; a player that gets no acks must not take all memory.
 pub const MAX_UNACKED: usize = 1 << 20;
 
-/// What an arriving data frame was.
+/// The outcome for an arriving data frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
     /// The next in order: its payload is for the game.
@@ -28,7 +28,7 @@ pub enum Received {
     Gap,
 }
 
-/// Why a packet was not sent.
+/// The reason for which a packet was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SendError {
     /// The session is over, or never was.
@@ -58,7 +58,7 @@ pub struct PlayerSession {
 }
 
 impl PlayerSession {
-    /// A session that is to be opened with `port` of the game host.
+    /// Makes a session that is to be opened with `port` of the game host.
     pub fn new(id: SessionId, port: u16) -> Self {
         Self {
             id,
@@ -71,20 +71,20 @@ impl PlayerSession {
         }
     }
 
-    /// Its counters. Links and joins are its owner's to fill in.
+    /// Returns its counters. Links and joins are its owner's to fill in.
     pub fn stats(&self) -> SessionStats {
         SessionStats { unacked: self.unacked.len(), ..self.stats }
     }
 
-    /// Whether [`PlayerSession::send`] would take a packet.
+    /// Returns whether [`PlayerSession::send`] would take a packet.
     pub fn has_room(&self) -> bool {
         self.unacked_bytes < MAX_UNACKED && self.stats.ended.is_none()
     }
 
-    /// Numbers and frames a packet: gives the frame, to be written to every link of the session.
+    /// Numbers and frames a packet; returns the frame, to be written to every link of the session.
     ///
     /// # Errors
-    /// [`SendError`]; nothing is changed then.
+    /// Returns [`SendError`]; then nothing has changed.
     pub fn send(&mut self, packet: &[u8]) -> Result<Bytes, SendError> {
         if packet.len() > MAX_PAYLOAD {
             return Err(SendError::TooLong(packet.len()));
@@ -106,12 +106,12 @@ impl PlayerSession {
         Ok(frame)
     }
 
-    /// What a link that joins must be sent: the open, then all that is not acknowledged, in order.
+    /// Returns the frames for a link that joins: the open, then all unacknowledged frames, in order.
     pub fn join(&self) -> impl Iterator<Item = Bytes> + '_ {
         std::iter::once(Bytes::copy_from_slice(&frame::open(self.id, self.port))).chain(self.unacked.iter().cloned())
     }
 
-    /// A data frame arrived. Its ack counts whatever the packet is.
+    /// Takes a data frame. Its ack counts whatever the packet is.
     pub fn on_data(&mut self, packet: PacketId, ack: PacketId, payload: &[u8]) -> Received {
         self.acked(ack);
         if packet <= self.received {
@@ -145,7 +145,7 @@ impl PlayerSession {
         }
     }
 
-    /// The session is over; the first reason stays. Nothing is kept for replay any more.
+    /// Ends the session; the first reason stays. Nothing is kept for replay any more.
     pub fn end(&mut self, reason: EndReason) {
         self.stats.ended.get_or_insert(reason);
         self.unacked.clear();
@@ -153,7 +153,7 @@ impl PlayerSession {
     }
 }
 
-/// Whether a known client would cut this payload as the one packet that it is.
+/// Returns whether a known client would read this payload as the one packet that it is.
 fn is_one_packet(payload: &[u8]) -> bool {
     payload
         .split_first_chunk::<2>()

@@ -1,4 +1,4 @@
-//! What a player counts, as snapshots.
+//! Snapshots of a player's counters.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub struct PathStats {
     pub connected: bool,
     /// Its first ping is answered: sessions can use it.
     pub ready: bool,
-    /// The last round trip measured on this connection.
+    /// Returns the last round trip measured on this connection.
     pub rtt: Option<Duration>,
     /// Connections made so far.
     pub connects: u64,
@@ -39,7 +39,7 @@ pub struct PlayerStats {
 }
 
 impl PlayerStats {
-    /// How many paths sessions can use.
+    /// Returns the number of paths that sessions can use.
     pub fn ready(&self) -> usize {
         self.paths.iter().filter(|path| path.ready).count()
     }
@@ -68,6 +68,6 @@ pub struct SessionStats {
     pub links: usize,
     /// Joins of a link so far, the first included.
     pub joins: u64,
-    /// Why it is over.
+    /// The reason for which it is over.
     pub ended: Option<EndReason>,
 }

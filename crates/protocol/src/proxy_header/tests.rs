@@ -28,7 +28,7 @@ fn parse_whole(bytes: &[u8]) -> ProxyHeader {
     header
 }
 
-/// The error of `bytes`, and how many of them it took to know.
+/// Returns the error of `bytes`, and how many of them it took to know.
 fn error_at(bytes: &[u8]) -> (HeaderError, usize) {
     for cut in 0..=bytes.len() {
         match parse(&bytes[..cut]) {
@@ -216,7 +216,7 @@ fn socket() -> impl Strategy<Value = SocketAddr> {
     ]
 }
 
-/// Bytes that get further into the parser than random ones do.
+/// Generates bytes that get further into the parser than random ones do.
 fn nearly_a_header() -> impl Strategy<Value = Vec<u8>> {
     let line = "PROXY (TCP4|TCP6|UNKNOWN)( (1\\.2\\.3\\.[0-9]{1,3}|::[0-9a-f]{1,4})){0,3}( [0-9]{0,6}){0,3}\r?\n?";
     let v2 = (0x1Fu8..0x23, prop::sample::select(vec![0u8, 0x11, 0x21, 0x31, 0x12, 0x44]), 0usize..300)

@@ -11,7 +11,7 @@ fn parts(flags: u8, name: &str) -> Request {
     Request::Parts { flags, name: name.as_bytes().to_vec() }
 }
 
-/// `content` as a packet, with the checksum in front that a login has.
+/// Makes `content` a packet, with the checksum in front that a login has.
 fn with_checksum(content: &[u8]) -> Vec<u8> {
     packet(&[&adler32(content).to_le_bytes()[..], content].concat())
 }
@@ -40,7 +40,7 @@ fn requests_of_known_clients() {
         (b"\x04\0\xFF\x01\x29\0", parts(0x29, "")),
         (b"\x03\0\xFF\x01\x20", parts(0x20, "")),
         (b"\x09\0\xFF\x01\x40\0\x03\0Bob", parts(0x40, "Bob")),
-        // What servers ignore: the upper byte, a name that nobody asked for, one that is cut, what is behind.
+        // Parts that servers ignore: the upper byte, a name that nobody asked for, one that is cut, trailing bytes.
         (b"\x09\0\xFF\x01\x01\x80\x03\0Bob", parts(0x01, "")),
         (b"\x08\0\xFF\x01\x40\0\x03\0Bo", parts(0x40, "")),
     ];
@@ -83,7 +83,7 @@ fn what_is_no_request_is_known_early() {
             assert_eq!(first(&bytes[..cut]), expected, "{cut} bytes of {}", bytes.escape_ascii());
         }
     }
-    // What begins like one, and is none.
+    // Bytes that begin like a request, and are none.
     for bytes in
         [&b"\x06\0\xFF\xFFinfx"[..], b"\x01\0\xFF", b"\x02\0\xFF\xFF", b"\x02\0\xFF\x01", b"\x05\0\xFF\xFFinfo"]
     {

@@ -1,4 +1,4 @@
-//! What a load test's player and the stand-in game server tell each other, in packets of the game's
+//! What a load test's player and the mock game server tell each other, in packets of the game's
 //! form: `u16 length + body`, little endian. A body is one byte that says which, numbers of 8 bytes,
 //! and filling.
 //!
@@ -7,7 +7,7 @@
 //! At the end the player asks, and the verdict is the server's last packet.
 
 use super::packet::MAX_PACKET;
-use super::proof::Proof;
+use crate::delivery::Delivery;
 
 /// Numbers in the longest message.
 const FIELDS: usize = 7;
@@ -66,7 +66,7 @@ pub enum Message {
         /// Packets that it sent, pushes and answers.
         sent: u64,
         /// What became of the player's.
-        received: Proof,
+        received: Delivery,
     },
 }
 
@@ -93,7 +93,7 @@ impl Message {
             Self::Answer { number, sent, asked } => (b'a', Fields::of(&[number, sent, asked])),
             Self::Question { sent } => (b'q', Fields::of(&[sent])),
             Self::Verdict { sent, received } => {
-                let Proof { delivered, lost, duplicated, reordered, alien, exact } = received;
+                let Delivery { delivered, lost, duplicated, reordered, alien, exact } = received;
                 (b'v', Fields::of(&[sent, delivered, lost, duplicated, reordered, alien, exact.into()]))
             }
         }
@@ -117,7 +117,7 @@ impl Message {
             b'q' => Self::Question { sent: next()? },
             b'v' => Self::Verdict {
                 sent: next()?,
-                received: Proof {
+                received: Delivery {
                     delivered: next()?,
                     lost: next()?,
                     duplicated: next()?,
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     fn all() -> [Message; 7] {
-        let received = Proof { delivered: 9, lost: 1, duplicated: 2, reordered: 3, alien: 4, exact: true };
+        let received = Delivery { delivered: 9, lost: 1, duplicated: 2, reordered: 3, alien: 4, exact: true };
         [
             Message::Terms { every: 1, first: 2, size: 3 },
             Message::Welcome { clock: u64::MAX },

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use crate::standin::Direction;
-use crate::standin::game_server::ConnectionStats;
-use crate::standin::proof::Proof;
+use crate::Direction;
+use crate::delivery::Delivery;
+use crate::mock::game_server::ConnectionStats;
 
 use super::seat::Tally;
 
@@ -33,8 +33,10 @@ impl Figures {
         let (arrived, sent) = (by_player(arrived), by_player(sent));
         let mut sums = Self { players: players.len() as u64, ..Self::default() };
         for (address, tally) in players {
-            let nothing =
-                ConnectionStats { received: Proof { exact: true, ..Proof::default() }, ..ConnectionStats::default() };
+            let nothing = ConnectionStats {
+                received: Delivery { exact: true, ..Delivery::default() },
+                ..ConnectionStats::default()
+            };
             let (arrived, _) = arrived.get(address).copied().unwrap_or((nothing, 0));
             let (sent, connections) = sent.get(address).copied().unwrap_or((nothing, 0));
             let mut received = arrived.received;
@@ -74,7 +76,7 @@ impl Figures {
 }
 
 /// Counts what arrived above `sent` as alien.
-fn above(mut proof: Proof, highest: u64, sent: u64) -> Proof {
+fn above(mut proof: Delivery, highest: u64, sent: u64) -> Delivery {
     proof.alien += highest.saturating_sub(sent);
     proof
 }
@@ -94,12 +96,12 @@ fn by_player(connections: &[ConnectionStats]) -> HashMap<Ipv4Addr, (ConnectionSt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::standin::proof::Judge;
+    use crate::delivery::DeliveryCheck;
 
     const PLAYER: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
 
-    fn judge(numbers: &[u64]) -> Judge {
-        let mut judge = Judge::new();
+    fn judge(numbers: &[u64]) -> DeliveryCheck {
+        let mut judge = DeliveryCheck::new();
         numbers.iter().for_each(|number| judge.see(*number));
         judge
     }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::thread;
 
-use crate::standin::role::{RunningRole, Starter};
+use crate::role::{RunningRole, Starter};
 
 use super::DemoError;
 

@@ -4,14 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use otproxy_net::worker;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::standin::{GameServer, Timer};
-use otproxy_net::worker;
+use crate::mock::{MockGameServer, Timer};
 
 use super::figures::Meter;
 use super::seat::Seat;
@@ -42,7 +42,7 @@ impl Crew {
     /// Starts a game server on a thread of its own.
     pub async fn serve<E: Send + 'static>(
         &mut self,
-        start: impl FnOnce() -> Result<GameServer, E> + Send + 'static,
+        start: impl FnOnce() -> Result<MockGameServer, E> + Send + 'static,
     ) -> io::Result<Result<(), E>> {
         let (started, starts) = oneshot::channel();
         let stop = self.stop.clone();

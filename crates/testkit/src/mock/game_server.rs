@@ -25,8 +25,8 @@ use otproxy_protocol::proxy_header::{may_be_header, parse, unmap};
 use super::clock;
 use super::message::Message;
 use super::packet::{self, Origin};
-use super::proof::{Judge, Proof};
 use super::timer::Timer;
+use crate::delivery::{Delivery, DeliveryCheck};
 
 /// What announces the player's address in the form `otc`.
 const OTC: [u8; 2] = [0xFE, 0xFF];
@@ -45,14 +45,14 @@ const MIN_EVERY: Duration = Duration::from_millis(1);
 
 /// How a game server behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GameServerOptions {
+pub struct MockGameServerOptions {
     /// The time between two packets of its own on a connection; `None` for no such packets.
     pub push_every: Option<Duration>,
     /// Bytes of such a packet.
     pub push_size: usize,
 }
 
-impl Default for GameServerOptions {
+impl Default for MockGameServerOptions {
     fn default() -> Self {
         Self { push_every: Some(Duration::from_millis(100)), push_size: 200 }
     }
@@ -64,7 +64,7 @@ pub struct ConnectionStats {
     /// The player's address, once it has been told.
     pub player: Option<Ipv4Addr>,
     /// The player's numbered packets: what has arrived so far.
-    pub received: Proof,
+    pub received: Delivery,
     /// The highest number among them.
     pub highest: u64,
     /// Packets that arrived without a number of the player's.
@@ -83,7 +83,7 @@ pub struct ConnectionStats {
 
 #[derive(Debug)]
 struct Shared {
-    options: GameServerOptions,
+    options: MockGameServerOptions,
     connections: Mutex<VecDeque<Arc<Mutex<ConnectionStats>>>>,
     /// Counts changes of any connection's numbers.
     changes: watch::Sender<u64>,
@@ -94,18 +94,18 @@ struct Shared {
 
 /// A game server. Dropping it stops it.
 #[derive(Debug)]
-pub struct GameServer {
+pub struct MockGameServer {
     addr: SocketAddr,
     shared: Arc<Shared>,
     tasks: TaskTracker,
 }
 
-impl GameServer {
+impl MockGameServer {
     /// Starts a game server on a free port of 127.0.0.1, on the current tokio runtime.
     ///
     /// # Errors
     /// Where no port can be bound.
-    pub async fn start(options: GameServerOptions) -> io::Result<Self> {
+    pub async fn start(options: MockGameServerOptions) -> io::Result<Self> {
         Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), options)
     }
 
@@ -116,7 +116,7 @@ impl GameServer {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn start_at(addr: SocketAddr, options: GameServerOptions) -> io::Result<Self> {
+    pub fn start_at(addr: SocketAddr, options: MockGameServerOptions) -> io::Result<Self> {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
         socket.bind(addr)?;
@@ -174,7 +174,7 @@ impl GameServer {
     }
 }
 
-impl Drop for GameServer {
+impl Drop for MockGameServer {
     fn drop(&mut self) {
         self.shared.stop.cancel();
     }
@@ -194,7 +194,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: TaskTracker) 
 }
 
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
-    let stats = Arc::new(Mutex::new(ConnectionStats { received: Judge::new().so_far(), ..ConnectionStats::default() }));
+    let stats =
+        Arc::new(Mutex::new(ConnectionStats { received: DeliveryCheck::new().so_far(), ..ConnectionStats::default() }));
     {
         let mut connections = shared.connections.lock();
         connections.push_back(stats.clone());
@@ -223,7 +224,7 @@ struct Pushes {
 
 struct Connection<'a> {
     stream: TcpStream,
-    judge: Judge,
+    judge: DeliveryCheck,
     /// `None` for no pushes, or no more.
     pushes: Option<Pushes>,
     size: usize,
@@ -236,9 +237,9 @@ struct Connection<'a> {
 
 impl<'a> Connection<'a> {
     fn new(stream: TcpStream, shared: &'a Shared, stats: &'a Mutex<ConnectionStats>) -> Self {
-        let GameServerOptions { push_every, push_size: size } = shared.options;
+        let MockGameServerOptions { push_every, push_size: size } = shared.options;
         let pushes = push_every.map(|every| Pushes::starting_at(Instant::now(), every, every));
-        Self { stream, judge: Judge::new(), pushes, size, terms: false, pushed: 0, shared, stats }
+        Self { stream, judge: DeliveryCheck::new(), pushes, size, terms: false, pushed: 0, shared, stats }
     }
 
     async fn run(&mut self) -> io::Result<()> {
@@ -425,7 +426,7 @@ mod tests {
         runtime.block_on(async { tokio::time::timeout(HANG, test).await.expect("the test hangs") })
     }
 
-    async fn connect(server: &GameServer) -> TcpStream {
+    async fn connect(server: &MockGameServer) -> TcpStream {
         let mut stream = TcpStream::connect(server.addr()).await.unwrap();
         stream.write_all(&[0xFE, 0xFF, 203, 0, 113, 7]).await.unwrap();
         let mut challenge = [0; 14];
@@ -445,7 +446,7 @@ mod tests {
     #[test]
     fn echoes_and_judges() {
         run(async {
-            let server = GameServer::start(GameServerOptions { push_every: None, push_size: 0 }).await.unwrap();
+            let server = MockGameServer::start(MockGameServerOptions { push_every: None, push_size: 0 }).await.unwrap();
             let mut stream = connect(&server).await;
             for number in [1, 2, 4, 3, 3, 6] {
                 let packet = packet::numbered(Origin::Player, number, 50);
@@ -461,7 +462,7 @@ mod tests {
             let [stats] = connections[..] else { panic!("{connections:?}") };
             assert_eq!(stats.player, Some(Ipv4Addr::new(203, 0, 113, 7)));
             assert_eq!((stats.highest, stats.other, stats.echoed), (6, 1, 7));
-            let proof = Proof { delivered: 5, lost: 1, duplicated: 1, reordered: 1, alien: 0, exact: true };
+            let proof = Delivery { delivered: 5, lost: 1, duplicated: 1, reordered: 1, alien: 0, exact: true };
             assert_eq!(stats.received, proof);
             assert_eq!((stats.bytes_received, stats.bytes_sent), (6 + 6 * 50 + 4, 14 + 6 * 50 + 4));
             server.close().await;
@@ -471,10 +472,10 @@ mod tests {
     #[test]
     fn pushes_numbered_packets_and_ends_cleanly() {
         run(async {
-            let options = GameServerOptions { push_every: Some(Duration::from_millis(1)), push_size: 64 };
-            let server = GameServer::start(options).await.unwrap();
+            let options = MockGameServerOptions { push_every: Some(Duration::from_millis(1)), push_size: 64 };
+            let server = MockGameServer::start(options).await.unwrap();
             let mut stream = connect(&server).await;
-            let mut judge = Judge::new();
+            let mut judge = DeliveryCheck::new();
             for _ in 0..20 {
                 let packet = read_packet(&mut stream).await;
                 assert_eq!(packet.len(), 64);
@@ -492,8 +493,8 @@ mod tests {
     #[test]
     fn echoes_but_does_not_push_once_quiet() {
         run(async {
-            let options = GameServerOptions { push_every: Some(Duration::from_millis(1)), push_size: 64 };
-            let server = GameServer::start(options).await.unwrap();
+            let options = MockGameServerOptions { push_every: Some(Duration::from_millis(1)), push_size: 64 };
+            let server = MockGameServer::start(options).await.unwrap();
             server.quiet();
             let mut stream = connect(&server).await;
             for number in 1..=20 {
@@ -526,7 +527,7 @@ mod tests {
     #[test]
     fn serves_a_connection_without_the_players_address() {
         run(async {
-            let server = GameServer::start(GameServerOptions { push_every: None, push_size: 0 }).await.unwrap();
+            let server = MockGameServer::start(MockGameServerOptions { push_every: None, push_size: 0 }).await.unwrap();
             let mut stream = TcpStream::connect(server.addr()).await.unwrap();
             stream.write_all(b"\x04\0abcd").await.unwrap();
             let mut answer = [0; 20];
@@ -539,7 +540,7 @@ mod tests {
     #[test]
     fn keeps_to_the_terms_of_a_player_and_judges_at_the_end() {
         run(async {
-            let server = GameServer::start(GameServerOptions { push_every: None, push_size: 0 }).await.unwrap();
+            let server = MockGameServer::start(MockGameServerOptions { push_every: None, push_size: 0 }).await.unwrap();
             let mut stream = connect(&server).await;
             let millis = |count: u64| count * 1_000_000;
             let terms = Message::Terms { every: millis(1), first: millis(2), size: 77 };
@@ -576,7 +577,10 @@ mod tests {
                 }
             };
             assert_eq!(sent, downs - 1, "the verdict is the last, and no packet of the load");
-            assert_eq!(received, Proof { delivered: 3, lost: 2, duplicated: 0, reordered: 0, alien: 0, exact: true });
+            assert_eq!(
+                received,
+                Delivery { delivered: 3, lost: 2, duplicated: 0, reordered: 0, alien: 0, exact: true }
+            );
         });
     }
 }

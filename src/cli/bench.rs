@@ -1,39 +1,168 @@
-//! What a load test shows: progress on a terminal, then a table or JSON.
+//! `otproxy bench`: progress on a terminal, then a table or JSON.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
+use otproxy_protocol::player::clocks::LINKS_PER_SESSION;
+use otproxy_testkit::Direction;
+use otproxy_testkit::bench::{self, BenchOptions, Figures, Histogram, Meter, PathFigures, Progress};
 use serde_json::{Value, json as value};
 
-use crate::standin::Direction;
+use super::{print, raise_file_limit, runtime, wrong_together};
 use crate::text_table::TextTable;
 
-use super::crew::Crew;
-use super::figures::PathFigures;
-use super::{BenchOptions, Figures, Histogram};
+#[derive(Debug, clap::Args)]
+pub(super) struct Bench {
+    /// Where players connect; each has a link to every one, and one may be named several times
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', required_unless_present = "serve")]
+    edges: Vec<String>,
+    /// The port to ask the core for: one that leads to the stand-in game server, never to a real one
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Plain connections instead of links: for an edge or a forward without the core's relay
+    #[arg(long, conflicts_with_all = ["port", "links"])]
+    raw: bool,
+    /// Players, who come at 500 a second
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    players: u32,
+    /// Links that carry a session, of those that a player has [default: 2, or as many as there are edges]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=32))]
+    links: Option<u8>,
+    /// Packets a second from each player
+    #[arg(long, value_name = "RATE", default_value_t = 5.0, value_parser = rate)]
+    up: f64,
+    /// Packets a second to each player, an answer to each of its own among them
+    #[arg(long, value_name = "RATE", default_value_t = 10.0, value_parser = rate)]
+    down: f64,
+    /// Bytes of a packet from a player
+    #[arg(long, value_name = "BYTES", default_value_t = 24, value_parser = |text: &str| size(text, bench::UP_SIZES))]
+    size_up: usize,
+    /// Bytes of a packet to a player
+    #[arg(long, value_name = "BYTES", default_value_t = 120, value_parser = |text: &str| size(text, bench::DOWN_SIZES))]
+    size_down: usize,
+    /// How long it is measured
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    seconds: u32,
+    /// How long they play before that
+    #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=3600))]
+    warmup: u32,
+    /// Play the game server at this address: in the same process, or alone where no edges are named
+    #[arg(long, value_name = "ADDR")]
+    serve: Option<SocketAddr>,
+    /// Announce an address of its own for each player in a PROXY v2 header, as an edge does
+    #[arg(long)]
+    send_proxy: bool,
+    /// Threads that players run on; the game server has one more
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    threads: u8,
+    /// One JSON object on stdout instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Parses a number of packets a second.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.0..=1000.0).contains(&rate) => Ok(rate),
+        _ => Err("a rate is a number from 0 to 1000".to_owned()),
+    }
+}
+
+fn size(text: &str, sizes: RangeInclusive<usize>) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size) if sizes.contains(&size) => Ok(size),
+        _ => Err(format!("a packet has {} to {} bytes here", sizes.start(), sizes.end())),
+    }
+}
+
+impl Bench {
+    /// Runs the load test, or the mock game server alone, and exits with 1 if anything was lost.
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let (runtime, signals) = runtime()?;
+        if let (Some(address), []) = (self.serve, &self.edges[..]) {
+            raise_file_limit();
+            runtime.block_on(bench::serve(address, serving, signals.caught()))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let options =
+            self.options().map_err(|message| wrong_together("bench", ErrorKind::ArgumentConflict, message))?;
+        let figures = runtime.block_on(bench::run(&options, &mut Line::new(), signals.caught()))?;
+        let show = if self.json { json } else { text };
+        print(show(&options, &figures).as_bytes())?;
+        Ok(if figures.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// Checks the flags that can only be wrong together.
+    fn options(&self) -> Result<BenchOptions, &'static str> {
+        let edges = self.edges.len();
+        let links = self.links.map_or(LINKS_PER_SESSION.min(edges), usize::from);
+        if self.port.is_none() && !self.raw {
+            return Err("`--edges` needs a `--port` to ask the core for, or `--raw`");
+        }
+        if links > edges {
+            return Err("more `--links` than addresses in `--edges`: name one several times");
+        }
+        if self.up > self.down {
+            return Err("`--up` is more than `--down`: each packet of a player is answered");
+        }
+        // Clients give up a session after 30 s without a packet.
+        if self.down < 0.1 {
+            return Err("`--down` is less than 0.1, and clients give up a session that is silent for 30 s");
+        }
+        Ok(BenchOptions {
+            edges: self.edges.clone(),
+            port: self.port,
+            players: self.players as usize,
+            links,
+            up: self.up,
+            down: self.down,
+            size_up: self.size_up,
+            size_down: self.size_down,
+            duration: Duration::from_secs(self.seconds.into()),
+            warmup: Duration::from_secs(self.warmup.into()),
+            serve: self.serve,
+            send_proxy: self.send_proxy,
+            threads: self.threads.into(),
+            file_limit: raise_file_limit(),
+        })
+    }
+}
 
 /// The quantiles that are shown, with their names in JSON.
 const QUANTILES: [(f64, &str); 4] = [(0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (0.999, "p99_9")];
 
-/// One line on stderr, written over and over; nothing where that is no terminal.
-pub(super) struct Progress {
+/// One line on stderr, written over and over; nothing if that is no terminal.
+struct Line {
     terminal: bool,
 }
 
-impl Progress {
-    pub fn new() -> Self {
+impl Line {
+    fn new() -> Self {
         Self { terminal: io::stderr().is_terminal() }
     }
 
-    pub fn entering(&mut self, inside: usize, players: usize) {
+    fn line(&self, text: impl FnOnce() -> String) {
+        if self.terminal {
+            // Nobody misses a line that cannot be written.
+            let mut stderr = io::stderr().lock();
+            let _ = write!(stderr, "\r\x1b[K{}", text()).and_then(|()| stderr.flush());
+        }
+    }
+}
+
+impl Progress for Line {
+    fn entering(&mut self, inside: usize, players: usize) {
         self.line(|| format!("{inside} of {players} players are in the game"));
     }
 
-    pub fn playing(&mut self, elapsed: Duration, whole: Duration, crew: &Crew) {
+    fn playing(&mut self, elapsed: Duration, whole: Duration, meter: &dyn Fn() -> Meter) {
         self.line(|| {
-            let meter = crew.meter();
+            let meter = meter();
             let trip = &meter.round_trip;
             format!(
                 "{} of {} s: {} packets sent, {} received; round trip {} ms, 1 % over {} ms",
@@ -48,26 +177,19 @@ impl Progress {
     }
 
     /// Clears the line.
-    pub fn end(&mut self) {
+    fn end(&mut self) {
         self.line(String::new);
-    }
-
-    fn line(&self, text: impl FnOnce() -> String) {
-        if self.terminal {
-            // Nobody misses a line that cannot be written.
-            let mut stderr = io::stderr().lock();
-            let _ = write!(stderr, "\r\x1b[K{}", text()).and_then(|()| stderr.flush());
-        }
     }
 }
 
-/// Says that the stand-in runs alone.
-pub(super) fn serving(address: SocketAddr) {
+/// Says that the mock game server runs alone.
+fn serving(address: SocketAddr) {
     // The same on a terminal and in a file: scripts wait for it.
     let _ = writeln!(io::stderr(), "A stand-in game server listens on {address}, until Ctrl-C.");
 }
 
-pub(super) fn text(options: &BenchOptions, figures: &Figures) -> String {
+/// Returns a table for people.
+fn text(options: &BenchOptions, figures: &Figures) -> String {
     let BenchOptions { up, down, size_up, size_down, .. } = options;
     let mut text = format!("{} over {}", counted(figures.players, "player"), options.edges.join(", "));
     match options.port {
@@ -170,7 +292,8 @@ fn verdict(figures: &Figures) -> String {
     text
 }
 
-pub(super) fn json(options: &BenchOptions, figures: &Figures) -> String {
+/// Returns one JSON object for programs.
+fn json(options: &BenchOptions, figures: &Figures) -> String {
     let path = |(edge, path): (&String, &PathFigures)| {
         let all: u64 = figures.paths.iter().map(|path| path.first).sum();
         value!({
@@ -253,4 +376,26 @@ fn millis(nanos: u64) -> String {
 
 fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{Cli, Command};
+
+    #[test]
+    fn the_load_tests_of_the_document_can_be_typed() {
+        let document = include_str!("../../docs/bench.md");
+        let in_text = document.split('`').filter(|text| text.starts_with("otproxy bench --"));
+        let lines = document.lines().filter(|line| line.starts_with("otproxy bench --")).chain(in_text);
+        let mut count = 0;
+        for line in lines {
+            let cli = Cli::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let Command::Bench(bench) = cli.command else { panic!("{line}") };
+            assert!(bench.edges.is_empty() || bench.options().is_ok(), "{line}: {:?}", bench.options());
+            count += 1;
+        }
+        assert!(count >= 6, "only {count}");
+    }
 }

@@ -1,8 +1,8 @@
-//! A load test against edges and a core that run: players over links, a stand-in game server behind
-//! them, and what became of all packets.
+//! A load test against edges and a core that run: players over links, a mock game server behind them, and what became of
+//! all packets.
 //!
 //! - `seat`: one player. `line`: what carries its packets. `crew`: the threads that players run on.
-//! - [`histogram`] and [`figures`], pure: latencies, sums and the verdict. `table`: what is shown.
+//! - [`histogram`] and [`figures`], pure: latencies, sums and the verdict.
 //!
 //! The load is open: each packet has a time at which it is to be sent, all players' times are spread
 //! evenly, and a relay that slows down does not slow the load down. Latencies count from that time.
@@ -20,23 +20,21 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, sleep_until, timeout};
 
-use crate::standin::message::{MIN_DOWN, MIN_UP};
-use crate::standin::packet::MAX_PACKET;
-use crate::standin::{GameServer, GameServerOptions};
+use crate::mock::message::{MIN_DOWN, MIN_UP};
+use crate::mock::packet::MAX_PACKET;
+use crate::mock::{MockGameServer, MockGameServerOptions};
 
 mod crew;
 pub mod figures;
 pub mod histogram;
 mod line;
 mod seat;
-mod table;
 
-pub use figures::Figures;
+pub use figures::{Figures, Meter, PathFigures};
 pub use histogram::Histogram;
 
 use crew::Crew;
 use seat::{Failure, Phase, Plan, Report, Seat};
-use table::Progress;
 
 /// The sizes that a player's packets can have.
 pub const UP_SIZES: std::ops::RangeInclusive<usize> = MIN_UP..=MAX_PACKET;
@@ -104,7 +102,7 @@ pub enum BenchError {
     /// A thread, a runtime or a timer could not be had.
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
-    /// The stand-in game server's address cannot be had.
+    /// The mock game server's address cannot be had.
     #[error("the game server cannot listen on {address}: {error}{}", if error.kind() == io::ErrorKind::AddrInUse {
         " (another process listens there: see `ss -ltnp`)" } else { "" })]
     Serve {
@@ -146,30 +144,58 @@ pub enum BenchError {
     Interrupted,
 }
 
-/// Runs the stand-in game server alone, until `interrupt` comes.
+/// Runs the mock game server alone, until `interrupt` comes. Calls `listening` with its address first.
 ///
 /// # Errors
 /// Where it cannot listen.
-pub async fn serve(address: SocketAddr, interrupt: impl Future<Output = ()>) -> Result<(), BenchError> {
+pub async fn serve(
+    address: SocketAddr,
+    listening: impl FnOnce(SocketAddr),
+    interrupt: impl Future<Output = ()>,
+) -> Result<(), BenchError> {
     let server = game_server(address)?;
-    table::serving(server.addr());
+    listening(server.addr());
     interrupt.await;
     server.close().await;
     Ok(())
 }
 
-/// The stand-in as a load test uses it: it pushes what players ask for, and nothing else.
-fn game_server(address: SocketAddr) -> Result<GameServer, BenchError> {
-    GameServer::start_at(address, GameServerOptions { push_every: None, push_size: 0 })
+/// Starts the mock game server as a load test uses it: it pushes what players ask for, and nothing else.
+fn game_server(address: SocketAddr) -> Result<MockGameServer, BenchError> {
+    MockGameServer::start_at(address, MockGameServerOptions { push_every: None, push_size: 0 })
         .map_err(|error| BenchError::Serve { address, error })
 }
 
-/// Runs a load test, until its time is over or `interrupt` comes. Shows its progress on stderr, where
-/// that is a terminal; [`text`] and [`json`] show what it gives.
+/// A display of a load test's progress.
+pub trait Progress {
+    /// Shows how many players are in the game, of how many.
+    fn entering(&mut self, inside: usize, players: usize);
+
+    /// Shows how long they have played, of how long, and what `meter` returns.
+    fn playing(&mut self, elapsed: Duration, whole: Duration, meter: &dyn Fn() -> Meter);
+
+    /// Shows nothing any more.
+    fn end(&mut self);
+}
+
+/// Shows nothing.
+impl Progress for () {
+    fn entering(&mut self, _: usize, _: usize) {}
+
+    fn playing(&mut self, _: Duration, _: Duration, _: &dyn Fn() -> Meter) {}
+
+    fn end(&mut self) {}
+}
+
+/// Runs a load test, until its time is over or `interrupt` comes.
 ///
 /// # Errors
-/// Where it cannot run; what it finds out is in the [`Figures`].
-pub async fn run(options: &BenchOptions, interrupt: impl Future<Output = ()>) -> Result<Figures, BenchError> {
+/// Fails if it cannot run; what it finds out is in the [`Figures`].
+pub async fn run(
+    options: &BenchOptions,
+    progress: &mut dyn Progress,
+    interrupt: impl Future<Output = ()>,
+) -> Result<Figures, BenchError> {
     let connections =
         if options.port.is_some() { options.edges.len() } else { 1 } + usize::from(options.serve.is_some());
     let needed = (connections as u64).saturating_mul(options.players as u64).saturating_add(OTHER_FILES);
@@ -188,22 +214,12 @@ pub async fn run(options: &BenchOptions, interrupt: impl Future<Output = ()>) ->
         probe(*edge).await?;
     }
     let bench = Bench { options, plan: Arc::new(plan(options, edges)), phase: watch::channel(Phase::Enter).0 };
-    let result = bench.play(&crew, interrupt).await;
+    let result = bench.play(&crew, progress, interrupt).await;
     // Whatever came before, players leave, and the threads end.
     bench.phase.send_replace(Phase::Leave);
     drop(bench);
     crew.end().await;
     result
-}
-
-/// A table for people.
-pub fn text(options: &BenchOptions, figures: &Figures) -> String {
-    table::text(options, figures)
-}
-
-/// One JSON object for programs.
-pub fn json(options: &BenchOptions, figures: &Figures) -> String {
-    table::json(options, figures)
 }
 
 fn plan(options: &BenchOptions, edges: Vec<SocketAddr>) -> Plan {
@@ -243,12 +259,16 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    async fn play(&self, crew: &Crew, interrupt: impl Future<Output = ()>) -> Result<Figures, BenchError> {
+    async fn play(
+        &self,
+        crew: &Crew,
+        progress: &mut dyn Progress,
+        interrupt: impl Future<Output = ()>,
+    ) -> Result<Figures, BenchError> {
         tokio::pin!(interrupt);
         let (reports, mut reported) = mpsc::unbounded_channel();
-        let mut progress = Progress::new();
         tokio::select! {
-            entered = self.enter(crew, reports, &mut reported, &mut progress) => entered?,
+            entered = self.enter(crew, reports, &mut reported, progress) => entered?,
             () = &mut interrupt => return Err(BenchError::Interrupted),
         }
         let start = Instant::now();
@@ -264,7 +284,7 @@ impl Bench<'_> {
         let early = tokio::select! {
             () = whole => false,
             () = &mut interrupt => true,
-            () = show(crew, &mut progress, start, end) => false,
+            () = show(crew, progress, start, end) => false,
         };
         let measured = measure.elapsed().min(self.options.duration);
         let cpu = if measured.is_zero() { Duration::ZERO } else { cpu_time().saturating_sub(cpu) };
@@ -293,7 +313,7 @@ impl Bench<'_> {
         crew: &Crew,
         reports: mpsc::UnboundedSender<Report>,
         reported: &mut mpsc::UnboundedReceiver<Report>,
-        progress: &mut Progress,
+        progress: &mut dyn Progress,
     ) -> Result<(), BenchError> {
         let players = self.options.players;
         let (mut inside, mut out) = (0, 0);
@@ -345,10 +365,10 @@ async fn gather(reported: &mut mpsc::UnboundedReceiver<Report>, tallies: &mut Ve
 }
 
 /// Shows the progress for ever.
-async fn show(crew: &Crew, progress: &mut Progress, start: Instant, end: Instant) {
+async fn show(crew: &Crew, progress: &mut dyn Progress, start: Instant, end: Instant) {
     loop {
         sleep(SHOW).await;
-        progress.playing(start.elapsed(), end - start, crew);
+        progress.playing(start.elapsed(), end - start, &|| crew.meter());
     }
 }
 

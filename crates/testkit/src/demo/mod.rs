@@ -1,10 +1,8 @@
-//! The whole topology on loopback, to see it work: a game server that stands in for a real one, a
-//! core, edges and players on real sockets, and the bookkeeping that proves that nothing is lost,
-//! doubled or out of order while edges are cut.
+//! The whole topology on loopback, to see it work: a mock game server, a core, edges and players on real sockets, and the
+//! bookkeeping that proves that nothing is lost, doubled or out of order while edges are cut.
 //!
-//! - `seat`: one simulated player. `topology`: core and edges. The game server and the judge are those
-//!   of [`standin`](crate::standin).
-//! - `figures`, pure: sums and the verdict. `resources`: memory and open files. `table`: what is shown.
+//! - `seat`: one simulated player. `topology`: core and edges.
+//! - [`figures`], pure: sums and the verdict. [`resources`]: memory and open files. [`display`]: what is given to be shown.
 
 use std::cell::{Cell, RefCell};
 use std::error::Error;
@@ -17,21 +15,20 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::standin::role::Starter;
-use crate::standin::{GameServer, GameServerOptions};
+use crate::mock::{MockGameServer, MockGameServerOptions};
+use crate::role::Starter;
 
-mod figures;
-mod resources;
+pub mod display;
+pub mod figures;
+pub mod resources;
 mod seat;
-mod table;
 mod topology;
 
+pub use display::{Display, EdgeNow, Moment};
 pub use figures::Figures;
 pub use resources::{Highest, Resources};
 
-pub use crate::standin::{Direction, game_server, packet, proof};
 use seat::Seat;
-use table::Table;
 use topology::{Core, Edge};
 
 /// How long links and sessions may take to stand at the start, and a cut edge's links to come back.
@@ -116,6 +113,8 @@ pub struct Outcome {
     pub highest: Highest,
     /// Files that were open once all had ended, and had not been before the start.
     pub files_left: u64,
+    /// The time was up: it was not interrupted.
+    pub in_time: bool,
 }
 
 impl Outcome {
@@ -125,18 +124,19 @@ impl Outcome {
     }
 }
 
-/// Plays the demo and shows it on stdout, until its time is over or `interrupt` comes. Takes free
-/// ports of 127.0.0.0/8, and gives all back. The core and the edges are started by `starter`.
+/// Plays the demo, until its time is over or `interrupt` comes. Takes free ports of 127.0.0.0/8, and gives all back. The
+/// core and the edges are started by `starter`; `display` shows how it goes.
 ///
 /// # Errors
 /// Where it cannot run; what it finds out is in the [`Outcome`].
 pub async fn run(
     options: DemoOptions,
     starter: Starter,
+    display: &mut dyn Display,
     interrupt: impl Future<Output = ()>,
 ) -> Result<Outcome, DemoError> {
     tokio::pin!(interrupt);
-    let mut demo = Demo::start(options, starter).await?;
+    let mut demo = Demo::start(options, starter, display).await?;
     let result = tokio::select! {
         result = demo.open_seats() => result.map(|()| true),
         () = &mut interrupt => Ok(false),
@@ -149,9 +149,9 @@ pub async fn run(
     demo.finish(result).await
 }
 
-struct Demo {
+struct Demo<'a> {
     options: DemoOptions,
-    server: GameServer,
+    server: MockGameServer,
     core: Core,
     edges: RefCell<Vec<Edge>>,
     seats: Vec<Seat>,
@@ -162,11 +162,11 @@ struct Demo {
     files_before: u64,
     highest: Cell<Highest>,
     started: Instant,
-    table: RefCell<Table>,
+    display: RefCell<&'a mut dyn Display>,
 }
 
-impl Demo {
-    async fn start(options: DemoOptions, starter: Starter) -> Result<Self, DemoError> {
+impl<'a> Demo<'a> {
+    async fn start(options: DemoOptions, starter: Starter, display: &'a mut dyn Display) -> Result<Self, DemoError> {
         let per_player = FILES_PER_PATH * options.edges as u64 + FILES_PER_SESSION;
         let needed = OTHER_FILES + per_player * options.players as u64;
         if needed > options.file_limit {
@@ -174,15 +174,15 @@ impl Demo {
         }
         let fail = |source| DemoError::Start { what: "the look at this process's open files".to_owned(), source };
         let files_before = Resources::now().map_err(fail)?.files;
-        let pushes = GameServerOptions { push_every: Some(pace(options.players)), push_size: PACKET_SIZE };
-        let server = GameServer::start(pushes)
+        let pushes = MockGameServerOptions { push_every: Some(pace(options.players)), push_size: PACKET_SIZE };
+        let server = MockGameServer::start(pushes)
             .await
             .map_err(|source| DemoError::Start { what: "the game server".to_owned(), source })?;
         let core = Core::start(starter, server.addr(), options.edges)?;
         let edges: Result<Vec<_>, _> =
             core.links().iter().enumerate().map(|(index, links)| Edge::start(starter, index, *links)).collect();
         let edges = edges?;
-        let table = Table::new(options, core.admin());
+        display.begin(options, core.admin());
         Ok(Self {
             options,
             server,
@@ -194,7 +194,7 @@ impl Demo {
             files_before,
             highest: Cell::default(),
             started: Instant::now(),
-            table: RefCell::new(table),
+            display: RefCell::new(display),
         })
     }
 
@@ -243,12 +243,12 @@ impl Demo {
         cut.map(|()| in_time)
     }
 
-    /// Shows the table for ever.
+    /// Shows it for ever.
     async fn show(&self) {
         loop {
-            let every = self.table.borrow().every();
+            let every = self.display.borrow().every();
             sleep(every).await;
-            self.draw(&self.figures());
+            self.show_now(self.figures());
         }
     }
 
@@ -265,10 +265,15 @@ impl Demo {
         }
     }
 
-    fn draw(&self, figures: &Figures) {
+    fn show_now(&self, figures: Figures) {
         let edges = self.edges.borrow();
-        let rows = edges.iter().enumerate().map(|(index, edge)| table::Row::new(edge, index, &self.seats));
-        self.table.borrow_mut().draw(self.started.elapsed(), self.cuts.get(), rows, figures);
+        let moment = Moment {
+            elapsed: self.started.elapsed().min(self.options.duration),
+            cuts: self.cuts.get(),
+            edges: edges.iter().enumerate().map(|(index, edge)| EdgeNow::new(edge, index, &self.seats)).collect(),
+            figures,
+        };
+        self.display.borrow_mut().show(self.options, &moment);
     }
 
     /// Cuts one edge after another, never two at once, until it is `over`. All are up afterwards.
@@ -334,7 +339,7 @@ impl Demo {
         }
         let figures = self.figures().at_the_end();
         if result.is_ok() {
-            self.draw(&figures);
+            self.show_now(figures);
         }
         let mut leaving: JoinSet<()> = self.seats.drain(..).map(Seat::leave).collect();
         while leaving.join_next().await.is_some() {}
@@ -345,9 +350,7 @@ impl Demo {
         self.server.close().await;
         let in_time = result?;
         let files_left = Resources::now().map_or(0, |now| now.files.saturating_sub(self.files_before));
-        let outcome = Outcome { figures, cuts: self.cuts.get(), highest: self.highest.get(), files_left };
-        self.table.borrow_mut().verdict(&outcome, in_time);
-        Ok(outcome)
+        Ok(Outcome { figures, cuts: self.cuts.get(), highest: self.highest.get(), files_left, in_time })
     }
 }
 

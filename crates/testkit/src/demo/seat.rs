@@ -9,9 +9,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::delivery::DeliveryCheck;
+use crate::mock::packet::{self, Origin};
 use crate::player::{ClientClocks, GameSession, PathOptions, PathStats, Player, PlayerOptions, SessionSender};
-use crate::standin::packet::{self, Origin};
-use crate::standin::proof::Judge;
 use otproxy_protocol::frame::ClientId;
 use otproxy_protocol::player::clocks::SESSION_SILENCE;
 
@@ -30,9 +30,9 @@ pub(super) struct Tally {
     /// Its packets sent, numbered from 1.
     pub sent: u64,
     /// Its own packets that came back.
-    pub echoes: Judge,
+    pub echoes: DeliveryCheck,
     /// The game server's packets.
-    pub pushes: Judge,
+    pub pushes: DeliveryCheck,
     /// Packets without a number: the challenge.
     pub other: u64,
     /// What a known client would have lost or cut wrongly, and impossible acks.

@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use crate::mock::game_server::CHALLENGE;
+use crate::mock::message::Message;
+use crate::mock::{Timer, clock};
 use crate::player::{EndReason, GameSession, PathOptions, PathStats, Player, PlayerOptions};
-use crate::standin::game_server::CHALLENGE;
-use crate::standin::message::Message;
-use crate::standin::{Timer, clock};
 use otproxy_protocol::frame::ClientId;
 use otproxy_protocol::proxy_header::write_v2;
 
@@ -110,7 +110,7 @@ pub(super) enum Failure {
     Ended(Option<EndReason>),
     /// No answer from the game server.
     Silence,
-    /// Something else than the stand-in answers.
+    /// Something else than the mock game server answers.
     Stranger,
     /// A plain connection could not be made, or broke.
     Plain(SocketAddr),

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use crate::Direction;
+use crate::delivery::{Delivery, DeliveryCheck};
 use crate::player::PathStats;
-use crate::standin::Direction;
-use crate::standin::proof::{Judge, Proof};
 
 use super::histogram::Histogram;
 
 /// What the players of one thread have measured so far. Times are in nanoseconds, and of packets that
 /// were to be sent after the warm-up.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Meter {
+pub struct Meter {
     /// Packets that players have sent, the warm-up included.
     pub sent: u64,
     /// Packets that players have got, the warm-up included.
@@ -27,7 +27,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub fn add(&mut self, other: &Self) {
+    pub(super) fn add(&mut self, other: &Self) {
         self.sent += other.sent;
         self.received += other.received;
         self.round_trip.add(&other.round_trip);
@@ -45,10 +45,10 @@ pub(super) struct Tally {
     /// Answers to them.
     pub answered: u64,
     /// What the game server numbered.
-    pub received: Judge,
+    pub received: DeliveryCheck,
     /// The game server's account: packets that it sent, and what became of the player's. `None` where
     /// it has not come.
-    pub verdict: Option<(u64, Proof)>,
+    pub verdict: Option<(u64, Delivery)>,
     /// Packets that nobody should send.
     pub strange: u64,
     /// Frames that known clients would have lost or cut wrongly, and impossible acks.
@@ -125,7 +125,7 @@ impl Figures {
         let (sent, arrived) = tally.verdict.unwrap_or_else(|| {
             // What is not answered counts as lost: nobody can say otherwise.
             let lost = tally.sent.saturating_sub(tally.answered);
-            let arrived = Proof { delivered: tally.sent - lost, lost, exact: true, ..Proof::default() };
+            let arrived = Delivery { delivered: tally.sent - lost, lost, exact: true, ..Delivery::default() };
             (tally.received.highest(), arrived)
         });
         self.to_game.add(tally.sent, arrived);
@@ -158,7 +158,7 @@ impl Figures {
 mod tests {
     use super::*;
 
-    fn tally(sent: u64, received: &[u64], verdict: Option<(u64, Proof)>) -> Tally {
+    fn tally(sent: u64, received: &[u64], verdict: Option<(u64, Delivery)>) -> Tally {
         let mut tally = Tally { sent, answered: sent.saturating_sub(1), verdict, ..Tally::default() };
         received.iter().for_each(|number| tally.received.see(*number));
         tally
@@ -168,7 +168,7 @@ mod tests {
         Figures::of(Meter::default(), &[tally], 1)
     }
 
-    const ALL: Proof = Proof { delivered: 3, lost: 0, duplicated: 0, reordered: 0, alien: 0, exact: true };
+    const ALL: Delivery = Delivery { delivered: 3, lost: 0, duplicated: 0, reordered: 0, alien: 0, exact: true };
 
     #[test]
     fn all_that_arrives_once_and_in_order_passes() {
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn every_fault_fails() {
-        let lost = Proof { delivered: 2, lost: 1, ..ALL };
+        let lost = Delivery { delivered: 2, lost: 1, ..ALL };
         for (fault, what) in [
             (tally(3, &[1, 2, 3], Some((4, ALL))), "the last one to the player is lost"),
             (tally(3, &[1, 2, 2], Some((2, ALL))), "doubled"),
@@ -190,7 +190,7 @@ mod tests {
             (Tally { ended: true, ..tally(3, &[1], Some((1, ALL))) }, "ended"),
             (Tally { strange: 1, ..tally(3, &[1], Some((1, ALL))) }, "strange"),
             (Tally { violations: 1, ..tally(3, &[1], Some((1, ALL))) }, "a gap"),
-            (tally(0, &[], Some((0, Proof { delivered: 0, ..ALL }))), "nothing was sent"),
+            (tally(0, &[], Some((0, Delivery { delivered: 0, ..ALL }))), "nothing was sent"),
         ] {
             assert!(!figures(fault).passed(), "{what}");
         }

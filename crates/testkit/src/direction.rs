@@ -1,6 +1,6 @@
 //! What became of the packets of one direction, over all players.
 
-use super::proof::Proof;
+use crate::delivery::Delivery;
 
 /// What became of the packets of one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Direction {
     }
 
     /// Adds one player's part.
-    pub fn add(&mut self, sent: u64, proof: Proof) {
+    pub fn add(&mut self, sent: u64, proof: Delivery) {
         self.sent += sent;
         self.delivered += proof.delivered;
         self.lost += proof.lost;

@@ -1,52 +1,54 @@
-//! What the demo shows on stdout: a table, drawn over and over on a terminal, now and then elsewhere.
+//! `otproxy demo`: a table on stdout, drawn over and over on a terminal, now and then elsewhere.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::standin::Direction;
+use otproxy_testkit::Direction;
+use otproxy_testkit::demo::{self, DemoOptions, Display, EdgeNow, Figures, Moment, Outcome, Resources};
+
+use super::{raise_file_limit, runtime};
+use crate::roles;
 use crate::text_table::TextTable;
 
-use super::figures::Figures;
-use super::seat::Seat;
-use super::topology::Edge;
-use super::{DemoOptions, Outcome, Resources};
+#[derive(Debug, clap::Args)]
+pub(super) struct Demo {
+    /// Players, each with a link to every edge
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=2000))]
+    players: u16,
+    /// Edges
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
+    edges: u8,
+    /// How long they play
+    #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    seconds: u32,
+}
+
+impl Demo {
+    /// Plays the demo, and exits with 1 unless nothing was lost.
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let options = DemoOptions {
+            players: usize::from(self.players),
+            edges: usize::from(self.edges),
+            duration: Duration::from_secs(self.seconds.into()),
+            file_limit: raise_file_limit(),
+        };
+        let (runtime, signals) = runtime()?;
+        let mut table = Table::new();
+        let outcome = runtime.block_on(demo::run(options, roles::start, &mut table, signals.caught()))?;
+        table.verdict(&outcome);
+        Ok(if outcome.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
 
 /// Between two tables: on a terminal, and elsewhere.
 const REDRAW: Duration = Duration::from_millis(500);
 const BLOCK: Duration = Duration::from_secs(5);
 
-/// One edge, over all players.
-pub(super) struct Row {
-    name: String,
-    up: bool,
-    links: usize,
-    first: u64,
-    duplicates: u64,
-    rtt: Option<Duration>,
-}
-
-impl Row {
-    /// The row of the edge that is path `index` of all players.
-    pub fn new(edge: &Edge, index: usize, seats: &[Seat]) -> Self {
-        let paths: Vec<_> = seats.iter().map(|seat| seat.path(index)).collect();
-        let ready = || paths.iter().filter(|path| path.ready);
-        let rtts: Vec<_> = ready().filter_map(|path| path.rtt).collect();
-        Self {
-            name: edge.name().to_owned(),
-            up: edge.is_up(),
-            links: ready().count(),
-            first: paths.iter().map(|path| path.first).sum(),
-            duplicates: paths.iter().map(|path| path.duplicates).sum(),
-            rtt: u32::try_from(rtts.len()).ok().and_then(|count| rtts.iter().sum::<Duration>().checked_div(count)),
-        }
-    }
-}
-
 /// The table.
-pub(super) struct Table {
-    options: DemoOptions,
+struct Table {
     admin: Option<SocketAddr>,
     terminal: bool,
     /// Lines of the table that stands on the terminal.
@@ -54,9 +56,23 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Prints what will happen.
-    pub fn new(options: DemoOptions, admin: Option<SocketAddr>) -> Self {
-        let table = Self { options, admin, terminal: io::stdout().is_terminal(), lines: 0 };
+    fn new() -> Self {
+        Self { admin: None, terminal: io::stdout().is_terminal(), lines: 0 }
+    }
+
+    /// Prints what was shown.
+    fn verdict(&self, outcome: &Outcome) {
+        let mut text = verdict(outcome);
+        if let Some(admin) = self.admin {
+            let _ = writeln!(text, "The core's status was at http://{admin}/metrics while it ran.");
+        }
+        print(&text);
+    }
+}
+
+impl Display for Table {
+    fn begin(&mut self, options: DemoOptions, admin: Option<SocketAddr>) {
+        self.admin = admin;
         let DemoOptions { players, edges, duration, .. } = options;
         let mut text = format!(
             "{} play for {} over {}, which are cut one after another.\n",
@@ -68,17 +84,15 @@ impl Table {
             let _ = writeln!(text, "The core's status meanwhile: http://{admin}/metrics, /live, /ready");
         }
         print(&text);
-        table
     }
 
-    /// How often it is to be drawn.
-    pub fn every(&self) -> Duration {
+    fn every(&self) -> Duration {
         if self.terminal { REDRAW } else { BLOCK }
     }
 
-    /// Draws it, on a terminal over the one before.
-    pub fn draw(&mut self, elapsed: Duration, cuts: u64, rows: impl Iterator<Item = Row>, figures: &Figures) {
-        let table = render(elapsed.min(self.options.duration), self.options.duration, cuts, rows, figures);
+    /// Draws the table, on a terminal over the one before.
+    fn show(&mut self, options: DemoOptions, moment: &Moment) {
+        let table = render(options.duration, moment);
         if self.terminal {
             let up = if self.lines > 0 { format!("\x1b[{}A\x1b[J", self.lines) } else { String::new() };
             self.lines = table.lines().count();
@@ -87,27 +101,13 @@ impl Table {
             print(&table);
         }
     }
-
-    /// Prints what was shown.
-    pub fn verdict(&mut self, outcome: &Outcome, in_time: bool) {
-        let mut text = verdict(outcome, in_time);
-        if let Some(admin) = self.admin {
-            let _ = writeln!(text, "The core's status was at http://{admin}/metrics while it ran.");
-        }
-        print(&text);
-    }
 }
 
-fn render(
-    elapsed: Duration,
-    duration: Duration,
-    cuts: u64,
-    rows: impl Iterator<Item = Row>,
-    figures: &Figures,
-) -> String {
-    let rows: Vec<_> = rows.collect();
-    let all: u64 = rows.iter().map(|row| row.first).sum();
-    let mut text = format!("\n{} of {}, {} of an edge\n\n", seconds(elapsed), seconds(duration), counted(cuts, "cut"));
+fn render(duration: Duration, moment: &Moment) -> String {
+    let Moment { elapsed, cuts, edges, figures } = moment;
+    let all: u64 = edges.iter().map(|edge| edge.first).sum();
+    let mut text =
+        format!("\n{} of {}, {} of an edge\n\n", seconds(*elapsed), seconds(duration), counted(*cuts, "cut"));
     let mut table = TextTable::with_widths([
         ("", 8),
         (">state", 6),
@@ -116,11 +116,11 @@ fn render(
         (">was second", 11),
         (">round trip", 11),
     ]);
-    for Row { name, up, links, first, duplicates, rtt } in rows {
-        let share = if all == 0 { 0.0 } else { 100.0 * first as f64 / all as f64 };
+    for EdgeNow { name, up, links, first, duplicates, rtt } in edges {
+        let share = if all == 0 { 0.0 } else { 100.0 * *first as f64 / all as f64 };
         table.row([
-            name,
-            if up { "up" } else { "cut" }.to_owned(),
+            name.clone(),
+            if *up { "up" } else { "cut" }.to_owned(),
             links.to_string(),
             format!("{share:.1} %"),
             duplicates.to_string(),
@@ -149,14 +149,14 @@ fn render(
     text
 }
 
-fn verdict(outcome: &Outcome, in_time: bool) -> String {
-    let Outcome { figures, cuts, highest, files_left } = outcome;
+fn verdict(outcome: &Outcome) -> String {
+    let Outcome { figures, cuts, highest, files_left, in_time } = outcome;
     let Figures { players, to_game, to_players, ended, extra, violations } = figures;
     let sum = |part: fn(&Direction) -> u64| part(to_game) + part(to_players);
     let (sent, alien) = (sum(|d| d.sent), sum(|d| d.alien));
     let (lost, duplicated, reordered) = (sum(|d| d.lost), sum(|d| d.duplicated), sum(|d| d.reordered));
     let mut text = "\n".to_owned();
-    if !in_time {
+    if !*in_time {
         text.push_str("Ended early; this is the verdict so far.\n");
     }
     if sent == 0 {
@@ -217,8 +217,9 @@ fn print(text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use otproxy_testkit::demo::Highest;
+
     use super::*;
-    use crate::demo::Highest;
 
     fn outcome() -> Outcome {
         let to_game = Direction { sent: 10, delivered: 10, ..Direction::default() };
@@ -228,12 +229,12 @@ mod tests {
         for (second, memory, files) in [(0, 44_649_999, 310), (1, 45_000_000, 308)] {
             highest.see(Resources { memory, files }, Duration::from_secs(second), Duration::from_secs(4));
         }
-        Outcome { figures, cuts: 1, highest, files_left: 0 }
+        Outcome { figures, cuts: 1, highest, files_left: 0, in_time: true }
     }
 
     #[test]
     fn says_what_was_proved() {
-        let text = verdict(&outcome(), true);
+        let text = verdict(&outcome());
         assert_eq!(
             text,
             "\nPROVED: 2 players and the game server sent 30 packets, 10 to it and 20 to them, while an edge was cut \
@@ -248,7 +249,8 @@ mod tests {
         failed.figures.to_game.delivered = 9;
         failed.figures.to_game.lost = 1;
         failed.figures.ended = 1;
-        let text = verdict(&failed, false);
+        failed.in_time = false;
+        let text = verdict(&failed);
         assert!(text.starts_with("\nEnded early; this is the verdict so far.\nFAILED: "), "{text}");
         let findings = "29 of 30 arrived: 1 lost, 0 duplicated, 0 reordered.\n1 session ended early.\nThe most in ";
         assert!(text.contains(findings), "{text}");
@@ -257,7 +259,7 @@ mod tests {
     #[test]
     fn a_file_left_open_is_a_failure() {
         let failed = Outcome { files_left: 2, ..outcome() };
-        let text = verdict(&failed, true);
+        let text = verdict(&failed);
         assert!(
             !failed.passed() && text.starts_with("\nFAILED: ") && text.contains("\n2 files left open.\n"),
             "{text}"
@@ -266,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_table_fits_a_terminal() {
-        let row = |name: &str, up| Row {
+        let edge = |name: &str, up| EdgeNow {
             name: name.to_owned(),
             up,
             links: 2000,
@@ -274,8 +276,9 @@ mod tests {
             duplicates: 1_000_000,
             rtt: up.then_some(Duration::from_micros(12_345)),
         };
-        let rows = [row("edge 1", true), row("edge 16", false)];
-        let text = render(Duration::from_secs(7), Duration::from_secs(20), 3, rows.into_iter(), &outcome().figures);
+        let edges = vec![edge("edge 1", true), edge("edge 16", false)];
+        let moment = Moment { elapsed: Duration::from_secs(7), cuts: 3, edges, figures: outcome().figures };
+        let text = render(Duration::from_secs(20), &moment);
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         assert!(text.contains("\nedge 1       up   2000     50.0 %     1000000     12.3 ms\n"), "{text}");
         assert!(text.contains("\nedge 16     cut   2000     50.0 %     1000000           -\n"), "{text}");

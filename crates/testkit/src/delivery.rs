@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 /// Holes that a judge remembers at once. A stream with more is in ruins anyway: see
-/// [`Proof::exact`].
+/// [`Delivery::exact`].
 pub const MAX_HOLES: usize = 4096;
 
 /// What became of a stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Proof {
+pub struct Delivery {
     /// Numbers that arrived, each counted once.
     pub delivered: u64,
     /// Numbers that never arrived.
@@ -24,7 +24,7 @@ pub struct Proof {
     pub exact: bool,
 }
 
-impl Proof {
+impl Delivery {
     /// Whether everything arrived, once and in order.
     pub fn perfect(&self) -> bool {
         let Self { delivered: _, lost, duplicated, reordered, alien, exact } = *self;
@@ -34,7 +34,7 @@ impl Proof {
 
 /// Watches a stream of numbers that starts at 1. Its memory is that of the holes in it.
 #[derive(Debug, Clone, Default)]
-pub struct Judge {
+pub struct DeliveryCheck {
     highest: u64,
     /// What is missing below `highest`: first number to last.
     holes: BTreeMap<u64, u64>,
@@ -46,7 +46,7 @@ pub struct Judge {
     given_up: u64,
 }
 
-impl Judge {
+impl DeliveryCheck {
     /// A judge that has seen nothing.
     pub fn new() -> Self {
         Self::default()
@@ -102,12 +102,12 @@ impl Judge {
     }
 
     /// The verdict so far: what is missing below the highest number counts as lost.
-    pub fn so_far(&self) -> Proof {
+    pub fn so_far(&self) -> Delivery {
         self.verdict(self.highest)
     }
 
     /// The verdict on a stream of which `sent` numbers were sent.
-    pub fn verdict(&self, sent: u64) -> Proof {
+    pub fn verdict(&self, sent: u64) -> Delivery {
         let holes = self.holes.iter().filter(|(first, _)| **first <= sent);
         let missing: u64 = holes.map(|(first, last)| last.min(&sent) - first + 1).sum();
         // Above `sent` all that arrived is alien; what did not is not missing.
@@ -118,7 +118,7 @@ impl Judge {
             .map(|(last, first)| last.saturating_sub(sent.max(first - 1)))
             .sum();
         let alien = self.highest.saturating_sub(sent).saturating_sub(alien_holes);
-        Proof {
+        Delivery {
             delivered: self.delivered.saturating_sub(alien),
             lost: missing + self.given_up + sent.saturating_sub(self.highest),
             duplicated: self.duplicated,
@@ -135,39 +135,39 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashSet;
 
-    fn judge(numbers: impl IntoIterator<Item = u64>) -> Judge {
-        let mut judge = Judge::new();
+    fn judge(numbers: impl IntoIterator<Item = u64>) -> DeliveryCheck {
+        let mut judge = DeliveryCheck::new();
         numbers.into_iter().for_each(|number| judge.see(number));
         judge
     }
 
-    const PERFECT: Proof = Proof { delivered: 0, lost: 0, duplicated: 0, reordered: 0, alien: 0, exact: true };
+    const PERFECT: Delivery = Delivery { delivered: 0, lost: 0, duplicated: 0, reordered: 0, alien: 0, exact: true };
 
     #[test]
     fn all_in_order_is_perfect() {
         let judge = judge(1..=1000);
-        assert_eq!(judge.verdict(1000), Proof { delivered: 1000, ..PERFECT });
+        assert_eq!(judge.verdict(1000), Delivery { delivered: 1000, ..PERFECT });
         assert!(judge.so_far().perfect() && judge.verdict(1000).perfect());
-        assert_eq!(judge.verdict(1003), Proof { delivered: 1000, lost: 3, ..PERFECT });
+        assert_eq!(judge.verdict(1003), Delivery { delivered: 1000, lost: 3, ..PERFECT });
         assert!(!judge.verdict(1003).perfect());
     }
 
     #[test]
     fn nothing_sent_and_nothing_seen_is_perfect() {
-        assert!(Judge::new().verdict(0).perfect());
-        assert_eq!(Judge::new().verdict(2).lost, 2);
+        assert!(DeliveryCheck::new().verdict(0).perfect());
+        assert_eq!(DeliveryCheck::new().verdict(2).lost, 2);
     }
 
     #[test]
     fn each_fault_is_counted_as_what_it_is() {
-        assert_eq!(judge([1, 3]).verdict(3), Proof { delivered: 2, lost: 1, ..PERFECT });
-        assert_eq!(judge([1, 1, 2]).verdict(2), Proof { delivered: 2, duplicated: 1, ..PERFECT });
-        assert_eq!(judge([2, 1]).verdict(2), Proof { delivered: 2, reordered: 1, ..PERFECT });
+        assert_eq!(judge([1, 3]).verdict(3), Delivery { delivered: 2, lost: 1, ..PERFECT });
+        assert_eq!(judge([1, 1, 2]).verdict(2), Delivery { delivered: 2, duplicated: 1, ..PERFECT });
+        assert_eq!(judge([2, 1]).verdict(2), Delivery { delivered: 2, reordered: 1, ..PERFECT });
         assert_eq!(
             judge([5, 3, 3, 1]).verdict(6),
-            Proof { delivered: 3, lost: 3, duplicated: 1, reordered: 2, ..PERFECT }
+            Delivery { delivered: 3, lost: 3, duplicated: 1, reordered: 2, ..PERFECT }
         );
-        assert_eq!(judge([0, 1, 9]).verdict(2), Proof { delivered: 1, lost: 1, alien: 2, ..PERFECT });
+        assert_eq!(judge([0, 1, 9]).verdict(2), Delivery { delivered: 1, lost: 1, alien: 2, ..PERFECT });
     }
 
     #[test]

@@ -8,8 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
+use crate::mock::packet;
 use crate::player::{GameSession, SessionSender};
-use crate::standin::packet;
 
 /// Bytes that a plain connection has room for at each read.
 const READ_SIZE: usize = 4 * 1024;

@@ -1,0 +1,67 @@
+//! What a demo gives to be shown.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::seat::Seat;
+use super::topology::Edge;
+use super::{DemoOptions, Figures};
+
+/// A display of a demo.
+pub trait Display {
+    /// Shows what will happen. `admin` is the address of the core's metrics.
+    fn begin(&mut self, options: DemoOptions, admin: Option<SocketAddr>);
+
+    /// Returns how long a moment is to be shown.
+    fn every(&self) -> Duration;
+
+    /// Shows a moment.
+    fn show(&mut self, options: DemoOptions, moment: &Moment);
+}
+
+/// A moment of a demo.
+#[derive(Debug, Clone)]
+pub struct Moment {
+    /// The time since the players began, at most the whole.
+    pub elapsed: Duration,
+    /// How many times an edge was cut.
+    pub cuts: u64,
+    /// All edges.
+    pub edges: Vec<EdgeNow>,
+    /// What became of all packets so far.
+    pub figures: Figures,
+}
+
+/// One edge, over all players.
+#[derive(Debug, Clone)]
+pub struct EdgeNow {
+    /// Its name.
+    pub name: String,
+    /// It is not cut.
+    pub up: bool,
+    /// Links that are ready.
+    pub links: usize,
+    /// Packets that it brought first.
+    pub first: u64,
+    /// Packets that another had brought before.
+    pub duplicates: u64,
+    /// The mean round trip of links that are ready.
+    pub rtt: Option<Duration>,
+}
+
+impl EdgeNow {
+    /// Sums what the players see of the edge that is path `index` of each.
+    pub(super) fn new(edge: &Edge, index: usize, seats: &[Seat]) -> Self {
+        let paths: Vec<_> = seats.iter().map(|seat| seat.path(index)).collect();
+        let ready = || paths.iter().filter(|path| path.ready);
+        let rtts: Vec<_> = ready().filter_map(|path| path.rtt).collect();
+        Self {
+            name: edge.name().to_owned(),
+            up: edge.is_up(),
+            links: ready().count(),
+            first: paths.iter().map(|path| path.first).sum(),
+            duplicates: paths.iter().map(|path| path.duplicates).sum(),
+            rtt: u32::try_from(rtts.len()).ok().and_then(|count| rtts.iter().sum::<Duration>().checked_div(count)),
+        }
+    }
+}
