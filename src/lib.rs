@@ -44,5 +44,4 @@ pub mod metrics;
 pub mod relay;
 pub mod roles;
 mod sharded;
-mod text_table;
 pub mod tunnel;

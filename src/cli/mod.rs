@@ -30,6 +30,7 @@ mod init;
 mod log;
 mod operate;
 mod signals;
+mod text_table;
 
 pub use files::{files_needed, raise_file_limit};
 
