@@ -17,7 +17,7 @@ use super::listeners::{ListenerNow, Listeners};
 use crate::admission::ProcessGate;
 use crate::certs::CertError;
 use crate::certs::watch::Watch;
-use crate::config::{self, Config, Destination, Errors};
+use crate::config::{self, Config, Destination, Errors, Listener};
 use crate::forward::Targets;
 use crate::metrics::Metrics;
 use crate::relay::{EdgeMetrics, OTHER_EDGE, PortMetrics, RelayShared};
@@ -150,8 +150,7 @@ impl State {
             relay.reload(core);
         }
         if let Some(known) = &self.known {
-            let forwards = core.forwards.iter().map(|forward| &forward.inbound.name);
-            let names = forwards.chain(core.relays.iter().map(|relay| &relay.inbound.name));
+            let names = core.listeners.iter().map(|listener| &listener.inbound().name);
             let listeners = names.filter(|name| !closed.contains(*name)).cloned().collect();
             known.send_replace(Known { edges: core.edges.clone(), listeners });
         }
@@ -357,5 +356,5 @@ fn through_tunnel(config: &Config) -> Option<&str> {
     let leads = |forward: &&config::Forward| {
         forward.forward_to.iter().any(|target| matches!(target.destination, Destination::Core(_)))
     };
-    edge.listeners.iter().find(leads).map(|forward| forward.inbound.name.as_str())
+    edge.listeners.iter().filter_map(Listener::forward).find(leads).map(|forward| forward.inbound.name.as_str())
 }
