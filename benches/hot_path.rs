@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use divan::counter::ItemsCount;
 use divan::{Bencher, bench};
 use ipnet::IpNet;
-use otproxy::admission::{AddressKey, AddressSet, BANS, BanRules, Bans, RateLimit};
+use otproxy::admission::{AddressKey, AddressSet, BANS, BanMetrics, BanRules, Bans, RateLimit};
 use otproxy::config::Framing;
 use otproxy::metrics::Metrics;
 use otproxy_protocol::core::{Arrival, Batch, LinkWriter, Machine, MachineLimits, Upstream};
@@ -278,7 +278,7 @@ fn address_in_bans(bencher: Bencher<'_, '_>, count: usize) {
     let address = |bits: u128| IpAddr::from(Ipv4Addr::from_bits((bits >> 96) as u32));
     let now = Instant::now();
     let rules = BanRules { after: None, lasting: Duration::from_secs(1), exempt: AddressSet::default() };
-    let bans = Bans::new(rules, Metrics::new().bans());
+    let bans = Bans::new(rules, BanMetrics::new(&Metrics::new()));
     for (bits, length) in scattered().take(count).zip([32, 32, 32, 24, 16].into_iter().cycle()) {
         let network = IpNet::new(address(bits), length).expect("a length of IPv4");
         assert!(bans.ban(network, Duration::from_secs(3600), now));

@@ -1,20 +1,23 @@
 //! otproxy: the multi-path relay and the edge proxy for Open Tibia game servers, in one program.
 //!
-//! The layers, from the top. A module imports only from those below it, and the two roles never
-//! import each other. At the bottom are crates of their own: [`otproxy_net`], sockets and the threads that carry them, and
-//! [`otproxy_protocol`], pure: the protocol and the formats on the wire.
+//! The layers, from the top. A module imports only from rows below its own; a test holds that.
 //!
-//! - [`cli`]: commands, flags, exit codes. Its demo and its load test are those of [`otproxy_testkit`].
+//! - [`cli`]: commands, flags, exit codes.
 //! - [`init`]: all hosts' files from one topology. [`doctor`]: tries from here what a file needs.
 //! - [`roles`]: what an edge and a core start, from a checked configuration.
-//! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core.
-//!   [`admin`]: metrics, health and the admin API over HTTP.
+//! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core. [`admin`]: metrics, health and
+//!   the admin API over HTTP.
 //! - [`tunnel`]: TLS between edges and the core.
-//! - [`certs`]: the operator's own certificates, and TLS configurations of them.
 //! - [`admission`]: who may connect: limits, lists, bans, from an accepted socket to a known player.
-//! - [`access_log`]: a line for each connection and session that ended. [`config`]: YAML to checked values.
+//! - [`access_log`]: a line for each connection and session that ended. [`certs`]: the operator's own certificates, and TLS
+//!   configurations of them.
 //! - [`connection`]: open connections, and why they end.
-//! - [`metrics`]: what everything above counts.
+//! - [`config`]: YAML to checked values.
+//! - [`metrics`]: what everything above counts. `sharded`: tables that threads share. `text_table`: tables for people.
+//!
+//! Below stand crates, which cargo keeps from importing any of these: [`otproxy_net`], sockets and the threads that carry
+//! them; [`otproxy_protocol`], the protocol and the formats on the wire, pure. [`otproxy_testkit`] has players and a mock game
+//! server on top of these two, for the demo, the load test and the tests.
 #![cfg_attr(
     test,
     allow(
@@ -44,5 +47,4 @@ pub mod metrics;
 pub mod relay;
 pub mod roles;
 mod sharded;
-mod text_table;
 pub mod tunnel;

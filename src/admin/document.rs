@@ -4,8 +4,8 @@ use schemars::generate::{Contract, SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
+use super::api::PREFIX;
 use super::api::Refusal;
-use super::routes::PREFIX;
 
 /// The statuses other than 200, with their meanings.
 const REFUSALS: [(&str, &str); 10] = [

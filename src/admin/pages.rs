@@ -13,7 +13,8 @@ use axum::routing::get;
 
 use super::State;
 use super::answer;
-use super::routes::{self, Context, PREFIX};
+use super::api::PREFIX;
+use super::routes::{self, Context};
 use crate::metrics;
 
 const INDEX: &str = "\

@@ -27,8 +27,6 @@ use super::tokens::{Right, Tokens};
 use crate::admission::REFUSED_LINES;
 use otproxy_net::RateLimitedLog;
 
-/// The prefix of all paths.
-pub(super) const PREFIX: &str = "/api/v1";
 /// Bytes of a request's body; the longest that makes sense is under 300.
 pub const MAX_REQUEST: usize = 16 * 1024;
 /// Answers in memory at once, for `admin.listen` and the socket each. The longest has a few MiB.
@@ -44,7 +42,7 @@ pub(super) struct Context {
     pub places: Arc<Semaphore>,
 }
 
-/// Returns all paths below [`PREFIX`].
+/// Returns all paths below [`api::PREFIX`].
 pub(super) fn routes() -> Router<Context> {
     let answer = |State(context): State<Context>, request: Request| async move {
         match context.allow(&request, Right::Read) {

@@ -56,7 +56,7 @@ impl Admin {
         let address = server.address().unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
         let ready: Arc<Ready> = Arc::default();
         let metrics = Arc::new(Metrics::new());
-        metrics.listener("links").accepted.inc_by(7);
+        metrics.connections_accepted.with_label_values(&["links"]).inc_by(7);
         let build = BuildInfo { version: "1.2.3", role: "edge" };
         let operator = Arc::new(fake);
         let answering: Arc<dyn Operator> = operator.clone();

@@ -13,8 +13,8 @@ use otproxy_testkit::Direction;
 use otproxy_testkit::bench::{self, BenchOptions, Figures, Histogram, Meter, PathFigures, Progress};
 use serde_json::{Value, json as value};
 
+use super::text_table::{TextTable, counted};
 use super::{print, raise_file_limit, runtime, wrong_together};
-use crate::text_table::TextTable;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Bench {
@@ -372,10 +372,6 @@ fn cpus(figures: &Figures) -> f64 {
 
 fn millis(nanos: u64) -> String {
     format!("{:.3}", nanos as f64 / 1e6)
-}
-
-fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use std::time::Duration;
 use otproxy_testkit::Direction;
 use otproxy_testkit::demo::{self, DemoOptions, Display, EdgeNow, Figures, Moment, Outcome, Resources};
 
+use super::text_table::{TextTable, counted};
 use super::{raise_file_limit, runtime};
 use crate::roles;
-use crate::text_table::TextTable;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Demo {
@@ -199,10 +199,6 @@ fn verdict(outcome: &Outcome) -> String {
         parts(|r| r.files.to_string()),
     );
     text
-}
-
-fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn seconds(duration: Duration) -> String {

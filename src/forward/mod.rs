@@ -15,7 +15,7 @@ use crate::admission::{
 };
 use crate::config::{self, SendProxy};
 use crate::connection::{CloseReason, Leads, Presence};
-use crate::metrics::{Metrics, StatusMetrics};
+use crate::metrics::{ByReason, Metrics};
 use crate::tunnel::Pool;
 use otproxy_net::pump::{Observer, pump};
 use otproxy_net::{ConnectResult, RateLimitedLog, Stream};
@@ -32,6 +32,8 @@ use status::StatusShared;
 use targets::{Attempt, Connected};
 
 pub use status_cache::{MAX_REQUESTS, StatusResult};
+#[cfg(test)]
+pub use targets::metrics::{TargetChecks, show_state};
 pub use targets::{CheckResult, FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetState, TargetView, Targets};
 
 /// How many times `timeouts.connect` one connection spends on targets, however many targets and addresses there are.
@@ -92,7 +94,7 @@ impl ForwardShared {
         }
         let targets = |config: &config::Forward| {
             let config::Forward { forward_to, choice, check, resolve, send_proxy, inbound, .. } = config;
-            (forward_to.clone(), *choice, *check, *resolve, *send_proxy, inbound.connect_timeout)
+            (forward_to.clone(), *choice, *check, *resolve, *send_proxy, inbound.timeouts.connect)
         };
         // Unchanged targets keep the rhythm of their checks.
         if targets(&config) != targets(before) {
@@ -127,8 +129,8 @@ impl ForwardShared {
     }
 
     /// Returns one worker's metrics of status requests, if they are enabled.
-    pub fn status_metrics(&self, metrics: &Metrics) -> Option<StatusMetrics> {
-        self.status.as_ref().map(|_| metrics.status(&self.inbound.config().name))
+    pub fn status_metrics(&self, metrics: &Metrics) -> Option<ByReason<StatusResult>> {
+        self.status.as_ref().map(|_| ByReason::new(&metrics.status_requests, &[&self.inbound.config().name]))
     }
 
     /// Returns the part that admits connections.
@@ -142,7 +144,7 @@ impl ForwardShared {
 pub struct Forward {
     shared: Arc<ForwardShared>,
     inbound: Inbound,
-    status: Option<StatusMetrics>,
+    status: Option<ByReason<StatusResult>>,
 }
 
 /// A destination to which a connection was made.
@@ -245,7 +247,7 @@ impl Forward {
     /// Connects to the first target that answers, on behalf of `player`, which connected to `local`.
     async fn reach(&self, player: SocketAddr, local: SocketAddr) -> Result<Reached, Missed> {
         let metrics = self.inbound.metrics();
-        let within = self.inbound.config().connect_timeout;
+        let within = self.inbound.config().timeouts.connect;
         let deadline = tokio::time::Instant::now() + within * TRIES;
         let mut last = Missed { name: None, retries: 0, result: ConnectResult::Error };
         let mut tried = Vec::new();

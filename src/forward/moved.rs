@@ -4,8 +4,8 @@ use otproxy_net::Stream;
 use otproxy_net::pump::{Observer, keep_queues_small};
 use otproxy_protocol::frame::begins_link;
 
+use crate::admission::ListenerMetrics;
 use crate::connection::Presence;
-use crate::metrics::ListenerMetrics;
 
 /// An observer that counts the bytes of one connection, and notices links.
 pub(super) struct Moved<'a> {
@@ -59,7 +59,7 @@ mod tests {
     /// the client, and the receive buffer towards the target.
     async fn queues_behind(first: &[u8]) -> (u32, usize) {
         let ((client, mut player), (target, mut core)) = (pair().await, pair().await);
-        let (metrics, scratch) = (Metrics::new().listener("test"), scratch());
+        let (metrics, scratch) = (ListenerMetrics::new(&Metrics::new(), "test"), scratch());
         let presence = Presence::new(1, "test".into(), ([127, 0, 0, 1], 1).into());
         let moved = Moved { client: &client, target: &target, presence: &presence, metrics: &metrics };
         let pumping = pump(&client, &target, Vec::new(), Duration::from_secs(60), &scratch, &moved);

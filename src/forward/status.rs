@@ -19,7 +19,7 @@ use crate::admission::Admitted;
 use crate::config;
 use crate::connection::{CloseReason, Presence, RejectReason};
 use crate::forward::StatusResult;
-use crate::metrics::StatusMetrics;
+use crate::metrics::ByReason;
 use otproxy_net::Stream;
 use otproxy_net::worker::Scratch;
 use otproxy_protocol::status::{self, First, MAX_ANSWER, MAX_REQUEST, Published, Request};
@@ -60,10 +60,10 @@ impl StatusShared {
 pub(super) async fn serve(
     forward: &Forward,
     shared: &StatusShared,
-    metrics: &StatusMetrics,
+    metrics: &ByReason<StatusResult>,
     admitted: &mut Admitted,
 ) -> ControlFlow<()> {
-    let patience = forward.inbound.patience(forward.inbound.config().header_timeout);
+    let patience = forward.inbound.patience(forward.inbound.config().timeouts.header);
     let presence = Arc::clone(admitted.guard.presence());
     let first = presence.attend(patience.within(first_packet(admitted, forward.inbound.scratch()))).await;
     let request =
@@ -83,7 +83,7 @@ pub(super) async fn serve(
             Some(request) => ask(forward, shared, admitted, &request).await,
             None => Told { result: StatusResult::Refused, answer: Bytes::new() },
         };
-        metrics.request(told.result);
+        metrics.inc(told.result);
         if !told.answer.is_empty() {
             let deliver = deliver(&admitted.stream, &told.answer, forward, &presence);
             // A client that does not read it has had its time.
@@ -154,7 +154,7 @@ async fn ask_target(forward: &Forward, shared: &StatusShared, admitted: &Admitte
     // The request is made on behalf of this host: game servers answer others once in some seconds, and always by IPv4.
     let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let reached = forward.reach(here(admitted.player.port()), here(admitted.destination.port())).await.ok()?;
-    let within = forward.inbound.config().connect_timeout;
+    let within = forward.inbound.config().timeouts.connect;
     let exchange = exchange(reached, request, forward.inbound.scratch());
     let result = timeout(within, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let config::Status { address, port, .. } = &shared.config;

@@ -17,16 +17,18 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use self::addresses::Addresses;
+use self::metrics::TargetChecks;
 use self::standings::{Change, Standings, Try};
 use crate::admission::AddressKey;
 use crate::config::{self, Check, CheckKind, Destination, SendProxy};
-use crate::metrics::{Metrics, PanicCount, TargetChecks};
+use crate::metrics::{Metrics, PanicCount};
 use crate::tunnel::Pool;
 use otproxy_net::{ConnectResult, Stream};
 use otproxy_protocol::reasons;
 
 mod addresses;
 mod check;
+pub(super) mod metrics;
 mod standings;
 
 pub use standings::{FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetView};
@@ -160,7 +162,7 @@ impl Targets {
             })
             .collect();
         for gone in before.iter().filter(|gone| now.list.iter().all(|target| target.name != gone.name)) {
-            self.metrics.forget_target(&self.listener, &gone.name);
+            metrics::forget(&self.metrics, &self.listener, &gone.name);
         }
         drop(now);
         self.changed.send_replace(());
@@ -169,7 +171,7 @@ impl Targets {
     /// Removes the listener's metrics; its connections go on.
     pub fn forget(&self) {
         for target in &self.now().list {
-            self.metrics.forget_target(&self.listener, &target.name);
+            metrics::forget(&self.metrics, &self.listener, &target.name);
         }
     }
 
@@ -188,9 +190,9 @@ impl Targets {
         };
         let ping = config.check.kind == CheckKind::Ping && matches!(way, Way::Direct(_));
         let checked = config.check.kind != CheckKind::Off;
-        let gauge = self.metrics.target_up(&self.listener, &target.name);
+        let gauge = self.metrics.target_up.with_label_values(&[&self.listener, &target.name]);
         gauge.set(i64::from(up));
-        self.metrics.target_state(&self.listener, &target.name, state);
+        metrics::show_state(&self.metrics, &self.listener, &target.name, state);
         Target {
             number,
             name: target.name.clone(),
@@ -198,9 +200,9 @@ impl Targets {
             way,
             check: config.check,
             send_proxy: config.send_proxy,
-            within: config.inbound.connect_timeout,
+            within: config.inbound.timeouts.connect,
             up: gauge,
-            checks: checked.then(|| self.metrics.target_checks(&self.listener, &target.name, ping)),
+            checks: checked.then(|| TargetChecks::new(&self.metrics, &self.listener, &target.name, ping)),
         }
     }
 
@@ -217,7 +219,7 @@ impl Targets {
             let Some((number, change)) = now.standings.set_state(name, state) else { return false };
             (now.list.iter().find(|target| target.number == number).map(Arc::clone), change)
         };
-        self.metrics.target_state(&self.listener, name, state);
+        metrics::show_state(&self.metrics, &self.listener, name, state);
         if let Some(target) = target {
             let (listener, address) = (&self.listener, &target.destination);
             info!(listener, target = name, %address, %state, "the target's state is set");

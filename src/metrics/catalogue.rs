@@ -1,4 +1,14 @@
-//! Every metric there is: its name, labels and meaning. `docs/metrics.md` has its table from here.
+//! Every metric there is, each declared once: its name, type, labels and meaning. `docs/metrics.md` has its table from here.
+
+use prometheus::core::Collector;
+use prometheus::{
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, Result,
+};
+
+/// Upper bounds of round trips, in seconds. Close together where a player feels the difference;
+/// beyond half a second a path is merely bad. Clients tell no round trip of 5 s or more.
+const RTT_BUCKETS: &[f64] =
+    &[0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0];
 
 /// The type of a metric, in Prometheus' words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,99 +45,166 @@ pub struct Family {
     pub meaning: &'static str,
 }
 
+/// A type in which the catalogue declares metrics.
+trait Declared: Collector + Clone + Sized + 'static {
+    const KIND: Kind;
+
+    fn new(family: &Family) -> Result<Self>;
+
+    fn register(registry: &Registry, family: &Family) -> Result<Self> {
+        let metric = Self::new(family)?;
+        registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+}
+
+macro_rules! declared {
+    ($($type:ty: $kind:ident, $family:ident => $new:expr;)+) => {$(
+        impl Declared for $type {
+            const KIND: Kind = Kind::$kind;
+
+            fn new($family: &Family) -> Result<Self> {
+                $new
+            }
+        }
+    )+};
+}
+
+declared! {
+    IntCounter: Counter, family => Self::with_opts(family.opts());
+    IntCounterVec: Counter, family => Self::new(family.opts(), family.labels);
+    IntGauge: Gauge, family => Self::with_opts(family.opts());
+    IntGaugeVec: Gauge, family => Self::new(family.opts(), family.labels);
+    GaugeVec: Gauge, family => Self::new(family.opts(), family.labels);
+    HistogramVec: Histogram, family => {
+        Self::new(HistogramOpts::from(family.opts()).buckets(RTT_BUCKETS.to_vec()), family.labels)
+    };
+}
+
+impl Family {
+    fn opts(&self) -> Opts {
+        Opts::new(self.name, self.meaning)
+    }
+}
+
 macro_rules! catalogue {
-    ($($id:ident = $name:literal $kind:ident [$($label:literal),*] $meaning:literal;)+) => {
-        $(pub(super) const $id: Family =
-            Family { name: $name, kind: Kind::$kind, labels: &[$($label),*], meaning: $meaning };)+
+    (
+        counted { $($id:ident: $type:ty = $name:literal [$($label:literal),*] $meaning:literal;)+ }
+        of_the_process { $($process:literal $kind:ident $process_meaning:literal;)+ }
+    ) => {
+        /// The metrics of one worker, at zero until something is counted in them.
+        #[derive(Debug)]
+        pub struct Metrics {
+            pub(super) registry: Registry,
+            $(#[doc = $meaning] pub $id: $type,)+
+        }
+
+        impl Metrics {
+            pub(super) fn build() -> Result<Self> {
+                let registry = Registry::new();
+                $(let $id = <$type>::register(
+                    &registry,
+                    &Family { name: $name, kind: <$type>::KIND, labels: &[$($label),*], meaning: $meaning },
+                )?;)+
+                Ok(Self { registry, $($id),+ })
+            }
+        }
 
         /// Every metric that [`render`](super::render()) can give.
-        pub const CATALOGUE: &[Family] = &[$($id),+];
+        pub const CATALOGUE: &[Family] = &[
+            $(Family { name: $name, kind: <$type>::KIND, labels: &[$($label),*], meaning: $meaning },)+
+            $(Family { name: $process, kind: Kind::$kind, labels: &[], meaning: $process_meaning },)+
+        ];
     };
 }
 
 catalogue! {
-    BUILD_INFO = "otproxy_build_info" Gauge ["version", "role"]
-        "Always 1: which version runs, and as what.";
-    ACCEPTED = "otproxy_connections_accepted_total" Counter ["listener"]
-        "Connections accepted, those refused afterwards included.";
-    ACTIVE = "otproxy_connections_active" Gauge ["listener"]
-        "Connections open now.";
-    PRESSURE = "otproxy_pressure_ratio" Gauge ["listener"]
-        "The share of `limits.connections` that is taken, of the process where `listener` is empty; 0 without a limit.";
-    REJECTED = "otproxy_connections_rejected_total" Counter ["listener", "reason"]
-        "Connections refused before they were of any use.";
-    CLOSED = "otproxy_connections_closed_total" Counter ["listener", "reason"]
-        "Connections that were of use and have ended, by what ended them.";
-    BANS_ACTIVE = "otproxy_bans_active" Gauge []
-        "Networks and addresses that are banned now.";
-    BANS = "otproxy_bans_total" Counter ["reason"]
-        "Bans made, by what for.";
-    BANS_NFTABLES_ERRORS = "otproxy_bans_nftables_errors_total" Counter []
-        "Calls of nft that failed, with `bans.nftables`: the kernel lets through what this process refuses.";
-    BYTES = "otproxy_bytes_total" Counter ["listener", "direction"]
-        "Payload bytes carried: `in` from players, `out` to them.";
-    CONNECTS = "otproxy_target_connects_total" Counter ["listener", "result"]
-        "Attempts to reach a target.";
-    TARGET_UP = "otproxy_target_up" Gauge ["listener", "target"]
-        "Whether a target is up: 1 or 0. Where nothing checks it, 0 is that the last connect failed.";
-    TARGET_STATE = "otproxy_target_state" Gauge ["listener", "target", "state"]
-        "What the operator wants of a target: 1 for that state, and 0 for the others.";
-    TARGET_CHECKS = "otproxy_target_checks_total" Counter ["listener", "target", "result"]
-        "Checks of targets, on listeners with `check`.";
-    TARGET_RTT = "otproxy_target_check_rtt_seconds" Histogram ["listener", "target"]
-        "From the ping of a check to the answer, with `check: ping`.";
-    STATUS = "otproxy_status_requests_total" Counter ["listener", "result"]
-        "Status requests on listeners with `status`, by what became of them.";
-    ACCEPT_ERRORS = "otproxy_accept_errors_total" Counter ["listener"]
-        "Failed accepts, such as for want of file descriptors.";
-    PANICS = "otproxy_panics_total" Counter []
-        "Tasks that failed by a defect of this program; each cost one connection or session.";
-    ACCESS_LOG_DROPPED = "otproxy_access_log_dropped_total" Counter []
-        "Lines that the access log lost: too many waited, or they could not be written.";
-    LINKS = "otproxy_relay_links_active" Gauge ["edge"]
-        "Links open now.";
-    SESSIONS = "otproxy_relay_sessions_active" Gauge ["port"]
-        "Sessions alive now, those without links at the moment included.";
-    OPENED = "otproxy_relay_sessions_opened_total" Counter ["port"]
-        "Sessions opened.";
-    ENDED = "otproxy_relay_sessions_ended_total" Counter ["port", "reason"]
-        "Sessions ended, by what ended them.";
-    FRAMES = "otproxy_relay_frames_total" Counter ["edge", "direction", "outcome"]
-        "Data frames by path: `first` where this path delivered the packet, `duplicate` where another had.";
-    PACKETS = "otproxy_relay_packets_total" Counter ["port", "direction"]
-        "Game packets carried, each counted once whatever the number of paths.";
-    REFUSED = "otproxy_relay_refused_total" Counter ["reason"]
-        "Requests on links that were refused.";
-    RTT = "otproxy_relay_link_rtt_seconds" Histogram ["edge"]
-        "Round trips that players measured on their links and told in their pings.";
-    UNACKED = "otproxy_relay_unacked_bytes" Gauge []
-        "Bytes kept for replay until clients acknowledge them, over all sessions.";
-    TUNNEL_CONNECTIONS = "otproxy_tunnel_connections" Gauge ["edge", "state"]
-        "Connections of the tunnel open now: `spare` ones are ready for new players, those `in_use` carry one.";
-    TUNNEL_HANDSHAKES = "otproxy_tunnel_handshakes_total" Counter ["result"]
-        "Handshakes of the tunnel, made and taken.";
-    TUNNEL_DIALS = "otproxy_tunnel_dials_total" Counter ["edge", "result"]
-        "Attempts to connect to the other side of the tunnel.";
-    TUNNEL_REFUSED = "otproxy_tunnel_streams_refused_total" Counter ["edge", "reason"]
-        "Streams that an edge began and the core did not take.";
-    CERTIFICATE_EXPIRY = "otproxy_certificate_expiry_timestamp_seconds" Gauge ["certificate"]
-        "When a certificate expires, since unix epoch: this process' `own`, and the first to expire of its `ca`.";
-    CONFIG_RELOADED = "otproxy_config_last_reload_successful" Gauge []
-        "Whether the last reload of the configuration, or the start, succeeded: 1 or 0.";
-    CONFIG_TIME = "otproxy_config_last_reload_success_timestamp_seconds" Gauge []
-        "When the configuration that is used was read, since unix epoch.";
-    PROCESS_CPU = "process_cpu_seconds_total" Counter []
-        "Total user and system CPU time spent in seconds.";
-    PROCESS_MAX_FDS = "process_max_fds" Gauge []
-        "Maximum number of open file descriptors.";
-    PROCESS_OPEN_FDS = "process_open_fds" Gauge []
-        "Number of open file descriptors.";
-    PROCESS_RSS = "process_resident_memory_bytes" Gauge []
-        "Resident memory size in bytes.";
-    PROCESS_START = "process_start_time_seconds" Gauge []
-        "Start time of the process since unix epoch in seconds.";
-    PROCESS_THREADS = "process_threads" Gauge []
-        "Number of OS threads in the process.";
-    PROCESS_VSIZE = "process_virtual_memory_bytes" Gauge []
-        "Virtual memory size in bytes.";
+    counted {
+        build_info: IntGaugeVec = "otproxy_build_info" ["version", "role"]
+            "Always 1: which version runs, and as what.";
+        connections_accepted: IntCounterVec = "otproxy_connections_accepted_total" ["listener"]
+            "Connections accepted, those refused afterwards included.";
+        connections_active: IntGaugeVec = "otproxy_connections_active" ["listener"]
+            "Connections open now.";
+        pressure_ratio: GaugeVec = "otproxy_pressure_ratio" ["listener"]
+            "The share of `limits.connections` that is taken, of the process where `listener` is empty; 0 without a limit.";
+        connections_rejected: IntCounterVec = "otproxy_connections_rejected_total" ["listener", "reason"]
+            "Connections refused before they were of any use.";
+        connections_closed: IntCounterVec = "otproxy_connections_closed_total" ["listener", "reason"]
+            "Connections that were of use and have ended, by what ended them.";
+        bans_active: IntGauge = "otproxy_bans_active" []
+            "Networks and addresses that are banned now.";
+        bans: IntCounterVec = "otproxy_bans_total" ["reason"]
+            "Bans made, by what for.";
+        bans_nftables_errors: IntCounter = "otproxy_bans_nftables_errors_total" []
+            "Calls of nft that failed, with `bans.nftables`: the kernel lets through what this process refuses.";
+        bytes: IntCounterVec = "otproxy_bytes_total" ["listener", "direction"]
+            "Payload bytes carried: `in` from players, `out` to them.";
+        target_connects: IntCounterVec = "otproxy_target_connects_total" ["listener", "result"]
+            "Attempts to reach a target.";
+        target_up: IntGaugeVec = "otproxy_target_up" ["listener", "target"]
+            "Whether a target is up: 1 or 0. Where nothing checks it, 0 is that the last connect failed.";
+        target_state: IntGaugeVec = "otproxy_target_state" ["listener", "target", "state"]
+            "What the operator wants of a target: 1 for that state, and 0 for the others.";
+        target_checks: IntCounterVec = "otproxy_target_checks_total" ["listener", "target", "result"]
+            "Checks of targets, on listeners with `check`.";
+        target_check_rtt: HistogramVec = "otproxy_target_check_rtt_seconds" ["listener", "target"]
+            "From the ping of a check to the answer, with `check: ping`.";
+        status_requests: IntCounterVec = "otproxy_status_requests_total" ["listener", "result"]
+            "Status requests on listeners with `status`, by what became of them.";
+        accept_errors: IntCounterVec = "otproxy_accept_errors_total" ["listener"]
+            "Failed accepts, such as for want of file descriptors.";
+        panics: IntCounter = "otproxy_panics_total" []
+            "Tasks that failed by a defect of this program; each cost one connection or session.";
+        access_log_dropped: IntCounter = "otproxy_access_log_dropped_total" []
+            "Lines that the access log lost: too many waited, or they could not be written.";
+        relay_links_active: IntGaugeVec = "otproxy_relay_links_active" ["edge"]
+            "Links open now.";
+        relay_sessions_active: IntGaugeVec = "otproxy_relay_sessions_active" ["port"]
+            "Sessions alive now, those without links at the moment included.";
+        relay_sessions_opened: IntCounterVec = "otproxy_relay_sessions_opened_total" ["port"]
+            "Sessions opened.";
+        relay_sessions_ended: IntCounterVec = "otproxy_relay_sessions_ended_total" ["port", "reason"]
+            "Sessions ended, by what ended them.";
+        relay_frames: IntCounterVec = "otproxy_relay_frames_total" ["edge", "direction", "outcome"]
+            "Data frames by path: `first` where this path delivered the packet, `duplicate` where another had.";
+        relay_packets: IntCounterVec = "otproxy_relay_packets_total" ["port", "direction"]
+            "Game packets carried, each counted once whatever the number of paths.";
+        relay_refused: IntCounterVec = "otproxy_relay_refused_total" ["reason"]
+            "Requests on links that were refused.";
+        relay_link_rtt: HistogramVec = "otproxy_relay_link_rtt_seconds" ["edge"]
+            "Round trips that players measured on their links and told in their pings.";
+        relay_unacked_bytes: IntGauge = "otproxy_relay_unacked_bytes" []
+            "Bytes kept for replay until clients acknowledge them, over all sessions.";
+        tunnel_connections: IntGaugeVec = "otproxy_tunnel_connections" ["edge", "state"]
+            "Connections of the tunnel open now: `spare` ones are ready for new players, those `in_use` carry one.";
+        tunnel_handshakes: IntCounterVec = "otproxy_tunnel_handshakes_total" ["result"]
+            "Handshakes of the tunnel, made and taken.";
+        tunnel_dials: IntCounterVec = "otproxy_tunnel_dials_total" ["edge", "result"]
+            "Attempts to connect to the other side of the tunnel.";
+        tunnel_streams_refused: IntCounterVec = "otproxy_tunnel_streams_refused_total" ["edge", "reason"]
+            "Streams that an edge began and the core did not take.";
+        certificate_expiry_timestamp: IntGaugeVec = "otproxy_certificate_expiry_timestamp_seconds" ["certificate"]
+            "When a certificate expires, since unix epoch: this process' `own`, and the first to expire of its `ca`.";
+        config_last_reload_successful: IntGauge = "otproxy_config_last_reload_successful" []
+            "Whether the last reload of the configuration, or the start, succeeded: 1 or 0.";
+        config_last_reload_success_timestamp: IntGauge = "otproxy_config_last_reload_success_timestamp_seconds" []
+            "When the configuration that is used was read, since unix epoch.";
+    }
+    of_the_process {
+        "process_cpu_seconds_total" Counter
+            "Total user and system CPU time spent in seconds.";
+        "process_max_fds" Gauge
+            "Maximum number of open file descriptors.";
+        "process_open_fds" Gauge
+            "Number of open file descriptors.";
+        "process_resident_memory_bytes" Gauge
+            "Resident memory size in bytes.";
+        "process_start_time_seconds" Gauge
+            "Start time of the process since unix epoch in seconds.";
+        "process_threads" Gauge
+            "Number of OS threads in the process.";
+        "process_virtual_memory_bytes" Gauge
+            "Virtual memory size in bytes.";
+    }
 }

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
+use prometheus::TextEncoder;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, Metric, MetricFamily, MetricType};
-use prometheus::{IntGaugeVec, TextEncoder};
 
-use super::catalogue::BUILD_INFO;
-use super::{Metrics, opts};
+use super::Metrics;
 
 /// The `Content-Type` of what [`render`] gives.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -31,7 +30,10 @@ pub fn render(all: &[Arc<Metrics>], build: BuildInfo) -> String {
     for metrics in all {
         sum.add(metrics.registry.gather());
     }
-    sum.add(build_info(build));
+    // Metrics of nobody else, as it is one for the process.
+    let own = Metrics::new();
+    own.build_info.with_label_values(&[build.version, build.role]).set(1);
+    sum.add(own.build_info.collect());
     sum.add(ProcessCollector::for_self().collect());
     match TextEncoder::new().encode_to_string(&sum.into_families()) {
         Ok(text) => text,
@@ -41,12 +43,6 @@ pub fn render(all: &[Arc<Metrics>], build: BuildInfo) -> String {
             String::new()
         }
     }
-}
-
-fn build_info(build: BuildInfo) -> Vec<MetricFamily> {
-    let Ok(gauge) = IntGaugeVec::new(opts(BUILD_INFO), BUILD_INFO.labels) else { return Vec::new() };
-    gauge.with_label_values(&[build.version, build.role]).set(1);
-    gauge.collect()
 }
 
 /// Names and values, which tell one series of a family from another.

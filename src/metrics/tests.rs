@@ -1,19 +1,36 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use std::time::Duration;
+
+use otproxy_net::ConnectResult;
+use otproxy_protocol::core::{EndReason, RefuseReason};
+
 use super::*;
+use crate::admission::{BanMetrics, ListenerMetrics};
+use crate::certs::HandshakeResult;
+use crate::connection::{CloseReason, RejectReason};
+use crate::forward::{CheckResult, StatusResult, TargetChecks, TargetState, show_state};
+use crate::relay::{EdgeMetrics, PortMetrics};
+use crate::tunnel::{StreamRefusal, TunnelMetrics};
 
 const BUILD: BuildInfo = BuildInfo { version: "1.2.3", role: "core" };
 
 /// A worker's metrics with every handle resolved.
 fn worker() -> (Arc<Metrics>, ListenerMetrics, EdgeMetrics, PortMetrics) {
     let metrics = Arc::new(Metrics::new());
-    let (listener, edge, port) = (metrics.listener("links"), metrics.edge("waw1"), metrics.port(7172));
-    metrics.status("links");
-    metrics.target_checks("links", "1", true);
-    metrics.target_up("links", "1");
-    metrics.target_state("links", "1", TargetState::Ready);
-    drop((metrics.pressure(Some("links")), metrics.tunnel("waw1"), metrics.certificate_expiry("own")));
+    let listener = ListenerMetrics::new(&metrics, "links");
+    let (edge, port) = (EdgeMetrics::new(&metrics, "waw1"), PortMetrics::new(&metrics, 7172));
+    ByReason::<StatusResult>::new(&metrics.status_requests, &["links"]);
+    ByReason::<RefuseReason>::new(&metrics.relay_refused, &[]);
+    ByReason::<HandshakeResult>::new(&metrics.tunnel_handshakes, &[]);
+    BanMetrics::new(&metrics);
+    TargetChecks::new(&metrics, "links", "1", true);
+    TunnelMetrics::new(&metrics, "waw1");
+    metrics.target_up.with_label_values(&["links", "1"]);
+    show_state(&metrics, "links", "1", TargetState::Ready);
+    metrics.pressure_ratio.with_label_values(&["links"]);
+    metrics.certificate_expiry_timestamp.with_label_values(&["own"]);
     (metrics, listener, edge, port)
 }
 
@@ -80,20 +97,21 @@ fn reasons_count_under_their_own_words() {
     RejectReason::ALL.iter().for_each(|&reason| (0..=reason as usize).for_each(|_| listener.rejected(reason)));
     CloseReason::ALL.iter().for_each(|&reason| (0..=reason as usize).for_each(|_| listener.closed(reason)));
     EndReason::ALL.iter().for_each(|&reason| (0..=reason as usize).for_each(|_| port.ended(reason)));
-    let status = metrics.status("links");
-    StatusResult::ALL.iter().for_each(|&result| (0..=result as usize).for_each(|_| status.request(result)));
-    HandshakeResult::ALL.iter().for_each(|&result| (0..=result as usize).for_each(|_| metrics.handshake(result)));
-    let checks = metrics.target_checks("links", "1", true);
+    let status = ByReason::new(&metrics.status_requests, &["links"]);
+    let handshakes = ByReason::new(&metrics.tunnel_handshakes, &[]);
+    StatusResult::ALL.iter().for_each(|&result| (0..=result as usize).for_each(|_| status.inc(result)));
+    HandshakeResult::ALL.iter().for_each(|&result| (0..=result as usize).for_each(|_| handshakes.inc(result)));
+    let checks = TargetChecks::new(&metrics, "links", "1", true);
     CheckResult::ALL.iter().for_each(|&result| (0..=result as usize).for_each(|_| checks.checked(result, None)));
     checks.checked(CheckResult::ALL[0], Some(Duration::from_millis(42)));
     listener.connect(ConnectResult::Timeout);
-    let tunnel = metrics.tunnel("waw1");
+    let tunnel = TunnelMetrics::new(&metrics, "waw1");
     tunnel.dialled(None);
     (0..2).for_each(|_| tunnel.dialled(Some(ConnectResult::Handshake)));
     tunnel.refused(StreamRefusal::UnknownListener);
     let (held, dropped) = (tunnel.spare(), tunnel.spare());
     drop(dropped);
-    metrics.refused(RefuseReason::Identity);
+    ByReason::new(&metrics.relay_refused, &[]).inc(RefuseReason::Identity);
     let text = render(&[metrics], BUILD);
     for (n, reason) in RejectReason::ALL.iter().enumerate() {
         has(&text, &format!("otproxy_connections_rejected_total{{listener=\"links\",reason=\"{reason}\"}} {}", n + 1));
@@ -136,13 +154,13 @@ fn workers_are_summed() {
         edge.rtt.observe(n as f64);
         edge.in_duplicate.inc();
         port.sessions_active.inc();
-        metrics.unacked_bytes.add(10);
+        metrics.relay_unacked_bytes.add(10);
         metrics.panics.inc();
     }
     // A gauge may come down on another worker than it went up on.
     workers[0].1.active.inc();
     workers[1].1.active.dec();
-    workers[2].0.listener("login").accepted.inc();
+    ListenerMetrics::new(&workers[2].0, "login").accepted.inc();
     let text = render(&workers.map(|worker| worker.0), BUILD);
     for line in [
         "otproxy_connections_accepted_total{listener=\"links\"} 6",
@@ -167,7 +185,7 @@ fn workers_are_summed() {
 #[test]
 fn names_from_the_configuration_are_escaped() {
     let metrics = Arc::new(Metrics::new());
-    metrics.listener("a\"b\\c\nd");
+    ListenerMetrics::new(&metrics, "a\"b\\c\nd");
     has(&render(&[metrics], BUILD), r#"otproxy_connections_active{listener="a\"b\\c\nd"} 0"#);
 }
 

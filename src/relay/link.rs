@@ -7,11 +7,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::metrics::EdgeMetrics;
 use super::session::Session;
 use super::task_waker::TaskWaker;
 use crate::admission::{Inbound, Via};
 use crate::connection::{CloseReason, Presence};
-use crate::metrics::EdgeMetrics;
 use otproxy_net::Stream;
 use otproxy_protocol::core::{LinkWriter, Written};
 use otproxy_protocol::frame::{ClientId, SessionId};
@@ -144,7 +144,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::admission::{Bans, Gate, GateLimits, InboundShared, ProcessGate};
+    use crate::admission::{BanMetrics, BanRules, Bans, Gate, GateLimits, InboundShared, ListenerMetrics, ProcessGate};
     use crate::config::{self, Config};
     use crate::metrics::Metrics;
     use otproxy_net::tls;
@@ -189,11 +189,11 @@ mod tests {
                         game_servers: [{ port: 7172, address: '127.0.0.1:2' }]\n";
             let Config::Core(core) = config::parse("core.yaml", text).unwrap() else { panic!("a core") };
             let metrics = Metrics::new();
-            let bans = Bans::new(config::Bans::OFF.rules(), metrics.bans());
+            let bans = Bans::new(BanRules::off(), BanMetrics::new(&metrics));
             let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
             let shared = InboundShared::new(core.relays[0].inbound.clone(), process, None);
-            let inbound = Rc::new(Inbound::new(shared, metrics.listener("links"), Rc::new(scratch())));
-            let edge = Rc::new(metrics.edge("waw1"));
+            let inbound = Rc::new(Inbound::new(shared, ListenerMetrics::new(&metrics, "links"), Rc::new(scratch())));
+            let edge = Rc::new(EdgeMetrics::new(&metrics, "waw1"));
             let player = SocketAddr::from(([127, 0, 0, 1], 1));
             let presence = Arc::new(Presence::new(1, "links".into(), player));
             let link = Link::new(stream, presence, ClientId(1), edge, None, inbound);

@@ -6,6 +6,7 @@
 mod idle_watch;
 mod link;
 mod link_task;
+mod metrics;
 mod session;
 mod settings;
 mod task_waker;
@@ -26,12 +27,12 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::admission::{
-    AddressKey, Admission, Admitted, ConnectionLimit, ENDED_LINES, Inbound, InboundShared, REFUSED_LINES, Tunnelled,
-    Via, Who,
+    AddressKey, Admission, Admitted, ConnectionLimit, ENDED_LINES, Inbound, InboundShared, ListenerMetrics,
+    REFUSED_LINES, Tunnelled, Via, Who,
 };
 use crate::config::{self, BindSessions, Ipv6Players};
 use crate::connection::{Leads, RejectReason};
-use crate::metrics::{EdgeMetrics, Metrics, PortMetrics};
+use crate::metrics::{ByReason, Metrics};
 use otproxy_net::worker::{Scratch, Tasks};
 use otproxy_net::{Detached, RateLimitedLog, Stream};
 use otproxy_protocol::core::{EndReason, RefuseReason};
@@ -44,6 +45,7 @@ use link_task::LinkTask;
 use session::Session;
 use settings::Settings;
 
+pub use metrics::{EdgeMetrics, PortMetrics};
 pub use session::MAX_LINKS;
 pub use view::{LinkView, SessionView};
 
@@ -177,6 +179,7 @@ pub struct Relay {
     edges: RefCell<HashMap<String, Rc<EdgeMetrics>>>,
     ports: RefCell<HashMap<u16, Rc<PortMetrics>>>,
     metrics: Arc<Metrics>,
+    refused: ByReason<RefuseReason>,
     sessions: RefCell<HashMap<SessionKey, Rc<Session>>>,
     idle_watch: IdleWatch,
     scratch: Rc<Scratch>,
@@ -197,6 +200,7 @@ impl Relay {
             inbounds: RefCell::default(),
             edges: RefCell::default(),
             ports: RefCell::default(),
+            refused: ByReason::new(&metrics.relay_refused, &[]),
             metrics,
             shared,
             index,
@@ -218,7 +222,11 @@ impl Relay {
         let name = &shared.config().name;
         match self.inbounds.borrow().get(name) {
             Some(inbound) if Arc::ptr_eq(inbound.shared(), shared) => Rc::clone(inbound),
-            _ => Rc::new(Inbound::new(Arc::clone(shared), self.metrics.listener(name), Rc::clone(&self.scratch))),
+            _ => Rc::new(Inbound::new(
+                Arc::clone(shared),
+                ListenerMetrics::new(&self.metrics, name),
+                Rc::clone(&self.scratch),
+            )),
         }
     }
 
@@ -272,7 +280,7 @@ impl Relay {
 
     async fn first_frame(&self, inbound: &Inbound, admitted: Admitted) -> Option<(Stream, Newcomer)> {
         let Admitted { stream, peer, player, mut early, guard, via, accepted, .. } = admitted;
-        let first = timeout(inbound.config().idle_timeout, first_ping(&stream, &mut early, &self.scratch));
+        let first = timeout(inbound.config().timeouts.idle, first_ping(&stream, &mut early, &self.scratch));
         let first = guard.presence().attend(first).await.unwrap_or_else(|closing| Ok(Err(closing.into())));
         match first.unwrap_or(Err(RejectReason::NoPing)) {
             Ok(client) => {
@@ -315,13 +323,13 @@ impl Relay {
         let mut edges = self.edges.borrow_mut();
         match edges.get(name) {
             Some(edge) => Rc::clone(edge),
-            None => Rc::clone(edges.entry(name.to_owned()).or_insert(Rc::new(self.metrics.edge(name)))),
+            None => Rc::clone(edges.entry(name.to_owned()).or_insert(Rc::new(EdgeMetrics::new(&self.metrics, name)))),
         }
     }
 
     /// The counters of a port, likewise.
     fn port(&self, port: u16) -> Rc<PortMetrics> {
-        Rc::clone(self.ports.borrow_mut().entry(port).or_insert_with(|| Rc::new(self.metrics.port(port))))
+        Rc::clone(self.ports.borrow_mut().entry(port).or_insert_with(|| Rc::new(PortMetrics::new(&self.metrics, port))))
     }
 
     /// Opens a session on `link`, or joins the link to it. Refusals are answered with an end.
@@ -389,7 +397,7 @@ impl Relay {
     }
 
     fn count_refused(&self, link: &Link, session: SessionId, reason: RefuseReason) {
-        self.metrics.refused(reason);
+        self.refused.inc(reason);
         self.warn(link.player(), (link.client(), session), &format_args!("refused: {reason}"));
     }
 

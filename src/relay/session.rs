@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use tracing::info;
 
 use super::link::Link;
+use super::metrics::{EdgeMetrics, PortMetrics};
 use super::settings::{Server, Settings};
 use super::task_waker::TaskWaker;
 use super::view::{LinkView, SessionView};
 use super::{Relay, SessionKey};
 use crate::access_log::{Entry, SessionEnd, What};
 use crate::admission::{AddressKey, ConnectionGuard, Inbound};
-use crate::metrics::{EdgeMetrics, PortMetrics};
 use otproxy_net::Stream;
 use otproxy_protocol::core::{Arrival, EndReason, Machine, Refusal, Source, Upstream};
 use otproxy_protocol::frame::{PacketId, SessionId};
@@ -211,7 +211,7 @@ impl Session {
         let paused = !machine.wants_game_data();
         let freed = machine.ack(ack)?;
         if freed > 0 {
-            relay.metrics.unacked_bytes.sub(freed as i64);
+            relay.metrics.relay_unacked_bytes.sub(freed as i64);
             if paused && machine.wants_game_data() {
                 self.wake();
             }
@@ -331,7 +331,7 @@ impl Drop for Record<'_> {
             machine.end(unfinished);
             reason = machine.ended().unwrap_or(unfinished);
             (packets_in, packets_out) = (machine.received(), machine.sent());
-            self.relay.metrics.unacked_bytes.sub(machine.outbox().unacked() as i64);
+            self.relay.metrics.relay_unacked_bytes.sub(machine.outbox().unacked() as i64);
         }
         if let Ok(links) = session.links.try_borrow_mut().map(|mut links| std::mem::take(&mut *links)) {
             // Where nobody has told the client yet, the links do so in their own tasks: what failed here could

@@ -20,7 +20,7 @@ use crate::certs::watch::Watch;
 use crate::config::{self, Config, Destination, Errors};
 use crate::forward::Targets;
 use crate::metrics::Metrics;
-use crate::relay::{OTHER_EDGE, RelayShared};
+use crate::relay::{EdgeMetrics, OTHER_EDGE, PortMetrics, RelayShared};
 use crate::tunnel::Known;
 use otproxy_net::BindError;
 
@@ -66,7 +66,7 @@ impl ReloadError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reloaded {
     /// Keys that differ from those of the start, and need a restart.
-    pub restart: Vec<&'static str>,
+    pub restart: Vec<String>,
 }
 
 /// A handle that changes a service while it runs. Clones change the same one.
@@ -126,8 +126,8 @@ impl State {
     pub fn change(&mut self, config: Config, closed: HashSet<String>) -> Result<mpsc::Receiver<Infallible>, BindError> {
         let prepared = self.listeners.prepare(&config, &closed)?;
         let process = config.process();
-        self.gate.set(process.limits, Arc::clone(&process.access));
-        self.gate.bans().set(process.bans.rules());
+        self.gate.set((&process.limits).into(), Arc::new(process.into()));
+        self.gate.bans().set((&process.bans).into());
         if let Config::Core(core) = &config {
             self.change_core(core, &closed);
         }
@@ -143,8 +143,8 @@ impl State {
         // Workers make these again. A scrape before that must find the zeros as well.
         for metrics in &self.metrics {
             let edges = core.edges.iter().map(|edge| edge.name.as_str());
-            edges.chain([OTHER_EDGE]).for_each(|edge| drop(metrics.edge(edge)));
-            core.game_servers.iter().for_each(|server| drop(metrics.port(server.port)));
+            edges.chain([OTHER_EDGE]).for_each(|edge| drop(EdgeMetrics::new(metrics, edge)));
+            core.game_servers.iter().for_each(|server| drop(PortMetrics::new(metrics, server.port)));
         }
         if let Some(relay) = &self.relay {
             relay.reload(core);
@@ -158,9 +158,19 @@ impl State {
     }
 }
 
+/// Shows that the configuration was read just now, or could not be.
+fn count_reload(metrics: &Metrics, successful: bool) {
+    metrics.config_last_reload_successful.set(successful.into());
+    if successful {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let seconds = i64::try_from(at.as_secs()).unwrap_or(i64::MAX);
+        metrics.config_last_reload_success_timestamp.set(seconds);
+    }
+}
+
 impl Control {
     pub(super) fn new(state: State, metrics: Arc<Metrics>) -> Self {
-        metrics.config_reloaded(Some(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()));
+        count_reload(&metrics, true);
         let (started, state) = (state.config.clone(), Mutex::new(Some(state)));
         let (turn, file, last) = (tokio::sync::Mutex::default(), OnceLock::new(), Mutex::new(None));
         Self(Arc::new(Inner { turn, state, started, file, last, metrics }))
@@ -324,8 +334,7 @@ impl Control {
         let errors = reloaded.as_ref().err().map(ReloadError::lines).unwrap_or_default();
         let last = LastReload { time: SystemTime::now(), errors };
         *self.0.last.lock() = Some(last);
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.0.metrics.config_reloaded(reloaded.is_ok().then_some(at));
+        count_reload(&self.0.metrics, reloaded.is_ok());
         match reloaded {
             Ok(Reloaded { restart }) if restart.is_empty() => info!("configuration reloaded"),
             Ok(Reloaded { restart }) => {

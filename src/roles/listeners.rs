@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::worker::{Done, Plan, Plans, Shared};
 use crate::access_log::AccessLog;
-use crate::admission::{InboundShared, ProcessGate};
+use crate::admission::{InboundShared, ListenerMetrics, ProcessGate};
 use crate::config::{self, Config, Kind};
 use crate::forward::{ForwardShared, HeaderFor, Targets};
 use crate::metrics::Metrics;
@@ -222,7 +222,7 @@ impl Listeners {
             }
         };
         // Workers make these again. A scrape before that must find the zeros as well.
-        metrics.iter().for_each(|metrics| drop(metrics.listener(&config.inbound().name)));
+        metrics.iter().for_each(|metrics| drop(ListenerMetrics::new(metrics, &config.inbound().name)));
         let shared = match (&config, &before) {
             (Listener::Relay(relay), _) => Shared::Relay(inbound(&relay.inbound)),
             (

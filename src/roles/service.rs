@@ -22,16 +22,17 @@ use super::operator::{self, Operator};
 use super::worker::{Plans, Worker};
 use crate::access_log::{AccessLog, Written};
 use crate::admin::{self, AdminError, Ready};
-use crate::admission::{Bans, Gate, ProcessGate, bans};
-use crate::certs::CertError;
+use crate::admission::{BanMetrics, Bans, Gate, ProcessGate, bans};
 use crate::certs::watch::Watch;
+use crate::certs::{CertError, HandshakeResult};
 use crate::config::{self, Config, Role};
 use crate::forward::HeaderFor;
-use crate::metrics::{BuildInfo, Metrics};
+use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::relay::RelayShared;
 use crate::tunnel::{self, Known, Pool};
 use otproxy_net::worker::{self, Scratch, Stop, Tasks};
 use otproxy_net::{BindError, bind};
+use otproxy_protocol::core::RefuseReason;
 
 /// The reason why a role cannot start.
 #[derive(Debug, Error)]
@@ -93,13 +94,17 @@ impl Service {
         let admin = admin::Server::bind(&process.admin)?;
         let metrics: Vec<_> = (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect();
         let own_metrics = Arc::new(Metrics::new());
-        let start = |config| AccessLog::start(config, &process.name, own_metrics.access_log_dropped.clone());
-        let log = process.access_log.clone().map(start).transpose().map_err(StartError::AccessLog)?;
+        // So that the zeros are there, whether there is a relay or a tunnel or not.
+        drop(ByReason::<RefuseReason>::new(&own_metrics.relay_refused, &[]));
+        drop(ByReason::<HandshakeResult>::new(&own_metrics.tunnel_handshakes, &[]));
+        let config::AccessLog { format, file } = &process.access_log;
+        let start = |file| AccessLog::start(*format, file, &process.name, own_metrics.access_log_dropped.clone());
+        let log = file.clone().map(start).transpose().map_err(StartError::AccessLog)?;
         let (access_log, written) = log.unzip();
-        let bans = Bans::new(process.bans.rules(), own_metrics.bans());
+        let bans = Bans::new((&process.bans).into(), BanMetrics::new(&own_metrics));
         let nftables = process.bans.nftables.clone();
-        let gate = ProcessGate::new(Gate::new(process.limits, Arc::clone(&process.access)), bans);
-        gate.show(own_metrics.pressure(None));
+        let gate = ProcessGate::new(Gate::new((&process.limits).into(), Arc::new(process.into())), bans);
+        gate.show(own_metrics.pressure_ratio.with_label_values(&[""]));
         let Parts { header_for, pool, relay, known, certificates } = parts;
         let making = Making {
             header_for,
@@ -219,7 +224,7 @@ impl Service {
         let written = self.access_log;
         let running = Running(self.control);
         let stop = Stop::default();
-        let errors = self.own_metrics.bans().nftables_errors;
+        let errors = self.own_metrics.bans_nftables_errors.clone();
         let kernel = self.nftables.map(|table| bans::Kernel::new(table, errors));
         let operator = operator::Parts {
             role: self.role,

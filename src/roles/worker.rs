@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
-use crate::admission::{Inbound, InboundShared, Tunnelled};
+use crate::admission::{Inbound, InboundShared, ListenerMetrics, Tunnelled};
 use crate::forward::{Forward, ForwardShared};
 use crate::metrics::Metrics;
 use crate::relay::Relay;
@@ -174,7 +174,7 @@ impl Listeners<'_> {
             (Shared::Forward(shared), ..) => {
                 let Worker { metrics, scratch, .. } = self.worker;
                 let inbound = Arc::clone(shared.inbound());
-                let counters = metrics.listener(&inbound.config().name);
+                let counters = ListenerMetrics::new(metrics, &inbound.config().name);
                 let inbound = Inbound::new(inbound, counters, Rc::clone(scratch));
                 Some(Carrier::Forward(Rc::new(Forward::new(shared, inbound, metrics))))
             }

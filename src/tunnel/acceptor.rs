@@ -23,7 +23,7 @@ pub(super) fn accept<F>(
 ) where
     F: Future<Output = ()> + 'static,
 {
-    let errors = metrics.listener(NAME).accept_errors;
+    let errors = metrics.accept_errors.with_label_values(&[NAME]);
     for socket in sockets {
         let (connections, errors, carry) = (tasks.clone(), errors.clone(), carry.clone());
         let accepting = async move {

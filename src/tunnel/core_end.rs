@@ -17,12 +17,13 @@ use tracing::{info, warn};
 use super::acceptor::accept;
 use super::handshake::{Handshakes, Way};
 use super::keeper::{Keeper, Place};
+use super::metrics::TunnelMetrics;
 use super::{REREAD, SILENCE};
 use crate::admission::{ProvenEdge, REFUSED_LINES, Tunnelled, Via};
 use crate::certs::HandshakeResult;
 use crate::certs::watch::Watch;
 use crate::config::{CoreTunnel, EdgePeer, Target};
-use crate::metrics::{Held, Metrics, TunnelMetrics};
+use crate::metrics::{Held, Metrics};
 use otproxy_net::worker::{Scratch, Tasks};
 use otproxy_net::{ConnectResult, RateLimitedLog, Stream};
 use otproxy_protocol::proxy_header::{self, LOCAL};
@@ -160,7 +161,7 @@ impl CoreEnd {
             let edge = Rc::new(Edge {
                 proven,
                 dial: peer.dial.clone(),
-                metrics: self.metrics.tunnel(&peer.name),
+                metrics: TunnelMetrics::new(&self.metrics, &peer.name),
                 changed: Arc::default(),
                 demand: RefCell::default(),
                 replaced: CancellationToken::new(),

@@ -11,12 +11,13 @@ use tokio::time::interval;
 use super::acceptor::accept;
 use super::handshake::{Handshakes, Way};
 use super::keeper::{Keeper, Place};
+use super::metrics::TunnelMetrics;
 use super::pool::Pool;
 use super::{REREAD, spare};
 use crate::certs::HandshakeResult;
 use crate::certs::watch::Watch;
 use crate::config::{CORE_NAME, EdgeTunnel, Reach, Target};
-use crate::metrics::{Metrics, TunnelMetrics};
+use crate::metrics::Metrics;
 use otproxy_net::worker::{Scratch, Tasks};
 use otproxy_net::{ConnectResult, Stream};
 
@@ -33,7 +34,7 @@ impl EdgeEnd {
     /// Keeps connections, as `config` says, on the runtime that it is called in; `sockets` are those to accept on.
     /// `certificates` may change. Runs forever.
     pub async fn run(
-        config: EdgeTunnel,
+        (config, log_core_address): (EdgeTunnel, bool),
         mut certificates: watch::Receiver<Watch>,
         (pool, wanted): (Arc<Pool>, Arc<Notify>),
         sockets: Vec<TcpListener>,
@@ -41,14 +42,14 @@ impl EdgeEnd {
         (scratch, tasks): (Rc<Scratch>, Tasks),
     ) {
         let loaded = certificates.borrow_and_update().clone();
-        let tunnel = metrics.tunnel(loaded.identity().name());
-        let handshakes = Handshakes::new(loaded, Arc::clone(&metrics), config.log_core_address);
+        let tunnel = TunnelMetrics::new(&metrics, loaded.identity().name());
+        let handshakes = Handshakes::new(loaded, Arc::clone(&metrics), log_core_address);
         let end = Rc::new(Self { handshakes, pool, metrics: tunnel, scratch, tasks });
         let accepting = Rc::clone(&end);
         accept(sockets, &metrics, &end.tasks, move |stream, peer| Rc::clone(&accepting).take(stream, peer));
         let keeping = async {
-            match config.reach {
-                Reach::Dial { core, spare } => Rc::clone(&end).dial(core, spare, wanted).await,
+            match config.reach() {
+                Reach::Dial { core, spare } => Rc::clone(&end).dial(core.clone(), spare, wanted).await,
                 Reach::Accept(_) => std::future::pending().await,
             }
         };

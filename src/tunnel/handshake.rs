@@ -19,7 +19,7 @@ use crate::certs::HandshakeResult;
 use crate::certs::identity::{self, Identity};
 use crate::certs::watch::{Change, Watch};
 use crate::config::Target;
-use crate::metrics::Metrics;
+use crate::metrics::{ByReason, Metrics};
 use otproxy_net::{ConnectResult, RateLimitedLog, Stream, TlsError, connect};
 
 /// Handshakes of unauthenticated peers at once. Each costs a descriptor and a few kilobytes until its deadline.
@@ -46,6 +46,7 @@ pub(super) struct Handshakes {
     known: RefCell<VecDeque<AddressKey>>,
     known_by_address: Arc<ConnectionLimit>,
     metrics: Arc<Metrics>,
+    results: ByReason<HandshakeResult>,
     /// One log for each result: lines that anybody can cause do not suppress those that only an edge can cause.
     logs: Vec<RateLimitedLog>,
     connect_log: RateLimitedLog,
@@ -70,6 +71,7 @@ impl Handshakes {
             strangers_by_address: ConnectionLimit::new(None, Some(STRANGERS_PER_ADDRESS)),
             known: RefCell::default(),
             known_by_address: ConnectionLimit::new(None, Some(KNOWN_PER_ADDRESS)),
+            results: ByReason::new(&metrics.tunnel_handshakes, &[]),
             metrics,
             logs: HandshakeResult::ALL.iter().map(|_| RateLimitedLog::new(REFUSED_LINES)).collect(),
             connect_log: RateLimitedLog::new(REFUSED_LINES),
@@ -84,7 +86,8 @@ impl Handshakes {
         let expiry = self.identity().expiry();
         for (certificate, until) in expiry.labelled() {
             let seconds = until.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            self.metrics.certificate_expiry(certificate).set(i64::try_from(seconds).unwrap_or(i64::MAX));
+            let gauge = self.metrics.certificate_expiry_timestamp.with_label_values(&[certificate]);
+            gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
         }
     }
 
@@ -141,12 +144,12 @@ impl Handshakes {
         match self.admitted(peer, Box::pin(self.try_accept(stream, trusted))).await {
             Ok(accepted) => {
                 self.remember(peer);
-                self.metrics.handshake(HandshakeResult::Ok);
+                self.results.inc(HandshakeResult::Ok);
                 Some(accepted)
             }
             Err(HandshakeResult::Closed) => {
                 // Port scanners and health checks do this.
-                self.metrics.handshake(HandshakeResult::Closed);
+                self.results.inc(HandshakeResult::Closed);
                 debug!("a tunnel handshake was not begun or broken off");
                 None
             }
@@ -206,7 +209,7 @@ impl Handshakes {
 
     /// Records that the other side has shown that it accepted a connection from here.
     pub fn proven(&self) {
-        self.metrics.handshake(HandshakeResult::Ok);
+        self.results.inc(HandshakeResult::Ok);
     }
 
     /// Records that it has not, for reasons that it does not tell.
@@ -223,7 +226,7 @@ impl Handshakes {
     }
 
     fn failed(&self, result: HandshakeResult, peer: &dyn fmt::Display, more: &str) {
-        self.metrics.handshake(result);
+        self.results.inc(result);
         if let Some(log) = self.logs.get(result as usize) {
             self.warn(log, peer, &format_args!("tunnel handshake failed: {result}{more}"));
         }

@@ -13,6 +13,7 @@ mod core_end;
 mod edge_end;
 mod handshake;
 mod keeper;
+mod metrics;
 mod pool;
 mod spare;
 mod strangers;
@@ -24,6 +25,7 @@ pub use core_end::{CoreEnd, Known, MOST_READY, RECENT, StreamRefusal, Streams};
 pub use edge_end::EdgeEnd;
 pub use handshake::{DAYS_LEFT, KNOWN, KNOWN_PER_ADDRESS, STRANGERS, STRANGERS_PER_ADDRESS};
 pub use keeper::{AT_ONCE, FIRST_WAIT, LONGEST_WAIT};
+pub use metrics::TunnelMetrics;
 pub use pool::Pool;
 
 /// The time limit of a handshake, after the connect.

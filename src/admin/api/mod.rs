@@ -25,3 +25,6 @@ pub use view::{
 pub use word::{
     BannedBy, ConnectionState, ListenerKind, ListenerState, Network, Role, SessionState, TargetState, Time,
 };
+
+/// The prefix of all paths.
+pub const PREFIX: &str = "/api/v1";

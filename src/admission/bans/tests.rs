@@ -1,3 +1,4 @@
+use crate::admission::BanMetrics;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -14,7 +15,7 @@ fn rules(exempt: &[&str]) -> BanRules {
 }
 
 fn bans(rules: BanRules) -> Arc<Bans> {
-    Bans::new(rules, Metrics::new().bans())
+    Bans::new(rules, BanMetrics::new(&Metrics::new()))
 }
 
 fn net(text: &str) -> IpNet {

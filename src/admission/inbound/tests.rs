@@ -4,7 +4,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant as Clock;
 
 use super::*;
-use crate::admission::{Bans, GateLimits};
+use crate::admission::{BanMetrics, Bans, GateLimits};
 use crate::config::{Config, parse};
 use otproxy_net::worker::scratch;
 
@@ -17,9 +17,13 @@ async fn kept(yaml: &str) -> Duration {
     let Ok(Config::Edge(edge)) = parse("test.yaml", &text) else { panic!("{text}") };
     let config = edge.listeners[0].inbound.clone();
     let metrics = Metrics::new();
-    let bans = Bans::new(edge.process.bans.rules(), metrics.bans());
+    let bans = Bans::new((&edge.process.bans).into(), BanMetrics::new(&metrics));
     let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
-    let inbound = Inbound::new(InboundShared::new(config, process, None), metrics.listener("a"), Rc::new(scratch()));
+    let inbound = Inbound::new(
+        InboundShared::new(config, process, None),
+        ListenerMetrics::new(&metrics, "a"),
+        Rc::new(scratch()),
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, peer) = listener.accept().await.unwrap();

@@ -8,7 +8,7 @@ use crate::admin::api::{
     Addresses, Banned, Bans, Connections, Count, Disconnected, Drained, Listeners, Reloaded, Sessions, Status, Target,
     Targets, Unbanned,
 };
-use crate::text_table::TextTable;
+use crate::cli::text_table::TextTable;
 
 /// An answer that can be shown to people, on a terminal of a given width.
 pub(super) trait Show {

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 
 use super::*;
-use crate::admission::{Bans, Gate, GateLimits, Gates, InboundShared, ProcessGate};
+use crate::admission::{BanMetrics, BanRules, Bans, Gate, GateLimits, Gates, InboundShared, ProcessGate};
 use crate::config::{self, Config};
 use crate::metrics::{BuildInfo, Metrics, render};
 use crate::relay::link_task::LinkTask;
@@ -36,7 +36,7 @@ async fn panics() {
     let Config::Core(core) = config::parse("core.yaml", &text).unwrap() else { panic!("not a core") };
     let metrics = Arc::new(Metrics::new());
     let tasks = Tasks::new(metrics.on_panic());
-    let bans = Bans::new(config::Bans::OFF.rules(), metrics.bans());
+    let bans = Bans::new(BanRules::off(), BanMetrics::new(&metrics));
     let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
     let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]));
     let relay = Relay::new(shared, 0, Arc::clone(&metrics), Rc::new(scratch()), tasks.clone());
@@ -46,7 +46,7 @@ async fn panics() {
     let (stream, player) = links.accept().await.unwrap();
     let inbound = InboundShared::new(core.relays[0].inbound.clone(), Arc::clone(&process), None);
     let (inbound, settings) = (relay.inbound(&inbound), relay.shared.settings());
-    let edge = Rc::new(metrics.edge(OTHER_EDGE));
+    let edge = Rc::new(EdgeMetrics::new(&metrics, OTHER_EDGE));
     let gates = Gates::new("links", Gate::new(GateLimits::default(), Arc::default()), process);
     let counted = gates.enter(player).unwrap();
     let (stream, presence) = (Stream::new(stream).unwrap(), Arc::clone(counted.presence()));

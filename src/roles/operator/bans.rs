@@ -63,7 +63,7 @@ pub(super) fn unban(bans: &Bans, network: Network) -> Result<Unbanned, Refusal> 
 mod tests {
     use super::*;
     use crate::admin::api::Most;
-    use crate::admission::{AddressSet, BanRules};
+    use crate::admission::{AddressSet, BanMetrics, BanRules};
     use crate::metrics::Metrics;
     use otproxy_protocol::rate::Rate;
 
@@ -74,7 +74,7 @@ mod tests {
     fn table() -> std::sync::Arc<Bans> {
         let exempt: AddressSet = std::iter::once(net("10.0.0.1").0).collect();
         let after = Some(Rate::per(1, Duration::from_secs(60)));
-        Bans::new(BanRules { after, lasting: Duration::from_secs(5000), exempt }, Metrics::new().bans())
+        Bans::new(BanRules { after, lasting: Duration::from_secs(5000), exempt }, BanMetrics::new(&Metrics::new()))
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::admin::api::{Count, Listener, ListenerKind, ListenerState};
+use crate::admission::ListenerMetrics;
 use crate::connection::{CloseReason, Leads, RejectReason, Roster};
-use crate::metrics::{ListenerMetrics, Metrics};
+use crate::metrics::Metrics;
 use crate::roles::listeners::ListenerNow;
 
 /// The facts about a listener that are not in its metrics.
@@ -45,7 +46,7 @@ pub(super) fn gone(roster: &Roster, now: &[ListenerNow]) -> Vec<Known> {
 /// Adds the sums of all workers' counters.
 pub(super) fn listener(known: Known, workers: &[Arc<Metrics>]) -> Listener {
     let Known { name, kind, addresses, state, connections } = known;
-    let counted: Vec<ListenerMetrics> = workers.iter().map(|metrics| metrics.listener(&name)).collect();
+    let counted: Vec<ListenerMetrics> = workers.iter().map(|metrics| ListenerMetrics::new(metrics, &name)).collect();
     let sum = |count: &dyn Fn(&ListenerMetrics) -> u64| counted.iter().map(count).sum::<u64>();
     // Reasons that never occurred are left out.
     let happened = |word: &'static str, count| (count > 0).then(|| (word.to_owned(), count));
@@ -96,13 +97,13 @@ mod tests {
     fn counts_of_all_workers_are_summed_and_what_never_happened_is_left_out() {
         let workers = [Arc::new(Metrics::new()), Arc::new(Metrics::new())];
         for (n, metrics) in (1..).zip(&workers) {
-            let counted = metrics.listener("login");
+            let counted = ListenerMetrics::new(metrics, "login");
             counted.accepted.inc_by(n);
             counted.bytes_out.inc_by(10 * n);
             counted.rejected(RejectReason::Rate);
-            metrics.listener("links").rejected(RejectReason::Silent);
+            ListenerMetrics::new(metrics, "links").rejected(RejectReason::Silent);
         }
-        workers[0].listener("login").closed(CloseReason::Idle);
+        ListenerMetrics::new(&workers[0], "login").closed(CloseReason::Idle);
         let known = Known {
             name: "login".to_owned(),
             kind: ListenerKind::Forward,

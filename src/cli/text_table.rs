@@ -7,17 +7,17 @@ const NARROWEST: u16 = 6;
 
 /// A table that is being filled.
 #[derive(Debug)]
-pub(crate) struct TextTable(Table);
+pub(super) struct TextTable(Table);
 
 impl TextTable {
     /// Returns a table with these headings. A heading that begins with `>` is over numbers, which are aligned to the right
     /// and never cut.
-    pub(crate) fn new<const N: usize>(headings: [&str; N]) -> Self {
+    pub(super) fn new<const N: usize>(headings: [&str; N]) -> Self {
         Self::with_gap(headings, 2)
     }
 
     /// Returns a table with these headings and least widths, which keep its columns in place while it is drawn again.
-    pub(crate) fn with_widths<const N: usize>(columns: [(&str, u16); N]) -> Self {
+    pub(super) fn with_widths<const N: usize>(columns: [(&str, u16); N]) -> Self {
         let mut new = Self::with_gap(columns.map(|(heading, _)| heading), 1);
         for (column, (_, width)) in new.0.column_iter_mut().zip(columns) {
             let width = width.saturating_add(column.padding_width());
@@ -43,12 +43,12 @@ impl TextTable {
     }
 
     /// Adds a row.
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.0.add_row(line(cells));
     }
 
     /// Returns the text. If it would be wider than `width`, the widest columns of words are cut.
-    pub(crate) fn text(mut self, width: Option<usize>) -> String {
+    pub(super) fn text(mut self, width: Option<usize>) -> String {
         if let Some(width) = width {
             let contents = self.0.column_max_content_widths();
             for (column, content) in self.0.column_iter_mut().zip(contents) {
@@ -62,6 +62,11 @@ impl TextTable {
         }
         self.0.trim_fmt() + "\n"
     }
+}
+
+/// Returns a count with what is counted, in the singular or in the plural.
+pub(super) fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn line<const N: usize>(cells: [impl ToString; N]) -> Row {

@@ -1,0 +1,44 @@
+//! What is counted of the tunnel with one edge.
+
+use otproxy_net::ConnectResult;
+use prometheus::IntGauge;
+
+use super::StreamRefusal;
+use crate::metrics::{ByReason, Held, Metrics};
+
+/// What is counted of the tunnel with one edge.
+#[derive(Debug, Clone)]
+pub struct TunnelMetrics {
+    spare: IntGauge,
+    /// Connections that carry a player.
+    pub in_use: IntGauge,
+    dials: ByReason<ConnectResult>,
+    refused: ByReason<StreamRefusal>,
+}
+
+impl TunnelMetrics {
+    /// Returns the handles of the tunnel with one edge, by its name.
+    pub fn new(metrics: &Metrics, edge: &str) -> Self {
+        Self {
+            spare: metrics.tunnel_connections.with_label_values(&[edge, "spare"]),
+            in_use: metrics.tunnel_connections.with_label_values(&[edge, "in_use"]),
+            dials: ByReason::new(&metrics.tunnel_dials, &[edge]),
+            refused: ByReason::new(&metrics.tunnel_streams_refused, &[edge]),
+        }
+    }
+
+    /// Counts a spare connection while what this gives is held.
+    pub fn spare(&self) -> Held {
+        Held::new(self.spare.clone())
+    }
+
+    /// Counts an attempt to connect, and how it failed, if it did.
+    pub fn dialled(&self, failed: Option<ConnectResult>) {
+        self.dials.inc(failed.unwrap_or(ConnectResult::Ok));
+    }
+
+    /// Counts a stream that was refused.
+    pub fn refused(&self, refusal: StreamRefusal) {
+        self.refused.inc(refusal);
+    }
+}
