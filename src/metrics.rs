@@ -7,7 +7,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use otproxy_protocol::Reason;
+use otproxy_protocol::Word;
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
 mod catalogue;
@@ -88,7 +88,7 @@ impl<R> Clone for ByReason<R> {
     }
 }
 
-impl<R: Reason> ByReason<R> {
+impl<R: Word> ByReason<R> {
     /// Returns the counters of `family` with these values of its labels; its last label is the reason.
     ///
     /// # Panics

@@ -65,8 +65,8 @@ fn check_config(config: &Config) {
         let through_tunnel = matches!(config, Config::Core(core) if core.tunnel.is_some());
         assert!(through_tunnel || !inbound.listen.is_empty());
         assert!(!inbound.name.is_empty());
-        assert!(!inbound.idle_timeout.is_zero() && !inbound.header_timeout.is_zero());
-        assert!(!inbound.first_bytes_timeout.is_zero());
+        assert!(!inbound.timeouts.idle.is_zero() && !inbound.timeouts.header.is_zero());
+        assert!(!inbound.timeouts.first_bytes.is_zero());
         assert!(inbounds[..index].iter().all(|other| other.name != inbound.name), "two of {}", inbound.name);
     }
 }

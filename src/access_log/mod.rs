@@ -17,7 +17,7 @@ use prometheus::IntCounter;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::config::{self, AccessLogFormat};
+use crate::config::{AccessLogFile, AccessLogFormat};
 
 pub use entry::{Entry, Forwarded, LinkEnd, Open, SessionEnd, What};
 pub use fields::{Field, fields};
@@ -45,10 +45,15 @@ impl AccessLog {
     ///
     /// # Errors
     /// Fails if the system gives no thread. A file that cannot be written is no error: each line tries it again.
-    pub fn start(config: config::AccessLog, name: &str, dropped: IntCounter) -> io::Result<(Self, Written)> {
+    pub fn start(
+        format: AccessLogFormat,
+        file: AccessLogFile,
+        name: &str,
+        dropped: IntCounter,
+    ) -> io::Result<(Self, Written)> {
         let (entries, waiting) = sync_channel(QUEUE);
         let (done, written) = oneshot::channel();
-        let (format, output) = (Format::new(&config, name), Output::new(config.file));
+        let (format, output) = (Format::new(format, &file, name), Output::new(file));
         let lost = dropped.clone();
         std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
             write_all(&waiting, &format, output, &lost);
@@ -101,11 +106,11 @@ enum Format {
 }
 
 impl Format {
-    fn new(config: &config::AccessLog, name: &str) -> Self {
-        match config.format {
+    fn new(format: AccessLogFormat, file: &AccessLogFile, name: &str) -> Self {
+        match format {
             AccessLogFormat::Json => Self::Json,
             AccessLogFormat::Text => Self::Text,
-            AccessLogFormat::Haproxy => Self::Haproxy(Tcplog::new(&config.file, name)),
+            AccessLogFormat::Haproxy => Self::Haproxy(Tcplog::new(file, name)),
         }
     }
 

@@ -295,8 +295,8 @@ fn a_disk_that_stands_still_costs_lines_and_no_memory_and_no_time() {
     let path = folder.file("fifo");
     fifo(&path);
     let dropped = IntCounter::new("dropped", "dropped").unwrap();
-    let config = config::AccessLog { format: AccessLogFormat::Text, file: AccessLogFile::Path(path.clone()) };
-    let (log, written) = AccessLog::start(config, "test", dropped.clone()).unwrap();
+    let file = AccessLogFile::Path(path.clone());
+    let (log, written) = AccessLog::start(AccessLogFormat::Text, file, "test", dropped.clone()).unwrap();
     // As many entries as fit into the queue, as the thread takes before it writes, and some more.
     let all = (QUEUE + BATCH / 100 + 1000) as u64;
     let one = entries().remove(0);

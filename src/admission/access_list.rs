@@ -1,17 +1,25 @@
 //! Access lists: the addresses that may connect at all.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::AddressSet;
+use crate::config::Process;
 use crate::connection::RejectReason;
 
 /// `deny` and `allow`, of a listener or of the whole process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Access {
     /// Addresses that are refused, whatever `allow` says.
-    pub deny: AddressSet,
+    pub deny: Arc<AddressSet>,
     /// The only addresses that may connect; `None` for all.
-    pub allow: Option<AddressSet>,
+    pub allow: Option<Arc<AddressSet>>,
+}
+
+impl From<&Process> for Access {
+    fn from(process: &Process) -> Self {
+        Self { deny: Arc::clone(&process.deny), allow: process.allow.clone() }
+    }
 }
 
 impl Access {
@@ -43,8 +51,8 @@ mod tests {
 
     use super::*;
 
-    fn set(network: &str) -> AddressSet {
-        std::iter::once(network.parse::<IpNet>().unwrap()).collect()
+    fn set(network: &str) -> Arc<AddressSet> {
+        Arc::new(std::iter::once(network.parse::<IpNet>().unwrap()).collect())
     }
 
     #[test]

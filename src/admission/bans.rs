@@ -14,6 +14,7 @@ use otproxy_protocol::rate::Rate;
 use otproxy_protocol::reasons;
 
 use super::{AddressKey, AddressSet, REFUSED_LINES, RateLimit};
+use crate::config;
 use crate::connection::RejectReason;
 
 mod keep;
@@ -50,6 +51,20 @@ pub struct BanRules {
     pub lasting: Duration,
     /// Addresses that no ban refuses, whatever network was banned.
     pub exempt: AddressSet,
+}
+
+#[cfg(test)]
+impl BanRules {
+    /// Nobody is banned but by the operator.
+    pub(crate) fn off() -> Self {
+        Self { after: None, lasting: Duration::from_secs(600), exempt: AddressSet::default() }
+    }
+}
+
+impl From<&config::Bans> for BanRules {
+    fn from(bans: &config::Bans) -> Self {
+        Self { after: bans.after, lasting: bans.lasting, exempt: bans.exempt.iter().copied().collect() }
+    }
 }
 
 /// The bans of a process, over all workers. They are not saved, and end with the process.

@@ -12,6 +12,7 @@ use super::slots::{Place, Places, Taken};
 use otproxy_protocol::rate::Rate;
 
 use super::{Access, AddressKey, Bans, LimitExceeded, RateLimit};
+use crate::config::{ListenerLimits, ProcessLimits};
 use crate::connection::{Closing, Presence, Present, RejectReason, Roster};
 
 /// The limits of admission. `None` is no limit, and the default.
@@ -28,6 +29,21 @@ pub struct GateLimits {
     pub fair_share: bool,
     /// True if unauthenticated peers get less time when `connections` is nearly reached.
     pub pressure: bool,
+}
+
+impl From<&ProcessLimits> for GateLimits {
+    fn from(limits: &ProcessLimits) -> Self {
+        let &ProcessLimits { connections, connections_per_address, rate_per_address, fair_share, pressure } = limits;
+        Self { connections, connections_per_address, rate_per_address, fair_share, pressure }
+    }
+}
+
+impl From<&ListenerLimits> for GateLimits {
+    fn from(limits: &ListenerLimits) -> Self {
+        let &ListenerLimits { connections, connections_per_address, rate_per_address, fair_share, pressure, .. } =
+            limits;
+        Self { connections, connections_per_address, rate_per_address, fair_share, pressure }
+    }
 }
 
 /// Limits and lists of one level, over all workers.
@@ -419,8 +435,10 @@ mod tests {
         let now = Instant::now();
         let gates = Gates::new("links", gate(NONE), process(NONE));
         let held = [come(&gates, "192.0.2.1", now).unwrap(), come(&gates, "192.0.2.1", now).unwrap()];
-        let denied =
-            Arc::new(Access { deny: [ipnet::IpNet::from(at("192.0.2.9").ip())].into_iter().collect(), allow: None });
+        let denied = Arc::new(Access {
+            deny: Arc::new([ipnet::IpNet::from(at("192.0.2.9").ip())].into_iter().collect()),
+            allow: None,
+        });
         gates.set(GateLimits { connections_per_address: Some(2), ..NONE }, denied);
         assert_eq!(come(&gates, "192.0.2.1", now).err(), Some(RejectReason::AddressLimit));
         assert_eq!(come(&gates, "192.0.2.9", now).err(), Some(RejectReason::Denied));
@@ -441,7 +459,7 @@ mod tests {
     fn each_list_refuses_whatever_the_other_says() {
         let now = Instant::now();
         let access = |deny: &str, allow: Option<&str>| {
-            let set = |network: &str| std::iter::once(network.parse::<ipnet::IpNet>().unwrap()).collect();
+            let set = |network: &str| Arc::new(std::iter::once(network.parse::<ipnet::IpNet>().unwrap()).collect());
             Arc::new(Access { deny: set(deny), allow: allow.map(set) })
         };
         let process = ProcessGate::new(Gate::new(NONE, access("192.0.2.0/24", Some("10.0.0.0/9"))), bans());

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tracing::warn;
 
 use super::{
-    Admission, Gate, Gates, ListenerMetrics, PRESSURE_IDLE, Patience, ProcessGate, ProvenEdge, REFUSED_LINES,
+    Access, Admission, Gate, Gates, ListenerMetrics, PRESSURE_IDLE, Patience, ProcessGate, ProvenEdge, REFUSED_LINES,
     Tunnelled, Via,
 };
 use crate::access_log::{AccessLog, Entry, Open, What};
@@ -48,11 +48,16 @@ struct Kept {
     carried: AtomicUsize,
 }
 
+/// Takes the lists out of the configuration: they are replaced as a whole, and may be long.
+fn access_of(config: &mut config::Inbound) -> Arc<Access> {
+    Arc::new(Access { deny: std::mem::take(&mut config.deny), allow: config.allow.take() })
+}
+
 impl InboundShared {
     /// Makes it from the listener's configuration; `process` is shared by all listeners, and `access_log`, if any, gets
     /// an entry for each connection.
     pub fn new(mut config: config::Inbound, process: Arc<ProcessGate>, access_log: Option<AccessLog>) -> Arc<Self> {
-        let gate = Gate::new(config.limits, std::mem::take(&mut config.access));
+        let gate = Gate::new((&config.limits).into(), access_of(&mut config));
         let gates = Gates::new(&config.name, gate, process);
         let (log, carried) = (RateLimitedLog::new(REFUSED_LINES), AtomicUsize::new(0));
         Arc::new(Self { config, kept: Arc::new(Kept { gates, log, access_log, carried }) })
@@ -61,7 +66,7 @@ impl InboundShared {
     /// Returns the same listener with a new `config`: counts stay, and its limits and lists hold at once.
     #[must_use]
     pub fn reloaded(self: &Arc<Self>, mut config: config::Inbound) -> Arc<Self> {
-        self.kept.gates.set(config.limits, std::mem::take(&mut config.access));
+        self.kept.gates.set((&config.limits).into(), access_of(&mut config));
         if config == self.config { Arc::clone(self) } else { Arc::new(Self { config, kept: Arc::clone(&self.kept) }) }
     }
 
@@ -171,7 +176,7 @@ impl Inbound {
 
     /// Returns the time limit of an idle connection.
     pub fn idle(&self) -> Patience<'_> {
-        Patience::new(&self.shared.kept.gates, self.config().idle_timeout, PRESSURE_IDLE)
+        Patience::new(&self.shared.kept.gates, self.config().timeouts.idle, PRESSURE_IDLE)
     }
 
     /// Admits a connection, or counts and logs its refusal.
@@ -209,7 +214,7 @@ impl Inbound {
 
     /// Refuses a connection, which the caller then drops. `counts` says whether it still counts as open.
     pub fn refuse(&self, socket: &SockRef<'_>, reason: RejectReason, who: Who<'_>, counts: bool) {
-        if self.config().reset {
+        if self.config().limits.reset {
             // A socket that is gone already needs no reset.
             let _ = socket.set_linger(Some(Duration::ZERO));
         }
@@ -327,7 +332,7 @@ impl Inbound {
         let mut header = None;
         if expected != AcceptProxy::None {
             let reading = read_header(stream, early, expected, &self.scratch);
-            header = match self.patience(self.config().header_timeout).within(reading).await {
+            header = match self.patience(self.config().timeouts.header).within(reading).await {
                 Some(result) => result?,
                 // A peer that may leave the header out, and waits for the server to speak.
                 None if expected == AcceptProxy::Optional && early.is_empty() => None,
@@ -354,7 +359,7 @@ impl Inbound {
             return Ok(());
         }
         let reading = read_expected(stream, early, config.expect, &self.scratch);
-        self.patience(config.first_bytes_timeout).within(reading).await.unwrap_or(Err(RejectReason::Silent))
+        self.patience(config.timeouts.first_bytes).within(reading).await.unwrap_or(Err(RejectReason::Silent))
     }
 }
 

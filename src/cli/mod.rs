@@ -179,8 +179,8 @@ impl Cli {
     /// Runs a role, configured by `file`, until a signal.
     fn serve(&self, file: &Path, config: Config) -> anyhow::Result<ExitCode> {
         let process = config.process();
-        let format = self.log_format.unwrap_or(process.log_format);
-        let log_level = log::start(format, self.log_level.unwrap_or(process.log_level));
+        let format = self.log_format.unwrap_or(process.log.format);
+        let log_level = log::start(format, self.log_level.unwrap_or(process.log.level));
         let (limit, level) = (raise_file_limit(), self.log_level);
         warn_of_files(limit, &config);
         let (runtime, signals) = runtime()?;
@@ -190,7 +190,7 @@ impl Cli {
         let admin_socket = service.admin_socket().map_or_else(|| "off".to_owned(), |path| path.display().to_string());
         let control = service.control();
         control.reads(file.to_owned(), move |config| {
-            log_level.set(level.unwrap_or(config.process().log_level));
+            log_level.set(level.unwrap_or(config.process().log.level));
             warn_of_files(limit, config);
         });
         let hangups = {

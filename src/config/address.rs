@@ -1,18 +1,98 @@
 //! Formats of addresses: where to listen, where to connect, and whom to trust.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::declare::Format;
+use super::formats;
+use super::scope::{Scope, Spot};
 use super::tree::{Node, Value, quote};
-use super::{CORE_PREFIX, Destination, Target, formats};
 
 /// Characters of a host name, by RFC 1035.
 const MAX_HOST: usize = 253;
-/// What a network looks like, for errors.
-const NETWORK: &str = "write it as `198.51.100.7`, `10.0.0.0/8` or `2001:db8::/32`";
+/// The way to write a network, for errors.
+const WRITE_NETWORK: &str = "write it as `198.51.100.7`, `10.0.0.0/8` or `2001:db8::/32`";
 /// Bits in front of the IPv4 address in an IPv4-mapped IPv6 address.
 const MAPPED_PREFIX: u8 = 96;
+
+/// The addresses of a file to listen on, which must differ.
+const LISTENED_ON: &str = "addresses to listen on";
+/// The beginning of a destination that is a listener of the core.
+const CORE_PREFIX: &str = "core/";
+
+pub(super) const LISTEN: Format<SocketAddr> = Format::new("address with port", listen);
+pub(super) const LISTEN_OR_OFF: Format<Option<SocketAddr>> = Format::new("address with port, or `off`", listen_or_off);
+pub(super) const TARGET: Format<Target> = Format::new("host with port", target);
+pub(super) const DESTINATION: Format<Destination> = Format::new("host with port or `core/NAME`", destination);
+pub(super) const HOST: Format<String> = Format::new("host", host);
+pub(super) const ADDRESS_OR_HOST: Format<String> = Format::new("address or host name", host);
+pub(super) const NETWORK: Format<IpNet> = Format::new("address or CIDR", network);
+
+/// A host, by name or address, and a port. An IPv6 host is kept without brackets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// Name or address.
+    pub host: String,
+    /// Port, not 0.
+    pub port: u16,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl Target {
+    /// Returns the address where the host is one, and no name.
+    pub fn literal(&self) -> Option<SocketAddr> {
+        self.host.parse().ok().map(|ip| SocketAddr::new(ip, self.port))
+    }
+}
+
+impl From<SocketAddr> for Target {
+    fn from(addr: SocketAddr) -> Self {
+        Self { host: addr.ip().to_string(), port: addr.port() }
+    }
+}
+
+/// The end that a connection of a forward leads to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Destination {
+    /// A host and a port.
+    Target(Target),
+    /// `core/NAME`: a listener of the core, by its name, through the tunnel.
+    Core(String),
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Target(target) => target.fmt(f),
+            Self::Core(listener) => write!(f, "{CORE_PREFIX}{listener}"),
+        }
+    }
+}
+
+/// Takes addresses to listen on for the key of this path, before listeners [claim] theirs. Port 0 is another one each time.
+pub(super) fn reserve(root: &Scope<'_>, key: &str, addresses: impl IntoIterator<Item = SocketAddr>) {
+    for address in addresses.into_iter().filter(|address| address.port() != 0) {
+        root.reserve(LISTENED_ON, key, address.to_string());
+    }
+}
+
+/// Takes an address to listen on for `spot`; an error where another listens there.
+pub(super) fn claim(scope: &Scope<'_>, spot: &Spot, address: SocketAddr) {
+    if address.port() != 0 {
+        scope.claim(LISTENED_ON, spot, address.to_string());
+    }
+}
 
 /// An address to listen on. The port may be 0.
 pub(super) fn listen(node: &Node) -> Result<SocketAddr, String> {
@@ -162,7 +242,7 @@ pub(super) fn is_ipv4_loopback(target: &Target) -> bool {
 pub(super) fn network(node: &Node) -> Result<IpNet, String> {
     match &node.value {
         Value::Text(text) => network_text(text),
-        _ => Err(format!("{} is not an address or a CIDR; {NETWORK}", node.quoted())),
+        _ => Err(format!("{} is not an address or a CIDR; {WRITE_NETWORK}", node.quoted())),
     }
 }
 
@@ -179,7 +259,7 @@ pub fn network_text(text: &str) -> Result<IpNet, String> {
         return Err(format!("{} has a port; leave it out: connections come from any port", quote(text)));
     }
     let Ok(network) = text.parse::<IpNet>() else {
-        return Err(format!("{} is not an address or a CIDR; {NETWORK}", quote(text)));
+        return Err(format!("{} is not an address or a CIDR; {WRITE_NETWORK}", quote(text)));
     };
     let network = unmapped(network)
         .ok_or_else(|| format!("{} holds IPv4-mapped addresses and others; write it as IPv4", quote(text)))?;

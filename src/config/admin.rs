@@ -1,67 +1,100 @@
-//! Reading `admin`.
+//! `admin`: where metrics, health and the admin API are, and who may use it.
 
 use std::env;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::address::LISTEN_OR_OFF;
+use super::declare::{Format, Read, mapping, section, value};
+use super::formats::{self, PATH};
 use super::scope::Scope;
-use super::{Admin, AdminTls, address, formats};
+use super::tree::Node;
 
 /// Bytes of a unix socket's path, by the kernel: its field has 108, the last of which ends the text.
 const MAX_SOCKET: usize = 107;
 /// The socket's name in its directory, where the file does not give it.
 pub const SOCKET: &str = "admin.sock";
 
-/// Reads `admin`.
-pub(super) fn read(root: &Scope<'_>) -> Option<Admin> {
-    let admin = root.section("admin");
-    let listen = admin.value("listen", address::listen_or_off);
-    let socket = admin.optional("socket", socket);
-    let token = admin.optional("token_file", formats::path);
-    let read_token = admin.optional("read_token_file", formats::path);
-    let tls = if admin.has("tls") { tls(&admin.section("tls")).map(Some) } else { Some(None) };
-    if let (Some(Some(token)), Some(Some(read_token))) = (&token, &read_token)
-        && token == read_token
-    {
-        admin.wrong("read_token_file", "is the file of `admin.token_file`; who may only read needs a token of its own");
+section! {
+    /// `admin`: where metrics, health and the admin API are, and who may use it.
+    #[derive(Debug, Clone, Default, PartialEq, Eq)]
+    pub struct Admin from AdminKeys {
+        /// where `/metrics`, `/live`, `/ready` and the [admin API](admin.md) are served; beyond loopback it takes tokens or
+        /// certificates of clients
+        listen: Option<SocketAddr> = value(LISTEN_OR_OFF)
+            .or_by_role("127.0.0.1:9162", "127.0.0.1:9163")
+            .example("127.0.0.1:9162")
+            .restart(),
+        /// the unix socket of the same, for who may write to it: root, and the user and group of the process
+        socket: Option<PathBuf> = value(SOCKET_OR_OFF)
+            .or_else("`admin.sock` in systemd's RUNTIME_DIRECTORY, elsewhere `off`", default_socket)
+            .example("/run/otproxy-edge/admin.sock")
+            .restart(),
+        /// the file of the token with which the API of `admin.listen` may be read and used to act; reread when it changes
+        token_file: Option<PathBuf> = value(PATH).optional("no token").example("admin.token").restart(),
+        /// the file of the token with which it may only be read; reread when it changes
+        read_token_file: Option<PathBuf> = value(PATH).optional("no token").example("read.token").restart(),
+        /// `tls`: what `admin.listen` speaks, where it is not plain.
+        tls: Option<AdminTls> = mapping().restart().optional(),
     }
-    match listen {
-        Some(None) => {
-            for key in ["token_file", "read_token_file", "tls"] {
-                if admin.has(key) {
-                    admin.wrong(key, "is for `admin.listen`, which is `off`; give that an address, or leave this out");
-                }
-            }
-        }
-        Some(Some(listen)) if !is_loopback(listen) => {
-            // With certificates of clients TLS lets in nobody else.
-            let proven = admin.has("token_file") || admin.has("read_token_file");
-            let certificates = tls.as_ref().is_none_or(|tls| tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()));
-            if !proven && !certificates {
-                let message = format!(
-                    "`{listen}` can be reached from other hosts; give `token_file`, the file of a token that requests need, or \
-                     `tls` with `client_ca`, or listen on `127.0.0.1:{}`",
-                    listen.port()
-                );
-                admin.wrong("listen", message);
-            }
-        }
-        _ => {}
-    }
-    Some(Admin {
-        listen: listen?,
-        socket: socket?.unwrap_or_else(default_socket),
-        token_file: token?.map(PathBuf::from),
-        read_token_file: read_token?.map(PathBuf::from),
-        tls: tls?,
-    })
 }
 
-fn tls(section: &Scope<'_>) -> Option<AdminTls> {
-    let path = |key| section.value(key, formats::path).map(PathBuf::from);
-    let (cert, key) = (path("cert"), path("key"));
-    let client_ca = section.optional("client_ca", formats::path);
-    Some(AdminTls { cert: cert?, key: key?, client_ca: client_ca?.map(PathBuf::from) })
+section! {
+    /// `admin.tls`
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct AdminTls {
+        /// with `admin.tls` it is served over TLS alone: the certificate, PEM; reread when it changes
+        cert: PathBuf = value(PATH).required("admin.pem"),
+        /// the certificate's private key, PEM
+        key: PathBuf = value(PATH).required("admin.key"),
+        /// the authority that every client's certificate must come from, PEM
+        client_ca: Option<PathBuf> = value(PATH).optional("clients need no certificate").example("clients.pem"),
+    }
+}
+
+const SOCKET_OR_OFF: Format<Option<PathBuf>> =
+    Format::new("path, or `off`", socket).seen_from(|path, folder| path.map(|path| folder.join(path)));
+
+impl Read for Admin {
+    fn read(admin: &Scope<'_>) -> Option<Self> {
+        let keys = AdminKeys::read(admin);
+        if let (Some(Some(token)), Some(Some(read_token))) = (&keys.token_file, &keys.read_token_file)
+            && token == read_token
+        {
+            admin.wrong(
+                "read_token_file",
+                "is the file of `admin.token_file`; who may only read needs a token of its own",
+            );
+        }
+        match keys.listen {
+            Some(None) => {
+                for key in ["token_file", "read_token_file", "tls"] {
+                    if admin.has(key) {
+                        admin.wrong(
+                            key,
+                            "is for `admin.listen`, which is `off`; give that an address, or leave this out",
+                        );
+                    }
+                }
+            }
+            Some(Some(listen)) if !is_loopback(listen) => {
+                // With certificates of clients TLS lets in nobody else.
+                let proven = admin.has("token_file") || admin.has("read_token_file");
+                let certificates =
+                    keys.tls.as_ref().is_none_or(|tls| tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()));
+                if !proven && !certificates {
+                    let message = format!(
+                        "`{listen}` can be reached from other hosts; give `token_file`, the file of a token that requests need, or \
+                         `tls` with `client_ca`, or listen on `127.0.0.1:{}`",
+                        listen.port()
+                    );
+                    admin.wrong("listen", message);
+                }
+            }
+            _ => {}
+        }
+        keys.complete()
+    }
 }
 
 /// Whether only this host reaches it.
@@ -69,21 +102,23 @@ fn is_loopback(listen: SocketAddr) -> bool {
     listen.ip().to_canonical().is_loopback()
 }
 
-/// The path of a socket, or the word `off`.
-fn socket(node: &super::tree::Node) -> Result<Option<PathBuf>, String> {
+/// Reads the path of a socket, or the word `off`.
+fn socket(node: &Node) -> Result<Option<PathBuf>, String> {
     let path = formats::path(node).map_err(|message| format!("{message}; write one, or `off` for none"))?;
-    match path.as_str() {
-        "off" => Ok(None),
-        path if path.len() > MAX_SOCKET => Err(format!(
-            "has {} bytes, and the path of a socket at most {MAX_SOCKET}; choose a shorter one, as in \
-             `/run/otproxy-edge/{SOCKET}`",
-            path.len()
-        )),
-        path => Ok(Some(path.into())),
+    let len = path.as_os_str().len();
+    if path.as_os_str() == "off" {
+        Ok(None)
+    } else if len > MAX_SOCKET {
+        Err(format!(
+            "has {len} bytes, and the path of a socket at most {MAX_SOCKET}; choose a shorter one, as in \
+             `/run/otproxy-edge/{SOCKET}`"
+        ))
+    } else {
+        Ok(Some(path))
     }
 }
 
-/// In the directory that systemd makes for the process, where it does.
+/// Returns the socket in the directory that systemd makes for the process, where it does.
 fn default_socket() -> Option<PathBuf> {
     let directories = env::var_os("RUNTIME_DIRECTORY")?;
     // As systemd lists several: the first is the unit's own.
@@ -91,20 +126,9 @@ fn default_socket() -> Option<PathBuf> {
     Some(first.join(SOCKET))
 }
 
-impl Admin {
-    /// The same, with its paths as seen from where the file is.
-    pub(super) fn relative_to(&mut self, folder: &Path) {
-        let Self { socket, token_file, read_token_file, tls, .. } = self;
-        let tls = tls.iter_mut().flat_map(|tls| [Some(&mut tls.cert), Some(&mut tls.key), tls.client_ca.as_mut()]);
-        for path in [socket.as_mut(), token_file.as_mut(), read_token_file.as_mut()].into_iter().chain(tls).flatten() {
-            *path = folder.join(&path);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::{Config, parse};
+    use super::super::{AccessLogFile, Config, load, parse};
     use super::*;
 
     fn admin(text: &str) -> Result<Admin, String> {
@@ -152,14 +176,22 @@ mod tests {
 
     #[test]
     fn paths_are_seen_from_the_file() {
-        let text = "{ socket: a.sock, token_file: /t, read_token_file: r, tls: { cert: c, key: k, client_ca: ca } }";
-        let mut admin = admin(text).unwrap();
-        assert_eq!(admin.socket.as_deref(), Some(Path::new("a.sock")));
-        admin.relative_to(Path::new("/etc"));
-        let tls = admin.tls.unwrap();
+        let folder = std::env::temp_dir().join(format!("otproxy-admin-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let text = "role: edge\nadmin: { socket: a.sock, token_file: /t, read_token_file: r, tls: { cert: c, key: k, client_ca: ca } }\n\
+             access_log: { file: access.log }\nlisteners: [{ name: a, listen: 127.0.0.1:0, forward_to: a:1 }]\n";
+        let file = folder.join("edge.yaml");
+        std::fs::write(&file, text).unwrap();
+        let loaded = load(&file).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        let Admin { socket, token_file, read_token_file, tls, .. } = &loaded.process().admin;
+        let tls = tls.as_ref().unwrap();
         let paths =
-            [admin.socket.unwrap(), admin.token_file.unwrap(), admin.read_token_file.unwrap(), tls.cert, tls.key];
-        assert_eq!(paths.map(|path| path.display().to_string()), ["/etc/a.sock", "/t", "/etc/r", "/etc/c", "/etc/k"]);
-        assert_eq!(tls.client_ca.as_deref(), Some(Path::new("/etc/ca")));
+            [socket, token_file, read_token_file, &Some(tls.cert.clone()), &Some(tls.key.clone()), &tls.client_ca];
+        let expected = ["a.sock", "/t", "r", "c", "k", "ca"].map(|path| folder.join(path));
+        assert_eq!(paths.map(|path| path.clone().unwrap()), expected);
+        assert_eq!(loaded.process().access_log.file, Some(AccessLogFile::Path(folder.join("access.log"))));
+        // Where the file has no folder, they stay as they are written.
+        assert_eq!(admin("{ socket: a.sock }").unwrap().socket, Some("a.sock".into()));
     }
 }

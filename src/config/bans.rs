@@ -1,27 +1,62 @@
-//! Reading `bans`.
+//! `bans`: those who are refused for a while.
 
+use std::fmt;
 use std::time::Duration;
 
-use super::listener::values;
+use ipnet::IpNet;
+use otproxy_protocol::rate::Rate;
+
+use super::address::NETWORK;
+use super::declare::{Format, Read, list, section, value};
+use super::formats::{DURATION, RATE_OR_NONE};
 use super::scope::Scope;
 use super::tree::{Node, Value};
-use super::{Bans, NftTable, address, formats};
 
 /// What kinds of table can drop what comes from an address.
 const FAMILIES: [&str; 4] = ["inet", "ip", "ip6", "netdev"];
 /// Characters of a table's name, as the kernel has it.
 const MAX_TABLE: usize = 255;
 
-/// Reads `bans`; whom it trusts is not among the exempt yet.
-pub(super) fn bans(section: &Scope<'_>) -> Option<Bans> {
-    let after = section.value("after", formats::or_none(formats::rate));
-    let lasting = section.value("for", formats::duration);
-    if lasting == Some(Duration::ZERO) {
-        section.wrong("for", "`0s` would lift each ban at once; give at least `1s`, or `after: none` for no bans");
+section! {
+    /// `bans`: those who are refused for a while.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Bans from BansKeys {
+        /// how often a player's address may break the rules; who does it more often is banned
+        after: Option<Rate> = value(RATE_OR_NONE).or("none").example("600/60s"),
+        /// how long who breaks the rules too often is refused by all listeners
+        lasting as "for": Duration = value(DURATION).or("10m"),
+        /// who is never refused for a ban, beside those whose PROXY header is believed
+        exempt: Vec<IpNet> = list(NETWORK).or("[]").example("[192.0.2.7, 10.0.0.0/8]"),
+        /// the nftables table with the sets `banned4` and `banned6`, into which bans are put too, for the kernel to drop what they send
+        nftables: Option<NftTable> = value(TABLE_OR_OFF).or("off").example("inet otproxy").restart(),
     }
-    let exempt = section.list("exempt", address::network).map(values);
-    let nftables = section.value("nftables", table);
-    Some(Bans { after: after?, lasting: lasting?, exempt: exempt?, nftables: nftables? })
+}
+
+/// `bans.nftables`: a table of nftables. Both are words that nft takes as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NftTable {
+    /// `inet`, `ip`, `ip6` or `netdev`.
+    pub family: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for NftTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.family, self.name)
+    }
+}
+
+const TABLE_OR_OFF: Format<Option<NftTable>> = Format::new("family and table, or `off`", table);
+
+impl Read for Bans {
+    fn read(section: &Scope<'_>) -> Option<Self> {
+        let keys = BansKeys::read(section);
+        if keys.lasting == Some(Duration::ZERO) {
+            section.wrong("for", "`0s` would lift each ban at once; give at least `1s`, or `after: none` for no bans");
+        }
+        keys.complete()
+    }
 }
 
 /// A family and a table, or the word `off`.
@@ -56,12 +91,13 @@ fn is_word(name: &str) -> bool {
 mod tests {
     use super::super::tree::fragment;
     use super::*;
+    use crate::admission::AddressSet;
 
     #[test]
     fn peers_that_are_trusted_are_exempt_and_a_revoked_edge_is_not() {
         let exempt = |text: &str| {
             let config = super::super::parse("a.yaml", text).unwrap_or_else(|errors| panic!("{errors}"));
-            config.process().bans.rules().exempt
+            config.process().bans.exempt.iter().copied().collect::<AddressSet>()
         };
         let listener = "{ name: a, listen: \"0.0.0.0:1\", forward_to: \"a:1\"";
         let edge = exempt(&format!(

@@ -3,21 +3,16 @@
 //! A parser takes a node and returns the value, or what is wrong with it and what to do.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use otproxy_protocol::rate::Rate;
 use rustix::process::{Resource, getrlimit};
 use rustix::system::sysinfo;
 
-use super::keys::{Kind, Role};
-use super::scope::none_of;
-use super::topology::CoreMode;
+use super::declare::Format;
 use super::tree::{Node, Value, quote};
-use super::{
-    AcceptProxy, AccessLogFile, AccessLogFormat, BindSessions, CheckKind, Choice, Expect, Framing, Ipv6Players,
-    LogFormat, LogLevel, PlayerAddress, SendProxy, Source,
-};
-use otproxy_protocol::rate::Rate;
 
 /// The longest duration: nothing here is meant to last longer, and sums of a few cannot overflow.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -38,49 +33,26 @@ const MAX_LABEL: usize = 64;
 /// Characters of the name of the process: as long as a host name may be.
 const MAX_NAME: usize = 255;
 
-/// A word out of a fixed set.
-pub(super) trait Word: Copy + 'static {
-    /// Each word and what it stands for.
-    const WORDS: &'static [(&'static str, Self)];
-}
-
-macro_rules! words {
-    ($($type:ident { $($word:literal => $variant:ident),+ })+) => {$(
-        impl Word for $type {
-            const WORDS: &'static [(&'static str, Self)] = &[$(($word, $type::$variant)),+];
-        }
-    )+};
-}
-words! {
-    Role { "edge" => Edge, "core" => Core }
-    Kind { "forward" => Forward, "relay" => Relay }
-    LogFormat { "auto" => Auto, "text" => Text, "json" => Json }
-    LogLevel { "error" => Error, "warn" => Warn, "info" => Info, "debug" => Debug, "trace" => Trace }
-    AccessLogFormat { "json" => Json, "text" => Text, "haproxy" => Haproxy }
-    AcceptProxy { "required" => Required, "optional" => Optional, "none" => None }
-    SendProxy { "v2" => V2, "v1" => V1, "none" => None }
-    Choice { "first" => First, "least" => Least, "source" => Source }
-    CheckKind { "off" => Off, "tcp" => Tcp, "proxy" => Proxy, "ping" => Ping }
-    Expect { "any" => Any, "links" => Links, "login" => Login, "status" => Status }
-    PlayerAddress {
-        "otc" => Otc, "otc_reversed" => OtcReversed, "proxy_v2" => ProxyV2, "proxy_v1" => ProxyV1, "none" => None
-    }
-    Framing { "auto" => Auto, "bytes" => Bytes, "blocks" => Blocks }
-    Source { "default" => Default, "loopback_per_player" => LoopbackPerPlayer }
-    Ipv6Players { "pseudo_ipv4" => PseudoIpv4, "refuse" => Refuse }
-    BindSessions { "address" => Address, "client" => Client }
-    CoreMode { "dial" => Dial, "accept" => Accept }
-}
-
-/// One of the words of `T`.
-pub(super) fn word<T: Word>(node: &Node) -> Result<T, String> {
-    let text = if let Value::Text(text) = &node.value { text.as_str() } else { "" };
-    let found = T::WORDS.iter().find(|(word, _)| *word == text);
-    found.map(|(_, value)| *value).ok_or_else(|| {
-        let words: Vec<_> = T::WORDS.iter().map(|(word, _)| *word).collect();
-        none_of(node, &words)
-    })
-}
+pub(super) const DURATION: Format<Duration> = Format::new("duration", duration);
+pub(super) const TIMEOUT: Format<Duration> = Format::new("duration", timeout);
+pub(super) const PERIOD: Format<Duration> = Format::new("duration", period);
+pub(super) const SIZE: Format<usize> = Format::new("size", size);
+pub(super) const COUNT: Format<u32> = Format::new("count", count);
+pub(super) const COUNT_OR_NONE: Format<Option<u32>> = Format::new("count or `none`", |node| or_none(node, count));
+pub(super) const QUANTITY: Format<usize> = Format::new("count", quantity);
+pub(super) const QUANTITY_OR_NONE: Format<Option<usize>> =
+    Format::new("count or `none`", |node| or_none(node, quantity));
+pub(super) const CONNECTIONS_OR_NONE: Format<Option<usize>> =
+    Format::new("count, `auto` or `none`", |node| or_none(node, connections));
+pub(super) const RATE_OR_NONE: Format<Option<Rate>> = Format::new("rate or `none`", |node| or_none(node, rate));
+pub(super) const WORKERS: Format<NonZeroUsize> = Format::new("1 to 1024", workers);
+pub(super) const SPARE: Format<usize> = Format::new("1 to 1024", spare);
+pub(super) const FLAG: Format<bool> = Format::new("`true` or `false`", flag);
+pub(super) const PATH: Format<PathBuf> = Format::new("path", path).seen_from(|path, folder| folder.join(path));
+pub(super) const PORT: Format<u16> = Format::new("port", port);
+pub(super) const LABEL: Format<String> = Format::new("name", label);
+pub(super) const PROCESS_NAME: Format<String> = Format::new("text", process_name);
+pub(super) const TITLE: Format<String> = Format::new("text", title);
 
 /// A duration that may be zero.
 pub(super) fn duration(node: &Node) -> Result<Duration, String> {
@@ -155,9 +127,9 @@ pub(super) fn quantity(node: &Node) -> Result<usize, String> {
     usize::try_from(count(node)?).map_err(|_| format!("{} is out of range", node.quoted()))
 }
 
-/// What `parse` reads, or the word `none`.
-pub(super) fn or_none<T>(parse: impl Fn(&Node) -> Result<T, String>) -> impl Fn(&Node) -> Result<Option<T>, String> {
-    move |node| match &node.value {
+/// Reads what `parse` reads, or the word `none`.
+fn or_none<T>(node: &Node, parse: impl Fn(&Node) -> Result<T, String>) -> Result<Option<T>, String> {
+    match &node.value {
         Value::Text(text) if text == "none" => Ok(None),
         _ => parse(node).map(Some).map_err(|message| format!("{message}, or `none` for no limit")),
     }
@@ -223,20 +195,11 @@ pub(super) fn flag(node: &Node) -> Result<bool, String> {
     }
 }
 
-/// A path of a file.
-pub(super) fn path(node: &Node) -> Result<String, String> {
+/// A path of a file, as it is written.
+pub(super) fn path(node: &Node) -> Result<PathBuf, String> {
     match &node.value {
-        Value::Text(text) if !text.is_empty() => Ok(text.clone()),
+        Value::Text(text) if !text.is_empty() => Ok(text.into()),
         _ => Err(format!("{} is not the path of a file", node.quoted())),
-    }
-}
-
-/// Where the access log goes.
-pub(super) fn access_log_file(node: &Node) -> Result<Option<AccessLogFile>, String> {
-    match path(node).map_err(|message| format!("{message}; write one, or `stderr`, or `off`"))?.as_str() {
-        "off" => Ok(None),
-        "stderr" => Ok(Some(AccessLogFile::Stderr)),
-        path => Ok(Some(AccessLogFile::Path(path.into()))),
     }
 }
 
@@ -327,8 +290,6 @@ fn int(node: &Node) -> Option<i128> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::keys::{KEYS, Key, find};
-    use super::super::topology::TOPOLOGY_KEYS;
     use super::super::tree::fragment;
     use super::*;
 
@@ -365,10 +326,10 @@ mod tests {
     #[test]
     fn numbers() {
         assert_eq!(count(&fragment("20")), Ok(20));
-        assert_eq!(or_none(count)(&fragment("none")), Ok(None));
-        assert_eq!(or_none(count)(&fragment("7")), Ok(Some(7)));
+        assert_eq!(or_none(&fragment("none"), count), Ok(None));
+        assert_eq!(or_none(&fragment("7"), count), Ok(Some(7)));
         for wrong in ["0", "-1", "1000000001", "1.5", "many", "no"] {
-            assert!(or_none(count)(&fragment(wrong)).is_err(), "{wrong}");
+            assert!(or_none(&fragment(wrong), count).is_err(), "{wrong}");
         }
         assert_eq!(port(&fragment("65535")), Ok(65535));
         for wrong in ["0", "65536", "-1", "http"] {
@@ -383,7 +344,7 @@ mod tests {
 
     #[test]
     fn connections_as_there_are_files_for() {
-        let read = |text| or_none(connections)(&fragment(text));
+        let read = |text| or_none(&fragment(text), connections);
         let files = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
         let auto = read("auto").unwrap().unwrap();
         assert!(auto >= 1 && auto as u64 <= files / 2, "{auto} of {files}");
@@ -394,7 +355,7 @@ mod tests {
 
     #[test]
     fn rates() {
-        let read = |text| or_none(rate)(&fragment(text));
+        let read = |text| or_none(&fragment(text), rate);
         assert_eq!(read("20/10s"), Ok(Some(Rate::per(20, Duration::from_secs(10)))));
         assert_eq!(read("'1/1ms'"), Ok(Some(Rate::per(1, Duration::from_millis(1)))));
         assert_eq!(read("1000000000/1ms"), Ok(Some(Rate::per(1_000_000_000, Duration::from_millis(1)))));
@@ -416,42 +377,5 @@ mod tests {
             assert!(process_name(&fragment(wrong)).is_err(), "{wrong}");
         }
         assert!(process_name(&fragment(&format!("'{}'", host_name()))).is_ok());
-    }
-
-    /// What the table of keys says a key takes is what the reader takes.
-    #[test]
-    fn the_tables_name_the_words() {
-        fn check<T: Word>(path: &str) {
-            check_in::<T>(KEYS, path);
-        }
-        fn check_in<T: Word>(table: &'static [Key], path: &str) {
-            let words: Vec<_> = T::WORDS.iter().map(|(word, _)| format!("`{word}`")).collect();
-            let key = find(table, path).expect(path);
-            let form = key.form.replace(" or ", ", ");
-            assert_eq!(form, words.join(", "), "{path}");
-        }
-        check::<Role>("role");
-        check::<Kind>("listeners[].kind");
-        check::<LogFormat>("log.format");
-        check::<LogLevel>("log.level");
-        check::<AccessLogFormat>("access_log.format");
-        check::<AcceptProxy>("listeners[].accept_proxy");
-        check::<SendProxy>("listeners[].send_proxy");
-        check::<Choice>("listeners[].choice");
-        check::<CheckKind>("listeners[].check");
-        check::<Expect>("listeners[].expect");
-        check::<PlayerAddress>("game_servers[].player_address");
-        check::<Framing>("game_servers[].framing");
-        check::<Source>("game_servers[].source");
-        check::<Ipv6Players>("game_servers[].ipv6_players");
-        check::<BindSessions>("sessions.bind_sessions");
-        check_in::<CoreMode>(TOPOLOGY_KEYS, "core.mode");
-        check_in::<PlayerAddress>(TOPOLOGY_KEYS, "player_address");
-        // A flag's words are those of YAML.
-        let words = |table: &[Key]| {
-            table.iter().filter(|key| key.form.starts_with('`') && !key.form.contains("`true`")).count()
-        };
-        assert_eq!(words(KEYS), 15, "a key that takes words is not checked here");
-        assert_eq!(words(TOPOLOGY_KEYS), 2, "a key that takes words is not checked here");
     }
 }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::CORE_NAME;
-
+/// The name in the core's certificate. No edge has it: roles are told apart by names.
+pub const CORE_NAME: &str = "core";
 /// Characters of a name, as for `edges[].name`.
 const MAX_LEN: usize = 64;
 /// Characters between two dots, as in a host name.

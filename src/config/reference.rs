@@ -1,13 +1,14 @@
 //! The tables of keys in the documents, generated from the keys that the reader knows.
 
-use super::keys::{KEYS, Key, WhenAbsent};
+use super::file::KEYS;
+use super::key::{Key, WhenAbsent};
 use super::topology::TOPOLOGY_KEYS;
 
-/// The tables, by the name that marks their place in `docs/configuration.md`, as Markdown.
+/// Returns the tables, by the name that marks their place in `docs/configuration.md`, as Markdown.
 #[must_use]
 pub fn tables() -> Vec<(&'static str, String)> {
-    let process = |key: &&Key| section(key.path).is_empty();
-    let of = |name: &'static str| move |key: &&Key| section(key.path) == name;
+    let process = |key: &&Key| section(&key.path).is_empty();
+    let of = |name: &'static str| move |key: &&Key| section(&key.path) == name;
     vec![
         ("process", table(KEYS.iter().filter(process))),
         ("listeners", table(KEYS.iter().filter(of("listeners")))),
@@ -19,13 +20,13 @@ pub fn tables() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The table of the keys of `otproxy init`'s file, as Markdown.
+/// Returns the table of the keys of `otproxy init`'s file, as Markdown.
 #[must_use]
 pub fn topology_table() -> String {
     table(TOPOLOGY_KEYS.iter())
 }
 
-/// The table that a key belongs to; empty for that of the whole process.
+/// Returns the table that a key belongs to; empty for that of the whole process.
 fn section(path: &str) -> &str {
     let first = path.split(['.', '[']).next().unwrap_or_default();
     if first == "log_core_address" {

@@ -1,106 +1,48 @@
 //! What a running process cannot change.
 
-use super::{Config, CoreTunnel, EdgeTunnel, Process, Reach};
+use std::sync::LazyLock;
+
+use super::declare::Section as _;
+use super::file::{Config, Core, Edge};
+use super::process::Process;
 
 /// The keys that take a restart, as they stand in the file.
-pub const NEEDS_RESTART: &[&str] = &[
-    "role",
-    "name",
-    "workers",
-    "admin.listen",
-    "admin.socket",
-    "admin.token_file",
-    "admin.read_token_file",
-    "admin.tls",
-    "bans.nftables",
-    "log.format",
-    "access_log",
-    "core",
-    "core.dial",
-    "core.accept",
-    "core.spare",
-    "log_core_address",
-    "tunnel",
-    "tunnel.accept",
-    "tunnel.spare",
-];
+pub static NEEDS_RESTART: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let sections = [Process::restart_keys(), Edge::restart_keys(), Core::restart_keys()];
+    std::iter::once(ROLE.to_owned()).chain(sections.into_iter().flatten()).collect()
+});
+
+/// With another role, all the rest is another's.
+const ROLE: &str = "role";
 
 impl Config {
-    /// The keys in which `new` differs and which are among [`NEEDS_RESTART`]. All else can change while the process runs.
+    /// Returns the keys in which `new` differs and which are among [`NEEDS_RESTART`]. All else can change while the process runs.
     #[must_use]
-    pub fn needs_restart_for(&self, new: &Self) -> Vec<&'static str> {
-        let (before, after) = (self.process(), new.process());
-        let mut keys = vec![
-            ("name", before.name != after.name),
-            ("workers", before.workers != after.workers),
-            ("admin.listen", before.admin.listen != after.admin.listen),
-            ("admin.socket", before.admin.socket != after.admin.socket),
-            ("admin.token_file", before.admin.token_file != after.admin.token_file),
-            ("admin.read_token_file", before.admin.read_token_file != after.admin.read_token_file),
-            ("admin.tls", before.admin.tls != after.admin.tls),
-            ("bans.nftables", before.bans.nftables != after.bans.nftables),
-            ("log.format", before.log_format != after.log_format),
-            ("access_log", before.access_log != after.access_log),
-        ];
+    pub fn needs_restart_for(&self, new: &Self) -> Vec<String> {
+        let mut keys = self.process().changed(new.process());
         match (self, new) {
-            (Self::Edge(before), Self::Edge(after)) => keys.extend(edge(before.tunnel.as_ref(), after.tunnel.as_ref())),
-            (Self::Core(before), Self::Core(after)) => keys.extend(core(before.tunnel.as_ref(), after.tunnel.as_ref())),
-            // All the rest is another's.
-            _ => return vec!["role"],
+            (Self::Edge(before), Self::Edge(after)) => keys.extend(before.changed(after)),
+            (Self::Core(before), Self::Core(after)) => keys.extend(before.changed(after)),
+            _ => return vec![ROLE.to_owned()],
         }
-        keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+        keys
     }
 
-    /// The same with what takes a restart as in `started`: what a process then goes by.
+    /// Returns the same with what takes a restart as in `started`: what a process then goes by.
     #[must_use]
     pub fn as_far_as(mut self, started: &Self) -> Self {
         match (&mut self, started) {
             (Self::Edge(edge), Self::Edge(started)) => {
-                keep(&mut edge.process, &started.process);
-                let tls = edge.tunnel.take().map(|tunnel| tunnel.tls);
-                edge.tunnel =
-                    started.tunnel.clone().map(|tunnel| EdgeTunnel { tls: tls.unwrap_or(tunnel.tls), ..tunnel });
+                edge.process.keep(&started.process);
+                edge.keep(started);
             }
             (Self::Core(core), Self::Core(started)) => {
-                keep(&mut core.process, &started.process);
-                let tls = core.tunnel.take().map(|tunnel| tunnel.tls);
-                core.tunnel =
-                    started.tunnel.clone().map(|tunnel| CoreTunnel { tls: tls.unwrap_or(tunnel.tls), ..tunnel });
+                core.process.keep(&started.process);
+                core.keep(started);
             }
             _ => {}
         }
         self
-    }
-}
-
-fn keep(process: &mut Process, started: &Process) {
-    let Process { name, workers, admin, log_format, access_log, .. } = started;
-    (process.name, process.workers, process.admin) = (name.clone(), *workers, admin.clone());
-    (process.log_format, process.access_log) = (*log_format, access_log.clone());
-    process.bans.nftables = started.bans.nftables.clone();
-}
-
-fn edge(before: Option<&EdgeTunnel>, after: Option<&EdgeTunnel>) -> Vec<(&'static str, bool)> {
-    let (Some(before), Some(after)) = (before, after) else { return vec![("core", before != after)] };
-    let mut keys = vec![("log_core_address", before.log_core_address != after.log_core_address)];
-    match (&before.reach, &after.reach) {
-        (Reach::Dial { core, spare }, Reach::Dial { core: other, spare: more }) => {
-            keys.extend([("core.dial", core != other), ("core.spare", spare != more)]);
-        }
-        (Reach::Accept(before), Reach::Accept(after)) => keys.push(("core.accept", before != after)),
-        (Reach::Dial { .. }, Reach::Accept(_)) | (Reach::Accept(_), Reach::Dial { .. }) => {
-            keys.extend([("core.dial", true), ("core.accept", true)]);
-        }
-    }
-    keys
-}
-
-fn core(before: Option<&CoreTunnel>, after: Option<&CoreTunnel>) -> Vec<(&'static str, bool)> {
-    match (before, after) {
-        (Some(before), Some(after)) => {
-            vec![("tunnel.accept", before.accept != after.accept), ("tunnel.spare", before.spare != after.spare)]
-        }
-        _ => vec![("tunnel", before != after)],
     }
 }
 
@@ -109,7 +51,7 @@ mod tests {
     use super::super::parse;
     use super::NEEDS_RESTART;
 
-    fn needs_restart_for(before: &str, after: &str) -> Vec<&'static str> {
+    fn needs_restart_for(before: &str, after: &str) -> Vec<String> {
         let parsed = |text: &str| parse("test.yaml", text).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
         let (before, after) = (parsed(before), parsed(after));
         let keys = before.needs_restart_for(&after);

@@ -4,20 +4,20 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use super::error::{Errors, Location};
-use super::keys::{self, Key, Kind, Role, WhenAbsent};
-use super::tree::{Entry, Node, NodeId, Value, fragment, quote};
-
-/// Similarity, from 0 to 1, from which on a key is taken for a misspelt one.
-const SIMILAR: f64 = 0.75;
+use super::key::{self, Key, Kind, Role, WhenAbsent};
+use super::tree::{Entry, Node, NodeId, Value, fragment};
+use super::word::similar;
 
 /// Everything that was found wrong.
 #[derive(Default)]
 pub(super) struct Report {
     findings: RefCell<Vec<(NodeId, String, String)>>,
+    /// Values of which there may be one each: whose, the value, and the path where it is.
+    claims: RefCell<Vec<(String, String, String)>>,
 }
 
 impl Report {
-    pub fn add(&self, spot: &Spot, message: impl Into<String>) {
+    fn add(&self, spot: &Spot, message: impl Into<String>) {
         self.findings.borrow_mut().push((spot.at, spot.path.clone(), message.into()));
     }
 
@@ -30,7 +30,12 @@ impl Report {
 #[derive(Debug, Clone)]
 pub(super) struct Spot {
     at: NodeId,
-    pub path: String,
+    path: String,
+}
+
+/// Returns the values of a list without their places.
+pub(super) fn values<T>(list: Vec<(Spot, T)>) -> Vec<T> {
+    list.into_iter().map(|(_, value)| value).collect()
 }
 
 /// A mapping of the document whose keys are being read.
@@ -49,14 +54,19 @@ pub(super) struct Scope<'a> {
     /// As in the table of keys: `listeners[].limits`
     pattern: String,
     at: NodeId,
+    /// The place of the whole mapping, or of its key where that has no value.
+    own: NodeId,
     entries: &'a [Entry],
+    /// The top level of the file.
+    file: &'a [Entry],
 }
 
 impl<'a> Scope<'a> {
     /// The top level of a file. Reports unknown keys.
     pub fn root(report: &'a Report, table: &'static [Key], role: Role, at: NodeId, entries: &'a [Entry]) -> Self {
         let (path, pattern) = (String::new(), String::new());
-        let scope = Self { report, table, role, kind: None, folder: None, path, pattern, at, entries };
+        let scope =
+            Self { report, table, role, kind: None, folder: None, path, pattern, at, own: at, entries, file: entries };
         scope.check_keys();
         scope
     }
@@ -85,17 +95,70 @@ impl<'a> Scope<'a> {
         self.report.add(&self.spot(key), message);
     }
 
+    /// Reports something that is wrong with the mapping itself.
+    pub fn wrong_here(&self, message: impl Into<String>) {
+        self.report.add(&Spot { at: self.own, path: self.path.clone() }, message);
+    }
+
     /// Reports something that is wrong at `spot`.
     pub fn wrong_at(&self, spot: &Spot, message: impl Into<String>) {
         self.report.add(spot, message);
     }
 
-    /// Whether the file has this key.
+    /// Returns the places of the items of `key`'s list; of the bare value where it is one.
+    pub fn spots(&self, key: &str) -> Vec<Spot> {
+        let spot = self.spot(key);
+        match self.entry(key).map(|entry| &entry.node.value) {
+            Some(Value::List(nodes)) => {
+                let item =
+                    |(index, node): (usize, &Node)| Spot { at: node.id, path: format!("{}[{index}]", spot.path) };
+                nodes.iter().enumerate().map(item).collect()
+            }
+            Some(_) => vec![spot],
+            None => Vec::new(),
+        }
+    }
+
+    /// Takes `value` for `spot`; an error where another place has it. `of` tells which values must differ.
+    pub fn claim(&self, of: &str, spot: &Spot, value: String) {
+        let mut claims = self.report.claims.borrow_mut();
+        match claims.iter().find(|(whose, taken, _)| whose == of && *taken == value) {
+            Some((.., path)) => {
+                self.report.add(spot, format!("`{value}` is already used by {path}; each must be its own"));
+            }
+            None => claims.push((of.to_owned(), value, spot.path.clone())),
+        }
+    }
+
+    /// As [`Scope::claim`], among the values of the same key in all mappings of a list.
+    pub fn claim_own(&self, key: &str, value: String) {
+        self.claim(&self.pattern_of(key), &self.spot(key), value);
+    }
+
+    /// Takes `value` for `key`, before others claim it.
+    pub fn reserve(&self, of: &str, key: &str, value: String) {
+        self.report.claims.borrow_mut().push((of.to_owned(), value, self.path_of(key)));
+    }
+
+    /// Whether the file has this key at its top level.
+    pub fn file_has(&self, key: &str) -> bool {
+        self.file.iter().any(|entry| entry.key == key)
+    }
+
+    /// Returns the text of a key in a mapping at the top level of the file, right or not.
+    pub fn file_word(&self, mapping: &str, key: &str) -> Option<&'a str> {
+        let find = |entries: &'a [Entry], key: &str| entries.iter().find(|entry| entry.key == key);
+        let Value::Map(entries) = &find(self.file, mapping)?.node.value else { return None };
+        let Value::Text(text) = &find(entries, key)?.node.value else { return None };
+        Some(text)
+    }
+
+    /// Whether the mapping has this key.
     pub fn has(&self, key: &str) -> bool {
         self.entry(key).is_some()
     }
 
-    /// A value, or the key's default.
+    /// Reads a value, or the key's default.
     pub fn value<T>(&self, key: &str, parse: impl Fn(&Node) -> Result<T, String>) -> Option<T> {
         match self.entry(key) {
             Some(entry) => self.parse(&entry.node, &self.spot(key), &parse),
@@ -103,12 +166,7 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// A value whose key may be absent without a default.
-    pub fn optional<T>(&self, key: &str, parse: impl Fn(&Node) -> Result<T, String>) -> Option<Option<T>> {
-        if self.has(key) { self.value(key, parse).map(Some) } else { Some(None) }
-    }
-
-    /// A list, or a bare value as a list of one, each with its place.
+    /// Reads a list, or a bare value as a list of one, each with its place.
     pub fn list<T>(&self, key: &str, parse: impl Fn(&Node) -> Result<T, String>) -> Option<Vec<(Spot, T)>> {
         let spot = self.spot(key);
         let default;
@@ -169,7 +227,7 @@ impl<'a> Scope<'a> {
                 return self.parse(node, &spot, &parse).map(|value| (spot, value));
             };
             let pattern = format!("{}[]", self.pattern_of(key));
-            let scope = Scope { path, pattern, at: node.id, entries, ..*self };
+            let scope = Scope { path, pattern, at: node.id, own: node.id, entries, ..*self };
             scope.check_keys();
             read(&scope).map(|value| (spot, value))
         };
@@ -187,14 +245,15 @@ impl<'a> Scope<'a> {
             }
             Some(_) => {
                 let keys: Vec<_> =
-                    keys::below(self.table, &self.pattern_of(key)).map(|key| format!("`{key}`")).collect();
+                    key::below(self.table, &self.pattern_of(key)).map(|key| format!("`{key}`")).collect();
                 self.wrong(key, format!("must be a mapping with the keys {}", keys.join(", ")));
                 &[]
             }
             None => &[],
         };
         let at = self.entry(key).map_or(self.at, |entry| entry.node.id);
-        let scope = Scope { path: self.path_of(key), pattern: self.pattern_of(key), at, entries, ..*self };
+        let own = self.entry(key).map_or(self.at, value_id);
+        let scope = Scope { path: self.path_of(key), pattern: self.pattern_of(key), at, own, entries, ..*self };
         scope.check_keys();
         scope
     }
@@ -219,7 +278,7 @@ impl<'a> Scope<'a> {
                 return None;
             };
             let pattern = format!("{}[]", self.pattern_of(key));
-            Some(Scope { path, pattern, at: node.id, entries, ..*self })
+            Some(Scope { path, pattern, at: node.id, own: node.id, entries, ..*self })
         };
         let items: Vec<_> = nodes.iter().enumerate().map(item).collect();
         Some(items.into_iter().flatten().collect())
@@ -238,7 +297,7 @@ impl<'a> Scope<'a> {
                 self.report.add(&spot, "is there twice; keep one");
                 continue;
             }
-            let keys: Vec<&Key> = keys::at_or_below(self.table, &self.pattern_of(&entry.key)).collect();
+            let keys: Vec<&Key> = key::at_or_below(self.table, &self.pattern_of(&entry.key)).collect();
             let Some(key) = keys.first() else {
                 self.report.add(&spot, self.unknown(&entry.key));
                 continue;
@@ -267,14 +326,14 @@ impl<'a> Scope<'a> {
 
     /// The key that an unknown one was probably meant to be.
     fn meant(&self, key: &str) -> Option<&'static str> {
-        let known = keys::at_or_below(self.table, &self.pattern_of(key)).next().is_some();
+        let known = key::at_or_below(self.table, &self.pattern_of(key)).next().is_some();
         if known { None } else { similar(key, self.words()) }
     }
 
     /// The keys that this mapping may have.
     fn words(&self) -> impl Iterator<Item = &'static str> {
-        keys::below(self.table, &self.pattern).filter(|word| {
-            keys::at_or_below(self.table, &self.pattern_of(word))
+        key::below(self.table, &self.pattern).filter(|word| {
+            key::at_or_below(self.table, &self.pattern_of(word))
                 .any(|key| key.role.is_none_or(|role| role == self.role))
         })
     }
@@ -283,7 +342,7 @@ impl<'a> Scope<'a> {
         self.entries.iter().find(|entry| entry.key == key)
     }
 
-    fn path_of(&self, key: &str) -> String {
+    pub fn path_of(&self, key: &str) -> String {
         // A key of the file may be anything: an error stays on its line.
         let key: String = key.chars().map(|c| if c.is_control() { '?' } else { c }).take(100).collect();
         if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
@@ -302,7 +361,7 @@ impl<'a> Scope<'a> {
     }
 
     fn default(&self, key: &str) -> Option<Node> {
-        let entry = keys::find(self.table, &self.pattern_of(key))?;
+        let entry = key::find(self.table, &self.pattern_of(key))?;
         if entry.default == WhenAbsent::Required {
             // One mistake is one error: a misspelt key has been reported as such.
             let meant = |entry: &Entry| entry.key == "<<" || self.meant(&entry.key) == Some(key);
@@ -319,25 +378,4 @@ impl<'a> Scope<'a> {
 /// Where to point for a value: an absent value has no place of its own, but its key has.
 fn value_id(entry: &Entry) -> NodeId {
     if matches!(entry.node.value, Value::Null) { entry.key_id } else { entry.node.id }
-}
-
-/// The word that `text` was probably meant to be.
-pub(super) fn similar<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
-    words
-        .map(|word| (strsim::jaro_winkler(text, word), word))
-        .filter(|(similarity, _)| *similarity >= SIMILAR)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, word)| word)
-}
-
-/// `word`, with what it may be instead.
-pub(super) fn none_of(word: &Node, words: &[&str]) -> String {
-    let list: Vec<_> = words.iter().map(|word| quote(word)).collect();
-    let mut message = format!("{} is not one of {}", word.quoted(), list.join(", "));
-    if let Value::Text(text) = &word.value
-        && let Some(word) = similar(text, words.iter().copied())
-    {
-        message.push_str(&format!("; did you mean `{word}`?"));
-    }
-    message
 }

@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 
-use super::keys::{Kind, Role};
-use super::{Config, Inbound, Process, Reach};
+use super::file::Config;
+use super::inbound::Inbound;
+use super::key::Role;
+use super::process::Process;
+use super::tunnel::Reach;
 
 impl Config {
-    /// The role of the file.
+    /// Returns the role of the file.
     #[must_use]
     pub fn role(&self) -> Role {
         match self {
@@ -15,7 +18,7 @@ impl Config {
         }
     }
 
-    /// What both roles have.
+    /// Returns what both roles have.
     #[must_use]
     pub fn process(&self) -> &Process {
         match self {
@@ -24,7 +27,7 @@ impl Config {
         }
     }
 
-    /// What would run, in one line:
+    /// Returns what would run, in one line:
     /// `core "waw", 2 listeners (links relay 0.0.0.0:7162, login forward 0.0.0.0:7170), 1 edge, 2 game servers`.
     #[must_use]
     pub fn summary(&self) -> String {
@@ -32,8 +35,8 @@ impl Config {
             Self::Edge(edge) => (&[][..], edge.listeners.as_slice()),
             Self::Core(core) => (core.relays.as_slice(), core.forwards.as_slice()),
         };
-        let relays = relays.iter().map(|relay| listener(&relay.inbound, Kind::Relay));
-        let forwards = forwards.iter().map(|forward| listener(&forward.inbound, Kind::Forward));
+        let relays = relays.iter().map(|relay| listener(&relay.inbound));
+        let forwards = forwards.iter().map(|forward| listener(&forward.inbound));
         let listeners: Vec<String> = relays.chain(forwards).collect();
         let mut summary = format!(
             "{} {:?}, {} ({})",
@@ -43,7 +46,7 @@ impl Config {
             listeners.join(", ")
         );
         let tunnel = match self {
-            Self::Edge(edge) => edge.tunnel.as_ref().map(|tunnel| match &tunnel.reach {
+            Self::Edge(edge) => edge.tunnel.as_ref().map(|tunnel| match tunnel.reach() {
                 Reach::Dial { core, .. } => format!("to {core}"),
                 Reach::Accept(addresses) => format!("at {}", list(addresses)),
             }),
@@ -68,9 +71,9 @@ impl Config {
     }
 }
 
-fn listener(inbound: &Inbound, kind: Kind) -> String {
+fn listener(inbound: &Inbound) -> String {
     let addresses = if inbound.listen.is_empty() { "in the tunnel".to_owned() } else { list(&inbound.listen) };
-    format!("{} {kind} {addresses}", inbound.name)
+    format!("{} {} {addresses}", inbound.name, inbound.kind)
 }
 
 fn list(addresses: &[SocketAddr]) -> String {

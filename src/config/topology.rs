@@ -2,16 +2,20 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::LazyLock;
 
-use super::core::edge_name;
+use otproxy_protocol::player_address::PlayerAddress;
+use otproxy_protocol::words;
+
+use super::address::{self, ADDRESS_OR_HOST, TARGET, Target};
+use super::declare::{Read, Section as _, Takes, items, mapping, section, value, word};
+use super::document::{document, text_of};
+use super::edges::name;
 use super::error::Errors;
-use super::keys::WhenAbsent::{Computed, Required, Text};
-use super::keys::{Key, Role, key};
-use super::listener::Unique;
+use super::formats::{FLAG, PORT, TITLE};
+use super::key::{Key, Role};
 use super::name::Name;
-use super::read::{document, text_of};
 use super::scope::Scope;
-use super::{PlayerAddress, Target, address, formats};
 
 /// Where clients connect to an edge with links, and where the table `proxies` says so.
 pub const LINKS_PORT: u16 = 7162;
@@ -21,105 +25,77 @@ pub const LOGIN_PORT: u16 = 7171;
 pub const ADMIN_PORTS: [u16; 2] = [9162, 9163];
 
 /// Every key of the file, in the order of the reference.
-pub const TOPOLOGY_KEYS: &[Key] = &[
-    key("edges", "list", Required, "the hosts that players connect to; at least one")
-        .example("[{ name: waw1, address: 198.51.100.7 }]"),
-    key("edges[].name", "name", Required, "how the edge is called everywhere, its certificate included; unique")
-        .example("waw1"),
-    key("edges[].address", "address or host name", Required, "the edge's host; with `core.mode: accept` an address")
-        .example("198.51.100.7"),
-    key(
-        "edges[].public",
-        "address or host name",
-        Computed("`edges[].address`"),
-        "what clients are told; a name with one address, as they try no other",
-    )
-    .example("p1.example"),
-    key(
-        "edges[].revoked",
-        "`true` or `false`",
-        Text("false"),
-        "the edge is given up: the core refuses it, and clients are not told of it",
-    ),
-    key(
-        "core.mode",
-        "`dial` or `accept`",
-        Text("dial"),
-        "`dial`: the core connects to the edges, has no open port and may be behind NAT; `accept`: the edges connect to it",
-    ),
-    key(
-        "core.address",
-        "address or host name",
-        Computed("not needed with `mode: dial`"),
-        "the core's host; with `mode: dial` it is only in the commands that copy files there",
-    )
-    .example("core.example"),
-    key("tunnel_port", "port", Text("7100"), "the tunnel's port: at the edges, or with `mode: accept` at the core"),
-    key("login", "host with port", Text("127.0.0.1:7171"), "the game server's login and status, as seen from the core"),
-    key("game_servers", "list", Required, "the worlds; at least one")
-        .example("[{ port: 7172, address: \"127.0.0.1:7172\" }]"),
-    key("game_servers[].port", "port", Required, "the world's port, as clients ask for it; unique").example("7172"),
-    key("game_servers[].address", "host with port", Required, "the world's game server, as seen from the core")
-        .example("127.0.0.1:7172"),
-    key("game_servers[].name", "text", Computed("no name"), "the world's name, for comments").example("Antica"),
-    key(
-        "player_address",
-        "`otc`, `otc_reversed`, `proxy_v2`, `proxy_v1` or `none`",
-        Text("otc"),
-        "how the game servers are told players' addresses; `none` where they have no patch for it",
-    ),
-];
+pub static TOPOLOGY_KEYS: LazyLock<Vec<Key>> = LazyLock::new(Topology::keys);
 
-/// What the file says.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Topology {
-    /// `edges`: at least one.
-    pub edges: Vec<TopologyEdge>,
-    /// `core.mode`
-    pub mode: CoreMode,
-    /// `core.address`: always there with [`CoreMode::Accept`].
-    pub core: Option<String>,
-    /// `tunnel_port`
-    pub tunnel_port: u16,
-    /// `login`
-    pub login: Target,
-    /// `game_servers`: at least one.
-    pub worlds: Vec<World>,
-    /// `player_address`
-    pub player_address: PlayerAddress,
+section! {
+    /// The hosts of a set-up, and its game servers.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Topology from TopologyKeys {
+        /// the hosts that players connect to; at least one
+        edges: Vec<TopologyEdge> = items().required("[{ name: waw1, address: 198.51.100.7 }]"),
+        /// `core`
+        core: TopologyCore = mapping(),
+        /// the tunnel's port: at the edges, or with `mode: accept` at the core
+        tunnel_port: u16 = value(PORT).or("7100"),
+        /// the game server's login and status, as seen from the core
+        login: Target = value(TARGET).or("127.0.0.1:7171"),
+        /// the worlds; at least one
+        worlds as "game_servers": Vec<World> = items().required("[{ port: 7172, address: \"127.0.0.1:7172\" }]"),
+        /// how the game servers are told players' addresses; `none` where they have no patch for it
+        player_address: PlayerAddress = word().or("otc"),
+    }
 }
 
-/// `core.mode`: which side opens the tunnel's connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum CoreMode {
-    /// The core connects to the edges.
-    Dial,
-    /// The edges connect to the core.
-    Accept,
+section! {
+    /// `edges[]`: a host that players connect to.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct TopologyEdge from TopologyEdgeKeys {
+        /// how the edge is called everywhere, its certificate included; unique
+        name: Name = certified_name().required("waw1"),
+        /// the edge's host; with `core.mode: accept` an address
+        address: String = value(ADDRESS_OR_HOST).required("198.51.100.7"),
+        /// what clients are told; a name with one address, as they try no other
+        public: String = value(ADDRESS_OR_HOST).or_else("`edges[].address`", String::new).example("p1.example"),
+        /// the edge is given up: the core refuses it, and clients are not told of it
+        revoked: bool = value(FLAG).or("false"),
+    }
 }
 
-/// `edges[]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopologyEdge {
-    /// `name`: unique, and fit for a certificate and a folder.
-    pub name: Name,
-    /// `address`, an IPv6 one without brackets.
-    pub address: String,
-    /// `public`
-    pub public: String,
-    /// `revoked`
-    pub revoked: bool,
+section! {
+    /// `core`: the core's host.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct TopologyCore from TopologyCoreKeys {
+        /// `dial`: the core connects to the edges, has no open port and may be behind NAT; `accept`: the edges connect to it
+        mode: CoreMode = word().or("dial"),
+        // Always there with `mode: accept`.
+        /// the core's host; with `mode: dial` it is only in the commands that copy files there
+        address: Option<String> =
+            value(ADDRESS_OR_HOST).optional("not needed with `mode: dial`").example("core.example"),
+    }
 }
 
-/// `game_servers[]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct World {
-    /// `name`
-    pub name: Option<String>,
-    /// `port`: unique, not 0.
-    pub port: u16,
-    /// `address`
-    pub address: Target,
+section! {
+    /// `game_servers[]`: a world.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct World {
+        /// the world's port, as clients ask for it; unique
+        port: u16 = value(PORT).unique().required("7172"),
+        /// the world's game server, as seen from the core
+        address: Target = value(TARGET).required("127.0.0.1:7172"),
+        /// the world's name, for comments
+        name: Option<String> = value(TITLE).optional("no name").example("Antica"),
+    }
+}
+
+words! {
+    /// `core.mode`: the side that opens the tunnel's connections.
+    #[derive(clap::ValueEnum)]
+    pub enum CoreMode {
+        /// The core connects to the edges.
+        Dial = "dial",
+        /// The edges connect to the core.
+        Accept = "accept",
+    }
 }
 
 impl World {
@@ -149,98 +125,76 @@ pub fn parse_topology(file: &str, text: &str) -> Result<Topology, Errors> {
     let shape = ("the smallest topology has `edges` and `game_servers`", "`edges:`");
     document(file, text, shape, |report, at, entries| {
         // No key here is for one role alone.
-        topology(&Scope::root(report, TOPOLOGY_KEYS, Role::Core, at, entries))
+        topology(&Scope::root(report, &TOPOLOGY_KEYS, Role::Core, at, entries))
     })
 }
 
 fn topology(root: &Scope<'_>) -> Option<Topology> {
-    let core = root.section("core");
-    let mode = core.value("mode", formats::word);
-    let core_address = core.optional("address", address::host);
-    if mode == Some(CoreMode::Accept) && !core.has("address") {
-        core.wrong("address", "is missing: with `mode: accept` the edges connect there; as in `address: core.example`");
+    let keys = TopologyKeys::read(root);
+    if keys.edges.as_ref().is_some_and(Vec::is_empty) {
+        root.wrong("edges", "is an empty list; give at least one, as in `- { name: waw1, address: 198.51.100.7 }`");
     }
-    let edges = edges(root, mode);
-    let tunnel_port = root.value("tunnel_port", formats::port);
-    if let Some(port) = tunnel_port.filter(|port| taken(*port)) {
+    if keys.worlds.as_ref().is_some_and(Vec::is_empty) {
+        root.wrong(
+            "game_servers",
+            "is an empty list; give at least one, as in `- { port: 7172, address: \"127.0.0.1:7172\" }`",
+        );
+    }
+    if let Some(port) = keys.tunnel_port.filter(|port| taken(*port)) {
         root.wrong("tunnel_port", format!("`{port}` is used by otproxy itself; choose another, as 7100"));
     }
-    let login = root.value("login", address::target);
-    let worlds = worlds(root);
-    let player_address = root.value("player_address", formats::word);
-    Some(Topology {
-        edges: edges?,
-        mode: mode?,
-        core: core_address?,
-        tunnel_port: tunnel_port?,
-        login: login?,
-        worlds: worlds?,
-        player_address: player_address?,
-    })
+    keys.complete()
 }
 
-/// Whether the files that are made have this port already.
-fn taken(port: u16) -> bool {
-    [LINKS_PORT, LOGIN_PORT].contains(&port) || ADMIN_PORTS.contains(&port)
+impl Read for TopologyCore {
+    fn read(core: &Scope<'_>) -> Option<Self> {
+        let keys = TopologyCoreKeys::read(core);
+        if keys.mode == Some(CoreMode::Accept) && !core.has("address") {
+            core.wrong(
+                "address",
+                "is missing: with `mode: accept` the edges connect there; as in `address: core.example`",
+            );
+        }
+        keys.complete()
+    }
 }
 
-fn edges(root: &Scope<'_>, mode: Option<CoreMode>) -> Option<Vec<TopologyEdge>> {
-    let (mut names, mut hosts) = (Unique::default(), Unique::default());
-    let read = |item: Scope<'_>| {
-        item.check_keys();
-        let name = edge_name(&item, true, &mut names).and_then(|name| Name::edge(&name).ok());
-        let host = item.value("address", address::host);
-        let revoked = item.value("revoked", formats::flag);
-        if let Some(host) = &host {
+impl Read for TopologyEdge {
+    fn read(item: &Scope<'_>) -> Option<Self> {
+        let mut keys = TopologyEdgeKeys::read(item);
+        if let Some(host) = &keys.address {
             // Another edge may have come in the place of one that is given up.
-            if revoked != Some(true) {
-                hosts.claim(&item, item.spot("address"), host.clone());
+            if keys.revoked != Some(true) {
+                item.claim_own("address", host.clone());
             }
-            if mode == Some(CoreMode::Accept) && host.parse::<IpAddr>().is_err() {
+            if core_accepts(item) && host.parse::<IpAddr>().is_err() {
                 let message = format!(
                     "`{host}` is a name, and the core's firewall lets in addresses; give the address here, and the name as `public`"
                 );
                 item.wrong("address", message);
             }
         }
-        let public = item.optional("public", address::host);
-        let (address, public) = (host?, public?);
-        Some(TopologyEdge {
-            name: name?,
-            public: public.unwrap_or_else(|| address.clone()),
-            address,
-            revoked: revoked?,
-        })
-    };
-    let items = root.items("edges")?;
-    if items.is_empty() {
-        root.wrong("edges", "is an empty list; give at least one, as in `- { name: waw1, address: 198.51.100.7 }`");
+        if !item.has("public") {
+            keys.public.clone_from(&keys.address);
+        }
+        keys.complete()
     }
-    let edges: Vec<_> = items.into_iter().map(read).collect();
-    edges.into_iter().collect()
 }
 
-fn worlds(root: &Scope<'_>) -> Option<Vec<World>> {
-    let mut ports = Unique::default();
-    let read = |item: Scope<'_>| {
-        item.check_keys();
-        let port = item.value("port", formats::port);
-        if let Some(port) = port {
-            ports.claim(&item, item.spot("port"), port.to_string());
-        }
-        let address = item.value("address", address::target);
-        let name = item.optional("name", formats::title);
-        Some(World { name: name?, port: port?, address: address? })
-    };
-    let items = root.items("game_servers")?;
-    if items.is_empty() {
-        root.wrong(
-            "game_servers",
-            "is an empty list; give at least one, as in `- { port: 7172, address: \"127.0.0.1:7172\" }`",
-        );
-    }
-    let worlds: Vec<_> = items.into_iter().map(read).collect();
-    worlds.into_iter().collect()
+/// The name of an edge, which is also that of its certificate.
+fn certified_name() -> Takes<Name> {
+    let text = name(|_| true);
+    text.and_then(|name| Name::edge(&name).ok())
+}
+
+/// Whether the edges connect to the core, which then has an open port.
+fn core_accepts(item: &Scope<'_>) -> bool {
+    item.file_word("core", "mode") == Some(CoreMode::Accept.as_str())
+}
+
+/// Whether the ports of the files that are made have this one already.
+fn taken(port: u16) -> bool {
+    [LINKS_PORT, LOGIN_PORT].contains(&port) || ADMIN_PORTS.contains(&port)
 }
 
 #[cfg(test)]
@@ -253,7 +207,7 @@ mod tests {
         let text = "edges: [{ name: waw1, address: 198.51.100.7 }]\n\
             game_servers: [{ port: 7172, address: '127.0.0.1:7172' }]\n";
         let topology = parse_topology("t.yaml", text).unwrap_or_else(|errors| panic!("{errors}"));
-        assert_eq!((topology.mode, topology.core, topology.tunnel_port), (CoreMode::Dial, None, 7100));
+        assert_eq!((topology.core.mode, topology.core.address, topology.tunnel_port), (CoreMode::Dial, None, 7100));
         assert_eq!(topology.login.to_string(), "127.0.0.1:7171");
         assert_eq!(topology.edges[0].public, "198.51.100.7");
         assert_eq!((topology.worlds[0].port, &topology.worlds[0].name), (7172, &None));

@@ -1,65 +1,129 @@
-//! Reading the two ends of the tunnel: `core` of an edge, and `tunnel` of the core.
+//! The two ends of the tunnel: `core` of an edge, and `tunnel` of the core.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::listener::values;
+use super::address::{LISTEN, TARGET, Target};
+use super::declare::{Read, list, mapping, section, some, value};
+use super::edges::EdgePeer;
+use super::formats::{PATH, SPARE};
 use super::scope::Scope;
-use super::{CoreTunnel, EdgePeer, EdgeTunnel, Reach, TlsFiles, address, formats};
 
-/// The name in the core's certificate. No edge has it: roles are told apart by names.
-pub const CORE_NAME: &str = "core";
-
-/// Reads `core` of an edge; the inner `None` is an edge without a tunnel.
-pub(super) fn of_edge(root: &Scope<'_>) -> Option<Option<EdgeTunnel>> {
-    let log_core_address = root.value("log_core_address", formats::flag);
-    if !root.has("core") {
-        return log_core_address.map(|_| None);
+section! {
+    /// `core` of an edge: its end of the tunnel. [`EdgeTunnel::reach`] says which side connects.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct EdgeTunnel from EdgeTunnelKeys {
+        /// the core's `tunnel.accept`, which the edge connects to
+        dial: Option<Target> = value(TARGET)
+            .not_beside("accept")
+            .optional("no tunnel, or `core.accept`")
+            .example("core.example:7100")
+            .restart(),
+        /// where the core connects to this edge, as its `edges[].dial` says; then no file here has the core's address
+        accept: Vec<SocketAddr> = some(LISTEN)
+            .not_beside("dial")
+            .or_else("no tunnel, or `core.dial`", Vec::new)
+            .example("0.0.0.0:7100")
+            .restart(),
+        /// `tls`
+        tls: TlsFiles = mapping().saying(&[
+            ("ca", "the authority that the core's certificate comes from, PEM", "ca.pem"),
+            ("cert", "this edge's certificate, PEM; reread when it changes", "waw1.pem"),
+            ("key", "the certificate's private key, PEM", "waw1.key"),
+        ]),
+        /// connections to the core kept ready for new players; only with `core.dial`
+        spare: usize = value(SPARE).or("8").restart(),
     }
-    let core = root.section("core");
-    let tls = tls(&core);
-    let spare = core.value("spare", formats::spare);
-    let reach = match (core.has("dial"), core.has("accept")) {
-        (true, false) => {
-            core.value("dial", address::target).zip(spare).map(|(core, spare)| Reach::Dial { core, spare })
-        }
-        (false, true) => {
-            if core.has("spare") {
-                core.wrong(
-                    "spare",
-                    "only with `core.dial`; where the core connects, `tunnel.spare` in core.yaml says it",
-                );
-            }
-            core.some("accept", address::listen).map(|addresses| Reach::Accept(values(addresses)))
-        }
-        (true, true) => {
-            core.wrong("accept", "is there together with `core.dial`; keep the one that says which side connects");
-            None
-        }
-        (false, false) => {
-            root.wrong(
-                "core",
-                "needs `dial`, the core's address, as in `dial: \"core.example:7100\"`; or `accept`, where the core \
-                 connects, as in `accept: \"0.0.0.0:7100\"`",
-            );
-            None
-        }
-    };
-    Some(Some(EdgeTunnel { reach: reach?, tls: tls?, log_core_address: log_core_address? }))
 }
 
-/// Reads `tunnel` of the core; the inner `None` is a core without one. `edges` are `None` if they were wrong.
-pub(super) fn of_core(root: &Scope<'_>, edges: Option<&[EdgePeer]>) -> Option<Option<CoreTunnel>> {
-    if !root.has("tunnel") {
-        return Some(None);
+section! {
+    /// `tunnel` of the core: its end of the tunnels.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct CoreTunnel {
+        /// where edges connect with certificates; none where the core dials all of them
+        accept: Vec<SocketAddr> = list(LISTEN).or("[]").example("0.0.0.0:7100").restart(),
+        /// `tls`
+        tls: TlsFiles = mapping().saying(&[
+            ("ca", "the authority that the edges' certificates come from, PEM", "ca.pem"),
+            ("cert", "the core's certificate, PEM; reread when it changes", "core.pem"),
+            ("key", "the certificate's private key, PEM", "core.key"),
+        ]),
+        /// connections kept ready at each edge that the core dials
+        spare: usize = value(SPARE).or("8").restart(),
     }
-    let tunnel = root.section("tunnel");
-    let tls = tls(&tunnel);
-    let spare = tunnel.value("spare", formats::spare);
-    let accept = tunnel.list("accept", address::listen).map(values);
-    if let (Some(edges), Some(accept)) = (edges, &accept) {
+}
+
+section! {
+    /// The files with which one end of the tunnel proves itself, and knows the other.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct TlsFiles {
+        /// the authorities that the other side's certificate must come from, PEM
+        ca: PathBuf = value(PATH).required("ca.pem"),
+        /// the own certificate, PEM
+        cert: PathBuf = value(PATH).required("own.pem"),
+        /// the certificate's private key, PEM
+        key: PathBuf = value(PATH).required("own.key"),
+    }
+}
+
+/// The side of the tunnel that connects.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Reach<'a> {
+    /// The edge connects to the core.
+    Dial {
+        /// `core.dial`
+        core: &'a Target,
+        /// `core.spare`: connections kept ready, not 0.
+        spare: usize,
+    },
+    /// `core.accept`: the core connects to the edge, here.
+    Accept(&'a [SocketAddr]),
+}
+
+impl EdgeTunnel {
+    /// Returns the side that connects.
+    #[must_use]
+    pub fn reach(&self) -> Reach<'_> {
+        match &self.dial {
+            Some(core) => Reach::Dial { core, spare: self.spare },
+            None => Reach::Accept(&self.accept),
+        }
+    }
+}
+
+impl Read for EdgeTunnel {
+    fn read(core: &Scope<'_>) -> Option<Self> {
+        let keys = EdgeTunnelKeys::read(core);
+        match (core.has("dial"), core.has("accept")) {
+            (true, false) => {}
+            (false, true) => {
+                if core.has("spare") {
+                    core.wrong(
+                        "spare",
+                        "only with `core.dial`; where the core connects, `tunnel.spare` in core.yaml says it",
+                    );
+                }
+            }
+            (true, true) => {
+                core.wrong("accept", "is there together with `core.dial`; keep the one that says which side connects");
+            }
+            (false, false) => {
+                core.wrong_here(
+                    "needs `dial`, the core's address, as in `dial: \"core.example:7100\"`; or `accept`, where the core \
+                     connects, as in `accept: \"0.0.0.0:7100\"`",
+                );
+            }
+        }
+        keys.complete()
+    }
+}
+
+impl CoreTunnel {
+    /// Reports a tunnel that no edge of `edges` can use.
+    pub(super) fn check_users(&self, root: &Scope<'_>, edges: &[EdgePeer]) {
         if edges.is_empty() && !root.has("edges") {
             root.wrong("tunnel", "has no edges that may use it; give `edges`, as in `- name: waw1`");
-        } else if accept.is_empty() && edges.iter().all(|edge| edge.dial.is_none()) {
+        } else if self.accept.is_empty() && edges.iter().all(|edge| edge.dial.is_none()) {
             root.wrong(
                 "tunnel",
                 "is reached from nowhere; give `accept`, where edges connect, as in `accept: \"0.0.0.0:7100\"`, or \
@@ -67,12 +131,4 @@ pub(super) fn of_core(root: &Scope<'_>, edges: Option<&[EdgePeer]>) -> Option<Op
             );
         }
     }
-    Some(Some(CoreTunnel { accept: accept?, tls: tls?, spare: spare? }))
-}
-
-fn tls(end: &Scope<'_>) -> Option<TlsFiles> {
-    let tls = end.section("tls");
-    let path = |key| tls.value(key, formats::path).map(PathBuf::from);
-    let (ca, cert, key) = (path("ca"), path("cert"), path("key"));
-    Some(TlsFiles { ca: ca?, cert: cert?, key: key? })
 }

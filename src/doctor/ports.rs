@@ -20,8 +20,8 @@ pub(super) fn of(config: &Config) -> Vec<(String, SocketAddr)> {
     let tunnel = match config {
         Config::Edge(edge) => {
             edge.listeners.iter().for_each(|forward| add(&forward.inbound));
-            match edge.tunnel.as_ref().map(|tunnel| &tunnel.reach) {
-                Some(Reach::Accept(addresses)) => ("core.accept", addresses.as_slice()),
+            match edge.tunnel.as_ref().map(|tunnel| tunnel.reach()) {
+                Some(Reach::Accept(addresses)) => ("core.accept", addresses),
                 _ => ("core.accept", &[][..]),
             }
         }

@@ -41,7 +41,7 @@ pub(super) fn of(config: &Config) -> Vec<Trial> {
     match config {
         Config::Edge(edge) => {
             let role = Role::Edge;
-            let trial = edge.tunnel.as_ref().map(|tunnel| match &tunnel.reach {
+            let trial = edge.tunnel.as_ref().map(|tunnel| match tunnel.reach() {
                 Reach::Dial { core, .. } => Trial::Dial { role, name: CORE_NAME.to_owned(), target: core.clone() },
                 Reach::Accept(_) => Trial::Wait { role, name: None },
             });

@@ -94,7 +94,7 @@ impl ForwardShared {
         }
         let targets = |config: &config::Forward| {
             let config::Forward { forward_to, choice, check, resolve, send_proxy, inbound, .. } = config;
-            (forward_to.clone(), *choice, *check, *resolve, *send_proxy, inbound.connect_timeout)
+            (forward_to.clone(), *choice, *check, *resolve, *send_proxy, inbound.timeouts.connect)
         };
         // Unchanged targets keep the rhythm of their checks.
         if targets(&config) != targets(before) {
@@ -247,7 +247,7 @@ impl Forward {
     /// Connects to the first target that answers, on behalf of `player`, which connected to `local`.
     async fn reach(&self, player: SocketAddr, local: SocketAddr) -> Result<Reached, Missed> {
         let metrics = self.inbound.metrics();
-        let within = self.inbound.config().connect_timeout;
+        let within = self.inbound.config().timeouts.connect;
         let deadline = tokio::time::Instant::now() + within * TRIES;
         let mut last = Missed { name: None, retries: 0, result: ConnectResult::Error };
         let mut tried = Vec::new();

@@ -63,7 +63,7 @@ pub(super) async fn serve(
     metrics: &ByReason<StatusResult>,
     admitted: &mut Admitted,
 ) -> ControlFlow<()> {
-    let patience = forward.inbound.patience(forward.inbound.config().header_timeout);
+    let patience = forward.inbound.patience(forward.inbound.config().timeouts.header);
     let presence = Arc::clone(admitted.guard.presence());
     let first = presence.attend(patience.within(first_packet(admitted, forward.inbound.scratch()))).await;
     let request =
@@ -154,7 +154,7 @@ async fn ask_target(forward: &Forward, shared: &StatusShared, admitted: &Admitte
     // The request is made on behalf of this host: game servers answer others once in some seconds, and always by IPv4.
     let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let reached = forward.reach(here(admitted.player.port()), here(admitted.destination.port())).await.ok()?;
-    let within = forward.inbound.config().connect_timeout;
+    let within = forward.inbound.config().timeouts.connect;
     let exchange = exchange(reached, request, forward.inbound.scratch());
     let result = timeout(within, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let config::Status { address, port, .. } = &shared.config;

@@ -200,7 +200,7 @@ impl Targets {
             way,
             check: config.check,
             send_proxy: config.send_proxy,
-            within: config.inbound.connect_timeout,
+            within: config.inbound.timeouts.connect,
             up: gauge,
             checks: checked.then(|| TargetChecks::new(&self.metrics, &self.listener, &target.name, ping)),
         }

@@ -9,7 +9,7 @@ use crate::config::{CoreMode, LINKS_PORT, LOGIN_PORT, Topology};
 /// Returns `nftables.conf`.
 pub(super) fn of_host(topology: &Topology, host: &Host<'_>) -> String {
     let port = topology.tunnel_port;
-    let (sets, rules) = match (host, topology.mode) {
+    let (sets, rules) = match (host, topology.core.mode) {
         (Host::Edge(_), CoreMode::Accept) => (banned(), players()),
         // A rule that names the core would tell an intruder where it is. The core proves itself with its certificate.
         (Host::Edge(_), CoreMode::Dial) => (

@@ -14,7 +14,7 @@ const UNKNOWN: &str = "CORE";
 /// Returns `README.md` of the whole folder.
 pub(super) fn whole(topology: &Topology) -> String {
     let mut hosts = Host::all(topology);
-    if topology.mode == CoreMode::Dial {
+    if topology.core.mode == CoreMode::Dial {
         // The host that connects comes last, and finds the others.
         hosts.rotate_left(1);
     }
@@ -37,7 +37,7 @@ Made by `otproxy init`. Commands are run in this folder.
 
 "
     );
-    text += match topology.mode {
+    text += match topology.core.mode {
         CoreMode::Dial => {
             "\
 The core connects to the edges. It has no open port, may be behind NAT, and where it is stands in no edge's file.
@@ -55,7 +55,7 @@ The edges connect to the core: each edge's file has the core's address, and the 
     for host in &hosts {
         let _ = write!(text, "\n{}:\n\n```sh\n{}```\n", title(host), commands(topology, host));
     }
-    if topology.core.is_none() {
+    if topology.core.address.is_none() {
         let _ = write!(
             text,
             "\n`{UNKNOWN}` is the game server's host; where you are on it already, run what stands in quotes.\n"
@@ -143,7 +143,7 @@ Made by `otproxy init`. To be copied to {place}. Commands are run as root, there
             Host::Edge(_) => place(topology, host),
         },
     );
-    text += &match (host, topology.mode) {
+    text += &match (host, topology.core.mode) {
         (Host::Core, CoreMode::Dial) => "\nNo port is open here but ssh.\n".to_owned(),
         (Host::Core, CoreMode::Accept) => {
             format!("\nOpen to the edges: {}, the tunnel. Nothing else but ssh.\n", topology.tunnel_port)

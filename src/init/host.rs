@@ -44,7 +44,7 @@ impl<'t> Host<'t> {
     /// Returns the address that files are copied to; `None` if the topology does not have it.
     pub fn address(&self, topology: &'t Topology) -> Option<&'t str> {
         match self {
-            Host::Core => topology.core.as_deref(),
+            Host::Core => topology.core.address.as_deref(),
             Host::Edge(edge) => Some(&edge.address),
         }
     }

@@ -19,7 +19,7 @@ pub(super) fn of_host(topology: &Topology, host: &Host<'_>) -> String {
 fn edge(topology: &Topology, edge: &TopologyEdge) -> String {
     let name = &edge.name;
     let at = |port| listen([&edge.address, &edge.public].into_iter(), port);
-    let reach = match (topology.mode, &topology.core) {
+    let reach = match (topology.core.mode, &topology.core.address) {
         (CoreMode::Accept, Some(core)) => {
             let core = Target { host: core.clone(), port: topology.tunnel_port };
             format!("core:\n  dial: \"{core}\"\n  # Connections to the core kept ready for new players.\n  spare: 8\n")
@@ -75,7 +75,7 @@ fn listen<'h>(mut hosts: impl Iterator<Item = &'h String>, port: u16) -> String 
 
 fn core(topology: &Topology) -> String {
     let port = topology.tunnel_port;
-    let reach = match topology.mode {
+    let reach = match topology.core.mode {
         CoreMode::Dial => "\
 # The tunnel: TLS to the edges, with certificates on both sides. The core connects to each edge: no port is open here.
 tunnel:
@@ -89,12 +89,12 @@ tunnel:
 tunnel:
   accept: {}
 ",
-            listen(topology.core.iter().chain(topology.edges.iter().map(|edge| &edge.address)), port)
+            listen(topology.core.address.iter().chain(topology.edges.iter().map(|edge| &edge.address)), port)
         ),
     };
     let mut edges = String::new();
     for edge in &topology.edges {
-        let dial = match topology.mode {
+        let dial = match topology.core.mode {
             CoreMode::Dial => {
                 format!(", dial: \"{}\"", Target { host: edge.address.clone(), port })
             }
@@ -140,7 +140,7 @@ game_servers:
 fn game_servers(topology: &Topology) -> String {
     let mut lines = String::new();
     let mut add = |what: &str, port: u16, address: &Target, on_loopback: bool| {
-        let player_address = word(topology.player_address);
+        let player_address = topology.player_address;
         // Otherwise all players have one address, and limits by address hold for all of them together.
         let alone = topology.player_address == PlayerAddress::None && on_loopback;
         let source = if alone { ", source: loopback_per_player" } else { "" };
@@ -165,14 +165,4 @@ pub(super) fn login(topology: &Topology) -> Option<World> {
     let port = topology.login.port;
     let there = topology.worlds.iter().any(|world| world.port == port);
     (!there).then(|| World { name: None, port, address: topology.login.clone() })
-}
-
-fn word(player_address: PlayerAddress) -> &'static str {
-    match player_address {
-        PlayerAddress::Otc => "otc",
-        PlayerAddress::OtcReversed => "otc_reversed",
-        PlayerAddress::ProxyV2 => "proxy_v2",
-        PlayerAddress::ProxyV1 => "proxy_v1",
-        PlayerAddress::None => "none",
-    }
 }

@@ -48,7 +48,7 @@ impl Default for IdleWatch {
 
 impl IdleWatch {
     pub(super) fn add(&self, link: &Rc<Link>) {
-        let limit = link.inbound.config().idle_timeout.div_duration_f64(UNIT).ceil();
+        let limit = link.inbound.config().timeouts.idle.div_duration_f64(UNIT).ceil();
         // Within the numbers: floats are cut to what fits.
         let limit = (limit as u32).min(MAX_LIMIT);
         let round = (limit / ROUNDS).max(1);

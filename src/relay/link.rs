@@ -144,7 +144,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::admission::{BanMetrics, Bans, Gate, GateLimits, InboundShared, ListenerMetrics, ProcessGate};
+    use crate::admission::{BanMetrics, BanRules, Bans, Gate, GateLimits, InboundShared, ListenerMetrics, ProcessGate};
     use crate::config::{self, Config};
     use crate::metrics::Metrics;
     use otproxy_net::tls;
@@ -189,7 +189,7 @@ mod tests {
                         game_servers: [{ port: 7172, address: '127.0.0.1:2' }]\n";
             let Config::Core(core) = config::parse("core.yaml", text).unwrap() else { panic!("a core") };
             let metrics = Metrics::new();
-            let bans = Bans::new(config::Bans::OFF.rules(), BanMetrics::new(&metrics));
+            let bans = Bans::new(BanRules::off(), BanMetrics::new(&metrics));
             let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
             let shared = InboundShared::new(core.relays[0].inbound.clone(), process, None);
             let inbound = Rc::new(Inbound::new(shared, ListenerMetrics::new(&metrics, "links"), Rc::new(scratch())));

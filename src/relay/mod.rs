@@ -280,7 +280,7 @@ impl Relay {
 
     async fn first_frame(&self, inbound: &Inbound, admitted: Admitted) -> Option<(Stream, Newcomer)> {
         let Admitted { stream, peer, player, mut early, guard, via, accepted, .. } = admitted;
-        let first = timeout(inbound.config().idle_timeout, first_ping(&stream, &mut early, &self.scratch));
+        let first = timeout(inbound.config().timeouts.idle, first_ping(&stream, &mut early, &self.scratch));
         let first = guard.presence().attend(first).await.unwrap_or_else(|closing| Ok(Err(closing.into())));
         match first.unwrap_or(Err(RejectReason::NoPing)) {
             Ok(client) => {

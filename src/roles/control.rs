@@ -66,7 +66,7 @@ impl ReloadError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reloaded {
     /// Keys that differ from those of the start, and need a restart.
-    pub restart: Vec<&'static str>,
+    pub restart: Vec<String>,
 }
 
 /// A handle that changes a service while it runs. Clones change the same one.
@@ -126,8 +126,8 @@ impl State {
     pub fn change(&mut self, config: Config, closed: HashSet<String>) -> Result<mpsc::Receiver<Infallible>, BindError> {
         let prepared = self.listeners.prepare(&config, &closed)?;
         let process = config.process();
-        self.gate.set(process.limits, Arc::clone(&process.access));
-        self.gate.bans().set(process.bans.rules());
+        self.gate.set((&process.limits).into(), Arc::new(process.into()));
+        self.gate.bans().set((&process.bans).into());
         if let Config::Core(core) = &config {
             self.change_core(core, &closed);
         }

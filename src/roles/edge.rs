@@ -15,7 +15,7 @@ use crate::tunnel::{EdgeEnd, Pool};
 /// # Errors
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
 pub fn bind(config: config::Edge) -> Result<Service, StartError> {
-    let tunnel = config.tunnel.clone();
+    let (tunnel, log_core) = (config.tunnel.clone(), config.log_core_address);
     let config = Config::Edge(config);
     let certificates = super::certificates(&config)?.map(watch::Sender::new);
     let (presented, wanted) = (certificates.as_ref().map(watch::Sender::subscribe), Arc::new(Notify::new()));
@@ -23,12 +23,12 @@ pub fn bind(config: config::Edge) -> Result<Service, StartError> {
     let parts = Parts { header_for: HeaderFor::Proxy, pool: pool.clone(), relay: None, known: None, certificates };
     let (mut service, plans) = Service::bind(config, parts)?;
     if let (Some(tunnel), Some(presented), Some(pool)) = (tunnel, presented, pool) {
-        let sockets = match &tunnel.reach {
+        let sockets = match tunnel.reach() {
             Reach::Accept(addresses) => service.listen_tunnel(addresses)?,
             Reach::Dial { .. } => Vec::new(),
         };
         service.run_tunnel(move |metrics, scratch, tasks| {
-            EdgeEnd::run(tunnel, presented, (pool, wanted), sockets, metrics, (scratch, tasks))
+            EdgeEnd::run((tunnel, log_core), presented, (pool, wanted), sockets, metrics, (scratch, tasks))
         });
     }
     for (index, plans) in plans.into_iter().enumerate() {

@@ -97,12 +97,13 @@ impl Service {
         // So that the zeros are there, whether there is a relay or a tunnel or not.
         drop(ByReason::<RefuseReason>::new(&own_metrics.relay_refused, &[]));
         drop(ByReason::<HandshakeResult>::new(&own_metrics.tunnel_handshakes, &[]));
-        let start = |config| AccessLog::start(config, &process.name, own_metrics.access_log_dropped.clone());
-        let log = process.access_log.clone().map(start).transpose().map_err(StartError::AccessLog)?;
+        let config::AccessLog { format, file } = &process.access_log;
+        let start = |file| AccessLog::start(*format, file, &process.name, own_metrics.access_log_dropped.clone());
+        let log = file.clone().map(start).transpose().map_err(StartError::AccessLog)?;
         let (access_log, written) = log.unzip();
-        let bans = Bans::new(process.bans.rules(), BanMetrics::new(&own_metrics));
+        let bans = Bans::new((&process.bans).into(), BanMetrics::new(&own_metrics));
         let nftables = process.bans.nftables.clone();
-        let gate = ProcessGate::new(Gate::new(process.limits, Arc::clone(&process.access)), bans);
+        let gate = ProcessGate::new(Gate::new((&process.limits).into(), Arc::new(process.into())), bans);
         gate.show(own_metrics.pressure_ratio.with_label_values(&[""]));
         let Parts { header_for, pool, relay, known, certificates } = parts;
         let making = Making {

@@ -34,7 +34,7 @@ impl EdgeEnd {
     /// Keeps connections, as `config` says, on the runtime that it is called in; `sockets` are those to accept on.
     /// `certificates` may change. Runs forever.
     pub async fn run(
-        config: EdgeTunnel,
+        (config, log_core_address): (EdgeTunnel, bool),
         mut certificates: watch::Receiver<Watch>,
         (pool, wanted): (Arc<Pool>, Arc<Notify>),
         sockets: Vec<TcpListener>,
@@ -43,13 +43,13 @@ impl EdgeEnd {
     ) {
         let loaded = certificates.borrow_and_update().clone();
         let tunnel = TunnelMetrics::new(&metrics, loaded.identity().name());
-        let handshakes = Handshakes::new(loaded, Arc::clone(&metrics), config.log_core_address);
+        let handshakes = Handshakes::new(loaded, Arc::clone(&metrics), log_core_address);
         let end = Rc::new(Self { handshakes, pool, metrics: tunnel, scratch, tasks });
         let accepting = Rc::clone(&end);
         accept(sockets, &metrics, &end.tasks, move |stream, peer| Rc::clone(&accepting).take(stream, peer));
         let keeping = async {
-            match config.reach {
-                Reach::Dial { core, spare } => Rc::clone(&end).dial(core, spare, wanted).await,
+            match config.reach() {
+                Reach::Dial { core, spare } => Rc::clone(&end).dial(core.clone(), spare, wanted).await,
                 Reach::Accept(_) => std::future::pending().await,
             }
         };

@@ -17,15 +17,16 @@ pub const MAX_BODY: usize = MAX_PAYLOAD - 2 - LENGTH_LEN;
 /// body of one byte, and no server starts with that.
 const FIRST_IN_BLOCKS: u16 = 1;
 
-/// The unit that the leading u16 of a packet counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// Decided from the first packet of each connection.
-    Auto,
-    /// Bytes.
-    Bytes,
-    /// Blocks: `8 x n + 4` bytes follow (14.05 and newer).
-    Blocks,
+crate::words! {
+    /// The unit in which the leading u16 of a packet counts.
+    pub enum Framing {
+        /// Decided from the first packet of each connection.
+        Auto = "auto",
+        /// Bytes.
+        Bytes = "bytes",
+        /// Blocks: `8 x n + 4` bytes follow (14.05 and newer).
+        Blocks = "blocks",
+    }
 }
 
 /// The error of bytes that cannot be a game packet.

@@ -8,7 +8,7 @@
 //!   of either that is not whole yet.
 //! - [`player_address`]: how a game server is told the player's address. [`proxy_header`]: PROXY headers.
 //! - [`status`]: requests for a game server's status, and answers. [`sniff`]: how connections begin.
-//! - [`rate`] and [`pace`]: how many in which time. [`reasons!`]: enums of reasons, each with its word.
+//! - [`rate`] and [`pace`]: how many in which time. [`words!`] and [`reasons!`]: enums whose values have words.
 //!
 //! A parser tells what is incomplete (`None`: read more) from what is wrong (an error).
 #![cfg_attr(
@@ -35,5 +35,6 @@ pub mod proxy_header;
 pub mod rate;
 pub mod sniff;
 pub mod status;
+mod words;
 
-pub use reasons::Reason;
+pub use words::Word;

@@ -13,21 +13,48 @@ use crate::proxy_header::{unmap, write_v1, write_v2};
 /// The start of the OTC forms: a length that no game packet has.
 const OTC_START: [u8; 2] = [0xFE, 0xFF];
 
-/// A form in which a game server is told the player's address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlayerAddress {
-    /// `FE FF`, then the IPv4 address in network order.
-    Otc,
-    /// `FE FF`, then the IPv4 address reversed.
-    OtcReversed,
-    /// PROXY protocol v2, always 28 bytes.
-    ProxyV2,
-    /// PROXY protocol v1.
-    ProxyV1,
-    /// Nothing.
-    None,
+crate::words! {
+    /// A form in which a game server is told the player's address.
+    pub enum PlayerAddress {
+        /// `FE FF`, then the IPv4 address in network order.
+        Otc = "otc",
+        /// `FE FF`, then the IPv4 address reversed.
+        OtcReversed = "otc_reversed",
+        /// PROXY protocol v2, always 28 bytes.
+        ProxyV2 = "proxy_v2",
+        /// PROXY protocol v1.
+        ProxyV1 = "proxy_v1",
+        /// Nothing.
+        None = "none",
+    }
 }
 
+impl PlayerAddress {
+    /// Appends what goes first on a game connection. `server` is where that connection leads.
+    ///
+    /// The version 2 form is always 28 bytes, as patched game servers read exactly that many: where
+    /// `server` has no IPv4 address, the header says 127.0.0.1. So does version 1, for the same readers.
+    pub fn write(self, out: &mut Vec<u8>, player: SocketAddrV4, server: SocketAddr) {
+        let octets = player.ip().octets();
+        let destination = || match unmap(server.ip()) {
+            ip @ IpAddr::V4(_) => SocketAddr::new(ip, server.port()),
+            IpAddr::V6(_) => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), server.port()),
+        };
+        match self {
+            Self::Otc => {
+                out.extend_from_slice(&OTC_START);
+                out.extend_from_slice(&octets);
+            }
+            Self::OtcReversed => {
+                out.extend_from_slice(&OTC_START);
+                out.extend(octets.iter().rev());
+            }
+            Self::ProxyV2 => write_v2(out, player.into(), destination()),
+            Self::ProxyV1 => write_v1(out, player.into(), destination()),
+            Self::None => {}
+        }
+    }
+}
 /// IPv4 addresses that stand for players without one that a game server could use.
 ///
 /// They are derived from the player's address and a key: they stay the same as long as the key does, so that
@@ -100,31 +127,6 @@ pub fn ipv4_of(address: IpAddr, pseudo: &PseudoIpv4) -> Ipv4Addr {
     }
 }
 
-/// Appends what goes first on a game connection. `server` is where that connection leads.
-///
-/// The version 2 form is always 28 bytes, as patched game servers read exactly that many: where
-/// `server` has no IPv4 address, the header says 127.0.0.1. So does version 1, for the same readers.
-pub fn write(out: &mut Vec<u8>, form: PlayerAddress, player: SocketAddrV4, server: SocketAddr) {
-    let octets = player.ip().octets();
-    let destination = || match unmap(server.ip()) {
-        ip @ IpAddr::V4(_) => SocketAddr::new(ip, server.port()),
-        IpAddr::V6(_) => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), server.port()),
-    };
-    match form {
-        PlayerAddress::Otc => {
-            out.extend_from_slice(&OTC_START);
-            out.extend_from_slice(&octets);
-        }
-        PlayerAddress::OtcReversed => {
-            out.extend_from_slice(&OTC_START);
-            out.extend(octets.iter().rev());
-        }
-        PlayerAddress::ProxyV2 => write_v2(out, player.into(), destination()),
-        PlayerAddress::ProxyV1 => write_v1(out, player.into(), destination()),
-        PlayerAddress::None => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -137,7 +139,7 @@ mod tests {
 
     fn written(form: PlayerAddress, server: &str) -> Vec<u8> {
         let mut out = Vec::new();
-        write(&mut out, form, "192.0.2.33:50000".parse().unwrap(), server.parse().unwrap());
+        form.write(&mut out, "192.0.2.33:50000".parse().unwrap(), server.parse().unwrap());
         out
     }
 

@@ -19,17 +19,19 @@ const LOGIN_KINDS: [u8; 2] = [0x01, 0x0A];
 /// Offsets in the body that this byte may have: in front; after a checksum or sequence number; after that and the count
 /// of padding bytes, if lengths are in blocks.
 const LOGIN_KIND_AT: [usize; 3] = [0, 4, 5];
-/// `listeners[].expect`: how connections begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expect {
-    /// In any way, also with silence: the server may speak first.
-    Any,
-    /// With a ping of the multi-path protocol.
-    Links,
-    /// With a login, or with a request for the status: one port has both.
-    Login,
-    /// With a request for the status.
-    Status,
+
+crate::words! {
+    /// The way in which connections begin.
+    pub enum Expect {
+        /// In any way, also with silence: the server may speak first.
+        Any = "any",
+        /// With a ping of the multi-path protocol.
+        Links = "links",
+        /// With a login, or with a request for the status: one port has both.
+        Login = "login",
+        /// With a request for the status.
+        Status = "status",
+    }
 }
 
 /// The result for a connection's first bytes.

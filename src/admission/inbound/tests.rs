@@ -17,7 +17,7 @@ async fn kept(yaml: &str) -> Duration {
     let Ok(Config::Edge(edge)) = parse("test.yaml", &text) else { panic!("{text}") };
     let config = edge.listeners[0].inbound.clone();
     let metrics = Metrics::new();
-    let bans = Bans::new(edge.process.bans.rules(), BanMetrics::new(&metrics));
+    let bans = Bans::new((&edge.process.bans).into(), BanMetrics::new(&metrics));
     let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
     let inbound = Inbound::new(
         InboundShared::new(config, process, None),

@@ -17,7 +17,7 @@ use otproxy_protocol::core::{Batch, EndReason};
 use otproxy_protocol::frame::{HEADER_LEN, PacketId};
 use otproxy_protocol::game_packet::{Cutter, PacketError};
 use otproxy_protocol::partial::Partial;
-use otproxy_protocol::player_address::{self, ipv4_of};
+use otproxy_protocol::player_address::ipv4_of;
 
 /// Reads from a game server in one turn: then others have theirs.
 const READS_PER_TURN: usize = 4;
@@ -86,13 +86,13 @@ impl Session {
         if self.connect_at > Instant::now() {
             sleep_until(self.connect_at.into()).await;
         }
-        let result =
-            connect((&server.address.host, server.address.port), source, inbound.config().connect_timeout).await;
+        let target = (server.address.host.as_str(), server.address.port);
+        let result = connect(target, source, inbound.config().timeouts.connect).await;
         inbound.metrics().connect(result.as_ref().err().copied().unwrap_or(ConnectResult::Ok));
         let (stream, address) = result?;
         let player = SocketAddrV4::new(ipv4_of(self.player.ip(), pseudo), self.player.port());
         let mut header = Vec::new();
-        player_address::write(&mut header, server.player_address, player, address);
+        server.player_address.write(&mut header, player, address);
         self.upstream.borrow_mut().push_header(&header);
         Ok(Rc::new(stream))
     }

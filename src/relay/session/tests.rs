@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 
 use super::*;
-use crate::admission::{BanMetrics, Bans, Gate, GateLimits, Gates, InboundShared, ProcessGate};
+use crate::admission::{BanMetrics, BanRules, Bans, Gate, GateLimits, Gates, InboundShared, ProcessGate};
 use crate::config::{self, Config};
 use crate::metrics::{BuildInfo, Metrics, render};
 use crate::relay::link_task::LinkTask;
@@ -36,7 +36,7 @@ async fn panics() {
     let Config::Core(core) = config::parse("core.yaml", &text).unwrap() else { panic!("not a core") };
     let metrics = Arc::new(Metrics::new());
     let tasks = Tasks::new(metrics.on_panic());
-    let bans = Bans::new(config::Bans::OFF.rules(), BanMetrics::new(&metrics));
+    let bans = Bans::new(BanRules::off(), BanMetrics::new(&metrics));
     let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
     let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]));
     let relay = Relay::new(shared, 0, Arc::clone(&metrics), Rc::new(scratch()), tasks.clone());

@@ -280,8 +280,7 @@ impl api::Operator for Operator {
     fn reload(&self) -> Later<'_, Reloaded> {
         Box::pin(async {
             let reloaded = self.parts.control.reload().await.map_err(|error| refusal(&error))?;
-            let needs_restart = reloaded.restart.into_iter().map(str::to_owned).collect();
-            Ok(Reloaded { time: Time(SystemTime::now()), needs_restart })
+            Ok(Reloaded { time: Time(SystemTime::now()), needs_restart: reloaded.restart })
         })
     }
 

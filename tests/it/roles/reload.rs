@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use otproxy::roles::Reloaded;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::roles::sandbox::*;
+use crate::common::sandbox::*;
 
 const RELOADED: &str = "otproxy_config_last_reload_successful";
 
@@ -241,7 +241,7 @@ fn what_takes_a_restart_is_named_and_all_else_is_done() {
         let yaml = format!("{}access_log: {{ file: stderr }}\n", edge(&anywhere("a", two, "")));
         for _ in 0..2 {
             let reloaded = role.reload(&yaml).await.unwrap();
-            assert_eq!(reloaded, Reloaded { restart: vec!["access_log"] });
+            assert_eq!(reloaded, Reloaded { restart: vec!["access_log".to_owned()] });
         }
         let mut new = TcpStream::connect(role.addr("a")).await.unwrap();
         assert_eq!(read(&mut new, 1).await, b"2");

@@ -1,52 +1,41 @@
-//! Reading what decides who may connect: `deny`, `allow` and `limits`, of a listener and of the whole
-//! process.
+//! `deny` and `allow`, of the process and of each listener: lists of addresses, and of files with more of them.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::declare::Takes;
 use super::scope::{Scope, Spot};
 use super::tree::{Node, Value};
 use super::{address, formats};
-use crate::admission::{Access, AddressSet, GateLimits};
+use crate::admission::AddressSet;
 
 /// Bytes of a file of `deny` or `allow`: more than all networks of the Internet take.
 pub const MAX_LIST_LEN: u64 = 64 << 20;
 /// What begins a comment in such a file. Known lists have one or the other.
 const COMMENTS: [char; 2] = ['#', ';'];
+/// The name of such a list in the reference.
+const FORM: &str = "address, CIDR or `{ file: path }`, or a list";
 
-/// Reads the limits among the keys of `limits`, of which `connections` takes what `parse` reads.
-pub(super) fn limits(limits: &Scope<'_>, parse: impl Fn(&Node) -> Result<Option<usize>, String>) -> Option<GateLimits> {
-    let connections = limits.value("connections", parse);
-    let connections_per_address = limits.value("connections_per_address", formats::or_none(formats::quantity));
-    let rate_per_address = limits.value("rate_per_address", formats::or_none(formats::rate));
-    let (fair_share, pressure) = (limits.value("fair_share", formats::flag), limits.value("pressure", formats::flag));
-    Some(GateLimits {
-        connections: connections?,
-        connections_per_address: connections_per_address?,
-        rate_per_address: rate_per_address?,
-        fair_share: fair_share?,
-        pressure: pressure?,
+/// The addresses that are refused.
+pub(super) fn denied() -> Takes<Arc<AddressSet>> {
+    Takes::new(FORM, |scope, name| networks(scope, scope.list(name, entry)?))
+}
+
+/// The addresses that alone are let in.
+pub(super) fn allowed() -> Takes<Arc<AddressSet>> {
+    Takes::new(FORM, |scope, name| {
+        let allow = networks(scope, scope.some(name, entry)?)?;
+        // A list that somebody cut short must not turn everybody away.
+        if allow.is_empty() && scope.folder().is_some() {
+            scope.wrong(name, "has files without an address in them; nobody could connect");
+            return None;
+        }
+        Some(allow)
     })
-}
-
-/// Reads `deny` and `allow`, with the files that they name.
-pub(super) fn access(scope: &Scope<'_>) -> Option<Access> {
-    let deny = scope.list("deny", entry).and_then(|entries| networks(scope, entries));
-    let allow = if scope.has("allow") { allow(scope).map(Some) } else { Some(None) };
-    Some(Access { deny: deny?, allow: allow? })
-}
-
-fn allow(scope: &Scope<'_>) -> Option<AddressSet> {
-    let allow = networks(scope, scope.some("allow", entry)?)?;
-    // A list that somebody cut short must not turn everybody away.
-    if allow.is_empty() && scope.folder().is_some() {
-        scope.wrong("allow", "has files without an address in them; nobody could connect");
-        return None;
-    }
-    Some(allow)
 }
 
 /// One entry of a list.
@@ -58,7 +47,7 @@ enum Entry {
 fn entry(node: &Node) -> Result<Entry, String> {
     match &node.value {
         Value::Map(entries) => match entries.as_slice() {
-            [entry] if entry.key == "file" => formats::path(&entry.node).map(|path| Entry::File(path.into())),
+            [entry] if entry.key == "file" => formats::path(&entry.node).map(Entry::File),
             _ => Err("is a mapping, which takes one key here, as in `{ file: deny.txt }`".to_owned()),
         },
         _ => address::network(node)
@@ -67,7 +56,7 @@ fn entry(node: &Node) -> Result<Entry, String> {
     }
 }
 
-fn networks(scope: &Scope<'_>, entries: Vec<(Spot, Entry)>) -> Option<AddressSet> {
+fn networks(scope: &Scope<'_>, entries: Vec<(Spot, Entry)>) -> Option<Arc<AddressSet>> {
     let (mut networks, mut right) = (Vec::new(), true);
     for (spot, entry) in entries {
         match (entry, scope.folder()) {
@@ -81,7 +70,7 @@ fn networks(scope: &Scope<'_>, entries: Vec<(Spot, Entry)>) -> Option<AddressSet
             (Entry::File(_), None) => {}
         }
     }
-    right.then(|| networks.into_iter().collect())
+    right.then(|| Arc::new(networks.into_iter().collect()))
 }
 
 /// Reads a file with an address or a CIDR on each line, onto `networks`.
@@ -109,7 +98,7 @@ fn read(path: &Path, max_len: u64, networks: &mut Vec<IpNet>) -> Result<(), Stri
 mod tests {
     use std::fs;
 
-    use super::super::{Config, load};
+    use super::super::{Config, Process, load};
     use super::*;
 
     /// A folder of its own, gone with it.
@@ -146,8 +135,9 @@ mod tests {
         }
     }
 
-    fn check(access: &Access, address: &str) -> bool {
-        access.check(address.parse().unwrap()).is_ok()
+    fn check(process: &Process, address: &str) -> bool {
+        let address = address.parse().unwrap();
+        !process.deny.contains(address) && process.allow.as_ref().is_none_or(|allow| allow.contains(address))
     }
 
     #[test]
@@ -157,13 +147,14 @@ mod tests {
             .write("deny.txt", "# what we know\r\n198.51.100.7\n\n  10.0.0.0/8 # and why\r\n2001:db8::/32 ; theirs\n#");
         folder.write("allow.txt", "0.0.0.0/0");
         let edge = folder.edge("deny: [192.0.2.0/24, { file: deny.txt }]\nallow: { file: allow.txt }").unwrap();
-        let access = &edge.process.access;
+        let access = &edge.process;
         for denied in ["192.0.2.1", "198.51.100.7", "10.9.9.9"] {
             assert!(!check(access, denied), "{denied}");
         }
         assert!(check(access, "198.51.100.8"));
         assert!(access.deny.contains("2001:db8::1".parse().unwrap()) && !check(access, "2001:db9::1"));
-        assert_eq!(*edge.listeners[0].inbound.access, Access::default());
+        let inbound = &edge.listeners[0].inbound;
+        assert_eq!((&*inbound.deny, &inbound.allow), (&AddressSet::default(), &None));
     }
 
     #[test]

@@ -1,0 +1,70 @@
+//! Reading a file up to its top-level mapping.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::error::{Errors, Location};
+use super::scope::Report;
+use super::tree::{self, Entry, NodeId, Value};
+
+/// Bytes of a file; a longer one is not a configuration.
+pub const MAX_FILE_LEN: u64 = 1 << 20;
+
+/// Returns the file's name, as errors call it, and its text.
+pub(super) fn text_of(path: &Path) -> Result<(String, String), Errors> {
+    let file = path.display().to_string();
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|opened| opened.take(MAX_FILE_LEN + 1).read_to_end(&mut bytes))
+        .map_err(|error| Errors::one(&file, None, format!("cannot be read: {error}")))?;
+    if too_long(bytes.len()) {
+        return Err(file_too_long(&file));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((file, text)),
+        Err(error) => {
+            let valid = error.as_bytes().get(..error.utf8_error().valid_up_to());
+            let location =
+                Location::end_of(valid.and_then(|valid| std::str::from_utf8(valid).ok()).unwrap_or_default());
+            Err(Errors::one(&file, Some(location), "is not UTF-8 here; save the file as UTF-8".to_owned()))
+        }
+    }
+}
+
+/// Reads the mapping that `text` is with `read`, which reports what is wrong and gives nothing then. `smallest`
+/// says what an empty file lacks, `begin` how a file begins.
+pub(super) fn document<T>(
+    file: &str,
+    text: &str,
+    (smallest, begin): (&str, &str),
+    read: impl FnOnce(&Report, NodeId, &[Entry]) -> Option<T>,
+) -> Result<T, Errors> {
+    if too_long(text.len()) {
+        return Err(file_too_long(file));
+    }
+    let root = tree::build(text).map_err(|error| Errors::one(file, error.location, error.message))?;
+    let start = Location { line: 1, column: 1 };
+    let entries = match &root.value {
+        Value::Map(entries) => entries,
+        Value::Null => return Err(Errors::one(file, Some(start), format!("is empty; {smallest}"))),
+        _ => {
+            let message = format!("{} is not a mapping; begin with {begin}", root.quoted());
+            return Err(Errors::one(file, tree::locate(text, root.id), message));
+        }
+    };
+    let report = Report::default();
+    let read = read(&report, root.id, entries);
+    if let Some(errors) = report.into_errors(file, |id| tree::locate(text, id)) {
+        return Err(errors);
+    }
+    read.ok_or_else(|| Errors::one(file, Some(start), "cannot be read, for an unknown reason".to_owned()))
+}
+
+fn too_long(len: usize) -> bool {
+    u64::try_from(len).is_ok_and(|len| len > MAX_FILE_LEN)
+}
+
+fn file_too_long(file: &str) -> Errors {
+    Errors::one(file, None, format!("is longer than {MAX_FILE_LEN} bytes, and cannot be a configuration"))
+}

@@ -1,0 +1,223 @@
+//! A whole file: its keys by role, and reading it.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use ipnet::IpNet;
+
+use super::address::reserve;
+use super::declare::{Field as _, Read as _, Section as _, elsewhere, items, mapping, section, value};
+use super::document::{document, text_of};
+use super::edges::EdgePeer;
+use super::error::Errors;
+use super::formats::FLAG;
+use super::forward::Forward;
+use super::game_server::GameServer;
+use super::key::{Key, Role};
+use super::listener::{self, Listener, Relay};
+use super::process::Process;
+use super::scope::Scope;
+use super::sessions::Sessions;
+use super::tree::Entry;
+use super::tunnel::{CoreTunnel, EdgeTunnel};
+use super::{declare, word};
+
+/// A checked configuration file, by its role.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Config {
+    /// `role: edge`
+    Edge(Edge),
+    /// `role: core`
+    Core(Core),
+}
+
+section! {
+    /// An edge: forwards connections to the core.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Edge from EdgeKeys {
+        /// What both roles have.
+        process: Process = elsewhere(),
+        /// `listeners`
+        listeners: Vec<Forward> = elsewhere(),
+        /// `core`: the tunnel to the core, where there is one.
+        tunnel as "core": Option<EdgeTunnel> = mapping().optional(),
+        /// whether logs of this edge may show the address of the core that it has a tunnel to
+        log_core_address: bool = value(FLAG).or("false").restart(),
+    }
+}
+
+section! {
+    /// The core: relays sessions to the game servers, and forwards login and status.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Core from CoreKeys {
+        /// What both roles have.
+        process: Process = elsewhere(),
+        /// Listeners of kind `forward`.
+        forwards: Vec<Forward> = elsewhere(),
+        /// Listeners of kind `relay`.
+        relays: Vec<Relay> = elsewhere(),
+        /// `tunnel`: the end of the tunnel that edges reach with certificates, where there is one.
+        tunnel: Option<CoreTunnel> = mapping().optional(),
+        /// the edges that the core knows; links of other peers carry the label `other`
+        edges: Vec<EdgePeer> = items().or("[]"),
+        /// the ports that clients may ask for; required with a `relay` listener
+        game_servers: Vec<GameServer> =
+            items().or("[]").example("[{ port: 7172, address: \"127.0.0.1:7172\" }]"),
+        /// `sessions`
+        sessions: Sessions = mapping(),
+    }
+}
+
+/// Every key of a role's file, in the order of the reference.
+pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
+    let role = declare::word::<Role>().required("edge").keys("role", "what this process is");
+    let edge = Edge::keys().into_iter().map(|key| key.only_in(Role::Edge));
+    let core = Core::keys().into_iter().map(|key| key.only_in(Role::Core));
+    role.into_iter().chain(Process::keys()).chain(listener::keys()).chain(edge).chain(core).collect()
+});
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, or that it could not be read.
+pub fn load(path: &Path) -> Result<Config, Errors> {
+    load_wanted(path, None)
+}
+
+/// As [`load`], where the file must be that of an edge.
+///
+/// # Errors
+///
+/// As [`load`]; a file of the other role is an error at its `role`.
+pub fn load_edge(path: &Path) -> Result<Edge, Errors> {
+    match load_for(path, Role::Edge)? {
+        Config::Edge(edge) => Ok(edge),
+        Config::Core(_) => Err(Errors::one(&path.display().to_string(), None, other_role(Role::Edge))),
+    }
+}
+
+/// As [`load`], where the file must be that of a core.
+///
+/// # Errors
+///
+/// As [`load`]; a file of the other role is an error at its `role`.
+pub fn load_core(path: &Path) -> Result<Core, Errors> {
+    match load_for(path, Role::Core)? {
+        Config::Core(core) => Ok(core),
+        Config::Edge(_) => Err(Errors::one(&path.display().to_string(), None, other_role(Role::Core))),
+    }
+}
+
+/// Reads and checks `text`, which errors call `file`. Paths in it stay as they are written, and the files of
+/// `deny` and `allow` are not read.
+///
+/// # Errors
+///
+/// Everything that is wrong with it.
+pub fn parse(file: &str, text: &str) -> Result<Config, Errors> {
+    parse_for(file, text, None, None)
+}
+
+/// As [`load`], where the file must be that of this role.
+///
+/// # Errors
+///
+/// As [`load`]; a file of the other role is an error at its `role`.
+pub fn load_for(path: &Path, role: Role) -> Result<Config, Errors> {
+    load_wanted(path, Some(role))
+}
+
+fn load_wanted(path: &Path, wanted: Option<Role>) -> Result<Config, Errors> {
+    let (file, text) = text_of(path)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    parse_for(&file, &text, wanted, Some(folder))
+}
+
+/// `folder` is where the file is; without one, no other files are read.
+fn parse_for(file: &str, text: &str, wanted: Option<Role>, folder: Option<&Path>) -> Result<Config, Errors> {
+    let shape = ("the smallest file has `role` and `listeners`", "`role: edge` or `role: core`");
+    document(file, text, shape, |report, at, entries| {
+        let guess = guess_role(entries, wanted);
+        let scope = Scope::root(report, &KEYS, guess, at, entries).in_folder(folder);
+        match role(&scope, wanted).unwrap_or(guess) {
+            Role::Edge => edge(&scope).map(Config::Edge),
+            Role::Core => self::core(&scope).map(Config::Core),
+        }
+    })
+}
+
+/// The role of a file, right or not, so that all the rest of it can be checked too.
+fn guess_role(entries: &[Entry], wanted: Option<Role>) -> Role {
+    let written = entries.iter().find(|entry| entry.key == "role").and_then(|entry| word::word(&entry.node).ok());
+    let core_only = |entry: &Entry| KEYS.iter().any(|key| key.path == entry.key && key.role == Some(Role::Core));
+    let implied = entries.iter().any(core_only).then_some(Role::Core);
+    written.or(wanted).or(implied).unwrap_or(Role::Edge)
+}
+
+fn role(root: &Scope<'_>, wanted: Option<Role>) -> Option<Role> {
+    let role = root.value("role", word::word)?;
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != role) {
+        root.wrong("role", other_role(wanted));
+    }
+    Some(role)
+}
+
+fn other_role(wanted: Role) -> String {
+    let other = match wanted {
+        Role::Edge => Role::Core,
+        Role::Core => Role::Edge,
+    };
+    format!("`{other}` is not what `otproxy {wanted}` runs; use `otproxy {other}`, or give it the file of the {wanted}")
+}
+
+fn edge(root: &Scope<'_>) -> Option<Edge> {
+    let process = Process::read(root);
+    let mut keys = EdgeKeys::read(root);
+    reserve(root, "admin.listen", process.iter().filter_map(|process| process.admin.listen));
+    reserve(root, "core.accept", keys.tunnel.iter().flatten().flat_map(|tunnel| tunnel.accept.iter().copied()));
+    let (listeners, _) = listener::read(root, Some(&[])).map(by_kind)?;
+    let mut process = process?;
+    process.bans.exempt.extend(listeners.iter().flat_map(|listener| &listener.inbound.trusted_peers));
+    (keys.process, keys.listeners) = (Some(process), Some(listeners));
+    keys.complete()
+}
+
+fn core(root: &Scope<'_>) -> Option<Core> {
+    let process = Process::read(root);
+    let mut keys = CoreKeys::read(root);
+    reserve(root, "admin.listen", process.iter().filter_map(|process| process.admin.listen));
+    reserve(root, "tunnel.accept", keys.tunnel.iter().flatten().flat_map(|tunnel| tunnel.accept.iter().copied()));
+    if let (Some(Some(tunnel)), Some(edges)) = (&keys.tunnel, &keys.edges) {
+        tunnel.check_users(root, edges);
+    }
+    let trusted = keys.edges.as_ref().map(|edges| {
+        let trusted = edges.iter().filter(|edge| !edge.revoked);
+        trusted.flat_map(|edge| edge.addresses.iter().copied()).collect::<Vec<IpNet>>()
+    });
+    let listeners = listener::read(root, trusted.as_deref()).map(by_kind);
+    let relay = listeners.as_ref().is_some_and(|(_, relays)| !relays.is_empty());
+    if relay && keys.game_servers.as_ref().is_some_and(Vec::is_empty) {
+        root.wrong(
+            "game_servers",
+            "is missing: a listener of `kind: relay` needs it; as in `- { port: 7172, address: \"127.0.0.1:7172\" }`",
+        );
+    }
+    let (forwards, relays) = listeners?;
+    let (mut process, trusted) = (process?, trusted?);
+    let inbounds = forwards.iter().map(|forward| &forward.inbound).chain(relays.iter().map(|relay| &relay.inbound));
+    process.bans.exempt.extend(inbounds.flat_map(|inbound| &inbound.trusted_peers).chain(&trusted));
+    (keys.process, keys.forwards, keys.relays) = (Some(process), Some(forwards), Some(relays));
+    keys.complete()
+}
+
+fn by_kind(listeners: Vec<Listener>) -> (Vec<Forward>, Vec<Relay>) {
+    let (mut forwards, mut relays) = (Vec::new(), Vec::new());
+    for listener in listeners {
+        match listener {
+            Listener::Forward(forward) => forwards.push(forward),
+            Listener::Relay(relay) => relays.push(relay),
+        }
+    }
+    (forwards, relays)
+}

@@ -1,0 +1,168 @@
+//! What a listener of `kind: forward` has beside the keys of all listeners.
+
+use std::time::Duration;
+
+use otproxy_protocol::words;
+
+use super::address::{DESTINATION, Destination, HOST, destination};
+use super::declare::{Read as _, Section as _, Takes, elsewhere, flat, mapping, section, value, word};
+use super::formats::{COUNT, DURATION, FLAG, LABEL, PERIOD, PORT, TIMEOUT};
+use super::inbound::Inbound;
+use super::key::Role;
+use super::scope::Scope;
+use super::tree::Node;
+
+section! {
+    /// A listener of kind `forward`.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Forward from ForwardKeys {
+        /// What every listener has.
+        inbound: Inbound = elsewhere(),
+        /// where connections lead; `core/NAME` (edge only) is the core's listener NAME, through the tunnel; a target with a name of its
+        /// own, or a backup, is a mapping with the keys below
+        forward_to: Vec<ForwardTarget> = targets().required("203.0.113.9:7171"),
+        /// which target of several: the first that is up, the one with the fewest connections now, or one and the same for a player's
+        /// address (IPv6 by /64)
+        choice: Choice = word().or("first"),
+        /// `check`, with the keys beside it
+        check: Check = flat(),
+        /// how often the names of targets are looked up, beside the connections; `0s` looks them up for each connection
+        resolve: Duration = value(DURATION).or("30s"),
+        /// the PROXY header that tells the target the player's address
+        send_proxy: SendProxy = word().or("v2"),
+        /// `status`: answers to requests for the status, kept and refreshed from the target
+        status: Option<Status> = mapping().optional(),
+    }
+}
+
+section! {
+    /// `listeners[].forward_to[]`: one target of a listener.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct ForwardTarget {
+        /// the target
+        destination as "address": Destination = value(DESTINATION).required("203.0.113.9:7171"),
+        /// the `target` label in metrics and logs; unique in its listener
+        name: String = value(LABEL).or_else("its place in the list: `1`, `2`, ..", String::new).example("waw"),
+        /// whether it has connections only while no other is up
+        backup: bool = value(FLAG).or("false"),
+    }
+}
+
+section! {
+    /// `listeners[].check`, with the keys beside it.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Check {
+        /// how the targets are checked: `tcp` connects, `proxy` also sends a PROXY v2 header that means a check, `ping` has a relay answer
+        kind as "check": CheckKind = word().or("off"),
+        /// with `check`, from one check of a target to the next
+        inter: Duration = value(PERIOD).or("5s"),
+        /// with `check`, failures one after the other until a target is down
+        fall: u32 = value(COUNT).or("3"),
+        /// with `check`, checks that it must pass one after the other to be up again
+        rise: u32 = value(COUNT).or("2"),
+    }
+}
+
+section! {
+    /// `listeners[].status`: answers to requests for the status, kept and refreshed from the target.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Status {
+        /// how long an answer to a status request is given again before the target is asked anew
+        cache: Duration = value(TIMEOUT).or("5s"),
+        /// how much longer it is given while the target has no answer
+        stale: Duration = value(DURATION).or("60s"),
+        /// where players connect to, for the answer to show in place of what the game server says; with `status` the listener
+        /// answers status requests by itself
+        address: String = value(HOST).required("play.example"),
+        /// the port in the answer, likewise
+        port: Option<u16> = value(PORT).optional("as the game server says").example("7171"),
+    }
+}
+
+words! {
+    /// `listeners[].choice`: the target of several that a connection leads to.
+    pub enum Choice {
+        /// The first that is up.
+        First = "first",
+        /// The one with the fewest connections now.
+        Least = "least",
+        /// One for each player's address.
+        Source = "source",
+    }
+}
+
+words! {
+    /// `listeners[].check`: the way in which targets are checked.
+    pub enum CheckKind {
+        /// They are not.
+        Off = "off",
+        /// By a connect.
+        Tcp = "tcp",
+        /// By a connect, and a PROXY v2 header that means a check.
+        Proxy = "proxy",
+        /// By a ping of the multi-path protocol.
+        Ping = "ping",
+    }
+}
+
+words! {
+    /// `listeners[].send_proxy`: the PROXY header sent to the target.
+    pub enum SendProxy {
+        /// The binary header.
+        V2 = "v2",
+        /// The text line.
+        V1 = "v1",
+        /// No header.
+        None = "none",
+    }
+}
+
+impl Check {
+    /// None, and a target that failed is tried last for a while.
+    pub const OFF: Self = Self { kind: CheckKind::Off, inter: Duration::ZERO, fall: 1, rise: 1 };
+}
+
+impl Forward {
+    /// Returns the keys that it has beside those of all listeners.
+    pub(super) fn read(item: &Scope<'_>, inbound: Option<Inbound>) -> Option<Self> {
+        let mut keys = ForwardKeys::read(item);
+        if let (Some(CheckKind::Proxy), Some(SendProxy::V1 | SendProxy::None)) =
+            (keys.check.map(|check| check.kind), keys.send_proxy)
+        {
+            item.wrong("check", "`proxy` sends a header of version 2, and `send_proxy` is another; use `tcp`");
+        }
+        keys.inbound = inbound;
+        keys.complete()
+    }
+}
+
+/// The targets of a listener: each with a name, and at least one that is no backup.
+fn targets() -> Takes<Vec<ForwardTarget>> {
+    let bare = |node: &Node| {
+        destination(node).map(|destination| ForwardTarget { destination, name: String::new(), backup: false })
+    };
+    let read = move |item: &Scope<'_>, key: &str| {
+        let list = item.some_or_keys(key, bare, ForwardTarget::read)?;
+        let (mut targets, names) = (Vec::new(), item.path_of(key));
+        for (index, (spot, mut target)) in list.into_iter().enumerate() {
+            if matches!(target.destination, Destination::Core(_)) && item.role() == Role::Core {
+                item.wrong_at(&spot, "`core/..` is for an edge; the core connects to a host with a port");
+            } else if matches!(target.destination, Destination::Core(_)) && !item.file_has("core") {
+                item.wrong_at(
+                    &spot,
+                    "needs the tunnel to the core; give `core` with `dial` and `tls`, or a host with a port here",
+                );
+            }
+            if target.name.is_empty() {
+                target.name = (index + 1).to_string();
+            }
+            item.claim(&names, &spot, target.name.clone());
+            targets.push(target);
+        }
+        if targets.iter().all(|target: &ForwardTarget| target.backup) {
+            item.wrong(key, "has backups and nothing that they are for; one must be without `backup`");
+        }
+        Some(targets)
+    };
+    Takes::new("host with port or `core/NAME`, or a list", read).with_items(ForwardTarget::keys())
+}

@@ -1,0 +1,121 @@
+//! A key of a file, as the reference, the reader and the tests see it.
+
+use otproxy_protocol::words;
+
+use self::WhenAbsent::{ByKind, ByRole, Computed, Required, Text};
+
+words! {
+    /// `role`: the part that a process plays.
+    pub enum Role {
+        /// Forwards connections to the core.
+        Edge = "edge",
+        /// Relays sessions to the game servers.
+        Core = "core",
+    }
+}
+
+words! {
+    /// `listeners[].kind`
+    pub enum Kind {
+        /// TCP to TCP.
+        Forward = "forward",
+        /// Links of the multi-path protocol.
+        Relay = "relay",
+    }
+}
+
+/// The value of a key that is absent. Values are YAML, as a user would write them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenAbsent {
+    /// Its absence is an error.
+    Required,
+    /// This value.
+    Text(&'static str),
+    /// This value, by role.
+    ByRole {
+        /// For an edge.
+        edge: &'static str,
+        /// For the core.
+        core: &'static str,
+    },
+    /// This value, by kind of listener.
+    ByKind {
+        /// For `kind: forward`.
+        forward: &'static str,
+        /// For `kind: relay`.
+        relay: &'static str,
+    },
+    /// Found out at start; the text says how.
+    Computed(&'static str),
+}
+
+/// One key.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// The path, with `[]` for the items of a list: `listeners[].limits.connections`.
+    pub path: String,
+    /// The one role that has it; `None` for both.
+    pub role: Option<Role>,
+    /// The one kind of listener that has it; `None` for both.
+    pub kind: Option<Kind>,
+    /// The value without it.
+    pub default: WhenAbsent,
+    /// The format of its value.
+    pub form: String,
+    /// A value, for errors and examples.
+    pub example: &'static str,
+    /// One sentence.
+    pub meaning: String,
+}
+
+impl Key {
+    /// Returns the default as YAML, for this role and kind. `None` where there is none to write.
+    #[must_use]
+    pub fn default_for(&self, role: Role, kind: Option<Kind>) -> Option<&'static str> {
+        match (self.default, role, kind) {
+            (Text(text), ..) => Some(text),
+            (ByRole { edge, .. }, Role::Edge, _) => Some(edge),
+            (ByRole { core, .. }, Role::Core, _) => Some(core),
+            (ByKind { relay, .. }, _, Some(Kind::Relay)) => Some(relay),
+            (ByKind { forward, .. }, ..) => Some(forward),
+            (Required | Computed(_), ..) => None,
+        }
+    }
+
+    /// Returns the same key as a part of `section`, in whose path it stands behind `joint`.
+    pub(super) fn within(self, section: &str, joint: &str) -> Self {
+        Self { path: format!("{section}{joint}{}", self.path), ..self }
+    }
+
+    /// Returns the same key for one role alone.
+    pub(super) fn only_in(self, role: Role) -> Self {
+        Self { role: Some(role), ..self }
+    }
+
+    /// Returns the same key for one kind of listener alone.
+    pub(super) fn only_with(self, kind: Kind) -> Self {
+        Self { kind: Some(kind), ..self }
+    }
+}
+
+/// Returns the key of this path.
+pub(super) fn find<'k>(table: &'k [Key], path: &str) -> Option<&'k Key> {
+    table.iter().find(|key| key.path == path)
+}
+
+/// Returns the key of this path and all keys below it.
+pub(super) fn at_or_below<'k>(table: &'k [Key], path: &str) -> impl Iterator<Item = &'k Key> {
+    table.iter().filter(move |key| {
+        key.path
+            .strip_prefix(path)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.') || rest.starts_with('['))
+    })
+}
+
+/// Returns the words that may follow `path` directly.
+pub(super) fn below<'k>(table: &'k [Key], path: &str) -> impl Iterator<Item = &'k str> {
+    table.iter().filter_map(move |key| {
+        let rest = if path.is_empty() { key.path.as_str() } else { key.path.strip_prefix(path)?.strip_prefix('.')? };
+        rest.split(['.', '[']).next()
+    })
+}

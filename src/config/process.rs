@@ -1,0 +1,43 @@
+//! What both roles have.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::access::{allowed, denied};
+use super::admin::Admin;
+use super::bans::Bans;
+use super::declare::{mapping, section, value};
+use super::formats::{DURATION, PROCESS_NAME, WORKERS, default_workers, host_name};
+use super::limits::ProcessLimits;
+use super::log::{AccessLog, Log};
+use crate::admission::AddressSet;
+
+section! {
+    /// What both roles have.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Process {
+        /// how this process calls itself in logs, metrics and pages
+        name: String = value(PROCESS_NAME).or_else("the host name", host_name).example("edge-1").restart(),
+        /// threads that carry traffic
+        workers: NonZeroUsize =
+            value(WORKERS).or_else("the number of CPUs", default_workers).example("4").restart(),
+        /// `admin`
+        admin: Admin = mapping(),
+        /// `log`
+        log: Log = mapping(),
+        /// `access_log`
+        access_log: AccessLog = mapping().restart(),
+        /// who is refused by all listeners, whatever `allow` says; the peer, and the player that its PROXY header announces
+        deny: Arc<AddressSet> = denied().or("[]").example("[198.51.100.0/24, { file: deny.txt }]"),
+        /// which players alone are let in by all listeners
+        allow: Option<Arc<AddressSet>> =
+            allowed().optional("everybody").example("[192.0.2.0/24, { file: allow.txt }]"),
+        /// `limits`
+        limits: ProcessLimits = mapping(),
+        /// `bans`
+        bans: Bans = mapping(),
+        /// how long connections may go on after SIGTERM; `0s` cuts them
+        shutdown_timeout: Duration = value(DURATION).or("10s"),
+    }
+}

@@ -1,0 +1,46 @@
+//! `sessions`: limits and times of sessions.
+
+use std::time::Duration;
+
+use otproxy_protocol::rate::Rate;
+use otproxy_protocol::words;
+
+use super::declare::{section, value, word};
+use super::formats::{DURATION, QUANTITY, RATE_OR_NONE, SIZE};
+
+section! {
+    /// `sessions`
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Sessions {
+        /// what a link must share with a session to join it: client id and player address, or the client id alone
+        bind_sessions: BindSessions = word().or("address"),
+        /// how long a session without links lives on
+        linger: Duration = value(DURATION).or("30s"),
+        /// how long it lives on once its last link said that it leaves
+        leave_grace: Duration = value(DURATION).or("2s"),
+        /// sessions at once of one player address
+        max_per_address: usize = value(QUANTITY).or("20"),
+        /// sessions at once in all
+        max: usize = value(QUANTITY).or("20000"),
+        /// sessions at once on one link
+        max_per_link: usize = value(QUANTITY).or("16"),
+        /// new sessions of one player address; a link that joins a session does not count
+        opens_per_address: Option<Rate> = value(RATE_OR_NONE).or("60/10s"),
+        /// bytes kept for replay in each session; beyond it the core stops reading from the game server
+        unacked: usize = value(SIZE).or("4MiB"),
+        /// bytes kept ahead of their turn in each session; beyond it the session ends
+        reorder: usize = value(SIZE).or("256KiB"),
+        /// bytes that wait for the game server in each session; beyond it the session ends
+        pending: usize = value(SIZE).or("1MiB"),
+    }
+}
+
+words! {
+    /// `sessions.bind_sessions`: what a link must share with a session to join it.
+    pub enum BindSessions {
+        /// Client id and player address.
+        Address = "address",
+        /// Client id alone.
+        Client = "client",
+    }
+}
