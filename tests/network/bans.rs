@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use otproxy::admission::{Bans, LONGEST_BAN};
-use otproxy::{config, roles};
+use otproxy::roles;
+use otproxy_config as config;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::oneshot;
 

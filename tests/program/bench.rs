@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use otproxy::config::{self, Config};
 use otproxy::roles::{self, Service};
+use otproxy_config as config;
+use otproxy_config::Config;
 use otproxy_testkit::mock::game_server::CHALLENGE;
 use otproxy_testkit::mock::message::Message;
 use otproxy_testkit::mock::packet::split;

@@ -16,6 +16,7 @@
 
 mod access;
 mod address;
+mod address_set;
 mod admin;
 mod bans;
 mod declare;
@@ -45,6 +46,7 @@ mod word;
 
 pub use access::MAX_LIST_LEN;
 pub use address::{Destination, Target, network_text as network};
+pub use address_set::AddressSet;
 pub use admin::{Admin, AdminTls, SOCKET as ADMIN_SOCKET};
 pub use bans::{Bans, NftTable};
 pub use document::MAX_FILE_LEN;
