@@ -1,24 +1,20 @@
 //! Certificates for tests, of an authority of their own.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use otproxy::certs::authority::{Authority, Terms};
 use otproxy::certs::name::Name;
 
+use super::folder::Folder;
+
 /// A folder with an authority, and the certificates of one test.
 pub struct Certificates {
-    pub folder: PathBuf,
+    pub folder: Folder,
     pub authority: Authority,
 }
 
 impl Certificates {
     /// A new authority.
     pub fn new() -> Self {
-        static FOLDERS: AtomicU32 = AtomicU32::new(0);
-        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tunnel-{}-{number}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&folder);
+        let folder = Folder::new();
         Self { authority: Authority::create(&folder, 1).unwrap(), folder }
     }
 
@@ -35,11 +31,5 @@ impl Certificates {
         }
         let folder = self.folder.display();
         format!("{{ ca: {folder}/ca.pem, cert: {folder}/{name}.pem, key: {folder}/{name}.key }}")
-    }
-}
-
-impl Drop for Certificates {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

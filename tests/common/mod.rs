@@ -1,13 +1,15 @@
 //! What several test binaries stand on. Each takes it in as a module, and none uses all of it.
-#![allow(dead_code, reason = "no test uses all of it")]
+#![allow(dead_code, unused_imports, reason = "no test uses all of it")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
+pub mod access_log;
 pub mod admin;
 pub mod anybody;
 pub mod certificates;
 pub mod flood;
+pub mod folder;
 pub mod game;
 pub mod http;
 pub mod link;
@@ -15,6 +17,7 @@ pub mod metrics;
 pub mod process;
 pub mod role;
 pub mod role_process;
+pub mod sandbox;
 pub mod tunnel;
 
 /// Only against a test that hangs.

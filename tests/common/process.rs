@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -56,12 +58,15 @@ pub struct Running {
 impl Running {
     /// Starts it and reads stderr up to the line that says `ready`, which is given too.
     pub fn start(mut command: Command) -> (Self, String) {
-        let mut child = command.spawn().expect("the program starts");
-        let stderr: Box<dyn Read + Send> = Box::new(child.stderr.take().expect("piped"));
-        let stderr = BufReader::new(stderr);
-        let mut running = Self { child, stderr };
+        let mut running = Self::of(command.spawn().expect("the program starts"));
         let ready = running.line_with("ready");
         (running, ready)
+    }
+
+    /// One that has just been started.
+    pub fn of(mut child: Child) -> Self {
+        let stderr: Box<dyn Read + Send> = Box::new(child.stderr.take().expect("piped"));
+        Self { child, stderr: BufReader::new(stderr) }
     }
 
     pub fn line_with(&mut self, what: &str) -> String {
@@ -94,6 +99,29 @@ impl Running {
         std::mem::replace(&mut self.stderr, BufReader::new(Box::new(std::io::empty())))
     }
 
+    /// Reads on what follows on stderr, for as long as it runs.
+    pub fn follow(&mut self) -> Log {
+        let log = Log::default();
+        let (stderr, to) = (self.take_stderr(), Arc::clone(&log.0));
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                to.lock().unwrap().extend([line.as_str(), "\n"]);
+            }
+        });
+        log
+    }
+
+    /// Open descriptors now.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.id())).map_or(0, Iterator::count)
+    }
+
+    /// Ends it without a word.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Its exit code, and the rest of stderr.
     pub fn end(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
@@ -104,7 +132,16 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
+    }
+}
+
+/// What a program has said on stderr so far.
+#[derive(Debug, Clone, Default)]
+pub struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    pub fn text(&self) -> String {
+        self.0.lock().unwrap().clone()
     }
 }

@@ -2,18 +2,15 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::BufRead;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use super::metrics::{LOOK, Metered};
-use super::process::{Running, file, otproxy, through};
+use super::process::{Log, Running, file, otproxy, through};
 
 pub const KIB: usize = 1024;
 pub const MIB: usize = 1024 * KIB;
@@ -23,7 +20,7 @@ pub struct RoleProcess {
     running: Running,
     addresses: HashMap<String, SocketAddr>,
     admin: SocketAddr,
-    log: Arc<Mutex<String>>,
+    log: Log,
     file: Yaml,
 }
 
@@ -84,13 +81,7 @@ impl RoleProcess {
         let addresses = addresses.map(|(name, address)| (name.to_owned(), address.parse().unwrap()));
         let addresses = addresses.collect();
         let admin = ready["admin"].as_str().unwrap().parse().unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let (stderr, to) = (running.take_stderr(), Arc::clone(&log));
-        thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                to.lock().unwrap().extend([line.as_str(), "\n"]);
-            }
-        });
+        let log = running.follow();
         Self { running, addresses, admin, log, file }
     }
 
@@ -121,7 +112,7 @@ impl RoleProcess {
 
     /// Open descriptors now.
     pub fn descriptors(&self) -> usize {
-        fs::read_dir(self.proc("fd")).unwrap().count()
+        self.running.descriptors()
     }
 
     /// How many descriptors it may still open, of `limit` in all. What it has inherited can be beyond that.
@@ -161,7 +152,7 @@ impl RoleProcess {
 
     /// What it has logged so far, `ready` aside.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        self.log.text()
     }
 
     /// Waits until it has logged so many lines with that.
@@ -173,7 +164,7 @@ impl RoleProcess {
 
     /// Waits for a line in the log.
     pub async fn wait_for_line(&self, what: &str) {
-        while !self.log.lock().unwrap().contains(what) {
+        while !self.log.text().contains(what) {
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -182,7 +173,7 @@ impl RoleProcess {
     pub async fn stop(self) {
         assert_eq!(self.metric("otproxy_panics_total", &[]).await, 0.0);
         self.running.signal(Signal::TERM);
-        assert_eq!(self.running.end().0, Some(0), "{}", self.log.lock().unwrap());
+        assert_eq!(self.running.end().0, Some(0), "{}", self.log.text());
     }
 }
 

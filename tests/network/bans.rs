@@ -3,16 +3,15 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use otproxy::admission::{Bans, LONGEST_BAN};
-use otproxy::roles;
-use otproxy_config as config;
+use otproxy::admission::LONGEST_BAN;
 use socket2::{Domain, Socket, Type};
-use tokio::sync::oneshot;
 
+use crate::common;
+use crate::common::metrics::{Metered, scrape};
+use crate::common::role::Role;
 use crate::host::{self, Host};
 use crate::traffic::eventually;
 
@@ -26,42 +25,19 @@ const FIREWALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/init/golden/a
 /// An edge that runs, as threads of this process on its host.
 struct Edge<'h> {
     host: &'h Host,
-    bans: Arc<Bans>,
-    admin: SocketAddr,
-    /// Dropping it ends the edge.
-    _stop: oneshot::Sender<()>,
+    role: Role,
 }
 
 impl<'h> Edge<'h> {
     fn start(host: &'h Host) -> Self {
-        let (send, receive) = std::sync::mpsc::channel();
-        let enter = host.entrance();
-        thread::spawn(move || {
-            enter();
-            let yaml = "role: edge\nname: waw1\nworkers: 1\nadmin: { listen: \"127.0.0.1:0\" }\n\
-                        bans: { after: 1/1h, for: 1h, nftables: inet otproxy }\nlisteners:\n  - { name: login, listen: \
-                        \"0.0.0.0:7171\", forward_to: \"127.0.0.1:7000\", send_proxy: none, expect: login }\n";
-            let Ok(config::Config::Edge(edge)) = config::parse("edge.yaml", yaml) else { panic!("{yaml}") };
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let service = roles::edge::bind(edge).unwrap();
-                let (stop, stopped) = oneshot::channel::<()>();
-                send.send((Arc::clone(service.bans()), service.admin_address().unwrap(), stop)).unwrap();
-                service.run(async { drop(stopped.await) }).await.unwrap();
-            });
-        });
-        let (bans, admin, stop) = receive.recv().unwrap();
-        Self { host, bans, admin, _stop: stop }
+        let yaml = "role: edge\nname: waw1\nworkers: 1\nbans: { after: 1/1h, for: 1h, nftables: inet otproxy }\n\
+                    listeners:\n  - { name: login, listen: \"0.0.0.0:7171\", forward_to: \"127.0.0.1:7000\", \
+                    send_proxy: none, expect: login }\n";
+        Self { host, role: host.inside(|| Role::start(yaml)) }
     }
 
     fn metric(&self, line_begins: &str) -> f64 {
-        let text = self.host.inside(|| {
-            let mut stream = TcpStream::connect(self.admin).unwrap();
-            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
-            let mut text = String::new();
-            stream.read_to_string(&mut text).unwrap();
-            text
-        });
+        let text = self.host.inside(|| common::run(scrape(self.role.admin())));
         let line =
             text.lines().find_map(|line| line.strip_prefix(line_begins)).unwrap_or_else(|| panic!("{line_begins}"));
         line.trim().parse().unwrap()
@@ -165,7 +141,7 @@ fn the_kernel_drops_what_banned_addresses_send_until_the_ban_is_lifted() {
     // Without the sets it goes on, and says so.
     let edge = Edge::start(&edge);
     eventually("a call of nft fails", || edge.metric("otproxy_bans_nftables_errors_total") > 0.0);
-    edge.bans.ban("2001:db8::/32".parse().unwrap(), LONGEST_BAN, Instant::now());
+    edge.role.bans().ban("2001:db8::/32".parse().unwrap(), LONGEST_BAN, Instant::now());
     assert!(edge.nft(&["-f", FIREWALL]).status.success());
     let counter = ["insert", "rule", "inet", "otproxy", "input", "ip", "saddr", "@banned4", "counter"];
     assert!(edge.nft(&counter).status.success());
@@ -183,9 +159,9 @@ fn the_kernel_drops_what_banned_addresses_send_until_the_ban_is_lifted() {
     drop(pending);
 
     // Others may not be in the way: a wider ban takes the place of one that lies in it.
-    edge.bans.ban("10.0.0.2/31".parse().unwrap(), HOUR, Instant::now());
+    edge.role.bans().ban("10.0.0.2/31".parse().unwrap(), HOUR, Instant::now());
     eventually("the kernel has the wider one", || edge.set("banned4").contains("10.0.0.2/31"));
-    assert_eq!(edge.bans.unban("10.0.0.0/24".parse().unwrap()).len(), 2);
+    assert_eq!(edge.role.bans().unban("10.0.0.0/24".parse().unwrap()).len(), 2);
     eventually("the kernel has nothing", || !edge.set("banned4").contains("elements"));
     assert!(is_served(&player, OFFENDER));
     assert!(edge.set("banned6").contains("2001:db8::/32"));

@@ -21,6 +21,9 @@
     reason = "a test fails by a panic"
 )]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod bans;
 mod faults;
 mod figures;

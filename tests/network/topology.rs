@@ -6,13 +6,12 @@
 //!        --- e3 (40 ms) ---      (edges to core: 5 ms)
 //! ```
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use crate::common::folder::Folder;
+use crate::common::process::{Log, Running, otproxy};
 use crate::link::Conditions;
 use crate::simulator::{Network, Spec};
 
@@ -72,7 +71,7 @@ impl Topology {
 
     /// Kills an edge's process: no goodbye.
     pub fn kill_edge(&mut self, index: usize) {
-        self.edges[index].end();
+        self.edges[index].running.kill();
     }
 
     /// Starts a killed edge again.
@@ -83,12 +82,12 @@ impl Topology {
 
     /// How many files an edge's process has open.
     pub fn edge_files(&self, index: usize) -> usize {
-        self.edges[index].files()
+        self.edges[index].running.descriptors()
     }
 
     /// How many files the core's process has open.
     pub fn core_files(&self) -> usize {
-        self.core.files()
+        self.core.running.descriptors()
     }
 }
 
@@ -127,55 +126,26 @@ fn edge_yaml(network: &Network, edge: &str) -> String {
 
 /// A running edge or core. Dropping it kills it.
 struct Role {
-    child: Child,
-    log: PathBuf,
+    running: Running,
+    log: Log,
 }
 
 impl Role {
     fn start(network: &Network, host: &str, role: &str, folder: &Folder, yaml: &str) -> Self {
-        let (config, log) = (folder.0.join(format!("{host}.yaml")), folder.0.join(format!("{host}.log")));
+        let config = folder.join(format!("{host}.yaml"));
         fs::write(&config, yaml).unwrap();
-        let output = File::options().create(true).append(true).open(&log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_otproxy"));
-        command.args([role, "--config"]).arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
-        let child = network.host(host).inside(|| command.spawn().unwrap());
-        Self { child, log }
-    }
-
-    fn end(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    fn files(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
+        let mut command = otproxy(&[role, "--config", config.to_str().unwrap()]);
+        let mut running = Running::of(network.host(host).inside(|| command.spawn().unwrap()));
+        let log = running.follow();
+        Self { running, log }
     }
 }
 
 impl Drop for Role {
     fn drop(&mut self) {
-        self.end();
+        self.running.kill();
         if std::thread::panicking() {
-            eprintln!("--- {}\n{}", self.log.display(), fs::read_to_string(&self.log).unwrap_or_default());
+            eprintln!("--- process {}\n{}", self.running.id(), self.log.text());
         }
-    }
-}
-
-/// A folder for configurations and logs. Dropping it removes it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("otproxy-network-{}-{number}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -2,22 +2,22 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::Deref;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::{self};
 use std::time::Duration;
 
-use otproxy::roles::{self, Service};
-use otproxy_config as config;
-use otproxy_config::Config;
 use otproxy_testkit::mock::game_server::CHALLENGE;
 use otproxy_testkit::mock::message::Message;
 use otproxy_testkit::mock::packet::split;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
+use crate::common;
+use crate::common::metrics::Metered;
 use crate::common::process::{failed, otproxy, text, through};
+use crate::common::role::Role;
 
 /// Seconds after which `timeout` ends a program that hangs.
 const HANG: &str = "120";
@@ -56,84 +56,57 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("{value} is no count"))
 }
 
-/// A role on a thread of its own, until it is dropped.
-struct Role {
-    links: SocketAddr,
-    admin: Option<SocketAddr>,
-    stop: CancellationToken,
-    thread: Option<JoinHandle<()>>,
-}
+/// A role beside the test, which must end as it is asked to.
+struct Beside(Option<Role>);
 
-impl Role {
-    fn start(text: &str) -> Self {
-        let service: Service = match config::parse("test.yaml", text).unwrap_or_else(|e| panic!("{e}\n{text}")) {
-            Config::Core(core) => roles::core::bind(core).unwrap(),
-            Config::Edge(edge) => roles::edge::bind(edge).unwrap(),
-        };
-        let (links, admin) = (service.addresses("links")[0], service.admin_address());
-        let stop = CancellationToken::new();
-        let stopping = stop.clone().cancelled_owned();
-        let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(service.run(stopping)).unwrap();
-        });
-        Self { links, admin, stop, thread: Some(thread) }
+impl Beside {
+    fn start(yaml: &str) -> Self {
+        Self(Some(Role::start(&format!("{yaml}\nshutdown_timeout: 0s\n"))))
     }
 
     /// A core with game servers; `servers` are the entries.
     fn core(servers: &str) -> Self {
         Self::start(&format!(
-            "role: core\nworkers: 2\nshutdown_timeout: 0s\nadmin: {{ listen: '127.0.0.1:0' }}\n\
-             edges: [{{ name: a, address: 127.0.0.1 }}]\n\
-             listeners: [{{ name: links, kind: relay, listen: '127.0.0.1:0' }}]\ngame_servers: [{servers}]\n"
+            "role: core\nedges: [{{ name: a, address: 127.0.0.1 }}]\n\
+             listeners: [{{ name: links, kind: relay, listen: '127.0.0.1:0' }}]\ngame_servers: [{servers}]"
         ))
     }
 
     fn edge(to: SocketAddr) -> Self {
         Self::start(&format!(
-            "role: edge\nworkers: 1\nshutdown_timeout: 0s\nadmin: {{ listen: off }}\n\
-             listeners: [{{ name: links, listen: '127.0.0.1:0', forward_to: '{to}' }}]\n"
+            "role: edge\nworkers: 1\nadmin: {{ listen: off }}\n\
+             listeners: [{{ name: links, listen: '127.0.0.1:0', forward_to: '{to}' }}]"
         ))
-    }
-
-    /// The sum of all series of `name` that have `label`.
-    fn metric(&self, name: &str, label: &str) -> u64 {
-        let mut stream = TcpStream::connect(self.admin.expect("a core")).unwrap();
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        let series = text.lines().filter_map(|line| line.rsplit_once(' '));
-        let wanted = series.filter(|(series, _)| series.starts_with(&format!("{name}{{")) && series.contains(label));
-        wanted.map(|(_, value)| value.parse::<f64>().unwrap() as u64).sum()
-    }
-
-    /// Counts follow what they count: waits until it is `value`, and says what it was at last.
-    #[track_caller]
-    fn comes_to(&self, name: &str, label: &str, value: u64) {
-        for _ in 0..3000 {
-            if self.metric(name, label) == value {
-                return;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        panic!("{name} {label}: {} for {value}", self.metric(name, label));
     }
 }
 
-impl Drop for Role {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        let ended = self.thread.take().map(JoinHandle::join);
-        assert!(thread::panicking() || ended.is_none_or(|ended| ended.is_ok()));
+impl Deref for Beside {
+    type Target = Role;
+
+    fn deref(&self) -> &Role {
+        self.0.as_ref().expect("it runs")
     }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if let Some(role) = self.0.take().filter(|_| !thread::panicking()) {
+            common::run(role.stop());
+        }
+    }
+}
+
+/// Counts follow what they count: waits until this one is `value`.
+fn comes_to(core: &Role, name: &str, label: &str, value: u64) {
+    common::run(core.wait(name, &[label], value as f64));
 }
 
 /// A core with the stand-in behind port 7999, and edges.
-fn topology(edges: usize) -> (SocketAddr, Role, Vec<Role>, String) {
+fn topology(edges: usize) -> (SocketAddr, Beside, Vec<Beside>, String) {
     let game = address();
-    let core = Role::core(&format!("{{ port: 7999, address: '{game}' }}"));
-    let edges: Vec<_> = (0..edges).map(|_| Role::edge(core.links)).collect();
-    let list = edges.iter().map(|edge| edge.links.to_string()).collect::<Vec<_>>().join(",");
+    let core = Beside::core(&format!("{{ port: 7999, address: '{game}' }}"));
+    let edges: Vec<_> = (0..edges).map(|_| Beside::edge(core.addr("links"))).collect();
+    let list = edges.iter().map(|edge| edge.addr("links").to_string()).collect::<Vec<_>>().join(",");
     (game, core, edges, list)
 }
 
@@ -154,11 +127,11 @@ fn all_packets_are_counted_as_the_core_counts_them() {
     }
     // Each player says its terms and asks at the end; it is challenged, welcomed and told the verdict.
     let (ups, downs) = (number(&up["delivered"]) + 2 * 6, number(&down["delivered"]) + 3 * 6);
-    core.comes_to("otproxy_relay_packets_total", "direction=\"in\"", ups);
-    core.comes_to("otproxy_relay_packets_total", "direction=\"out\"", downs);
-    core.comes_to("otproxy_relay_sessions_opened_total", "port=\"7999\"", 6);
-    core.comes_to("otproxy_relay_sessions_ended_total", "port=\"7999\"", 6);
-    core.comes_to("otproxy_relay_links_active", "", 0);
+    comes_to(&core, "otproxy_relay_packets_total", "direction=\"in\"", ups);
+    comes_to(&core, "otproxy_relay_packets_total", "direction=\"out\"", downs);
+    comes_to(&core, "otproxy_relay_sessions_opened_total", "port=\"7999\"", 6);
+    comes_to(&core, "otproxy_relay_sessions_ended_total", "port=\"7999\"", 6);
+    comes_to(&core, "otproxy_relay_links_active", "", 0);
     let paths = json["paths"].as_array().unwrap();
     assert_eq!(paths.len(), 2);
     assert_eq!(paths.iter().map(|path| number(&path["first"])).sum::<u64>(), downs);
@@ -178,8 +151,8 @@ fn the_stand_in_reads_every_form_of_the_players_address() {
     let forms = ["otc", "otc_reversed", "proxy_v1", "proxy_v2", "none"];
     let server = |(index, form)| format!("{{ port: {}, address: '{game}', player_address: {form} }}", index + 1);
     let servers: Vec<_> = forms.iter().enumerate().map(server).collect();
-    let core = Role::core(&servers.join(", "));
-    let (edge, game) = (core.links.to_string(), game.to_string());
+    let core = Beside::core(&servers.join(", "));
+    let (edge, game) = (core.addr("links").to_string(), game.to_string());
     for port in 1..=forms.len() {
         let port = port.to_string();
         let flags = ["--players", "2", "--seconds", "1", "--warmup", "0", "--send-proxy", "--serve", &game];
@@ -191,8 +164,8 @@ fn the_stand_in_reads_every_form_of_the_players_address() {
 #[test]
 fn plain_connections_measure_an_edge_alone() {
     let game = address();
-    let forward = Role::edge(game);
-    let (edge, game) = (forward.links.to_string(), game.to_string());
+    let forward = Beside::edge(game);
+    let (edge, game) = (forward.addr("links").to_string(), game.to_string());
     let flags = ["--raw", "--players", "4", "--seconds", "1", "--warmup", "0"];
     let output = run(&[&["--edges", &edge, "--serve", &game], &flags[..]].concat());
     let shown = text(&output.stdout);
@@ -248,9 +221,7 @@ fn a_signal_ends_it_early_with_a_verdict() {
     command.arg("bench").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().expect("the program starts");
     // More than terms: they play.
-    while core.metric("otproxy_relay_packets_total", "direction=\"in\"") < 10 {
-        thread::sleep(Duration::from_millis(10));
-    }
+    common::run(core.wait_until("otproxy_relay_packets_total", &["direction=\"in\""], |packets| packets >= 10.0));
     kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
     let output = child.wait_with_output().expect("it ends");
     let shown = text(&output.stdout);
@@ -370,14 +341,14 @@ fn errors_name_the_place_and_the_remedy() {
 #[test]
 fn players_who_are_refused_are_an_error_with_the_limit_to_raise() {
     let game = address();
-    let core = Role::core(&format!("{{ port: 7999, address: '{game}' }}"));
+    let core = Beside::core(&format!("{{ port: 7999, address: '{game}' }}"));
     // All players have one address here, as they have where a bench runs on another host.
-    let edge = Role::start(&format!(
-        "role: edge\nworkers: 1\nshutdown_timeout: 0s\nadmin: {{ listen: off }}\nlisteners: \
+    let edge = Beside::start(&format!(
+        "role: edge\nworkers: 1\nadmin: {{ listen: off }}\nlisteners: \
          [{{ name: links, listen: '[::1]:0', forward_to: '{}' }}]\n",
-        core.links
+        core.addr("links")
     ));
-    let (to, game) = (edge.links.to_string(), game.to_string());
+    let (to, game) = (edge.addr("links").to_string(), game.to_string());
     let error = fails(&["--edges", &to, "--port", "7999", "--serve", &game, "--players", "23"], 1);
     assert!(error.contains("3 of 23 players did not get into the game"), "{error}");
     assert!(error.contains("`sessions.max_per_address` and `sessions.opens_per_address`"), "{error}");
@@ -386,7 +357,7 @@ fn players_who_are_refused_are_an_error_with_the_limit_to_raise() {
 #[test]
 fn a_real_game_server_is_left_alone() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let core = Role::core(&format!("{{ port: 7999, address: '{}' }}", listener.local_addr().unwrap()));
+    let core = Beside::core(&format!("{{ port: 7999, address: '{}' }}", listener.local_addr().unwrap()));
     let server = thread::spawn(move || {
         let (mut game, _) = listener.accept().unwrap();
         let mut other = CHALLENGE;
@@ -396,7 +367,7 @@ fn a_real_game_server_is_left_alone() {
         game.read_to_end(&mut got).unwrap();
         got
     });
-    let error = fails(&["--edges", &core.links.to_string(), "--port", "7999", "--send-proxy"], 1);
+    let error = fails(&["--edges", &core.addr("links").to_string(), "--port", "7999", "--send-proxy"], 1);
     assert!(error.contains("no stand-in game server but perhaps a real one"), "{error}");
     let got = server.join().unwrap();
     assert!(got.len() <= 6 + 2 + 1 + 3 * 8, "more than one packet of one player: {} bytes", got.len());

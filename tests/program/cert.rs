@@ -2,25 +2,21 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use otproxy::certs::authority::{BACKDATED, DAYS, SERIAL_LEN, YEARS};
 use serde_json::Value;
 
+use crate::common::folder::Folder;
 use crate::common::process::{failed, otproxy, text};
 
-/// A directory of a test's own, removed at its end.
-struct Folder(PathBuf);
+/// A folder that `otproxy cert` is run in.
+struct Papers(Folder);
 
-impl Folder {
+impl Papers {
     fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cert-{}-{number}", std::process::id()));
-        fs::create_dir(&folder).expect("writable directory");
-        Self(folder)
+        Self(Folder::new())
     }
 
     /// One with an authority.
@@ -69,12 +65,6 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Whether OpenSSL is there, for a second opinion. Where it is not, a test has nothing to do and
 /// says so; in CI, which sets `CI=true`, it fails.
 fn openssl_is_here() -> bool {
@@ -89,7 +79,7 @@ fn openssl_is_here() -> bool {
 
 #[test]
 fn an_authority_and_certificates_from_nothing() {
-    let folder = Folder::new();
+    let folder = Papers::new();
     let said = folder.succeeds(&["init", "--dir", "new/ca"]);
     for part in [
         "made the authority `otproxy CA ",
@@ -120,7 +110,7 @@ fn an_authority_and_certificates_from_nothing() {
 #[test]
 fn modes_do_not_depend_on_the_mask() {
     for mask in ["000", "077"] {
-        let folder = Folder::new();
+        let folder = Papers::new();
         let script = format!("umask {mask}; for c in init core 'edge waw1'; do \"$0\" cert $c --dir d || exit; done");
         let command = otproxy(&[]);
         let mut shell = Command::new("sh");
@@ -137,7 +127,7 @@ fn modes_do_not_depend_on_the_mask() {
 
 #[test]
 fn an_authority_is_not_overwritten() {
-    let folder = Folder::with_authority();
+    let folder = Papers::with_authority();
     let before = (folder.read("ca.pem"), folder.read("ca.key"));
     let said = folder.fails(&["init"], 1);
     assert_eq!(
@@ -149,7 +139,7 @@ fn an_authority_is_not_overwritten() {
 
 #[test]
 fn renewing_keeps_the_key() {
-    let folder = Folder::with_authority();
+    let folder = Papers::with_authority();
     folder.succeeds(&["edge", "waw1", "--days", "30"]);
     let (key, first) = (folder.read("waw1.key"), folder.shown(&["waw1.pem"]));
     assert_eq!(first[0]["days_left"], 29);
@@ -168,7 +158,7 @@ fn renewing_keeps_the_key() {
 
 #[test]
 fn a_new_authority_in_the_same_place_is_told_to_be_copied() {
-    let folder = Folder::with_authority();
+    let folder = Papers::with_authority();
     folder.succeeds(&["core"]);
     for file in ["ca.pem", "ca.key"] {
         fs::remove_file(folder.file(file)).expect(file);
@@ -181,7 +171,7 @@ fn a_new_authority_in_the_same_place_is_told_to_be_copied() {
 
 #[test]
 fn no_certificate_outlives_its_authority() {
-    let folder = Folder::new();
+    let folder = Papers::new();
     folder.succeeds(&["init", "--years", "1"]);
     let said = folder.succeeds(&["core"]);
     assert!(said.lines().next().is_some_and(|line| line.ends_with(", as long as its authority")), "{said}");
@@ -191,7 +181,7 @@ fn no_certificate_outlives_its_authority() {
 
 #[test]
 fn a_key_that_others_can_read_is_warned_of() {
-    let folder = Folder::with_authority();
+    let folder = Papers::with_authority();
     fs::set_permissions(folder.file("ca.key"), fs::Permissions::from_mode(0o644)).expect("own file");
     let output = folder.run(&["core"]);
     assert_eq!(output.status.code(), Some(0));
@@ -201,7 +191,7 @@ fn a_key_that_others_can_read_is_warned_of() {
 
 #[test]
 fn what_cannot_be_done_is_said_with_the_remedy() {
-    let folder = Folder::new();
+    let folder = Papers::new();
     let said = folder.fails(&["core"], 1);
     assert_eq!(
         said,
@@ -219,7 +209,7 @@ fn what_cannot_be_done_is_said_with_the_remedy() {
 
 #[test]
 fn show_says_what_certificates_hold() {
-    let folder = Folder::with_authority();
+    let folder = Papers::with_authority();
     folder.succeeds(&["core"]);
     folder.succeeds(&["edge", "waw1"]);
     let shown = folder.shown(&["ca.pem", "core.pem", "waw1.pem"]);
@@ -250,7 +240,7 @@ fn show_says_what_certificates_hold() {
 
 #[test]
 fn show_fails_where_one_is_unreadable_and_shows_the_others() {
-    let folder = Folder::with_authority();
+    let folder = Papers::with_authority();
     let output = folder.run(&["show", "missing.pem", "ca.pem", "ca.key"]);
     assert_eq!(output.status.code(), Some(1));
     let (out, err) = (text(&output.stdout), text(&output.stderr));
@@ -271,7 +261,7 @@ const EXPIRED: &str = include_str!("../common/expired.pem");
 
 #[test]
 fn show_fails_where_one_has_expired() {
-    let folder = Folder::new();
+    let folder = Papers::new();
     fs::write(folder.file("old.pem"), EXPIRED).expect("writable");
     let output = folder.run(&["show", "old.pem"]);
     assert_eq!(output.status.code(), Some(1));
@@ -294,7 +284,7 @@ fn openssl_agrees() {
     if !openssl_is_here() {
         return;
     }
-    let folder = Folder::with_authority();
+    let folder = Papers::with_authority();
     folder.succeeds(&["core"]);
     folder.succeeds(&["edge", "waw1"]);
     let openssl = |arguments: &[&str]| {
@@ -344,7 +334,7 @@ fn help_of(command: &str) -> String {
 
 #[test]
 fn the_documents_commands_can_be_typed() {
-    let folder = Folder::new();
+    let folder = Papers::new();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/certificates.md");
     let document = fs::read_to_string(path).expect("docs/certificates.md");
     let mut count = 0;

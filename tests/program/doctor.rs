@@ -21,17 +21,8 @@ use rustix::process::Signal;
 use rustls::{ServerConfig, ServerConnection};
 
 use crate::common::HANG;
+use crate::common::folder::Folder;
 use crate::common::process::{Running, otproxy, text, through};
-
-/// A folder of its own for each call.
-fn folder() -> PathBuf {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("doctor-{}-{number}", std::process::id()));
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).expect("writable");
-    folder
-}
 
 /// Where the system's tool for the clock answers so; `None`: there is no such tool. The tools are files of the repository: one
 /// that a test has just written may be held open by another test's child, and cannot be run then.
@@ -79,7 +70,7 @@ fn doctor_in(folder: &Path, yaml: &str, clock: Option<&str>) -> Said {
 }
 
 fn doctor(yaml: &str) -> Said {
-    doctor_in(&folder(), yaml, Some("yes"))
+    doctor_in(&Folder::new(), yaml, Some("yes"))
 }
 
 fn edge(more: &str, listen: &str, forward_to: &str) -> String {
@@ -135,7 +126,7 @@ fn an_edge_before_its_start() {
 
 #[test]
 fn a_core_that_runs() {
-    let folder = folder();
+    let folder = Folder::new();
     let (_game, game) = open();
     let yaml = |admin: &str, links: &str| {
         format!(
@@ -182,7 +173,7 @@ fn a_file_that_is_wrong() {
 
 #[test]
 fn too_few_files() {
-    let folder = folder();
+    let folder = Folder::new();
     let (_core, core) = open();
     let file = folder.join("file.yaml");
     let limits = "limits: { connections: 1000 }\n";
@@ -253,7 +244,7 @@ fn what_runs_at_the_address_of_the_admin() {
 fn the_clock() {
     let (_core, core) = open();
     let yaml = edge(NO_ADMIN, &free(), &core);
-    let clock = |answer| doctor_in(&folder(), &yaml, answer);
+    let clock = |answer| doctor_in(&Folder::new(), &yaml, answer);
     clock(Some("no")).says("warn  clock: nothing on this host keeps it right", &["apt install systemd-timesyncd"]);
     clock(None).says("warn  clock: cannot be told to be right", &["date -u"]);
     clock(Some("what")).says("warn  clock: cannot be told to be right", &[]);
@@ -261,7 +252,7 @@ fn the_clock() {
 
 #[test]
 fn for_programs() {
-    let folder = folder();
+    let folder = Folder::new();
     let (_core, core) = open();
     let (_closed, refusing) = closed();
     for (target, passed) in [(core, true), (refusing, false)] {
@@ -282,13 +273,13 @@ fn for_programs() {
 
 /// An authority with a core and an edge, in a folder.
 struct Keys {
-    folder: PathBuf,
+    folder: Folder,
     authority: Authority,
 }
 
 impl Keys {
     fn new() -> Self {
-        let folder = folder();
+        let folder = Folder::new();
         let authority = Authority::create(&folder, YEARS).expect("an authority");
         let keys = Self { folder, authority };
         keys.issue(&Name::core(), 700);
@@ -505,14 +496,14 @@ fn certificates_that_cannot_be_used_or_not_for_long() {
 
 /// What `otproxy init` makes, run as it is but for the addresses: all hosts are this one.
 struct SetUp {
-    folder: PathBuf,
+    folder: Folder,
     login: TcpListener,
     _game: TcpListener,
 }
 
 impl SetUp {
     fn new(core: Option<&str>, edges: &[(&str, &str)]) -> Self {
-        let folder = folder();
+        let folder = Folder::new();
         let (login, login_address) = open();
         let (game, game_address) = open();
         let edges: Vec<_> = edges.iter().map(|(name, address)| format!("{name}={address}")).collect();

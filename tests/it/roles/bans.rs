@@ -11,7 +11,7 @@ use otproxy_protocol::frame::{ClientId, PONG, ping};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::roles::sandbox::*;
+use crate::common::sandbox::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -6,7 +6,7 @@ use otproxy_protocol::frame::{ClientId, ping};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::roles::sandbox::*;
+use crate::common::sandbox::*;
 
 const XML: &[u8] = b"\x06\0\xFF\xFFinfo";
 /// Before which nothing that a test waits for can happen.

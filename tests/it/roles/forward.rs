@@ -6,7 +6,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::roles::sandbox::*;
+use crate::common::sandbox::*;
 
 /// One listener called `a`, on `127.0.0.1`, with more YAML at its end.
 fn listener(forward_to: SocketAddr, more: &str) -> String {

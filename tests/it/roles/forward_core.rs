@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::roles::sandbox::*;
+use crate::common::sandbox::*;
 
 const PLAYER: &str = "192.0.2.33:50000";
 const EDGE: &str = "198.51.100.7:7171";

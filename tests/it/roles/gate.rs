@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::roles::sandbox::*;
+use crate::common::sandbox::*;
 
 /// An edge with two listeners, `a` and `b`, and more YAML at the end of both and of the file.
 fn edge(target: SocketAddr, of_a: &str, of_file: &str) -> Role {

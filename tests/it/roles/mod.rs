@@ -1,7 +1,6 @@
 //! Roles on real sockets: what goes in and out, what is counted, and how they stop.
 //!
-//! Everything is on loopback and on ports that the kernel chose; `haproxy` and `oracle` also need
-//! the program of that name.
+//! Everything is on loopback and on ports that the kernel chose.
 
 mod access_log;
 mod bans;
@@ -9,12 +8,8 @@ mod expect;
 mod forward;
 mod forward_core;
 mod gate;
-mod haproxy;
 mod operation;
 mod operator;
-mod oracle;
-mod real_haproxy;
 mod reload;
-mod sandbox;
 mod status;
 mod targets;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::roles::sandbox::*;
+use crate::common::sandbox::*;
 
 async fn edge(shutdown_timeout: &str) -> Role {
     let game = echo_target().await;

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::common::admin;
-use crate::roles::sandbox::*;
+use crate::common::sandbox::*;
 
 /// An edge with two listeners that lead to an echo, and more YAML at its end.
 async fn edge(more: &str) -> Role {

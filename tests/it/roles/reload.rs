@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use otproxy::roles::Reloaded;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::roles::sandbox::*;
+use crate::common::sandbox::*;
 
 const RELOADED: &str = "otproxy_config_last_reload_successful";
 

@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::roles::sandbox::*;
+use crate::common::sandbox::*;
 
 const XML: &[u8] = b"\x06\0\xFF\xFFinfo";
 /// Never too old while a test runs, and no second one is fetched.

@@ -7,7 +7,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::roles::sandbox::*;
+use crate::common::sandbox::*;
 
 /// One listener called `a` with these targets and more keys.
 fn edge(targets: &str, more: &str) -> Role {

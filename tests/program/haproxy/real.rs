@@ -1,13 +1,12 @@
 //! The real HAProxy, as Debian packages it, for the tests that stand beside it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::roles::sandbox::eventually;
+use crate::common::eventually;
+use crate::common::folder::Folder;
 
 /// Ports of this address are for HAProxy alone: they are chosen free, and bound a moment later.
 const HOST: &str = "127.0.0.50";
@@ -27,7 +26,7 @@ pub fn is_here() -> bool {
 /// A running HAProxy. Dropping it ends it.
 pub struct HaProxy {
     child: Child,
-    folder: PathBuf,
+    folder: Folder,
     addresses: Vec<SocketAddr>,
 }
 
@@ -45,7 +44,6 @@ impl HaProxy {
 
     /// `None` where another process was quicker to take a port.
     async fn try_start(count: usize, config: impl Fn(&[SocketAddr]) -> String) -> Option<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
         let mut held = Vec::new();
         for _ in 0..count + 1 {
             held.push(TcpListener::bind((HOST, 0)).await.unwrap());
@@ -53,9 +51,7 @@ impl HaProxy {
         let mut addresses: Vec<_> = held.iter().map(|listener| listener.local_addr().unwrap()).collect();
         drop(held);
         let ready = addresses.pop().unwrap();
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("otproxy-haproxy-{}-{number}", std::process::id()));
-        std::fs::create_dir(&folder).unwrap();
+        let folder = Folder::new();
         let file = folder.join("haproxy.cfg");
         // It binds all addresses before it serves any: the last one tells that all are there, and no
         // connection of ours goes where a test would see it.
@@ -98,6 +94,5 @@ impl Drop for HaProxy {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-pub use crate::common::http::get;
-pub use crate::common::metrics::Metered;
-pub use crate::common::role::Role;
-pub use crate::common::{eventually, run};
+pub use super::http::get;
+pub use super::metrics::Metered;
+pub use super::role::Role;
+pub use super::{eventually, run};
 
 /// A stand-in target; the test accepts and plays it.
 pub async fn target() -> (TcpListener, SocketAddr) {

@@ -9,8 +9,8 @@ use otproxy_testkit::mock::game_server::{CHALLENGE, MockGameServer, MockGameServ
 use otproxy_testkit::player::{ClientClocks, PathOptions, Player, PlayerOptions};
 use tokio::io::AsyncWriteExt;
 
-use crate::roles::real_haproxy::{self, HaProxy};
-use crate::roles::sandbox::*;
+use crate::common::sandbox::*;
+use crate::haproxy::real::{self, HaProxy};
 
 /// A `listen` section from one address to another.
 fn listen(name: &str, bind: impl std::fmt::Display, server: SocketAddr, options: &str) -> String {
@@ -19,7 +19,7 @@ fn listen(name: &str, bind: impl std::fmt::Display, server: SocketAddr, options:
 
 #[test]
 fn in_front_of_a_forward_of_the_core() {
-    if !real_haproxy::is_here() {
+    if !real::is_here() {
         return;
     }
     run(async {
@@ -71,7 +71,7 @@ fn in_front_of_a_forward_of_the_core() {
 
 #[test]
 fn health_checks_of_haproxy_reach_no_game_server() {
-    if !real_haproxy::is_here() {
+    if !real::is_here() {
         return;
     }
     run(async {
@@ -152,21 +152,21 @@ async fn play_through_haproxy(local: &str, host: &str, is_player: impl Fn(Ipv4Ad
 
 #[test]
 fn in_front_of_the_cores_links() {
-    if real_haproxy::is_here() {
+    if real::is_here() {
         run(play_through_haproxy("127.0.0.9", "127.0.0.50", |player| player == Ipv4Addr::new(127, 0, 0, 9)));
     }
 }
 
 #[test]
 fn in_front_of_the_cores_links_with_an_ipv6_player() {
-    if real_haproxy::is_here() {
+    if real::is_here() {
         run(play_through_haproxy("::1", "::1", |player| player.octets()[0] >= 240));
     }
 }
 
 #[test]
 fn behind_the_edge() {
-    if !real_haproxy::is_here() {
+    if !real::is_here() {
         return;
     }
     run(async {
@@ -203,7 +203,7 @@ fn behind_the_edge() {
 
 #[test]
 fn behind_the_edge_and_before_the_core() {
-    if !real_haproxy::is_here() {
+    if !real::is_here() {
         return;
     }
     run(async {

@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::roles::real_haproxy::{self, HaProxy};
-use crate::roles::sandbox::*;
+use crate::common::sandbox::*;
+use crate::haproxy::real::{self, HaProxy};
 
 /// What follows each header.
 const REST: &[u8] = b"the player's first bytes";
@@ -233,7 +233,7 @@ fn change(bytes: &mut Vec<u8>, random: &[u8]) {
 
 #[test]
 fn haproxy_takes_and_refuses_the_same_headers() {
-    if !real_haproxy::is_here() {
+    if !real::is_here() {
         return;
     }
     run(async {
