@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Check, holder};
-use crate::config::{Config, Listener, Reach};
+use otproxy_config::{Config, Listener, Reach};
 
 /// The name of otproxy among processes.
 const PROGRAM: &str = "otproxy";

@@ -10,8 +10,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::running::{Making, Running};
 use super::worker::{Done, Plan, Plans};
 use crate::admission::ListenerMetrics;
-use crate::config::{self, Config, Kind, Listener};
 use crate::forward::Targets;
+use otproxy_config as config;
+use otproxy_config::{Config, Kind, Listener};
 use otproxy_net::{BindError, bind_beside};
 
 /// All listeners, which are the same on all workers.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use crate::access_log::AccessLog;
 use crate::admission::{Carrier, Inbound, InboundShared, ListenerMetrics, ProcessGate};
-use crate::config::{self, Listener};
 use crate::forward::{Forward, ForwardShared, HeaderFor};
 use crate::metrics::Metrics;
 use crate::relay::{Relay, RelayListener};
 use crate::tunnel::Pool;
+use otproxy_config as config;
+use otproxy_config::Listener;
 use otproxy_net::worker::Scratch;
 
 /// The parts that all listeners of a service share.
