@@ -12,12 +12,11 @@
 //! - [`access_log`]: a line for each connection and session that ended. [`certs`]: the operator's own certificates, and TLS
 //!   configurations of them.
 //! - [`connection`]: open connections, and why they end.
-//! - [`config`]: YAML to checked values.
-//! - [`metrics`]: what everything above counts. `sharded`: tables that threads share. `text_table`: tables for people.
+//! - [`metrics`]: what everything above counts. `sharded`: tables that threads share.
 //!
 //! Below stand crates, which cargo keeps from importing any of these: [`otproxy_net`], sockets and the threads that carry
-//! them; [`otproxy_protocol`], the protocol and the formats on the wire, pure. [`otproxy_testkit`] has players and a mock game
-//! server on top of these two, for the demo, the load test and the tests.
+//! them; [`otproxy_config`], YAML to checked values; [`otproxy_protocol`], the protocol and the formats on the wire, pure.
+//! [`otproxy_testkit`] has players and a mock game server, for the demo, the load test and the tests.
 #![cfg_attr(
     test,
     allow(
@@ -38,7 +37,6 @@ pub mod admin;
 pub mod admission;
 pub mod certs;
 pub mod cli;
-pub mod config;
 pub mod connection;
 pub mod doctor;
 pub mod forward;

@@ -1,6 +1,6 @@
 //! The configuration's reader: any text is a configuration, or errors with places in the text.
 
-use otproxy::config::{Config, MAX_FILE_LEN, parse};
+use otproxy_config::{Config, MAX_FILE_LEN, parse};
 
 /// Characters of one error's message: a line to be read by a person.
 const LONGEST_MESSAGE: usize = 2000;

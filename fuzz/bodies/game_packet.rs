@@ -1,7 +1,7 @@
 //! Packets of a game server: any cut gives the same ones, framed for clients.
 
 use arbitrary::Unstructured;
-use otproxy::config::Framing;
+use otproxy_config::Framing;
 use otproxy_protocol::core::Batch;
 use otproxy_protocol::frame::{Frame, FromCore, PacketId, SessionId};
 use otproxy_protocol::game_packet::{Cutter, LENGTH_LEN, MAX_BODY, PacketError};

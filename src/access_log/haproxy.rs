@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::entry::{Entry, Forwarded, What};
-use crate::config::AccessLogFile;
 use crate::connection::{CloseReason, RejectReason};
+use otproxy_config::AccessLogFile;
 use otproxy_net::ConnectResult;
 use otproxy_protocol::core::EndReason;
 

@@ -17,7 +17,7 @@ use prometheus::IntCounter;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::config::{AccessLogFile, AccessLogFormat};
+use otproxy_config::{AccessLogFile, AccessLogFormat};
 
 pub use entry::{Entry, Forwarded, LinkEnd, Open, SessionEnd, What};
 pub use fields::{Field, fields};

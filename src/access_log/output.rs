@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tracing::{error, info};
 
-use crate::config::AccessLogFile;
+use otproxy_config::AccessLogFile;
 use otproxy_net::RateLimitedLog;
 
 /// The mode of a new file. Players' addresses are not for everybody to read.

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use jiff::tz::TimeZone;
 
 use super::*;
-use crate::config::AccessLogFile;
 use crate::connection::{CloseReason, RejectReason};
+use otproxy_config::AccessLogFile;
 use otproxy_net::ConnectResult;
 use otproxy_protocol::core::EndReason;
 use otproxy_protocol::frame::{ClientId, SessionId};

@@ -17,7 +17,7 @@ use super::socket::{AdminSocket, SocketError};
 use super::tls::{AdminIdentity, TlsFileError, TlsListener};
 use super::tokens::{TokenError, Tokens};
 use super::{State, pages};
-use crate::config;
+use otproxy_config as config;
 use otproxy_net::{BindError, bind};
 
 /// Connections at once; more wait to be accepted. A scraper and a few people need fewer than ten. The socket has as

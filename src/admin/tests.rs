@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::api::{Operator, Role};
 use super::fake::Fake;
 use super::*;
-use crate::config;
+use otproxy_config as config;
 
 mod acts;
 mod bounds;

@@ -21,7 +21,7 @@ use tokio_rustls::{Accept, TlsAcceptor};
 use tracing::{error, info};
 
 use crate::certs::watch::{Change, Watched};
-use crate::config::AdminTls;
+use otproxy_config::AdminTls;
 
 /// The problem of a file that cannot be used for TLS, and its remedy.
 #[derive(Debug, thiserror::Error)]

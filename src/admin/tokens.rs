@@ -11,7 +11,7 @@ use subtle::{Choice, ConstantTimeEq};
 use tracing::error;
 
 use crate::certs::watch::{Change, Watched};
-use crate::config;
+use otproxy_config as config;
 
 /// Characters of a token, at least.
 pub const SHORTEST_TOKEN: usize = 16;

@@ -3,9 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::AddressSet;
-use crate::config::Process;
 use crate::connection::RejectReason;
+use otproxy_config::{AddressSet, Process};
 
 /// `deny` and `allow`, of a listener or of the whole process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -13,9 +13,10 @@ use otproxy_net::RateLimitedLog;
 use otproxy_protocol::rate::Rate;
 use otproxy_protocol::reasons;
 
-use super::{AddressKey, AddressSet, REFUSED_LINES, RateLimit};
-use crate::config;
+use super::{AddressKey, REFUSED_LINES, RateLimit};
 use crate::connection::RejectReason;
+use otproxy_config as config;
+use otproxy_config::AddressSet;
 
 mod keep;
 mod metrics;

@@ -12,8 +12,8 @@ use super::slots::{Place, Places, Taken};
 use otproxy_protocol::rate::Rate;
 
 use super::{Access, AddressKey, Bans, LimitExceeded, RateLimit};
-use crate::config::{ListenerLimits, ProcessLimits};
 use crate::connection::{Closing, Presence, Present, RejectReason, Roster};
+use otproxy_config::{ListenerLimits, ProcessLimits};
 
 /// The limits of admission. `None` is no limit, and the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -332,8 +332,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::admission::{AddressSet, BanMetrics, BanRules};
+    use crate::admission::{BanMetrics, BanRules};
     use crate::metrics::Metrics;
+    use otproxy_config::AddressSet;
 
     const NONE: GateLimits = GateLimits {
         connections: None,

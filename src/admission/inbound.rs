@@ -16,9 +16,10 @@ use super::{
     Tunnelled, Via,
 };
 use crate::access_log::{AccessLog, Entry, Open, What};
-use crate::config::{self, AcceptProxy, Expect};
 use crate::connection::{CloseReason, RejectReason};
 use crate::metrics::Metrics;
+use otproxy_config as config;
+use otproxy_config::{AcceptProxy, Expect};
 use otproxy_net::worker::Scratch;
 use otproxy_net::{RateLimitedLog, Stream};
 use otproxy_protocol::proxy_header::{self, ProxyHeader};

@@ -8,7 +8,6 @@
 
 mod access_list;
 mod adaptive_timeout;
-mod address_set;
 pub mod bans;
 mod by_address;
 mod fair_share;
@@ -23,7 +22,7 @@ mod tunnelled;
 
 pub use access_list::Access;
 pub use adaptive_timeout::Patience;
-pub use address_set::AddressSet;
+
 pub use bans::{BANS, Ban, BanMetrics, BanReason, BanRules, Bans, LONGEST_BAN};
 pub use by_address::AddressKey;
 pub use gate::{Admission, Gate, GateLimits, Gates, ProcessGate};

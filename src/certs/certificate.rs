@@ -9,7 +9,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::time::ASN1Time;
 
 use super::name::Name;
-use crate::config::CORE_NAME;
+use otproxy_config::CORE_NAME;
 
 /// Formats bytes as pairs of hexadecimal digits separated by colons, as other tools do.
 pub fn hex(bytes: &[u8]) -> String {

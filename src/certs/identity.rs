@@ -18,7 +18,7 @@ use super::certificate::{Certificate, State, days_between};
 use super::error::{CertError, Problem};
 use super::files;
 use super::name::Name;
-use crate::config::{CORE_NAME, TlsFiles};
+use otproxy_config::{CORE_NAME, TlsFiles};
 use otproxy_net::tls::ALPN;
 
 /// The kind of an identity.

@@ -11,7 +11,7 @@ use super::certificate::{Certificate, State, days};
 use super::identity::{Identity, Own};
 use super::name::Name;
 use super::{CertError, certificates};
-use crate::config::TlsFiles;
+use otproxy_config::TlsFiles;
 
 mod handshakes;
 mod issuing;

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::error::CertError;
 use super::identity::{Identity, Own};
-use crate::config::TlsFiles;
+use otproxy_config::TlsFiles;
 
 /// A value that was read from files, with a watch over them. Its owner decides when to look. A clone looks for itself.
 #[derive(Debug, Clone)]

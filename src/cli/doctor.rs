@@ -7,8 +7,8 @@ use anyhow::Context;
 use tokio::runtime::Builder;
 
 use super::{ConfigFile, files_needed, print, raise_file_limit};
-use crate::config;
 use crate::doctor::{self, Check, Files};
+use otproxy_config as config;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Doctor {

@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::{Config, Forward};
+use otproxy_config::{Config, Forward};
 
 /// Descriptors for everything that is no connection: listeners, runtimes, scrapes, logs.
 const SPARE: u64 = 64;
@@ -52,7 +52,7 @@ fn count(limit: Option<usize>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::parse;
+    use otproxy_config::parse;
 
     fn needed(text: &str) -> u64 {
         files_needed(&parse("test.yaml", text).unwrap_or_else(|errors| panic!("{errors}")))

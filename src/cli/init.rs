@@ -9,8 +9,9 @@ use clap::ValueHint;
 use clap::error::ErrorKind;
 
 use super::{print, wrong_together};
-use crate::config::{self, CoreMode, Topology};
 use crate::init::{self, Outcome};
+use otproxy_config as config;
+use otproxy_config::{CoreMode, Topology};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Init {

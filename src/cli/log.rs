@@ -9,7 +9,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt, reload};
 
-use crate::config::{LogFormat, LogLevel};
+use otproxy_config::{LogFormat, LogLevel};
 
 /// Starts logging, including panics. To be called once, before anything is logged. Returns a handle that changes the
 /// level.

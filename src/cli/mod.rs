@@ -18,8 +18,9 @@ use tokio::signal::unix::Signal;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::config::{self, Config, Errors, LogFormat, LogLevel};
 use crate::roles::{self, Control};
+use otproxy_config as config;
+use otproxy_config::{Config, Errors, LogFormat, LogLevel};
 
 mod bench;
 mod cert;

@@ -2,7 +2,8 @@
 
 use super::{ANSWER, Check, unit};
 use crate::admin::Client;
-use crate::config::{self, Role};
+use otproxy_config as config;
+use otproxy_config::Role;
 
 /// A running otproxy that has been queried.
 #[derive(Debug)]

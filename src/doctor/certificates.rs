@@ -9,8 +9,8 @@ use rustix::process::geteuid;
 
 use super::{Check, unit};
 use crate::certs::identity::{Identity, Own};
-use crate::config::Config;
 use crate::tunnel::DAYS_LEFT;
+use otproxy_config::Config;
 
 /// Loads them as a role does; `None` if there is no tunnel, or if they cannot be used.
 pub(super) fn examine(config: &Config, checks: &mut Vec<Check>) -> Option<Identity> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::{Config, Destination, Forward, Role, Target};
+use otproxy_config::{Config, Destination, Forward, Role, Target};
 
 mod admin;
 mod certificates;
@@ -193,8 +193,9 @@ fn targets(config: &Config) -> Vec<(&'static str, String, Target)> {
 fn edges(config: &Config) -> Option<Check> {
     let Config::Core(core) = config else { return None };
     let (revoked, known): (Vec<_>, Vec<_>) = core.edges.iter().partition(|edge| edge.revoked);
-    let list =
-        |edges: &[&crate::config::EdgePeer]| edges.iter().map(|edge| edge.name.as_str()).collect::<Vec<_>>().join(", ");
+    let list = |edges: &[&otproxy_config::EdgePeer]| {
+        edges.iter().map(|edge| edge.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
     let mut message = format!("{} known: {}", known.len(), list(&known));
     if known.is_empty() {
         message = "none is known, so none is let in".to_owned();

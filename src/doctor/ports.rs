@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Check, holder};
-use crate::config::{Config, Inbound, Reach};
+use otproxy_config::{Config, Inbound, Reach};
 
 /// The name of otproxy among processes.
 const PROGRAM: &str = "otproxy";

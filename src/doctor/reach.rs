@@ -7,7 +7,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::{CONNECT, Check};
-use crate::config::{Role, Target};
+use otproxy_config::{Role, Target};
 use otproxy_net::ConnectResult;
 
 /// A connection that succeeded.

@@ -11,7 +11,7 @@ use super::reach::{self, Reached, Unreached};
 use super::{ANSWER, Check};
 use crate::certs::identity::{Identity, server_name};
 use crate::certs::{HandshakeResult, failure};
-use crate::config::{CORE_NAME, Config, Reach, Role, Target};
+use otproxy_config::{CORE_NAME, Config, Reach, Role, Target};
 use otproxy_net::tls::ALPN;
 use otproxy_protocol::proxy_header::LOCAL;
 
@@ -50,7 +50,7 @@ pub(super) fn of(config: &Config) -> Vec<Trial> {
         Config::Core(core) if core.tunnel.is_some() => {
             let role = Role::Core;
             let edges = core.edges.iter().filter(|edge| !edge.revoked);
-            let trial = |edge: &crate::config::EdgePeer| {
+            let trial = |edge: &otproxy_config::EdgePeer| {
                 let name = edge.name.clone();
                 match &edge.dial {
                     Some(target) => Trial::Dial { role, name, target: target.clone() },

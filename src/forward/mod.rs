@@ -13,10 +13,11 @@ use crate::access_log::{Entry, Forwarded, What};
 use crate::admission::{
     Admitted, Carried, ENDED_LINES, Inbound, InboundShared, ProvenEdge, REFUSED_LINES, Tunnelled, unfinished,
 };
-use crate::config::{self, SendProxy};
 use crate::connection::{CloseReason, Leads, Presence};
 use crate::metrics::{ByReason, Metrics};
 use crate::tunnel::Pool;
+use otproxy_config as config;
+use otproxy_config::SendProxy;
 use otproxy_net::pump::{Observer, pump};
 use otproxy_net::{ConnectResult, RateLimitedLog, Stream};
 use otproxy_protocol::player_address::{PseudoIpv4, ipv4_of};

@@ -20,9 +20,10 @@ use self::addresses::Addresses;
 use self::metrics::TargetChecks;
 use self::standings::{Change, Standings, Try};
 use crate::admission::AddressKey;
-use crate::config::{self, Check, CheckKind, Destination, SendProxy};
 use crate::metrics::{Metrics, PanicCount};
 use crate::tunnel::Pool;
+use otproxy_config as config;
+use otproxy_config::{Check, CheckKind, Destination, SendProxy};
 use otproxy_net::{ConnectResult, Stream};
 use otproxy_protocol::reasons;
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use super::host::Host;
-use crate::config::{CoreMode, LINKS_PORT, LOGIN_PORT, Topology};
+use otproxy_config::{CoreMode, LINKS_PORT, LOGIN_PORT, Topology};
 
 /// Returns `nftables.conf`.
 pub(super) fn of_host(topology: &Topology, host: &Host<'_>) -> String {

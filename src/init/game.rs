@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::config::{LINKS_PORT, Topology, TopologyEdge, World};
+use otproxy_config::{LINKS_PORT, Topology, TopologyEdge, World};
 
 /// Returns `proxies.sql`. Hosts are names or addresses, so nothing in them needs escaping.
 pub(super) fn sql(topology: &Topology) -> String {

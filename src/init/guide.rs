@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use super::certificates::RENEW_DAYS;
 use super::host::Host;
 use super::service::{DROP_IN, unit_name};
-use crate::config::{CoreMode, LINKS_PORT, LOGIN_PORT, Topology};
+use otproxy_config::{CoreMode, LINKS_PORT, LOGIN_PORT, Topology};
 
 /// The placeholder of a host whose address is not in the topology.
 const UNKNOWN: &str = "CORE";

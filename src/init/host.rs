@@ -1,7 +1,7 @@
 //! The hosts of a topology.
 
-use crate::config::name::Name;
-use crate::config::{CORE_NAME, Role, Topology, TopologyEdge};
+use otproxy_config::name::Name;
+use otproxy_config::{CORE_NAME, Role, Topology, TopologyEdge};
 
 /// The prefix of an edge's folder.
 pub(super) const EDGE_PREFIX: &str = "edge-";

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::certs::CertError;
-use crate::config::Topology;
+use otproxy_config::Topology;
 
 mod certificates;
 mod firewall;

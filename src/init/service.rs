@@ -1,7 +1,7 @@
 //! Files for systemd, and the script that installs a host's files.
 
 use super::host::Host;
-use crate::config::Role;
+use otproxy_config::Role;
 
 /// The file of settings beside the unit.
 pub(super) const DROP_IN: &str = "tunnel.conf";

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::net::Ipv6Addr;
 
 use super::host::Host;
-use crate::config::{CoreMode, LINKS_PORT, LOGIN_PORT, PlayerAddress, Target, Topology, TopologyEdge, World};
+use otproxy_config::{CoreMode, LINKS_PORT, LOGIN_PORT, PlayerAddress, Target, Topology, TopologyEdge, World};
 
 /// Returns `edge.yaml` or `core.yaml`.
 pub(super) fn of_host(topology: &Topology, host: &Host<'_>) -> String {

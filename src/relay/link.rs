@@ -145,8 +145,9 @@ mod tests {
 
     use super::*;
     use crate::admission::{BanMetrics, BanRules, Bans, Gate, GateLimits, InboundShared, ListenerMetrics, ProcessGate};
-    use crate::config::{self, Config};
     use crate::metrics::Metrics;
+    use otproxy_config as config;
+    use otproxy_config::Config;
     use otproxy_net::tls;
     use otproxy_net::worker::scratch;
 

@@ -30,9 +30,10 @@ use crate::admission::{
     AddressKey, Admission, Admitted, ConnectionLimit, ENDED_LINES, Inbound, InboundShared, ListenerMetrics,
     REFUSED_LINES, Tunnelled, Via, Who,
 };
-use crate::config::{self, BindSessions, Ipv6Players};
 use crate::connection::{Leads, RejectReason};
 use crate::metrics::{ByReason, Metrics};
+use otproxy_config as config;
+use otproxy_config::{BindSessions, Ipv6Players};
 use otproxy_net::worker::{Scratch, Tasks};
 use otproxy_net::{Detached, RateLimitedLog, Stream};
 use otproxy_protocol::core::{EndReason, RefuseReason};

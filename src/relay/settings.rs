@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 
 use super::{CONNECT_BURST, CONNECT_INTERVAL, CONNECT_WAIT};
 use crate::admission::RateLimit;
-use crate::config::{self, BindSessions, GameServer};
+use otproxy_config as config;
+use otproxy_config::{BindSessions, GameServer};
 use otproxy_protocol::core::MachineLimits;
 use otproxy_protocol::pace::Pace;
 use otproxy_protocol::rate::Rate;

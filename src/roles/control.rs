@@ -17,11 +17,12 @@ use super::listeners::{ListenerNow, Listeners};
 use crate::admission::ProcessGate;
 use crate::certs::CertError;
 use crate::certs::watch::Watch;
-use crate::config::{self, Config, Destination, Errors};
 use crate::forward::Targets;
 use crate::metrics::Metrics;
 use crate::relay::{EdgeMetrics, OTHER_EDGE, PortMetrics, RelayShared};
 use crate::tunnel::Known;
+use otproxy_config as config;
+use otproxy_config::{Config, Destination, Errors};
 use otproxy_net::BindError;
 
 /// The reason why a reload failed. Nothing has changed then.

@@ -8,10 +8,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::service::{Parts, Service, StartError};
 use super::worker::Worker;
-use crate::config::{self, Config};
 use crate::forward::HeaderFor;
 use crate::relay::{Relay, RelayShared};
 use crate::tunnel::{CoreEnd, Known};
+use otproxy_config as config;
+use otproxy_config::Config;
 use otproxy_net::host_key;
 use otproxy_protocol::player_address::PseudoIpv4;
 

@@ -6,9 +6,10 @@ use tokio::sync::{Notify, watch};
 
 use super::service::{Parts, Service, StartError};
 use super::worker::Worker;
-use crate::config::{self, Config, Reach};
 use crate::forward::HeaderFor;
 use crate::tunnel::{EdgeEnd, Pool};
+use otproxy_config as config;
+use otproxy_config::{Config, Reach};
 
 /// Binds all sockets of an edge.
 ///

@@ -10,10 +10,11 @@ use tokio_util::task::AbortOnDropHandle;
 use super::worker::{Done, Plan, Plans, Shared};
 use crate::access_log::AccessLog;
 use crate::admission::{InboundShared, ListenerMetrics, ProcessGate};
-use crate::config::{self, Config, Kind};
 use crate::forward::{ForwardShared, HeaderFor, Targets};
 use crate::metrics::Metrics;
 use crate::tunnel::Pool;
+use otproxy_config as config;
+use otproxy_config::{Config, Kind};
 use otproxy_net::{BindError, bind_beside};
 
 /// The parts that all listeners of a service share.

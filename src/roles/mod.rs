@@ -22,7 +22,8 @@ use crate::admin;
 use crate::certs::CertError;
 use crate::certs::identity::Own;
 use crate::certs::watch::Watch;
-use crate::config::{self, Config};
+use otproxy_config as config;
+use otproxy_config::Config;
 use otproxy_testkit::role::{BoundRole, RunningRole};
 
 /// Binds all sockets of the role that a configuration is for.

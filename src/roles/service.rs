@@ -25,11 +25,12 @@ use crate::admin::{self, AdminError, Ready};
 use crate::admission::{BanMetrics, Bans, Gate, ProcessGate, bans};
 use crate::certs::watch::Watch;
 use crate::certs::{CertError, HandshakeResult};
-use crate::config::{self, Config, Role};
 use crate::forward::HeaderFor;
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::relay::RelayShared;
 use crate::tunnel::{self, Known, Pool};
+use otproxy_config as config;
+use otproxy_config::{Config, Role};
 use otproxy_net::worker::{self, Scratch, Stop, Tasks};
 use otproxy_net::{BindError, bind};
 use otproxy_protocol::core::RefuseReason;
@@ -315,7 +316,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config;
+    use otproxy_config as config;
 
     #[test]
     fn a_worker_that_ends_on_its_own_ends_all() {

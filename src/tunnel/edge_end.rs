@@ -16,8 +16,8 @@ use super::pool::Pool;
 use super::{REREAD, spare};
 use crate::certs::HandshakeResult;
 use crate::certs::watch::Watch;
-use crate::config::{CORE_NAME, EdgeTunnel, Reach, Target};
 use crate::metrics::Metrics;
+use otproxy_config::{CORE_NAME, EdgeTunnel, Reach, Target};
 use otproxy_net::worker::{Scratch, Tasks};
 use otproxy_net::{ConnectResult, Stream};
 

@@ -18,8 +18,8 @@ use crate::certs;
 use crate::certs::HandshakeResult;
 use crate::certs::identity::{self, Identity};
 use crate::certs::watch::{Change, Watch};
-use crate::config::Target;
 use crate::metrics::{ByReason, Metrics};
+use otproxy_config::Target;
 use otproxy_net::{ConnectResult, RateLimitedLog, Stream, TlsError, connect};
 
 /// Handshakes of unauthenticated peers at once. Each costs a descriptor and a few kilobytes until its deadline.

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use otproxy::admission::Bans;
-use otproxy::config::{self, Config};
 use otproxy::roles::{self, Control, ReloadError, Reloaded};
+use otproxy_config as config;
+use otproxy_config::Config;
 use otproxy_testkit::role::RunningRole;
 
 use super::metrics::Metered;

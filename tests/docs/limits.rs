@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use otproxy::config::{self, KEYS, Key, WhenAbsent};
 use otproxy::connection::{CloseReason, RejectReason};
 use otproxy::metrics::CATALOGUE;
 use otproxy::{access_log, admin, admission, forward, relay, roles, tunnel};
+use otproxy_config as config;
+use otproxy_config::{KEYS, Key, WhenAbsent};
 use otproxy_net as net;
 use otproxy_protocol as protocol;
 use otproxy_protocol::core::{EndReason, RefuseReason};

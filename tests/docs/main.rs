@@ -15,5 +15,6 @@
 )]
 
 mod haproxy;
+mod layers;
 mod limits;
 mod paths;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use otproxy::config::{Config, KEYS, Kind, Role, WhenAbsent, load, load_core, load_edge, parse, tables};
+use otproxy_config::{Config, KEYS, Kind, Role, WhenAbsent, load, load_core, load_edge, parse, tables};
 use proptest::prelude::*;
 use serde_yaml::Value;
 

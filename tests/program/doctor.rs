@@ -12,10 +12,10 @@ use std::time::Instant;
 
 use otproxy::certs::authority::{Authority, Terms, YEARS};
 use otproxy::certs::identity::{Identity, Own};
-use otproxy::config::TlsFiles;
-use otproxy::config::name::Name;
 use otproxy::doctor::{ANSWER, CHECKS, CONNECT, WITHIN};
 use otproxy::tunnel::DAYS_LEFT;
+use otproxy_config::TlsFiles;
+use otproxy_config::name::Name;
 use otproxy_protocol::proxy_header::LOCAL;
 use rustix::process::Signal;
 use rustls::{ServerConfig, ServerConnection};

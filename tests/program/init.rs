@@ -12,9 +12,9 @@ use std::time::SystemTime;
 
 use otproxy::certs::authority::{Authority, Terms};
 use otproxy::certs::identity::{Identity, Own};
-use otproxy::config::name::Name;
-use otproxy::config::{Config, TlsFiles, load, parse_topology, topology_table};
 use otproxy::init::RENEW_DAYS;
+use otproxy_config::name::Name;
+use otproxy_config::{Config, TlsFiles, load, parse_topology, topology_table};
 use proptest::prelude::*;
 
 use crate::common::process::{failed, otproxy, text};

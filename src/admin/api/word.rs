@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::config;
+use otproxy_config as config;
 
 /// Declares an enum whose variants have fixed words, which are also what people see and type.
 macro_rules! words {

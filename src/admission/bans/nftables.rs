@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::{Ban, Bans};
 use crate::admission::REFUSED_LINES;
-use crate::config::NftTable;
+use otproxy_config::NftTable;
 use otproxy_net::{Backoff, RateLimitedLog};
 
 /// The time limit of one call.

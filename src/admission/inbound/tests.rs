@@ -5,7 +5,7 @@ use tokio::time::Instant as Clock;
 
 use super::*;
 use crate::admission::{BanMetrics, Bans, GateLimits};
-use crate::config::{Config, parse};
+use otproxy_config::{Config, parse};
 use otproxy_net::worker::scratch;
 
 /// Returns how long a silent connection is kept on a listener with this YAML and one slot, which it takes.

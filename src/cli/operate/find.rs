@@ -10,7 +10,8 @@ use anyhow::{Context, anyhow, bail};
 use clap::ValueHint;
 
 use crate::admin::{Client, ClientFiles, read_token};
-use crate::config::{self, ADMIN_PORTS, ADMIN_SOCKET};
+use otproxy_config as config;
+use otproxy_config::{ADMIN_PORTS, ADMIN_SOCKET};
 
 /// The directories in which the shipped units have their sockets, by role.
 const UNIT_DIRECTORIES: [(&str, &str); 2] = [("edge", "/run/otproxy-edge"), ("core", "/run/otproxy-core")];

@@ -13,8 +13,8 @@ use super::*;
 use crate::admin::api::{Operator, Role};
 use crate::admin::fake::Fake;
 use crate::admin::{Server, State};
-use crate::config;
 use crate::metrics::BuildInfo;
+use otproxy_config as config;
 
 /// A server on a thread of its own, until it is dropped.
 struct Running {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::config;
+use otproxy_config as config;
 use otproxy_net::{Backoff, ConnectResult};
 
 /// The first wait after a failed look-up without an earlier answer; it doubles up to `resolve`.

@@ -10,8 +10,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::addresses::Addresses;
-use crate::config::{CheckKind, SendProxy};
 use crate::forward::{CheckResult, TRIES};
+use otproxy_config::{CheckKind, SendProxy};
 use otproxy_protocol::frame::{self, ClientId, PONG};
 use otproxy_protocol::proxy_header;
 

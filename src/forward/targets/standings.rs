@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use siphasher::sip::SipHasher24;
 
 use crate::admission::AddressKey;
-use crate::config::{Check, CheckKind, Choice, Destination, ForwardTarget};
 use crate::forward::{CheckResult, TargetState};
+use otproxy_config::{Check, CheckKind, Choice, Destination, ForwardTarget};
 use otproxy_net::Backoff;
 
 /// The time for which an unchecked target is tried last after its first failure; it doubles with each further one.

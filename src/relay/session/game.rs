@@ -10,8 +10,9 @@ use std::time::Instant;
 use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::{Listed, Record, Session};
-use crate::config::{self, GameServer};
 use crate::relay::Relay;
+use otproxy_config as config;
+use otproxy_config::GameServer;
 use otproxy_net::{ConnectResult, Stream, connect};
 use otproxy_protocol::core::{Batch, EndReason};
 use otproxy_protocol::frame::{HEADER_LEN, PacketId};

@@ -9,10 +9,11 @@ use tokio::runtime::{Builder, LocalOptions};
 
 use super::*;
 use crate::admission::{BanMetrics, BanRules, Bans, Gate, GateLimits, Gates, InboundShared, ProcessGate};
-use crate::config::{self, Config};
 use crate::metrics::{BuildInfo, Metrics, render};
 use crate::relay::link_task::LinkTask;
 use crate::relay::{OTHER_EDGE, RelayShared};
+use otproxy_config as config;
+use otproxy_config::Config;
 use otproxy_net::worker::{Tasks, scratch};
 use otproxy_protocol::frame::{self, ClientId, PONG};
 use otproxy_protocol::player_address::PseudoIpv4;

@@ -63,8 +63,9 @@ pub(super) fn unban(bans: &Bans, network: Network) -> Result<Unbanned, Refusal> 
 mod tests {
     use super::*;
     use crate::admin::api::Most;
-    use crate::admission::{AddressSet, BanMetrics, BanRules};
+    use crate::admission::{BanMetrics, BanRules};
     use crate::metrics::Metrics;
+    use otproxy_config::AddressSet;
     use otproxy_protocol::rate::Rate;
 
     fn net(text: &str) -> Network {

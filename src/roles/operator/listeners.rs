@@ -70,7 +70,7 @@ pub(super) fn listener(known: Known, workers: &[Arc<Metrics>]) -> Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Kind;
+    use otproxy_config::Kind;
 
     #[test]
     fn one_that_was_removed_is_shown_while_it_has_connections() {

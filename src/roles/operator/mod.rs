@@ -15,10 +15,10 @@ use crate::admin::api::{
     Refusal, Reload, Reloaded, Sessions, SessionsQuestion, Status, Target, TargetState, Targets, Time, Unbanned,
 };
 use crate::admission::ProcessGate;
-use crate::config::{Config, Kind, Role};
 use crate::connection::{Closing, Leads, Presence};
 use crate::metrics::Metrics;
 use crate::relay::RelayShared;
+use otproxy_config::{Config, Kind, Role};
 use otproxy_protocol::frame::{ClientId, SessionId};
 
 mod bans;

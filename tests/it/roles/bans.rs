@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use otproxy::config::{self, Config};
 use otproxy::roles;
+use otproxy_config as config;
+use otproxy_config::Config;
 use otproxy_protocol::frame::{ClientId, PONG, ping};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;

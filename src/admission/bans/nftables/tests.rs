@@ -1,6 +1,7 @@
 use super::*;
-use crate::admission::{AddressSet, BanMetrics, BanReason, BanRules, LONGEST_BAN};
+use crate::admission::{BanMetrics, BanReason, BanRules, LONGEST_BAN};
 use crate::metrics::Metrics;
+use otproxy_config::AddressSet;
 
 const MINUTE: Duration = Duration::from_secs(60);
 

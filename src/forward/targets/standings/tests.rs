@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::Change::{Down, Up};
 use super::*;
-use crate::config::Destination;
+use otproxy_config::Destination;
 
 const OFF: Check = Check::OFF;
 const ON: Check = Check { kind: CheckKind::Tcp, inter: Duration::from_secs(5), fall: 3, rise: 2 };

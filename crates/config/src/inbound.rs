@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use otproxy_protocol::sniff::Expect;
 use otproxy_protocol::words;
 
+use super::AddressSet;
 use super::access::{allowed, denied};
 use super::address::{LISTEN, NETWORK, claim};
 use super::declare::{list, mapping, section, some, value, word};
@@ -15,7 +16,6 @@ use super::formats::{LABEL, TIMEOUT};
 use super::key::{Kind, Role};
 use super::limits::ListenerLimits;
 use super::scope::Scope;
-use crate::admission::AddressSet;
 
 section! {
     /// What every listener has.

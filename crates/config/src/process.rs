@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::AddressSet;
 use super::access::{allowed, denied};
 use super::admin::Admin;
 use super::bans::Bans;
@@ -11,7 +12,6 @@ use super::declare::{mapping, section, value};
 use super::formats::{DURATION, PROCESS_NAME, WORKERS, default_workers, host_name};
 use super::limits::ProcessLimits;
 use super::log::{AccessLog, Log};
-use crate::admission::AddressSet;
 
 section! {
     /// What both roles have.

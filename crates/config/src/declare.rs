@@ -488,9 +488,9 @@ macro_rules! section {
     ) => {
         section! { @section [$(#[$attribute])*] $name { $([$($doc)+] $field [$($key)?] [$type] [$declared])+ } }
 
-        impl $crate::config::declare::Read for $name {
-            fn read(scope: &$crate::config::scope::Scope<'_>) -> Option<Self> {
-                use $crate::config::declare::{Field, of};
+        impl $crate::declare::Read for $name {
+            fn read(scope: &$crate::scope::Scope<'_>) -> Option<Self> {
+                use $crate::declare::{Field, of};
                 // All are read, so that all errors are found, before any is looked at.
                 $(let $field = of::<$type, _>($declared).read(scope, section!(@key $field $($key)?));)+
                 Some(Self { $($field: $field?),+ })
@@ -510,8 +510,8 @@ macro_rules! section {
         }
 
         impl $keys {
-            fn read(scope: &$crate::config::scope::Scope<'_>) -> Self {
-                use $crate::config::declare::{Field, of};
+            fn read(scope: &$crate::scope::Scope<'_>) -> Self {
+                use $crate::declare::{Field, of};
                 Self { $($field: of::<$type, _>($declared).read(scope, section!(@key $field $($key)?))),+ }
             }
 
@@ -530,23 +530,23 @@ macro_rules! section {
             $($(#[doc = $doc])+ pub $field: $type),+
         }
 
-        impl $crate::config::declare::Section for $name {
-            fn keys() -> Vec<$crate::config::key::Key> {
-                use $crate::config::declare::{Field, of};
+        impl $crate::declare::Section for $name {
+            fn keys() -> Vec<$crate::key::Key> {
+                use $crate::declare::{Field, of};
                 let mut keys = Vec::new();
                 $(keys.extend(of::<$type, _>($declared).keys(section!(@key $field $($key)?), concat!($($doc),+).trim()));)+
                 keys
             }
 
             fn restart_keys() -> Vec<String> {
-                use $crate::config::declare::{Field, of};
+                use $crate::declare::{Field, of};
                 let mut keys = Vec::new();
                 $(keys.extend(of::<$type, _>($declared).restart_keys(section!(@key $field $($key)?)));)+
                 keys
             }
 
             fn changed(&self, after: &Self) -> Vec<String> {
-                use $crate::config::declare::{Field, of};
+                use $crate::declare::{Field, of};
                 let mut keys = Vec::new();
                 $(keys.extend(
                     of::<$type, _>($declared).changed(section!(@key $field $($key)?), &self.$field, &after.$field),
@@ -555,7 +555,7 @@ macro_rules! section {
             }
 
             fn keep(&mut self, started: &Self) {
-                use $crate::config::declare::{Field, of};
+                use $crate::declare::{Field, of};
                 $(of::<$type, _>($declared).keep(&mut self.$field, &started.$field);)+
             }
         }

@@ -1,7 +1,7 @@
 //! The configuration: YAML in, checked values out.
 //!
 //! Each mapping of the file is a struct, declared in the file of its name: `sessions` in `sessions.rs`, `listeners[]` in `inbound.rs`
-//! and, by kind, `forward.rs`. There is [all that one says about a key](declare); nothing in a checked value can be wrong any more.
+//! and, by kind, `forward.rs`. There is all that one says about a key (`declare.rs` has how); nothing in a checked value can be wrong any more.
 //!
 //! From the bottom to the top, each uses only those before it:
 //!
@@ -16,6 +16,7 @@
 
 mod access;
 mod address;
+mod address_set;
 mod admin;
 mod bans;
 mod declare;
@@ -45,6 +46,7 @@ mod word;
 
 pub use access::MAX_LIST_LEN;
 pub use address::{Destination, Target, network_text as network};
+pub use address_set::AddressSet;
 pub use admin::{Admin, AdminTls, SOCKET as ADMIN_SOCKET};
 pub use bans::{Bans, NftTable};
 pub use document::MAX_FILE_LEN;

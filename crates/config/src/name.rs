@@ -76,7 +76,6 @@ impl fmt::Display for Name {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
 
     /// Whether a core with a tunnel may have an edge of that name.
     fn configurable(name: &str) -> bool {
@@ -85,7 +84,7 @@ mod tests {
              listeners:\n- {{ name: links, kind: relay }}\n\
              game_servers:\n- {{ port: 7172, address: '127.0.0.1:7172' }}\n"
         );
-        let wrong = config::parse("core.yaml", &text).map_err(|errors| errors.to_string()).err();
+        let wrong = crate::parse("core.yaml", &text).map_err(|errors| errors.to_string()).err();
         assert!(wrong.iter().all(|wrong| wrong.contains(": edges[0].name: ")), "{wrong:?}");
         wrong.is_none()
     }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::AddressSet;
 use super::declare::Takes;
 use super::scope::{Scope, Spot};
 use super::tree::{Node, Value};
 use super::{address, formats};
-use crate::admission::AddressSet;
 
 /// Bytes of a file of `deny` or `allow`: more than all networks of the Internet take.
 pub const MAX_LIST_LEN: u64 = 64 << 20;

@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn the_documented_keys_are_these() {
-        let documented = include_str!("../../docs/configuration.md");
+        let documented = include_str!("../../../docs/configuration.md");
         let all: Vec<_> = NEEDS_RESTART.iter().map(|key| format!("`{key}`")).collect();
         assert!(documented.contains(&format!("\n| {} |", all.join(", "))), "{}", all.join(", "));
     }

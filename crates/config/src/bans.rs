@@ -91,7 +91,7 @@ fn is_word(name: &str) -> bool {
 mod tests {
     use super::super::tree::fragment;
     use super::*;
-    use crate::admission::AddressSet;
+    use crate::AddressSet;
 
     #[test]
     fn peers_that_are_trusted_are_exempt_and_a_revoked_edge_is_not() {
