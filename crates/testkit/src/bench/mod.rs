@@ -41,21 +41,21 @@ pub const UP_SIZES: std::ops::RangeInclusive<usize> = MIN_UP..=MAX_PACKET;
 /// The sizes that the game server's packets can have.
 pub const DOWN_SIZES: std::ops::RangeInclusive<usize> = MIN_DOWN..=MAX_PACKET;
 
-/// How long an edge may take to answer the first connect.
+/// The time limit of an edge's answer to the first connect.
 const PROBE: Duration = Duration::from_secs(4);
-/// Between two players who come: 500 of them in a second.
+/// The time between the arrivals of two players: 500 of them in a second.
 const RAMP: Duration = Duration::from_millis(2);
-/// How long what is on its way at the end may take to arrive.
+/// The time that packets on their way at the end may take to arrive.
 const SETTLE: Duration = Duration::from_secs(15);
 /// Between two lines of progress.
 const SHOW: Duration = Duration::from_millis(500);
 /// Open files besides the connections.
 const OTHER_FILES: u64 = 64;
 
-/// What a load test does.
+/// The options of a load test.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BenchOptions {
-    /// Where players connect: each has a link to every one, in this order, as `HOST:PORT`.
+    /// The edges, as `HOST:PORT`: each player has a link to every one, in this order.
     pub edges: Vec<String>,
     /// The port that they ask the core for; `None` for plain connections, without links and core.
     pub port: Option<u16>,
@@ -71,21 +71,21 @@ pub struct BenchOptions {
     pub size_up: usize,
     /// Bytes of a packet to a player, in [`DOWN_SIZES`].
     pub size_down: usize,
-    /// How long it is measured.
+    /// The time that is measured.
     pub duration: Duration,
-    /// How long they play before that.
+    /// The time that players play before it.
     pub warmup: Duration,
-    /// Where to be the game server as well.
+    /// The address at which this process is the game server as well.
     pub serve: Option<SocketAddr>,
-    /// Whether players announce addresses of their own in PROXY headers, as an edge does.
+    /// True if players announce addresses of their own in PROXY headers, as an edge does.
     pub send_proxy: bool,
     /// Threads that players run on.
     pub threads: usize,
-    /// How many files this process may have open.
+    /// The limit of this process's open files.
     pub file_limit: u64,
 }
 
-/// Why a load test could not run. Each message has the remedy.
+/// The reason why a load test could not run. Each message has the remedy.
 #[derive(Debug, Error)]
 pub enum BenchError {
     /// The process may not have as many files open as this needs.
@@ -108,7 +108,7 @@ pub enum BenchError {
     Serve {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
     /// An edge's name has no address.
@@ -116,7 +116,7 @@ pub enum BenchError {
     Resolve {
         /// As it was given.
         edge: String,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
     /// Nobody answers at an edge.
@@ -126,17 +126,17 @@ pub enum BenchError {
     NoAnswer {
         /// The edge.
         edge: SocketAddr,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
     /// Players did not get into the game.
     #[error("{out} of {players} players did not get into the game; the first: {why}")]
     Out {
-        /// How many.
+        /// The number of players.
         out: usize,
         /// Of how many that tried.
         players: usize,
-        /// Why the first of them did not.
+        /// The reason of the first of them.
         why: String,
     },
     /// It was ended before it began.
@@ -215,7 +215,7 @@ pub async fn run(
     }
     let bench = Bench { options, plan: Arc::new(plan(options, edges)), phase: watch::channel(Phase::Enter).0 };
     let result = bench.play(&crew, progress, interrupt).await;
-    // Whatever came before, players leave, and the threads end.
+    // In any case players leave, and the threads end.
     bench.phase.send_replace(Phase::Leave);
     drop(bench);
     crew.end().await;
@@ -239,7 +239,7 @@ fn plan(options: &BenchOptions, edges: Vec<SocketAddr>) -> Plan {
     }
 }
 
-/// The first address that a name has: clients try no other.
+/// Returns the first address of a name, as clients try no other.
 async fn resolve(edge: &str) -> Result<SocketAddr, BenchError> {
     let fail = |error| BenchError::Resolve { edge: edge.to_owned(), error };
     let mut found = lookup_host(edge).await.map_err(fail)?;
@@ -292,7 +292,7 @@ impl Bench<'_> {
             self.phase.send_replace(Phase::Stop);
         }
         let mut tallies = Vec::new();
-        // Whoever has no answer by then says what there is.
+        // A player without an answer by then reports what it has.
         let mut settled = timeout(SETTLE, gather(&mut reported, &mut tallies, self.options.players)).await.is_ok();
         self.phase.send_replace(Phase::Leave);
         if !settled {

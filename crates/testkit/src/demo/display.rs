@@ -1,4 +1,4 @@
-//! What a demo gives to be shown.
+//! The data that a demo hands out to be shown.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,11 +24,11 @@ pub trait Display {
 pub struct Moment {
     /// The time since the players began, at most the whole.
     pub elapsed: Duration,
-    /// How many times an edge was cut.
+    /// The number of times that an edge was cut.
     pub cuts: u64,
     /// All edges.
     pub edges: Vec<EdgeNow>,
-    /// What became of all packets so far.
+    /// The counts of all packets so far.
     pub figures: Figures,
 }
 
