@@ -1,12 +1,12 @@
-//! The judge of a numbered stream: what was delivered, lost, duplicated, reordered.
+//! The check of a numbered stream: what was delivered, lost, duplicated, reordered.
 
 use std::collections::BTreeMap;
 
-/// Holes that a judge remembers at once. A stream with more is in ruins anyway: see
+/// Holes that a check remembers at once. A stream with more is in ruins anyway: see
 /// [`Delivery::exact`].
 pub const MAX_HOLES: usize = 4096;
 
-/// What became of a stream.
+/// The delivery of a stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Delivery {
     /// Numbers that arrived, each counted once.
@@ -19,13 +19,13 @@ pub struct Delivery {
     pub reordered: u64,
     /// Arrivals of a number that was never sent: 0, or above the last one.
     pub alien: u64,
-    /// Whether the counts are exact. Not so once more than [`MAX_HOLES`] holes were open at once:
+    /// The counts are exact. They are not once more than [`MAX_HOLES`] holes were open at once:
     /// then the oldest were taken for lost, and a late arrival there for a duplicate.
     pub exact: bool,
 }
 
 impl Delivery {
-    /// Whether everything arrived, once and in order.
+    /// Returns whether everything arrived, once and in order.
     pub fn perfect(&self) -> bool {
         let Self { delivered: _, lost, duplicated, reordered, alien, exact } = *self;
         exact && (lost, duplicated, reordered, alien) == (0, 0, 0, 0)
@@ -36,7 +36,7 @@ impl Delivery {
 #[derive(Debug, Clone, Default)]
 pub struct DeliveryCheck {
     highest: u64,
-    /// What is missing below `highest`: first number to last.
+    /// The numbers that are missing below `highest`: first to last.
     holes: BTreeMap<u64, u64>,
     delivered: u64,
     duplicated: u64,
@@ -47,12 +47,12 @@ pub struct DeliveryCheck {
 }
 
 impl DeliveryCheck {
-    /// A judge that has seen nothing.
+    /// Returns a check that has seen nothing.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A number arrived.
+    /// Takes in that a number arrived.
     pub fn see(&mut self, number: u64) {
         if number == 0 {
             self.zeros += 1;
@@ -96,17 +96,17 @@ impl DeliveryCheck {
         }
     }
 
-    /// The highest number that has arrived.
+    /// Returns the highest number that has arrived.
     pub fn highest(&self) -> u64 {
         self.highest
     }
 
-    /// The verdict so far: what is missing below the highest number counts as lost.
+    /// Returns the delivery so far: numbers that are missing below the highest one count as lost.
     pub fn so_far(&self) -> Delivery {
         self.verdict(self.highest)
     }
 
-    /// The verdict on a stream of which `sent` numbers were sent.
+    /// Returns the delivery of a stream of which `sent` numbers were sent.
     pub fn verdict(&self, sent: u64) -> Delivery {
         let holes = self.holes.iter().filter(|(first, _)| **first <= sent);
         let missing: u64 = holes.map(|(first, last)| last.min(&sent) - first + 1).sum();
@@ -135,21 +135,21 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashSet;
 
-    fn judge(numbers: impl IntoIterator<Item = u64>) -> DeliveryCheck {
-        let mut judge = DeliveryCheck::new();
-        numbers.into_iter().for_each(|number| judge.see(number));
-        judge
+    fn check(numbers: impl IntoIterator<Item = u64>) -> DeliveryCheck {
+        let mut check = DeliveryCheck::new();
+        numbers.into_iter().for_each(|number| check.see(number));
+        check
     }
 
     const PERFECT: Delivery = Delivery { delivered: 0, lost: 0, duplicated: 0, reordered: 0, alien: 0, exact: true };
 
     #[test]
     fn all_in_order_is_perfect() {
-        let judge = judge(1..=1000);
-        assert_eq!(judge.verdict(1000), Delivery { delivered: 1000, ..PERFECT });
-        assert!(judge.so_far().perfect() && judge.verdict(1000).perfect());
-        assert_eq!(judge.verdict(1003), Delivery { delivered: 1000, lost: 3, ..PERFECT });
-        assert!(!judge.verdict(1003).perfect());
+        let check = check(1..=1000);
+        assert_eq!(check.verdict(1000), Delivery { delivered: 1000, ..PERFECT });
+        assert!(check.so_far().perfect() && check.verdict(1000).perfect());
+        assert_eq!(check.verdict(1003), Delivery { delivered: 1000, lost: 3, ..PERFECT });
+        assert!(!check.verdict(1003).perfect());
     }
 
     #[test]
@@ -160,22 +160,22 @@ mod tests {
 
     #[test]
     fn each_fault_is_counted_as_what_it_is() {
-        assert_eq!(judge([1, 3]).verdict(3), Delivery { delivered: 2, lost: 1, ..PERFECT });
-        assert_eq!(judge([1, 1, 2]).verdict(2), Delivery { delivered: 2, duplicated: 1, ..PERFECT });
-        assert_eq!(judge([2, 1]).verdict(2), Delivery { delivered: 2, reordered: 1, ..PERFECT });
+        assert_eq!(check([1, 3]).verdict(3), Delivery { delivered: 2, lost: 1, ..PERFECT });
+        assert_eq!(check([1, 1, 2]).verdict(2), Delivery { delivered: 2, duplicated: 1, ..PERFECT });
+        assert_eq!(check([2, 1]).verdict(2), Delivery { delivered: 2, reordered: 1, ..PERFECT });
         assert_eq!(
-            judge([5, 3, 3, 1]).verdict(6),
+            check([5, 3, 3, 1]).verdict(6),
             Delivery { delivered: 3, lost: 3, duplicated: 1, reordered: 2, ..PERFECT }
         );
-        assert_eq!(judge([0, 1, 9]).verdict(2), Delivery { delivered: 1, lost: 1, alien: 2, ..PERFECT });
+        assert_eq!(check([0, 1, 9]).verdict(2), Delivery { delivered: 1, lost: 1, alien: 2, ..PERFECT });
     }
 
     #[test]
     fn memory_is_bounded_and_says_so() {
         let holes = MAX_HOLES as u64 + 10;
-        let judge = judge((1..=holes).map(|number| number * 2));
-        assert_eq!(judge.holes.len(), MAX_HOLES);
-        let proof = judge.verdict(holes * 2);
+        let check = check((1..=holes).map(|number| number * 2));
+        assert_eq!(check.holes.len(), MAX_HOLES);
+        let proof = check.verdict(holes * 2);
         assert_eq!((proof.lost, proof.delivered, proof.exact), (holes, holes, false));
         assert!(!proof.perfect());
     }
@@ -197,7 +197,7 @@ mod tests {
                 highest = highest.max(number);
             }
             expected.lost = (1..=sent).filter(|number| !seen.contains(number)).count() as u64;
-            prop_assert_eq!(judge(numbers).verdict(sent), expected);
+            prop_assert_eq!(check(numbers).verdict(sent), expected);
         }
     }
 }

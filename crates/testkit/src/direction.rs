@@ -1,8 +1,8 @@
-//! What became of the packets of one direction, over all players.
+//! The delivery of the packets of one direction, over all players.
 
 use crate::delivery::Delivery;
 
-/// What became of the packets of one direction.
+/// The delivery of the packets of one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Direction {
     /// Packets sent.
@@ -20,7 +20,7 @@ pub struct Direction {
 }
 
 impl Direction {
-    /// Packets on their way.
+    /// Returns the number of packets on their way.
     pub fn under_way(&self) -> u64 {
         self.sent.saturating_sub(self.delivered).saturating_sub(self.lost)
     }
@@ -35,7 +35,7 @@ impl Direction {
         self.alien += proof.alien + u64::from(!proof.exact);
     }
 
-    /// Whether everything arrived, once and in order.
+    /// Returns whether everything arrived, once and in order.
     pub fn perfect(&self) -> bool {
         self.sent == self.delivered && (self.lost, self.duplicated, self.reordered, self.alien) == (0, 0, 0, 0)
     }

@@ -70,7 +70,7 @@ impl Crew {
         }
     }
 
-    /// What all players have measured so far.
+    /// Returns all players' measurements so far.
     pub fn meter(&self) -> Meter {
         let mut sum = Meter::default();
         for member in &self.members {

@@ -1,4 +1,4 @@
-//! What players measure while they play, and what it comes to.
+//! Players' measurements while they play, and their sums.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::player::PathStats;
 
 use super::histogram::Histogram;
 
-/// What the players of one thread have measured so far. Times are in nanoseconds, and of packets that
+/// The measurements of one thread's players so far. Times are in nanoseconds, and of packets that
 /// were to be sent after the warm-up.
 #[derive(Debug, Clone, Default)]
 pub struct Meter {
@@ -37,14 +37,14 @@ impl Meter {
     }
 }
 
-/// What one player has to say at the end.
+/// The report of one player at the end.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// Its packets, numbered from 1.
     pub sent: u64,
     /// Answers to them.
     pub answered: u64,
-    /// What the game server numbered.
+    /// The game server's numbered packets.
     pub received: DeliveryCheck,
     /// The game server's account: packets that it sent, and what became of the player's. `None` where
     /// it has not come.
@@ -57,7 +57,7 @@ pub(super) struct Tally {
     pub ended: bool,
     /// Its paths; none on a plain connection.
     pub paths: Vec<PathStats>,
-    /// What of each path's losses was before the player was in the game: connects that failed.
+    /// Each path's losses before the player was in the game: connects that failed.
     pub failed_before: Vec<u64>,
 }
 
@@ -76,7 +76,7 @@ pub struct PathFigures {
     pub links_lost: u64,
 }
 
-/// What a load test has shown.
+/// The result of a load test.
 #[derive(Debug, Clone, Default)]
 pub struct Figures {
     /// Players that were in the game.
@@ -91,7 +91,7 @@ pub struct Figures {
     pub up: Histogram,
     /// One way to the player; empty where the game server has another clock.
     pub down: Histogram,
-    /// How much later than they were to players' packets were sent: this process's own part.
+    /// The delay of players' packets behind their times: this process's own part.
     pub late: Histogram,
     /// Sessions that ended although nobody left.
     pub ended: u64,
@@ -147,7 +147,7 @@ impl Figures {
         }
     }
 
-    /// Whether packets were sent and all arrived, once and in order, and all sessions lasted.
+    /// Returns whether packets were sent and all arrived, once and in order, and all sessions lasted.
     pub fn passed(&self) -> bool {
         let faults = (self.ended, self.unanswered, self.violations);
         self.to_players.sent > 0 && self.to_game.perfect() && self.to_players.perfect() && faults == (0, 0, 0)

@@ -1,4 +1,4 @@
-//! What carries a player's packets: a session over links, or a plain connection.
+//! The carrier of a player's packets: a session over links, or a plain connection.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -37,7 +37,7 @@ pub(super) enum Inlet {
 }
 
 impl Inlet {
-    /// The next packet, its length included; `None` once the line is dead. Safe to cancel.
+    /// Returns the next packet, its length included; `None` once the line is dead. Safe to cancel.
     pub async fn recv(&mut self) -> Option<Bytes> {
         match self {
             Self::Session(session) => session.recv().await,

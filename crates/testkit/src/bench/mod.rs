@@ -41,21 +41,21 @@ pub const UP_SIZES: std::ops::RangeInclusive<usize> = MIN_UP..=MAX_PACKET;
 /// The sizes that the game server's packets can have.
 pub const DOWN_SIZES: std::ops::RangeInclusive<usize> = MIN_DOWN..=MAX_PACKET;
 
-/// How long an edge may take to answer the first connect.
+/// The longest time in which an edge may answer the first connect.
 const PROBE: Duration = Duration::from_secs(4);
 /// Between two players who come: 500 of them in a second.
 const RAMP: Duration = Duration::from_millis(2);
-/// How long what is on its way at the end may take to arrive.
+/// The longest time in which the last packets may arrive.
 const SETTLE: Duration = Duration::from_secs(15);
 /// Between two lines of progress.
 const SHOW: Duration = Duration::from_millis(500);
 /// Open files besides the connections.
 const OTHER_FILES: u64 = 64;
 
-/// What a load test does.
+/// The size and the load of a load test.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BenchOptions {
-    /// Where players connect: each has a link to every one, in this order, as `HOST:PORT`.
+    /// The addresses that players connect to: each has a link to every one, in this order, as `HOST:PORT`.
     pub edges: Vec<String>,
     /// The port that they ask the core for; `None` for plain connections, without links and core.
     pub port: Option<u16>,
@@ -71,21 +71,21 @@ pub struct BenchOptions {
     pub size_up: usize,
     /// Bytes of a packet to a player, in [`DOWN_SIZES`].
     pub size_down: usize,
-    /// How long it is measured.
+    /// The time that is measured.
     pub duration: Duration,
-    /// How long they play before that.
+    /// The time that they play before that.
     pub warmup: Duration,
-    /// Where to be the game server as well.
+    /// The address of a mock game server in this process.
     pub serve: Option<SocketAddr>,
-    /// Whether players announce addresses of their own in PROXY headers, as an edge does.
+    /// Players announce addresses of their own in PROXY headers, as an edge does.
     pub send_proxy: bool,
     /// Threads that players run on.
     pub threads: usize,
-    /// How many files this process may have open.
+    /// The files that this process may have open.
     pub file_limit: u64,
 }
 
-/// Why a load test could not run. Each message has the remedy.
+/// The reason why a load test could not run. Each message has the remedy.
 #[derive(Debug, Error)]
 pub enum BenchError {
     /// The process may not have as many files open as this needs.
@@ -108,7 +108,7 @@ pub enum BenchError {
     Serve {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The reason.
         error: io::Error,
     },
     /// An edge's name has no address.
@@ -116,7 +116,7 @@ pub enum BenchError {
     Resolve {
         /// As it was given.
         edge: String,
-        /// Why.
+        /// The reason.
         error: io::Error,
     },
     /// Nobody answers at an edge.
@@ -126,17 +126,17 @@ pub enum BenchError {
     NoAnswer {
         /// The edge.
         edge: SocketAddr,
-        /// Why.
+        /// The reason.
         error: io::Error,
     },
     /// Players did not get into the game.
     #[error("{out} of {players} players did not get into the game; the first: {why}")]
     Out {
-        /// How many.
+        /// Their number.
         out: usize,
         /// Of how many that tried.
         players: usize,
-        /// Why the first of them did not.
+        /// The reason why the first of them did not.
         why: String,
     },
     /// It was ended before it began.
@@ -147,7 +147,7 @@ pub enum BenchError {
 /// Runs the mock game server alone, until `interrupt` comes. Calls `listening` with its address first.
 ///
 /// # Errors
-/// Where it cannot listen.
+/// Fails if it cannot listen.
 pub async fn serve(
     address: SocketAddr,
     listening: impl FnOnce(SocketAddr),
@@ -239,7 +239,7 @@ fn plan(options: &BenchOptions, edges: Vec<SocketAddr>) -> Plan {
     }
 }
 
-/// The first address that a name has: clients try no other.
+/// Returns the first address that a name has: clients try no other.
 async fn resolve(edge: &str) -> Result<SocketAddr, BenchError> {
     let fail = |error| BenchError::Resolve { edge: edge.to_owned(), error };
     let mut found = lookup_host(edge).await.map_err(fail)?;

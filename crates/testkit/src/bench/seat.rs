@@ -21,16 +21,16 @@ use otproxy_protocol::proxy_header::write_v2;
 use super::figures::{Meter, Tally};
 use super::line::{self, Inlet, Outlet};
 
-/// How long all links of a player may take to stand: a lost first attempt is made again after 2.5 s.
+/// The longest time until all links of a player stand: a lost first attempt is made again after 2.5 s.
 const LINKS: Duration = Duration::from_secs(15);
-/// How long a session may take to stand, and then the game server to answer.
+/// The longest time until a session stands, and then until the game server answers.
 const SESSION: Duration = Duration::from_secs(10);
 /// The network for benchmarks: players announced by `--send-proxy` come from here.
 const BENCHMARKS: [u8; 2] = [198, 18];
 /// Players at loopback edges connect from here.
 const LOOPBACK: [u8; 2] = [127, 1];
 
-/// What all players do.
+/// The plan of all players.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub edges: Vec<SocketAddr>,
@@ -50,7 +50,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The address of a player. Players do not live together: each is in a /24 of its own, as far as there are any.
+    /// Returns the address of a player. Players do not live together: each is in a /24 of its own, as far as there are any.
     fn address(&self, network: [u8; 2], index: usize) -> Ipv4Addr {
         let [a, b] = network;
         Ipv4Addr::new(a, b, (index % 250) as u8, (index / 250 + 1) as u8)
@@ -70,7 +70,7 @@ impl Plan {
         path
     }
 
-    /// The part of a period that a player begins with, so that all are spread over it evenly.
+    /// Returns the part of a period that a player begins with, so that all are spread over it evenly.
     fn phase(&self, period: Duration, index: usize) -> Duration {
         period.mul_f64(index as f64 / self.players.max(1) as f64)
     }
@@ -83,7 +83,7 @@ impl Plan {
     }
 }
 
-/// Where all players are.
+/// The phase that all players are in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// They get into the game.
@@ -101,7 +101,7 @@ pub(super) enum Phase {
     Leave,
 }
 
-/// Why a player did not get into the game.
+/// The reason why a player did not get into the game.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
     /// A path has no link: whether a connection stood, at least.
@@ -151,7 +151,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What a player tells.
+/// A report of a player.
 pub(super) enum Report {
     /// It is in the game.
     In,
@@ -361,9 +361,9 @@ impl Seat {
 struct Line {
     outlet: Outlet,
     inlet: Inlet,
-    /// Where it is a session: its player.
+    /// The player, if it is a session.
     player: Option<Player>,
-    /// Where it is a plain connection: to whom.
+    /// The peer, if it is a plain connection.
     plain: Option<SocketAddr>,
     /// The game server's times are those of this process.
     same_clock: bool,

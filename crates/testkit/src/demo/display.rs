@@ -1,4 +1,4 @@
-//! What a demo gives to be shown.
+//! The seam between a demo and the display of it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,11 +24,11 @@ pub trait Display {
 pub struct Moment {
     /// The time since the players began, at most the whole.
     pub elapsed: Duration,
-    /// How many times an edge was cut.
+    /// The cuts of an edge so far.
     pub cuts: u64,
     /// All edges.
     pub edges: Vec<EdgeNow>,
-    /// What became of all packets so far.
+    /// The delivery of all packets so far.
     pub figures: Figures,
 }
 

@@ -9,7 +9,7 @@ use crate::mock::game_server::ConnectionStats;
 
 use super::seat::Tally;
 
-/// What became of all packets of all players.
+/// The delivery of all packets of all players.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
     /// Players that have taken a seat.
@@ -40,7 +40,7 @@ impl Figures {
             let (arrived, _) = arrived.get(address).copied().unwrap_or((nothing, 0));
             let (sent, connections) = sent.get(address).copied().unwrap_or((nothing, 0));
             let mut received = arrived.received;
-            // Its judge does not know how far the numbers go.
+            // Its check does not know how far the numbers go.
             received.alien += arrived.highest.saturating_sub(tally.sent);
             sums.to_game.add(tally.sent, received);
             sums.to_players.add(sent.pushed, above(tally.pushes.so_far(), tally.pushes.highest(), sent.pushed));
@@ -55,12 +55,12 @@ impl Figures {
         sums
     }
 
-    /// Whether nothing is on its way any more.
+    /// Returns whether nothing is on its way any more.
     pub fn settled(&self) -> bool {
         self.to_game.under_way() == 0 && self.to_players.under_way() == 0
     }
 
-    /// As it is when nothing more will arrive: what is on its way is lost.
+    /// Returns the figures once nothing more will arrive: what is on its way is lost.
     #[must_use]
     pub fn at_the_end(mut self) -> Self {
         for direction in [&mut self.to_game, &mut self.to_players] {
@@ -69,7 +69,7 @@ impl Figures {
         self
     }
 
-    /// Whether everything arrived, once and in order, and all sessions lasted.
+    /// Returns whether everything arrived, once and in order, and all sessions lasted.
     pub fn perfect(&self) -> bool {
         self.to_game.perfect() && self.to_players.perfect() && (self.ended, self.extra, self.violations) == (0, 0, 0)
     }
@@ -81,7 +81,7 @@ fn above(mut proof: Delivery, highest: u64, sent: u64) -> Delivery {
     proof
 }
 
-/// The last connection of each player, and how many it has had.
+/// Returns the last connection of each player, and how many it has had.
 fn by_player(connections: &[ConnectionStats]) -> HashMap<Ipv4Addr, (ConnectionStats, u64)> {
     let mut players: HashMap<Ipv4Addr, (ConnectionStats, u64)> = HashMap::new();
     for connection in connections {
@@ -100,18 +100,18 @@ mod tests {
 
     const PLAYER: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
 
-    fn judge(numbers: &[u64]) -> DeliveryCheck {
-        let mut judge = DeliveryCheck::new();
-        numbers.iter().for_each(|number| judge.see(*number));
-        judge
+    fn check(numbers: &[u64]) -> DeliveryCheck {
+        let mut check = DeliveryCheck::new();
+        numbers.iter().for_each(|number| check.see(*number));
+        check
     }
 
     fn connection(arrived: &[u64], pushed: u64) -> ConnectionStats {
-        let judge = judge(arrived);
+        let check = check(arrived);
         ConnectionStats {
             player: Some(PLAYER),
-            received: judge.so_far(),
-            highest: judge.highest(),
+            received: check.so_far(),
+            highest: check.highest(),
             echoed: arrived.len() as u64,
             pushed,
             ..ConnectionStats::default()
@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn figures(sent: u64, arrived: &[u64], echoes: &[u64], pushed: u64, pushes: &[u64]) -> Figures {
-        let tally = Tally { sent, echoes: judge(echoes), pushes: judge(pushes), ..Tally::default() };
+        let tally = Tally { sent, echoes: check(echoes), pushes: check(pushes), ..Tally::default() };
         let connections = [connection(arrived, pushed)];
         Figures::of(&[(PLAYER, tally)], &connections, &connections)
     }

@@ -31,10 +31,10 @@ pub use resources::{Highest, Resources};
 use seat::Seat;
 use topology::{Core, Edge};
 
-/// How long links and sessions may take to stand at the start, and a cut edge's links to come back.
+/// The longest time until links and sessions stand at the start, and until a cut edge's links are back.
 const START: Duration = Duration::from_secs(30);
 const LINKS_BACK: Duration = Duration::from_secs(5);
-/// How long what is on its way at the end may take to arrive.
+/// The longest time in which the last packets may arrive.
 const SETTLE: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(20);
 /// Between two looks at memory and open files.
@@ -61,13 +61,13 @@ pub struct DemoOptions {
     pub players: usize,
     /// Edges, at most 200.
     pub edges: usize,
-    /// How long the players play.
+    /// The time that the players play.
     pub duration: Duration,
-    /// How many files this process may have open.
+    /// The files that this process may have open.
     pub file_limit: u64,
 }
 
-/// Why a demo could not run.
+/// The reason why a demo could not run.
 #[derive(Debug, Error)]
 pub enum DemoError {
     /// The process may not have as many files open as this needs.
@@ -84,9 +84,9 @@ pub enum DemoError {
     /// A socket, a thread or a runtime could not be had.
     #[error("cannot start {what}: {source}")]
     Start {
-        /// What did not start.
+        /// The part that did not start.
         what: String,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
     /// The core or an edge could not be started.
@@ -102,12 +102,12 @@ pub enum DemoError {
     },
 }
 
-/// What a demo showed.
+/// The result of a demo.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// What became of all packets.
+    /// The delivery of all packets.
     pub figures: Figures,
-    /// How many times an edge was cut.
+    /// The cuts of an edge.
     pub cuts: u64,
     /// The most that the process held while the players played.
     pub highest: Highest,
@@ -118,7 +118,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether all arrived, once and in order, all sessions lasted, and no file was left open.
+    /// Returns whether all arrived, once and in order, all sessions lasted, and no file was left open.
     pub fn passed(&self) -> bool {
         self.figures.perfect() && self.files_left == 0
     }
@@ -128,7 +128,7 @@ impl Outcome {
 /// core and the edges are started by `starter`; `display` shows how it goes.
 ///
 /// # Errors
-/// Where it cannot run; what it finds out is in the [`Outcome`].
+/// Fails if it cannot run; its findings are in the [`Outcome`].
 pub async fn run(
     options: DemoOptions,
     starter: Starter,
@@ -358,7 +358,7 @@ fn pace(players: usize) -> Duration {
     PACE.max(PACE_PER_PLAYER.saturating_mul(u32::try_from(players).unwrap_or(u32::MAX)))
 }
 
-/// Logs the end of a role that did not end as it was asked to. What became of its players is in the figures.
+/// Logs the end of a role that did not end as it was asked to. Its players' losses are in the figures.
 fn log_end(ended: io::Result<()>) {
     if let Err(error) = ended {
         error!(%error, "a role ended on its own");

@@ -1,4 +1,4 @@
-//! What the demo's process holds: memory and open files. A relay that leaks either shows it here.
+//! Memory and open files of the demo's process. A relay that leaks either shows it here.
 
 use std::fs;
 use std::io;
@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Parts of the time of which each keeps its own highest.
 pub const PARTS: usize = 4;
 
-/// What this process holds at one moment.
+/// The resources that this process holds at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resources {
     /// Resident memory, in bytes.
@@ -17,10 +17,10 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// What it holds now.
+    /// Returns the resources that it holds now.
     ///
     /// # Errors
-    /// Where `/proc` is not there.
+    /// Fails if there is no `/proc`.
     pub fn now() -> io::Result<Self> {
         let status = fs::read_to_string("/proc/self/status")?;
         let memory = resident(&status).ok_or_else(|| io::Error::other("no VmRSS in /proc/self/status"))?;
@@ -34,7 +34,7 @@ impl Resources {
     }
 }
 
-/// `VmRSS` of a process's status, in bytes.
+/// Returns `VmRSS` of a process's status, in bytes.
 fn resident(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
@@ -46,7 +46,7 @@ fn resident(status: &str) -> Option<u64> {
 pub struct Highest([Option<Resources>; PARTS]);
 
 impl Highest {
-    /// The process held `resources` when `elapsed` of `whole` was over.
+    /// Takes in that the process held `resources` when `elapsed` of `whole` was over.
     pub fn see(&mut self, resources: Resources, elapsed: Duration, whole: Duration) {
         let part = (elapsed.as_nanos() * PARTS as u128).checked_div(whole.as_nanos()).unwrap_or(0);
         if let Some(part) = self.0.get_mut((part as usize).min(PARTS - 1)) {
@@ -54,7 +54,7 @@ impl Highest {
         }
     }
 
-    /// The quarters that were seen, in their order.
+    /// Returns the quarters that were seen, in their order.
     pub fn parts(&self) -> impl Iterator<Item = Resources> {
         self.0.iter().flatten().copied()
     }

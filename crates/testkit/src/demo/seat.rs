@@ -24,7 +24,7 @@ const QUICK: u32 = 5;
 /// With more players, pings would be most of the traffic.
 const LESS_QUICK: u32 = 2;
 
-/// What a player counts.
+/// The counts of a player.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tally {
     /// Its packets sent, numbered from 1.
@@ -35,7 +35,7 @@ pub(super) struct Tally {
     pub pushes: DeliveryCheck,
     /// Packets without a number: the challenge.
     pub other: u64,
-    /// What a known client would have lost or cut wrongly, and impossible acks.
+    /// Frames that known clients would have lost or cut wrongly, and impossible acks.
     pub violations: u64,
     /// The session is over, and the player did not leave.
     pub ended: bool,
@@ -74,17 +74,17 @@ impl Seat {
         Self { player, address, tally, arrivals, start, leave, tasks }
     }
 
-    /// Its address, as the game server is told.
+    /// Returns its address, as the game server is told.
     pub fn address(&self) -> Ipv4Addr {
         self.address
     }
 
-    /// What it has counted so far.
+    /// Returns its counts so far.
     pub fn tally(&self) -> Tally {
         self.tally.lock().clone()
     }
 
-    /// The numbers of one of its paths.
+    /// Returns the numbers of one of its paths.
     pub fn path(&self, index: usize) -> PathStats {
         self.player.stats().paths.get(index).copied().unwrap_or_default()
     }
@@ -100,7 +100,7 @@ impl Seat {
         let _ = self.player.wait_until(|stats| stats.paths.get(index).is_none_or(|path| path.ready)).await;
     }
 
-    /// From now on it sends.
+    /// Lets it send from now on.
     pub fn start(&self) {
         self.start.cancel();
     }

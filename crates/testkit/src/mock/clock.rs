@@ -7,18 +7,18 @@ use std::time::Instant;
 static START: OnceLock<Instant> = OnceLock::new();
 static ID: OnceLock<u64> = OnceLock::new();
 
-/// A moment in nanoseconds. What was before the first use of this clock is 0.
+/// Returns a moment in nanoseconds. Moments before the first use of this clock are 0.
 pub fn nanos(moment: Instant) -> u64 {
     let start = START.get_or_init(Instant::now);
     u64::try_from(moment.saturating_duration_since(*start).as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// This moment in nanoseconds.
+/// Returns this moment in nanoseconds.
 pub fn now() -> u64 {
     nanos(Instant::now())
 }
 
-/// What tells this process's clock from that of any other: only times of one clock can be compared.
+/// Returns the id of this process's clock: only times of one clock can be compared.
 pub fn id() -> u64 {
     // The keys of a new hasher are random.
     *ID.get_or_init(|| RandomState::new().hash_one(0))

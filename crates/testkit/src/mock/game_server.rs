@@ -2,7 +2,7 @@
 //!
 //! A connection may begin with the player's address, in any form that a core sends it in. The server
 //! answers the first bytes with a challenge of 14 bytes, sends back each packet as it is, and pushes
-//! numbered packets ([`super::packet`]) at a fixed rate. What players number is judged on arrival.
+//! numbered packets ([`super::packet`]) at a fixed rate. Players' numbered packets are checked on arrival.
 //!
 //! A player that says its terms ([`super::message`]) is not echoed: it gets what it asked for.
 
@@ -28,7 +28,7 @@ use super::packet::{self, Origin};
 use super::timer::Timer;
 use crate::delivery::{Delivery, DeliveryCheck};
 
-/// What announces the player's address in the form `otc`.
+/// The byte that announces the player's address in the form `otc`.
 const OTC: [u8; 2] = [0xFE, 0xFF];
 /// The first packet of a game server: `0C 00`, and 12 bytes.
 pub const CHALLENGE: [u8; 14] = *b"\x0C\0\0\0\0\0\x06\0\x1Fchall";
@@ -43,7 +43,7 @@ const BACKLOG: u32 = 4096;
 /// The least time between two pushes on a connection, whatever its player asks for.
 const MIN_EVERY: Duration = Duration::from_millis(1);
 
-/// How a game server behaves.
+/// The behaviour of a mock game server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MockGameServerOptions {
     /// The time between two packets of its own on a connection; `None` for no such packets.
@@ -77,7 +77,7 @@ pub struct ConnectionStats {
     pub bytes_received: u64,
     /// Bytes sent.
     pub bytes_sent: u64,
-    /// Whether it is over.
+    /// It is over.
     pub closed: bool,
 }
 
@@ -104,7 +104,7 @@ impl MockGameServer {
     /// Starts a game server on a free port of 127.0.0.1, on the current tokio runtime.
     ///
     /// # Errors
-    /// Where no port can be bound.
+    /// Fails if no port can be bound.
     pub async fn start(options: MockGameServerOptions) -> io::Result<Self> {
         Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), options)
     }
@@ -112,7 +112,7 @@ impl MockGameServer {
     /// Starts a game server at an address of the caller's choice, on the current tokio runtime.
     ///
     /// # Errors
-    /// Where that cannot be bound.
+    /// Fails if that cannot be bound.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -138,12 +138,12 @@ impl MockGameServer {
         Ok(Self { addr, shared, tasks })
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The numbers of its connections, the oldest first.
+    /// Returns the numbers of its connections, the oldest first.
     pub fn connections(&self) -> Vec<ConnectionStats> {
         let connections = self.shared.connections.lock();
         connections.iter().map(|stats| *stats.lock()).collect()
@@ -214,7 +214,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     connection.count(|stats| stats.closed = true);
 }
 
-/// What goes out without being asked for.
+/// Packets that go out without being asked for.
 #[derive(Debug, Clone, Copy)]
 struct Pushes {
     every: Duration,
@@ -224,7 +224,7 @@ struct Pushes {
 
 struct Connection<'a> {
     stream: TcpStream,
-    judge: DeliveryCheck,
+    check: DeliveryCheck,
     /// `None` for no pushes, or no more.
     pushes: Option<Pushes>,
     size: usize,
@@ -239,7 +239,7 @@ impl<'a> Connection<'a> {
     fn new(stream: TcpStream, shared: &'a Shared, stats: &'a Mutex<ConnectionStats>) -> Self {
         let MockGameServerOptions { push_every, push_size: size } = shared.options;
         let pushes = push_every.map(|every| Pushes::starting_at(Instant::now(), every, every));
-        Self { stream, judge: DeliveryCheck::new(), pushes, size, terms: false, pushed: 0, shared, stats }
+        Self { stream, check: DeliveryCheck::new(), pushes, size, terms: false, pushed: 0, shared, stats }
     }
 
     async fn run(&mut self) -> io::Result<()> {
@@ -307,7 +307,7 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    /// Judges and answers the whole packets at the front of `input`, and leaves the rest.
+    /// Checks and answers the whole packets at the front of `input`, and leaves the rest.
     async fn take(&mut self, input: &mut Vec<u8>) -> io::Result<()> {
         let arrived = Instant::now();
         let mut rest = &input[..];
@@ -318,7 +318,7 @@ impl<'a> Connection<'a> {
                 Some(message) => self.obey(message, arrived, &mut output),
                 None => {
                     match packet::number(packet) {
-                        Some((Origin::Player, number)) => self.judge.see(number),
+                        Some((Origin::Player, number)) => self.check.see(number),
                         _ => other += 1,
                     }
                     echoed += 1;
@@ -328,7 +328,7 @@ impl<'a> Connection<'a> {
         }
         let taken = input.len() - rest.len();
         input.drain(..taken);
-        let (received, highest, pushed) = (self.judge.so_far(), self.judge.highest(), self.pushed);
+        let (received, highest, pushed) = (self.check.so_far(), self.check.highest(), self.pushed);
         self.count(|stats| {
             stats.received = received;
             stats.highest = highest;
@@ -351,14 +351,14 @@ impl<'a> Connection<'a> {
                 output.extend(Message::Welcome { clock: clock::id() }.packet(0));
             }
             Message::Up { number, sent: asked } => {
-                self.judge.see(number);
+                self.check.see(number);
                 self.pushed += 1;
                 let answer = Message::Answer { number: self.pushed, sent: clock::nanos(arrived), asked };
                 output.extend(answer.packet(self.size));
             }
             Message::Question { sent } => {
                 self.pushes = None;
-                output.extend(Message::Verdict { sent: self.pushed, received: self.judge.verdict(sent) }.packet(0));
+                output.extend(Message::Verdict { sent: self.pushed, received: self.check.verdict(sent) }.packet(0));
             }
             // The server's own: nobody sends them here.
             Message::Welcome { .. } | Message::Push { .. } | Message::Answer { .. } | Message::Verdict { .. } => {}
@@ -385,7 +385,7 @@ impl Pushes {
     }
 }
 
-/// The end of the stream is an end like any other.
+/// Takes in what the player sends. The end of the stream is an end like any other.
 fn take_in(input: &mut Vec<u8>, buffer: &[u8], count: usize) -> io::Result<()> {
     if count == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -394,7 +394,7 @@ fn take_in(input: &mut Vec<u8>, buffer: &[u8], count: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// The player's IPv4 address at the front of a connection, where it is told, and the bytes that
+/// Returns the player's IPv4 address at the front of a connection, if it is told, and the bytes that
 /// tell it. `None` where more must come to say.
 fn announced(bytes: &[u8]) -> io::Result<Option<(Option<Ipv4Addr>, usize)>> {
     if bytes.is_empty() || bytes == &OTC[..1] {
@@ -475,14 +475,14 @@ mod tests {
             let options = MockGameServerOptions { push_every: Some(Duration::from_millis(1)), push_size: 64 };
             let server = MockGameServer::start(options).await.unwrap();
             let mut stream = connect(&server).await;
-            let mut judge = DeliveryCheck::new();
+            let mut check = DeliveryCheck::new();
             for _ in 0..20 {
                 let packet = read_packet(&mut stream).await;
                 assert_eq!(packet.len(), 64);
                 let Some((Origin::Server, number)) = packet::number(&packet) else { panic!("{packet:?}") };
-                judge.see(number);
+                check.see(number);
             }
-            assert!(judge.verdict(20).perfect());
+            assert!(check.verdict(20).perfect());
             let last = server.close().await;
             assert!(last[0].closed && last[0].pushed >= 20);
             let mut rest = Vec::new();

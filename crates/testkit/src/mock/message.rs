@@ -1,4 +1,4 @@
-//! What a load test's player and the mock game server tell each other, in packets of the game's
+//! The messages of a load test's player and the mock game server to each other, in packets of the game's
 //! form: `u16 length + body`, little endian. A body is one byte that says which, numbers of 8 bytes,
 //! and filling.
 //!
@@ -53,7 +53,7 @@ pub enum Message {
         number: u64,
         /// When that one arrived and this one was sent.
         sent: u64,
-        /// What that one had as `sent`: a time of the player's clock.
+        /// The `sent` of that packet: a time of the player's clock.
         asked: u64,
     },
     /// Player: no more from here; what has become of it?
@@ -65,13 +65,13 @@ pub enum Message {
     Verdict {
         /// Packets that it sent, pushes and answers.
         sent: u64,
-        /// What became of the player's.
+        /// The delivery of the player's.
         received: Delivery,
     },
 }
 
 impl Message {
-    /// The packet: of `size` bytes, or as many as it needs.
+    /// Returns the packet: of `size` bytes, or as many as it needs.
     pub fn packet(&self, size: usize) -> Vec<u8> {
         let (kind, fields) = self.fields();
         let least = 2 + 1 + 8 * fields.len();
@@ -99,7 +99,7 @@ impl Message {
         }
     }
 
-    /// The message that a packet is, its length included; `None` where it is none.
+    /// Returns the message that a packet is, its length included; `None` if it is none.
     pub fn of(packet: &[u8]) -> Option<Self> {
         let (length, body) = packet.split_first_chunk::<2>()?;
         let (kind, fields) = body.split_first()?;

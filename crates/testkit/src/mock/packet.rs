@@ -9,7 +9,7 @@ pub const MIN_PACKET: usize = 2 + HEAD;
 /// Bytes of the longest packet that fits the way to a client: a body of 65519.
 pub const MAX_PACKET: usize = 2 + 65519;
 
-/// Who numbered a packet.
+/// The side that numbered a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// The player; the game server sends it back as it is.
@@ -18,7 +18,7 @@ pub enum Origin {
     Server,
 }
 
-/// A numbered packet of `size` bytes in all, held between [`MIN_PACKET`] and [`MAX_PACKET`].
+/// Returns a numbered packet of `size` bytes in all, held between [`MIN_PACKET`] and [`MAX_PACKET`].
 pub fn numbered(origin: Origin, number: u64, size: usize) -> Vec<u8> {
     let size = size.clamp(MIN_PACKET, MAX_PACKET);
     let mut packet = Vec::with_capacity(size);
@@ -32,7 +32,7 @@ pub fn numbered(origin: Origin, number: u64, size: usize) -> Vec<u8> {
     packet
 }
 
-/// Who numbered a packet, its length included, and how; `None` where it is none of these.
+/// Returns the side that numbered a packet, its length included, and its number; `None` if it is none of these.
 pub fn number(packet: &[u8]) -> Option<(Origin, u64)> {
     let (length, body) = packet.split_first_chunk::<2>()?;
     let (origin, rest) = body.split_first()?;

@@ -36,11 +36,11 @@ struct Sleepers {
 }
 
 impl Timer {
-    /// A timer, and the task that wakes its sleeps: the owner spawns it on the current tokio runtime,
+    /// Makes a timer, and the task that wakes its sleeps: the owner spawns it on the current tokio runtime,
     /// and stops it when no sleep is left.
     ///
     /// # Errors
-    /// Where the system gives none.
+    /// Fails if the system gives none.
     ///
     /// # Panics
     /// Outside of a tokio runtime.

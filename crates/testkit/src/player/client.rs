@@ -96,7 +96,7 @@ impl Player {
         GameSession { id, sender, incoming, stats, flags, commands: self.commands.clone() }
     }
 
-    /// The numbers of all paths, as they are now.
+    /// Returns the numbers of all paths, as they are now.
     pub fn stats(&self) -> PlayerStats {
         self.stats.borrow().clone()
     }
@@ -110,7 +110,7 @@ impl Player {
     /// for the task to end.
     ///
     /// # Errors
-    /// Where the task has panicked.
+    /// Fails if the task has panicked.
     pub async fn close(self) -> io::Result<()> {
         // The task may be gone already; then there is nobody to tell.
         let _ = self.closing.send(());
@@ -118,7 +118,7 @@ impl Player {
     }
 }
 
-/// An id as clients make them: the low 32 bits of a clock.
+/// Makes an id as clients do: the low 32 bits of a clock.
 fn clock_id() -> u32 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_millis() as u32)
 }
@@ -159,17 +159,17 @@ pub struct GameSession {
 }
 
 impl GameSession {
-    /// Its id.
+    /// Returns its id.
     pub fn id(&self) -> SessionId {
         self.id
     }
 
-    /// A sender for another task.
+    /// Returns a sender for another task.
     pub fn sender(&self) -> SessionSender {
         self.sender.clone()
     }
 
-    /// See [`SessionSender::send`].
+    /// Sends a packet, as [`SessionSender::send`] does.
     ///
     /// # Errors
     /// As there.
@@ -177,7 +177,7 @@ impl GameSession {
         self.sender.send(packet).await
     }
 
-    /// The next packet, its leading u16 included; `None` once the session is over and all that came
+    /// Returns the next packet, its leading u16 included; `None` once the session is over and all that came
     /// before is taken. Safe to cancel. While packets are not taken, the whole player stands still.
     pub async fn recv(&mut self) -> Option<Bytes> {
         let packet = self.incoming.recv().await;
@@ -187,13 +187,13 @@ impl GameSession {
         packet
     }
 
-    /// Leaves the session, after all that was sent before. What has arrived can still be received.
+    /// Leaves the session, after all that was sent before. Packets that have arrived can still be received.
     pub fn leave(&self) {
         self.flags.leaving.store(true, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Its numbers, as they are now; the last ones after its end.
+    /// Returns its numbers, as they are now; the last ones after its end.
     pub fn stats(&self) -> SessionStats {
         *self.stats.borrow()
     }

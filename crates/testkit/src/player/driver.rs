@@ -24,14 +24,14 @@ use otproxy_protocol::player::link::LinkId;
 use otproxy_protocol::player::machine::{Action, Event, PlayerCore};
 use otproxy_protocol::player::stats::{PlayerStats, SessionStats};
 
-/// How long a player that closes tries to get its last bytes out.
+/// The time in which a player that closes tries to get its last bytes out.
 const CLOSE_FLUSH: Duration = Duration::from_secs(1);
-/// How far ahead a timer is set where there is nothing to wait for.
+/// The distance of a timer if there is nothing to wait for.
 const FAR: Duration = Duration::from_secs(3600);
 /// Bytes read from a link at once.
 const READ_SIZE: usize = 16 * 1024;
 
-/// What a player's handles tell its task.
+/// A command of a player's handles to its task.
 pub(super) enum Command {
     /// Open a session.
     Open(SessionId, u16, SessionIo),
@@ -39,7 +39,7 @@ pub(super) enum Command {
     Wake,
 }
 
-/// What a session's handle and its player's task share.
+/// State that a session's handle and its player's task share.
 #[derive(Debug, Default)]
 pub(super) struct Flags {
     /// The handle wants to leave once what it has sent is on its way.
@@ -139,7 +139,7 @@ impl Driver {
         }
     }
 
-    /// Whether a session's packets are not taken. One that is over holds up no other.
+    /// Returns whether a session's packets are not taken. One that is over holds up no other.
     fn stalled(&mut self) -> bool {
         for session in self.sessions.values_mut() {
             session.deliver();

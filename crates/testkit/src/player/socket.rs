@@ -24,7 +24,7 @@ enum State {
 pub(super) struct LinkSocket {
     path: PathOptions,
     state: State,
-    /// What of the path's preface is still to be written, before all else.
+    /// The part of the path's preface that is still to be written, before all else.
     preface: Bytes,
 }
 
@@ -42,7 +42,7 @@ impl LinkSocket {
         self.state = State::Idle;
     }
 
-    /// The outcome of a connect that is under way.
+    /// Returns the outcome of a connect that is under way.
     pub(super) fn poll_connect(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let State::Connecting(connect) = &mut self.state else { return Poll::Pending };
         let result = ready!(connect.as_mut().poll(cx));
