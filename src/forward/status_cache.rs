@@ -17,7 +17,7 @@ use otproxy_protocol::status::Request;
 pub const MAX_REQUESTS: usize = 16;
 
 reasons! {
-    /// What became of a status request.
+    /// The result of a status request.
     StatusResult {
         /// Answered with what was known, younger than `status.cache`.
         Cached = "cached",

@@ -35,7 +35,7 @@ mod standings;
 pub use standings::{FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetView};
 
 reasons! {
-    /// How a check of a target ended.
+    /// The result of a check of a target.
     CheckResult {
         /// The target is up.
         Ok = "ok",
@@ -70,7 +70,7 @@ impl From<ConnectResult> for CheckResult {
 }
 
 reasons! {
-    /// What an operator wants of a target.
+    /// The state that an operator wants for a target.
     TargetState {
         /// It has connections as far as it is up.
         Ready = "ready",

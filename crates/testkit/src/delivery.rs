@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 /// [`Delivery::exact`].
 pub const MAX_HOLES: usize = 4096;
 
-/// The delivery of a stream.
+/// The result of a check of a stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Delivery {
     /// Numbers that arrived, each counted once.
@@ -19,8 +19,8 @@ pub struct Delivery {
     pub reordered: u64,
     /// Arrivals of a number that was never sent: 0, or above the last one.
     pub alien: u64,
-    /// The counts are exact. They are not once more than [`MAX_HOLES`] holes were open at once:
-    /// then the oldest were taken for lost, and a late arrival there for a duplicate.
+    /// True if the counts are exact. They are not once more than [`MAX_HOLES`] holes were open at once: then the oldest
+    /// were taken for lost, and a late arrival in them for a duplicate.
     pub exact: bool,
 }
 
@@ -36,7 +36,7 @@ impl Delivery {
 #[derive(Debug, Clone, Default)]
 pub struct DeliveryCheck {
     highest: u64,
-    /// The numbers that are missing below `highest`: first to last.
+    /// The missing numbers below `highest`: first to last.
     holes: BTreeMap<u64, u64>,
     delivered: u64,
     duplicated: u64,
@@ -47,12 +47,12 @@ pub struct DeliveryCheck {
 }
 
 impl DeliveryCheck {
-    /// Returns a check that has seen nothing.
+    /// Makes a check that has seen nothing.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes in that a number arrived.
+    /// Records that a number arrived.
     pub fn see(&mut self, number: u64) {
         if number == 0 {
             self.zeros += 1;
@@ -101,12 +101,12 @@ impl DeliveryCheck {
         self.highest
     }
 
-    /// Returns the delivery so far: numbers that are missing below the highest one count as lost.
+    /// Returns the result so far: missing numbers below the highest count as lost.
     pub fn so_far(&self) -> Delivery {
         self.verdict(self.highest)
     }
 
-    /// Returns the delivery of a stream of which `sent` numbers were sent.
+    /// Returns the result for a stream of which `sent` numbers were sent.
     pub fn verdict(&self, sent: u64) -> Delivery {
         let holes = self.holes.iter().filter(|(first, _)| **first <= sent);
         let missing: u64 = holes.map(|(first, last)| last.min(&sent) - first + 1).sum();

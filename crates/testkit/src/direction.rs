@@ -1,8 +1,8 @@
-//! The delivery of the packets of one direction, over all players.
+//! The counts of the packets of one direction, over all players.
 
 use crate::delivery::Delivery;
 
-/// The delivery of the packets of one direction.
+/// The counts of the packets of one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Direction {
     /// Packets sent.

@@ -12,7 +12,7 @@ use crate::certs::identity::{peer_name, server_name};
 use crate::certs::{HandshakeResult, failure};
 use otproxy_net::tls::ALPN;
 
-/// What each side made of the other.
+/// The result of each side.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     client: Result<String, HandshakeResult>,
@@ -23,7 +23,7 @@ fn both(client: HandshakeResult, server: HandshakeResult) -> Outcome {
     Outcome { client: Err(client), server: Err(server) }
 }
 
-/// Who is on the other side, after a handshake: the way of `net::tls` and the tunnel, without their sockets.
+/// Returns the peer's name after a handshake, in the way of the tunnel, without its sockets.
 fn peer(connection: &CommonState) -> Result<String, HandshakeResult> {
     if connection.alpn_protocol() != Some(ALPN) {
         return Err(HandshakeResult::NoAlpn);
@@ -32,7 +32,7 @@ fn peer(connection: &CommonState) -> Result<String, HandshakeResult> {
     peer_name(leaf).map_err(|_| HandshakeResult::WrongName)
 }
 
-/// Moves bytes between both until neither has any more; gives what the server sent, too.
+/// Moves bytes between both until neither has any more; also returns the bytes that the server sent.
 fn shake(client: &mut ClientConnection, server: &mut ServerConnection) -> (Outcome, Vec<u8>) {
     let (mut at_client, mut at_server) = (None, None);
     let mut sent = Vec::new();
@@ -92,7 +92,7 @@ fn pair(operator: &Operator, name: &str) -> (Vec<CertificateDer<'static>>, Priva
     (certificates(&files.cert).unwrap(), PrivateKeyDer::from_pem_file(files.key).unwrap())
 }
 
-/// A server that shows its certificate to all, and asks for none, as another program would.
+/// Makes a server that shows its certificate to all, and asks for none, as another program would.
 fn careless_server(operator: &Operator, name: &str) -> ServerConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).unwrap();
@@ -135,7 +135,7 @@ fn no_handshake_is_shortened_by_one_of_before() {
 fn certificates_of_another_authority_are_unknown() {
     let (ours, theirs) = (Operator::new(), Operator::new());
     let (core, edge) = (ours.identity(Own::Core).unwrap(), theirs.identity(Own::Edge).unwrap());
-    // Whoever judges first says why; the other hears that it was refused.
+    // The side that judges first gives the reason; the other learns that it was refused.
     let outcome = handshake(edge.client_config(), "core", core.server_config());
     assert_eq!(outcome, both(HandshakeResult::UnknownCa, HandshakeResult::Refused));
     let mut trusting = (*theirs.identity(Own::Edge).unwrap().client_config()).clone();

@@ -1,4 +1,4 @@
-//! What the authority issues, and what becomes of files that are there.
+//! Tests of the authority's certificates, and of existing files.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -119,7 +119,7 @@ fn renewing_keeps_the_key_and_replaces_the_certificate_in_one_step() {
     assert_eq!((&issued.certificate, &issued.key), (&files.cert, &files.key));
     assert_eq!(text(&files.key), key);
     assert_ne!(text(&files.cert), old);
-    // Who had the old file open reads on in the old one: it was never written to.
+    // A reader that had the old file open still reads the old content: it was never written to.
     assert_eq!(std::io::read_to_string(open).unwrap(), old);
     assert_eq!(operator.identity(Own::Edge).unwrap().expiry().own, issued.not_after);
     let left: Vec<_> = fs::read_dir(&operator.folder.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();

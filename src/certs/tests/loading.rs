@@ -1,11 +1,11 @@
-//! What may stand in the files, and what is said where it does not.
+//! Tests of the contents that files may have, and of the errors of others.
 
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::*;
 
-/// The operator's authority in other hands: for certificates that `otproxy cert` does not issue.
+/// Opens the operator's authority by hand, for certificates that `otproxy cert` does not issue.
 pub(super) fn own_authority(operator: &Operator) -> (String, String) {
     (text(&operator.folder.file("ca.pem")), text(&operator.folder.file("ca.key")))
 }
@@ -41,7 +41,7 @@ fn place(operator: &Operator, params: &CertificateParams) {
     fs::write(files.key, key.serialize_pem()).unwrap();
 }
 
-/// What is said, without the directory.
+/// Returns the message, without the directory.
 fn said(operator: &Operator, own: Own) -> String {
     let error = operator.identity(own).map(|_| ()).unwrap_err();
     error.to_string().replace(&format!("{}/", operator.folder.0.display()), "")

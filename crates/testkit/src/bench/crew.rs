@@ -49,7 +49,7 @@ impl Crew {
         let thread = worker::spawn("game-server".to_owned(), move || async move {
             match start() {
                 Ok(server) => {
-                    // Where nobody waits any more, `stop` comes at once.
+                    // If nobody waits any more, `stop` comes at once.
                     let _ = started.send(Ok(()));
                     stop.cancelled().await;
                     server.close().await;
@@ -70,7 +70,7 @@ impl Crew {
         }
     }
 
-    /// Returns all players' measurements so far.
+    /// Returns everything that the players have measured so far.
     pub fn meter(&self) -> Meter {
         let mut sum = Meter::default();
         for member in &self.members {
@@ -85,7 +85,7 @@ impl Crew {
         self.stop.cancel();
         let threads = std::mem::take(&mut self.threads);
         let join = move || threads.into_iter().for_each(|thread| drop(thread.join()));
-        // Whatever a thread ended with was reported or logged before.
+        // The error that a thread ended with was reported or logged before.
         let _ = tokio::task::spawn_blocking(join).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Players' measurements while they play, and their sums.
+//! The measurements of players, and the figures made of them.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::player::PathStats;
 
 use super::histogram::Histogram;
 
-/// The measurements of one thread's players so far. Times are in nanoseconds, and of packets that
-/// were to be sent after the warm-up.
+/// The measurements of one thread's players. Times are in nanoseconds, of packets that were to be sent after the
+/// warm-up.
 #[derive(Debug, Clone, Default)]
 pub struct Meter {
     /// Packets that players have sent, the warm-up included.
@@ -37,14 +37,14 @@ impl Meter {
     }
 }
 
-/// The report of one player at the end.
+/// The final report of one player.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// Its packets, numbered from 1.
     pub sent: u64,
     /// Answers to them.
     pub answered: u64,
-    /// The game server's numbered packets.
+    /// The check of the packets that the game server numbered.
     pub received: DeliveryCheck,
     /// The game server's account: packets that it sent, and what became of the player's. `None` where
     /// it has not come.
@@ -57,7 +57,7 @@ pub(super) struct Tally {
     pub ended: bool,
     /// Its paths; none on a plain connection.
     pub paths: Vec<PathStats>,
-    /// Each path's losses before the player was in the game: connects that failed.
+    /// Losses of each path before the player was in the game: connects that failed.
     pub failed_before: Vec<u64>,
 }
 
@@ -91,7 +91,7 @@ pub struct Figures {
     pub up: Histogram,
     /// One way to the player; empty where the game server has another clock.
     pub down: Histogram,
-    /// The delay of players' packets behind their times: this process's own part.
+    /// The delay with which players' packets were sent: this process's own part.
     pub late: Histogram,
     /// Sessions that ended although nobody left.
     pub ended: u64,
@@ -123,7 +123,7 @@ impl Figures {
 
     fn add(&mut self, tally: &Tally) {
         let (sent, arrived) = tally.verdict.unwrap_or_else(|| {
-            // What is not answered counts as lost: nobody can say otherwise.
+            // An unanswered packet counts as lost: nobody can say otherwise.
             let lost = tally.sent.saturating_sub(tally.answered);
             let arrived = Delivery { delivered: tally.sent - lost, lost, exact: true, ..Delivery::default() };
             (tally.received.highest(), arrived)

@@ -47,7 +47,7 @@ impl Histogram {
 
     /// Returns the least value that at least `share` (0 to 1) of all values do not exceed; 0 if there is none.
     pub fn quantile(&self, share: f64) -> u64 {
-        // Of a share of nothing the crate gives the lower end of the bucket.
+        // For a share of zero the crate returns the lower end of the bucket.
         self.buckets.value_at_quantile(share.max(f64::MIN_POSITIVE)).min(self.highest)
     }
 }

@@ -1,4 +1,4 @@
-//! The carrier of a player's packets: a session over links, or a plain connection.
+//! The line of a player's packets: a session over links, or a plain connection.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

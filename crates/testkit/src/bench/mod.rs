@@ -41,21 +41,21 @@ pub const UP_SIZES: std::ops::RangeInclusive<usize> = MIN_UP..=MAX_PACKET;
 /// The sizes that the game server's packets can have.
 pub const DOWN_SIZES: std::ops::RangeInclusive<usize> = MIN_DOWN..=MAX_PACKET;
 
-/// The longest time in which an edge may answer the first connect.
+/// The time limit of an edge's answer to the first connect.
 const PROBE: Duration = Duration::from_secs(4);
-/// Between two players who come: 500 of them in a second.
+/// The time between the arrivals of two players: 500 of them in a second.
 const RAMP: Duration = Duration::from_millis(2);
-/// The longest time in which the last packets may arrive.
+/// The time that packets on their way at the end may take to arrive.
 const SETTLE: Duration = Duration::from_secs(15);
 /// Between two lines of progress.
 const SHOW: Duration = Duration::from_millis(500);
 /// Open files besides the connections.
 const OTHER_FILES: u64 = 64;
 
-/// The size and the load of a load test.
+/// The options of a load test.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BenchOptions {
-    /// The addresses that players connect to: each has a link to every one, in this order, as `HOST:PORT`.
+    /// The edges, as `HOST:PORT`: each player has a link to every one, in this order.
     pub edges: Vec<String>,
     /// The port that they ask the core for; `None` for plain connections, without links and core.
     pub port: Option<u16>,
@@ -73,15 +73,15 @@ pub struct BenchOptions {
     pub size_down: usize,
     /// The time that is measured.
     pub duration: Duration,
-    /// The time that they play before that.
+    /// The time that players play before it.
     pub warmup: Duration,
-    /// The address of a mock game server in this process.
+    /// The address at which this process is the game server as well.
     pub serve: Option<SocketAddr>,
-    /// Players announce addresses of their own in PROXY headers, as an edge does.
+    /// True if players announce addresses of their own in PROXY headers, as an edge does.
     pub send_proxy: bool,
     /// Threads that players run on.
     pub threads: usize,
-    /// The files that this process may have open.
+    /// The limit of this process's open files.
     pub file_limit: u64,
 }
 
@@ -108,7 +108,7 @@ pub enum BenchError {
     Serve {
         /// The address.
         address: SocketAddr,
-        /// The reason.
+        /// The cause.
         error: io::Error,
     },
     /// An edge's name has no address.
@@ -116,7 +116,7 @@ pub enum BenchError {
     Resolve {
         /// As it was given.
         edge: String,
-        /// The reason.
+        /// The cause.
         error: io::Error,
     },
     /// Nobody answers at an edge.
@@ -126,17 +126,17 @@ pub enum BenchError {
     NoAnswer {
         /// The edge.
         edge: SocketAddr,
-        /// The reason.
+        /// The cause.
         error: io::Error,
     },
     /// Players did not get into the game.
     #[error("{out} of {players} players did not get into the game; the first: {why}")]
     Out {
-        /// Their number.
+        /// The number of players.
         out: usize,
         /// Of how many that tried.
         players: usize,
-        /// The reason why the first of them did not.
+        /// The reason of the first of them.
         why: String,
     },
     /// It was ended before it began.
@@ -147,7 +147,7 @@ pub enum BenchError {
 /// Runs the mock game server alone, until `interrupt` comes. Calls `listening` with its address first.
 ///
 /// # Errors
-/// Fails if it cannot listen.
+/// Where it cannot listen.
 pub async fn serve(
     address: SocketAddr,
     listening: impl FnOnce(SocketAddr),
@@ -215,7 +215,7 @@ pub async fn run(
     }
     let bench = Bench { options, plan: Arc::new(plan(options, edges)), phase: watch::channel(Phase::Enter).0 };
     let result = bench.play(&crew, progress, interrupt).await;
-    // Whatever came before, players leave, and the threads end.
+    // In any case players leave, and the threads end.
     bench.phase.send_replace(Phase::Leave);
     drop(bench);
     crew.end().await;
@@ -239,7 +239,7 @@ fn plan(options: &BenchOptions, edges: Vec<SocketAddr>) -> Plan {
     }
 }
 
-/// Returns the first address that a name has: clients try no other.
+/// Returns the first address of a name, as clients try no other.
 async fn resolve(edge: &str) -> Result<SocketAddr, BenchError> {
     let fail = |error| BenchError::Resolve { edge: edge.to_owned(), error };
     let mut found = lookup_host(edge).await.map_err(fail)?;
@@ -292,7 +292,7 @@ impl Bench<'_> {
             self.phase.send_replace(Phase::Stop);
         }
         let mut tallies = Vec::new();
-        // Whoever has no answer by then says what there is.
+        // A player without an answer by then reports what it has.
         let mut settled = timeout(SETTLE, gather(&mut reported, &mut tallies, self.options.players)).await.is_ok();
         self.phase.send_replace(Phase::Leave);
         if !settled {

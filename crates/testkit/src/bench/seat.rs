@@ -21,16 +21,16 @@ use otproxy_protocol::proxy_header::write_v2;
 use super::figures::{Meter, Tally};
 use super::line::{self, Inlet, Outlet};
 
-/// The longest time until all links of a player stand: a lost first attempt is made again after 2.5 s.
+/// The time in which all links of a player must stand: a lost first attempt is made again after 2.5 s.
 const LINKS: Duration = Duration::from_secs(15);
-/// The longest time until a session stands, and then until the game server answers.
+/// The time in which a session must stand, and then the game server answer.
 const SESSION: Duration = Duration::from_secs(10);
 /// The network for benchmarks: players announced by `--send-proxy` come from here.
 const BENCHMARKS: [u8; 2] = [198, 18];
 /// Players at loopback edges connect from here.
 const LOOPBACK: [u8; 2] = [127, 1];
 
-/// The plan of all players.
+/// The plan that all players follow.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub edges: Vec<SocketAddr>,
@@ -50,7 +50,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Returns the address of a player. Players do not live together: each is in a /24 of its own, as far as there are any.
+    /// Returns the address of a player. Players do not live together: each is in a /24 of its own, as far as there are
+    /// any.
     fn address(&self, network: [u8; 2], index: usize) -> Ipv4Addr {
         let [a, b] = network;
         Ipv4Addr::new(a, b, (index % 250) as u8, (index / 250 + 1) as u8)
@@ -151,7 +152,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A report of a player.
+/// A message of a player.
 pub(super) enum Report {
     /// It is in the game.
     In,
@@ -177,7 +178,7 @@ impl Seat {
             entered = self.enter() => entered,
             () = self.reached(|phase| phase == Phase::Leave) => return,
         };
-        // Where nobody listens any more the test is over.
+        // If nobody listens any more the test is over.
         match entered {
             Err(failure) => drop(self.reports.send(Report::Out(failure))),
             Ok(mut line) => {
@@ -361,9 +362,9 @@ impl Seat {
 struct Line {
     outlet: Outlet,
     inlet: Inlet,
-    /// The player, if it is a session.
+    /// The player, if the line is a session.
     player: Option<Player>,
-    /// The peer, if it is a plain connection.
+    /// The peer, if the line is a plain connection.
     plain: Option<SocketAddr>,
     /// The game server's times are those of this process.
     same_clock: bool,

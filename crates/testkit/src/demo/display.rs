@@ -1,4 +1,4 @@
-//! The seam between a demo and the display of it.
+//! The data that a demo hands out to be shown.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,11 +24,11 @@ pub trait Display {
 pub struct Moment {
     /// The time since the players began, at most the whole.
     pub elapsed: Duration,
-    /// The cuts of an edge so far.
+    /// The number of times that an edge was cut.
     pub cuts: u64,
     /// All edges.
     pub edges: Vec<EdgeNow>,
-    /// The delivery of all packets so far.
+    /// The counts of all packets so far.
     pub figures: Figures,
 }
 

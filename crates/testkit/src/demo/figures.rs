@@ -9,7 +9,7 @@ use crate::mock::game_server::ConnectionStats;
 
 use super::seat::Tally;
 
-/// The delivery of all packets of all players.
+/// The counts of all packets of all players.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
     /// Players that have taken a seat.
@@ -44,7 +44,7 @@ impl Figures {
             received.alien += arrived.highest.saturating_sub(tally.sent);
             sums.to_game.add(tally.sent, received);
             sums.to_players.add(sent.pushed, above(tally.pushes.so_far(), tally.pushes.highest(), sent.pushed));
-            // What did not reach the game server cannot come back: it is lost once, not twice.
+            // A packet that did not reach the game server cannot come back: it is lost once, not twice.
             let mut echoes = above(tally.echoes.so_far(), tally.echoes.highest(), sent.highest);
             echoes.lost = echoes.lost.saturating_sub(arrived.received.lost);
             sums.to_players.add(sent.echoed, echoes);
@@ -55,12 +55,12 @@ impl Figures {
         sums
     }
 
-    /// Returns whether nothing is on its way any more.
+    /// Returns whether no packet is on its way any more.
     pub fn settled(&self) -> bool {
         self.to_game.under_way() == 0 && self.to_players.under_way() == 0
     }
 
-    /// Returns the figures once nothing more will arrive: what is on its way is lost.
+    /// Returns the counts as they are when nothing more will arrive: packets on their way are lost.
     #[must_use]
     pub fn at_the_end(mut self) -> Self {
         for direction in [&mut self.to_game, &mut self.to_players] {
@@ -81,7 +81,7 @@ fn above(mut proof: Delivery, highest: u64, sent: u64) -> Delivery {
     proof
 }
 
-/// Returns the last connection of each player, and how many it has had.
+/// Returns the last connection of each player, and the number of its connections.
 fn by_player(connections: &[ConnectionStats]) -> HashMap<Ipv4Addr, (ConnectionStats, u64)> {
     let mut players: HashMap<Ipv4Addr, (ConnectionStats, u64)> = HashMap::new();
     for connection in connections {

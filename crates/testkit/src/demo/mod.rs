@@ -31,10 +31,10 @@ pub use resources::{Highest, Resources};
 use seat::Seat;
 use topology::{Core, Edge};
 
-/// The longest time until links and sessions stand at the start, and until a cut edge's links are back.
+/// The time in which links and sessions must stand at the start, and a cut edge's links come back.
 const START: Duration = Duration::from_secs(30);
 const LINKS_BACK: Duration = Duration::from_secs(5);
-/// The longest time in which the last packets may arrive.
+/// The time that packets on their way at the end may take to arrive.
 const SETTLE: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(20);
 /// Between two looks at memory and open files.
@@ -63,7 +63,7 @@ pub struct DemoOptions {
     pub edges: usize,
     /// The time that the players play.
     pub duration: Duration,
-    /// The files that this process may have open.
+    /// The limit of this process's open files.
     pub file_limit: u64,
 }
 
@@ -86,7 +86,7 @@ pub enum DemoError {
     Start {
         /// The part that did not start.
         what: String,
-        /// The reason.
+        /// The cause.
         source: io::Error,
     },
     /// The core or an edge could not be started.
@@ -105,9 +105,9 @@ pub enum DemoError {
 /// The result of a demo.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// The delivery of all packets.
+    /// The counts of all packets.
     pub figures: Figures,
-    /// The cuts of an edge.
+    /// The number of times that an edge was cut.
     pub cuts: u64,
     /// The most that the process held while the players played.
     pub highest: Highest,
@@ -118,7 +118,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Returns whether all arrived, once and in order, all sessions lasted, and no file was left open.
+    /// Returns whether all packets arrived, once and in order, all sessions lasted, and no file was left open.
     pub fn passed(&self) -> bool {
         self.figures.perfect() && self.files_left == 0
     }
@@ -296,7 +296,7 @@ impl<'a> Demo<'a> {
                     seat.path_ready(index).await;
                 }
             };
-            // Where the links are slow to come back, the next cut is harder on the sessions.
+            // If the links are slow to come back, the next cut is harder on the sessions.
             if over.run_until_cancelled(timeout(LINKS_BACK, back)).await.is_none() {
                 break;
             }
@@ -334,7 +334,7 @@ impl<'a> Demo<'a> {
         self.quiet.cancel();
         self.server.quiet();
         if result.is_ok() {
-            // Whatever is still missing afterwards is lost.
+            // Packets that are still missing afterwards are lost.
             let _ = timeout(SETTLE, self.settled()).await;
         }
         let figures = self.figures().at_the_end();
@@ -358,7 +358,7 @@ fn pace(players: usize) -> Duration {
     PACE.max(PACE_PER_PLAYER.saturating_mul(u32::try_from(players).unwrap_or(u32::MAX)))
 }
 
-/// Logs the end of a role that did not end as it was asked to. Its players' losses are in the figures.
+/// Logs the end of a role that failed to end as asked. The fate of its players is in the figures.
 fn log_end(ended: io::Result<()>) {
     if let Err(error) = ended {
         error!(%error, "a role ended on its own");

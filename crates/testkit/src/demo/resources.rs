@@ -1,4 +1,4 @@
-//! Memory and open files of the demo's process. A relay that leaks either shows it here.
+//! The resources of the demo's process: memory and open files. A relay that leaks either shows it here.
 
 use std::fs;
 use std::io;
@@ -17,7 +17,7 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Returns the resources that it holds now.
+    /// Returns the present resources.
     ///
     /// # Errors
     /// Fails if there is no `/proc`.
@@ -46,7 +46,7 @@ fn resident(status: &str) -> Option<u64> {
 pub struct Highest([Option<Resources>; PARTS]);
 
 impl Highest {
-    /// Takes in that the process held `resources` when `elapsed` of `whole` was over.
+    /// Records that the process held `resources` when `elapsed` of `whole` was over.
     pub fn see(&mut self, resources: Resources, elapsed: Duration, whole: Duration) {
         let part = (elapsed.as_nanos() * PARTS as u128).checked_div(whole.as_nanos()).unwrap_or(0);
         if let Some(part) = self.0.get_mut((part as usize).min(PARTS - 1)) {

@@ -35,7 +35,7 @@ pub(super) struct Tally {
     pub pushes: DeliveryCheck,
     /// Packets without a number: the challenge.
     pub other: u64,
-    /// Frames that known clients would have lost or cut wrongly, and impossible acks.
+    /// Packets that a known client would have lost or read wrongly, and impossible acks.
     pub violations: u64,
     /// The session is over, and the player did not leave.
     pub ended: bool,
@@ -74,7 +74,7 @@ impl Seat {
         Self { player, address, tally, arrivals, start, leave, tasks }
     }
 
-    /// Returns its address, as the game server is told.
+    /// Returns its address, as the game server learns it.
     pub fn address(&self) -> Ipv4Addr {
         self.address
     }
@@ -100,7 +100,7 @@ impl Seat {
         let _ = self.player.wait_until(|stats| stats.paths.get(index).is_none_or(|path| path.ready)).await;
     }
 
-    /// Lets it send from now on.
+    /// Starts sending.
     pub fn start(&self) {
         self.start.cancel();
     }
@@ -135,7 +135,7 @@ async fn send(
         if quiet.run_until_cancelled(timer.tick()).await.is_none() {
             return;
         }
-        // Counted first: whoever receives it finds it counted.
+        // Counted first, so that its receiver finds it counted.
         tally.lock().sent = number;
         if session.send(packet::numbered(Origin::Player, number, PACKET_SIZE)).await.is_err() {
             return;

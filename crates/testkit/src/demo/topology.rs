@@ -1,5 +1,5 @@
-//! The core and the edges of the demo: from YAML, as `otproxy core` and `otproxy edge` run them, each on a thread of its
-//! own. Keys that their files leave out are as they ship, limits included.
+//! The core and the edges of the demo: from YAML, as `otproxy core` and `otproxy edge` run them, each on a thread of
+//! its own. Keys that their files leave out have the defaults that ship, limits included.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;

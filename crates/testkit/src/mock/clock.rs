@@ -7,7 +7,7 @@ use std::time::Instant;
 static START: OnceLock<Instant> = OnceLock::new();
 static ID: OnceLock<u64> = OnceLock::new();
 
-/// Returns a moment in nanoseconds. Moments before the first use of this clock are 0.
+/// Converts a moment to nanoseconds. Moments before the first use of this clock are 0.
 pub fn nanos(moment: Instant) -> u64 {
     let start = START.get_or_init(Instant::now);
     u64::try_from(moment.saturating_duration_since(*start).as_nanos()).unwrap_or(u64::MAX)
@@ -18,7 +18,7 @@ pub fn now() -> u64 {
     nanos(Instant::now())
 }
 
-/// Returns the id of this process's clock: only times of one clock can be compared.
+/// Returns a number that tells this process's clock from any other: only times of one clock can be compared.
 pub fn id() -> u64 {
     // The keys of a new hasher are random.
     *ID.get_or_init(|| RandomState::new().hash_one(0))

@@ -2,7 +2,7 @@
 //!
 //! A connection may begin with the player's address, in any form that a core sends it in. The server
 //! answers the first bytes with a challenge of 14 bytes, sends back each packet as it is, and pushes
-//! numbered packets ([`super::packet`]) at a fixed rate. Players' numbered packets are checked on arrival.
+//! numbered packets ([`super::packet`]) at a fixed rate. What players number is judged on arrival.
 //!
 //! A player that says its terms ([`super::message`]) is not echoed: it gets what it asked for.
 
@@ -28,7 +28,7 @@ use super::packet::{self, Origin};
 use super::timer::Timer;
 use crate::delivery::{Delivery, DeliveryCheck};
 
-/// The byte that announces the player's address in the form `otc`.
+/// The start of the player's address in the form `otc`.
 const OTC: [u8; 2] = [0xFE, 0xFF];
 /// The first packet of a game server: `0C 00`, and 12 bytes.
 pub const CHALLENGE: [u8; 14] = *b"\x0C\0\0\0\0\0\x06\0\x1Fchall";
@@ -43,7 +43,7 @@ const BACKLOG: u32 = 4096;
 /// The least time between two pushes on a connection, whatever its player asks for.
 const MIN_EVERY: Duration = Duration::from_millis(1);
 
-/// The behaviour of a mock game server.
+/// The options of a game server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MockGameServerOptions {
     /// The time between two packets of its own on a connection; `None` for no such packets.
@@ -77,7 +77,7 @@ pub struct ConnectionStats {
     pub bytes_received: u64,
     /// Bytes sent.
     pub bytes_sent: u64,
-    /// It is over.
+    /// True once it is over.
     pub closed: bool,
 }
 
@@ -104,7 +104,7 @@ impl MockGameServer {
     /// Starts a game server on a free port of 127.0.0.1, on the current tokio runtime.
     ///
     /// # Errors
-    /// Fails if no port can be bound.
+    /// Where no port can be bound.
     pub async fn start(options: MockGameServerOptions) -> io::Result<Self> {
         Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), options)
     }
@@ -112,7 +112,7 @@ impl MockGameServer {
     /// Starts a game server at an address of the caller's choice, on the current tokio runtime.
     ///
     /// # Errors
-    /// Fails if that cannot be bound.
+    /// Where that cannot be bound.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -149,7 +149,7 @@ impl MockGameServer {
         connections.iter().map(|stats| *stats.lock()).collect()
     }
 
-    /// Waits until the connections' numbers satisfy `condition`, and gives them.
+    /// Waits until the connections' numbers satisfy `condition`, and returns them.
     pub async fn wait_until(&self, mut condition: impl FnMut(&[ConnectionStats]) -> bool) -> Vec<ConnectionStats> {
         let mut changes = self.shared.changes.subscribe();
         loop {
@@ -166,7 +166,7 @@ impl MockGameServer {
         self.shared.quiet.cancel();
     }
 
-    /// Closes all connections, waits for its tasks, and gives the last numbers.
+    /// Closes all connections, waits for its tasks, and returns the last numbers.
     pub async fn close(self) -> Vec<ConnectionStats> {
         self.shared.stop.cancel();
         self.tasks.wait().await;
@@ -209,16 +209,16 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         // However it ends, it is over: the player's side says why.
         _ = connection.run() => {}
     }
-    // What the peer has not taken is lost with it.
+    // Bytes that the peer has not read are lost with it.
     let _ = connection.stream.shutdown().await;
     connection.count(|stats| stats.closed = true);
 }
 
-/// Packets that go out without being asked for.
+/// Packets that are sent without being asked for.
 #[derive(Debug, Clone, Copy)]
 struct Pushes {
     every: Duration,
-    /// When the next one is to be sent.
+    /// The time at which the next one is to be sent.
     next: Instant,
 }
 
@@ -290,7 +290,7 @@ impl<'a> Connection<'a> {
     async fn push(&mut self, due: Instant) -> io::Result<()> {
         self.pushed += 1;
         let pushed = self.pushed;
-        // Counted first: whoever receives it finds it counted.
+        // Counted first, so that its receiver finds it counted.
         self.count(|stats| stats.pushed = pushed);
         let packet = if self.terms {
             Message::Push { number: pushed, sent: clock::nanos(due) }.packet(self.size)
@@ -385,7 +385,7 @@ impl Pushes {
     }
 }
 
-/// Takes in what the player sends. The end of the stream is an end like any other.
+/// Takes in the bytes of a read. The end of the stream is an end like any other.
 fn take_in(input: &mut Vec<u8>, buffer: &[u8], count: usize) -> io::Result<()> {
     if count == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -394,8 +394,8 @@ fn take_in(input: &mut Vec<u8>, buffer: &[u8], count: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the player's IPv4 address at the front of a connection, if it is told, and the bytes that
-/// tell it. `None` where more must come to say.
+/// Returns the player's IPv4 address at the front of a connection, if it is announced, and the length of the
+/// announcement. `None` if more bytes are needed to tell.
 fn announced(bytes: &[u8]) -> io::Result<Option<(Option<Ipv4Addr>, usize)>> {
     if bytes.is_empty() || bytes == &OTC[..1] {
         return Ok(None);

@@ -1,10 +1,9 @@
-//! The messages of a load test's player and the mock game server to each other, in packets of the game's
-//! form: `u16 length + body`, little endian. A body is one byte that says which, numbers of 8 bytes,
-//! and filling.
+//! Messages between a load test's player and the mock game server, in packets of the game's form: `u16 length + body`,
+//! little endian. A body is one byte for the kind, numbers of 8 bytes, and padding.
 //!
-//! A player says its [`Message::Terms`] first, and is welcomed. From then on the server pushes by the
-//! terms and answers each packet of the player's at once; pushes and answers are numbered together.
-//! At the end the player asks, and the verdict is the server's last packet.
+//! A player sends its [`Message::Terms`] first, and is welcomed. From then on the server pushes by the terms and
+//! answers each packet of the player's at once; pushes and answers are numbered together. At the end the player asks
+//! for the result, which is the server's last packet.
 
 use super::packet::MAX_PACKET;
 use crate::delivery::Delivery;
@@ -30,30 +29,30 @@ pub enum Message {
     },
     /// Server: agreed.
     Welcome {
-        /// Whose clock its times are: [`super::clock::id`].
+        /// The clock of its times: [`super::clock::id`].
         clock: u64,
     },
     /// Player: a packet of the load.
     Up {
         /// From 1.
         number: u64,
-        /// When it was to be sent.
+        /// The time at which it was to be sent.
         sent: u64,
     },
     /// Server: a packet of the load.
     Push {
         /// From 1, together with answers.
         number: u64,
-        /// When it was to be sent.
+        /// The time at which it was to be sent.
         sent: u64,
     },
     /// Server: an [`Message::Up`] has arrived.
     Answer {
         /// From 1, together with pushes.
         number: u64,
-        /// When that one arrived and this one was sent.
+        /// The time at which the question arrived and this answer was sent.
         sent: u64,
-        /// The `sent` of that packet: a time of the player's clock.
+        /// The question's `sent`: a time of the player's clock.
         asked: u64,
     },
     /// Player: no more from here; what has become of it?
@@ -65,7 +64,7 @@ pub enum Message {
     Verdict {
         /// Packets that it sent, pushes and answers.
         sent: u64,
-        /// The delivery of the player's.
+        /// The result for the player's packets.
         received: Delivery,
     },
 }
@@ -99,7 +98,7 @@ impl Message {
         }
     }
 
-    /// Returns the message that a packet is, its length included; `None` if it is none.
+    /// Returns the message in a packet, its length included; `None` if it has none.
     pub fn of(packet: &[u8]) -> Option<Self> {
         let (length, body) = packet.split_first_chunk::<2>()?;
         let (kind, fields) = body.split_first()?;

@@ -18,7 +18,7 @@ pub enum Origin {
     Server,
 }
 
-/// Returns a numbered packet of `size` bytes in all, held between [`MIN_PACKET`] and [`MAX_PACKET`].
+/// Makes a numbered packet of `size` bytes in all, held between [`MIN_PACKET`] and [`MAX_PACKET`].
 pub fn numbered(origin: Origin, number: u64, size: usize) -> Vec<u8> {
     let size = size.clamp(MIN_PACKET, MAX_PACKET);
     let mut packet = Vec::with_capacity(size);
@@ -32,7 +32,7 @@ pub fn numbered(origin: Origin, number: u64, size: usize) -> Vec<u8> {
     packet
 }
 
-/// Returns the side that numbered a packet, its length included, and its number; `None` if it is none of these.
+/// Returns the side that numbered a packet, its length included, and the number; `None` if it has none.
 pub fn number(packet: &[u8]) -> Option<(Origin, u64)> {
     let (length, body) = packet.split_first_chunk::<2>()?;
     let (origin, rest) = body.split_first()?;

@@ -1,5 +1,5 @@
-//! Sleeps that end when they should. Those of the runtime end up to two milliseconds later: it
-//! counts in whole ones. A load in such steps comes in bursts, and its latencies would be the timer's.
+//! Sleeps that end in time. Those of the runtime end up to two milliseconds later, as it counts in whole ones. A load
+//! in such steps comes in bursts, and its latencies would be the timer's.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -31,19 +31,19 @@ struct Shared {
 struct Sleepers {
     wakers: BTreeMap<(Instant, u64), Waker>,
     next_id: u64,
-    /// When the system's timer fires.
+    /// The time at which the system's timer fires.
     armed: Option<Instant>,
 }
 
 impl Timer {
-    /// Makes a timer, and the task that wakes its sleeps: the owner spawns it on the current tokio runtime,
-    /// and stops it when no sleep is left.
+    /// Makes a timer, and the task that wakes its sleeps: the owner spawns it on the current tokio runtime, and stops
+    /// it when no sleep is left.
     ///
     /// # Errors
     /// Fails if the system gives none.
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// Panics outside of a tokio runtime.
     pub fn new() -> io::Result<(Self, impl Future<Output = ()> + Send + use<>)> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let fd = timerfd_create(TimerfdClockId::Monotonic, flags)?;
@@ -167,7 +167,7 @@ mod tests {
                 assert!(Instant::now() >= moment);
             };
             tokio::join!(sleep(30_000), sleep(20_000), sleep(60_000), sleep(45_000));
-            // What is over already needs no timer.
+            // A time that is past needs no timer.
             timer.sleep_until(start).await;
         });
     }

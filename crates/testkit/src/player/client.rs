@@ -75,8 +75,8 @@ impl Player {
         self.open_as(SessionId(id), port).await
     }
 
-    /// Opens a session under an id of the caller's choice. One that is 0 or open already gives a
-    /// session that is over at once.
+    /// Opens a session under an id of the caller's choice. With one that is 0 or open already the session is over at
+    /// once.
     pub async fn open_as(&self, id: SessionId, port: u16) -> GameSession {
         let (outgoing, outgoing_receiver) = mpsc::channel(QUEUE);
         let (incoming_sender, incoming) = mpsc::channel(QUEUE);
@@ -90,18 +90,18 @@ impl Player {
             undelivered: Default::default(),
             ended: false,
         };
-        // Where the task is gone, so are the ends of the channels: the session is over.
+        // If the task is gone, so are the ends of the channels: the session is over.
         let _ = self.commands.send(Command::Open(id, port, io)).await;
         let sender = SessionSender { outgoing };
         GameSession { id, sender, incoming, stats, flags, commands: self.commands.clone() }
     }
 
-    /// Returns the numbers of all paths, as they are now.
+    /// Returns the present numbers of all paths.
     pub fn stats(&self) -> PlayerStats {
         self.stats.borrow().clone()
     }
 
-    /// Waits until the numbers satisfy `condition`, and gives them; `None` once the player is gone.
+    /// Waits until the numbers satisfy `condition`, and returns them; `None` once the player is gone.
     pub async fn wait_until(&self, condition: impl FnMut(&PlayerStats) -> bool) -> Option<PlayerStats> {
         wait_until(&self.stats, condition).await
     }
@@ -110,7 +110,7 @@ impl Player {
     /// for the task to end.
     ///
     /// # Errors
-    /// Fails if the task has panicked.
+    /// Where the task has panicked.
     pub async fn close(self) -> io::Result<()> {
         // The task may be gone already; then there is nobody to tell.
         let _ = self.closing.send(());
@@ -118,7 +118,7 @@ impl Player {
     }
 }
 
-/// Makes an id as clients do: the low 32 bits of a clock.
+/// Returns an id as clients make them: the low 32 bits of a clock.
 fn clock_id() -> u32 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_millis() as u32)
 }
@@ -169,16 +169,16 @@ impl GameSession {
         self.sender.clone()
     }
 
-    /// Sends a packet, as [`SessionSender::send`] does.
+    /// Sends as [`SessionSender::send`] does.
     ///
     /// # Errors
-    /// As there.
+    /// Fails as that does.
     pub async fn send(&self, packet: impl Into<Bytes>) -> Result<(), SendError> {
         self.sender.send(packet).await
     }
 
-    /// Returns the next packet, its leading u16 included; `None` once the session is over and all that came
-    /// before is taken. Safe to cancel. While packets are not taken, the whole player stands still.
+    /// Returns the next packet, its leading u16 included; `None` once the session is over and all earlier packets are
+    /// taken. Safe to cancel. While packets are not taken, the whole player stands still.
     pub async fn recv(&mut self) -> Option<Bytes> {
         let packet = self.incoming.recv().await;
         if self.flags.stalled.load(Ordering::SeqCst) {
@@ -187,19 +187,19 @@ impl GameSession {
         packet
     }
 
-    /// Leaves the session, after all that was sent before. Packets that have arrived can still be received.
+    /// Leaves the session, after all that was sent before. What has arrived can still be received.
     pub fn leave(&self) {
         self.flags.leaving.store(true, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Returns its numbers, as they are now; the last ones after its end.
+    /// Returns its present numbers; the last ones after its end.
     pub fn stats(&self) -> SessionStats {
         *self.stats.borrow()
     }
 
-    /// Waits until the numbers satisfy `condition`, and gives them; `None` once the session is over
-    /// and they never will.
+    /// Waits until the numbers satisfy `condition`, and returns them; `None` once the session is over and they never
+    /// will.
     pub async fn wait_until(&self, condition: impl FnMut(&SessionStats) -> bool) -> Option<SessionStats> {
         wait_until(&self.stats, condition).await
     }

@@ -24,14 +24,14 @@ use otproxy_protocol::player::link::LinkId;
 use otproxy_protocol::player::machine::{Action, Event, PlayerCore};
 use otproxy_protocol::player::stats::{PlayerStats, SessionStats};
 
-/// The time in which a player that closes tries to get its last bytes out.
+/// The time for which a closing player tries to get its last bytes out.
 const CLOSE_FLUSH: Duration = Duration::from_secs(1);
-/// The distance of a timer if there is nothing to wait for.
+/// The time to which a timer is set if there is nothing to wait for.
 const FAR: Duration = Duration::from_secs(3600);
 /// Bytes read from a link at once.
 const READ_SIZE: usize = 16 * 1024;
 
-/// A command of a player's handles to its task.
+/// A command to a player's task from its handles.
 pub(super) enum Command {
     /// Open a session.
     Open(SessionId, u16, SessionIo),
@@ -39,7 +39,7 @@ pub(super) enum Command {
     Wake,
 }
 
-/// State that a session's handle and its player's task share.
+/// The flags that a session's handle and its player's task share.
 #[derive(Debug, Default)]
 pub(super) struct Flags {
     /// The handle wants to leave once what it has sent is on its way.
@@ -174,7 +174,7 @@ impl Driver {
             if session.flags.leaving.load(Ordering::SeqCst) {
                 session.outgoing.close();
                 while let Ok(packet) = session.outgoing.try_recv() {
-                    // What there is no room for is lost with the session, as it is on any leave.
+                    // A packet without room is lost with the session, as on any leave.
                     let _ = self.core.send(id, &packet);
                 }
                 self.core.leave(id);
@@ -251,7 +251,7 @@ impl Driver {
         }
     }
 
-    /// Publishes the numbers, then hands out what happened: who gets a packet sees it counted.
+    /// Publishes the numbers, then hands out events, so that the receiver of a packet sees it counted.
     fn settle(&mut self) {
         let mut last = Vec::new();
         while let Some(event) = self.core.poll_event() {

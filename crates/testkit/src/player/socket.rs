@@ -24,7 +24,7 @@ enum State {
 pub(super) struct LinkSocket {
     path: PathOptions,
     state: State,
-    /// The part of the path's preface that is still to be written, before all else.
+    /// The rest of the path's preface, to be written before everything else.
     preface: Bytes,
 }
 
@@ -42,7 +42,7 @@ impl LinkSocket {
         self.state = State::Idle;
     }
 
-    /// Returns the outcome of a connect that is under way.
+    /// Polls a connect that is under way.
     pub(super) fn poll_connect(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let State::Connecting(connect) = &mut self.state else { return Poll::Pending };
         let result = ready!(connect.as_mut().poll(cx));
