@@ -192,7 +192,7 @@ mod tests {
             let metrics = Metrics::new();
             let bans = Bans::new(BanRules::off(), BanMetrics::new(&metrics));
             let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
-            let shared = InboundShared::new(core.relays[0].inbound.clone(), process, None);
+            let shared = InboundShared::new(core.listeners[0].inbound().clone(), process, None);
             let inbound = Rc::new(Inbound::new(shared, ListenerMetrics::new(&metrics, "links"), Rc::new(scratch())));
             let edge = Rc::new(EdgeMetrics::new(&metrics, "waw1"));
             let player = SocketAddr::from(([127, 0, 0, 1], 1));

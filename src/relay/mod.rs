@@ -6,6 +6,7 @@
 mod idle_watch;
 mod link;
 mod link_task;
+mod listener;
 mod metrics;
 mod session;
 mod settings;
@@ -16,7 +17,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,7 @@ use link_task::LinkTask;
 use session::Session;
 use settings::Settings;
 
+pub use listener::RelayListener;
 pub use metrics::{EdgeMetrics, PortMetrics};
 pub use session::MAX_LINKS;
 pub use view::{LinkView, SessionView};
@@ -176,7 +178,7 @@ pub struct Relay {
     shared: Arc<RelayShared>,
     index: usize,
     /// Its listeners here, by name.
-    inbounds: RefCell<HashMap<String, Rc<Inbound>>>,
+    inbounds: RefCell<HashMap<String, Weak<Inbound>>>,
     edges: RefCell<HashMap<String, Rc<EdgeMetrics>>>,
     ports: RefCell<HashMap<u16, Rc<PortMetrics>>>,
     metrics: Arc<Metrics>,
@@ -212,23 +214,17 @@ impl Relay {
         })
     }
 
-    /// Has these listeners, each of kind `relay`, from now on. Links of others go on.
-    pub fn listen(&self, listeners: impl Iterator<Item = Arc<InboundShared>>) {
-        let inbounds = listeners.map(|shared| (shared.config().name.clone(), self.inbound(&shared))).collect();
-        *self.inbounds.borrow_mut() = inbounds;
-    }
-
-    /// A listener's part here. That of one which this worker does not have as it is, or any more, is made for the asking.
+    /// Returns a listener's part here; of one that this worker does not have with that configuration, a new one.
     pub fn inbound(&self, shared: &Arc<InboundShared>) -> Rc<Inbound> {
-        let name = &shared.config().name;
-        match self.inbounds.borrow().get(name) {
-            Some(inbound) if Arc::ptr_eq(inbound.shared(), shared) => Rc::clone(inbound),
-            _ => Rc::new(Inbound::new(
-                Arc::clone(shared),
-                ListenerMetrics::new(&self.metrics, name),
-                Rc::clone(&self.scratch),
-            )),
-        }
+        let (name, mut inbounds) = (&shared.config().name, self.inbounds.borrow_mut());
+        let known = inbounds.get(name).and_then(Weak::upgrade);
+        known.filter(|inbound| Arc::ptr_eq(inbound.shared(), shared)).unwrap_or_else(|| {
+            let counters = ListenerMetrics::new(&self.metrics, name);
+            let inbound = Rc::new(Inbound::new(Arc::clone(shared), counters, Rc::clone(&self.scratch)));
+            inbounds.retain(|_, inbound| inbound.strong_count() > 0);
+            inbounds.insert(name.clone(), Rc::downgrade(&inbound));
+            inbound
+        })
     }
 
     /// Does what other threads ask of this worker.

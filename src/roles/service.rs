@@ -17,8 +17,9 @@ use tracing::{error, info, warn};
 
 use super::control::{Control, State};
 use super::drain::{SPREAD, close_links};
-use super::listeners::{Listeners, Making};
+use super::listeners::Listeners;
 use super::operator::{self, Operator};
+use super::running::Making;
 use super::worker::{Plans, Worker};
 use crate::access_log::{AccessLog, Written};
 use crate::admin::{self, AdminError, Ready};

@@ -45,7 +45,7 @@ async fn panics() {
     let links = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = TcpStream::connect(links.local_addr().unwrap()).await.unwrap();
     let (stream, player) = links.accept().await.unwrap();
-    let inbound = InboundShared::new(core.relays[0].inbound.clone(), Arc::clone(&process), None);
+    let inbound = InboundShared::new(core.listeners[0].inbound().clone(), Arc::clone(&process), None);
     let (inbound, settings) = (relay.inbound(&inbound), relay.shared.settings());
     let edge = Rc::new(EdgeMetrics::new(&metrics, OTHER_EDGE));
     let gates = Gates::new("links", Gate::new(GateLimits::default(), Arc::default()), process);
