@@ -1,6 +1,6 @@
 //! The configuration's reader: any text is a configuration, or errors with places in the text.
 
-use otproxy_config::{Config, MAX_FILE_LEN, parse};
+use otproxy_config::{Config, Kind, Listener, MAX_FILE_LEN, parse};
 
 /// Characters of one error's message: a line to be read by a person.
 const LONGEST_MESSAGE: usize = 2000;
@@ -48,19 +48,15 @@ fn check_config(config: &Config) {
             &edge.process
         }
         Config::Core(core) => {
-            assert!(core.forwards.len() + core.relays.len() > 0);
-            assert!(core.relays.is_empty() || !core.game_servers.is_empty());
+            assert!(!core.listeners.is_empty());
+            let relay = core.listeners.iter().any(|listener| listener.inbound().kind == Kind::Relay);
+            assert!(!relay || !core.game_servers.is_empty());
             assert!(core.game_servers.iter().all(|server| server.port != 0 && server.address.port != 0));
             &core.process
         }
     };
     assert!(!process.name.is_empty());
-    let inbounds: Vec<_> = match config {
-        Config::Edge(edge) => edge.listeners.iter().map(|forward| &forward.inbound).collect(),
-        Config::Core(core) => {
-            core.forwards.iter().map(|f| &f.inbound).chain(core.relays.iter().map(|r| &r.inbound)).collect()
-        }
-    };
+    let inbounds: Vec<_> = config.listeners().iter().map(Listener::inbound).collect();
     for (index, inbound) in inbounds.iter().enumerate() {
         let through_tunnel = matches!(config, Config::Core(core) if core.tunnel.is_some());
         assert!(through_tunnel || !inbound.listen.is_empty());

@@ -4,12 +4,13 @@
 //! - [`Gate`] and [`Gates`]: access lists, slots and rates of a listener and of the process. [`Bans`]: addresses that
 //!   are refused for a while.
 //! - [`Patience`]: time limits that shrink while slots run out.
-//! - [`Tunnelled`]: a stream of the tunnel in place of a socket.
+//! - [`Carrier`]: the part of a listener of any kind that carries its connections. [`Tunnelled`]: a stream of the tunnel in place of a socket.
 
 mod access_list;
 mod adaptive_timeout;
 pub mod bans;
 mod by_address;
+mod carrier;
 mod fair_share;
 mod gate;
 mod inbound;
@@ -25,6 +26,7 @@ pub use adaptive_timeout::Patience;
 
 pub use bans::{BANS, Ban, BanMetrics, BanReason, BanRules, Bans, LONGEST_BAN};
 pub use by_address::AddressKey;
+pub use carrier::Carrier;
 pub use gate::{Admission, Gate, GateLimits, Gates, ProcessGate};
 pub use inbound::{Admitted, Carried, Inbound, InboundShared, Who};
 pub use keyed_limit::{ConnectionGuard, ConnectionLimit, LimitExceeded};

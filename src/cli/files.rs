@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use otproxy_config::{Config, Forward};
+use otproxy_config::{Config, Listener};
 
 /// Descriptors for everything that is no connection: listeners, runtimes, scrapes, logs.
 const SPARE: u64 = 64;
@@ -17,22 +17,17 @@ pub fn raise_file_limit() -> u64 {
 
 /// Returns the number of open files with all limits of a configuration reached. Unlimited things are not counted.
 pub fn files_needed(config: &Config) -> u64 {
-    let process = config.process().limits.connections;
-    let files = match config {
-        Config::Edge(edge) => at_most(process, &forwards(&edge.listeners)),
-        Config::Core(core) => {
-            let links = core.relays.iter().map(|relay| (1, relay.inbound.limits.connections));
-            let listeners: Vec<_> = links.chain(forwards(&core.forwards)).collect();
-            at_most(process, &listeners).saturating_add(count(Some(core.sessions.max)))
-        }
+    let sessions = match config {
+        Config::Edge(_) => 0,
+        Config::Core(core) => count(Some(core.sessions.max)),
     };
-    files.saturating_add(SPARE)
-}
-
-/// Returns, for each listener, the files of one connection and the limit of its connections. A forwarded connection has
-/// two ends.
-fn forwards(listeners: &[Forward]) -> Vec<(u64, Option<usize>)> {
-    listeners.iter().map(|forward| (2, forward.inbound.limits.connections)).collect()
+    // For each listener, the files of one connection and the limit of its connections. A forwarded one has two ends.
+    let of = |listener: &Listener| {
+        let files = if listener.forward().is_some() { 2 } else { 1 };
+        (files, listener.inbound().limits.connections)
+    };
+    let listeners: Vec<_> = config.listeners().iter().map(of).collect();
+    at_most(config.process().limits.connections, &listeners).saturating_add(sessions).saturating_add(SPARE)
 }
 
 /// Returns the files of all connections to `listeners`, of which the process may have `process`.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
-use otproxy_config::{Config, Destination, Forward, Role, Target};
+use otproxy_config::{Config, Destination, Forward, Listener, Role, Target};
 
 mod admin;
 mod certificates;
@@ -168,25 +168,20 @@ fn file_limit(Files { limit, needed }: Files) -> Check {
 
 /// Returns the targets that are connected to without the tunnel.
 fn targets(config: &Config) -> Vec<(&'static str, String, Target)> {
-    let forwards = |forwards: &[Forward]| -> Vec<_> {
-        let of = |forward: &Forward| {
-            let name = forward.inbound.name.clone();
-            let targets = forward.forward_to.iter().filter_map(|to| match &to.destination {
-                Destination::Target(target) => Some(target.clone()),
-                Destination::Core(_) => None,
-            });
-            targets.map(|target| ("target", name.clone(), target)).collect::<Vec<_>>()
-        };
-        forwards.iter().flat_map(of).collect()
+    let of = |forward: &Forward| {
+        let name = forward.inbound.name.clone();
+        let targets = forward.forward_to.iter().filter_map(|to| match &to.destination {
+            Destination::Target(target) => Some(target.clone()),
+            Destination::Core(_) => None,
+        });
+        targets.map(|target| ("target", name.clone(), target)).collect::<Vec<_>>()
     };
-    match config {
-        Config::Edge(edge) => forwards(&edge.listeners),
-        Config::Core(core) => {
-            let games = core.game_servers.iter();
-            let games = games.map(|game| ("game_server", game.port.to_string(), game.address.clone()));
-            forwards(&core.forwards).into_iter().chain(games).collect()
-        }
+    let mut targets: Vec<_> = config.listeners().iter().filter_map(Listener::forward).flat_map(of).collect();
+    if let Config::Core(core) = config {
+        let games = core.game_servers.iter();
+        targets.extend(games.map(|game| ("game_server", game.port.to_string(), game.address.clone())));
     }
+    targets
 }
 
 /// Returns the check of the edges that the core admits.

@@ -1,12 +1,13 @@
 //! The addresses of the listeners: free, or held by otproxy itself.
 
+use std::cmp::Reverse;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Check, holder};
-use otproxy_config::{Config, Inbound, Reach};
+use otproxy_config::{Config, Listener, Reach};
 
 /// The name of otproxy among processes.
 const PROGRAM: &str = "otproxy";
@@ -14,22 +15,17 @@ const PROGRAM: &str = "otproxy";
 /// Returns each address, with the listener's name.
 pub(super) fn of(config: &Config) -> Vec<(String, SocketAddr)> {
     let mut found = Vec::new();
-    let mut add = |inbound: &Inbound| {
+    let mut inbounds: Vec<_> = config.listeners().iter().map(Listener::inbound).collect();
+    inbounds.sort_by_key(|inbound| Reverse(inbound.kind));
+    for inbound in inbounds {
         found.extend(inbound.listen.iter().map(|address| (inbound.name.clone(), *address)));
-    };
+    }
     let tunnel = match config {
-        Config::Edge(edge) => {
-            edge.listeners.iter().for_each(|forward| add(&forward.inbound));
-            match edge.tunnel.as_ref().map(|tunnel| tunnel.reach()) {
-                Some(Reach::Accept(addresses)) => ("core.accept", addresses),
-                _ => ("core.accept", &[][..]),
-            }
-        }
-        Config::Core(core) => {
-            core.relays.iter().for_each(|relay| add(&relay.inbound));
-            core.forwards.iter().for_each(|forward| add(&forward.inbound));
-            ("tunnel.accept", core.tunnel.as_ref().map_or(&[][..], |tunnel| &tunnel.accept))
-        }
+        Config::Edge(edge) => match edge.tunnel.as_ref().map(|tunnel| tunnel.reach()) {
+            Some(Reach::Accept(addresses)) => ("core.accept", addresses),
+            _ => ("core.accept", &[][..]),
+        },
+        Config::Core(core) => ("tunnel.accept", core.tunnel.as_ref().map_or(&[][..], |tunnel| &tunnel.accept)),
     };
     found.extend(tunnel.1.iter().map(|address| (tunnel.0.to_owned(), *address)));
     // Port 0 is chosen at each start.

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::access_log::{Entry, Forwarded, What};
 use crate::admission::{
-    Admitted, Carried, ENDED_LINES, Inbound, InboundShared, ProvenEdge, REFUSED_LINES, Tunnelled, unfinished,
+    Admitted, Carried, Carrier, ENDED_LINES, Inbound, InboundShared, ProvenEdge, REFUSED_LINES, Tunnelled, unfinished,
 };
 use crate::connection::{CloseReason, Leads, Presence};
 use crate::metrics::{ByReason, Metrics};
@@ -19,6 +19,7 @@ use crate::tunnel::Pool;
 use otproxy_config as config;
 use otproxy_config::SendProxy;
 use otproxy_net::pump::{Observer, pump};
+use otproxy_net::worker::Tasks;
 use otproxy_net::{ConnectResult, RateLimitedLog, Stream};
 use otproxy_protocol::player_address::{PseudoIpv4, ipv4_of};
 use otproxy_protocol::proxy_header;
@@ -170,6 +171,20 @@ struct Missed {
     result: ConnectResult,
 }
 
+impl Carrier for Forward {
+    fn inbound(&self) -> &Inbound {
+        &self.inbound
+    }
+
+    fn spawn(self: Rc<Self>, tasks: &Tasks, stream: TcpStream, peer: SocketAddr) {
+        tasks.spawn(self.carry(stream, peer));
+    }
+
+    fn spawn_tunnelled(self: Rc<Self>, tasks: &Tasks, tunnelled: Tunnelled) {
+        tasks.spawn(self.carry_tunnelled(tunnelled));
+    }
+}
+
 impl Forward {
     /// Makes one worker's part, which counts in `metrics`.
     pub fn new(shared: Arc<ForwardShared>, inbound: Inbound, metrics: &Metrics) -> Self {
@@ -177,25 +192,15 @@ impl Forward {
         Self { shared, inbound, status }
     }
 
-    /// Returns the part that all workers share.
-    pub fn shared(&self) -> &Arc<ForwardShared> {
-        &self.shared
-    }
-
-    /// Returns the counters and the configuration of incoming connections.
-    pub fn inbound(&self) -> &Inbound {
-        &self.inbound
-    }
-
     /// Carries one accepted connection to its end.
-    pub async fn carry(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+    async fn carry(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         if let Some(admitted) = self.inbound.admit(stream, peer).await {
             self.carry_admitted(admitted).await;
         }
     }
 
     /// Carries a stream of the tunnel to its end, as long as its edge is trusted.
-    pub async fn carry_tunnelled(self: Rc<Self>, tunnelled: Tunnelled) {
+    async fn carry_tunnelled(self: Rc<Self>, tunnelled: Tunnelled) {
         if let Some(admitted) = self.inbound.admit_tunnelled(tunnelled).await
             && let Some(edge) = admitted.via.as_ref().map(|via| Arc::clone(&via.edge))
         {

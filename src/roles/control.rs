@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::relay::{EdgeMetrics, OTHER_EDGE, PortMetrics, RelayShared};
 use crate::tunnel::Known;
 use otproxy_config as config;
-use otproxy_config::{Config, Destination, Errors};
+use otproxy_config::{Config, Destination, Errors, Listener};
 use otproxy_net::BindError;
 
 /// The reason why a reload failed. Nothing has changed then.
@@ -151,8 +151,7 @@ impl State {
             relay.reload(core);
         }
         if let Some(known) = &self.known {
-            let forwards = core.forwards.iter().map(|forward| &forward.inbound.name);
-            let names = forwards.chain(core.relays.iter().map(|relay| &relay.inbound.name));
+            let names = core.listeners.iter().map(|listener| &listener.inbound().name);
             let listeners = names.filter(|name| !closed.contains(*name)).cloned().collect();
             known.send_replace(Known { edges: core.edges.clone(), listeners });
         }
@@ -358,5 +357,5 @@ fn through_tunnel(config: &Config) -> Option<&str> {
     let leads = |forward: &&config::Forward| {
         forward.forward_to.iter().any(|target| matches!(target.destination, Destination::Core(_)))
     };
-    edge.listeners.iter().find(leads).map(|forward| forward.inbound.name.as_str())
+    edge.listeners.iter().filter_map(Listener::forward).find(leads).map(|forward| forward.inbound.name.as_str())
 }

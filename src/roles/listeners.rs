@@ -7,29 +7,13 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::worker::{Done, Plan, Plans, Shared};
-use crate::access_log::AccessLog;
-use crate::admission::{InboundShared, ListenerMetrics, ProcessGate};
-use crate::forward::{ForwardShared, HeaderFor, Targets};
-use crate::metrics::Metrics;
-use crate::tunnel::Pool;
+use super::running::{Making, Running};
+use super::worker::{Done, Plan, Plans};
+use crate::admission::ListenerMetrics;
+use crate::forward::Targets;
 use otproxy_config as config;
-use otproxy_config::{Config, Kind};
+use otproxy_config::{Config, Kind, Listener};
 use otproxy_net::{BindError, bind_beside};
-
-/// The parts that all listeners of a service share.
-pub(super) struct Making {
-    pub header_for: HeaderFor,
-    /// The pool of connections to the core, at an edge with a tunnel.
-    pub pool: Option<Arc<Pool>>,
-    /// The admission that all listeners share.
-    pub gate: Arc<ProcessGate>,
-    pub access_log: Option<AccessLog>,
-    /// Each worker's counters.
-    pub metrics: Vec<Arc<Metrics>>,
-    /// Counters of events outside of the workers.
-    pub own_metrics: Arc<Metrics>,
-}
 
 /// All listeners, which are the same on all workers.
 pub(super) struct Listeners {
@@ -42,7 +26,7 @@ pub(super) struct Listeners {
 
 /// One listener.
 struct Listening {
-    shared: Shared,
+    running: Running,
     config: Listener,
     addresses: Vec<Address>,
     /// The task that watches its targets.
@@ -62,13 +46,6 @@ pub(super) struct ListenerNow {
     pub limit: Option<usize>,
 }
 
-/// A listener's configuration, by kind.
-#[derive(Clone)]
-enum Listener {
-    Forward(config::Forward),
-    Relay(config::Relay),
-}
-
 /// An address of a listener.
 #[derive(Debug, Clone, Copy)]
 struct Address {
@@ -85,22 +62,11 @@ pub(super) struct Prepared {
     sockets: Vec<Vec<(SocketAddr, TcpListener)>>,
 }
 
-impl Listener {
-    fn inbound(&self) -> &config::Inbound {
-        match self {
-            Self::Forward(forward) => &forward.inbound,
-            Self::Relay(relay) => &relay.inbound,
-        }
-    }
-}
-
+/// Returns the listeners in the order in which they are listed: by kind, and in each kind as in the file.
 fn listeners_of(config: &Config) -> Vec<Listener> {
-    let (forwards, relays) = match config {
-        Config::Edge(edge) => (&edge.listeners, &[][..]),
-        Config::Core(core) => (&core.forwards, core.relays.as_slice()),
-    };
-    let forwards = forwards.iter().cloned().map(Listener::Forward);
-    forwards.chain(relays.iter().cloned().map(Listener::Relay)).collect()
+    let mut listeners = config.listeners().to_vec();
+    listeners.sort_by_key(|listener| listener.inbound().kind);
+    listeners
 }
 
 impl Listeners {
@@ -112,13 +78,13 @@ impl Listeners {
 
     /// Returns whether there is one of this name.
     pub fn has(&self, name: &str) -> bool {
-        self.list.iter().any(|listening| listening.shared.name() == name)
+        self.list.iter().any(|listening| listening.running.name() == name)
     }
 
     /// Returns all names with the addresses that are listened on.
     pub fn addresses(&self) -> Vec<(String, Vec<SocketAddr>)> {
         let bound = |listening: &Listening| listening.addresses.iter().map(|address| address.bound).collect();
-        self.list.iter().map(|listening| (listening.shared.name().to_owned(), bound(listening))).collect()
+        self.list.iter().map(|listening| (listening.running.name().to_owned(), bound(listening))).collect()
     }
 
     /// Returns the present state of all: forwards in the order of the configuration, then relays.
@@ -132,12 +98,9 @@ impl Listeners {
             }
             ListenerNow {
                 name: config.name.clone(),
-                kind: match listening.config {
-                    Listener::Forward(_) => Kind::Forward,
-                    Listener::Relay(_) => Kind::Relay,
-                },
+                kind: config.kind,
                 addresses,
-                open: listening.shared.inbound().connections(),
+                open: listening.running.inbound().connections(),
                 limit: config.limits.connections,
             }
         };
@@ -146,9 +109,9 @@ impl Listeners {
 
     /// Returns the targets of each forward, by its name.
     pub fn targets(&self) -> Vec<(String, Arc<Targets>)> {
-        let targets = |listening: &Listening| match &listening.shared {
-            Shared::Forward(forward) => Some((listening.shared.name().to_owned(), Arc::clone(forward.targets()))),
-            Shared::Relay(_) => None,
+        let targets = |listening: &Listening| {
+            let targets = Arc::clone(listening.running.forward()?.targets());
+            Some((listening.running.name().to_owned(), targets))
         };
         self.list.iter().filter_map(targets).collect()
     }
@@ -162,7 +125,7 @@ impl Listeners {
     pub fn prepare(&self, config: &Config, closed: &HashSet<String>) -> Result<Prepared, BindError> {
         let mut there: Vec<(&str, Address)> = Vec::new();
         for listening in &self.list {
-            there.extend(listening.addresses.iter().map(|address| (listening.shared.name(), *address)));
+            there.extend(listening.addresses.iter().map(|address| (listening.running.name(), *address)));
         }
         let own: Vec<SocketAddr> = there.iter().map(|(_, address)| address.bound).collect();
         let mut prepared =
@@ -195,7 +158,7 @@ impl Listeners {
         let mut before = std::mem::take(&mut self.list);
         for (config, addresses) in listeners {
             let name = &config.inbound().name;
-            let place = before.iter().position(|listening| listening.shared.name() == name);
+            let place = before.iter().position(|listening| listening.running.name() == name);
             let listening = self.listening(config, addresses, place.map(|place| before.swap_remove(place)));
             self.list.push(listening);
         }
@@ -203,7 +166,7 @@ impl Listeners {
         let all = || {
             self.list.iter().map(|listening| {
                 let addresses = listening.addresses.iter().map(|address| address.bound).collect();
-                (listening.shared.clone(), addresses)
+                (listening.running.clone(), addresses)
             })
         };
         for (worker, sockets) in self.workers.iter().zip(sockets) {
@@ -213,40 +176,21 @@ impl Listeners {
     }
 
     fn listening(&self, config: Listener, addresses: Vec<Address>, before: Option<Listening>) -> Listening {
-        let Making { header_for, pool, gate, access_log, metrics, own_metrics } = &self.making;
-        let inbound = |config: &config::Inbound| match &before {
-            Some(before) => before.shared.inbound().reloaded(config.clone()),
-            None => {
-                let shared = InboundShared::new(config.clone(), Arc::clone(gate), access_log.clone());
-                shared.show(own_metrics);
-                shared
-            }
-        };
         // Workers make these again. A scrape before that must find the zeros as well.
+        let metrics = &self.making.metrics;
         metrics.iter().for_each(|metrics| drop(ListenerMetrics::new(metrics, &config.inbound().name)));
-        let shared = match (&config, &before) {
-            (Listener::Relay(relay), _) => Shared::Relay(inbound(&relay.inbound)),
-            (
-                Listener::Forward(forward),
-                Some(Listening { shared: Shared::Forward(shared), config: Listener::Forward(was), .. }),
-            ) => Shared::Forward(shared.reloaded(forward.clone(), was)),
-            (Listener::Forward(forward), _) => {
-                let inbound = inbound(&forward.inbound);
-                Shared::Forward(ForwardShared::new(forward, inbound, header_for.clone(), pool.clone(), own_metrics))
-            }
-        };
+        let was = before.as_ref().map(|before| (&before.running, &before.config));
+        let running = Running::new(&config, &self.making, was);
         let mut watching = None;
-        match (&shared, before) {
-            (Shared::Forward(_), Some(before)) if matches!(before.shared, Shared::Forward(_)) => {
-                watching = before.watching
-            }
-            (Shared::Forward(_), _) | (Shared::Relay(_), None) => {}
-            (Shared::Relay(_), Some(before)) => before.forget(),
+        match (running.forward(), before) {
+            (Some(_), Some(before)) => watching = before.watching,
+            (None, Some(before)) => before.forget(),
+            (_, None) => {}
         }
-        if let Shared::Forward(forward) = &shared {
+        if let Some(forward) = running.forward() {
             metrics.iter().for_each(|metrics| drop(forward.status_metrics(metrics)));
         }
-        let mut listening = Listening { shared, config, addresses, watching };
+        let mut listening = Listening { running, config, addresses, watching };
         if self.watching {
             listening.watch();
         }
@@ -262,14 +206,14 @@ impl Listeners {
 
 impl Listening {
     fn watch(&mut self) {
-        if let (Shared::Forward(forward), None) = (&self.shared, &self.watching) {
+        if let (Some(forward), None) = (self.running.forward(), &self.watching) {
             self.watching = Some(AbortOnDropHandle::new(tokio::spawn(forward.watch_targets())));
         }
     }
 
     /// Removes the listener's metrics; its connections go on.
     fn forget(&self) {
-        if let Shared::Forward(forward) = &self.shared {
+        if let Some(forward) = self.running.forward() {
             forward.forget();
         }
     }

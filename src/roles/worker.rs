@@ -12,34 +12,13 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
-use crate::admission::{Inbound, InboundShared, ListenerMetrics, Tunnelled};
-use crate::forward::{Forward, ForwardShared};
+use super::running::{Running, WorkerParts};
+use crate::admission::Carrier;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::tunnel::Streams;
 use otproxy_net::worker::{self, Scratch, Stop, Tasks};
 use otproxy_net::{accept_until, warn_of_accept};
-
-/// A listener, of either kind.
-#[derive(Debug, Clone)]
-pub(super) enum Shared {
-    Forward(Arc<ForwardShared>),
-    Relay(Arc<InboundShared>),
-}
-
-impl Shared {
-    /// Returns the part that admits connections.
-    pub fn inbound(&self) -> &Arc<InboundShared> {
-        match self {
-            Self::Forward(forward) => forward.inbound(),
-            Self::Relay(inbound) => inbound,
-        }
-    }
-
-    pub fn name(&self) -> &str {
-        &self.inbound().config().name
-    }
-}
 
 /// A sender that never sends, and is dropped once the plan is carried out.
 pub(super) type Done = mpsc::Sender<Infallible>;
@@ -48,7 +27,7 @@ pub(super) type Done = mpsc::Sender<Infallible>;
 #[derive(Debug)]
 pub(super) struct Plan {
     /// All listeners, each with the addresses that it listens on.
-    pub listeners: Vec<(Shared, Vec<SocketAddr>)>,
+    pub listeners: Vec<(Running, Vec<SocketAddr>)>,
     /// The sockets of the addresses that are new to the worker.
     pub sockets: Vec<(SocketAddr, TcpListener)>,
     /// Dropped when the plan is carried out and unused sockets are closed.
@@ -70,20 +49,17 @@ pub(super) struct Worker {
 struct Listeners<'a> {
     worker: &'a Worker,
     relay: Option<Rc<Relay>>,
-    carriers: RefCell<HashMap<String, Carrier>>,
+    /// The listeners by name.
+    carriers: RefCell<HashMap<String, Carrying>>,
     sockets: RefCell<HashMap<SocketAddr, Socket>>,
 }
 
-/// The handler of a listener's connections.
-#[derive(Clone)]
-enum Carrier {
-    Forward(Rc<Forward>),
-    Relay(Rc<Relay>, Rc<Inbound>),
-}
+/// A listener, with the part that carries its connections on this worker.
+type Carrying = (Running, Rc<dyn Carrier>);
 
 /// A socket that accepts.
 struct Socket {
-    leads_to: Rc<RefCell<Carrier>>,
+    leads_to: Rc<RefCell<Rc<dyn Carrier>>>,
     close: oneshot::Sender<Done>,
 }
 
@@ -133,31 +109,27 @@ impl Listeners<'_> {
     }
 
     fn go_by(&self, Plan { listeners, sockets, done }: Plan) {
-        if let Some(relay) = &self.relay {
-            let of_kind = |(shared, _): &(Shared, _)| match shared {
-                Shared::Relay(inbound) => Some(Arc::clone(inbound)),
-                Shared::Forward(_) => None,
-            };
-            relay.listen(listeners.iter().filter_map(of_kind));
-        }
+        let Worker { metrics, scratch, .. } = self.worker;
+        let parts = WorkerParts { metrics, scratch, relay: self.relay.as_ref() };
         let mut new: HashMap<_, _> = sockets.into_iter().collect();
         let (mut carriers, mut there) = (self.carriers.borrow_mut(), self.sockets.borrow_mut());
         let (mut before, mut closing) = (std::mem::take(&mut *carriers), std::mem::take(&mut *there));
-        for (shared, addresses) in listeners {
-            let name = shared.name().to_owned();
-            let Some(carrier) = self.carrier(shared, before.remove(&name)) else { continue };
+        for (listener, addresses) in listeners {
+            let name = listener.name().to_owned();
+            let kept = before.remove(&name).filter(|(same, _)| same.is(&listener)).map(|(_, carrier)| carrier);
+            let Some(carrier) = kept.or_else(|| listener.carrier(&parts)) else { continue };
             for address in addresses {
                 let socket = match (closing.remove(&address), new.remove(&address)) {
                     (Some(socket), _) => {
-                        socket.leads_to.replace(carrier.clone());
+                        socket.leads_to.replace(Rc::clone(&carrier));
                         Some(socket)
                     }
-                    (None, Some(socket)) => Some(self.accept(socket, carrier.clone())),
+                    (None, Some(socket)) => Some(self.accept(socket, Rc::clone(&carrier))),
                     (None, None) => None,
                 };
                 there.extend(socket.map(|socket| (address, socket)));
             }
-            carriers.insert(name, carrier);
+            carriers.insert(name, (listener, carrier));
         }
         for socket in closing.into_values() {
             // This fails only if the task is gone, and the socket with it.
@@ -165,30 +137,16 @@ impl Listeners<'_> {
         }
     }
 
-    /// Returns the carrier of a listener, which is the one from `before` if nothing has changed.
-    fn carrier(&self, shared: Shared, before: Option<Carrier>) -> Option<Carrier> {
-        match (shared, before, &self.relay) {
-            (Shared::Forward(shared), Some(Carrier::Forward(same)), _) if Arc::ptr_eq(same.shared(), &shared) => {
-                Some(Carrier::Forward(same))
-            }
-            (Shared::Forward(shared), ..) => {
-                let Worker { metrics, scratch, .. } = self.worker;
-                let inbound = Arc::clone(shared.inbound());
-                let counters = ListenerMetrics::new(metrics, &inbound.config().name);
-                let inbound = Inbound::new(inbound, counters, Rc::clone(scratch));
-                Some(Carrier::Forward(Rc::new(Forward::new(shared, inbound, metrics))))
-            }
-            (Shared::Relay(inbound), _, Some(relay)) => Some(Carrier::Relay(Rc::clone(relay), relay.inbound(&inbound))),
-            // An edge has no listener of this kind.
-            (Shared::Relay(_), _, None) => None,
-        }
-    }
-
-    fn accept(&self, socket: TcpListener, carrier: Carrier) -> Socket {
+    fn accept(&self, socket: TcpListener, carrier: Rc<dyn Carrier>) -> Socket {
         let leads_to = Rc::new(RefCell::new(carrier));
         let (carrying, failing, tasks) = (Rc::clone(&leads_to), Rc::clone(&leads_to), self.worker.tasks.clone());
-        let accepted = move |stream, peer| carrying.borrow().carry(&tasks, stream, peer);
-        let failed = move |error: &io::Error| failing.borrow().failed(error);
+        let accepted = move |stream, peer| Rc::clone(&carrying.borrow()).spawn(&tasks, stream, peer);
+        let failed = move |error: &io::Error| {
+            let carrier = failing.borrow();
+            let inbound = carrier.inbound();
+            inbound.metrics().accept_errors.inc();
+            warn_of_accept(&inbound.config().name, error);
+        };
         Socket { leads_to, close: self.worker.accept(socket, accepted, failed) }
     }
 
@@ -197,42 +155,10 @@ impl Listeners<'_> {
         let Some(mut streams) = streams else { return };
         while let Some((listener, tunnelled)) = streams.recv().await {
             // A stream whose listener was removed at this moment ends here.
-            if let Some(carrier) = self.carriers.borrow().get(&listener) {
-                carrier.carry_tunnelled(&self.worker.tasks, tunnelled);
+            if let Some((_, carrier)) = self.carriers.borrow().get(&listener) {
+                Rc::clone(carrier).spawn_tunnelled(&self.worker.tasks, tunnelled);
             }
         }
-    }
-}
-
-impl Carrier {
-    fn inbound(&self) -> &Inbound {
-        match self {
-            Self::Forward(forward) => forward.inbound(),
-            Self::Relay(_, inbound) => inbound,
-        }
-    }
-
-    /// Runs a connection as a task of its own, with the future's own size.
-    fn carry(&self, tasks: &Tasks, stream: TcpStream, peer: SocketAddr) {
-        match self {
-            Self::Forward(forward) => tasks.spawn(Rc::clone(forward).carry(stream, peer)),
-            Self::Relay(relay, inbound) => tasks.spawn(Rc::clone(relay).carry(Rc::clone(inbound), stream, peer)),
-        }
-    }
-
-    fn carry_tunnelled(&self, tasks: &Tasks, tunnelled: Tunnelled) {
-        match self {
-            Self::Forward(forward) => tasks.spawn(Rc::clone(forward).carry_tunnelled(tunnelled)),
-            Self::Relay(relay, inbound) => {
-                tasks.spawn(Rc::clone(relay).carry_tunnelled(Rc::clone(inbound), tunnelled));
-            }
-        }
-    }
-
-    fn failed(&self, error: &io::Error) {
-        let inbound = self.inbound();
-        inbound.metrics().accept_errors.inc();
-        warn_of_accept(&inbound.config().name, error);
     }
 }
 

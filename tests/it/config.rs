@@ -121,10 +121,10 @@ fn the_core_trusts_its_edges() {
     };
     let networks: Vec<_> = core.edges.iter().flat_map(|edge| edge.addresses.clone()).collect();
     assert_eq!(networks.len(), 2);
-    assert_eq!(core.relays[0].inbound.trusted_peers, networks);
-    assert_eq!(core.forwards[0].inbound.trusted_peers, networks);
-    assert_eq!(core.relays[0].inbound.timeouts.idle.as_secs(), 10);
-    assert_eq!(core.forwards[0].inbound.timeouts.idle.as_secs(), 50);
+    assert_eq!(core.listeners[0].inbound().trusted_peers, networks);
+    assert_eq!(core.listeners[1].inbound().trusted_peers, networks);
+    assert_eq!(core.listeners[0].inbound().timeouts.idle.as_secs(), 10);
+    assert_eq!(core.listeners[1].inbound().timeouts.idle.as_secs(), 50);
 }
 
 /// `text` with the keys that stand behind `#` without a space. Where such a key repeats one that is

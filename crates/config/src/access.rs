@@ -153,7 +153,7 @@ mod tests {
         }
         assert!(check(access, "198.51.100.8"));
         assert!(access.deny.contains("2001:db8::1".parse().unwrap()) && !check(access, "2001:db9::1"));
-        let inbound = &edge.listeners[0].inbound;
+        let inbound = edge.listeners[0].inbound();
         assert_eq!((&*inbound.deny, &inbound.allow), (&AddressSet::default(), &None));
     }
 

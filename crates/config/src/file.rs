@@ -11,10 +11,9 @@ use super::document::{document, text_of};
 use super::edges::EdgePeer;
 use super::error::Errors;
 use super::formats::FLAG;
-use super::forward::Forward;
 use super::game_server::GameServer;
-use super::key::{Key, Role};
-use super::listener::{self, Listener, Relay};
+use super::key::{Key, Kind, Role};
+use super::listener::{self, Listener};
 use super::process::Process;
 use super::scope::Scope;
 use super::sessions::Sessions;
@@ -38,7 +37,7 @@ section! {
         /// What both roles have.
         process: Process = elsewhere(),
         /// `listeners`
-        listeners: Vec<Forward> = elsewhere(),
+        listeners: Vec<Listener> = elsewhere(),
         /// `core`: the tunnel to the core, where there is one.
         tunnel as "core": Option<EdgeTunnel> = mapping().optional(),
         /// whether logs of this edge may show the address of the core that it has a tunnel to
@@ -52,10 +51,8 @@ section! {
     pub struct Core from CoreKeys {
         /// What both roles have.
         process: Process = elsewhere(),
-        /// Listeners of kind `forward`.
-        forwards: Vec<Forward> = elsewhere(),
-        /// Listeners of kind `relay`.
-        relays: Vec<Relay> = elsewhere(),
+        /// `listeners`
+        listeners: Vec<Listener> = elsewhere(),
         /// `tunnel`: the end of the tunnel that edges reach with certificates, where there is one.
         tunnel: Option<CoreTunnel> = mapping().optional(),
         /// the edges that the core knows; links of other peers carry the label `other`
@@ -176,9 +173,9 @@ fn edge(root: &Scope<'_>) -> Option<Edge> {
     let mut keys = EdgeKeys::read(root);
     reserve(root, "admin.listen", process.iter().filter_map(|process| process.admin.listen));
     reserve(root, "core.accept", keys.tunnel.iter().flatten().flat_map(|tunnel| tunnel.accept.iter().copied()));
-    let (listeners, _) = listener::read(root, Some(&[])).map(by_kind)?;
+    let listeners = listener::read(root, Some(&[]))?;
     let mut process = process?;
-    process.bans.exempt.extend(listeners.iter().flat_map(|listener| &listener.inbound.trusted_peers));
+    process.bans.exempt.extend(listeners.iter().flat_map(|listener| &listener.inbound().trusted_peers));
     (keys.process, keys.listeners) = (Some(process), Some(listeners));
     keys.complete()
 }
@@ -195,29 +192,16 @@ fn core(root: &Scope<'_>) -> Option<Core> {
         let trusted = edges.iter().filter(|edge| !edge.revoked);
         trusted.flat_map(|edge| edge.addresses.iter().copied()).collect::<Vec<IpNet>>()
     });
-    let listeners = listener::read(root, trusted.as_deref()).map(by_kind);
-    let relay = listeners.as_ref().is_some_and(|(_, relays)| !relays.is_empty());
+    let listeners = listener::read(root, trusted.as_deref());
+    let relay = listeners.iter().flatten().any(|listener| listener.inbound().kind == Kind::Relay);
     if relay && keys.game_servers.as_ref().is_some_and(Vec::is_empty) {
         root.wrong(
             "game_servers",
             "is missing: a listener of `kind: relay` needs it; as in `- { port: 7172, address: \"127.0.0.1:7172\" }`",
         );
     }
-    let (forwards, relays) = listeners?;
-    let (mut process, trusted) = (process?, trusted?);
-    let inbounds = forwards.iter().map(|forward| &forward.inbound).chain(relays.iter().map(|relay| &relay.inbound));
-    process.bans.exempt.extend(inbounds.flat_map(|inbound| &inbound.trusted_peers).chain(&trusted));
-    (keys.process, keys.forwards, keys.relays) = (Some(process), Some(forwards), Some(relays));
+    let (mut process, listeners, trusted) = (process?, listeners?, trusted?);
+    process.bans.exempt.extend(listeners.iter().flat_map(|listener| &listener.inbound().trusted_peers).chain(&trusted));
+    (keys.process, keys.listeners) = (Some(process), Some(listeners));
     keys.complete()
-}
-
-fn by_kind(listeners: Vec<Listener>) -> (Vec<Forward>, Vec<Relay>) {
-    let (mut forwards, mut relays) = (Vec::new(), Vec::new());
-    for listener in listeners {
-        match listener {
-            Listener::Forward(forward) => forwards.push(forward),
-            Listener::Relay(relay) => relays.push(relay),
-        }
-    }
-    (forwards, relays)
 }

@@ -16,6 +16,7 @@ words! {
 
 words! {
     /// `listeners[].kind`
+    #[derive(PartialOrd, Ord)]
     pub enum Kind {
         /// TCP to TCP.
         Forward = "forward",

@@ -58,7 +58,7 @@ pub use game_server::{GameServer, Ipv6Players, Source};
 pub use inbound::{AcceptProxy, Inbound, Timeouts};
 pub use key::{Key, Kind, Role, WhenAbsent};
 pub use limits::{ListenerLimits, ProcessLimits};
-pub use listener::Relay;
+pub use listener::{Listener, Relay};
 pub use log::{AccessLog, AccessLogFile, AccessLogFormat, Log, LogFormat, LogLevel};
 pub use name::CORE_NAME;
 pub use process::Process;

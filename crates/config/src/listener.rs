@@ -16,10 +16,30 @@ pub struct Relay {
     pub inbound: Inbound,
 }
 
-/// A listener of either kind.
-pub(super) enum Listener {
+/// A listener, by its kind.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Listener {
+    /// `kind: forward`
     Forward(Forward),
+    /// `kind: relay`
     Relay(Relay),
+}
+
+impl Listener {
+    /// Returns what every listener has.
+    #[must_use]
+    pub fn inbound(&self) -> &Inbound {
+        match self {
+            Self::Forward(forward) => &forward.inbound,
+            Self::Relay(relay) => &relay.inbound,
+        }
+    }
+
+    /// Returns the listener if it has targets.
+    #[must_use]
+    pub fn forward(&self) -> Option<&Forward> {
+        if let Self::Forward(forward) = self { Some(forward) } else { None }
+    }
 }
 
 /// Returns `listeners`, and all keys of its items.

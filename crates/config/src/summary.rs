@@ -1,10 +1,12 @@
 //! What a configuration would run, in one line.
 
+use std::cmp::Reverse;
 use std::net::SocketAddr;
 
 use super::file::Config;
 use super::inbound::Inbound;
 use super::key::Role;
+use super::listener::Listener;
 use super::process::Process;
 use super::tunnel::Reach;
 
@@ -27,17 +29,23 @@ impl Config {
         }
     }
 
+    /// Returns its listeners, in the order of the file.
+    #[must_use]
+    pub fn listeners(&self) -> &[Listener] {
+        match self {
+            Self::Edge(edge) => &edge.listeners,
+            Self::Core(core) => &core.listeners,
+        }
+    }
+
     /// Returns what would run, in one line:
     /// `core "waw", 2 listeners (links relay 0.0.0.0:7162, login forward 0.0.0.0:7170), 1 edge, 2 game servers`.
     #[must_use]
     pub fn summary(&self) -> String {
-        let (relays, forwards) = match self {
-            Self::Edge(edge) => (&[][..], edge.listeners.as_slice()),
-            Self::Core(core) => (core.relays.as_slice(), core.forwards.as_slice()),
-        };
-        let relays = relays.iter().map(|relay| listener(&relay.inbound));
-        let forwards = forwards.iter().map(|forward| listener(&forward.inbound));
-        let listeners: Vec<String> = relays.chain(forwards).collect();
+        let mut inbounds: Vec<_> = self.listeners().iter().map(Listener::inbound).collect();
+        // Links come first: they are what a core is there for.
+        inbounds.sort_by_key(|inbound| Reverse(inbound.kind));
+        let listeners: Vec<String> = inbounds.into_iter().map(listener).collect();
         let mut summary = format!(
             "{} {:?}, {} ({})",
             self.role(),

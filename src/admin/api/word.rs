@@ -102,6 +102,15 @@ words! {
     }
 }
 
+impl From<config::Kind> for ListenerKind {
+    fn from(kind: config::Kind) -> Self {
+        match kind {
+            config::Kind::Forward => Self::Forward,
+            config::Kind::Relay => Self::Relay,
+        }
+    }
+}
+
 /// An address or a CIDR. One address has no prefix in text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Network(pub IpNet);

@@ -15,7 +15,7 @@ async fn kept(yaml: &str) -> Duration {
          timeouts: {{ header: 10h, first_bytes: 5h }} }}\n"
     );
     let Ok(Config::Edge(edge)) = parse("test.yaml", &text) else { panic!("{text}") };
-    let config = edge.listeners[0].inbound.clone();
+    let config = edge.listeners[0].inbound().clone();
     let metrics = Metrics::new();
     let bans = Bans::new((&edge.process.bans).into(), BanMetrics::new(&metrics));
     let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);

@@ -135,7 +135,7 @@ fn what_this_host_lacks_is_not_the_targets_failure() {
     let text = "role: edge\nlisteners:\n- { name: a, listen: '127.0.0.1:1', forward_to: ['127.0.0.1:2', '127.0.0.1:3'], \
                 check: tcp, fall: 1 }\n";
     let Ok(config::Config::Edge(edge)) = config::parse("edge.yaml", text) else { panic!("an edge") };
-    let targets = Targets::new(&edge.listeners[0], None, &Arc::new(Metrics::new()));
+    let targets = Targets::new(edge.listeners[0].forward().unwrap(), None, &Arc::new(Metrics::new()));
     let next = || targets.next(IpAddr::from([127, 0, 0, 1]), &mut Vec::new()).unwrap();
     assert_eq!(next().tried.target, 0);
     next().failed(ConnectResult::Error);

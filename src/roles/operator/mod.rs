@@ -11,14 +11,14 @@ use super::listeners::ListenerNow;
 use crate::admin::Ready;
 use crate::admin::api::{
     self, Addresses, AddressesQuestion, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion, Count,
-    Disconnect, Disconnected, Drained, DrainedListener, Later, ListenerKind, ListenerState, Listeners, Network,
-    Refusal, Reload, Reloaded, Sessions, SessionsQuestion, Status, Target, TargetState, Targets, Time, Unbanned,
+    Disconnect, Disconnected, Drained, DrainedListener, Later, ListenerState, Listeners, Network, Refusal, Reload,
+    Reloaded, Sessions, SessionsQuestion, Status, Target, TargetState, Targets, Time, Unbanned,
 };
 use crate::admission::ProcessGate;
 use crate::connection::{Closing, Leads, Presence};
 use crate::metrics::Metrics;
 use crate::relay::RelayShared;
-use otproxy_config::{Config, Kind, Role};
+use otproxy_config::{Config, Role};
 use otproxy_protocol::frame::{ClientId, SessionId};
 
 mod bans;
@@ -232,10 +232,7 @@ impl api::Operator for Operator {
         let now = control.listeners();
         let gone = listeners::gone(process.roster(), &now);
         let known = now.into_iter().map(|now| Known {
-            kind: match now.kind {
-                Kind::Forward => ListenerKind::Forward,
-                Kind::Relay => ListenerKind::Relay,
-            },
+            kind: now.kind.into(),
             state: self.state_of(&now),
             connections: count(now.open, now.limit),
             name: now.name,

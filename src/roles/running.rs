@@ -1,0 +1,133 @@
+//! Listeners as they run: the one place where a kind of listener becomes something that runs.
+
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::access_log::AccessLog;
+use crate::admission::{Carrier, Inbound, InboundShared, ListenerMetrics, ProcessGate};
+use crate::forward::{Forward, ForwardShared, HeaderFor};
+use crate::metrics::Metrics;
+use crate::relay::{Relay, RelayListener};
+use crate::tunnel::Pool;
+use otproxy_config as config;
+use otproxy_config::Listener;
+use otproxy_net::worker::Scratch;
+
+/// The parts that all listeners of a service share.
+pub(super) struct Making {
+    pub header_for: HeaderFor,
+    /// The pool of connections to the core, at an edge with a tunnel.
+    pub pool: Option<Arc<Pool>>,
+    /// The admission that all listeners share.
+    pub gate: Arc<ProcessGate>,
+    pub access_log: Option<AccessLog>,
+    /// Each worker's counters.
+    pub metrics: Vec<Arc<Metrics>>,
+    /// Counters of events outside of the workers.
+    pub own_metrics: Arc<Metrics>,
+}
+
+/// The parts of a worker that listeners are made with.
+pub(super) struct WorkerParts<'a> {
+    pub metrics: &'a Arc<Metrics>,
+    pub scratch: &'a Rc<Scratch>,
+    /// The relay on that worker, at a core.
+    pub relay: Option<&'a Rc<Relay>>,
+}
+
+/// A listener of any kind that runs, on all workers.
+#[derive(Clone)]
+pub(super) struct Running {
+    /// The part that admits connections.
+    inbound: Arc<InboundShared>,
+    /// The part that leads to targets, if it has some.
+    forward: Option<Arc<ForwardShared>>,
+    on_worker: Arc<OnWorker>,
+}
+
+/// Makes the part of a listener that carries its connections on one worker; `None` if that worker cannot.
+type OnWorker = dyn Fn(&WorkerParts<'_>) -> Option<Rc<dyn Carrier>> + Send + Sync;
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    /// Makes the listener that `config` describes; from `before`, the one of that name, which had that configuration, if
+    /// there was one. Counts and knowledge about targets stay.
+    pub fn new(config: &Listener, making: &Making, before: Option<(&Self, &Listener)>) -> Self {
+        let Making { header_for, pool, gate, access_log, own_metrics, .. } = making;
+        let inbound = |config: &config::Inbound| match before {
+            Some((before, _)) => before.inbound.reloaded(config.clone()),
+            None => {
+                let shared = InboundShared::new(config.clone(), Arc::clone(gate), access_log.clone());
+                shared.show(own_metrics);
+                shared
+            }
+        };
+        match config {
+            Listener::Forward(config) => {
+                let was = before.and_then(|(before, was)| before.forward.as_ref().zip(was.forward()));
+                let shared = match was {
+                    Some((shared, was)) => shared.reloaded(config.clone(), was),
+                    None => {
+                        let inbound = inbound(&config.inbound);
+                        ForwardShared::new(config, inbound, header_for.clone(), pool.clone(), own_metrics)
+                    }
+                };
+                Self {
+                    inbound: Arc::clone(shared.inbound()),
+                    forward: Some(Arc::clone(&shared)),
+                    on_worker: Arc::new(move |worker| Some(forward_on(worker, &shared))),
+                }
+            }
+            Listener::Relay(config) => {
+                let inbound = inbound(&config.inbound);
+                let on_worker = {
+                    let inbound = Arc::clone(&inbound);
+                    // An edge has no listener of this kind.
+                    move |worker: &WorkerParts<'_>| -> Option<Rc<dyn Carrier>> {
+                        Some(Rc::new(RelayListener::new(worker.relay?, &inbound)))
+                    }
+                };
+                Self { inbound, forward: None, on_worker: Arc::new(on_worker) }
+            }
+        }
+    }
+
+    /// Returns the part that admits connections.
+    pub fn inbound(&self) -> &Arc<InboundShared> {
+        &self.inbound
+    }
+
+    /// Returns the part that leads to targets, if it has some.
+    pub fn forward(&self) -> Option<&Arc<ForwardShared>> {
+        self.forward.as_ref()
+    }
+
+    pub fn name(&self) -> &str {
+        &self.inbound.config().name
+    }
+
+    /// Whether `other` is the same, with the same configuration.
+    pub fn is(&self, other: &Self) -> bool {
+        let forwards = (self.forward.as_ref().map(Arc::as_ptr), other.forward.as_ref().map(Arc::as_ptr));
+        Arc::ptr_eq(&self.inbound, &other.inbound) && forwards.0 == forwards.1
+    }
+
+    /// Makes the part that carries its connections on one worker; `None` if that worker cannot.
+    pub fn carrier(&self, worker: &WorkerParts<'_>) -> Option<Rc<dyn Carrier>> {
+        (self.on_worker)(worker)
+    }
+}
+
+fn forward_on(worker: &WorkerParts<'_>, shared: &Arc<ForwardShared>) -> Rc<dyn Carrier> {
+    let WorkerParts { metrics, scratch, .. } = worker;
+    let inbound = Arc::clone(shared.inbound());
+    let counters = ListenerMetrics::new(metrics, &inbound.config().name);
+    let inbound = Inbound::new(inbound, counters, Rc::clone(scratch));
+    Rc::new(Forward::new(Arc::clone(shared), inbound, metrics))
+}
