@@ -72,11 +72,11 @@ pub mod event {
     pub const BREAK: u8 = 13;
     /// SESSION: a link of another player, which asks for the session and sends it data.
     pub const FOREIGN: u8 = 14;
-    /// How many there are.
+    /// The number of kinds.
     pub const COUNT: u8 = 15;
 }
 
-/// Four bytes of limits, then events.
+/// Takes four bytes of limits, then events.
 pub fn run(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let Ok(mut world) = World::new(&mut input) else { return };
@@ -225,7 +225,7 @@ impl Session {
         self.ended.is_some() && self.end_told
     }
 
-    /// When time changes something.
+    /// Returns the time at which something changes.
     fn next_change(&self) -> Option<Instant> {
         match self.closed {
             None => self.deadline.map(|(at, _)| at),
@@ -241,7 +241,7 @@ struct Carried {
     session: usize,
     /// The packet that it writes next, where no more is acknowledged.
     next: u32,
-    /// Which join of this link it was.
+    /// The number of this link's join.
     join: usize,
 }
 
@@ -280,7 +280,7 @@ impl Link {
         }
     }
 
-    /// It is told that a session which it does not carry is over.
+    /// Tells it that a session which it does not carry is over.
     fn end(&mut self, id: SessionId) {
         if !self.ends.contains(&id) && self.ends.len() < MAX_WAITING {
             self.ends.push_back(id);
@@ -305,7 +305,7 @@ struct World {
     cut: usize,
     /// All there ever were.
     sessions: Vec<Session>,
-    /// Which of them the client means by its first session, and by its second.
+    /// The session that the client means by its first, and by its second.
     current: [Option<usize>; SESSIONS],
     links: [Link; LINKS],
 }
@@ -421,7 +421,7 @@ impl World {
         Ok(())
     }
 
-    /// Bytes arrive on a link, in two pieces, and the machine has its owner do what is foreseen.
+    /// Lets bytes arrive on a link, in two pieces, and checks that the machine has its owner do what is foreseen.
     fn arrives(&mut self, link: usize, bytes: &[u8], effects: &[Effect], answers: bool, counts: Counts) {
         let key = self.links[link].key;
         let (done, answered, counted) = self.receive(key, bytes);
@@ -452,7 +452,7 @@ impl World {
         (effects, answered, counts)
     }
 
-    /// The session that links find by that id.
+    /// Returns the session that links find by that id.
     fn listed(&self, id: SessionId) -> Option<usize> {
         self.sessions.iter().position(|session| session.listed && session.id == id)
     }
@@ -538,7 +538,7 @@ impl World {
         self.sessions.iter_mut().for_each(|session| session.joined.retain(|other| *other != index));
     }
 
-    /// A link of another player gets nothing but ends.
+    /// Lets a link of another player ask, which gets nothing but ends.
     fn foreign(&mut self, index: usize) {
         let id = self.sessions[index].id;
         if self.listed(id).is_none() {
@@ -633,7 +633,7 @@ impl World {
         self.arrives(link, &data(id, packet, ack, &payload), &effects, false, counts);
     }
 
-    /// The game server answers the connect.
+    /// Lets the game server answer the connect.
     fn connect(&mut self, index: usize) -> Option<SessionKey> {
         let session = &mut self.sessions[index];
         let key = session.key?;
@@ -739,7 +739,7 @@ impl World {
         }
     }
 
-    /// The link takes `room` bytes, and then fails where it `breaks`.
+    /// Lets the link take `room` bytes, and then fail if it `breaks`.
     fn write(&mut self, index: usize, room: usize, breaks: bool) {
         let before = self.before(index);
         let carried: Vec<_> = before.carried.iter().map(|(id, carried)| (*id, carried.session)).collect();
@@ -777,7 +777,7 @@ impl World {
         }
         assert_eq!(ends, told.len());
         let Ok(written) = written else {
-            // How many frames it had begun is not told.
+            // The number of frames it had begun is unknown.
             self.links[index].begun = self.links[index].whole;
             return;
         };
@@ -808,7 +808,7 @@ impl World {
         self.links[index].cut = cut;
     }
 
-    /// A frame begins: pongs first, then ends of sessions that the link does not carry. Gives the world before it.
+    /// Begins a frame: pongs first, then ends of sessions that the link does not carry. Returns the world before it.
     fn begin(&mut self, index: usize, sessions: &[(u32, usize, bool)]) -> Before {
         let before = Before { sessions: sessions.to_vec(), ..self.before(index) };
         let link = &mut self.links[index];
@@ -925,7 +925,7 @@ impl World {
         }
     }
 
-    /// Whatever came before: all is written, and without links all sessions are over in time.
+    /// Finishes: everything is written, and without links all sessions are over in time.
     fn finish(mut self) {
         (0..LINKS).for_each(|link| self.write(link, usize::MAX, false));
         self.check();

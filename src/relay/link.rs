@@ -27,7 +27,7 @@ pub struct Link {
     pub(super) inbound: Rc<Inbound>,
     /// The socket takes no more: the link's task waits for it.
     pub(super) blocked: Cell<bool>,
-    /// Why the link is to be closed, where something else than its reading found out.
+    /// The reason for which the link must be closed, if something other than its reading found out.
     pub(super) closing: Cell<Option<CloseReason>>,
     /// The link's place in the [`IdleWatch`](super::idle_watch::IdleWatch).
     pub(super) watched: Cell<usize>,
@@ -114,7 +114,7 @@ mod tests {
     use otproxy_net::tls;
     use otproxy_net::worker::scratch;
 
-    /// Both ends of a stream under TLS.
+    /// Makes both ends of a stream under TLS.
     async fn tls_pair() -> (Stream, Stream) {
         let rcgen::CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed(["core".to_owned()]).unwrap();
@@ -137,7 +137,8 @@ mod tests {
         (near.unwrap(), far.unwrap())
     }
 
-    /// Nothing more may come for the link: then only this wakes its task to bring the rest out.
+    /// Checks that such a link is blocked. Nothing more may come for it: then only this wakes its task to bring the
+    /// rest out.
     #[test]
     fn a_link_is_blocked_while_its_stream_holds_back() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -20,11 +20,11 @@ use otproxy_protocol::frame::FrameError;
 /// Reads in one turn: then other links have theirs.
 const READS_PER_TURN: usize = 8;
 
-/// Carries a link to its end. When it is dropped, the link's sessions lose it, and the end is
-/// counted and logged, however it came.
+/// The task of a link, which carries it to its end. When it is dropped, the link's sessions lose it, and the end is
+/// counted and logged, in whatever way it came.
 ///
-/// It is a future of its own rather than an `async fn`: there are as many of it as links, and this
-/// one takes no byte more than its fields.
+/// It is a future of its own rather than an `async fn`, as there is one for each link, and this one takes no byte more
+/// than its fields.
 pub struct LinkTask {
     relay: Rc<Relay>,
     client: Rc<Client>,

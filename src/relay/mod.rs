@@ -53,15 +53,14 @@ pub use view::{LinkView, SessionView};
 
 /// The label of links from peers that are none of the configured edges.
 pub const OTHER_EDGE: &str = "other";
-/// Connects to one game server that may begin at once, and the time between further ones, where
-/// `connects_per_second` does not say otherwise. When thousands of players come back in one second,
-/// more than a listen queue holds (often 128) would be answered with SYN cookies, and connections
-/// that find the queue full are then reset.
+/// Connects to one game server that may begin at once, and the time between further ones, unless `connects_per_second`
+/// is set. When thousands of players come back in one second, the connects that do not fit into a listen queue (often
+/// of 128) would be answered with SYN cookies, and connections that find the queue full are then reset.
 pub const CONNECT_BURST: u32 = 64;
 /// See [`CONNECT_BURST`].
 pub const CONNECT_INTERVAL: Duration = Duration::from_micros(500);
-/// How long a session may wait for its turn to connect: clients give a session up that has brought
-/// no packet for so long.
+/// The time that a session may wait for its turn to connect: clients give up a session that has brought no packet for
+/// this long.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(30);
 
 /// One worker's part of the relay.
@@ -231,7 +230,7 @@ impl Relay {
 /// Reads until the first frame, a ping, is there, and returns whose link it begins. It stays in `early`.
 async fn read_first_ping(stream: &Stream, early: &mut Vec<u8>, scratch: &Scratch) -> Result<ClientId, RejectReason> {
     loop {
-        // What is still incomplete is short: what claims to be longer than a ping is not read to its end.
+        // An incomplete frame is short: one that claims to be longer than a ping is not read to its end.
         if let Some(client) = first_ping(early).map_err(|_| RejectReason::NoPing)? {
             return Ok(client);
         }

@@ -30,7 +30,7 @@ pub struct Session {
     /// The game server that it leads to.
     pub(super) server: Arc<Server>,
     pub(super) port: Rc<PortMetrics>,
-    /// When the connect to the game server may begin.
+    /// The time from which on it may connect to the game server.
     connect_at: Instant,
     pub(super) game: RefCell<Option<Rc<Stream>>>,
     /// The game connection takes no more: the session's task waits for it.

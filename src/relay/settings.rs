@@ -31,12 +31,12 @@ pub(super) struct Settings {
 #[derive(Debug)]
 pub(super) struct Server {
     pub config: GameServer,
-    /// When connects to it may begin. Touched once for each session.
+    /// The queue of connects to it. Touched once for each session.
     connects: Arc<Mutex<Pace>>,
 }
 
 impl Settings {
-    /// Those of `config`; what is counted goes on counting as it was `before`.
+    /// Makes the settings of `config`; counts are taken over from `before`.
     pub fn new(config: &config::Core, before: Option<&Self>) -> Self {
         let sessions = &config.sessions;
         let server = |server: &GameServer| {
@@ -45,7 +45,7 @@ impl Settings {
                 Some(known) if known.config.address == server.address => Arc::clone(&known.connects),
                 _ => Arc::new(Mutex::new(Pace::new(connect_rate(server)))),
             };
-            // A pace is right whatever happened to who held it.
+            // A pace is consistent whatever happened to the holder of its lock.
             connects.lock().set(connect_rate(server));
             (server.port, Arc::new(Server { config: server.clone(), connects }))
         };
@@ -67,12 +67,12 @@ impl Settings {
         }
     }
 
-    /// The game server that clients ask for by this port.
+    /// Returns the game server that clients ask for by this port.
     pub fn server(&self, port: u32) -> Option<&Arc<Server>> {
         self.servers.get(&u16::try_from(port).ok()?)
     }
 
-    /// The edge at this address.
+    /// Returns the edge at this address.
     pub fn edge_at(&self, peer: IpAddr) -> Option<&str> {
         let at = |edge: &&config::EdgePeer| edge.addresses.iter().any(|net| net.contains(&peer));
         self.edges.iter().find(at).map(|edge| edge.name.as_str())
@@ -80,7 +80,7 @@ impl Settings {
 }
 
 impl Server {
-    /// Takes the next place in the queue of connects; gives when it is. `None` where no client would wait so long.
+    /// Takes the next place in the queue of connects; returns its time. `None` if no client would wait so long.
     pub fn connect_place(&self, now: Instant) -> Option<Instant> {
         let mut pace = self.connects.lock();
         pace.take(now, now + CONNECT_WAIT)

@@ -23,7 +23,7 @@ pub struct RelayShared {
     /// Sessions, in all and by address.
     pub(super) sessions: Arc<ConnectionLimit>,
     pub(super) pseudo_ipv4: PseudoIpv4,
-    /// Which worker owns a client: keyed at random, so that no client can choose.
+    /// The hash that assigns clients to workers: keyed at random, so that no client can choose.
     owners: RandomState,
     /// To each worker. Not bounded by themselves: each link on its way is a connection that counts, with a descriptor, and
     /// operators ask one thing after the other.
@@ -59,7 +59,7 @@ impl RelayShared {
         *self.settings.write() = settings;
     }
 
-    /// Has each worker answer `question`, and returns the answers in no order. Those of workers that are gone are missing.
+    /// Asks each worker `question`, and returns the answers in no order. Answers of workers that are gone are missing.
     pub async fn ask<T: Send + 'static>(&self, question: impl Fn(&Relay) -> T + Send + Sync + 'static) -> Vec<T> {
         let question = Arc::new(question);
         let (answered, mut answers) = mpsc::unbounded_channel();

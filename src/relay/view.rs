@@ -14,7 +14,7 @@ use otproxy_protocol::frame::{ClientId, SessionId};
 /// One session, as it is at the moment.
 #[derive(Debug, Clone)]
 pub struct SessionView {
-    /// Whose it is.
+    /// The client that it belongs to.
     pub client: ClientId,
     /// Its number.
     pub session: SessionId,
@@ -24,11 +24,11 @@ pub struct SessionView {
     pub game_server: String,
     /// The player, as the link said that opened it.
     pub player: SocketAddr,
-    /// How far it has come; a session that waits for its game server is so whatever its links do.
+    /// Its phase; a session that waits for its game server is in it whatever its links do.
     pub phase: Phase,
     /// The game server has not answered yet.
     pub connecting: bool,
-    /// When it was opened.
+    /// The time at which it was opened.
     pub started: Instant,
     /// The links that carry it.
     pub links: Vec<LinkView>,

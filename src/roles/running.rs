@@ -112,7 +112,7 @@ impl Running {
         &self.inbound.config().name
     }
 
-    /// Whether `other` is the same, with the same configuration.
+    /// Returns whether `other` is the same listener, with the same configuration.
     pub fn is(&self, other: &Self) -> bool {
         let forwards = (self.forward.as_ref().map(Arc::as_ptr), other.forward.as_ref().map(Arc::as_ptr));
         Arc::ptr_eq(&self.inbound, &other.inbound) && forwards.0 == forwards.1

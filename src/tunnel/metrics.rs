@@ -1,4 +1,4 @@
-//! What is counted of the tunnel with one edge.
+//! The metrics of the tunnel with one edge.
 
 use otproxy_net::ConnectResult;
 use prometheus::IntGauge;
@@ -6,7 +6,7 @@ use prometheus::IntGauge;
 use super::StreamRefusal;
 use crate::metrics::{ByReason, Held, Metrics};
 
-/// What is counted of the tunnel with one edge.
+/// The metrics of the tunnel with one edge.
 #[derive(Debug, Clone)]
 pub struct TunnelMetrics {
     spare: IntGauge,
@@ -27,7 +27,7 @@ impl TunnelMetrics {
         }
     }
 
-    /// Counts a spare connection while what this gives is held.
+    /// Counts a spare connection while the guard is held.
     pub fn spare(&self) -> Held {
         Held::new(self.spare.clone())
     }

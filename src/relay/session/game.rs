@@ -71,7 +71,7 @@ impl SessionTask {
         .await
     }
 
-    /// Connects to the game server, and tells it who the player is.
+    /// Connects to the game server, and announces the player to it.
     async fn connect(&self) -> Result<Rc<Stream>, ConnectResult> {
         let session = &self.session;
         let (inbound, server) = (&session.inbound, &session.server.config);

@@ -64,8 +64,8 @@ impl SessionTask {
                 bytes_out: figures.bytes_out,
             };
         }
-        // Where nobody has told the client yet, the links do so in their own tasks: what failed here could
-        // fail again in a write.
+        // If the client was not told yet, the links do so in their own tasks: the write that failed here could fail
+        // again.
         links.into_iter().filter_map(|link| machine.link(link)).for_each(|link| link.block());
         account
     }

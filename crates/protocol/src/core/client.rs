@@ -59,7 +59,7 @@ pub struct Client<O: Owner> {
 }
 
 impl<O: Owner> Default for Client<O> {
-    /// A client that has nothing yet.
+    /// Makes a client that has nothing yet.
     fn default() -> Self {
         Self { links: Slots::default(), sessions: Sessions::default() }
     }
@@ -265,7 +265,7 @@ impl<O: Owner> Client<O> {
         self.sessions.get(session).is_none_or(Session::is_over)
     }
 
-    /// Has links find a session no more. Those that carry it still say what they have to.
+    /// Hides a session from links that look for it. Links that carry it still write the rest.
     pub fn remove(&mut self, session: SessionKey) {
         self.sessions.remove(session);
     }

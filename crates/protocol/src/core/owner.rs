@@ -40,7 +40,7 @@ pub trait Owner {
 pub struct Rules {
     /// Sessions that one link may carry: `sessions.max_per_link`.
     pub max_per_link: usize,
-    /// Only links of the player who opened a session may join it: `sessions.bind_sessions`.
+    /// True if only links of the player that opened a session may join it: `sessions.bind_sessions`.
     pub bind_to_player: bool,
 }
 
@@ -51,7 +51,7 @@ pub struct Admitted<S> {
     pub session: S,
     /// Limits and times.
     pub limits: SessionLimits,
-    /// How its game server counts the length of a packet.
+    /// The unit in which its game server counts the length of a packet.
     pub framing: Framing,
     /// Packets a second to the game server at the most; bursts beyond are smoothed.
     pub max_packets_per_second: Option<u32>,

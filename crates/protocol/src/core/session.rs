@@ -29,7 +29,7 @@ pub struct Framed {
 /// The figures of a session, as they are at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Figures {
-    /// How far it has come; one that waits for its game server is so whatever its links do.
+    /// Its phase; a session that waits for its game server is in it whatever its links do.
     pub phase: Phase,
     /// It has no connection to its game server, most often not yet.
     pub connecting: bool,
@@ -65,7 +65,7 @@ enum Closed {
 #[derive(Debug)]
 pub(super) struct Session<S, P> {
     pub owned: S,
-    /// The player who opened it.
+    /// The player that opened it.
     pub player: P,
     pub machine: Machine,
     /// Links that joined it and are there, those that have told its end included.
@@ -252,9 +252,9 @@ impl<S, P> Session<S, P> {
 /// The sessions of a client.
 pub(super) struct Sessions<S, P> {
     slots: Slots<Session<S, P>>,
-    /// Those that links find, by id: another one may still be told that it has ended.
+    /// The sessions that links find, by id: another one may still be telling its links that it has ended.
     listed: Vec<(SessionId, SessionKey)>,
-    /// Those whose owner is to look again.
+    /// The sessions that their owner must look at again.
     changed: Vec<SessionKey>,
 }
 
