@@ -330,7 +330,7 @@ fn directions(figures: &Figures) -> [(&'static str, Direction); 2] {
     [("to game server", figures.to_game), ("to players", figures.to_players)]
 }
 
-/// Each latency, as people and as programs call it.
+/// Returns each latency, as people and as programs call it.
 fn latencies(figures: &Figures) -> [(&'static str, &'static str, &Histogram); 4] {
     [
         ("round trip", "round_trip", &figures.round_trip),
@@ -348,7 +348,7 @@ fn direction(direction: &Direction) -> Value {
     })
 }
 
-/// `null` where nothing was measured.
+/// Returns `null` if nothing was measured.
 fn latency(histogram: &Histogram) -> Value {
     if histogram.total() == 0 {
         return Value::Null;

@@ -205,7 +205,7 @@ fn seconds(duration: Duration) -> String {
     format!("{} s", duration.as_secs())
 }
 
-/// A reader that is gone misses the table; the exit code still counts.
+/// Prints a text. A reader that is gone misses the table; the exit code still counts.
 fn print(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());

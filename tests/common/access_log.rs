@@ -20,12 +20,12 @@ impl LogFile {
         self.0.join("access.log")
     }
 
-    /// The YAML for it.
+    /// Returns the YAML for it.
     pub fn yaml(&self, format: &str) -> String {
         format!("access_log: {{ format: {format}, file: {} }}", self.path().display())
     }
 
-    /// The lines, once there are so many.
+    /// Returns the lines, once there are so many.
     pub async fn lines(&self, count: usize) -> Vec<String> {
         let lines = eventually("the lines are there", async || {
             let text = fs::read_to_string(self.path()).unwrap_or_default();

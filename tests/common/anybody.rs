@@ -25,7 +25,7 @@ impl Clone for Papers {
     }
 }
 
-/// When papers are good.
+/// The time in which papers are good.
 #[derive(Clone, Copy)]
 pub enum Time {
     Past,
@@ -38,7 +38,7 @@ pub fn papers(certificates: &Certificates, names: &[&str], time: Time) -> Papers
     issue(certificates, names, time, ExtendedKeyUsagePurpose::ClientAuth)
 }
 
-/// The same that are good for nothing but signing code.
+/// Makes the same that are good for nothing but signing code.
 pub fn papers_of_other_use(certificates: &Certificates, names: &[&str]) -> Papers {
     issue(certificates, names, Time::Now, ExtendedKeyUsagePurpose::CodeSigning)
 }
@@ -100,7 +100,7 @@ impl ServerCertVerifier for Trusting {
     }
 }
 
-/// For who connects; `protocols` are `None` for the right one.
+/// Returns the TLS configuration of a peer that connects; `protocols` are `None` for the right one.
 pub fn client(papers: Option<Papers>, protocols: Option<&[&str]>) -> ClientConfig {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&TLS13]).unwrap();
@@ -113,7 +113,7 @@ pub fn client(papers: Option<Papers>, protocols: Option<&[&str]>) -> ClientConfi
     config
 }
 
-/// For who is connected to. Shows its papers to all, and asks nobody for any.
+/// Returns the TLS configuration of a peer that is connected to. It shows its papers to all, and asks nobody for any.
 pub fn server(Papers(chain, key): Papers, protocols: Option<&[&str]>) -> ServerConfig {
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).unwrap();
@@ -138,7 +138,7 @@ impl Peer {
         Self::connected(TcpStream::connect(address).await.unwrap(), config, name)
     }
 
-    /// The same over a connection of one's own.
+    /// Begins the same over a connection of one's own.
     pub fn connected(tcp: TcpStream, config: ClientConfig, name: &str) -> Self {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         Self { tcp, tls: ClientConnection::new(Arc::new(config), name).unwrap().into() }
@@ -148,7 +148,7 @@ impl Peer {
         Self { tcp, tls: rustls::ServerConnection::new(Arc::new(config)).unwrap().into() }
     }
 
-    /// The handshake, as far as this side sees it.
+    /// Shakes hands, as far as this side sees it.
     pub async fn shake(&mut self) -> io::Result<()> {
         while self.tls.is_handshaking() {
             self.push().await?;
@@ -191,7 +191,7 @@ impl Peer {
         self.push().await
     }
 
-    /// What comes next; empty where the other side has said that this was all, an error where it ended otherwise.
+    /// Returns what comes next: empty once the other side has said that this was all, an error if it ended otherwise.
     pub async fn read(&mut self) -> io::Result<Vec<u8>> {
         loop {
             let mut bytes = vec![0; 4096];
@@ -218,7 +218,7 @@ impl Peer {
         assert_eq!(got, bytes);
     }
 
-    /// The connection ends, and nothing was said on it.
+    /// Expects that the connection ends, and nothing was said on it.
     pub async fn expect_end(&mut self) {
         if let Ok(bytes) = self.read().await {
             assert!(bytes.is_empty(), "it says {bytes:?}");

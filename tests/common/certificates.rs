@@ -12,7 +12,7 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// A new authority.
+    /// Makes a new authority.
     pub fn new() -> Self {
         let folder = Folder::new();
         Self { authority: Authority::create(&folder, 1).unwrap(), folder }
@@ -24,7 +24,7 @@ impl Certificates {
         self.authority.issue(&name, &self.folder, terms).unwrap();
     }
 
-    /// The YAML of `tls` for this name, whose certificate is issued where it is not there.
+    /// Returns the YAML of `tls` for this name, whose certificate is issued if it is not there.
     pub fn tls(&self, name: &str) -> String {
         if !self.folder.join(format!("{name}.pem")).exists() {
             self.issue(name, Terms::default());

@@ -35,7 +35,7 @@ impl Flood {
     }
 }
 
-/// One round, which is over once all are closed.
+/// Runs one round, which is over once all are closed.
 pub async fn round(to: SocketAddr, meanwhile: impl Future<Output = ()>) {
     let mut all = Vec::new();
     for number in 0..CONNECTIONS {

@@ -52,13 +52,13 @@ impl GameConn {
         self.stream.write_all(bytes).await.unwrap();
     }
 
-    /// The connection ends, and nothing came before that.
+    /// Expects that the connection ends, and nothing came before that.
     pub async fn expect_end(&mut self) {
         assert_eq!(self.stream.read(&mut [0; 1]).await.unwrap_or(0), 0);
     }
 }
 
-/// `u16 length + body`.
+/// Returns `u16 length + body`.
 pub fn packet(body: &[u8]) -> Vec<u8> {
     [&(body.len() as u16).to_le_bytes()[..], body].concat()
 }

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// GETs a path, and returns the status and the body.
+/// Gets a path, and returns the status and the body.
 pub async fn get(addr: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     get_over(TcpStream::connect(addr).await?, path).await
 }
 
-/// The same, over a connection that stands already.
+/// Gets the same, over a connection that stands already.
 pub async fn get_over(stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> io::Result<(u16, String)> {
     ask(stream, &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")).await
 }

@@ -14,12 +14,12 @@ pub const PORT: u16 = 7172;
 pub const EDGE_A: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
 pub const EDGE_B: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// A player's address.
+/// Returns a player's address.
 pub fn player(last: u8) -> SocketAddr {
     SocketAddr::from(([198, 51, 100, last], 40_000))
 }
 
-/// What a link got.
+/// A frame that a link got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
     Pong,
@@ -31,7 +31,7 @@ pub fn data(packet: u32, ack: u32, payload: &[u8]) -> Option<Seen> {
     Some(Seen::Data { session: S, packet, ack, payload: payload.to_vec() })
 }
 
-/// A data frame as a client sends it.
+/// Returns a data frame as a client sends it.
 pub fn data_frame(session: SessionId, packet: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
     [&frame::data_header(session, PacketId(packet), PacketId(ack), payload.len()), payload].concat()
 }
@@ -44,7 +44,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link that came over `edge`, with its first ping answered.
+    /// Opens a link that came over `edge`, with its first ping answered.
     pub async fn connect(links: SocketAddr, edge: Ipv4Addr, player: SocketAddr, client: ClientId) -> Self {
         let mut link = Self::silent(links, edge, player).await;
         link.ping_first(client).await;
@@ -58,14 +58,14 @@ impl Link {
         self.client = client;
     }
 
-    /// A link that has sent the PROXY header, and nothing else.
+    /// Opens a link that has sent the PROXY header, and nothing else.
     pub async fn silent(links: SocketAddr, edge: Ipv4Addr, player: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((edge, 0).into()).unwrap();
         Self::over(socket.connect(links).await.unwrap(), player).await
     }
 
-    /// The same, with a receive buffer that takes next to nothing: what is not read waits in the core.
+    /// Opens the same, with a receive buffer that takes next to nothing: what is not read waits in the core.
     pub async fn narrow(links: SocketAddr, edge: Ipv4Addr, player: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -73,7 +73,7 @@ impl Link {
         Self::over(socket.connect(links).await.unwrap(), player).await
     }
 
-    /// The same, over a connection of one's own.
+    /// Opens the same, over a connection of one's own.
     pub async fn over(stream: TcpStream, player: SocketAddr) -> Self {
         stream.set_nodelay(true).unwrap();
         let mut link = Link { stream, input: Vec::new(), client: CLIENT };
@@ -91,14 +91,14 @@ impl Link {
         self.stream.write_all(bytes).await.unwrap();
     }
 
-    /// The next frame; `None` at the end of the link.
+    /// Returns the next frame; `None` at the end of the link.
     pub async fn next(&mut self) -> Option<Seen> {
         let seen = self.next_or_cut().await;
         assert!(seen.is_some() || self.input.is_empty(), "half a frame at the end");
         seen
     }
 
-    /// The same, on a link that may end in the middle of a frame.
+    /// Returns the same, on a link that may end in the middle of a frame.
     pub async fn next_or_cut(&mut self) -> Option<Seen> {
         loop {
             if let Some((frame, rest)) = Frame::split(&self.input).expect("a frame") {
@@ -132,7 +132,7 @@ impl Link {
         self.send(&data_frame(session, packet, ack, payload)).await;
     }
 
-    /// All that was sent before has been taken in once this returns. Nothing else may be under way.
+    /// Waits until all that was sent before has been taken in. Nothing else may be under way.
     pub async fn sync(&mut self) {
         self.send(&frame::ping(self.client, 20)).await;
         assert_eq!(self.next().await, Some(Seen::Pong));

@@ -57,7 +57,7 @@ pub async fn scrape(admin: SocketAddr) -> String {
     scrape_over(TcpStream::connect(admin).await.unwrap()).await
 }
 
-/// The same, over a connection that stands already.
+/// Returns the same, over a connection that stands already.
 pub async fn scrape_over(stream: TcpStream) -> String {
     let (status, text) = http::get_over(stream, "/metrics").await.unwrap();
     assert_eq!(status, 200);
@@ -80,7 +80,7 @@ pub async fn wait_until(admin: SocketAddr, name: &str, labels: &[&str], conditio
     }
 }
 
-/// The same sum, in the text of a scrape.
+/// Returns the same sum, in the text of a scrape.
 pub fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
     let series = text.lines().filter_map(|line| line.rsplit_once(' ')).filter(|(series, _)| {
         let (family, rest) = series.split_once('{').unwrap_or((series, ""));

@@ -22,7 +22,7 @@ pub mod tunnel;
 
 /// Only against a test that hangs.
 pub const HANG: Duration = Duration::from_secs(120);
-/// How long a condition may take to become true, on a machine that is busy with other things.
+/// The longest time until a condition becomes true, on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs a test on a runtime of its own.

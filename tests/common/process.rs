@@ -9,14 +9,14 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The program, with its own environment variables unset.
+/// Returns the program's command, with its own environment variables unset.
 pub fn otproxy(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_otproxy"));
     command.args(arguments);
     alone(command)
 }
 
-/// The same command, started by another program, which gets it behind its own arguments.
+/// Returns the same command, started by another program, which gets it behind its own arguments.
 pub fn through(command: Command, program: &str, arguments: &[&str]) -> Command {
     let mut outer = Command::new(program);
     outer.args(arguments).arg(command.get_program()).args(command.get_args());
@@ -29,12 +29,12 @@ fn alone(mut command: Command) -> Command {
     command
 }
 
-/// What it printed.
+/// Returns its output as text.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }
 
-/// What a program that ended with `code` said on stderr; its stdout must be empty.
+/// Returns the stderr of a program that ended with `code`; its stdout must be empty.
 #[track_caller]
 pub fn failed(output: &Output, code: i32) -> String {
     assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
@@ -42,7 +42,7 @@ pub fn failed(output: &Output, code: i32) -> String {
     text(&output.stderr)
 }
 
-/// A file of this test, in the target directory; of this run, as another may be under way there.
+/// Writes a file of this test, in the target directory; of this run, as another may be under way there.
 pub fn file(name: &str, contents: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()));
     fs::write(&path, contents).expect("writable file");
@@ -63,7 +63,7 @@ impl Running {
         (running, ready)
     }
 
-    /// One that has just been started.
+    /// Takes a program that has just been started.
     pub fn of(mut child: Child) -> Self {
         let stderr: Box<dyn Read + Send> = Box::new(child.stderr.take().expect("piped"));
         Self { child, stderr: BufReader::new(stderr) }
@@ -94,7 +94,7 @@ impl Running {
         self.child.id()
     }
 
-    /// What follows on stderr, for somebody else to read: a full pipe would hold the program up.
+    /// Returns what follows on stderr, for somebody else to read: a full pipe would hold the program up.
     pub fn take_stderr(&mut self) -> impl BufRead + Send + use<> {
         std::mem::replace(&mut self.stderr, BufReader::new(Box::new(std::io::empty())))
     }
@@ -111,7 +111,7 @@ impl Running {
         log
     }
 
-    /// Open descriptors now.
+    /// Returns the number of open descriptors now.
     pub fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.id())).map_or(0, Iterator::count)
     }
@@ -122,7 +122,7 @@ impl Running {
         let _ = self.child.wait();
     }
 
-    /// Its exit code, and the rest of stderr.
+    /// Waits for its end, and returns its exit code and the rest of stderr.
     pub fn end(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
         self.stderr.read_to_string(&mut rest).expect("readable stderr");
@@ -136,7 +136,7 @@ impl Drop for Running {
     }
 }
 
-/// What a program has said on stderr so far.
+/// The stderr of a program so far.
 #[derive(Debug, Clone, Default)]
 pub struct Log(Arc<Mutex<String>>);
 

@@ -34,27 +34,27 @@ impl Drop for Yaml {
 }
 
 impl RoleProcess {
-    /// With this YAML, its `role` aside.
+    /// Starts a role with this YAML, its `role` aside.
     pub fn with(role: &str, yaml: &str) -> Self {
         Self::start(role, yaml, None)
     }
 
-    /// A core with this YAML, its `role` aside. Every address of loopback is an edge.
+    /// Starts a core with this YAML, its `role` aside. Every address of loopback is an edge.
     pub fn core(yaml: &str) -> Self {
         Self::start("core", &core(yaml), None)
     }
 
-    /// An edge with this YAML, its `role` aside.
+    /// Starts an edge with this YAML, its `role` aside.
     pub fn edge(yaml: &str) -> Self {
         Self::start("edge", yaml, None)
     }
 
-    /// A core that may have so many files open.
+    /// Starts a core that may have so many files open.
     pub fn core_with_files(yaml: &str, files: u32) -> Self {
         Self::start("core", &core(yaml), Some(files))
     }
 
-    /// An edge that may have so many files open.
+    /// Starts an edge that may have so many files open.
     pub fn edge_with_files(yaml: &str, files: u32) -> Self {
         Self::start("edge", yaml, Some(files))
     }
@@ -89,17 +89,17 @@ impl RoleProcess {
         self.addresses[listener]
     }
 
-    /// Resident memory now, bytes.
+    /// Returns the resident memory now, in bytes.
     pub fn memory(&self) -> usize {
         self.status("VmRSS")
     }
 
-    /// The most resident memory since [`RoleProcess::forget_peak`], bytes.
+    /// Returns the most resident memory since [`RoleProcess::forget_peak`], in bytes.
     pub fn peak(&self) -> usize {
         self.status("VmHWM")
     }
 
-    /// The peak counts from now on.
+    /// Counts the peak from now on.
     pub fn forget_peak(&self) {
         fs::write(self.proc("clear_refs"), "5").unwrap();
     }
@@ -110,12 +110,12 @@ impl RoleProcess {
         line.trim().strip_suffix(" kB").unwrap().trim().parse::<usize>().unwrap() * KIB
     }
 
-    /// Open descriptors now.
+    /// Returns the number of open descriptors now.
     pub fn descriptors(&self) -> usize {
         self.running.descriptors()
     }
 
-    /// How many descriptors it may still open, of `limit` in all. What it has inherited can be beyond that.
+    /// Returns the number of descriptors that it may still open, of `limit` in all. Inherited ones can be beyond that.
     pub fn free_descriptors(&self, limit: u32) -> usize {
         let numbers = fs::read_dir(self.proc("fd")).unwrap().map(|file| file.unwrap().file_name());
         let numbers = numbers.map(|name| name.to_str().unwrap().parse::<u32>().unwrap());
@@ -129,7 +129,7 @@ impl RoleProcess {
         }
     }
 
-    /// Processor time used so far.
+    /// Returns the processor time used so far.
     pub fn cpu(&self) -> Duration {
         let text = fs::read_to_string(self.proc("stat")).unwrap();
         let fields: Vec<&str> = text.rsplit_once(')').unwrap().1.split_whitespace().collect();
@@ -150,7 +150,7 @@ impl RoleProcess {
         self.running.signal(Signal::HUP);
     }
 
-    /// What it has logged so far, `ready` aside.
+    /// Returns its log so far, `ready` aside.
     pub fn log(&self) -> String {
         self.log.text()
     }
@@ -187,7 +187,7 @@ fn core(yaml: &str) -> String {
     format!("edges: [{{ name: a, address: 127.0.0.0/8 }}]\n{yaml}")
 }
 
-/// Whether this process may open `files` files, after raising its own limit where it can. Where it may
+/// Returns whether this process may open `files` files, after raising its own limit if it can. If it may
 /// not, a test has nothing to do and says so; in CI, which sets `CI=true`, it fails.
 pub fn may_open(files: u64) -> bool {
     let limit = getrlimit(Resource::Nofile);

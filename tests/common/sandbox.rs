@@ -1,4 +1,4 @@
-//! What all tests here stand on: roles from YAML on ports of the kernel's choice, stand-in targets, and what goes to them.
+//! Equipment for tests of roles: roles from YAML on ports of the kernel's choice, stand-in targets, and their connections.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -11,14 +11,14 @@ pub use super::metrics::Metered;
 pub use super::role::Role;
 pub use super::{eventually, run};
 
-/// A stand-in target; the test accepts and plays it.
+/// Returns a stand-in target; the test accepts and plays it.
 pub async fn target() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     (listener, addr)
 }
 
-/// A stand-in target that sends back what it gets, each connection until its end.
+/// Starts a stand-in target that sends back what it gets, each connection until its end.
 pub async fn echo_target() -> SocketAddr {
     let (listener, addr) = target().await;
     tokio::spawn(async move {
@@ -33,7 +33,7 @@ pub async fn echo_target() -> SocketAddr {
     addr
 }
 
-/// An address that refuses connections for as long as the socket lives: bound, and not listening.
+/// Returns an address that refuses connections for as long as the socket lives: bound, and not listening.
 pub fn refusing() -> (TcpSocket, SocketAddr) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -88,18 +88,18 @@ pub async fn echoes(stream: &mut TcpStream, bytes: &[u8]) {
     assert_eq!(read(stream, bytes.len()).await, bytes);
 }
 
-/// Whether a connection is served: it echoes, rather than being closed.
+/// Returns whether a connection is served: it echoes, rather than being closed.
 pub async fn is_served(stream: &mut TcpStream) -> bool {
     let mut byte = [0];
     stream.write_all(b"?").await.is_ok() && matches!(stream.read(&mut byte).await, Ok(1))
 }
 
-/// A PROXY v2 header as the specification writes it, apart from the code under test.
+/// Returns a PROXY v2 header as the specification writes it, apart from the code under test.
 pub fn v2(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
     v2_with(source, destination, &[])
 }
 
-/// The same, with TLVs.
+/// Returns the same, with TLVs.
 pub fn v2_with(source: SocketAddr, destination: SocketAddr, tlvs: &[u8]) -> Vec<u8> {
     let (family, mut payload) = match (source.ip(), destination.ip()) {
         (IpAddr::V4(s), IpAddr::V4(d)) => (0x11, [s.octets(), d.octets()].concat()),
@@ -111,7 +111,7 @@ pub fn v2_with(source: SocketAddr, destination: SocketAddr, tlvs: &[u8]) -> Vec<
     v2_raw(0x21, family, &payload)
 }
 
-/// A PROXY v2 header of any content.
+/// Returns a PROXY v2 header of any content.
 pub fn v2_raw(version_command: u8, family: u8, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u16).to_be_bytes();
     [&b"\r\n\r\n\0\r\nQUIT\n"[..], &[version_command, family], &length, payload].concat()
@@ -124,14 +124,14 @@ fn v6(ip: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// A PROXY v1 line.
+/// Returns a PROXY v1 line.
 pub fn v1(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
     let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
     let (s, d) = (source.ip(), destination.ip());
     format!("PROXY {family} {s} {d} {} {}\r\n", source.port(), destination.port()).into_bytes()
 }
 
-/// Bytes that show where they belong.
+/// Returns bytes that show their place.
 pub fn pattern(seed: u64, count: usize) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {

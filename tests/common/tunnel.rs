@@ -9,7 +9,7 @@ pub use super::certificates::Certificates;
 pub use super::metrics::Metered;
 pub use super::role::Role;
 
-/// What tests of the tunnel ask of the roles at its ends.
+/// A role at an end of the tunnel.
 pub trait TunnelEnd: Metered {
     /// Waits until so many spare connections are there.
     async fn spares(&self, edge: &str, count: usize) {
@@ -17,7 +17,7 @@ pub trait TunnelEnd: Metered {
         self.wait_until("otproxy_tunnel_connections", &[&edge, "state=\"spare\""], |now| now == count as f64).await;
     }
 
-    /// How many handshakes ended so.
+    /// Returns the number of handshakes that ended so.
     async fn handshakes_so_far(&self, result: &str) -> usize {
         self.metric("otproxy_tunnel_handshakes_total", &[&format!("result=\"{result}\"")]).await as usize
     }
@@ -31,7 +31,7 @@ pub trait TunnelEnd: Metered {
 
 impl TunnelEnd for Role {}
 
-/// A core that edges connect to; `edges` and `listeners` are YAML lists.
+/// Returns the YAML of a core that edges connect to; `edges` and `listeners` are YAML lists.
 pub fn core(certificates: &Certificates, edges: &str, listeners: &str, more: &str) -> String {
     format!(
         "role: core\nshutdown_timeout: 0s\ntunnel: {{ accept: \"127.0.0.1:0\", tls: {}, spare: 3 }}\nedges: {edges}\nlisteners: {listeners}\n{more}",
@@ -39,7 +39,7 @@ pub fn core(certificates: &Certificates, edges: &str, listeners: &str, more: &st
     )
 }
 
-/// An edge that connects to a core; `listeners` is a YAML list.
+/// Returns the YAML of an edge that connects to a core; `listeners` is a YAML list.
 pub fn edge(certificates: &Certificates, name: &str, core: SocketAddr, listeners: &str) -> String {
     format!(
         "role: edge\nshutdown_timeout: 0s\ncore: {{ dial: \"{core}\", tls: {}, spare: 3 }}\nlisteners: {listeners}\n",
@@ -47,7 +47,7 @@ pub fn edge(certificates: &Certificates, name: &str, core: SocketAddr, listeners
     )
 }
 
-/// An edge that the core connects to.
+/// Returns the YAML of an edge that the core connects to.
 pub fn edge_dialled(certificates: &Certificates, name: &str, accept: &str, listeners: &str) -> String {
     format!(
         "role: edge\nshutdown_timeout: 0s\ncore: {{ accept: \"{accept}\", tls: {} }}\nlisteners: {listeners}\n",
@@ -55,12 +55,12 @@ pub fn edge_dialled(certificates: &Certificates, name: &str, accept: &str, liste
     )
 }
 
-/// An address on loopback that nobody has, until somebody takes it.
+/// Returns an address on loopback that nobody has, until somebody takes it.
 pub fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// A player who is told that there is nobody to play with. He may be told before he knows that he is connected.
+/// Connects as a player who is told that there is nobody to play with, perhaps before he knows that he is connected.
 pub async fn in_vain(edge: SocketAddr) {
     if let Ok(mut player) = TcpStream::connect(edge).await {
         let _ = player.write_all(b"password").await;
@@ -68,7 +68,7 @@ pub async fn in_vain(edge: SocketAddr) {
     }
 }
 
-/// A player at a listener of an edge, and what is behind him.
+/// Connects a player at a listener of an edge, and returns the connection behind him too.
 pub async fn stream(edge: &Role, listener: &str, target: &TcpListener) -> (TcpStream, TcpStream) {
     let mut player = TcpStream::connect(edge.addr(listener)).await.unwrap();
     player.write_all(b"0").await.unwrap();
@@ -77,7 +77,7 @@ pub async fn stream(edge: &Role, listener: &str, target: &TcpListener) -> (TcpSt
     (player, behind)
 }
 
-/// Both ways.
+/// Passes a byte each way.
 pub async fn goes_on((player, behind): &mut (TcpStream, TcpStream)) {
     player.write_all(b"1").await.unwrap();
     assert_eq!(behind.read_u8().await.unwrap(), b'1');

@@ -1,8 +1,8 @@
-//! The judge of a numbered stream: what was delivered, lost, duplicated, reordered.
+//! The check of a numbered stream: what was delivered, lost, duplicated, reordered.
 
 use std::collections::BTreeMap;
 
-/// Holes that a judge remembers at once. A stream with more is in ruins anyway: see
+/// Holes that a check remembers at once. A stream with more is in ruins anyway: see
 /// [`Delivery::exact`].
 pub const MAX_HOLES: usize = 4096;
 
@@ -135,21 +135,21 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashSet;
 
-    fn judge(numbers: impl IntoIterator<Item = u64>) -> DeliveryCheck {
-        let mut judge = DeliveryCheck::new();
-        numbers.into_iter().for_each(|number| judge.see(number));
-        judge
+    fn check(numbers: impl IntoIterator<Item = u64>) -> DeliveryCheck {
+        let mut check = DeliveryCheck::new();
+        numbers.into_iter().for_each(|number| check.see(number));
+        check
     }
 
     const PERFECT: Delivery = Delivery { delivered: 0, lost: 0, duplicated: 0, reordered: 0, alien: 0, exact: true };
 
     #[test]
     fn all_in_order_is_perfect() {
-        let judge = judge(1..=1000);
-        assert_eq!(judge.verdict(1000), Delivery { delivered: 1000, ..PERFECT });
-        assert!(judge.so_far().perfect() && judge.verdict(1000).perfect());
-        assert_eq!(judge.verdict(1003), Delivery { delivered: 1000, lost: 3, ..PERFECT });
-        assert!(!judge.verdict(1003).perfect());
+        let check = check(1..=1000);
+        assert_eq!(check.verdict(1000), Delivery { delivered: 1000, ..PERFECT });
+        assert!(check.so_far().perfect() && check.verdict(1000).perfect());
+        assert_eq!(check.verdict(1003), Delivery { delivered: 1000, lost: 3, ..PERFECT });
+        assert!(!check.verdict(1003).perfect());
     }
 
     #[test]
@@ -160,22 +160,22 @@ mod tests {
 
     #[test]
     fn each_fault_is_counted_as_what_it_is() {
-        assert_eq!(judge([1, 3]).verdict(3), Delivery { delivered: 2, lost: 1, ..PERFECT });
-        assert_eq!(judge([1, 1, 2]).verdict(2), Delivery { delivered: 2, duplicated: 1, ..PERFECT });
-        assert_eq!(judge([2, 1]).verdict(2), Delivery { delivered: 2, reordered: 1, ..PERFECT });
+        assert_eq!(check([1, 3]).verdict(3), Delivery { delivered: 2, lost: 1, ..PERFECT });
+        assert_eq!(check([1, 1, 2]).verdict(2), Delivery { delivered: 2, duplicated: 1, ..PERFECT });
+        assert_eq!(check([2, 1]).verdict(2), Delivery { delivered: 2, reordered: 1, ..PERFECT });
         assert_eq!(
-            judge([5, 3, 3, 1]).verdict(6),
+            check([5, 3, 3, 1]).verdict(6),
             Delivery { delivered: 3, lost: 3, duplicated: 1, reordered: 2, ..PERFECT }
         );
-        assert_eq!(judge([0, 1, 9]).verdict(2), Delivery { delivered: 1, lost: 1, alien: 2, ..PERFECT });
+        assert_eq!(check([0, 1, 9]).verdict(2), Delivery { delivered: 1, lost: 1, alien: 2, ..PERFECT });
     }
 
     #[test]
     fn memory_is_bounded_and_says_so() {
         let holes = MAX_HOLES as u64 + 10;
-        let judge = judge((1..=holes).map(|number| number * 2));
-        assert_eq!(judge.holes.len(), MAX_HOLES);
-        let proof = judge.verdict(holes * 2);
+        let check = check((1..=holes).map(|number| number * 2));
+        assert_eq!(check.holes.len(), MAX_HOLES);
+        let proof = check.verdict(holes * 2);
         assert_eq!((proof.lost, proof.delivered, proof.exact), (holes, holes, false));
         assert!(!proof.perfect());
     }
@@ -197,7 +197,7 @@ mod tests {
                 highest = highest.max(number);
             }
             expected.lost = (1..=sent).filter(|number| !seen.contains(number)).count() as u64;
-            prop_assert_eq!(judge(numbers).verdict(sent), expected);
+            prop_assert_eq!(check(numbers).verdict(sent), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What it takes to see otproxy work and to test it: players, a game server, and whole topologies of them.
+//! Equipment to see otproxy work and to test it: players, a game server, and whole topologies of them.
 //!
 //! - [`player`]: a player on real sockets; its protocol is [`otproxy_protocol::player`].
 //! - [`mock`]: a mock game server, and the numbered packets that it and players exchange.

@@ -28,7 +28,7 @@ reasons! {
 
 reasons! {
     /// The reason for which a request on a link was refused.
-    RefuseReason {
+    OpenError {
         /// The port asked for is not in `game_servers`.
         Port = "port",
         /// The session belongs to another player's address.

@@ -40,7 +40,7 @@ impl Figures {
             let (arrived, _) = arrived.get(address).copied().unwrap_or((nothing, 0));
             let (sent, connections) = sent.get(address).copied().unwrap_or((nothing, 0));
             let mut received = arrived.received;
-            // Its judge does not know how far the numbers go.
+            // Its check does not know how far the numbers go.
             received.alien += arrived.highest.saturating_sub(tally.sent);
             sums.to_game.add(tally.sent, received);
             sums.to_players.add(sent.pushed, above(tally.pushes.so_far(), tally.pushes.highest(), sent.pushed));
@@ -100,18 +100,18 @@ mod tests {
 
     const PLAYER: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
 
-    fn judge(numbers: &[u64]) -> DeliveryCheck {
-        let mut judge = DeliveryCheck::new();
-        numbers.iter().for_each(|number| judge.see(*number));
-        judge
+    fn check(numbers: &[u64]) -> DeliveryCheck {
+        let mut check = DeliveryCheck::new();
+        numbers.iter().for_each(|number| check.see(*number));
+        check
     }
 
     fn connection(arrived: &[u64], pushed: u64) -> ConnectionStats {
-        let judge = judge(arrived);
+        let check = check(arrived);
         ConnectionStats {
             player: Some(PLAYER),
-            received: judge.so_far(),
-            highest: judge.highest(),
+            received: check.so_far(),
+            highest: check.highest(),
             echoed: arrived.len() as u64,
             pushed,
             ..ConnectionStats::default()
@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn figures(sent: u64, arrived: &[u64], echoes: &[u64], pushed: u64, pushes: &[u64]) -> Figures {
-        let tally = Tally { sent, echoes: judge(echoes), pushes: judge(pushes), ..Tally::default() };
+        let tally = Tally { sent, echoes: check(echoes), pushes: check(pushes), ..Tally::default() };
         let connections = [connection(arrived, pushed)];
         Figures::of(&[(PLAYER, tally)], &connections, &connections)
     }

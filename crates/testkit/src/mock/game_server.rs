@@ -224,7 +224,7 @@ struct Pushes {
 
 struct Connection<'a> {
     stream: TcpStream,
-    judge: DeliveryCheck,
+    check: DeliveryCheck,
     /// `None` for no pushes, or no more.
     pushes: Option<Pushes>,
     size: usize,
@@ -239,7 +239,7 @@ impl<'a> Connection<'a> {
     fn new(stream: TcpStream, shared: &'a Shared, stats: &'a Mutex<ConnectionStats>) -> Self {
         let MockGameServerOptions { push_every, push_size: size } = shared.options;
         let pushes = push_every.map(|every| Pushes::starting_at(Instant::now(), every, every));
-        Self { stream, judge: DeliveryCheck::new(), pushes, size, terms: false, pushed: 0, shared, stats }
+        Self { stream, check: DeliveryCheck::new(), pushes, size, terms: false, pushed: 0, shared, stats }
     }
 
     async fn run(&mut self) -> io::Result<()> {
@@ -307,7 +307,7 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    /// Judges and answers the whole packets at the front of `input`, and leaves the rest.
+    /// Checks and answers the whole packets at the front of `input`, and leaves the rest.
     async fn take(&mut self, input: &mut Vec<u8>) -> io::Result<()> {
         let arrived = Instant::now();
         let mut rest = &input[..];
@@ -318,7 +318,7 @@ impl<'a> Connection<'a> {
                 Some(message) => self.obey(message, arrived, &mut output),
                 None => {
                     match packet::number(packet) {
-                        Some((Origin::Player, number)) => self.judge.see(number),
+                        Some((Origin::Player, number)) => self.check.see(number),
                         _ => other += 1,
                     }
                     echoed += 1;
@@ -328,7 +328,7 @@ impl<'a> Connection<'a> {
         }
         let taken = input.len() - rest.len();
         input.drain(..taken);
-        let (received, highest, pushed) = (self.judge.so_far(), self.judge.highest(), self.pushed);
+        let (received, highest, pushed) = (self.check.so_far(), self.check.highest(), self.pushed);
         self.count(|stats| {
             stats.received = received;
             stats.highest = highest;
@@ -351,14 +351,14 @@ impl<'a> Connection<'a> {
                 output.extend(Message::Welcome { clock: clock::id() }.packet(0));
             }
             Message::Up { number, sent: asked } => {
-                self.judge.see(number);
+                self.check.see(number);
                 self.pushed += 1;
                 let answer = Message::Answer { number: self.pushed, sent: clock::nanos(arrived), asked };
                 output.extend(answer.packet(self.size));
             }
             Message::Question { sent } => {
                 self.pushes = None;
-                output.extend(Message::Verdict { sent: self.pushed, received: self.judge.verdict(sent) }.packet(0));
+                output.extend(Message::Verdict { sent: self.pushed, received: self.check.verdict(sent) }.packet(0));
             }
             // The server's own: nobody sends them here.
             Message::Welcome { .. } | Message::Push { .. } | Message::Answer { .. } | Message::Verdict { .. } => {}
@@ -475,14 +475,14 @@ mod tests {
             let options = MockGameServerOptions { push_every: Some(Duration::from_millis(1)), push_size: 64 };
             let server = MockGameServer::start(options).await.unwrap();
             let mut stream = connect(&server).await;
-            let mut judge = DeliveryCheck::new();
+            let mut check = DeliveryCheck::new();
             for _ in 0..20 {
                 let packet = read_packet(&mut stream).await;
                 assert_eq!(packet.len(), 64);
                 let Some((Origin::Server, number)) = packet::number(&packet) else { panic!("{packet:?}") };
-                judge.see(number);
+                check.see(number);
             }
-            assert!(judge.verdict(20).perfect());
+            assert!(check.verdict(20).perfect());
             let last = server.close().await;
             assert!(last[0].closed && last[0].pushed >= 20);
             let mut rest = Vec::new();
