@@ -8,9 +8,11 @@
 //!   of either that is not whole yet.
 //! - [`player_address`]: how a game server is told the player's address. [`proxy_header`]: PROXY headers.
 //! - [`status`]: requests for a game server's status, and answers. [`sniff`]: how connections begin.
-//! - [`rate`] and [`pace`]: how many in which time. [`words!`] and [`reasons!`]: enums whose values have words.
+//! - [`rate`] and [`pace`]: how many in which time. [`words!`]: enums whose values have words.
 //!
 //! A parser tells what is incomplete (`None`: read more) from what is wrong (an error).
+//!
+//! The crate's README.md runs a session over two links in memory.
 #![cfg_attr(
     test,
     allow(
@@ -21,8 +23,6 @@
         reason = "a test fails by a panic"
     )
 )]
-
-mod reasons;
 
 pub mod core;
 pub mod frame;
@@ -38,3 +38,8 @@ pub mod status;
 mod words;
 
 pub use words::Word;
+
+/// Has the example in the README tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
