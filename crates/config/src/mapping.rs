@@ -15,23 +15,23 @@ pub(super) struct Nested<T> {
     section: PhantomData<T>,
 }
 
-/// A mapping below this one. Absent, it is empty: its keys have their defaults.
+/// Declares a mapping below this one. If absent, it is empty, and its keys have their defaults.
 pub(super) fn mapping<T: Section>() -> Nested<T> {
     Nested { restart: false, said: &[], section: PhantomData }
 }
 
 impl<T: Section> Nested<T> {
-    /// A change of anything in it takes a restart.
+    /// Declares that a change of anything in it needs a restart.
     pub fn restart(self) -> Self {
         Self { restart: true, ..self }
     }
 
-    /// Each of these keys has another sentence and example here.
+    /// Gives each of these keys another sentence and example.
     pub fn saying(self, said: &'static [(&'static str, &'static str, &'static str)]) -> Self {
         Self { said, ..self }
     }
 
-    /// The mapping, where there is one.
+    /// Makes the mapping optional.
     pub fn optional(self) -> Optional<T> {
         Optional(self)
     }
@@ -77,7 +77,7 @@ impl<T: Read + PartialEq + Clone> Field for Nested<T> {
     }
 }
 
-/// A mapping that may be absent. Where keys in it take a restart, it cannot come or go without one either.
+/// A mapping that may be absent. If keys in it need a restart, so does its coming and going.
 pub(super) struct Optional<T>(Nested<T>);
 
 impl<T: Read + PartialEq + Clone> Field for Optional<T> {
@@ -147,10 +147,10 @@ impl<T: Read> Field for Flat<T> {
     }
 }
 
-/// A field whose keys are declared elsewhere, and whose value the reader of its section sets.
+/// Declares a field whose keys are declared elsewhere, and whose value the reader of its section sets.
 pub(super) struct Elsewhere<T>(PhantomData<T>);
 
-/// A field whose keys are declared elsewhere, and whose value the reader of its section sets.
+/// Declares a field whose keys are declared elsewhere, and whose value the reader of its section sets.
 pub(super) fn elsewhere<T>() -> Elsewhere<T> {
     Elsewhere(PhantomData)
 }
