@@ -3,10 +3,11 @@
 use ipnet::IpNet;
 
 use super::address::{NETWORK, TARGET, Target};
-use super::declare::{Read, Takes, section, some, value};
+use super::declare::{Read, section};
 use super::formats::{self, FLAG};
 use super::name::Name;
 use super::scope::Scope;
+use super::takes::{Takes, some, value};
 
 /// The `edge` label of links that come from no edge.
 const OTHER: &str = "other";
@@ -39,12 +40,12 @@ impl Read for EdgePeer {
     }
 }
 
-/// Whether edges have certificates, which tell who they are.
+/// Returns whether edges have certificates, which identify them.
 fn has_tunnel(item: &Scope<'_>) -> bool {
     item.file_has("tunnel")
 }
 
-/// The name of an edge; where `certified` says so it is the name in a certificate too.
+/// Declares the name of an edge; if `certified` says so it is the name in a certificate too.
 pub(super) fn name(certified: fn(&Scope<'_>) -> bool) -> Takes<String> {
     Takes::new("name", move |item, key| {
         let name = item.value(key, formats::label)?;

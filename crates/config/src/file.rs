@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use ipnet::IpNet;
 
 use super::address::reserve;
-use super::declare::{Field as _, Read as _, Section as _, elsewhere, items, mapping, section, value};
+use super::declare::{Field as _, Read as _, Section as _, section};
 use super::document::{document, text_of};
 use super::edges::EdgePeer;
 use super::error::Errors;
@@ -14,12 +14,14 @@ use super::formats::FLAG;
 use super::game_server::GameServer;
 use super::key::{Key, Kind, Role};
 use super::listener::{self, Listener};
+use super::mapping::{elsewhere, mapping};
 use super::process::Process;
 use super::scope::Scope;
 use super::sessions::Sessions;
+use super::takes::{items, value};
 use super::tree::Entry;
 use super::tunnel::{CoreTunnel, EdgeTunnel};
-use super::{declare, word};
+use super::{takes, word};
 
 /// A checked configuration file, by its role.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,7 +69,7 @@ section! {
 
 /// Every key of a role's file, in the order of the reference.
 pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
-    let role = declare::word::<Role>().required("edge").keys("role", "what this process is");
+    let role = takes::word::<Role>().required("edge").keys("role", "what this process is");
     let edge = Edge::keys().into_iter().map(|key| key.only_in(Role::Edge));
     let core = Core::keys().into_iter().map(|key| key.only_in(Role::Core));
     role.into_iter().chain(Process::keys()).chain(listener::keys()).chain(edge).chain(core).collect()
@@ -82,11 +84,11 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
     load_wanted(path, None)
 }
 
-/// As [`load`], where the file must be that of an edge.
+/// Loads a file as [`load`] does, which must be that of an edge.
 ///
 /// # Errors
 ///
-/// As [`load`]; a file of the other role is an error at its `role`.
+/// Fails as [`load`] does; a file of the other role is an error at its `role`.
 pub fn load_edge(path: &Path) -> Result<Edge, Errors> {
     match load_for(path, Role::Edge)? {
         Config::Edge(edge) => Ok(edge),
@@ -94,11 +96,11 @@ pub fn load_edge(path: &Path) -> Result<Edge, Errors> {
     }
 }
 
-/// As [`load`], where the file must be that of a core.
+/// Loads a file as [`load`] does, which must be that of a core.
 ///
 /// # Errors
 ///
-/// As [`load`]; a file of the other role is an error at its `role`.
+/// Fails as [`load`] does; a file of the other role is an error at its `role`.
 pub fn load_core(path: &Path) -> Result<Core, Errors> {
     match load_for(path, Role::Core)? {
         Config::Core(core) => Ok(core),
@@ -116,11 +118,11 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Errors> {
     parse_for(file, text, None, None)
 }
 
-/// As [`load`], where the file must be that of this role.
+/// Loads a file as [`load`] does, which must be that of this role.
 ///
 /// # Errors
 ///
-/// As [`load`]; a file of the other role is an error at its `role`.
+/// Fails as [`load`] does; a file of the other role is an error at its `role`.
 pub fn load_for(path: &Path, role: Role) -> Result<Config, Errors> {
     load_wanted(path, Some(role))
 }
@@ -131,7 +133,7 @@ fn load_wanted(path: &Path, wanted: Option<Role>) -> Result<Config, Errors> {
     parse_for(&file, &text, wanted, Some(folder))
 }
 
-/// `folder` is where the file is; without one, no other files are read.
+/// Parses a file for a role. `folder` is the file's own; without one, no other files are read.
 fn parse_for(file: &str, text: &str, wanted: Option<Role>, folder: Option<&Path>) -> Result<Config, Errors> {
     let shape = ("the smallest file has `role` and `listeners`", "`role: edge` or `role: core`");
     document(file, text, shape, |report, at, entries| {
@@ -144,7 +146,7 @@ fn parse_for(file: &str, text: &str, wanted: Option<Role>, folder: Option<&Path>
     })
 }
 
-/// The role of a file, right or not, so that all the rest of it can be checked too.
+/// Guesses the role of a file, right or not, so that all the rest of it can be checked too.
 fn guess_role(entries: &[Entry], wanted: Option<Role>) -> Role {
     let written = entries.iter().find(|entry| entry.key == "role").and_then(|entry| word::word(&entry.node).ok());
     let core_only = |entry: &Entry| KEYS.iter().any(|key| key.path == entry.key && key.role == Some(Role::Core));

@@ -1,15 +1,17 @@
-//! What a listener of `kind: forward` has beside the keys of all listeners.
+//! The keys of a listener of `kind: forward` beside those of all listeners.
 
 use std::time::Duration;
 
 use otproxy_protocol::words;
 
 use super::address::{DESTINATION, Destination, HOST, destination};
-use super::declare::{Read as _, Section as _, Takes, elsewhere, flat, mapping, section, value, word};
+use super::declare::{Read as _, Section as _, section};
 use super::formats::{COUNT, DURATION, FLAG, LABEL, PERIOD, PORT, TIMEOUT};
 use super::inbound::Inbound;
 use super::key::Role;
+use super::mapping::{elsewhere, flat, mapping};
 use super::scope::Scope;
+use super::takes::{Takes, value, word};
 use super::tree::Node;
 
 section! {
@@ -136,7 +138,7 @@ impl Forward {
     }
 }
 
-/// The targets of a listener: each with a name, and at least one that is no backup.
+/// Declares the targets of a listener: each with a name, and at least one that is no backup.
 fn targets() -> Takes<Vec<ForwardTarget>> {
     let bare = |node: &Node| {
         destination(node).map(|destination| ForwardTarget { destination, name: String::new(), backup: false })

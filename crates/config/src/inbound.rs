@@ -1,4 +1,4 @@
-//! What every listener has, of whatever kind.
+//! The keys of all listeners, of whatever kind.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,11 +11,13 @@ use otproxy_protocol::words;
 use super::AddressSet;
 use super::access::{allowed, denied};
 use super::address::{LISTEN, NETWORK, claim};
-use super::declare::{list, mapping, section, some, value, word};
+use super::declare::section;
 use super::formats::{LABEL, TIMEOUT};
 use super::key::{Kind, Role};
 use super::limits::ListenerLimits;
+use super::mapping::mapping;
 use super::scope::Scope;
+use super::takes::{list, some, value, word};
 
 section! {
     /// What every listener has.
@@ -87,7 +89,7 @@ impl Inbound {
     }
 }
 
-/// Whether its connections come through the core's tunnel: those may be all that come in.
+/// Returns whether connections come through the core's tunnel, which may be the only ones.
 fn through_tunnel(item: &Scope<'_>) -> bool {
     item.role() == Role::Core && item.file_has("tunnel") && !item.has("listen")
 }
