@@ -1,4 +1,4 @@
-//! What a packet costs apart from system calls: `cargo bench`, or `cargo bench -- frame` for some.
+//! The cost of a packet apart from system calls: `cargo bench`, or `cargo bench -- frame` for some.
 //!
 //! Figures are worth something beside those of the same machine a moment before, and no others.
 
@@ -16,10 +16,9 @@
     reason = "a benchmark fails by a panic"
 )]
 
-use std::cell::RefCell;
 use std::hint::black_box;
+use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use divan::counter::ItemsCount;
@@ -28,9 +27,9 @@ use ipnet::IpNet;
 use otproxy::admission::{AddressKey, BANS, BanMetrics, BanRules, Bans, RateLimit};
 use otproxy::metrics::Metrics;
 use otproxy_config::{AddressSet, Framing};
-use otproxy_protocol::core::{Arrival, Batch, LinkWriter, Machine, MachineLimits, Upstream};
+use otproxy_protocol::core::{Admitted, Client, Effect, LinkKey, OpenError, Owner, Rules, SessionKey, SessionLimits};
 use otproxy_protocol::frame::{self, Frame, PacketId, SessionId};
-use otproxy_protocol::game_packet::Cutter;
+use otproxy_protocol::game_packet::GamePacketDecoder;
 use otproxy_protocol::proxy_header;
 use otproxy_protocol::rate::Rate;
 
@@ -55,25 +54,111 @@ fn data(number: u32, ack: u32, packet: &[u8]) -> Vec<u8> {
     [&frame::data_header(S, PacketId(number), PacketId(ack), packet.len()), packet].concat()
 }
 
-fn machine() -> Machine {
-    let limits = MachineLimits {
-        linger: Duration::from_secs(30),
-        leave_grace: Duration::from_secs(2),
-        unacked: 4 << 20,
-        reorder: 256 << 10,
-    };
-    Machine::new(S, limits, Instant::now())
+/// The owner of the machine, whose answers cost nothing.
+struct Host {
+    max_packets_per_second: Option<u32>,
+    now: Instant,
 }
 
-/// What one read from the game server becomes.
-fn batch(first: PacketId, packet: &[u8]) -> Batch {
-    let mut batch = Batch::with_capacity(PACKETS as usize * (frame::HEADER_LEN + packet.len()));
-    let mut number = first;
-    for _ in 0..PACKETS {
-        batch.push(S, number, PacketId::NONE, (packet.len() - 2) as u16, &packet[2..]);
-        number = number.next();
+impl Owner for Host {
+    type Link = ();
+    type Session = ();
+    type Player = ();
+
+    fn now(&self) -> Instant {
+        self.now
     }
-    batch
+
+    fn rules(&self) -> Rules {
+        Rules { max_per_link: 16, bind_to_player: true }
+    }
+
+    fn player(&self, (): &()) {}
+
+    fn admit(&self, (): &(), _session: SessionId, _port: u32) -> Result<Admitted<()>, OpenError> {
+        let limits = SessionLimits {
+            linger: Duration::from_secs(30),
+            leave_grace: Duration::from_secs(2),
+            unacked: 4 << 20,
+            reorder: 256 << 10,
+            pending: 4 << 20,
+        };
+        let Self { max_packets_per_second, .. } = *self;
+        Ok(Admitted { session: (), limits, framing: Framing::Auto, max_packets_per_second })
+    }
+}
+
+/// A client whose links carry one session that is connected to its game server.
+struct Player {
+    client: Client<Host>,
+    host: Host,
+    links: Vec<LinkKey>,
+    session: SessionKey,
+}
+
+impl Player {
+    fn new(links: usize, max_packets_per_second: Option<u32>) -> Self {
+        let (mut client, host) = (Client::default(), Host { max_packets_per_second, now: Instant::now() });
+        let links: Vec<_> = (0..links).map(|_| client.add_link(())).collect();
+        let mut session = None;
+        for &link in &links {
+            let open = frame::open(S, 7172);
+            let mut turn = client.receive(link, &open);
+            while let Some(effect) = client.next(&mut turn, &host) {
+                if let Effect::Connect(key) = effect {
+                    client.connected(key, b"");
+                    session = Some(key);
+                }
+            }
+        }
+        Self { client, host, links, session: session.expect("a session") }
+    }
+
+    /// Takes the bytes of one read of a link, with a game server that takes all; returns packets and doubles.
+    fn receive(&mut self, link: usize, bytes: &[u8]) -> (u32, u32) {
+        let mut all = 0;
+        let mut turn = self.client.receive(self.links[link], bytes);
+        while let Some(effect) = self.client.next(&mut turn, &self.host) {
+            let Effect::WriteGame { session, packets } = effect else { panic!("{effect:?}") };
+            all += packets;
+            let now = || self.host.now;
+            let full = self.client.write_game(session, now, |(), bytes| Ok(black_box(bytes).len()));
+            assert!(!full.expect("written"));
+        }
+        (all, turn.take_counts().duplicate)
+    }
+
+    /// Takes the bytes of one read of the game server, and has each link take as much as `room` at a time.
+    fn send(&mut self, bytes: &[u8], room: usize) {
+        let framed = self.client.game_bytes(self.session, bytes);
+        assert_eq!(framed.packets, PACKETS);
+        for &link in &self.links {
+            let mut frames = 0;
+            loop {
+                let some = |(): &(), slices: &[IoSlice<'_>]| {
+                    Ok(slices.iter().map(|slice| black_box(slice).len()).sum::<usize>().min(room))
+                };
+                let written = self.client.write_link(link, some).expect("written");
+                frames += written.first + written.duplicate;
+                if !written.blocked {
+                    break;
+                }
+            }
+            assert_eq!(frames, PACKETS);
+        }
+    }
+
+    /// Acknowledges all that was sent; the packet that does it is an old one.
+    fn acknowledge(&mut self) {
+        let sent = self.client.figures(self.session).expect("a session").packets_out;
+        self.receive(0, &data(1, sent.0, &packet(2)));
+        assert_eq!(self.client.figures(self.session).expect("a session").unacked, 0);
+    }
+}
+
+/// Packets of a client in the order of `numbers`, as one read.
+fn packets(numbers: impl Iterator<Item = u32>, packet: &[u8]) -> Vec<u8> {
+    numbers.flat_map(|number| data(number, 0, packet)).collect()
 }
 
 #[bench(args = SIZES)]
@@ -97,7 +182,7 @@ fn game_packets_cut(bencher: Bencher<'_, '_>, size: usize) {
     let input = packet(size).repeat(PACKETS as usize);
     let bencher = bencher.counter(ItemsCount::new(PACKETS));
     bencher.bench_local(|| {
-        let mut cutter = Cutter::new(Framing::Auto);
+        let mut cutter = GamePacketDecoder::new(Framing::Auto);
         let mut rest = black_box(&input[..]);
         while let Some((packet, length)) = cutter.next(rest).expect("packets") {
             black_box(packet);
@@ -110,86 +195,55 @@ fn game_packets_cut(bencher: Bencher<'_, '_>, size: usize) {
 /// Each packet comes over two links: the second is a double.
 #[bench]
 fn session_takes_packets_twice(bencher: Bencher<'_, '_>) {
-    let packet = packet(24);
-    bencher.counter(ItemsCount::new(PACKETS)).with_inputs(machine).bench_local_refs(|machine| {
-        for number in 1..=PACKETS {
-            let arrival = machine.accept(PacketId(number), black_box(&packet));
-            assert!(matches!(arrival, Ok(Arrival::InOrder)));
-            let arrival = machine.accept(PacketId(number), black_box(&packet));
-            assert!(matches!(arrival, Ok(Arrival::Duplicate)));
-        }
+    let input = packets(1..=PACKETS, &packet(24));
+    bencher.counter(ItemsCount::new(PACKETS)).with_inputs(|| Player::new(2, None)).bench_local_refs(|player| {
+        assert_eq!(player.receive(0, black_box(&input)), (PACKETS, 0));
+        assert_eq!(player.receive(1, black_box(&input)), (0, PACKETS));
     });
 }
 
 /// The first of all packets comes last, as where a path lost it.
 #[bench]
 fn session_keeps_packets_ahead_of_their_turn(bencher: Bencher<'_, '_>) {
-    let packet = packet(24);
-    bencher.counter(ItemsCount::new(PACKETS)).with_inputs(machine).bench_local_refs(|machine| {
-        for number in (1..=PACKETS).rev() {
-            black_box(machine.accept(PacketId(number), black_box(&packet))).expect("within the limits");
-        }
-        let held = std::iter::from_fn(|| machine.pop_held()).count();
-        assert_eq!(held, PACKETS as usize - 1);
+    let input = packets((1..=PACKETS).rev(), &packet(24));
+    bencher.counter(ItemsCount::new(PACKETS)).with_inputs(|| Player::new(1, None)).bench_local_refs(|player| {
+        assert_eq!(player.receive(0, black_box(&input)), (PACKETS, 0));
     });
 }
 
 /// Framing into the outbox, writing on each of `links` links, and the acks that free it.
 #[bench(args = [1, 2, 5])]
 fn outbox_to_links(bencher: Bencher<'_, '_>, links: usize) {
-    let packet = packet(120);
-    let machine = Rc::new(RefCell::new(machine()));
-    let mut writers: Vec<_> = (0..links).map(|_| LinkWriter::default()).collect();
-    writers.iter_mut().for_each(|writer| writer.join(machine.clone()));
+    let input = packet(120).repeat(PACKETS as usize);
+    let mut player = Player::new(links, None);
     bencher.counter(ItemsCount::new(PACKETS)).bench_local(|| {
-        let first = machine.borrow().outbox().next();
-        machine.borrow_mut().push(batch(first, black_box(&packet)));
-        for writer in &mut writers {
-            let all = |slices: &[std::io::IoSlice<'_>]| Ok(slices.iter().map(|slice| black_box(slice).len()).sum());
-            let written = writer.write_to(all).expect("written");
-            assert_eq!(written.first + written.duplicate, PACKETS);
-        }
-        let last = machine.borrow().sent();
-        machine.borrow_mut().ack(last).expect("sent before");
-        assert_eq!(machine.borrow().outbox().unacked(), 0);
+        player.send(black_box(&input), usize::MAX);
+        player.acknowledge();
     });
 }
 
 /// A socket that takes 1000 bytes each time: frames are cut.
 #[bench]
 fn link_writes_cut_frames(bencher: Bencher<'_, '_>) {
-    let packet = packet(120);
-    let machine = Rc::new(RefCell::new(machine()));
-    let mut writer = LinkWriter::default();
-    writer.join(machine.clone());
+    let input = packet(120).repeat(PACKETS as usize);
+    let mut player = Player::new(1, None);
     bencher.counter(ItemsCount::new(PACKETS)).bench_local(|| {
-        let first = machine.borrow().outbox().next();
-        machine.borrow_mut().push(batch(first, &packet));
-        loop {
-            let some =
-                |slices: &[std::io::IoSlice<'_>]| Ok(slices.iter().map(|slice| slice.len()).sum::<usize>().min(1000));
-            if !black_box(writer.write_to(some).expect("written")).blocked {
-                break;
-            }
-        }
-        let last = machine.borrow().sent();
-        machine.borrow_mut().ack(last).expect("sent before");
+        player.send(black_box(&input), 1000);
+        player.acknowledge();
     });
 }
 
+/// Each packet comes in a read of its own, and is the game server's at once.
 #[bench(args = [None, Some(1_000_000)])]
-fn upstream(bencher: Bencher<'_, '_>, max_packets_per_second: Option<u32>) {
+fn packets_to_the_game_server(bencher: Bencher<'_, '_>, max_packets_per_second: Option<u32>) {
     let packet = packet(24);
-    let now = Instant::now();
-    bencher.counter(ItemsCount::new(PACKETS)).with_inputs(|| Upstream::new(max_packets_per_second)).bench_local_refs(
-        |upstream| {
-            for _ in 0..PACKETS {
-                upstream.push(black_box(&packet));
-                let length = upstream.writable(|| now).len();
-                upstream.wrote(length);
-            }
-        },
-    );
+    let reads: Vec<_> = (1..=PACKETS).map(|number| data(number, 0, &packet)).collect();
+    let player = || Player::new(1, max_packets_per_second);
+    bencher.counter(ItemsCount::new(PACKETS)).with_inputs(player).bench_local_refs(|player| {
+        for read in &reads {
+            assert_eq!(player.receive(0, black_box(read)), (1, 0));
+        }
+    });
 }
 
 fn addresses(v6: bool) -> (SocketAddr, SocketAddr) {

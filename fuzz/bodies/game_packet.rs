@@ -4,7 +4,7 @@ use arbitrary::Unstructured;
 use otproxy_config::Framing;
 use otproxy_protocol::core::Batch;
 use otproxy_protocol::frame::{Frame, FromCore, PacketId, SessionId};
-use otproxy_protocol::game_packet::{Cutter, LENGTH_LEN, MAX_BODY, PacketError};
+use otproxy_protocol::game_packet::{GamePacketDecoder, LENGTH_LEN, MAX_BODY, PacketError};
 
 use super::pieces::{Pieces, read};
 
@@ -17,7 +17,7 @@ pub fn run(data: &[u8]) {
     let stream = input.take_rest();
     let expected = as_the_format_says(*framing, stream);
     let cut = |pieces: &mut dyn Iterator<Item = &'_ [u8]>| {
-        let mut cutter = Cutter::new(*framing);
+        let mut cutter = GamePacketDecoder::new(*framing);
         read(pieces, LENGTH_LEN + MAX_BODY, |bytes| {
             let Some((packet, length)) = cutter.next(bytes)? else { return Ok(None) };
             assert_eq!(usize::from(packet.length), packet.body.len());

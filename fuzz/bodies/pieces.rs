@@ -1,7 +1,7 @@
 //! A stream in the pieces in which it is read.
 
 use arbitrary::{Result, Unstructured};
-use otproxy_protocol::partial::Partial;
+use otproxy_protocol::reassembly::ReassemblyBuffer;
 
 /// Lengths of pieces, over and over; without any, the stream comes whole.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub fn read<'s, U, E>(
     longest: usize,
     mut split: impl FnMut(&[u8]) -> Result<Option<(U, usize)>, E>,
 ) -> (Vec<U>, Option<E>) {
-    let (mut partial, mut units) = (Partial::default(), Vec::new());
+    let (mut partial, mut units) = (ReassemblyBuffer::default(), Vec::new());
     for piece in pieces {
         let mut kept = 0;
         let result = partial.feed(piece, |bytes| {

@@ -1,30 +1,41 @@
-//! Sessions and links under any sequence of events, against a model that is as plain as can be.
+//! A client's machine under any sequence of events, against a model that is as plain as can be.
 //!
-//! The world here does what `relay` does, and holds in memory what sockets would: what a link and
-//! a game connection took. The model knows all packets and judges each frame when it begins.
+//! The world here is what sockets are to the machine: it has frames and game packets arrive, cut somewhere, and takes
+//! what a link or a game server would take. The model knows all packets, foresees what the machine has its owner do, and
+//! judges each frame when it begins.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, IoSlice};
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
-use otproxy_protocol::core::EndReason;
-use otproxy_protocol::core::{Arrival, Batch, LinkWriter, Machine, MachineLimits, Upstream};
-use otproxy_protocol::frame::{Frame, FromCore, HEADER_LEN, PacketId, SessionId};
+use otproxy_protocol::core::{
+    AckBeyondSent, Admitted, Client, Counts, Effect, EndReason, LinkKey, MAX_LINKS, OpenError, Owner, ProtocolError,
+    ReorderFull, Rules, SessionKey, SessionLimits,
+};
+use otproxy_protocol::frame::{self, ClientId, Frame, FromCore, HEADER_LEN, PacketId, SessionId};
+use otproxy_protocol::game_packet::Framing;
 
 /// Links of the one client here.
 const LINKS: usize = 3;
 /// Sessions that it has open at once.
 const SESSIONS: usize = 2;
-/// What a packet ahead of its turn counts beside its bytes.
+/// Sessions that a link may carry: one that has ended may still be told.
+const MAX_PER_LINK: usize = 3;
+/// The cost of a packet ahead of its turn beside its bytes.
 const HELD_OVERHEAD: usize = 64;
+/// The cost of one read of the game server beside its bytes while it is kept.
+const CHUNK_OVERHEAD: usize = 96;
+/// Bytes that may wait for the game server.
+const PENDING: usize = 4096;
 /// Pongs, and ends of strange sessions, that may wait on a link.
 const MAX_WAITING: usize = 64;
 /// Ids of sessions that the core does not know.
 const STRANGE: u32 = 1 << 20;
-/// What the game server is told before all packets.
+const CLIENT: ClientId = ClientId(7);
+const PORT: u16 = 7172;
+/// The bytes to the game server before all packets.
 const HEADER: &[u8] = b"player's address";
 
 /// The events, each followed by its arguments.
@@ -51,7 +62,7 @@ pub mod event {
     pub const WRITE: u8 = 8;
     /// Each link takes all there is.
     pub const WRITE_ALL: u8 = 9;
-    /// LINK COUNT: pings.
+    /// LINK COUNT: pings, which report a round trip of so many milliseconds.
     pub const PING: u8 = 10;
     /// LINK COUNT: data for sessions that the core does not know.
     pub const STRAY: u8 = 11;
@@ -59,8 +70,10 @@ pub mod event {
     pub const GAME_TAKES: u8 = 12;
     /// LINK u8: the link takes so many bytes, and then breaks.
     pub const BREAK: u8 = 13;
+    /// SESSION: a link of another player, which asks for the session and sends it data.
+    pub const FOREIGN: u8 = 14;
     /// How many there are.
-    pub const COUNT: u8 = 14;
+    pub const COUNT: u8 = 15;
 }
 
 /// Four bytes of limits, then events.
@@ -76,40 +89,128 @@ pub fn run(data: &[u8]) {
     world.finish();
 }
 
+/// The owner of the machine. Its part of a link is the player.
+struct Host {
+    now: Cell<Instant>,
+    limits: SessionLimits,
+    rate: Option<u32>,
+    /// Sessions that were let in, and not yet seen by the world.
+    admitted: RefCell<Vec<SessionId>>,
+}
+
+impl Owner for Host {
+    type Link = u8;
+    type Session = SessionId;
+    type Player = u8;
+
+    fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    fn rules(&self) -> Rules {
+        Rules { max_per_link: MAX_PER_LINK, bind_to_player: true }
+    }
+
+    fn player(&self, link: &u8) -> u8 {
+        *link
+    }
+
+    fn admit(&self, _link: &u8, session: SessionId, port: u32) -> std::result::Result<Admitted<SessionId>, OpenError> {
+        if port != u32::from(PORT) {
+            return Err(OpenError::Port);
+        }
+        self.admitted.borrow_mut().push(session);
+        Ok(Admitted { session, limits: self.limits, framing: Framing::Bytes, max_packets_per_second: self.rate })
+    }
+}
+
 struct Session {
     id: SessionId,
-    machine: Rc<RefCell<Machine>>,
-    upstream: Upstream,
+    /// As the machine has it, until nothing of it is there.
+    key: Option<SessionKey>,
+    /// Links find it.
+    listed: bool,
+    /// It has told its end, and stays until then where that is given.
+    closed: Option<Option<Instant>>,
     /// Payloads for the client: packet 1 is the first.
     packets: Vec<Vec<u8>>,
+    /// The last packet of each read of the game server.
+    reads: Vec<u32>,
     acked: u32,
     /// Payloads from the client that are ahead of their turn.
     held: BTreeMap<u32, Vec<u8>>,
     due: u32,
-    /// What the game server must get, in all, and what it has got.
+    /// The bytes for the game server in all, and how many it was offered and has got.
     expected_up: Vec<u8>,
+    offered: usize,
     got_up: usize,
-    header_sent: bool,
-    /// Where in it each packet ends that is not empty.
+    connected: bool,
+    /// The place in it at which each packet ends that is not empty.
     up_ends: Vec<usize>,
     opened: Instant,
     links: BTreeSet<usize>,
+    /// Links that joined it and are there, once for each time.
+    joined: Vec<usize>,
     deadline: Option<(Instant, EndReason)>,
     ended: Option<EndReason>,
     end_told: bool,
 }
 
 impl Session {
+    fn new(id: SessionId, key: SessionKey, now: Instant, linger: Duration) -> Self {
+        Self {
+            id,
+            key: Some(key),
+            listed: true,
+            closed: None,
+            packets: Vec::new(),
+            reads: Vec::new(),
+            acked: 0,
+            held: BTreeMap::new(),
+            due: 1,
+            expected_up: HEADER.to_vec(),
+            offered: HEADER.len(),
+            got_up: 0,
+            connected: false,
+            up_ends: Vec::new(),
+            opened: now,
+            links: BTreeSet::new(),
+            joined: Vec::new(),
+            deadline: Some((now + linger, EndReason::LinksLost)),
+            ended: None,
+            end_told: false,
+        }
+    }
+
     fn unacked(&self) -> usize {
         self.packets.iter().skip(self.acked as usize).map(|payload| HEADER_LEN + payload.len()).sum()
+    }
+
+    /// Returns what is kept for replay, as it counts.
+    fn cost(&self) -> usize {
+        let kept = self.reads.iter().filter(|last| **last > self.acked).count();
+        self.unacked() + kept * CHUNK_OVERHEAD
+    }
+
+    fn wants_game_data(&self, limits: &SessionLimits) -> bool {
+        self.ended.is_none() && self.cost() < limits.unacked
     }
 
     fn held_bytes(&self) -> usize {
         self.held.values().map(|payload| payload.len() + HELD_OVERHEAD).sum()
     }
 
+    fn pending(&self) -> usize {
+        self.expected_up.len() - self.got_up - if self.connected { 0 } else { HEADER.len() }
+    }
+
+    /// Returns what waits for the game server, as it counts.
+    fn pending_cost(&self, rate: Option<u32>) -> usize {
+        let waiting = self.up_ends.len() - self.up_ends.partition_point(|end| *end <= self.offered);
+        self.pending() + if rate.is_some() { waiting * 2 } else { 0 }
+    }
+
     fn end(&mut self, reason: EndReason) {
-        self.machine.borrow_mut().end(reason);
         self.ended.get_or_insert(reason);
     }
 
@@ -123,34 +224,68 @@ impl Session {
     fn is_over(&self) -> bool {
         self.ended.is_some() && self.end_told
     }
+
+    /// When time changes something.
+    fn next_change(&self) -> Option<Instant> {
+        match self.closed {
+            None => self.deadline.map(|(at, _)| at),
+            Some(until) => until,
+        }
+    }
 }
 
-/// What a link stands before with one session.
+/// A link's place in one session.
 #[derive(Clone, Copy)]
 struct Carried {
+    /// Its place among all sessions.
+    session: usize,
     /// The packet that it writes next, where no more is acknowledged.
     next: u32,
     /// Which join of this link it was.
     join: usize,
 }
 
-#[derive(Default)]
 struct Link {
-    writer: LinkWriter<Rc<RefCell<Machine>>>,
+    key: LinkKey,
     carried: BTreeMap<SessionId, Carried>,
     joins: usize,
-    /// What the link took of a frame that is not whole, and how the world was when it began.
+    /// The part of a frame that the link took, and the world when it began.
     cut: Vec<u8>,
     before_cut: Option<Before>,
-    /// Not begun yet, as are the ends of strange sessions.
+    /// Not begun yet, as are the ends of sessions that it does not carry.
     pongs: usize,
     ends: VecDeque<SessionId>,
-    /// Data frames: begun as the writer says, whole as the bytes say.
+    /// Data frames: begun as the machine says, whole as the bytes say.
     begun: u64,
     whole: u64,
     /// Ends of sessions that it carried: begun and whole.
     ends_begun: u64,
     ends_whole: u64,
+}
+
+impl Link {
+    fn new(key: LinkKey) -> Self {
+        Self {
+            key,
+            carried: BTreeMap::new(),
+            joins: 0,
+            cut: Vec::new(),
+            before_cut: None,
+            pongs: 0,
+            ends: VecDeque::new(),
+            begun: 0,
+            whole: 0,
+            ends_begun: 0,
+            ends_whole: 0,
+        }
+    }
+
+    /// It is told that a session which it does not carry is over.
+    fn end(&mut self, id: SessionId) {
+        if !self.ends.contains(&id) && self.ends.len() < MAX_WAITING {
+            self.ends.push_back(id);
+        }
+    }
 }
 
 /// The world when a frame began.
@@ -164,10 +299,11 @@ struct Before {
 }
 
 struct World {
-    now: Instant,
-    limits: MachineLimits,
-    rate: Option<u32>,
-    /// All there ever were: session n has the id n + 1.
+    host: Host,
+    client: Client<Host>,
+    /// The place at which the next bytes that arrive are cut.
+    cut: usize,
+    /// All there ever were.
     sessions: Vec<Session>,
     /// Which of them the client means by its first session, and by its second.
     current: [Option<usize>; SESSIONS],
@@ -177,15 +313,26 @@ struct World {
 impl World {
     fn new(input: &mut Unstructured<'_>) -> Result<Self> {
         let [unacked, reorder, times, rate] = input.arbitrary::<[u8; 4]>()?;
-        let limits = MachineLimits {
+        let limits = SessionLimits {
             linger: Duration::from_millis(u64::from(times >> 4) * 100),
             leave_grace: Duration::from_millis(u64::from(times & 15) * 100),
             unacked: 1 + usize::from(unacked) * 64,
             reorder: usize::from(reorder) * 16,
+            pending: PENDING,
         };
-        let rate = (rate > 0).then_some(u32::from(rate));
-        let now = Instant::now() + Duration::from_secs(3600);
-        Ok(Self { now, limits, rate, sessions: Vec::new(), current: [None; SESSIONS], links: Default::default() })
+        let host = Host {
+            now: Cell::new(Instant::now() + Duration::from_secs(3600)),
+            limits,
+            rate: (rate > 0).then_some(u32::from(rate)),
+            admitted: RefCell::default(),
+        };
+        let mut client = Client::default();
+        let links = [(); LINKS].map(|()| Link::new(client.add_link(0)));
+        Ok(Self { host, client, cut: 0, sessions: Vec::new(), current: [None; SESSIONS], links })
+    }
+
+    fn now(&self) -> Instant {
+        self.host.now.get()
     }
 
     fn event(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
@@ -224,7 +371,10 @@ impl World {
                 self.push(index, count % 8, usize::from(length) * 3);
             }
             event::CLOSE => {
-                if let Some(index) = self.current[slot(input)?] {
+                if let Some(index) = self.current[slot(input)?]
+                    && let Some(key) = self.sessions[index].key
+                {
+                    self.client.game_closed(key);
                     self.sessions[index].end(EndReason::GameClosed);
                 }
             }
@@ -236,19 +386,20 @@ impl World {
             event::WRITE_ALL => (0..LINKS).for_each(|link| self.write(link, usize::MAX, false)),
             event::PING => {
                 let (link, count) = (link(input)?, input.arbitrary::<u8>()?);
-                let link = &mut self.links[link];
-                (0..count).for_each(|_| link.writer.pong());
-                link.pongs = (link.pongs + usize::from(count)).min(MAX_WAITING);
+                let ping = frame::ping(CLIENT, count.into());
+                let told = Effect::RoundTrip(Duration::from_millis(count.into()));
+                let told = vec![told; count.into()];
+                self.arrives(link, &ping.repeat(count.into()), &told, count > 0, Counts::default());
+                self.links[link].pongs = (self.links[link].pongs + usize::from(count)).min(MAX_WAITING);
             }
             event::STRAY => {
                 let (link, count) = (link(input)?, input.arbitrary::<u8>()?);
-                let link = &mut self.links[link];
-                for id in (0..u32::from(count)).map(|n| SessionId(STRANGE + n)) {
-                    link.writer.end(id);
-                    if !link.ends.contains(&id) && link.ends.len() < MAX_WAITING {
-                        link.ends.push_back(id);
-                    }
-                }
+                let ids: Vec<_> = (0..u32::from(count)).map(|n| SessionId(STRANGE + n)).collect();
+                let frames: Vec<_> = ids.iter().flat_map(|id| data(*id, 1, 0, b"")).collect();
+                let refused = |id: &SessionId| Effect::Refused { session: *id, error: OpenError::UnknownSession };
+                let refused: Vec<_> = ids.iter().map(refused).collect();
+                self.arrives(link, &frames, &refused, count > 0, Counts::default());
+                ids.into_iter().for_each(|id| self.links[link].end(id));
             }
             event::GAME_TAKES => {
                 let (slot, room) = (slot(input)?, input.arbitrary::<u8>()?);
@@ -256,180 +407,326 @@ impl World {
                     self.game_takes(index, room.into());
                 }
             }
-            _ => {
+            event::BREAK => {
                 let (link, room) = (link(input)?, input.arbitrary::<u8>()?);
                 self.write(link, room.into(), true);
                 self.lose(link);
+            }
+            _ => {
+                if let Some(index) = self.current[slot(input)?] {
+                    self.foreign(index);
+                }
             }
         }
         Ok(())
     }
 
-    fn open(&mut self, link: usize, slot: usize, late: bool) {
-        let index = match self.current[slot] {
-            Some(index) if late || !self.sessions[index].is_over() => index,
-            _ => {
-                let id = SessionId(self.sessions.len() as u32 + 1);
-                self.sessions.push(Session {
-                    id,
-                    machine: Rc::new(RefCell::new(Machine::new(id, self.limits, self.now))),
-                    upstream: Upstream::new(self.rate),
-                    packets: Vec::new(),
-                    acked: 0,
-                    held: BTreeMap::new(),
-                    due: 1,
-                    expected_up: HEADER.to_vec(),
-                    got_up: 0,
-                    header_sent: false,
-                    up_ends: Vec::new(),
-                    opened: self.now,
-                    links: BTreeSet::new(),
-                    deadline: Some((self.now + self.limits.linger, EndReason::LinksLost)),
-                    ended: None,
-                    end_told: false,
-                });
+    /// Bytes arrive on a link, in two pieces, and the machine has its owner do what is foreseen.
+    fn arrives(&mut self, link: usize, bytes: &[u8], effects: &[Effect], answers: bool, counts: Counts) {
+        let key = self.links[link].key;
+        let (done, answered, counted) = self.receive(key, bytes);
+        assert_eq!((&done[..], answered, counted), (effects, answers, counts));
+    }
+
+    /// Gives what is to be done beside writing on the link, whether to write on it, and what is to be counted.
+    fn receive(&mut self, link: LinkKey, bytes: &[u8]) -> (Vec<Effect>, bool, Counts) {
+        let (mut effects, mut answered, mut counts) = (Vec::new(), false, Counts::default());
+        self.cut += 1;
+        let (first, second) = bytes.split_at(self.cut % (bytes.len() + 1));
+        for piece in [first, second] {
+            let mut turn = self.client.receive(link, piece);
+            while let Some(effect) = self.client.next(&mut turn, &self.host) {
+                match effect {
+                    Effect::WriteLink(to) => {
+                        assert_eq!(to, link);
+                        answered = true;
+                    }
+                    effect => effects.push(effect),
+                }
+            }
+            let Counts { first, duplicate, freed } = turn.take_counts();
+            counts.first += first;
+            counts.duplicate += duplicate;
+            counts.freed += freed;
+        }
+        (effects, answered, counts)
+    }
+
+    /// The session that links find by that id.
+    fn listed(&self, id: SessionId) -> Option<usize> {
+        self.sessions.iter().position(|session| session.listed && session.id == id)
+    }
+
+    fn open(&mut self, link_index: usize, slot: usize, late: bool) {
+        let id = match self.current[slot] {
+            Some(index) if late || !self.sessions[index].is_over() => self.sessions[index].id,
+            _ => SessionId(self.sessions.len() as u32 + 1),
+        };
+        let frame = frame::open(id, PORT);
+        let link = &self.links[link_index];
+        let refusal = if link.carried.contains_key(&id) {
+            return self.arrives(link_index, &frame, &[], true, Counts::default());
+        } else if link.carried.len() >= MAX_PER_LINK {
+            Some(OpenError::LinkSessions)
+        } else {
+            self.listed(id)
+                .is_some_and(|index| self.sessions[index].joined.len() >= MAX_LINKS)
+                .then_some(OpenError::SessionLinks)
+        };
+        if let Some(error) = refusal {
+            let refused = Effect::Refused { session: id, error };
+            self.arrives(link_index, &frame, &[refused], true, Counts::default());
+            return self.links[link_index].end(id);
+        }
+        let (effects, answered, counts) = self.receive(link.key, &frame);
+        assert_eq!((answered, counts), (true, Counts::default()));
+        let index = match self.listed(id) {
+            Some(index) => {
+                assert_eq!(effects, []);
+                index
+            }
+            None => {
+                let [Effect::Connect(key)] = effects[..] else { panic!("{effects:?}") };
+                assert_eq!(self.host.admitted.take(), [id]);
+                assert_eq!(self.client.session(key), Some(&id));
+                self.sessions.push(Session::new(id, key, self.now(), self.host.limits.linger));
                 self.current[slot] = Some(self.sessions.len() - 1);
                 self.sessions.len() - 1
             }
         };
-        let (session, link_index, link) = (&mut self.sessions[index], link, &mut self.links[link]);
-        if link.writer.get(session.id).is_some() {
-            return;
-        }
-        link.writer.join(Rc::clone(&session.machine));
+        assert!(self.host.admitted.borrow().is_empty());
+        let (session, link) = (&mut self.sessions[index], &mut self.links[link_index]);
         link.joins += 1;
-        link.carried.insert(session.id, Carried { next: session.acked + 1, join: link.joins });
+        link.carried.insert(id, Carried { session: index, next: session.acked + 1, join: link.joins });
         session.links.insert(link_index);
+        session.joined.push(link_index);
         session.deadline = None;
     }
 
     fn leave(&mut self, link: usize, index: usize) {
-        let session = &mut self.sessions[index];
-        let carried = self.links[link].carried.remove(&session.id);
-        let removed = self.links[link].writer.remove(session.id);
-        assert_eq!(removed.is_some(), carried.is_some());
-        if removed.is_some() {
-            session.machine.borrow_mut().left(self.now);
-            session.without(link, self.now + self.limits.leave_grace, EndReason::ClientLeft);
+        let id = self.sessions[index].id;
+        let carried = self.links[link].carried.remove(&id);
+        let changed = carried.and_then(|carried| self.sessions[carried.session].key).map(Effect::Changed);
+        self.arrives(link, &frame::end(id), changed.as_slice(), false, Counts::default());
+        if let Some(carried) = carried {
+            let deadline = self.now() + self.host.limits.leave_grace;
+            let session = &mut self.sessions[carried.session];
+            session.without(link, deadline, EndReason::ClientLeft);
+            session.joined.retain(|other| *other != link);
         }
     }
 
     fn lose(&mut self, index: usize) {
-        let mut link = std::mem::take(&mut self.links[index]);
-        let mut machines = link.writer.clear();
-        for session in self.sessions.iter_mut().filter(|session| link.carried.contains_key(&session.id)) {
-            let machine = machines.next().expect("a machine for each session");
-            machine.borrow_mut().lost(self.now);
-            session.without(index, self.now + self.limits.linger, EndReason::LinksLost);
-        }
-        assert!(machines.next().is_none());
+        self.disconnect(index);
+        self.links[index] = Link::new(self.client.add_link(0));
+    }
+
+    fn disconnect(&mut self, index: usize) {
+        let now = self.now();
+        let link = &self.links[index];
         // A frame that it had begun may have been data.
         assert!(link.begun == link.whole || link.begun == link.whole + 1 && !link.cut.is_empty());
+        assert_eq!(self.client.lost(link.key, now), Some(0));
+        let mut changed: Vec<_> = std::iter::from_fn(|| self.client.poll_changed()).collect();
+        for carried in link.carried.values() {
+            let session = &mut self.sessions[carried.session];
+            session.without(index, now + self.host.limits.linger, EndReason::LinksLost);
+            let at = changed.iter().position(|key| Some(*key) == session.key).expect("its task is woken");
+            changed.swap_remove(at);
+        }
+        assert_eq!(changed, []);
+        self.sessions.iter_mut().for_each(|session| session.joined.retain(|other| *other != index));
+    }
+
+    /// A link of another player gets nothing but ends.
+    fn foreign(&mut self, index: usize) {
+        let id = self.sessions[index].id;
+        if self.listed(id).is_none() {
+            return;
+        }
+        let link = self.client.add_link(1);
+        let bytes = [&frame::open(id, PORT)[..], &data(id, 1, 0, b"x"), &frame::end(id)].concat();
+        let (effects, answered, counts) = self.receive(link, &bytes);
+        assert_eq!(effects, [Effect::Refused { session: id, error: OpenError::Identity }; 2]);
+        assert_eq!((answered, counts), (true, Counts::default()));
+        let mut out = Vec::new();
+        let all = |_: &u8, slices: &[IoSlice<'_>]| {
+            slices.iter().for_each(|slice| out.extend_from_slice(slice));
+            Ok(slices.iter().map(|slice| slice.len()).sum())
+        };
+        let written = self.client.write_link(link, all).expect("written");
+        assert_eq!((written.bytes, written.first, written.blocked), (out.len() as u64, 0, false));
+        assert_eq!(out, frame::end(id), "one end for both");
+        assert_eq!(self.client.lost(link, self.now()), Some(1));
     }
 
     fn data(&mut self, link: usize, index: usize, packet: u32, ack: u32, length: u8) {
-        let session = &mut self.sessions[index];
-        if !self.links[link].carried.contains_key(&session.id) || session.ended.is_some() {
+        let id = self.sessions[index].id;
+        let Some(carried) = self.links[link].carried.get(&id) else {
+            // Data for what the link does not carry is ignored, and answered with an end where there is no such session.
+            let known = self.listed(id).is_some();
+            let error = if known { OpenError::NotJoined } else { OpenError::UnknownSession };
+            let refused = Effect::Refused { session: id, error };
+            self.arrives(link, &data(id, packet, ack, b"stray"), &[refused], true, Counts::default());
+            if !known {
+                self.links[link].end(id);
+            }
             return;
-        }
-        let mut machine = session.machine.borrow_mut();
-        let before = session.unacked();
-        if ack > session.packets.len() as u32 {
-            let refusal = machine.ack(PacketId(ack)).expect_err("an ack of what was never sent");
-            drop(machine);
-            return session.end(refusal.reason());
-        }
-        session.acked = session.acked.max(ack);
-        assert_eq!(machine.ack(PacketId(ack)), Ok(before - session.unacked()));
-
+        };
+        let (limits, rate) = (self.host.limits, self.host.rate);
+        let session = &mut self.sessions[carried.session];
+        let key = session.key.expect("a link carries it");
         // Each copy of a packet differs here, so that it shows which was taken.
         let payload = vec![session.expected_up.len() as u8 ^ packet as u8 ^ link as u8; length.into()];
-        let arrival = machine.accept(PacketId(packet), &payload);
-        let mut deliver = |payload: &[u8]| {
-            session.upstream.push(payload);
-            session.expected_up.extend_from_slice(payload);
-            if !payload.is_empty() {
-                session.up_ends.push(session.expected_up.len());
+        let (mut counts, mut packets, mut resumes) = (Counts::default(), 0, false);
+        let mut error = None;
+        if session.ended.is_none() {
+            let before = session.unacked();
+            let sent = session.packets.len() as u32;
+            let paused = !session.wants_game_data(&limits);
+            if ack > sent {
+                error = Some(ProtocolError::Ack(AckBeyondSent { ack: PacketId(ack), sent: PacketId(sent) }));
+            } else {
+                session.acked = session.acked.max(ack);
+                counts.freed = before - session.unacked();
+                resumes = paused && session.wants_game_data(&limits);
+                let mut deliver = |payload: &[u8]| {
+                    packets += 1;
+                    session.expected_up.extend_from_slice(payload);
+                    if !payload.is_empty() {
+                        session.up_ends.push(session.expected_up.len());
+                    }
+                };
+                if packet < session.due || session.held.contains_key(&packet) {
+                    counts.duplicate = 1;
+                } else if packet == session.due {
+                    counts.first = 1;
+                    deliver(&payload);
+                    session.due += 1;
+                    while let Some(held) = session.held.remove(&session.due) {
+                        deliver(&held);
+                        session.due += 1;
+                    }
+                } else if session.held_bytes() + payload.len() + HELD_OVERHEAD <= limits.reorder {
+                    counts.first = 1;
+                    session.held.insert(packet, payload.clone());
+                } else {
+                    let (limit, missing) = (limits.reorder, PacketId(session.due));
+                    error = Some(ProtocolError::Reorder(ReorderFull { limit, missing }));
+                }
             }
-        };
-        if packet < session.due || session.held.contains_key(&packet) {
-            assert_eq!(arrival, Ok(Arrival::Duplicate));
-        } else if packet == session.due {
-            assert_eq!(arrival, Ok(Arrival::InOrder));
-            deliver(&payload);
-            session.due += 1;
-            while let Some(held) = machine.pop_held() {
-                assert_eq!(session.held.remove(&session.due).as_deref(), Some(&held[..]));
-                deliver(&held);
-                session.due += 1;
-            }
-            assert!(!session.held.contains_key(&session.due));
-        } else if session.held_bytes() + payload.len() + HELD_OVERHEAD <= self.limits.reorder {
-            assert_eq!(arrival, Ok(Arrival::Held));
-            session.held.insert(packet, payload);
-        } else {
-            let refusal = arrival.expect_err("there is no room for it");
-            assert_eq!(refusal.reason(), EndReason::Limit);
-            drop(machine);
-            return session.end(EndReason::Limit);
         }
-        assert_eq!(machine.received(), PacketId(session.due - 1));
+        let pending = session.pending_cost(rate);
+        if error.is_none() && pending > limits.pending {
+            error = Some(ProtocolError::Pending { pending });
+        }
+        let mut effects = Vec::new();
+        match error {
+            Some(error) => {
+                session.end(error.reason());
+                effects.push(Effect::Ended { session: key, error });
+            }
+            None if resumes => effects.push(Effect::Changed(key)),
+            None => {}
+        }
+        effects.push(Effect::WriteGame { session: key, packets });
+        self.arrives(link, &data(id, packet, ack, &payload), &effects, false, counts);
+    }
+
+    /// The game server answers the connect.
+    fn connect(&mut self, index: usize) -> Option<SessionKey> {
+        let session = &mut self.sessions[index];
+        let key = session.key?;
+        if !session.connected {
+            self.client.connected(key, HEADER);
+            session.connected = true;
+        }
+        Some(key)
     }
 
     fn push(&mut self, index: usize, count: u8, length: usize) {
+        let Some(key) = self.connect(index) else { return };
         let session = &mut self.sessions[index];
-        let mut machine = session.machine.borrow_mut();
-        if !machine.wants_game_data() {
+        if !session.wants_game_data(&self.host.limits) {
             return;
         }
-        let mut batch = Batch::default();
+        let mut stream = Vec::new();
+        let before = session.unacked();
         for _ in 0..count {
-            let number = PacketId(machine.outbox().next().0 + batch.frames());
-            assert_eq!(number.0 as usize, session.packets.len() + 1);
-            let body = vec![number.0 as u8; length];
-            batch.push(session.id, number, machine.received(), length as u16, &body);
-            session.packets.push([&(length as u16).to_le_bytes()[..], &body].concat());
+            let body = vec![session.packets.len() as u8 + 1; length];
+            let packet = [&(length as u16).to_le_bytes()[..], &body].concat();
+            stream.extend_from_slice(&packet);
+            session.packets.push(packet);
         }
-        machine.push(batch);
+        // Half a length, and then the rest in one read.
+        let (first, rest) = stream.split_at(stream.len().min(1));
+        let nothing = self.client.game_bytes(key, first);
+        assert_eq!((nothing.packets, nothing.unacked, nothing.error), (0, 0, None));
+        let framed = self.client.game_bytes(key, rest);
+        if count > 0 {
+            session.reads.push(session.packets.len() as u32);
+        }
+        assert_eq!((framed.packets, framed.error), (count.into(), None));
+        assert_eq!(framed.unacked, session.unacked() - before);
     }
 
     fn wait(&mut self, time: Duration) {
-        self.now += time;
+        let now = self.now() + time;
+        self.host.now.set(now);
         for session in &mut self.sessions {
-            session.machine.borrow_mut().tick(self.now);
-            if let Some((at, reason)) = session.deadline
-                && self.now >= at
-            {
-                session.ended.get_or_insert(reason);
-                session.end_told = true;
+            let Some(key) = session.key else { continue };
+            self.client.tick(key, now);
+            match session.closed {
+                None => {
+                    if let Some((at, reason)) = session.deadline
+                        && now >= at
+                    {
+                        session.end(reason);
+                        session.end_told = true;
+                    }
+                }
+                Some(until) => {
+                    if until.is_some_and(|until| now >= until) {
+                        session.closed = Some(None);
+                    }
+                }
             }
         }
     }
 
-    fn game_takes(&mut self, index: usize, room: usize) {
+    fn game_takes(&mut self, index: usize, mut room: usize) {
+        let Some(key) = self.connect(index) else { return };
+        let (now, rate) = (self.now(), self.host.rate);
         let session = &mut self.sessions[index];
-        if !session.header_sent {
-            session.upstream.push_header(HEADER);
-            session.header_sent = true;
-        }
-        let bytes = session.upstream.writable(|| self.now);
-        let offered = session.got_up + bytes.len();
-        if let Some(rate) = self.rate {
+        let (mut got, mut offered) = (Vec::new(), None);
+        let full = self.client.write_game(
+            key,
+            || now,
+            |_, bytes| {
+                offered.get_or_insert(bytes.len());
+                let part = &bytes[..bytes.len().min(room)];
+                got.extend_from_slice(part);
+                room -= part.len();
+                if part.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(part.len()) }
+            },
+        );
+        let offered = offered.unwrap_or_default();
+        assert_eq!(full.expect("it takes what it has room for"), got.len() < offered);
+        let until = session.got_up + offered;
+        if let Some(rate) = rate {
             // A burst, and then one in each interval: whole packets.
             let interval = Duration::from_secs(1) / rate;
-            let passed = (self.now - session.opened).as_nanos() / interval.as_nanos();
+            let passed = (now - session.opened).as_nanos() / interval.as_nanos();
             let most = u128::from((rate / 4).max(1)) + passed + 1;
-            let packets = session.up_ends.partition_point(|end| *end <= offered);
+            let packets = session.up_ends.partition_point(|end| *end <= until);
             assert!(packets as u128 <= most, "{packets} packets at a rate of {rate}, and {most} are the most by now");
-            assert!(offered <= HEADER.len() || session.up_ends[packets - 1] == offered, "part of a packet");
+            assert!(until <= HEADER.len() || session.up_ends[packets - 1] == until, "part of a packet");
         } else {
-            assert_eq!(offered, session.expected_up.len(), "something is held back");
+            assert_eq!(until, session.expected_up.len(), "something is held back");
         }
-        let bytes = &bytes[..bytes.len().min(room)];
-        assert_eq!(bytes, &session.expected_up[session.got_up..][..bytes.len()], "what the game server gets");
-        let taken = bytes.len();
-        session.upstream.wrote(taken);
-        session.got_up += taken;
+        session.offered = session.offered.max(until);
+        assert_eq!(got, session.expected_up[session.got_up..][..got.len()], "what the game server gets");
+        session.got_up += got.len();
     }
 
     fn before(&self, link: usize) -> Before {
@@ -445,10 +742,11 @@ impl World {
     /// The link takes `room` bytes, and then fails where it `breaks`.
     fn write(&mut self, index: usize, room: usize, breaks: bool) {
         let before = self.before(index);
-        let carried: Vec<_> = before.carried.keys().copied().collect();
+        let carried: Vec<_> = before.carried.iter().map(|(id, carried)| (*id, carried.session)).collect();
         let link = &mut self.links[index];
         let (mut left, mut out) = (room, Vec::new());
-        let written = link.writer.write_to(|slices: &[IoSlice<'_>]| {
+        assert_eq!(self.client.poll_changed(), None);
+        let written = self.client.write_link(link.key, |_, slices: &[IoSlice<'_>]| {
             let start = out.len();
             for slice in slices {
                 let part = &slice[..slice.len().min(left)];
@@ -464,16 +762,20 @@ impl World {
         assert!(breaks || written.is_ok());
         let taken = out.len();
         self.judge(index, out, before);
-        // An end that has begun takes the session off the link.
-        for id in carried {
-            let (session, link) = (&mut self.sessions[id.0 as usize - 1], &mut self.links[index]);
-            if link.writer.get(id).is_none() {
+        // An end that has begun takes the session off the link, and its task is woken.
+        let told: Vec<_> = std::iter::from_fn(|| self.client.poll_changed()).collect();
+        let mut ends = 0;
+        for (id, session) in carried {
+            let (session, link) = (&mut self.sessions[session], &mut self.links[index]);
+            if session.key.is_some_and(|key| told.contains(&key)) {
                 assert!(session.links.remove(&index));
                 session.end_told = true;
                 link.carried.remove(&id);
                 link.ends_begun += 1;
+                ends += 1;
             }
         }
+        assert_eq!(ends, told.len());
         let Ok(written) = written else {
             // How many frames it had begun is not told.
             self.links[index].begun = self.links[index].whole;
@@ -506,7 +808,7 @@ impl World {
         self.links[index].cut = cut;
     }
 
-    /// A frame begins: pongs first, then ends of strange sessions. Gives the world before it.
+    /// A frame begins: pongs first, then ends of sessions that the link does not carry. Gives the world before it.
     fn begin(&mut self, index: usize, sessions: &[(u32, usize, bool)]) -> Before {
         let before = Before { sessions: sessions.to_vec(), ..self.before(index) };
         let link = &mut self.links[index];
@@ -526,9 +828,9 @@ impl World {
             FromCore::Data { session: id, packet, ack, payload } => {
                 assert!(before.ends.is_empty(), "data ahead of an end that waits");
                 link.whole += 1;
-                let (acked, ..) = before.sessions[id.0 as usize - 1];
-                let session = &self.sessions[id.0 as usize - 1];
                 let carried = before.carried.get(&id).expect("data on a link that carries the session");
+                let (acked, ..) = before.sessions[carried.session];
+                let session = &self.sessions[carried.session];
                 // No gap but over what is acknowledged, and that is not sent any more.
                 assert_eq!(packet.0, carried.next.max(acked + 1), "of session {id} on link {index}");
                 assert_eq!(payload, session.packets[packet.0 as usize - 1], "packet {packet} of {id}");
@@ -539,19 +841,15 @@ impl World {
                     now.next = packet.0 + 1;
                 }
             }
-            FromCore::End { session: id } if id.0 >= STRANGE => {
+            FromCore::End { session: id } if !before.ends.is_empty() => {
                 assert_eq!(before.ends.front(), Some(&id), "ends in their order");
             }
             FromCore::End { session: id } => {
-                assert!(before.ends.is_empty(), "an end ahead of one that waits");
                 link.ends_whole += 1;
-                let (acked, packets, ended) = before.sessions[id.0 as usize - 1];
                 let carried = before.carried.get(&id).expect("an end on a link that carries the session");
+                let (acked, packets, ended) = before.sessions[carried.session];
                 assert!(ended, "an end of session {id}, which goes on");
                 assert_eq!(carried.next.max(acked + 1) as usize, packets + 1, "an end before all data");
-                if link.carried.get(&id).is_some_and(|now| now.join == carried.join) {
-                    link.carried.remove(&id);
-                }
             }
         }
     }
@@ -561,32 +859,67 @@ impl World {
         assert!(link.cut.is_empty() && link.pongs == 0 && link.ends.is_empty(), "something waits");
         assert_eq!((link.begun, link.ends_begun), (link.whole, link.ends_whole));
         for (id, carried) in &link.carried {
-            let session = &self.sessions[id.0 as usize - 1];
+            let session = &self.sessions[carried.session];
             assert!(session.ended.is_none(), "no end of {id}");
             assert_eq!(carried.next.max(session.acked + 1) as usize, session.packets.len() + 1, "of {id}");
         }
     }
 
-    /// What holds after each event.
-    fn check(&self) {
-        for session in &self.sessions {
-            let machine = session.machine.borrow();
-            assert_eq!(machine.outbox().unacked(), session.unacked());
-            // The limit counts the bytes, and a little for each piece in which they are kept.
-            let cost = machine.outbox().cost();
-            assert!(cost >= session.unacked() && (session.unacked() > 0 || cost == 0), "{cost}");
-            // One read from the game server may go beyond it.
-            assert_eq!(machine.wants_game_data(), session.ended.is_none() && cost < self.limits.unacked);
-            assert!(session.held_bytes() <= self.limits.reorder);
-            assert_eq!(machine.ended(), session.ended);
-            assert_eq!(machine.deadline(), session.deadline.map(|(at, _)| at));
-            assert_eq!(machine.is_finished(), session.is_over());
-            assert_eq!(machine.sent(), PacketId(session.packets.len() as u32));
-            let waits = session.expected_up.len() - session.got_up;
-            assert_eq!(session.upstream.len(), waits - if session.header_sent { 0 } else { HEADER.len() });
+    /// Closes sessions that have told their end, and removes them in time, as an owner does after each event.
+    fn close(&mut self) {
+        let (now, grace) = (self.now(), self.host.limits.leave_grace);
+        for session in &mut self.sessions {
+            let Some(key) = session.key else { continue };
+            if session.closed.is_none() && session.is_over() {
+                assert!(self.client.is_finished(key));
+                let figures = self.client.close(key, EndReason::Shutdown, now).expect("it is there");
+                assert_eq!(figures.ended, session.ended);
+                let late =
+                    matches!(session.ended, Some(EndReason::GameClosed | EndReason::ProtocolError | EndReason::Limit));
+                session.closed = Some(late.then(|| now + grace));
+                session.joined.clear();
+            }
+            if session.listed && session.closed == Some(None) {
+                assert!(self.client.is_over(key));
+                self.client.remove(key);
+                session.listed = false;
+            }
+            if !session.listed && session.links.is_empty() {
+                session.key = None;
+            }
         }
+    }
+
+    /// Checks what holds after each event.
+    fn check(&mut self) {
+        self.close();
+        for session in &self.sessions {
+            let Some(key) = session.key else { continue };
+            let figures = self.client.figures(key).expect("it is there");
+            assert_eq!((figures.unacked, figures.reorder), (session.unacked(), session.held_bytes()));
+            // One read from the game server may go beyond the limit.
+            assert_eq!(self.client.wants_game_data(key), session.wants_game_data(&self.host.limits));
+            assert!(session.held_bytes() <= self.host.limits.reorder);
+            assert_eq!((figures.ended, figures.connecting), (session.ended, !session.connected));
+            assert_eq!(self.client.deadline(key), session.next_change());
+            assert_eq!(self.client.is_finished(key), session.is_over());
+            assert_eq!(
+                (figures.packets_in.0, figures.packets_out.0 as usize),
+                (session.due - 1, session.packets.len())
+            );
+            assert_eq!(figures.bytes_in as usize, session.expected_up.len() - HEADER.len());
+            assert_eq!(figures.bytes_out as usize, session.packets.iter().map(Vec::len).sum::<usize>());
+            assert_eq!(figures.pending, session.pending());
+            let joined: Vec<_> = (0..).map_while(|number| self.client.links_of(key, number)).collect();
+            let expected: Vec<_> = session.joined.iter().map(|link| self.links[*link].key).collect();
+            assert_eq!(joined, expected);
+        }
+        let listed = self.sessions.iter().filter(|session| session.listed);
+        let mut listed: Vec<_> = listed.map(|session| (session.id, session.key.expect("it is there"))).collect();
+        listed.sort_by_key(|(id, _)| *id);
+        assert_eq!(self.client.sessions().collect::<Vec<_>>(), listed);
         for (index, link) in self.links.iter().enumerate() {
-            assert_eq!(link.writer.sessions(), link.carried.len());
+            assert_eq!(self.client.carried_by(link.key), link.carried.len());
             let carries = |session: &&Session| session.links.contains(&index);
             assert_eq!(self.sessions.iter().filter(carries).count(), link.carried.len());
         }
@@ -597,22 +930,34 @@ impl World {
         (0..LINKS).for_each(|link| self.write(link, usize::MAX, false));
         self.check();
         for index in 0..self.sessions.len() {
-            while self.sessions[index].got_up < self.sessions[index].expected_up.len() {
+            while let Some(key) = self.sessions[index].key
+                && self.sessions[index].got_up < self.sessions[index].expected_up.len()
+            {
                 let got = self.sessions[index].got_up;
                 self.game_takes(index, usize::MAX);
-                let session = &self.sessions[index];
-                if session.got_up == got {
-                    let next = session.upstream.next_at().expect("a time when more may go");
-                    assert!(next > self.now, "time stands still");
-                    self.now = next;
+                if self.sessions[index].got_up == got {
+                    let next = self.client.paced_until(key).expect("a time when more may go");
+                    assert!(next > self.now(), "time stands still");
+                    self.host.now.set(next);
                 }
             }
         }
-        (0..LINKS).for_each(|link| self.lose(link));
-        self.wait(self.limits.linger.max(self.limits.leave_grace));
-        self.check();
-        assert!(self.sessions.iter().all(Session::is_over));
+        (0..LINKS).for_each(|link| self.disconnect(link));
+        for link in &mut self.links {
+            link.carried.clear();
+        }
+        let SessionLimits { linger, leave_grace, .. } = self.host.limits;
+        self.wait(linger.max(leave_grace));
+        self.close();
+        self.wait(leave_grace);
+        self.close();
+        assert!(self.sessions.iter().all(|session| session.is_over() && session.key.is_none()));
+        assert!(self.client.is_empty());
     }
+}
+
+fn data(id: SessionId, packet: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
+    [&frame::data_header(id, PacketId(packet), PacketId(ack), payload.len())[..], payload].concat()
 }
 
 fn link(input: &mut Unstructured<'_>) -> Result<usize> {

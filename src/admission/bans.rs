@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use otproxy_net::RateLimitedLog;
 use otproxy_protocol::rate::Rate;
-use otproxy_protocol::reasons;
+use otproxy_protocol::words;
 
 use super::{AddressKey, REFUSED_LINES, RateLimit};
 use crate::connection::RejectReason;
@@ -30,9 +30,9 @@ pub use metrics::BanMetrics;
 pub use nftables::Kernel;
 pub use table::{BANS, Ban};
 
-reasons! {
+words! {
     /// The reason of a ban.
-    BanReason {
+    pub enum BanReason {
         /// The operator made it.
         Operator = "operator",
         /// The address broke the rules more often than `bans.after` allows.

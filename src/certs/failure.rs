@@ -2,11 +2,11 @@
 
 use rustls::{CertificateError, Error};
 
-use otproxy_protocol::reasons;
+use otproxy_protocol::words;
 
-reasons! {
+words! {
     /// The result of a handshake of the tunnel.
-    HandshakeResult {
+    pub enum HandshakeResult {
         /// Both sides are authenticated.
         Ok = "ok",
         /// It was not through in time.

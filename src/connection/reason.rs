@@ -1,11 +1,11 @@
 //! The reasons for which connections are refused or end.
 
 use otproxy_net::pump::PumpEnd;
-use otproxy_protocol::reasons;
+use otproxy_protocol::words;
 
-reasons! {
+words! {
     /// The reason for which an accepted connection was not admitted.
-    RejectReason {
+    pub enum RejectReason {
         /// `limits.connections` of the listener was reached.
         Limit = "limit",
         /// `limits.connections_per_address` of the listener was reached.
@@ -75,9 +75,9 @@ impl RejectReason {
     }
 }
 
-reasons! {
+words! {
     /// The reason for which a forwarded connection or a link ended.
-    CloseReason {
+    pub enum CloseReason {
         /// The client's side closed first.
         Client = "client",
         /// The target's side closed first.
@@ -109,9 +109,9 @@ reasons! {
     }
 }
 
-reasons! {
+words! {
     /// The reason for which another task closes a connection.
-    Closing {
+    pub enum Closing {
         /// Its place is given to another one.
         Evicted = "evicted",
         /// The operator has it closed.

@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use otproxy_protocol::reasons;
 use otproxy_protocol::status::Request;
+use otproxy_protocol::words;
 
 /// Distinct binary requests whose answers are kept; clients send a handful. The two requests for text have slots of
 /// their own, so that no peer drives those out with one request after another.
 pub const MAX_REQUESTS: usize = 16;
 
-reasons! {
+words! {
     /// The result of a status request.
-    StatusResult {
+    pub enum StatusResult {
         /// Answered with what was known, younger than `status.cache`.
         Cached = "cached",
         /// Answered with what the target was just asked for, by this request or another at the same time.

@@ -25,7 +25,7 @@ use crate::tunnel::Pool;
 use otproxy_config as config;
 use otproxy_config::{Check, CheckKind, Destination, SendProxy};
 use otproxy_net::{ConnectResult, Stream};
-use otproxy_protocol::reasons;
+use otproxy_protocol::words;
 
 mod addresses;
 mod check;
@@ -34,9 +34,9 @@ mod standings;
 
 pub use standings::{FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetView};
 
-reasons! {
+words! {
     /// The result of a check of a target.
-    CheckResult {
+    pub enum CheckResult {
         /// The target is up.
         Ok = "ok",
         /// Refused by the target's host.
@@ -69,9 +69,9 @@ impl From<ConnectResult> for CheckResult {
     }
 }
 
-reasons! {
+words! {
     /// The state that an operator wants for a target.
-    TargetState {
+    pub enum TargetState {
         /// It has connections as far as it is up.
         Ready = "ready",
         /// It has no new connections; those that it has go on, and it is checked.

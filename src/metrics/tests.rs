@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use otproxy_net::ConnectResult;
-use otproxy_protocol::core::{EndReason, RefuseReason};
+use otproxy_protocol::core::{EndReason, OpenError};
 
 use super::*;
 use crate::admission::{BanMetrics, ListenerMetrics};
@@ -22,7 +22,7 @@ fn worker() -> (Arc<Metrics>, ListenerMetrics, EdgeMetrics, PortMetrics) {
     let listener = ListenerMetrics::new(&metrics, "links");
     let (edge, port) = (EdgeMetrics::new(&metrics, "waw1"), PortMetrics::new(&metrics, 7172));
     ByReason::<StatusResult>::new(&metrics.status_requests, &["links"]);
-    ByReason::<RefuseReason>::new(&metrics.relay_refused, &[]);
+    ByReason::<OpenError>::new(&metrics.relay_refused, &[]);
     ByReason::<HandshakeResult>::new(&metrics.tunnel_handshakes, &[]);
     BanMetrics::new(&metrics);
     TargetChecks::new(&metrics, "links", "1", true);
@@ -86,7 +86,7 @@ fn every_reason_is_there_at_zero() {
     for refusal in StreamRefusal::ALL {
         has(&text, &format!("otproxy_tunnel_streams_refused_total{{edge=\"waw1\",reason=\"{refusal}\"}} 0"));
     }
-    for reason in RefuseReason::ALL {
+    for reason in OpenError::ALL {
         has(&text, &format!("otproxy_relay_refused_total{{reason=\"{reason}\"}} 0"));
     }
 }
@@ -111,7 +111,7 @@ fn reasons_count_under_their_own_words() {
     tunnel.refused(StreamRefusal::UnknownListener);
     let (held, dropped) = (tunnel.spare(), tunnel.spare());
     drop(dropped);
-    ByReason::new(&metrics.relay_refused, &[]).inc(RefuseReason::Identity);
+    ByReason::new(&metrics.relay_refused, &[]).inc(OpenError::Identity);
     let text = render(&[metrics], BUILD);
     for (n, reason) in RejectReason::ALL.iter().enumerate() {
         has(&text, &format!("otproxy_connections_rejected_total{{listener=\"links\",reason=\"{reason}\"}} {}", n + 1));
@@ -209,7 +209,7 @@ fn the_documented_table_is_the_catalogue() {
         ("`result` of `otproxy_target_checks_total`", words(CheckResult::ALL)),
         ("`result` of `otproxy_status_requests_total`", words(StatusResult::ALL)),
         ("`reason` of `otproxy_relay_sessions_ended_total`", words(EndReason::ALL)),
-        ("`reason` of `otproxy_relay_refused_total`", words(RefuseReason::ALL)),
+        ("`reason` of `otproxy_relay_refused_total`", words(OpenError::ALL)),
         ("`state` of `otproxy_tunnel_connections`", "`spare`, `in_use`".to_owned()),
         ("`result` of `otproxy_tunnel_handshakes_total`", words(HandshakeResult::ALL)),
         ("`result` of `otproxy_tunnel_dials_total`", words(ConnectResult::ALL)),

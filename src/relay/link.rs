@@ -1,20 +1,18 @@
-//! One link of a client: what it is, and what its sessions have for it out.
+//! One link of a client, as the worker that owns the client has it.
 
-use std::cell::{Cell, RefCell};
-use std::io;
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::metrics::EdgeMetrics;
-use super::session::Session;
 use super::task_waker::TaskWaker;
 use crate::admission::{Inbound, Via};
 use crate::connection::{CloseReason, Presence};
 use otproxy_net::Stream;
-use otproxy_protocol::core::{LinkWriter, Written};
-use otproxy_protocol::frame::{ClientId, SessionId};
+use otproxy_protocol::core::Written;
+use otproxy_protocol::frame::ClientId;
 
 /// A link on the worker that owns its client.
 pub struct Link {
@@ -27,7 +25,6 @@ pub struct Link {
     pub(super) via: Option<Via>,
     /// The listener as the link began with it.
     pub(super) inbound: Rc<Inbound>,
-    pub(super) writer: RefCell<LinkWriter<Rc<Session>>>,
     /// The socket takes no more: the link's task waits for it.
     pub(super) blocked: Cell<bool>,
     /// Why the link is to be closed, where something else than its reading found out.
@@ -56,7 +53,6 @@ impl Link {
             edge,
             via,
             inbound,
-            writer: RefCell::default(),
             blocked: Cell::new(false),
             closing: Cell::new(None),
             watched: Cell::new(0),
@@ -73,54 +69,21 @@ impl Link {
         self.presence.who()
     }
 
-    pub(super) fn carries(&self, session: SessionId) -> bool {
-        self.writer.borrow().get(session).is_some()
-    }
-
-    pub(super) fn sessions(&self) -> usize {
-        self.writer.borrow().sessions()
-    }
-
-    pub(super) fn join(&self, session: Rc<Session>) {
-        self.writer.borrow_mut().join(session);
-    }
-
-    /// Queues an end for a session that the link does not carry.
-    pub(super) fn answer_end(&self, session: SessionId) {
-        self.writer.borrow_mut().end(session);
-    }
-
     /// Has the link's task close it.
     pub(super) fn close(&self, reason: CloseReason) {
         self.closing.set(Some(reason));
         self.task.wake();
     }
 
-    /// Writes at once what waits for this link, as far as its socket takes it.
-    pub(super) fn flush(&self) {
-        if self.blocked.get() || self.closing.get().is_some() {
-            return;
-        }
-        match self.write() {
-            Ok(false) => {}
-            Ok(true) => {
-                self.blocked.set(true);
-                self.task.wake();
-            }
-            Err(_) => self.close(CloseReason::ClientError),
-        }
-    }
-
-    /// Has the link's own task write what waits.
-    pub(super) fn flush_later(&self) {
+    /// Has the link's own task write what waits, once the socket takes more.
+    pub(super) fn block(&self) {
         self.blocked.set(true);
         self.task.wake();
     }
 
-    /// Writes what waits; gives whether the socket takes no more, or not all that the stream took.
-    pub(super) fn write(&self) -> io::Result<bool> {
-        let written = self.writer.borrow_mut().write_to(|slices| self.stream.try_write(slices))?;
-        let Written { bytes, first, duplicate, blocked } = written;
+    /// Counts what was written.
+    pub(super) fn count(&self, written: Written) {
+        let Written { bytes, first, duplicate, blocked: _ } = written;
         self.presence.add_out(bytes);
         self.inbound.metrics().bytes_out.inc_by(bytes);
         if first > 0 {
@@ -129,7 +92,6 @@ impl Link {
         if duplicate > 0 {
             self.edge.out_duplicate.inc_by(duplicate.into());
         }
-        Ok(blocked || self.stream.holds_back())
     }
 }
 
@@ -146,6 +108,7 @@ mod tests {
     use super::*;
     use crate::admission::{BanMetrics, BanRules, Bans, Gate, GateLimits, InboundShared, ListenerMetrics, ProcessGate};
     use crate::metrics::Metrics;
+    use crate::relay::client::{Machine, flush_link, write_stream};
     use otproxy_config as config;
     use otproxy_config::Config;
     use otproxy_net::tls;
@@ -197,8 +160,10 @@ mod tests {
             let edge = Rc::new(EdgeMetrics::new(&metrics, "waw1"));
             let player = SocketAddr::from(([127, 0, 0, 1], 1));
             let presence = Arc::new(Presence::new(1, "links".into(), player));
-            let link = Link::new(stream, presence, ClientId(1), edge, None, inbound);
-            link.flush();
+            let link = Rc::new(Link::new(stream, presence, ClientId(1), edge, None, inbound));
+            let mut machine = Machine::default();
+            let key = machine.add_link(Rc::clone(&link));
+            flush_link(&mut machine, key);
             assert!(link.blocked.get());
             let mut buffer = vec![0; 50_000];
             let reading = async {
@@ -206,7 +171,7 @@ mod tests {
                     sent -= poll_fn(|cx| peer.poll_read(cx, &mut buffer)).await.unwrap();
                 }
             };
-            let draining = poll_fn(|cx| link.stream.poll_drain(cx, || link.write()));
+            let draining = poll_fn(|cx| link.stream.poll_drain(cx, || write_stream(&mut machine, key)));
             let ((), drained) = tokio::join!(reading, draining);
             drained.unwrap();
             assert!(!link.stream.holds_back());

@@ -1,4 +1,4 @@
-//! What the relay goes by, from one reload to the next.
+//! The relay's settings, from one reload to the next.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,19 +11,17 @@ use super::{CONNECT_BURST, CONNECT_INTERVAL, CONNECT_WAIT};
 use crate::admission::RateLimit;
 use otproxy_config as config;
 use otproxy_config::{BindSessions, GameServer};
-use otproxy_protocol::core::MachineLimits;
+use otproxy_protocol::core::SessionLimits;
 use otproxy_protocol::pace::Pace;
 use otproxy_protocol::rate::Rate;
 
-/// What new links and sessions go by. A session keeps what it began with.
+/// Settings of new links and sessions. A session keeps those that it began with.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub edges: Vec<config::EdgePeer>,
     pub bind_sessions: BindSessions,
-    pub limits: MachineLimits,
+    pub limits: SessionLimits,
     pub max_per_link: usize,
-    /// Bytes that may wait for a game server, for each session.
-    pub pending: usize,
     /// New sessions by address.
     pub opens: Option<RateLimit>,
     servers: HashMap<u16, Arc<Server>>,
@@ -56,14 +54,14 @@ impl Settings {
         Self {
             edges: config.edges.clone(),
             bind_sessions: sessions.bind_sessions,
-            limits: MachineLimits {
+            limits: SessionLimits {
                 linger: sessions.linger,
                 leave_grace: sessions.leave_grace,
                 unacked: sessions.unacked,
                 reorder: sessions.reorder,
+                pending: sessions.pending,
             },
             max_per_link: sessions.max_per_link,
-            pending: sessions.pending,
             opens: sessions.opens_per_address.map(opens),
             servers: config.game_servers.iter().map(server).collect(),
         }

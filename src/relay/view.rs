@@ -1,14 +1,14 @@
 //! Sessions as an operator sees them.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Relay;
-use super::session::Session;
+use super::client::{Machine, tell};
+use super::link::Link;
 use crate::connection::Presence;
-use otproxy_protocol::core::{EndReason, Phase};
+use otproxy_protocol::core::{EndReason, Phase, SessionKey};
 use otproxy_protocol::frame::{ClientId, SessionId};
 
 /// One session, as it is at the moment.
@@ -26,7 +26,7 @@ pub struct SessionView {
     pub player: SocketAddr,
     /// How far it has come; a session that waits for its game server is so whatever its links do.
     pub phase: Phase,
-    /// Whether the game server has not answered yet.
+    /// The game server has not answered yet.
     pub connecting: bool,
     /// When it was opened.
     pub started: Instant,
@@ -58,26 +58,73 @@ pub struct LinkView {
 }
 
 impl Relay {
-    /// The sessions of this worker that `wanted` picks by client, session and player.
+    /// Returns the sessions of this worker that `wanted` picks by client, session and player.
     pub fn sessions(&self, wanted: impl Fn(ClientId, SessionId, SocketAddr) -> bool) -> Vec<SessionView> {
-        self.picked(wanted).iter().map(|session| session.view()).collect()
+        let mut views = Vec::new();
+        for client in self.clients.borrow().values() {
+            let machine = client.machine.borrow();
+            let picked = picked(&machine, client.id, &wanted);
+            views.extend(picked.filter_map(|session| view(&machine, client.id, session)));
+        }
+        views
     }
 
-    /// Ends the sessions of this worker that `wanted` picks; gives how many. Their clients are told.
+    /// Ends the sessions of this worker that `wanted` picks, and returns how many. Their clients are told.
     pub fn disconnect(&self, wanted: impl Fn(ClientId, SessionId, SocketAddr) -> bool) -> usize {
-        let mut picked = self.picked(wanted);
-        // One that has ended is there only to meet joins on their way.
-        picked.retain(|session| !session.is_ended());
-        picked.iter().for_each(|session| session.end(EndReason::Disconnected));
-        picked.len()
+        let mut ended = 0;
+        for client in self.clients.borrow().values() {
+            let mut machine = client.machine.borrow_mut();
+            // One that has ended is there only to meet joins on their way.
+            let going_on = |session: &SessionKey| machine.ended(*session).is_none();
+            let sessions: Vec<_> = picked(&machine, client.id, &wanted).filter(going_on).collect();
+            for session in sessions {
+                machine.end(session, EndReason::Disconnected);
+                tell(&mut machine, session);
+                ended += 1;
+            }
+        }
+        ended
     }
+}
 
-    fn picked(&self, wanted: impl Fn(ClientId, SessionId, SocketAddr) -> bool) -> Vec<Rc<Session>> {
-        let sessions = self.sessions.borrow();
-        let picked = sessions.values().filter(|session| {
-            let (client, id) = session.key();
-            wanted(client, id, session.player())
-        });
-        picked.cloned().collect()
+fn picked(
+    machine: &Machine,
+    client: ClientId,
+    wanted: &impl Fn(ClientId, SessionId, SocketAddr) -> bool,
+) -> impl Iterator<Item = SessionKey> {
+    let sessions = machine.sessions().filter(move |(id, key)| {
+        let session = machine.session(*key);
+        session.is_some_and(|session| wanted(client, *id, session.player))
+    });
+    sessions.map(|(_, key)| key)
+}
+
+fn view(machine: &Machine, client: ClientId, key: SessionKey) -> Option<SessionView> {
+    let (session, figures) = (machine.session(key)?, machine.figures(key)?);
+    let server = &session.server.config;
+    let links = (0..).map_while(|number| machine.links_of(key, number)).filter_map(|link| machine.link(link));
+    Some(SessionView {
+        client,
+        session: session.id,
+        port: server.port,
+        game_server: server.address.to_string(),
+        player: session.player,
+        phase: figures.phase,
+        connecting: figures.connecting,
+        started: session.started,
+        links: links.map(|link| LinkView::of(link)).collect(),
+        unacked: figures.unacked,
+        reorder: figures.reorder,
+        pending: figures.pending,
+        packets_in: figures.packets_in.0,
+        packets_out: figures.packets_out.0,
+        bytes_in: figures.bytes_in,
+        bytes_out: figures.bytes_out,
+    })
+}
+
+impl LinkView {
+    fn of(link: &Link) -> Self {
+        Self { presence: Arc::clone(&link.presence), round_trip: link.round_trip.get() }
     }
 }

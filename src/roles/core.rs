@@ -22,7 +22,7 @@ use otproxy_protocol::player_address::PseudoIpv4;
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
 pub fn bind(config: config::Core) -> Result<Service, StartError> {
     let pseudo_ipv4 = PseudoIpv4::new(host_key());
-    let (shared, errands) = RelayShared::new(&config, pseudo_ipv4.clone());
+    let (shared, commands) = RelayShared::new(&config, pseudo_ipv4.clone());
     let tunnel = config.tunnel.clone();
     let config = Config::Core(config);
     let certificates = super::certificates(&config)?.map(watch::Sender::new);
@@ -44,14 +44,14 @@ pub fn bind(config: config::Core) -> Result<Service, StartError> {
             CoreEnd::run(tunnel, presented, knows, to_workers, sockets, metrics, (scratch, tasks))
         });
     }
-    for (index, ((plans, errands), streams)) in plans.into_iter().zip(errands).zip(streams).enumerate() {
+    for (index, ((plans, commands), streams)) in plans.into_iter().zip(commands).zip(streams).enumerate() {
         let Some(metrics) = service.metrics().get(index).map(Arc::clone) else { continue };
         let shared = Arc::clone(&shared);
         service.add_worker(Box::new(move |stop| {
             Box::pin(async move {
                 let worker = Worker::new(Arc::clone(&metrics), stop);
                 let relay = Relay::new(shared, index, metrics, Rc::clone(&worker.scratch), worker.tasks.clone());
-                tokio::task::spawn_local(Rc::clone(&relay).run_errands(errands));
+                tokio::task::spawn_local(Rc::clone(&relay).run_commands(commands));
                 tokio::task::spawn_local(Rc::clone(&relay).watch_idle());
                 let ending = Rc::clone(&relay);
                 worker.serve(Some(relay), plans, Some(streams), || ending.shut_down()).await;

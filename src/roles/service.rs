@@ -34,7 +34,7 @@ use otproxy_config as config;
 use otproxy_config::{Config, Role};
 use otproxy_net::worker::{self, Scratch, Stop, Tasks};
 use otproxy_net::{BindError, bind};
-use otproxy_protocol::core::RefuseReason;
+use otproxy_protocol::core::OpenError;
 
 /// The reason why a role cannot start.
 #[derive(Debug, Error)]
@@ -97,7 +97,7 @@ impl Service {
         let metrics: Vec<_> = (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect();
         let own_metrics = Arc::new(Metrics::new());
         // So that the zeros are there, whether there is a relay or a tunnel or not.
-        drop(ByReason::<RefuseReason>::new(&own_metrics.relay_refused, &[]));
+        drop(ByReason::<OpenError>::new(&own_metrics.relay_refused, &[]));
         drop(ByReason::<HandshakeResult>::new(&own_metrics.tunnel_handshakes, &[]));
         let config::AccessLog { format, file } = &process.access_log;
         let start = |file| AccessLog::start(*format, file, &process.name, own_metrics.access_log_dropped.clone());

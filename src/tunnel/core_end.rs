@@ -27,7 +27,7 @@ use otproxy_config::{CoreTunnel, EdgePeer, Target};
 use otproxy_net::worker::{Scratch, Tasks};
 use otproxy_net::{ConnectResult, RateLimitedLog, Stream};
 use otproxy_protocol::proxy_header::{self, LOCAL};
-use otproxy_protocol::reasons;
+use otproxy_protocol::words;
 
 /// Bytes that are read at once from a connection that is not in use yet.
 const READ: usize = 1024;
@@ -45,9 +45,9 @@ pub struct Known {
     pub listeners: HashSet<String>,
 }
 
-reasons! {
+words! {
     /// The reason for which a stream of the tunnel was refused.
-    StreamRefusal {
+    pub enum StreamRefusal {
         /// The edge's bytes are no header of a stream, or the header lacks the listener or the player.
         BadHeader = "bad_header",
         /// The header names no listener of the core.

@@ -10,7 +10,7 @@ use otproxy_config as config;
 use otproxy_config::{KEYS, Key, WhenAbsent};
 use otproxy_net as net;
 use otproxy_protocol as protocol;
-use otproxy_protocol::core::{EndReason, RefuseReason};
+use otproxy_protocol::core::{EndReason, OpenError};
 use otproxy_protocol::frame::PacketId;
 
 fn document() -> String {
@@ -126,7 +126,7 @@ fn every_reason_is_one_that_is_counted() {
     let reasons = BTreeMap::from([
         ("rejected", words(RejectReason::ALL)),
         ("closed", words(CloseReason::ALL)),
-        ("refused", words(RefuseReason::ALL)),
+        ("refused", words(OpenError::ALL)),
         ("ended", words(EndReason::ALL)),
     ]);
     let metrics: BTreeSet<_> = CATALOGUE.iter().map(|family| family.name).collect();
@@ -151,14 +151,14 @@ fn every_reason_is_one_that_is_counted() {
 fn no_reason_of_a_limit_is_left_out() {
     let text = document();
     let refused = [
-        RefuseReason::SessionLimit,
-        RefuseReason::LinkSessions,
-        RefuseReason::SessionLinks,
-        RefuseReason::OpenRate,
-        RefuseReason::ConnectQueue,
+        OpenError::SessionLimit,
+        OpenError::LinkSessions,
+        OpenError::SessionLinks,
+        OpenError::OpenRate,
+        OpenError::ConnectQueue,
     ];
     // All others refuse what is wrong however little of it comes.
-    assert_eq!(RefuseReason::ALL.len(), refused.len() + 5, "is the new reason a limit?");
+    assert_eq!(OpenError::ALL.len(), refused.len() + 5, "is the new reason a limit?");
     for reason in refused {
         assert!(text.contains(&format!("refused `{reason}`")), "{reason}");
     }

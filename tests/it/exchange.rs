@@ -1,19 +1,20 @@
-//! Whole exchanges between a client, the core's session machine and a game server, in memory and in
-//! simulated time, over links that delay, cut and come back. What a hostile peer may do to the machine
-//! is in `fuzz/bodies`.
+//! Whole exchanges between a client, the core's machine and a game server, in memory and in simulated
+//! time, over links that delay, cut and come back. Both machines are the ones that run on sockets. Hostile
+//! peers of the core's are in `fuzz/bodies`.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, IoSlice};
-use std::rc::Rc;
+use std::io;
 use std::time::{Duration, Instant};
 
-use otproxy_protocol::core::EndReason;
-use otproxy_protocol::core::{Arrival, Batch, LinkWriter, Machine, MachineLimits, Outbox};
-use otproxy_protocol::frame::{ClientId, Frame, FromClient, HEADER_LEN, PacketId, SessionId};
+use otproxy_protocol::core::{
+    self, Admitted, Counts, Effect, EndReason, LinkKey, OpenError, Owner, Rules, SessionKey, SessionLimits,
+};
+use otproxy_protocol::frame::{ClientId, HEADER_LEN, SessionId};
+use otproxy_protocol::game_packet::Framing;
 use otproxy_protocol::player::machine::{Action, Event};
 use otproxy_protocol::player::{ClientClocks, EndReason as PlayerEnd, LinkId, PlayerCore, SendError, SessionStats};
-use otproxy_testkit::mock::packet::{Origin, numbered};
+use otproxy_testkit::mock::packet::{Origin, numbered, split};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -40,6 +41,40 @@ impl Chance {
     /// A number from 0 to `most`.
     fn up_to(&mut self, most: u64) -> u64 {
         self.next() % (most + 1)
+    }
+}
+
+/// The owner of the core's machine.
+struct Host {
+    now: Cell<Instant>,
+    unacked: usize,
+}
+
+impl Owner for Host {
+    type Link = ();
+    type Session = SessionId;
+    type Player = ();
+
+    fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    fn rules(&self) -> Rules {
+        Rules { max_per_link: 16, bind_to_player: true }
+    }
+
+    fn player(&self, (): &()) {}
+
+    fn admit(&self, (): &(), session: SessionId, port: u32) -> Result<Admitted<SessionId>, OpenError> {
+        assert_eq!(port, u32::from(PORT));
+        let limits = SessionLimits {
+            linger: Duration::from_secs(3600),
+            leave_grace: Duration::from_secs(3600),
+            unacked: self.unacked,
+            reorder: 1 << 20,
+            pending: 1 << 30,
+        };
+        Ok(Admitted { session, limits, framing: Framing::Auto, max_packets_per_second: None })
     }
 }
 
@@ -80,9 +115,10 @@ struct Conn {
     closed_by_client: bool,
     core_loses_at: Option<Instant>,
     client_loses_at: Option<Instant>,
-    input: Vec<u8>,
-    writer: LinkWriter<Rc<RefCell<Machine>>>,
-    pinged: bool,
+    /// Bytes of a first frame that is not whole yet.
+    early: Vec<u8>,
+    /// The link, once its first frame has said whose it is.
+    key: Option<LinkKey>,
 }
 
 #[derive(Default)]
@@ -95,13 +131,18 @@ struct Path {
 /// One session, with the truth about it.
 #[derive(Default)]
 struct Game {
-    machine: Option<Rc<RefCell<Machine>>>,
+    session: Option<SessionKey>,
+    /// When the game server answers the connect, and whether it has.
+    connects_at: Option<Instant>,
+    connected: bool,
     client_sent: Vec<Vec<u8>>,
     server_got: Vec<Vec<u8>>,
     server_sent: Vec<Vec<u8>>,
     client_got: Vec<Vec<u8>>,
+    /// The start of a packet that is not whole at the server yet.
+    arriving: Vec<u8>,
     /// Sent by the server, not read by the core yet.
-    unread: VecDeque<Vec<u8>>,
+    unread: VecDeque<u8>,
     pushed: u64,
     closed: bool,
     ended: Option<SessionStats>,
@@ -135,6 +176,8 @@ struct Exchange {
     paths: Vec<Path>,
     conns: Vec<Option<Conn>>,
     games: HashMap<SessionId, Game>,
+    core: core::Client<Host>,
+    host: Host,
     calm: bool,
 }
 
@@ -147,8 +190,18 @@ impl Exchange {
         let priorities: Vec<_> = (0..setting.paths).map(|_| chance.up_to(40) as u32 * MS).collect();
         let player = PlayerCore::new(CLIENT, priorities, setting.links_per_session, clocks, now);
         let paths = (0..setting.paths).map(|_| Path::default()).collect();
-        let mut exchange =
-            Self { chance, now, player, paths, conns: Vec::new(), games: HashMap::new(), calm: false, setting };
+        let mut exchange = Self {
+            chance,
+            now,
+            player,
+            paths,
+            conns: Vec::new(),
+            games: HashMap::new(),
+            core: core::Client::default(),
+            host: Host { now: Cell::new(now), unacked: setting.unacked },
+            calm: false,
+            setting,
+        };
         for id in 1..=exchange.setting.sessions {
             assert!(exchange.player.open(SessionId(id), PORT, now));
             exchange.games.insert(SessionId(id), Game::default());
@@ -185,13 +238,13 @@ impl Exchange {
 
     fn push(&mut self, id: SessionId, size: usize) {
         let game = self.games.get_mut(&id).unwrap();
-        if game.closed || game.machine.is_none() {
+        if game.closed || !game.connected {
             return;
         }
         game.pushed += 1;
         let packet = numbered(Origin::Server, game.pushed, size);
-        game.server_sent.push(packet.clone());
-        game.unread.push_back(packet);
+        game.unread.extend(&packet);
+        game.server_sent.push(packet);
     }
 
     fn step(&mut self, step: &Step) {
@@ -244,6 +297,7 @@ impl Exchange {
 
     fn tick(&mut self) {
         self.now += TICK;
+        self.host.now.set(self.now);
         self.losses();
         self.connects();
         if self.player.deadline().is_some_and(|at| at <= self.now) {
@@ -252,17 +306,17 @@ impl Exchange {
         for index in 0..self.conns.len() {
             self.move_up(index);
         }
+        self.connect_games();
         self.read_games();
         for index in 0..self.conns.len() {
             self.move_down(index);
         }
         self.actions();
         self.events();
-        for game in self.games.values_mut() {
-            if let Some(machine) = &game.machine {
-                machine.borrow_mut().tick(self.now);
-            }
+        for session in self.games.values().filter_map(|game| game.session) {
+            self.core.tick(session, self.now);
         }
+        while self.core.poll_changed().is_some() {}
     }
 
     fn losses(&mut self) {
@@ -276,8 +330,8 @@ impl Exchange {
                 conn.core_loses_at.get_or_insert(self.now);
             }
             if conn.core_loses_at.is_some_and(|at| at <= self.now) && self.paths[conn.link.0].conn != Some(index) {
-                for machine in conn.writer.clear() {
-                    machine.borrow_mut().lost(self.now);
+                if let Some(link) = conn.key {
+                    self.core.lost(link, self.now);
                 }
                 self.conns[index] = None;
             }
@@ -303,9 +357,8 @@ impl Exchange {
                 closed_by_client: false,
                 core_loses_at: None,
                 client_loses_at: None,
-                input: Vec::new(),
-                writer: LinkWriter::default(),
-                pinged: false,
+                early: Vec::new(),
+                key: None,
             }));
             self.player.connected(LinkId(path), self.now);
         }
@@ -374,89 +427,104 @@ impl Exchange {
     }
 
     fn core_reads(&mut self, conn: &mut Conn, piece: &[u8]) {
-        let mut input = std::mem::take(&mut conn.input);
-        input.extend_from_slice(piece);
-        let mut rest = &input[..];
-        while let Some((frame, next)) = Frame::split(rest).expect("a client's frame") {
-            rest = next;
-            match frame.from_client() {
-                FromClient::Ping { client, .. } => {
-                    assert_eq!(client, CLIENT);
-                    conn.pinged = true;
-                    conn.writer.pong();
-                }
-                FromClient::Open { session: id, port } => {
-                    assert!(conn.pinged, "an open before a ping");
-                    assert_eq!(port, u32::from(PORT));
+        let mut early = Vec::new();
+        let (link, bytes) = match conn.key {
+            Some(link) => (link, piece),
+            None => {
+                conn.early.extend_from_slice(piece);
+                let Some(client) = core::first_ping(&conn.early).expect("a ping first") else { return };
+                assert_eq!(client, CLIENT);
+                early.append(&mut conn.early);
+                (*conn.key.insert(self.core.add_link(())), &early[..])
+            }
+        };
+        let mut turn = self.core.receive(link, bytes);
+        while let Some(effect) = self.core.next(&mut turn, &self.host) {
+            match effect {
+                Effect::Connect(session) => {
+                    let id = *self.core.session(session).unwrap();
+                    let at = self.now + self.chance.up_to(self.setting.max_delay) as u32 * MS;
                     let game = self.games.get_mut(&id).unwrap();
-                    let machine = game.machine.get_or_insert_with(|| {
-                        let limits = MachineLimits {
-                            linger: Duration::from_secs(3600),
-                            leave_grace: Duration::from_secs(3600),
-                            unacked: self.setting.unacked,
-                            reorder: 1 << 20,
-                        };
-                        Rc::new(RefCell::new(Machine::new(id, limits, self.now)))
-                    });
-                    // One that has ended as well: another link may have lost the end.
-                    if conn.writer.get(id).is_none() {
-                        conn.writer.join(machine.clone());
-                    }
+                    assert!(game.session.replace(session).is_none(), "a second game connection");
+                    game.connects_at = Some(at);
                 }
-                FromClient::Leave { session } => {
-                    if let Some(machine) = conn.writer.remove(session) {
-                        machine.borrow_mut().left(self.now);
-                    }
+                Effect::WriteGame { session, .. } => self.write_game(session),
+                Effect::WriteLink(_) | Effect::Changed(_) | Effect::RoundTrip(_) => {}
+                Effect::Refused { session, error } => {
+                    assert_eq!(error, OpenError::NotJoined);
+                    assert!(self.games[&session].closed, "data on a link that does not carry the session");
                 }
-                FromClient::Data { session: id, packet, ack, payload } => {
-                    let game = self.games.get_mut(&id).unwrap();
-                    let Some(machine) = conn.writer.get(id) else {
-                        assert!(game.closed, "data on a link that does not carry the session");
-                        continue;
-                    };
-                    let mut machine = machine.borrow_mut();
-                    if machine.ended().is_some() {
-                        continue;
-                    }
-                    machine.ack(ack).expect("an ack of what was sent");
-                    match machine.accept(packet, payload).expect("a packet in its turn") {
-                        Arrival::InOrder => {
-                            game.server_got.push(payload.to_vec());
-                            if self.setting.echo && !game.closed {
-                                game.server_sent.push(payload.to_vec());
-                                game.unread.push_back(payload.to_vec());
-                            }
-                            assert_eq!(machine.pop_held(), None);
-                        }
-                        Arrival::Duplicate => {}
-                        Arrival::Held => panic!("packet {packet} came ahead of its turn: a client leaves no gap"),
-                    }
-                }
+                Effect::Ended { error, .. } => panic!("{error}"),
+                Effect::Close(error) => panic!("{error}"),
             }
         }
-        conn.input = rest.to_vec();
+        let Counts { first, duplicate, .. } = turn.take_counts();
+        assert!(turn.heard() || (first, duplicate) == (0, 0));
+        for session in self.games.values().filter_map(|game| game.session) {
+            let figures = self.core.figures(session).unwrap();
+            assert_eq!(figures.reorder, 0, "a packet came ahead of its turn: a client leaves no gap");
+        }
     }
 
-    /// What the core reads from its game connections, some packets at a time.
+    /// Takes the core's bytes for a game server, cut anywhere.
+    fn write_game(&mut self, session: SessionKey) {
+        let mut room = if self.calm { usize::MAX } else { self.chance.up_to(2000) as usize };
+        let mut got = Vec::new();
+        let full = self.core.write_game(
+            session,
+            || self.now,
+            |_, bytes| {
+                let part = &bytes[..bytes.len().min(room)];
+                got.extend_from_slice(part);
+                room -= part.len();
+                if part.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(part.len()) }
+            },
+        );
+        full.unwrap();
+        let id = *self.core.session(session).unwrap();
+        let game = self.games.get_mut(&id).unwrap();
+        game.arriving.extend(got);
+        while let Some((packet, rest)) = split(&game.arriving) {
+            if self.setting.echo && !game.closed {
+                game.server_sent.push(packet.to_vec());
+                game.unread.extend(packet);
+            }
+            game.server_got.push(packet.to_vec());
+            game.arriving = rest.to_vec();
+        }
+    }
+
+    /// Game servers answer, and take more of what waits for them.
+    fn connect_games(&mut self) {
+        for id in self.ids() {
+            let game = self.games.get_mut(&id).unwrap();
+            let Some(session) = game.session else { continue };
+            if game.connects_at.is_some_and(|at| at <= self.now) {
+                game.connects_at = None;
+                game.connected = true;
+                self.core.connected(session, b"");
+            }
+            self.write_game(session);
+        }
+    }
+
+    /// Has the core read its game connections, cut anywhere.
     fn read_games(&mut self) {
         for id in self.ids() {
-            let count = 1 + self.chance.up_to(4);
+            let reads = 1 + self.chance.up_to(2);
             let game = self.games.get_mut(&id).unwrap();
-            let Some(machine) = &game.machine else { continue };
-            let mut machine = machine.borrow_mut();
-            if !machine.wants_game_data() {
-                continue;
-            }
-            let mut batch = Batch::default();
-            for _ in 0..count {
-                let Some(packet) = game.unread.pop_front() else { break };
-                let number = PacketId(machine.outbox().next().0 + batch.frames());
-                let (length, body) = packet.split_first_chunk::<2>().unwrap();
-                batch.push(id, number, machine.received(), u16::from_le_bytes(*length), body);
-            }
-            machine.push(batch);
-            if game.closed && game.unread.is_empty() {
-                machine.end(EndReason::GameClosed);
+            let Some(session) = game.session.filter(|_| game.connected) else { continue };
+            for _ in 0..reads {
+                if !self.core.wants_game_data(session) {
+                    break;
+                }
+                let most = self.chance.up_to(800) as usize;
+                let bytes: Vec<u8> = game.unread.drain(..most.min(game.unread.len())).collect();
+                let framed = self.core.game_bytes(session, &bytes);
+                assert_eq!(framed.error, None);
+                if game.closed && game.unread.is_empty() {
+                    self.core.game_closed(session);
+                }
             }
         }
     }
@@ -466,16 +534,18 @@ impl Exchange {
         let Some(mut conn) = self.conns[index].take() else { return };
         let mut room = self.room(conn.down.bytes);
         let mut out = Vec::new();
-        let written = conn.writer.write_to(|slices| {
-            let mut taken = 0;
-            for slice in slices {
-                let part = &slice[..slice.len().min(room)];
-                out.extend_from_slice(part);
-                (room, taken) = (room - part.len(), taken + part.len());
-            }
-            if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
-        });
-        assert_eq!(written.unwrap().bytes, out.len() as u64);
+        if let Some(link) = conn.key {
+            let written = self.core.write_link(link, |(), slices| {
+                let mut taken = 0;
+                for slice in slices {
+                    let part = &slice[..slice.len().min(room)];
+                    out.extend_from_slice(part);
+                    (room, taken) = (room - part.len(), taken + part.len());
+                }
+                if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+            });
+            assert_eq!(written.unwrap().bytes, out.len() as u64);
+        }
         let reachable = !conn.dead && !conn.closed_by_client;
         if !out.is_empty() && reachable {
             let at = self.arrival();
@@ -500,7 +570,7 @@ impl Exchange {
         self.paths.iter_mut().for_each(|path| path.down_until = None);
         let until = self.now + STUCK;
         while !self.games.values().all(|g| {
-            g.machine.is_some()
+            g.connected
                 && g.unread.is_empty()
                 && g.server_got.len() == g.client_sent.len()
                 && g.client_got.len() == g.server_sent.len()
@@ -544,9 +614,9 @@ impl Exchange {
             let stats = self.player.session_stats(id).unwrap();
             assert_eq!((stats.gaps, stats.miscut, stats.bad_acks), (0, 0, 0));
             assert_eq!(stats.unacked, 0, "the client keeps nothing");
-            let machine = game.machine.as_ref().unwrap().borrow();
-            assert!(machine.ended().is_none());
-            assert!(machine.outbox().unacked() <= 3 * (HEADER_LEN + 20), "{}", machine.outbox().unacked());
+            let figures = self.core.figures(game.session.unwrap()).unwrap();
+            assert_eq!(figures.ended, None);
+            assert!(figures.unacked <= 3 * (HEADER_LEN + 20), "{}", figures.unacked);
         }
     }
 
@@ -576,8 +646,8 @@ impl Exchange {
             assert!(game.client_got == game.server_sent, "all data before the end: {:?}", self.counts());
             assert_eq!(stats.ended, Some(PlayerEnd::Core));
             assert_eq!((stats.gaps, stats.miscut, stats.bad_acks), (0, 0, 0));
-            let machine = game.machine.as_ref().unwrap().borrow();
-            assert_eq!((machine.ended(), machine.is_finished()), (Some(EndReason::GameClosed), true));
+            let session = game.session.unwrap();
+            assert_eq!((self.core.ended(session), self.core.is_finished(session)), (Some(EndReason::GameClosed), true));
         }
     }
 }
@@ -665,7 +735,7 @@ fn a_server_that_is_paused_by_the_unacked_limit_loses_nothing() {
     exchange.run_for(100 * MS);
     steps.iter().for_each(|step| exchange.step(step));
     let unread = exchange.games[&SessionId(1)].unread.len();
-    assert!(unread > 180, "nobody acknowledged, and {unread} of 200 are unread");
+    assert!(unread > 180 * 100, "nobody acknowledged, and {unread} bytes of 200 packets are unread");
     exchange.check();
     exchange.close(50);
 }
@@ -676,54 +746,4 @@ fn two_links_bring_everything_twice_and_the_client_takes_it_once() {
     let exchange = play(PLAIN, &steps);
     let stats = exchange.player.session_stats(SessionId(1)).unwrap();
     assert!(stats.links == 2 && stats.duplicates >= 40, "{stats:?}");
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
-
-    #[test]
-    fn an_outbox_gives_every_cursor_the_same_stream(
-        batches in vec(vec(0u16..300, 1..5), 1..8),
-        writes in vec((0u32..3, 1usize..700), 0..60),
-    ) {
-        let mut outbox = Outbox::default();
-        let mut stream = Vec::new();
-        let mut starts = vec![0];
-        for sizes in batches {
-            let mut batch = Batch::default();
-            for size in sizes {
-                let number = PacketId(starts.len() as u32);
-                let body = vec![number.0 as u8; size.into()];
-                batch.push(SessionId(1), number, PacketId::NONE, size, &body);
-                let header = otproxy_protocol::frame::data_header(SessionId(1), number, PacketId::NONE, 2 + body.len());
-                stream.extend([&header[..], &size.to_le_bytes(), &body].concat());
-                starts.push(stream.len());
-            }
-            outbox.push(batch);
-        }
-        let (mut cursor, mut base) = (outbox.start(), 0);
-        for (ack, wanted) in writes {
-            let packet = outbox.packet_at(&cursor).0 as usize;
-            let mut slices = [IoSlice::new(&[]); 2];
-            let filled = outbox.gather(&cursor, &mut slices);
-            let given: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
-            let from = starts[packet - 1];
-            prop_assert_eq!(&given[..], &stream[from..from + given.len()]);
-            prop_assert_eq!(given.is_empty(), outbox.is_drained(&cursor));
-            let wanted = wanted.min(given.len());
-            let advance = outbox.advance(&mut cursor, wanted);
-            // To the end of the frame in which the write ended.
-            let to = starts.iter().position(|start| *start >= from + wanted).unwrap();
-            prop_assert_eq!(advance.frames as usize, to + 1 - packet);
-            prop_assert_eq!(&advance.cut[..], &stream[from + wanted..starts[to]]);
-            prop_assert_eq!(outbox.packet_at(&cursor).0 as usize, to + 1);
-            let acked = (base + ack as usize).min(starts.len() - 1);
-            let freed = outbox.ack(PacketId(acked as u32)).unwrap();
-            prop_assert_eq!(freed, starts[acked] - starts[base]);
-            base = acked;
-            outbox.skip_acked(&mut cursor);
-            prop_assert_eq!(outbox.packet_at(&cursor).0 as usize, (to + 1).max(base + 1));
-            prop_assert_eq!(outbox.unacked(), stream.len() - starts[base]);
-        }
-    }
 }

@@ -9,11 +9,11 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::{Stream, options};
-use otproxy_protocol::reasons;
+use otproxy_protocol::words;
 
-reasons! {
+words! {
     /// The result of an attempt to reach a target.
-    ConnectResult {
+    pub enum ConnectResult {
         /// Connected.
         Ok = "ok",
         /// Refused by the target's host.

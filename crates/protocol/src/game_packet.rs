@@ -51,12 +51,12 @@ pub struct Packet<'a> {
 
 /// Cuts the stream of one game connection.
 #[derive(Debug, Clone)]
-pub struct Cutter {
+pub struct GamePacketDecoder {
     /// `Auto` until the first packet has come.
     framing: Framing,
 }
 
-impl Cutter {
+impl GamePacketDecoder {
     /// Makes a decoder for a new connection.
     ///
     /// With [`Framing::Auto`] the first packet decides: `01 00` means blocks, anything else bytes. That holds for game
@@ -97,7 +97,7 @@ mod tests {
 
     /// Feeds `stream` in reads that end at `cuts`, as a game connection does: what is not whole waits.
     fn cut(framing: Framing, stream: &[u8], cuts: &[usize]) -> Result<Vec<(u16, Vec<u8>)>, PacketError> {
-        let mut cutter = Cutter::new(framing);
+        let mut cutter = GamePacketDecoder::new(framing);
         let (mut packets, mut start) = (Vec::new(), 0);
         for &end in cuts.iter().chain([&stream.len()]) {
             while let Some((packet, len)) = cutter.next(&stream[start..end.max(start)])? {
@@ -142,13 +142,13 @@ mod tests {
     #[test]
     fn auto_decides_on_the_first_packet_alone() {
         let challenge = [&[1, 0][..], &[7; 12]].concat();
-        let mut cutter = Cutter::new(Framing::Auto);
+        let mut cutter = GamePacketDecoder::new(Framing::Auto);
         assert_eq!(cutter.next(&challenge[..1]), Ok(None));
         let packet = Packet { length: 12, body: &[7; 12] };
         assert_eq!(cutter.next(&challenge), Ok(Some((packet, 14))));
         assert_eq!(cutter.next(&[2, 0]), Ok(None), "two blocks, 20 bytes");
 
-        let mut cutter = Cutter::new(Framing::Auto);
+        let mut cutter = GamePacketDecoder::new(Framing::Auto);
         assert_eq!(cutter.next(&[&[12, 0][..], &[7; 12]].concat()), Ok(Some((packet, 14))));
         let one = Packet { length: 1, body: &[9] };
         assert_eq!(cutter.next(&[1, 0, 9, 9]), Ok(Some((one, 3))), "one byte, not one block");
@@ -166,11 +166,11 @@ mod tests {
     #[test]
     fn too_long_is_an_error_with_the_length() {
         let too_long = |length| Err(PacketError::TooLong { length });
-        assert_eq!(Cutter::new(Framing::Bytes).next(&65520u16.to_le_bytes()), too_long(65520));
-        assert_eq!(Cutter::new(Framing::Auto).next(&[0xFF, 0xFF]), too_long(65535));
-        assert_eq!(Cutter::new(Framing::Blocks).next(&8190u16.to_le_bytes()), too_long(65524));
-        assert_eq!(Cutter::new(Framing::Blocks).next(&[0xFF, 0xFF]), too_long(8 * 65535 + 4));
-        assert_eq!(Cutter::new(Framing::Blocks).next(&8189u16.to_le_bytes()), Ok(None), "65516 bytes");
+        assert_eq!(GamePacketDecoder::new(Framing::Bytes).next(&65520u16.to_le_bytes()), too_long(65520));
+        assert_eq!(GamePacketDecoder::new(Framing::Auto).next(&[0xFF, 0xFF]), too_long(65535));
+        assert_eq!(GamePacketDecoder::new(Framing::Blocks).next(&8190u16.to_le_bytes()), too_long(65524));
+        assert_eq!(GamePacketDecoder::new(Framing::Blocks).next(&[0xFF, 0xFF]), too_long(8 * 65535 + 4));
+        assert_eq!(GamePacketDecoder::new(Framing::Blocks).next(&8189u16.to_le_bytes()), Ok(None), "65516 bytes");
     }
 
     fn bodies(framing: Framing) -> impl Strategy<Value = Vec<Vec<u8>>> {
@@ -197,7 +197,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
             for framing in [Framing::Auto, Framing::Bytes, Framing::Blocks] {
-                let mut cutter = Cutter::new(framing);
+                let mut cutter = GamePacketDecoder::new(framing);
                 let mut rest = &bytes[..];
                 while let Ok(Some((packet, len))) = cutter.next(rest) {
                     prop_assert_eq!(usize::from(packet.length), packet.body.len());

@@ -4,13 +4,15 @@
 //! the game connections, over all of them. A *core* in front of the game server puts them together again.
 //!
 //! - [`core`]: the core's half of the protocol. [`player`]: the client's half.
-//! - [`frame`]: frames on a link. [`game_packet`]: packets in a game server's byte stream. [`partial`]: what was read
+//! - [`frame`]: frames on a link. [`game_packet`]: packets in a game server's byte stream. [`reassembly`]: what was read
 //!   of either that is not whole yet.
 //! - [`player_address`]: how a game server is told the player's address. [`proxy_header`]: PROXY headers.
 //! - [`status`]: requests for a game server's status, and answers. [`sniff`]: how connections begin.
-//! - [`rate`] and [`pace`]: how many in which time. [`words!`] and [`reasons!`]: enums whose values have words.
+//! - [`rate`] and [`pace`]: how many in which time. [`words!`]: enums whose values have words.
 //!
 //! A parser tells what is incomplete (`None`: read more) from what is wrong (an error).
+//!
+//! The crate's README.md runs a session over two links in memory.
 #![cfg_attr(
     test,
     allow(
@@ -22,19 +24,22 @@
     )
 )]
 
-mod reasons;
-
 pub mod core;
 pub mod frame;
 pub mod game_packet;
 pub mod pace;
-pub mod partial;
 pub mod player;
 pub mod player_address;
 pub mod proxy_header;
 pub mod rate;
+pub mod reassembly;
 pub mod sniff;
 pub mod status;
 mod words;
 
 pub use words::Word;
+
+/// Has the example in the README tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,20 +1,22 @@
 //! A session whose task fails by a defect.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 
+use super::log::SessionLogGuard;
 use super::*;
 use crate::admission::{BanMetrics, BanRules, Bans, Gate, GateLimits, Gates, InboundShared, ProcessGate};
 use crate::metrics::{BuildInfo, Metrics, render};
 use crate::relay::link_task::LinkTask;
-use crate::relay::{OTHER_EDGE, RelayShared};
+use crate::relay::{EdgeMetrics, OTHER_EDGE, RelayShared};
 use otproxy_config as config;
 use otproxy_config::Config;
 use otproxy_net::worker::{Tasks, scratch};
+use otproxy_protocol::core::Effect;
 use otproxy_protocol::frame::{self, ClientId, PONG};
 use otproxy_protocol::player_address::PseudoIpv4;
 
@@ -46,27 +48,30 @@ async fn panics() {
     let mut client = TcpStream::connect(links.local_addr().unwrap()).await.unwrap();
     let (stream, player) = links.accept().await.unwrap();
     let inbound = InboundShared::new(core.listeners[0].inbound().clone(), Arc::clone(&process), None);
-    let (inbound, settings) = (relay.inbound(&inbound), relay.shared.settings());
+    let inbound = relay.inbound(&inbound);
     let edge = Rc::new(EdgeMetrics::new(&metrics, OTHER_EDGE));
     let gates = Gates::new("links", Gate::new(GateLimits::default(), Arc::default()), process);
     let counted = gates.enter(player).unwrap();
     let (stream, presence) = (Stream::new(stream).unwrap(), Arc::clone(counted.presence()));
     let link = Rc::new(Link::new(stream, presence, CLIENT, edge, None, inbound));
-    let (carried, by) = (Rc::clone(&link), Rc::clone(&relay));
-    tasks.spawn(LinkTask::new(by, carried, Vec::new(), counted));
+    let player = relay.client(CLIENT);
+    let task = LinkTask::new(Rc::clone(&relay), Rc::clone(&player), link, Vec::new(), counted);
 
-    // As `Relay::create` does it, but for a task that fails in the middle of everything.
-    let guard = relay.shared.sessions.try_acquire(AddressKey::from(player.ip())).unwrap();
-    let session =
-        Session::new(&relay, &link, SessionId(1), (&settings, settings.server(7172).unwrap()), Instant::now(), guard);
-    relay.sessions.borrow_mut().insert(session.key(), Rc::clone(&session));
-    session.join(&link);
-    let by = Rc::clone(&relay);
+    // As `Relay::receive` does it, but for a task that fails in the middle of everything.
+    let (key, session) = {
+        let mut machine = player.machine.borrow_mut();
+        let open = frame::open(SessionId(1), 7172);
+        let mut turn = machine.receive(task.key, &open);
+        let Some(Effect::Connect(key)) = machine.next(&mut turn, &relay) else { panic!("it is let in") };
+        (key, machine.session(key).cloned().unwrap())
+    };
+    tasks.spawn(task);
+    let failing = SessionTask::new(Rc::clone(&relay), player, key, session);
     tasks.spawn(async move {
-        let _listed = Listed { session: &session, relay: &by };
-        let _record = Record::new(&session, &by);
-        let (_scratch, _sessions) = (by.scratch.borrow_mut(), by.sessions.borrow_mut());
-        let (_machine, _links) = (session.machine.borrow_mut(), session.links.borrow_mut());
+        let _entry = TableEntry(&failing);
+        let _account = SessionLogGuard::new(&failing);
+        let (_scratch, _clients) = (failing.relay.scratch.borrow_mut(), failing.relay.clients.borrow_mut());
+        let _machine = failing.client.machine.borrow_mut();
         panic!("on purpose");
     });
 
@@ -83,7 +88,8 @@ async fn panics() {
     client.read_exact(&mut data).await.unwrap();
     assert_eq!(data[frame::HEADER_LEN..], *b"\x02\0hi");
 
-    let known: Vec<SessionKey> = relay.sessions.borrow().keys().copied().collect();
+    let views = relay.sessions(|_, _, _| true);
+    let known: Vec<_> = views.iter().map(|view| (view.client, view.session)).collect();
     assert_eq!(known, [(CLIENT, SessionId(2))]);
     assert_eq!(relay.shared.sessions.total(), 1, "what it counted against the limits is free again");
     let text = render(&[metrics], BuildInfo { version: "0", role: "core" });

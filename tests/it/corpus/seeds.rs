@@ -247,7 +247,7 @@ pub fn proxy_header() -> Seeds {
 /// Sessions in short sequences of events.
 pub fn session_machine() -> Seeds {
     use event::{
-        ANY_DATA, BREAK, CLOSE, DATA, GAME_TAKES, LEAVE, LOSE, OPEN, PING, PUSH, STRAY, WAIT, WRITE, WRITE_ALL,
+        ANY_DATA, BREAK, CLOSE, DATA, FOREIGN, GAME_TAKES, LEAVE, LOSE, OPEN, PING, PUSH, STRAY, WAIT, WRITE, WRITE_ALL,
     };
     // 8 KiB unacknowledged, 4 KiB ahead of their turn, 1.5 s to come back, 200 ms after a leave.
     let usual: &[u8] = &[128, 255, 0xF2, 0];
@@ -316,6 +316,20 @@ pub fn session_machine() -> Seeds {
         ("leave-before-join", after(usual, &[a, &[LEAVE, 0, 0, WAIT, 100, 0], b, &[DATA, 1, 0, 0, 0, 9]])),
         ("leaves-in-a-cut-frame", after(usual, &[a, &[PUSH, 0, 2, 40, WRITE, 0, 50, 0, LEAVE, 0, 0], a, &[WRITE_ALL]])),
         ("breaks", after(usual, &[a, b, &[PUSH, 0, 5, 60, BREAK, 0, 100, WRITE_ALL]])),
+        ("another-player", after(usual, &[a, &[FOREIGN, 0, PUSH, 0, 1, 9, CLOSE, 0, WRITE_ALL, FOREIGN, 0]])),
+        ("joins-after-the-grace", after(usual, &[a, &[CLOSE, 0, WRITE_ALL, WAIT, 200, 0, OPEN, 1, 2, PUSH, 0, 1, 9]])),
+        (
+            "carried-by-one-that-lags",
+            after(usual, &[a, b, &[CLOSE, 0, WRITE, 0, 255, 0, WAIT, 200, 0, OPEN, 2, 2, OPEN, 1, 2, WRITE_ALL]]),
+        ),
+        (
+            "game-takes-nothing",
+            after(usual, &[a, &[GAME_TAKES, 0, 0], &[DATA, 0, 0, 0, 0, 255].repeat(17), &[WRITE_ALL]]),
+        ),
+        (
+            "too-many-on-one-link",
+            after(usual, &[a, &[CLOSE, 0, WAIT, 0, 8, OPEN, 0, 1], &[LEAVE, 1, 0, OPEN, 0, 0, OPEN, 1, 1, OPEN, 2, 0]]),
+        ),
         (
             "two-sessions-take-turns",
             after(usual, &[a, &[OPEN, 0, 1, PUSH, 0, 7, 100, PUSH, 1, 2, 9, WRITE, 0, 44, 1, CLOSE, 1, WRITE_ALL]]),

@@ -247,7 +247,7 @@ fn half_a_header_on_many_connections() {
 #[test]
 fn answers_that_nobody_reads() {
     const ASKED: u32 = 200_000;
-    /// Answers of each kind that may wait on a link: `MAX_PONGS` and `MAX_ENDS` of src/session/link_writer.rs.
+    /// Answers of each kind that may wait on a link: `MAX_PONGS` and `MAX_ENDS` of crates/protocol/src/core/link_writer.rs.
     const WAITING: usize = 64;
     run(async {
         let game = Game::new().await;

@@ -1,12 +1,11 @@
 //! The writer of a link: pongs first, then each session's frames in order, then its end.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::rc::Rc;
 
 use bytes::Bytes;
 
+use super::client::SessionKey;
 use super::machine::Machine;
 use super::outbox::Cursor;
 use crate::frame::{self, PONG, SessionId};
@@ -21,34 +20,19 @@ pub const MAX_PONGS: usize = 64;
 /// Ends for sessions that the link does not carry which may wait; further ones are not sent.
 pub const MAX_ENDS: usize = 64;
 
-/// Something that has a session machine: a session.
-pub trait Source {
-    /// Returns the machine.
-    fn machine(&self) -> &RefCell<Machine>;
+/// The sessions that links may carry.
+pub(super) trait Source {
+    /// Returns the machine of a session.
+    fn machine(&mut self, session: SessionKey) -> Option<&mut Machine>;
 
-    /// Reports that a link has written all data of the session and the end after it.
-    fn end_written(&self) {}
+    /// Takes note that a link has written all data of the session and the end after it.
+    fn end_written(&mut self, session: SessionKey);
 }
 
-impl Source for RefCell<Machine> {
-    fn machine(&self) -> &RefCell<Machine> {
-        self
-    }
-}
-
-impl<S: Source> Source for Rc<S> {
-    fn machine(&self) -> &RefCell<Machine> {
-        S::machine(self)
-    }
-
-    fn end_written(&self) {
-        S::end_written(self);
-    }
-}
-
-struct Joined<S> {
+#[derive(Debug)]
+struct Joined {
     id: SessionId,
-    session: S,
+    session: SessionKey,
     cursor: Cursor,
 }
 
@@ -66,23 +50,18 @@ pub struct Written {
 }
 
 /// The sessions that a link carries, with a cursor each, and what else waits to be written on it.
-pub struct LinkWriter<S> {
+#[derive(Debug, Default)]
+pub(super) struct LinkWriter {
     /// The rest of a frame that a write cut; nothing may come before it.
     cut: Bytes,
     pongs: usize,
     ends: VecDeque<SessionId>,
-    joined: Vec<Joined<S>>,
+    joined: Vec<Joined>,
     /// The session whose turn is next, so that none starves another.
     turn: usize,
 }
 
-impl<S> Default for LinkWriter<S> {
-    fn default() -> Self {
-        Self { cut: Bytes::new(), pongs: 0, ends: VecDeque::new(), joined: Vec::new(), turn: 0 }
-    }
-}
-
-impl<S: Source> LinkWriter<S> {
+impl LinkWriter {
     /// Answers a ping.
     pub fn pong(&mut self) {
         self.pongs = (self.pongs + 1).min(MAX_PONGS);
@@ -96,32 +75,28 @@ impl<S: Source> LinkWriter<S> {
     }
 
     /// Carries a session from now on, from its first unacknowledged frame.
-    pub fn join(&mut self, session: S) {
-        let (id, cursor) = {
-            let mut machine = session.machine().borrow_mut();
-            machine.joined();
-            (machine.id(), machine.outbox().start())
-        };
-        self.joined.push(Joined { id, session, cursor });
+    pub fn join(&mut self, session: SessionKey, machine: &mut Machine) {
+        machine.joined();
+        self.joined.push(Joined { id: machine.id(), session, cursor: machine.outbox().start() });
     }
 
     /// Returns the session of that id, if the link carries it.
-    pub fn get(&self, session: SessionId) -> Option<&S> {
-        self.joined.iter().find(|j| j.id == session).map(|j| &j.session)
+    pub fn get(&self, session: SessionId) -> Option<SessionKey> {
+        self.joined.iter().find(|joined| joined.id == session).map(|joined| joined.session)
     }
 
     /// Stops carrying that session; returns it if it was carried.
-    pub fn remove(&mut self, session: SessionId) -> Option<S> {
-        let at = self.joined.iter().position(|j| j.id == session)?;
+    pub fn remove(&mut self, session: SessionId) -> Option<SessionKey> {
+        let at = self.joined.iter().position(|joined| joined.id == session)?;
         Some(self.joined.remove(at).session)
     }
 
-    /// Stops carrying all sessions; returns them.
-    pub fn clear(&mut self) -> impl Iterator<Item = S> + use<S> {
-        std::mem::take(&mut self.joined).into_iter().map(|j| j.session)
+    /// Returns the sessions carried.
+    pub fn carried(&self) -> impl Iterator<Item = SessionKey> {
+        self.joined.iter().map(|joined| joined.session)
     }
 
-    /// Returns the number of sessions that the link carries.
+    /// Returns how many sessions are carried.
     pub fn sessions(&self) -> usize {
         self.joined.len()
     }
@@ -131,7 +106,11 @@ impl<S: Source> LinkWriter<S> {
     ///
     /// # Errors
     /// Any other error of `write`; the link is then of no more use.
-    pub fn write_to(&mut self, mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<Written> {
+    pub fn write_to(
+        &mut self,
+        sessions: &mut impl Source,
+        mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<Written> {
         let mut done = Written::default();
         let mut write = |slices: &[IoSlice<'_>], done: &mut Written| -> io::Result<usize> {
             let wanted: usize = slices.iter().map(|s| s.len()).sum();
@@ -174,7 +153,7 @@ impl<S: Source> LinkWriter<S> {
             for _ in 0..count {
                 self.turn = if self.turn + 1 < self.joined.len() { self.turn + 1 } else { 0 };
                 let Some(joined) = self.joined.get_mut(self.turn) else { break };
-                let mut machine = joined.session.machine().borrow_mut();
+                let Some(machine) = sessions.machine(joined.session) else { continue };
                 let outbox = machine.outbox();
                 outbox.skip_acked(&mut joined.cursor);
                 if !outbox.is_drained(&joined.cursor) {
@@ -199,9 +178,7 @@ impl<S: Source> LinkWriter<S> {
                         return Ok(done);
                     }
                     self.cut = Bytes::copy_from_slice(end.get(taken..).unwrap_or_default());
-                    machine.end_written();
-                    drop(machine);
-                    self.joined.remove(self.turn).session.end_written();
+                    sessions.end_written(self.joined.remove(self.turn).session);
                     if done.blocked {
                         return Ok(done);
                     }
@@ -230,40 +207,63 @@ impl<S: Source> LinkWriter<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{Batch, EndReason, MachineLimits};
+    use crate::core::{Batch, EndReason, SessionLimits};
     use crate::frame::{Frame, FromCore, PacketId};
     use std::time::{Duration, Instant};
 
-    fn session(id: u32) -> Rc<RefCell<Machine>> {
-        let limits = MachineLimits {
-            linger: Duration::from_secs(30),
-            leave_grace: Duration::from_secs(2),
-            unacked: 1 << 20,
-            reorder: 1 << 20,
-        };
-        Rc::new(RefCell::new(Machine::new(SessionId(id), limits, Instant::now())))
+    const A: SessionKey = SessionKey(0);
+    const B: SessionKey = SessionKey(1);
+
+    /// Machines by the number of their key.
+    struct Machines(Vec<Machine>);
+
+    impl Machines {
+        fn new<const N: usize>(ids: [u32; N]) -> Self {
+            let limits = SessionLimits {
+                linger: Duration::from_secs(30),
+                leave_grace: Duration::from_secs(2),
+                unacked: 1 << 20,
+                reorder: 1 << 20,
+                pending: 1 << 20,
+            };
+            Self(ids.map(|id| Machine::new(SessionId(id), limits, Instant::now())).into())
+        }
+
+        fn join(&mut self, writer: &mut LinkWriter, session: SessionKey) {
+            writer.join(session, self.machine(session).unwrap());
+        }
+
+        fn push(&mut self, session: SessionKey, body: &[u8]) {
+            let machine = self.machine(session).unwrap();
+            let mut batch = Batch::default();
+            batch.push(machine.id(), machine.outbox().next(), machine.received(), body.len() as u16, body);
+            machine.push(batch);
+        }
+
+        /// A link that takes `room` bytes in all.
+        fn write(&mut self, writer: &mut LinkWriter, out: &mut Vec<u8>, mut room: usize) -> Written {
+            writer
+                .write_to(self, |slices| {
+                    let mut taken = 0;
+                    for slice in slices {
+                        let n = slice.len().min(room);
+                        out.extend_from_slice(&slice[..n]);
+                        (room, taken) = (room - n, taken + n);
+                    }
+                    if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+                })
+                .unwrap()
+        }
     }
 
-    fn push(session: &Rc<RefCell<Machine>>, body: &[u8]) {
-        let mut m = session.borrow_mut();
-        let mut batch = Batch::default();
-        batch.push(m.id(), m.outbox().next(), m.received(), body.len() as u16, body);
-        m.push(batch);
-    }
+    impl Source for Machines {
+        fn machine(&mut self, session: SessionKey) -> Option<&mut Machine> {
+            self.0.get_mut(session.0 as usize)
+        }
 
-    /// Writes to a link that takes `room` bytes in all.
-    fn write(writer: &mut LinkWriter<Rc<RefCell<Machine>>>, out: &mut Vec<u8>, mut room: usize) -> Written {
-        writer
-            .write_to(|slices| {
-                let mut taken = 0;
-                for slice in slices {
-                    let n = slice.len().min(room);
-                    out.extend_from_slice(&slice[..n]);
-                    (room, taken) = (room - n, taken + n);
-                }
-                if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
-            })
-            .unwrap()
+        fn end_written(&mut self, session: SessionKey) {
+            self.machine(session).unwrap().end_written();
+        }
     }
 
     fn frames(mut bytes: &[u8]) -> Vec<FromCore<'_>> {
@@ -278,16 +278,16 @@ mod tests {
 
     #[test]
     fn a_pong_overtakes_what_waits_but_never_cuts_a_frame() {
-        let s = session(1);
+        let mut m = Machines::new([1]);
         let mut writer = LinkWriter::default();
-        writer.join(s.clone());
-        push(&s, b"first");
-        push(&s, b"second");
+        m.join(&mut writer, A);
+        m.push(A, b"first");
+        m.push(A, b"second");
         let mut out = Vec::new();
-        assert!(write(&mut writer, &mut out, 10).blocked);
+        assert!(m.write(&mut writer, &mut out, 10).blocked);
         writer.pong();
-        assert!(write(&mut writer, &mut out, 20).blocked);
-        assert!(!write(&mut writer, &mut out, 1000).blocked);
+        assert!(m.write(&mut writer, &mut out, 20).blocked);
+        assert!(!m.write(&mut writer, &mut out, 1000).blocked);
         let kinds: Vec<bool> = frames(&out).iter().map(|f| *f == FromCore::Pong).collect();
         assert_eq!(kinds, [false, true, false]);
     }
@@ -295,12 +295,12 @@ mod tests {
     #[test]
     fn a_pong_overtakes_an_end_that_has_not_begun() {
         for room in 0..3 {
-            let mut writer: LinkWriter<Rc<RefCell<Machine>>> = LinkWriter::default();
+            let (mut writer, mut m) = (LinkWriter::default(), Machines::new([]));
             writer.end(SessionId(7));
             let mut out = Vec::new();
-            assert!(write(&mut writer, &mut out, room).blocked);
+            assert!(m.write(&mut writer, &mut out, room).blocked);
             writer.pong();
-            assert!(!write(&mut writer, &mut out, 1000).blocked);
+            assert!(!m.write(&mut writer, &mut out, 1000).blocked);
             let first = if room == 0 { FromCore::Pong } else { FromCore::End { session: SessionId(7) } };
             assert_eq!((frames(&out)[0], frames(&out).len()), (first, 2), "{room} bytes taken before");
         }
@@ -309,18 +309,18 @@ mod tests {
     #[test]
     fn data_then_end_on_every_link_at_any_room() {
         for room in 1..40 {
-            let s = session(1);
+            let mut m = Machines::new([1]);
             let mut writers = [LinkWriter::default(), LinkWriter::default()];
             for w in &mut writers {
-                w.join(s.clone());
+                m.join(w, A);
             }
-            push(&s, b"one");
-            push(&s, b"two");
-            s.borrow_mut().end(EndReason::GameClosed);
+            m.push(A, b"one");
+            m.push(A, b"two");
+            m.0[0].end(EndReason::GameClosed);
             for w in &mut writers {
                 let mut out = Vec::new();
                 w.pong();
-                while write(w, &mut out, room).blocked {}
+                while m.write(w, &mut out, room).blocked {}
                 let data: Vec<_> = frames(&out).into_iter().filter(|f| *f != FromCore::Pong).collect();
                 assert!(matches!(
                     data[..],
@@ -332,25 +332,25 @@ mod tests {
                 ));
                 assert_eq!(w.sessions(), 0);
             }
-            assert!(s.borrow().is_finished());
+            assert!(m.0[0].is_finished());
         }
     }
 
     #[test]
     fn a_slow_link_skips_what_is_acknowledged_and_nothing_else() {
-        let s = session(1);
+        let mut m = Machines::new([1]);
         let (mut fast, mut slow) = (LinkWriter::default(), LinkWriter::default());
-        fast.join(s.clone());
-        slow.join(s.clone());
+        m.join(&mut fast, A);
+        m.join(&mut slow, A);
         for i in 0..10u8 {
-            push(&s, &[i; 20]);
+            m.push(A, &[i; 20]);
         }
         let (mut out_fast, mut out_slow) = (Vec::new(), Vec::new());
-        let written = write(&mut fast, &mut out_fast, 10_000);
+        let written = m.write(&mut fast, &mut out_fast, 10_000);
         assert_eq!((written.first, written.duplicate), (10, 0));
-        assert!(write(&mut slow, &mut out_slow, 40).blocked);
-        s.borrow_mut().ack(PacketId(6)).unwrap();
-        let written = write(&mut slow, &mut out_slow, 10_000);
+        assert!(m.write(&mut slow, &mut out_slow, 40).blocked);
+        m.0[0].ack(PacketId(6)).unwrap();
+        let written = m.write(&mut slow, &mut out_slow, 10_000);
         assert_eq!((written.first, written.duplicate), (0, 4));
         let ids: Vec<u32> = frames(&out_slow)
             .iter()
@@ -364,28 +364,28 @@ mod tests {
 
     #[test]
     fn what_a_link_that_does_not_read_can_pile_up_is_bounded() {
-        let mut writer: LinkWriter<Rc<RefCell<Machine>>> = LinkWriter::default();
+        let (mut writer, mut m) = (LinkWriter::default(), Machines::new([]));
         for i in 0..10_000 {
             writer.pong();
             writer.end(SessionId(i + 1));
         }
         let mut out = Vec::new();
-        assert!(!write(&mut writer, &mut out, usize::MAX).blocked);
+        assert!(!m.write(&mut writer, &mut out, usize::MAX).blocked);
         assert_eq!(out.len(), (MAX_PONGS + MAX_ENDS) * PONG.len());
     }
 
     #[test]
     fn sessions_on_one_link_take_turns() {
-        let (a, b) = (session(1), session(2));
+        let mut m = Machines::new([1, 2]);
         let mut writer = LinkWriter::default();
-        writer.join(a.clone());
-        writer.join(b.clone());
+        m.join(&mut writer, A);
+        m.join(&mut writer, B);
         for _ in 0..SLICES * 4 {
-            push(&a, &[1; 100]);
+            m.push(A, &[1; 100]);
         }
-        push(&b, &[2; 100]);
+        m.push(B, &[2; 100]);
         let mut out = Vec::new();
-        write(&mut writer, &mut out, usize::MAX);
+        m.write(&mut writer, &mut out, usize::MAX);
         let place =
             frames(&out).iter().position(|f| matches!(f, FromCore::Data { session: SessionId(2), .. })).unwrap();
         assert!(place <= SLICES, "b waited for {place} frames of a");

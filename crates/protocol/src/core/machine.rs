@@ -11,7 +11,7 @@ use crate::frame::{PacketId, SessionId};
 
 /// Limits and times of a session, as the configuration has them.
 #[derive(Debug, Clone, Copy)]
-pub struct MachineLimits {
+pub struct SessionLimits {
     /// `sessions.linger`
     pub linger: Duration,
     /// `sessions.leave_grace`
@@ -20,6 +20,8 @@ pub struct MachineLimits {
     pub unacked: usize,
     /// `sessions.reorder`, bytes.
     pub reorder: usize,
+    /// `sessions.pending`, bytes that may wait for the game server.
+    pub pending: usize,
 }
 
 /// How far a session has come, the connection to its game server aside.
@@ -35,9 +37,9 @@ pub enum Phase {
     Ending,
 }
 
-/// What a client sent that ends its session.
+/// A breach of the protocol by a client, which ends its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Refusal {
+pub enum ProtocolError {
     /// Too much ahead of its turn.
     #[error(transparent)]
     Reorder(#[from] ReorderFull),
@@ -45,13 +47,19 @@ pub enum Refusal {
     /// which this core, started since, does not know.
     #[error(transparent)]
     Ack(#[from] AckBeyondSent),
+    /// More than the game server takes.
+    #[error("{pending} bytes wait for the game server, more than sessions.pending")]
+    Pending {
+        /// Bytes that wait, with something for each packet.
+        pending: usize,
+    },
 }
 
-impl Refusal {
+impl ProtocolError {
     /// The reason that is logged and counted.
     pub fn reason(self) -> EndReason {
         match self {
-            Self::Reorder(_) => EndReason::Limit,
+            Self::Reorder(_) | Self::Pending { .. } => EndReason::Limit,
             Self::Ack(_) => EndReason::ProtocolError,
         }
     }
@@ -63,21 +71,27 @@ pub struct Machine {
     id: SessionId,
     inbox: Inbox,
     outbox: Outbox,
-    limits: MachineLimits,
+    limits: SessionLimits,
     /// Links that carry the session now.
     links: usize,
-    /// Where no link carries it: when it ends, and why if nothing else comes.
+    /// The time and the reason of its end if nothing else comes; none while a link carries it.
     deadline: Option<(Instant, EndReason)>,
     ended: Option<EndReason>,
-    /// Whether a link has written all data and the end after it.
+    /// A link has written all data and the end after it.
     end_sent: bool,
     /// The first packet that no link has begun to write.
     unsent: PacketId,
 }
 
 impl Machine {
+    /// Has the next packet to the client be this one.
+    #[cfg(test)]
+    pub(super) fn skip_to(&mut self, next: PacketId) {
+        self.outbox.skip_to(next);
+    }
+
     /// A new session, which no link carries yet: it ends after the linger time if none joins.
-    pub fn new(id: SessionId, limits: MachineLimits, now: Instant) -> Self {
+    pub fn new(id: SessionId, limits: SessionLimits, now: Instant) -> Self {
         Self {
             id,
             inbox: Inbox::new(limits.reorder),
@@ -96,7 +110,17 @@ impl Machine {
         self.id
     }
 
-    /// What the client has not acknowledged.
+    /// Returns its limits and times.
+    pub fn limits(&self) -> &SessionLimits {
+        &self.limits
+    }
+
+    /// Returns how many links carry it.
+    pub fn links(&self) -> usize {
+        self.links
+    }
+
+    /// Returns the frames that the client has not acknowledged.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
     }
@@ -158,16 +182,16 @@ impl Machine {
     /// Takes an acknowledgement; gives the bytes it freed. One on a duplicate counts too.
     ///
     /// # Errors
-    /// Where the packet was never sent: the session must end.
-    pub fn ack(&mut self, ack: PacketId) -> Result<usize, Refusal> {
+    /// The packet was never sent: the session must end.
+    pub fn ack(&mut self, ack: PacketId) -> Result<usize, ProtocolError> {
         Ok(self.outbox.ack(ack)?)
     }
 
     /// Takes a packet of the client; see [`Inbox::accept`].
     ///
     /// # Errors
-    /// Where it does not fit: the session must end.
-    pub fn accept(&mut self, packet: PacketId, payload: &[u8]) -> Result<Arrival, Refusal> {
+    /// It does not fit: the session must end.
+    pub fn accept(&mut self, packet: PacketId, payload: &[u8]) -> Result<Arrival, ProtocolError> {
         Ok(self.inbox.accept(packet, payload)?)
     }
 
@@ -176,7 +200,7 @@ impl Machine {
         self.inbox.pop_held()
     }
 
-    /// Whether the game server should be read: there is room for what it sends.
+    /// Returns whether the game server is to be read: the session goes on, and there is room for more.
     pub fn wants_game_data(&self) -> bool {
         self.ended.is_none() && self.outbox.cost() < self.limits.unacked
     }
@@ -221,7 +245,7 @@ impl Machine {
         }
     }
 
-    /// Whether nothing remains to be done: it ended, and a link has told the client or there was
+    /// Returns whether nothing remains to be done: it ended, and a link has told the client or there was
     /// none to tell within its time.
     pub fn is_finished(&self) -> bool {
         self.ended.is_some() && self.end_sent
@@ -232,11 +256,12 @@ impl Machine {
 mod tests {
     use super::*;
 
-    const LIMITS: MachineLimits = MachineLimits {
+    const LIMITS: SessionLimits = SessionLimits {
         linger: Duration::from_secs(30),
         leave_grace: Duration::from_secs(2),
         unacked: 100,
         reorder: 1000,
+        pending: 1000,
     };
 
     fn machine(now: Instant) -> Machine {

@@ -1,18 +1,38 @@
-//! The session machine: what the relay knows and decides about one game connection of one client.
+//! The core's half of the protocol: the machine of one client, and its parts.
 //!
-//! Pure: no I/O, no clock of its own, no runtime. Bytes and the time come in as arguments; what to
-//! write and when to wake comes out. So a whole exchange can be driven by a test.
+//! Pure: no I/O, no clock of its own, no runtime. Frames of links, bytes of game servers, room in sockets and the time go
+//! in; connects, writes, ends, counts and lines for the log come out. So a whole exchange can be driven by a test.
+//!
+//! - [`Client`]: links and sessions of one client, and every decision about them. [`Turn`]: frames from a link.
+//! - [`Owner`]: the questions of a machine. [`Effect`]: the tasks that it gives.
+//! - [`Machine`]: the life of a session. [`Inbox`]: order on the way up. [`Outbox`]: frames that may have to be sent
+//!   again. [`Upstream`]: packets that wait for the game server.
 
+mod client;
 mod inbox;
 mod link_writer;
 mod machine;
 mod outbox;
+mod owner;
 mod reason;
+mod session;
+mod slots;
+mod turn;
 mod upstream;
 
+pub use client::{Client, LinkKey, MAX_LINKS, SessionKey};
 pub use inbox::{Arrival, Inbox, ReorderFull};
-pub use link_writer::{LinkWriter, MAX_ENDS, MAX_PONGS, Source, Written};
-pub use machine::{Machine, MachineLimits, Phase, Refusal};
+pub use link_writer::{MAX_ENDS, MAX_PONGS, Written};
+pub use machine::{Machine, Phase, ProtocolError, SessionLimits};
 pub use outbox::{AckBeyondSent, Advance, Batch, Cursor, Outbox};
-pub use reason::{EndReason, RefuseReason};
+pub use owner::{Admitted, Counts, Effect, Owner, Rules};
+pub use reason::{EndReason, OpenError};
+pub use session::{Figures, Framed};
+pub use turn::Turn;
 pub use upstream::Upstream;
+
+// The rule comes before the client is known.
+pub use crate::frame::{NoPing, first_ping};
+
+#[cfg(test)]
+mod tests;

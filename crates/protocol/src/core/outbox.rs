@@ -92,6 +92,12 @@ impl Default for Outbox {
 }
 
 impl Outbox {
+    /// Has the next packet be this one, as after so many that were acknowledged.
+    #[cfg(test)]
+    pub(super) fn skip_to(&mut self, next: PacketId) {
+        (self.base.packet, self.end.packet) = (next, next);
+    }
+
     /// Returns the number that the next packet gets.
     pub fn next(&self) -> PacketId {
         self.end.packet
@@ -237,6 +243,9 @@ const _: () = assert!(HEADER_LEN > 2, "a frame is never empty, so a walk over fr
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn batch(outbox: &Outbox, bodies: &[&[u8]]) -> Batch {
@@ -319,6 +328,56 @@ mod tests {
                 pending = outbox.advance(&mut cursor, bytes.len()).cut;
             }
             assert_eq!(sent, whole, "in steps of {step}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn an_outbox_gives_every_cursor_the_same_stream(
+            batches in vec(vec(0u16..300, 1..5), 1..8),
+            writes in vec((0u32..3, 1usize..700), 0..60),
+        ) {
+            let mut outbox = Outbox::default();
+            let mut stream = Vec::new();
+            let mut starts = vec![0];
+            for sizes in batches {
+                let mut batch = Batch::default();
+                for size in sizes {
+                    let number = PacketId(starts.len() as u32);
+                    let body = vec![number.0 as u8; size.into()];
+                    batch.push(SessionId(1), number, PacketId::NONE, size, &body);
+                    let header = frame::data_header(SessionId(1), number, PacketId::NONE, 2 + body.len());
+                    stream.extend([&header[..], &size.to_le_bytes(), &body].concat());
+                    starts.push(stream.len());
+                }
+                outbox.push(batch);
+            }
+            let (mut cursor, mut base) = (outbox.start(), 0);
+            for (ack, wanted) in writes {
+                let packet = outbox.packet_at(&cursor).0 as usize;
+                let mut slices = [IoSlice::new(&[]); 2];
+                let filled = outbox.gather(&cursor, &mut slices);
+                let given: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+                let from = starts[packet - 1];
+                prop_assert_eq!(&given[..], &stream[from..from + given.len()]);
+                prop_assert_eq!(given.is_empty(), outbox.is_drained(&cursor));
+                let wanted = wanted.min(given.len());
+                let advance = outbox.advance(&mut cursor, wanted);
+                // To the end of the frame in which the write ended.
+                let to = starts.iter().position(|start| *start >= from + wanted).unwrap();
+                prop_assert_eq!(advance.frames as usize, to + 1 - packet);
+                prop_assert_eq!(&advance.cut[..], &stream[from + wanted..starts[to]]);
+                prop_assert_eq!(outbox.packet_at(&cursor).0 as usize, to + 1);
+                let acked = (base + ack as usize).min(starts.len() - 1);
+                let freed = outbox.ack(PacketId(acked as u32)).unwrap();
+                prop_assert_eq!(freed, starts[acked] - starts[base]);
+                base = acked;
+                outbox.skip_acked(&mut cursor);
+                prop_assert_eq!(outbox.packet_at(&cursor).0 as usize, (to + 1).max(base + 1));
+                prop_assert_eq!(outbox.unacked(), stream.len() - starts[base]);
+            }
         }
     }
 }

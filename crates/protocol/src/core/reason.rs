@@ -1,10 +1,10 @@
 //! The reasons for which sessions end and requests on links are refused.
 
-use crate::reasons;
+use crate::words;
 
-reasons! {
+words! {
     /// The reason for which a session ended.
-    EndReason {
+    pub enum EndReason {
         /// The client left on its last link and did not come back within `sessions.leave_grace`.
         ClientLeft = "client_left",
         /// All links were lost and none came back within `sessions.linger`.
@@ -26,9 +26,9 @@ reasons! {
     }
 }
 
-reasons! {
+words! {
     /// The reason for which a request on a link was refused.
-    RefuseReason {
+    pub enum OpenError {
         /// The port asked for is not in `game_servers`.
         Port = "port",
         /// The session belongs to another player's address.

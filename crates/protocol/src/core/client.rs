@@ -1,0 +1,293 @@
+//! One client: its links and sessions, and every decision about them.
+
+use std::io::{self, IoSlice};
+use std::time::Instant;
+
+use super::link_writer::{LinkWriter, Written};
+use super::owner::Owner;
+use super::reason::{EndReason, OpenError};
+use super::session::{Figures, Framed, Session, Sessions};
+use super::slots::Slots;
+use super::turn::Turn;
+use crate::frame::SessionId;
+use crate::reassembly::ReassemblyBuffer;
+
+/// Links that may carry one session. A client has two or three, and for ten seconds at the most
+/// those that it lost; each costs a copy of all packets.
+pub const MAX_LINKS: usize = 16;
+
+/// A link, from [`Client::add_link`] to [`Client::lost`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkKey(pub(super) u32);
+
+/// A session, from [`Effect::Connect`](super::Effect::Connect) to [`Client::remove`]. Unlike a [`SessionId`] it is never that of two sessions at
+/// once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionKey(pub(super) u32);
+
+pub(super) struct Link<L> {
+    pub owned: L,
+    pub writer: LinkWriter,
+    /// The start of a frame that is not whole yet: never more than one frame and one read.
+    pub input: ReassemblyBuffer,
+}
+
+/// The links and sessions of one client, which has proved by its first frame on each link that it is this one
+/// ([`first_ping`](super::first_ping)).
+///
+/// Its owner tells it what happened, and does what it says:
+///
+/// | what happened | call | and then |
+/// |---|---|---|
+/// | a link sent bytes | [`receive`](Self::receive) | all that [`next`](Self::next) returns |
+/// | a link may take more | [`write_link`](Self::write_link) | |
+/// | a link is gone | [`lost`](Self::lost) | |
+/// | the game server is reached, or is not | [`connected`](Self::connected), [`connect_failed`](Self::connect_failed) | [`write_game`](Self::write_game), or tell the links |
+/// | the game server sent bytes | [`game_bytes`](Self::game_bytes) | tell the links |
+/// | the game server may take more | [`write_game`](Self::write_game) | |
+/// | the game server closed | [`game_closed`](Self::game_closed) | tell the links |
+/// | a session's [`deadline`](Self::deadline) passed | [`tick`](Self::tick) | |
+///
+/// To tell the links is to call [`write_link`](Self::write_link) for each of [`links_of`](Self::links_of) that is not
+/// known to be full. After each call [`poll_changed`](Self::poll_changed) names the sessions to look at again.
+///
+/// A session that is [finished](Self::is_finished) is accounted for by [`close`](Self::close), and once it
+/// [is over](Self::is_over), [`remove`](Self::remove) makes its id free.
+pub struct Client<O: Owner> {
+    pub(super) links: Slots<Link<O::Link>>,
+    pub(super) sessions: Sessions<O::Session, O::Player>,
+}
+
+impl<O: Owner> Default for Client<O> {
+    /// A client that has nothing yet.
+    fn default() -> Self {
+        Self { links: Slots::default(), sessions: Sessions::default() }
+    }
+}
+
+impl<O: Owner> Client<O> {
+    /// Returns whether it has neither links nor sessions, so that nothing of it need be kept.
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty() && self.sessions.is_empty()
+    }
+
+    /// Adds a link. Its bytes, from the first frame on, go to [`Client::receive`].
+    pub fn add_link(&mut self, owned: O::Link) -> LinkKey {
+        LinkKey(self.links.insert(Link { owned, writer: LinkWriter::default(), input: ReassemblyBuffer::default() }))
+    }
+
+    /// Returns the owner's part of a link.
+    pub fn link(&self, link: LinkKey) -> Option<&O::Link> {
+        Some(&self.links.get(link.0)?.owned)
+    }
+
+    /// Returns the owner's part of a session.
+    pub fn session(&self, session: SessionKey) -> Option<&O::Session> {
+        Some(&self.sessions.get(session)?.owned)
+    }
+
+    /// Returns the sessions that links find, those included that have ended and are there to meet late joins.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, SessionKey)> {
+        self.sessions.listed().iter().copied()
+    }
+
+    /// Returns the links of a session, by number from 0; `None` behind the last.
+    pub fn links_of(&self, session: SessionKey, number: usize) -> Option<LinkKey> {
+        self.sessions.get(session)?.links.get(number).copied()
+    }
+
+    /// Returns how many sessions a link carries.
+    pub fn carried_by(&self, link: LinkKey) -> usize {
+        self.links.get(link.0).map_or(0, |link| link.writer.sessions())
+    }
+
+    /// Returns a session whose owner is to look again at what it waits for: its deadline, its end, and whether its game
+    /// server is to be read. To be called until `None`.
+    pub fn poll_changed(&mut self) -> Option<SessionKey> {
+        self.sessions.pop_changed()
+    }
+
+    /// Begins with bytes that came over a link; [`Client::next`] does the rest.
+    pub fn receive<'a>(&mut self, link: LinkKey, bytes: &'a [u8]) -> Turn<'a> {
+        let input = self.links.get_mut(link.0).map(|link| link.input.join(bytes));
+        Turn::new(link, input.unwrap_or_default())
+    }
+
+    /// Writes what waits on a link, through `write`, until nothing is left or the link takes no more: `write` takes
+    /// fewer bytes than it was given, or fails with `WouldBlock`.
+    ///
+    /// # Errors
+    /// Any other error of `write`; the link is then of no more use.
+    pub fn write_link(
+        &mut self,
+        link: LinkKey,
+        mut write: impl FnMut(&O::Link, &[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<Written> {
+        let Some(Link { owned, writer, .. }) = self.links.get_mut(link.0) else { return Ok(Written::default()) };
+        writer.write_to(&mut self.sessions, |slices| write(owned, slices))
+    }
+
+    /// Takes a link that is gone off all its sessions, and returns the owner's part of it. A session without links waits
+    /// for one to come back for `sessions.linger`.
+    pub fn lost(&mut self, link: LinkKey, now: Instant) -> Option<O::Link> {
+        let Link { owned, writer, .. } = self.links.remove(link.0)?;
+        for key in writer.carried() {
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.machine.lost(now);
+                self.sessions.change(key);
+            }
+        }
+        self.sessions.forget(link);
+        for key in writer.carried() {
+            self.sessions.drop_unused(key);
+        }
+        Some(owned)
+    }
+
+    /// Takes note that the game server is reached. `header`, which tells it the player's address, goes before all packets.
+    pub fn connected(&mut self, session: SessionKey, header: &[u8]) {
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.connected(header);
+        }
+    }
+
+    /// Ends a session whose game server cannot be reached.
+    pub fn connect_failed(&mut self, session: SessionKey) {
+        self.end(session, EndReason::GameUnreachable);
+    }
+
+    /// Returns whether the game server is to be read: the session goes on, and there is room for what it sends.
+    pub fn wants_game_data(&self, session: SessionKey) -> bool {
+        self.sessions.get(session).is_some_and(|session| session.machine.wants_game_data())
+    }
+
+    /// Takes bytes of the game server, and frames the whole packets among them once for all links.
+    pub fn game_bytes(&mut self, session: SessionKey, bytes: &[u8]) -> Framed {
+        self.sessions.get_mut(session).map(|session| session.frame(bytes)).unwrap_or_default()
+    }
+
+    /// Writes what waits for the game server, through `write`, as far as it may go now: `write` takes fewer bytes than it
+    /// was given, or fails with `WouldBlock`. Returns whether the game server takes no more for now. Asks for the time
+    /// only if packets to the game server are smoothed.
+    ///
+    /// # Errors
+    /// Any other error of `write`.
+    pub fn write_game(
+        &mut self,
+        session: SessionKey,
+        now: impl Fn() -> Instant,
+        mut write: impl FnMut(&O::Session, &[u8]) -> io::Result<usize>,
+    ) -> io::Result<bool> {
+        let Some(session) = self.sessions.get_mut(session) else { return Ok(false) };
+        loop {
+            let (owned, bytes) = session.writable(&now);
+            if bytes.is_empty() {
+                return Ok(false);
+            }
+            let wanted = bytes.len();
+            let taken = match write(owned, bytes) {
+                Ok(taken) => taken,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(e) => return Err(e),
+            };
+            session.wrote(taken);
+            if taken < wanted {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Returns when more may be written to the game server than now; `None` if time alone changes nothing.
+    pub fn paced_until(&self, session: SessionKey) -> Option<Instant> {
+        self.sessions.get(session)?.paced_until()
+    }
+
+    /// Ends a session whose game server has closed the connection, or whose connection failed.
+    pub fn game_closed(&mut self, session: SessionKey) {
+        self.end(session, EndReason::GameClosed);
+    }
+
+    /// Takes note that the connection to the game server is closed: nothing more is written to it.
+    pub fn disconnected(&mut self, session: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.disconnected();
+        }
+    }
+
+    /// Ends a session: what it has for the client still goes out, and the end after it. The first reason counts.
+    pub fn end(&mut self, session: SessionKey, reason: EndReason) {
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.machine.end(reason);
+        }
+    }
+
+    /// Returns the reason of a session's end, once it has ended.
+    pub fn ended(&self, session: SessionKey) -> Option<EndReason> {
+        self.sessions.get(session)?.machine.ended()
+    }
+
+    /// Returns when [`Client::tick`] must be called for a session; `None` if time alone changes nothing.
+    pub fn deadline(&self, session: SessionKey) -> Option<Instant> {
+        self.sessions.get(session)?.deadline()
+    }
+
+    /// Lets time pass for a session: ends it if nobody came back to it.
+    pub fn tick(&mut self, session: SessionKey, now: Instant) {
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.tick(now);
+        }
+    }
+
+    /// Returns whether a session has ended and has nothing more to tell: a link has told the client, or there was none to
+    /// tell within its time.
+    pub fn is_finished(&self, session: SessionKey) -> bool {
+        self.sessions.get(session).is_none_or(|session| session.machine.is_finished())
+    }
+
+    /// Returns the figures of a session.
+    pub fn figures(&self, session: SessionKey) -> Option<Figures> {
+        Some(self.sessions.get(session)?.figures())
+    }
+
+    /// Closes the account of a session and returns its last figures. `unfinished` is the reason of its end if it has not
+    /// ended before: then its links, to be asked for before this call, have yet to tell the client.
+    ///
+    /// After an end that the client may not know of yet, the session stays for `sessions.leave_grace`, so that a join on
+    /// its way meets the end.
+    pub fn close(&mut self, session: SessionKey, unfinished: EndReason, now: Instant) -> Option<Figures> {
+        let session = self.sessions.get_mut(session)?;
+        session.close(unfinished, now);
+        Some(session.figures())
+    }
+
+    /// Returns whether a session that was closed has met all joins that it had to, so that it can be removed.
+    pub fn is_over(&self, session: SessionKey) -> bool {
+        self.sessions.get(session).is_none_or(Session::is_over)
+    }
+
+    /// Has links find a session no more. Those that carry it still say what they have to.
+    pub fn remove(&mut self, session: SessionKey) {
+        self.sessions.remove(session);
+    }
+
+    /// Returns the session of that id, if there is one and the link may join it.
+    pub(super) fn find(&self, link: &O::Link, id: SessionId, owner: &O) -> Result<Option<SessionKey>, OpenError> {
+        let Some(key) = self.sessions.find(id) else { return Ok(None) };
+        let Some(session) = self.sessions.get(key) else { return Ok(None) };
+        let same = !owner.rules().bind_to_player || owner.player(link) == session.player;
+        if same { Ok(Some(key)) } else { Err(OpenError::Identity) }
+    }
+
+    /// Returns a new session, unless the owner does not let it in.
+    pub(super) fn create(
+        &mut self,
+        link: LinkKey,
+        id: SessionId,
+        port: u32,
+        owner: &O,
+    ) -> Result<Option<SessionKey>, OpenError> {
+        let Some(link) = self.link(link) else { return Ok(None) };
+        let (player, admitted) = (owner.player(link), owner.admit(link, id, port)?);
+        Ok(Some(self.sessions.insert(Session::new(id, player, admitted, owner.now()))))
+    }
+}

@@ -1,0 +1,209 @@
+//! The clients of one worker: their machines, and the effects carried out on sockets.
+
+use std::cell::RefCell;
+use std::collections::hash_map::Entry;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::Relay;
+use super::link::Link;
+use super::session::SessionTask;
+use crate::connection::CloseReason;
+use otproxy_protocol::core::{self, Counts, Effect, EndReason, LinkKey, SessionKey};
+use otproxy_protocol::frame::{ClientId, FrameError};
+
+/// The machine of a client, with the connections that it decides about.
+pub(super) type Machine = core::Client<Relay>;
+
+/// A client on the worker that owns it. It is there as long as it has links or sessions.
+pub struct Client {
+    pub(super) id: ClientId,
+    /// Borrowed for a call, and for all effects of one read; never while something waits.
+    pub(super) machine: RefCell<Machine>,
+}
+
+impl Relay {
+    /// Returns the client of that id, a new one if it has nothing here yet.
+    pub(super) fn client(&self, id: ClientId) -> Rc<Client> {
+        let new = || Rc::new(Client { id, machine: RefCell::default() });
+        Rc::clone(self.clients.borrow_mut().entry(id).or_insert_with(new))
+    }
+
+    /// Forgets a client that has nothing here any more. It is called as tasks are dropped, perhaps by a panic: a second one
+    /// would end the process.
+    pub(super) fn forget_unused(&self, client: &Rc<Client>) {
+        if client.machine.try_borrow().is_ok_and(|machine| machine.is_empty())
+            && let Ok(mut clients) = self.clients.try_borrow_mut()
+            && let Entry::Occupied(there) = clients.entry(client.id)
+            && Rc::ptr_eq(there.get(), client)
+        {
+            there.remove();
+        }
+    }
+
+    /// Takes bytes that came over a link, and carries out their effects.
+    ///
+    /// # Errors
+    /// They are no frame: the link must be closed.
+    pub(super) fn receive(
+        self: &Rc<Self>,
+        client: &Rc<Client>,
+        (key, link): (LinkKey, &Rc<Link>),
+        bytes: &[u8],
+    ) -> Result<(), FrameError> {
+        let mut machine = client.machine.borrow_mut();
+        let mut turn = machine.receive(key, bytes);
+        let mut result = Ok(());
+        while let Some(effect) = machine.next(&mut turn, &**self) {
+            self.count(link, turn.take_counts());
+            match effect {
+                Effect::WriteGame { session, packets } => {
+                    if let Some(session) = machine.session(session) {
+                        session.port.packets_in.inc_by(packets.into());
+                    }
+                    flush_game(&mut machine, session);
+                }
+                Effect::WriteLink(link) => flush_link(&mut machine, link),
+                Effect::Changed(session) => wake(&machine, session),
+                Effect::RoundTrip(rtt) => {
+                    link.edge.rtt.observe(rtt.as_secs_f64());
+                    link.round_trip.set(Some(rtt));
+                }
+                Effect::Connect(session) => {
+                    let Some(owned) = machine.session(session).cloned() else { continue };
+                    let task = SessionTask::new(Rc::clone(self), Rc::clone(client), session, owned);
+                    self.tasks.spawn(task.run());
+                }
+                Effect::Refused { session, error } => {
+                    self.refused.inc(error);
+                    self.warn(link.player(), (client.id, session), &format_args!("refused: {error}"));
+                }
+                Effect::Ended { session, error } => {
+                    if let Some(session) = machine.session(session) {
+                        self.warn(session.player, (client.id, session.id), &error);
+                    }
+                    tell(&mut machine, session);
+                }
+                Effect::Close(error) => result = Err(error),
+            }
+        }
+        self.count(link, turn.take_counts());
+        if turn.heard() {
+            self.idle_watch.heard(link);
+        }
+        result
+    }
+
+    fn count(&self, link: &Link, counts: Counts) {
+        let Counts { first, duplicate, freed } = counts;
+        if first > 0 {
+            link.edge.in_first.inc_by(first.into());
+        }
+        if duplicate > 0 {
+            link.edge.in_duplicate.inc_by(duplicate.into());
+        }
+        if freed > 0 {
+            self.metrics.relay_unacked_bytes.sub(freed as i64);
+        }
+    }
+
+    /// Ends all sessions and tells their clients, as far as their links take it at once.
+    pub fn shut_down(&self) {
+        for client in &*self.clients.borrow() {
+            let mut machine = client.1.machine.borrow_mut();
+            let sessions: Vec<_> = machine.sessions().collect();
+            for (_, session) in sessions {
+                machine.end(session, EndReason::Shutdown);
+                tell(&mut machine, session);
+            }
+        }
+    }
+}
+
+/// Writes at once what waits on a link, as far as its socket takes it.
+pub(super) fn flush_link(machine: &mut Machine, key: LinkKey) {
+    let Some(link) = machine.link(key) else { return };
+    if link.blocked.get() || link.closing.get().is_some() {
+        return;
+    }
+    let blocked = write_stream(machine, key);
+    let Some(link) = machine.link(key) else { return };
+    match blocked {
+        Ok(false) => {}
+        Ok(true) => link.block(),
+        Err(_) => link.close(CloseReason::ClientError),
+    }
+}
+
+/// Writes what waits on a link; returns whether the socket takes no more, or not all that the stream took.
+///
+/// # Errors
+/// Those of the stream.
+pub(super) fn write_stream(machine: &mut Machine, key: LinkKey) -> io::Result<bool> {
+    let written = machine.write_link(key, |link, slices| link.stream.try_write(slices));
+    wake_changed(machine);
+    let written = written?;
+    let Some(link) = machine.link(key) else { return Ok(false) };
+    link.count(written);
+    Ok(written.blocked || link.stream.holds_back())
+}
+
+/// Writes at once what waits for the game server of a session, as far as its socket takes it.
+pub(super) fn flush_game(machine: &mut Machine, key: SessionKey) {
+    if machine.session(key).is_none_or(|session| session.game_blocked.get()) {
+        return;
+    }
+    let blocked = write_game_stream(machine, key);
+    let paced = machine.paced_until(key).is_some();
+    let Some(session) = machine.session(key) else { return };
+    match blocked {
+        Ok(false) if paced => session.task.wake(),
+        Ok(false) => {}
+        // The task waits for the socket; an error shows there again.
+        Ok(true) | Err(_) => {
+            session.game_blocked.set(true);
+            session.task.wake();
+        }
+    }
+}
+
+/// Writes what waits for the game server of a session; returns whether its socket takes no more.
+///
+/// # Errors
+/// Those of the stream.
+pub(super) fn write_game_stream(machine: &mut Machine, key: SessionKey) -> io::Result<bool> {
+    machine.write_game(key, Instant::now, |session, bytes| match &*session.game.borrow() {
+        Some(game) => game.try_write(&[IoSlice::new(bytes)]),
+        None => Err(io::ErrorKind::NotConnected.into()),
+    })
+}
+
+/// Writes on all links of a session.
+pub(super) fn flush_links(machine: &mut Machine, session: SessionKey) {
+    let mut links = 0;
+    while let Some(link) = machine.links_of(session, links) {
+        flush_link(machine, link);
+        links += 1;
+    }
+}
+
+/// Has the client of a session that has ended told so.
+pub(super) fn tell(machine: &mut Machine, session: SessionKey) {
+    flush_links(machine, session);
+    wake(machine, session);
+}
+
+/// Has the task of a session look at what changed.
+pub(super) fn wake(machine: &Machine, session: SessionKey) {
+    if let Some(session) = machine.session(session) {
+        session.task.wake();
+    }
+}
+
+/// Has the tasks of all sessions look at which something changed.
+pub(super) fn wake_changed(machine: &mut Machine) {
+    while let Some(session) = machine.poll_changed() {
+        wake(machine, session);
+    }
+}

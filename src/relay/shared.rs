@@ -1,0 +1,122 @@
+//! The part of the relay that all workers share, and the commands by which they work for one another.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tokio::sync::mpsc;
+
+use super::Relay;
+use super::settings::Settings;
+use crate::admission::{Admission, ConnectionLimit, ENDED_LINES, InboundShared, REFUSED_LINES, Via};
+use otproxy_config as config;
+use otproxy_net::{Detached, RateLimitedLog};
+use otproxy_protocol::frame::ClientId;
+use otproxy_protocol::player_address::PseudoIpv4;
+
+/// The part of the relay that all workers share.
+#[derive(Debug)]
+pub struct RelayShared {
+    /// Locked for a look by each link and open, and for a change by a reload.
+    settings: RwLock<Arc<Settings>>,
+    /// Sessions, in all and by address.
+    pub(super) sessions: Arc<ConnectionLimit>,
+    pub(super) pseudo_ipv4: PseudoIpv4,
+    /// Which worker owns a client: keyed at random, so that no client can choose.
+    owners: RandomState,
+    /// To each worker. Not bounded by themselves: each link on its way is a connection that counts, with a descriptor, and
+    /// operators ask one thing after the other.
+    pub(super) commands: Vec<mpsc::UnboundedSender<WorkerCommand>>,
+    pub(super) log: RateLimitedLog,
+    pub(super) ended_log: RateLimitedLog,
+}
+
+/// The commands to one worker.
+pub type WorkerCommands = mpsc::UnboundedReceiver<WorkerCommand>;
+
+impl RelayShared {
+    /// Returns the shared part, as the core's configuration has it, and the commands to each worker.
+    pub fn new(config: &config::Core, pseudo_ipv4: PseudoIpv4) -> (Arc<Self>, Vec<WorkerCommands>) {
+        let sessions = &config.sessions;
+        let (commands, receivers) = (0..config.process.workers.get()).map(|_| mpsc::unbounded_channel()).unzip();
+        let shared = Self {
+            settings: RwLock::new(Arc::new(Settings::new(config, None))),
+            sessions: ConnectionLimit::new(Some(sessions.max), Some(sessions.max_per_address)),
+            pseudo_ipv4,
+            owners: RandomState::new(),
+            commands,
+            log: RateLimitedLog::new(REFUSED_LINES),
+            ended_log: RateLimitedLog::new(ENDED_LINES),
+        };
+        (Arc::new(shared), receivers)
+    }
+
+    /// Takes `config` from now on. Links and sessions that there are stay, and count.
+    pub fn reload(&self, config: &config::Core) {
+        self.sessions.set(Some(config.sessions.max), Some(config.sessions.max_per_address));
+        let settings = Arc::new(Settings::new(config, Some(&self.settings())));
+        *self.settings.write() = settings;
+    }
+
+    /// Has each worker answer `question`, and returns the answers in no order. Those of workers that are gone are missing.
+    pub async fn ask<T: Send + 'static>(&self, question: impl Fn(&Relay) -> T + Send + Sync + 'static) -> Vec<T> {
+        let question = Arc::new(question);
+        let (answered, mut answers) = mpsc::unbounded_channel();
+        for worker in &self.commands {
+            let (question, answered) = (Arc::clone(&question), answered.clone());
+            // It fails only where that worker is gone, in a shutdown; and nobody may wait for the answer any more.
+            let _ = worker.send(WorkerCommand::Ask(Box::new(move |relay| drop(answered.send(question(relay))))));
+        }
+        drop(answered);
+        let mut all = Vec::new();
+        while let Some(answer) = answers.recv().await {
+            all.push(answer);
+        }
+        all
+    }
+
+    /// Returns how many sessions there are now.
+    pub fn sessions(&self) -> usize {
+        self.sessions.total()
+    }
+
+    /// Returns the settings for new links and sessions.
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        // They are replaced as a whole.
+        Arc::clone(&self.settings.read())
+    }
+
+    /// Returns the worker that carries all links and sessions of a client. The id alone decides, so that a join from
+    /// another player's address meets the session that it asks for, and is refused.
+    pub(super) fn owner(&self, client: ClientId) -> usize {
+        self.owners.hash_one(client) as usize % self.commands.len().max(1)
+    }
+}
+
+/// A command from another thread to a worker.
+pub enum WorkerCommand {
+    /// Carry a link that another worker accepted.
+    Carry(Box<Handover>),
+    /// Answer a question.
+    Ask(Box<dyn FnOnce(&Relay) + Send>),
+}
+
+/// A link on its way to the worker that owns its client.
+#[derive(Debug)]
+pub struct Handover {
+    pub(super) stream: Detached,
+    pub(super) new_link: NewLink,
+}
+
+/// A link whose first frame is there.
+#[derive(Debug)]
+pub(super) struct NewLink {
+    /// The listener that accepted it.
+    pub inbound: Arc<InboundShared>,
+    pub client: ClientId,
+    pub peer: SocketAddr,
+    pub early: Vec<u8>,
+    pub guard: Admission,
+    pub via: Option<Via>,
+}
