@@ -43,7 +43,7 @@ const PACKETS: u32 = 64;
 /// Bytes of a packet: of a player's, of a game server's, and of a large one.
 const SIZES: [usize; 3] = [24, 120, 4096];
 
-/// A packet of `size` bytes, its length included.
+/// Makes a packet of `size` bytes, its length included.
 fn packet(size: usize) -> Vec<u8> {
     let mut packet = vec![b'.'; size];
     packet[..2].copy_from_slice(&((size - 2) as u16).to_le_bytes());
@@ -192,7 +192,7 @@ fn game_packets_cut(bencher: Bencher<'_, '_>, size: usize) {
     });
 }
 
-/// Each packet comes over two links: the second is a double.
+/// Takes each packet over two links: the second is a duplicate.
 #[bench]
 fn session_takes_packets_twice(bencher: Bencher<'_, '_>) {
     let input = packets(1..=PACKETS, &packet(24));
@@ -202,7 +202,7 @@ fn session_takes_packets_twice(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// The first of all packets comes last, as where a path lost it.
+/// Takes the first of all packets last, as after a loss on a path.
 #[bench]
 fn session_keeps_packets_ahead_of_their_turn(bencher: Bencher<'_, '_>) {
     let input = packets((1..=PACKETS).rev(), &packet(24));
@@ -211,7 +211,7 @@ fn session_keeps_packets_ahead_of_their_turn(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// Framing into the outbox, writing on each of `links` links, and the acks that free it.
+/// Frames into the outbox, writes on each of `links` links, and frees by acks.
 #[bench(args = [1, 2, 5])]
 fn outbox_to_links(bencher: Bencher<'_, '_>, links: usize) {
     let input = packet(120).repeat(PACKETS as usize);
@@ -222,7 +222,7 @@ fn outbox_to_links(bencher: Bencher<'_, '_>, links: usize) {
     });
 }
 
-/// A socket that takes 1000 bytes each time: frames are cut.
+/// Writes to a socket that takes 1000 bytes each time, which cuts frames.
 #[bench]
 fn link_writes_cut_frames(bencher: Bencher<'_, '_>) {
     let input = packet(120).repeat(PACKETS as usize);
@@ -300,7 +300,7 @@ fn scattered() -> impl Iterator<Item = u128> + Clone {
 /// Addresses that are looked up, one after the other.
 const LOOK_UPS: usize = 1024;
 
-/// Whether an address is in a list of so many: what each connection costs where there is one.
+/// Looks up an address in a list, as each connection does if there is one.
 #[bench(args = [1, 1000, 100_000])]
 fn address_in_a_list(bencher: Bencher<'_, '_>, entries: usize) {
     let address = |bits: u128| IpAddr::from(Ipv4Addr::from_bits((bits >> 96) as u32));
@@ -312,7 +312,7 @@ fn address_in_a_list_ipv6(bencher: Bencher<'_, '_>, entries: usize) {
     look_up(bencher, entries, |bits| IpAddr::from(Ipv6Addr::from_bits(bits | 0x2000 << 112)));
 }
 
-/// Half of the addresses that are looked up are in the list.
+/// Looks up addresses, half of which are in the list.
 fn look_up(bencher: Bencher<'_, '_>, entries: usize, address: fn(u128) -> IpAddr) {
     let list: AddressSet = scattered().take(entries).map(|bits| address(bits).into()).collect();
     let some = scattered().take(entries).step_by((entries / (LOOK_UPS / 2)).max(1)).cycle();
@@ -325,8 +325,8 @@ fn look_up(bencher: Bencher<'_, '_>, entries: usize, address: fn(u128) -> IpAddr
     });
 }
 
-/// Whether an address is banned, among so many that are, and networks of some lengths: what each connection costs. With
-/// none it is a look at one number.
+/// Looks up an address among bans of networks of several lengths, as each connection does. Without bans it reads one
+/// number.
 #[bench(args = [0, 1, BANS])]
 fn address_in_bans(bencher: Bencher<'_, '_>, count: usize) {
     let address = |bits: u128| IpAddr::from(Ipv4Addr::from_bits((bits >> 96) as u32));
@@ -343,7 +343,7 @@ fn address_in_bans(bencher: Bencher<'_, '_>, count: usize) {
     });
 }
 
-/// The rate of connections, of ever other addresses: what a flood from many costs.
+/// Takes from the rate of connections with ever new addresses, as a flood does.
 #[bench]
 fn rate_of_new_addresses(bencher: Bencher<'_, '_>) {
     let limit = RateLimit::new(Rate::per(20, Duration::from_secs(10)));

@@ -7,7 +7,7 @@ const LONGEST_MESSAGE: usize = 2000;
 /// Errors that are kept of one file.
 const MOST_ERRORS: usize = 100;
 
-/// A file.
+/// Parses a file.
 pub fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match parse("file.yaml", text) {
@@ -30,7 +30,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// Whether there is such a place, which may be just behind the last character of a line.
+/// Returns whether there is such a place, which may be just after the last character of a line.
 fn is_in(text: &str, line: usize, column: usize) -> bool {
     // As YAML has it: all of these end a line.
     let text = text.replace("\r\n", "\n");
@@ -39,7 +39,7 @@ fn is_in(text: &str, line: usize, column: usize) -> bool {
     (1..=line.chars().count() + 1).contains(&column)
 }
 
-/// What a checked configuration promises.
+/// Checks the promises of a checked configuration.
 fn check_config(config: &Config) {
     assert!(!config.summary().is_empty());
     let process = match config {

@@ -1,9 +1,9 @@
-//! What connections begin with: a verdict once given stays, and comes in time.
+//! Beginnings of connections: a verdict once given stays, and comes in time.
 
 use otproxy_protocol::frame::{Frame, FromClient, begins_link};
 use otproxy_protocol::sniff::{Expect, MAX_FIRST, Verdict};
 
-/// What a connection begins with.
+/// Sniffs the beginning of a connection.
 pub fn run(bytes: &[u8]) {
     assert_eq!(Expect::Any.judge(bytes), Verdict::Right);
     for expect in [Expect::Links, Expect::Login, Expect::Status] {

@@ -1,4 +1,4 @@
-//! Frames: any cut gives the same ones, and what is read is written as it was.
+//! Frames: any cut yields the same ones, and a frame that was read is written as it was.
 
 use arbitrary::Unstructured;
 use otproxy_protocol::frame::{self, Frame, FrameError, FromClient, FromCore, HEADER_LEN, MAX_PAYLOAD};
@@ -8,7 +8,7 @@ use super::pieces::{Pieces, read};
 /// A frame's fields and payload.
 type Fields = (u32, u32, u32, Vec<u8>);
 
-/// [`Pieces`], then a link's stream.
+/// Takes [`Pieces`], then a link's stream.
 pub fn run(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let Ok(pieces) = Pieces::take(&mut input) else { return };
@@ -25,7 +25,7 @@ pub fn run(data: &[u8]) {
     assert_eq!(read(pieces.of(stream), HEADER_LEN + MAX_PAYLOAD, split), expected, "{pieces:?}");
 }
 
-/// The frames of a stream, read once more in the plainest way.
+/// Returns the frames of a stream, read once more in the plainest way.
 fn as_the_format_says(mut stream: &[u8]) -> (Vec<Fields>, Option<FrameError>) {
     let mut frames = Vec::new();
     while stream.len() >= 2 {

@@ -1,4 +1,4 @@
-//! Packets of a game server: any cut gives the same ones, framed for clients.
+//! Packets of a game server: any cut yields the same ones, framed for clients.
 
 use arbitrary::Unstructured;
 use otproxy_config::Framing;
@@ -8,7 +8,7 @@ use otproxy_protocol::game_packet::{GamePacketDecoder, LENGTH_LEN, MAX_BODY, Pac
 
 use super::pieces::{Pieces, read};
 
-/// [`Framing`], [`Pieces`], then a game connection's stream.
+/// Takes [`Framing`], [`Pieces`], then a game connection's stream.
 pub fn run(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let framings = [Framing::Auto, Framing::Bytes, Framing::Blocks];
@@ -29,7 +29,7 @@ pub fn run(data: &[u8]) {
     assert_eq!(cut(&mut pieces.of(stream)), expected, "{pieces:?}");
 }
 
-/// The bodies of a stream's packets, read once more in the plainest way.
+/// Returns the bodies of a stream's packets, read once more in the plainest way.
 fn as_the_format_says(framing: Framing, stream: &[u8]) -> (Vec<Vec<u8>>, Option<PacketError>) {
     let blocks = match framing {
         Framing::Auto => stream.starts_with(&[1, 0]),
@@ -50,7 +50,7 @@ fn as_the_format_says(framing: Framing, stream: &[u8]) -> (Vec<Vec<u8>>, Option<
     (bodies, None)
 }
 
-/// A packet becomes a frame that a client can read, as a packet of bytes.
+/// Checks that a packet becomes a frame that a client can read, as a packet of bytes.
 fn check_framing(length: u16, body: &[u8]) {
     let mut batch = Batch::default();
     batch.push(SessionId(1), PacketId(2), PacketId(3), length, body);

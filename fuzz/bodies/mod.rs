@@ -1,8 +1,6 @@
-//! What the fuzz targets do with their input: one plain function of bytes for each, which panics
-//! where the program is wrong.
+//! The bodies of the fuzz targets: one plain function of bytes for each, which panics if the program is wrong.
 //!
-//! `fuzz/targets` gives them to libFuzzer, `tests/it/corpus` runs them on what is written down and on
-//! chance, with stable Rust.
+//! `fuzz/targets` passes them to libFuzzer; `tests/it/corpus` runs them on stored and random inputs, with stable Rust.
 
 // Each target is a program of its own and needs one of these.
 #![allow(dead_code, reason = "no target uses all of it")]

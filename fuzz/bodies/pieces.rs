@@ -8,13 +8,13 @@ use otproxy_protocol::reassembly::ReassemblyBuffer;
 pub struct Pieces(Vec<u8>);
 
 impl Pieces {
-    /// A count, 0 to 7, and so many bytes: each a length, less one.
+    /// Takes a count, 0 to 7, and as many bytes, each of which is a length less one.
     pub fn take(input: &mut Unstructured<'_>) -> Result<Self> {
         let count = input.int_in_range(0..=7u8)?;
         Ok(Self(input.bytes(usize::from(count).min(input.len()))?.to_vec()))
     }
 
-    /// The stream, cut.
+    /// Cuts the stream.
     pub fn of<'s>(&self, mut stream: &'s [u8]) -> impl Iterator<Item = &'s [u8]> + use<'s, '_> {
         let mut lengths = self.0.iter().cycle();
         std::iter::from_fn(move || {
@@ -29,8 +29,8 @@ impl Pieces {
     }
 }
 
-/// Units of a stream that comes in pieces, read as the relay reads them: `split` gives the first
-/// unit and its length, where it is whole. Ends with what is wrong, and never keeps `longest` bytes.
+/// Reads units of a stream that arrives in pieces, as the relay does: `split` returns the first unit and its length, if
+/// it is whole. Ends with the error, and never keeps `longest` bytes.
 pub fn read<'s, U, E>(
     pieces: impl Iterator<Item = &'s [u8]>,
     longest: usize,

@@ -42,11 +42,11 @@ pub mod event {
     pub const LEAVE: u8 = 9;
     /// LINK LENGTH: so much of its output is written.
     pub const WROTE: u8 = 10;
-    /// How many there are.
+    /// The number of kinds.
     pub const COUNT: u8 = 11;
 }
 
-/// [`Pieces`], then events.
+/// Takes [`Pieces`], then events.
 pub fn run(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let Ok(pieces) = Pieces::take(&mut input) else { return };
@@ -74,11 +74,11 @@ struct Pair {
     whole: PlayerCore,
     cut: PlayerCore,
     pieces: Pieces,
-    /// What came on each connection that is not a whole frame yet.
+    /// Incomplete frames of each connection.
     streams: [Vec<u8>; LINKS],
     /// The last packet received of each session that is open.
     received: BTreeMap<SessionId, u32>,
-    /// What must have happened.
+    /// The events that must occur.
     expected: Vec<(SessionId, Option<Vec<u8>>)>,
 }
 
@@ -229,7 +229,7 @@ impl Pair {
             assert_eq!(self.whole.output(link), self.cut.output(link));
             assert!(self.whole.output(link).len() <= MAX_OUTPUT);
         }
-        // What comes behind a wrong byte is read with it, or not any more.
+        // Bytes after a wrong one are read with it, or not at all.
         let counts = |player: &PlayerCore| {
             let paths = player.path_stats();
             paths.map(|path| PathStats { bytes_received: 0, ..path }).collect::<Vec<_>>()

@@ -10,7 +10,7 @@ use otproxy_protocol::proxy_header::{
 /// Every prefix up to this many bytes is tried; further ones at a stride.
 const ALL_PREFIXES: usize = 300;
 
-/// What a connection begins with. The same bytes are also two addresses to be written.
+/// Reads the beginning of a connection. The same bytes are also two addresses to be written.
 pub fn run(data: &[u8]) {
     check_reading(data);
     let mut input = Unstructured::new(data);
@@ -56,9 +56,9 @@ fn check_writing(source: SocketAddr, destination: SocketAddr, behind: &[u8]) {
     }
 }
 
-/// A family, an address, and a port.
+/// Takes a family, an address, and a port.
 fn address(input: &mut Unstructured<'_>) -> Result<SocketAddr> {
-    // What is scoped or has a flow label cannot be said in a header.
+    // A scope or a flow label cannot be expressed in a header.
     let ip = match input.int_in_range(0..=2u8)? {
         0 => input.arbitrary::<[u8; 4]>()?.into(),
         1 => std::net::Ipv4Addr::from(input.arbitrary::<[u8; 4]>()?).to_ipv6_mapped().into(),

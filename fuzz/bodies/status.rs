@@ -6,7 +6,7 @@ use otproxy_protocol::status::{First, MAX_REQUEST, Published, Request, first};
 /// Every prefix up to this many bytes is tried; further ones at a stride.
 const ALL_PREFIXES: usize = 300;
 
-/// What a connection begins with, and what a game server answers.
+/// Takes the beginning of a connection, and the answer of a game server.
 pub fn run(data: &[u8]) {
     check_request(data);
     let mut input = Unstructured::new(data);

@@ -56,7 +56,7 @@ pub struct BanRules {
 
 #[cfg(test)]
 impl BanRules {
-    /// Nobody is banned but by the operator.
+    /// Makes bans that only the operator adds to.
     pub(crate) fn off() -> Self {
         Self { after: None, lasting: Duration::from_secs(600), exempt: AddressSet::default() }
     }

@@ -1,4 +1,4 @@
-//! What is counted of a listener.
+//! The metrics of a listener.
 
 use otproxy_net::ConnectResult;
 use prometheus::{IntCounter, IntGauge};
@@ -6,7 +6,7 @@ use prometheus::{IntCounter, IntGauge};
 use crate::connection::{CloseReason, RejectReason};
 use crate::metrics::{ByReason, Metrics};
 
-/// What is counted of one listener.
+/// The metrics of one listener.
 #[derive(Debug, Clone)]
 pub struct ListenerMetrics {
     /// Connections accepted.

@@ -15,17 +15,17 @@ use super::{address, formats};
 
 /// Bytes of a file of `deny` or `allow`: more than all networks of the Internet take.
 pub const MAX_LIST_LEN: u64 = 64 << 20;
-/// What begins a comment in such a file. Known lists have one or the other.
+/// The characters that begin a comment in such a file. Known lists use one or the other.
 const COMMENTS: [char; 2] = ['#', ';'];
 /// The name of such a list in the reference.
 const FORM: &str = "address, CIDR or `{ file: path }`, or a list";
 
-/// The addresses that are refused.
+/// Declares a key of addresses that are refused.
 pub(super) fn denied() -> Takes<Arc<AddressSet>> {
     Takes::new(FORM, |scope, name| networks(scope, scope.list(name, entry)?))
 }
 
-/// The addresses that alone are let in.
+/// Declares a key of the only addresses that are admitted.
 pub(super) fn allowed() -> Takes<Arc<AddressSet>> {
     Takes::new(FORM, |scope, name| {
         let allow = networks(scope, scope.some(name, entry)?)?;
@@ -117,7 +117,7 @@ mod tests {
             path
         }
 
-        /// An edge with more YAML at its end; the error is what stands behind the place.
+        /// Parses an edge with more YAML at its end; the error is the text after the place.
         fn edge(&self, more: &str) -> Result<super::super::Edge, String> {
             let text =
                 format!("role: edge\nlisteners: [{{ name: a, listen: 127.0.0.1:0, forward_to: a:1 }}]\n{more}\n");

@@ -94,7 +94,7 @@ pub(super) fn claim(scope: &Scope<'_>, spot: &Spot, address: SocketAddr) {
     }
 }
 
-/// An address to listen on. The port may be 0.
+/// Parses an address to listen on. The port may be 0.
 pub(super) fn listen(node: &Node) -> Result<SocketAddr, String> {
     let text = match &node.value {
         Value::Text(text) => text.trim(),
@@ -127,7 +127,7 @@ pub(super) fn listen(node: &Node) -> Result<SocketAddr, String> {
     Err(no_listen(text))
 }
 
-/// An address to listen on, or the word `off`.
+/// Parses an address to listen on, or the word `off`.
 pub(super) fn listen_or_off(node: &Node) -> Result<Option<SocketAddr>, String> {
     match &node.value {
         Value::Text(text) if text == "off" => Ok(None),
@@ -135,7 +135,7 @@ pub(super) fn listen_or_off(node: &Node) -> Result<Option<SocketAddr>, String> {
     }
 }
 
-/// What is wrong with an address that has no port; `None` if it is something else.
+/// Returns the error of an address without a port; `None` if it is something else.
 fn no_port(text: &str) -> Option<String> {
     let ip: IpAddr = text.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
     let bare = ip.is_ipv6() && !text.starts_with('[');
@@ -154,7 +154,7 @@ fn no_listen(text: &str) -> String {
     format!("{} is not an address with a port; write one as `0.0.0.0:7171` or `\"[::]:7171\"`", quote(text))
 }
 
-/// A host, by name or address, and a port.
+/// Parses a host, by name or address, and a port.
 pub(super) fn target(node: &Node) -> Result<Target, String> {
     const EXAMPLE: &str = "write it as `203.0.113.9:7171`, `game.example:7171` or `\"[2001:db8::9]:7171\"`";
     let text = match &node.value {
@@ -188,7 +188,7 @@ pub(super) fn target(node: &Node) -> Result<Target, String> {
     Ok(Target { host: host.to_owned(), port })
 }
 
-/// A host, by name or address, without a port. An IPv6 address has no brackets then.
+/// Parses a host, by name or address, without a port. An IPv6 address has no brackets then.
 pub(super) fn host(node: &Node) -> Result<String, String> {
     const EXAMPLE: &str = "write it as `198.51.100.7`, `p1.example` or `2001:db8::7`";
     let Value::Text(text) = &node.value else {
@@ -207,7 +207,7 @@ pub(super) fn host(node: &Node) -> Result<String, String> {
     if looks_like_name(text) { Ok(text.to_owned()) } else { Err(format!("{} is not a host; {EXAMPLE}", quote(text))) }
 }
 
-/// A host and a port, or a listener of the core.
+/// Parses a host and a port, or a listener of the core.
 pub(super) fn destination(node: &Node) -> Result<Destination, String> {
     if let Value::Text(text) = &node.value
         && let Some(listener) = text.trim().strip_prefix(CORE_PREFIX)
@@ -219,7 +219,7 @@ pub(super) fn destination(node: &Node) -> Result<Destination, String> {
     target(node).map(Destination::Target)
 }
 
-/// Whether `host` can be a host name. All digits at the end is an address, or an attempt at one.
+/// Returns whether `host` can be a host name. With all digits at its end it is an address, or an attempt at one.
 fn looks_like_name(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let label = |label: &str| {
@@ -233,12 +233,12 @@ fn looks_like_name(host: &str) -> bool {
     host.len() <= MAX_HOST && host.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Whether `target` is on this host's loopback, by IPv4.
+/// Returns whether `target` is on this host's loopback, by IPv4.
 pub(super) fn is_ipv4_loopback(target: &Target) -> bool {
     target.host.eq_ignore_ascii_case("localhost") || target.host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// A network: a CIDR, or an address as a network of one. IPv4-mapped ones become IPv4.
+/// Parses a network: a CIDR, or an address as a network of one. IPv4-mapped ones become IPv4.
 pub(super) fn network(node: &Node) -> Result<IpNet, String> {
     match &node.value {
         Value::Text(text) => network_text(text),
@@ -246,10 +246,10 @@ pub(super) fn network(node: &Node) -> Result<IpNet, String> {
     }
 }
 
-/// The same, of text.
+/// Parses a network in a text.
 ///
 /// # Errors
-/// What is wrong with it, and how to write it.
+/// Says what is wrong with it, and how to write it.
 pub fn network_text(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     if let Ok(ip) = text.parse::<IpAddr>() {
@@ -274,7 +274,7 @@ pub fn network_text(text: &str) -> Result<IpNet, String> {
     Ok(network)
 }
 
-/// An IPv4-mapped network as IPv4. `None` if its prefix ends before the IPv4 part begins.
+/// Converts an IPv4-mapped network to IPv4. `None` if its prefix ends before the IPv4 part begins.
 fn unmapped(network: IpNet) -> Option<IpNet> {
     let IpNet::V6(v6) = network else { return Some(network) };
     let Some(ip) = v6.addr().to_ipv4_mapped() else { return Some(network) };

@@ -12,7 +12,7 @@ use super::tree::Node;
 
 /// Bytes of a unix socket's path, by the kernel: its field has 108, the last of which ends the text.
 const MAX_SOCKET: usize = 107;
-/// The socket's name in its directory, where the file does not give it.
+/// The socket's name in its directory, if the file does not give it.
 pub const SOCKET: &str = "admin.sock";
 
 section! {
@@ -97,7 +97,7 @@ impl Read for Admin {
     }
 }
 
-/// Whether only this host reaches it.
+/// Returns whether only this host can reach it.
 fn is_loopback(listen: SocketAddr) -> bool {
     listen.ip().to_canonical().is_loopback()
 }
@@ -191,7 +191,7 @@ mod tests {
         let expected = ["a.sock", "/t", "r", "c", "k", "ca"].map(|path| folder.join(path));
         assert_eq!(paths.map(|path| path.clone().unwrap()), expected);
         assert_eq!(loaded.process().access_log.file, Some(AccessLogFile::Path(folder.join("access.log"))));
-        // Where the file has no folder, they stay as they are written.
+        // Without a folder, paths stay as they are written.
         assert_eq!(admin("{ socket: a.sock }").unwrap().socket, Some("a.sock".into()));
     }
 }

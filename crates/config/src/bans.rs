@@ -12,7 +12,7 @@ use super::formats::{DURATION, RATE_OR_NONE};
 use super::scope::Scope;
 use super::tree::{Node, Value};
 
-/// What kinds of table can drop what comes from an address.
+/// The families of tables that can drop packets by address.
 const FAMILIES: [&str; 4] = ["inet", "ip", "ip6", "netdev"];
 /// Characters of a table's name, as the kernel has it.
 const MAX_TABLE: usize = 255;
@@ -59,7 +59,7 @@ impl Read for Bans {
     }
 }
 
-/// A family and a table, or the word `off`.
+/// Parses a family and a table, or the word `off`.
 fn table(node: &Node) -> Result<Option<NftTable>, String> {
     let wrong = || {
         let families = FAMILIES.map(|family| format!("`{family}`")).join(", ");
@@ -81,7 +81,7 @@ fn table(node: &Node) -> Result<Option<NftTable>, String> {
     }
 }
 
-/// Whether nft takes a name as it is, and as nothing else.
+/// Returns whether nft takes a name as it is, and as nothing else.
 fn is_word(name: &str) -> bool {
     let rest = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     name.len() <= MAX_TABLE && name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(rest)

@@ -66,12 +66,12 @@ pub(super) struct Takes<T> {
     below: Vec<Key>,
 }
 
-/// A key that takes one value.
+/// Declares a key that takes one value.
 pub(super) fn value<T: 'static>(format: Format<T>) -> Takes<T> {
     Takes::new(format.form, move |scope, name| format.read(scope, name))
 }
 
-/// A key that takes one word of a few.
+/// Declares a key that takes one word of a few.
 pub(super) fn word<T: Word>() -> Takes<T> {
     let words: Vec<_> = T::ALL.iter().map(|value| format!("`{}`", value.as_str())).collect();
     let form = match words.split_last() {
@@ -82,17 +82,17 @@ pub(super) fn word<T: Word>() -> Takes<T> {
     Takes::new(form, |scope, name| scope.value(name, word::word))
 }
 
-/// A key that takes a list, or a bare value as a list of one.
+/// Declares a key that takes a list, or a bare value as a list of one.
 pub(super) fn list<T: 'static>(format: Format<T>) -> Takes<Vec<T>> {
     Takes::new(format!("{}, or a list", format.form), move |scope, name| scope.list(name, format.parse).map(values))
 }
 
-/// As [`list`], where an empty list is an error.
+/// Declares a key as [`list`] does, but an empty list is an error.
 pub(super) fn some<T: 'static>(format: Format<T>) -> Takes<Vec<T>> {
     Takes::new(format!("{}, or a list", format.form), move |scope, name| scope.some(name, format.parse).map(values))
 }
 
-/// A key that takes a list of mappings.
+/// Declares a key that takes a list of mappings.
 pub(super) fn items<T: Read + 'static>() -> Takes<Vec<T>> {
     let read = |scope: &Scope<'_>, name: &str| {
         let read = |item: &Scope<'_>| {
@@ -106,17 +106,17 @@ pub(super) fn items<T: Read + 'static>() -> Takes<Vec<T>> {
 }
 
 impl<T: 'static> Takes<T> {
-    /// A key with a reader of its own. `form` is its name in the reference.
+    /// Makes a key with a reader of its own. `form` is its name in the reference.
     pub fn new(form: impl Into<String>, read: impl Fn(&Scope<'_>, &str) -> Option<T> + 'static) -> Self {
         Self { form: form.into(), read: Box::new(read), below: Vec::new() }
     }
 
-    /// The items of its list may be mappings with these keys.
+    /// Lets items of its list be mappings with these keys.
     pub fn with_items(self, keys: Vec<Key>) -> Self {
         Self { below: keys, ..self }
     }
 
-    /// The same, where each value must be another one than those of the same key in other mappings.
+    /// Demands that each value differs from those of the same key in other mappings.
     pub fn unique(self) -> Self
     where
         T: ToString,
@@ -130,40 +130,40 @@ impl<T: 'static> Takes<T> {
         Self { read: Box::new(unique), ..self }
     }
 
-    /// The same, which is not looked at beside the key `other`: that both are there is the mistake, which the section's reader reports.
+    /// Skips the value if the key `other` is there too: the section's reader reports that mistake.
     pub fn not_beside(self, other: &'static str) -> Self {
         let read = self.read;
         let read = move |scope: &Scope<'_>, name: &str| if scope.has(other) { None } else { read(scope, name) };
         Self { read: Box::new(read), ..self }
     }
 
-    /// The same, of which `make` makes something else; `None` where the reader has reported it.
+    /// Converts the value with `make`, which returns `None` once it has reported an error.
     pub fn and_then<U: 'static>(self, make: fn(T) -> Option<U>) -> Takes<U> {
         let Self { form, read, below } = self;
         Takes { form, read: Box::new(move |scope, name| read(scope, name).and_then(make)), below }
     }
 
-    /// Where it is absent, it is as if this YAML stood there.
+    /// Sets a default, as YAML.
     pub fn or(self, default: &'static str) -> Leaf<T> {
         self.absent(WhenAbsent::Text(default)).example(default)
     }
 
-    /// As [`Takes::or`], for each role.
+    /// Sets a default for each role.
     pub fn or_by_role(self, edge: &'static str, core: &'static str) -> Leaf<T> {
         self.absent(WhenAbsent::ByRole { edge, core })
     }
 
-    /// As [`Takes::or`], for each kind of listener.
+    /// Sets a default for each kind of listener.
     pub fn or_by_kind(self, forward: &'static str, relay: &'static str) -> Leaf<T> {
         self.absent(WhenAbsent::ByKind { forward, relay })
     }
 
-    /// Its absence is an error, which shows this value.
+    /// Makes its absence an error, which shows this value.
     pub fn required(self, example: &'static str) -> Leaf<T> {
         self.absent(WhenAbsent::Required).example(example)
     }
 
-    /// As [`Takes::required`], except where `waived` says that it may be left out.
+    /// Makes its absence an error, except where `waived` says that it may be left out.
     pub fn required_unless(self, waived: fn(&Scope<'_>) -> bool, example: &'static str) -> Leaf<T>
     where
         T: Default,
@@ -175,7 +175,7 @@ impl<T: 'static> Takes<T> {
         Self { read: Box::new(read), ..self }.required(example)
     }
 
-    /// Where it is absent, `fallback` finds the value; `how` says so in the reference.
+    /// Makes `fallback` find the value if it is absent; `how` describes that in the reference.
     pub fn or_else(self, how: &'static str, fallback: fn() -> T) -> Leaf<T> {
         let read = self.read;
         let read =
@@ -183,7 +183,7 @@ impl<T: 'static> Takes<T> {
         Self { read: Box::new(read), ..self }.absent(WhenAbsent::Computed(how))
     }
 
-    /// Where it is absent, there is none; `meaning` says in the reference what that comes to.
+    /// Makes it optional; `meaning` says in the reference what its absence means.
     pub fn optional(self, meaning: &'static str) -> Leaf<Option<T>> {
         let Self { form, read, below } = self;
         let read = move |scope: &Scope<'_>, name: &str| {
@@ -255,23 +255,23 @@ pub(super) struct Leaf<T> {
 }
 
 impl<T: 'static> Leaf<T> {
-    /// A value for the reference's tests, and for the error where it is required.
+    /// Sets a value for the reference's tests, and for the error of its absence.
     pub fn example(mut self, example: &'static str) -> Self {
         self.key.example = example;
         self
     }
 
-    /// A change of it takes a restart.
+    /// Declares that a change of it needs a restart.
     pub fn restart(self) -> Self {
         Self { restart: true, ..self }
     }
 
-    /// It is only for listeners of `kind: forward`, though the section is for all.
+    /// Restricts it to listeners of `kind: forward`, though the section is for all.
     pub fn only_forward(self) -> Self {
         Self { key: self.key.only_with(Kind::Forward), ..self }
     }
 
-    /// It is read before the rest of its section, whose reader sets it.
+    /// Declares that it is read before the rest of its section, whose reader sets it.
     pub fn read_before(self) -> Self {
         Self { read: Box::new(|_, _| None), ..self }
     }
@@ -314,23 +314,23 @@ pub(super) struct Nested<T> {
     section: PhantomData<T>,
 }
 
-/// A mapping below this one. Absent, it is empty: its keys have their defaults.
+/// Declares a mapping below this one. If absent, it is empty, and its keys have their defaults.
 pub(super) fn mapping<T: Section>() -> Nested<T> {
     Nested { restart: false, said: &[], section: PhantomData }
 }
 
 impl<T: Section> Nested<T> {
-    /// A change of anything in it takes a restart.
+    /// Declares that a change of anything in it needs a restart.
     pub fn restart(self) -> Self {
         Self { restart: true, ..self }
     }
 
-    /// Each of these keys has another sentence and example here.
+    /// Gives each of these keys another sentence and example.
     pub fn saying(self, said: &'static [(&'static str, &'static str, &'static str)]) -> Self {
         Self { said, ..self }
     }
 
-    /// The mapping, where there is one.
+    /// Makes the mapping optional.
     pub fn optional(self) -> Optional<T> {
         Optional(self)
     }
@@ -376,7 +376,7 @@ impl<T: Read + PartialEq + Clone> Field for Nested<T> {
     }
 }
 
-/// A mapping that may be absent. Where keys in it take a restart, it cannot come or go without one either.
+/// A mapping that may be absent. If keys in it need a restart, so does its coming and going.
 pub(super) struct Optional<T>(Nested<T>);
 
 impl<T: Read + PartialEq + Clone> Field for Optional<T> {
@@ -446,10 +446,10 @@ impl<T: Read> Field for Flat<T> {
     }
 }
 
-/// A field whose keys are declared elsewhere, and whose value the reader of its section sets.
+/// Declares a field whose keys are declared elsewhere, and whose value the reader of its section sets.
 pub(super) struct Elsewhere<T>(PhantomData<T>);
 
-/// A field whose keys are declared elsewhere, and whose value the reader of its section sets.
+/// Declares a field whose keys are declared elsewhere, and whose value the reader of its section sets.
 pub(super) fn elsewhere<T>() -> Elsewhere<T> {
     Elsewhere(PhantomData)
 }

@@ -32,8 +32,8 @@ pub(super) fn text_of(path: &Path) -> Result<(String, String), Errors> {
     }
 }
 
-/// Reads the mapping that `text` is with `read`, which reports what is wrong and gives nothing then. `smallest`
-/// says what an empty file lacks, `begin` how a file begins.
+/// Reads the mapping in `text` with `read`, which reports errors and then returns nothing. `smallest` names the keys
+/// that an empty file lacks, `begin` the beginning of a file.
 pub(super) fn document<T>(
     file: &str,
     text: &str,

@@ -39,12 +39,12 @@ impl Read for EdgePeer {
     }
 }
 
-/// Whether edges have certificates, which tell who they are.
+/// Returns whether edges have certificates, which identify them.
 fn has_tunnel(item: &Scope<'_>) -> bool {
     item.file_has("tunnel")
 }
 
-/// The name of an edge; where `certified` says so it is the name in a certificate too.
+/// Declares the name of an edge; if `certified` says so it is the name in a certificate too.
 pub(super) fn name(certified: fn(&Scope<'_>) -> bool) -> Takes<String> {
     Takes::new("name", move |item, key| {
         let name = item.value(key, formats::label)?;

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration file: every error at once, each with its place.
+//! The errors of a configuration file: all at once, each with its place.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub struct Location {
 }
 
 impl Location {
-    /// The place after the last character of `text`, with what YAML takes for ends of lines.
+    /// Returns the place after the last character of `text`, by YAML's line ends.
     pub(super) fn end_of(text: &str) -> Self {
         let mut end = Self { line: 1, column: 1 };
         let mut chars = text.chars().peekable();
@@ -33,11 +33,11 @@ impl Location {
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Where in the file; `None` if the file could not be read at all.
+    /// The place in the file; `None` if the file could not be read at all.
     pub location: Option<Location>,
     /// The path of the key, as `listeners[0].limits.connections`; empty if it concerns no key.
     pub key: String,
-    /// What is wrong, with the value and the remedy.
+    /// The error, with the value and the remedy.
     pub message: String,
 }
 
@@ -54,12 +54,12 @@ pub struct Errors {
 }
 
 impl Errors {
-    /// One error that concerns no key.
+    /// Makes a list of one error that concerns no key.
     pub(super) fn one(file: &str, location: Option<Location>, message: String) -> Self {
         Self { file: file.to_owned(), errors: vec![ConfigError { location, key: String::new(), message }], more: 0 }
     }
 
-    /// `findings` with their places, which `locate` tells. `None` if there are none.
+    /// Makes a list of `findings`, whose places `locate` finds. `None` if there are none.
     pub(super) fn located<T: Copy + Ord>(
         file: &str,
         mut findings: Vec<(T, String, String)>,
@@ -78,7 +78,7 @@ impl Errors {
         Some(Self { file: file.to_owned(), errors, more })
     }
 
-    /// The errors, in the order of the file's lines.
+    /// Returns the errors, in the order of the file's lines.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.errors.iter()
     }

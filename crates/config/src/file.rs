@@ -82,11 +82,11 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
     load_wanted(path, None)
 }
 
-/// As [`load`], where the file must be that of an edge.
+/// Loads a file as [`load`] does, which must be that of an edge.
 ///
 /// # Errors
 ///
-/// As [`load`]; a file of the other role is an error at its `role`.
+/// Fails as [`load`] does; a file of the other role is an error at its `role`.
 pub fn load_edge(path: &Path) -> Result<Edge, Errors> {
     match load_for(path, Role::Edge)? {
         Config::Edge(edge) => Ok(edge),
@@ -94,11 +94,11 @@ pub fn load_edge(path: &Path) -> Result<Edge, Errors> {
     }
 }
 
-/// As [`load`], where the file must be that of a core.
+/// Loads a file as [`load`] does, which must be that of a core.
 ///
 /// # Errors
 ///
-/// As [`load`]; a file of the other role is an error at its `role`.
+/// Fails as [`load`] does; a file of the other role is an error at its `role`.
 pub fn load_core(path: &Path) -> Result<Core, Errors> {
     match load_for(path, Role::Core)? {
         Config::Core(core) => Ok(core),
@@ -116,11 +116,11 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Errors> {
     parse_for(file, text, None, None)
 }
 
-/// As [`load`], where the file must be that of this role.
+/// Loads a file as [`load`] does, which must be that of this role.
 ///
 /// # Errors
 ///
-/// As [`load`]; a file of the other role is an error at its `role`.
+/// Fails as [`load`] does; a file of the other role is an error at its `role`.
 pub fn load_for(path: &Path, role: Role) -> Result<Config, Errors> {
     load_wanted(path, Some(role))
 }
@@ -131,7 +131,7 @@ fn load_wanted(path: &Path, wanted: Option<Role>) -> Result<Config, Errors> {
     parse_for(&file, &text, wanted, Some(folder))
 }
 
-/// `folder` is where the file is; without one, no other files are read.
+/// Parses a file for a role. `folder` is the file's own; without one, no other files are read.
 fn parse_for(file: &str, text: &str, wanted: Option<Role>, folder: Option<&Path>) -> Result<Config, Errors> {
     let shape = ("the smallest file has `role` and `listeners`", "`role: edge` or `role: core`");
     document(file, text, shape, |report, at, entries| {
@@ -144,7 +144,7 @@ fn parse_for(file: &str, text: &str, wanted: Option<Role>, folder: Option<&Path>
     })
 }
 
-/// The role of a file, right or not, so that all the rest of it can be checked too.
+/// Guesses the role of a file, right or not, so that all the rest of it can be checked too.
 fn guess_role(entries: &[Entry], wanted: Option<Role>) -> Role {
     let written = entries.iter().find(|entry| entry.key == "role").and_then(|entry| word::word(&entry.node).ok());
     let core_only = |entry: &Entry| KEYS.iter().any(|key| key.path == entry.key && key.role == Some(Role::Core));

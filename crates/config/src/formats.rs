@@ -24,7 +24,7 @@ const MAX_SIZE: ByteSize = ByteSize::gib(1);
 const MAX_COUNT: u32 = 1_000_000_000;
 /// Threads; more is a slip.
 const MAX_WORKERS: usize = 1024;
-/// What a connection may take of the host's memory, with both of its sockets in the kernel.
+/// The memory of the host that a connection may take, with both of its sockets in the kernel.
 const CONNECTION_MEMORY: ByteSize = ByteSize::kib(32);
 /// Connections that one side of the tunnel keeps ready for one other; more is a slip.
 const MAX_SPARE: usize = 1024;
@@ -54,7 +54,7 @@ pub(super) const LABEL: Format<String> = Format::new("name", label);
 pub(super) const PROCESS_NAME: Format<String> = Format::new("text", process_name);
 pub(super) const TITLE: Format<String> = Format::new("text", title);
 
-/// A duration that may be zero.
+/// Parses a duration that may be zero.
 pub(super) fn duration(node: &Node) -> Result<Duration, String> {
     let unit = |number: &str| Err(format!("`{number}` has no unit; write `{number}s` for seconds, or `{number}ms`"));
     let text = match &node.value {
@@ -77,7 +77,7 @@ pub(super) fn duration(node: &Node) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// A duration that must not be zero.
+/// Parses a duration that must not be zero.
 pub(super) fn timeout(node: &Node) -> Result<Duration, String> {
     match duration(node)? {
         Duration::ZERO => Err(format!("{} would end everything at once; give at least `1ms`", node.quoted())),
@@ -85,7 +85,7 @@ pub(super) fn timeout(node: &Node) -> Result<Duration, String> {
     }
 }
 
-/// How often something is done.
+/// Parses an interval.
 pub(super) fn period(node: &Node) -> Result<Duration, String> {
     match duration(node)? {
         Duration::ZERO => Err(format!("{} is no time between two; give at least `1ms`", node.quoted())),
@@ -93,7 +93,7 @@ pub(super) fn period(node: &Node) -> Result<Duration, String> {
     }
 }
 
-/// A number of bytes, not 0.
+/// Parses a number of bytes, not 0.
 pub(super) fn size(node: &Node) -> Result<usize, String> {
     let wrong = || format!("{} is not a size; write one as `4MiB`, `256KiB`, or in bytes", node.quoted());
     let bytes = match &node.value {
@@ -110,7 +110,7 @@ pub(super) fn size(node: &Node) -> Result<usize, String> {
     usize::try_from(bytes).map_err(|_| wrong())
 }
 
-/// A whole number, from 1.
+/// Parses a whole number, from 1.
 pub(super) fn count(node: &Node) -> Result<u32, String> {
     match int(node) {
         Some(0) => Err("must not be 0; the least is 1".to_owned()),
@@ -122,7 +122,7 @@ pub(super) fn count(node: &Node) -> Result<u32, String> {
     }
 }
 
-/// As [`count`], for what there may be many of.
+/// Parses a number as [`count`] does, but with a larger limit.
 pub(super) fn quantity(node: &Node) -> Result<usize, String> {
     usize::try_from(count(node)?).map_err(|_| format!("{} is out of range", node.quoted()))
 }
@@ -135,7 +135,7 @@ fn or_none<T>(node: &Node, parse: impl Fn(&Node) -> Result<T, String>) -> Result
     }
 }
 
-/// A count in a period.
+/// Parses a count in a period.
 pub(super) fn rate(node: &Node) -> Result<Rate, String> {
     let wrong = || format!("{} is not a rate; write one as `20/10s`: so many in so long", node.quoted());
     let Value::Text(text) = &node.value else { return Err(wrong()) };
@@ -144,7 +144,7 @@ pub(super) fn rate(node: &Node) -> Result<Rate, String> {
     Ok(Rate::per(count(&of(number))?, timeout(&of(period))?))
 }
 
-/// A number of threads.
+/// Parses a number of threads.
 pub(super) fn workers(node: &Node) -> Result<NonZeroUsize, String> {
     let number = int(node).and_then(|number| usize::try_from(number).ok()).filter(|number| *number <= MAX_WORKERS);
     number
@@ -152,13 +152,13 @@ pub(super) fn workers(node: &Node) -> Result<NonZeroUsize, String> {
         .ok_or_else(|| format!("{} is not a number of threads; write one from 1 to {MAX_WORKERS}", node.quoted()))
 }
 
-/// The number of CPUs, as far as [`workers`] goes.
+/// Returns the number of CPUs, as far as [`workers`] goes.
 pub(super) fn default_workers() -> NonZeroUsize {
     let cpus = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     NonZeroUsize::new(MAX_WORKERS).map_or(cpus, |most| cpus.min(most))
 }
 
-/// A count, or the word `auto`: as many connections as this process can carry for certain.
+/// Parses a count, or the word `auto`: the number of connections that this process can carry for certain.
 pub(super) fn connections(node: &Node) -> Result<usize, String> {
     match &node.value {
         Value::Text(text) if text == "auto" => Ok(auto_connections()),
@@ -168,8 +168,8 @@ pub(super) fn connections(node: &Node) -> Result<usize, String> {
     }
 }
 
-/// A connection takes two files, and a quarter of all is left for those that are about to be closed, and all else.
-/// Where very many files are allowed, memory ends first.
+/// Returns the number of connections that this process can carry. A connection takes two files, and a quarter of all is
+/// left for closing ones and everything else. If very many files are allowed, memory is the limit.
 fn auto_connections() -> usize {
     // The program raises its soft limit to the hard one.
     let files = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX) / 8 * 3;
@@ -179,7 +179,7 @@ fn auto_connections() -> usize {
     usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
-/// Connections kept ready.
+/// Parses a number of connections kept ready.
 pub(super) fn spare(node: &Node) -> Result<usize, String> {
     let number = int(node).and_then(|number| usize::try_from(number).ok());
     number
@@ -187,7 +187,7 @@ pub(super) fn spare(node: &Node) -> Result<usize, String> {
         .ok_or_else(|| format!("{} is not a number of connections; write one from 1 to {MAX_SPARE}", node.quoted()))
 }
 
-/// True or false.
+/// Parses true or false.
 pub(super) fn flag(node: &Node) -> Result<bool, String> {
     match node.value {
         Value::Bool(flag) => Ok(flag),
@@ -195,7 +195,7 @@ pub(super) fn flag(node: &Node) -> Result<bool, String> {
     }
 }
 
-/// A path of a file, as it is written.
+/// Parses a path of a file, as it is written.
 pub(super) fn path(node: &Node) -> Result<PathBuf, String> {
     match &node.value {
         Value::Text(text) if !text.is_empty() => Ok(text.into()),
@@ -203,7 +203,7 @@ pub(super) fn path(node: &Node) -> Result<PathBuf, String> {
     }
 }
 
-/// A port, not 0.
+/// Parses a port, not 0.
 pub(super) fn port(node: &Node) -> Result<u16, String> {
     int(node)
         .and_then(|number| u16::try_from(number).ok())
@@ -211,12 +211,12 @@ pub(super) fn port(node: &Node) -> Result<u16, String> {
         .ok_or_else(|| format!("{} is not a port; write a number from 1 to 65535", node.quoted()))
 }
 
-/// A name that is a label in metrics and logs.
+/// Parses a name that is a label in metrics and logs.
 pub(super) fn label(node: &Node) -> Result<String, String> {
     label_text(text(node)?)
 }
 
-/// The same, of text that is a part of a value.
+/// Checks a label that is a part of a value.
 pub(super) fn label_text(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if text.is_empty() {
@@ -234,7 +234,7 @@ pub(super) fn label_text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The name of the process.
+/// Parses the name of the process.
 pub(super) fn process_name(node: &Node) -> Result<String, String> {
     if matches!(&node.value, Value::Text(text) if text.trim().is_empty()) {
         return Err("is empty; give it a name, or leave the key out for the host name".to_owned());
@@ -242,7 +242,7 @@ pub(super) fn process_name(node: &Node) -> Result<String, String> {
     title(node)
 }
 
-/// A name for people.
+/// Parses a name for people.
 pub(super) fn title(node: &Node) -> Result<String, String> {
     let text = text(node)?;
     if text.trim().is_empty() {
@@ -257,7 +257,7 @@ pub(super) fn title(node: &Node) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The host name, as the name of the process.
+/// Returns the host name, as the name of the process.
 pub(super) fn host_name() -> String {
     let host: String = rustix::system::uname()
         .nodename()
@@ -279,7 +279,7 @@ fn text(node: &Node) -> Result<&str, String> {
     }
 }
 
-/// A whole number; in quotes it is one too.
+/// Parses a whole number, also in quotes.
 fn int(node: &Node) -> Option<i128> {
     match &node.value {
         Value::Int(number) => Some(*number),

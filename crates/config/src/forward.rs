@@ -1,4 +1,4 @@
-//! What a listener of `kind: forward` has beside the keys of all listeners.
+//! The keys of a listener of `kind: forward` beside those of all listeners.
 
 use std::time::Duration;
 
@@ -136,7 +136,7 @@ impl Forward {
     }
 }
 
-/// The targets of a listener: each with a name, and at least one that is no backup.
+/// Declares the targets of a listener: each with a name, and at least one that is no backup.
 fn targets() -> Takes<Vec<ForwardTarget>> {
     let bare = |node: &Node| {
         destination(node).map(|destination| ForwardTarget { destination, name: String::new(), backup: false })

@@ -1,4 +1,4 @@
-//! What every listener has, of whatever kind.
+//! The keys of all listeners, of whatever kind.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -87,7 +87,7 @@ impl Inbound {
     }
 }
 
-/// Whether its connections come through the core's tunnel: those may be all that come in.
+/// Returns whether connections come through the core's tunnel, which may be the only ones.
 fn through_tunnel(item: &Scope<'_>) -> bool {
     item.role() == Role::Core && item.file_has("tunnel") && !item.has("listen")
 }

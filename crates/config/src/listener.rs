@@ -45,7 +45,7 @@ impl Listener {
 /// Returns `listeners`, and all keys of its items.
 pub(super) fn keys() -> Vec<Key> {
     let mut keys = Inbound::keys();
-    // The keys of a kind stand between those that say where it listens, and those that say who may connect.
+    // The keys of a kind stand between those of its addresses and those of its access.
     let behind_listen = keys.iter().position(|key| key.path == "listen").map_or(keys.len(), |place| place + 1);
     let forward = Forward::keys().into_iter().map(|key| key.only_with(Kind::Forward));
     keys.splice(behind_listen..behind_listen, forward);

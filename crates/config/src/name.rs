@@ -1,4 +1,4 @@
-//! Names in certificates: who is who in the tunnel.
+//! Names in certificates, which identify the hosts of the tunnel.
 
 use std::fmt;
 
@@ -8,10 +8,11 @@ pub const CORE_NAME: &str = "core";
 const MAX_LEN: usize = 64;
 /// Characters between two dots, as in a host name.
 const MAX_PART: usize = 63;
-/// What no edge is called: the core, the label of peers that are no edge, and the authority, whose files have that name.
+/// Names that no edge has: the core, the label of peers that are no edge, and the authority, whose files have that
+/// name.
 const RESERVED: [&str; 3] = [CORE_NAME, "other", "ca"];
 
-/// Whom a certificate is for: the core or an edge. Its files are called so.
+/// The name that a certificate is for: the core or an edge. Its files have that name too.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(String);
 
@@ -30,15 +31,15 @@ pub enum NameError {
 }
 
 impl Name {
-    /// The core's.
+    /// Returns the core's name.
     pub fn core() -> Self {
         Self(CORE_NAME.to_owned())
     }
 
-    /// An edge's, as in `edges[].name`.
+    /// Checks an edge's name, as in `edges[].name`.
     ///
     /// # Errors
-    /// Where no edge can be called so.
+    /// Fails if no edge can have that name.
     pub fn edge(text: &str) -> Result<Self, NameError> {
         // TLS does not tell letters' cases apart: `CORE` could play the core.
         if RESERVED.iter().any(|reserved| text.eq_ignore_ascii_case(reserved)) {
@@ -56,12 +57,12 @@ impl Name {
         if fits { Ok(Self(text.to_owned())) } else { Err(NameError::Unfit(text.escape_debug().to_string())) }
     }
 
-    /// As it stands in the certificate.
+    /// Returns it as it is in the certificate.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The arguments of `otproxy cert` that issue its certificate.
+    /// Returns the arguments of `otproxy cert` that issue its certificate.
     pub fn command(&self) -> String {
         if self.0 == CORE_NAME { self.0.clone() } else { format!("edge {}", self.0) }
     }
@@ -77,7 +78,7 @@ impl fmt::Display for Name {
 mod tests {
     use super::*;
 
-    /// Whether a core with a tunnel may have an edge of that name.
+    /// Returns whether a core with a tunnel may have an edge of that name.
     fn configurable(name: &str) -> bool {
         let text = format!(
             "role: core\ntunnel: {{ accept: '127.0.0.1:1', tls: {{ ca: a, cert: b, key: c }} }}\nedges:\n- {{ name: '{name}' }}\n\

@@ -1,4 +1,4 @@
-//! What both roles have.
+//! The keys of both roles.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What a running process cannot change.
+//! The keys that a running process cannot change.
 
 use std::sync::LazyLock;
 

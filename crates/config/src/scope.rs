@@ -47,7 +47,7 @@ pub(super) struct Scope<'a> {
     table: &'static [Key],
     role: Role,
     kind: Option<Kind>,
-    /// Where the file is, and other files that it names; `None` where those are not to be read.
+    /// The folder of the file and of other files that it names; `None` if those are not to be read.
     folder: Option<&'a Path>,
     /// As in errors: `listeners[0].limits`
     path: String,
@@ -62,7 +62,7 @@ pub(super) struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    /// The top level of a file. Reports unknown keys.
+    /// Makes the scope of a file's top level. Reports unknown keys.
     pub fn root(report: &'a Report, table: &'static [Key], role: Role, at: NodeId, entries: &'a [Entry]) -> Self {
         let (path, pattern) = (String::new(), String::new());
         let scope =
@@ -71,7 +71,7 @@ impl<'a> Scope<'a> {
         scope
     }
 
-    /// The same, where the other files that it names are to be read, and are seen from `folder`.
+    /// Sets the folder of other files that it names.
     pub fn in_folder(self, folder: Option<&'a Path>) -> Self {
         Self { folder, ..self }
     }
@@ -80,12 +80,12 @@ impl<'a> Scope<'a> {
         self.role
     }
 
-    /// Where other files are that this one names; `None` where those are not to be read.
+    /// Returns the folder of other files that it names; `None` if those are not to be read.
     pub fn folder(&self) -> Option<&'a Path> {
         self.folder
     }
 
-    /// The place of `key`'s value, or of the whole mapping where the key is absent.
+    /// Returns the place of `key`'s value, or of the whole mapping if the key is absent.
     pub fn spot(&self, key: &str) -> Spot {
         Spot { at: self.entry(key).map_or(self.at, value_id), path: self.path_of(key) }
     }
@@ -130,7 +130,7 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// As [`Scope::claim`], among the values of the same key in all mappings of a list.
+    /// Claims a value as [`Scope::claim`] does, among those of the same key in all mappings of a list.
     pub fn claim_own(&self, key: &str, value: String) {
         self.claim(&self.pattern_of(key), &self.spot(key), value);
     }
@@ -140,7 +140,7 @@ impl<'a> Scope<'a> {
         self.report.claims.borrow_mut().push((of.to_owned(), value, self.path_of(key)));
     }
 
-    /// Whether the file has this key at its top level.
+    /// Returns whether the file has this key at its top level.
     pub fn file_has(&self, key: &str) -> bool {
         self.file.iter().any(|entry| entry.key == key)
     }
@@ -153,7 +153,7 @@ impl<'a> Scope<'a> {
         Some(text)
     }
 
-    /// Whether the mapping has this key.
+    /// Returns whether the mapping has this key.
     pub fn has(&self, key: &str) -> bool {
         self.entry(key).is_some()
     }
@@ -192,7 +192,7 @@ impl<'a> Scope<'a> {
         values.into_iter().collect()
     }
 
-    /// As [`Scope::list`], where an empty list is an error.
+    /// Reads a list as [`Scope::list`] does, but an empty list is an error.
     pub fn some<T>(&self, key: &str, parse: impl Fn(&Node) -> Result<T, String>) -> Option<Vec<(Spot, T)>> {
         let list = self.list(key, parse)?;
         if list.is_empty() {
@@ -202,7 +202,8 @@ impl<'a> Scope<'a> {
         Some(list)
     }
 
-    /// As [`Scope::some`], where a value may also be a mapping, which `read` takes. Its keys are checked.
+    /// Reads a list as [`Scope::some`] does, whose values may also be mappings, which `read` takes. Their keys are
+    /// checked.
     pub fn some_or_keys<T>(
         &self,
         key: &str,
@@ -235,7 +236,7 @@ impl<'a> Scope<'a> {
         items.into_iter().collect()
     }
 
-    /// A mapping below this one. Absent, it is empty: its keys have their defaults.
+    /// Returns the scope of a mapping below this one. If absent, it is empty, and its keys have their defaults.
     pub fn section(&self, key: &str) -> Scope<'a> {
         let entries = match self.entry(key).map(|entry| &entry.node.value) {
             Some(Value::Map(entries)) => entries.as_slice(),
@@ -258,8 +259,8 @@ impl<'a> Scope<'a> {
         scope
     }
 
-    /// The mappings of a list. The keys of each are to be checked by [`Scope::check_keys`]; `None`
-    /// if there is no list.
+    /// Returns the mappings of a list. The keys of each are to be checked by [`Scope::check_keys`]; `None` if there is
+    /// no list.
     pub fn items(&self, key: &str) -> Option<Vec<Scope<'a>>> {
         let Some(entry) = self.entry(key) else {
             return self.default(key).map(|_| Vec::new());
@@ -284,7 +285,7 @@ impl<'a> Scope<'a> {
         Some(items.into_iter().flatten().collect())
     }
 
-    /// The same mapping, with the keys that a listener of this kind has.
+    /// Returns the scope of the same mapping, with the keys of this kind of listener.
     pub fn of_kind(self, kind: Option<Kind>) -> Self {
         Self { kind, ..self }
     }
@@ -324,13 +325,13 @@ impl<'a> Scope<'a> {
         format!("unknown key; here are {}", words.join(", "))
     }
 
-    /// The key that an unknown one was probably meant to be.
+    /// Returns the key that an unknown one was probably meant to be.
     fn meant(&self, key: &str) -> Option<&'static str> {
         let known = key::at_or_below(self.table, &self.pattern_of(key)).next().is_some();
         if known { None } else { similar(key, self.words()) }
     }
 
-    /// The keys that this mapping may have.
+    /// Returns the keys that this mapping may have.
     fn words(&self) -> impl Iterator<Item = &'static str> {
         key::below(self.table, &self.pattern).filter(|word| {
             key::at_or_below(self.table, &self.pattern_of(word))
@@ -375,7 +376,7 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// Where to point for a value: an absent value has no place of its own, but its key has.
+/// Returns the node to point at for a value: an absent value has no place of its own, but its key has.
 fn value_id(entry: &Entry) -> NodeId {
     if matches!(entry.node.value, Value::Null) { entry.key_id } else { entry.node.id }
 }

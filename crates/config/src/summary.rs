@@ -1,4 +1,4 @@
-//! What a configuration would run, in one line.
+//! A summary, in one line, of what a configuration would run.
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;

@@ -17,11 +17,11 @@ use super::key::{Key, Role};
 use super::name::Name;
 use super::scope::Scope;
 
-/// Where clients connect to an edge with links, and where the table `proxies` says so.
+/// The port at which clients connect to an edge with links, also in the table `proxies`.
 pub const LINKS_PORT: u16 = 7162;
-/// Where an edge takes logins and status requests without links.
+/// The port at which an edge accepts logins and status requests without links.
 pub const LOGIN_PORT: u16 = 7171;
-/// Where an edge and the core serve metrics, as [`super::KEYS`] has it.
+/// The ports at which an edge and the core serve metrics, as in [`super::KEYS`].
 pub const ADMIN_PORTS: [u16; 2] = [9162, 9163];
 
 /// Every key of the file, in the order of the reference.
@@ -99,7 +99,7 @@ words! {
 }
 
 impl World {
-    /// Whether its game server is on the core's host, on IPv4's loopback.
+    /// Returns whether its game server is on the core's host, on IPv4's loopback.
     #[must_use]
     pub fn is_on_loopback(&self) -> bool {
         address::is_ipv4_loopback(&self.address)
@@ -181,18 +181,18 @@ impl Read for TopologyEdge {
     }
 }
 
-/// The name of an edge, which is also that of its certificate.
+/// Declares the name of an edge, which is also that of its certificate.
 fn certified_name() -> Takes<Name> {
     let text = name(|_| true);
     text.and_then(|name| Name::edge(&name).ok())
 }
 
-/// Whether the edges connect to the core, which then has an open port.
+/// Returns whether the edges connect to the core, which then has an open port.
 fn core_accepts(item: &Scope<'_>) -> bool {
     item.file_word("core", "mode") == Some(CoreMode::Accept.as_str())
 }
 
-/// Whether the ports of the files that are made have this one already.
+/// Returns whether the generated files use this port already.
 fn taken(port: u16) -> bool {
     [LINKS_PORT, LOGIN_PORT].contains(&port) || ADMIN_PORTS.contains(&port)
 }

@@ -14,7 +14,7 @@ use super::error::Location;
 
 /// More nodes than any useful file has. Aliases can multiply a small file; this bounds the result.
 const MAX_NODES: usize = 20_000;
-/// How much of a value is quoted in an error.
+/// Characters of a value that are quoted in an error.
 const MAX_QUOTED: usize = 60;
 
 /// The number of a node or key, in the order of reading.
@@ -47,7 +47,7 @@ pub(super) struct Entry {
     pub node: Node,
 }
 
-/// Why there is no tree.
+/// The reason why there is no tree.
 #[derive(Debug)]
 pub(super) struct SyntaxError {
     pub location: Option<Location>,
@@ -55,7 +55,7 @@ pub(super) struct SyntaxError {
 }
 
 impl Node {
-    /// The value as it is quoted in errors: short, on one line.
+    /// Returns the value as it is quoted in errors: short, on one line.
     pub fn quoted(&self) -> String {
         match &self.value {
             Value::Null => "nothing".to_owned(),
@@ -69,7 +69,7 @@ impl Node {
     }
 }
 
-/// `text` between backticks, without control characters, cut where it is long.
+/// Puts `text` between backticks, without control characters, and cut if it is long.
 pub(super) fn quote(text: &str) -> String {
     let mut quoted = String::from("`");
     for (count, c) in text.chars().enumerate() {
@@ -101,12 +101,12 @@ pub(super) fn build(text: &str) -> Result<Node, SyntaxError> {
     Err(error)
 }
 
-/// A tree of one scalar, list or mapping, for text that is no file: the defaults.
+/// Builds a tree of one scalar, list or mapping, for text that is no file: the defaults.
 pub(super) fn fragment(text: &str) -> Node {
     build(text).unwrap_or(Node { id: NodeId(0), value: Value::Null })
 }
 
-/// Where node `id` begins in `text`, of which [`build`] made a tree.
+/// Returns the place of node `id` in `text`, of which [`build`] made a tree.
 pub(super) fn locate(text: &str, id: NodeId) -> Option<Location> {
     let document = Deserializer::from_str(text).next()?;
     let error = Reading::until(id).deserialize(document).err()?;
@@ -145,7 +145,7 @@ impl SyntaxError {
     }
 }
 
-/// What people most often run into on such a line, and the parser cannot know.
+/// Returns a hint about the usual mistake on such a line, which the parser cannot know.
 fn hint(text: &str, at: Location) -> Option<&'static str> {
     let line = text.lines().nth(at.line.checked_sub(1)?)?;
     if line.trim_start_matches(' ').starts_with('\t') {

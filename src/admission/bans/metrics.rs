@@ -1,11 +1,11 @@
-//! What is counted of the bans.
+//! The metrics of bans.
 
 use prometheus::{IntCounter, IntGauge};
 
 use super::BanReason;
 use crate::metrics::{ByReason, Metrics};
 
-/// What is counted of the bans.
+/// The metrics of bans.
 #[derive(Debug, Clone)]
 pub struct BanMetrics {
     /// Networks banned now.

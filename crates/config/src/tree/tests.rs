@@ -1,6 +1,6 @@
 use super::*;
 
-/// Every node's and key's text in the order of reading, with its position.
+/// Returns every node's and key's text in the order of reading, with its position.
 fn positions(text: &str) -> Vec<(String, usize, usize)> {
     fn walk(text: &str, node: &Node, found: &mut Vec<(String, usize, usize)>) {
         let mut add = |what: String, id| {

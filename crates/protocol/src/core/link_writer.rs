@@ -240,7 +240,7 @@ mod tests {
             machine.push(batch);
         }
 
-        /// A link that takes `room` bytes in all.
+        /// Writes to a link that takes `room` bytes in all.
         fn write(&mut self, writer: &mut LinkWriter, out: &mut Vec<u8>, mut room: usize) -> Written {
             writer
                 .write_to(self, |slices| {
