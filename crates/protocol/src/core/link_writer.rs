@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 
 use bytes::Bytes;
 
-use super::client::SessionKey;
+use super::keys::SessionKey;
 use super::machine::Machine;
 use super::outbox::Cursor;
 use crate::frame::{self, PONG, SessionId};
