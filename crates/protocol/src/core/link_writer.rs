@@ -36,7 +36,7 @@ struct Joined {
     cursor: Cursor,
 }
 
-/// The result of a call of [`LinkWriter::write_to`].
+/// The result of a call of [`Client::write_link`](super::Client::write_link).
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
     /// Bytes taken by the link.
