@@ -9,42 +9,9 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use prometheus::Gauge;
 
 use super::slots::{Place, Places, Taken};
-use otproxy_protocol::rate::Rate;
 
-use super::{Access, AddressKey, Bans, LimitExceeded, RateLimit};
+use super::{Access, AddressKey, Bans, GateLimits, LimitExceeded, RateLimit};
 use crate::connection::{Closing, Presence, Present, RejectReason, Roster};
-use otproxy_config::{ListenerLimits, ProcessLimits};
-
-/// The limits of admission. `None` is no limit, and the default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct GateLimits {
-    /// Connections at once.
-    pub connections: Option<usize>,
-    /// Connections at once of one player address.
-    pub connections_per_address: Option<usize>,
-    /// New connections of one player address.
-    pub rate_per_address: Option<Rate>,
-    /// True if, at the limit of `connections`, the address with the most of them gives one up for an address with
-    /// fewer.
-    pub fair_share: bool,
-    /// True if unauthenticated peers get less time when `connections` is nearly reached.
-    pub pressure: bool,
-}
-
-impl From<&ProcessLimits> for GateLimits {
-    fn from(limits: &ProcessLimits) -> Self {
-        let &ProcessLimits { connections, connections_per_address, rate_per_address, fair_share, pressure } = limits;
-        Self { connections, connections_per_address, rate_per_address, fair_share, pressure }
-    }
-}
-
-impl From<&ListenerLimits> for GateLimits {
-    fn from(limits: &ListenerLimits) -> Self {
-        let &ListenerLimits { connections, connections_per_address, rate_per_address, fair_share, pressure, .. } =
-            limits;
-        Self { connections, connections_per_address, rate_per_address, fair_share, pressure }
-    }
-}
 
 /// Limits and lists of one level, over all workers.
 #[derive(Debug)]
@@ -335,6 +302,7 @@ mod tests {
     use crate::admission::{BanMetrics, BanRules};
     use crate::metrics::Metrics;
     use otproxy_config::AddressSet;
+    use otproxy_protocol::rate::Rate;
 
     const NONE: GateLimits = GateLimits {
         connections: None,

@@ -18,6 +18,7 @@ use super::acceptor::accept;
 use super::handshake::{Handshakes, Way};
 use super::keeper::{Keeper, Place};
 use super::metrics::TunnelMetrics;
+use super::refusal::StreamRefusal;
 use super::{REREAD, SILENCE};
 use crate::admission::{ProvenEdge, REFUSED_LINES, Tunnelled, Via};
 use crate::certs::HandshakeResult;
@@ -27,7 +28,6 @@ use otproxy_config::{CoreTunnel, EdgePeer, Target};
 use otproxy_net::worker::{Scratch, Tasks};
 use otproxy_net::{ConnectResult, RateLimitedLog, Stream};
 use otproxy_protocol::proxy_header::{self, LOCAL};
-use otproxy_protocol::words;
 
 /// Bytes that are read at once from a connection that is not in use yet.
 const READ: usize = 1024;
@@ -43,18 +43,6 @@ pub struct Known {
     pub edges: Vec<EdgePeer>,
     /// The listeners that streams may lead to, by name.
     pub listeners: HashSet<String>,
-}
-
-words! {
-    /// The reason for which a stream of the tunnel was refused.
-    pub enum StreamRefusal {
-        /// The edge's bytes are no header of a stream, or the header lacks the listener or the player.
-        BadHeader = "bad_header",
-        /// The header names no listener of the core.
-        UnknownListener = "unknown_listener",
-        /// The edge said nothing for so long that it cannot be there any more.
-        Silent = "silent",
-    }
 }
 
 /// The streams for one worker, each with the name of its listener.

@@ -3,7 +3,7 @@
 use otproxy_net::ConnectResult;
 use prometheus::IntGauge;
 
-use super::StreamRefusal;
+use super::refusal::StreamRefusal;
 use crate::metrics::{ByReason, Held, Metrics};
 
 /// The metrics of the tunnel with one edge.

@@ -15,18 +15,20 @@ mod handshake;
 mod keeper;
 mod metrics;
 mod pool;
+mod refusal;
 mod spare;
 mod strangers;
 
 use std::time::Duration;
 
 pub use acceptor::NAME;
-pub use core_end::{CoreEnd, Known, MOST_READY, RECENT, StreamRefusal, Streams};
+pub use core_end::{CoreEnd, Known, MOST_READY, RECENT, Streams};
 pub use edge_end::EdgeEnd;
 pub use handshake::{DAYS_LEFT, KNOWN, KNOWN_PER_ADDRESS, STRANGERS, STRANGERS_PER_ADDRESS};
 pub use keeper::{AT_ONCE, FIRST_WAIT, LONGEST_WAIT};
 pub use metrics::TunnelMetrics;
 pub use pool::Pool;
+pub use refusal::StreamRefusal;
 
 /// The time limit of a handshake, after the connect.
 pub const HANDSHAKE: Duration = Duration::from_secs(5);

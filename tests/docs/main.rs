@@ -14,6 +14,7 @@
     reason = "a test fails by a panic"
 )]
 
+mod doctor;
 mod haproxy;
 mod layers;
 mod limits;

@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use otproxy::certs::authority::{Authority, Terms, YEARS};
 use otproxy::certs::identity::{Identity, Own};
-use otproxy::doctor::{ANSWER, CHECKS, CONNECT, WITHIN};
 use otproxy::tunnel::DAYS_LEFT;
 use otproxy_config::TlsFiles;
 use otproxy_config::name::Name;
@@ -633,17 +632,4 @@ fn what_init_makes_runs_where_the_edges_connect() {
     doctor_on(&edge).says("fail  tunnel core: ", &["closed the connection", "this edge must be in its `edges`"]);
     run_core.signal(Signal::TERM);
     assert_eq!(run_core.end().0, Some(0));
-}
-
-#[test]
-fn the_document_has_each_check_and_the_times() {
-    let document = include_str!("../../docs/doctor.md");
-    let rows: Vec<_> =
-        document.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name).collect();
-    assert_eq!(rows, CHECKS);
-    let (connect, answer, within) = (CONNECT.as_secs(), ANSWER.as_secs(), WITHIN.as_secs());
-    let times =
-        format!("connects wait for {connect} s, answers for {answer} s, and all that\nruns at once for {within} s");
-    assert!(document.contains(&times), "{times}");
-    assert!(document.contains(&format!("valid for {DAYS_LEFT} more days at least")));
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::AddressSet;
-use super::declare::Takes;
 use super::scope::{Scope, Spot};
+use super::takes::Takes;
 use super::tree::{Node, Value};
 use super::{address, formats};
 

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::declare::Format;
 use super::formats;
 use super::scope::{Scope, Spot};
+use super::takes::Format;
 use super::tree::{Node, Value, quote};
 
 /// Characters of a host name, by RFC 1035.

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::address::LISTEN_OR_OFF;
-use super::declare::{Format, Read, mapping, section, value};
+use super::declare::{Read, section};
 use super::formats::{self, PATH};
+use super::mapping::mapping;
 use super::scope::Scope;
+use super::takes::{Format, value};
 use super::tree::Node;
 
 /// Bytes of a unix socket's path, by the kernel: its field has 108, the last of which ends the text.

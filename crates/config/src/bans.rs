@@ -7,9 +7,10 @@ use ipnet::IpNet;
 use otproxy_protocol::rate::Rate;
 
 use super::address::NETWORK;
-use super::declare::{Format, Read, list, section, value};
+use super::declare::{Read, section};
 use super::formats::{DURATION, RATE_OR_NONE};
 use super::scope::Scope;
+use super::takes::{Format, list, value};
 use super::tree::{Node, Value};
 
 /// The families of tables that can drop packets by address.

@@ -3,10 +3,11 @@
 use ipnet::IpNet;
 
 use super::address::{NETWORK, TARGET, Target};
-use super::declare::{Read, Takes, section, some, value};
+use super::declare::{Read, section};
 use super::formats::{self, FLAG};
 use super::name::Name;
 use super::scope::Scope;
+use super::takes::{Takes, some, value};
 
 /// The `edge` label of links that come from no edge.
 const OTHER: &str = "other";

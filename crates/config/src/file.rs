@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use ipnet::IpNet;
 
 use super::address::reserve;
-use super::declare::{Field as _, Read as _, Section as _, elsewhere, items, mapping, section, value};
+use super::declare::{Field as _, Read as _, Section as _, section};
 use super::document::{document, text_of};
 use super::edges::EdgePeer;
 use super::error::Errors;
@@ -14,12 +14,14 @@ use super::formats::FLAG;
 use super::game_server::GameServer;
 use super::key::{Key, Kind, Role};
 use super::listener::{self, Listener};
+use super::mapping::{elsewhere, mapping};
 use super::process::Process;
 use super::scope::Scope;
 use super::sessions::Sessions;
+use super::takes::{items, value};
 use super::tree::Entry;
 use super::tunnel::{CoreTunnel, EdgeTunnel};
-use super::{declare, word};
+use super::{takes, word};
 
 /// A checked configuration file, by its role.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,7 +69,7 @@ section! {
 
 /// Every key of a role's file, in the order of the reference.
 pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
-    let role = declare::word::<Role>().required("edge").keys("role", "what this process is");
+    let role = takes::word::<Role>().required("edge").keys("role", "what this process is");
     let edge = Edge::keys().into_iter().map(|key| key.only_in(Role::Edge));
     let core = Core::keys().into_iter().map(|key| key.only_in(Role::Core));
     role.into_iter().chain(Process::keys()).chain(listener::keys()).chain(edge).chain(core).collect()

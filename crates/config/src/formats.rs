@@ -11,7 +11,7 @@ use otproxy_protocol::rate::Rate;
 use rustix::process::{Resource, getrlimit};
 use rustix::system::sysinfo;
 
-use super::declare::Format;
+use super::takes::Format;
 use super::tree::{Node, Value, quote};
 
 /// The longest duration: nothing here is meant to last longer, and sums of a few cannot overflow.

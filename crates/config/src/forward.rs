@@ -5,11 +5,13 @@ use std::time::Duration;
 use otproxy_protocol::words;
 
 use super::address::{DESTINATION, Destination, HOST, destination};
-use super::declare::{Read as _, Section as _, Takes, elsewhere, flat, mapping, section, value, word};
+use super::declare::{Read as _, Section as _, section};
 use super::formats::{COUNT, DURATION, FLAG, LABEL, PERIOD, PORT, TIMEOUT};
 use super::inbound::Inbound;
 use super::key::Role;
+use super::mapping::{elsewhere, flat, mapping};
 use super::scope::Scope;
+use super::takes::{Takes, value, word};
 use super::tree::Node;
 
 section! {

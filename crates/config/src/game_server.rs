@@ -5,9 +5,10 @@ use otproxy_protocol::player_address::PlayerAddress;
 use otproxy_protocol::words;
 
 use super::address::{TARGET, Target, is_ipv4_loopback};
-use super::declare::{Read, section, value, word};
+use super::declare::{Read, section};
 use super::formats::{COUNT_OR_NONE, PORT};
 use super::scope::Scope;
+use super::takes::{value, word};
 
 section! {
     /// `game_servers[]`: a port that clients may ask for, and the game server that it leads to.

@@ -11,11 +11,13 @@ use otproxy_protocol::words;
 use super::AddressSet;
 use super::access::{allowed, denied};
 use super::address::{LISTEN, NETWORK, claim};
-use super::declare::{list, mapping, section, some, value, word};
+use super::declare::section;
 use super::formats::{LABEL, TIMEOUT};
 use super::key::{Kind, Role};
 use super::limits::ListenerLimits;
+use super::mapping::mapping;
 use super::scope::Scope;
+use super::takes::{list, some, value, word};
 
 section! {
     /// What every listener has.

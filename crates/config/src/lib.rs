@@ -9,7 +9,8 @@
 //! |---|---|
 //! | `error`, `tree` | what is wrong and where; YAML as a tree of which each node can be found again |
 //! | `word`, `key`, `scope` | words of a fixed set; what there is to know of a key; reading the keys of one mapping |
-//! | `declare`, `formats`, `address`, `name`, `access` | the declaration of a key; how values are written |
+//! | `declare`, `takes`, `mapping` | the declaration of a key |
+//! | `formats`, `address`, `address_set`, `access`, `name` | how values are written |
 //! | `sessions`, `game_server`, `edges`, `limits`, `log`, `admin`, `bans`, `process`, `tunnel`, `inbound`, `forward`, `listener` | the mappings of a file |
 //! | `document`, `file`, `topology` | whole files: those of the roles, and that of `init` |
 //! | `reference`, `restart`, `summary` | what follows from it: the tables in the documents, what takes a restart, the line of `check` |
@@ -32,6 +33,7 @@ mod key;
 mod limits;
 mod listener;
 mod log;
+mod mapping;
 pub mod name;
 mod process;
 mod reference;
@@ -39,6 +41,7 @@ mod restart;
 mod scope;
 mod sessions;
 mod summary;
+mod takes;
 mod topology;
 mod tree;
 mod tunnel;

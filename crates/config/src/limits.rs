@@ -2,8 +2,9 @@
 
 use otproxy_protocol::rate::Rate;
 
-use super::declare::{section, value};
+use super::declare::section;
 use super::formats::{CONNECTIONS_OR_NONE, FLAG, QUANTITY_OR_NONE, RATE_OR_NONE};
+use super::takes::value;
 
 section! {
     /// `limits`: those of all listeners together.

@@ -2,11 +2,12 @@
 
 use ipnet::IpNet;
 
-use super::declare::{Field as _, Section as _, Takes};
+use super::declare::{Field as _, Section as _};
 use super::forward::Forward;
 use super::inbound::Inbound;
 use super::key::{Key, Kind, Role};
 use super::scope::Scope;
+use super::takes::Takes;
 use super::word::word;
 
 /// A listener of kind `relay`: links of the multi-path protocol.

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use otproxy_protocol::words;
 
-use super::declare::{Format, Read, section, value, word};
+use super::declare::{Read, section};
 use super::formats;
 use super::scope::Scope;
+use super::takes::{Format, value, word};
 use super::tree::Node;
 
 section! {

@@ -8,10 +8,12 @@ use super::AddressSet;
 use super::access::{allowed, denied};
 use super::admin::Admin;
 use super::bans::Bans;
-use super::declare::{mapping, section, value};
+use super::declare::section;
 use super::formats::{DURATION, PROCESS_NAME, WORKERS, default_workers, host_name};
 use super::limits::ProcessLimits;
 use super::log::{AccessLog, Log};
+use super::mapping::mapping;
+use super::takes::value;
 
 section! {
     /// What both roles have.

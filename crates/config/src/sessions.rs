@@ -5,8 +5,9 @@ use std::time::Duration;
 use otproxy_protocol::rate::Rate;
 use otproxy_protocol::words;
 
-use super::declare::{section, value, word};
+use super::declare::section;
 use super::formats::{DURATION, QUANTITY, RATE_OR_NONE, SIZE};
+use super::takes::{value, word};
 
 section! {
     /// `sessions`

@@ -8,14 +8,16 @@ use otproxy_protocol::player_address::PlayerAddress;
 use otproxy_protocol::words;
 
 use super::address::{self, ADDRESS_OR_HOST, TARGET, Target};
-use super::declare::{Read, Section as _, Takes, items, mapping, section, value, word};
+use super::declare::{Read, Section as _, section};
 use super::document::{document, text_of};
 use super::edges::name;
 use super::error::Errors;
 use super::formats::{FLAG, PORT, TITLE};
 use super::key::{Key, Role};
+use super::mapping::mapping;
 use super::name::Name;
 use super::scope::Scope;
+use super::takes::{Takes, items, value, word};
 
 /// The port at which clients connect to an edge with links, also in the table `proxies`.
 pub const LINKS_PORT: u16 = 7162;

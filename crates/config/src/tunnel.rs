@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::address::{LISTEN, TARGET, Target};
-use super::declare::{Read, list, mapping, section, some, value};
+use super::declare::{Read, section};
 use super::edges::EdgePeer;
 use super::formats::{PATH, SPARE};
+use super::mapping::mapping;
 use super::scope::Scope;
+use super::takes::{list, some, value};
 
 section! {
     /// `core` of an edge: its end of the tunnel. [`EdgeTunnel::reach`] says which side connects.

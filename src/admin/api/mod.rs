@@ -7,6 +7,7 @@
 mod act;
 mod operator;
 mod question;
+mod refusal;
 mod view;
 mod word;
 
@@ -14,10 +15,11 @@ pub use act::{
     Banned, Disconnect, DisconnectRequest, Disconnected, DrainRequest, Drained, DrainedListener, LONGEST_BAN,
     LONGEST_DRAIN, NewBan, ReloadRequest, Reloaded, TargetRequest, UnbanRequest, Unbanned, UndrainRequest,
 };
-pub use operator::{Later, Operator, Refusal, RefusalKind};
+pub use operator::{Later, Operator};
 pub use question::{
     AddressesQuestion, BansQuestion, ConnectionsQuestion, MOST, Most, NoQuestion, SessionsQuestion, Top,
 };
+pub use refusal::{Refusal, RefusalKind};
 pub use view::{
     Addresses, Ban, Bans, Check, Connection, Connections, Count, Listener, Listeners, Reload, Session, SessionLink,
     Sessions, Status, Talker, Target, Targets,

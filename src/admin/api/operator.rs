@@ -3,13 +3,10 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::{
     Addresses, AddressesQuestion, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion, Disconnect,
-    Disconnected, Drained, Listeners, Network, Reloaded, Sessions, SessionsQuestion, Status, Target, TargetState,
-    Targets, Unbanned,
+    Disconnected, Drained, Listeners, Network, Refusal, Reloaded, Sessions, SessionsQuestion, Status, Target,
+    TargetState, Targets, Unbanned,
 };
 
 /// The future of an answer for which workers or files have to be asked.
@@ -77,66 +74,4 @@ pub trait Operator: Send + Sync {
     /// # Errors
     /// Fails if there is no such listener, or if it has no such target.
     fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<Target, Refusal>;
-}
-
-/// Why something was not done, and what to do about it. This is also the body of each answer that is not 200.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
-#[error("{error}")]
-pub struct Refusal {
-    /// What is wrong.
-    pub error: String,
-    /// What to do.
-    pub remedy: String,
-    /// Where a file is wrong: everything that is, each with its place.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<String>,
-    /// What the status of the answer is made of.
-    #[serde(skip)]
-    pub kind: RefusalKind,
-}
-
-/// The kind of a refusal.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum RefusalKind {
-    /// 404: it does not exist.
-    NotFound,
-    /// 409: the present state does not allow it.
-    Conflict,
-    /// 422: the values are invalid.
-    #[default]
-    Invalid,
-    /// 503: it is not possible now.
-    Unavailable,
-}
-
-impl Refusal {
-    fn new(kind: RefusalKind, error: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { error: error.into(), remedy: remedy.into(), errors: Vec::new(), kind }
-    }
-
-    /// Makes the refusal of something that does not exist.
-    pub fn not_found(error: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(RefusalKind::NotFound, error, remedy)
-    }
-
-    /// Makes the refusal of something that the present state does not allow.
-    pub fn conflict(error: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(RefusalKind::Conflict, error, remedy)
-    }
-
-    /// Makes the refusal of invalid values.
-    pub fn invalid(error: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(RefusalKind::Invalid, error, remedy)
-    }
-
-    /// Makes the refusal of something that is not possible now.
-    pub fn unavailable(error: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(RefusalKind::Unavailable, error, remedy)
-    }
-
-    /// Makes the refusal of an invalid file, with all of its errors; nothing has changed.
-    pub fn wrong_file(errors: Vec<String>) -> Self {
-        let refusal = Self::invalid("the file is wrong, and all goes on as before", "correct it, and reload again");
-        Self { errors, ..refusal }
-    }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::time::Instant;
 
+use super::keys::{LinkKey, SessionKey};
 use super::link_writer::{LinkWriter, Written};
 use super::owner::Owner;
 use super::reason::{EndReason, OpenError};
@@ -15,15 +16,6 @@ use crate::reassembly::ReassemblyBuffer;
 /// Links that may carry one session. A client has two or three, and for ten seconds at the most
 /// those that it lost; each costs a copy of all packets.
 pub const MAX_LINKS: usize = 16;
-
-/// A link, from [`Client::add_link`] to [`Client::lost`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LinkKey(pub(super) u32);
-
-/// A session, from [`Effect::Connect`](super::Effect::Connect) to [`Client::remove`]. Unlike a [`SessionId`] it is never that of two sessions at
-/// once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SessionKey(pub(super) u32);
 
 pub(super) struct Link<L> {
     pub owned: L,

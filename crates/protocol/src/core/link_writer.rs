@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 
 use bytes::Bytes;
 
-use super::client::SessionKey;
+use super::keys::SessionKey;
 use super::machine::Machine;
 use super::outbox::Cursor;
 use crate::frame::{self, PONG, SessionId};
@@ -36,7 +36,7 @@ struct Joined {
     cursor: Cursor,
 }
 
-/// The result of a call of [`LinkWriter::write_to`].
+/// The result of a call of [`Client::write_link`](super::Client::write_link).
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
     /// Bytes taken by the link.

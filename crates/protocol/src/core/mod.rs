@@ -10,6 +10,7 @@
 
 mod client;
 mod inbox;
+mod keys;
 mod link_writer;
 mod machine;
 mod outbox;
@@ -20,8 +21,9 @@ mod slots;
 mod turn;
 mod upstream;
 
-pub use client::{Client, LinkKey, MAX_LINKS, SessionKey};
+pub use client::{Client, MAX_LINKS};
 pub use inbox::{Arrival, Inbox, ReorderFull};
+pub use keys::{LinkKey, SessionKey};
 pub use link_writer::{MAX_ENDS, MAX_PONGS, Written};
 pub use machine::{Machine, Phase, ProtocolError, SessionLimits};
 pub use outbox::{AckBeyondSent, Advance, Batch, Cursor, Outbox};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::client::{LinkKey, SessionKey};
+use super::keys::{LinkKey, SessionKey};
 use super::machine::{ProtocolError, SessionLimits};
 use super::reason::OpenError;
 use crate::frame::{FrameError, SessionId};

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::client::{LinkKey, SessionKey};
 use super::inbox::Arrival;
+use super::keys::{LinkKey, SessionKey};
 use super::link_writer::Source;
 use super::machine::{Machine, Phase, ProtocolError};
 use super::outbox::Batch;

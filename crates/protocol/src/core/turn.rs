@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::client::{Client, LinkKey, MAX_LINKS, SessionKey};
+use super::client::{Client, MAX_LINKS};
+use super::keys::{LinkKey, SessionKey};
 use super::owner::{Counts, Effect, Owner};
 use super::reason::OpenError;
 use crate::frame::{Frame, FrameError, FromClient, PacketId, SessionId};
