@@ -24,14 +24,14 @@ use std::time::{Duration, Instant};
 use divan::counter::ItemsCount;
 use divan::{Bencher, bench};
 use ipnet::IpNet;
-use otproxy::admission::{AddressKey, BANS, BanMetrics, BanRules, Bans, RateLimit};
+use otproxy::admission::{AddressKey, BANS, BanMetrics, BanPolicy, Bans, RateLimit};
 use otproxy::metrics::Metrics;
 use otproxy_config::{AddressSet, Framing};
 use otproxy_protocol::core::{Admitted, Client, Effect, LinkKey, OpenError, Owner, Rules, SessionKey, SessionLimits};
 use otproxy_protocol::frame::{self, Frame, PacketId, SessionId};
 use otproxy_protocol::game_packet::GamePacketDecoder;
 use otproxy_protocol::proxy_header;
-use otproxy_protocol::rate::Rate;
+use otproxy_protocol::quota::Quota;
 
 fn main() {
     divan::main();
@@ -331,7 +331,7 @@ fn look_up(bencher: Bencher<'_, '_>, entries: usize, address: fn(u128) -> IpAddr
 fn address_in_bans(bencher: Bencher<'_, '_>, count: usize) {
     let address = |bits: u128| IpAddr::from(Ipv4Addr::from_bits((bits >> 96) as u32));
     let now = Instant::now();
-    let rules = BanRules { after: None, lasting: Duration::from_secs(1), exempt: AddressSet::default() };
+    let rules = BanPolicy { after: None, lasting: Duration::from_secs(1), exempt: AddressSet::default() };
     let bans = Bans::new(rules, BanMetrics::new(&Metrics::new()));
     for (bits, length) in scattered().take(count).zip([32, 32, 32, 24, 16].into_iter().cycle()) {
         let network = IpNet::new(address(bits), length).expect("a length of IPv4");
@@ -346,7 +346,7 @@ fn address_in_bans(bencher: Bencher<'_, '_>, count: usize) {
 /// Takes from the rate of connections with ever new addresses, as a flood does.
 #[bench]
 fn rate_of_new_addresses(bencher: Bencher<'_, '_>) {
-    let limit = RateLimit::new(Rate::per(20, Duration::from_secs(10)));
+    let limit = RateLimit::new(Quota::per(20, Duration::from_secs(10)));
     let (mut addresses, now) = (scattered(), Instant::now());
     bencher.counter(ItemsCount::new(LOOK_UPS)).bench_local(|| {
         for address in addresses.by_ref().take(LOOK_UPS) {

@@ -8,20 +8,20 @@ use otproxy_config::{AddressSet, Process};
 
 /// `deny` and `allow`, of a listener or of the whole process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Access {
+pub struct AccessList {
     /// Addresses that are refused, whatever `allow` says.
     pub deny: Arc<AddressSet>,
     /// The only addresses that may connect; `None` for all.
     pub allow: Option<Arc<AddressSet>>,
 }
 
-impl From<&Process> for Access {
+impl From<&Process> for AccessList {
     fn from(process: &Process) -> Self {
         Self { deny: Arc::clone(&process.deny), allow: process.allow.clone() }
     }
 }
 
-impl Access {
+impl AccessList {
     /// Checks that a player may connect.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn deny_comes_before_allow() {
-        let access = Access { deny: set("10.0.0.0/24"), allow: Some(set("10.0.0.0/8")) };
+        let access = AccessList { deny: set("10.0.0.0/24"), allow: Some(set("10.0.0.0/8")) };
         for (address, player, peer) in [
             ("10.0.0.7", Err(RejectReason::Denied), Err(RejectReason::Denied)),
             ("10.0.1.7", Ok(()), Ok(())),
@@ -65,7 +65,7 @@ mod tests {
             let address = address.parse().unwrap();
             assert_eq!((access.check(address), access.check_peer(address)), (player, peer), "{address}");
         }
-        let none = Access::default();
+        let none = AccessList::default();
         assert_eq!(none.check("192.0.2.1".parse().unwrap()), Ok(()));
     }
 }

@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 use tracing::warn;
 
 use super::{
-    Access, Admission, Gate, Gates, ListenerMetrics, PRESSURE_IDLE, Patience, ProcessGate, ProvenEdge, REFUSED_LINES,
-    Tunnelled, Via,
+    AccessList, AdaptiveTimeout, AdmissionControl, AdmissionGuard, ListenerAdmission, ListenerMetrics, PRESSURE_IDLE,
+    ProcessAdmission, ProvenEdge, REFUSED_LINES, Tunnelled, Via,
 };
 use crate::access_log::{AccessLog, Entry, Open, What};
 use crate::connection::{CloseReason, RejectReason};
@@ -36,13 +36,13 @@ pub struct InboundShared {
     /// The configuration without its lists, which admission has: a long list must not live as long as the last
     /// connection.
     config: config::Inbound,
-    kept: Arc<Kept>,
+    state: Arc<ListenerState>,
 }
 
 /// The part of a listener that stays over reloads.
 #[derive(Debug)]
-struct Kept {
-    gates: Gates,
+struct ListenerState {
+    admission: ListenerAdmission,
     log: RateLimitedLog,
     access_log: Option<AccessLog>,
     /// Connections that have their target now, over all workers: the access log tells it.
@@ -50,25 +50,29 @@ struct Kept {
 }
 
 /// Takes the lists out of the configuration: they are replaced as a whole, and may be long.
-fn access_of(config: &mut config::Inbound) -> Arc<Access> {
-    Arc::new(Access { deny: std::mem::take(&mut config.deny), allow: config.allow.take() })
+fn access_of(config: &mut config::Inbound) -> Arc<AccessList> {
+    Arc::new(AccessList { deny: std::mem::take(&mut config.deny), allow: config.allow.take() })
 }
 
 impl InboundShared {
     /// Makes it from the listener's configuration; `process` is shared by all listeners, and `access_log`, if any, gets
     /// an entry for each connection.
-    pub fn new(mut config: config::Inbound, process: Arc<ProcessGate>, access_log: Option<AccessLog>) -> Arc<Self> {
-        let gate = Gate::new((&config.limits).into(), access_of(&mut config));
-        let gates = Gates::new(&config.name, gate, process);
+    pub fn new(
+        mut config: config::Inbound,
+        process: Arc<ProcessAdmission>,
+        access_log: Option<AccessLog>,
+    ) -> Arc<Self> {
+        let gate = AdmissionControl::new((&config.limits).into(), access_of(&mut config));
+        let admission = ListenerAdmission::new(&config.name, gate, process);
         let (log, carried) = (RateLimitedLog::new(REFUSED_LINES), AtomicUsize::new(0));
-        Arc::new(Self { config, kept: Arc::new(Kept { gates, log, access_log, carried }) })
+        Arc::new(Self { config, state: Arc::new(ListenerState { admission, log, access_log, carried }) })
     }
 
     /// Returns the same listener with a new `config`: counts stay, and its limits and lists hold at once.
     #[must_use]
     pub fn reloaded(self: &Arc<Self>, mut config: config::Inbound) -> Arc<Self> {
-        self.kept.gates.set((&config.limits).into(), access_of(&mut config));
-        if config == self.config { Arc::clone(self) } else { Arc::new(Self { config, kept: Arc::clone(&self.kept) }) }
+        self.state.admission.set((&config.limits).into(), access_of(&mut config));
+        if config == self.config { Arc::clone(self) } else { Arc::new(Self { config, state: Arc::clone(&self.state) }) }
     }
 
     /// Returns the listener's configuration.
@@ -78,12 +82,12 @@ impl InboundShared {
 
     /// Returns the number of open connections.
     pub fn connections(&self) -> usize {
-        self.kept.gates.open().1
+        self.state.admission.open_counts().1
     }
 
     /// Shows from now on in `metrics`, which are no worker's, which share of its connections is taken.
     pub fn show(&self, metrics: &Metrics) {
-        self.kept.gates.show(metrics.pressure_ratio.with_label_values(&[&*self.config.name]));
+        self.state.admission.show(metrics.pressure_ratio.with_label_values(&[&*self.config.name]));
     }
 }
 
@@ -97,7 +101,7 @@ pub struct Inbound {
 
 /// A connection whose player is known and which is within the limits.
 #[derive(Debug)]
-pub struct Admitted {
+pub struct AdmittedConnection {
     /// The connection.
     pub stream: Stream,
     /// The peer: an edge, or the player.
@@ -109,14 +113,14 @@ pub struct Admitted {
     /// Bytes that were read after the PROXY header, or for the listener's `expect`.
     pub early: Vec<u8>,
     /// Counts the connection while it lives.
-    pub guard: Admission,
+    pub guard: AdmissionGuard,
     /// The edge whose stream of the tunnel it is, if it is one.
     pub via: Option<Via>,
     /// The time of its accept.
     pub accepted: Instant,
 }
 
-impl Admitted {
+impl AdmittedConnection {
     /// Returns its peer for the logs.
     pub fn who(&self) -> Who<'_> {
         Who { address: self.player, edge: self.via.as_ref().map(|via| &*via.edge), accepted: self.accepted }
@@ -136,9 +140,9 @@ pub struct Who<'a> {
 
 /// The guard that counts a connection with a target.
 #[derive(Debug)]
-pub struct Carried(Arc<Kept>);
+pub struct CarriedGuard(Arc<ListenerState>);
 
-impl Drop for Carried {
+impl Drop for CarriedGuard {
     fn drop(&mut self) {
         self.0.carried.fetch_sub(1, Ordering::Relaxed);
     }
@@ -171,17 +175,17 @@ impl Inbound {
     }
 
     /// Returns the time limit of an unauthenticated peer, of up to `limit`.
-    pub fn patience(&self, limit: Duration) -> Patience<'_> {
-        Patience::new(&self.shared.kept.gates, limit, Duration::ZERO)
+    pub fn timeout(&self, limit: Duration) -> AdaptiveTimeout<'_> {
+        AdaptiveTimeout::new(&self.shared.state.admission, limit, Duration::ZERO)
     }
 
     /// Returns the time limit of an idle connection.
-    pub fn idle(&self) -> Patience<'_> {
-        Patience::new(&self.shared.kept.gates, self.config().timeouts.idle, PRESSURE_IDLE)
+    pub fn idle_timeout(&self) -> AdaptiveTimeout<'_> {
+        AdaptiveTimeout::new(&self.shared.state.admission, self.config().timeouts.idle, PRESSURE_IDLE)
     }
 
     /// Admits a connection, or counts and logs its refusal.
-    pub async fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Admitted> {
+    pub async fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<AdmittedConnection> {
         let (peer, accepted) = (proxy_header::unmap_socket(peer), Instant::now());
         let who = |address| Who { address, edge: None, accepted };
         self.metrics.accepted.inc();
@@ -199,13 +203,15 @@ impl Inbound {
         };
         let mut early = Vec::new();
         let mut player = peer;
-        let presence = Arc::clone(guard.presence());
+        let handle = Arc::clone(guard.handle());
         let opening = async {
             let destination = self.identify(&stream, &mut player, expected, &guard, &mut early).await?;
             self.first_bytes(&stream, &mut early).await.map(|()| destination)
         };
-        match presence.attend(opening).await.unwrap_or_else(|closing| Err(closing.into())) {
-            Ok(destination) => Some(Admitted { stream, peer, player, destination, early, guard, via: None, accepted }),
+        match handle.run_until_closed(opening).await.unwrap_or_else(|closing| Err(closing.into())) {
+            Ok(destination) => {
+                Some(AdmittedConnection { stream, peer, player, destination, early, guard, via: None, accepted })
+            }
             Err(reason) => {
                 self.refuse(&stream.options(), reason, who(player), true);
                 None
@@ -223,15 +229,15 @@ impl Inbound {
     }
 
     /// Admits a stream of the tunnel, whose sender is authenticated. Or counts and logs its refusal.
-    pub async fn admit_tunnelled(&self, tunnelled: Tunnelled) -> Option<Admitted> {
+    pub async fn admit_tunnelled(&self, tunnelled: Tunnelled) -> Option<AdmittedConnection> {
         self.metrics.accepted.inc();
         let accepted = Instant::now();
         let Tunnelled { stream, player, destination, mut early, via } = tunnelled;
         let who = Who { address: player, edge: Some(&via.edge), accepted };
-        let gates = &self.shared.kept.gates;
-        let admitted = gates.check_peer(player.ip(), accepted).and_then(|()| gates.admit(player, accepted));
+        let admission = &self.shared.state.admission;
+        let admitted = admission.check_peer(player.ip(), accepted).and_then(|()| admission.admit(player, accepted));
         let entered = admitted.and_then(|guard| {
-            guard.presence().set_edge(via.edge.name().into());
+            guard.handle().set_edge(via.edge.name().into());
             Ok((guard, stream.attach().map_err(|_| RejectReason::Closed)?))
         });
         let (guard, stream) = match entered {
@@ -241,28 +247,28 @@ impl Inbound {
                 return None;
             }
         };
-        let opening = guard.presence().attend(self.first_bytes(&stream, &mut early)).await;
+        let opening = guard.handle().run_until_closed(self.first_bytes(&stream, &mut early)).await;
         if let Err(reason) = opening.unwrap_or_else(|closing| Err(closing.into())) {
             self.refuse(&stream.options(), reason, who, true);
             return None;
         }
-        Some(Admitted { stream, peer: player, player, destination, early, guard, via: Some(via), accepted })
+        Some(AdmittedConnection { stream, peer: player, player, destination, early, guard, via: Some(via), accepted })
     }
 
     /// Counts a refused connection, and logs it up to the log's limit. A peer that just closed, as health checks do, is
     /// no news.
     fn count_refused(&self, reason: RejectReason, who: Who<'_>, counts: bool) {
         if reason.breaks_rule() {
-            self.shared.kept.gates.bans().broke_rule(who.address.ip(), Instant::now());
+            self.shared.state.admission.bans().broke_rule(who.address.ip(), Instant::now());
         }
         self.metrics.rejected(reason);
         self.access_log(|| Entry {
             edge: who.edge.map(|edge| edge.name().to_owned()),
-            open: if counts { self.open() } else { self.open().and_one() },
+            open: if counts { self.open_counts() } else { self.open_counts().and_one() },
             ..Entry::new(&self.config().name, who.address, who.accepted, What::Rejected(reason))
         });
         if reason != RejectReason::Closed
-            && let Some(suppressed) = self.shared.kept.log.allow(Instant::now())
+            && let Some(suppressed) = self.shared.state.log.allow(Instant::now())
         {
             warn!(listener = self.config().name, peer = %who.address.ip(), %reason, suppressed, "connection refused");
         }
@@ -271,39 +277,39 @@ impl Inbound {
     /// Counts a connection of `player` that was admitted and has ended.
     pub fn count_closed(&self, reason: CloseReason, player: SocketAddr) {
         if reason.breaks_rule() {
-            self.shared.kept.gates.bans().broke_rule(player.ip(), Instant::now());
+            self.shared.state.admission.bans().broke_rule(player.ip(), Instant::now());
         }
         self.metrics.closed(reason);
     }
 
     /// Writes an entry to the access log, if there is one.
     pub fn access_log(&self, entry: impl FnOnce() -> Entry) {
-        if let Some(log) = &self.shared.kept.access_log {
+        if let Some(log) = &self.shared.state.access_log {
             log.write(entry());
         }
     }
 
     /// Returns the numbers of open connections. Others may begin and end at the same time: the counts are of this
     /// moment.
-    pub fn open(&self) -> Open {
-        let (process, listener) = self.shared.kept.gates.open();
-        Open { process, listener, carried: self.shared.kept.carried.load(Ordering::Relaxed) }
+    pub fn open_counts(&self) -> Open {
+        let (process, listener) = self.shared.state.admission.open_counts();
+        Open { process, listener, carried: self.shared.state.carried.load(Ordering::Relaxed) }
     }
 
     /// Counts a connection that has its target, until the guard is dropped.
-    pub fn carries(&self) -> Carried {
-        self.shared.kept.carried.fetch_add(1, Ordering::Relaxed);
-        Carried(Arc::clone(&self.shared.kept))
+    pub fn carried_guard(&self) -> CarriedGuard {
+        self.shared.state.carried.fetch_add(1, Ordering::Relaxed);
+        CarriedGuard(Arc::clone(&self.shared.state))
     }
 
     /// Decides everything that needs no read; returns the header to be expected too. Without one, the peer is the
     /// player.
-    fn enter(&self, peer: SocketAddr, now: Instant) -> Result<(Admission, AcceptProxy), RejectReason> {
-        self.shared.kept.gates.check_peer(peer.ip(), now)?;
+    fn enter(&self, peer: SocketAddr, now: Instant) -> Result<(AdmissionGuard, AcceptProxy), RejectReason> {
+        self.shared.state.admission.check_peer(peer.ip(), now)?;
         let expected = self.header_from(peer.ip())?;
         let guard = match expected {
-            AcceptProxy::None => self.shared.kept.gates.admit(peer, now)?,
-            AcceptProxy::Optional | AcceptProxy::Required => self.shared.kept.gates.enter(peer)?,
+            AcceptProxy::None => self.shared.state.admission.admit(peer, now)?,
+            AcceptProxy::Optional | AcceptProxy::Required => self.shared.state.admission.admit_peer(peer)?,
         };
         Ok((guard, expected))
     }
@@ -327,13 +333,13 @@ impl Inbound {
         stream: &Stream,
         player: &mut SocketAddr,
         expected: AcceptProxy,
-        guard: &Admission,
+        guard: &AdmissionGuard,
         early: &mut Vec<u8>,
     ) -> Result<SocketAddr, RejectReason> {
         let mut header = None;
         if expected != AcceptProxy::None {
             let reading = read_header(stream, early, expected, &self.scratch);
-            header = match self.patience(self.config().timeouts.header).within(reading).await {
+            header = match self.timeout(self.config().timeouts.header).within(reading).await {
                 Some(result) => result?,
                 // A peer that may leave the header out, and waits for the server to speak.
                 None if expected == AcceptProxy::Optional && early.is_empty() => None,
@@ -343,7 +349,7 @@ impl Inbound {
         let header = header.unwrap_or(ProxyHeader { source: None, destination: None });
         *player = header.source.unwrap_or(*player);
         if expected != AcceptProxy::None {
-            self.shared.kept.gates.pass(guard, *player, Instant::now())?;
+            self.shared.state.admission.admit_player(guard, *player, Instant::now())?;
         }
         let destination = match header.destination {
             Some(destination) => destination,
@@ -360,7 +366,7 @@ impl Inbound {
             return Ok(());
         }
         let reading = read_expected(stream, early, config.expect, &self.scratch);
-        self.patience(config.timeouts.first_bytes).within(reading).await.unwrap_or(Err(RejectReason::Silent))
+        self.timeout(config.timeouts.first_bytes).within(reading).await.unwrap_or(Err(RejectReason::Silent))
     }
 }
 

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use otproxy_net::Detached;
 
-use crate::connection::{CloseReason, Presence};
+use crate::connection::{CloseReason, ConnectionHandle};
 use crate::metrics::Held;
 
 /// An authenticated edge, which ends all of its streams once it is no longer trusted.
@@ -71,10 +71,10 @@ pub struct Tunnelled {
 
 /// Returns why a connection was dropped before its own end: because of a defect, because it was closed by request,
 /// because the `edge` that it came through is no longer trusted, or else because the process ends.
-pub fn unfinished(presence: &Presence, edge: Option<&ProvenEdge>) -> CloseReason {
+pub fn unfinished(handle: &ConnectionHandle, edge: Option<&ProvenEdge>) -> CloseReason {
     if std::thread::panicking() {
         CloseReason::Panic
-    } else if let Some(closing) = presence.closing() {
+    } else if let Some(closing) = handle.closing() {
         closing.into()
     } else if edge.is_some_and(ProvenEdge::is_revoked) {
         CloseReason::Revoked

@@ -11,9 +11,10 @@ use tracing::{info, warn};
 
 use crate::access_log::{Entry, Forwarded, What};
 use crate::admission::{
-    Admitted, Carried, Carrier, ENDED_LINES, Inbound, InboundShared, ProvenEdge, REFUSED_LINES, Tunnelled, unfinished,
+    AdmittedConnection, CarriedGuard, Carrier, ENDED_LINES, Inbound, InboundShared, ProvenEdge, REFUSED_LINES,
+    Tunnelled, unfinished,
 };
-use crate::connection::{CloseReason, Leads, Presence};
+use crate::connection::{CloseReason, ConnectionHandle, Route};
 use crate::metrics::{ByReason, Metrics};
 use crate::tunnel::Pool;
 use otproxy_config as config;
@@ -208,22 +209,22 @@ impl Forward {
         }
     }
 
-    async fn carry_admitted(&self, mut admitted: Admitted) {
+    async fn carry_admitted(&self, mut admitted: AdmittedConnection) {
         if let (Some(shared), Some(metrics)) = (&self.shared.status, &self.status)
             && Box::pin(status::serve(self, shared, metrics, &mut admitted)).await.is_break()
         {
             return;
         }
-        let presence = Arc::clone(admitted.guard.presence());
+        let handle = Arc::clone(admitted.guard.handle());
         let mut record = Record::new(self, &admitted);
-        if let Ok(reason) = presence.attend(self.carry_to_target(&mut admitted, &mut record)).await {
+        if let Ok(reason) = handle.run_until_closed(self.carry_to_target(&mut admitted, &mut record)).await {
             record.end(reason);
         }
     }
 
     /// Connects to a target and moves bytes; returns the reason of the end. The caller keeps the connection, which
     /// counts as open until its end is recorded.
-    async fn carry_to_target(&self, admitted: &mut Admitted, record: &mut Record<'_>) -> CloseReason {
+    async fn carry_to_target(&self, admitted: &mut AdmittedConnection, record: &mut Record<'_>) -> CloseReason {
         let began = Instant::now();
         let reached = match Box::pin(self.reach(admitted.player, admitted.destination)).await {
             Ok(reached) => reached,
@@ -241,12 +242,12 @@ impl Forward {
         let moved = Moved {
             client: &admitted.stream,
             target: &target,
-            presence: &record.presence,
+            handle: &record.handle,
             metrics: self.inbound.metrics(),
         };
         moved.begins(&early);
         drop(early);
-        let idle = self.inbound.idle();
+        let idle = self.inbound.idle_timeout();
         pump(&admitted.stream, &target, first, idle, self.inbound.scratch(), &moved).await.into()
     }
 
@@ -335,15 +336,15 @@ struct Record<'a> {
     /// Targets that could not be reached before it.
     retries: usize,
     connect: ConnectResult,
-    carried: Option<Carried>,
+    carried: Option<CarriedGuard>,
     started: Instant,
     /// The handle that counts its bytes.
-    presence: Arc<Presence>,
+    handle: Arc<ConnectionHandle>,
     reason: Option<CloseReason>,
 }
 
 impl<'a> Record<'a> {
-    fn new(forward: &'a Forward, admitted: &Admitted) -> Self {
+    fn new(forward: &'a Forward, admitted: &AdmittedConnection) -> Self {
         forward.inbound.metrics().active.inc();
         Self {
             forward,
@@ -355,22 +356,22 @@ impl<'a> Record<'a> {
             connect: ConnectResult::Ok,
             carried: None,
             started: admitted.accepted,
-            presence: Arc::clone(admitted.guard.presence()),
+            handle: Arc::clone(admitted.guard.handle()),
             reason: None,
         }
     }
 
     /// Counts bytes that were read before the target was connected.
     fn early(&self, bytes: &[u8]) {
-        self.presence.add_in(bytes.len() as u64);
+        self.handle.add_in(bytes.len() as u64);
         self.forward.inbound.metrics().bytes_in.inc_by(bytes.len() as u64);
     }
 
     /// Records that the target was connected after this time.
     fn reached(&mut self, target: String, retries: usize, after: Duration) {
-        self.presence.set_leads(Leads::Target(target.as_str().into()));
+        self.handle.set_route(Route::Target(target.as_str().into()));
         (self.target, self.retries, self.connected) = (Some(target), retries, Some(after));
-        self.carried = Some(self.forward.inbound.carries());
+        self.carried = Some(self.forward.inbound.carried_guard());
     }
 
     fn missed(&mut self, Missed { name, retries, result }: Missed) {
@@ -393,9 +394,9 @@ impl<'a> Record<'a> {
         };
         Entry {
             edge: self.edge.as_ref().map(|edge| edge.name().to_owned()),
-            bytes_in: self.presence.bytes_in(),
-            bytes_out: self.presence.bytes_out(),
-            open: inbound.open(),
+            bytes_in: self.handle.bytes_in(),
+            bytes_out: self.handle.bytes_out(),
+            open: inbound.open_counts(),
             ..Entry::new(&inbound.config().name, self.player, self.started, What::Forwarded(forwarded))
         }
     }
@@ -403,7 +404,7 @@ impl<'a> Record<'a> {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        let reason = self.reason.unwrap_or_else(|| unfinished(&self.presence, self.edge.as_deref()));
+        let reason = self.reason.unwrap_or_else(|| unfinished(&self.handle, self.edge.as_deref()));
         let inbound = &self.forward.inbound;
         inbound.metrics().active.dec();
         inbound.count_closed(reason, self.player);
@@ -417,8 +418,8 @@ impl Drop for Record<'_> {
             edge = self.edge.as_ref().map(|edge| edge.name()),
             target = self.target,
             seconds = self.started.elapsed().as_secs_f64(),
-            bytes_in = self.presence.bytes_in(),
-            bytes_out = self.presence.bytes_out(),
+            bytes_in = self.handle.bytes_in(),
+            bytes_out = self.handle.bytes_out(),
             %reason,
             suppressed = (suppressed > 0).then_some(suppressed),
             "connection ended",

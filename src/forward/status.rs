@@ -15,8 +15,8 @@ use tracing::warn;
 
 use super::status_cache::{StatusCache, Told, Turn};
 use super::{Forward, Reached, Record};
-use crate::admission::Admitted;
-use crate::connection::{CloseReason, Presence, RejectReason};
+use crate::admission::AdmittedConnection;
+use crate::connection::{CloseReason, ConnectionHandle, RejectReason};
 use crate::forward::StatusResult;
 use crate::metrics::ByReason;
 use otproxy_config as config;
@@ -61,11 +61,11 @@ pub(super) async fn serve(
     forward: &Forward,
     shared: &StatusShared,
     metrics: &ByReason<StatusResult>,
-    admitted: &mut Admitted,
+    admitted: &mut AdmittedConnection,
 ) -> ControlFlow<()> {
-    let patience = forward.inbound.patience(forward.inbound.config().timeouts.header);
-    let presence = Arc::clone(admitted.guard.presence());
-    let first = presence.attend(patience.within(first_packet(admitted, forward.inbound.scratch()))).await;
+    let patience = forward.inbound.timeout(forward.inbound.config().timeouts.header);
+    let handle = Arc::clone(admitted.guard.handle());
+    let first = handle.run_until_closed(patience.within(first_packet(admitted, forward.inbound.scratch()))).await;
     let request =
         match first.unwrap_or_else(|closing| Some(Err(closing.into()))).unwrap_or(Err(RejectReason::HeaderTimeout)) {
             Ok(First::Other) => return ControlFlow::Continue(()),
@@ -85,19 +85,19 @@ pub(super) async fn serve(
         };
         metrics.inc(told.result);
         if !told.answer.is_empty() {
-            let deliver = deliver(&admitted.stream, &told.answer, forward, &presence);
+            let deliver = deliver(&admitted.stream, &told.answer, forward, &handle);
             // A client that does not read it has had its time.
-            let _ = forward.inbound.idle().within(deliver).await;
+            let _ = forward.inbound.idle_timeout().within(deliver).await;
         }
     };
-    if let Ok(()) = presence.attend(answering).await {
+    if let Ok(()) = handle.run_until_closed(answering).await {
         record.end(CloseReason::Status);
     }
     ControlFlow::Break(())
 }
 
 /// Reads the first packet of a connection, until its kind is known.
-async fn first_packet(admitted: &mut Admitted, scratch: &Scratch) -> Result<First, RejectReason> {
+async fn first_packet(admitted: &mut AdmittedConnection, scratch: &Scratch) -> Result<First, RejectReason> {
     loop {
         if let Some(first) = status::first(&admitted.early) {
             return Ok(first);
@@ -111,12 +111,12 @@ async fn first_packet(admitted: &mut Admitted, scratch: &Scratch) -> Result<Firs
 
 /// Sends the answer, and waits for the client to close: closing with unread bytes would take the answer away from the
 /// client.
-async fn deliver(stream: &Stream, answer: &[u8], forward: &Forward, presence: &Presence) -> io::Result<()> {
+async fn deliver(stream: &Stream, answer: &[u8], forward: &Forward, handle: &ConnectionHandle) -> io::Result<()> {
     let counter = &forward.inbound.metrics().bytes_out;
     let mut rest = answer;
     while !rest.is_empty() {
         let count = poll_fn(|cx| stream.poll_write(cx, rest)).await?;
-        presence.add_out(count as u64);
+        handle.add_out(count as u64);
         counter.inc_by(count as u64);
         rest = rest.get(count..).unwrap_or_default();
     }
@@ -129,7 +129,7 @@ async fn deliver(stream: &Stream, answer: &[u8], forward: &Forward, presence: &P
 }
 
 /// Returns the answer to a request.
-async fn ask(forward: &Forward, shared: &StatusShared, admitted: &Admitted, request: &Request) -> Told {
+async fn ask(forward: &Forward, shared: &StatusShared, admitted: &AdmittedConnection, request: &Request) -> Told {
     loop {
         let turn = shared.cache().turn(request, Instant::now());
         match turn {
@@ -150,7 +150,12 @@ async fn ask(forward: &Forward, shared: &StatusShared, admitted: &Admitted, requ
 }
 
 /// Asks the target, and logs the reason if it gives no answer.
-async fn ask_target(forward: &Forward, shared: &StatusShared, admitted: &Admitted, request: &Request) -> Option<Bytes> {
+async fn ask_target(
+    forward: &Forward,
+    shared: &StatusShared,
+    admitted: &AdmittedConnection,
+    request: &Request,
+) -> Option<Bytes> {
     // The request is made on behalf of this host: game servers answer others once in some seconds, and always by IPv4.
     let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let reached = forward.reach(here(admitted.player.port()), here(admitted.destination.port())).await.ok()?;

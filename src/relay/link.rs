@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::metrics::EdgeMetrics;
 use super::task_waker::TaskWaker;
 use crate::admission::{Inbound, Via};
-use crate::connection::{CloseReason, Presence};
+use crate::connection::{CloseReason, ConnectionHandle};
 use otproxy_net::Stream;
 use otproxy_protocol::core::Written;
 use otproxy_protocol::frame::ClientId;
@@ -18,7 +18,7 @@ use otproxy_protocol::frame::ClientId;
 pub struct Link {
     pub(super) stream: Stream,
     /// Counts its bytes, and says when it is to be closed.
-    pub(super) presence: Arc<Presence>,
+    pub(super) handle: Arc<ConnectionHandle>,
     client: ClientId,
     pub(super) edge: Rc<EdgeMetrics>,
     /// The edge whose stream of the tunnel it is, if it is one.
@@ -39,7 +39,7 @@ pub struct Link {
 impl Link {
     pub(super) fn new(
         stream: Stream,
-        presence: Arc<Presence>,
+        handle: Arc<ConnectionHandle>,
         client: ClientId,
         edge: Rc<EdgeMetrics>,
         via: Option<Via>,
@@ -48,7 +48,7 @@ impl Link {
         stream.bound();
         Self {
             stream,
-            presence,
+            handle,
             client,
             edge,
             via,
@@ -66,7 +66,7 @@ impl Link {
     }
 
     pub(super) fn player(&self) -> SocketAddr {
-        self.presence.who()
+        self.handle.player_or_peer()
     }
 
     /// Has the link's task close it.
@@ -84,7 +84,7 @@ impl Link {
     /// Counts what was written.
     pub(super) fn count(&self, written: Written) {
         let Written { bytes, first, duplicate, blocked: _ } = written;
-        self.presence.add_out(bytes);
+        self.handle.add_out(bytes);
         self.inbound.metrics().bytes_out.inc_by(bytes);
         if first > 0 {
             self.edge.out_first.inc_by(first.into());
@@ -106,7 +106,10 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::admission::{BanMetrics, BanRules, Bans, Gate, GateLimits, InboundShared, ListenerMetrics, ProcessGate};
+    use crate::admission::{
+        AdmissionControl, AdmissionLimits, BanMetrics, BanPolicy, Bans, InboundShared, ListenerMetrics,
+        ProcessAdmission,
+    };
     use crate::metrics::Metrics;
     use crate::relay::client::{Machine, flush_link, write_stream};
     use otproxy_config as config;
@@ -154,14 +157,15 @@ mod tests {
                         game_servers: [{ port: 7172, address: '127.0.0.1:2' }]\n";
             let Config::Core(core) = config::parse("core.yaml", text).unwrap() else { panic!("a core") };
             let metrics = Metrics::new();
-            let bans = Bans::new(BanRules::off(), BanMetrics::new(&metrics));
-            let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
+            let bans = Bans::new(BanPolicy::off(), BanMetrics::new(&metrics));
+            let process =
+                ProcessAdmission::new(AdmissionControl::new(AdmissionLimits::default(), Arc::default()), bans);
             let shared = InboundShared::new(core.listeners[0].inbound().clone(), process, None);
             let inbound = Rc::new(Inbound::new(shared, ListenerMetrics::new(&metrics, "links"), Rc::new(scratch())));
             let edge = Rc::new(EdgeMetrics::new(&metrics, "waw1"));
             let player = SocketAddr::from(([127, 0, 0, 1], 1));
-            let presence = Arc::new(Presence::new(1, "links".into(), player));
-            let link = Rc::new(Link::new(stream, presence, ClientId(1), edge, None, inbound));
+            let handle = Arc::new(ConnectionHandle::new(1, "links".into(), player));
+            let link = Rc::new(Link::new(stream, handle, ClientId(1), edge, None, inbound));
             let mut machine = Machine::default();
             let key = machine.add_link(Rc::clone(&link));
             flush_link(&mut machine, key);

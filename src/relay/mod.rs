@@ -31,8 +31,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::admission::{Admitted, Inbound, InboundShared, ListenerMetrics, Tunnelled, Who};
-use crate::connection::{Leads, RejectReason};
+use crate::admission::{AdmittedConnection, Inbound, InboundShared, ListenerMetrics, Tunnelled, Who};
+use crate::connection::{RejectReason, Route};
 use crate::metrics::{ByReason, Metrics};
 use otproxy_net::Stream;
 use otproxy_net::worker::{Scratch, Tasks};
@@ -153,7 +153,7 @@ impl Relay {
         }
     }
 
-    async fn carry_admitted(self: &Rc<Self>, inbound: &Rc<Inbound>, admitted: Admitted) {
+    async fn carry_admitted(self: &Rc<Self>, inbound: &Rc<Inbound>, admitted: AdmittedConnection) {
         let Some((stream, new_link)) = self.first_frame(inbound, admitted).await else { return };
         let owner = self.shared.owner(new_link.client);
         if owner == self.index {
@@ -165,10 +165,10 @@ impl Relay {
         }
     }
 
-    async fn first_frame(&self, inbound: &Inbound, admitted: Admitted) -> Option<(Stream, NewLink)> {
-        let Admitted { stream, peer, player, mut early, guard, via, accepted, .. } = admitted;
+    async fn first_frame(&self, inbound: &Inbound, admitted: AdmittedConnection) -> Option<(Stream, NewLink)> {
+        let AdmittedConnection { stream, peer, player, mut early, guard, via, accepted, .. } = admitted;
         let first = timeout(inbound.config().timeouts.idle, read_first_ping(&stream, &mut early, &self.scratch));
-        let first = guard.presence().attend(first).await.unwrap_or_else(|closing| Ok(Err(closing.into())));
+        let first = guard.handle().run_until_closed(first).await.unwrap_or_else(|closing| Ok(Err(closing.into())));
         match first.unwrap_or(Err(RejectReason::NoPing)) {
             Ok(client) => {
                 let inbound = Arc::clone(inbound.shared());
@@ -190,14 +190,14 @@ impl Relay {
             Some(edge) => self.edge_named(edge.name()),
             None => self.edge_named(self.shared.settings().edge_at(peer.ip()).unwrap_or(OTHER_EDGE)),
         };
-        let presence = Arc::clone(guard.presence());
-        presence.set_link();
-        presence.set_leads(Leads::Client(client.0));
+        let handle = Arc::clone(guard.handle());
+        handle.set_link();
+        handle.set_route(Route::Client(client.0));
         if *edge.name != *OTHER_EDGE {
-            presence.set_edge(Arc::clone(&edge.name));
+            handle.set_edge(Arc::clone(&edge.name));
         }
         let inbound = self.inbound(&inbound);
-        let link = Rc::new(Link::new(stream, presence, client, edge, via, inbound));
+        let link = Rc::new(Link::new(stream, handle, client, edge, via, inbound));
         let task = LinkTask::new(Rc::clone(self), self.client(client), link, early, guard);
         match proven {
             Some(edge) => self.tasks.spawn(edge.carry(task)),

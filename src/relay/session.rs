@@ -15,7 +15,7 @@ use super::link::Link;
 use super::metrics::PortMetrics;
 use super::settings::Server;
 use super::task_waker::TaskWaker;
-use crate::admission::{ConnectionGuard, Inbound};
+use crate::admission::{Inbound, KeyedGuard};
 use otproxy_net::Stream;
 use otproxy_protocol::core::SessionKey;
 use otproxy_protocol::frame::SessionId;
@@ -38,7 +38,7 @@ pub struct Session {
     pub(super) task: TaskWaker,
     pub(super) started: Instant,
     /// Counts the session against the limits while it lives.
-    _guard: ConnectionGuard,
+    _guard: KeyedGuard,
 }
 
 impl Session {
@@ -49,7 +49,7 @@ impl Session {
         server: &Arc<Server>,
         port: Rc<PortMetrics>,
         connect_at: Instant,
-        guard: ConnectionGuard,
+        guard: KeyedGuard,
     ) -> Self {
         Self {
             id,

@@ -12,8 +12,8 @@ use crate::admission::RateLimit;
 use otproxy_config as config;
 use otproxy_config::{BindSessions, GameServer};
 use otproxy_protocol::core::SessionLimits;
-use otproxy_protocol::pace::Pace;
-use otproxy_protocol::rate::Rate;
+use otproxy_protocol::pacer::Pacer;
+use otproxy_protocol::quota::Quota;
 
 /// Settings of new links and sessions. A session keeps those that it began with.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Settings {
 pub(super) struct Server {
     pub config: GameServer,
     /// The queue of connects to it. Touched once for each session.
-    connects: Arc<Mutex<Pace>>,
+    connects: Arc<Mutex<Pacer>>,
 }
 
 impl Settings {
@@ -43,7 +43,7 @@ impl Settings {
             let known = before.and_then(|before| before.servers.get(&server.port));
             let connects = match known {
                 Some(known) if known.config.address == server.address => Arc::clone(&known.connects),
-                _ => Arc::new(Mutex::new(Pace::new(connect_rate(server)))),
+                _ => Arc::new(Mutex::new(Pacer::new(connect_rate(server)))),
             };
             // A pace is consistent whatever happened to the holder of its lock.
             connects.lock().set(connect_rate(server));
@@ -87,9 +87,9 @@ impl Server {
     }
 }
 
-fn connect_rate(server: &GameServer) -> Rate {
+fn connect_rate(server: &GameServer) -> Quota {
     match server.connects_per_second {
-        Some(count) => Rate::new(Duration::from_secs(1) / count.max(1), 1),
-        None => Rate::new(CONNECT_INTERVAL, CONNECT_BURST),
+        Some(count) => Quota::new(Duration::from_secs(1) / count.max(1), 1),
+        None => Quota::new(CONNECT_INTERVAL, CONNECT_BURST),
     }
 }

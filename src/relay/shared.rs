@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::Relay;
 use super::settings::Settings;
-use crate::admission::{Admission, ConnectionLimit, ENDED_LINES, InboundShared, REFUSED_LINES, Via};
+use crate::admission::{AdmissionGuard, ENDED_LINES, InboundShared, KeyedLimit, REFUSED_LINES, Via};
 use otproxy_config as config;
 use otproxy_net::{Detached, RateLimitedLog};
 use otproxy_protocol::frame::ClientId;
@@ -21,7 +21,7 @@ pub struct RelayShared {
     /// Locked for a look by each link and open, and for a change by a reload.
     settings: RwLock<Arc<Settings>>,
     /// Sessions, in all and by address.
-    pub(super) sessions: Arc<ConnectionLimit>,
+    pub(super) sessions: Arc<KeyedLimit>,
     pub(super) pseudo_ipv4: PseudoIpv4,
     /// The hash that assigns clients to workers: keyed at random, so that no client can choose.
     owners: RandomState,
@@ -42,7 +42,7 @@ impl RelayShared {
         let (commands, receivers) = (0..config.process.workers.get()).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Self {
             settings: RwLock::new(Arc::new(Settings::new(config, None))),
-            sessions: ConnectionLimit::new(Some(sessions.max), Some(sessions.max_per_address)),
+            sessions: KeyedLimit::new(Some(sessions.max), Some(sessions.max_per_address)),
             pseudo_ipv4,
             owners: RandomState::new(),
             commands,
@@ -117,6 +117,6 @@ pub(super) struct NewLink {
     pub client: ClientId,
     pub peer: SocketAddr,
     pub early: Vec<u8>,
-    pub guard: Admission,
+    pub guard: AdmissionGuard,
     pub via: Option<Via>,
 }

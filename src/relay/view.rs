@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Relay;
 use super::client::{Machine, tell};
 use super::link::Link;
-use crate::connection::Presence;
+use crate::connection::ConnectionHandle;
 use otproxy_protocol::core::{EndReason, Phase, SessionKey};
 use otproxy_protocol::frame::{ClientId, SessionId};
 
@@ -52,7 +52,7 @@ pub struct SessionView {
 #[derive(Debug, Clone)]
 pub struct LinkView {
     /// Its connection.
-    pub presence: Arc<Presence>,
+    pub handle: Arc<ConnectionHandle>,
     /// The last round trip that the client told.
     pub round_trip: Option<Duration>,
 }
@@ -125,6 +125,6 @@ fn view(machine: &Machine, client: ClientId, key: SessionKey) -> Option<SessionV
 
 impl LinkView {
     fn of(link: &Link) -> Self {
-        Self { presence: Arc::clone(&link.presence), round_trip: link.round_trip.get() }
+        Self { handle: Arc::clone(&link.handle), round_trip: link.round_trip.get() }
     }
 }

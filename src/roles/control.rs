@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::listeners::{ListenerNow, Listeners};
-use crate::admission::ProcessGate;
+use crate::admission::ProcessAdmission;
 use crate::certs::CertError;
 use crate::certs::watch::Watch;
 use crate::forward::Targets;
@@ -107,7 +107,7 @@ pub(super) struct State {
     /// Listeners that are closed, whatever the configuration says.
     pub closed: HashSet<String>,
     /// The admission that all listeners share.
-    pub gate: Arc<ProcessGate>,
+    pub gate: Arc<ProcessAdmission>,
     pub listeners: Listeners,
     pub relay: Option<Arc<RelayShared>>,
     /// Each worker's counters.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::access_log::AccessLog;
-use crate::admission::{Carrier, Inbound, InboundShared, ListenerMetrics, ProcessGate};
+use crate::admission::{Carrier, Inbound, InboundShared, ListenerMetrics, ProcessAdmission};
 use crate::forward::{Forward, ForwardShared, HeaderFor};
 use crate::metrics::Metrics;
 use crate::relay::{Relay, RelayListener};
@@ -20,7 +20,7 @@ pub(super) struct Making {
     /// The pool of connections to the core, at an edge with a tunnel.
     pub pool: Option<Arc<Pool>>,
     /// The admission that all listeners share.
-    pub gate: Arc<ProcessGate>,
+    pub gate: Arc<ProcessAdmission>,
     pub access_log: Option<AccessLog>,
     /// Each worker's counters.
     pub metrics: Vec<Arc<Metrics>>,

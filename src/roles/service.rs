@@ -23,7 +23,7 @@ use super::running::Making;
 use super::worker::{Plans, Worker};
 use crate::access_log::{AccessLog, Written};
 use crate::admin::{self, AdminError, Ready};
-use crate::admission::{BanMetrics, Bans, Gate, ProcessGate, bans};
+use crate::admission::{AdmissionControl, BanMetrics, Bans, ProcessAdmission, bans};
 use crate::certs::watch::Watch;
 use crate::certs::{CertError, HandshakeResult};
 use crate::forward::HeaderFor;
@@ -63,7 +63,7 @@ pub struct Service {
     addresses: Vec<(String, Vec<SocketAddr>)>,
     admin: admin::Server,
     /// The admission that all listeners share.
-    process: Arc<ProcessGate>,
+    process: Arc<ProcessAdmission>,
     relay: Option<Arc<RelayShared>>,
     /// The nftables table that bans are written to.
     nftables: Option<config::NftTable>,
@@ -105,7 +105,8 @@ impl Service {
         let (access_log, written) = log.unzip();
         let bans = Bans::new((&process.bans).into(), BanMetrics::new(&own_metrics));
         let nftables = process.bans.nftables.clone();
-        let gate = ProcessGate::new(Gate::new((&process.limits).into(), Arc::new(process.into())), bans);
+        let gate =
+            ProcessAdmission::new(AdmissionControl::new((&process.limits).into(), Arc::new(process.into())), bans);
         gate.show(own_metrics.pressure_ratio.with_label_values(&[""]));
         let Parts { header_for, pool, relay, known, certificates } = parts;
         let making = Making {
@@ -282,7 +283,7 @@ impl Service {
         let _closing = (self.role == Role::Edge).then(|| {
             let over = SPREAD.min(within / 2);
             AbortOnDropHandle::new(tokio::spawn(
-                async move { close_links(self.process.roster(), over, |_| true).await },
+                async move { close_links(self.process.registry(), over, |_| true).await },
             ))
         });
         let result = match timeout(within, &mut ended).await {

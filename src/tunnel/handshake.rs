@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::strangers::Strangers;
 use super::{CONNECT, HANDSHAKE};
-use crate::admission::{AddressKey, ConnectionLimit, REFUSED_LINES};
+use crate::admission::{AddressKey, KeyedLimit, REFUSED_LINES};
 use crate::certs;
 use crate::certs::HandshakeResult;
 use crate::certs::identity::{self, Identity};
@@ -41,10 +41,10 @@ const WARN_EACH: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) struct Handshakes {
     certificates: RefCell<Watch>,
     strangers: Strangers,
-    strangers_by_address: Arc<ConnectionLimit>,
+    strangers_by_address: Arc<KeyedLimit>,
     /// The most recent address is in front.
     known: RefCell<VecDeque<AddressKey>>,
-    known_by_address: Arc<ConnectionLimit>,
+    known_by_address: Arc<KeyedLimit>,
     metrics: Arc<Metrics>,
     results: ByReason<HandshakeResult>,
     /// One log for each result: lines that anybody can cause do not suppress those that only an edge can cause.
@@ -68,9 +68,9 @@ impl Handshakes {
         let handshakes = Self {
             certificates: RefCell::new(certificates),
             strangers: Strangers::new(STRANGERS),
-            strangers_by_address: ConnectionLimit::new(None, Some(STRANGERS_PER_ADDRESS)),
+            strangers_by_address: KeyedLimit::new(None, Some(STRANGERS_PER_ADDRESS)),
             known: RefCell::default(),
-            known_by_address: ConnectionLimit::new(None, Some(KNOWN_PER_ADDRESS)),
+            known_by_address: KeyedLimit::new(None, Some(KNOWN_PER_ADDRESS)),
             results: ByReason::new(&metrics.tunnel_handshakes, &[]),
             metrics,
             logs: HandshakeResult::ALL.iter().map(|_| RateLimitedLog::new(REFUSED_LINES)).collect(),

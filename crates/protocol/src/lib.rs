@@ -27,11 +27,11 @@
 pub mod core;
 pub mod frame;
 pub mod game_packet;
-pub mod pace;
+pub mod pacer;
 pub mod player;
 pub mod player_address;
 pub mod proxy_header;
-pub mod rate;
+pub mod quota;
 pub mod reassembly;
 pub mod sniff;
 pub mod status;

@@ -9,12 +9,12 @@ use crate::metrics::Metrics;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn rules(exempt: &[&str]) -> BanRules {
+fn rules(exempt: &[&str]) -> BanPolicy {
     let exempt = exempt.iter().map(|text| net(text)).collect();
-    BanRules { after: Some(Rate::per(3, MINUTE)), lasting: 10 * MINUTE, exempt }
+    BanPolicy { after: Some(Quota::per(3, MINUTE)), lasting: 10 * MINUTE, exempt }
 }
 
-fn bans(rules: BanRules) -> Arc<Bans> {
+fn bans(rules: BanPolicy) -> Arc<Bans> {
     Bans::new(rules, BanMetrics::new(&Metrics::new()))
 }
 
@@ -87,7 +87,7 @@ fn what_was_open_before_makes_no_ban_longer() {
 
 #[test]
 fn none_bans_nobody_but_the_operator_does() {
-    let (bans, now) = (bans(BanRules { after: None, ..rules(&[]) }), Instant::now());
+    let (bans, now) = (bans(BanPolicy { after: None, ..rules(&[]) }), Instant::now());
     (0..100).for_each(|_| bans.broke_rule(ip("192.0.2.1"), now));
     assert!(listed(&bans, now).is_empty());
     assert!(bans.ban(net("192.0.2.1"), MINUTE, now));
@@ -160,17 +160,17 @@ fn other_rules_leave_bans_but_for_those_of_who_is_exempt_now() {
     bans.ban(net("192.0.2.0/24"), MINUTE, now);
     (0..3).for_each(|_| bans.broke_rule(ip("198.51.100.1"), now));
     let version = bans.version();
-    bans.set(BanRules { lasting: MINUTE, ..rules(&["192.0.2.2"]) });
+    bans.set(BanPolicy { lasting: MINUTE, ..rules(&["192.0.2.2"]) });
     assert_ne!(bans.version(), version);
     assert_eq!(listed(&bans, now), ["192.0.2.0/24", "192.0.2.1/32"]);
     assert!(refused(&bans, &["192.0.2.2"], now).is_empty());
     // Counts go on where `after` is the same, and the new time holds for new bans alone.
     bans.broke_rule(ip("198.51.100.1"), now);
     assert_eq!(refused(&bans, &["192.0.2.1", "198.51.100.1"], now + MINUTE), ["192.0.2.1"]);
-    bans.set(BanRules { after: Some(Rate::per(1, MINUTE)), ..rules(&[]) });
+    bans.set(BanPolicy { after: Some(Quota::per(1, MINUTE)), ..rules(&[]) });
     (0..2).for_each(|_| bans.broke_rule(ip("203.0.113.1"), now));
     assert_eq!(refused(&bans, &["203.0.113.1"], now).len(), 1);
-    bans.set(BanRules { after: None, ..rules(&[]) });
+    bans.set(BanPolicy { after: None, ..rules(&[]) });
     (0..9).for_each(|_| bans.broke_rule(ip("203.0.113.2"), now));
     assert!(refused(&bans, &["203.0.113.2"], now).is_empty());
 }

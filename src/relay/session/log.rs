@@ -84,7 +84,7 @@ impl SessionTask {
                 packets_out: packets_out.0,
                 reason,
             });
-            let open = inbound.open();
+            let open = inbound.open_counts();
             Entry {
                 bytes_in,
                 bytes_out,

@@ -63,10 +63,10 @@ pub(super) fn unban(bans: &Bans, network: Network) -> Result<Unbanned, Refusal> 
 mod tests {
     use super::*;
     use crate::admin::api::Most;
-    use crate::admission::{BanMetrics, BanRules};
+    use crate::admission::{BanMetrics, BanPolicy};
     use crate::metrics::Metrics;
     use otproxy_config::AddressSet;
-    use otproxy_protocol::rate::Rate;
+    use otproxy_protocol::quota::Quota;
 
     fn net(text: &str) -> Network {
         text.parse().unwrap()
@@ -74,8 +74,8 @@ mod tests {
 
     fn table() -> std::sync::Arc<Bans> {
         let exempt: AddressSet = std::iter::once(net("10.0.0.1").0).collect();
-        let after = Some(Rate::per(1, Duration::from_secs(60)));
-        Bans::new(BanRules { after, lasting: Duration::from_secs(5000), exempt }, BanMetrics::new(&Metrics::new()))
+        let after = Some(Quota::per(1, Duration::from_secs(60)));
+        Bans::new(BanPolicy { after, lasting: Duration::from_secs(5000), exempt }, BanMetrics::new(&Metrics::new()))
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::admin::api::{Count, Listener, ListenerKind, ListenerState};
 use crate::admission::ListenerMetrics;
-use crate::connection::{CloseReason, Leads, RejectReason, Roster};
+use crate::connection::{CloseReason, ConnectionRegistry, RejectReason, Route};
 use crate::metrics::Metrics;
 use crate::roles::listeners::ListenerNow;
 
@@ -21,15 +21,15 @@ pub(super) struct Known {
 }
 
 /// Returns listeners that were removed and still have connections.
-pub(super) fn gone(roster: &Roster, now: &[ListenerNow]) -> Vec<Known> {
+pub(super) fn gone(registry: &ConnectionRegistry, now: &[ListenerNow]) -> Vec<Known> {
     let mut gone: BTreeMap<String, Known> = BTreeMap::new();
-    roster.select(|presence| {
-        let name = presence.listener();
+    registry.select(|handle| {
+        let name = handle.listener();
         if !now.iter().any(|listener| listener.name == name) {
             let known = gone.entry(name.to_owned()).or_insert_with(|| Known {
                 name: name.to_owned(),
-                kind: match presence.leads() {
-                    Some(Leads::Client(_)) => ListenerKind::Relay,
+                kind: match handle.route() {
+                    Some(Route::Client(_)) => ListenerKind::Relay,
                     _ => ListenerKind::Forward,
                 },
                 addresses: Vec::new(),
@@ -74,11 +74,11 @@ mod tests {
 
     #[test]
     fn one_that_was_removed_is_shown_while_it_has_connections() {
-        let roster = Arc::default();
-        let enter = |name: &str| Roster::enter(&roster, &Arc::from(name), ([192, 0, 2, 1], 1).into());
+        let registry = Arc::default();
+        let enter = |name: &str| ConnectionRegistry::enter(&registry, &Arc::from(name), ([192, 0, 2, 1], 1).into());
         let _all = ["login", "old", "old", "links"].map(enter);
         let older = enter("older");
-        older.presence().set_leads(Leads::Client(1));
+        older.handle().set_route(Route::Client(1));
         let now = ["login", "links"].map(|name| ListenerNow {
             name: name.to_owned(),
             kind: Kind::Forward,
@@ -87,10 +87,10 @@ mod tests {
             limit: None,
         });
         let show = |known: &Known| (known.name.clone(), known.kind, known.connections.open);
-        let found: Vec<_> = gone(&roster, &now).iter().map(show).collect();
+        let found: Vec<_> = gone(&registry, &now).iter().map(show).collect();
         assert_eq!(found, [("old".to_owned(), ListenerKind::Forward, 2), ("older".to_owned(), ListenerKind::Relay, 1)]);
         drop(older);
-        assert_eq!(gone(&roster, &now).len(), 1);
+        assert_eq!(gone(&registry, &now).len(), 1);
     }
 
     #[test]

@@ -14,8 +14,8 @@ use crate::admin::api::{
     Disconnect, Disconnected, Drained, DrainedListener, Later, ListenerState, Listeners, Network, Refusal, Reload,
     Reloaded, Sessions, SessionsQuestion, Status, Target, TargetState, Targets, Time, Unbanned,
 };
-use crate::admission::ProcessGate;
-use crate::connection::{Closing, Leads, Presence};
+use crate::admission::ProcessAdmission;
+use crate::connection::{Closing, ConnectionHandle, Route};
 use crate::metrics::Metrics;
 use crate::relay::RelayShared;
 use otproxy_config::{Config, Role};
@@ -49,7 +49,7 @@ pub(super) struct Parts {
     pub role: Role,
     pub control: Control,
     /// The admission that all listeners share.
-    pub process: Arc<ProcessGate>,
+    pub process: Arc<ProcessAdmission>,
     /// The relay of the core.
     pub relay: Option<Arc<RelayShared>>,
     /// Each worker's counters.
@@ -102,7 +102,7 @@ impl Operator {
         for name in &names {
             self.parts.control.close_listener(name).await.map_err(|error| refusal(&error))?;
             let ending = Ending { links: self.parts.role == Role::Edge, deadline };
-            self.drains.begin(name, Arc::clone(self.parts.process.roster()), ending);
+            self.drains.begin(name, Arc::clone(self.parts.process.registry()), ending);
             info!(
                 listener = name,
                 deadline_seconds = deadline.map(|deadline| deadline.as_secs()),
@@ -136,15 +136,15 @@ impl Operator {
         ended.into_iter().sum::<usize>() as u64
     }
 
-    fn close(&self, wanted: impl FnMut(&Presence) -> bool) -> u64 {
-        close(self.parts.process.roster(), Closing::Disconnected, wanted)
+    fn close(&self, wanted: impl FnMut(&ConnectionHandle) -> bool) -> u64 {
+        close(self.parts.process.registry(), Closing::Disconnected, wanted)
     }
 
     async fn end(&self, what: Disconnect) -> Result<Disconnected, Refusal> {
         match what {
-            Disconnect::Connection(id) => match self.parts.process.roster().get(id) {
-                Some(presence) => {
-                    let closed = presence.close(Closing::Disconnected);
+            Disconnect::Connection(id) => match self.parts.process.registry().get(id) {
+                Some(handle) => {
+                    let closed = handle.close(Closing::Disconnected);
                     Ok(Disconnected { connections: closed.into(), sessions: 0 })
                 }
                 None => Err(Refusal::not_found(
@@ -154,21 +154,22 @@ impl Operator {
             },
             Disconnect::Listener(name) => {
                 self.names(Some(&name))?;
-                Ok(Disconnected { connections: self.close(|presence| presence.listener() == name), sessions: 0 })
+                Ok(Disconnected { connections: self.close(|handle| handle.listener() == name), sessions: 0 })
             }
             Disconnect::Address(network, Some(name)) => {
                 self.names(Some(&name))?;
-                let connections = self.close(|presence| presence.listener() == name && is_in(network, presence.who()));
+                let connections =
+                    self.close(|handle| handle.listener() == name && is_in(network, handle.player_or_peer()));
                 Ok(Disconnected { connections, sessions: 0 })
             }
             // Sessions come first, so that their clients learn of the end before their links close.
             Disconnect::Address(network, None) => {
                 let sessions = self.end_sessions(move |_, _, player| is_in(network, player)).await;
-                Ok(Disconnected { connections: self.close(|presence| is_in(network, presence.who())), sessions })
+                Ok(Disconnected { connections: self.close(|handle| is_in(network, handle.player_or_peer())), sessions })
             }
             Disconnect::Client(client) => {
                 let sessions = self.end_sessions(move |of, _, _| of == client).await;
-                let connections = self.close(|presence| presence.leads() == Some(&Leads::Client(client.0)));
+                let connections = self.close(|handle| handle.route() == Some(&Route::Client(client.0)));
                 if sessions + connections == 0 {
                     return Err(Refusal::not_found(
                         format!("client {} has no link and no session here", client.0),
@@ -230,7 +231,7 @@ impl api::Operator for Operator {
     fn listeners(&self) -> Listeners {
         let Parts { control, process, metrics, .. } = &self.parts;
         let now = control.listeners();
-        let gone = listeners::gone(process.roster(), &now);
+        let gone = listeners::gone(process.registry(), &now);
         let known = now.into_iter().map(|now| Known {
             kind: now.kind.into(),
             state: self.state_of(&now),
@@ -246,7 +247,7 @@ impl api::Operator for Operator {
     }
 
     fn connections(&self, asked: &ConnectionsQuestion) -> Connections {
-        connections::connections(self.parts.process.roster(), asked, Instant::now())
+        connections::connections(self.parts.process.registry(), asked, Instant::now())
     }
 
     fn sessions(&self, asked: &SessionsQuestion) -> Later<'_, Sessions> {
@@ -266,7 +267,7 @@ impl api::Operator for Operator {
 
     fn addresses(&self, asked: &AddressesQuestion) -> Addresses {
         let (process, now) = (&self.parts.process, Instant::now());
-        connections::addresses(process.roster(), asked, |network| process.bans().check(network.addr(), now).is_err())
+        connections::addresses(process.registry(), asked, |network| process.bans().check(network.addr(), now).is_err())
     }
 
     fn bans(&self, asked: &BansQuestion) -> Bans {

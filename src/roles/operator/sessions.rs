@@ -43,14 +43,14 @@ fn session(view: SessionView, now: Instant) -> Session {
 }
 
 fn session_link(link: &LinkView, now: Instant) -> SessionLink {
-    let presence = &link.presence;
+    let handle = &link.handle;
     SessionLink {
-        connection: presence.id(),
-        edge: presence.edge().map(str::to_owned),
-        player: presence.who(),
-        age_seconds: now.saturating_duration_since(presence.began()).as_secs_f64(),
+        connection: handle.id(),
+        edge: handle.edge().map(str::to_owned),
+        player: handle.player_or_peer(),
+        age_seconds: now.saturating_duration_since(handle.began()).as_secs_f64(),
         round_trip_seconds: link.round_trip.map(|round_trip| round_trip.as_secs_f64()),
-        bytes_in: presence.bytes_in(),
-        bytes_out: presence.bytes_out(),
+        bytes_in: handle.bytes_in(),
+        bytes_out: handle.bytes_out(),
     }
 }
