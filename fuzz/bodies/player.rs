@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use arbitrary::{Result, Unstructured};
 use otproxy_protocol::frame::{ClientId, Frame, FromCore, PONG, SessionId, data_header, end};
 use otproxy_protocol::player::machine::{Action, Event, MAX_OUTPUT};
-use otproxy_protocol::player::{ClientClocks, EndReason, LinkId, PathStats, PlayerCore};
+use otproxy_protocol::player::{ClientClocks, ClientEndReason, LinkId, PathStats, PlayerCore};
 
 use super::pieces::Pieces;
 
@@ -207,7 +207,7 @@ impl Pair {
                 Some(Event::Packet(session, packet)) => happened.push((session, Some(packet.to_vec()))),
                 Some(Event::Ended(session, stats)) => {
                     // Time ends sessions too.
-                    if stats.ended == Some(EndReason::Silence) {
+                    if stats.ended == Some(ClientEndReason::Silence) {
                         self.over(session);
                     }
                     happened.push((session, None));

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::connection::{CloseReason, RejectReason};
+use crate::connection::{AdmissionError, CloseReason};
 use otproxy_net::ConnectResult;
 use otproxy_protocol::core::EndReason;
 use otproxy_protocol::frame::{ClientId, SessionId};
@@ -53,7 +53,7 @@ impl Open {
 #[derive(Debug, Clone)]
 pub enum What {
     /// A connection that was refused.
-    Rejected(RejectReason),
+    Rejected(AdmissionError),
     /// A connection of a forward.
     Forwarded(Forwarded),
     /// A link of the relay.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::entry::{Entry, Forwarded, What};
-use crate::connection::{CloseReason, RejectReason};
+use crate::connection::{AdmissionError, CloseReason};
 use otproxy_config::AccessLogFile;
 use otproxy_net::ConnectResult;
 use otproxy_protocol::core::EndReason;
@@ -144,25 +144,25 @@ pub fn termination(what: &What) -> &'static str {
 }
 
 /// Returns the letters of a refused connection.
-pub fn rejected(reason: RejectReason) -> &'static str {
+pub fn rejected(reason: AdmissionError) -> &'static str {
     match reason {
-        RejectReason::Limit
-        | RejectReason::AddressLimit
-        | RejectReason::Rate
-        | RejectReason::ProcessLimit
-        | RejectReason::ProcessAddressLimit
-        | RejectReason::ProcessRate
-        | RejectReason::Denied
-        | RejectReason::NotAllowed
-        | RejectReason::Banned
-        | RejectReason::Untrusted
-        | RejectReason::BadHeader
-        | RejectReason::Unexpected
-        | RejectReason::NoPing
-        | RejectReason::Evicted => "PR",
-        RejectReason::Disconnected | RejectReason::Drained => "KR",
-        RejectReason::HeaderTimeout | RejectReason::Silent => "cR",
-        RejectReason::Closed => "CR",
+        AdmissionError::Limit
+        | AdmissionError::AddressLimit
+        | AdmissionError::Rate
+        | AdmissionError::ProcessLimit
+        | AdmissionError::ProcessAddressLimit
+        | AdmissionError::ProcessRate
+        | AdmissionError::Denied
+        | AdmissionError::NotAllowed
+        | AdmissionError::Banned
+        | AdmissionError::Untrusted
+        | AdmissionError::BadHeader
+        | AdmissionError::Unexpected
+        | AdmissionError::NoPing
+        | AdmissionError::Evicted => "PR",
+        AdmissionError::Disconnected | AdmissionError::Drained => "KR",
+        AdmissionError::HeaderTimeout | AdmissionError::Silent => "cR",
+        AdmissionError::Closed => "CR",
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use jiff::tz::TimeZone;
 
 use super::*;
-use crate::connection::{CloseReason, RejectReason};
+use crate::connection::{AdmissionError, CloseReason};
 use otproxy_config::AccessLogFile;
 use otproxy_net::ConnectResult;
 use otproxy_protocol::core::EndReason;
@@ -79,7 +79,7 @@ fn entries() -> Vec<Entry> {
         Entry { player: "[2001:db8::20]:40001".parse().unwrap(), ..entry(redispatched) },
         entry(forwarded(Some("core/links"), Some(0), CloseReason::Idle)),
         Entry { bytes_out: 0, ..entry(forwarded(Some("203.0.113.9:7170"), None, CloseReason::ConnectFailed)) },
-        Entry { bytes_in: 0, bytes_out: 0, lasted: Duration::ZERO, ..entry(What::Rejected(RejectReason::Limit)) },
+        Entry { bytes_in: 0, bytes_out: 0, lasted: Duration::ZERO, ..entry(What::Rejected(AdmissionError::Limit)) },
         Entry {
             edge: Some("waw1".to_owned()),
             listener: "links".to_owned(),

@@ -4,8 +4,8 @@ use schemars::generate::{Contract, SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
+use super::api::ApiError;
 use super::api::PREFIX;
-use super::api::Refusal;
 
 /// The statuses other than 200, with their meanings.
 const REFUSALS: [(&str, &str); 10] = [
@@ -84,7 +84,7 @@ impl Document {
 
     /// Returns the document as JSON.
     pub fn finish(mut self) -> String {
-        let refusal = self.answers.subschema_for::<Refusal>();
+        let refusal = self.answers.subschema_for::<ApiError>();
         let responses: Map<_, _> = REFUSALS
             .iter()
             .map(|(status, description)| {

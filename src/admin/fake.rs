@@ -38,7 +38,7 @@ impl Fake {
         self.done.lock().push(what);
     }
 
-    fn drained(&self, listener: Option<&str>, state: ListenerState) -> Result<Drained, Refusal> {
+    fn drained(&self, listener: Option<&str>, state: ListenerState) -> Result<Drained, ApiError> {
         match listener {
             None | Some("login") => {
                 Ok(Drained { listeners: vec![DrainedListener { name: "login".to_owned(), state, connections: 7 }] })
@@ -53,8 +53,8 @@ pub(crate) fn time() -> Time {
     Time(SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000))
 }
 
-fn no_listener(name: &str) -> Refusal {
-    Refusal::not_found(format!("there is no listener `{name}`"), "the listeners are: login")
+fn no_listener(name: &str) -> ApiError {
+    ApiError::not_found(format!("there is no listener `{name}`"), "the listeners are: login")
 }
 
 fn target(state: TargetState) -> Target {
@@ -149,7 +149,7 @@ impl Operator for Fake {
         let client = asked.client.unwrap_or(77);
         Box::pin(async move {
             if self.role == Role::Edge {
-                return Err(Refusal::not_found("an edge knows of no sessions", "ask the core"));
+                return Err(ApiError::not_found("an edge knows of no sessions", "ask the core"));
             }
             let link = SessionLink {
                 connection: 2,
@@ -202,7 +202,7 @@ impl Operator for Fake {
     fn reload(&self) -> Later<'_, Reloaded> {
         Box::pin(async move {
             let Ok(permit) = self.reloads.acquire().await else {
-                return Err(Refusal::wrong_file(vec!["edge.yaml:1:1: role: wrong".to_owned(), "and more".to_owned()]));
+                return Err(ApiError::wrong_file(vec!["edge.yaml:1:1: role: wrong".to_owned(), "and more".to_owned()]));
             };
             permit.forget();
             self.does("reload".to_owned());
@@ -231,7 +231,7 @@ impl Operator for Fake {
     fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> Later<'_, Banned> {
         Box::pin(async move {
             if network.to_string() == "192.0.2.1" {
-                return Err(Refusal::conflict("192.0.2.1 is in `bans.exempt`", "take it out of that, and reload"));
+                return Err(ApiError::conflict("192.0.2.1 is in `bans.exempt`", "take it out of that, and reload"));
             }
             self.does(format!("ban {network} {lasts:?} {disconnect}"));
             let disconnected = Disconnected { connections: u64::from(disconnect), sessions: 0 };
@@ -239,7 +239,7 @@ impl Operator for Fake {
         })
     }
 
-    fn unban(&self, network: Network) -> Result<Unbanned, Refusal> {
+    fn unban(&self, network: Network) -> Result<Unbanned, ApiError> {
         self.does(format!("unban {network}"));
         Ok(Unbanned { networks: vec![network] })
     }
@@ -254,7 +254,7 @@ impl Operator for Fake {
         })
     }
 
-    fn set_target(&self, listener: &str, name: &str, state: TargetState) -> Result<Target, Refusal> {
+    fn set_target(&self, listener: &str, name: &str, state: TargetState) -> Result<Target, ApiError> {
         if listener != "login" {
             return Err(no_listener(listener));
         }

@@ -16,11 +16,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
-use super::access::{self, Denied, Door};
+use super::access::{self, AuthError, Door};
 use super::answer;
 use super::api::{
-    AddressesQuestion, BansQuestion, ConnectionsQuestion, DisconnectRequest, DrainRequest, NewBan, NoQuestion,
-    Operator, Refusal, ReloadRequest, SessionsQuestion, TargetRequest, UnbanRequest, UndrainRequest,
+    AddressesQuestion, ApiError, BansQuestion, ConnectionsQuestion, DisconnectRequest, DrainRequest, NewBan,
+    NoQuestion, Operator, ReloadRequest, SessionsQuestion, TargetRequest, UnbanRequest, UndrainRequest,
 };
 use super::document::Document;
 use super::tokens::{Right, Tokens};
@@ -142,7 +142,7 @@ impl Routes {
     where
         Q: DeserializeOwned + JsonSchema + Send + 'static,
         A: Serialize + JsonSchema,
-        F: Future<Output = Result<A, Refusal>> + Send,
+        F: Future<Output = Result<A, ApiError>> + Send,
     {
         if let Some(document) = &mut self.document {
             document.see::<Q, A>(path, about);
@@ -177,7 +177,7 @@ impl Routes {
     where
         B: DeserializeOwned + Serialize + JsonSchema + Send + 'static,
         A: Serialize + JsonSchema + Send + 'static,
-        F: Future<Output = Result<A, Refusal>> + Send + 'static,
+        F: Future<Output = Result<A, ApiError>> + Send + 'static,
     {
         if let Some(document) = &mut self.document {
             document.act::<B, A>(path, about);
@@ -214,7 +214,7 @@ impl Routes {
 
 impl Context {
     /// Checks that a request may be answered. Denied requests are logged, up to the log's limit.
-    fn allow(&self, request: &Request, right: Right) -> Result<(), Denied> {
+    fn allow(&self, request: &Request, right: Right) -> Result<(), AuthError> {
         static LOG: RateLimitedLog = RateLimitedLog::new(REFUSED_LINES);
         access::check(self.door, &self.tokens, request.headers(), right).inspect_err(|denied| {
             if let Some(suppressed) = LOG.allow(Instant::now()) {

@@ -14,7 +14,7 @@ use otproxy_protocol::quota::Quota;
 use otproxy_protocol::words;
 
 use super::{AddressKey, REFUSED_LINES, RateLimit};
-use crate::connection::RejectReason;
+use crate::connection::AdmissionError;
 use otproxy_config as config;
 use otproxy_config::AddressSet;
 
@@ -126,13 +126,13 @@ impl Bans {
     ///
     /// # Errors
     /// [`RejectReason::Banned`]
-    pub fn check(&self, address: IpAddr, now: Instant) -> Result<(), RejectReason> {
+    pub fn check(&self, address: IpAddr, now: Instant) -> Result<(), AdmissionError> {
         // A ban that is made at this moment may as well have come a moment later: Relaxed does.
         if self.banned.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
         let banned = self.read().has(address, now);
-        if banned && !self.is_exempt(address) { Err(RejectReason::Banned) } else { Ok(()) }
+        if banned && !self.is_exempt(address) { Err(AdmissionError::Banned) } else { Ok(()) }
     }
 
     /// Counts a violation by `address`; bans it if that was one too many.

@@ -11,7 +11,7 @@ use prometheus::Gauge;
 use super::slots::{ConnectionSlots, Slot, TakenSlot};
 
 use super::{AccessList, AddressKey, AdmissionLimits, Bans, LimitExceeded, RateLimit};
-use crate::connection::{Closing, ConnectionHandle, ConnectionRegistry, Registration, RejectReason};
+use crate::connection::{AdmissionError, Closing, ConnectionHandle, ConnectionRegistry, Registration};
 
 /// Limits and lists of one level, over all workers.
 #[derive(Debug)]
@@ -87,19 +87,19 @@ enum LimitHit {
 }
 
 impl LimitHit {
-    fn by_listener(self) -> RejectReason {
+    fn by_listener(self) -> AdmissionError {
         match self {
-            Self::Connections(LimitExceeded::Total) => RejectReason::Limit,
-            Self::Connections(LimitExceeded::Address) => RejectReason::AddressLimit,
-            Self::Rate => RejectReason::Rate,
+            Self::Connections(LimitExceeded::Total) => AdmissionError::Limit,
+            Self::Connections(LimitExceeded::Address) => AdmissionError::AddressLimit,
+            Self::Rate => AdmissionError::Rate,
         }
     }
 
-    fn by_process(self) -> RejectReason {
+    fn by_process(self) -> AdmissionError {
         match self {
-            Self::Connections(LimitExceeded::Total) => RejectReason::ProcessLimit,
-            Self::Connections(LimitExceeded::Address) => RejectReason::ProcessAddressLimit,
-            Self::Rate => RejectReason::ProcessRate,
+            Self::Connections(LimitExceeded::Total) => AdmissionError::ProcessLimit,
+            Self::Connections(LimitExceeded::Address) => AdmissionError::ProcessAddressLimit,
+            Self::Rate => AdmissionError::ProcessRate,
         }
     }
 }
@@ -204,7 +204,7 @@ impl ListenerAdmission {
     ///
     /// # Errors
     /// Returns the ban or the list that refuses it.
-    pub fn check_peer(&self, peer: IpAddr, now: Instant) -> Result<(), RejectReason> {
+    pub fn check_peer(&self, peer: IpAddr, now: Instant) -> Result<(), AdmissionError> {
         self.process.bans.check(peer, now)?;
         self.listener.rules().access.check_peer(peer)?;
         self.process.control.rules().access.check_peer(peer)
@@ -215,7 +215,7 @@ impl ListenerAdmission {
     ///
     /// # Errors
     /// Returns the list or the limit that refuses it; then nothing is counted except by rates.
-    pub fn admit(&self, player: SocketAddr, now: Instant) -> Result<AdmissionGuard, RejectReason> {
+    pub fn admit(&self, player: SocketAddr, now: Instant) -> Result<AdmissionGuard, AdmissionError> {
         self.check(player)?;
         let address = AddressKey::from(player.ip());
         self.listener.check_player(address, now).map_err(LimitHit::by_listener)?;
@@ -230,7 +230,7 @@ impl ListenerAdmission {
     ///
     /// # Errors
     /// Returns the limit that refuses it; then nothing is counted.
-    pub fn admit_peer(&self, peer: SocketAddr) -> Result<AdmissionGuard, RejectReason> {
+    pub fn admit_peer(&self, peer: SocketAddr) -> Result<AdmissionGuard, AdmissionError> {
         self.take_slots(peer, None)
     }
 
@@ -239,7 +239,7 @@ impl ListenerAdmission {
     /// # Errors
     /// Returns the ban, the list or the limit that refuses it. The connection still counts as before, until it is
     /// dropped.
-    pub fn admit_player(&self, guard: &AdmissionGuard, player: SocketAddr, now: Instant) -> Result<(), RejectReason> {
+    pub fn admit_player(&self, guard: &AdmissionGuard, player: SocketAddr, now: Instant) -> Result<(), AdmissionError> {
         guard.handle().set_player(player);
         if player.ip() != guard.handle().peer().ip() {
             self.process.bans.check(player.ip(), now)?;
@@ -250,13 +250,13 @@ impl ListenerAdmission {
         self.process.control.claim(&guard.process, player, now).map_err(LimitHit::by_process)
     }
 
-    fn check(&self, player: SocketAddr) -> Result<(), RejectReason> {
+    fn check(&self, player: SocketAddr) -> Result<(), AdmissionError> {
         self.listener.rules().access.check(player.ip())?;
         self.process.control.rules().access.check(player.ip())
     }
 
     /// Takes slots of the listener and of the process, and closes connections that are evicted from them.
-    fn take_slots(&self, peer: SocketAddr, player: Option<AddressKey>) -> Result<AdmissionGuard, RejectReason> {
+    fn take_slots(&self, peer: SocketAddr, player: Option<AddressKey>) -> Result<AdmissionGuard, AdmissionError> {
         let present = self.process.registry.enter(&self.name, peer);
         let id = present.handle().id();
         let refused = |exceeded| LimitHit::from(exceeded);
@@ -331,7 +331,7 @@ mod tests {
         ProcessAdmission::new(gate(limits), bans())
     }
 
-    fn come(admission: &ListenerAdmission, player: &str, now: Instant) -> Result<AdmissionGuard, RejectReason> {
+    fn come(admission: &ListenerAdmission, player: &str, now: Instant) -> Result<AdmissionGuard, AdmissionError> {
         admission.check_peer(at(player).ip(), now)?;
         admission.admit(at(player), now)
     }
@@ -344,20 +344,20 @@ mod tests {
             (
                 AdmissionLimits { connections: Some(1), ..NONE },
                 "192.0.2.2",
-                RejectReason::Limit,
-                RejectReason::ProcessLimit,
+                AdmissionError::Limit,
+                AdmissionError::ProcessLimit,
             ),
             (
                 AdmissionLimits { connections_per_address: Some(1), ..NONE },
                 "192.0.2.1",
-                RejectReason::AddressLimit,
-                RejectReason::ProcessAddressLimit,
+                AdmissionError::AddressLimit,
+                AdmissionError::ProcessAddressLimit,
             ),
             (
                 AdmissionLimits { rate_per_address: rate, ..NONE },
                 "192.0.2.1",
-                RejectReason::Rate,
-                RejectReason::ProcessRate,
+                AdmissionError::Rate,
+                AdmissionError::ProcessRate,
             ),
         ] {
             for (listener, process, reason) in [(limits, NONE, of_listener), (NONE, limits, of_process)] {
@@ -384,12 +384,12 @@ mod tests {
             ["links", "login"].map(|name| ListenerAdmission::new(name, gate(NONE), Arc::clone(&process)));
         let first = come(&links, "192.0.2.1", now).unwrap();
         let _second = come(&login, "192.0.2.1", now).unwrap();
-        assert_eq!(come(&links, "192.0.2.1", now).err(), Some(RejectReason::ProcessAddressLimit));
+        assert_eq!(come(&links, "192.0.2.1", now).err(), Some(AdmissionError::ProcessAddressLimit));
         let _third = come(&login, "192.0.2.2", now).unwrap();
-        assert_eq!(links.admit_peer(at("192.0.2.3")).err(), Some(RejectReason::ProcessLimit));
+        assert_eq!(links.admit_peer(at("192.0.2.3")).err(), Some(AdmissionError::ProcessLimit));
         drop(first);
         drop(come(&links, "192.0.2.1", now).unwrap());
-        assert_eq!(come(&login, "192.0.2.1", now).err(), Some(RejectReason::ProcessRate));
+        assert_eq!(come(&login, "192.0.2.1", now).err(), Some(AdmissionError::ProcessRate));
     }
 
     #[test]
@@ -405,7 +405,11 @@ mod tests {
         let login = ListenerAdmission::new("login", gate(NONE), process);
         assert!(come(&links, "2001:db8::1", now).is_ok());
         for _ in 0..10 {
-            assert_eq!(come(&links, "2001:db8::2", now).err(), Some(RejectReason::Rate), "an IPv6 /64 is one address");
+            assert_eq!(
+                come(&links, "2001:db8::2", now).err(),
+                Some(AdmissionError::Rate),
+                "an IPv6 /64 is one address"
+            );
         }
         assert!(come(&login, "2001:db8::1", now).is_ok());
     }
@@ -420,20 +424,20 @@ mod tests {
             allow: None,
         });
         admission.set(AdmissionLimits { connections_per_address: Some(2), ..NONE }, denied);
-        assert_eq!(come(&admission, "192.0.2.1", now).err(), Some(RejectReason::AddressLimit));
-        assert_eq!(come(&admission, "192.0.2.9", now).err(), Some(RejectReason::Denied));
+        assert_eq!(come(&admission, "192.0.2.1", now).err(), Some(AdmissionError::AddressLimit));
+        assert_eq!(come(&admission, "192.0.2.9", now).err(), Some(AdmissionError::Denied));
         assert!(come(&admission, "192.0.2.2", now).is_ok());
         admission.set(AdmissionLimits { connections: Some(2), ..NONE }, Arc::default());
-        assert_eq!(come(&admission, "192.0.2.9", now).err(), Some(RejectReason::Limit));
+        assert_eq!(come(&admission, "192.0.2.9", now).err(), Some(AdmissionError::Limit));
         drop(held);
         let once =
             |seconds| AdmissionLimits { rate_per_address: Some(Quota::per(1, Duration::from_secs(seconds))), ..NONE };
         admission.set(once(10), Arc::default());
         assert!(come(&admission, "192.0.2.9", now).is_ok());
         admission.set(once(20), Arc::default());
-        assert_eq!(come(&admission, "192.0.2.9", now).err(), Some(RejectReason::Rate), "it is known that he came");
+        assert_eq!(come(&admission, "192.0.2.9", now).err(), Some(AdmissionError::Rate), "it is known that he came");
         admission.process.control.set(AdmissionLimits { connections: Some(0), ..NONE }, Arc::default());
-        assert_eq!(come(&admission, "192.0.2.2", now).err(), Some(RejectReason::ProcessLimit));
+        assert_eq!(come(&admission, "192.0.2.2", now).err(), Some(AdmissionError::ProcessLimit));
     }
 
     #[test]
@@ -452,11 +456,11 @@ mod tests {
         );
         for (player, verdict) in [
             ("10.1.0.1", None),
-            ("10.0.0.1", Some(RejectReason::Denied)),
-            ("10.200.0.1", Some(RejectReason::NotAllowed)),
-            ("192.0.2.1", Some(RejectReason::Denied)),
-            ("198.51.100.1", Some(RejectReason::NotAllowed)),
-            ("2001:db8::1", Some(RejectReason::NotAllowed)),
+            ("10.0.0.1", Some(AdmissionError::Denied)),
+            ("10.200.0.1", Some(AdmissionError::NotAllowed)),
+            ("192.0.2.1", Some(AdmissionError::Denied)),
+            ("198.51.100.1", Some(AdmissionError::NotAllowed)),
+            ("2001:db8::1", Some(AdmissionError::NotAllowed)),
         ] {
             assert_eq!(come(&admission, player, now).err(), verdict, "{player}");
         }
@@ -465,7 +469,7 @@ mod tests {
         let guard = admission.admit_peer(at("198.51.100.1")).unwrap();
         assert_eq!(admission.admit_player(&guard, at("10.1.0.1"), now), Ok(()));
         for denied in ["192.0.2.1", "10.0.0.1"] {
-            assert_eq!(admission.check_peer(at(denied).ip(), now), Err(RejectReason::Denied), "{denied}");
+            assert_eq!(admission.check_peer(at(denied).ip(), now), Err(AdmissionError::Denied), "{denied}");
         }
         assert_eq!(admission.listener.slots.taken(), 1, "the denied count nowhere");
     }
@@ -562,9 +566,9 @@ mod tests {
         let lasting = Duration::from_secs(60);
         admission.bans().ban("192.0.2.0/24".parse().unwrap(), lasting, now);
         for _ in 0..3 {
-            assert_eq!(admission.check_peer(at("192.0.2.1").ip(), now), Err(RejectReason::Banned));
+            assert_eq!(admission.check_peer(at("192.0.2.1").ip(), now), Err(AdmissionError::Banned));
             let guard = admission.admit_peer(at("198.51.100.1")).unwrap();
-            assert_eq!(admission.admit_player(&guard, at("192.0.2.1"), now), Err(RejectReason::Banned));
+            assert_eq!(admission.admit_player(&guard, at("192.0.2.1"), now), Err(AdmissionError::Banned));
         }
         assert_eq!(admission.open_counts(), (0, 0));
         assert!(come(&admission, "192.0.2.1", now + lasting).is_ok(), "what was refused has used up his rate");

@@ -16,7 +16,7 @@ use super::{
     ProcessAdmission, ProvenEdge, REFUSED_LINES, Tunnelled, Via,
 };
 use crate::access_log::{AccessLog, Entry, Open, What};
-use crate::connection::{CloseReason, RejectReason};
+use crate::connection::{AdmissionError, CloseReason};
 use crate::metrics::Metrics;
 use otproxy_config as config;
 use otproxy_config::{AcceptProxy, Expect};
@@ -198,7 +198,7 @@ impl Inbound {
             }
         };
         let Ok(stream) = Stream::new(stream) else {
-            self.count_refused(RejectReason::Closed, who(peer), true);
+            self.count_refused(AdmissionError::Closed, who(peer), true);
             return None;
         };
         let mut early = Vec::new();
@@ -220,7 +220,7 @@ impl Inbound {
     }
 
     /// Refuses a connection, which the caller then drops. `counts` says whether it still counts as open.
-    pub fn refuse(&self, socket: &SockRef<'_>, reason: RejectReason, who: Who<'_>, counts: bool) {
+    pub fn refuse(&self, socket: &SockRef<'_>, reason: AdmissionError, who: Who<'_>, counts: bool) {
         if self.config().limits.reset {
             // A socket that is gone already needs no reset.
             let _ = socket.set_linger(Some(Duration::ZERO));
@@ -238,7 +238,7 @@ impl Inbound {
         let admitted = admission.check_peer(player.ip(), accepted).and_then(|()| admission.admit(player, accepted));
         let entered = admitted.and_then(|guard| {
             guard.handle().set_edge(via.edge.name().into());
-            Ok((guard, stream.attach().map_err(|_| RejectReason::Closed)?))
+            Ok((guard, stream.attach().map_err(|_| AdmissionError::Closed)?))
         });
         let (guard, stream) = match entered {
             Ok(entered) => entered,
@@ -257,7 +257,7 @@ impl Inbound {
 
     /// Counts a refused connection, and logs it up to the log's limit. A peer that just closed, as health checks do, is
     /// no news.
-    fn count_refused(&self, reason: RejectReason, who: Who<'_>, counts: bool) {
+    fn count_refused(&self, reason: AdmissionError, who: Who<'_>, counts: bool) {
         if reason.breaks_rule() {
             self.shared.state.admission.bans().broke_rule(who.address.ip(), Instant::now());
         }
@@ -267,7 +267,7 @@ impl Inbound {
             open: if counts { self.open_counts() } else { self.open_counts().and_one() },
             ..Entry::new(&self.config().name, who.address, who.accepted, What::Rejected(reason))
         });
-        if reason != RejectReason::Closed
+        if reason != AdmissionError::Closed
             && let Some(suppressed) = self.shared.state.log.allow(Instant::now())
         {
             warn!(listener = self.config().name, peer = %who.address.ip(), %reason, suppressed, "connection refused");
@@ -304,7 +304,7 @@ impl Inbound {
 
     /// Decides everything that needs no read; returns the header to be expected too. Without one, the peer is the
     /// player.
-    fn enter(&self, peer: SocketAddr, now: Instant) -> Result<(AdmissionGuard, AcceptProxy), RejectReason> {
+    fn enter(&self, peer: SocketAddr, now: Instant) -> Result<(AdmissionGuard, AcceptProxy), AdmissionError> {
         self.shared.state.admission.check_peer(peer.ip(), now)?;
         let expected = self.header_from(peer.ip())?;
         let guard = match expected {
@@ -315,12 +315,12 @@ impl Inbound {
     }
 
     /// Returns the header that `peer` must send.
-    fn header_from(&self, peer: IpAddr) -> Result<AcceptProxy, RejectReason> {
+    fn header_from(&self, peer: IpAddr) -> Result<AcceptProxy, AdmissionError> {
         let config = self.config();
         let trusted = || config.trusted_peers.iter().any(|net| net.contains(&peer));
         match config.accept_proxy {
             AcceptProxy::None => Ok(AcceptProxy::None),
-            AcceptProxy::Required if !trusted() => Err(RejectReason::Untrusted),
+            AcceptProxy::Required if !trusted() => Err(AdmissionError::Untrusted),
             AcceptProxy::Optional if !trusted() => Ok(AcceptProxy::None),
             other => Ok(other),
         }
@@ -335,7 +335,7 @@ impl Inbound {
         expected: AcceptProxy,
         guard: &AdmissionGuard,
         early: &mut Vec<u8>,
-    ) -> Result<SocketAddr, RejectReason> {
+    ) -> Result<SocketAddr, AdmissionError> {
         let mut header = None;
         if expected != AcceptProxy::None {
             let reading = read_header(stream, early, expected, &self.scratch);
@@ -343,7 +343,7 @@ impl Inbound {
                 Some(result) => result?,
                 // A peer that may leave the header out, and waits for the server to speak.
                 None if expected == AcceptProxy::Optional && early.is_empty() => None,
-                None => return Err(RejectReason::HeaderTimeout),
+                None => return Err(AdmissionError::HeaderTimeout),
             };
         }
         let header = header.unwrap_or(ProxyHeader { source: None, destination: None });
@@ -353,20 +353,20 @@ impl Inbound {
         }
         let destination = match header.destination {
             Some(destination) => destination,
-            None => proxy_header::unmap_socket(stream.local_addr().map_err(|_| RejectReason::Closed)?),
+            None => proxy_header::unmap_socket(stream.local_addr().map_err(|_| AdmissionError::Closed)?),
         };
         Ok(destination)
     }
 
     /// Waits until the connection has begun as the listener expects; the bytes stay in `early`.
-    async fn first_bytes(&self, stream: &Stream, early: &mut Vec<u8>) -> Result<(), RejectReason> {
+    async fn first_bytes(&self, stream: &Stream, early: &mut Vec<u8>) -> Result<(), AdmissionError> {
         let config = self.config();
         // Not even a look at the socket: the server may be the one to speak first.
         if config.expect == Expect::Any {
             return Ok(());
         }
         let reading = read_expected(stream, early, config.expect, &self.scratch);
-        self.timeout(config.timeouts.first_bytes).within(reading).await.unwrap_or(Err(RejectReason::Silent))
+        self.timeout(config.timeouts.first_bytes).within(reading).await.unwrap_or(Err(AdmissionError::Silent))
     }
 }
 
@@ -376,16 +376,16 @@ async fn read_expected(
     early: &mut Vec<u8>,
     expect: Expect,
     scratch: &Scratch,
-) -> Result<(), RejectReason> {
+) -> Result<(), AdmissionError> {
     loop {
         // An incomplete beginning is short, as `judge` decides on every length.
         match expect.judge(early) {
             Verdict::Right => return Ok(()),
-            Verdict::Wrong => return Err(RejectReason::Unexpected),
+            Verdict::Wrong => return Err(AdmissionError::Unexpected),
             Verdict::Incomplete => {}
         }
         match stream.read_onto(early, MAX_FIRST, scratch).await {
-            Ok(0) | Err(_) => return Err(RejectReason::Closed),
+            Ok(0) | Err(_) => return Err(AdmissionError::Closed),
             Ok(_) => {}
         }
     }
@@ -397,7 +397,7 @@ async fn read_header(
     early: &mut Vec<u8>,
     expected: AcceptProxy,
     scratch: &Scratch,
-) -> Result<Option<ProxyHeader>, RejectReason> {
+) -> Result<Option<ProxyHeader>, AdmissionError> {
     loop {
         if expected == AcceptProxy::Optional && !early.is_empty() && !proxy_header::may_be_header(early) {
             return Ok(None);
@@ -409,16 +409,16 @@ async fn read_header(
                     return Ok(Some(header));
                 }
                 Ok(None) => {}
-                Err(_) => return Err(RejectReason::BadHeader),
+                Err(_) => return Err(AdmissionError::BadHeader),
             }
         }
         // `parse` decides on every length, so an incomplete header is short.
         match stream.read_onto(early, FIRST_READ, scratch).await {
-            Ok(0) if early.is_empty() => return Err(RejectReason::Closed),
-            Ok(0) => return Err(RejectReason::BadHeader),
+            Ok(0) if early.is_empty() => return Err(AdmissionError::Closed),
+            Ok(0) => return Err(AdmissionError::BadHeader),
             Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Err(RejectReason::Closed),
-            Err(_) => return Err(RejectReason::Closed),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Err(AdmissionError::Closed),
+            Err(_) => return Err(AdmissionError::Closed),
         }
     }
 }

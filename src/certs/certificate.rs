@@ -47,7 +47,7 @@ pub struct Certificate {
 /// The error of bytes that are no certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no certificate")]
-pub struct Malformed;
+pub struct MalformedCertificate;
 
 /// The validity of a certificate at a given time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,15 +76,15 @@ impl Certificate {
     ///
     /// # Errors
     /// Fails if it is malformed.
-    pub fn parse(der: &CertificateDer<'_>) -> Result<Self, Malformed> {
-        let (_, parsed) = X509Certificate::from_der(der).map_err(|_| Malformed)?;
-        let alternative = parsed.subject_alternative_name().map_err(|_| Malformed)?;
+    pub fn parse(der: &CertificateDer<'_>) -> Result<Self, MalformedCertificate> {
+        let (_, parsed) = X509Certificate::from_der(der).map_err(|_| MalformedCertificate)?;
+        let alternative = parsed.subject_alternative_name().map_err(|_| MalformedCertificate)?;
         let alternative = alternative.map(|names| &names.value.general_names[..]).unwrap_or_default();
         let dns =
             |name: &GeneralName<'_>| if let GeneralName::DNSName(dns) = name { Some((*dns).to_owned()) } else { None };
         let names: Vec<_> = alternative.iter().filter_map(dns).collect();
         // The hash comes with the crate that does the cryptography anyway.
-        let hash = TLS13_AES_128_GCM_SHA256.tls13().ok_or(Malformed)?.common.hash_provider;
+        let hash = TLS13_AES_128_GCM_SHA256.tls13().ok_or(MalformedCertificate)?.common.hash_provider;
         Ok(Self {
             other_names: alternative.len() - names.len(),
             names,

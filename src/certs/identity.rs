@@ -15,7 +15,7 @@ use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig, Error, RootCertStore, ServerConfig};
 
 use super::certificate::{Certificate, State, days_between};
-use super::error::{CertError, Problem};
+use super::error::{CertError, CertProblem};
 use super::files;
 use super::name::Name;
 use otproxy_config::{CORE_NAME, TlsFiles};
@@ -74,15 +74,15 @@ impl Identity {
         let authorities = authorities(&files.ca)?;
         let chain = files::certificates(&files.cert)?;
         let facts = chain.first().and_then(|leaf| Certificate::parse(leaf).ok());
-        let facts = facts.ok_or_else(|| Problem::Damaged("certificate").of(&files.cert))?;
+        let facts = facts.ok_or_else(|| CertProblem::Damaged("certificate").of(&files.cert))?;
         let name = own_name(&facts, own).map_err(|problem| problem.of(&files.cert))?;
         let remedy =
             format!("run `otproxy cert {}` where the authority's key is, and copy the file here", name.command());
         match facts.state(now) {
             State::Valid => {}
-            State::Expired => return Err(Problem::Expired { until: facts.not_after, remedy }.of(&files.cert)),
+            State::Expired => return Err(CertProblem::Expired { until: facts.not_after, remedy }.of(&files.cert)),
             State::NotYetValid => {
-                return Err(Problem::NotYetValid { from: facts.not_before, now }.of(&files.cert));
+                return Err(CertProblem::NotYetValid { from: facts.not_before, now }.of(&files.cert));
             }
         }
         let verified_by = |(der, _): &&(CertificateDer<'static>, Certificate)| {
@@ -97,11 +97,11 @@ impl Identity {
             }
         };
         let key = files::key(&files.key)?;
-        let unusable = |error| Problem::Unusable(error).of(&files.cert);
+        let unusable = |error| CertProblem::Unusable(error).of(&files.cert);
         let provider = Arc::new(ring::default_provider());
         let signing = provider.key_provider.load_private_key(key.clone_key());
-        let certified = CertifiedKey::new(chain.clone(), signing.map_err(|_| Problem::KeyKind.of(&files.key))?);
-        certified.keys_match().map_err(|_| Problem::OtherKey(files.cert.clone()).of(&files.key))?;
+        let certified = CertifiedKey::new(chain.clone(), signing.map_err(|_| CertProblem::KeyKind.of(&files.key))?);
+        certified.keys_match().map_err(|_| CertProblem::OtherKey(files.cert.clone()).of(&files.key))?;
         let roots = Arc::new(roots(authorities.iter().map(|(der, _)| der)).map_err(unusable)?);
         let expiry = Expiry { own: facts.not_after, ca: issuer.not_after };
         let client = client_config(provider.clone(), roots.clone(), chain.clone(), key).map_err(unusable)?;
@@ -153,16 +153,18 @@ pub fn peer_name(leaf: &CertificateDer<'_>) -> Result<String, NotOneName> {
 /// Reads the authorities' certificates of a file.
 fn authorities(file: &Path) -> Result<Vec<(CertificateDer<'static>, Certificate)>, CertError> {
     let read = |der: CertificateDer<'static>| {
-        let facts = Certificate::parse(&der).map_err(|_| Problem::Damaged("certificate").of(file))?;
-        if facts.is_ca { Ok((der, facts)) } else { Err(Problem::NotAuthority(facts.subject).of(file)) }
+        let facts = Certificate::parse(&der).map_err(|_| CertProblem::Damaged("certificate").of(file))?;
+        if facts.is_ca { Ok((der, facts)) } else { Err(CertProblem::NotAuthority(facts.subject).of(file)) }
     };
     files::certificates(file)?.into_iter().map(read).collect()
 }
 
-fn own_name(facts: &Certificate, own: Own) -> Result<Name, Problem> {
-    let found = facts.name().ok_or(Problem::Names(facts.names.len() + facts.other_names))?;
-    let wrong =
-        |demanded: &str| Problem::WrongName { found: found.escape_debug().to_string(), demanded: demanded.to_owned() };
+fn own_name(facts: &Certificate, own: Own) -> Result<Name, CertProblem> {
+    let found = facts.name().ok_or(CertProblem::Names(facts.names.len() + facts.other_names))?;
+    let wrong = |demanded: &str| CertProblem::WrongName {
+        found: found.escape_debug().to_string(),
+        demanded: demanded.to_owned(),
+    };
     match own {
         Own::Core if found == CORE_NAME => Ok(Name::core()),
         Own::Core => Err(wrong("the core's must be for `core`; make it with `otproxy cert core`")),
@@ -173,12 +175,12 @@ fn own_name(facts: &Certificate, own: Own) -> Result<Name, Problem> {
 }
 
 /// Returns the problem for which TLS would refuse an own certificate.
-fn unverified(error: Option<Error>, facts: &Certificate, authorities: &Path) -> Problem {
+fn unverified(error: Option<Error>, facts: &Certificate, authorities: &Path) -> CertProblem {
     match error {
         Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) | None => {
-            Problem::OtherAuthority { issuer: facts.issuer.clone(), authorities: authorities.to_owned() }
+            CertProblem::OtherAuthority { issuer: facts.issuer.clone(), authorities: authorities.to_owned() }
         }
-        Some(error) => Problem::Unusable(error),
+        Some(error) => CertProblem::Unusable(error),
     }
 }
 

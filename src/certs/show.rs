@@ -8,7 +8,7 @@ use humantime::format_rfc3339_seconds;
 use serde_json::{Value, json};
 
 use super::certificate::{Certificate, State, hex};
-use super::error::{CertError, Problem};
+use super::error::{CertError, CertProblem};
 use super::files;
 
 /// A certificate in a file.
@@ -34,7 +34,7 @@ pub fn read(paths: &[PathBuf]) -> Report {
     let mut report = Report::default();
     for file in paths {
         let parse = |der| {
-            let certificate = Certificate::parse(&der).map_err(|_| Problem::Damaged("certificate").of(file))?;
+            let certificate = Certificate::parse(&der).map_err(|_| CertProblem::Damaged("certificate").of(file))?;
             Ok(Shown { file: file.clone(), certificate })
         };
         let shown: Result<Vec<_>, _> = files::certificates(file).and_then(|all| all.into_iter().map(parse).collect());

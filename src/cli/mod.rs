@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::roles::{self, Control};
 use otproxy_config as config;
-use otproxy_config::{Config, Errors, LogFormat, LogLevel};
+use otproxy_config::{Config, ConfigErrors, LogFormat, LogLevel};
 
 mod bench;
 mod cert;
@@ -124,7 +124,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(code) => return code,
         Err(error) => error,
     };
-    if let Some(errors) = error.downcast_ref::<Errors>() {
+    if let Some(errors) = error.downcast_ref::<ConfigErrors>() {
         let _ = writeln!(io::stderr(), "{errors}");
         ExitCode::from(EXIT_CONFIG)
     } else if let Some(error) = error.downcast_ref::<clap::Error>() {

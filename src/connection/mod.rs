@@ -5,5 +5,5 @@ mod reason;
 mod registry;
 
 pub use handle::{ConnectionHandle, Route, RunUntilClosed};
-pub use reason::{CloseReason, Closing, RejectReason};
+pub use reason::{AdmissionError, CloseReason, Closing};
 pub use registry::{ConnectionRegistry, Registration};

@@ -19,17 +19,18 @@ pub(super) struct Reached {
 }
 
 /// A connection that failed.
-pub(super) struct Unreached {
+pub(super) struct ConnectFailure {
     pub message: String,
     pub result: ConnectResult,
 }
 
 /// Connects, trying each address of a name.
-pub(super) async fn connect(target: &Target) -> Result<Reached, Unreached> {
+pub(super) async fn connect(target: &Target) -> Result<Reached, ConnectFailure> {
     let name = target.host.parse::<IpAddr>().is_err();
     let found = timeout(CONNECT, lookup_host((target.host.as_str(), target.port))).await;
     let addresses: Vec<_> = found.ok().and_then(Result::ok).into_iter().flatten().collect();
-    let mut last = Unreached { message: format!("`{}` does not resolve", target.host), result: ConnectResult::Resolve };
+    let mut last =
+        ConnectFailure { message: format!("`{}` does not resolve", target.host), result: ConnectResult::Resolve };
     for address in addresses {
         let shown = if name { format!(" ({})", address.ip()) } else { String::new() };
         let start = Instant::now();
@@ -43,7 +44,7 @@ pub(super) async fn connect(target: &Target) -> Result<Reached, Unreached> {
             ConnectResult::Timeout => "does not answer",
             _ => "cannot be reached",
         };
-        last = Unreached { message: format!("{target}{shown} {how}"), result };
+        last = ConnectFailure { message: format!("{target}{shown} {how}"), result };
     }
     Err(last)
 }
@@ -66,7 +67,7 @@ pub(super) async fn examine(check: &'static str, subject: String, role: Role, ta
         Ok(Reached { address, took, .. }) => {
             Check::ok(check, subject, format!("{target}{address} answers, in {} ms", took.as_millis()))
         }
-        Err(Unreached { message, result }) => {
+        Err(ConnectFailure { message, result }) => {
             let who = match (role, check) {
                 (Role::Edge, _) => "the core",
                 (Role::Core, "game_server") => "the game server",

@@ -7,7 +7,7 @@ use rustls::ClientConnection;
 use tokio::task::spawn_blocking;
 
 use super::admin::Running;
-use super::reach::{self, Reached, Unreached};
+use super::reach::{self, ConnectFailure, Reached};
 use super::{ANSWER, Check};
 use crate::certs::identity::{Identity, server_name};
 use crate::certs::{HandshakeResult, failure};
@@ -102,7 +102,7 @@ async fn dial(role: Role, name: &str, target: &Target, identity: Option<Identity
     };
     let Reached { stream, address, took } = match reach::connect(target).await {
         Ok(reached) => reached,
-        Err(Unreached { message, result }) => return Check::fail(what, message, reach::remedy(result, &other)),
+        Err(ConnectFailure { message, result }) => return Check::fail(what, message, reach::remedy(result, &other)),
     };
     let took = took.as_millis();
     let Some(identity) = identity else {

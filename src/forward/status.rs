@@ -16,7 +16,7 @@ use tracing::warn;
 use super::status_cache::{StatusCache, Told, Turn};
 use super::{Forward, Reached, Record};
 use crate::admission::AdmittedConnection;
-use crate::connection::{CloseReason, ConnectionHandle, RejectReason};
+use crate::connection::{AdmissionError, CloseReason, ConnectionHandle};
 use crate::forward::StatusResult;
 use crate::metrics::ByReason;
 use otproxy_config as config;
@@ -67,7 +67,7 @@ pub(super) async fn serve(
     let handle = Arc::clone(admitted.guard.handle());
     let first = handle.run_until_closed(patience.within(first_packet(admitted, forward.inbound.scratch()))).await;
     let request =
-        match first.unwrap_or_else(|closing| Some(Err(closing.into()))).unwrap_or(Err(RejectReason::HeaderTimeout)) {
+        match first.unwrap_or_else(|closing| Some(Err(closing.into()))).unwrap_or(Err(AdmissionError::HeaderTimeout)) {
             Ok(First::Other) => return ControlFlow::Continue(()),
             Ok(First::Request(request)) => Some(request),
             Ok(First::TooLong) => None,
@@ -97,13 +97,13 @@ pub(super) async fn serve(
 }
 
 /// Reads the first packet of a connection, until its kind is known.
-async fn first_packet(admitted: &mut AdmittedConnection, scratch: &Scratch) -> Result<First, RejectReason> {
+async fn first_packet(admitted: &mut AdmittedConnection, scratch: &Scratch) -> Result<First, AdmissionError> {
     loop {
         if let Some(first) = status::first(&admitted.early) {
             return Ok(first);
         }
         match admitted.stream.read_onto(&mut admitted.early, MAX_REQUEST, scratch).await {
-            Ok(0) | Err(_) => return Err(RejectReason::Closed),
+            Ok(0) | Err(_) => return Err(AdmissionError::Closed),
             Ok(_) => {}
         }
     }

@@ -32,7 +32,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::admission::{AdmittedConnection, Inbound, InboundShared, ListenerMetrics, Tunnelled, Who};
-use crate::connection::{RejectReason, Route};
+use crate::connection::{AdmissionError, Route};
 use crate::metrics::{ByReason, Metrics};
 use otproxy_net::Stream;
 use otproxy_net::worker::{Scratch, Tasks};
@@ -169,7 +169,7 @@ impl Relay {
         let AdmittedConnection { stream, peer, player, mut early, guard, via, accepted, .. } = admitted;
         let first = timeout(inbound.config().timeouts.idle, read_first_ping(&stream, &mut early, &self.scratch));
         let first = guard.handle().run_until_closed(first).await.unwrap_or_else(|closing| Ok(Err(closing.into())));
-        match first.unwrap_or(Err(RejectReason::NoPing)) {
+        match first.unwrap_or(Err(AdmissionError::NoPing)) {
             Ok(client) => {
                 let inbound = Arc::clone(inbound.shared());
                 Some((stream, NewLink { inbound, client, peer, early, guard, via }))
@@ -228,14 +228,14 @@ impl Relay {
 }
 
 /// Reads until the first frame, a ping, is there, and returns whose link it begins. It stays in `early`.
-async fn read_first_ping(stream: &Stream, early: &mut Vec<u8>, scratch: &Scratch) -> Result<ClientId, RejectReason> {
+async fn read_first_ping(stream: &Stream, early: &mut Vec<u8>, scratch: &Scratch) -> Result<ClientId, AdmissionError> {
     loop {
         // An incomplete frame is short: one that claims to be longer than a ping is not read to its end.
-        if let Some(client) = first_ping(early).map_err(|_| RejectReason::NoPing)? {
+        if let Some(client) = first_ping(early).map_err(|_| AdmissionError::NoPing)? {
             return Ok(client);
         }
         match stream.read_onto(early, HEADER_LEN + MAX_FIRST_PAYLOAD, scratch).await {
-            Ok(0) | Err(_) => return Err(RejectReason::Closed),
+            Ok(0) | Err(_) => return Err(AdmissionError::Closed),
             Ok(_) => {}
         }
     }

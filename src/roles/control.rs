@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::relay::{EdgeMetrics, OTHER_EDGE, PortMetrics, RelayShared};
 use crate::tunnel::Known;
 use otproxy_config as config;
-use otproxy_config::{Config, Destination, Errors, Listener};
+use otproxy_config::{Config, ConfigErrors, Destination, Listener};
 use otproxy_net::BindError;
 
 /// The reason why a reload failed. Nothing has changed then.
@@ -30,7 +30,7 @@ use otproxy_net::BindError;
 pub enum ReloadError {
     /// The file is invalid, or cannot be read.
     #[error(transparent)]
-    Config(#[from] Errors),
+    Config(#[from] ConfigErrors),
     /// Its certificates cannot be used.
     #[error(transparent)]
     Certificates(#[from] CertError),

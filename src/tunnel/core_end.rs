@@ -18,7 +18,7 @@ use super::acceptor::accept;
 use super::handshake::{Handshakes, Way};
 use super::keeper::{Keeper, Place};
 use super::metrics::TunnelMetrics;
-use super::refusal::StreamRefusal;
+use super::refusal::TunnelError;
 use super::{REREAD, SILENCE};
 use crate::admission::{ProvenEdge, REFUSED_LINES, Tunnelled, Via};
 use crate::certs::HandshakeResult;
@@ -223,7 +223,7 @@ impl CoreEnd {
         };
         drop(spare);
         if !self.listeners.borrow().contains(&begin.listener) {
-            return self.refuse(edge, StreamRefusal::UnknownListener);
+            return self.refuse(edge, TunnelError::UnknownListener);
         }
         if let Some(place) = place {
             edge.demand.borrow_mut().take(Instant::now());
@@ -240,7 +240,7 @@ impl CoreEnd {
         }
     }
 
-    fn refuse(&self, edge: &Edge, refusal: StreamRefusal) {
+    fn refuse(&self, edge: &Edge, refusal: TunnelError) {
         edge.metrics.refused(refusal);
         if let Some(suppressed) = self.log.allow(Instant::now()) {
             warn!(edge = edge.proven.name(), reason = %refusal, suppressed, "stream refused");
@@ -261,11 +261,11 @@ async fn begin(
     stream: &Stream,
     scratch: &Scratch,
     mut heard: impl FnMut(),
-) -> Result<Option<(Begin, Vec<u8>)>, StreamRefusal> {
+) -> Result<Option<(Begin, Vec<u8>)>, TunnelError> {
     let mut bytes = Vec::new();
     loop {
         if !bytes.is_empty()
-            && let Some((header, len)) = proxy_header::parse(&bytes).map_err(|_| StreamRefusal::BadHeader)?
+            && let Some((header, len)) = proxy_header::parse(&bytes).map_err(|_| TunnelError::BadHeader)?
         {
             if bytes.starts_with(LOCAL) {
                 heard();
@@ -273,14 +273,14 @@ async fn begin(
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Ok(None),
                     // The edge asks again and again, and does not read the answers.
-                    Err(_) => return Err(StreamRefusal::Silent),
+                    Err(_) => return Err(TunnelError::Silent),
                 }
                 bytes.drain(..len);
                 continue;
             }
-            let listener = proxy_header::authority(&bytes).ok_or(StreamRefusal::BadHeader)?.to_owned();
+            let listener = proxy_header::authority(&bytes).ok_or(TunnelError::BadHeader)?.to_owned();
             let (Some(player), Some(destination)) = (header.source, header.destination) else {
-                return Err(StreamRefusal::BadHeader);
+                return Err(TunnelError::BadHeader);
             };
             heard();
             bytes.drain(..len);
@@ -291,11 +291,11 @@ async fn begin(
             bytes = Vec::new();
         }
         match timeout(SILENCE, stream.read_onto(&mut bytes, READ, scratch)).await {
-            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => return Err(StreamRefusal::BadHeader),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => return Err(TunnelError::BadHeader),
             Ok(Ok(0) | Err(_)) if bytes.is_empty() => return Ok(None),
-            Ok(Ok(0) | Err(_)) => return Err(StreamRefusal::BadHeader),
+            Ok(Ok(0) | Err(_)) => return Err(TunnelError::BadHeader),
             Ok(Ok(_)) => {}
-            Err(_) => return Err(StreamRefusal::Silent),
+            Err(_) => return Err(TunnelError::Silent),
         }
     }
 }
@@ -339,7 +339,7 @@ mod tests {
     use otproxy_net::worker::scratch;
 
     /// Returns the end of a connection on which an edge talks like this, and then does nothing.
-    fn begun(talk: impl AsyncFnOnce(&mut TcpStream)) -> Result<bool, StreamRefusal> {
+    fn begun(talk: impl AsyncFnOnce(&mut TcpStream)) -> Result<bool, TunnelError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -362,9 +362,9 @@ mod tests {
 
     #[test]
     fn an_edge_that_says_nothing_for_long_is_gone() {
-        assert_eq!(begun(async |_| {}), Err(StreamRefusal::Silent));
-        assert_eq!(begun(async |edge| edge.write_all(LOCAL).await.unwrap()), Err(StreamRefusal::Silent));
-        assert_eq!(begun(async |edge| edge.write_all(&LOCAL[..9]).await.unwrap()), Err(StreamRefusal::Silent));
+        assert_eq!(begun(async |_| {}), Err(TunnelError::Silent));
+        assert_eq!(begun(async |edge| edge.write_all(LOCAL).await.unwrap()), Err(TunnelError::Silent));
+        assert_eq!(begun(async |edge| edge.write_all(&LOCAL[..9]).await.unwrap()), Err(TunnelError::Silent));
         assert_eq!(begun(async |edge| edge.shutdown().await.unwrap()), Ok(false));
     }
 
@@ -384,7 +384,7 @@ mod tests {
             };
             let _ = timeout(Duration::from_secs(2), stuck).await;
         });
-        assert_eq!(refused, Err(StreamRefusal::Silent));
+        assert_eq!(refused, Err(TunnelError::Silent));
         assert!(sent < MOST);
     }
 

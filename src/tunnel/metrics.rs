@@ -3,7 +3,7 @@
 use otproxy_net::ConnectResult;
 use prometheus::IntGauge;
 
-use super::refusal::StreamRefusal;
+use super::refusal::TunnelError;
 use crate::metrics::{ByReason, Held, Metrics};
 
 /// The metrics of the tunnel with one edge.
@@ -13,7 +13,7 @@ pub struct TunnelMetrics {
     /// Connections that carry a player.
     pub in_use: IntGauge,
     dials: ByReason<ConnectResult>,
-    refused: ByReason<StreamRefusal>,
+    refused: ByReason<TunnelError>,
 }
 
 impl TunnelMetrics {
@@ -38,7 +38,7 @@ impl TunnelMetrics {
     }
 
     /// Counts a stream that was refused.
-    pub fn refused(&self, refusal: StreamRefusal) {
+    pub fn refused(&self, refusal: TunnelError) {
         self.refused.inc(refusal);
     }
 }

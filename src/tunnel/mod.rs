@@ -28,7 +28,7 @@ pub use handshake::{DAYS_LEFT, KNOWN, KNOWN_PER_ADDRESS, STRANGERS, STRANGERS_PE
 pub use keeper::{AT_ONCE, FIRST_WAIT, LONGEST_WAIT};
 pub use metrics::TunnelMetrics;
 pub use pool::Pool;
-pub use refusal::StreamRefusal;
+pub use refusal::TunnelError;
 
 /// The time limit of a handshake, after the connect.
 pub const HANDSHAKE: Duration = Duration::from_secs(5);

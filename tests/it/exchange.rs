@@ -13,7 +13,9 @@ use otproxy_protocol::core::{
 use otproxy_protocol::frame::{ClientId, HEADER_LEN, SessionId};
 use otproxy_protocol::game_packet::Framing;
 use otproxy_protocol::player::machine::{Action, Event};
-use otproxy_protocol::player::{ClientClocks, EndReason as PlayerEnd, LinkId, PlayerCore, SendError, SessionStats};
+use otproxy_protocol::player::{
+    ClientClocks, ClientEndReason as PlayerEnd, LinkId, PlayerCore, SendError, SessionStats,
+};
 use otproxy_testkit::mock::packet::{Origin, numbered, split};
 use proptest::collection::vec;
 use proptest::prelude::*;

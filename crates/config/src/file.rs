@@ -9,7 +9,7 @@ use super::address::reserve;
 use super::declare::{Field as _, Read as _, Section as _, section};
 use super::document::{document, text_of};
 use super::edges::EdgePeer;
-use super::error::Errors;
+use super::error::ConfigErrors;
 use super::formats::FLAG;
 use super::game_server::GameServer;
 use super::key::{Key, Kind, Role};
@@ -80,7 +80,7 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
 /// # Errors
 ///
 /// Everything that is wrong with it, or that it could not be read.
-pub fn load(path: &Path) -> Result<Config, Errors> {
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     load_wanted(path, None)
 }
 
@@ -89,10 +89,10 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
 /// # Errors
 ///
 /// Fails as [`load`] does; a file of the other role is an error at its `role`.
-pub fn load_edge(path: &Path) -> Result<Edge, Errors> {
+pub fn load_edge(path: &Path) -> Result<Edge, ConfigErrors> {
     match load_for(path, Role::Edge)? {
         Config::Edge(edge) => Ok(edge),
-        Config::Core(_) => Err(Errors::one(&path.display().to_string(), None, other_role(Role::Edge))),
+        Config::Core(_) => Err(ConfigErrors::one(&path.display().to_string(), None, other_role(Role::Edge))),
     }
 }
 
@@ -101,10 +101,10 @@ pub fn load_edge(path: &Path) -> Result<Edge, Errors> {
 /// # Errors
 ///
 /// Fails as [`load`] does; a file of the other role is an error at its `role`.
-pub fn load_core(path: &Path) -> Result<Core, Errors> {
+pub fn load_core(path: &Path) -> Result<Core, ConfigErrors> {
     match load_for(path, Role::Core)? {
         Config::Core(core) => Ok(core),
-        Config::Edge(_) => Err(Errors::one(&path.display().to_string(), None, other_role(Role::Core))),
+        Config::Edge(_) => Err(ConfigErrors::one(&path.display().to_string(), None, other_role(Role::Core))),
     }
 }
 
@@ -114,7 +114,7 @@ pub fn load_core(path: &Path) -> Result<Core, Errors> {
 /// # Errors
 ///
 /// Everything that is wrong with it.
-pub fn parse(file: &str, text: &str) -> Result<Config, Errors> {
+pub fn parse(file: &str, text: &str) -> Result<Config, ConfigErrors> {
     parse_for(file, text, None, None)
 }
 
@@ -123,18 +123,18 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Errors> {
 /// # Errors
 ///
 /// Fails as [`load`] does; a file of the other role is an error at its `role`.
-pub fn load_for(path: &Path, role: Role) -> Result<Config, Errors> {
+pub fn load_for(path: &Path, role: Role) -> Result<Config, ConfigErrors> {
     load_wanted(path, Some(role))
 }
 
-fn load_wanted(path: &Path, wanted: Option<Role>) -> Result<Config, Errors> {
+fn load_wanted(path: &Path, wanted: Option<Role>) -> Result<Config, ConfigErrors> {
     let (file, text) = text_of(path)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     parse_for(&file, &text, wanted, Some(folder))
 }
 
 /// Parses a file for a role. `folder` is the file's own; without one, no other files are read.
-fn parse_for(file: &str, text: &str, wanted: Option<Role>, folder: Option<&Path>) -> Result<Config, Errors> {
+fn parse_for(file: &str, text: &str, wanted: Option<Role>, folder: Option<&Path>) -> Result<Config, ConfigErrors> {
     let shape = ("the smallest file has `role` and `listeners`", "`role: edge` or `role: core`");
     document(file, text, shape, |report, at, entries| {
         let guess = guess_role(entries, wanted);

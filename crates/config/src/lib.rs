@@ -54,7 +54,7 @@ pub use admin::{Admin, AdminTls, SOCKET as ADMIN_SOCKET};
 pub use bans::{Bans, NftTable};
 pub use document::MAX_FILE_LEN;
 pub use edges::EdgePeer;
-pub use error::{ConfigError, Errors, Location};
+pub use error::{ConfigError, ConfigErrors, Location};
 pub use file::{Config, Core, Edge, KEYS, load, load_core, load_edge, load_for, parse};
 pub use forward::{Check, CheckKind, Choice, Forward, ForwardTarget, SendProxy, Status};
 pub use game_server::{GameServer, Ipv6Players, Source};

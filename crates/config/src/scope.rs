@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::path::Path;
 
-use super::error::{Errors, Location};
+use super::error::{ConfigErrors, Location};
 use super::key::{self, Key, Kind, Role, WhenAbsent};
 use super::tree::{Entry, Node, NodeId, Value, fragment};
 use super::word::similar;
@@ -21,8 +21,8 @@ impl Report {
         self.findings.borrow_mut().push((spot.at, spot.path.clone(), message.into()));
     }
 
-    pub fn into_errors(self, file: &str, locate: impl Fn(NodeId) -> Option<Location>) -> Option<Errors> {
-        Errors::located(file, self.findings.into_inner(), locate)
+    pub fn into_errors(self, file: &str, locate: impl Fn(NodeId) -> Option<Location>) -> Option<ConfigErrors> {
+        ConfigErrors::located(file, self.findings.into_inner(), locate)
     }
 }
 

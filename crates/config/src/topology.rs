@@ -11,7 +11,7 @@ use super::address::{self, ADDRESS_OR_HOST, TARGET, Target};
 use super::declare::{Read, Section as _, section};
 use super::document::{document, text_of};
 use super::edges::name;
-use super::error::Errors;
+use super::error::ConfigErrors;
 use super::formats::{FLAG, PORT, TITLE};
 use super::key::{Key, Role};
 use super::mapping::mapping;
@@ -113,7 +113,7 @@ impl World {
 /// # Errors
 ///
 /// Everything that is wrong with it, or that it could not be read.
-pub fn load_topology(path: &Path) -> Result<Topology, Errors> {
+pub fn load_topology(path: &Path) -> Result<Topology, ConfigErrors> {
     let (file, text) = text_of(path)?;
     parse_topology(&file, &text)
 }
@@ -123,7 +123,7 @@ pub fn load_topology(path: &Path) -> Result<Topology, Errors> {
 /// # Errors
 ///
 /// Everything that is wrong with it.
-pub fn parse_topology(file: &str, text: &str) -> Result<Topology, Errors> {
+pub fn parse_topology(file: &str, text: &str) -> Result<Topology, ConfigErrors> {
     let shape = ("the smallest topology has `edges` and `game_servers`", "`edges:`");
     document(file, text, shape, |report, at, entries| {
         // No key here is for one role alone.

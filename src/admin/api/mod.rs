@@ -19,7 +19,7 @@ pub use operator::{Later, Operator};
 pub use question::{
     AddressesQuestion, BansQuestion, ConnectionsQuestion, MOST, Most, NoQuestion, SessionsQuestion, Top,
 };
-pub use refusal::{Refusal, RefusalKind};
+pub use refusal::{ApiError, ApiErrorKind};
 pub use view::{
     Addresses, Ban, Bans, Check, Connection, Connections, Count, Listener, Listeners, Reload, Session, SessionLink,
     Sessions, Status, Talker, Target, Targets,

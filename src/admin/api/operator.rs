@@ -4,13 +4,13 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use super::{
-    Addresses, AddressesQuestion, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion, Disconnect,
-    Disconnected, Drained, Listeners, Network, Refusal, Reloaded, Sessions, SessionsQuestion, Status, Target,
-    TargetState, Targets, Unbanned,
+    Addresses, AddressesQuestion, ApiError, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion, Disconnect,
+    Disconnected, Drained, Listeners, Network, Reloaded, Sessions, SessionsQuestion, Status, Target, TargetState,
+    Targets, Unbanned,
 };
 
 /// The future of an answer for which workers or files have to be asked.
-pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send + 'a>>;
+pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;
 
 /// A running role, as an operator sees it. Every method is called from the main thread's runtime and must not block it.
 /// The form of each request has been checked before.
@@ -63,7 +63,7 @@ pub trait Operator: Send + Sync {
     ///
     /// # Errors
     /// Fails if there are none ([`Refusal::not_found`]).
-    fn unban(&self, network: Network) -> Result<Unbanned, Refusal>;
+    fn unban(&self, network: Network) -> Result<Unbanned, ApiError>;
 
     /// Closes connections and ends sessions. A connection, listener, client or session that does not exist is refused
     /// ([`Refusal::not_found`]); an address without connections is not.
@@ -73,5 +73,5 @@ pub trait Operator: Send + Sync {
     ///
     /// # Errors
     /// Fails if there is no such listener, or if it has no such target.
-    fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<Target, Refusal>;
+    fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<Target, ApiError>;
 }

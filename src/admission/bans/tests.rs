@@ -28,7 +28,7 @@ fn ip(text: &str) -> IpAddr {
 
 /// Returns those of the addresses that are refused.
 fn refused<'a>(bans: &Bans, addresses: &[&'a str], now: Instant) -> Vec<&'a str> {
-    addresses.iter().copied().filter(|address| bans.check(ip(address), now) == Err(RejectReason::Banned)).collect()
+    addresses.iter().copied().filter(|address| bans.check(ip(address), now) == Err(AdmissionError::Banned)).collect()
 }
 
 fn listed(bans: &Bans, now: Instant) -> Vec<String> {
@@ -187,7 +187,7 @@ fn a_full_table_has_room_for_what_ends_later_than_the_first_to_end() {
     assert!(bans.ban(net("::1"), 2 * MINUTE, now));
     assert_eq!(bans.list(now).len(), BANS);
     assert_eq!(bans.check(address(0), now), Ok(()));
-    assert_eq!(bans.check(address(1), now), Err(RejectReason::Banned));
+    assert_eq!(bans.check(address(1), now), Err(AdmissionError::Banned));
     assert!(bans.ban(address(1).into(), MINUTE, now), "one that is there needs no room");
     // An attacker with this many addresses cannot lift the operator's bans.
     assert!(bans.ban(net("203.0.113.0/24"), LONGEST_BAN, now));

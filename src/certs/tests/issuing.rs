@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::*;
-use crate::certs::Problem;
+use crate::certs::CertProblem;
 use crate::certs::authority::{BACKDATED, DAYS, SERIAL_LEN, YEARS};
 use crate::certs::identity::server_name;
 
@@ -55,7 +55,7 @@ fn an_authority_is_never_overwritten() {
     let refused = || {
         assert!(Authority::exists(&folder.0));
         let error = Authority::create(&folder.0, YEARS).map(|_| ()).unwrap_err();
-        assert!(matches!(error.problem, Problem::Exists), "{error}");
+        assert!(matches!(error.problem, CertProblem::Exists), "{error}");
     };
     let (certificate, key) = (text(&folder.file("ca.pem")), text(&folder.file("ca.key")));
     refused();
@@ -149,7 +149,7 @@ fn a_key_is_never_overwritten() {
         fs::write(&files.key, broken).unwrap();
         let issued = operator.authority.issue(&edge("waw1"), &operator.folder.0, Terms::default());
         let error = issued.unwrap_err();
-        assert!(matches!(error.problem, Problem::Damaged("private key") | Problem::KeyKind), "{error}");
+        assert!(matches!(error.problem, CertProblem::Damaged("private key") | CertProblem::KeyKind), "{error}");
         assert_eq!(text(&files.key), broken);
     }
     // A file with both is another program's.
@@ -157,7 +157,7 @@ fn a_key_is_never_overwritten() {
     fs::remove_file(&files.key).unwrap();
     fs::write(&files.cert, &both).unwrap();
     let error = operator.authority.issue(&edge("waw1"), &operator.folder.0, Terms::default()).unwrap_err();
-    assert!(matches!(error.problem, Problem::Exists), "{error}");
+    assert!(matches!(error.problem, CertProblem::Exists), "{error}");
     assert_eq!(text(&files.cert), both);
 }
 
@@ -170,7 +170,7 @@ fn no_certificate_outlives_its_authority() {
     assert_eq!((issued.not_after, issued.shortened), (end, true));
     let late = end + Duration::from_secs(1);
     let error = authority.issue_at(&Name::core(), &folder.0, Terms::default(), late).unwrap_err();
-    assert!(matches!(error.problem, Problem::Expired { until, .. } if until == end), "{error}");
+    assert!(matches!(error.problem, CertProblem::Expired { until, .. } if until == end), "{error}");
 }
 
 #[test]
@@ -183,18 +183,18 @@ fn an_authority_opens_with_its_own_key_only() {
     assert_eq!(Authority::open(&folder.0).unwrap().certificate(), operator.authority.certificate());
     fs::write(folder.file("ca.pem"), text(&foreign.file("ca.pem"))).unwrap();
     let error = Authority::open(&folder.0).map(|_| ()).unwrap_err();
-    assert!(matches!(error.problem, Problem::OtherKey(_)), "{error}");
+    assert!(matches!(error.problem, CertProblem::OtherKey(_)), "{error}");
     fs::write(folder.file("ca.pem"), &ours).unwrap();
     fs::set_permissions(folder.file("ca.key"), fs::Permissions::from_mode(0o640)).unwrap();
     assert!(Authority::open(&folder.0).unwrap().key_is_exposed());
     fs::remove_file(folder.file("ca.key")).unwrap();
     let error = Authority::open(&folder.0).map(|_| ()).unwrap_err();
-    assert!(matches!(error.problem, Problem::NoAuthority), "{error}");
+    assert!(matches!(error.problem, CertProblem::NoAuthority), "{error}");
     // Nor with a leaf in the place of its certificate.
     fs::copy(folder.file("core.pem"), folder.file("ca.pem")).unwrap();
     fs::copy(folder.file("core.key"), folder.file("ca.key")).unwrap();
     let error = Authority::open(&folder.0).map(|_| ()).unwrap_err();
-    assert!(matches!(&error.problem, Problem::NotAuthority(name) if name == "core"), "{error}");
+    assert!(matches!(&error.problem, CertProblem::NotAuthority(name) if name == "core"), "{error}");
 }
 
 #[test]

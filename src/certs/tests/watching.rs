@@ -1,7 +1,7 @@
 //! Renewals while a process runs.
 
 use super::*;
-use crate::certs::Problem;
+use crate::certs::CertProblem;
 use crate::certs::watch::{Change, Watch};
 
 fn watch(operator: &Operator) -> Watch {
@@ -16,7 +16,7 @@ fn renewed(watch: &mut Watch) -> bool {
     }
 }
 
-fn unusable(watch: &mut Watch) -> Problem {
+fn unusable(watch: &mut Watch) -> CertProblem {
     match watch.look() {
         Change::Unusable(error) => error.problem,
         other => panic!("{other:?}"),
@@ -61,17 +61,17 @@ fn files_that_cannot_be_used_are_told_once_and_change_nothing() {
     let files = operator.folder.tls("waw1");
     let (before, certificate) = (watch.identity().expiry(), text(&files.cert));
     fs::remove_file(&files.cert).unwrap();
-    assert!(matches!(unusable(&mut watch), Problem::Read(_)));
+    assert!(matches!(unusable(&mut watch), CertProblem::Read(_)));
     assert!(!renewed(&mut watch));
     fs::write(&files.cert, &certificate[..certificate.len() / 2]).unwrap();
-    assert!(matches!(unusable(&mut watch), Problem::Damaged("certificate")));
+    assert!(matches!(unusable(&mut watch), CertProblem::Damaged("certificate")));
     assert!(!renewed(&mut watch));
     // The pair that is copied file by file does not belong together for a moment.
     let terms = Terms { days: 30, new_key: true };
     let elsewhere = operator.folder.file("elsewhere");
     let issued = operator.authority.issue(&edge("waw1"), &elsewhere, terms).unwrap();
     fs::copy(&issued.certificate, &files.cert).unwrap();
-    assert!(matches!(unusable(&mut watch), Problem::OtherKey(_)));
+    assert!(matches!(unusable(&mut watch), CertProblem::OtherKey(_)));
     assert_eq!((watch.identity().name(), watch.identity().expiry()), ("waw1", before));
     fs::copy(&issued.key, &files.key).unwrap();
     assert!(renewed(&mut watch));
@@ -84,7 +84,7 @@ fn what_becomes_valid_without_a_change_to_a_file_is_taken_up() {
     let mut watch = watch(&operator);
     let soon = SystemTime::now() + days(30);
     operator.authority.issue_at(&edge("waw1"), &operator.folder.0, Terms::default(), soon).unwrap();
-    assert!(matches!(unusable(&mut watch), Problem::NotYetValid { .. }));
+    assert!(matches!(unusable(&mut watch), CertProblem::NotYetValid { .. }));
     assert!(!renewed(&mut watch));
     assert!(matches!(watch.look_at(soon), Change::Renewed));
     assert!(!renewed(&mut watch));

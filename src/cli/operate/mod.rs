@@ -13,10 +13,10 @@ use tokio::time::sleep;
 
 use super::{EXIT_CONFIG, print};
 use crate::admin::api::{
-    Addresses, AddressesQuestion, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion, DisconnectRequest,
-    Disconnected, DrainRequest, Drained, LONGEST_BAN, LONGEST_DRAIN, ListenerState, Listeners, MOST, Most, Network,
-    NewBan, NoQuestion, Refusal, ReloadRequest, Reloaded, Sessions, SessionsQuestion, Status, Target, TargetRequest,
-    TargetState, Targets, Top, UnbanRequest, Unbanned, UndrainRequest,
+    Addresses, AddressesQuestion, ApiError, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion,
+    DisconnectRequest, Disconnected, DrainRequest, Drained, LONGEST_BAN, LONGEST_DRAIN, ListenerState, Listeners, MOST,
+    Most, Network, NewBan, NoQuestion, ReloadRequest, Reloaded, Sessions, SessionsQuestion, Status, Target,
+    TargetRequest, TargetState, Targets, Top, UnbanRequest, Unbanned, UndrainRequest,
 };
 use crate::admin::{Answer, Client};
 
@@ -345,7 +345,7 @@ impl Asking {
             let out: Box<dyn Show> = if self.json { Box::new(json()) } else { Box::new(parse::<A>(answer)?) };
             return Ok(Said { code: 0, out, err: String::new() });
         }
-        let refusal: Refusal = parse(answer)?;
+        let refusal: ApiError = parse(answer)?;
         let code = if refusal.errors.is_empty() { 1 } else { EXIT_CONFIG };
         if self.json {
             return Ok(Said { code, out: Box::new(json()), err: String::new() });

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
 
-use crate::admin::api::{self, BannedBy, BansQuestion, Network, Refusal, Time, Unbanned};
+use crate::admin::api::{self, ApiError, BannedBy, BansQuestion, Network, Time, Unbanned};
 use crate::admission::{BanReason, Bans, LONGEST_BAN};
 
 /// Returns present bans, the longest first.
@@ -33,16 +33,16 @@ pub(super) fn bans(bans: &Bans, asked: &BansQuestion, nftables: bool) -> api::Ba
 }
 
 /// Bans a network; returns the ban's last moment.
-pub(super) fn ban(bans: &Bans, network: Network, lasts: Duration) -> Result<SystemTime, Refusal> {
+pub(super) fn ban(bans: &Bans, network: Network, lasts: Duration) -> Result<SystemTime, ApiError> {
     let lasts = lasts.min(LONGEST_BAN);
     if !bans.is_free_of_exempt(&network.0) {
-        return Err(Refusal::conflict(
+        return Err(ApiError::conflict(
             format!("{network} has somebody in it who is never banned: an address of `bans.exempt`, or a trusted peer"),
             "ban a smaller network, or take the address out of `bans.exempt`",
         ));
     }
     if !bans.ban(network.0, lasts, Instant::now()) {
-        return Err(Refusal::unavailable(
+        return Err(ApiError::unavailable(
             "there are as many bans as there can be, and all of them last longer",
             "unban some, or put networks into `deny`",
         ));
@@ -51,10 +51,10 @@ pub(super) fn ban(bans: &Bans, network: Network, lasts: Duration) -> Result<Syst
 }
 
 /// Ends the bans of a network, and of all networks within it.
-pub(super) fn unban(bans: &Bans, network: Network) -> Result<Unbanned, Refusal> {
+pub(super) fn unban(bans: &Bans, network: Network) -> Result<Unbanned, ApiError> {
     let networks: Vec<_> = bans.unban(network.0).into_iter().map(|ban| Network(ban.network)).collect();
     if networks.is_empty() {
-        return Err(Refusal::not_found(format!("{network} is not banned"), "see who is: `otproxy bans`"));
+        return Err(ApiError::not_found(format!("{network} is not banned"), "see who is: `otproxy bans`"));
     }
     Ok(Unbanned { networks })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::admin::api::{Count, Listener, ListenerKind, ListenerState};
 use crate::admission::ListenerMetrics;
-use crate::connection::{CloseReason, ConnectionRegistry, RejectReason, Route};
+use crate::connection::{AdmissionError, CloseReason, ConnectionRegistry, Route};
 use crate::metrics::Metrics;
 use crate::roles::listeners::ListenerNow;
 
@@ -51,7 +51,7 @@ pub(super) fn listener(known: Known, workers: &[Arc<Metrics>]) -> Listener {
     // Reasons that never occurred are left out.
     let happened = |word: &'static str, count| (count > 0).then(|| (word.to_owned(), count));
     let rejected =
-        RejectReason::ALL.iter().filter_map(|&r| happened(r.as_str(), sum(&|counted| counted.rejections(r))));
+        AdmissionError::ALL.iter().filter_map(|&r| happened(r.as_str(), sum(&|counted| counted.rejections(r))));
     let closed = CloseReason::ALL.iter().filter_map(|&r| happened(r.as_str(), sum(&|counted| counted.closes(r))));
     Listener {
         kind,
@@ -100,8 +100,8 @@ mod tests {
             let counted = ListenerMetrics::new(metrics, "login");
             counted.accepted.inc_by(n);
             counted.bytes_out.inc_by(10 * n);
-            counted.rejected(RejectReason::Rate);
-            ListenerMetrics::new(metrics, "links").rejected(RejectReason::Silent);
+            counted.rejected(AdmissionError::Rate);
+            ListenerMetrics::new(metrics, "links").rejected(AdmissionError::Silent);
         }
         ListenerMetrics::new(&workers[0], "login").closed(CloseReason::Idle);
         let known = Known {

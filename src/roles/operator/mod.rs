@@ -10,9 +10,9 @@ use super::control::{Control, ReloadError};
 use super::listeners::ListenerNow;
 use crate::admin::Ready;
 use crate::admin::api::{
-    self, Addresses, AddressesQuestion, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion, Count,
-    Disconnect, Disconnected, Drained, DrainedListener, Later, ListenerState, Listeners, Network, Refusal, Reload,
-    Reloaded, Sessions, SessionsQuestion, Status, Target, TargetState, Targets, Time, Unbanned,
+    self, Addresses, AddressesQuestion, ApiError, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion, Count,
+    Disconnect, Disconnected, Drained, DrainedListener, Later, ListenerState, Listeners, Network, Reload, Reloaded,
+    Sessions, SessionsQuestion, Status, Target, TargetState, Targets, Time, Unbanned,
 };
 use crate::admission::ProcessAdmission;
 use crate::connection::{Closing, ConnectionHandle, Route};
@@ -64,14 +64,14 @@ impl Operator {
     }
 
     /// Returns the listener of this name, or all.
-    fn names(&self, listener: Option<&str>) -> Result<Vec<String>, Refusal> {
+    fn names(&self, listener: Option<&str>) -> Result<Vec<String>, ApiError> {
         let known: Vec<_> = self.parts.control.listeners().into_iter().map(|listener| listener.name).collect();
         match listener {
             None => Ok(known),
             Some(name) if known.iter().any(|known| known == name) => Ok(vec![name.to_owned()]),
             Some(name) => {
                 let remedy = format!("the listeners are: {}", known.join(", "));
-                Err(Refusal::not_found(format!("there is no listener `{name}`"), remedy))
+                Err(ApiError::not_found(format!("there is no listener `{name}`"), remedy))
             }
         }
     }
@@ -94,7 +94,7 @@ impl Operator {
         Drained { listeners: listeners.map(listener).collect() }
     }
 
-    async fn begin_drain(&self, listener: Option<&str>, deadline: Option<Duration>) -> Result<Drained, Refusal> {
+    async fn begin_drain(&self, listener: Option<&str>, deadline: Option<Duration>) -> Result<Drained, ApiError> {
         let names = self.names(listener)?;
         if listener.is_none() {
             self.parts.ready.set_drained(true);
@@ -112,7 +112,7 @@ impl Operator {
         Ok(self.drained(&names))
     }
 
-    async fn end_drain(&self, listener: Option<&str>) -> Result<Drained, Refusal> {
+    async fn end_drain(&self, listener: Option<&str>) -> Result<Drained, ApiError> {
         let names = self.names(listener)?;
         for name in names.iter().filter(|name| self.drains.has(name)) {
             // This comes first: a connection made as soon as it listens must not be closed with the earlier ones.
@@ -140,14 +140,14 @@ impl Operator {
         close(self.parts.process.registry(), Closing::Disconnected, wanted)
     }
 
-    async fn end(&self, what: Disconnect) -> Result<Disconnected, Refusal> {
+    async fn end(&self, what: Disconnect) -> Result<Disconnected, ApiError> {
         match what {
             Disconnect::Connection(id) => match self.parts.process.registry().get(id) {
                 Some(handle) => {
                     let closed = handle.close(Closing::Disconnected);
                     Ok(Disconnected { connections: closed.into(), sessions: 0 })
                 }
-                None => Err(Refusal::not_found(
+                None => Err(ApiError::not_found(
                     format!("there is no connection {id}"),
                     "it may have ended: list them again",
                 )),
@@ -171,7 +171,7 @@ impl Operator {
                 let sessions = self.end_sessions(move |of, _, _| of == client).await;
                 let connections = self.close(|handle| handle.route() == Some(&Route::Client(client.0)));
                 if sessions + connections == 0 {
-                    return Err(Refusal::not_found(
+                    return Err(ApiError::not_found(
                         format!("client {} has no link and no session here", client.0),
                         self.where_sessions(),
                     ));
@@ -180,7 +180,7 @@ impl Operator {
             }
             Disconnect::Session(client, session) => {
                 match self.end_sessions(move |of, id, _| (of, id) == (client, session)).await {
-                    0 => Err(Refusal::not_found(
+                    0 => Err(ApiError::not_found(
                         format!("client {} has no session {}", client.0, session.0),
                         self.where_sessions(),
                     )),
@@ -254,7 +254,7 @@ impl api::Operator for Operator {
         let asked = asked.clone();
         Box::pin(async move {
             let Some(relay) = &self.parts.relay else {
-                return Err(Refusal::not_found("an edge has no sessions", ONLY_THE_CORE));
+                return Err(ApiError::not_found("an edge has no sessions", ONLY_THE_CORE));
             };
             let (client, address) = (asked.client, asked.address);
             let wanted = move |of: ClientId, _, player| {
@@ -302,7 +302,7 @@ impl api::Operator for Operator {
         })
     }
 
-    fn unban(&self, network: Network) -> Result<Unbanned, Refusal> {
+    fn unban(&self, network: Network) -> Result<Unbanned, ApiError> {
         bans::unban(self.parts.process.bans(), network)
     }
 
@@ -310,7 +310,7 @@ impl api::Operator for Operator {
         Box::pin(self.end(what))
     }
 
-    fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<Target, Refusal> {
+    fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<Target, ApiError> {
         targets::set(&self.parts.control, listener, target, state)
     }
 }
@@ -320,11 +320,11 @@ fn count(open: usize, limit: Option<usize>) -> Count {
 }
 
 /// Converts a failed reload to a refusal.
-fn refusal(error: &ReloadError) -> Refusal {
+fn refusal(error: &ReloadError) -> ApiError {
     match error {
-        error if error.is_of_file() => Refusal::wrong_file(error.lines()),
-        ReloadError::Bind(error) => Refusal::conflict(error.to_string(), "free the address, or change the file"),
-        ReloadError::NoListener(_) => Refusal::not_found(error.to_string(), "list the listeners"),
-        error => Refusal::conflict(error.to_string(), "start it again"),
+        error if error.is_of_file() => ApiError::wrong_file(error.lines()),
+        ReloadError::Bind(error) => ApiError::conflict(error.to_string(), "free the address, or change the file"),
+        ReloadError::NoListener(_) => ApiError::not_found(error.to_string(), "list the listeners"),
+        error => ApiError::conflict(error.to_string(), "start it again"),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::admin::api::{self, Check, Refusal, Target};
+use crate::admin::api::{self, ApiError, Check, Target};
 use crate::forward::{TargetState, TargetView};
 use crate::roles::Control;
 
@@ -13,7 +13,7 @@ pub(super) fn targets(control: &Control, now: Instant) -> Vec<Target> {
 }
 
 /// Sets the wanted state of a target; returns the target as it is then.
-pub(super) fn set(control: &Control, listener: &str, name: &str, state: api::TargetState) -> Result<Target, Refusal> {
+pub(super) fn set(control: &Control, listener: &str, name: &str, state: api::TargetState) -> Result<Target, ApiError> {
     let state = match state {
         api::TargetState::Ready => TargetState::Ready,
         api::TargetState::Drain => TargetState::Drain,
@@ -23,7 +23,7 @@ pub(super) fn set(control: &Control, listener: &str, name: &str, state: api::Tar
     let Some((_, targets)) = all.iter().find(|(of, _)| of == listener) else {
         let names: Vec<_> = all.iter().map(|(name, _)| name.as_str()).collect();
         let remedy = format!("listeners with targets are: {}", names.join(", "));
-        return Err(Refusal::not_found(format!("there is no listener `{listener}` that has targets"), remedy));
+        return Err(ApiError::not_found(format!("there is no listener `{listener}` that has targets"), remedy));
     };
     let found = targets.set_state(name, state);
     let list = targets.list();
@@ -32,7 +32,7 @@ pub(super) fn set(control: &Control, listener: &str, name: &str, state: api::Tar
         _ => {
             let names: Vec<_> = list.into_iter().map(|view| view.name).collect();
             let remedy = format!("its targets are: {}", names.join(", "));
-            Err(Refusal::not_found(format!("listener `{listener}` has no target `{name}`"), remedy))
+            Err(ApiError::not_found(format!("listener `{listener}` has no target `{name}`"), remedy))
         }
     }
 }

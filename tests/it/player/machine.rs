@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use otproxy_protocol::frame::{self, ClientId, SessionId};
 use otproxy_protocol::player::clocks::{SESSION_CHECK, SESSION_SILENCE};
 use otproxy_protocol::player::machine::{Action, Event, MAX_OUTPUT};
-use otproxy_protocol::player::{ClientClocks, EndReason, LinkId, PlayerCore};
+use otproxy_protocol::player::{ClientClocks, ClientEndReason, LinkId, PlayerCore};
 use proptest::prelude::*;
 
 use crate::player::model_core::{Conn, ModelCore};
@@ -28,7 +28,7 @@ struct World {
     paths: Vec<Path>,
     conns: usize,
     received: Vec<Vec<u8>>,
-    ended: Option<EndReason>,
+    ended: Option<ClientEndReason>,
     last_stats: otproxy_testkit::player::SessionStats,
 }
 
@@ -292,7 +292,7 @@ fn an_end_on_any_link_ends_the_session() {
     world.core.end(SESSION);
     world.pump();
     world.reach_client(1, usize::MAX);
-    assert_eq!((world.ended, world.received.len()), (Some(EndReason::Core), 1));
+    assert_eq!((world.ended, world.received.len()), (Some(ClientEndReason::Core), 1));
     world.reach_client(0, usize::MAX);
     assert_eq!(world.received.len(), 1, "frames for a session that is over are ignored");
 }
@@ -308,7 +308,7 @@ fn a_session_dies_of_silence_and_leaves() {
         assert!(world.now.elapsed() < SESSION_SILENCE, "time is simulated");
     }
     world.settle(1);
-    assert_eq!(world.ended, Some(EndReason::Silence));
+    assert_eq!(world.ended, Some(ClientEndReason::Silence));
     assert_eq!(world.core.sessions[&SESSION].leaves, 1);
 }
 

@@ -14,7 +14,7 @@ use crate::frame::{self, ClientId, Frame, FrameError, FromCore, SessionId};
 
 use super::choice::{Candidate, Change, choose};
 use super::clocks::ClientClocks;
-use super::end::EndReason;
+use super::end::ClientEndReason;
 use super::link::{LinkId, LinkNeed, LinkPhase, LinkState};
 use super::session::{PlayerSession, Received, SendError};
 use super::stats::{PathStats, SessionStats};
@@ -139,13 +139,13 @@ impl PlayerCore {
 
     /// Leaves a session on all its links.
     pub fn leave(&mut self, id: SessionId) {
-        self.end(id, EndReason::Left);
+        self.end(id, ClientEndReason::Left);
     }
 
     /// Leaves all sessions. The owner writes what waits and closes the connections.
     pub fn close(&mut self) {
         while let Some(&id) = self.sessions.keys().next() {
-            self.end(id, EndReason::Closed);
+            self.end(id, ClientEndReason::Closed);
         }
     }
 
@@ -294,7 +294,7 @@ impl PlayerCore {
                     Received::Gap => link.stats.gaps += 1,
                 }
             }
-            Some(FromCore::End { session }) => self.end(session, EndReason::Core),
+            Some(FromCore::End { session }) => self.end(session, ClientEndReason::Core),
             None => {}
         }
     }
@@ -319,7 +319,7 @@ impl PlayerCore {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.next_check = now + self.clocks.session_check;
         if now >= session.last_new + self.clocks.session_silence {
-            return self.end(id, EndReason::Silence);
+            return self.end(id, ClientEndReason::Silence);
         }
         let ready = self.links.iter().enumerate().filter_map(|(index, link)| {
             let usable = link.state.phase() == LinkPhase::Ready;
@@ -349,10 +349,10 @@ impl PlayerCore {
         }
     }
 
-    fn end(&mut self, id: SessionId, reason: EndReason) {
+    fn end(&mut self, id: SessionId, reason: ClientEndReason) {
         let Some(mut session) = self.sessions.remove(&id) else { return };
         session.state.end(reason);
-        if reason != EndReason::Core {
+        if reason != ClientEndReason::Core {
             for &link in &session.links {
                 self.write(link, &frame::end(id));
             }

@@ -22,7 +22,7 @@ pub mod session;
 pub mod stats;
 
 pub use clocks::ClientClocks;
-pub use end::EndReason;
+pub use end::ClientEndReason;
 pub use link::LinkId;
 pub use machine::PlayerCore;
 pub use options::{PathOptions, PlayerOptions};

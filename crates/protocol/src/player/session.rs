@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::frame::{self, HEADER_LEN, MAX_PAYLOAD, PacketId, SessionId};
 
-use super::end::EndReason;
+use super::end::ClientEndReason;
 use super::stats::SessionStats;
 
 /// Bytes of frames that a session keeps for replay before it takes no more packets. Known clients
@@ -146,7 +146,7 @@ impl PlayerSession {
     }
 
     /// Ends the session; the first reason stays. Nothing is kept for replay any more.
-    pub fn end(&mut self, reason: EndReason) {
+    pub fn end(&mut self, reason: ClientEndReason) {
         self.stats.ended.get_or_insert(reason);
         self.unacked.clear();
         self.unacked_bytes = 0;
@@ -249,9 +249,9 @@ mod tests {
     fn the_first_reason_of_an_end_stays() {
         let mut session = session();
         session.send(b"\0\0").unwrap();
-        session.end(EndReason::Core);
-        session.end(EndReason::Left);
-        assert_eq!(session.stats().ended, Some(EndReason::Core));
+        session.end(ClientEndReason::Core);
+        session.end(ClientEndReason::Left);
+        assert_eq!(session.stats().ended, Some(ClientEndReason::Core));
         assert_eq!(session.send(b"\0\0"), Err(SendError::Ended));
         assert_eq!(numbers(session.join()).len(), 1);
     }

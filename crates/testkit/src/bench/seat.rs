@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::mock::game_server::CHALLENGE;
 use crate::mock::message::Message;
 use crate::mock::{Timer, clock};
-use crate::player::{EndReason, GameSession, PathOptions, PathStats, Player, PlayerOptions};
+use crate::player::{ClientEndReason, GameSession, PathOptions, PathStats, Player, PlayerOptions};
 use otproxy_protocol::frame::ClientId;
 use otproxy_protocol::proxy_header::write_v2;
 
@@ -108,7 +108,7 @@ pub(super) enum Failure {
     /// A path has no link: whether a connection stood, at least.
     Link { edge: SocketAddr, connected: bool },
     /// The session was over before the game server spoke.
-    Ended(Option<EndReason>),
+    Ended(Option<ClientEndReason>),
     /// No answer from the game server.
     Silence,
     /// Something else than the mock game server answers.
@@ -130,7 +130,7 @@ impl fmt::Display for Failure {
                 "{edge} takes connections, but no ping is answered: does it lead to a listener of `kind: relay`? A \
                  core itself wants a PROXY header (`--send-proxy`) from an address in its `edges`"
             ),
-            Self::Ended(Some(EndReason::Core)) | Self::Ended(None) => f.write_str(
+            Self::Ended(Some(ClientEndReason::Core)) | Self::Ended(None) => f.write_str(
                 "the core ended the session at once: is the port in `game_servers` of core.yaml, does the stand-in \
                  game server listen at its address, and are `sessions.max_per_address` and \
                  `sessions.opens_per_address` enough for players who all come from here? The core's metric `otproxy_relay_refused_total` says which",
