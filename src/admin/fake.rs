@@ -145,7 +145,7 @@ impl Operator for Fake {
         Connections { total, connections: ids.map(connection).collect() }
     }
 
-    fn sessions(&self, asked: &SessionsQuestion) -> Later<'_, Sessions> {
+    fn sessions(&self, asked: &SessionsQuestion) -> ApiFuture<'_, Sessions> {
         let client = asked.client.unwrap_or(77);
         Box::pin(async move {
             if self.role == Role::Edge {
@@ -199,7 +199,7 @@ impl Operator for Fake {
         Bans { total: 2, nftables: true, bans: all.into_iter().take(asked.limit.get()).collect() }
     }
 
-    fn reload(&self) -> Later<'_, Reloaded> {
+    fn reload(&self) -> ApiFuture<'_, Reloaded> {
         Box::pin(async move {
             let Ok(permit) = self.reloads.acquire().await else {
                 return Err(ApiError::wrong_file(vec!["edge.yaml:1:1: role: wrong".to_owned(), "and more".to_owned()]));
@@ -210,7 +210,7 @@ impl Operator for Fake {
         })
     }
 
-    fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> Later<'_, Drained> {
+    fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> ApiFuture<'_, Drained> {
         Box::pin(async move {
             let drained = self.drained(listener.as_deref(), ListenerState::Draining)?;
             self.does(format!("drain {listener:?} {deadline:?}"));
@@ -219,7 +219,7 @@ impl Operator for Fake {
         })
     }
 
-    fn undrain(&self, listener: Option<String>) -> Later<'_, Drained> {
+    fn undrain(&self, listener: Option<String>) -> ApiFuture<'_, Drained> {
         Box::pin(async move {
             let drained = self.drained(listener.as_deref(), ListenerState::Open)?;
             self.does(format!("undrain {listener:?}"));
@@ -228,7 +228,7 @@ impl Operator for Fake {
         })
     }
 
-    fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> Later<'_, Banned> {
+    fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> ApiFuture<'_, Banned> {
         Box::pin(async move {
             if network.to_string() == "192.0.2.1" {
                 return Err(ApiError::conflict("192.0.2.1 is in `bans.exempt`", "take it out of that, and reload"));
@@ -244,7 +244,7 @@ impl Operator for Fake {
         Ok(Unbanned { networks: vec![network] })
     }
 
-    fn disconnect(&self, what: Disconnect) -> Later<'_, Disconnected> {
+    fn disconnect(&self, what: Disconnect) -> ApiFuture<'_, Disconnected> {
         Box::pin(async move {
             if let Disconnect::Client(ClientId(0)) = what {
                 panic!("a defect, for a test");

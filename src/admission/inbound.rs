@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::{
     AccessList, AdaptiveTimeout, AdmissionControl, AdmissionGuard, ListenerAdmission, ListenerMetrics, PRESSURE_IDLE,
-    ProcessAdmission, ProvenEdge, REFUSED_LINES, Tunnelled, Via,
+    ProcessAdmission, ProvenEdge, REFUSED_LINES, TunnelOrigin, Tunnelled,
 };
 use crate::access_log::{AccessLog, Entry, Open, What};
 use crate::connection::{AdmissionError, CloseReason};
@@ -115,21 +115,25 @@ pub struct AdmittedConnection {
     /// Counts the connection while it lives.
     pub guard: AdmissionGuard,
     /// The edge whose stream of the tunnel it is, if it is one.
-    pub via: Option<Via>,
+    pub origin: Option<TunnelOrigin>,
     /// The time of its accept.
     pub accepted: Instant,
 }
 
 impl AdmittedConnection {
     /// Returns its peer for the logs.
-    pub fn who(&self) -> Who<'_> {
-        Who { address: self.player, edge: self.via.as_ref().map(|via| &*via.edge), accepted: self.accepted }
+    pub fn peer_info(&self) -> PeerInfo<'_> {
+        PeerInfo {
+            address: self.player,
+            edge: self.origin.as_ref().map(|origin| &*origin.edge),
+            accepted: self.accepted,
+        }
     }
 }
 
 /// A peer for the logs.
 #[derive(Debug, Clone, Copy)]
-pub struct Who<'a> {
+pub struct PeerInfo<'a> {
     /// The player, or the peer if no player is known.
     pub address: SocketAddr,
     /// The edge whose stream of the tunnel it is, if it is one.
@@ -187,7 +191,7 @@ impl Inbound {
     /// Admits a connection, or counts and logs its refusal.
     pub async fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<AdmittedConnection> {
         let (peer, accepted) = (proxy_header::unmap_socket(peer), Instant::now());
-        let who = |address| Who { address, edge: None, accepted };
+        let who = |address| PeerInfo { address, edge: None, accepted };
         self.metrics.accepted.inc();
         // This comes first, so that a refused connection costs next to nothing.
         let (guard, expected) = match self.enter(peer, accepted) {
@@ -210,7 +214,7 @@ impl Inbound {
         };
         match handle.run_until_closed(opening).await.unwrap_or_else(|closing| Err(closing.into())) {
             Ok(destination) => {
-                Some(AdmittedConnection { stream, peer, player, destination, early, guard, via: None, accepted })
+                Some(AdmittedConnection { stream, peer, player, destination, early, guard, origin: None, accepted })
             }
             Err(reason) => {
                 self.refuse(&stream.options(), reason, who(player), true);
@@ -220,7 +224,7 @@ impl Inbound {
     }
 
     /// Refuses a connection, which the caller then drops. `counts` says whether it still counts as open.
-    pub fn refuse(&self, socket: &SockRef<'_>, reason: AdmissionError, who: Who<'_>, counts: bool) {
+    pub fn refuse(&self, socket: &SockRef<'_>, reason: AdmissionError, who: PeerInfo<'_>, counts: bool) {
         if self.config().limits.reset {
             // A socket that is gone already needs no reset.
             let _ = socket.set_linger(Some(Duration::ZERO));
@@ -232,12 +236,12 @@ impl Inbound {
     pub async fn admit_tunnelled(&self, tunnelled: Tunnelled) -> Option<AdmittedConnection> {
         self.metrics.accepted.inc();
         let accepted = Instant::now();
-        let Tunnelled { stream, player, destination, mut early, via } = tunnelled;
-        let who = Who { address: player, edge: Some(&via.edge), accepted };
+        let Tunnelled { stream, player, destination, mut early, origin } = tunnelled;
+        let who = PeerInfo { address: player, edge: Some(&origin.edge), accepted };
         let admission = &self.shared.state.admission;
         let admitted = admission.check_peer(player.ip(), accepted).and_then(|()| admission.admit(player, accepted));
         let entered = admitted.and_then(|guard| {
-            guard.handle().set_edge(via.edge.name().into());
+            guard.handle().set_edge(origin.edge.name().into());
             Ok((guard, stream.attach().map_err(|_| AdmissionError::Closed)?))
         });
         let (guard, stream) = match entered {
@@ -252,12 +256,21 @@ impl Inbound {
             self.refuse(&stream.options(), reason, who, true);
             return None;
         }
-        Some(AdmittedConnection { stream, peer: player, player, destination, early, guard, via: Some(via), accepted })
+        Some(AdmittedConnection {
+            stream,
+            peer: player,
+            player,
+            destination,
+            early,
+            guard,
+            origin: Some(origin),
+            accepted,
+        })
     }
 
     /// Counts a refused connection, and logs it up to the log's limit. A peer that just closed, as health checks do, is
     /// no news.
-    fn count_refused(&self, reason: AdmissionError, who: Who<'_>, counts: bool) {
+    fn count_refused(&self, reason: AdmissionError, who: PeerInfo<'_>, counts: bool) {
         if reason.breaks_rule() {
             self.shared.state.admission.bans().broke_rule(who.address.ip(), Instant::now());
         }

@@ -29,13 +29,13 @@ pub use bans::{BANS, Ban, BanMetrics, BanPolicy, BanReason, Bans, LONGEST_BAN};
 pub use by_address::AddressKey;
 pub use carrier::Carrier;
 pub use control::{AdmissionControl, AdmissionGuard, ListenerAdmission, ProcessAdmission};
-pub use inbound::{AdmittedConnection, CarriedGuard, Inbound, InboundShared, Who};
+pub use inbound::{AdmittedConnection, CarriedGuard, Inbound, InboundShared, PeerInfo};
 pub use keyed_limit::{KeyedGuard, KeyedLimit, LimitExceeded};
 pub use limits::AdmissionLimits;
 pub use metrics::ListenerMetrics;
 pub use pressure::{PRESSURE_FROM, PRESSURE_IDLE, PRESSURE_LEAST};
 pub use rate_limit::{ADDRESSES, RateLimit};
-pub use tunnelled::{ProvenEdge, Tunnelled, Via, unfinished};
+pub use tunnelled::{ProvenEdge, TunnelOrigin, Tunnelled, unfinished};
 
 /// Lines about refusals and broken rules, for each listener and for the sessions, in each window of a rate-limited log.
 pub const REFUSED_LINES: u16 = 5;

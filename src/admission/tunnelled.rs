@@ -47,7 +47,7 @@ impl ProvenEdge {
 
 /// The origin of a stream of the tunnel, held as long as the stream lives.
 #[derive(Debug)]
-pub struct Via {
+pub struct TunnelOrigin {
     /// The edge.
     pub edge: Arc<ProvenEdge>,
     /// The guard that counts it as in use.
@@ -66,7 +66,7 @@ pub struct Tunnelled {
     /// Bytes that were read after the header.
     pub early: Vec<u8>,
     /// The origin.
-    pub via: Via,
+    pub origin: TunnelOrigin,
 }
 
 /// Returns why a connection was dropped before its own end: because of a defect, because it was closed by request,

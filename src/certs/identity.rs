@@ -23,7 +23,7 @@ use otproxy_net::tls::ALPN;
 
 /// The kind of an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Own {
+pub enum IdentityKind {
     /// That of the core: its certificate is for `core`.
     Core,
     /// That of an edge: its certificate's name is the edge's.
@@ -65,12 +65,12 @@ impl Identity {
     ///
     /// # Errors
     /// The error names the file, its problem and the remedy.
-    pub fn load(files: &TlsFiles, own: Own) -> Result<Self, CertError> {
+    pub fn load(files: &TlsFiles, own: IdentityKind) -> Result<Self, CertError> {
         Self::load_at(files, own, SystemTime::now())
     }
 
     /// Loads an identity as of a given time.
-    pub(super) fn load_at(files: &TlsFiles, own: Own, now: SystemTime) -> Result<Self, CertError> {
+    pub(super) fn load_at(files: &TlsFiles, own: IdentityKind, now: SystemTime) -> Result<Self, CertError> {
         let authorities = authorities(&files.ca)?;
         let chain = files::certificates(&files.cert)?;
         let facts = chain.first().and_then(|leaf| Certificate::parse(leaf).ok());
@@ -159,16 +159,16 @@ fn authorities(file: &Path) -> Result<Vec<(CertificateDer<'static>, Certificate)
     files::certificates(file)?.into_iter().map(read).collect()
 }
 
-fn own_name(facts: &Certificate, own: Own) -> Result<Name, CertProblem> {
+fn own_name(facts: &Certificate, own: IdentityKind) -> Result<Name, CertProblem> {
     let found = facts.name().ok_or(CertProblem::Names(facts.names.len() + facts.other_names))?;
     let wrong = |demanded: &str| CertProblem::WrongName {
         found: found.escape_debug().to_string(),
         demanded: demanded.to_owned(),
     };
     match own {
-        Own::Core if found == CORE_NAME => Ok(Name::core()),
-        Own::Core => Err(wrong("the core's must be for `core`; make it with `otproxy cert core`")),
-        Own::Edge => Name::edge(found).map_err(|_| {
+        IdentityKind::Core if found == CORE_NAME => Ok(Name::core()),
+        IdentityKind::Core => Err(wrong("the core's must be for `core`; make it with `otproxy cert core`")),
+        IdentityKind::Edge => Name::edge(found).map_err(|_| {
             wrong("that is no edge's name; make one with `otproxy cert edge NAME`, NAME as in `edges` of core.yaml")
         }),
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::error::CertError;
-use super::identity::{Identity, Own};
+use super::identity::{Identity, IdentityKind};
 use otproxy_config::TlsFiles;
 
 /// A value that was read from files, with a watch over them. Its owner decides when to look. A clone looks for itself.
@@ -79,7 +79,7 @@ impl<T> Watched<T> {
 #[derive(Debug, Clone)]
 pub struct Watch {
     files: TlsFiles,
-    own: Own,
+    own: IdentityKind,
     identity: Watched<Identity>,
 }
 
@@ -88,7 +88,7 @@ impl Watch {
     ///
     /// # Errors
     /// Fails as that does.
-    pub fn load(files: TlsFiles, own: Own) -> Result<Self, CertError> {
+    pub fn load(files: TlsFiles, own: IdentityKind) -> Result<Self, CertError> {
         let TlsFiles { ca, cert, key } = files.clone();
         let identity = Watched::load(vec![ca, cert, key], || Identity::load(&files, own))?;
         Ok(Self { files, own, identity })

@@ -8,15 +8,15 @@ use std::time::SystemTime;
 use rustix::process::geteuid;
 
 use super::{Check, unit};
-use crate::certs::identity::{Identity, Own};
+use crate::certs::identity::{Identity, IdentityKind};
 use crate::tunnel::DAYS_LEFT;
 use otproxy_config::Config;
 
 /// Loads them as a role does; `None` if there is no tunnel, or if they cannot be used.
 pub(super) fn examine(config: &Config, checks: &mut Vec<Check>) -> Option<Identity> {
     let (files, own) = match config {
-        Config::Edge(edge) => (&edge.tunnel.as_ref()?.tls, Own::Edge),
-        Config::Core(core) => (&core.tunnel.as_ref()?.tls, Own::Core),
+        Config::Edge(edge) => (&edge.tunnel.as_ref()?.tls, IdentityKind::Edge),
+        Config::Core(core) => (&core.tunnel.as_ref()?.tls, IdentityKind::Core),
     };
     let file = files.cert.display().to_string();
     let what = ("certificate", file.as_str());

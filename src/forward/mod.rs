@@ -203,7 +203,7 @@ impl Forward {
     /// Carries a stream of the tunnel to its end, as long as its edge is trusted.
     async fn carry_tunnelled(self: Rc<Self>, tunnelled: Tunnelled) {
         if let Some(admitted) = self.inbound.admit_tunnelled(tunnelled).await
-            && let Some(edge) = admitted.via.as_ref().map(|via| Arc::clone(&via.edge))
+            && let Some(edge) = admitted.origin.as_ref().map(|origin| Arc::clone(&origin.edge))
         {
             edge.carry(self.carry_admitted(admitted)).await;
         }
@@ -349,7 +349,7 @@ impl<'a> Record<'a> {
         Self {
             forward,
             player: admitted.player,
-            edge: admitted.via.as_ref().map(|via| Arc::clone(&via.edge)),
+            edge: admitted.origin.as_ref().map(|origin| Arc::clone(&origin.edge)),
             target: None,
             connected: None,
             retries: 0,

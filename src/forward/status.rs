@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::status_cache::{StatusCache, Told, Turn};
+use super::status_cache::{CachedAnswer, Lookup, StatusCache};
 use super::{Forward, Reached, Record};
 use crate::admission::AdmittedConnection;
 use crate::connection::{AdmissionError, CloseReason, ConnectionHandle};
@@ -72,7 +72,7 @@ pub(super) async fn serve(
             Ok(First::Request(request)) => Some(request),
             Ok(First::TooLong) => None,
             Err(reason) => {
-                forward.inbound.refuse(&admitted.stream.options(), reason, admitted.who(), true);
+                forward.inbound.refuse(&admitted.stream.options(), reason, admitted.peer_info(), true);
                 return ControlFlow::Break(());
             }
         };
@@ -81,7 +81,7 @@ pub(super) async fn serve(
     let answering = async {
         let told = match request {
             Some(request) => ask(forward, shared, admitted, &request).await,
-            None => Told { result: StatusResult::Refused, answer: Bytes::new() },
+            None => CachedAnswer { result: StatusResult::Refused, answer: Bytes::new() },
         };
         metrics.inc(told.result);
         if !told.answer.is_empty() {
@@ -129,19 +129,24 @@ async fn deliver(stream: &Stream, answer: &[u8], forward: &Forward, handle: &Con
 }
 
 /// Returns the answer to a request.
-async fn ask(forward: &Forward, shared: &StatusShared, admitted: &AdmittedConnection, request: &Request) -> Told {
+async fn ask(
+    forward: &Forward,
+    shared: &StatusShared,
+    admitted: &AdmittedConnection,
+    request: &Request,
+) -> CachedAnswer {
     loop {
-        let turn = shared.cache().turn(request, Instant::now());
+        let turn = shared.cache().look_up(request, Instant::now());
         match turn {
-            Turn::Told(told) => return told,
-            Turn::Wait(mut fetch) => {
+            Lookup::Cached(told) => return told,
+            Lookup::Wait(mut fetch) => {
                 if let Ok(told) = fetch.wait_for(Option::is_some).await
                     && let Some(told) = &*told
                 {
                     return told.clone();
                 }
             }
-            Turn::Fetch(fetch) => {
+            Lookup::Fetch(fetch) => {
                 let answer = ask_target(forward, shared, admitted, request).await;
                 return shared.cache().fetched(fetch, answer, Instant::now());
             }
@@ -209,12 +214,12 @@ mod tests {
             port: None,
         };
         let (shared, now) = (StatusShared::new(config(5, "play.example")), Instant::now());
-        let Turn::Fetch(fetch) = shared.cache().turn(&Request::Xml, now) else { panic!("nothing is known") };
+        let Lookup::Fetch(fetch) = shared.cache().look_up(&Request::Xml, now) else { panic!("nothing is known") };
         let longer = shared.reloaded(config(60, "play.example"));
         // A fetch that began earlier serves all.
         longer.cache().fetched(fetch, Some(Bytes::from_static(b"answer")), now);
-        let told = |shared: &StatusShared| match shared.cache().turn(&Request::Xml, now + 50 * second) {
-            Turn::Told(told) => Some(told.result),
+        let told = |shared: &StatusShared| match shared.cache().look_up(&Request::Xml, now + 50 * second) {
+            Lookup::Cached(told) => Some(told.result),
             _ => None,
         };
         assert_eq!(told(&longer), Some(StatusResult::Cached));

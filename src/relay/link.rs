@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::metrics::EdgeMetrics;
 use super::task_waker::TaskWaker;
-use crate::admission::{Inbound, Via};
+use crate::admission::{Inbound, TunnelOrigin};
 use crate::connection::{CloseReason, ConnectionHandle};
 use otproxy_net::Stream;
 use otproxy_protocol::core::Written;
@@ -22,7 +22,7 @@ pub struct Link {
     client: ClientId,
     pub(super) edge: Rc<EdgeMetrics>,
     /// The edge whose stream of the tunnel it is, if it is one.
-    pub(super) via: Option<Via>,
+    pub(super) origin: Option<TunnelOrigin>,
     /// The listener as the link began with it.
     pub(super) inbound: Rc<Inbound>,
     /// The socket takes no more: the link's task waits for it.
@@ -42,7 +42,7 @@ impl Link {
         handle: Arc<ConnectionHandle>,
         client: ClientId,
         edge: Rc<EdgeMetrics>,
-        via: Option<Via>,
+        origin: Option<TunnelOrigin>,
         inbound: Rc<Inbound>,
     ) -> Self {
         stream.bound();
@@ -51,7 +51,7 @@ impl Link {
             handle,
             client,
             edge,
-            via,
+            origin,
             inbound,
             blocked: Cell::new(false),
             closing: Cell::new(None),

@@ -127,7 +127,8 @@ impl Drop for LinkTask {
             wake_changed(&mut machine);
         }
         self.relay.forget_unused(&self.client);
-        let reason = self.reason.unwrap_or_else(|| unfinished(&link.handle, link.via.as_ref().map(|via| &*via.edge)));
+        let reason =
+            self.reason.unwrap_or_else(|| unfinished(&link.handle, link.origin.as_ref().map(|origin| &*origin.edge)));
         link.edge.links.dec();
         let inbound = &link.inbound;
         inbound.metrics().active.dec();

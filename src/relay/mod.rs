@@ -31,7 +31,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::admission::{AdmittedConnection, Inbound, InboundShared, ListenerMetrics, Tunnelled, Who};
+use crate::admission::{AdmittedConnection, Inbound, InboundShared, ListenerMetrics, PeerInfo, Tunnelled};
 use crate::connection::{AdmissionError, Route};
 use crate::metrics::{ByReason, Metrics};
 use otproxy_net::Stream;
@@ -147,7 +147,7 @@ impl Relay {
     /// Carries a stream of the tunnel, in the same way.
     pub async fn carry_tunnelled(self: Rc<Self>, inbound: Rc<Inbound>, tunnelled: Tunnelled) {
         if let Some(admitted) = inbound.admit_tunnelled(tunnelled).await
-            && let Some(edge) = admitted.via.as_ref().map(|via| Arc::clone(&via.edge))
+            && let Some(edge) = admitted.origin.as_ref().map(|origin| Arc::clone(&origin.edge))
         {
             edge.carry(self.carry_admitted(&inbound, admitted)).await;
         }
@@ -166,16 +166,16 @@ impl Relay {
     }
 
     async fn first_frame(&self, inbound: &Inbound, admitted: AdmittedConnection) -> Option<(Stream, NewLink)> {
-        let AdmittedConnection { stream, peer, player, mut early, guard, via, accepted, .. } = admitted;
+        let AdmittedConnection { stream, peer, player, mut early, guard, origin, accepted, .. } = admitted;
         let first = timeout(inbound.config().timeouts.idle, read_first_ping(&stream, &mut early, &self.scratch));
         let first = guard.handle().run_until_closed(first).await.unwrap_or_else(|closing| Ok(Err(closing.into())));
         match first.unwrap_or(Err(AdmissionError::NoPing)) {
             Ok(client) => {
                 let inbound = Arc::clone(inbound.shared());
-                Some((stream, NewLink { inbound, client, peer, early, guard, via }))
+                Some((stream, NewLink { inbound, client, peer, early, guard, origin }))
             }
             Err(reason) => {
-                let who = Who { address: player, edge: via.as_ref().map(|via| &*via.edge), accepted };
+                let who = PeerInfo { address: player, edge: origin.as_ref().map(|origin| &*origin.edge), accepted };
                 inbound.refuse(&stream.options(), reason, who, true);
                 None
             }
@@ -184,8 +184,8 @@ impl Relay {
 
     /// Starts the task that carries a link of one of this worker's clients.
     fn carry_link(self: &Rc<Self>, stream: Stream, new_link: NewLink) {
-        let NewLink { inbound, client, peer, early, guard, via } = new_link;
-        let proven = via.as_ref().map(|via| Arc::clone(&via.edge));
+        let NewLink { inbound, client, peer, early, guard, origin } = new_link;
+        let proven = origin.as_ref().map(|origin| Arc::clone(&origin.edge));
         let edge = match &proven {
             Some(edge) => self.edge_named(edge.name()),
             None => self.edge_named(self.shared.settings().edge_at(peer.ip()).unwrap_or(OTHER_EDGE)),
@@ -197,7 +197,7 @@ impl Relay {
             handle.set_edge(Arc::clone(&edge.name));
         }
         let inbound = self.inbound(&inbound);
-        let link = Rc::new(Link::new(stream, handle, client, edge, via, inbound));
+        let link = Rc::new(Link::new(stream, handle, client, edge, origin, inbound));
         let task = LinkTask::new(Rc::clone(self), self.client(client), link, early, guard);
         match proven {
             Some(edge) => self.tasks.spawn(edge.carry(task)),

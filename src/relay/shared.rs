@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::Relay;
 use super::settings::Settings;
-use crate::admission::{AdmissionGuard, ENDED_LINES, InboundShared, KeyedLimit, REFUSED_LINES, Via};
+use crate::admission::{AdmissionGuard, ENDED_LINES, InboundShared, KeyedLimit, REFUSED_LINES, TunnelOrigin};
 use otproxy_config as config;
 use otproxy_net::{Detached, RateLimitedLog};
 use otproxy_protocol::frame::ClientId;
@@ -118,5 +118,5 @@ pub(super) struct NewLink {
     pub peer: SocketAddr,
     pub early: Vec<u8>,
     pub guard: AdmissionGuard,
-    pub via: Option<Via>,
+    pub origin: Option<TunnelOrigin>,
 }

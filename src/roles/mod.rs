@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 
 use crate::admin;
 use crate::certs::CertError;
-use crate::certs::identity::Own;
+use crate::certs::identity::IdentityKind;
 use crate::certs::watch::Watch;
 use otproxy_config as config;
 use otproxy_config::Config;
@@ -74,8 +74,8 @@ pub fn check_files(config: &Config) -> Result<(), StartError> {
 /// Loads the certificates that a configuration names, if any.
 fn certificates(config: &Config) -> Result<Option<Watch>, CertError> {
     let (files, own) = match config {
-        Config::Edge(edge) => (edge.tunnel.as_ref().map(|tunnel| &tunnel.tls), Own::Edge),
-        Config::Core(core) => (core.tunnel.as_ref().map(|tunnel| &tunnel.tls), Own::Core),
+        Config::Edge(edge) => (edge.tunnel.as_ref().map(|tunnel| &tunnel.tls), IdentityKind::Edge),
+        Config::Core(core) => (core.tunnel.as_ref().map(|tunnel| &tunnel.tls), IdentityKind::Core),
     };
     files.map(|files| Watch::load(files.clone(), own)).transpose()
 }

@@ -20,7 +20,7 @@ use super::keeper::{Keeper, Place};
 use super::metrics::TunnelMetrics;
 use super::refusal::TunnelError;
 use super::{REREAD, SILENCE};
-use crate::admission::{ProvenEdge, REFUSED_LINES, Tunnelled, Via};
+use crate::admission::{ProvenEdge, REFUSED_LINES, TunnelOrigin, Tunnelled};
 use crate::certs::HandshakeResult;
 use crate::certs::watch::Watch;
 use crate::metrics::{Held, Metrics};
@@ -230,13 +230,13 @@ impl CoreEnd {
             place.take();
         }
         let Ok(stream) = stream.detach() else { return };
-        let via = Via { edge: Arc::clone(&edge.proven), in_use: Held::new(edge.metrics.in_use.clone()) };
+        let origin = TunnelOrigin { edge: Arc::clone(&edge.proven), in_use: Held::new(edge.metrics.in_use.clone()) };
         let Begin { listener, player, destination } = begin;
         let next = self.next_worker.get();
         self.next_worker.set(next.wrapping_add(1));
         if let Some(worker) = self.workers.get(next % self.workers.len().max(1)) {
             // This fails only if the worker is gone, during a shutdown.
-            let _ = worker.send((listener, Tunnelled { stream, player, destination, early, via }));
+            let _ = worker.send((listener, Tunnelled { stream, player, destination, early, origin }));
         }
     }
 

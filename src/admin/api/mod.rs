@@ -15,9 +15,9 @@ pub use act::{
     Banned, Disconnect, DisconnectRequest, Disconnected, DrainRequest, Drained, DrainedListener, LONGEST_BAN,
     LONGEST_DRAIN, NewBan, ReloadRequest, Reloaded, TargetRequest, UnbanRequest, Unbanned, UndrainRequest,
 };
-pub use operator::{Later, Operator};
+pub use operator::{ApiFuture, Operator};
 pub use question::{
-    AddressesQuestion, BansQuestion, ConnectionsQuestion, MOST, Most, NoQuestion, SessionsQuestion, Top,
+    AddressesQuestion, BansQuestion, ConnectionsQuestion, MOST, NoQuestion, PageSize, SessionsQuestion, Top,
 };
 pub use refusal::{ApiError, ApiErrorKind};
 pub use view::{

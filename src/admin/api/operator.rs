@@ -10,7 +10,7 @@ use super::{
 };
 
 /// The future of an answer for which workers or files have to be asked.
-pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;
+pub type ApiFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;
 
 /// A running role, as an operator sees it. Every method is called from the main thread's runtime and must not block it.
 /// The form of each request has been checked before.
@@ -29,7 +29,7 @@ pub trait Operator: Send + Sync {
     fn connections(&self, asked: &ConnectionsQuestion) -> Connections;
 
     /// Returns sessions, newest first. An edge has none: it refuses, and says where to ask ([`Refusal::not_found`]).
-    fn sessions(&self, asked: &SessionsQuestion) -> Later<'_, Sessions>;
+    fn sessions(&self, asked: &SessionsQuestion) -> ApiFuture<'_, Sessions>;
 
     /// Returns the top talkers.
     fn addresses(&self, asked: &AddressesQuestion) -> Addresses;
@@ -39,25 +39,25 @@ pub trait Operator: Send + Sync {
 
     /// Reads the file again. An invalid one changes nothing ([`Refusal::wrong_file`]); a call during another reload
     /// waits for it.
-    fn reload(&self) -> Later<'_, Reloaded>;
+    fn reload(&self) -> ApiFuture<'_, Reloaded>;
 
     /// Refuses new connections of this listener, or of all, and closes the remaining ones after `deadline`. Draining
     /// again is no error: the new deadline holds.
     ///
     /// # Errors
     /// Fails if there is no such listener.
-    fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> Later<'_, Drained>;
+    fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> ApiFuture<'_, Drained>;
 
     /// Lets this listener, or all, accept connections again. A listener that is not drained is no error.
     ///
     /// # Errors
     /// Fails if there is no such listener, or if the process is ending ([`Refusal::conflict`]).
-    fn undrain(&self, listener: Option<String>) -> Later<'_, Drained>;
+    fn undrain(&self, listener: Option<String>) -> ApiFuture<'_, Drained>;
 
     /// Bans a network for this long, or for `bans.for`, and replaces an existing ban of the same network. Refuses a
     /// network that contains an address of `bans.exempt` ([`Refusal::conflict`]), and one ban too many
     /// ([`Refusal::unavailable`]).
-    fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> Later<'_, Banned>;
+    fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> ApiFuture<'_, Banned>;
 
     /// Ends the bans of a network, and of all networks within it.
     ///
@@ -67,7 +67,7 @@ pub trait Operator: Send + Sync {
 
     /// Closes connections and ends sessions. A connection, listener, client or session that does not exist is refused
     /// ([`Refusal::not_found`]); an address without connections is not.
-    fn disconnect(&self, what: Disconnect) -> Later<'_, Disconnected>;
+    fn disconnect(&self, what: Disconnect) -> ApiFuture<'_, Disconnected>;
 
     /// Sets the wanted state of a target, and returns the target as it is then.
     ///

@@ -102,7 +102,7 @@ fn every_name_an_edge_may_have_works_in_tls() {
     let longest = format!("{}.b", "a".repeat(62));
     for name in ["a", "WAW-1", "p1.example", "under_score", "_a_", "1a", "1.a", "core1", &longest] {
         operator.issue(&edge(name));
-        let identity = Identity::load(&operator.folder.tls(name), Own::Edge).unwrap();
+        let identity = Identity::load(&operator.folder.tls(name), IdentityKind::Edge).unwrap();
         assert_eq!(identity.name(), name);
         assert!(server_name(name).is_some());
     }
@@ -121,7 +121,7 @@ fn renewing_keeps_the_key_and_replaces_the_certificate_in_one_step() {
     assert_ne!(text(&files.cert), old);
     // A reader that had the old file open still reads the old content: it was never written to.
     assert_eq!(std::io::read_to_string(open).unwrap(), old);
-    assert_eq!(operator.identity(Own::Edge).unwrap().expiry().own, issued.not_after);
+    assert_eq!(operator.identity(IdentityKind::Edge).unwrap().expiry().own, issued.not_after);
     let left: Vec<_> = fs::read_dir(&operator.folder.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 6, "{left:?}");
 }
@@ -135,7 +135,7 @@ fn a_new_key_is_made_when_asked_for_and_where_there_is_none() {
     let issued = operator.authority.issue(&edge("waw1"), &operator.folder.0, terms).unwrap();
     assert_eq!((issued.key_file, mode(&files.key)), (KeyFile::Replaced, 0o600));
     assert_ne!(text(&files.key), old);
-    operator.identity(Own::Edge).unwrap();
+    operator.identity(IdentityKind::Edge).unwrap();
     let elsewhere = operator.folder.file("fra1");
     let issued = operator.authority.issue(&edge("fra1"), &elsewhere, terms).unwrap();
     assert_eq!((issued.key_file, issued.renewed, mode(&elsewhere)), (KeyFile::Made, false, 0o700));

@@ -5,7 +5,7 @@ use crate::certs::CertProblem;
 use crate::certs::watch::{Change, Watch};
 
 fn watch(operator: &Operator) -> Watch {
-    Watch::load(operator.folder.tls("waw1"), Own::Edge).unwrap()
+    Watch::load(operator.folder.tls("waw1"), IdentityKind::Edge).unwrap()
 }
 
 fn renewed(watch: &mut Watch) -> bool {

@@ -15,7 +15,7 @@ use super::{EXIT_CONFIG, print};
 use crate::admin::api::{
     Addresses, AddressesQuestion, ApiError, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion,
     DisconnectRequest, Disconnected, DrainRequest, Drained, LONGEST_BAN, LONGEST_DRAIN, ListenerState, Listeners, MOST,
-    Most, Network, NewBan, NoQuestion, ReloadRequest, Reloaded, Sessions, SessionsQuestion, Status, Target,
+    Network, NewBan, NoQuestion, PageSize, ReloadRequest, Reloaded, Sessions, SessionsQuestion, Status, Target,
     TargetRequest, TargetState, Targets, Top, UnbanRequest, Unbanned, UndrainRequest,
 };
 use crate::admin::{Answer, Client};
@@ -376,8 +376,8 @@ fn width() -> Option<usize> {
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
-fn at_most<const DEFAULT: usize>(limit: Option<usize>) -> Most<DEFAULT> {
-    limit.and_then(Most::new).unwrap_or_default()
+fn at_most<const DEFAULT: usize>(limit: Option<usize>) -> PageSize<DEFAULT> {
+    limit.and_then(PageSize::new).unwrap_or_default()
 }
 
 /// Parses `--limit`.

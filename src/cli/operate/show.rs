@@ -284,7 +284,7 @@ impl Show for Reloaded {
 mod tests {
     use super::*;
     use crate::admin::api::{
-        AddressesQuestion, BansQuestion, ConnectionsQuestion, Most, Operator, Role, SessionsQuestion,
+        AddressesQuestion, BansQuestion, ConnectionsQuestion, Operator, PageSize, Role, SessionsQuestion,
     };
     use crate::admin::api::{DrainedListener, ListenerState};
     use crate::admin::fake::Fake;
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn connections_and_sessions() {
-        let asked = ConnectionsQuestion { limit: Most::new(1).unwrap(), ..ConnectionsQuestion::default() };
+        let asked = ConnectionsQuestion { limit: PageSize::new(1).unwrap(), ..ConnectionsQuestion::default() };
         assert_eq!(
             core().connections(&asked).show(None),
             "ID  LISTENER  PLAYER              PEER                 EDGE  STATE  LEADS TO   AGE    IN   OUT\n\

@@ -62,7 +62,7 @@ pub(super) fn unban(bans: &Bans, network: Network) -> Result<Unbanned, ApiError>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::api::Most;
+    use crate::admin::api::PageSize;
     use crate::admission::{BanMetrics, BanPolicy};
     use crate::metrics::Metrics;
     use otproxy_config::AddressSet;
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(ask(Some("192.0.0.0/8")), all[2..]);
         assert_eq!(ask(Some("2001:db8::7")), all[..1]);
         assert_eq!(ask(Some("203.0.113.1")), [""; 0]);
-        let one = bans(&table, &BansQuestion { limit: Most::new(1).unwrap(), ..BansQuestion::default() }, false);
+        let one = bans(&table, &BansQuestion { limit: PageSize::new(1).unwrap(), ..BansQuestion::default() }, false);
         assert_eq!((one.total, one.bans.len(), one.nftables), (3, 1, false));
         assert!((4990..=5000).contains(&one.bans[0].seconds_left), "{:?}", one.bans);
     }

@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(ask(Some("login"), Some("192.0.2.128/25")), [3]);
         assert_eq!(ask(None, Some("2001:db8::/32")), [4]);
         assert_eq!(ask(Some("none"), None), [0; 0]);
-        let two = ConnectionsQuestion { limit: crate::admin::api::Most::new(2).unwrap(), ..Default::default() };
+        let two = ConnectionsQuestion { limit: crate::admin::api::PageSize::new(2).unwrap(), ..Default::default() };
         let two = connections(&registry, &two, Instant::now());
         assert_eq!((two.total, ids(&two)), (5, vec![5, 4]));
     }

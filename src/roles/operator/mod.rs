@@ -10,9 +10,9 @@ use super::control::{Control, ReloadError};
 use super::listeners::ListenerNow;
 use crate::admin::Ready;
 use crate::admin::api::{
-    self, Addresses, AddressesQuestion, ApiError, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion, Count,
-    Disconnect, Disconnected, Drained, DrainedListener, Later, ListenerState, Listeners, Network, Reload, Reloaded,
-    Sessions, SessionsQuestion, Status, Target, TargetState, Targets, Time, Unbanned,
+    self, Addresses, AddressesQuestion, ApiError, ApiFuture, Banned, Bans, BansQuestion, Connections,
+    ConnectionsQuestion, Count, Disconnect, Disconnected, Drained, DrainedListener, ListenerState, Listeners, Network,
+    Reload, Reloaded, Sessions, SessionsQuestion, Status, Target, TargetState, Targets, Time, Unbanned,
 };
 use crate::admission::ProcessAdmission;
 use crate::connection::{Closing, ConnectionHandle, Route};
@@ -250,7 +250,7 @@ impl api::Operator for Operator {
         connections::connections(self.parts.process.registry(), asked, Instant::now())
     }
 
-    fn sessions(&self, asked: &SessionsQuestion) -> Later<'_, Sessions> {
+    fn sessions(&self, asked: &SessionsQuestion) -> ApiFuture<'_, Sessions> {
         let asked = asked.clone();
         Box::pin(async move {
             let Some(relay) = &self.parts.relay else {
@@ -275,22 +275,22 @@ impl api::Operator for Operator {
         bans::bans(self.parts.process.bans(), asked, nftables)
     }
 
-    fn reload(&self) -> Later<'_, Reloaded> {
+    fn reload(&self) -> ApiFuture<'_, Reloaded> {
         Box::pin(async {
             let reloaded = self.parts.control.reload().await.map_err(|error| refusal(&error))?;
             Ok(Reloaded { time: Time(SystemTime::now()), needs_restart: reloaded.restart })
         })
     }
 
-    fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> Later<'_, Drained> {
+    fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> ApiFuture<'_, Drained> {
         Box::pin(async move { self.begin_drain(listener.as_deref(), deadline).await })
     }
 
-    fn undrain(&self, listener: Option<String>) -> Later<'_, Drained> {
+    fn undrain(&self, listener: Option<String>) -> ApiFuture<'_, Drained> {
         Box::pin(async move { self.end_drain(listener.as_deref()).await })
     }
 
-    fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> Later<'_, Banned> {
+    fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> ApiFuture<'_, Banned> {
         Box::pin(async move {
             let lasts = lasts.unwrap_or_else(|| self.parts.control.config(|config| config.process().bans.lasting));
             let until = bans::ban(self.parts.process.bans(), network, lasts)?;
@@ -306,7 +306,7 @@ impl api::Operator for Operator {
         bans::unban(self.parts.process.bans(), network)
     }
 
-    fn disconnect(&self, what: Disconnect) -> Later<'_, Disconnected> {
+    fn disconnect(&self, what: Disconnect) -> ApiFuture<'_, Disconnected> {
         Box::pin(self.end(what))
     }
 
