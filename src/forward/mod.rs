@@ -216,7 +216,7 @@ impl Forward {
             return;
         }
         let handle = Arc::clone(admitted.guard.handle());
-        let mut record = Record::new(self, &admitted);
+        let mut record = ConnectionLogGuard::new(self, &admitted);
         if let Ok(reason) = handle.run_until_closed(self.carry_to_target(&mut admitted, &mut record)).await {
             record.end(reason);
         }
@@ -224,7 +224,11 @@ impl Forward {
 
     /// Connects to a target and moves bytes; returns the reason of the end. The caller keeps the connection, which
     /// counts as open until its end is recorded.
-    async fn carry_to_target(&self, admitted: &mut AdmittedConnection, record: &mut Record<'_>) -> CloseReason {
+    async fn carry_to_target(
+        &self,
+        admitted: &mut AdmittedConnection,
+        record: &mut ConnectionLogGuard<'_>,
+    ) -> CloseReason {
         let began = Instant::now();
         let reached = match Box::pin(self.reach(admitted.player, admitted.destination)).await {
             Ok(reached) => reached,
@@ -324,7 +328,7 @@ impl Forward {
 }
 
 /// The log guard of one connection: it counts and logs the end, in whatever way it comes.
-struct Record<'a> {
+struct ConnectionLogGuard<'a> {
     forward: &'a Forward,
     player: SocketAddr,
     /// The edge, if it came through the tunnel.
@@ -343,7 +347,7 @@ struct Record<'a> {
     reason: Option<CloseReason>,
 }
 
-impl<'a> Record<'a> {
+impl<'a> ConnectionLogGuard<'a> {
     fn new(forward: &'a Forward, admitted: &AdmittedConnection) -> Self {
         forward.inbound.metrics().active.inc();
         Self {
@@ -402,7 +406,7 @@ impl<'a> Record<'a> {
     }
 }
 
-impl Drop for Record<'_> {
+impl Drop for ConnectionLogGuard<'_> {
     fn drop(&mut self) {
         let reason = self.reason.unwrap_or_else(|| unfinished(&self.handle, self.edge.as_deref()));
         let inbound = &self.forward.inbound;

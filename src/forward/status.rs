@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::status_cache::{CachedAnswer, Lookup, StatusCache};
-use super::{Forward, Reached, Record};
+use super::{ConnectionLogGuard, Forward, Reached};
 use crate::admission::AdmittedConnection;
 use crate::connection::{AdmissionError, CloseReason, ConnectionHandle};
 use crate::forward::StatusResult;
@@ -76,7 +76,7 @@ pub(super) async fn serve(
                 return ControlFlow::Break(());
             }
         };
-    let record = Record::new(forward, admitted);
+    let record = ConnectionLogGuard::new(forward, admitted);
     record.early(&admitted.early);
     let answering = async {
         let told = match request {

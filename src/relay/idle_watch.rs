@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::link::Link;
+use super::link::RelayLink;
 use crate::connection::CloseReason;
 
 /// Rounds in the shortest idle limit: a link is closed at most a tenth of it late.
@@ -33,7 +33,7 @@ pub struct IdleWatch {
 }
 
 struct Watched {
-    link: Rc<Link>,
+    link: Rc<RelayLink>,
     /// The end of the round in which its last whole frame came.
     heard: u32,
     limit: u32,
@@ -47,7 +47,7 @@ impl Default for IdleWatch {
 }
 
 impl IdleWatch {
-    pub(super) fn add(&self, link: &Rc<Link>) {
+    pub(super) fn add(&self, link: &Rc<RelayLink>) {
         let limit = link.inbound.config().timeouts.idle.div_duration_f64(UNIT).ceil();
         // Within the numbers: floats are cut to what fits.
         let limit = (limit as u32).min(MAX_LIMIT);
@@ -62,7 +62,7 @@ impl IdleWatch {
     }
 
     /// Removes a link. Called as its task is dropped, perhaps by a panic: a second one would end the process.
-    pub(super) fn remove(&self, link: &Link) {
+    pub(super) fn remove(&self, link: &RelayLink) {
         let Ok(mut links) = self.links.try_borrow_mut() else { return };
         let index = link.watched.get();
         if links.get(index).is_some_and(|there| std::ptr::eq(Rc::as_ptr(&there.link), link)) {
@@ -74,7 +74,7 @@ impl IdleWatch {
     }
 
     /// Notes that a whole frame came over `link`.
-    pub(super) fn heard(&self, link: &Link) {
+    pub(super) fn heard(&self, link: &RelayLink) {
         if let Some(watched) = self.links.borrow_mut().get_mut(link.watched.get()) {
             watched.heard = self.end_of_round();
         }

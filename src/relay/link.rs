@@ -15,7 +15,7 @@ use otproxy_protocol::core::Written;
 use otproxy_protocol::frame::ClientId;
 
 /// A link on the worker that owns its client.
-pub struct Link {
+pub struct RelayLink {
     pub(super) stream: Stream,
     /// Counts its bytes, and says when it is to be closed.
     pub(super) handle: Arc<ConnectionHandle>,
@@ -36,7 +36,7 @@ pub struct Link {
     pub(super) task: TaskWaker,
 }
 
-impl Link {
+impl RelayLink {
     pub(super) fn new(
         stream: Stream,
         handle: Arc<ConnectionHandle>,
@@ -111,7 +111,7 @@ mod tests {
         ProcessAdmission,
     };
     use crate::metrics::Metrics;
-    use crate::relay::client::{Machine, flush_link, write_stream};
+    use crate::relay::client::{RelayMachine, flush_link, write_stream};
     use otproxy_config as config;
     use otproxy_config::Config;
     use otproxy_net::tls;
@@ -165,8 +165,8 @@ mod tests {
             let edge = Rc::new(EdgeMetrics::new(&metrics, "waw1"));
             let player = SocketAddr::from(([127, 0, 0, 1], 1));
             let handle = Arc::new(ConnectionHandle::new(1, "links".into(), player));
-            let link = Rc::new(Link::new(stream, handle, ClientId(1), edge, None, inbound));
-            let mut machine = Machine::default();
+            let link = Rc::new(RelayLink::new(stream, handle, ClientId(1), edge, None, inbound));
+            let mut machine = RelayMachine::default();
             let key = machine.add_link(Rc::clone(&link));
             flush_link(&mut machine, key);
             assert!(link.blocked.get());

@@ -9,8 +9,8 @@ use std::time::Instant;
 use tracing::debug;
 
 use super::Relay;
-use super::client::{Client, wake_changed, write_stream};
-use super::link::Link;
+use super::client::{RelayClient, wake_changed, write_stream};
+use super::link::RelayLink;
 use crate::access_log::{Entry, LinkEnd, What};
 use crate::admission::{AdmissionGuard, unfinished};
 use crate::connection::CloseReason;
@@ -27,9 +27,9 @@ const READS_PER_TURN: usize = 8;
 /// than its fields.
 pub struct LinkTask {
     relay: Rc<Relay>,
-    client: Rc<Client>,
+    client: Rc<RelayClient>,
     pub(super) key: LinkKey,
-    link: Rc<Link>,
+    link: Rc<RelayLink>,
     /// Bytes from before the link was carried here: its first frame, a ping, and perhaps more.
     early: Option<Vec<u8>>,
     reason: Option<CloseReason>,
@@ -40,8 +40,8 @@ pub struct LinkTask {
 impl LinkTask {
     pub(super) fn new(
         relay: Rc<Relay>,
-        client: Rc<Client>,
-        link: Rc<Link>,
+        client: Rc<RelayClient>,
+        link: Rc<RelayLink>,
         early: Vec<u8>,
         guard: AdmissionGuard,
     ) -> Self {

@@ -17,8 +17,8 @@ mod metrics;
 mod session;
 mod settings;
 mod shared;
+mod snapshot;
 mod task_waker;
-mod view;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -39,9 +39,9 @@ use otproxy_net::worker::{Scratch, Tasks};
 use otproxy_protocol::core::{OpenError, first_ping};
 use otproxy_protocol::frame::{ClientId, HEADER_LEN, MAX_FIRST_PAYLOAD, SessionId};
 
-use client::Client;
+use client::RelayClient;
 use idle_watch::IdleWatch;
-use link::Link;
+use link::RelayLink;
 use link_task::LinkTask;
 use shared::{Handover, NewLink};
 
@@ -49,7 +49,7 @@ pub use listener::RelayListener;
 pub use metrics::{EdgeMetrics, PortMetrics};
 pub use otproxy_protocol::core::MAX_LINKS;
 pub use shared::{RelayShared, WorkerCommand, WorkerCommands};
-pub use view::{LinkView, SessionView};
+pub use snapshot::{LinkSnapshot, SessionSnapshot};
 
 /// The label of links from peers that are none of the configured edges.
 pub const OTHER_EDGE: &str = "other";
@@ -73,7 +73,7 @@ pub struct Relay {
     ports: RefCell<HashMap<u16, Rc<PortMetrics>>>,
     metrics: Arc<Metrics>,
     refused: ByReason<OpenError>,
-    clients: RefCell<HashMap<ClientId, Rc<Client>>>,
+    clients: RefCell<HashMap<ClientId, Rc<RelayClient>>>,
     idle_watch: IdleWatch,
     scratch: Rc<Scratch>,
     tasks: Tasks,
@@ -197,7 +197,7 @@ impl Relay {
             handle.set_edge(Arc::clone(&edge.name));
         }
         let inbound = self.inbound(&inbound);
-        let link = Rc::new(Link::new(stream, handle, client, edge, origin, inbound));
+        let link = Rc::new(RelayLink::new(stream, handle, client, edge, origin, inbound));
         let task = LinkTask::new(Rc::clone(self), self.client(client), link, early, guard);
         match proven {
             Some(edge) => self.tasks.spawn(edge.carry(task)),

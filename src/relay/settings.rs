@@ -17,25 +17,25 @@ use otproxy_protocol::quota::Quota;
 
 /// Settings of new links and sessions. A session keeps those that it began with.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(super) struct RelaySettings {
     pub edges: Vec<config::EdgePeer>,
     pub bind_sessions: BindSessions,
     pub limits: SessionLimits,
     pub max_per_link: usize,
     /// New sessions by address.
     pub opens: Option<RateLimit>,
-    servers: HashMap<u16, Arc<Server>>,
+    servers: HashMap<u16, Arc<GameServerSettings>>,
 }
 
 /// A game server that sessions may lead to.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(super) struct GameServerSettings {
     pub config: GameServer,
     /// The queue of connects to it. Touched once for each session.
     connects: Arc<Mutex<Pacer>>,
 }
 
-impl Settings {
+impl RelaySettings {
     /// Makes the settings of `config`; counts are taken over from `before`.
     pub fn new(config: &config::Core, before: Option<&Self>) -> Self {
         let sessions = &config.sessions;
@@ -47,7 +47,7 @@ impl Settings {
             };
             // A pace is consistent whatever happened to the holder of its lock.
             connects.lock().set(connect_rate(server));
-            (server.port, Arc::new(Server { config: server.clone(), connects }))
+            (server.port, Arc::new(GameServerSettings { config: server.clone(), connects }))
         };
         let known = before.and_then(|before| before.opens.as_ref());
         let opens = |rate| known.map_or_else(|| RateLimit::new(rate), |known| known.with(rate));
@@ -68,7 +68,7 @@ impl Settings {
     }
 
     /// Returns the game server that clients ask for by this port.
-    pub fn server(&self, port: u32) -> Option<&Arc<Server>> {
+    pub fn server(&self, port: u32) -> Option<&Arc<GameServerSettings>> {
         self.servers.get(&u16::try_from(port).ok()?)
     }
 
@@ -79,7 +79,7 @@ impl Settings {
     }
 }
 
-impl Server {
+impl GameServerSettings {
     /// Takes the next place in the queue of connects; returns its time. `None` if no client would wait so long.
     pub fn connect_place(&self, now: Instant) -> Option<Instant> {
         let mut pace = self.connects.lock();

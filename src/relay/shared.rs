@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
 use super::Relay;
-use super::settings::Settings;
+use super::settings::RelaySettings;
 use crate::admission::{AdmissionGuard, ENDED_LINES, InboundShared, KeyedLimit, REFUSED_LINES, TunnelOrigin};
 use otproxy_config as config;
 use otproxy_net::{Detached, RateLimitedLog};
@@ -19,7 +19,7 @@ use otproxy_protocol::player_address::PseudoIpv4;
 #[derive(Debug)]
 pub struct RelayShared {
     /// Locked for a look by each link and open, and for a change by a reload.
-    settings: RwLock<Arc<Settings>>,
+    settings: RwLock<Arc<RelaySettings>>,
     /// Sessions, in all and by address.
     pub(super) sessions: Arc<KeyedLimit>,
     pub(super) pseudo_ipv4: PseudoIpv4,
@@ -41,7 +41,7 @@ impl RelayShared {
         let sessions = &config.sessions;
         let (commands, receivers) = (0..config.process.workers.get()).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Self {
-            settings: RwLock::new(Arc::new(Settings::new(config, None))),
+            settings: RwLock::new(Arc::new(RelaySettings::new(config, None))),
             sessions: KeyedLimit::new(Some(sessions.max), Some(sessions.max_per_address)),
             pseudo_ipv4,
             owners: RandomState::new(),
@@ -55,7 +55,7 @@ impl RelayShared {
     /// Takes `config` from now on. Links and sessions that there are stay, and count.
     pub fn reload(&self, config: &config::Core) {
         self.sessions.set(Some(config.sessions.max), Some(config.sessions.max_per_address));
-        let settings = Arc::new(Settings::new(config, Some(&self.settings())));
+        let settings = Arc::new(RelaySettings::new(config, Some(&self.settings())));
         *self.settings.write() = settings;
     }
 
@@ -82,7 +82,7 @@ impl RelayShared {
     }
 
     /// Returns the settings for new links and sessions.
-    pub(super) fn settings(&self) -> Arc<Settings> {
+    pub(super) fn settings(&self) -> Arc<RelaySettings> {
         // They are replaced as a whole.
         Arc::clone(&self.settings.read())
     }

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use super::listeners::{ListenerNow, Listeners};
+use super::listeners::{ListenerSet, ListenerSnapshot};
 use crate::admission::ProcessAdmission;
 use crate::certs::CertError;
 use crate::certs::watch::Watch;
@@ -65,7 +65,7 @@ impl ReloadError {
 
 /// The result of a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reloaded {
+pub struct ReloadResult {
     /// Keys that differ from those of the start, and need a restart.
     pub restart: Vec<String>,
 }
@@ -78,7 +78,7 @@ struct Inner {
     /// The lock that admits one change at a time, including the reading of the file.
     turn: tokio::sync::Mutex<()>,
     /// `None` once the service ends.
-    state: Mutex<Option<State>>,
+    state: Mutex<Option<ServiceState>>,
     /// The configuration of the start, which lacks later changes.
     started: Config,
     file: OnceLock<Source>,
@@ -101,14 +101,14 @@ struct Source {
 }
 
 /// The present state of a service.
-pub(super) struct State {
+pub(super) struct ServiceState {
     /// The configuration of the file, except for keys that need a restart.
     pub config: Config,
     /// Listeners that are closed, whatever the configuration says.
     pub closed: HashSet<String>,
     /// The admission that all listeners share.
     pub gate: Arc<ProcessAdmission>,
-    pub listeners: Listeners,
+    pub listeners: ListenerSet,
     pub relay: Option<Arc<RelayShared>>,
     /// Each worker's counters.
     pub metrics: Vec<Arc<Metrics>>,
@@ -118,7 +118,7 @@ pub(super) struct State {
     pub certificates: Option<watch::Sender<Watch>>,
 }
 
-impl State {
+impl ServiceState {
     /// Changes the service to `config`, with these listeners closed. Returns a receiver that ends when all workers have
     /// changed.
     ///
@@ -169,7 +169,7 @@ fn count_reload(metrics: &Metrics, successful: bool) {
 }
 
 impl Control {
-    pub(super) fn new(state: State, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(state: ServiceState, metrics: Arc<Metrics>) -> Self {
         count_reload(&metrics, true);
         let (started, state) = (state.config.clone(), Mutex::new(Some(state)));
         let (turn, file, last) = (tokio::sync::Mutex::default(), OnceLock::new(), Mutex::new(None));
@@ -186,7 +186,7 @@ impl Control {
     ///
     /// # Errors
     /// Returns the reason why nothing has changed.
-    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+    pub async fn reload(&self) -> Result<ReloadResult, ReloadError> {
         let _turn = self.0.turn.lock().await;
         let reloaded = match self.read().await {
             Ok((config, certificates)) => self.apply(config, certificates).await,
@@ -200,7 +200,7 @@ impl Control {
     ///
     /// # Errors
     /// Returns the reason why nothing has changed.
-    pub async fn reload_with(&self, config: Config) -> Result<Reloaded, ReloadError> {
+    pub async fn reload_with(&self, config: Config) -> Result<ReloadResult, ReloadError> {
         let _turn = self.0.turn.lock().await;
         let reloaded = self.apply(config, None).await;
         self.tell(&reloaded);
@@ -230,7 +230,7 @@ impl Control {
     }
 
     /// Returns the present state of all listeners; none once the service ends.
-    pub(super) fn listeners(&self) -> Vec<ListenerNow> {
+    pub(super) fn listeners(&self) -> Vec<ListenerSnapshot> {
         self.state().as_ref().map(|state| state.listeners.now()).unwrap_or_default()
     }
 
@@ -270,7 +270,7 @@ impl Control {
         state.map_or(Duration::ZERO, |state| state.config.process().shutdown_timeout)
     }
 
-    fn state(&self) -> MutexGuard<'_, Option<State>> {
+    fn state(&self) -> MutexGuard<'_, Option<ServiceState>> {
         self.0.state.lock()
     }
 
@@ -307,7 +307,7 @@ impl Control {
         reading.await.unwrap_or(Err(ReloadError::Ended))
     }
 
-    async fn apply(&self, config: Config, certificates: Option<Watch>) -> Result<Reloaded, ReloadError> {
+    async fn apply(&self, config: Config, certificates: Option<Watch>) -> Result<ReloadResult, ReloadError> {
         let restart = self.0.started.needs_restart_for(&config);
         let changed = {
             let mut state = self.state();
@@ -327,17 +327,17 @@ impl Control {
             changed
         };
         settled(changed).await;
-        Ok(Reloaded { restart })
+        Ok(ReloadResult { restart })
     }
 
-    fn tell(&self, reloaded: &Result<Reloaded, ReloadError>) {
+    fn tell(&self, reloaded: &Result<ReloadResult, ReloadError>) {
         let errors = reloaded.as_ref().err().map(ReloadError::lines).unwrap_or_default();
         let last = LastReload { time: SystemTime::now(), errors };
         *self.0.last.lock() = Some(last);
         count_reload(&self.0.metrics, reloaded.is_ok());
         match reloaded {
-            Ok(Reloaded { restart }) if restart.is_empty() => info!("configuration reloaded"),
-            Ok(Reloaded { restart }) => {
+            Ok(ReloadResult { restart }) if restart.is_empty() => info!("configuration reloaded"),
+            Ok(ReloadResult { restart }) => {
                 let keys = restart.join(", ");
                 warn!(keys, "configuration reloaded, but for keys that need a restart to change");
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use super::service::{Parts, Service, StartError};
+use super::service::{Service, ServiceParts, StartError};
 use super::worker::Worker;
 use crate::forward::HeaderFor;
 use crate::relay::{Relay, RelayShared};
@@ -29,7 +29,7 @@ pub fn bind(config: config::Core) -> Result<Service, StartError> {
     let presented = certificates.as_ref().map(watch::Sender::subscribe);
     // The edges and listeners arrive with the first change.
     let (known, knows) = watch::channel(Known { edges: Vec::new(), listeners: HashSet::new() });
-    let parts = Parts {
+    let parts = ServiceParts {
         header_for: HeaderFor::GameServer(pseudo_ipv4),
         pool: None,
         relay: Some(Arc::clone(&shared)),

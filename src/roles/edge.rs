@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
-use super::service::{Parts, Service, StartError};
+use super::service::{Service, ServiceParts, StartError};
 use super::worker::Worker;
 use crate::forward::HeaderFor;
 use crate::tunnel::{EdgeEnd, Pool};
@@ -21,7 +21,8 @@ pub fn bind(config: config::Edge) -> Result<Service, StartError> {
     let certificates = super::certificates(&config)?.map(watch::Sender::new);
     let (presented, wanted) = (certificates.as_ref().map(watch::Sender::subscribe), Arc::new(Notify::new()));
     let pool = tunnel.is_some().then(|| Pool::new(Arc::clone(&wanted)));
-    let parts = Parts { header_for: HeaderFor::Proxy, pool: pool.clone(), relay: None, known: None, certificates };
+    let parts =
+        ServiceParts { header_for: HeaderFor::Proxy, pool: pool.clone(), relay: None, known: None, certificates };
     let (mut service, plans) = Service::bind(config, parts)?;
     if let (Some(tunnel), Some(presented), Some(pool)) = (tunnel, presented, pool) {
         let sockets = match tunnel.reach() {

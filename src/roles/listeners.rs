@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::running::{Making, Running};
-use super::worker::{Done, Plan, Plans};
+use super::running::{ListenerParts, Running};
+use super::worker::{DoneSignal, ListenerPlan, ListenerPlans};
 use crate::admission::ListenerMetrics;
 use crate::forward::Targets;
 use otproxy_config as config;
@@ -16,10 +16,10 @@ use otproxy_config::{Config, Kind, Listener};
 use otproxy_net::{BindError, bind_beside};
 
 /// All listeners, which are the same on all workers.
-pub(super) struct Listeners {
-    making: Making,
+pub(super) struct ListenerSet {
+    making: ListenerParts,
     list: Vec<Listening>,
-    workers: Vec<mpsc::UnboundedSender<Plan>>,
+    workers: Vec<mpsc::UnboundedSender<ListenerPlan>>,
     /// True if targets are watched, which begins when the service runs.
     watching: bool,
 }
@@ -35,7 +35,7 @@ struct Listening {
 
 /// The present state of a listener.
 #[derive(Debug, Clone)]
-pub(super) struct ListenerNow {
+pub(super) struct ListenerSnapshot {
     pub name: String,
     pub kind: Kind,
     /// The addresses that it listens on; for a closed listener, those of before and after.
@@ -56,7 +56,7 @@ struct Address {
 }
 
 /// New listeners, all of whose addresses are bound.
-pub(super) struct Prepared {
+pub(super) struct PreparedListeners {
     listeners: Vec<(Listener, Vec<Address>)>,
     /// `sockets[worker]`, of the new addresses.
     sockets: Vec<Vec<(SocketAddr, TcpListener)>>,
@@ -69,9 +69,9 @@ fn listeners_of(config: &Config) -> Vec<Listener> {
     listeners
 }
 
-impl Listeners {
+impl ListenerSet {
     /// Makes an empty set; also returns the plans for each worker.
-    pub fn new(making: Making) -> (Self, Vec<Plans>) {
+    pub fn new(making: ListenerParts) -> (Self, Vec<ListenerPlans>) {
         let (workers, plans) = making.metrics.iter().map(|_| mpsc::unbounded_channel()).unzip();
         (Self { making, list: Vec::new(), workers, watching: false }, plans)
     }
@@ -88,7 +88,7 @@ impl Listeners {
     }
 
     /// Returns the present state of all: forwards in the order of the configuration, then relays.
-    pub fn now(&self) -> Vec<ListenerNow> {
+    pub fn now(&self) -> Vec<ListenerSnapshot> {
         let now = |listening: &Listening| {
             let config = listening.config.inbound();
             let mut addresses: Vec<_> = listening.addresses.iter().map(|address| address.bound).collect();
@@ -96,7 +96,7 @@ impl Listeners {
                 // It is closed for now.
                 addresses.clone_from(&config.listen);
             }
-            ListenerNow {
+            ListenerSnapshot {
                 name: config.name.clone(),
                 kind: config.kind,
                 addresses,
@@ -122,14 +122,14 @@ impl Listeners {
     ///
     /// # Errors
     /// Returns the first address that cannot be bound.
-    pub fn prepare(&self, config: &Config, closed: &HashSet<String>) -> Result<Prepared, BindError> {
+    pub fn prepare(&self, config: &Config, closed: &HashSet<String>) -> Result<PreparedListeners, BindError> {
         let mut there: Vec<(&str, Address)> = Vec::new();
         for listening in &self.list {
             there.extend(listening.addresses.iter().map(|address| (listening.running.name(), *address)));
         }
         let own: Vec<SocketAddr> = there.iter().map(|(_, address)| address.bound).collect();
         let mut prepared =
-            Prepared { listeners: Vec::new(), sockets: self.workers.iter().map(|_| Vec::new()).collect() };
+            PreparedListeners { listeners: Vec::new(), sockets: self.workers.iter().map(|_| Vec::new()).collect() };
         for listener in listeners_of(config) {
             let config::Inbound { name, listen, .. } = listener.inbound();
             let mut addresses = Vec::new();
@@ -154,7 +154,7 @@ impl Listeners {
     }
 
     /// Replaces all listeners by these. `done` is dropped when all workers have them.
-    pub fn change(&mut self, Prepared { listeners, sockets }: Prepared, done: &Done) {
+    pub fn change(&mut self, PreparedListeners { listeners, sockets }: PreparedListeners, done: &DoneSignal) {
         let mut before = std::mem::take(&mut self.list);
         for (config, addresses) in listeners {
             let name = &config.inbound().name;
@@ -171,7 +171,7 @@ impl Listeners {
         };
         for (worker, sockets) in self.workers.iter().zip(sockets) {
             // This fails only if the worker is gone, during a shutdown.
-            let _ = worker.send(Plan { listeners: all().collect(), sockets, done: done.clone() });
+            let _ = worker.send(ListenerPlan { listeners: all().collect(), sockets, done: done.clone() });
         }
     }
 

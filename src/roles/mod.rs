@@ -11,7 +11,7 @@ mod running;
 mod service;
 mod worker;
 
-pub use control::{Control, ReloadError, Reloaded};
+pub use control::{Control, ReloadError, ReloadResult};
 pub use drain::SPREAD;
 pub use service::{Service, StartError};
 

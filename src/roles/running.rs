@@ -15,7 +15,7 @@ use otproxy_config::Listener;
 use otproxy_net::worker::Scratch;
 
 /// The parts that all listeners of a service share.
-pub(super) struct Making {
+pub(super) struct ListenerParts {
     pub header_for: HeaderFor,
     /// The pool of connections to the core, at an edge with a tunnel.
     pub pool: Option<Arc<Pool>>,
@@ -58,8 +58,8 @@ impl fmt::Debug for Running {
 impl Running {
     /// Makes the listener that `config` describes; from `before`, the one of that name, which had that configuration, if
     /// there was one. Counts and knowledge about targets stay.
-    pub fn new(config: &Listener, making: &Making, before: Option<(&Self, &Listener)>) -> Self {
-        let Making { header_for, pool, gate, access_log, own_metrics, .. } = making;
+    pub fn new(config: &Listener, making: &ListenerParts, before: Option<(&Self, &Listener)>) -> Self {
+        let ListenerParts { header_for, pool, gate, access_log, own_metrics, .. } = making;
         let inbound = |config: &config::Inbound| match before {
             Some((before, _)) => before.inbound.reloaded(config.clone()),
             None => {

@@ -15,12 +15,12 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use super::control::{Control, State};
+use super::control::{Control, ServiceState};
 use super::drain::{SPREAD, close_links};
-use super::listeners::Listeners;
-use super::operator::{self, Operator};
-use super::running::Making;
-use super::worker::{Plans, Worker};
+use super::listeners::ListenerSet;
+use super::operator::{self, RoleOperator};
+use super::running::ListenerParts;
+use super::worker::{ListenerPlans, Worker};
 use crate::access_log::{AccessLog, Written};
 use crate::admin::{self, AdminError, Ready};
 use crate::admission::{AdmissionControl, BanMetrics, Bans, ProcessAdmission, bans};
@@ -32,7 +32,7 @@ use crate::relay::RelayShared;
 use crate::tunnel::{self, Known, Pool};
 use otproxy_config as config;
 use otproxy_config::{Config, Role};
-use otproxy_net::worker::{self, Scratch, Stop, Tasks};
+use otproxy_net::worker::{self, Scratch, StopSignals, Tasks};
 use otproxy_net::{BindError, bind};
 use otproxy_protocol::core::OpenError;
 
@@ -55,7 +55,7 @@ pub enum StartError {
 
 type WorkerFuture = Pin<Box<dyn Future<Output = io::Result<()>>>>;
 /// The main function of a worker thread.
-pub(super) type WorkerMain = Box<dyn FnOnce(Stop) -> WorkerFuture + Send>;
+pub(super) type WorkerMain = Box<dyn FnOnce(StopSignals) -> WorkerFuture + Send>;
 
 /// A role whose sockets are bound. Connections wait in the kernel until [`Service::run`].
 pub struct Service {
@@ -77,7 +77,7 @@ pub struct Service {
 }
 
 /// The parts in which roles differ.
-pub(super) struct Parts {
+pub(super) struct ServiceParts {
     pub header_for: HeaderFor,
     /// The pool of connections to the core, at an edge with a tunnel.
     pub pool: Option<Arc<Pool>>,
@@ -90,7 +90,7 @@ pub(super) struct Parts {
 
 impl Service {
     /// Binds all listeners of `config`; also returns the plans that each worker starts with.
-    pub(super) fn bind(config: Config, parts: Parts) -> Result<(Self, Vec<Plans>), StartError> {
+    pub(super) fn bind(config: Config, parts: ServiceParts) -> Result<(Self, Vec<ListenerPlans>), StartError> {
         let role = config.role();
         let process = config.process();
         let admin = admin::Server::bind(&process.admin)?;
@@ -108,8 +108,8 @@ impl Service {
         let gate =
             ProcessAdmission::new(AdmissionControl::new((&process.limits).into(), Arc::new(process.into())), bans);
         gate.show(own_metrics.pressure_ratio.with_label_values(&[""]));
-        let Parts { header_for, pool, relay, known, certificates } = parts;
-        let making = Making {
+        let ServiceParts { header_for, pool, relay, known, certificates } = parts;
+        let making = ListenerParts {
             header_for,
             pool,
             gate: Arc::clone(&gate),
@@ -117,9 +117,9 @@ impl Service {
             metrics: metrics.clone(),
             own_metrics: Arc::clone(&own_metrics),
         };
-        let (listeners, plans) = Listeners::new(making);
+        let (listeners, plans) = ListenerSet::new(making);
         let (metrics_of_workers, closed) = (metrics.clone(), HashSet::new());
-        let mut state = State {
+        let mut state = ServiceState {
             config: config.clone(),
             closed: HashSet::new(),
             gate: Arc::clone(&gate),
@@ -226,10 +226,10 @@ impl Service {
         // Listeners hold the log: it ends when they have ended.
         let written = self.access_log;
         let running = Running(self.control);
-        let stop = Stop::default();
+        let stop = StopSignals::default();
         let errors = self.own_metrics.bans_nftables_errors.clone();
         let kernel = self.nftables.map(|table| bans::Kernel::new(table, errors));
-        let operator = operator::Parts {
+        let operator = operator::OperatorParts {
             role: self.role,
             control: running.0.clone(),
             process: Arc::clone(&self.process),
@@ -241,7 +241,7 @@ impl Service {
             metrics: self.metrics.into_iter().chain(tunnel_metrics).chain([self.own_metrics]).collect(),
             ready: Arc::clone(&ready),
             build: BuildInfo { version: env!("CARGO_PKG_VERSION"), role: self.role.as_str() },
-            operator: Arc::new(Operator::new(operator)),
+            operator: Arc::new(RoleOperator::new(operator)),
         };
         let serving = self.admin.serve(state, std::future::pending());
         let admin = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -325,7 +325,8 @@ mod tests {
         let text = "role: edge\nworkers: 2\nshutdown_timeout: 60s\nadmin: { listen: off }\n\
                     listeners: [{ name: a, listen: '127.0.0.1:0', forward_to: '127.0.0.1:9' }]\n";
         let config = config::parse("edge.yaml", text).unwrap();
-        let parts = Parts { header_for: HeaderFor::Proxy, pool: None, relay: None, known: None, certificates: None };
+        let parts =
+            ServiceParts { header_for: HeaderFor::Proxy, pool: None, relay: None, known: None, certificates: None };
         let (mut service, _plans) = Service::bind(config, parts).unwrap();
         service.add_worker(Box::new(|stop| {
             Box::pin(async move {

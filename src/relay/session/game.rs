@@ -11,7 +11,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::log::SessionLogGuard;
 use super::{SessionTask, TableEntry};
-use crate::relay::client::{Machine, flush_game, flush_links, tell, write_game_stream};
+use crate::relay::client::{RelayMachine, flush_game, flush_links, tell, write_game_stream};
 use otproxy_config as config;
 use otproxy_net::{ConnectResult, Stream, connect};
 use otproxy_protocol::player_address::ipv4_of;
@@ -128,7 +128,7 @@ impl SessionTask {
     }
 
     /// Waits until the machine says so.
-    async fn until(&self, ready: impl Fn(&Machine) -> bool) {
+    async fn until(&self, ready: impl Fn(&RelayMachine) -> bool) {
         let mut timer = None;
         poll_fn(|cx| {
             self.session.task.keep(cx);

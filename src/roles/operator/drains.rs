@@ -21,7 +21,7 @@ pub(super) struct Drains(Mutex<HashMap<String, AbortOnDropHandle<()>>>);
 
 /// The way in which the connections of a drained listener end.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ending {
+pub(super) struct DrainPolicy {
     /// True if links are closed, one after the other: their players have others.
     pub links: bool,
     /// The time after which the rest is closed.
@@ -36,7 +36,7 @@ impl Drains {
 
     /// Ends the connections of a listener, which accepts no new ones any more, on the runtime that it is called in. An
     /// earlier drain of the same listener stops.
-    pub fn begin(&self, listener: &str, registry: Arc<ConnectionRegistry>, ending: Ending) {
+    pub fn begin(&self, listener: &str, registry: Arc<ConnectionRegistry>, ending: DrainPolicy) {
         let name = listener.to_owned();
         let task = AbortOnDropHandle::new(tokio::spawn(async move { end(&registry, &name, ending).await }));
         self.list().insert(listener.to_owned(), task);
@@ -57,7 +57,7 @@ impl Drains {
     }
 }
 
-async fn end(registry: &ConnectionRegistry, listener: &str, Ending { links, deadline }: Ending) {
+async fn end(registry: &ConnectionRegistry, listener: &str, DrainPolicy { links, deadline }: DrainPolicy) {
     let deadline = deadline.map(|deadline| (tokio::time::Instant::now() + deadline, deadline));
     let closing = async {
         let over = deadline.map_or(SPREAD, |(_, deadline)| SPREAD.min(deadline));
@@ -108,7 +108,7 @@ mod tests {
             let [link, other, late] =
                 [("a", true), ("a", false), ("a", false)].map(|(name, link)| enter(&registry, name, link));
             let elsewhere = enter(&registry, "b", true);
-            drains.begin("a", Arc::clone(&registry), Ending { links: true, deadline: Some(DEADLINE) });
+            drains.begin("a", Arc::clone(&registry), DrainPolicy { links: true, deadline: Some(DEADLINE) });
             assert!(drains.has("a") && !drains.has("b"));
             sleep(SPREAD).await;
             assert!(is_closed(&link) && !is_closed(&other));
@@ -127,8 +127,8 @@ mod tests {
             let (registry, drains) = (Arc::default(), Drains::default());
             let all =
                 [("edge", true), ("edge", false), ("core", true)].map(|(name, link)| enter(&registry, name, link));
-            drains.begin("edge", Arc::clone(&registry), Ending { links: true, deadline: None });
-            drains.begin("core", Arc::clone(&registry), Ending { links: false, deadline: None });
+            drains.begin("edge", Arc::clone(&registry), DrainPolicy { links: true, deadline: None });
+            drains.begin("core", Arc::clone(&registry), DrainPolicy { links: false, deadline: None });
             sleep(100 * DEADLINE).await;
             assert_eq!(all.each_ref().map(is_closed), [true, false, false]);
         });
@@ -139,7 +139,7 @@ mod tests {
         run(async {
             let (registry, drains) = (Arc::default(), Drains::default());
             let all = [enter(&registry, "a", true), enter(&registry, "a", false)];
-            drains.begin("a", Arc::clone(&registry), Ending { links: true, deadline: Some(DEADLINE) });
+            drains.begin("a", Arc::clone(&registry), DrainPolicy { links: true, deadline: Some(DEADLINE) });
             drains.stop("a");
             sleep(2 * DEADLINE).await;
             assert!(all.iter().all(|present| !is_closed(present)) && drains.has("a"));
@@ -151,8 +151,9 @@ mod tests {
         run(async {
             let (registry, drains) = (Arc::default(), Drains::default());
             let other = enter(&registry, "a", false);
-            let begin =
-                |deadline| drains.begin("a", Arc::clone(&registry), Ending { links: true, deadline: Some(deadline) });
+            let begin = |deadline| {
+                drains.begin("a", Arc::clone(&registry), DrainPolicy { links: true, deadline: Some(deadline) })
+            };
             begin(DEADLINE);
             begin(2 * DEADLINE);
             sleep(DEADLINE * 3 / 2).await;

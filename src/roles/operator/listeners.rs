@@ -8,10 +8,10 @@ use crate::admin::api::{Count, Listener, ListenerKind, ListenerState};
 use crate::admission::ListenerMetrics;
 use crate::connection::{AdmissionError, CloseReason, ConnectionRegistry, Route};
 use crate::metrics::Metrics;
-use crate::roles::listeners::ListenerNow;
+use crate::roles::listeners::ListenerSnapshot;
 
 /// The facts about a listener that are not in its metrics.
-pub(super) struct Known {
+pub(super) struct ListenerFacts {
     pub name: String,
     pub kind: ListenerKind,
     pub addresses: Vec<SocketAddr>,
@@ -21,12 +21,12 @@ pub(super) struct Known {
 }
 
 /// Returns listeners that were removed and still have connections.
-pub(super) fn gone(registry: &ConnectionRegistry, now: &[ListenerNow]) -> Vec<Known> {
-    let mut gone: BTreeMap<String, Known> = BTreeMap::new();
+pub(super) fn gone(registry: &ConnectionRegistry, now: &[ListenerSnapshot]) -> Vec<ListenerFacts> {
+    let mut gone: BTreeMap<String, ListenerFacts> = BTreeMap::new();
     registry.select(|handle| {
         let name = handle.listener();
         if !now.iter().any(|listener| listener.name == name) {
-            let known = gone.entry(name.to_owned()).or_insert_with(|| Known {
+            let known = gone.entry(name.to_owned()).or_insert_with(|| ListenerFacts {
                 name: name.to_owned(),
                 kind: match handle.route() {
                     Some(Route::Client(_)) => ListenerKind::Relay,
@@ -44,8 +44,8 @@ pub(super) fn gone(registry: &ConnectionRegistry, now: &[ListenerNow]) -> Vec<Kn
 }
 
 /// Adds the sums of all workers' counters.
-pub(super) fn listener(known: Known, workers: &[Arc<Metrics>]) -> Listener {
-    let Known { name, kind, addresses, state, connections } = known;
+pub(super) fn listener(known: ListenerFacts, workers: &[Arc<Metrics>]) -> Listener {
+    let ListenerFacts { name, kind, addresses, state, connections } = known;
     let counted: Vec<ListenerMetrics> = workers.iter().map(|metrics| ListenerMetrics::new(metrics, &name)).collect();
     let sum = |count: &dyn Fn(&ListenerMetrics) -> u64| counted.iter().map(count).sum::<u64>();
     // Reasons that never occurred are left out.
@@ -79,14 +79,14 @@ mod tests {
         let _all = ["login", "old", "old", "links"].map(enter);
         let older = enter("older");
         older.handle().set_route(Route::Client(1));
-        let now = ["login", "links"].map(|name| ListenerNow {
+        let now = ["login", "links"].map(|name| ListenerSnapshot {
             name: name.to_owned(),
             kind: Kind::Forward,
             addresses: Vec::new(),
             open: 1,
             limit: None,
         });
-        let show = |known: &Known| (known.name.clone(), known.kind, known.connections.open);
+        let show = |known: &ListenerFacts| (known.name.clone(), known.kind, known.connections.open);
         let found: Vec<_> = gone(&registry, &now).iter().map(show).collect();
         assert_eq!(found, [("old".to_owned(), ListenerKind::Forward, 2), ("older".to_owned(), ListenerKind::Relay, 1)]);
         drop(older);
@@ -104,7 +104,7 @@ mod tests {
             ListenerMetrics::new(metrics, "links").rejected(AdmissionError::Silent);
         }
         ListenerMetrics::new(&workers[0], "login").closed(CloseReason::Idle);
-        let known = Known {
+        let known = ListenerFacts {
             name: "login".to_owned(),
             kind: ListenerKind::Forward,
             addresses: Vec::new(),

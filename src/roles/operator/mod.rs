@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::info;
 
 use super::control::{Control, ReloadError};
-use super::listeners::ListenerNow;
+use super::listeners::ListenerSnapshot;
 use crate::admin::Ready;
 use crate::admin::api::{
     self, Addresses, AddressesQuestion, ApiError, ApiFuture, Banned, Bans, BansQuestion, Connections,
@@ -30,22 +30,22 @@ mod sessions;
 mod targets;
 
 use connections::{close, is_in};
-use drains::{Drains, Ending};
-use listeners::Known;
+use drains::{DrainPolicy, Drains};
+use listeners::ListenerFacts;
 
 /// The remedy for a question about sessions at an edge.
 const ONLY_THE_CORE: &str = "sessions are on the core: an edge forwards links and knows nothing of what is in them";
 
 /// A running role, for the admin API.
-pub(super) struct Operator {
-    parts: Parts,
+pub(super) struct RoleOperator {
+    parts: OperatorParts,
     started: SystemTime,
     since: Instant,
     drains: Drains,
 }
 
 /// The parts that an operator sees and changes.
-pub(super) struct Parts {
+pub(super) struct OperatorParts {
     pub role: Role,
     pub control: Control,
     /// The admission that all listeners share.
@@ -57,9 +57,9 @@ pub(super) struct Parts {
     pub ready: Arc<Ready>,
 }
 
-impl Operator {
+impl RoleOperator {
     /// Makes the operator of a role that is starting.
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(parts: OperatorParts) -> Self {
         Self { parts, started: SystemTime::now(), since: Instant::now(), drains: Drains::default() }
     }
 
@@ -76,7 +76,7 @@ impl Operator {
         }
     }
 
-    fn state_of(&self, listener: &ListenerNow) -> ListenerState {
+    fn state_of(&self, listener: &ListenerSnapshot) -> ListenerState {
         match (self.drains.has(&listener.name), listener.open) {
             (false, _) => ListenerState::Open,
             (true, 0) => ListenerState::Drained,
@@ -86,7 +86,7 @@ impl Operator {
 
     fn drained(&self, names: &[String]) -> Drained {
         let listeners = self.parts.control.listeners().into_iter().filter(|listener| names.contains(&listener.name));
-        let listener = |now: ListenerNow| DrainedListener {
+        let listener = |now: ListenerSnapshot| DrainedListener {
             state: self.state_of(&now),
             connections: now.open as u64,
             name: now.name,
@@ -101,7 +101,7 @@ impl Operator {
         }
         for name in &names {
             self.parts.control.close_listener(name).await.map_err(|error| refusal(&error))?;
-            let ending = Ending { links: self.parts.role == Role::Edge, deadline };
+            let ending = DrainPolicy { links: self.parts.role == Role::Edge, deadline };
             self.drains.begin(name, Arc::clone(self.parts.process.registry()), ending);
             info!(
                 listener = name,
@@ -195,9 +195,9 @@ impl Operator {
     }
 }
 
-impl api::Operator for Operator {
+impl api::Operator for RoleOperator {
     fn status(&self) -> Status {
-        let Parts { role, control, process, relay, metrics, ready } = &self.parts;
+        let OperatorParts { role, control, process, relay, metrics, ready } = &self.parts;
         let (limit, most) = control.config(|config| {
             let most = if let Config::Core(core) = config { core.sessions.max } else { 0 };
             (config.process().limits.connections, most)
@@ -229,10 +229,10 @@ impl api::Operator for Operator {
     }
 
     fn listeners(&self) -> Listeners {
-        let Parts { control, process, metrics, .. } = &self.parts;
+        let OperatorParts { control, process, metrics, .. } = &self.parts;
         let now = control.listeners();
         let gone = listeners::gone(process.registry(), &now);
-        let known = now.into_iter().map(|now| Known {
+        let known = now.into_iter().map(|now| ListenerFacts {
             kind: now.kind.into(),
             state: self.state_of(&now),
             connections: count(now.open, now.limit),

@@ -4,18 +4,18 @@ use std::cmp::Reverse;
 use std::time::Instant;
 
 use crate::admin::api::{Session, SessionLink, SessionState, Sessions, SessionsQuestion};
-use crate::relay::{LinkView, SessionView};
+use crate::relay::{LinkSnapshot, SessionSnapshot};
 use otproxy_protocol::core::Phase;
 
 /// Merges the sessions of all workers, newest first.
-pub(super) fn sessions(mut views: Vec<SessionView>, asked: &SessionsQuestion, now: Instant) -> Sessions {
+pub(super) fn sessions(mut views: Vec<SessionSnapshot>, asked: &SessionsQuestion, now: Instant) -> Sessions {
     let total = views.len() as u64;
     views.sort_unstable_by_key(|view| (Reverse(view.started), view.client, view.session));
     views.truncate(asked.limit.get());
     Sessions { total, sessions: views.into_iter().map(|view| session(view, now)).collect() }
 }
 
-fn session(view: SessionView, now: Instant) -> Session {
+fn session(view: SessionSnapshot, now: Instant) -> Session {
     let state = match view.phase {
         Phase::Ending => SessionState::Ending,
         _ if view.connecting => SessionState::Connecting,
@@ -42,7 +42,7 @@ fn session(view: SessionView, now: Instant) -> Session {
     }
 }
 
-fn session_link(link: &LinkView, now: Instant) -> SessionLink {
+fn session_link(link: &LinkSnapshot, now: Instant) -> SessionLink {
     let handle = &link.handle;
     SessionLink {
         connection: handle.id(),
