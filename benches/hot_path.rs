@@ -182,9 +182,9 @@ fn game_packets_cut(bencher: Bencher<'_, '_>, size: usize) {
     let input = packet(size).repeat(PACKETS as usize);
     let bencher = bencher.counter(ItemsCount::new(PACKETS));
     bencher.bench_local(|| {
-        let mut cutter = GamePacketDecoder::new(Framing::Auto);
+        let mut decoder = GamePacketDecoder::new(Framing::Auto);
         let mut rest = black_box(&input[..]);
-        while let Some((packet, length)) = cutter.next(rest).expect("packets") {
+        while let Some((packet, length)) = decoder.next(rest).expect("packets") {
             black_box(packet);
             rest = &rest[length..];
         }

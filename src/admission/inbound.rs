@@ -19,11 +19,11 @@ use crate::access_log::{AccessLog, Entry, Open, What};
 use crate::connection::{AdmissionError, CloseReason};
 use crate::metrics::Metrics;
 use otproxy_config as config;
-use otproxy_config::{AcceptProxy, Expect};
+use otproxy_config::{AcceptProxy, ProtocolSniffer};
 use otproxy_net::worker::Scratch;
 use otproxy_net::{RateLimitedLog, Stream};
 use otproxy_protocol::proxy_header::{self, ProxyHeader};
-use otproxy_protocol::sniff::{MAX_FIRST, Verdict};
+use otproxy_protocol::sniff::{MAX_FIRST, Sniffed};
 
 /// Bytes that the first read of a connection takes at once: a PROXY header, and the data that an eager client sends
 /// after it.
@@ -375,7 +375,7 @@ impl Inbound {
     async fn first_bytes(&self, stream: &Stream, early: &mut Vec<u8>) -> Result<(), AdmissionError> {
         let config = self.config();
         // Not even a look at the socket: the server may be the one to speak first.
-        if config.expect == Expect::Any {
+        if config.expect == ProtocolSniffer::Any {
             return Ok(());
         }
         let reading = read_expected(stream, early, config.expect, &self.scratch);
@@ -387,15 +387,15 @@ impl Inbound {
 async fn read_expected(
     stream: &Stream,
     early: &mut Vec<u8>,
-    expect: Expect,
+    expect: ProtocolSniffer,
     scratch: &Scratch,
 ) -> Result<(), AdmissionError> {
     loop {
         // An incomplete beginning is short, as `judge` decides on every length.
-        match expect.judge(early) {
-            Verdict::Right => return Ok(()),
-            Verdict::Wrong => return Err(AdmissionError::Unexpected),
-            Verdict::Incomplete => {}
+        match expect.sniff(early) {
+            Sniffed::Right => return Ok(()),
+            Sniffed::Wrong => return Err(AdmissionError::Unexpected),
+            Sniffed::Incomplete => {}
         }
         match stream.read_onto(early, MAX_FIRST, scratch).await {
             Ok(0) | Err(_) => return Err(AdmissionError::Closed),

@@ -22,7 +22,7 @@ use crate::metrics::ByReason;
 use otproxy_config as config;
 use otproxy_net::Stream;
 use otproxy_net::worker::Scratch;
-use otproxy_protocol::status::{self, First, MAX_ANSWER, MAX_REQUEST, Published, Request};
+use otproxy_protocol::status::{self, FirstPacket, MAX_ANSWER, MAX_REQUEST, PublishedFields, StatusRequest};
 
 /// The part of one listener's status answers that all workers share.
 #[derive(Debug)]
@@ -68,9 +68,9 @@ pub(super) async fn serve(
     let first = handle.run_until_closed(patience.within(first_packet(admitted, forward.inbound.scratch()))).await;
     let request =
         match first.unwrap_or_else(|closing| Some(Err(closing.into()))).unwrap_or(Err(AdmissionError::HeaderTimeout)) {
-            Ok(First::Other) => return ControlFlow::Continue(()),
-            Ok(First::Request(request)) => Some(request),
-            Ok(First::TooLong) => None,
+            Ok(FirstPacket::Other) => return ControlFlow::Continue(()),
+            Ok(FirstPacket::Request(request)) => Some(request),
+            Ok(FirstPacket::TooLong) => None,
             Err(reason) => {
                 forward.inbound.refuse(&admitted.stream.options(), reason, admitted.peer_info(), true);
                 return ControlFlow::Break(());
@@ -97,7 +97,7 @@ pub(super) async fn serve(
 }
 
 /// Reads the first packet of a connection, until its kind is known.
-async fn first_packet(admitted: &mut AdmittedConnection, scratch: &Scratch) -> Result<First, AdmissionError> {
+async fn first_packet(admitted: &mut AdmittedConnection, scratch: &Scratch) -> Result<FirstPacket, AdmissionError> {
     loop {
         if let Some(first) = status::first(&admitted.early) {
             return Ok(first);
@@ -133,7 +133,7 @@ async fn ask(
     forward: &Forward,
     shared: &StatusShared,
     admitted: &AdmittedConnection,
-    request: &Request,
+    request: &StatusRequest,
 ) -> CachedAnswer {
     loop {
         let turn = shared.cache().look_up(request, Instant::now());
@@ -159,7 +159,7 @@ async fn ask_target(
     forward: &Forward,
     shared: &StatusShared,
     admitted: &AdmittedConnection,
-    request: &Request,
+    request: &StatusRequest,
 ) -> Option<Bytes> {
     // The request is made on behalf of this host: game servers answer others once in some seconds, and always by IPv4.
     let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -168,8 +168,9 @@ async fn ask_target(
     let exchange = exchange(reached, request, forward.inbound.scratch());
     let result = timeout(within, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let config::Status { address, port, .. } = &shared.config;
-    let published = result
-        .and_then(|answer| request.publish(&answer, Published { address, port: *port }).map_err(io::Error::other));
+    let published = result.and_then(|answer| {
+        request.publish(&answer, PublishedFields { address, port: *port }).map_err(io::Error::other)
+    });
     match published {
         Ok(answer) => Some(answer.into()),
         Err(error) => {
@@ -184,7 +185,7 @@ async fn ask_target(
 
 /// Sends the request, and reads the answer to its end. The own direction stays open until then, as game servers take
 /// its end for that of the connection.
-async fn exchange(reached: Reached, request: &Request, scratch: &Scratch) -> io::Result<Vec<u8>> {
+async fn exchange(reached: Reached, request: &StatusRequest, scratch: &Scratch) -> io::Result<Vec<u8>> {
     let Reached { stream, mut header, _attempt, .. } = reached;
     header.extend(request.to_bytes());
     stream.write_all(&header).await?;
@@ -214,11 +215,11 @@ mod tests {
             port: None,
         };
         let (shared, now) = (StatusShared::new(config(5, "play.example")), Instant::now());
-        let Lookup::Fetch(fetch) = shared.cache().look_up(&Request::Xml, now) else { panic!("nothing is known") };
+        let Lookup::Fetch(fetch) = shared.cache().look_up(&StatusRequest::Xml, now) else { panic!("nothing is known") };
         let longer = shared.reloaded(config(60, "play.example"));
         // A fetch that began earlier serves all.
         longer.cache().fetched(fetch, Some(Bytes::from_static(b"answer")), now);
-        let told = |shared: &StatusShared| match shared.cache().look_up(&Request::Xml, now + 50 * second) {
+        let told = |shared: &StatusShared| match shared.cache().look_up(&StatusRequest::Xml, now + 50 * second) {
             Lookup::Cached(told) => Some(told.result),
             _ => None,
         };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use otproxy_protocol::status::Request;
+use otproxy_protocol::status::StatusRequest;
 use otproxy_protocol::words;
 
 /// Distinct binary requests whose answers are kept; clients send a handful. The two requests for text have slots of
@@ -55,7 +55,7 @@ pub enum Lookup {
 /// A fetch in progress. Dropped before its end, it counts as failed.
 #[derive(Debug)]
 pub struct Fetch {
-    request: Request,
+    request: StatusRequest,
     told: watch::Sender<Option<CachedAnswer>>,
 }
 
@@ -69,7 +69,7 @@ pub struct StatusCache {
 
 #[derive(Debug)]
 struct Slot {
-    request: Request,
+    request: StatusRequest,
     asked: Instant,
     /// The time of the last fetch's end, successful or not.
     tried: Option<Instant>,
@@ -89,7 +89,7 @@ impl StatusCache {
     }
 
     /// Looks up a request.
-    pub fn look_up(&mut self, request: &Request, now: Instant) -> Lookup {
+    pub fn look_up(&mut self, request: &StatusRequest, now: Instant) -> Lookup {
         let (cache, stale) = (self.cache, self.stale);
         let Some(slot) = self.slot(request, now) else {
             return Lookup::Cached(CachedAnswer { result: StatusResult::Refused, answer: Bytes::new() });
@@ -132,12 +132,12 @@ impl StatusCache {
 
     /// Returns the slot of `request`; `None` if all are taken. The least recently asked slot is replaced first, but
     /// never one whose target was asked within `status.cache`, so any number of distinct requests leads to few fetches.
-    fn slot(&mut self, request: &Request, now: Instant) -> Option<&mut Slot> {
+    fn slot(&mut self, request: &StatusRequest, now: Instant) -> Option<&mut Slot> {
         if let Some(index) = self.slots.iter().position(|slot| slot.request == *request) {
             return self.slots.get_mut(index);
         }
         let new = Slot { request: request.clone(), asked: now, tried: None, answer: None, fetch: None };
-        let is_binary = |slot: &Slot| matches!(slot.request, Request::Parts { .. });
+        let is_binary = |slot: &Slot| matches!(slot.request, StatusRequest::Parts { .. });
         if is_binary(&new) && self.slots.iter().filter(|slot| is_binary(slot)).count() >= MAX_REQUESTS {
             let idle = |slot: &&mut Slot| is_binary(slot) && !slot.is_fetched() && !slot.is_recent(now, self.cache);
             let oldest = self.slots.iter_mut().filter(idle).min_by_key(|slot| slot.asked)?;
@@ -182,8 +182,8 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn parts(number: usize) -> Request {
-        Request::Parts { flags: 0x41, name: number.to_string().into_bytes() }
+    fn parts(number: usize) -> StatusRequest {
+        StatusRequest::Parts { flags: 0x41, name: number.to_string().into_bytes() }
     }
 
     fn told(result: StatusResult, answer: &'static str) -> CachedAnswer {
@@ -215,35 +215,35 @@ mod tests {
     #[test]
     fn an_answer_is_given_until_it_is_too_old_and_fetched_once_then() {
         let (mut cache, start) = (StatusCache::new(CACHE, STALE), Instant::now());
-        let first = fetch(cache.look_up(&Request::Xml, start));
-        let waiting: Vec<_> = (0..1000).map(|_| wait(cache.look_up(&Request::Xml, start + seconds(9)))).collect();
+        let first = fetch(cache.look_up(&StatusRequest::Xml, start));
+        let waiting: Vec<_> = (0..1000).map(|_| wait(cache.look_up(&StatusRequest::Xml, start + seconds(9)))).collect();
         // Another request has another slot.
-        let _json = fetch(cache.look_up(&Request::Json, start));
+        let _json = fetch(cache.look_up(&StatusRequest::Json, start));
         let now = start + seconds(10);
         assert_eq!(cache.fetched(first, answer("one"), now), told(StatusResult::Fresh, "one"));
         for waits in waiting {
             assert_eq!(*waits.borrow(), Some(told(StatusResult::Fresh, "one")));
         }
         let last = now + CACHE - Duration::from_nanos(1);
-        assert_told(cache.look_up(&Request::Xml, now), StatusResult::Cached, "one");
-        assert_told(cache.look_up(&Request::Xml, last), StatusResult::Cached, "one");
-        let second = fetch(cache.look_up(&Request::Xml, now + CACHE));
-        wait(cache.look_up(&Request::Xml, now + CACHE));
+        assert_told(cache.look_up(&StatusRequest::Xml, now), StatusResult::Cached, "one");
+        assert_told(cache.look_up(&StatusRequest::Xml, last), StatusResult::Cached, "one");
+        let second = fetch(cache.look_up(&StatusRequest::Xml, now + CACHE));
+        wait(cache.look_up(&StatusRequest::Xml, now + CACHE));
         cache.fetched(second, answer("two"), now + CACHE);
-        assert_told(cache.look_up(&Request::Xml, now + CACHE), StatusResult::Cached, "two");
+        assert_told(cache.look_up(&StatusRequest::Xml, now + CACHE), StatusResult::Cached, "two");
     }
 
     #[test]
     fn without_the_target_an_answer_is_given_for_a_while_and_the_target_is_asked_at_the_same_pace() {
         let (mut cache, start) = (StatusCache::new(CACHE, STALE), Instant::now());
-        let first = fetch(cache.look_up(&Request::Xml, start));
+        let first = fetch(cache.look_up(&StatusRequest::Xml, start));
         cache.fetched(first, answer("one"), start);
         let mut tries = 0;
         for second in 5..65 {
-            match cache.look_up(&Request::Xml, start + seconds(second)) {
+            match cache.look_up(&StatusRequest::Xml, start + seconds(second)) {
                 Lookup::Fetch(fetch) => {
                     tries += 1;
-                    let waiting = wait(cache.look_up(&Request::Xml, start + seconds(second)));
+                    let waiting = wait(cache.look_up(&StatusRequest::Xml, start + seconds(second)));
                     let stale = told(StatusResult::Stale, "one");
                     assert_eq!(cache.fetched(fetch, None, start + seconds(second)), stale);
                     assert_eq!(*waiting.borrow(), Some(stale));
@@ -252,24 +252,24 @@ mod tests {
             }
         }
         assert_eq!(tries, 12, "one in five seconds");
-        let last = fetch(cache.look_up(&Request::Xml, start + CACHE + STALE));
+        let last = fetch(cache.look_up(&StatusRequest::Xml, start + CACHE + STALE));
         assert_eq!(cache.fetched(last, None, start + CACHE + STALE), told(StatusResult::Failed, ""));
-        assert_told(cache.look_up(&Request::Xml, start + seconds(66)), StatusResult::Failed, "");
-        let back = fetch(cache.look_up(&Request::Xml, start + seconds(70)));
+        assert_told(cache.look_up(&StatusRequest::Xml, start + seconds(66)), StatusResult::Failed, "");
+        let back = fetch(cache.look_up(&StatusRequest::Xml, start + seconds(70)));
         cache.fetched(back, answer("two"), start + seconds(70));
-        assert_told(cache.look_up(&Request::Xml, start + seconds(71)), StatusResult::Cached, "two");
+        assert_told(cache.look_up(&StatusRequest::Xml, start + seconds(71)), StatusResult::Cached, "two");
     }
 
     #[test]
     fn a_fetch_whose_task_is_gone_has_failed() {
         let (mut cache, start) = (StatusCache::new(CACHE, STALE), Instant::now());
-        let first = fetch(cache.look_up(&Request::Xml, start));
-        let waiting = wait(cache.look_up(&Request::Xml, start));
+        let first = fetch(cache.look_up(&StatusRequest::Xml, start));
+        let waiting = wait(cache.look_up(&StatusRequest::Xml, start));
         drop(first);
         assert!(waiting.has_changed().is_err(), "who waits is told that nothing comes");
-        assert_told(cache.look_up(&Request::Xml, start), StatusResult::Failed, "");
-        assert_told(cache.look_up(&Request::Xml, start + seconds(4)), StatusResult::Failed, "");
-        let again = fetch(cache.look_up(&Request::Xml, start + CACHE));
+        assert_told(cache.look_up(&StatusRequest::Xml, start), StatusResult::Failed, "");
+        assert_told(cache.look_up(&StatusRequest::Xml, start + seconds(4)), StatusResult::Failed, "");
+        let again = fetch(cache.look_up(&StatusRequest::Xml, start + CACHE));
         cache.fetched(again, answer("one"), start + CACHE);
     }
 
@@ -298,13 +298,13 @@ mod tests {
         assert_eq!(ask_all(&mut cache, start + seconds(5)), 2 * MAX_REQUESTS);
         assert_eq!(cache.slots.len(), MAX_REQUESTS);
         // Requests for text have slots of their own.
-        for text in [Request::Xml, Request::Json] {
+        for text in [StatusRequest::Xml, StatusRequest::Json] {
             let turn = fetch(cache.look_up(&text, start + seconds(6)));
             cache.fetched(turn, answer("text"), start + seconds(6));
             assert_told(cache.look_up(&text, start + seconds(7)), StatusResult::Cached, "text");
         }
         ask_all(&mut cache, start + seconds(60));
-        assert_told(cache.look_up(&Request::Xml, start + seconds(10)), StatusResult::Cached, "text");
+        assert_told(cache.look_up(&StatusRequest::Xml, start + seconds(10)), StatusResult::Cached, "text");
         assert_eq!(cache.slots.len(), MAX_REQUESTS + 2);
     }
 

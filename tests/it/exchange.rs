@@ -16,7 +16,7 @@ use otproxy_protocol::player::machine::{Action, Event};
 use otproxy_protocol::player::{
     ClientClocks, ClientEndReason as PlayerEnd, LinkId, PlayerCore, SendError, SessionStats,
 };
-use otproxy_testkit::mock::packet::{Origin, numbered, split};
+use otproxy_testkit::mock::packet::{PacketOrigin, numbered, split};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -231,7 +231,7 @@ impl Exchange {
 
     fn send(&mut self, id: SessionId, size: usize) {
         let game = self.games.get_mut(&id).unwrap();
-        let packet = numbered(Origin::Player, game.client_sent.len() as u64 + 1, size);
+        let packet = numbered(PacketOrigin::Player, game.client_sent.len() as u64 + 1, size);
         match self.player.send(id, &packet) {
             Ok(()) => game.client_sent.push(packet),
             Err(error) => assert!(error == SendError::Full || game.ended.is_some(), "{error}"),
@@ -244,7 +244,7 @@ impl Exchange {
             return;
         }
         game.pushed += 1;
-        let packet = numbered(Origin::Server, game.pushed, size);
+        let packet = numbered(PacketOrigin::Server, game.pushed, size);
         game.unread.extend(&packet);
         game.server_sent.push(packet);
     }
@@ -638,7 +638,7 @@ impl Exchange {
                 let game = self.games.get_mut(&id).unwrap();
                 if !game.unread.is_empty() {
                     // A client that acknowledges what came, so that the rest is read.
-                    let _ = self.player.send(id, &numbered(Origin::Player, 1, 20));
+                    let _ = self.player.send(id, &numbered(PacketOrigin::Player, 1, 20));
                 }
             }
             self.run_for(50 * MS);

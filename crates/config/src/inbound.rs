@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use otproxy_protocol::sniff::Expect;
+use otproxy_protocol::sniff::ProtocolSniffer;
 use otproxy_protocol::words;
 
 use super::AddressSet;
@@ -36,7 +36,7 @@ section! {
             .or_else("on an edge none, on the core the addresses of `edges`", Vec::new)
             .example("10.0.0.0/8"),
         /// how connections begin; nothing is connected to before they do
-        expect: Expect = word().or("any").only_forward(),
+        expect: ProtocolSniffer = word().or("any").only_forward(),
         /// who is refused by this listener, whatever `allow` says; the peer, and the player that its PROXY header announces
         deny: Arc<AddressSet> = denied().or("[]").example("[198.51.100.0/24, { file: deny.txt }]"),
         /// which players alone are let in by this listener

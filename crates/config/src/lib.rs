@@ -76,4 +76,4 @@ pub use tunnel::{CoreTunnel, EdgeTunnel, Reach, TlsFiles};
 
 pub use otproxy_protocol::game_packet::Framing;
 pub use otproxy_protocol::player_address::PlayerAddress;
-pub use otproxy_protocol::sniff::Expect;
+pub use otproxy_protocol::sniff::ProtocolSniffer;

@@ -12,7 +12,7 @@ use super::reason::EndReason;
 use super::slots::Slots;
 use super::upstream::Upstream;
 use crate::frame::{HEADER_LEN, PacketId, SessionId};
-use crate::game_packet::{GamePacketDecoder, PacketError};
+use crate::game_packet::{GamePacketDecoder, GamePacketError};
 use crate::reassembly::ReassemblyBuffer;
 
 /// The result of bytes from a game server.
@@ -23,7 +23,7 @@ pub struct Framed {
     /// Bytes by which the outbox has grown.
     pub unacked: usize,
     /// Bytes that cannot be a packet came, and have ended the session.
-    pub error: Option<PacketError>,
+    pub error: Option<GamePacketError>,
 }
 
 /// The figures of a session, as they are at the moment.

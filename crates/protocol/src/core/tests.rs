@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::frame::{self, ClientId, FrameError, PONG, PacketId, SessionId};
-use crate::game_packet::{Framing, PacketError};
+use crate::game_packet::{Framing, GamePacketError};
 
 const CLIENT: ClientId = ClientId(7);
 const PORT: u16 = 7172;
@@ -443,7 +443,7 @@ fn a_packet_that_no_client_can_read_ends_the_session_behind_those_before_it() {
         let link = world.link();
         let session = world.play(link, S);
         let framed = world.client.game_bytes(session, b"\x02\0ok\xFF\xFF");
-        assert_eq!((framed.packets, framed.error), (1, Some(PacketError::TooLong { length: 65535 })));
+        assert_eq!((framed.packets, framed.error), (1, Some(GamePacketError::TooLong { length: 65535 })));
         assert_eq!(world.client.ended(session), Some(EndReason::ProtocolError));
         assert_eq!(world.read(link), [data(S, 1, 0, b"\x02\0ok"), frame::end(S).to_vec()].concat());
     });

@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::delivery::DeliveryCheck;
-use crate::mock::packet::{self, Origin};
+use crate::mock::packet::{self, PacketOrigin};
 use crate::player::{ClientClocks, GameSession, PathOptions, PathStats, Player, PlayerOptions, SessionSender};
 use otproxy_protocol::frame::ClientId;
 use otproxy_protocol::player::clocks::SESSION_SILENCE;
@@ -137,7 +137,7 @@ async fn send(
         }
         // Counted first, so that its receiver finds it counted.
         tally.lock().sent = number;
-        if session.send(packet::numbered(Origin::Player, number, PACKET_SIZE)).await.is_err() {
+        if session.send(packet::numbered(PacketOrigin::Player, number, PACKET_SIZE)).await.is_err() {
             return;
         }
     }
@@ -158,8 +158,8 @@ async fn receive(
         let mut tally = tally.lock();
         tally.violations = stats.gaps + stats.miscut + stats.bad_acks;
         match packet.as_deref().map(packet::number) {
-            Some(Some((Origin::Player, number))) => tally.echoes.see(number),
-            Some(Some((Origin::Server, number))) => tally.pushes.see(number),
+            Some(Some((PacketOrigin::Player, number))) => tally.echoes.see(number),
+            Some(Some((PacketOrigin::Server, number))) => tally.pushes.see(number),
             Some(None) => tally.other += 1,
             None => {
                 tally.ended = true;
