@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 use tracing::warn;
 
 use super::{
-    AccessList, AdaptiveTimeout, AdmissionControl, AdmissionGuard, ListenerAdmission, ListenerMetrics, PRESSURE_IDLE,
-    ProcessAdmission, ProvenEdge, REFUSED_LINES, TunnelOrigin, Tunnelled,
+    AccessList, AdaptiveTimeout, AdmissionControl, AdmissionGuard, AuthenticatedEdge, ListenerAdmission,
+    ListenerMetrics, PRESSURE_IDLE, ProcessAdmission, REFUSED_LINES, TunnelOrigin, TunnelledStream,
 };
 use crate::access_log::{AccessLog, Entry, Open, What};
 use crate::connection::{AdmissionError, CloseReason};
@@ -137,7 +137,7 @@ pub struct PeerInfo<'a> {
     /// The player, or the peer if no player is known.
     pub address: SocketAddr,
     /// The edge whose stream of the tunnel it is, if it is one.
-    pub edge: Option<&'a ProvenEdge>,
+    pub edge: Option<&'a AuthenticatedEdge>,
     /// The time of its accept.
     pub accepted: Instant,
 }
@@ -233,10 +233,10 @@ impl Inbound {
     }
 
     /// Admits a stream of the tunnel, whose sender is authenticated. Or counts and logs its refusal.
-    pub async fn admit_tunnelled(&self, tunnelled: Tunnelled) -> Option<AdmittedConnection> {
+    pub async fn admit_tunnelled(&self, tunnelled: TunnelledStream) -> Option<AdmittedConnection> {
         self.metrics.accepted.inc();
         let accepted = Instant::now();
-        let Tunnelled { stream, player, destination, mut early, origin } = tunnelled;
+        let TunnelledStream { stream, player, destination, mut early, origin } = tunnelled;
         let who = PeerInfo { address: player, edge: Some(&origin.edge), accepted };
         let admission = &self.shared.state.admission;
         let admitted = admission.check_peer(player.ip(), accepted).and_then(|()| admission.admit(player, accepted));

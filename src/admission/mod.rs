@@ -35,7 +35,7 @@ pub use limits::AdmissionLimits;
 pub use metrics::ListenerMetrics;
 pub use pressure::{PRESSURE_FROM, PRESSURE_IDLE, PRESSURE_LEAST};
 pub use rate_limit::{ADDRESSES, RateLimit};
-pub use tunnelled::{ProvenEdge, TunnelOrigin, Tunnelled, unfinished};
+pub use tunnelled::{AuthenticatedEdge, TunnelOrigin, TunnelledStream, unfinished};
 
 /// Lines about refusals and broken rules, for each listener and for the sessions, in each window of a rate-limited log.
 pub const REFUSED_LINES: u16 = 5;

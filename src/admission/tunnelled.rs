@@ -12,13 +12,13 @@ use crate::metrics::Held;
 
 /// An authenticated edge, which ends all of its streams once it is no longer trusted.
 #[derive(Debug)]
-pub struct ProvenEdge {
+pub struct AuthenticatedEdge {
     name: String,
     /// Cancelled once it is no longer trusted.
     revoked: CancellationToken,
 }
 
-impl ProvenEdge {
+impl AuthenticatedEdge {
     /// Makes a trusted edge.
     pub fn new(name: String) -> Arc<Self> {
         Arc::new(Self { name, revoked: CancellationToken::new() })
@@ -49,14 +49,14 @@ impl ProvenEdge {
 #[derive(Debug)]
 pub struct TunnelOrigin {
     /// The edge.
-    pub edge: Arc<ProvenEdge>,
+    pub edge: Arc<AuthenticatedEdge>,
     /// The guard that counts it as in use.
     pub in_use: Held,
 }
 
 /// A stream that has begun, for a worker to carry.
 #[derive(Debug)]
-pub struct Tunnelled {
+pub struct TunnelledStream {
     /// The stream.
     pub stream: Detached,
     /// The player, as reported by the edge.
@@ -71,12 +71,12 @@ pub struct Tunnelled {
 
 /// Returns why a connection was dropped before its own end: because of a defect, because it was closed by request,
 /// because the `edge` that it came through is no longer trusted, or else because the process ends.
-pub fn unfinished(handle: &ConnectionHandle, edge: Option<&ProvenEdge>) -> CloseReason {
+pub fn unfinished(handle: &ConnectionHandle, edge: Option<&AuthenticatedEdge>) -> CloseReason {
     if std::thread::panicking() {
         CloseReason::Panic
     } else if let Some(closing) = handle.closing() {
         closing.into()
-    } else if edge.is_some_and(ProvenEdge::is_revoked) {
+    } else if edge.is_some_and(AuthenticatedEdge::is_revoked) {
         CloseReason::Revoked
     } else {
         CloseReason::Shutdown

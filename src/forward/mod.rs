@@ -11,12 +11,12 @@ use tracing::{info, warn};
 
 use crate::access_log::{Entry, Forwarded, What};
 use crate::admission::{
-    AdmittedConnection, CarriedGuard, Carrier, ENDED_LINES, Inbound, InboundShared, ProvenEdge, REFUSED_LINES,
-    Tunnelled, unfinished,
+    AdmittedConnection, AuthenticatedEdge, CarriedGuard, Carrier, ENDED_LINES, Inbound, InboundShared, REFUSED_LINES,
+    TunnelledStream, unfinished,
 };
 use crate::connection::{CloseReason, ConnectionHandle, Route};
 use crate::metrics::{ByReason, Metrics};
-use crate::tunnel::Pool;
+use crate::tunnel::SparePool;
 use otproxy_config as config;
 use otproxy_config::SendProxy;
 use otproxy_net::pump::{Observer, pump};
@@ -80,7 +80,7 @@ impl ForwardShared {
         config: &config::Forward,
         inbound: Arc<InboundShared>,
         header_for: HeaderFor,
-        pool: Option<Arc<Pool>>,
+        pool: Option<Arc<SparePool>>,
         metrics: &Arc<Metrics>,
     ) -> Arc<Self> {
         let targets = Targets::new(config, pool, metrics);
@@ -181,7 +181,7 @@ impl Carrier for Forward {
         tasks.spawn(self.carry(stream, peer));
     }
 
-    fn spawn_tunnelled(self: Rc<Self>, tasks: &Tasks, tunnelled: Tunnelled) {
+    fn spawn_tunnelled(self: Rc<Self>, tasks: &Tasks, tunnelled: TunnelledStream) {
         tasks.spawn(self.carry_tunnelled(tunnelled));
     }
 }
@@ -201,7 +201,7 @@ impl Forward {
     }
 
     /// Carries a stream of the tunnel to its end, as long as its edge is trusted.
-    async fn carry_tunnelled(self: Rc<Self>, tunnelled: Tunnelled) {
+    async fn carry_tunnelled(self: Rc<Self>, tunnelled: TunnelledStream) {
         if let Some(admitted) = self.inbound.admit_tunnelled(tunnelled).await
             && let Some(edge) = admitted.origin.as_ref().map(|origin| Arc::clone(&origin.edge))
         {
@@ -332,7 +332,7 @@ struct ConnectionLogGuard<'a> {
     forward: &'a Forward,
     player: SocketAddr,
     /// The edge, if it came through the tunnel.
-    edge: Option<Arc<ProvenEdge>>,
+    edge: Option<Arc<AuthenticatedEdge>>,
     /// The target that was reached or last tried. Through the tunnel that is a listener of the core, and no address.
     target: Option<String>,
     /// The time until the target was connected.

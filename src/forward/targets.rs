@@ -21,7 +21,7 @@ use self::metrics::TargetChecks;
 use self::standings::{Change, Standings, Try};
 use crate::admission::AddressKey;
 use crate::metrics::{Metrics, PanicCount};
-use crate::tunnel::Pool;
+use crate::tunnel::SparePool;
 use otproxy_config as config;
 use otproxy_config::{Check, CheckKind, Destination, SendProxy};
 use otproxy_net::{ConnectResult, Stream};
@@ -85,7 +85,7 @@ words! {
 #[derive(Debug)]
 pub struct Targets {
     listener: String,
-    pool: Option<Arc<Pool>>,
+    pool: Option<Arc<SparePool>>,
     /// Locked briefly by each connection, and by a reload.
     now: Mutex<Now>,
     /// Notifies the watching task that the targets have changed.
@@ -118,7 +118,7 @@ struct Target {
 #[derive(Debug)]
 enum Way {
     Direct(Addresses),
-    Tunnel(Option<Arc<Pool>>),
+    Tunnel(Option<Arc<SparePool>>),
 }
 
 /// A connection to a target, by its kind.
@@ -133,7 +133,7 @@ pub enum Connected {
 impl Targets {
     /// Makes them from the listener's configuration; `pool` has the connections to the core if there is a tunnel.
     /// Counts in `metrics`, which belong to the process and to no worker.
-    pub fn new(config: &config::Forward, pool: Option<Arc<Pool>>, metrics: &Arc<Metrics>) -> Arc<Self> {
+    pub fn new(config: &config::Forward, pool: Option<Arc<SparePool>>, metrics: &Arc<Metrics>) -> Arc<Self> {
         let now = Now { list: Vec::new(), standings: Standings::new(config.choice, config.check, &[]) };
         let targets = Self {
             listener: config.inbound.name.clone(),
@@ -318,8 +318,8 @@ impl Targets {
 
 /// Checks that the tunnel has spare connections, or had new ones since the last check, all of which are in use by now.
 /// The check takes none of them from a player, and the core has answered on each.
-fn has_spare(pool: Option<&Pool>, made: &mut usize) -> Result<(), CheckResult> {
-    let (spare, all) = pool.map_or((0, 0), Pool::spare);
+fn has_spare(pool: Option<&SparePool>, made: &mut usize) -> Result<(), CheckResult> {
+    let (spare, all) = pool.map_or((0, 0), SparePool::spare);
     let more = std::mem::replace(made, all) != all;
     if spare > 0 || more { Ok(()) } else { Err(CheckResult::NoSpare) }
 }

@@ -31,7 +31,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::admission::{AdmittedConnection, Inbound, InboundShared, ListenerMetrics, PeerInfo, Tunnelled};
+use crate::admission::{AdmittedConnection, Inbound, InboundShared, ListenerMetrics, PeerInfo, TunnelledStream};
 use crate::connection::{AdmissionError, Route};
 use crate::metrics::{ByReason, Metrics};
 use otproxy_net::Stream;
@@ -145,7 +145,7 @@ impl Relay {
     }
 
     /// Carries a stream of the tunnel, in the same way.
-    pub async fn carry_tunnelled(self: Rc<Self>, inbound: Rc<Inbound>, tunnelled: Tunnelled) {
+    pub async fn carry_tunnelled(self: Rc<Self>, inbound: Rc<Inbound>, tunnelled: TunnelledStream) {
         if let Some(admitted) = inbound.admit_tunnelled(tunnelled).await
             && let Some(edge) = admitted.origin.as_ref().map(|origin| Arc::clone(&origin.edge))
         {

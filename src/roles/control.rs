@@ -20,7 +20,7 @@ use crate::certs::watch::Watch;
 use crate::forward::Targets;
 use crate::metrics::Metrics;
 use crate::relay::{EdgeMetrics, OTHER_EDGE, PortMetrics, RelayShared};
-use crate::tunnel::Known;
+use crate::tunnel::TunnelPeers;
 use otproxy_config as config;
 use otproxy_config::{Config, ConfigErrors, Destination, Listener};
 use otproxy_net::BindError;
@@ -113,7 +113,7 @@ pub(super) struct ServiceState {
     /// Each worker's counters.
     pub metrics: Vec<Arc<Metrics>>,
     /// The edges and listeners that the tunnel's server knows.
-    pub known: Option<watch::Sender<Known>>,
+    pub known: Option<watch::Sender<TunnelPeers>>,
     /// The certificates of the tunnel's identity.
     pub certificates: Option<watch::Sender<Watch>>,
 }
@@ -153,7 +153,7 @@ impl ServiceState {
         if let Some(known) = &self.known {
             let names = core.listeners.iter().map(|listener| &listener.inbound().name);
             let listeners = names.filter(|name| !closed.contains(*name)).cloned().collect();
-            known.send_replace(Known { edges: core.edges.clone(), listeners });
+            known.send_replace(TunnelPeers { edges: core.edges.clone(), listeners });
         }
     }
 }

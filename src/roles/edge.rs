@@ -7,7 +7,7 @@ use tokio::sync::{Notify, watch};
 use super::service::{Service, ServiceParts, StartError};
 use super::worker::Worker;
 use crate::forward::HeaderFor;
-use crate::tunnel::{EdgeEnd, Pool};
+use crate::tunnel::{SparePool, TunnelClient};
 use otproxy_config as config;
 use otproxy_config::{Config, Reach};
 
@@ -20,7 +20,7 @@ pub fn bind(config: config::Edge) -> Result<Service, StartError> {
     let config = Config::Edge(config);
     let certificates = super::certificates(&config)?.map(watch::Sender::new);
     let (presented, wanted) = (certificates.as_ref().map(watch::Sender::subscribe), Arc::new(Notify::new()));
-    let pool = tunnel.is_some().then(|| Pool::new(Arc::clone(&wanted)));
+    let pool = tunnel.is_some().then(|| SparePool::new(Arc::clone(&wanted)));
     let parts =
         ServiceParts { header_for: HeaderFor::Proxy, pool: pool.clone(), relay: None, known: None, certificates };
     let (mut service, plans) = Service::bind(config, parts)?;
@@ -30,7 +30,7 @@ pub fn bind(config: config::Edge) -> Result<Service, StartError> {
             Reach::Dial { .. } => Vec::new(),
         };
         service.run_tunnel(move |metrics, scratch, tasks| {
-            EdgeEnd::run((tunnel, log_core), presented, (pool, wanted), sockets, metrics, (scratch, tasks))
+            TunnelClient::run((tunnel, log_core), presented, (pool, wanted), sockets, metrics, (scratch, tasks))
         });
     }
     for (index, plans) in plans.into_iter().enumerate() {

@@ -9,7 +9,7 @@ use crate::admission::{Carrier, Inbound, InboundShared, ListenerMetrics, Process
 use crate::forward::{Forward, ForwardShared, HeaderFor};
 use crate::metrics::Metrics;
 use crate::relay::{Relay, RelayListener};
-use crate::tunnel::Pool;
+use crate::tunnel::SparePool;
 use otproxy_config as config;
 use otproxy_config::Listener;
 use otproxy_net::worker::Scratch;
@@ -18,7 +18,7 @@ use otproxy_net::worker::Scratch;
 pub(super) struct ListenerParts {
     pub header_for: HeaderFor,
     /// The pool of connections to the core, at an edge with a tunnel.
-    pub pool: Option<Arc<Pool>>,
+    pub pool: Option<Arc<SparePool>>,
     /// The admission that all listeners share.
     pub gate: Arc<ProcessAdmission>,
     pub access_log: Option<AccessLog>,

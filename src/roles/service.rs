@@ -29,7 +29,7 @@ use crate::certs::{CertError, HandshakeResult};
 use crate::forward::HeaderFor;
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::relay::RelayShared;
-use crate::tunnel::{self, Known, Pool};
+use crate::tunnel::{self, SparePool, TunnelPeers};
 use otproxy_config as config;
 use otproxy_config::{Config, Role};
 use otproxy_net::worker::{self, Scratch, StopSignals, Tasks};
@@ -80,10 +80,10 @@ pub struct Service {
 pub(super) struct ServiceParts {
     pub header_for: HeaderFor,
     /// The pool of connections to the core, at an edge with a tunnel.
-    pub pool: Option<Arc<Pool>>,
+    pub pool: Option<Arc<SparePool>>,
     pub relay: Option<Arc<RelayShared>>,
     /// The edges and listeners that the tunnel's server knows.
-    pub known: Option<watch::Sender<Known>>,
+    pub known: Option<watch::Sender<TunnelPeers>>,
     /// The certificates of the tunnel's identity.
     pub certificates: Option<watch::Sender<Watch>>,
 }

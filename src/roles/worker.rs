@@ -16,7 +16,7 @@ use super::running::{Running, WorkerParts};
 use crate::admission::Carrier;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
-use crate::tunnel::Streams;
+use crate::tunnel::TunnelStreams;
 use otproxy_net::worker::{self, Scratch, StopSignals, Tasks};
 use otproxy_net::{accept_until, warn_of_accept};
 
@@ -74,7 +74,7 @@ impl Worker {
         self,
         relay: Option<Rc<Relay>>,
         plans: ListenerPlans,
-        streams: Option<Streams>,
+        streams: Option<TunnelStreams>,
         on_kill: impl FnOnce(),
     ) {
         let StopSignals { drain, kill } = self.stop.clone();
@@ -157,7 +157,7 @@ impl Listeners<'_> {
     }
 
     /// Carries the streams of the tunnel that are given to this worker.
-    async fn take_streams(&self, streams: Option<Streams>) {
+    async fn take_streams(&self, streams: Option<TunnelStreams>) {
         let Some(mut streams) = streams else { return };
         while let Some((listener, tunnelled)) = streams.recv().await {
             // A stream whose listener was removed at this moment ends here.

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::strangers::Strangers;
+use super::unauthenticated::UnauthenticatedLimiter;
 use super::{CONNECT, HANDSHAKE};
 use crate::admission::{AddressKey, KeyedLimit, REFUSED_LINES};
 use crate::certs;
@@ -23,9 +23,9 @@ use otproxy_config::Target;
 use otproxy_net::{ConnectResult, RateLimitedLog, Stream, TlsError, connect};
 
 /// Handshakes of unauthenticated peers at once. Each costs a descriptor and a few kilobytes until its deadline.
-pub const STRANGERS: usize = 1024;
+pub const UNAUTHENTICATED: usize = 1024;
 /// The limit for one address.
-pub const STRANGERS_PER_ADDRESS: usize = 64;
+pub const UNAUTHENTICATED_PER_ADDRESS: usize = 64;
 /// The limit for an address from which a peer has authenticated before.
 pub const KNOWN_PER_ADDRESS: usize = 256;
 /// Addresses that are remembered because a peer has authenticated from there: unauthenticated peers do not keep them
@@ -40,7 +40,7 @@ const WARN_EACH: Duration = Duration::from_secs(24 * 60 * 60);
 /// The part that all handshakes of one process share.
 pub(super) struct Handshakes {
     certificates: RefCell<Watch>,
-    strangers: Strangers,
+    unauthenticated: UnauthenticatedLimiter,
     strangers_by_address: Arc<KeyedLimit>,
     /// The most recent address is in front.
     known: RefCell<VecDeque<AddressKey>>,
@@ -56,7 +56,7 @@ pub(super) struct Handshakes {
 }
 
 /// The destination of a connection of the tunnel.
-pub(super) struct Way<'a> {
+pub(super) struct DialTarget<'a> {
     /// The address.
     pub target: &'a Target,
     /// The name that the peer's certificate must have.
@@ -67,8 +67,8 @@ impl Handshakes {
     pub fn new(certificates: Watch, metrics: Arc<Metrics>, log_addresses: bool) -> Self {
         let handshakes = Self {
             certificates: RefCell::new(certificates),
-            strangers: Strangers::new(STRANGERS),
-            strangers_by_address: KeyedLimit::new(None, Some(STRANGERS_PER_ADDRESS)),
+            unauthenticated: UnauthenticatedLimiter::new(UNAUTHENTICATED),
+            strangers_by_address: KeyedLimit::new(None, Some(UNAUTHENTICATED_PER_ADDRESS)),
             known: RefCell::default(),
             known_by_address: KeyedLimit::new(None, Some(KNOWN_PER_ADDRESS)),
             results: ByReason::new(&metrics.tunnel_handshakes, &[]),
@@ -170,7 +170,11 @@ impl Handshakes {
         let known = self.known.borrow().contains(&address);
         let by_address = if known { &self.known_by_address } else { &self.strangers_by_address };
         let _guard = by_address.try_acquire(address).map_err(|_| HandshakeResult::Limit)?;
-        if known { handshake.await } else { self.strangers.run(handshake).await.unwrap_or(Err(HandshakeResult::Limit)) }
+        if known {
+            handshake.await
+        } else {
+            self.unauthenticated.run(handshake).await.unwrap_or(Err(HandshakeResult::Limit))
+        }
     }
 
     fn remember(&self, peer: SocketAddr) {
@@ -197,7 +201,7 @@ impl Handshakes {
     ///
     /// # Errors
     /// Returns the result, which is counted and logged.
-    pub async fn connect(&self, way: &Way<'_>) -> Result<Stream, ConnectResult> {
+    pub async fn connect(&self, way: &DialTarget<'_>) -> Result<Stream, ConnectResult> {
         let (stream, _) = connect((&way.target.host, way.target.port), None, CONNECT).await.inspect_err(|result| {
             self.warn(&self.connect_log, way.target, &format_args!("cannot connect to `{}`: {result}", way.name));
         })?;
@@ -213,7 +217,7 @@ impl Handshakes {
     }
 
     /// Records that it has not, for reasons that it does not tell.
-    pub fn not_proven(&self, way: &Way<'_>) {
+    pub fn not_proven(&self, way: &DialTarget<'_>) {
         self.failed(HandshakeResult::Refused, way.target, "; the other side's log says why");
     }
 

@@ -2,21 +2,21 @@
 
 use tokio::time::{sleep, timeout};
 
-use super::keeper::Place;
-use super::pool::{Pool, Request};
+use super::maintainer::SpareSlot;
+use super::pool::{SparePool, SpareRequest};
 use super::{ANSWER, HEARTBEAT};
 use otproxy_net::Stream;
 use otproxy_net::worker::Scratch;
 use otproxy_protocol::proxy_header::LOCAL;
 
 /// Offers `stream`, on which the core [has answered](answers), in `pool` until it is taken or ends, and asks the core
-/// on it from time to time. If this side made it, `place` is its place.
-pub(super) async fn keep(mut stream: Stream, pool: &Pool, mut place: Option<Place>, scratch: &Scratch) {
-    place.iter_mut().for_each(Place::keep);
-    let _kept = pool.keep();
+/// on it from time to time. If this side made it, `slot` is its place.
+pub(super) async fn keep(mut stream: Stream, pool: &SparePool, mut slot: Option<SpareSlot>, scratch: &Scratch) {
+    slot.iter_mut().for_each(SpareSlot::keep);
+    let _kept = pool.hold();
     loop {
         match offer(stream, pool, scratch).await {
-            Offered::Taken => return place.into_iter().for_each(Place::take),
+            Offered::Taken => return slot.into_iter().for_each(SpareSlot::take),
             Offered::Left(left) => stream = left,
             Offered::Ended => return,
         }
@@ -35,7 +35,7 @@ enum Offered {
     Ended,
 }
 
-async fn offer(stream: Stream, pool: &Pool, scratch: &Scratch) -> Offered {
+async fn offer(stream: Stream, pool: &SparePool, scratch: &Scratch) -> Offered {
     let mut taken = match pool.offer() {
         Ok(taken) => taken,
         Err(request) => return give(stream, request),
@@ -59,7 +59,7 @@ async fn offer(stream: Stream, pool: &Pool, scratch: &Scratch) -> Offered {
     }
 }
 
-fn give(stream: Stream, request: Request) -> Offered {
+fn give(stream: Stream, request: SpareRequest) -> Offered {
     let Ok(detached) = stream.detach() else { return Offered::Ended };
     match request.send(Ok(detached)) {
         Ok(()) => Offered::Taken,
@@ -109,8 +109,8 @@ mod tests {
         (Stream::new(listener.accept().await.unwrap().0).unwrap(), core)
     }
 
-    fn pool() -> Arc<Pool> {
-        Pool::new(Arc::new(Notify::new()))
+    fn pool() -> Arc<SparePool> {
+        SparePool::new(Arc::new(Notify::new()))
     }
 
     async fn asked(core: &mut TcpStream) {

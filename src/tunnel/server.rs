@@ -15,12 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::acceptor::accept;
-use super::handshake::{Handshakes, Way};
-use super::keeper::{Keeper, Place};
+use super::handshake::{DialTarget, Handshakes};
+use super::maintainer::{SpareMaintainer, SpareSlot};
 use super::metrics::TunnelMetrics;
 use super::refusal::TunnelError;
 use super::{REREAD, SILENCE};
-use crate::admission::{ProvenEdge, REFUSED_LINES, TunnelOrigin, Tunnelled};
+use crate::admission::{AuthenticatedEdge, REFUSED_LINES, TunnelOrigin, TunnelledStream};
 use crate::certs::HandshakeResult;
 use crate::certs::watch::Watch;
 use crate::metrics::{Held, Metrics};
@@ -38,7 +38,7 @@ pub const MOST_READY: usize = 256;
 
 /// The edges and listeners that the core's end knows, until a reload changes them.
 #[derive(Debug)]
-pub struct Known {
+pub struct TunnelPeers {
     /// The edges of the configuration.
     pub edges: Vec<EdgePeer>,
     /// The listeners that streams may lead to, by name.
@@ -46,10 +46,10 @@ pub struct Known {
 }
 
 /// The streams for one worker, each with the name of its listener.
-pub type Streams = mpsc::UnboundedReceiver<(String, Tunnelled)>;
+pub type TunnelStreams = mpsc::UnboundedReceiver<(String, TunnelledStream)>;
 
 /// The core's end, which accepts the streams of edges and gives them to workers.
-pub struct CoreEnd {
+pub struct TunnelServer {
     handshakes: Handshakes,
     spare: usize,
     edges: RefCell<HashMap<String, Rc<Edge>>>,
@@ -57,7 +57,7 @@ pub struct CoreEnd {
     revoked: RefCell<HashSet<String>>,
     listeners: RefCell<HashSet<String>>,
     /// Unbounded channels, as each queued stream is an open connection of an edge.
-    workers: Vec<mpsc::UnboundedSender<(String, Tunnelled)>>,
+    workers: Vec<mpsc::UnboundedSender<(String, TunnelledStream)>>,
     next_worker: Cell<usize>,
     metrics: Arc<Metrics>,
     scratch: Rc<Scratch>,
@@ -67,7 +67,7 @@ pub struct CoreEnd {
 
 /// A trusted edge.
 struct Edge {
-    proven: Arc<ProvenEdge>,
+    proven: Arc<AuthenticatedEdge>,
     dial: Option<Target>,
     metrics: TunnelMetrics,
     /// Notifies the keeper of connections to this edge to look again.
@@ -77,14 +77,14 @@ struct Edge {
     replaced: CancellationToken,
 }
 
-impl CoreEnd {
+impl TunnelServer {
     /// Accepts on `sockets`, dials edges, and gives streams to the `workers` in turn, each of which can carry any of
     /// them. `certificates` and `known` may change. Runs forever, on the runtime that it is called in.
     pub async fn run(
         config: CoreTunnel,
         mut certificates: watch::Receiver<Watch>,
-        mut known: watch::Receiver<Known>,
-        workers: Vec<mpsc::UnboundedSender<(String, Tunnelled)>>,
+        mut known: watch::Receiver<TunnelPeers>,
+        workers: Vec<mpsc::UnboundedSender<(String, TunnelledStream)>>,
         sockets: Vec<TcpListener>,
         metrics: Arc<Metrics>,
         (scratch, tasks): (Rc<Scratch>, Tasks),
@@ -115,7 +115,7 @@ impl CoreEnd {
         }
     }
 
-    fn go_by(self: &Rc<Self>, known: &Known) {
+    fn go_by(self: &Rc<Self>, known: &TunnelPeers) {
         self.listeners.borrow_mut().clone_from(&known.listeners);
         self.trust(&known.edges);
     }
@@ -144,7 +144,7 @@ impl CoreEnd {
                     edge.replaced.cancel();
                     Arc::clone(&edge.proven)
                 }
-                None => ProvenEdge::new(peer.name.clone()),
+                None => AuthenticatedEdge::new(peer.name.clone()),
             };
             let edge = Rc::new(Edge {
                 proven,
@@ -167,18 +167,18 @@ impl CoreEnd {
             let recent = edge.demand.borrow_mut().recent(Instant::now());
             self.spare.max(recent.min(MOST_READY))
         };
-        let make = |place| {
+        let make = |slot| {
             let (end, edge) = (Rc::clone(&self), Rc::clone(&edge));
             self.tasks.spawn(async move {
                 let Some(target) = &edge.dial else { return };
-                let way = Way { target, name: edge.proven.name() };
+                let way = DialTarget { target, name: edge.proven.name() };
                 match end.handshakes.connect(&way).await {
-                    Ok(stream) => Rc::clone(&end).carry(stream, Rc::clone(&edge), Some((place, &way))).await,
+                    Ok(stream) => Rc::clone(&end).carry(stream, Rc::clone(&edge), Some((slot, &way))).await,
                     Err(result) => edge.metrics.dialled(Some(result)),
                 }
             });
         };
-        let keeping = Keeper::new(Arc::clone(&edge.changed)).run(wanted, make);
+        let keeping = SpareMaintainer::new(Arc::clone(&edge.changed)).run(wanted, make);
         edge.replaced.run_until_cancelled(keeping).await;
     }
 
@@ -195,16 +195,16 @@ impl CoreEnd {
 
     /// Carries a connection of `edge` until it is in use, as long as the edge is trusted. If the core made it, it has a
     /// place and a way.
-    async fn carry(self: Rc<Self>, stream: Stream, edge: Rc<Edge>, made: Option<(Place, &Way<'_>)>) {
+    async fn carry(self: Rc<Self>, stream: Stream, edge: Rc<Edge>, made: Option<(SpareSlot, &DialTarget<'_>)>) {
         let proven = Arc::clone(&edge.proven);
         proven.carry(Box::pin(self.await_begin(stream, &edge, made))).await;
     }
 
-    async fn await_begin(&self, stream: Stream, edge: &Edge, made: Option<(Place, &Way<'_>)>) {
-        let (mut place, way) = made.unzip();
+    async fn await_begin(&self, stream: Stream, edge: &Edge, made: Option<(SpareSlot, &DialTarget<'_>)>) {
+        let (mut slot, way) = made.unzip();
         let mut spare = way.is_none().then(|| edge.metrics.spare());
         let heard = || {
-            place.iter_mut().for_each(Place::keep);
+            slot.iter_mut().for_each(SpareSlot::keep);
             if spare.is_none() {
                 self.handshakes.proven();
                 edge.metrics.dialled(None);
@@ -225,18 +225,18 @@ impl CoreEnd {
         if !self.listeners.borrow().contains(&begin.listener) {
             return self.refuse(edge, TunnelError::UnknownListener);
         }
-        if let Some(place) = place {
+        if let Some(slot) = slot {
             edge.demand.borrow_mut().take(Instant::now());
-            place.take();
+            slot.take();
         }
         let Ok(stream) = stream.detach() else { return };
         let origin = TunnelOrigin { edge: Arc::clone(&edge.proven), in_use: Held::new(edge.metrics.in_use.clone()) };
-        let Begin { listener, player, destination } = begin;
+        let StreamHeader { listener, player, destination } = begin;
         let next = self.next_worker.get();
         self.next_worker.set(next.wrapping_add(1));
         if let Some(worker) = self.workers.get(next % self.workers.len().max(1)) {
             // This fails only if the worker is gone, during a shutdown.
-            let _ = worker.send((listener, Tunnelled { stream, player, destination, early, origin }));
+            let _ = worker.send((listener, TunnelledStream { stream, player, destination, early, origin }));
         }
     }
 
@@ -249,7 +249,7 @@ impl CoreEnd {
 }
 
 /// The contents of a stream's header.
-struct Begin {
+struct StreamHeader {
     listener: String,
     player: SocketAddr,
     destination: SocketAddr,
@@ -261,7 +261,7 @@ async fn begin(
     stream: &Stream,
     scratch: &Scratch,
     mut heard: impl FnMut(),
-) -> Result<Option<(Begin, Vec<u8>)>, TunnelError> {
+) -> Result<Option<(StreamHeader, Vec<u8>)>, TunnelError> {
     let mut bytes = Vec::new();
     loop {
         if !bytes.is_empty()
@@ -284,7 +284,7 @@ async fn begin(
             };
             heard();
             bytes.drain(..len);
-            return Ok(Some((Begin { listener, player, destination }, bytes)));
+            return Ok(Some((StreamHeader { listener, player, destination }, bytes)));
         }
         // Spares are many, and wait long.
         if bytes.is_empty() {
