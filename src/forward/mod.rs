@@ -30,14 +30,14 @@ mod status;
 mod status_cache;
 mod targets;
 
-use moved::Moved;
+use moved::ForwardObserver;
 use status::StatusShared;
-use targets::{Attempt, Connected};
+use targets::{ChosenTarget, TargetStream};
 
 pub use status_cache::{MAX_REQUESTS, StatusResult};
 #[cfg(test)]
 pub use targets::metrics::{TargetChecks, show_state};
-pub use targets::{CheckResult, FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetState, TargetView, Targets};
+pub use targets::{CheckResult, FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetSnapshot, TargetState, Targets};
 
 /// How many times `timeouts.connect` one connection spends on targets, however many targets and addresses there are.
 /// Clients give up after 12.5 s.
@@ -151,7 +151,7 @@ pub struct Forward {
 }
 
 /// A destination to which a connection was made.
-struct Reached {
+struct Connected {
     stream: Stream,
     /// The destination's name in logs.
     name: String,
@@ -160,11 +160,11 @@ struct Reached {
     /// Targets that could not be reached before it.
     retries: usize,
     /// The guard that counts it as a connection of its target.
-    _attempt: Attempt,
+    _attempt: ChosenTarget,
 }
 
 /// The last target that could not be reached.
-struct Missed {
+struct ConnectFailure {
     /// The target's name in logs; `None` if none was ready.
     name: Option<String>,
     /// Targets that could not be reached before it.
@@ -237,13 +237,13 @@ impl Forward {
                 return CloseReason::ConnectFailed;
             }
         };
-        let Reached { stream: target, name, header: mut first, retries, _attempt } = reached;
+        let Connected { stream: target, name, header: mut first, retries, _attempt } = reached;
         record.reached(name, retries, began.elapsed());
         // Taken, so that it is not kept for as long as the connection lasts.
         let early = std::mem::take(&mut admitted.early);
         record.early(&early);
         first.extend_from_slice(&early);
-        let moved = Moved {
+        let moved = ForwardObserver {
             client: &admitted.stream,
             target: &target,
             handle: &record.handle,
@@ -256,11 +256,11 @@ impl Forward {
     }
 
     /// Connects to the first target that answers, on behalf of `player`, which connected to `local`.
-    async fn reach(&self, player: SocketAddr, local: SocketAddr) -> Result<Reached, Missed> {
+    async fn reach(&self, player: SocketAddr, local: SocketAddr) -> Result<Connected, ConnectFailure> {
         let metrics = self.inbound.metrics();
         let within = self.inbound.config().timeouts.connect;
         let deadline = tokio::time::Instant::now() + within * TRIES;
-        let mut last = Missed { name: None, retries: 0, result: ConnectResult::Error };
+        let mut last = ConnectFailure { name: None, retries: 0, result: ConnectResult::Error };
         let mut tried = Vec::new();
         while tokio::time::Instant::now() < deadline
             && let Some(attempt) = self.shared.targets.next(player.ip(), &mut tried)
@@ -278,7 +278,7 @@ impl Forward {
                     if result != ConnectResult::Timeout || began.elapsed() >= within {
                         attempt.failed(result);
                     }
-                    last = Missed { name: Some(attempt.destination()), retries, result };
+                    last = ConnectFailure { name: Some(attempt.destination()), retries, result };
                 }
             }
         }
@@ -294,20 +294,20 @@ impl Forward {
 
     fn reached(
         &self,
-        connected: Connected,
+        connected: TargetStream,
         player: SocketAddr,
         local: SocketAddr,
-        (retries, attempt): (usize, Attempt),
-    ) -> Reached {
+        (retries, attempt): (usize, ChosenTarget),
+    ) -> Connected {
         let (stream, name, header) = match connected {
-            Connected::Direct(stream, address) => (stream, address.to_string(), self.header(player, local, address)),
-            Connected::Tunnel(stream, listener) => {
+            TargetStream::Direct(stream, address) => (stream, address.to_string(), self.header(player, local, address)),
+            TargetStream::Tunnel(stream, listener) => {
                 let mut header = Vec::new();
                 proxy_header::write_v2_to(&mut header, player, local, Some(&listener));
                 (stream, config::Destination::Core(listener).to_string(), header)
             }
         };
-        Reached { stream, name, header, retries, _attempt: attempt }
+        Connected { stream, name, header, retries, _attempt: attempt }
     }
 
     fn header(&self, mut player: SocketAddr, mut destination: SocketAddr, target: SocketAddr) -> Vec<u8> {
@@ -378,7 +378,7 @@ impl<'a> ConnectionLogGuard<'a> {
         self.carried = Some(self.forward.inbound.carried_guard());
     }
 
-    fn missed(&mut self, Missed { name, retries, result }: Missed) {
+    fn missed(&mut self, ConnectFailure { name, retries, result }: ConnectFailure) {
         (self.target, self.retries, self.connect) = (name, retries, result);
     }
 

@@ -8,14 +8,14 @@ use crate::admission::ListenerMetrics;
 use crate::connection::ConnectionHandle;
 
 /// An observer that counts the bytes of one connection, and notices links.
-pub(super) struct Moved<'a> {
+pub(super) struct ForwardObserver<'a> {
     pub(super) client: &'a Stream,
     pub(super) target: &'a Stream,
     pub(super) handle: &'a ConnectionHandle,
     pub(super) metrics: &'a ListenerMetrics,
 }
 
-impl Observer for Moved<'_> {
+impl Observer for ForwardObserver<'_> {
     fn begins(&self, first: &[u8]) {
         if begins_link(first) {
             self.handle.set_link();
@@ -61,7 +61,7 @@ mod tests {
         let ((client, mut player), (target, mut core)) = (pair().await, pair().await);
         let (metrics, scratch) = (ListenerMetrics::new(&Metrics::new(), "test"), scratch());
         let handle = ConnectionHandle::new(1, "test".into(), ([127, 0, 0, 1], 1).into());
-        let moved = Moved { client: &client, target: &target, handle: &handle, metrics: &metrics };
+        let moved = ForwardObserver { client: &client, target: &target, handle: &handle, metrics: &metrics };
         let pumping = pump(&client, &target, Vec::new(), Duration::from_secs(60), &scratch, &moved);
         let exchange = async {
             player.write_all(first).await.unwrap();

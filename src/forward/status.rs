@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::status_cache::{CachedAnswer, Lookup, StatusCache};
-use super::{ConnectionLogGuard, Forward, Reached};
+use super::{Connected, ConnectionLogGuard, Forward};
 use crate::admission::AdmittedConnection;
 use crate::connection::{AdmissionError, CloseReason, ConnectionHandle};
 use crate::forward::StatusResult;
@@ -185,8 +185,8 @@ async fn ask_target(
 
 /// Sends the request, and reads the answer to its end. The own direction stays open until then, as game servers take
 /// its end for that of the connection.
-async fn exchange(reached: Reached, request: &StatusRequest, scratch: &Scratch) -> io::Result<Vec<u8>> {
-    let Reached { stream, mut header, _attempt, .. } = reached;
+async fn exchange(reached: Connected, request: &StatusRequest, scratch: &Scratch) -> io::Result<Vec<u8>> {
+    let Connected { stream, mut header, _attempt, .. } = reached;
     header.extend(request.to_bytes());
     stream.write_all(&header).await?;
     let mut answer = Vec::new();

@@ -20,7 +20,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// A target's name, and the addresses that it resolves to.
 #[derive(Debug)]
-pub struct Addresses {
+pub struct ResolvedAddresses {
     target: config::Target,
     /// The interval of look-ups; zero means one for each connection.
     every: Duration,
@@ -45,7 +45,7 @@ struct Answer {
     first: AtomicUsize,
 }
 
-impl Addresses {
+impl ResolvedAddresses {
     /// Makes the addresses of `target`, looked up at this interval.
     pub fn new(target: config::Target, every: Duration) -> Self {
         let known = target.literal().map_or(Known::Awaited, |address| Known::Answer(Answer::new(vec![address])));

@@ -22,7 +22,7 @@ fn checked<P: Future<Output = ()>>(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let test = async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addresses = Addresses::new(listener.local_addr().unwrap().into(), Duration::ZERO);
+        let addresses = ResolvedAddresses::new(listener.local_addr().unwrap().into(), Duration::ZERO);
         let playing = async { play(listener.accept().await.unwrap().0).await };
         let (result, ()) = tokio::join!(check(&addresses, kind, send_proxy, within), playing);
         result
@@ -107,7 +107,7 @@ fn what_refuses_is_not_up() {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address: SocketAddr = socket.local_addr().unwrap();
-        let addresses = Addresses::new(address.into(), Duration::ZERO);
+        let addresses = ResolvedAddresses::new(address.into(), Duration::ZERO);
         for kind in [CheckKind::Tcp, CheckKind::Proxy, CheckKind::Ping] {
             assert_eq!(check(&addresses, kind, SendProxy::V2, WITHIN).await, Err(CheckResult::Refused));
         }
@@ -143,5 +143,5 @@ fn what_this_host_lacks_is_not_the_targets_failure() {
     next().failed(ConnectResult::Refused);
     assert_eq!((next().tried.target, targets.now().list[0].up.get()), (1, 0));
     // Dropped attempts no longer count.
-    assert!(format!("{:?}", targets.now().standings).matches("connections: 0").count() == 2);
+    assert!(format!("{:?}", targets.now().health).matches("connections: 0").count() == 2);
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::admin::api::{self, ApiError, Check, Target};
-use crate::forward::{TargetState, TargetView};
+use crate::forward::{TargetSnapshot, TargetState};
 use crate::roles::Control;
 
 /// Returns the targets of all forwards.
@@ -37,7 +37,7 @@ pub(super) fn set(control: &Control, listener: &str, name: &str, state: api::Tar
     }
 }
 
-fn target(listener: &str, view: TargetView, now: Instant) -> Target {
+fn target(listener: &str, view: TargetSnapshot, now: Instant) -> Target {
     Target {
         listener: listener.to_owned(),
         name: view.name,

@@ -10,8 +10,8 @@ use super::*;
 const EVERY: Duration = Duration::from_secs(30);
 const WITHIN: Duration = Duration::from_secs(60);
 
-fn name(every: Duration) -> Addresses {
-    Addresses::new(config::Target { host: "core.example".to_owned(), port: 7162 }, every)
+fn name(every: Duration) -> ResolvedAddresses {
+    ResolvedAddresses::new(config::Target { host: "core.example".to_owned(), port: 7162 }, every)
 }
 
 fn run<F: Future<Output = ()>>(paused: bool, test: F) {
@@ -24,7 +24,7 @@ fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
 }
 
 /// Returns the addresses that a connect would try, in order.
-async fn known(name: &Addresses) -> Result<Vec<SocketAddr>, ConnectResult> {
+async fn known(name: &ResolvedAddresses) -> Result<Vec<SocketAddr>, ConnectResult> {
     name.answer(WITHIN).await.map(|answer| answer.addresses.clone())
 }
 
@@ -44,7 +44,7 @@ fn refusing() -> (TcpSocket, SocketAddr) {
 #[test]
 fn an_address_needs_no_look_up() {
     run(true, async {
-        let literal = Addresses::new("[2001:db8::9]:7162".parse::<SocketAddr>().unwrap().into(), EVERY);
+        let literal = ResolvedAddresses::new("[2001:db8::9]:7162".parse::<SocketAddr>().unwrap().into(), EVERY);
         literal.keep("a", |_| async { unreachable!("there is no name") }).await;
         assert_eq!(known(&literal).await, Ok(addresses(&["[2001:db8::9]:7162"])));
         name(Duration::ZERO).keep("a", |_| async { unreachable!("each connection does it") }).await;
@@ -159,7 +159,7 @@ fn all_addresses_are_tried_and_the_one_that_answered_is_the_next_ones_first() {
         let ((first_dead, dead), (_two, dead_too), (listener, alive)) = (refusing(), refusing(), listening().await);
         let name = name(EVERY);
         assert!(name.learn(Some(vec![dead, dead_too, alive])));
-        let first = |name: &Addresses| match &*name.known.borrow() {
+        let first = |name: &ResolvedAddresses| match &*name.known.borrow() {
             Known::Answer(answer) => answer.addresses[answer.first.load(Relaxed)],
             other => panic!("{other:?}"),
         };
