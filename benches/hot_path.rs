@@ -27,7 +27,9 @@ use ipnet::IpNet;
 use otproxy::admission::{AddressKey, BANS, BanMetrics, BanPolicy, Bans, RateLimit};
 use otproxy::metrics::Metrics;
 use otproxy_config::{AddressSet, Framing};
-use otproxy_protocol::core::{Admitted, Client, Effect, LinkKey, OpenError, Owner, Rules, SessionKey, SessionLimits};
+use otproxy_protocol::core::{
+    AdmittedSession, ClientMachine, ClientOwner, Effect, LinkKey, OpenError, OpenRules, SessionKey, SessionLimits,
+};
 use otproxy_protocol::frame::{self, Frame, PacketId, SessionId};
 use otproxy_protocol::game_packet::GamePacketDecoder;
 use otproxy_protocol::proxy_header;
@@ -60,7 +62,7 @@ struct Host {
     now: Instant,
 }
 
-impl Owner for Host {
+impl ClientOwner for Host {
     type Link = ();
     type Session = ();
     type Player = ();
@@ -69,13 +71,13 @@ impl Owner for Host {
         self.now
     }
 
-    fn rules(&self) -> Rules {
-        Rules { max_per_link: 16, bind_to_player: true }
+    fn rules(&self) -> OpenRules {
+        OpenRules { max_per_link: 16, bind_to_player: true }
     }
 
     fn player(&self, (): &()) {}
 
-    fn admit(&self, (): &(), _session: SessionId, _port: u32) -> Result<Admitted<()>, OpenError> {
+    fn admit(&self, (): &(), _session: SessionId, _port: u32) -> Result<AdmittedSession<()>, OpenError> {
         let limits = SessionLimits {
             linger: Duration::from_secs(30),
             leave_grace: Duration::from_secs(2),
@@ -84,13 +86,13 @@ impl Owner for Host {
             pending: 4 << 20,
         };
         let Self { max_packets_per_second, .. } = *self;
-        Ok(Admitted { session: (), limits, framing: Framing::Auto, max_packets_per_second })
+        Ok(AdmittedSession { session: (), limits, framing: Framing::Auto, max_packets_per_second })
     }
 }
 
 /// A client whose links carry one session that is connected to its game server.
 struct Player {
-    client: Client<Host>,
+    client: ClientMachine<Host>,
     host: Host,
     links: Vec<LinkKey>,
     session: SessionKey,
@@ -98,13 +100,13 @@ struct Player {
 
 impl Player {
     fn new(links: usize, max_packets_per_second: Option<u32>) -> Self {
-        let (mut client, host) = (Client::default(), Host { max_packets_per_second, now: Instant::now() });
+        let (mut client, host) = (ClientMachine::default(), Host { max_packets_per_second, now: Instant::now() });
         let links: Vec<_> = (0..links).map(|_| client.add_link(())).collect();
         let mut session = None;
         for &link in &links {
             let open = frame::open(S, 7172);
             let mut turn = client.receive(link, &open);
-            while let Some(effect) = client.next(&mut turn, &host) {
+            while let Some(effect) = client.next_effect(&mut turn, &host) {
                 if let Effect::Connect(key) = effect {
                     client.connected(key, b"");
                     session = Some(key);
@@ -118,7 +120,7 @@ impl Player {
     fn receive(&mut self, link: usize, bytes: &[u8]) -> (u32, u32) {
         let mut all = 0;
         let mut turn = self.client.receive(self.links[link], bytes);
-        while let Some(effect) = self.client.next(&mut turn, &self.host) {
+        while let Some(effect) = self.client.next_effect(&mut turn, &self.host) {
             let Effect::WriteGame { session, packets } = effect else { panic!("{effect:?}") };
             all += packets;
             let now = || self.host.now;

@@ -27,7 +27,7 @@ use table::BanTable;
 
 pub use keep::keep;
 pub use metrics::BanMetrics;
-pub use nftables::Kernel;
+pub use nftables::KernelBans;
 pub use table::{BANS, Ban};
 
 words! {

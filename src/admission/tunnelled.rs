@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use otproxy_net::Detached;
+use otproxy_net::DetachedStream;
 
 use crate::connection::{CloseReason, ConnectionHandle};
-use crate::metrics::Held;
+use crate::metrics::GaugeGuard;
 
 /// An authenticated edge, which ends all of its streams once it is no longer trusted.
 #[derive(Debug)]
@@ -51,14 +51,14 @@ pub struct TunnelOrigin {
     /// The edge.
     pub edge: Arc<AuthenticatedEdge>,
     /// The guard that counts it as in use.
-    pub in_use: Held,
+    pub in_use: GaugeGuard,
 }
 
 /// A stream that has begun, for a worker to carry.
 #[derive(Debug)]
 pub struct TunnelledStream {
     /// The stream.
-    pub stream: Detached,
+    pub stream: DetachedStream,
     /// The player, as reported by the edge.
     pub player: SocketAddr,
     /// The address that the player connected to.

@@ -195,7 +195,7 @@ fn the_documented_table_is_the_catalogue() {
     const BEGIN: &str = "<!-- the catalogue: generated, do not edit -->\n";
     const END: &str = "<!-- end of the catalogue -->\n";
     let mut table = "\n| name | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
-    for Family { name, kind, labels, meaning } in CATALOGUE {
+    for MetricFamily { name, kind, labels, meaning } in CATALOGUE {
         let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
         let labels = if labels.is_empty() { "none" } else { &labels };
         writeln!(table, "| `{name}` | {} | {labels} | {meaning} |", kind.as_str()).unwrap();

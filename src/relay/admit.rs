@@ -8,10 +8,10 @@ use super::link::RelayLink;
 use super::session::RelaySession;
 use crate::admission::AddressKey;
 use otproxy_config::{BindSessions, Ipv6Players};
-use otproxy_protocol::core::{Admitted, OpenError, Owner, Rules};
+use otproxy_protocol::core::{AdmittedSession, ClientOwner, OpenError, OpenRules};
 use otproxy_protocol::frame::SessionId;
 
-impl Owner for Relay {
+impl ClientOwner for Relay {
     type Link = Rc<RelayLink>;
     type Session = Rc<RelaySession>;
     type Player = AddressKey;
@@ -20,16 +20,24 @@ impl Owner for Relay {
         Instant::now()
     }
 
-    fn rules(&self) -> Rules {
+    fn rules(&self) -> OpenRules {
         let settings = self.shared.settings();
-        Rules { max_per_link: settings.max_per_link, bind_to_player: settings.bind_sessions == BindSessions::Address }
+        OpenRules {
+            max_per_link: settings.max_per_link,
+            bind_to_player: settings.bind_sessions == BindSessions::Address,
+        }
     }
 
     fn player(&self, link: &Rc<RelayLink>) -> AddressKey {
         link.player().ip().into()
     }
 
-    fn admit(&self, link: &Rc<RelayLink>, id: SessionId, port: u32) -> Result<Admitted<Rc<RelaySession>>, OpenError> {
+    fn admit(
+        &self,
+        link: &Rc<RelayLink>,
+        id: SessionId,
+        port: u32,
+    ) -> Result<AdmittedSession<Rc<RelaySession>>, OpenError> {
         let settings = self.shared.settings();
         let server = settings.server(port).ok_or(OpenError::Port)?;
         if link.player().is_ipv6() && server.config.ipv6_players == Ipv6Players::Refuse {
@@ -43,7 +51,7 @@ impl Owner for Relay {
         // The place is this session's even if it ends before: then it passes unused. An open costs the
         // others no more than that way, and opens are limited.
         let connect_at = server.connect_place(now).ok_or(OpenError::ConnectQueue)?;
-        Ok(Admitted {
+        Ok(AdmittedSession {
             session: Rc::new(RelaySession::new(link, id, server, self.port(server.config.port), connect_at, guard)),
             limits: settings.limits,
             framing: server.config.framing,

@@ -10,11 +10,11 @@ use super::Relay;
 use super::link::RelayLink;
 use super::session::SessionTask;
 use crate::connection::CloseReason;
-use otproxy_protocol::core::{self, Counts, Effect, EndReason, LinkKey, SessionKey};
+use otproxy_protocol::core::{self, Effect, EndReason, FrameCounts, LinkKey, SessionKey};
 use otproxy_protocol::frame::{ClientId, FrameError};
 
 /// The machine of a client, with the connections that it decides about.
-pub(super) type RelayMachine = core::Client<Relay>;
+pub(super) type RelayMachine = core::ClientMachine<Relay>;
 
 /// A client on the worker that owns it. It is there as long as it has links or sessions.
 pub struct RelayClient {
@@ -55,7 +55,7 @@ impl Relay {
         let mut machine = client.machine.borrow_mut();
         let mut turn = machine.receive(key, bytes);
         let mut result = Ok(());
-        while let Some(effect) = machine.next(&mut turn, &**self) {
+        while let Some(effect) = machine.next_effect(&mut turn, &**self) {
             self.count(link, turn.take_counts());
             match effect {
                 Effect::WriteGame { session, packets } => {
@@ -95,8 +95,8 @@ impl Relay {
         result
     }
 
-    fn count(&self, link: &RelayLink, counts: Counts) {
-        let Counts { first, duplicate, freed } = counts;
+    fn count(&self, link: &RelayLink, counts: FrameCounts) {
+        let FrameCounts { first, duplicate, freed } = counts;
         if first > 0 {
             link.edge.in_first.inc_by(first.into());
         }

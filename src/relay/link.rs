@@ -11,7 +11,7 @@ use super::task_waker::TaskWaker;
 use crate::admission::{Inbound, TunnelOrigin};
 use crate::connection::{CloseReason, ConnectionHandle};
 use otproxy_net::Stream;
-use otproxy_protocol::core::Written;
+use otproxy_protocol::core::WriteOutcome;
 use otproxy_protocol::frame::ClientId;
 
 /// A link on the worker that owns its client.
@@ -45,7 +45,7 @@ impl RelayLink {
         origin: Option<TunnelOrigin>,
         inbound: Rc<Inbound>,
     ) -> Self {
-        stream.bound();
+        stream.limit_unsent();
         Self {
             stream,
             handle,
@@ -82,8 +82,8 @@ impl RelayLink {
     }
 
     /// Counts what was written.
-    pub(super) fn count(&self, written: Written) {
-        let Written { bytes, first, duplicate, blocked: _ } = written;
+    pub(super) fn count(&self, written: WriteOutcome) {
+        let WriteOutcome { bytes, first, duplicate, blocked: _ } = written;
         self.handle.add_out(bytes);
         self.inbound.metrics().bytes_out.inc_by(bytes);
         if first > 0 {

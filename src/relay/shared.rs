@@ -11,7 +11,7 @@ use super::Relay;
 use super::settings::RelaySettings;
 use crate::admission::{AdmissionGuard, ENDED_LINES, InboundShared, KeyedLimit, REFUSED_LINES, TunnelOrigin};
 use otproxy_config as config;
-use otproxy_net::{Detached, RateLimitedLog};
+use otproxy_net::{DetachedStream, RateLimitedLog};
 use otproxy_protocol::frame::ClientId;
 use otproxy_protocol::player_address::PseudoIpv4;
 
@@ -105,7 +105,7 @@ pub enum WorkerCommand {
 /// A link on its way to the worker that owns its client.
 #[derive(Debug)]
 pub struct Handover {
-    pub(super) stream: Detached,
+    pub(super) stream: DetachedStream,
     pub(super) new_link: NewLink,
 }
 

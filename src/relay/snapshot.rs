@@ -8,7 +8,7 @@ use super::Relay;
 use super::client::{RelayMachine, tell};
 use super::link::RelayLink;
 use crate::connection::ConnectionHandle;
-use otproxy_protocol::core::{EndReason, Phase, SessionKey};
+use otproxy_protocol::core::{EndReason, SessionKey, SessionPhase};
 use otproxy_protocol::frame::{ClientId, SessionId};
 
 /// One session, as it is at the moment.
@@ -25,7 +25,7 @@ pub struct SessionSnapshot {
     /// The player, as the link said that opened it.
     pub player: SocketAddr,
     /// Its phase; a session that waits for its game server is in it whatever its links do.
-    pub phase: Phase,
+    pub phase: SessionPhase,
     /// The game server has not answered yet.
     pub connecting: bool,
     /// The time at which it was opened.

@@ -228,7 +228,7 @@ impl Service {
         let running = Running(self.control);
         let stop = StopSignals::default();
         let errors = self.own_metrics.bans_nftables_errors.clone();
-        let kernel = self.nftables.map(|table| bans::Kernel::new(table, errors));
+        let kernel = self.nftables.map(|table| bans::KernelBans::new(table, errors));
         let operator = operator::OperatorParts {
             role: self.role,
             control: running.0.clone(),

@@ -4,7 +4,7 @@ use otproxy_net::ConnectResult;
 use prometheus::IntGauge;
 
 use super::refusal::TunnelError;
-use crate::metrics::{ByReason, Held, Metrics};
+use crate::metrics::{ByReason, GaugeGuard, Metrics};
 
 /// The metrics of the tunnel with one edge.
 #[derive(Debug, Clone)]
@@ -28,8 +28,8 @@ impl TunnelMetrics {
     }
 
     /// Counts a spare connection while the guard is held.
-    pub fn spare(&self) -> Held {
-        Held::new(self.spare.clone())
+    pub fn spare(&self) -> GaugeGuard {
+        GaugeGuard::new(self.spare.clone())
     }
 
     /// Counts an attempt to connect, and how it failed, if it did.

@@ -10,10 +10,10 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-use otproxy_net::{ConnectResult, Detached};
+use otproxy_net::{ConnectResult, DetachedStream};
 
 /// A request for a connection.
-pub(super) type SpareRequest = oneshot::Sender<Result<Detached, ConnectResult>>;
+pub(super) type SpareRequest = oneshot::Sender<Result<DetachedStream, ConnectResult>>;
 /// An offered connection, which takes one request.
 type SpareOffer = oneshot::Sender<SpareRequest>;
 
@@ -75,7 +75,7 @@ impl SparePool {
     ///
     /// # Errors
     /// Returns the reason why there was none `within` that time.
-    pub async fn take(&self, within: Duration) -> Result<Detached, ConnectResult> {
+    pub async fn take(&self, within: Duration) -> Result<DetachedStream, ConnectResult> {
         let taking = async {
             loop {
                 let (request, answer) = oneshot::channel();
@@ -166,7 +166,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(3600);
 
-    type Taken = Result<Detached, ConnectResult>;
+    type Taken = Result<DetachedStream, ConnectResult>;
 
     /// Runs on a clock that stands until there is nothing else to do.
     fn run(test: impl Future<Output = ()>) {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     /// Makes a connection that can be identified by its own port.
-    async fn connection() -> (Detached, u16) {
+    async fn connection() -> (DetachedStream, u16) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let port = stream.local_addr().unwrap().port();

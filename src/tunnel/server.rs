@@ -23,7 +23,7 @@ use super::{REREAD, SILENCE};
 use crate::admission::{AuthenticatedEdge, REFUSED_LINES, TunnelOrigin, TunnelledStream};
 use crate::certs::HandshakeResult;
 use crate::certs::watch::Watch;
-use crate::metrics::{Held, Metrics};
+use crate::metrics::{GaugeGuard, Metrics};
 use otproxy_config::{CoreTunnel, EdgePeer, Target};
 use otproxy_net::worker::{Scratch, Tasks};
 use otproxy_net::{ConnectResult, RateLimitedLog, Stream};
@@ -230,7 +230,8 @@ impl TunnelServer {
             slot.take();
         }
         let Ok(stream) = stream.detach() else { return };
-        let origin = TunnelOrigin { edge: Arc::clone(&edge.proven), in_use: Held::new(edge.metrics.in_use.clone()) };
+        let origin =
+            TunnelOrigin { edge: Arc::clone(&edge.proven), in_use: GaugeGuard::new(edge.metrics.in_use.clone()) };
         let StreamHeader { listener, player, destination } = begin;
         let next = self.next_worker.get();
         self.next_worker.set(next.wrapping_add(1));

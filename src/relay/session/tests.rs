@@ -65,7 +65,7 @@ async fn panics() {
         let mut machine = player.machine.borrow_mut();
         let open = frame::open(SessionId(1), 7172);
         let mut turn = machine.receive(task.key, &open);
-        let Some(Effect::Connect(key)) = machine.next(&mut turn, &relay) else { panic!("it is let in") };
+        let Some(Effect::Connect(key)) = machine.next_effect(&mut turn, &relay) else { panic!("it is let in") };
         (key, machine.session(key).cloned().unwrap())
     };
     tasks.spawn(task);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::admin::api::{Session, SessionLink, SessionState, Sessions, SessionsQuestion};
 use crate::relay::{LinkSnapshot, SessionSnapshot};
-use otproxy_protocol::core::Phase;
+use otproxy_protocol::core::SessionPhase;
 
 /// Merges the sessions of all workers, newest first.
 pub(super) fn sessions(mut views: Vec<SessionSnapshot>, asked: &SessionsQuestion, now: Instant) -> Sessions {
@@ -17,11 +17,11 @@ pub(super) fn sessions(mut views: Vec<SessionSnapshot>, asked: &SessionsQuestion
 
 fn session(view: SessionSnapshot, now: Instant) -> Session {
     let state = match view.phase {
-        Phase::Ending => SessionState::Ending,
+        SessionPhase::Ending => SessionState::Ending,
         _ if view.connecting => SessionState::Connecting,
-        Phase::Carried => SessionState::Carried,
-        Phase::Grace => SessionState::Grace,
-        Phase::Lingering => SessionState::Lingering,
+        SessionPhase::Carried => SessionState::Carried,
+        SessionPhase::Grace => SessionState::Grace,
+        SessionPhase::Lingering => SessionState::Lingering,
     };
     Session {
         client: view.client.0,

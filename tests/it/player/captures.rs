@@ -5,7 +5,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use otproxy_protocol::frame::{ClientId, Frame, FromClient, SessionId};
-use otproxy_protocol::player::machine::Event;
+use otproxy_protocol::player::machine::SessionEvent;
 use otproxy_protocol::player::{ClientClocks, ClientEndReason, LinkId, PathStats, PlayerCore, SessionStats};
 
 const CLIENT: ClientId = ClientId(2_185_065_826);
@@ -96,8 +96,8 @@ fn replay(chunk: usize) -> (Vec<Vec<u8>>, SessionStats, Vec<PathStats>) {
         }
         while let Some(event) = player.poll_event() {
             match event {
-                Event::Packet(_, packet) => received.push(packet.to_vec()),
-                Event::Ended(_, stats) => ended = Some(stats),
+                SessionEvent::Packet(_, packet) => received.push(packet.to_vec()),
+                SessionEvent::Ended(_, stats) => ended = Some(stats),
             }
         }
     }

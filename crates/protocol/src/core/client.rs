@@ -4,12 +4,12 @@ use std::io::{self, IoSlice};
 use std::time::Instant;
 
 use super::keys::{LinkKey, SessionKey};
-use super::link_writer::{LinkWriter, Written};
-use super::owner::Owner;
+use super::link_writer::{LinkWriter, WriteOutcome};
+use super::owner::ClientOwner;
 use super::reason::{EndReason, OpenError};
-use super::session::{Figures, Framed, Session, Sessions};
+use super::session::{Framed, Session, SessionFigures, Sessions};
 use super::slots::Slots;
-use super::turn::Turn;
+use super::turn::ReceivedBytes;
 use crate::frame::SessionId;
 use crate::reassembly::ReassemblyBuffer;
 
@@ -45,19 +45,19 @@ pub(super) struct Link<L> {
 ///
 /// A session that is [finished](Self::is_finished) is accounted for by [`close`](Self::close), and once it
 /// [is over](Self::is_over), [`remove`](Self::remove) makes its id free.
-pub struct Client<O: Owner> {
+pub struct ClientMachine<O: ClientOwner> {
     pub(super) links: Slots<Link<O::Link>>,
     pub(super) sessions: Sessions<O::Session, O::Player>,
 }
 
-impl<O: Owner> Default for Client<O> {
+impl<O: ClientOwner> Default for ClientMachine<O> {
     /// Makes a client that has nothing yet.
     fn default() -> Self {
         Self { links: Slots::default(), sessions: Sessions::default() }
     }
 }
 
-impl<O: Owner> Client<O> {
+impl<O: ClientOwner> ClientMachine<O> {
     /// Returns whether it has neither links nor sessions, so that nothing of it need be kept.
     pub fn is_empty(&self) -> bool {
         self.links.is_empty() && self.sessions.is_empty()
@@ -100,9 +100,9 @@ impl<O: Owner> Client<O> {
     }
 
     /// Begins with bytes that came over a link; [`Client::next`] does the rest.
-    pub fn receive<'a>(&mut self, link: LinkKey, bytes: &'a [u8]) -> Turn<'a> {
+    pub fn receive<'a>(&mut self, link: LinkKey, bytes: &'a [u8]) -> ReceivedBytes<'a> {
         let input = self.links.get_mut(link.0).map(|link| link.input.join(bytes));
-        Turn::new(link, input.unwrap_or_default())
+        ReceivedBytes::new(link, input.unwrap_or_default())
     }
 
     /// Writes what waits on a link, through `write`, until nothing is left or the link takes no more: `write` takes
@@ -114,8 +114,8 @@ impl<O: Owner> Client<O> {
         &mut self,
         link: LinkKey,
         mut write: impl FnMut(&O::Link, &[IoSlice<'_>]) -> io::Result<usize>,
-    ) -> io::Result<Written> {
-        let Some(Link { owned, writer, .. }) = self.links.get_mut(link.0) else { return Ok(Written::default()) };
+    ) -> io::Result<WriteOutcome> {
+        let Some(Link { owned, writer, .. }) = self.links.get_mut(link.0) else { return Ok(WriteOutcome::default()) };
         writer.write_to(&mut self.sessions, |slices| write(owned, slices))
     }
 
@@ -237,7 +237,7 @@ impl<O: Owner> Client<O> {
     }
 
     /// Returns the figures of a session.
-    pub fn figures(&self, session: SessionKey) -> Option<Figures> {
+    pub fn figures(&self, session: SessionKey) -> Option<SessionFigures> {
         Some(self.sessions.get(session)?.figures())
     }
 
@@ -246,7 +246,7 @@ impl<O: Owner> Client<O> {
     ///
     /// After an end that the client may not know of yet, the session stays for `sessions.leave_grace`, so that a join on
     /// its way meets the end.
-    pub fn close(&mut self, session: SessionKey, unfinished: EndReason, now: Instant) -> Option<Figures> {
+    pub fn close(&mut self, session: SessionKey, unfinished: EndReason, now: Instant) -> Option<SessionFigures> {
         let session = self.sessions.get_mut(session)?;
         session.close(unfinished, now);
         Some(session.figures())

@@ -26,7 +26,7 @@ pub struct SessionLimits {
 
 /// The phase of a session, apart from the connection to its game server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum SessionPhase {
     /// Links carry it.
     Carried,
     /// Its last link left on purpose.
@@ -126,12 +126,12 @@ impl Machine {
     }
 
     /// Returns the session's phase.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> SessionPhase {
         match (self.ended, self.deadline) {
-            (Some(_), _) => Phase::Ending,
-            (None, None) => Phase::Carried,
-            (None, Some((_, EndReason::ClientLeft))) => Phase::Grace,
-            (None, Some(_)) => Phase::Lingering,
+            (Some(_), _) => SessionPhase::Ending,
+            (None, None) => SessionPhase::Carried,
+            (None, Some((_, EndReason::ClientLeft))) => SessionPhase::Grace,
+            (None, Some(_)) => SessionPhase::Lingering,
         }
     }
 
@@ -352,15 +352,15 @@ mod tests {
     fn its_phase_says_what_it_waits_for() {
         let now = Instant::now();
         let mut machine = machine(now);
-        assert_eq!(machine.phase(), Phase::Lingering);
+        assert_eq!(machine.phase(), SessionPhase::Lingering);
         machine.joined();
-        assert_eq!(machine.phase(), Phase::Carried);
+        assert_eq!(machine.phase(), SessionPhase::Carried);
         machine.left(now);
-        assert_eq!(machine.phase(), Phase::Grace);
+        assert_eq!(machine.phase(), SessionPhase::Grace);
         machine.joined();
         machine.lost(now);
-        assert_eq!(machine.phase(), Phase::Lingering);
+        assert_eq!(machine.phase(), SessionPhase::Lingering);
         machine.tick(now + LIMITS.linger);
-        assert_eq!(machine.phase(), Phase::Ending);
+        assert_eq!(machine.phase(), SessionPhase::Ending);
     }
 }

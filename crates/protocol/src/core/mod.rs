@@ -21,16 +21,16 @@ mod slots;
 mod turn;
 mod upstream;
 
-pub use client::{Client, MAX_LINKS};
+pub use client::{ClientMachine, MAX_LINKS};
 pub use inbox::{Arrival, Inbox, ReorderFull};
 pub use keys::{LinkKey, SessionKey};
-pub use link_writer::{MAX_ENDS, MAX_PONGS, Written};
-pub use machine::{Machine, Phase, ProtocolError, SessionLimits};
-pub use outbox::{AckBeyondSent, Advance, Batch, Cursor, Outbox};
-pub use owner::{Admitted, Counts, Effect, Owner, Rules};
+pub use link_writer::{MAX_ENDS, MAX_PONGS, WriteOutcome};
+pub use machine::{Machine, ProtocolError, SessionLimits, SessionPhase};
+pub use outbox::{AckBeyondSent, Batch, Cursor, CursorAdvance, Outbox};
+pub use owner::{AdmittedSession, ClientOwner, Effect, FrameCounts, OpenRules};
 pub use reason::{EndReason, OpenError};
-pub use session::{Figures, Framed};
-pub use turn::Turn;
+pub use session::{Framed, SessionFigures};
+pub use turn::ReceivedBytes;
 pub use upstream::Upstream;
 
 // The rule comes before the client is known.

@@ -10,7 +10,7 @@ use crate::game_packet::Framing;
 
 /// The owner of client machines, as they see it: it has the clock, the configuration, and the limits that all clients
 /// share. It is asked in the middle of a decision and must answer from memory.
-pub trait Owner {
+pub trait ClientOwner {
     /// The owner's part of a link, most often its connection.
     type Link;
     /// The owner's part of a session, most often its game connection and its place within limits. It is dropped once no link carries the session and [`Client::remove`](super::Client::remove) was called.
@@ -22,7 +22,7 @@ pub trait Owner {
     fn now(&self) -> Instant;
 
     /// Returns the rules for opens.
-    fn rules(&self) -> Rules;
+    fn rules(&self) -> OpenRules;
 
     /// Returns the player of a link.
     fn player(&self, link: &Self::Link) -> Self::Player;
@@ -32,12 +32,17 @@ pub trait Owner {
     ///
     /// # Errors
     /// The reason of the refusal. The client is told that the session is over.
-    fn admit(&self, link: &Self::Link, session: SessionId, port: u32) -> Result<Admitted<Self::Session>, OpenError>;
+    fn admit(
+        &self,
+        link: &Self::Link,
+        session: SessionId,
+        port: u32,
+    ) -> Result<AdmittedSession<Self::Session>, OpenError>;
 }
 
 /// Rules for opens, as the configuration has them at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
+pub struct OpenRules {
     /// Sessions that one link may carry: `sessions.max_per_link`.
     pub max_per_link: usize,
     /// True if only links of the player that opened a session may join it: `sessions.bind_sessions`.
@@ -46,7 +51,7 @@ pub struct Rules {
 
 /// A session that was let in.
 #[derive(Debug)]
-pub struct Admitted<S> {
+pub struct AdmittedSession<S> {
     /// The owner's part of it.
     pub session: S,
     /// Limits and times.
@@ -98,7 +103,7 @@ pub enum Effect {
 
 /// The effects of frames from a link on counters.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
+pub struct FrameCounts {
     /// Data frames whose packet had not come before.
     pub first: u32,
     /// Data frames whose packet had come before, on this link or another.

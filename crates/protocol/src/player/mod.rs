@@ -26,5 +26,5 @@ pub use end::ClientEndReason;
 pub use link::LinkId;
 pub use machine::PlayerCore;
 pub use options::{PathOptions, PlayerOptions};
-pub use session::{Received, SendError};
+pub use session::{ReceivedData, SendError};
 pub use stats::{PathStats, PlayerStats, SessionStats};
