@@ -57,11 +57,11 @@ pub struct Server {
 ///
 /// # Errors
 /// The error names the file, its problem and the remedy.
-pub fn check_files(config: &config::Admin) -> Result<(), AdminError> {
+pub fn check_files(config: &config::AdminConfig) -> Result<(), AdminError> {
     files(config).map(drop)
 }
 
-fn files(config: &config::Admin) -> Result<(Tokens, Option<AdminIdentity>), AdminError> {
+fn files(config: &config::AdminConfig) -> Result<(Tokens, Option<AdminIdentity>), AdminError> {
     let tokens = Tokens::load(config)?;
     let identity = config.tls.clone().map(AdminIdentity::load).transpose()?;
     Ok((tokens, identity))
@@ -72,7 +72,7 @@ impl Server {
     ///
     /// # Errors
     /// Fails if a socket cannot be bound or a file cannot be used.
-    pub fn bind(config: &config::Admin) -> Result<Self, AdminError> {
+    pub fn bind(config: &config::AdminConfig) -> Result<Self, AdminError> {
         let (tokens, identity) = files(config)?;
         let tcp = match config.listen {
             Some(address) => {

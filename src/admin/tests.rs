@@ -43,14 +43,14 @@ impl Admin {
     }
 
     /// Starts it with loopback and a socket, as changed by `change`; its files are in the directory.
-    async fn start(fake: Fake, change: impl Fn(&mut config::Admin, &Path)) -> Self {
+    async fn start(fake: Fake, change: impl Fn(&mut config::AdminConfig, &Path)) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("otproxy-admin-{}-{count}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let socket = directory.join("admin.sock");
         let listen = Some("127.0.0.1:0".parse().unwrap());
-        let mut config = config::Admin { listen, socket: Some(socket.clone()), ..config::Admin::default() };
+        let mut config = config::AdminConfig { listen, socket: Some(socket.clone()), ..config::AdminConfig::default() };
         change(&mut config, &directory);
         let server = Server::bind(&config).unwrap();
         let address = server.address().unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());

@@ -21,7 +21,7 @@ use tokio_rustls::{Accept, TlsAcceptor};
 use tracing::{error, info};
 
 use crate::certs::watch::{Change, Watched};
-use otproxy_config::AdminTls;
+use otproxy_config::AdminTlsConfig;
 
 /// The problem of a file that cannot be used for TLS, and its remedy.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,7 @@ pub struct TlsFileError {
 /// The server's identity at `admin.listen`, and the authorities of its clients.
 #[derive(Debug)]
 pub struct AdminIdentity {
-    files: AdminTls,
+    files: AdminTlsConfig,
     config: Watched<Arc<ServerConfig>>,
 }
 
@@ -43,7 +43,7 @@ impl AdminIdentity {
     ///
     /// # Errors
     /// Fails if one cannot be used.
-    pub fn load(files: AdminTls) -> Result<Self, TlsFileError> {
+    pub fn load(files: AdminTlsConfig) -> Result<Self, TlsFileError> {
         let watched = [&files.cert, &files.key].into_iter().chain(&files.client_ca).cloned().collect();
         let config = Watched::load(watched, || config(&files))?;
         Ok(Self { files, config })
@@ -61,8 +61,8 @@ impl AdminIdentity {
     }
 }
 
-fn config(files: &AdminTls) -> Result<Arc<ServerConfig>, TlsFileError> {
-    let AdminTls { cert, key, client_ca } = files;
+fn config(files: &AdminTlsConfig) -> Result<Arc<ServerConfig>, TlsFileError> {
+    let AdminTlsConfig { cert, key, client_ca } = files;
     let chain = certificates(cert)?;
     let private =
         PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, format!("holds no private key: {error}")))?;

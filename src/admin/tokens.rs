@@ -47,7 +47,7 @@ impl Tokens {
     ///
     /// # Errors
     /// Fails if one cannot be used.
-    pub fn load(config: &config::Admin) -> Result<Self, TokenError> {
+    pub fn load(config: &config::AdminConfig) -> Result<Self, TokenError> {
         let load = |file: &Option<PathBuf>| file.as_deref().map(TokenFile::load).transpose();
         let tokens = Self { act: load(&config.token_file)?, read: load(&config.read_token_file)? };
         if let (Some(act), Some(read)) = (&tokens.act, &tokens.read)
@@ -182,9 +182,9 @@ mod tests {
             fs::rename(beside, self.0.join(name)).unwrap();
         }
 
-        fn config(&self) -> config::Admin {
+        fn config(&self) -> config::AdminConfig {
             let (act, read) = (self.0.join("act"), self.0.join("read"));
-            config::Admin { token_file: Some(act), read_token_file: Some(read), ..config::Admin::default() }
+            config::AdminConfig { token_file: Some(act), read_token_file: Some(read), ..config::AdminConfig::default() }
         }
 
         fn load(&self) -> Result<Tokens, String> {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::connection::AdmissionError;
-use otproxy_config::{AddressSet, Process};
+use otproxy_config::{AddressSet, ProcessConfig};
 
 /// `deny` and `allow`, of a listener or of the whole process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,8 +15,8 @@ pub struct AccessList {
     pub allow: Option<Arc<AddressSet>>,
 }
 
-impl From<&Process> for AccessList {
-    fn from(process: &Process) -> Self {
+impl From<&ProcessConfig> for AccessList {
+    fn from(process: &ProcessConfig) -> Self {
         Self { deny: Arc::clone(&process.deny), allow: process.allow.clone() }
     }
 }

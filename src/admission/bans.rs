@@ -62,8 +62,8 @@ impl BanPolicy {
     }
 }
 
-impl From<&config::Bans> for BanPolicy {
-    fn from(bans: &config::Bans) -> Self {
+impl From<&config::BansConfig> for BanPolicy {
+    fn from(bans: &config::BansConfig) -> Self {
         Self { after: bans.after, lasting: bans.lasting, exempt: bans.exempt.iter().copied().collect() }
     }
 }

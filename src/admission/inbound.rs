@@ -35,7 +35,7 @@ const FIRST_READ: usize = 1024;
 pub struct InboundShared {
     /// The configuration without its lists, which admission has: a long list must not live as long as the last
     /// connection.
-    config: config::Inbound,
+    config: config::InboundConfig,
     state: Arc<ListenerState>,
 }
 
@@ -50,7 +50,7 @@ struct ListenerState {
 }
 
 /// Takes the lists out of the configuration: they are replaced as a whole, and may be long.
-fn access_of(config: &mut config::Inbound) -> Arc<AccessList> {
+fn access_of(config: &mut config::InboundConfig) -> Arc<AccessList> {
     Arc::new(AccessList { deny: std::mem::take(&mut config.deny), allow: config.allow.take() })
 }
 
@@ -58,7 +58,7 @@ impl InboundShared {
     /// Makes it from the listener's configuration; `process` is shared by all listeners, and `access_log`, if any, gets
     /// an entry for each connection.
     pub fn new(
-        mut config: config::Inbound,
+        mut config: config::InboundConfig,
         process: Arc<ProcessAdmission>,
         access_log: Option<AccessLog>,
     ) -> Arc<Self> {
@@ -70,13 +70,13 @@ impl InboundShared {
 
     /// Returns the same listener with a new `config`: counts stay, and its limits and lists hold at once.
     #[must_use]
-    pub fn reloaded(self: &Arc<Self>, mut config: config::Inbound) -> Arc<Self> {
+    pub fn reloaded(self: &Arc<Self>, mut config: config::InboundConfig) -> Arc<Self> {
         self.state.admission.set((&config.limits).into(), access_of(&mut config));
         if config == self.config { Arc::clone(self) } else { Arc::new(Self { config, state: Arc::clone(&self.state) }) }
     }
 
     /// Returns the listener's configuration.
-    pub fn config(&self) -> &config::Inbound {
+    pub fn config(&self) -> &config::InboundConfig {
         &self.config
     }
 
@@ -159,7 +159,7 @@ impl Inbound {
     }
 
     /// Returns the listener's configuration.
-    pub fn config(&self) -> &config::Inbound {
+    pub fn config(&self) -> &config::InboundConfig {
         &self.shared.config
     }
 

@@ -3,7 +3,7 @@
 use super::{ANSWER, Check, unit};
 use crate::admin::Client;
 use otproxy_config as config;
-use otproxy_config::Role;
+use otproxy_config::RoleKind;
 
 /// A running otproxy that has been queried.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Running {
 }
 
 /// Queries the socket of the configuration, or else its address.
-pub(super) async fn examine(role: Role, admin: &config::Admin) -> (Option<Running>, Check) {
+pub(super) async fn examine(role: RoleKind, admin: &config::AdminConfig) -> (Option<Running>, Check) {
     let what = ("admin", "");
     let client = match (&admin.socket, admin.listen) {
         (Some(socket), _) => Client::socket(socket),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
-use otproxy_config::{Config, Destination, Forward, Listener, Role, Target};
+use otproxy_config::{Config, Destination, ForwardConfig, HostPort, ListenerConfig, RoleKind};
 
 mod admin;
 mod certificates;
@@ -167,8 +167,8 @@ fn file_limit(Files { limit, needed }: Files) -> Check {
 }
 
 /// Returns the targets that are connected to without the tunnel.
-fn targets(config: &Config) -> Vec<(&'static str, String, Target)> {
-    let of = |forward: &Forward| {
+fn targets(config: &Config) -> Vec<(&'static str, String, HostPort)> {
+    let of = |forward: &ForwardConfig| {
         let name = forward.inbound.name.clone();
         let targets = forward.forward_to.iter().filter_map(|to| match &to.destination {
             Destination::Target(target) => Some(target.clone()),
@@ -176,7 +176,7 @@ fn targets(config: &Config) -> Vec<(&'static str, String, Target)> {
         });
         targets.map(|target| ("target", name.clone(), target)).collect::<Vec<_>>()
     };
-    let mut targets: Vec<_> = config.listeners().iter().filter_map(Listener::forward).flat_map(of).collect();
+    let mut targets: Vec<_> = config.listeners().iter().filter_map(ListenerConfig::forward).flat_map(of).collect();
     if let Config::Core(core) = config {
         let games = core.game_servers.iter();
         targets.extend(games.map(|game| ("game_server", game.port.to_string(), game.address.clone())));
@@ -205,6 +205,6 @@ fn edges(config: &Config) -> Option<Check> {
     })
 }
 
-fn unit(role: Role) -> String {
+fn unit(role: RoleKind) -> String {
     format!("otproxy-{role}")
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Check, holder};
-use otproxy_config::{Config, Listener, Reach};
+use otproxy_config::{Config, ListenerConfig, Reach};
 
 /// The name of otproxy among processes.
 const PROGRAM: &str = "otproxy";
@@ -15,7 +15,7 @@ const PROGRAM: &str = "otproxy";
 /// Returns each address, with the listener's name.
 pub(super) fn of(config: &Config) -> Vec<(String, SocketAddr)> {
     let mut found = Vec::new();
-    let mut inbounds: Vec<_> = config.listeners().iter().map(Listener::inbound).collect();
+    let mut inbounds: Vec<_> = config.listeners().iter().map(ListenerConfig::inbound).collect();
     inbounds.sort_by_key(|inbound| Reverse(inbound.kind));
     for inbound in inbounds {
         found.extend(inbound.listen.iter().map(|address| (inbound.name.clone(), *address)));

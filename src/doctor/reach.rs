@@ -7,7 +7,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::{CONNECT, Check};
-use otproxy_config::{Role, Target};
+use otproxy_config::{HostPort, RoleKind};
 use otproxy_net::ConnectResult;
 
 /// A connection that succeeded.
@@ -25,7 +25,7 @@ pub(super) struct ConnectFailure {
 }
 
 /// Connects, trying each address of a name.
-pub(super) async fn connect(target: &Target) -> Result<Reached, ConnectFailure> {
+pub(super) async fn connect(target: &HostPort) -> Result<Reached, ConnectFailure> {
     let name = target.host.parse::<IpAddr>().is_err();
     let found = timeout(CONNECT, lookup_host((target.host.as_str(), target.port))).await;
     let addresses: Vec<_> = found.ok().and_then(Result::ok).into_iter().flatten().collect();
@@ -62,16 +62,16 @@ pub(super) fn remedy(result: ConnectResult, who: &str) -> String {
 }
 
 /// Checks a target that a role forwards to, or a game server.
-pub(super) async fn examine(check: &'static str, subject: String, role: Role, target: &Target) -> Check {
+pub(super) async fn examine(check: &'static str, subject: String, role: RoleKind, target: &HostPort) -> Check {
     match connect(target).await {
         Ok(Reached { address, took, .. }) => {
             Check::ok(check, subject, format!("{target}{address} answers, in {} ms", took.as_millis()))
         }
         Err(ConnectFailure { message, result }) => {
             let who = match (role, check) {
-                (Role::Edge, _) => "the core",
-                (Role::Core, "game_server") => "the game server",
-                (Role::Core, _) => "the login server",
+                (RoleKind::Edge, _) => "the core",
+                (RoleKind::Core, "game_server") => "the game server",
+                (RoleKind::Core, _) => "the login server",
             };
             Check::fail((check, &subject), message, remedy(result, who))
         }

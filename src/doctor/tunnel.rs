@@ -11,7 +11,7 @@ use super::reach::{self, ConnectFailure, Reached};
 use super::{ANSWER, Check};
 use crate::certs::identity::{Identity, server_name};
 use crate::certs::{HandshakeResult, failure};
-use otproxy_config::{CORE_NAME, Config, Reach, Role, Target};
+use otproxy_config::{CORE_NAME, Config, HostPort, Reach, RoleKind};
 use otproxy_net::tls::ALPN;
 use otproxy_protocol::proxy_header::LOCAL;
 
@@ -23,14 +23,14 @@ pub(super) enum Trial {
     /// A connect by this side.
     Dial {
         /// The role of this side.
-        role: Role,
+        role: RoleKind,
         /// The name that the other side must have.
         name: String,
-        target: Target,
+        target: HostPort,
     },
     /// A look at whether the other side has connected to what runs here.
     Wait {
-        role: Role,
+        role: RoleKind,
         /// The edge's name, at the core.
         name: Option<String>,
     },
@@ -40,7 +40,7 @@ pub(super) enum Trial {
 pub(super) fn of(config: &Config) -> Vec<Trial> {
     match config {
         Config::Edge(edge) => {
-            let role = Role::Edge;
+            let role = RoleKind::Edge;
             let trial = edge.tunnel.as_ref().map(|tunnel| match tunnel.reach() {
                 Reach::Dial { core, .. } => Trial::Dial { role, name: CORE_NAME.to_owned(), target: core.clone() },
                 Reach::Accept(_) => Trial::Wait { role, name: None },
@@ -48,7 +48,7 @@ pub(super) fn of(config: &Config) -> Vec<Trial> {
             trial.into_iter().collect()
         }
         Config::Core(core) if core.tunnel.is_some() => {
-            let role = Role::Core;
+            let role = RoleKind::Core;
             let edges = core.edges.iter().filter(|edge| !edge.revoked);
             let trial = |edge: &otproxy_config::EdgePeer| {
                 let name = edge.name.clone();
@@ -72,7 +72,7 @@ impl Trial {
     }
 }
 
-fn wait(role: Role, name: Option<String>, running: Option<&Running>) -> Check {
+fn wait(role: RoleKind, name: Option<String>, running: Option<&Running>) -> Check {
     let (subject, other) = match &name {
         Some(name) => (name.clone(), format!("the edge {name}")),
         None => (CORE_NAME.to_owned(), "the core".to_owned()),
@@ -94,11 +94,11 @@ fn wait(role: Role, name: Option<String>, running: Option<&Running>) -> Check {
     }
 }
 
-async fn dial(role: Role, name: &str, target: &Target, identity: Option<Identity>) -> Check {
+async fn dial(role: RoleKind, name: &str, target: &HostPort, identity: Option<Identity>) -> Check {
     let what = ("tunnel", name);
     let other = match role {
-        Role::Edge => "the core".to_owned(),
-        Role::Core => format!("the edge {name}"),
+        RoleKind::Edge => "the core".to_owned(),
+        RoleKind::Core => format!("the edge {name}"),
     };
     let Reached { stream, address, took } = match reach::connect(target).await {
         Ok(reached) => reached,
@@ -145,7 +145,7 @@ impl From<io::Error> for Failure {
 }
 
 /// Proves both sides, and waits until the other one shows that it has accepted this one.
-fn shake_hands(mut stream: TcpStream, role: Role, name: &str, identity: &Identity) -> Result<(), Failure> {
+fn shake_hands(mut stream: TcpStream, role: RoleKind, name: &str, identity: &Identity) -> Result<(), Failure> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(ANSWER))?;
     stream.set_write_timeout(Some(ANSWER))?;
@@ -160,7 +160,7 @@ fn shake_hands(mut stream: TcpStream, role: Role, name: &str, identity: &Identit
     // In TLS 1.3 the client's handshake ends before the server has verified its certificate. The heartbeat of a parked
     // connection shows the result: the edge begins with it, the core answers.
     let mut tls = rustls::Stream::new(&mut tls, &mut stream);
-    if role == Role::Edge {
+    if role == RoleKind::Edge {
         tls.write_all(LOCAL).and_then(|()| tls.flush())?;
     }
     let mut answer = [0; LOCAL.len()];
@@ -174,7 +174,7 @@ fn shake_hands(mut stream: TcpStream, role: Role, name: &str, identity: &Identit
 
 impl Failure {
     /// Returns the finding and the remedy.
-    fn explained(&self, role: Role, name: &str, other: &str) -> (String, String) {
+    fn explained(&self, role: RoleKind, name: &str, other: &str) -> (String, String) {
         let copy = "copy both sides' folders anew from one run of `otproxy init`";
         match self {
             Self::Tls(error) => {
@@ -216,14 +216,14 @@ impl Failure {
 }
 
 /// Explains that the other side refuses this one.
-fn refused(role: Role, name: &str, other: &str) -> String {
+fn refused(role: RoleKind, name: &str, other: &str) -> String {
     match role {
-        Role::Edge => {
+        RoleKind::Edge => {
             "the log of the core says why: this edge must be in its `edges`, under the name in the certificate, \
             not revoked, and with a certificate of the same authority"
                 .to_owned()
         }
-        Role::Core => format!(
+        RoleKind::Core => format!(
             "the log of {other} says why: its certificate must be for `{name}`, and of the same authority as this one's"
         ),
     }

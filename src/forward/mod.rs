@@ -77,7 +77,7 @@ impl ForwardShared {
     /// Makes it from the listener's configuration, whose `inbound` part was made before. `pool` has the connections to
     /// the core if it uses the tunnel. Events outside of the workers are counted in `metrics`.
     pub fn new(
-        config: &config::Forward,
+        config: &config::ForwardConfig,
         inbound: Arc<InboundShared>,
         header_for: HeaderFor,
         pool: Option<Arc<SparePool>>,
@@ -91,12 +91,12 @@ impl ForwardShared {
 
     /// Returns the same listener with a new `config` in place of `before`: counts and knowledge about targets stay.
     #[must_use]
-    pub fn reloaded(self: &Arc<Self>, config: config::Forward, before: &config::Forward) -> Arc<Self> {
+    pub fn reloaded(self: &Arc<Self>, config: config::ForwardConfig, before: &config::ForwardConfig) -> Arc<Self> {
         if config == *before {
             return Arc::clone(self);
         }
-        let targets = |config: &config::Forward| {
-            let config::Forward { forward_to, choice, check, resolve, send_proxy, inbound, .. } = config;
+        let targets = |config: &config::ForwardConfig| {
+            let config::ForwardConfig { forward_to, choice, check, resolve, send_proxy, inbound, .. } = config;
             (forward_to.clone(), *choice, *check, *resolve, *send_proxy, inbound.timeouts.connect)
         };
         // Unchanged targets keep the rhythm of their checks.

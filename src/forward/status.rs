@@ -27,19 +27,19 @@ use otproxy_protocol::status::{self, FirstPacket, MAX_ANSWER, MAX_REQUEST, Publi
 /// The part of one listener's status answers that all workers share.
 #[derive(Debug)]
 pub struct StatusShared {
-    config: config::Status,
+    config: config::StatusConfig,
     /// Locked briefly, and by status requests only.
     cache: Arc<Mutex<StatusCache>>,
 }
 
 impl StatusShared {
-    pub(super) fn new(config: config::Status) -> Self {
+    pub(super) fn new(config: config::StatusConfig) -> Self {
         let cache = Arc::new(Mutex::new(StatusCache::new(config.cache, config.stale)));
         Self { config, cache }
     }
 
     /// Returns the same with a new `config`. Answers stay, except those that show what is no longer published.
-    pub(super) fn reloaded(&self, config: config::Status) -> Self {
+    pub(super) fn reloaded(&self, config: config::StatusConfig) -> Self {
         if (&config.address, config.port) != (&self.config.address, self.config.port) {
             return Self::new(config);
         }
@@ -167,7 +167,7 @@ async fn ask_target(
     let within = forward.inbound.config().timeouts.connect;
     let exchange = exchange(reached, request, forward.inbound.scratch());
     let result = timeout(within, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let config::Status { address, port, .. } = &shared.config;
+    let config::StatusConfig { address, port, .. } = &shared.config;
     let published = result.and_then(|answer| {
         request.publish(&answer, PublishedFields { address, port: *port }).map_err(io::Error::other)
     });
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn answers_are_kept_over_a_reload_but_not_those_that_show_what_is_published_no_more() {
         let second = Duration::from_secs(1);
-        let config = |cache, address: &str| config::Status {
+        let config = |cache, address: &str| config::StatusConfig {
             cache: cache * second,
             stale: second,
             address: address.to_owned(),

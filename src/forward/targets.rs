@@ -23,7 +23,7 @@ use crate::admission::AddressKey;
 use crate::metrics::{Metrics, PanicCount};
 use crate::tunnel::SparePool;
 use otproxy_config as config;
-use otproxy_config::{Check, CheckKind, Destination, SendProxy};
+use otproxy_config::{CheckConfig, CheckKind, Destination, SendProxy};
 use otproxy_net::{ConnectResult, Stream};
 use otproxy_protocol::words;
 
@@ -106,7 +106,7 @@ struct Target {
     name: String,
     destination: Destination,
     way: Way,
-    check: Check,
+    check: CheckConfig,
     send_proxy: SendProxy,
     /// The time limit of a connect.
     within: Duration,
@@ -133,7 +133,7 @@ pub enum TargetStream {
 impl Targets {
     /// Makes them from the listener's configuration; `pool` has the connections to the core if there is a tunnel.
     /// Counts in `metrics`, which belong to the process and to no worker.
-    pub fn new(config: &config::Forward, pool: Option<Arc<SparePool>>, metrics: &Arc<Metrics>) -> Arc<Self> {
+    pub fn new(config: &config::ForwardConfig, pool: Option<Arc<SparePool>>, metrics: &Arc<Metrics>) -> Arc<Self> {
         let now = CurrentTargets { list: Vec::new(), health: TargetHealth::new(config.choice, config.check, &[]) };
         let targets = Self {
             listener: config.inbound.name.clone(),
@@ -148,7 +148,7 @@ impl Targets {
 
     /// Changes to the targets of `config`. Knowledge about targets that stay is kept, including their addresses;
     /// connections to removed targets go on.
-    pub fn set(&self, config: &config::Forward) {
+    pub fn set(&self, config: &config::ForwardConfig) {
         let mut now = self.now();
         let numbers = now.health.set(config.choice, config.check, &config.forward_to);
         let before = std::mem::take(&mut now.list);
@@ -180,7 +180,7 @@ impl Targets {
         &self,
         number: usize,
         target: &config::ForwardTarget,
-        config: &config::Forward,
+        config: &config::ForwardConfig,
         before: Option<&Target>,
         (up, state): (bool, TargetState),
     ) -> Target {
@@ -268,7 +268,7 @@ impl Targets {
 
     async fn keep_addresses(self: Arc<Self>, target: Arc<Target>, _panics: PanicCount) {
         if let Way::Direct(addresses) = &target.way {
-            let lookup = async |target: config::Target| otproxy_net::lookup((&target.host, target.port)).await;
+            let lookup = async |target: config::HostPort| otproxy_net::lookup((&target.host, target.port)).await;
             addresses.keep(&self.listener, lookup).await;
         }
     }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::{CONNECT_BURST, CONNECT_INTERVAL, CONNECT_WAIT};
 use crate::admission::RateLimit;
 use otproxy_config as config;
-use otproxy_config::{BindSessions, GameServer};
+use otproxy_config::{BindSessions, GameServerConfig};
 use otproxy_protocol::core::SessionLimits;
 use otproxy_protocol::pacer::Pacer;
 use otproxy_protocol::quota::Quota;
@@ -30,16 +30,16 @@ pub(super) struct RelaySettings {
 /// A game server that sessions may lead to.
 #[derive(Debug)]
 pub(super) struct GameServerSettings {
-    pub config: GameServer,
+    pub config: GameServerConfig,
     /// The queue of connects to it. Touched once for each session.
     connects: Arc<Mutex<Pacer>>,
 }
 
 impl RelaySettings {
     /// Makes the settings of `config`; counts are taken over from `before`.
-    pub fn new(config: &config::Core, before: Option<&Self>) -> Self {
+    pub fn new(config: &config::CoreConfig, before: Option<&Self>) -> Self {
         let sessions = &config.sessions;
-        let server = |server: &GameServer| {
+        let server = |server: &GameServerConfig| {
             let known = before.and_then(|before| before.servers.get(&server.port));
             let connects = match known {
                 Some(known) if known.config.address == server.address => Arc::clone(&known.connects),
@@ -87,7 +87,7 @@ impl GameServerSettings {
     }
 }
 
-fn connect_rate(server: &GameServer) -> Quota {
+fn connect_rate(server: &GameServerConfig) -> Quota {
     match server.connects_per_second {
         Some(count) => Quota::new(Duration::from_secs(1) / count.max(1), 1),
         None => Quota::new(CONNECT_INTERVAL, CONNECT_BURST),

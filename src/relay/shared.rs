@@ -37,7 +37,7 @@ pub type WorkerCommands = mpsc::UnboundedReceiver<WorkerCommand>;
 
 impl RelayShared {
     /// Returns the shared part, as the core's configuration has it, and the commands to each worker.
-    pub fn new(config: &config::Core, pseudo_ipv4: PseudoIpv4) -> (Arc<Self>, Vec<WorkerCommands>) {
+    pub fn new(config: &config::CoreConfig, pseudo_ipv4: PseudoIpv4) -> (Arc<Self>, Vec<WorkerCommands>) {
         let sessions = &config.sessions;
         let (commands, receivers) = (0..config.process.workers.get()).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Self {
@@ -53,7 +53,7 @@ impl RelayShared {
     }
 
     /// Takes `config` from now on. Links and sessions that there are stay, and count.
-    pub fn reload(&self, config: &config::Core) {
+    pub fn reload(&self, config: &config::CoreConfig) {
         self.sessions.set(Some(config.sessions.max), Some(config.sessions.max_per_address));
         let settings = Arc::new(RelaySettings::new(config, Some(&self.settings())));
         *self.settings.write() = settings;

@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::relay::{EdgeMetrics, OTHER_EDGE, PortMetrics, RelayShared};
 use crate::tunnel::TunnelPeers;
 use otproxy_config as config;
-use otproxy_config::{Config, ConfigErrors, Destination, Listener};
+use otproxy_config::{Config, ConfigErrors, Destination, ListenerConfig};
 use otproxy_net::BindError;
 
 /// The reason why a reload failed. Nothing has changed then.
@@ -140,7 +140,7 @@ impl ServiceState {
         Ok(ended)
     }
 
-    fn change_core(&self, core: &config::Core, closed: &HashSet<String>) {
+    fn change_core(&self, core: &config::CoreConfig, closed: &HashSet<String>) {
         // Workers make these again. A scrape before that must find the zeros as well.
         for metrics in &self.metrics {
             let edges = core.edges.iter().map(|edge| edge.name.as_str());
@@ -354,8 +354,8 @@ async fn settled(mut changed: mpsc::Receiver<Infallible>) {
 /// Returns a listener of an edge that uses the tunnel.
 fn through_tunnel(config: &Config) -> Option<&str> {
     let Config::Edge(edge) = config else { return None };
-    let leads = |forward: &&config::Forward| {
+    let leads = |forward: &&config::ForwardConfig| {
         forward.forward_to.iter().any(|target| matches!(target.destination, Destination::Core(_)))
     };
-    edge.listeners.iter().filter_map(Listener::forward).find(leads).map(|forward| forward.inbound.name.as_str())
+    edge.listeners.iter().filter_map(ListenerConfig::forward).find(leads).map(|forward| forward.inbound.name.as_str())
 }

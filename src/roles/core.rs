@@ -20,7 +20,7 @@ use otproxy_protocol::player_address::PseudoIpv4;
 ///
 /// # Errors
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
-pub fn bind(config: config::Core) -> Result<Service, StartError> {
+pub fn bind(config: config::CoreConfig) -> Result<Service, StartError> {
     let pseudo_ipv4 = PseudoIpv4::new(host_key());
     let (shared, commands) = RelayShared::new(&config, pseudo_ipv4.clone());
     let tunnel = config.tunnel.clone();

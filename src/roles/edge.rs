@@ -15,7 +15,7 @@ use otproxy_config::{Config, Reach};
 ///
 /// # Errors
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
-pub fn bind(config: config::Edge) -> Result<Service, StartError> {
+pub fn bind(config: config::EdgeConfig) -> Result<Service, StartError> {
     let (tunnel, log_core) = (config.tunnel.clone(), config.log_core_address);
     let config = Config::Edge(config);
     let certificates = super::certificates(&config)?.map(watch::Sender::new);

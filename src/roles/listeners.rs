@@ -12,7 +12,7 @@ use super::worker::{DoneSignal, ListenerPlan, ListenerPlans};
 use crate::admission::ListenerMetrics;
 use crate::forward::Targets;
 use otproxy_config as config;
-use otproxy_config::{Config, Kind, Listener};
+use otproxy_config::{Config, ListenerConfig, ListenerType};
 use otproxy_net::{BindError, bind_beside};
 
 /// All listeners, which are the same on all workers.
@@ -27,7 +27,7 @@ pub(super) struct ListenerSet {
 /// One listener.
 struct Listening {
     running: Running,
-    config: Listener,
+    config: ListenerConfig,
     addresses: Vec<Address>,
     /// The task that watches its targets.
     watching: Option<AbortOnDropHandle<()>>,
@@ -37,7 +37,7 @@ struct Listening {
 #[derive(Debug, Clone)]
 pub(super) struct ListenerSnapshot {
     pub name: String,
-    pub kind: Kind,
+    pub kind: ListenerType,
     /// The addresses that it listens on; for a closed listener, those of before and after.
     pub addresses: Vec<SocketAddr>,
     /// Connections now.
@@ -57,13 +57,13 @@ struct Address {
 
 /// New listeners, all of whose addresses are bound.
 pub(super) struct PreparedListeners {
-    listeners: Vec<(Listener, Vec<Address>)>,
+    listeners: Vec<(ListenerConfig, Vec<Address>)>,
     /// `sockets[worker]`, of the new addresses.
     sockets: Vec<Vec<(SocketAddr, TcpListener)>>,
 }
 
 /// Returns the listeners in the order in which they are listed: by kind, and in each kind as in the file.
-fn listeners_of(config: &Config) -> Vec<Listener> {
+fn listeners_of(config: &Config) -> Vec<ListenerConfig> {
     let mut listeners = config.listeners().to_vec();
     listeners.sort_by_key(|listener| listener.inbound().kind);
     listeners
@@ -131,7 +131,7 @@ impl ListenerSet {
         let mut prepared =
             PreparedListeners { listeners: Vec::new(), sockets: self.workers.iter().map(|_| Vec::new()).collect() };
         for listener in listeners_of(config) {
-            let config::Inbound { name, listen, .. } = listener.inbound();
+            let config::InboundConfig { name, listen, .. } = listener.inbound();
             let mut addresses = Vec::new();
             for &asked in listen.iter().filter(|_| !closed.contains(name)) {
                 // Each listener gets another port for 0.
@@ -175,7 +175,7 @@ impl ListenerSet {
         }
     }
 
-    fn listening(&self, config: Listener, addresses: Vec<Address>, before: Option<Listening>) -> Listening {
+    fn listening(&self, config: ListenerConfig, addresses: Vec<Address>, before: Option<Listening>) -> Listening {
         // Workers make these again. A scrape before that must find the zeros as well.
         let metrics = &self.making.metrics;
         metrics.iter().for_each(|metrics| drop(ListenerMetrics::new(metrics, &config.inbound().name)));

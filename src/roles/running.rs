@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::relay::{Relay, RelayListener};
 use crate::tunnel::SparePool;
 use otproxy_config as config;
-use otproxy_config::Listener;
+use otproxy_config::ListenerConfig;
 use otproxy_net::worker::Scratch;
 
 /// The parts that all listeners of a service share.
@@ -58,9 +58,9 @@ impl fmt::Debug for Running {
 impl Running {
     /// Makes the listener that `config` describes; from `before`, the one of that name, which had that configuration, if
     /// there was one. Counts and knowledge about targets stay.
-    pub fn new(config: &Listener, making: &ListenerParts, before: Option<(&Self, &Listener)>) -> Self {
+    pub fn new(config: &ListenerConfig, making: &ListenerParts, before: Option<(&Self, &ListenerConfig)>) -> Self {
         let ListenerParts { header_for, pool, gate, access_log, own_metrics, .. } = making;
-        let inbound = |config: &config::Inbound| match before {
+        let inbound = |config: &config::InboundConfig| match before {
             Some((before, _)) => before.inbound.reloaded(config.clone()),
             None => {
                 let shared = InboundShared::new(config.clone(), Arc::clone(gate), access_log.clone());
@@ -69,7 +69,7 @@ impl Running {
             }
         };
         match config {
-            Listener::Forward(config) => {
+            ListenerConfig::Forward(config) => {
                 let was = before.and_then(|(before, was)| before.forward.as_ref().zip(was.forward()));
                 let shared = match was {
                     Some((shared, was)) => shared.reloaded(config.clone(), was),
@@ -84,7 +84,7 @@ impl Running {
                     on_worker: Arc::new(move |worker| Some(forward_on(worker, &shared))),
                 }
             }
-            Listener::Relay(config) => {
+            ListenerConfig::Relay(config) => {
                 let inbound = inbound(&config.inbound);
                 let on_worker = {
                     let inbound = Arc::clone(&inbound);

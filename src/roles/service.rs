@@ -31,7 +31,7 @@ use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::relay::RelayShared;
 use crate::tunnel::{self, SparePool, TunnelPeers};
 use otproxy_config as config;
-use otproxy_config::{Config, Role};
+use otproxy_config::{Config, RoleKind};
 use otproxy_net::worker::{self, Scratch, StopSignals, Tasks};
 use otproxy_net::{BindError, bind};
 use otproxy_protocol::core::OpenError;
@@ -59,7 +59,7 @@ pub(super) type WorkerMain = Box<dyn FnOnce(StopSignals) -> WorkerFuture + Send>
 
 /// A role whose sockets are bound. Connections wait in the kernel until [`Service::run`].
 pub struct Service {
-    role: Role,
+    role: RoleKind,
     addresses: Vec<(String, Vec<SocketAddr>)>,
     admin: admin::Server,
     /// The admission that all listeners share.
@@ -99,7 +99,7 @@ impl Service {
         // So that the zeros are there, whether there is a relay or a tunnel or not.
         drop(ByReason::<OpenError>::new(&own_metrics.relay_refused, &[]));
         drop(ByReason::<HandshakeResult>::new(&own_metrics.tunnel_handshakes, &[]));
-        let config::AccessLog { format, file } = &process.access_log;
+        let config::AccessLogConfig { format, file } = &process.access_log;
         let start = |file| AccessLog::start(*format, file, &process.name, own_metrics.access_log_dropped.clone());
         let log = file.clone().map(start).transpose().map_err(StartError::AccessLog)?;
         let (access_log, written) = log.unzip();
@@ -280,7 +280,7 @@ impl Service {
         let within = running.0.end();
         info!(timeout_seconds = within.as_secs_f64(), "shutting down");
         // A link may be closed at any time without loss, and its player has other edges to come back to.
-        let _closing = (self.role == Role::Edge).then(|| {
+        let _closing = (self.role == RoleKind::Edge).then(|| {
             let over = SPREAD.min(within / 2);
             AbortOnDropHandle::new(tokio::spawn(
                 async move { close_links(self.process.registry(), over, |_| true).await },

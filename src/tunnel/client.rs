@@ -17,7 +17,7 @@ use super::{REREAD, spare};
 use crate::certs::HandshakeResult;
 use crate::certs::watch::Watch;
 use crate::metrics::Metrics;
-use otproxy_config::{CORE_NAME, EdgeTunnel, Reach, Target};
+use otproxy_config::{CORE_NAME, EdgeTunnel, HostPort, Reach};
 use otproxy_net::worker::{Scratch, Tasks};
 use otproxy_net::{ConnectResult, Stream};
 
@@ -65,7 +65,7 @@ impl TunnelClient {
         tokio::join!(keeping, rereading);
     }
 
-    async fn dial(self: Rc<Self>, core: Target, spare: usize, wanted: Arc<Notify>) {
+    async fn dial(self: Rc<Self>, core: HostPort, spare: usize, wanted: Arc<Notify>) {
         let core = Rc::new(core);
         let count = || spare + self.pool.waiting();
         let make = |slot| {

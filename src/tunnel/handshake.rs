@@ -19,7 +19,7 @@ use crate::certs::HandshakeResult;
 use crate::certs::identity::{self, Identity};
 use crate::certs::watch::{Change, Watch};
 use crate::metrics::{ByReason, Metrics};
-use otproxy_config::Target;
+use otproxy_config::HostPort;
 use otproxy_net::{ConnectResult, RateLimitedLog, Stream, TlsError, connect};
 
 /// Handshakes of unauthenticated peers at once. Each costs a descriptor and a few kilobytes until its deadline.
@@ -58,7 +58,7 @@ pub(super) struct Handshakes {
 /// The destination of a connection of the tunnel.
 pub(super) struct DialTarget<'a> {
     /// The address.
-    pub target: &'a Target,
+    pub target: &'a HostPort,
     /// The name that the peer's certificate must have.
     pub name: &'a str,
 }

@@ -24,7 +24,7 @@ use crate::admission::{AuthenticatedEdge, REFUSED_LINES, TunnelOrigin, Tunnelled
 use crate::certs::HandshakeResult;
 use crate::certs::watch::Watch;
 use crate::metrics::{GaugeGuard, Metrics};
-use otproxy_config::{CoreTunnel, EdgePeer, Target};
+use otproxy_config::{CoreTunnel, EdgePeer, HostPort};
 use otproxy_net::worker::{Scratch, Tasks};
 use otproxy_net::{ConnectResult, RateLimitedLog, Stream};
 use otproxy_protocol::proxy_header::{self, LOCAL};
@@ -68,7 +68,7 @@ pub struct TunnelServer {
 /// A trusted edge.
 struct Edge {
     proven: Arc<AuthenticatedEdge>,
-    dial: Option<Target>,
+    dial: Option<HostPort>,
     metrics: TunnelMetrics,
     /// Notifies the keeper of connections to this edge to look again.
     changed: Arc<Notify>,

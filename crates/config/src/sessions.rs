@@ -12,7 +12,7 @@ use super::takes::{value, word};
 section! {
     /// `sessions`
     #[derive(Debug, Clone, PartialEq)]
-    pub struct Sessions {
+    pub struct SessionsConfig {
         /// what a link must share with a session to join it: client id and player address, or the client id alone
         bind_sessions: BindSessions = word().or("address"),
         /// how long a session without links lives on

@@ -5,7 +5,7 @@ use std::path::Path;
 use otproxy_protocol::Word;
 
 use super::declare::{Field, Read};
-use super::key::{Key, Kind, WhenAbsent};
+use super::key::{Key, ListenerType, WhenAbsent};
 use super::scope::{Scope, values};
 use super::tree::Node;
 use super::word;
@@ -205,7 +205,7 @@ impl<T: 'static> Leaf<T> {
 
     /// Restricts it to listeners of `kind: forward`, though the section is for all.
     pub fn only_forward(self) -> Self {
-        Self { key: self.key.only_with(Kind::Forward), ..self }
+        Self { key: self.key.only_with(ListenerType::Forward), ..self }
     }
 
     /// Declares that it is read before the rest of its section, whose reader sets it.

@@ -21,7 +21,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// A target's name, and the addresses that it resolves to.
 #[derive(Debug)]
 pub struct ResolvedAddresses {
-    target: config::Target,
+    target: config::HostPort,
     /// The interval of look-ups; zero means one for each connection.
     every: Duration,
     known: watch::Sender<Known>,
@@ -47,7 +47,7 @@ struct Answer {
 
 impl ResolvedAddresses {
     /// Makes the addresses of `target`, looked up at this interval.
-    pub fn new(target: config::Target, every: Duration) -> Self {
+    pub fn new(target: config::HostPort, every: Duration) -> Self {
         let known = target.literal().map_or(Known::Awaited, |address| Known::Answer(Answer::new(vec![address])));
         Self { target, every, known: watch::Sender::new(known) }
     }
@@ -85,7 +85,7 @@ impl ResolvedAddresses {
     }
 
     /// Looks the name up with `lookup`, again and again. Returns at once if there is no name.
-    pub async fn keep<F>(&self, listener: &str, lookup: impl Fn(config::Target) -> F)
+    pub async fn keep<F>(&self, listener: &str, lookup: impl Fn(config::HostPort) -> F)
     where
         F: Future<Output = io::Result<Vec<SocketAddr>>>,
     {

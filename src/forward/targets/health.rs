@@ -14,7 +14,7 @@ use siphasher::sip::SipHasher24;
 
 use crate::admission::AddressKey;
 use crate::forward::{CheckResult, TargetState};
-use otproxy_config::{Check, CheckKind, Choice, Destination, ForwardTarget};
+use otproxy_config::{CheckConfig, CheckKind, Destination, ForwardTarget, TargetChoice};
 use otproxy_net::Backoff;
 
 /// The time for which an unchecked target is tried last after its first failure; it doubles with each further one.
@@ -45,8 +45,8 @@ pub struct Attempt {
 /// The health of the targets of one listener.
 #[derive(Debug)]
 pub struct TargetHealth {
-    choice: Choice,
-    check: Check,
+    choice: TargetChoice,
+    check: CheckConfig,
     targets: Vec<Health>,
     /// The number of the next new target.
     next: usize,
@@ -103,7 +103,7 @@ struct Health {
 
 impl TargetHealth {
     /// Makes the health of these targets, which are up until they fail.
-    pub fn new(choice: Choice, check: Check, targets: &[ForwardTarget]) -> Self {
+    pub fn new(choice: TargetChoice, check: CheckConfig, targets: &[ForwardTarget]) -> Self {
         let mut health = Self { choice, check, targets: Vec::new(), next: 0 };
         health.set(choice, check, targets);
         health
@@ -112,7 +112,7 @@ impl TargetHealth {
     /// Replaces the targets; returns the number of each. Knowledge about a destination stays, even under another name:
     /// names are mostly places in the list. A target with a new destination keeps only the state that the operator
     /// wants for its name.
-    pub fn set(&mut self, choice: Choice, check: Check, targets: &[ForwardTarget]) -> Vec<usize> {
+    pub fn set(&mut self, choice: TargetChoice, check: CheckConfig, targets: &[ForwardTarget]) -> Vec<usize> {
         let mut before = std::mem::take(&mut self.targets);
         for target in targets {
             let same = |standing: &Health| standing.destination == target.destination;
@@ -178,8 +178,8 @@ impl TargetHealth {
         let checked = self.is_checked();
         let choice = self.choice;
         let preferred = |standing: &&mut Health| {
-            let fewest = if choice == Choice::Least { standing.connections } else { 0 };
-            let score = if choice == Choice::Source { !score(&standing.name, player) } else { 0 };
+            let fewest = if choice == TargetChoice::Least { standing.connections } else { 0 };
+            let score = if choice == TargetChoice::Source { !score(&standing.name, player) } else { 0 };
             let open = standing.is_open(checked, now);
             (!open, !open && !standing.up, standing.backup, fewest, score)
         };
@@ -236,7 +236,7 @@ impl TargetHealth {
 
     /// Records whether a target passed a check.
     pub fn checked(&mut self, target: usize, passed: bool) -> Option<HealthChange> {
-        let Check { fall, rise, .. } = self.check;
+        let CheckConfig { fall, rise, .. } = self.check;
         let standing = self.standing(target)?;
         if passed {
             standing.failures = 0;

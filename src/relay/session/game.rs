@@ -77,8 +77,8 @@ impl SessionTask {
         let (inbound, server) = (&session.inbound, &session.server.config);
         let pseudo = &self.relay.shared.pseudo_ipv4;
         let source = match server.source {
-            config::Source::Default => None,
-            config::Source::LoopbackPerPlayer => Some(IpAddr::V4(pseudo.loopback(session.player.ip()))),
+            config::SourceAddress::Default => None,
+            config::SourceAddress::LoopbackPerPlayer => Some(IpAddr::V4(pseudo.loopback(session.player.ip()))),
         };
         if session.connect_at > Instant::now() {
             sleep_until(session.connect_at.into()).await;

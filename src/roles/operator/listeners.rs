@@ -70,7 +70,7 @@ pub(super) fn listener(known: ListenerFacts, workers: &[Arc<Metrics>]) -> Listen
 #[cfg(test)]
 mod tests {
     use super::*;
-    use otproxy_config::Kind;
+    use otproxy_config::ListenerType;
 
     #[test]
     fn one_that_was_removed_is_shown_while_it_has_connections() {
@@ -81,7 +81,7 @@ mod tests {
         older.handle().set_route(Route::Client(1));
         let now = ["login", "links"].map(|name| ListenerSnapshot {
             name: name.to_owned(),
-            kind: Kind::Forward,
+            kind: ListenerType::Forward,
             addresses: Vec::new(),
             open: 1,
             limit: None,

@@ -18,7 +18,7 @@ use crate::admission::ProcessAdmission;
 use crate::connection::{Closing, ConnectionHandle, Route};
 use crate::metrics::Metrics;
 use crate::relay::RelayShared;
-use otproxy_config::{Config, Role};
+use otproxy_config::{Config, RoleKind};
 use otproxy_protocol::frame::{ClientId, SessionId};
 
 mod bans;
@@ -46,7 +46,7 @@ pub(super) struct RoleOperator {
 
 /// The parts that an operator sees and changes.
 pub(super) struct OperatorParts {
-    pub role: Role,
+    pub role: RoleKind,
     pub control: Control,
     /// The admission that all listeners share.
     pub process: Arc<ProcessAdmission>,
@@ -101,7 +101,7 @@ impl RoleOperator {
         }
         for name in &names {
             self.parts.control.close_listener(name).await.map_err(|error| refusal(&error))?;
-            let ending = DrainPolicy { links: self.parts.role == Role::Edge, deadline };
+            let ending = DrainPolicy { links: self.parts.role == RoleKind::Edge, deadline };
             self.drains.begin(name, Arc::clone(self.parts.process.registry()), ending);
             info!(
                 listener = name,
@@ -204,8 +204,8 @@ impl api::Operator for RoleOperator {
         });
         Status {
             role: match role {
-                Role::Edge => api::Role::Edge,
-                Role::Core => api::Role::Core,
+                RoleKind::Edge => api::Role::Edge,
+                RoleKind::Core => api::Role::Core,
             },
             name: control.started().process().name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

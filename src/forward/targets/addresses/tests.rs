@@ -11,7 +11,7 @@ const EVERY: Duration = Duration::from_secs(30);
 const WITHIN: Duration = Duration::from_secs(60);
 
 fn name(every: Duration) -> ResolvedAddresses {
-    ResolvedAddresses::new(config::Target { host: "core.example".to_owned(), port: 7162 }, every)
+    ResolvedAddresses::new(config::HostPort { host: "core.example".to_owned(), port: 7162 }, every)
 }
 
 fn run<F: Future<Output = ()>>(paused: bool, test: F) {
@@ -57,7 +57,7 @@ fn the_last_good_answer_is_kept_and_a_new_one_takes_its_place() {
         let (one, two) = (addresses(&["192.0.2.1:1", "[2001:db8::1]:1"]), addresses(&["192.0.2.2:1"]));
         let name = name(EVERY);
         let (began, looks) = (Instant::now(), RefCell::new(Vec::new()));
-        let lookup = |target: config::Target| {
+        let lookup = |target: config::HostPort| {
             assert_eq!(target.to_string(), "core.example:7162");
             looks.borrow_mut().push(began.elapsed());
             let answer = match looks.borrow().len() {

@@ -7,11 +7,11 @@ use super::HealthChange::{Down, Up};
 use super::*;
 use otproxy_config::Destination;
 
-const OFF: Check = Check::OFF;
-const ON: Check = Check { kind: CheckKind::Tcp, inter: Duration::from_secs(5), fall: 3, rise: 2 };
+const OFF: CheckConfig = CheckConfig::OFF;
+const ON: CheckConfig = CheckConfig { kind: CheckKind::Tcp, inter: Duration::from_secs(5), fall: 3, rise: 2 };
 
 /// Makes targets `1`, `2`, .., of which those with `true` are backups.
-fn health(choice: Choice, check: Check, backups: &[bool]) -> TargetHealth {
+fn health(choice: TargetChoice, check: CheckConfig, backups: &[bool]) -> TargetHealth {
     let target = |(index, backup): (usize, &bool)| ForwardTarget {
         name: (index + 1).to_string(),
         destination: Destination::Core("links".to_owned()),
@@ -44,7 +44,7 @@ impl TargetHealth {
 #[test]
 fn first_is_the_order_of_the_file_and_backups_come_last() {
     let now = Instant::now();
-    let mut health = health(Choice::First, OFF, &[true, false, false]);
+    let mut health = health(TargetChoice::First, OFF, &[true, false, false]);
     assert_eq!(health.order(player(1), now), [1, 2, 0]);
     health.fail(1, now);
     assert_eq!(health.order(player(1), now), [2, 0, 1]);
@@ -57,7 +57,7 @@ fn first_is_the_order_of_the_file_and_backups_come_last() {
 #[test]
 fn without_checks_one_that_failed_is_tried_last_and_then_by_one_alone() {
     let start = Instant::now();
-    let mut health = health(Choice::First, OFF, &[false, false]);
+    let mut health = health(TargetChoice::First, OFF, &[false, false]);
     let mut now = start;
     for wait in [1, 2, 4, 8, 16, 30, 30, 30] {
         let tried = health.next(player(1), &[], now).unwrap();
@@ -84,7 +84,7 @@ fn without_checks_one_that_failed_is_tried_last_and_then_by_one_alone() {
 #[test]
 fn who_was_to_find_out_and_left_costs_no_more_than_the_wait() {
     let now = Instant::now();
-    let mut health = health(Choice::First, OFF, &[false, false]);
+    let mut health = health(TargetChoice::First, OFF, &[false, false]);
     health.fail(0, now);
     let later = now + FIRST_WAIT;
     assert_eq!(health.next(player(1), &[], later).unwrap().target, 0);
@@ -97,7 +97,7 @@ fn who_was_to_find_out_and_left_costs_no_more_than_the_wait() {
 fn many_that_fail_together_are_one_failure() {
     for check in [OFF, ON] {
         let now = Instant::now();
-        let mut health = health(Choice::First, check, &[false, false]);
+        let mut health = health(TargetChoice::First, check, &[false, false]);
         let tries: Vec<_> = (0..10).map(|n| health.next(player(n), &[], now).unwrap()).collect();
         assert!(tries.iter().all(|tried| tried.target == 0));
         let changes: Vec<_> = tries.iter().filter_map(|tried| health.failed(*tried, now)).collect();
@@ -108,7 +108,7 @@ fn many_that_fail_together_are_one_failure() {
 #[test]
 fn checks_have_it_fall_and_rise() {
     let now = Instant::now();
-    let mut health = health(Choice::First, ON, &[false, false]);
+    let mut health = health(TargetChoice::First, ON, &[false, false]);
     let mut told = |passed: &str| -> Vec<Option<HealthChange>> {
         passed.chars().map(|passed| health.checked(0, passed == '+')).collect()
     };
@@ -127,7 +127,7 @@ fn checks_have_it_fall_and_rise() {
 #[test]
 fn with_checks_a_connect_that_failed_counts_as_one_and_nobody_else_tries_before_the_next_check() {
     let now = Instant::now();
-    let mut health = health(Choice::First, ON, &[false, false]);
+    let mut health = health(TargetChoice::First, ON, &[false, false]);
     let tried = health.next(player(1), &[], now).unwrap();
     assert_eq!(health.failed(tried, now), None);
     assert_eq!(health.order(player(1), now + LONGEST_WAIT * 10), [1, 0], "no clock opens it");
@@ -149,7 +149,7 @@ fn with_checks_a_connect_that_failed_counts_as_one_and_nobody_else_tries_before_
 fn who_is_not_ready_is_never_tried_and_a_backup_has_the_players() {
     let now = Instant::now();
     for check in [OFF, ON] {
-        let mut health = health(Choice::First, check, &[false, false, true]);
+        let mut health = health(TargetChoice::First, check, &[false, false, true]);
         for state in [TargetState::Drain, TargetState::Maint] {
             assert_eq!(health.set_state("1", state), Some((0, None)));
             assert_eq!(health.order(player(1), now), [1, 2]);
@@ -168,7 +168,7 @@ fn who_is_not_ready_is_never_tried_and_a_backup_has_the_players() {
 fn out_of_maintenance_it_is_up_until_it_fails_and_a_drained_one_is_what_checks_say() {
     let now = Instant::now();
     for check in [OFF, ON] {
-        let mut health = health(Choice::First, check, &[false]);
+        let mut health = health(TargetChoice::First, check, &[false]);
         health.set_state("1", TargetState::Drain);
         for _ in 0..3 {
             health.fail(0, now);
@@ -191,30 +191,30 @@ fn what_is_known_of_a_target_outlives_a_reload_and_nobody_takes_another_for_it()
         destination: Destination::Core(host.to_owned()),
         backup: false,
     };
-    let mut health = TargetHealth::new(Choice::Least, OFF, &[target("1", "a"), target("2", "b")]);
+    let mut health = TargetHealth::new(TargetChoice::Least, OFF, &[target("1", "a"), target("2", "b")]);
     let tried: Vec<_> = (0..3).map(|n| health.next(player(n), &[], now).unwrap()).collect();
     assert_eq!(tried.iter().map(|tried| tried.target).collect::<Vec<_>>(), [0, 1, 0]);
     assert_eq!(health.failed(tried[1], now), Some(Down));
     // One more in front changes all names.
-    let numbers = health.set(Choice::Least, OFF, &[target("1", "c"), target("2", "a"), target("3", "b")]);
+    let numbers = health.set(TargetChoice::Least, OFF, &[target("1", "c"), target("2", "a"), target("3", "b")]);
     assert_eq!((numbers, health.is_up(1)), (vec![2, 0, 1], Some(false)));
     assert_eq!(health.order(player(1), now), [2, 0, 1], "connections count where they are");
     health.left(0);
     health.left(0);
     assert_eq!(health.targets[1].connections, 0);
     // A target that is removed and added again is a new one: its old connections report on the old one.
-    health.set(Choice::First, OFF, &[target("1", "a")]);
+    health.set(TargetChoice::First, OFF, &[target("1", "a")]);
     assert_eq!((health.connected(tried[1]), health.checked(1, true), health.is_up(1)), (None, None, None));
     health.left(1);
-    let numbers = health.set(Choice::First, OFF, &[target("1", "a"), target("2", "b")]);
+    let numbers = health.set(TargetChoice::First, OFF, &[target("1", "a"), target("2", "b")]);
     assert_eq!((numbers, health.is_up(3)), (vec![0, 3], Some(true)));
     // Changed from tests by connections to checks, and back.
     assert_eq!(health.failed(Attempt { target: 3, failures: 0 }, now), Some(Down));
-    health.set(Choice::First, ON, &[target("1", "a"), target("2", "b")]);
+    health.set(TargetChoice::First, ON, &[target("1", "a"), target("2", "b")]);
     assert_eq!(health.order(player(1), now + LONGEST_WAIT), [0, 3], "only checks have it up again");
     assert_eq!((health.checked(3, true), health.checked(3, true)), (None, Some(Up)));
     health.checked(0, false);
-    health.set(Choice::First, OFF, &[target("1", "a"), target("2", "b")]);
+    health.set(TargetChoice::First, OFF, &[target("1", "a"), target("2", "b")]);
     assert_eq!(health.order(player(1), now), [0, 3]);
 }
 
@@ -225,24 +225,24 @@ fn what_the_operator_wants_outlives_a_reload() {
         destination: Destination::Core(place.to_owned()),
         backup: false,
     };
-    let mut health = TargetHealth::new(Choice::First, OFF, &[target("1", "a"), target("2", "b")]);
+    let mut health = TargetHealth::new(TargetChoice::First, OFF, &[target("1", "a"), target("2", "b")]);
     health.set_state("2", TargetState::Maint);
     let states = |health: &TargetHealth| health.list().iter().map(|view| view.state).collect::<Vec<_>>();
     // A new one in front, in a file without names: a target that moves on in the list stays the same.
-    health.set(Choice::First, OFF, &[target("1", "new"), target("2", "a"), target("3", "b")]);
+    health.set(TargetChoice::First, OFF, &[target("1", "new"), target("2", "a"), target("3", "b")]);
     assert_eq!(states(&health), [TargetState::Ready, TargetState::Ready, TargetState::Maint]);
     // Another destination under the same name.
-    health.set(Choice::First, OFF, &[target("2", "a"), target("3", "moved"), target("4", "another")]);
+    health.set(TargetChoice::First, OFF, &[target("2", "a"), target("3", "moved"), target("4", "another")]);
     assert_eq!(states(&health), [TargetState::Ready, TargetState::Maint, TargetState::Ready]);
-    health.set(Choice::First, OFF, &[target("2", "a")]);
-    health.set(Choice::First, OFF, &[target("2", "a"), target("3", "moved")]);
+    health.set(TargetChoice::First, OFF, &[target("2", "a")]);
+    health.set(TargetChoice::First, OFF, &[target("2", "a"), target("3", "moved")]);
     assert_eq!(states(&health), [TargetState::Ready; 2], "one that was gone is another one");
 }
 
 #[test]
 fn the_list_says_what_is_known() {
     let (now, rtt) = (Instant::now(), Some(Duration::from_millis(7)));
-    let mut health = health(Choice::First, ON, &[false, true]);
+    let mut health = health(TargetChoice::First, ON, &[false, true]);
     let check = LastCheck { result: CheckResult::Ok, at: now, round_trip: rtt };
     health.note(0, check);
     for _ in 0..3 {
@@ -265,7 +265,7 @@ fn the_list_says_what_is_known() {
 #[test]
 fn least_has_the_fewest_connections() {
     let now = Instant::now();
-    let mut health = health(Choice::Least, OFF, &[false, false, false, true]);
+    let mut health = health(TargetChoice::Least, OFF, &[false, false, false, true]);
     let chosen: Vec<_> = (0..7).map(|n| health.next(player(n), &[], now).unwrap().target).collect();
     assert_eq!(chosen, [0, 1, 2, 0, 1, 2, 0]);
     health.left(2);
@@ -281,7 +281,7 @@ fn least_has_the_fewest_connections() {
 #[test]
 fn source_spreads_players_and_counts_ipv6_by_64() {
     let now = Instant::now();
-    let mut health = health(Choice::Source, OFF, &[false; 4]);
+    let mut health = health(TargetChoice::Source, OFF, &[false; 4]);
     let mut counts = HashMap::new();
     for number in 0..10_000 {
         *counts.entry(health.next(player(number), &[], now).unwrap().target).or_insert(0) += 1;
@@ -309,7 +309,7 @@ proptest! {
     #[test]
     fn source_is_stable_when_others_fall(count in 2usize..8, fallen in any::<u8>(), number: u32, checked: bool) {
         let now = Instant::now();
-        let mut health = health(Choice::Source, if checked { ON } else { OFF }, &vec![false; count]);
+        let mut health = health(TargetChoice::Source, if checked { ON } else { OFF }, &vec![false; count]);
         let before = health.order(player(number), now);
         let fallen = |target: usize| fallen >> target & 1 == 1;
         for target in (0..count).filter(|target| fallen(*target)) {
@@ -337,7 +337,7 @@ proptest! {
         events in prop::collection::vec((0usize..6, 0u8..5, 0u64..40), 0..200),
     ) {
         let (count, mut now) = (backups.len(), Instant::now());
-        let choice = [Choice::First, Choice::Least, Choice::Source][choice];
+        let choice = [TargetChoice::First, TargetChoice::Least, TargetChoice::Source][choice];
         let mut health = health(choice, if checked { ON } else { OFF }, &backups);
         let (mut held, mut up) = (Vec::<Attempt>::new(), vec![true; count]);
         for (target, event, seconds) in events {
