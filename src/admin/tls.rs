@@ -116,13 +116,13 @@ impl TlsListener {
 }
 
 impl Listener for TlsListener {
-    type Io = Encrypted;
+    type Io = TlsConnection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Encrypted, SocketAddr) {
+    async fn accept(&mut self) -> (TlsConnection, SocketAddr) {
         let (stream, peer) = Listener::accept(&mut self.listener).await;
         let accept = TlsAcceptor::from(self.identity.now()).accept(stream);
-        (Encrypted::Handshake(Box::new(accept)), peer)
+        (TlsConnection::Handshake(Box::new(accept)), peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -131,12 +131,12 @@ impl Listener for TlsListener {
 }
 
 /// A connection in TLS, or still in its handshake.
-pub(super) enum Encrypted {
+pub(super) enum TlsConnection {
     Handshake(Box<Accept<TcpStream>>),
     Open(Box<TlsStream<TcpStream>>),
 }
 
-impl Encrypted {
+impl TlsConnection {
     /// Polls the handshake; returns the stream once it is done.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Pin<&mut TlsStream<TcpStream>>>> {
         if let Self::Handshake(accept) = self {
@@ -150,13 +150,13 @@ impl Encrypted {
     }
 }
 
-impl AsyncRead for Encrypted {
+impl AsyncRead for TlsConnection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_open(cx))?.poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Encrypted {
+impl AsyncWrite for TlsConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_open(cx))?.poll_write(cx, buf)
     }

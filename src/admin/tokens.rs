@@ -20,7 +20,7 @@ pub const LONGEST_TOKEN: usize = 1024;
 
 /// A right to use the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Right {
+pub(super) enum Permission {
     /// Permission to see everything.
     Read,
     /// Permission to change things as well.
@@ -66,7 +66,7 @@ impl Tokens {
 
     /// Returns the right of the bearer of `token`; `None` if it has none. It compares every token, each in constant
     /// time.
-    pub(super) fn right(&self, token: &[u8]) -> Option<Right> {
+    pub(super) fn right(&self, token: &[u8]) -> Option<Permission> {
         let holds = |file: &Option<TokenFile>| {
             file.as_ref().map_or(Choice::from(0), |file| {
                 file.look();
@@ -76,8 +76,8 @@ impl Tokens {
         let (act, read) = (holds(&self.act), holds(&self.read));
         // If a later change has made both tokens the same, a token that many may know must not allow acting.
         match (bool::from(act), bool::from(read)) {
-            (_, true) => Some(Right::Read),
-            (true, false) => Some(Right::Act),
+            (_, true) => Some(Permission::Read),
+            (true, false) => Some(Permission::Act),
             (false, false) => None,
         }
     }
@@ -202,8 +202,8 @@ mod tests {
     fn each_token_has_its_right() {
         let files = Files::new("rights");
         let tokens = files.load().unwrap();
-        assert_eq!(tokens.right(ACT.as_bytes()), Some(Right::Act));
-        assert_eq!(tokens.right(READ.as_bytes()), Some(Right::Read));
+        assert_eq!(tokens.right(ACT.as_bytes()), Some(Permission::Act));
+        assert_eq!(tokens.right(READ.as_bytes()), Some(Permission::Read));
         for wrong in ["", "0123456789abcdef", "0123456789abcdef-acT", &ACT[..ACT.len() - 1], &format!("{ACT}x"), "\n"] {
             assert_eq!(tokens.right(wrong.as_bytes()), None, "{wrong:?}");
         }
@@ -237,7 +237,7 @@ mod tests {
         let files = Files::new("changes");
         let tokens = files.load().unwrap();
         files.write("act", "another-token-of-the-operator", 0o600);
-        assert_eq!(tokens.right(b"another-token-of-the-operator"), Some(Right::Act));
+        assert_eq!(tokens.right(b"another-token-of-the-operator"), Some(Permission::Act));
         assert_eq!(tokens.right(ACT.as_bytes()), None);
         // From now on an invalid file lets nobody in, not even with an empty token.
         files.write("act", "", 0o600);
@@ -247,11 +247,11 @@ mod tests {
         files.write("act", ACT, 0o604);
         assert_eq!(tokens.right(ACT.as_bytes()), None);
         fs::set_permissions(files.0.join("act"), Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(tokens.right(ACT.as_bytes()), Some(Right::Act));
+        assert_eq!(tokens.right(ACT.as_bytes()), Some(Permission::Act));
         // The same token for both counts as the weaker one.
         files.write("act", READ, 0o600);
-        assert_eq!(tokens.right(READ.as_bytes()), Some(Right::Read));
+        assert_eq!(tokens.right(READ.as_bytes()), Some(Permission::Read));
         files.write("act", ACT, 0o600);
-        assert_eq!(tokens.right(ACT.as_bytes()), Some(Right::Act));
+        assert_eq!(tokens.right(ACT.as_bytes()), Some(Permission::Act));
     }
 }

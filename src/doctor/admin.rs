@@ -1,7 +1,7 @@
 //! The otproxy that runs here, if any, and what it reports.
 
 use super::{ANSWER, Check, unit};
-use crate::admin::Client;
+use crate::admin::AdminClient;
 use otproxy_config as config;
 use otproxy_config::RoleKind;
 
@@ -29,8 +29,8 @@ impl Running {
 pub(super) async fn examine(role: RoleKind, admin: &config::AdminConfig) -> (Option<Running>, Check) {
     let what = ("admin", "");
     let client = match (&admin.socket, admin.listen) {
-        (Some(socket), _) => Client::socket(socket),
-        (None, Some(address)) if address.port() != 0 && admin.tls.is_none() => Client::tcp(address),
+        (Some(socket), _) => AdminClient::socket(socket),
+        (None, Some(address)) if address.port() != 0 && admin.tls.is_none() => AdminClient::tcp(address),
         _ => {
             let message = "has no fixed address without TLS, and no socket: whether otproxy runs here is not looked at";
             return (None, Check::ok("admin", "", message));
@@ -75,7 +75,7 @@ pub(super) async fn examine(role: RoleKind, admin: &config::AdminConfig) -> (Opt
 }
 
 /// Returns the status and the body of an answer.
-async fn get(client: &Client, path: &str) -> Option<(u16, String)> {
+async fn get(client: &AdminClient, path: &str) -> Option<(u16, String)> {
     let answer = client.get(path).await.ok()?;
     Some((answer.status, String::from_utf8(answer.body.to_vec()).ok()?))
 }

@@ -22,7 +22,7 @@ use super::operator::{self, RoleOperator};
 use super::running::ListenerParts;
 use super::worker::{ListenerPlans, Worker};
 use crate::access_log::{AccessLog, Written};
-use crate::admin::{self, AdminError, Ready};
+use crate::admin::{self, AdminError, Readiness};
 use crate::admission::{AdmissionControl, BanMetrics, Bans, ProcessAdmission, bans};
 use crate::certs::watch::Watch;
 use crate::certs::{CertError, HandshakeResult};
@@ -61,7 +61,7 @@ pub(super) type WorkerMain = Box<dyn FnOnce(StopSignals) -> WorkerFuture + Send>
 pub struct Service {
     role: RoleKind,
     addresses: Vec<(String, Vec<SocketAddr>)>,
-    admin: admin::Server,
+    admin: admin::AdminServer,
     /// The admission that all listeners share.
     process: Arc<ProcessAdmission>,
     relay: Option<Arc<RelayShared>>,
@@ -93,7 +93,7 @@ impl Service {
     pub(super) fn bind(config: Config, parts: ServiceParts) -> Result<(Self, Vec<ListenerPlans>), StartError> {
         let role = config.role();
         let process = config.process();
-        let admin = admin::Server::bind(&process.admin)?;
+        let admin = admin::AdminServer::bind(&process.admin)?;
         let metrics: Vec<_> = (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect();
         let own_metrics = Arc::new(Metrics::new());
         // So that the zeros are there, whether there is a relay or a tunnel or not.
@@ -221,7 +221,7 @@ impl Service {
     /// # Errors
     /// Fails if threads or the admin socket cannot be had, or if a worker ended on its own.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let ready = Arc::new(Ready::default());
+        let ready = Arc::new(Readiness::default());
         let (tunnel_metrics, tunnel) = self.tunnel.unzip();
         // Listeners hold the log: it ends when they have ended.
         let written = self.access_log;
@@ -237,7 +237,7 @@ impl Service {
             metrics: self.metrics.clone(),
             ready: Arc::clone(&ready),
         };
-        let state = admin::State {
+        let state = admin::AdminState {
             metrics: self.metrics.into_iter().chain(tunnel_metrics).chain([self.own_metrics]).collect(),
             ready: Arc::clone(&ready),
             build: BuildInfo { version: env!("CARGO_PKG_VERSION"), role: self.role.as_str() },

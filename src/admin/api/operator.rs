@@ -4,9 +4,9 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use super::{
-    Addresses, AddressesQuestion, ApiError, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion, Disconnect,
-    Disconnected, Drained, Listeners, Network, Reloaded, Sessions, SessionsQuestion, Status, Target, TargetState,
-    Targets, Unbanned,
+    AddressesQuestion, AddressesView, ApiError, Banned, BansQuestion, BansView, ConnectionsQuestion, ConnectionsView,
+    Disconnect, Disconnected, Drained, ListenersView, Network, Reloaded, SessionsQuestion, SessionsView, StatusView,
+    TargetState, TargetView, TargetsView, Unbanned,
 };
 
 /// The future of an answer for which workers or files have to be asked.
@@ -16,26 +16,26 @@ pub type ApiFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + S
 /// The form of each request has been checked before.
 pub trait Operator: Send + Sync {
     /// Returns the state of the whole process.
-    fn status(&self) -> Status;
+    fn status(&self) -> StatusView;
 
     /// Returns all listeners: forwards in the order of the file, then relays, then listeners that were removed from it
     /// and still have connections.
-    fn listeners(&self) -> Listeners;
+    fn listeners(&self) -> ListenersView;
 
     /// Returns the targets of all forwards.
-    fn targets(&self) -> Targets;
+    fn targets(&self) -> TargetsView;
 
     /// Returns open connections, newest first.
-    fn connections(&self, asked: &ConnectionsQuestion) -> Connections;
+    fn connections(&self, asked: &ConnectionsQuestion) -> ConnectionsView;
 
     /// Returns sessions, newest first. An edge has none: it refuses, and says where to ask ([`Refusal::not_found`]).
-    fn sessions(&self, asked: &SessionsQuestion) -> ApiFuture<'_, Sessions>;
+    fn sessions(&self, asked: &SessionsQuestion) -> ApiFuture<'_, SessionsView>;
 
     /// Returns the top talkers.
-    fn addresses(&self, asked: &AddressesQuestion) -> Addresses;
+    fn addresses(&self, asked: &AddressesQuestion) -> AddressesView;
 
     /// Returns bans, the longest first.
-    fn bans(&self, asked: &BansQuestion) -> Bans;
+    fn bans(&self, asked: &BansQuestion) -> BansView;
 
     /// Reads the file again. An invalid one changes nothing ([`Refusal::wrong_file`]); a call during another reload
     /// waits for it.
@@ -73,5 +73,5 @@ pub trait Operator: Send + Sync {
     ///
     /// # Errors
     /// Fails if there is no such listener, or if it has no such target.
-    fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<Target, ApiError>;
+    fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<TargetView, ApiError>;
 }

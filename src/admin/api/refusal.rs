@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Why something was not done, and what to do about it. This is also the body of each answer that is not 200.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{error}")]
+#[schemars(rename = "Refusal")]
 pub struct ApiError {
     /// What is wrong.
     pub error: String,

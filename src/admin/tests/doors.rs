@@ -24,7 +24,7 @@ async fn with_tokens() -> Admin {
         config.token_file = Some(write(directory, "act", ACT));
         config.read_token_file = Some(write(directory, "read", READ));
     };
-    Admin::start(Fake::new(Role::Core), change).await
+    Admin::start(FakeOperator::new(Role::Core), change).await
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn with_tls(client_ca: bool) -> Admin {
             client_ca: client_ca.then(|| directory.join("ca.pem")),
         });
     };
-    Admin::start(Fake::new(Role::Core), change).await
+    Admin::start(FakeOperator::new(Role::Core), change).await
 }
 
 /// Sends a GET over TLS; fails if there is no answer.

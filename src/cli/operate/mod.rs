@@ -13,12 +13,12 @@ use tokio::time::sleep;
 
 use super::{EXIT_CONFIG, print};
 use crate::admin::api::{
-    Addresses, AddressesQuestion, ApiError, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion,
-    DisconnectRequest, Disconnected, DrainRequest, Drained, LONGEST_BAN, LONGEST_DRAIN, ListenerState, Listeners, MOST,
-    Network, NewBan, NoQuestion, PageSize, ReloadRequest, Reloaded, Sessions, SessionsQuestion, Status, Target,
-    TargetRequest, TargetState, Targets, Top, UnbanRequest, Unbanned, UndrainRequest,
+    AddressesQuestion, AddressesView, ApiError, Banned, BansQuestion, BansView, ConnectionsQuestion, ConnectionsView,
+    DisconnectRequest, Disconnected, DrainRequest, Drained, LONGEST_BAN, LONGEST_DRAIN, ListenerState, ListenersView,
+    MOST, Network, NewBan, NoQuestion, PageSize, ReloadRequest, Reloaded, SessionsQuestion, SessionsView, StatusView,
+    TargetRequest, TargetState, TargetView, TargetsView, Top, UnbanRequest, Unbanned, UndrainRequest,
 };
-use crate::admin::{Answer, Client};
+use crate::admin::{AdminClient, ApiAnswer};
 
 mod find;
 mod human;
@@ -226,28 +226,28 @@ impl Operate {
 
     async fn ask(&self) -> anyhow::Result<Said> {
         match self {
-            Self::Status { asking } => asking.see::<Status>("status", &NoQuestion {}).await,
-            Self::Listeners { asking } => asking.see::<Listeners>("listeners", &NoQuestion {}).await,
-            Self::Targets { asking } => asking.see::<Targets>("targets", &NoQuestion {}).await,
+            Self::Status { asking } => asking.see::<StatusView>("status", &NoQuestion {}).await,
+            Self::Listeners { asking } => asking.see::<ListenersView>("listeners", &NoQuestion {}).await,
+            Self::Targets { asking } => asking.see::<TargetsView>("targets", &NoQuestion {}).await,
             Self::Connections { listener, address, limit, asking } => {
                 let (listener, limit) = (listener.clone(), at_most(*limit));
                 asking
-                    .see::<Connections>("connections", &ConnectionsQuestion { listener, address: *address, limit })
+                    .see::<ConnectionsView>("connections", &ConnectionsQuestion { listener, address: *address, limit })
                     .await
             }
             Self::Sessions { client, address, limit, asking } => {
                 let question = SessionsQuestion { client: *client, address: *address, limit: at_most(*limit) };
-                asking.see::<Sessions>("sessions", &question).await
+                asking.see::<SessionsView>("sessions", &question).await
             }
             Self::Addresses { by, limit, asking } => {
                 let by = match by {
                     By::Connections => Top::Connections,
                     By::Bytes => Top::Bytes,
                 };
-                asking.see::<Addresses>("addresses", &AddressesQuestion { by, limit: at_most(*limit) }).await
+                asking.see::<AddressesView>("addresses", &AddressesQuestion { by, limit: at_most(*limit) }).await
             }
             Self::Bans { address, limit, asking } => {
-                asking.see::<Bans>("bans", &BansQuestion { address: *address, limit: at_most(*limit) }).await
+                asking.see::<BansView>("bans", &BansQuestion { address: *address, limit: at_most(*limit) }).await
             }
             Self::Ban { network, lasts, disconnect, asking } => {
                 let ban = NewBan { network: *network, for_seconds: *lasts, disconnect: *disconnect };
@@ -275,7 +275,7 @@ impl Operate {
             }
             Self::Target { listener, target, state, asking } => {
                 let request = TargetRequest { listener: listener.clone(), target: target.clone(), state: *state };
-                asking.act::<Target>("target", &request).await
+                asking.act::<TargetView>("target", &request).await
             }
             Self::Reload { asking } => asking.act::<Reloaded>("reload", &ReloadRequest {}).await,
         }
@@ -314,9 +314,9 @@ impl Asking {
         let answer = loop {
             let answer = client.get("/api/v1/listeners").await.with_context(|| unreachable(&client))?;
             if answer.status != 200 {
-                return self.tell::<Listeners>(&answer);
+                return self.tell::<ListenersView>(&answer);
             }
-            let listeners = parse::<Listeners>(&answer)?.listeners;
+            let listeners = parse::<ListenersView>(&answer)?.listeners;
             let left = listeners.iter().filter(|listener| names.contains(&listener.name));
             let left: Vec<_> = left.filter(|listener| listener.connections.open > 0).collect();
             if let Some(listener) = left.iter().find(|listener| listener.state == ListenerState::Open) {
@@ -335,11 +335,11 @@ impl Asking {
         if shows {
             let _ = writeln!(io::stderr());
         }
-        self.tell::<Listeners>(&answer)
+        self.tell::<ListenersView>(&answer)
     }
 
     /// Returns the output for an answer. A refusal goes to stderr, for people, and is a failure.
-    fn tell<A: DeserializeOwned + Show + 'static>(&self, answer: &Answer) -> anyhow::Result<Said> {
+    fn tell<A: DeserializeOwned + Show + 'static>(&self, answer: &ApiAnswer) -> anyhow::Result<Said> {
         let json = || format!("{}\n", String::from_utf8_lossy(&answer.body));
         if answer.status == 200 {
             let out: Box<dyn Show> = if self.json { Box::new(json()) } else { Box::new(parse::<A>(answer)?) };
@@ -356,16 +356,16 @@ impl Asking {
     }
 }
 
-async fn post(client: &Client, path: &str, request: &impl Serialize) -> anyhow::Result<Answer> {
+async fn post(client: &AdminClient, path: &str, request: &impl Serialize) -> anyhow::Result<ApiAnswer> {
     let body = serde_json::to_string(request).context("cannot ask that")?;
     client.post(&format!("/api/v1/{path}"), body).await.with_context(|| unreachable(client))
 }
 
-fn unreachable(client: &Client) -> String {
+fn unreachable(client: &AdminClient) -> String {
     format!("otproxy at {} cannot be asked; does it run, and may this user reach it?", client.place())
 }
 
-fn parse<T: DeserializeOwned>(answer: &Answer) -> anyhow::Result<T> {
+fn parse<T: DeserializeOwned>(answer: &ApiAnswer) -> anyhow::Result<T> {
     let what = || format!("what answers (status {}) is no otproxy, or one of another version", answer.status);
     serde_json::from_slice(&answer.body).with_context(what)
 }

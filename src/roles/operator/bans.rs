@@ -9,7 +9,7 @@ use crate::admin::api::{self, ApiError, BannedBy, BansQuestion, Network, Time, U
 use crate::admission::{BanReason, Bans, LONGEST_BAN};
 
 /// Returns present bans, the longest first.
-pub(super) fn bans(bans: &Bans, asked: &BansQuestion, nftables: bool) -> api::Bans {
+pub(super) fn bans(bans: &Bans, asked: &BansQuestion, nftables: bool) -> api::BansView {
     let (now, clock) = (Instant::now(), SystemTime::now());
     let meets = |one: IpNet, other: IpNet| one.contains(&other) || other.contains(&one);
     let mut list = bans.list(now);
@@ -19,7 +19,7 @@ pub(super) fn bans(bans: &Bans, asked: &BansQuestion, nftables: bool) -> api::Ba
     list.truncate(asked.limit.get());
     let ban = |ban: &crate::admission::Ban| {
         let left = ban.until.saturating_duration_since(now);
-        api::Ban {
+        api::BanView {
             network: Network(ban.network),
             until: Time(clock + left),
             seconds_left: left.as_secs(),
@@ -29,7 +29,7 @@ pub(super) fn bans(bans: &Bans, asked: &BansQuestion, nftables: bool) -> api::Ba
             },
         }
     };
-    api::Bans { total, nftables, bans: list.iter().map(ban).collect() }
+    api::BansView { total, nftables, bans: list.iter().map(ban).collect() }
 }
 
 /// Bans a network; returns the ban's last moment.

@@ -9,7 +9,8 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use crate::admin::api::{
-    Addresses, AddressesQuestion, Connection, ConnectionState, Connections, ConnectionsQuestion, Network, Talker, Top,
+    AddressesQuestion, AddressesView, ConnectionState, ConnectionView, ConnectionsQuestion, ConnectionsView, Network,
+    TalkerView, Top,
 };
 use crate::admission::AddressKey;
 use crate::connection::{Closing, ConnectionHandle, ConnectionRegistry, Route};
@@ -20,7 +21,7 @@ pub(super) fn is_in(network: Network, player: SocketAddr) -> bool {
 }
 
 /// Returns open connections, newest first.
-pub(super) fn connections(registry: &ConnectionRegistry, asked: &ConnectionsQuestion, now: Instant) -> Connections {
+pub(super) fn connections(registry: &ConnectionRegistry, asked: &ConnectionsQuestion, now: Instant) -> ConnectionsView {
     let mut picked = registry.select(|handle| {
         asked.listener.as_ref().is_none_or(|name| handle.listener() == name)
             && asked.address.is_none_or(|network| is_in(network, handle.player_or_peer()))
@@ -29,16 +30,16 @@ pub(super) fn connections(registry: &ConnectionRegistry, asked: &ConnectionsQues
     // Numbers are given out in order.
     picked.sort_unstable_by_key(|handle| Reverse(handle.id()));
     picked.truncate(asked.limit.get());
-    Connections { total, connections: picked.iter().map(|handle| connection(handle, now)).collect() }
+    ConnectionsView { total, connections: picked.iter().map(|handle| connection(handle, now)).collect() }
 }
 
-fn connection(handle: &ConnectionHandle, now: Instant) -> Connection {
+fn connection(handle: &ConnectionHandle, now: Instant) -> ConnectionView {
     let (state, target, client) = match handle.route() {
         None => (ConnectionState::Opening, None, None),
         Some(Route::Target(target)) => (ConnectionState::Forwarding, Some(target.to_string()), None),
         Some(Route::Client(client)) => (ConnectionState::Link, None, Some(*client)),
     };
-    Connection {
+    ConnectionView {
         id: handle.id(),
         listener: handle.listener().to_owned(),
         player: handle.player(),
@@ -58,11 +59,11 @@ pub(super) fn addresses(
     registry: &ConnectionRegistry,
     asked: &AddressesQuestion,
     banned: impl Fn(IpNet) -> bool,
-) -> Addresses {
-    let mut talkers: HashMap<AddressKey, Talker> = HashMap::new();
+) -> AddressesView {
+    let mut talkers: HashMap<AddressKey, TalkerView> = HashMap::new();
     registry.select(|handle| {
         let key = AddressKey::from(handle.player_or_peer().ip());
-        let talker = talkers.entry(key).or_insert_with(|| Talker {
+        let talker = talkers.entry(key).or_insert_with(|| TalkerView {
             address: Network(key.network()),
             connections: 0,
             bytes_in: 0,
@@ -86,7 +87,7 @@ pub(super) fn addresses(
     });
     addresses.truncate(asked.limit.get());
     addresses.iter_mut().for_each(|talker| talker.banned = banned(talker.address.0));
-    Addresses { total, addresses }
+    AddressesView { total, addresses }
 }
 
 /// Closes the connections that `wanted` picks; returns how many.
@@ -111,7 +112,7 @@ mod tests {
         present
     }
 
-    fn ids(connections: &Connections) -> Vec<u64> {
+    fn ids(connections: &ConnectionsView) -> Vec<u64> {
         connections.connections.iter().map(|connection| connection.id).collect()
     }
 
@@ -179,7 +180,7 @@ mod tests {
             let asked = AddressesQuestion { by, ..AddressesQuestion::default() };
             let found = addresses(&registry, &asked, |network| network == "192.0.2.2/32".parse::<IpNet>().unwrap());
             assert_eq!(found.total, 3);
-            let show = |talker: &Talker| {
+            let show = |talker: &TalkerView| {
                 format!(
                     "{} {} {}{}",
                     talker.address,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::admin::api::{Count, Listener, ListenerKind, ListenerState};
+use crate::admin::api::{Count, ListenerKind, ListenerState, ListenerView};
 use crate::admission::ListenerMetrics;
 use crate::connection::{AdmissionError, CloseReason, ConnectionRegistry, Route};
 use crate::metrics::Metrics;
@@ -44,7 +44,7 @@ pub(super) fn gone(registry: &ConnectionRegistry, now: &[ListenerSnapshot]) -> V
 }
 
 /// Adds the sums of all workers' counters.
-pub(super) fn listener(known: ListenerFacts, workers: &[Arc<Metrics>]) -> Listener {
+pub(super) fn listener(known: ListenerFacts, workers: &[Arc<Metrics>]) -> ListenerView {
     let ListenerFacts { name, kind, addresses, state, connections } = known;
     let counted: Vec<ListenerMetrics> = workers.iter().map(|metrics| ListenerMetrics::new(metrics, &name)).collect();
     let sum = |count: &dyn Fn(&ListenerMetrics) -> u64| counted.iter().map(count).sum::<u64>();
@@ -53,7 +53,7 @@ pub(super) fn listener(known: ListenerFacts, workers: &[Arc<Metrics>]) -> Listen
     let rejected =
         AdmissionError::ALL.iter().filter_map(|&r| happened(r.as_str(), sum(&|counted| counted.rejections(r))));
     let closed = CloseReason::ALL.iter().filter_map(|&r| happened(r.as_str(), sum(&|counted| counted.closes(r))));
-    Listener {
+    ListenerView {
         kind,
         addresses,
         state,

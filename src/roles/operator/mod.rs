@@ -8,11 +8,12 @@ use tracing::info;
 
 use super::control::{Control, ReloadError};
 use super::listeners::ListenerSnapshot;
-use crate::admin::Ready;
+use crate::admin::Readiness;
 use crate::admin::api::{
-    self, Addresses, AddressesQuestion, ApiError, ApiFuture, Banned, Bans, BansQuestion, Connections,
-    ConnectionsQuestion, Count, Disconnect, Disconnected, Drained, DrainedListener, ListenerState, Listeners, Network,
-    Reload, Reloaded, Sessions, SessionsQuestion, Status, Target, TargetState, Targets, Time, Unbanned,
+    self, AddressesQuestion, AddressesView, ApiError, ApiFuture, Banned, BansQuestion, BansView, ConnectionsQuestion,
+    ConnectionsView, Count, Disconnect, Disconnected, Drained, DrainedListener, ListenerState, ListenersView, Network,
+    ReloadView, Reloaded, SessionsQuestion, SessionsView, StatusView, TargetState, TargetView, TargetsView, Time,
+    Unbanned,
 };
 use crate::admission::ProcessAdmission;
 use crate::connection::{Closing, ConnectionHandle, Route};
@@ -54,7 +55,7 @@ pub(super) struct OperatorParts {
     pub relay: Option<Arc<RelayShared>>,
     /// Each worker's counters.
     pub metrics: Vec<Arc<Metrics>>,
-    pub ready: Arc<Ready>,
+    pub ready: Arc<Readiness>,
 }
 
 impl RoleOperator {
@@ -196,13 +197,13 @@ impl RoleOperator {
 }
 
 impl api::Operator for RoleOperator {
-    fn status(&self) -> Status {
+    fn status(&self) -> StatusView {
         let OperatorParts { role, control, process, relay, metrics, ready } = &self.parts;
         let (limit, most) = control.config(|config| {
             let most = if let Config::Core(core) = config { core.sessions.max } else { 0 };
             (config.process().limits.connections, most)
         });
-        Status {
+        StatusView {
             role: match role {
                 RoleKind::Edge => api::Role::Edge,
                 RoleKind::Core => api::Role::Core,
@@ -220,7 +221,7 @@ impl api::Operator for RoleOperator {
             sessions: relay.as_ref().map(|relay| count(relay.sessions(), Some(most))),
             bans: process.bans().list(Instant::now()).len() as u64,
             files: files::files(),
-            last_reload: control.last_reload().map(|last| Reload {
+            last_reload: control.last_reload().map(|last| ReloadView {
                 time: Time(last.time),
                 ok: last.errors.is_empty(),
                 errors: last.errors,
@@ -228,7 +229,7 @@ impl api::Operator for RoleOperator {
         }
     }
 
-    fn listeners(&self) -> Listeners {
+    fn listeners(&self) -> ListenersView {
         let OperatorParts { control, process, metrics, .. } = &self.parts;
         let now = control.listeners();
         let gone = listeners::gone(process.registry(), &now);
@@ -239,18 +240,18 @@ impl api::Operator for RoleOperator {
             name: now.name,
             addresses: now.addresses,
         });
-        Listeners { listeners: known.chain(gone).map(|known| listeners::listener(known, metrics)).collect() }
+        ListenersView { listeners: known.chain(gone).map(|known| listeners::listener(known, metrics)).collect() }
     }
 
-    fn targets(&self) -> Targets {
-        Targets { targets: targets::targets(&self.parts.control, Instant::now()) }
+    fn targets(&self) -> TargetsView {
+        TargetsView { targets: targets::targets(&self.parts.control, Instant::now()) }
     }
 
-    fn connections(&self, asked: &ConnectionsQuestion) -> Connections {
+    fn connections(&self, asked: &ConnectionsQuestion) -> ConnectionsView {
         connections::connections(self.parts.process.registry(), asked, Instant::now())
     }
 
-    fn sessions(&self, asked: &SessionsQuestion) -> ApiFuture<'_, Sessions> {
+    fn sessions(&self, asked: &SessionsQuestion) -> ApiFuture<'_, SessionsView> {
         let asked = asked.clone();
         Box::pin(async move {
             let Some(relay) = &self.parts.relay else {
@@ -265,12 +266,12 @@ impl api::Operator for RoleOperator {
         })
     }
 
-    fn addresses(&self, asked: &AddressesQuestion) -> Addresses {
+    fn addresses(&self, asked: &AddressesQuestion) -> AddressesView {
         let (process, now) = (&self.parts.process, Instant::now());
         connections::addresses(process.registry(), asked, |network| process.bans().check(network.addr(), now).is_err())
     }
 
-    fn bans(&self, asked: &BansQuestion) -> Bans {
+    fn bans(&self, asked: &BansQuestion) -> BansView {
         let nftables = self.parts.control.config(|config| config.process().bans.nftables.is_some());
         bans::bans(self.parts.process.bans(), asked, nftables)
     }
@@ -310,7 +311,7 @@ impl api::Operator for RoleOperator {
         Box::pin(self.end(what))
     }
 
-    fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<Target, ApiError> {
+    fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<TargetView, ApiError> {
         targets::set(&self.parts.control, listener, target, state)
     }
 }

@@ -3,19 +3,19 @@
 use std::cmp::Reverse;
 use std::time::Instant;
 
-use crate::admin::api::{Session, SessionLink, SessionState, Sessions, SessionsQuestion};
+use crate::admin::api::{SessionLinkView, SessionState, SessionView, SessionsQuestion, SessionsView};
 use crate::relay::{LinkSnapshot, SessionSnapshot};
 use otproxy_protocol::core::SessionPhase;
 
 /// Merges the sessions of all workers, newest first.
-pub(super) fn sessions(mut views: Vec<SessionSnapshot>, asked: &SessionsQuestion, now: Instant) -> Sessions {
+pub(super) fn sessions(mut views: Vec<SessionSnapshot>, asked: &SessionsQuestion, now: Instant) -> SessionsView {
     let total = views.len() as u64;
     views.sort_unstable_by_key(|view| (Reverse(view.started), view.client, view.session));
     views.truncate(asked.limit.get());
-    Sessions { total, sessions: views.into_iter().map(|view| session(view, now)).collect() }
+    SessionsView { total, sessions: views.into_iter().map(|view| session(view, now)).collect() }
 }
 
-fn session(view: SessionSnapshot, now: Instant) -> Session {
+fn session(view: SessionSnapshot, now: Instant) -> SessionView {
     let state = match view.phase {
         SessionPhase::Ending => SessionState::Ending,
         _ if view.connecting => SessionState::Connecting,
@@ -23,7 +23,7 @@ fn session(view: SessionSnapshot, now: Instant) -> Session {
         SessionPhase::Grace => SessionState::Grace,
         SessionPhase::Lingering => SessionState::Lingering,
     };
-    Session {
+    SessionView {
         client: view.client.0,
         session: view.session.0,
         port: view.port,
@@ -42,9 +42,9 @@ fn session(view: SessionSnapshot, now: Instant) -> Session {
     }
 }
 
-fn session_link(link: &LinkSnapshot, now: Instant) -> SessionLink {
+fn session_link(link: &LinkSnapshot, now: Instant) -> SessionLinkView {
     let handle = &link.handle;
-    SessionLink {
+    SessionLinkView {
         connection: handle.id(),
         edge: handle.edge().map(str::to_owned),
         player: handle.player_or_peer(),

@@ -2,18 +2,23 @@
 
 use std::time::Instant;
 
-use crate::admin::api::{self, ApiError, Check, Target};
+use crate::admin::api::{self, ApiError, CheckView, TargetView};
 use crate::forward::{TargetSnapshot, TargetState};
 use crate::roles::Control;
 
 /// Returns the targets of all forwards.
-pub(super) fn targets(control: &Control, now: Instant) -> Vec<Target> {
+pub(super) fn targets(control: &Control, now: Instant) -> Vec<TargetView> {
     let listeners = control.targets().into_iter();
     listeners.flat_map(|(name, targets)| targets.list().into_iter().map(move |view| target(&name, view, now))).collect()
 }
 
 /// Sets the wanted state of a target; returns the target as it is then.
-pub(super) fn set(control: &Control, listener: &str, name: &str, state: api::TargetState) -> Result<Target, ApiError> {
+pub(super) fn set(
+    control: &Control,
+    listener: &str,
+    name: &str,
+    state: api::TargetState,
+) -> Result<TargetView, ApiError> {
     let state = match state {
         api::TargetState::Ready => TargetState::Ready,
         api::TargetState::Drain => TargetState::Drain,
@@ -37,8 +42,8 @@ pub(super) fn set(control: &Control, listener: &str, name: &str, state: api::Tar
     }
 }
 
-fn target(listener: &str, view: TargetSnapshot, now: Instant) -> Target {
-    Target {
+fn target(listener: &str, view: TargetSnapshot, now: Instant) -> TargetView {
+    TargetView {
         listener: listener.to_owned(),
         name: view.name,
         address: view.destination.to_string(),
@@ -50,7 +55,7 @@ fn target(listener: &str, view: TargetSnapshot, now: Instant) -> Target {
         },
         backup: view.backup,
         connections: view.connections as u64,
-        check: view.check.map(|check| Check {
+        check: view.check.map(|check| CheckView {
             result: check.result.as_str().to_owned(),
             age_seconds: now.saturating_duration_since(check.at).as_secs_f64(),
             round_trip_seconds: check.round_trip.map(|round_trip| round_trip.as_secs_f64()),
