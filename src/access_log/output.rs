@@ -16,7 +16,7 @@ pub const FILE_MODE: u32 = 0o640;
 /// Log lines about an unwritable file in each window: a full disk accepts a few bytes now and then.
 const LOG_LINES: u16 = 1;
 
-pub(super) struct Output {
+pub(super) struct LogOutput {
     to: AccessLogFile,
     file: Option<File>,
     /// True if the file ends within a line.
@@ -26,7 +26,7 @@ pub(super) struct Output {
     log: RateLimitedLog,
 }
 
-impl Output {
+impl LogOutput {
     pub(super) fn new(to: AccessLogFile) -> Self {
         Self { to, file: None, torn: false, failing: false, log: RateLimitedLog::new(LOG_LINES) }
     }

@@ -20,7 +20,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 use tracing::{error, info};
 
-use crate::certs::watch::{Change, Watched};
+use crate::certs::watch::{WatchResult, Watched};
 use otproxy_config::AdminTlsConfig;
 
 /// The problem of a file that cannot be used for TLS, and its remedy.
@@ -53,9 +53,9 @@ impl AdminIdentity {
     /// previous configuration stays.
     fn now(&mut self) -> Arc<ServerConfig> {
         match self.config.look(|| config(&self.files)) {
-            Change::None => {}
-            Change::Renewed => info!("the certificate of admin.listen was read again"),
-            Change::Unusable(error) => error!(%error, "admin.listen goes on with the certificate of before"),
+            WatchResult::None => {}
+            WatchResult::Renewed => info!("the certificate of admin.listen was read again"),
+            WatchResult::Unusable(error) => error!(%error, "admin.listen goes on with the certificate of before"),
         }
         Arc::clone(self.config.value())
     }

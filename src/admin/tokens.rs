@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use subtle::{Choice, ConstantTimeEq};
 use tracing::error;
 
-use crate::certs::watch::{Change, Watched};
+use crate::certs::watch::{WatchResult, Watched};
 use otproxy_config as config;
 
 /// Characters of a token, at least.
@@ -106,7 +106,7 @@ impl TokenFile {
     /// Reads the file again, if it has changed. A file that cannot be used any more lets nobody in.
     fn look(&self) {
         let mut token = self.token.lock();
-        if let Change::Unusable(problem) = token.look(|| read(&self.file)) {
+        if let WatchResult::Unusable(problem) = token.look(|| read(&self.file)) {
             error!(file = %self.file.display(), problem, "nobody gets in with this token until its file is right");
             token.set(Vec::new());
         }

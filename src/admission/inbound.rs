@@ -15,7 +15,7 @@ use super::{
     AccessList, AdaptiveTimeout, AdmissionControl, AdmissionGuard, AuthenticatedEdge, ListenerAdmission,
     ListenerMetrics, PRESSURE_IDLE, ProcessAdmission, REFUSED_LINES, TunnelOrigin, TunnelledStream,
 };
-use crate::access_log::{AccessLog, Entry, Open, What};
+use crate::access_log::{AccessLog, AccessLogEntry, Ended, OpenCounts};
 use crate::connection::{AdmissionError, CloseReason};
 use crate::metrics::Metrics;
 use otproxy_config as config;
@@ -275,10 +275,10 @@ impl Inbound {
             self.shared.state.admission.bans().broke_rule(who.address.ip(), Instant::now());
         }
         self.metrics.rejected(reason);
-        self.access_log(|| Entry {
+        self.access_log(|| AccessLogEntry {
             edge: who.edge.map(|edge| edge.name().to_owned()),
             open: if counts { self.open_counts() } else { self.open_counts().and_one() },
-            ..Entry::new(&self.config().name, who.address, who.accepted, What::Rejected(reason))
+            ..AccessLogEntry::new(&self.config().name, who.address, who.accepted, Ended::Rejected(reason))
         });
         if reason != AdmissionError::Closed
             && let Some(suppressed) = self.shared.state.log.allow(Instant::now())
@@ -296,7 +296,7 @@ impl Inbound {
     }
 
     /// Writes an entry to the access log, if there is one.
-    pub fn access_log(&self, entry: impl FnOnce() -> Entry) {
+    pub fn access_log(&self, entry: impl FnOnce() -> AccessLogEntry) {
         if let Some(log) = &self.shared.state.access_log {
             log.write(entry());
         }
@@ -304,9 +304,9 @@ impl Inbound {
 
     /// Returns the numbers of open connections. Others may begin and end at the same time: the counts are of this
     /// moment.
-    pub fn open_counts(&self) -> Open {
+    pub fn open_counts(&self) -> OpenCounts {
         let (process, listener) = self.shared.state.admission.open_counts();
-        Open { process, listener, carried: self.shared.state.carried.load(Ordering::Relaxed) }
+        OpenCounts { process, listener, carried: self.shared.state.carried.load(Ordering::Relaxed) }
     }
 
     /// Counts a connection that has its target, until the guard is dropped.

@@ -15,7 +15,7 @@ use rcgen::{
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 
-use super::certificate::{Certificate, State, days};
+use super::certificate::{Certificate, Validity, days};
 use super::error::{CertError, CertProblem};
 use super::files;
 use super::identity;
@@ -41,14 +41,14 @@ pub struct Authority {
 
 /// The terms of a new certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
+pub struct IssueTerms {
     /// Days for which it is valid.
     pub days: u32,
     /// True if an existing key is replaced by a new one.
     pub new_key: bool,
 }
 
-impl Default for Terms {
+impl Default for IssueTerms {
     fn default() -> Self {
         Self { days: DAYS, new_key: false }
     }
@@ -67,7 +67,7 @@ pub enum KeyFile {
 
 /// A certificate that was issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Issued {
+pub struct IssuedCertificate {
     /// The file of the certificate.
     pub certificate: PathBuf,
     /// The file of its key.
@@ -172,7 +172,7 @@ impl Authority {
     ///
     /// # Errors
     /// Fails if files cannot be read or written, or if the authority has expired.
-    pub fn issue(&self, name: &Name, directory: &Path, terms: Terms) -> Result<Issued, CertError> {
+    pub fn issue(&self, name: &Name, directory: &Path, terms: IssueTerms) -> Result<IssuedCertificate, CertError> {
         self.issue_at(name, directory, terms, SystemTime::now())
     }
 
@@ -181,12 +181,12 @@ impl Authority {
         &self,
         name: &Name,
         directory: &Path,
-        terms: Terms,
+        terms: IssueTerms,
         now: SystemTime,
-    ) -> Result<Issued, CertError> {
+    ) -> Result<IssuedCertificate, CertError> {
         let now = whole_seconds(now);
         let Certificate { not_after: end, .. } = self.facts;
-        if self.facts.state(now) == State::Expired {
+        if self.facts.state(now) == Validity::Expired {
             let remedy = "make a new authority with `otproxy cert init --dir` and another directory".to_owned();
             return Err(CertProblem::Expired { until: end, remedy }.of(&self.certificate_file));
         }
@@ -213,7 +213,7 @@ impl Authority {
         let renewed = before.is_some_and(|before| before.issuer == self.facts.subject);
         files::replace_certificates(&certificate_file, &certificate.pem())?;
         let (certificate, key) = (certificate_file, key_file);
-        Ok(Issued { certificate, key, key_file: made, renewed, not_after, shortened: asked > end })
+        Ok(IssuedCertificate { certificate, key, key_file: made, renewed, not_after, shortened: asked > end })
     }
 
     /// Returns whether a directory has a certificate of this authority for that name with its key, valid for at least

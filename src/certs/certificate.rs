@@ -51,7 +51,7 @@ pub struct MalformedCertificate;
 
 /// The validity of a certificate at a given time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum Validity {
     /// Its time has not come.
     NotYetValid,
     /// It is valid.
@@ -60,7 +60,7 @@ pub enum State {
     Expired,
 }
 
-impl State {
+impl Validity {
     /// Returns the state as one word.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -118,13 +118,13 @@ impl Certificate {
     }
 
     /// Returns whether it is valid at `now`.
-    pub fn state(&self, now: SystemTime) -> State {
+    pub fn state(&self, now: SystemTime) -> Validity {
         if now < self.not_before {
-            State::NotYetValid
+            Validity::NotYetValid
         } else if now <= self.not_after {
-            State::Valid
+            Validity::Valid
         } else {
-            State::Expired
+            Validity::Expired
         }
     }
 

@@ -14,7 +14,7 @@ use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig, Error, RootCertStore, ServerConfig};
 
-use super::certificate::{Certificate, State, days_between};
+use super::certificate::{Certificate, Validity, days_between};
 use super::error::{CertError, CertProblem};
 use super::files;
 use super::name::Name;
@@ -79,9 +79,9 @@ impl Identity {
         let remedy =
             format!("run `otproxy cert {}` where the authority's key is, and copy the file here", name.command());
         match facts.state(now) {
-            State::Valid => {}
-            State::Expired => return Err(CertProblem::Expired { until: facts.not_after, remedy }.of(&files.cert)),
-            State::NotYetValid => {
+            Validity::Valid => {}
+            Validity::Expired => return Err(CertProblem::Expired { until: facts.not_after, remedy }.of(&files.cert)),
+            Validity::NotYetValid => {
                 return Err(CertProblem::NotYetValid { from: facts.not_before, now }.of(&files.cert));
             }
         }

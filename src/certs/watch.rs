@@ -13,14 +13,14 @@ use otproxy_config::TlsFiles;
 #[derive(Debug, Clone)]
 pub struct Watched<T> {
     files: Vec<PathBuf>,
-    seen: Vec<Option<Stamp>>,
+    seen: Vec<Option<FileStamp>>,
     value: T,
     failing: bool,
 }
 
 /// The result of a look at the files.
 #[derive(Debug)]
-pub enum Change<E> {
+pub enum WatchResult<E> {
     /// Nothing has changed since the last report.
     None,
     /// There is a new value.
@@ -53,23 +53,23 @@ impl<T> Watched<T> {
     }
 
     /// Looks at the files, and reads them by `read` if one has changed. It blocks for as long as the file system does.
-    pub fn look<E>(&mut self, read: impl FnOnce() -> Result<T, E>) -> Change<E> {
+    pub fn look<E>(&mut self, read: impl FnOnce() -> Result<T, E>) -> WatchResult<E> {
         let found = stamps(&self.files);
         let changed = found != self.seen;
         // A mode is repaired, and a certificate becomes valid, without any change of the file's content.
         if !changed && !self.failing {
-            return Change::None;
+            return WatchResult::None;
         }
         self.seen = found;
         match read() {
             Ok(value) => {
                 self.value = value;
                 self.failing = false;
-                Change::Renewed
+                WatchResult::Renewed
             }
             Err(error) => {
                 self.failing = true;
-                if changed { Change::Unusable(error) } else { Change::None }
+                if changed { WatchResult::Unusable(error) } else { WatchResult::None }
             }
         }
     }
@@ -77,13 +77,13 @@ impl<T> Watched<T> {
 
 /// An identity with a watch over its files.
 #[derive(Debug, Clone)]
-pub struct Watch {
+pub struct IdentityWatch {
     files: TlsFiles,
     own: IdentityKind,
     identity: Watched<Identity>,
 }
 
-impl Watch {
+impl IdentityWatch {
     /// Loads an identity, as [`Identity::load`] does.
     ///
     /// # Errors
@@ -100,19 +100,19 @@ impl Watch {
     }
 
     /// Looks at the files, and reads them if one has changed. It blocks for as long as the file system does.
-    pub fn look(&mut self) -> Change<CertError> {
+    pub fn look(&mut self) -> WatchResult<CertError> {
         self.look_at(SystemTime::now())
     }
 
     /// Looks at the files as of a given time.
-    pub(super) fn look_at(&mut self, now: SystemTime) -> Change<CertError> {
+    pub(super) fn look_at(&mut self, now: SystemTime) -> WatchResult<CertError> {
         self.identity.look(|| Identity::load_at(&self.files, self.own, now))
     }
 }
 
 /// The metadata that tells one content of a file from another, without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     device: u64,
     inode: u64,
     len: u64,
@@ -120,11 +120,11 @@ struct Stamp {
 }
 
 /// Returns the stamp of each file as it is now; `None` for one that is not there.
-fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
-    files.iter().map(|file| Stamp::of(file)).collect()
+fn stamps(files: &[PathBuf]) -> Vec<Option<FileStamp>> {
+    files.iter().map(|file| FileStamp::of(file)).collect()
 }
 
-impl Stamp {
+impl FileStamp {
     /// Returns the stamp of a file as it is now; `None` if it does not exist.
     fn of(file: &Path) -> Option<Self> {
         let file = fs::metadata(file).ok()?;

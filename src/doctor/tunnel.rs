@@ -6,9 +6,9 @@ use std::net::TcpStream;
 use rustls::ClientConnection;
 use tokio::task::spawn_blocking;
 
-use super::admin::Running;
-use super::reach::{self, ConnectFailure, Reached};
-use super::{ANSWER, Check};
+use super::admin::RunningProcess;
+use super::reach::{self, ConnectFailure, ConnectSuccess};
+use super::{ANSWER, DoctorCheck};
 use crate::certs::identity::{Identity, server_name};
 use crate::certs::{HandshakeResult, failure};
 use otproxy_config::{CORE_NAME, Config, HostPort, Reach, RoleKind};
@@ -19,7 +19,7 @@ use otproxy_protocol::proxy_header::LOCAL;
 const CONNECTIONS: &str = "otproxy_tunnel_connections";
 
 /// A trial of the tunnel.
-pub(super) enum Trial {
+pub(super) enum TunnelTrial {
     /// A connect by this side.
     Dial {
         /// The role of this side.
@@ -37,13 +37,15 @@ pub(super) enum Trial {
 }
 
 /// Returns the trials of a configuration.
-pub(super) fn of(config: &Config) -> Vec<Trial> {
+pub(super) fn of(config: &Config) -> Vec<TunnelTrial> {
     match config {
         Config::Edge(edge) => {
             let role = RoleKind::Edge;
             let trial = edge.tunnel.as_ref().map(|tunnel| match tunnel.reach() {
-                Reach::Dial { core, .. } => Trial::Dial { role, name: CORE_NAME.to_owned(), target: core.clone() },
-                Reach::Accept(_) => Trial::Wait { role, name: None },
+                Reach::Dial { core, .. } => {
+                    TunnelTrial::Dial { role, name: CORE_NAME.to_owned(), target: core.clone() }
+                }
+                Reach::Accept(_) => TunnelTrial::Wait { role, name: None },
             });
             trial.into_iter().collect()
         }
@@ -53,8 +55,8 @@ pub(super) fn of(config: &Config) -> Vec<Trial> {
             let trial = |edge: &otproxy_config::EdgePeer| {
                 let name = edge.name.clone();
                 match &edge.dial {
-                    Some(target) => Trial::Dial { role, name, target: target.clone() },
-                    None => Trial::Wait { role, name: Some(name) },
+                    Some(target) => TunnelTrial::Dial { role, name, target: target.clone() },
+                    None => TunnelTrial::Wait { role, name: Some(name) },
                 }
             };
             edges.map(trial).collect()
@@ -63,8 +65,8 @@ pub(super) fn of(config: &Config) -> Vec<Trial> {
     }
 }
 
-impl Trial {
-    pub async fn examine(self, identity: Option<Identity>, running: &Option<Running>) -> Check {
+impl TunnelTrial {
+    pub async fn examine(self, identity: Option<Identity>, running: &Option<RunningProcess>) -> DoctorCheck {
         match self {
             Self::Dial { role, name, target } => dial(role, &name, &target, identity).await,
             Self::Wait { role, name } => wait(role, name, running.as_ref()),
@@ -72,7 +74,7 @@ impl Trial {
     }
 }
 
-fn wait(role: RoleKind, name: Option<String>, running: Option<&Running>) -> Check {
+fn wait(role: RoleKind, name: Option<String>, running: Option<&RunningProcess>) -> DoctorCheck {
     let (subject, other) = match &name {
         Some(name) => (name.clone(), format!("the edge {name}")),
         None => (CORE_NAME.to_owned(), "the core".to_owned()),
@@ -80,13 +82,13 @@ fn wait(role: RoleKind, name: Option<String>, running: Option<&Running>) -> Chec
     let what = ("tunnel", subject.as_str());
     let label = name.as_deref().map(|name| ("edge", name));
     match running.map(|running| running.sum(CONNECTIONS, label)) {
-        Some(count) if count > 0.0 => Check::ok("tunnel", &subject, format!("{count} connections with {other}")),
-        Some(_) => Check::warn(
+        Some(count) if count > 0.0 => DoctorCheck::ok("tunnel", &subject, format!("{count} connections with {other}")),
+        Some(_) => DoctorCheck::warn(
             what,
             format!("{other} connects to here, and has no connection now"),
             format!("run `otproxy doctor` on its host, and see the log here: `journalctl -u {}`", super::unit(role)),
         ),
-        None => Check::warn(
+        None => DoctorCheck::warn(
             what,
             format!("{other} connects to here: whether it can is only seen where otproxy runs here"),
             "run `otproxy doctor` on its host; and here again once otproxy runs",
@@ -94,32 +96,34 @@ fn wait(role: RoleKind, name: Option<String>, running: Option<&Running>) -> Chec
     }
 }
 
-async fn dial(role: RoleKind, name: &str, target: &HostPort, identity: Option<Identity>) -> Check {
+async fn dial(role: RoleKind, name: &str, target: &HostPort, identity: Option<Identity>) -> DoctorCheck {
     let what = ("tunnel", name);
     let other = match role {
         RoleKind::Edge => "the core".to_owned(),
         RoleKind::Core => format!("the edge {name}"),
     };
-    let Reached { stream, address, took } = match reach::connect(target).await {
+    let ConnectSuccess { stream, address, took } = match reach::connect(target).await {
         Ok(reached) => reached,
-        Err(ConnectFailure { message, result }) => return Check::fail(what, message, reach::remedy(result, &other)),
+        Err(ConnectFailure { message, result }) => {
+            return DoctorCheck::fail(what, message, reach::remedy(result, &other));
+        }
     };
     let took = took.as_millis();
     let Some(identity) = identity else {
         let message = format!("{target}{address} answers, in {took} ms; no handshake is tried without a certificate");
-        return Check::warn(what, message, "see the certificate above");
+        return DoctorCheck::warn(what, message, "see the certificate above");
     };
     let sni = name.to_owned();
     let tried = spawn_blocking(move || shake_hands(stream.into_std()?, role, &sni, &identity)).await;
     let failure = match tried.unwrap_or_else(|error| Err(io::Error::other(error).into())) {
         Ok(()) => {
             let message = format!("{target}{address} answers, in {took} ms, is `{name}`, and accepts our certificate");
-            return Check::ok("tunnel", name, message);
+            return DoctorCheck::ok("tunnel", name, message);
         }
         Err(failure) => failure,
     };
     let (found, remedy) = failure.explained(role, name, &other);
-    Check::fail(what, format!("{target}{address} {found}"), remedy)
+    DoctorCheck::fail(what, format!("{target}{address} {found}"), remedy)
 }
 
 /// The reason why there is no tunnel.

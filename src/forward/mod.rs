@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 use tracing::{info, warn};
 
-use crate::access_log::{Entry, Forwarded, What};
+use crate::access_log::{AccessLogEntry, Ended, Forwarded};
 use crate::admission::{
     AdmittedConnection, AuthenticatedEdge, CarriedGuard, Carrier, ENDED_LINES, Inbound, InboundShared, REFUSED_LINES,
     TunnelledStream, unfinished,
@@ -387,7 +387,7 @@ impl<'a> ConnectionLogGuard<'a> {
     }
 
     /// Returns its entry of the access log.
-    fn entry(&self, reason: CloseReason) -> Entry {
+    fn entry(&self, reason: CloseReason) -> AccessLogEntry {
         let inbound = &self.forward.inbound;
         let forwarded = Forwarded {
             target: self.target.clone(),
@@ -396,12 +396,12 @@ impl<'a> ConnectionLogGuard<'a> {
             connect: self.connect,
             reason,
         };
-        Entry {
+        AccessLogEntry {
             edge: self.edge.as_ref().map(|edge| edge.name().to_owned()),
             bytes_in: self.handle.bytes_in(),
             bytes_out: self.handle.bytes_out(),
             open: inbound.open_counts(),
-            ..Entry::new(&inbound.config().name, self.player, self.started, What::Forwarded(forwarded))
+            ..AccessLogEntry::new(&inbound.config().name, self.player, self.started, Ended::Forwarded(forwarded))
         }
     }
 }

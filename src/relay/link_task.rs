@@ -11,7 +11,7 @@ use tracing::debug;
 use super::Relay;
 use super::client::{RelayClient, wake_changed, write_stream};
 use super::link::RelayLink;
-use crate::access_log::{Entry, LinkEnd, What};
+use crate::access_log::{AccessLogEntry, Ended, LinkEnd};
 use crate::admission::{AdmissionGuard, unfinished};
 use crate::connection::CloseReason;
 use otproxy_protocol::core::LinkKey;
@@ -134,13 +134,13 @@ impl Drop for LinkTask {
         inbound.metrics().active.dec();
         inbound.count_closed(reason, link.player());
         inbound.access_log(|| {
-            let what = What::Link(LinkEnd { client: link.client(), reason });
-            Entry {
+            let what = Ended::Link(LinkEnd { client: link.client(), reason });
+            AccessLogEntry {
                 edge: Some(link.edge.name.to_string()),
                 bytes_in: link.handle.bytes_in(),
                 bytes_out: link.handle.bytes_out(),
                 open: inbound.open_counts(),
-                ..Entry::new(&inbound.config().name, link.player(), link.handle.began(), what)
+                ..AccessLogEntry::new(&inbound.config().name, link.player(), link.handle.began(), what)
             }
         });
         debug!(

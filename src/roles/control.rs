@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use super::listeners::{ListenerSet, ListenerSnapshot};
 use crate::admission::ProcessAdmission;
 use crate::certs::CertError;
-use crate::certs::watch::Watch;
+use crate::certs::watch::IdentityWatch;
 use crate::forward::Targets;
 use crate::metrics::Metrics;
 use crate::relay::{EdgeMetrics, OTHER_EDGE, PortMetrics, RelayShared};
@@ -115,7 +115,7 @@ pub(super) struct ServiceState {
     /// The edges and listeners that the tunnel's server knows.
     pub known: Option<watch::Sender<TunnelPeers>>,
     /// The certificates of the tunnel's identity.
-    pub certificates: Option<watch::Sender<Watch>>,
+    pub certificates: Option<watch::Sender<IdentityWatch>>,
 }
 
 impl ServiceState {
@@ -295,7 +295,7 @@ impl Control {
     }
 
     /// Reads and checks the file, and the certificates that it names if there is a tunnel.
-    async fn read(&self) -> Result<(Config, Option<Watch>), ReloadError> {
+    async fn read(&self) -> Result<(Config, Option<IdentityWatch>), ReloadError> {
         let file = self.0.file.get().map(|source| source.file.clone()).ok_or(ReloadError::NoFile)?;
         let role = self.0.started.role();
         // Long lists take time, and a file system may hang: nothing else may wait for that.
@@ -307,7 +307,7 @@ impl Control {
         reading.await.unwrap_or(Err(ReloadError::Ended))
     }
 
-    async fn apply(&self, config: Config, certificates: Option<Watch>) -> Result<ReloadResult, ReloadError> {
+    async fn apply(&self, config: Config, certificates: Option<IdentityWatch>) -> Result<ReloadResult, ReloadError> {
         let restart = self.0.started.needs_restart_for(&config);
         let changed = {
             let mut state = self.state();

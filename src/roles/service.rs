@@ -21,10 +21,10 @@ use super::listeners::ListenerSet;
 use super::operator::{self, RoleOperator};
 use super::running::ListenerParts;
 use super::worker::{ListenerPlans, Worker};
-use crate::access_log::{AccessLog, Written};
+use crate::access_log::{AccessLog, LogFlushed};
 use crate::admin::{self, AdminError, Readiness};
 use crate::admission::{AdmissionControl, BanMetrics, Bans, ProcessAdmission, bans};
-use crate::certs::watch::Watch;
+use crate::certs::watch::IdentityWatch;
 use crate::certs::{CertError, HandshakeResult};
 use crate::forward::HeaderFor;
 use crate::metrics::{BuildInfo, ByReason, Metrics};
@@ -73,7 +73,7 @@ pub struct Service {
     control: Control,
     workers: Vec<WorkerMain>,
     tunnel: Option<(Arc<Metrics>, WorkerMain)>,
-    access_log: Option<Written>,
+    access_log: Option<LogFlushed>,
 }
 
 /// The parts in which roles differ.
@@ -85,7 +85,7 @@ pub(super) struct ServiceParts {
     /// The edges and listeners that the tunnel's server knows.
     pub known: Option<watch::Sender<TunnelPeers>>,
     /// The certificates of the tunnel's identity.
-    pub certificates: Option<watch::Sender<Watch>>,
+    pub certificates: Option<watch::Sender<IdentityWatch>>,
 }
 
 impl Service {

@@ -15,7 +15,7 @@ use super::metrics::TunnelMetrics;
 use super::pool::SparePool;
 use super::{REREAD, spare};
 use crate::certs::HandshakeResult;
-use crate::certs::watch::Watch;
+use crate::certs::watch::IdentityWatch;
 use crate::metrics::Metrics;
 use otproxy_config::{CORE_NAME, EdgeTunnel, HostPort, Reach};
 use otproxy_net::worker::{Scratch, Tasks};
@@ -35,7 +35,7 @@ impl TunnelClient {
     /// `certificates` may change. Runs forever.
     pub async fn run(
         (config, log_core_address): (EdgeTunnel, bool),
-        mut certificates: watch::Receiver<Watch>,
+        mut certificates: watch::Receiver<IdentityWatch>,
         (pool, wanted): (Arc<SparePool>, Arc<Notify>),
         sockets: Vec<TcpListener>,
         metrics: Arc<Metrics>,

@@ -17,7 +17,7 @@ use crate::admission::{AddressKey, KeyedLimit, REFUSED_LINES};
 use crate::certs;
 use crate::certs::HandshakeResult;
 use crate::certs::identity::{self, Identity};
-use crate::certs::watch::{Change, Watch};
+use crate::certs::watch::{IdentityWatch, WatchResult};
 use crate::metrics::{ByReason, Metrics};
 use otproxy_config::HostPort;
 use otproxy_net::{ConnectResult, RateLimitedLog, Stream, TlsError, connect};
@@ -39,7 +39,7 @@ const WARN_EACH: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The part that all handshakes of one process share.
 pub(super) struct Handshakes {
-    certificates: RefCell<Watch>,
+    certificates: RefCell<IdentityWatch>,
     unauthenticated: UnauthenticatedLimiter,
     strangers_by_address: Arc<KeyedLimit>,
     /// The most recent address is in front.
@@ -64,7 +64,7 @@ pub(super) struct DialTarget<'a> {
 }
 
 impl Handshakes {
-    pub fn new(certificates: Watch, metrics: Arc<Metrics>, log_addresses: bool) -> Self {
+    pub fn new(certificates: IdentityWatch, metrics: Arc<Metrics>, log_addresses: bool) -> Self {
         let handshakes = Self {
             certificates: RefCell::new(certificates),
             unauthenticated: UnauthenticatedLimiter::new(UNAUTHENTICATED),
@@ -108,11 +108,11 @@ impl Handshakes {
     }
 
     fn identity(&self) -> Ref<'_, Identity> {
-        Ref::map(self.certificates.borrow(), Watch::identity)
+        Ref::map(self.certificates.borrow(), IdentityWatch::identity)
     }
 
     /// Uses these certificates for later handshakes.
-    pub fn replace(&self, certificates: Watch) {
+    pub fn replace(&self, certificates: IdentityWatch) {
         self.certificates.replace(certificates);
         self.count_expiry();
     }
@@ -121,12 +121,14 @@ impl Handshakes {
     pub fn reread(&self) {
         let change = self.certificates.borrow_mut().look();
         match change {
-            Change::None => {}
-            Change::Renewed => {
+            WatchResult::None => {}
+            WatchResult::Renewed => {
                 self.count_expiry();
                 info!("certificates reread; new connections use them");
             }
-            Change::Unusable(error) => warn!(%error, "the files of the certificates have changed, and are not used"),
+            WatchResult::Unusable(error) => {
+                warn!(%error, "the files of the certificates have changed, and are not used")
+            }
         }
         self.warn_of_expiry();
     }

@@ -22,7 +22,7 @@ use super::refusal::TunnelError;
 use super::{REREAD, SILENCE};
 use crate::admission::{AuthenticatedEdge, REFUSED_LINES, TunnelOrigin, TunnelledStream};
 use crate::certs::HandshakeResult;
-use crate::certs::watch::Watch;
+use crate::certs::watch::IdentityWatch;
 use crate::metrics::{GaugeGuard, Metrics};
 use otproxy_config::{CoreTunnel, EdgePeer, HostPort};
 use otproxy_net::worker::{Scratch, Tasks};
@@ -82,7 +82,7 @@ impl TunnelServer {
     /// them. `certificates` and `known` may change. Runs forever, on the runtime that it is called in.
     pub async fn run(
         config: CoreTunnel,
-        mut certificates: watch::Receiver<Watch>,
+        mut certificates: watch::Receiver<IdentityWatch>,
         mut known: watch::Receiver<TunnelPeers>,
         workers: Vec<mpsc::UnboundedSender<(String, TunnelledStream)>>,
         sockets: Vec<TcpListener>,

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use otproxy::certs::authority::{Authority, Terms, YEARS};
+use otproxy::certs::authority::{Authority, IssueTerms, YEARS};
 use otproxy::certs::identity::{Identity, IdentityKind};
 use otproxy::tunnel::DAYS_LEFT;
 use otproxy_config::TlsFiles;
@@ -287,7 +287,7 @@ impl Keys {
     }
 
     fn issue(&self, name: &Name, days: u32) {
-        self.authority.issue(name, &self.folder, Terms { days, ..Terms::default() }).expect("issued");
+        self.authority.issue(name, &self.folder, IssueTerms { days, ..IssueTerms::default() }).expect("issued");
     }
 
     fn identity(&self, name: &str) -> Identity {

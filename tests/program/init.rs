@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::SystemTime;
 
-use otproxy::certs::authority::{Authority, Terms};
+use otproxy::certs::authority::{Authority, IssueTerms};
 use otproxy::certs::identity::{Identity, IdentityKind};
 use otproxy::init::RENEW_DAYS;
 use otproxy_config::name::Name;
@@ -236,7 +236,7 @@ fn keys_and_good_certificates_stay() {
     let edge = Name::edge("waw1").expect("a name");
     let authority = Authority::open(&out.join("ca")).expect("an authority");
     let issue = |days| {
-        let terms = Terms { days, ..Terms::default() };
+        let terms = IssueTerms { days, ..IssueTerms::default() };
         authority.issue(&edge, &out.join("edge-waw1"), terms).expect("issued");
         fs::read(out.join("edge-waw1/waw1.pem")).expect("a certificate")
     };

@@ -35,7 +35,7 @@ fn an_authority_may_issue_leaves_and_nothing_else() {
     assert!(usage.critical && usage.value.key_cert_sign() && usage.value.crl_sign());
     assert!(!usage.value.digital_signature() && !usage.value.key_encipherment());
     let certificate = authority.certificate();
-    assert_eq!((certificate.role(), certificate.state(before)), (Some("ca"), State::Valid));
+    assert_eq!((certificate.role(), certificate.state(before)), (Some("ca"), Validity::Valid));
     assert_eq!(certificate.subject, certificate.issuer);
     assert!(certificate.subject.starts_with("otproxy CA "), "{}", certificate.subject);
     let valid = seconds(certificate.not_after) - seconds(certificate.not_before);
@@ -114,7 +114,7 @@ fn renewing_keeps_the_key_and_replaces_the_certificate_in_one_step() {
     let files = operator.folder.tls("waw1");
     let (key, old) = (text(&files.key), text(&files.cert));
     let open = fs::File::open(&files.cert).unwrap();
-    let issued = operator.authority.issue(&edge("waw1"), &operator.folder.0, Terms::default()).unwrap();
+    let issued = operator.authority.issue(&edge("waw1"), &operator.folder.0, IssueTerms::default()).unwrap();
     assert_eq!((issued.key_file, issued.renewed, issued.shortened), (KeyFile::Kept, true, false));
     assert_eq!((&issued.certificate, &issued.key), (&files.cert, &files.key));
     assert_eq!(text(&files.key), key);
@@ -131,7 +131,7 @@ fn a_new_key_is_made_when_asked_for_and_where_there_is_none() {
     let operator = Operator::new();
     let files = operator.folder.tls("waw1");
     let old = text(&files.key);
-    let terms = Terms { new_key: true, ..Terms::default() };
+    let terms = IssueTerms { new_key: true, ..IssueTerms::default() };
     let issued = operator.authority.issue(&edge("waw1"), &operator.folder.0, terms).unwrap();
     assert_eq!((issued.key_file, mode(&files.key)), (KeyFile::Replaced, 0o600));
     assert_ne!(text(&files.key), old);
@@ -147,7 +147,7 @@ fn a_key_is_never_overwritten() {
     let files = operator.folder.tls("waw1");
     for broken in ["", "no key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
         fs::write(&files.key, broken).unwrap();
-        let issued = operator.authority.issue(&edge("waw1"), &operator.folder.0, Terms::default());
+        let issued = operator.authority.issue(&edge("waw1"), &operator.folder.0, IssueTerms::default());
         let error = issued.unwrap_err();
         assert!(matches!(error.problem, CertProblem::Damaged("private key") | CertProblem::KeyKind), "{error}");
         assert_eq!(text(&files.key), broken);
@@ -156,7 +156,7 @@ fn a_key_is_never_overwritten() {
     let both = text(&files.cert) + &text(&operator.folder.file("core.key"));
     fs::remove_file(&files.key).unwrap();
     fs::write(&files.cert, &both).unwrap();
-    let error = operator.authority.issue(&edge("waw1"), &operator.folder.0, Terms::default()).unwrap_err();
+    let error = operator.authority.issue(&edge("waw1"), &operator.folder.0, IssueTerms::default()).unwrap_err();
     assert!(matches!(error.problem, CertProblem::Exists), "{error}");
     assert_eq!(text(&files.cert), both);
 }
@@ -166,10 +166,10 @@ fn no_certificate_outlives_its_authority() {
     let folder = Folder::new();
     let authority = Authority::create(&folder.0, 1).unwrap();
     let end = authority.certificate().not_after;
-    let issued = authority.issue(&Name::core(), &folder.0, Terms::default()).unwrap();
+    let issued = authority.issue(&Name::core(), &folder.0, IssueTerms::default()).unwrap();
     assert_eq!((issued.not_after, issued.shortened), (end, true));
     let late = end + Duration::from_secs(1);
-    let error = authority.issue_at(&Name::core(), &folder.0, Terms::default(), late).unwrap_err();
+    let error = authority.issue_at(&Name::core(), &folder.0, IssueTerms::default(), late).unwrap_err();
     assert!(matches!(error.problem, CertProblem::Expired { until, .. } if until == end), "{error}");
 }
 

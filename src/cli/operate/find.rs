@@ -21,7 +21,7 @@ const PRESENCE: Duration = Duration::from_secs(5);
 /// Which otproxy
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Which otproxy")]
-pub(super) struct Place {
+pub(super) struct ApiLocation {
     /// Its unix socket
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     socket: Option<PathBuf>,
@@ -45,7 +45,7 @@ pub(super) struct Place {
     key: Option<PathBuf>,
 }
 
-impl Place {
+impl ApiLocation {
     /// Finds the way to reach it: by the flags; else by the file; else at the places of the units, of which exactly one
     /// must answer.
     pub async fn client(&self) -> anyhow::Result<AdminClient> {

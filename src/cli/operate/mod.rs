@@ -24,7 +24,7 @@ mod find;
 mod human;
 mod show;
 
-use find::Place;
+use find::ApiLocation;
 use show::Show;
 
 /// The time between two looks at a drain.
@@ -32,9 +32,9 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// What flags all of these have.
 #[derive(Debug, clap::Args)]
-pub(super) struct Asking {
+pub(super) struct ApiFlags {
     #[command(flatten)]
-    place: Place,
+    place: ApiLocation,
     /// Print the answer as it is in the admin API, JSON, instead of a table
     #[arg(long)]
     json: bool,
@@ -48,17 +48,17 @@ pub(super) enum Operate {
     /// It is found by --socket, --url or -c, and without them at the places where the units have it.
     Status {
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Show its listeners: what they have taken, refused and carried
     Listeners {
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Show the targets of its listeners, and whether they are up
     Targets {
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Show open connections, newest first
     Connections {
@@ -72,7 +72,7 @@ pub(super) enum Operate {
         #[arg(long, value_name = "N", value_parser = most)]
         limit: Option<usize>,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Show the sessions of a core with their links, newest first
     Sessions {
@@ -86,18 +86,18 @@ pub(super) enum Operate {
         #[arg(long, value_name = "N", value_parser = most)]
         limit: Option<usize>,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Show the player addresses that have the most open
     Addresses {
         /// What they have the most of
-        #[arg(long, value_enum, default_value_t = By::Connections)]
-        by: By,
+        #[arg(long, value_enum, default_value_t = TopBy::Connections)]
+        by: TopBy,
         /// At the most [default: 20]
         #[arg(long, value_name = "N", value_parser = most)]
         limit: Option<usize>,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Show who is banned, longest first
     Bans {
@@ -108,7 +108,7 @@ pub(super) enum Operate {
         #[arg(long, value_name = "N", value_parser = most)]
         limit: Option<usize>,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Refuse an address or a CIDR for a while
     Ban {
@@ -121,14 +121,14 @@ pub(super) enum Operate {
         #[arg(long)]
         disconnect: bool,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// End the bans of an address or a CIDR, and of all in it
     Unban {
         /// An address or a CIDR
         network: Network,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Close connections, and end sessions
     ///
@@ -151,7 +151,7 @@ pub(super) enum Operate {
         #[arg(long, value_name = "ID", requires = "client")]
         session: Option<u32>,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Refuse new connections, of one listener or of all, and let those go on that are there
     Drain {
@@ -164,14 +164,14 @@ pub(super) enum Operate {
         #[arg(long)]
         wait: bool,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Take connections again, on one listener or on all
     Undrain {
         /// The listener; all of them without it
         listener: Option<String>,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Say whether a target has connections: `ready` if it is up, `drain` no new ones, `maint` nor checks
     Target {
@@ -183,20 +183,20 @@ pub(super) enum Operate {
         #[arg(value_parser = target_state)]
         state: TargetState,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Have it read its file again
     ///
     /// Exit code 78 if the file is wrong, with everything that is; all goes on as before then.
     Reload {
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
 }
 
 /// `--by`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum By {
+pub(super) enum TopBy {
     /// Connections
     Connections,
     /// Bytes, in both directions together
@@ -241,8 +241,8 @@ impl Operate {
             }
             Self::Addresses { by, limit, asking } => {
                 let by = match by {
-                    By::Connections => Top::Connections,
-                    By::Bytes => Top::Bytes,
+                    TopBy::Connections => Top::Connections,
+                    TopBy::Bytes => Top::Bytes,
                 };
                 asking.see::<AddressesView>("addresses", &AddressesQuestion { by, limit: at_most(*limit) }).await
             }
@@ -282,7 +282,7 @@ impl Operate {
     }
 }
 
-impl Asking {
+impl ApiFlags {
     async fn see<A: DeserializeOwned + Show + 'static>(
         &self,
         path: &str,

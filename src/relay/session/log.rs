@@ -5,7 +5,7 @@ use std::time::Instant;
 use tracing::info;
 
 use super::SessionTask;
-use crate::access_log::{Entry, SessionEnd, What};
+use crate::access_log::{AccessLogEntry, Ended, SessionEnd};
 use otproxy_protocol::core::{EndReason, LinkKey};
 use otproxy_protocol::frame::PacketId;
 
@@ -75,7 +75,7 @@ impl SessionTask {
         let (inbound, server) = (&session.inbound, &session.server.config);
         let Account { reason, packets_in, packets_out, bytes_in, bytes_out } = *account;
         inbound.access_log(|| {
-            let what = What::Session(SessionEnd {
+            let what = Ended::Session(SessionEnd {
                 client,
                 session: session.id,
                 port: server.port,
@@ -85,11 +85,11 @@ impl SessionTask {
                 reason,
             });
             let open = inbound.open_counts();
-            Entry {
+            AccessLogEntry {
                 bytes_in,
                 bytes_out,
                 open,
-                ..Entry::new(&inbound.config().name, session.player, session.started, what)
+                ..AccessLogEntry::new(&inbound.config().name, session.player, session.started, what)
             }
         });
         let Some(suppressed) = self.relay.shared.ended_log.allow(Instant::now()) else { return };

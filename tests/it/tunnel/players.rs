@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use otproxy::certs::authority::Terms;
+use otproxy::certs::authority::IssueTerms;
 use otproxy_protocol::frame::ClientId;
 use otproxy_testkit::delivery::DeliveryCheck;
 use otproxy_testkit::mock::game_server::{MockGameServer, MockGameServerOptions};
@@ -161,7 +161,7 @@ fn certificates_are_renewed_while_players_play() {
         let expiry = "otproxy_certificate_expiry_timestamp_seconds";
         let before = setup.core.metric(expiry, &["certificate=\"own\""]).await;
         for (name, process) in [("core", &setup.core), ("waw1", setup.edges[0].as_ref().unwrap())] {
-            certificates.issue(name, Terms { days: 100, new_key: true });
+            certificates.issue(name, IssueTerms { days: 100, new_key: true });
             process.wait_until(expiry, &["certificate=\"own\""], |now| now < before).await;
             game.on(100, 2).await;
         }
