@@ -48,12 +48,12 @@ impl LogOutput {
         if let Some(last) = lines.get(..written).and_then(<[u8]>::last) {
             self.torn = *last != b'\n';
         }
-        self.tell(result);
+        self.report(result);
         rest.iter().filter(|byte| **byte == b'\n').count() as u64
     }
 
     /// Logs the first failure to write, and the first success after it.
-    fn tell(&mut self, result: io::Result<()>) {
+    fn report(&mut self, result: io::Result<()>) {
         let AccessLogFile::Path(path) = &self.to else { return };
         match result {
             Ok(()) if self.failing => {

@@ -26,7 +26,7 @@ impl Readiness {
     }
 
     /// Records that the process is ending.
-    pub fn end(&self) {
+    pub fn set_ending(&self) {
         self.ended.store(true, Ordering::Relaxed);
     }
 }

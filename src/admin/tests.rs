@@ -164,7 +164,7 @@ async fn readiness_follows_the_process() {
         server.ready.set_drained(drained);
         assert_eq!(ask().await, *expected);
     }
-    server.ready.end();
+    server.ready.set_ending();
     // An undrained process still ends.
     server.ready.set_drained(false);
     assert_eq!(ask().await, no);

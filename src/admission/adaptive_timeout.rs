@@ -77,7 +77,7 @@ mod tests {
 
     /// Makes admission with this many slots.
     fn admission(connections: usize) -> ListenerAdmission {
-        ListenerAdmission::of_listener(AdmissionLimits {
+        ListenerAdmission::alone(AdmissionLimits {
             connections: Some(connections),
             pressure: true,
             ..AdmissionLimits::default()

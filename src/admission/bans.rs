@@ -136,7 +136,7 @@ impl Bans {
     }
 
     /// Counts a violation by `address`; bans it if that was one too many.
-    pub fn broke_rule(&self, address: IpAddr, now: Instant) {
+    pub fn count_violation(&self, address: IpAddr, now: Instant) {
         let key = AddressKey::from(address);
         let lasting = {
             let rules = self.rules.read();
@@ -194,7 +194,7 @@ impl Bans {
     }
 
     /// Removes bans that have ended.
-    pub fn sweep(&self, now: Instant) {
+    pub fn remove_ended(&self, now: Instant) {
         let due = self.read().next_end().is_some_and(|end| end <= now);
         if due {
             self.change(|table| table.end(now));

@@ -43,7 +43,7 @@ impl AdmissionControl {
         let old = {
             let mut rules = self.rules.write();
             let before = rules.rate.take();
-            let again = |rate| before.map_or_else(|| RateLimit::new(rate), |before| before.with(rate));
+            let again = |rate| before.map_or_else(|| RateLimit::new(rate), |before| before.with_rate(rate));
             std::mem::replace(&mut *rules, Rules { access, rate: limits.rate_per_address.map(again) })
         };
         // A long list is freed while nobody waits for the lock.
@@ -56,13 +56,13 @@ impl AdmissionControl {
     }
 
     /// Sets the gauge that shows the share of taken slots.
-    pub fn show(&self, share: Gauge) {
-        self.slots.show(share);
+    pub fn set_gauge(&self, share: Gauge) {
+        self.slots.set_gauge(share);
     }
 
     /// Checks that the player may have one more connection now; counts against its rate.
     fn check_player(&self, player: AddressKey, now: Instant) -> Result<(), LimitHit> {
-        self.slots.may(player)?;
+        self.slots.check_address(player)?;
         self.take_rate(player, now)
     }
 
@@ -130,8 +130,8 @@ impl ProcessAdmission {
     }
 
     /// Sets the gauge that shows the share of the process's taken slots.
-    pub fn show(&self, share: Gauge) {
-        self.control.show(share);
+    pub fn set_gauge(&self, share: Gauge) {
+        self.control.set_gauge(share);
     }
 
     /// Changes limits and lists. Open connections stay, and count.
@@ -168,7 +168,7 @@ impl ListenerAdmission {
 
     /// Makes admission to a listener alone.
     #[cfg(test)]
-    pub(crate) fn of_listener(limits: AdmissionLimits) -> Self {
+    pub(crate) fn alone(limits: AdmissionLimits) -> Self {
         let rules = super::BanPolicy { after: None, lasting: std::time::Duration::ZERO, exempt: Default::default() };
         let bans = Bans::new(rules, super::BanMetrics::new(&crate::metrics::Metrics::new()));
         let process = ProcessAdmission::new(AdmissionControl::new(AdmissionLimits::default(), Arc::default()), bans);
@@ -196,8 +196,8 @@ impl ListenerAdmission {
     }
 
     /// Sets the gauge that shows the share of the listener's taken slots.
-    pub fn show(&self, share: Gauge) {
-        self.listener.show(share);
+    pub fn set_gauge(&self, share: Gauge) {
+        self.listener.set_gauge(share);
     }
 
     /// Checks a peer, which is perhaps a proxy, before anything else.
@@ -270,7 +270,7 @@ impl ListenerAdmission {
     fn evict_from(&self, TakenSlot { slot, evicted }: TakenSlot) -> Slot {
         if let Some(evicted) = evicted {
             // At once, and not when its task has ended: the same connection shall not need two others' places.
-            self.process.control.slots.leave(evicted);
+            self.process.control.slots.free(evicted);
             if let Some(handle) = self.process.registry.get(evicted) {
                 handle.close(Closing::Evicted);
             }

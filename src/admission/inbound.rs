@@ -86,8 +86,8 @@ impl InboundShared {
     }
 
     /// Shows from now on in `metrics`, which are no worker's, which share of its connections is taken.
-    pub fn show(&self, metrics: &Metrics) {
-        self.state.admission.show(metrics.pressure_ratio.with_label_values(&[&*self.config.name]));
+    pub fn set_gauge(&self, metrics: &Metrics) {
+        self.state.admission.set_gauge(metrics.pressure_ratio.with_label_values(&[&*self.config.name]));
     }
 }
 
@@ -272,7 +272,7 @@ impl Inbound {
     /// no news.
     fn count_refused(&self, reason: AdmissionError, who: PeerInfo<'_>, counts: bool) {
         if reason.breaks_rule() {
-            self.shared.state.admission.bans().broke_rule(who.address.ip(), Instant::now());
+            self.shared.state.admission.bans().count_violation(who.address.ip(), Instant::now());
         }
         self.metrics.rejected(reason);
         self.access_log(|| AccessLogEntry {
@@ -290,7 +290,7 @@ impl Inbound {
     /// Counts a connection of `player` that was admitted and has ended.
     pub fn count_closed(&self, reason: CloseReason, player: SocketAddr) {
         if reason.breaks_rule() {
-            self.shared.state.admission.bans().broke_rule(player.ip(), Instant::now());
+            self.shared.state.admission.bans().count_violation(player.ip(), Instant::now());
         }
         self.metrics.closed(reason);
     }

@@ -33,7 +33,7 @@ impl RateLimit {
 
     /// Returns the same with another rate: what was used up is earned back at the same time as before.
     #[must_use]
-    pub fn with(&self, rate: Quota) -> Self {
+    pub fn with_rate(&self, rate: Quota) -> Self {
         Self { rate, table: Arc::clone(&self.table) }
     }
 
@@ -104,11 +104,11 @@ mod tests {
     fn another_rate_knows_what_was_done_before() {
         let (limit, now, address) = (RateLimit::new(Quota::per(1, 30 * SECOND)), Instant::now(), AddressKey::V4(1));
         assert!(limit.try_take(address, now));
-        let faster = limit.with(Quota::per(1, 10 * SECOND));
+        let faster = limit.with_rate(Quota::per(1, 10 * SECOND));
         assert!(!faster.try_take(address, now + 10 * SECOND), "what the slower one gave is earned at its rate");
         assert!(faster.try_take(address, now + 30 * SECOND));
         assert!(faster.try_take(address, now + 40 * SECOND));
-        assert!(limit.with(Quota::per(2, 30 * SECOND)).try_take(AddressKey::V4(2), now));
+        assert!(limit.with_rate(Quota::per(2, 30 * SECOND)).try_take(AddressKey::V4(2), now));
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl ConnectionSlots {
     }
 
     /// Sets the gauge of the taken share.
-    pub fn show(&self, share: Gauge) {
+    pub fn set_gauge(&self, share: Gauge) {
         let _ = self.shown.set(share);
         self.count(&self.state());
     }
@@ -98,17 +98,17 @@ impl ConnectionSlots {
     pub fn take(self: &Arc<Self>, connection: u64, player: Option<AddressKey>) -> Result<TakenSlot, LimitExceeded> {
         let mut state = self.state();
         if let Some(player) = player {
-            state.may(player)?;
+            state.check_address(player)?;
             state.add(player, connection);
         }
         let mut evicted = None;
         if state.taken.len() >= state.max {
-            evicted = state.gives_way(player);
+            evicted = state.evicted(player);
             let Some(evicted) = evicted else {
                 player.inspect(|player| state.shares.remove(*player, connection));
                 return Err(LimitExceeded::Total);
             };
-            state.leave(evicted);
+            state.free(evicted);
         }
         state.taken.insert(connection, player);
         self.count(&state);
@@ -119,14 +119,14 @@ impl ConnectionSlots {
     ///
     /// # Errors
     /// [`LimitExceeded::Address`]
-    pub fn may(&self, player: AddressKey) -> Result<(), LimitExceeded> {
-        self.state().may(player)
+    pub fn check_address(&self, player: AddressKey) -> Result<(), LimitExceeded> {
+        self.state().check_address(player)
     }
 
     /// Takes the slot away from a connection.
-    pub fn leave(&self, connection: u64) {
+    pub fn free(&self, connection: u64) {
         let mut state = self.state();
-        state.leave(connection);
+        state.free(connection);
         self.count(&state);
     }
 
@@ -169,12 +169,12 @@ impl State {
         }
     }
 
-    fn may(&self, player: AddressKey) -> Result<(), LimitExceeded> {
+    fn check_address(&self, player: AddressKey) -> Result<(), LimitExceeded> {
         if self.shares.of(player) < self.max_per_address { Ok(()) } else { Err(LimitExceeded::Address) }
     }
 
     /// Returns the connection that is evicted for a new one of `player`, which counts already.
-    fn gives_way(&self, player: Option<AddressKey>) -> Option<u64> {
+    fn evicted(&self, player: Option<AddressKey>) -> Option<u64> {
         match player {
             _ if !self.fair_share => None,
             Some(player) => self.shares.evicted_by(player),
@@ -182,7 +182,7 @@ impl State {
         }
     }
 
-    fn leave(&mut self, connection: u64) {
+    fn free(&mut self, connection: u64) {
         if let Some(Some(player)) = self.taken.remove(&connection) {
             self.shares.remove(player, connection);
         }
@@ -213,7 +213,7 @@ impl Slot {
         let mut state = self.slots.state();
         // A connection that has lost its slot learns of it in another way.
         if state.taken.get(&self.connection) == Some(&None) {
-            state.may(player)?;
+            state.check_address(player)?;
             state.add(player, self.connection);
             state.taken.insert(self.connection, Some(player));
         }
@@ -223,7 +223,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.slots.leave(self.connection);
+        self.slots.free(self.connection);
     }
 }
 
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(unknown.claim(player(1)), Err(LimitExceeded::Address));
         assert_eq!(unknown.claim(player(2)), Ok(()));
         assert_eq!(unknown.claim(player(2)), Ok(()), "it does not count twice");
-        assert_eq!(slots.may(player(2)), Err(LimitExceeded::Address));
+        assert_eq!(slots.check_address(player(2)), Err(LimitExceeded::Address));
         let _third = slots.take(3, None).unwrap();
         assert_eq!(slots.take(4, None).err(), Some(LimitExceeded::Total), "each network has one");
         drop(unknown);
@@ -314,7 +314,7 @@ mod tests {
         let slots = slots(2, true);
         let _first = slots.take(1, Some(player(1))).unwrap();
         let unknown = slots.take(2, None).unwrap().slot;
-        slots.leave(2);
+        slots.free(2);
         assert_eq!(unknown.claim(player(1)), Ok(()));
         assert_eq!((counts(&slots), slots.state().shares.of(player(1))), ((1, 1, 1), 1));
     }
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn the_share_that_is_taken_is_shown_and_presses_on_strangers() {
         let (slots, shown) = (slots(4, true), Gauge::new("share", "share").unwrap());
-        slots.show(shown.clone());
+        slots.set_gauge(shown.clone());
         let mut taken: Vec<_> = (1..=3).map(|n| slots.take(n.into(), Some(player(n))).unwrap()).collect();
         assert_eq!((shown.get(), slots.time_left_factor()), (0.75, 1.0));
         taken.push(slots.take(4, Some(player(4))).unwrap());

@@ -190,7 +190,7 @@ impl Cli {
         let admin = service.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string());
         let admin_socket = service.admin_socket().map_or_else(|| "off".to_owned(), |path| path.display().to_string());
         let control = service.control();
-        control.reads(file.to_owned(), move |config| {
+        control.set_file(file.to_owned(), move |config| {
             log_level.set(level.unwrap_or(config.process().log.level));
             warn_of_files(limit, config);
         });

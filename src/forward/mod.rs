@@ -263,7 +263,7 @@ impl Forward {
         let mut last = ConnectFailure { name: None, retries: 0, result: ConnectResult::Error };
         let mut tried = Vec::new();
         while tokio::time::Instant::now() < deadline
-            && let Some(attempt) = self.shared.targets.next(player.ip(), &mut tried)
+            && let Some(attempt) = self.shared.targets.choose(player.ip(), &mut tried)
         {
             let (retries, began) = (tried.len().saturating_sub(1), Instant::now());
             match timeout_at(deadline, attempt.connect()).await.unwrap_or(Err(ConnectResult::Timeout)) {

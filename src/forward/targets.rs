@@ -224,16 +224,16 @@ impl Targets {
         if let Some(target) = target {
             let (listener, address) = (&self.listener, &target.destination);
             info!(listener, target = name, %address, %state, "the target's state is set");
-            self.tell(&target, change, state.as_str());
+            self.report(&target, change, state.as_str());
         }
         true
     }
 
     /// Chooses the target that a connection of `player` tries next, after those in `tried`. `None` once it has tried
     /// all that are ready.
-    pub fn next(self: &Arc<Self>, player: IpAddr, tried: &mut Vec<usize>) -> Option<ChosenTarget> {
+    pub fn choose(self: &Arc<Self>, player: IpAddr, tried: &mut Vec<usize>) -> Option<ChosenTarget> {
         let mut now = self.now();
-        let next = now.health.next(AddressKey::from(player), tried, Instant::now())?;
+        let next = now.health.choose(AddressKey::from(player), tried, Instant::now())?;
         let target = now.list.iter().find(|target| target.number == next.target).map(Arc::clone)?;
         tried.push(next.target);
         Some(ChosenTarget { targets: Arc::clone(self), target, tried: next })
@@ -269,7 +269,7 @@ impl Targets {
     async fn keep_addresses(self: Arc<Self>, target: Arc<Target>, _panics: PanicCount) {
         if let Way::Direct(addresses) = &target.way {
             let lookup = async |target: config::HostPort| otproxy_net::lookup((&target.host, target.port)).await;
-            addresses.keep(&self.listener, lookup).await;
+            addresses.refresh(&self.listener, lookup).await;
         }
     }
 
@@ -290,17 +290,17 @@ impl Targets {
             let result = checked.err().unwrap_or(CheckResult::Ok);
             let round_trip = checked.ok().flatten();
             checks.checked(result, round_trip);
-            self.now().health.note(target.number, LastCheck { result, at: Instant::now(), round_trip });
+            self.now().health.record_check(target.number, LastCheck { result, at: Instant::now(), round_trip });
             // As in `Attempt::failed`.
             if result != CheckResult::Error {
                 let change = self.now().health.checked(target.number, checked.is_ok());
-                self.tell(&target, change, result.as_str());
+                self.report(&target, change, result.as_str());
             }
         }
     }
 
     /// Logs a change, and shows it in the metrics.
-    fn tell(&self, target: &Target, change: Option<HealthChange>, reason: &str) {
+    fn report(&self, target: &Target, change: Option<HealthChange>, reason: &str) {
         let (Some(change), Target { name, destination, up, .. }) = (change, target) else { return };
         let listener = &self.listener;
         match change {
@@ -360,7 +360,7 @@ impl ChosenTarget {
     /// Records that the target accepted the connection.
     pub fn connected(&self) {
         let change = self.targets.now().health.connected(self.tried);
-        self.targets.tell(&self.target, change, ConnectResult::Ok.as_str());
+        self.targets.report(&self.target, change, ConnectResult::Ok.as_str());
     }
 
     /// Records that the target could not be reached.
@@ -370,13 +370,13 @@ impl ChosenTarget {
             return;
         }
         let change = self.targets.now().health.failed(self.tried, Instant::now());
-        self.targets.tell(&self.target, change, result.as_str());
+        self.targets.report(&self.target, change, result.as_str());
     }
 }
 
 impl Drop for ChosenTarget {
     fn drop(&mut self) {
-        self.targets.now().health.left(self.tried.target);
+        self.targets.now().health.release(self.tried.target);
     }
 }
 

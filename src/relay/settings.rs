@@ -50,7 +50,7 @@ impl RelaySettings {
             (server.port, Arc::new(GameServerSettings { config: server.clone(), connects }))
         };
         let known = before.and_then(|before| before.opens.as_ref());
-        let opens = |rate| known.map_or_else(|| RateLimit::new(rate), |known| known.with(rate));
+        let opens = |rate| known.map_or_else(|| RateLimit::new(rate), |known| known.with_rate(rate));
         Self {
             edges: config.edges.clone(),
             bind_sessions: sessions.bind_sessions,

@@ -177,7 +177,7 @@ impl Control {
     }
 
     /// Sets the file of the configuration. `reloaded` is called with each configuration that is used from then on.
-    pub fn reads(&self, file: PathBuf, reloaded: impl Fn(&Config) + Send + Sync + 'static) {
+    pub fn set_file(&self, file: PathBuf, reloaded: impl Fn(&Config) + Send + Sync + 'static) {
         // This is called once.
         let _ = self.0.file.set(Source { file, reloaded: Box::new(reloaded) });
     }
@@ -235,7 +235,7 @@ impl Control {
     }
 
     /// Calls `look` with the present configuration, or with that of the start once the service ends.
-    pub(super) fn config<T>(&self, look: impl FnOnce(&Config) -> T) -> T {
+    pub(super) fn with_config<T>(&self, look: impl FnOnce(&Config) -> T) -> T {
         match &*self.state() {
             Some(state) => look(&state.config),
             None => look(&self.0.started),

@@ -64,7 +64,7 @@ impl Running {
             Some((before, _)) => before.inbound.reloaded(config.clone()),
             None => {
                 let shared = InboundShared::new(config.clone(), Arc::clone(gate), access_log.clone());
-                shared.show(own_metrics);
+                shared.set_gauge(own_metrics);
                 shared
             }
         };

@@ -107,7 +107,7 @@ impl Service {
         let nftables = process.bans.nftables.clone();
         let gate =
             ProcessAdmission::new(AdmissionControl::new((&process.limits).into(), Arc::new(process.into())), bans);
-        gate.show(own_metrics.pressure_ratio.with_label_values(&[""]));
+        gate.set_gauge(own_metrics.pressure_ratio.with_label_values(&[""]));
         let ServiceParts { header_for, pool, relay, known, certificates } = parts;
         let making = ListenerParts {
             header_for,
@@ -276,7 +276,7 @@ impl Service {
             () = stop.drain.cancelled() => error!("a worker has ended"),
             () = shutdown => stop.drain.cancel(),
         }
-        ready.end();
+        ready.set_ending();
         let within = running.0.end();
         info!(timeout_seconds = within.as_secs_f64(), "shutting down");
         // A link may be closed at any time without loss, and its player has other edges to come back to.

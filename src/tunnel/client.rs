@@ -87,7 +87,7 @@ impl TunnelClient {
     async fn connect(&self, way: &DialTarget<'_>) -> Result<Stream, ConnectResult> {
         let stream = self.handshakes.connect(way).await?;
         stream.towards_target();
-        if spare::answers(&stream, &self.scratch).await {
+        if spare::core_answers(&stream, &self.scratch).await {
             self.handshakes.proven();
             Ok(stream)
         } else {
@@ -100,7 +100,7 @@ impl TunnelClient {
         let core_only = |name: &str| if name == CORE_NAME { Ok(()) } else { Err(HandshakeResult::WrongName) };
         if let Some((stream, ())) = self.handshakes.accept(stream, peer, core_only).await {
             stream.towards_target();
-            if spare::answers(&stream, &self.scratch).await {
+            if spare::core_answers(&stream, &self.scratch).await {
                 self.keep(stream, None).await;
             }
         }
@@ -108,6 +108,6 @@ impl TunnelClient {
 
     async fn keep(&self, stream: Stream, slot: Option<SpareSlot>) {
         let _spare = self.metrics.spare();
-        spare::keep(stream, &self.pool, slot, &self.scratch).await;
+        spare::maintain(stream, &self.pool, slot, &self.scratch).await;
     }
 }

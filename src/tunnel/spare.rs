@@ -11,7 +11,7 @@ use otproxy_protocol::proxy_header::LOCAL;
 
 /// Offers `stream`, on which the core [has answered](answers), in `pool` until it is taken or ends, and asks the core
 /// on it from time to time. If this side made it, `slot` is its place.
-pub(super) async fn keep(mut stream: Stream, pool: &SparePool, mut slot: Option<SpareSlot>, scratch: &Scratch) {
+pub(super) async fn maintain(mut stream: Stream, pool: &SparePool, mut slot: Option<SpareSlot>, scratch: &Scratch) {
     slot.iter_mut().for_each(SpareSlot::keep);
     let _kept = pool.hold();
     loop {
@@ -20,7 +20,7 @@ pub(super) async fn keep(mut stream: Stream, pool: &SparePool, mut slot: Option<
             Offered::Left(left) => stream = left,
             Offered::Ended => return,
         }
-        if !answers(&stream, scratch).await {
+        if !core_answers(&stream, scratch).await {
             return;
         }
     }
@@ -71,7 +71,7 @@ fn give(stream: Stream, request: SpareRequest) -> Offered {
 
 /// Asks the core whether it is there; returns whether it answers in time. The first answer tells that the core knows
 /// this edge: its part of the handshake came after this side's own.
-pub(super) async fn answers(stream: &Stream, scratch: &Scratch) -> bool {
+pub(super) async fn core_answers(stream: &Stream, scratch: &Scratch) -> bool {
     let asking = async {
         stream.write_all(LOCAL).await.ok()?;
         let mut answer = Vec::new();
@@ -132,7 +132,7 @@ mod tests {
                 tokio::time::pause();
             }
         };
-        let (answered, ()) = tokio::join!(answers(&stream, &scratch), saying);
+        let (answered, ()) = tokio::join!(core_answers(&stream, &scratch), saying);
         if !ends {
             tokio::time::resume();
         }
@@ -161,7 +161,7 @@ mod tests {
     fn it_is_asked_again_and_again_and_is_gone_once_the_core_says_nothing() {
         run(async {
             let ((stream, mut core), (pool, scratch)) = (pair().await, (pool(), scratch()));
-            let keeping = keep(stream, &pool, None, &scratch);
+            let keeping = maintain(stream, &pool, None, &scratch);
             let talking = async {
                 for _ in 0..3 {
                     // The clock stands except for this.
@@ -193,7 +193,7 @@ mod tests {
                 let ((stream, mut core), (pool, scratch)) = (pair().await, (pool(), scratch()));
                 core.write_all(said).await.unwrap();
                 core.shutdown().await.unwrap();
-                keep(stream, &pool, None, &scratch).await;
+                maintain(stream, &pool, None, &scratch).await;
                 assert_eq!(pool.offered(), 0);
             }
         });
@@ -214,7 +214,7 @@ mod tests {
                 core.read_exact(&mut said).await.unwrap();
                 assert_eq!(said, *b"mine");
             };
-            let keeping = keep(stream, &pool, None, &scratch);
+            let keeping = maintain(stream, &pool, None, &scratch);
             tokio::join!(keeping, taking);
         });
     }

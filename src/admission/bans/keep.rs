@@ -16,7 +16,7 @@ pub async fn keep(bans: Arc<Bans>, mut kernel: Option<KernelBans>) {
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         rounds.tick().await;
-        bans.sweep(Instant::now());
+        bans.remove_ended(Instant::now());
         if let Some(kernel) = &mut kernel {
             kernel.follow(&bans).await;
         }

@@ -85,7 +85,7 @@ impl ResolvedAddresses {
     }
 
     /// Looks the name up with `lookup`, again and again. Returns at once if there is no name.
-    pub async fn keep<F>(&self, listener: &str, lookup: impl Fn(config::HostPort) -> F)
+    pub async fn refresh<F>(&self, listener: &str, lookup: impl Fn(config::HostPort) -> F)
     where
         F: Future<Output = io::Result<Vec<SocketAddr>>>,
     {

@@ -174,7 +174,7 @@ impl TargetHealth {
 
     /// Chooses a target for a connection of `player` that has tried those in `tried`; `None` once it has tried all that
     /// are ready. It counts as a connection from now on, until [`Standings::left`].
-    pub fn next(&mut self, player: AddressKey, tried: &[usize], now: Instant) -> Option<Attempt> {
+    pub fn choose(&mut self, player: AddressKey, tried: &[usize], now: Instant) -> Option<Attempt> {
         let checked = self.is_checked();
         let choice = self.choice;
         let preferred = |standing: &&mut Health| {
@@ -196,7 +196,7 @@ impl TargetHealth {
     }
 
     /// Counts off a connection that has ended, or could not be made.
-    pub fn left(&mut self, target: usize) {
+    pub fn release(&mut self, target: usize) {
         if let Some(standing) = self.standing(target) {
             standing.connections = standing.connections.saturating_sub(1);
         }
@@ -228,7 +228,7 @@ impl TargetHealth {
     }
 
     /// Records a finished check, whatever it says about the target.
-    pub fn note(&mut self, target: usize, check: LastCheck) {
+    pub fn record_check(&mut self, target: usize, check: LastCheck) {
         if let Some(standing) = self.standing(target) {
             standing.check = Some(check);
         }

@@ -136,7 +136,7 @@ fn what_this_host_lacks_is_not_the_targets_failure() {
                 check: tcp, fall: 1 }\n";
     let Ok(config::Config::Edge(edge)) = config::parse("edge.yaml", text) else { panic!("an edge") };
     let targets = Targets::new(edge.listeners[0].forward().unwrap(), None, &Arc::new(Metrics::new()));
-    let next = || targets.next(IpAddr::from([127, 0, 0, 1]), &mut Vec::new()).unwrap();
+    let next = || targets.choose(IpAddr::from([127, 0, 0, 1]), &mut Vec::new()).unwrap();
     assert_eq!(next().tried.target, 0);
     next().failed(ConnectResult::Error);
     assert_eq!((next().tried.target, targets.now().list[0].up.get()), (0, 1));

@@ -84,7 +84,7 @@ mod tests {
         ban(&table, net("192.0.2.0/24"), Duration::from_secs(100)).unwrap();
         ban(&table, net("198.51.100.7"), Duration::from_secs(1000)).unwrap();
         let broken = "2001:db8::1".parse().unwrap();
-        (0..2).for_each(|_| table.broke_rule(broken, Instant::now()));
+        (0..2).for_each(|_| table.count_violation(broken, Instant::now()));
         let ask = |address: Option<&str>| {
             let asked = BansQuestion { address: address.map(net), ..BansQuestion::default() };
             let found = bans(&table, &asked, true);

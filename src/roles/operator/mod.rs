@@ -199,7 +199,7 @@ impl RoleOperator {
 impl api::Operator for RoleOperator {
     fn status(&self) -> StatusView {
         let OperatorParts { role, control, process, relay, metrics, ready } = &self.parts;
-        let (limit, most) = control.config(|config| {
+        let (limit, most) = control.with_config(|config| {
             let most = if let Config::Core(core) = config { core.sessions.max } else { 0 };
             (config.process().limits.connections, most)
         });
@@ -272,7 +272,7 @@ impl api::Operator for RoleOperator {
     }
 
     fn bans(&self, asked: &BansQuestion) -> BansView {
-        let nftables = self.parts.control.config(|config| config.process().bans.nftables.is_some());
+        let nftables = self.parts.control.with_config(|config| config.process().bans.nftables.is_some());
         bans::bans(self.parts.process.bans(), asked, nftables)
     }
 
@@ -293,7 +293,7 @@ impl api::Operator for RoleOperator {
 
     fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> ApiFuture<'_, Banned> {
         Box::pin(async move {
-            let lasts = lasts.unwrap_or_else(|| self.parts.control.config(|config| config.process().bans.lasting));
+            let lasts = lasts.unwrap_or_else(|| self.parts.control.with_config(|config| config.process().bans.lasting));
             let until = bans::ban(self.parts.process.bans(), network, lasts)?;
             let disconnected = match disconnect {
                 true => self.end(Disconnect::Address(network, None)).await?,

@@ -152,7 +152,7 @@ fn a_reload_changes_the_rules_and_leaves_the_bans() {
         bans.ban("192.0.2.0/24".parse().unwrap(), HOUR, now);
         control.reload_with(config("after: 1/1h, for: 1h, exempt: 192.0.2.7")).await.unwrap();
         let offender = "198.51.100.1".parse().unwrap();
-        (0..2).for_each(|_| bans.broke_rule(offender, now));
+        (0..2).for_each(|_| bans.count_violation(offender, now));
         let refused = |address: &str| bans.check(address.parse().unwrap(), now).is_err();
         assert!(refused("198.51.100.1") && refused("192.0.2.1") && !refused("192.0.2.7"));
         running.abort();

@@ -45,9 +45,9 @@ fn refusing() -> (TcpSocket, SocketAddr) {
 fn an_address_needs_no_look_up() {
     run(true, async {
         let literal = ResolvedAddresses::new("[2001:db8::9]:7162".parse::<SocketAddr>().unwrap().into(), EVERY);
-        literal.keep("a", |_| async { unreachable!("there is no name") }).await;
+        literal.refresh("a", |_| async { unreachable!("there is no name") }).await;
         assert_eq!(known(&literal).await, Ok(addresses(&["[2001:db8::9]:7162"])));
-        name(Duration::ZERO).keep("a", |_| async { unreachable!("each connection does it") }).await;
+        name(Duration::ZERO).refresh("a", |_| async { unreachable!("each connection does it") }).await;
     });
 }
 
@@ -77,7 +77,7 @@ fn the_last_good_answer_is_kept_and_a_new_one_takes_its_place() {
         };
         tokio::select! {
             biased;
-            () = name.keep("a", lookup) => unreachable!(),
+            () = name.refresh("a", lookup) => unreachable!(),
             () = test => {}
         }
         let looks: Vec<_> = looks.borrow().iter().map(Duration::as_secs).collect();
@@ -102,7 +102,7 @@ fn without_an_answer_it_is_tried_again_soon_and_nobody_waits() {
             sleep(Duration::from_secs(100)).await;
         };
         tokio::select! {
-            () = name.keep("a", lookup) => unreachable!(),
+            () = name.refresh("a", lookup) => unreachable!(),
             () = test => {}
         }
         assert_eq!(*looks.borrow(), [0, 1, 3, 7, 15, 31, 61, 91]);
@@ -128,7 +128,7 @@ fn the_first_connections_wait_for_the_first_answer_and_one_look_up_serves_all() 
             assert_eq!((first, second), (Ok(one.clone()), Ok(one.clone())));
         };
         tokio::select! {
-            () = name.keep("a", lookup) => unreachable!(),
+            () = name.refresh("a", lookup) => unreachable!(),
             () = waiting => {}
         }
         assert_eq!(looks.get(), 1);
@@ -146,7 +146,7 @@ fn a_resolver_that_hangs_is_asked_once_and_waited_for_no_longer_than_a_connect_m
         };
         let began = Instant::now();
         tokio::select! {
-            () = name.keep("a", lookup) => unreachable!(),
+            () = name.refresh("a", lookup) => unreachable!(),
             result = known(&name) => assert_eq!(result, Err(ConnectResult::Resolve)),
         }
         assert_eq!((began.elapsed(), looks.get()), (WITHIN, 1));
@@ -200,7 +200,7 @@ fn connections_follow_the_name() {
             two.accept().await.unwrap();
         };
         tokio::select! {
-            () = name.keep("a", lookup) => unreachable!(),
+            () = name.refresh("a", lookup) => unreachable!(),
             () = moving => {}
         }
     });

@@ -28,8 +28,8 @@ impl TargetHealth {
     /// Returns the targets in the order in which one connection would try them, if all failed and nothing was recorded.
     fn order(&mut self, who: AddressKey, now: Instant) -> Vec<usize> {
         let mut tried = Vec::new();
-        while let Some(next) = self.next(who, &tried, now) {
-            self.left(next.target);
+        while let Some(next) = self.choose(who, &tried, now) {
+            self.release(next.target);
             tried.push(next.target);
         }
         tried
@@ -60,11 +60,11 @@ fn without_checks_one_that_failed_is_tried_last_and_then_by_one_alone() {
     let mut health = health(TargetChoice::First, OFF, &[false, false]);
     let mut now = start;
     for wait in [1, 2, 4, 8, 16, 30, 30, 30] {
-        let tried = health.next(player(1), &[], now).unwrap();
+        let tried = health.choose(player(1), &[], now).unwrap();
         assert_eq!(tried.target, 0, "{wait}");
         for other in 0..10 {
             let expected = usize::from(now != start);
-            assert_eq!(health.next(player(other), &[], now).unwrap().target, expected, "it is being found out");
+            assert_eq!(health.choose(player(other), &[], now).unwrap().target, expected, "it is being found out");
         }
         let change = health.failed(tried, now);
         assert_eq!(change, (now == start).then_some(Down), "told once");
@@ -73,9 +73,9 @@ fn without_checks_one_that_failed_is_tried_last_and_then_by_one_alone() {
         assert_eq!(health.order(player(1), until - Duration::from_nanos(1))[0], 1);
         now = until;
     }
-    let tried = health.next(player(1), &[], now).unwrap();
+    let tried = health.choose(player(1), &[], now).unwrap();
     assert_eq!((tried.target, health.connected(tried)), (0, Some(Up)));
-    let tried = health.next(player(1), &[], now).unwrap();
+    let tried = health.choose(player(1), &[], now).unwrap();
     assert_eq!((tried.target, health.connected(tried)), (0, None));
     assert_eq!(health.failed(tried, now), Some(Down));
     assert_eq!(health.order(player(1), now + FIRST_WAIT)[0], 0, "it begins anew");
@@ -87,10 +87,10 @@ fn who_was_to_find_out_and_left_costs_no_more_than_the_wait() {
     let mut health = health(TargetChoice::First, OFF, &[false, false]);
     health.fail(0, now);
     let later = now + FIRST_WAIT;
-    assert_eq!(health.next(player(1), &[], later).unwrap().target, 0);
-    health.left(0);
-    assert_eq!(health.next(player(1), &[], later).unwrap().target, 1);
-    assert_eq!(health.next(player(1), &[], later + FIRST_WAIT).unwrap().target, 0);
+    assert_eq!(health.choose(player(1), &[], later).unwrap().target, 0);
+    health.release(0);
+    assert_eq!(health.choose(player(1), &[], later).unwrap().target, 1);
+    assert_eq!(health.choose(player(1), &[], later + FIRST_WAIT).unwrap().target, 0);
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn many_that_fail_together_are_one_failure() {
     for check in [OFF, ON] {
         let now = Instant::now();
         let mut health = health(TargetChoice::First, check, &[false, false]);
-        let tries: Vec<_> = (0..10).map(|n| health.next(player(n), &[], now).unwrap()).collect();
+        let tries: Vec<_> = (0..10).map(|n| health.choose(player(n), &[], now).unwrap()).collect();
         assert!(tries.iter().all(|tried| tried.target == 0));
         let changes: Vec<_> = tries.iter().filter_map(|tried| health.failed(*tried, now)).collect();
         assert_eq!((changes, health.targets[0].failures), (if check == OFF { vec![Down] } else { vec![] }, 1));
@@ -128,11 +128,11 @@ fn checks_have_it_fall_and_rise() {
 fn with_checks_a_connect_that_failed_counts_as_one_and_nobody_else_tries_before_the_next_check() {
     let now = Instant::now();
     let mut health = health(TargetChoice::First, ON, &[false, false]);
-    let tried = health.next(player(1), &[], now).unwrap();
+    let tried = health.choose(player(1), &[], now).unwrap();
     assert_eq!(health.failed(tried, now), None);
     assert_eq!(health.order(player(1), now + LONGEST_WAIT * 10), [1, 0], "no clock opens it");
     // Chosen as the last resort: that it connects says nothing.
-    let last = health.next(player(1), &[1], now).unwrap();
+    let last = health.choose(player(1), &[1], now).unwrap();
     assert_eq!((last.target, health.connected(last)), (0, None));
     assert_eq!(health.order(player(1), now), [1, 0]);
     assert_eq!(health.checked(0, true), None);
@@ -192,20 +192,20 @@ fn what_is_known_of_a_target_outlives_a_reload_and_nobody_takes_another_for_it()
         backup: false,
     };
     let mut health = TargetHealth::new(TargetChoice::Least, OFF, &[target("1", "a"), target("2", "b")]);
-    let tried: Vec<_> = (0..3).map(|n| health.next(player(n), &[], now).unwrap()).collect();
+    let tried: Vec<_> = (0..3).map(|n| health.choose(player(n), &[], now).unwrap()).collect();
     assert_eq!(tried.iter().map(|tried| tried.target).collect::<Vec<_>>(), [0, 1, 0]);
     assert_eq!(health.failed(tried[1], now), Some(Down));
     // One more in front changes all names.
     let numbers = health.set(TargetChoice::Least, OFF, &[target("1", "c"), target("2", "a"), target("3", "b")]);
     assert_eq!((numbers, health.is_up(1)), (vec![2, 0, 1], Some(false)));
     assert_eq!(health.order(player(1), now), [2, 0, 1], "connections count where they are");
-    health.left(0);
-    health.left(0);
+    health.release(0);
+    health.release(0);
     assert_eq!(health.targets[1].connections, 0);
     // A target that is removed and added again is a new one: its old connections report on the old one.
     health.set(TargetChoice::First, OFF, &[target("1", "a")]);
     assert_eq!((health.connected(tried[1]), health.checked(1, true), health.is_up(1)), (None, None, None));
-    health.left(1);
+    health.release(1);
     let numbers = health.set(TargetChoice::First, OFF, &[target("1", "a"), target("2", "b")]);
     assert_eq!((numbers, health.is_up(3)), (vec![0, 3], Some(true)));
     // Changed from tests by connections to checks, and back.
@@ -244,11 +244,11 @@ fn the_list_says_what_is_known() {
     let (now, rtt) = (Instant::now(), Some(Duration::from_millis(7)));
     let mut health = health(TargetChoice::First, ON, &[false, true]);
     let check = LastCheck { result: CheckResult::Ok, at: now, round_trip: rtt };
-    health.note(0, check);
+    health.record_check(0, check);
     for _ in 0..3 {
         health.checked(1, false);
     }
-    health.next(player(1), &[], now).unwrap();
+    health.choose(player(1), &[], now).unwrap();
     let view = |name: &str| TargetSnapshot {
         name: name.to_owned(),
         destination: Destination::Core("links".to_owned()),
@@ -266,12 +266,12 @@ fn the_list_says_what_is_known() {
 fn least_has_the_fewest_connections() {
     let now = Instant::now();
     let mut health = health(TargetChoice::Least, OFF, &[false, false, false, true]);
-    let chosen: Vec<_> = (0..7).map(|n| health.next(player(n), &[], now).unwrap().target).collect();
+    let chosen: Vec<_> = (0..7).map(|n| health.choose(player(n), &[], now).unwrap().target).collect();
     assert_eq!(chosen, [0, 1, 2, 0, 1, 2, 0]);
-    health.left(2);
-    assert_eq!(health.next(player(1), &[], now).unwrap().target, 2);
-    health.left(2);
-    health.left(1);
+    health.release(2);
+    assert_eq!(health.choose(player(1), &[], now).unwrap().target, 2);
+    health.release(2);
+    health.release(1);
     // 3, 1, 1 and a backup with none.
     assert_eq!(health.order(player(1), now), [1, 2, 0, 3]);
     health.fail(1, now);
@@ -284,7 +284,7 @@ fn source_spreads_players_and_counts_ipv6_by_64() {
     let mut health = health(TargetChoice::Source, OFF, &[false; 4]);
     let mut counts = HashMap::new();
     for number in 0..10_000 {
-        *counts.entry(health.next(player(number), &[], now).unwrap().target).or_insert(0) += 1;
+        *counts.entry(health.choose(player(number), &[], now).unwrap().target).or_insert(0) += 1;
     }
     assert!(counts.len() == 4 && counts.values().all(|count| (2200..2800).contains(count)), "{counts:?}");
     let key = |address: &str| AddressKey::from(address.parse::<IpAddr>().unwrap());
@@ -345,12 +345,12 @@ proptest! {
             now += Duration::from_secs(seconds);
             let (about, change) = match event {
                 0 => {
-                    held.extend(health.next(player(target as u32), &[], now));
+                    held.extend(health.choose(player(target as u32), &[], now));
                     (target, None)
                 }
                 1 if !held.is_empty() => {
                     let tried = held.swap_remove(target % held.len());
-                    health.left(tried.target);
+                    health.release(tried.target);
                     (tried.target, health.failed(tried, now))
                 }
                 2 if !held.is_empty() => {
