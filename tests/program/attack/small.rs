@@ -1,6 +1,6 @@
 //! Small attacks: hundreds of connections, and states that must come.
 
-use otproxy_testkit::bench::Figures;
+use otproxy_testkit::bench::LoadReport;
 
 use crate::attack::arena::{ACTIVE, Arena, CLOSED};
 use crate::attack::crowd::{Crowd, Kind};
@@ -32,7 +32,7 @@ fn crowd(arena: &Arena, kind: Kind) -> Crowd {
 
 /// Players who were in the game noticed nothing: all packets came once and in order, and each has the link that it
 /// began with.
-fn noticed_nothing(figures: &Figures) {
+fn noticed_nothing(figures: &LoadReport) {
     assert!(figures.passed(), "{figures:?}");
     assert_eq!((figures.players, figures.paths[0].links_lost), (PLAYERS as u64, 0), "{figures:?}");
 }

@@ -26,7 +26,7 @@ const LESS_QUICK: u32 = 2;
 
 /// The counts of a player.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Tally {
+pub(super) struct DemoTally {
     /// Its packets sent, numbered from 1.
     pub sent: u64,
     /// Its own packets that came back.
@@ -42,17 +42,17 @@ pub(super) struct Tally {
 }
 
 /// A player in its seat.
-pub(super) struct Seat {
+pub(super) struct DemoPlayer {
     player: Arc<Player>,
     address: Ipv4Addr,
-    tally: Arc<Mutex<Tally>>,
+    tally: Arc<Mutex<DemoTally>>,
     arrivals: watch::Receiver<u64>,
     start: CancellationToken,
     leave: CancellationToken,
     tasks: [JoinHandle<()>; 2],
 }
 
-impl Seat {
+impl DemoPlayer {
     /// Connects player `index` of `players` to all `edges` and opens its session. It sends from
     /// [`Seat::start`] until `quiet`.
     pub async fn take(index: usize, players: usize, edges: &[SocketAddr], quiet: CancellationToken) -> Self {
@@ -66,7 +66,7 @@ impl Seat {
         options.clocks = ClientClocks { session_silence: SESSION_SILENCE, ..ClientClocks::faster(factor) };
         let player = Arc::new(Player::connect(options));
         let session = player.open(GAME_PORT).await;
-        let tally = Arc::new(Mutex::new(Tally::default()));
+        let tally = Arc::new(Mutex::new(DemoTally::default()));
         let (start, leave) = (CancellationToken::new(), CancellationToken::new());
         let (arrived, arrivals) = watch::channel(0);
         let sending = send(session.sender(), tally.clone(), players, start.clone(), quiet);
@@ -80,7 +80,7 @@ impl Seat {
     }
 
     /// Returns its counts so far.
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> DemoTally {
         self.tally.lock().clone()
     }
 
@@ -121,7 +121,7 @@ impl Seat {
 
 async fn send(
     session: SessionSender,
-    tally: Arc<Mutex<Tally>>,
+    tally: Arc<Mutex<DemoTally>>,
     players: usize,
     start: CancellationToken,
     quiet: CancellationToken,
@@ -145,7 +145,7 @@ async fn send(
 
 async fn receive(
     mut session: GameSession,
-    tally: Arc<Mutex<Tally>>,
+    tally: Arc<Mutex<DemoTally>>,
     leave: CancellationToken,
     arrived: watch::Sender<u64>,
 ) {
