@@ -1,8 +1,8 @@
 //! The access log: one line for each connection and session that ended, and for each connection that was refused.
 //!
-//! The task that carries a connection hands over an [`Entry`] and goes on. A thread of its own formats and writes the
-//! lines, so a slow, full or missing disk delays nobody: an entry that does not fit into the queue is dropped and
-//! counted.
+//! The task that carries a connection hands over an [`AccessLogEntry`] and goes on. A thread of its own formats and
+//! writes the lines, so a slow, full or missing disk delays nobody: an entry that does not fit into the queue is
+//! dropped and counted.
 
 mod entry;
 mod fields;

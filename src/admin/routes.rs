@@ -42,7 +42,7 @@ pub(super) struct ApiContext {
     pub places: Arc<Semaphore>,
 }
 
-/// Returns all paths below [`api::PREFIX`].
+/// Returns all paths below `api::PREFIX`.
 pub(super) fn routes() -> Router<ApiContext> {
     let answer = |State(context): State<ApiContext>, request: Request| async move {
         match context.allow(&request, Permission::Read) {

@@ -45,7 +45,7 @@ pub enum AdminError {
     Tls(#[from] TlsFileError),
 }
 
-/// An admin server whose sockets are bound. Connections wait in the kernel until [`Server::serve`].
+/// An admin server whose sockets are bound. Connections wait in the kernel until [`AdminServer::serve`].
 #[derive(Debug)]
 pub struct AdminServer {
     tcp: Option<(TcpListener, Option<AdminIdentity>)>,

@@ -125,7 +125,7 @@ impl Bans {
     /// Checks that `address` is not banned.
     ///
     /// # Errors
-    /// [`RejectReason::Banned`]
+    /// [`AdmissionError::Banned`]
     pub fn check(&self, address: IpAddr, now: Instant) -> Result<(), AdmissionError> {
         // A ban that is made at this moment may as well have come a moment later: Relaxed does.
         if self.banned.load(Ordering::Relaxed) == 0 {

@@ -391,7 +391,7 @@ async fn read_expected(
     scratch: &Scratch,
 ) -> Result<(), AdmissionError> {
     loop {
-        // An incomplete beginning is short, as `judge` decides on every length.
+        // An incomplete beginning is short, as `sniff` decides on every length.
         match expect.sniff(early) {
             Sniffed::Right => return Ok(()),
             Sniffed::Wrong => return Err(AdmissionError::Unexpected),

@@ -1,10 +1,11 @@
 //! Admission: from an accepted socket to a known player within all limits.
 //!
 //! - [`Inbound`]: one worker's part of a listener: trust, the PROXY header, the first bytes, and the counters.
-//! - [`Gate`] and [`Gates`]: access lists, slots and rates of a listener and of the process. [`Bans`]: addresses that
-//!   are refused for a while.
-//! - [`Patience`]: time limits that shrink while slots run out.
-//! - [`Carrier`]: the part of a listener of any kind that carries its connections. [`Tunnelled`]: a stream of the tunnel in place of a socket.
+//! - [`AdmissionControl`] and [`ListenerAdmission`]: access lists, slots and rates of a listener and of the process.
+//!   [`Bans`]: addresses that are refused for a while.
+//! - [`AdaptiveTimeout`]: time limits that shrink while slots run out.
+//! - [`Carrier`]: the part of a listener of any kind that carries its connections. [`TunnelledStream`]: a stream of the
+//!   tunnel in place of a socket.
 
 mod access_list;
 mod adaptive_timeout;

@@ -13,7 +13,7 @@ const GENERATION: usize = 1792;
 /// Addresses that a [`RateLimit`] remembers at most, in about 2 MiB.
 pub const ADDRESSES: usize = 2 * GENERATION * SHARDS;
 
-/// A [`Rate`] for each player address, over all workers.
+/// A [`Quota`] for each player address, over all workers.
 ///
 /// Its memory is bounded however many addresses come: beyond [`ADDRESSES`] it forgets the addresses that have asked for
 /// nothing for the longest time, and a forgotten address has a whole burst again. To gain by that, an attacker needs

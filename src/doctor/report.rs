@@ -38,7 +38,7 @@ pub fn text(checks: &[DoctorCheck], colours: bool) -> String {
     text
 }
 
-/// Formats one object: `ok`, and `checks` as they are in [`Check`].
+/// Formats one object: `ok`, and `checks` as they are in [`DoctorCheck`].
 #[must_use]
 pub fn json(checks: &[DoctorCheck]) -> String {
     let list: Vec<Value> = checks

@@ -291,7 +291,7 @@ impl Targets {
             let round_trip = checked.ok().flatten();
             checks.checked(result, round_trip);
             self.now().health.record_check(target.number, LastCheck { result, at: Instant::now(), round_trip });
-            // As in `Attempt::failed`.
+            // As in `ChosenTarget::failed`.
             if result != CheckResult::Error {
                 let change = self.now().health.checked(target.number, checked.is_ok());
                 self.report(&target, change, result.as_str());

@@ -4,8 +4,8 @@
 //! sessions know each other directly; a packet crosses no thread and takes no lock.
 //!
 //! Every decision about frames, packets and sessions is that of a client's machine
-//! ([`Client`](otproxy_protocol::core::Client)). The modules here move the bytes (`link_task`, `session`), carry out
-//! the machine's effects (`client`), and apply the limits that all clients share (`admit`).
+//! ([`ClientMachine`](otproxy_protocol::core::ClientMachine)). The modules here move the bytes (`link_task`,
+//! `session`), carry out the machine's effects (`client`), and apply the limits that all clients share (`admit`).
 
 mod admit;
 mod client;

@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs a keeper that wants `wanted`, on a clock that jumps; returns the time of each place.
+    /// Runs a maintainer that wants `wanted`, on a clock that jumps; returns the time of each place.
     fn kept(wanted: usize, on_place: impl Fn(usize, SpareSlot) -> Option<SpareSlot>, until: Duration) -> Vec<Duration> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {

@@ -70,7 +70,7 @@ struct Edge {
     proven: Arc<AuthenticatedEdge>,
     dial: Option<HostPort>,
     metrics: TunnelMetrics,
-    /// Notifies the keeper of connections to this edge to look again.
+    /// Notifies the maintainer of connections to this edge to look again.
     changed: Arc<Notify>,
     demand: RefCell<Demand>,
     /// Cancelled when the way of dialling it changes.

@@ -9,8 +9,8 @@ use otproxy_net::Stream;
 use otproxy_net::worker::Scratch;
 use otproxy_protocol::proxy_header::LOCAL;
 
-/// Offers `stream`, on which the core [has answered](answers), in `pool` until it is taken or ends, and asks the core
-/// on it from time to time. If this side made it, `slot` is its place.
+/// Offers `stream`, on which the core [has answered](core_answers), in `pool` until it is taken or ends, and asks the
+/// core on it from time to time. If this side made it, `slot` is its slot.
 pub(super) async fn maintain(mut stream: Stream, pool: &SparePool, mut slot: Option<SpareSlot>, scratch: &Scratch) {
     slot.iter_mut().for_each(SpareSlot::keep);
     let _kept = pool.hold();

@@ -69,7 +69,7 @@ impl GamePacketDecoder {
     /// Returns the first packet in `bytes`, and its length on the wire. `None` if it is incomplete.
     ///
     /// # Errors
-    /// Returns [`PacketError::TooLong`] as soon as the leading u16 is there.
+    /// Returns [`GamePacketError::TooLong`] as soon as the leading u16 is there.
     pub fn next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(GamePacket<'a>, usize)>, GamePacketError> {
         let Some((count, rest)) = bytes.split_first_chunk::<LENGTH_LEN>() else { return Ok(None) };
         let count = u16::from_le_bytes(*count);

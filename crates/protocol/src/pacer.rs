@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::quota::Quota;
 
-/// Gives places in time, at a [`Rate`].
+/// Gives places in time, at a [`Quota`].
 #[derive(Debug, Clone)]
 pub struct Pacer {
     rate: Quota,

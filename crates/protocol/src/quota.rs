@@ -1,8 +1,9 @@
-//! A rate: so many at once, and one more for each interval.
+//! A quota: so many at once, and one more for each interval.
 
 use std::time::{Duration, Instant};
 
-/// The parameters of a rate, without a state: a [`Pace`](crate::pace::Pace) has one, a limit for each address many.
+/// The parameters of a rate limit, without a state: a [`Pacer`](crate::pacer::Pacer) has one, a limit for each address
+/// many.
 ///
 /// A state is a single instant: when all that was taken will have been earned back. In any stretch
 /// of time at most `burst` places are given, and one more for each whole interval in it.

@@ -7,9 +7,9 @@
 //!
 //! | request | behind the `FF` | answer |
 //! |---|---|---|
-//! | [`Request::Xml`] | `FF`, `info` | XML, until the end of the stream |
-//! | [`Request::Json`] | `FF`, `json` (Canary) | JSON, the same |
-//! | [`Request::Parts`] | `01`, flags in a u16 of which the lower byte counts, perhaps a name | a packet: a u16 and so many bytes |
+//! | [`StatusRequest::Xml`] | `FF`, `info` | XML, until the end of the stream |
+//! | [`StatusRequest::Json`] | `FF`, `json` (Canary) | JSON, the same |
+//! | [`StatusRequest::Parts`] | `01`, flags in a u16 of which the lower byte counts, perhaps a name | a packet: a u16 and so many bytes |
 
 use std::borrow::Cow;
 

@@ -28,7 +28,7 @@ pub trait Operator: Send + Sync {
     /// Returns open connections, newest first.
     fn connections(&self, asked: &ConnectionsQuestion) -> ConnectionsView;
 
-    /// Returns sessions, newest first. An edge has none: it refuses, and says where to ask ([`Refusal::not_found`]).
+    /// Returns sessions, newest first. An edge has none: it refuses, and says where to ask ([`ApiError::not_found`]).
     fn sessions(&self, asked: &SessionsQuestion) -> ApiFuture<'_, SessionsView>;
 
     /// Returns the top talkers.
@@ -37,7 +37,7 @@ pub trait Operator: Send + Sync {
     /// Returns bans, the longest first.
     fn bans(&self, asked: &BansQuestion) -> BansView;
 
-    /// Reads the file again. An invalid one changes nothing ([`Refusal::wrong_file`]); a call during another reload
+    /// Reads the file again. An invalid one changes nothing ([`ApiError::wrong_file`]); a call during another reload
     /// waits for it.
     fn reload(&self) -> ApiFuture<'_, Reloaded>;
 
@@ -51,22 +51,22 @@ pub trait Operator: Send + Sync {
     /// Lets this listener, or all, accept connections again. A listener that is not drained is no error.
     ///
     /// # Errors
-    /// Fails if there is no such listener, or if the process is ending ([`Refusal::conflict`]).
+    /// Fails if there is no such listener, or if the process is ending ([`ApiError::conflict`]).
     fn undrain(&self, listener: Option<String>) -> ApiFuture<'_, Drained>;
 
     /// Bans a network for this long, or for `bans.for`, and replaces an existing ban of the same network. Refuses a
-    /// network that contains an address of `bans.exempt` ([`Refusal::conflict`]), and one ban too many
-    /// ([`Refusal::unavailable`]).
+    /// network that contains an address of `bans.exempt` ([`ApiError::conflict`]), and one ban too many
+    /// ([`ApiError::unavailable`]).
     fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> ApiFuture<'_, Banned>;
 
     /// Ends the bans of a network, and of all networks within it.
     ///
     /// # Errors
-    /// Fails if there are none ([`Refusal::not_found`]).
+    /// Fails if there are none ([`ApiError::not_found`]).
     fn unban(&self, network: Network) -> Result<Unbanned, ApiError>;
 
     /// Closes connections and ends sessions. A connection, listener, client or session that does not exist is refused
-    /// ([`Refusal::not_found`]); an address without connections is not.
+    /// ([`ApiError::not_found`]); an address without connections is not.
     fn disconnect(&self, what: Disconnect) -> ApiFuture<'_, Disconnected>;
 
     /// Sets the wanted state of a target, and returns the target as it is then.

@@ -173,7 +173,7 @@ impl TargetHealth {
     }
 
     /// Chooses a target for a connection of `player` that has tried those in `tried`; `None` once it has tried all that
-    /// are ready. It counts as a connection from now on, until [`Standings::left`].
+    /// are ready. It counts as a connection from now on, until [`TargetHealth::release`].
     pub fn choose(&mut self, player: AddressKey, tried: &[usize], now: Instant) -> Option<Attempt> {
         let checked = self.is_checked();
         let choice = self.choice;

@@ -1,4 +1,4 @@
-//! The roster for an operator: open connections, top talkers, and the closing of connections.
+//! The registry for an operator: open connections, top talkers, and the closing of connections.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;

@@ -14,7 +14,7 @@ const ATTACKERS: usize = 300;
 /// This process has one end of each connection, and what players and servers have.
 const FILES: u64 = 1000;
 
-/// Strangers of each kind, whom `expect` turns away at the edge.
+/// Unauthenticated peers of each kind, which `expect` refuses at the edge.
 const EXPECT_LINKS: &str = ", expect: links, timeouts: { first_bytes: 500ms }";
 const EXPECT_LOGIN: &str = ", expect: login, timeouts: { first_bytes: 500ms }, status: { address: play.example }";
 

@@ -203,7 +203,7 @@ impl TlsMachine {
         self.connection.common().peer_certificates()?.first()
     }
 
-    /// Returns the bytes that must stand before those that [`Machine::take_in`] is given next.
+    /// Returns the bytes that must stand before those that [`TlsMachine::take_in`] is given next.
     pub(super) fn kept(&self) -> &[u8] {
         &self.kept
     }

@@ -31,7 +31,7 @@ pub(super) struct Link<L> {
 ///
 /// | what happened | call | and then |
 /// |---|---|---|
-/// | a link sent bytes | [`receive`](Self::receive) | all that [`next`](Self::next) returns |
+/// | a link sent bytes | [`receive`](Self::receive) | all that [`next`](Self::next_effect) returns |
 /// | a link may take more | [`write_link`](Self::write_link) | |
 /// | a link is gone | [`lost`](Self::lost) | |
 /// | the game server is reached, or is not | [`connected`](Self::connected), [`connect_failed`](Self::connect_failed) | [`write_game`](Self::write_game), or tell the links |
@@ -63,7 +63,7 @@ impl<O: ClientOwner> ClientMachine<O> {
         self.links.is_empty() && self.sessions.is_empty()
     }
 
-    /// Adds a link. Its bytes, from the first frame on, go to [`Client::receive`].
+    /// Adds a link. Its bytes, from the first frame on, go to [`ClientMachine::receive`].
     pub fn add_link(&mut self, owned: O::Link) -> LinkKey {
         LinkKey(self.links.insert(Link { owned, writer: LinkWriter::default(), input: ReassemblyBuffer::default() }))
     }
@@ -99,7 +99,7 @@ impl<O: ClientOwner> ClientMachine<O> {
         self.sessions.pop_changed()
     }
 
-    /// Begins with bytes that came over a link; [`Client::next`] does the rest.
+    /// Begins with bytes that came over a link; [`ClientMachine::next_effect`] does the rest.
     pub fn receive<'a>(&mut self, link: LinkKey, bytes: &'a [u8]) -> ReceivedBytes<'a> {
         let input = self.links.get_mut(link.0).map(|link| link.input.join(bytes));
         ReceivedBytes::new(link, input.unwrap_or_default())
@@ -119,8 +119,8 @@ impl<O: ClientOwner> ClientMachine<O> {
         writer.write_to(&mut self.sessions, |slices| write(owned, slices))
     }
 
-    /// Takes a link that is gone off all its sessions, and returns the owner's part of it. A session without links waits
-    /// for one to come back for `sessions.linger`.
+    /// Takes a link that is gone off all its sessions, and returns the owner's part of it. A session without links
+    /// waits for one to come back for `sessions.linger`.
     pub fn lost(&mut self, link: LinkKey, now: Instant) -> Option<O::Link> {
         let Link { owned, writer, .. } = self.links.remove(link.0)?;
         for key in writer.carried() {
@@ -136,7 +136,8 @@ impl<O: ClientOwner> ClientMachine<O> {
         Some(owned)
     }
 
-    /// Takes note that the game server is reached. `header`, which tells it the player's address, goes before all packets.
+    /// Takes note that the game server is reached. `header`, which tells it the player's address, goes before all
+    /// packets.
     pub fn connected(&mut self, session: SessionKey, header: &[u8]) {
         if let Some(session) = self.sessions.get_mut(session) {
             session.connected(header);
@@ -158,9 +159,9 @@ impl<O: ClientOwner> ClientMachine<O> {
         self.sessions.get_mut(session).map(|session| session.frame(bytes)).unwrap_or_default()
     }
 
-    /// Writes what waits for the game server, through `write`, as far as it may go now: `write` takes fewer bytes than it
-    /// was given, or fails with `WouldBlock`. Returns whether the game server takes no more for now. Asks for the time
-    /// only if packets to the game server are smoothed.
+    /// Writes what waits for the game server, through `write`, as far as it may go now: `write` takes fewer bytes than
+    /// it was given, or fails with `WouldBlock`. Returns whether the game server takes no more for now. Asks for the
+    /// time only if packets to the game server are smoothed.
     ///
     /// # Errors
     /// Any other error of `write`.
@@ -218,7 +219,7 @@ impl<O: ClientOwner> ClientMachine<O> {
         self.sessions.get(session)?.machine.ended()
     }
 
-    /// Returns when [`Client::tick`] must be called for a session; `None` if time alone changes nothing.
+    /// Returns when [`ClientMachine::tick`] must be called for a session; `None` if time alone changes nothing.
     pub fn deadline(&self, session: SessionKey) -> Option<Instant> {
         self.sessions.get(session)?.deadline()
     }
@@ -230,8 +231,8 @@ impl<O: ClientOwner> ClientMachine<O> {
         }
     }
 
-    /// Returns whether a session has ended and has nothing more to tell: a link has told the client, or there was none to
-    /// tell within its time.
+    /// Returns whether a session has ended and has nothing more to tell: a link has told the client, or there was none
+    /// to tell within its time.
     pub fn is_finished(&self, session: SessionKey) -> bool {
         self.sessions.get(session).is_none_or(|session| session.machine.is_finished())
     }
@@ -241,11 +242,11 @@ impl<O: ClientOwner> ClientMachine<O> {
         Some(self.sessions.get(session)?.figures())
     }
 
-    /// Closes the account of a session and returns its last figures. `unfinished` is the reason of its end if it has not
-    /// ended before: then its links, to be asked for before this call, have yet to tell the client.
+    /// Closes the account of a session and returns its last figures. `unfinished` is the reason of its end if it has
+    /// not ended before: then its links, to be asked for before this call, have yet to tell the client.
     ///
-    /// After an end that the client may not know of yet, the session stays for `sessions.leave_grace`, so that a join on
-    /// its way meets the end.
+    /// After an end that the client may not know of yet, the session stays for `sessions.leave_grace`, so that a join
+    /// on its way meets the end.
     pub fn close(&mut self, session: SessionKey, unfinished: EndReason, now: Instant) -> Option<SessionFigures> {
         let session = self.sessions.get_mut(session)?;
         session.close(unfinished, now);

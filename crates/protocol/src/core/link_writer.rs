@@ -36,7 +36,7 @@ struct Joined {
     cursor: Cursor,
 }
 
-/// The result of a call of [`Client::write_link`](super::Client::write_link).
+/// The result of a call of [`ClientMachine::write_link`](super::ClientMachine::write_link).
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct WriteOutcome {
     /// Bytes taken by the link.

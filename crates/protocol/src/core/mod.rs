@@ -1,10 +1,11 @@
 //! The core's half of the protocol: the machine of one client, and its parts.
 //!
-//! Pure: no I/O, no clock of its own, no runtime. Frames of links, bytes of game servers, room in sockets and the time go
-//! in; connects, writes, ends, counts and lines for the log come out. So a whole exchange can be driven by a test.
+//! Pure: no I/O, no clock of its own, no runtime. Frames of links, bytes of game servers, room in sockets and the time
+//! go in; connects, writes, ends, counts and lines for the log come out. So a whole exchange can be driven by a test.
 //!
-//! - [`Client`]: links and sessions of one client, and every decision about them. [`Turn`]: frames from a link.
-//! - [`Owner`]: the questions of a machine. [`Effect`]: the tasks that it gives.
+//! - [`ClientMachine`]: links and sessions of one client, and every decision about them. [`ReceivedBytes`]: frames from
+//!   a link.
+//! - [`ClientOwner`]: the questions of a machine. [`Effect`]: the tasks that it gives.
 //! - [`Machine`]: the life of a session. [`Inbox`]: order on the way up. [`Outbox`]: frames that may have to be sent
 //!   again. [`Upstream`]: packets that wait for the game server.
 

@@ -13,7 +13,8 @@ use crate::game_packet::Framing;
 pub trait ClientOwner {
     /// The owner's part of a link, most often its connection.
     type Link;
-    /// The owner's part of a session, most often its game connection and its place within limits. It is dropped once no link carries the session and [`Client::remove`](super::Client::remove) was called.
+    /// The owner's part of a session, most often its game connection and its place within limits. It is dropped once no
+    /// link carries the session and [`ClientMachine::remove`](super::ClientMachine::remove) was called.
     type Session;
     /// The mark by which players differ: two links of one player have the same.
     type Player: PartialEq;
@@ -65,21 +66,21 @@ pub struct AdmittedSession<S> {
 /// A task of the owner, to be done at once and in the order in which they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// Connect the session to its game server, and say [`Client::connected`](super::Client::connected) or
-    /// [`Client::connect_failed`](super::Client::connect_failed).
+    /// Connect the session to its game server, and say [`ClientMachine::connected`](super::ClientMachine::connected) or
+    /// [`ClientMachine::connect_failed`](super::ClientMachine::connect_failed).
     Connect(SessionKey),
-    /// Call [`Client::write_game`](super::Client::write_game).
+    /// Call [`ClientMachine::write_game`](super::ClientMachine::write_game).
     WriteGame {
         /// The session.
         session: SessionKey,
         /// Packets of the client that have become the game server's since the last time, to be counted.
         packets: u32,
     },
-    /// Call [`Client::write_link`](super::Client::write_link).
+    /// Call [`ClientMachine::write_link`](super::ClientMachine::write_link).
     WriteLink(LinkKey),
     /// The session ended for what its client sent: log it, and call
-    /// [`Client::write_link`](super::Client::write_link) for each of [`Client::links_of`](super::Client::links_of), so
-    /// that the client is told.
+    /// [`ClientMachine::write_link`](super::ClientMachine::write_link) for each of
+    /// [`ClientMachine::links_of`](super::ClientMachine::links_of), so that the client is told.
     Ended {
         /// The session.
         session: SessionKey,

@@ -8,7 +8,7 @@ use super::owner::{ClientOwner, Effect, FrameCounts};
 use super::reason::OpenError;
 use crate::frame::{Frame, FrameError, FromClient, PacketId, SessionId};
 
-/// Bytes that came over a link, and how far they are done with. See [`Client::receive`].
+/// Bytes that came over a link, and how far they are done with. See [`ClientMachine::receive`].
 #[derive(Debug)]
 pub struct ReceivedBytes<'a> {
     link: LinkKey,
@@ -62,8 +62,8 @@ impl State {
 }
 
 impl<O: ClientOwner> ClientMachine<O> {
-    /// Goes on with the bytes of `turn` until there is something to do, which is returned; `None` once all whole frames are
-    /// done with. The rest is kept for the next turn.
+    /// Goes on with the bytes of `turn` until there is something to do, which is returned; `None` once all whole frames
+    /// are done with. The rest is kept for the next turn.
     pub fn next_effect(&mut self, turn: &mut ReceivedBytes<'_>, owner: &O) -> Option<Effect> {
         let ReceivedBytes { link, bytes, used, state } = turn;
         if state.later.is_some() {

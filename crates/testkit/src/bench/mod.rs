@@ -1,5 +1,5 @@
-//! A load test against edges and a core that run: players over links, a mock game server behind them, and what became of
-//! all packets.
+//! A load test against edges and a core that run: players over links, a mock game server behind them, and what became
+//! of all packets.
 //!
 //! - `seat`: one player. `line`: what carries its packets. `crew`: the threads that players run on.
 //! - [`histogram`] and [`figures`], pure: latencies, sums and the verdict.
@@ -190,7 +190,7 @@ impl Progress for () {
 /// Runs a load test, until its time is over or `interrupt` comes.
 ///
 /// # Errors
-/// Fails if it cannot run; what it finds out is in the [`Figures`].
+/// Fails if it cannot run; what it finds out is in the [`LoadReport`].
 pub async fn run(
     options: &BenchOptions,
     progress: &mut dyn Progress,

@@ -1,8 +1,9 @@
-//! The whole topology on loopback, to see it work: a mock game server, a core, edges and players on real sockets, and the
-//! bookkeeping that proves that nothing is lost, doubled or out of order while edges are cut.
+//! The whole topology on loopback, to see it work: a mock game server, a core, edges and players on real sockets, and
+//! the bookkeeping that proves that nothing is lost, doubled or out of order while edges are cut.
 //!
 //! - `seat`: one simulated player. `topology`: core and edges.
-//! - [`figures`], pure: sums and the verdict. [`resources`]: memory and open files. [`display`]: what is given to be shown.
+//! - [`figures`], pure: sums and the verdict. [`resources`]: memory and open files. [`display`]: what is given to be
+//!   shown.
 
 use std::cell::{Cell, RefCell};
 use std::error::Error;
@@ -124,11 +125,11 @@ impl DemoOutcome {
     }
 }
 
-/// Plays the demo, until its time is over or `interrupt` comes. Takes free ports of 127.0.0.0/8, and gives all back. The
-/// core and the edges are started by `starter`; `display` shows how it goes.
+/// Plays the demo, until its time is over or `interrupt` comes. Takes free ports of 127.0.0.0/8, and gives all back.
+/// The core and the edges are started by `starter`; `display` shows how it goes.
 ///
 /// # Errors
-/// Fails if it cannot run; its findings are in the [`Outcome`].
+/// Fails if it cannot run; its findings are in the [`DemoOutcome`].
 pub async fn run(
     options: DemoOptions,
     starter: Starter,

@@ -54,7 +54,7 @@ pub(super) struct DemoPlayer {
 
 impl DemoPlayer {
     /// Connects player `index` of `players` to all `edges` and opens its session. It sends from
-    /// [`Seat::start`] until `quiet`.
+    /// [`DemoPlayer::start`] until `quiet`.
     pub async fn take(index: usize, players: usize, edges: &[SocketAddr], quiet: CancellationToken) -> Self {
         // Each has an address of its own, which tells its connection at the game server. It also
         // keeps its connects to a cut edge from meeting themselves: they come from another address.

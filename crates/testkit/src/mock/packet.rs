@@ -1,6 +1,6 @@
 //! Numbered packets: `u16 length + body`, as the game protocol has them, with a number inside.
 //!
-//! The body is one byte of [`Origin`], a u64 number from 1, both little endian, and filling.
+//! The body is one byte of [`PacketOrigin`], a u64 number from 1, both little endian, and filling.
 
 /// The body before its filling.
 const HEAD: usize = 1 + 8;
