@@ -11,6 +11,7 @@ impl ReassemblyBuffer {
     /// [`ReassemblyBuffer::keep`].
     ///
     /// Bytes that arrive one by one are copied only as they arrive and when a unit is whole.
+    #[inline]
     pub fn join<'a>(&mut self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         if self.0.is_empty() {
             return Cow::Borrowed(bytes);
