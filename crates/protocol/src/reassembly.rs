@@ -7,7 +7,7 @@ use std::borrow::Cow;
 pub struct ReassemblyBuffer(Vec<u8>);
 
 impl ReassemblyBuffer {
-    /// Returns the bytes that were kept, with `bytes` behind them. Those that are not whole yet go back to
+    /// Returns the bytes that were kept, with `bytes` behind them. Incomplete ones go back to
     /// [`ReassemblyBuffer::keep`].
     ///
     /// Bytes that arrive one by one are copied only as they arrive and when a unit is whole.
