@@ -24,14 +24,16 @@ use std::time::{Duration, Instant};
 use divan::counter::ItemsCount;
 use divan::{Bencher, bench};
 use ipnet::IpNet;
-use otproxy::admission::{AddressKey, BANS, BanMetrics, BanRules, Bans, RateLimit};
+use otproxy::admission::{AddressKey, BANS, BanMetrics, BanPolicy, Bans, RateLimit};
 use otproxy::metrics::Metrics;
 use otproxy_config::{AddressSet, Framing};
-use otproxy_protocol::core::{Admitted, Client, Effect, LinkKey, OpenError, Owner, Rules, SessionKey, SessionLimits};
+use otproxy_protocol::core::{
+    AdmittedSession, ClientMachine, ClientOwner, Effect, LinkKey, OpenError, OpenRules, SessionKey, SessionLimits,
+};
 use otproxy_protocol::frame::{self, Frame, PacketId, SessionId};
 use otproxy_protocol::game_packet::GamePacketDecoder;
 use otproxy_protocol::proxy_header;
-use otproxy_protocol::rate::Rate;
+use otproxy_protocol::quota::Quota;
 
 fn main() {
     divan::main();
@@ -60,7 +62,7 @@ struct Host {
     now: Instant,
 }
 
-impl Owner for Host {
+impl ClientOwner for Host {
     type Link = ();
     type Session = ();
     type Player = ();
@@ -69,13 +71,13 @@ impl Owner for Host {
         self.now
     }
 
-    fn rules(&self) -> Rules {
-        Rules { max_per_link: 16, bind_to_player: true }
+    fn rules(&self) -> OpenRules {
+        OpenRules { max_per_link: 16, bind_to_player: true }
     }
 
     fn player(&self, (): &()) {}
 
-    fn admit(&self, (): &(), _session: SessionId, _port: u32) -> Result<Admitted<()>, OpenError> {
+    fn admit(&self, (): &(), _session: SessionId, _port: u32) -> Result<AdmittedSession<()>, OpenError> {
         let limits = SessionLimits {
             linger: Duration::from_secs(30),
             leave_grace: Duration::from_secs(2),
@@ -84,13 +86,13 @@ impl Owner for Host {
             pending: 4 << 20,
         };
         let Self { max_packets_per_second, .. } = *self;
-        Ok(Admitted { session: (), limits, framing: Framing::Auto, max_packets_per_second })
+        Ok(AdmittedSession { session: (), limits, framing: Framing::Auto, max_packets_per_second })
     }
 }
 
 /// A client whose links carry one session that is connected to its game server.
 struct Player {
-    client: Client<Host>,
+    client: ClientMachine<Host>,
     host: Host,
     links: Vec<LinkKey>,
     session: SessionKey,
@@ -98,13 +100,13 @@ struct Player {
 
 impl Player {
     fn new(links: usize, max_packets_per_second: Option<u32>) -> Self {
-        let (mut client, host) = (Client::default(), Host { max_packets_per_second, now: Instant::now() });
+        let (mut client, host) = (ClientMachine::default(), Host { max_packets_per_second, now: Instant::now() });
         let links: Vec<_> = (0..links).map(|_| client.add_link(())).collect();
         let mut session = None;
         for &link in &links {
             let open = frame::open(S, 7172);
             let mut turn = client.receive(link, &open);
-            while let Some(effect) = client.next(&mut turn, &host) {
+            while let Some(effect) = client.next_effect(&mut turn, &host) {
                 if let Effect::Connect(key) = effect {
                     client.connected(key, b"");
                     session = Some(key);
@@ -118,7 +120,7 @@ impl Player {
     fn receive(&mut self, link: usize, bytes: &[u8]) -> (u32, u32) {
         let mut all = 0;
         let mut turn = self.client.receive(self.links[link], bytes);
-        while let Some(effect) = self.client.next(&mut turn, &self.host) {
+        while let Some(effect) = self.client.next_effect(&mut turn, &self.host) {
             let Effect::WriteGame { session, packets } = effect else { panic!("{effect:?}") };
             all += packets;
             let now = || self.host.now;
@@ -182,9 +184,9 @@ fn game_packets_cut(bencher: Bencher<'_, '_>, size: usize) {
     let input = packet(size).repeat(PACKETS as usize);
     let bencher = bencher.counter(ItemsCount::new(PACKETS));
     bencher.bench_local(|| {
-        let mut cutter = GamePacketDecoder::new(Framing::Auto);
+        let mut decoder = GamePacketDecoder::new(Framing::Auto);
         let mut rest = black_box(&input[..]);
-        while let Some((packet, length)) = cutter.next(rest).expect("packets") {
+        while let Some((packet, length)) = decoder.next(rest).expect("packets") {
             black_box(packet);
             rest = &rest[length..];
         }
@@ -331,7 +333,7 @@ fn look_up(bencher: Bencher<'_, '_>, entries: usize, address: fn(u128) -> IpAddr
 fn address_in_bans(bencher: Bencher<'_, '_>, count: usize) {
     let address = |bits: u128| IpAddr::from(Ipv4Addr::from_bits((bits >> 96) as u32));
     let now = Instant::now();
-    let rules = BanRules { after: None, lasting: Duration::from_secs(1), exempt: AddressSet::default() };
+    let rules = BanPolicy { after: None, lasting: Duration::from_secs(1), exempt: AddressSet::default() };
     let bans = Bans::new(rules, BanMetrics::new(&Metrics::new()));
     for (bits, length) in scattered().take(count).zip([32, 32, 32, 24, 16].into_iter().cycle()) {
         let network = IpNet::new(address(bits), length).expect("a length of IPv4");
@@ -346,7 +348,7 @@ fn address_in_bans(bencher: Bencher<'_, '_>, count: usize) {
 /// Takes from the rate of connections with ever new addresses, as a flood does.
 #[bench]
 fn rate_of_new_addresses(bencher: Bencher<'_, '_>) {
-    let limit = RateLimit::new(Rate::per(20, Duration::from_secs(10)));
+    let limit = RateLimit::new(Quota::per(20, Duration::from_secs(10)));
     let (mut addresses, now) = (scattered(), Instant::now());
     bencher.counter(ItemsCount::new(LOOK_UPS)).bench_local(|| {
         for address in addresses.by_ref().take(LOOK_UPS) {

@@ -3,16 +3,17 @@
 //! The layers, from the top. A module imports only from rows below its own; a test holds that.
 //!
 //! - [`cli`]: commands, flags, exit codes.
-//! - [`init`]: all hosts' files from one topology. [`doctor`]: tries from here what a file needs.
-//! - [`roles`]: what an edge and a core start, from a checked configuration.
+//! - [`init`]: all hosts' files from one topology. [`doctor`]: tries from here the hosts and files that a configuration
+//!   needs.
+//! - [`roles`]: an edge and a core, started from a checked configuration.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core. [`admin`]: metrics, health and
 //!   the admin API over HTTP.
 //! - [`tunnel`]: TLS between edges and the core.
-//! - [`admission`]: who may connect: limits, lists, bans, from an accepted socket to a known player.
+//! - [`admission`]: limits, lists and bans, from an accepted socket to a known player.
 //! - [`access_log`]: a line for each connection and session that ended. [`certs`]: the operator's own certificates, and TLS
 //!   configurations of them.
-//! - [`connection`]: open connections, and why they end.
-//! - [`metrics`]: what everything above counts. `sharded`: tables that threads share.
+//! - [`connection`]: open connections, and the reasons for which they end.
+//! - [`metrics`]: the metrics of everything above. `sharded`: tables that threads share.
 //!
 //! Below stand crates, which cargo keeps from importing any of these: [`otproxy_net`], sockets and the threads that carry
 //! them; [`otproxy_config`], YAML to checked values; [`otproxy_protocol`], the protocol and the formats on the wire, pure.

@@ -13,7 +13,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge};
 mod catalogue;
 mod render;
 
-pub use catalogue::{CATALOGUE, Family, Kind, Metrics};
+pub use catalogue::{CATALOGUE, MetricFamily, MetricKind, Metrics};
 pub use render::{BuildInfo, CONTENT_TYPE, render};
 
 impl Default for Metrics {
@@ -58,9 +58,9 @@ impl Drop for PanicCount {
 
 /// Counts one in a gauge while it is held.
 #[derive(Debug)]
-pub struct Held(IntGauge);
+pub struct GaugeGuard(IntGauge);
 
-impl Held {
+impl GaugeGuard {
     /// Counts one in `gauge`.
     pub fn new(gauge: IntGauge) -> Self {
         gauge.inc();
@@ -68,7 +68,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -1,6 +1,6 @@
 //! The configuration's reader: any text is a configuration, or errors with places in the text.
 
-use otproxy_config::{Config, Kind, Listener, MAX_FILE_LEN, parse};
+use otproxy_config::{Config, ListenerConfig, ListenerType, MAX_FILE_LEN, parse};
 
 /// Characters of one error's message: a line to be read by a person.
 const LONGEST_MESSAGE: usize = 2000;
@@ -49,14 +49,14 @@ fn check_config(config: &Config) {
         }
         Config::Core(core) => {
             assert!(!core.listeners.is_empty());
-            let relay = core.listeners.iter().any(|listener| listener.inbound().kind == Kind::Relay);
+            let relay = core.listeners.iter().any(|listener| listener.inbound().kind == ListenerType::Relay);
             assert!(!relay || !core.game_servers.is_empty());
             assert!(core.game_servers.iter().all(|server| server.port != 0 && server.address.port != 0));
             &core.process
         }
     };
     assert!(!process.name.is_empty());
-    let inbounds: Vec<_> = config.listeners().iter().map(Listener::inbound).collect();
+    let inbounds: Vec<_> = config.listeners().iter().map(ListenerConfig::inbound).collect();
     for (index, inbound) in inbounds.iter().enumerate() {
         let through_tunnel = matches!(config, Config::Core(core) if core.tunnel.is_some());
         assert!(through_tunnel || !inbound.listen.is_empty());

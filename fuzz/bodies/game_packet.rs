@@ -4,7 +4,7 @@ use arbitrary::Unstructured;
 use otproxy_config::Framing;
 use otproxy_protocol::core::Batch;
 use otproxy_protocol::frame::{Frame, FromCore, PacketId, SessionId};
-use otproxy_protocol::game_packet::{GamePacketDecoder, LENGTH_LEN, MAX_BODY, PacketError};
+use otproxy_protocol::game_packet::{GamePacketDecoder, GamePacketError, LENGTH_LEN, MAX_BODY};
 
 use super::pieces::{Pieces, read};
 
@@ -17,9 +17,9 @@ pub fn run(data: &[u8]) {
     let stream = input.take_rest();
     let expected = as_the_format_says(*framing, stream);
     let cut = |pieces: &mut dyn Iterator<Item = &'_ [u8]>| {
-        let mut cutter = GamePacketDecoder::new(*framing);
+        let mut decoder = GamePacketDecoder::new(*framing);
         read(pieces, LENGTH_LEN + MAX_BODY, |bytes| {
-            let Some((packet, length)) = cutter.next(bytes)? else { return Ok(None) };
+            let Some((packet, length)) = decoder.next(bytes)? else { return Ok(None) };
             assert_eq!(usize::from(packet.length), packet.body.len());
             check_framing(packet.length, packet.body);
             Ok(Some((packet.body.to_vec(), length)))
@@ -30,7 +30,7 @@ pub fn run(data: &[u8]) {
 }
 
 /// Returns the bodies of a stream's packets, read once more in the plainest way.
-fn as_the_format_says(framing: Framing, stream: &[u8]) -> (Vec<Vec<u8>>, Option<PacketError>) {
+fn as_the_format_says(framing: Framing, stream: &[u8]) -> (Vec<Vec<u8>>, Option<GamePacketError>) {
     let blocks = match framing {
         Framing::Auto => stream.starts_with(&[1, 0]),
         Framing::Bytes => false,
@@ -41,7 +41,7 @@ fn as_the_format_says(framing: Framing, stream: &[u8]) -> (Vec<Vec<u8>>, Option<
         let count = usize::from(count[0]) + 256 * usize::from(count[1]);
         let length = if blocks { count * 8 + 4 } else { count };
         if length > 65519 {
-            return (bodies, Some(PacketError::TooLong { length }));
+            return (bodies, Some(GamePacketError::TooLong { length }));
         }
         let Some(body) = stream.get(at + 2..at + 2 + length) else { break };
         bodies.push(body.to_vec());

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
 use otproxy_protocol::frame::{ClientId, Frame, FromCore, PONG, SessionId, data_header, end};
-use otproxy_protocol::player::machine::{Action, Event, MAX_OUTPUT};
-use otproxy_protocol::player::{ClientClocks, EndReason, LinkId, PathStats, PlayerCore};
+use otproxy_protocol::player::machine::{LinkAction, MAX_OUTPUT, SessionEvent};
+use otproxy_protocol::player::{ClientClocks, ClientEndReason, LinkId, PathStats, PlayerCore};
 
 use super::pieces::Pieces;
 
@@ -204,10 +204,10 @@ impl Pair {
             let event = self.whole.poll_event();
             assert_eq!(self.cut.poll_event(), event);
             match event {
-                Some(Event::Packet(session, packet)) => happened.push((session, Some(packet.to_vec()))),
-                Some(Event::Ended(session, stats)) => {
+                Some(SessionEvent::Packet(session, packet)) => happened.push((session, Some(packet.to_vec()))),
+                Some(SessionEvent::Ended(session, stats)) => {
                     // Time ends sessions too.
-                    if stats.ended == Some(EndReason::Silence) {
+                    if stats.ended == Some(ClientEndReason::Silence) {
                         self.over(session);
                     }
                     happened.push((session, None));
@@ -220,8 +220,8 @@ impl Pair {
             let action = self.whole.poll_action();
             assert_eq!(self.cut.poll_action(), action);
             match action {
-                Some(Action::Close(link)) => self.streams[link.0].clear(),
-                Some(Action::Connect(_)) => {}
+                Some(LinkAction::Close(link)) => self.streams[link.0].clear(),
+                Some(LinkAction::Connect(_)) => {}
                 None => break,
             }
         }

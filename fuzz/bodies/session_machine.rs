@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
 use otproxy_protocol::core::{
-    AckBeyondSent, Admitted, Client, Counts, Effect, EndReason, LinkKey, MAX_LINKS, OpenError, Owner, ProtocolError,
-    ReorderFull, Rules, SessionKey, SessionLimits,
+    AckBeyondSent, AdmittedSession, ClientMachine, ClientOwner, Effect, EndReason, FrameCounts, LinkKey, MAX_LINKS,
+    OpenError, OpenRules, ProtocolError, ReorderFull, SessionKey, SessionLimits,
 };
 use otproxy_protocol::frame::{self, ClientId, Frame, FromCore, HEADER_LEN, PacketId, SessionId};
 use otproxy_protocol::game_packet::Framing;
@@ -72,11 +72,11 @@ pub mod event {
     pub const BREAK: u8 = 13;
     /// SESSION: a link of another player, which asks for the session and sends it data.
     pub const FOREIGN: u8 = 14;
-    /// How many there are.
+    /// The number of kinds.
     pub const COUNT: u8 = 15;
 }
 
-/// Four bytes of limits, then events.
+/// Takes four bytes of limits, then events.
 pub fn run(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let Ok(mut world) = World::new(&mut input) else { return };
@@ -98,7 +98,7 @@ struct Host {
     admitted: RefCell<Vec<SessionId>>,
 }
 
-impl Owner for Host {
+impl ClientOwner for Host {
     type Link = u8;
     type Session = SessionId;
     type Player = u8;
@@ -107,20 +107,25 @@ impl Owner for Host {
         self.now.get()
     }
 
-    fn rules(&self) -> Rules {
-        Rules { max_per_link: MAX_PER_LINK, bind_to_player: true }
+    fn rules(&self) -> OpenRules {
+        OpenRules { max_per_link: MAX_PER_LINK, bind_to_player: true }
     }
 
     fn player(&self, link: &u8) -> u8 {
         *link
     }
 
-    fn admit(&self, _link: &u8, session: SessionId, port: u32) -> std::result::Result<Admitted<SessionId>, OpenError> {
+    fn admit(
+        &self,
+        _link: &u8,
+        session: SessionId,
+        port: u32,
+    ) -> std::result::Result<AdmittedSession<SessionId>, OpenError> {
         if port != u32::from(PORT) {
             return Err(OpenError::Port);
         }
         self.admitted.borrow_mut().push(session);
-        Ok(Admitted { session, limits: self.limits, framing: Framing::Bytes, max_packets_per_second: self.rate })
+        Ok(AdmittedSession { session, limits: self.limits, framing: Framing::Bytes, max_packets_per_second: self.rate })
     }
 }
 
@@ -225,7 +230,7 @@ impl Session {
         self.ended.is_some() && self.end_told
     }
 
-    /// When time changes something.
+    /// Returns the time at which something changes.
     fn next_change(&self) -> Option<Instant> {
         match self.closed {
             None => self.deadline.map(|(at, _)| at),
@@ -241,7 +246,7 @@ struct Carried {
     session: usize,
     /// The packet that it writes next, where no more is acknowledged.
     next: u32,
-    /// Which join of this link it was.
+    /// The number of this link's join.
     join: usize,
 }
 
@@ -280,7 +285,7 @@ impl Link {
         }
     }
 
-    /// It is told that a session which it does not carry is over.
+    /// Tells it that a session which it does not carry is over.
     fn end(&mut self, id: SessionId) {
         if !self.ends.contains(&id) && self.ends.len() < MAX_WAITING {
             self.ends.push_back(id);
@@ -300,12 +305,12 @@ struct Before {
 
 struct World {
     host: Host,
-    client: Client<Host>,
+    client: ClientMachine<Host>,
     /// The place at which the next bytes that arrive are cut.
     cut: usize,
     /// All there ever were.
     sessions: Vec<Session>,
-    /// Which of them the client means by its first session, and by its second.
+    /// The session that the client means by its first, and by its second.
     current: [Option<usize>; SESSIONS],
     links: [Link; LINKS],
 }
@@ -326,7 +331,7 @@ impl World {
             rate: (rate > 0).then_some(u32::from(rate)),
             admitted: RefCell::default(),
         };
-        let mut client = Client::default();
+        let mut client = ClientMachine::default();
         let links = [(); LINKS].map(|()| Link::new(client.add_link(0)));
         Ok(Self { host, client, cut: 0, sessions: Vec::new(), current: [None; SESSIONS], links })
     }
@@ -389,7 +394,7 @@ impl World {
                 let ping = frame::ping(CLIENT, count.into());
                 let told = Effect::RoundTrip(Duration::from_millis(count.into()));
                 let told = vec![told; count.into()];
-                self.arrives(link, &ping.repeat(count.into()), &told, count > 0, Counts::default());
+                self.arrives(link, &ping.repeat(count.into()), &told, count > 0, FrameCounts::default());
                 self.links[link].pongs = (self.links[link].pongs + usize::from(count)).min(MAX_WAITING);
             }
             event::STRAY => {
@@ -398,7 +403,7 @@ impl World {
                 let frames: Vec<_> = ids.iter().flat_map(|id| data(*id, 1, 0, b"")).collect();
                 let refused = |id: &SessionId| Effect::Refused { session: *id, error: OpenError::UnknownSession };
                 let refused: Vec<_> = ids.iter().map(refused).collect();
-                self.arrives(link, &frames, &refused, count > 0, Counts::default());
+                self.arrives(link, &frames, &refused, count > 0, FrameCounts::default());
                 ids.into_iter().for_each(|id| self.links[link].end(id));
             }
             event::GAME_TAKES => {
@@ -421,21 +426,21 @@ impl World {
         Ok(())
     }
 
-    /// Bytes arrive on a link, in two pieces, and the machine has its owner do what is foreseen.
-    fn arrives(&mut self, link: usize, bytes: &[u8], effects: &[Effect], answers: bool, counts: Counts) {
+    /// Lets bytes arrive on a link, in two pieces, and checks that the machine has its owner do what is foreseen.
+    fn arrives(&mut self, link: usize, bytes: &[u8], effects: &[Effect], answers: bool, counts: FrameCounts) {
         let key = self.links[link].key;
         let (done, answered, counted) = self.receive(key, bytes);
         assert_eq!((&done[..], answered, counted), (effects, answers, counts));
     }
 
     /// Gives what is to be done beside writing on the link, whether to write on it, and what is to be counted.
-    fn receive(&mut self, link: LinkKey, bytes: &[u8]) -> (Vec<Effect>, bool, Counts) {
-        let (mut effects, mut answered, mut counts) = (Vec::new(), false, Counts::default());
+    fn receive(&mut self, link: LinkKey, bytes: &[u8]) -> (Vec<Effect>, bool, FrameCounts) {
+        let (mut effects, mut answered, mut counts) = (Vec::new(), false, FrameCounts::default());
         self.cut += 1;
         let (first, second) = bytes.split_at(self.cut % (bytes.len() + 1));
         for piece in [first, second] {
             let mut turn = self.client.receive(link, piece);
-            while let Some(effect) = self.client.next(&mut turn, &self.host) {
+            while let Some(effect) = self.client.next_effect(&mut turn, &self.host) {
                 match effect {
                     Effect::WriteLink(to) => {
                         assert_eq!(to, link);
@@ -444,7 +449,7 @@ impl World {
                     effect => effects.push(effect),
                 }
             }
-            let Counts { first, duplicate, freed } = turn.take_counts();
+            let FrameCounts { first, duplicate, freed } = turn.take_counts();
             counts.first += first;
             counts.duplicate += duplicate;
             counts.freed += freed;
@@ -452,7 +457,7 @@ impl World {
         (effects, answered, counts)
     }
 
-    /// The session that links find by that id.
+    /// Returns the session that links find by that id.
     fn listed(&self, id: SessionId) -> Option<usize> {
         self.sessions.iter().position(|session| session.listed && session.id == id)
     }
@@ -465,7 +470,7 @@ impl World {
         let frame = frame::open(id, PORT);
         let link = &self.links[link_index];
         let refusal = if link.carried.contains_key(&id) {
-            return self.arrives(link_index, &frame, &[], true, Counts::default());
+            return self.arrives(link_index, &frame, &[], true, FrameCounts::default());
         } else if link.carried.len() >= MAX_PER_LINK {
             Some(OpenError::LinkSessions)
         } else {
@@ -475,11 +480,11 @@ impl World {
         };
         if let Some(error) = refusal {
             let refused = Effect::Refused { session: id, error };
-            self.arrives(link_index, &frame, &[refused], true, Counts::default());
+            self.arrives(link_index, &frame, &[refused], true, FrameCounts::default());
             return self.links[link_index].end(id);
         }
         let (effects, answered, counts) = self.receive(link.key, &frame);
-        assert_eq!((answered, counts), (true, Counts::default()));
+        assert_eq!((answered, counts), (true, FrameCounts::default()));
         let index = match self.listed(id) {
             Some(index) => {
                 assert_eq!(effects, []);
@@ -507,7 +512,7 @@ impl World {
         let id = self.sessions[index].id;
         let carried = self.links[link].carried.remove(&id);
         let changed = carried.and_then(|carried| self.sessions[carried.session].key).map(Effect::Changed);
-        self.arrives(link, &frame::end(id), changed.as_slice(), false, Counts::default());
+        self.arrives(link, &frame::end(id), changed.as_slice(), false, FrameCounts::default());
         if let Some(carried) = carried {
             let deadline = self.now() + self.host.limits.leave_grace;
             let session = &mut self.sessions[carried.session];
@@ -538,7 +543,7 @@ impl World {
         self.sessions.iter_mut().for_each(|session| session.joined.retain(|other| *other != index));
     }
 
-    /// A link of another player gets nothing but ends.
+    /// Lets a link of another player ask, which gets nothing but ends.
     fn foreign(&mut self, index: usize) {
         let id = self.sessions[index].id;
         if self.listed(id).is_none() {
@@ -548,7 +553,7 @@ impl World {
         let bytes = [&frame::open(id, PORT)[..], &data(id, 1, 0, b"x"), &frame::end(id)].concat();
         let (effects, answered, counts) = self.receive(link, &bytes);
         assert_eq!(effects, [Effect::Refused { session: id, error: OpenError::Identity }; 2]);
-        assert_eq!((answered, counts), (true, Counts::default()));
+        assert_eq!((answered, counts), (true, FrameCounts::default()));
         let mut out = Vec::new();
         let all = |_: &u8, slices: &[IoSlice<'_>]| {
             slices.iter().for_each(|slice| out.extend_from_slice(slice));
@@ -567,7 +572,7 @@ impl World {
             let known = self.listed(id).is_some();
             let error = if known { OpenError::NotJoined } else { OpenError::UnknownSession };
             let refused = Effect::Refused { session: id, error };
-            self.arrives(link, &data(id, packet, ack, b"stray"), &[refused], true, Counts::default());
+            self.arrives(link, &data(id, packet, ack, b"stray"), &[refused], true, FrameCounts::default());
             if !known {
                 self.links[link].end(id);
             }
@@ -578,7 +583,7 @@ impl World {
         let key = session.key.expect("a link carries it");
         // Each copy of a packet differs here, so that it shows which was taken.
         let payload = vec![session.expected_up.len() as u8 ^ packet as u8 ^ link as u8; length.into()];
-        let (mut counts, mut packets, mut resumes) = (Counts::default(), 0, false);
+        let (mut counts, mut packets, mut resumes) = (FrameCounts::default(), 0, false);
         let mut error = None;
         if session.ended.is_none() {
             let before = session.unacked();
@@ -633,7 +638,7 @@ impl World {
         self.arrives(link, &data(id, packet, ack, &payload), &effects, false, counts);
     }
 
-    /// The game server answers the connect.
+    /// Lets the game server answer the connect.
     fn connect(&mut self, index: usize) -> Option<SessionKey> {
         let session = &mut self.sessions[index];
         let key = session.key?;
@@ -739,7 +744,7 @@ impl World {
         }
     }
 
-    /// The link takes `room` bytes, and then fails where it `breaks`.
+    /// Lets the link take `room` bytes, and then fail if it `breaks`.
     fn write(&mut self, index: usize, room: usize, breaks: bool) {
         let before = self.before(index);
         let carried: Vec<_> = before.carried.iter().map(|(id, carried)| (*id, carried.session)).collect();
@@ -777,7 +782,7 @@ impl World {
         }
         assert_eq!(ends, told.len());
         let Ok(written) = written else {
-            // How many frames it had begun is not told.
+            // The number of frames it had begun is unknown.
             self.links[index].begun = self.links[index].whole;
             return;
         };
@@ -808,7 +813,7 @@ impl World {
         self.links[index].cut = cut;
     }
 
-    /// A frame begins: pongs first, then ends of sessions that the link does not carry. Gives the world before it.
+    /// Begins a frame: pongs first, then ends of sessions that the link does not carry. Returns the world before it.
     fn begin(&mut self, index: usize, sessions: &[(u32, usize, bool)]) -> Before {
         let before = Before { sessions: sessions.to_vec(), ..self.before(index) };
         let link = &mut self.links[index];
@@ -925,7 +930,7 @@ impl World {
         }
     }
 
-    /// Whatever came before: all is written, and without links all sessions are over in time.
+    /// Finishes: everything is written, and without links all sessions are over in time.
     fn finish(mut self) {
         (0..LINKS).for_each(|link| self.write(link, usize::MAX, false));
         self.check();

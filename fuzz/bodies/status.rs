@@ -1,7 +1,7 @@
 //! Status requests and answers: a verdict once given stays, and what is published is stable.
 
 use arbitrary::{Result, Unstructured};
-use otproxy_protocol::status::{First, MAX_REQUEST, Published, Request, first};
+use otproxy_protocol::status::{FirstPacket, MAX_REQUEST, PublishedFields, StatusRequest, first};
 
 /// Every prefix up to this many bytes is tried; further ones at a stride.
 const ALL_PREFIXES: usize = 300;
@@ -23,23 +23,23 @@ fn check_request(bytes: &[u8]) {
         assert!(early.is_none() || early == verdict, "{early:?} at {cut}, {verdict:?} in the end");
         assert!(early.is_some() || cut < MAX_REQUEST, "{cut} bytes, and no verdict");
     }
-    if let Some(First::Request(request)) = verdict {
-        assert_eq!(first(&request.to_bytes()), Some(First::Request(request)), "as it is sent on");
+    if let Some(FirstPacket::Request(request)) = verdict {
+        assert_eq!(first(&request.to_bytes()), Some(FirstPacket::Request(request)), "as it is sent on");
     }
 }
 
-fn check_answer(request: &Request, answer: &[u8]) {
-    let published = Published { address: "play.example", port: Some(7171) };
+fn check_answer(request: &StatusRequest, answer: &[u8]) {
+    let published = PublishedFields { address: "play.example", port: Some(7171) };
     let Ok(once) = request.publish(answer, published) else { return };
     let twice = request.publish(&once, published);
     // JSON may be rounded with each reading.
-    assert!(if *request == Request::Json { twice.is_ok() } else { twice.as_ref() == Ok(&once) }, "{twice:?}");
+    assert!(if *request == StatusRequest::Json { twice.is_ok() } else { twice.as_ref() == Ok(&once) }, "{twice:?}");
 }
 
-fn request(input: &mut Unstructured<'_>) -> Result<Request> {
+fn request(input: &mut Unstructured<'_>) -> Result<StatusRequest> {
     Ok(match input.int_in_range(0..=2u8)? {
-        0 => Request::Xml,
-        1 => Request::Json,
-        _ => Request::Parts { flags: input.arbitrary()?, name: Vec::new() },
+        0 => StatusRequest::Xml,
+        1 => StatusRequest::Json,
+        _ => StatusRequest::Parts { flags: input.arbitrary()?, name: Vec::new() },
     })
 }

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::connection::{CloseReason, RejectReason};
+use crate::connection::{AdmissionError, CloseReason};
 use otproxy_net::ConnectResult;
 use otproxy_protocol::core::EndReason;
 use otproxy_protocol::frame::{ClientId, SessionId};
 
 /// An entry of the access log, which becomes one line.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct AccessLogEntry {
     /// The time at which it ended.
     pub ended: SystemTime,
     /// The time that it had lasted by then.
@@ -26,14 +26,14 @@ pub struct Entry {
     /// Bytes to the player.
     pub bytes_out: u64,
     /// Connections that were open at that time.
-    pub open: Open,
+    pub open: OpenCounts,
     /// The kind of thing that ended.
-    pub what: What,
+    pub what: Ended,
 }
 
 /// The counts of connections that were open when something ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Open {
+pub struct OpenCounts {
     /// Connections of the process, including the one that ended.
     pub process: usize,
     /// Connections of the listener, including the one that ended.
@@ -42,7 +42,7 @@ pub struct Open {
     pub carried: usize,
 }
 
-impl Open {
+impl OpenCounts {
     /// Returns the counts with one more connection, which has no target.
     pub fn and_one(self) -> Self {
         Self { process: self.process + 1, listener: self.listener + 1, ..self }
@@ -51,9 +51,9 @@ impl Open {
 
 /// The kind of thing that ended, and the reason.
 #[derive(Debug, Clone)]
-pub enum What {
+pub enum Ended {
     /// A connection that was refused.
-    Rejected(RejectReason),
+    Rejected(AdmissionError),
     /// A connection of a forward.
     Forwarded(Forwarded),
     /// A link of the relay.
@@ -105,9 +105,9 @@ pub struct SessionEnd {
     pub reason: EndReason,
 }
 
-impl Entry {
+impl AccessLogEntry {
     /// Makes the entry of something that began at `began` and ends now.
-    pub fn new(listener: &str, player: SocketAddr, began: Instant, what: What) -> Self {
+    pub fn new(listener: &str, player: SocketAddr, began: Instant, what: Ended) -> Self {
         Self {
             ended: SystemTime::now(),
             lasted: began.elapsed(),
@@ -116,7 +116,7 @@ impl Entry {
             edge: None,
             bytes_in: 0,
             bytes_out: 0,
-            open: Open::default(),
+            open: OpenCounts::default(),
             what,
         }
     }

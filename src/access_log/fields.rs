@@ -4,11 +4,11 @@ use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::entry::{Entry, What};
+use super::entry::{AccessLogEntry, Ended};
 
 /// A value of a line.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Field<'a> {
+pub enum LogField<'a> {
     /// A moment, to the millisecond, in UTC.
     Time(SystemTime),
     /// A word or a name.
@@ -23,13 +23,13 @@ pub enum Field<'a> {
     None,
 }
 
-impl<'a> Field<'a> {
+impl<'a> LogField<'a> {
     fn text(text: Option<&'a str>) -> Self {
         text.map_or(Self::None, Self::Text)
     }
 }
 
-impl fmt::Display for Field<'_> {
+impl fmt::Display for LogField<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Time(time) => humantime::format_rfc3339_millis(*time).fmt(f),
@@ -43,30 +43,30 @@ impl fmt::Display for Field<'_> {
 }
 
 /// Returns all keys of an entry, in the order of the line. The set of keys depends on the entry's kind alone.
-pub fn fields(entry: &Entry) -> Vec<(&'static str, Field<'_>)> {
-    use Field::{Number, Seconds, Text};
+pub fn fields(entry: &AccessLogEntry) -> Vec<(&'static str, LogField<'_>)> {
+    use LogField::{Number, Seconds, Text};
     let (kind, event, reason) = match &entry.what {
-        What::Rejected(reason) => ("connection", "rejected", reason.as_str()),
-        What::Forwarded(forwarded) => ("connection", "closed", forwarded.reason.as_str()),
-        What::Link(link) => ("link", "closed", link.reason.as_str()),
-        What::Session(session) => ("session", "ended", session.reason.as_str()),
+        Ended::Rejected(reason) => ("connection", "rejected", reason.as_str()),
+        Ended::Forwarded(forwarded) => ("connection", "closed", forwarded.reason.as_str()),
+        Ended::Link(link) => ("link", "closed", link.reason.as_str()),
+        Ended::Session(session) => ("session", "ended", session.reason.as_str()),
     };
     let mut fields = vec![
-        ("time", Field::Time(entry.ended)),
+        ("time", LogField::Time(entry.ended)),
         ("kind", Text(kind)),
         ("event", Text(event)),
         ("listener", Text(&entry.listener)),
-        ("player", Field::Address(entry.player)),
-        ("edge", Field::text(entry.edge.as_deref())),
+        ("player", LogField::Address(entry.player)),
+        ("edge", LogField::text(entry.edge.as_deref())),
     ];
     match &entry.what {
-        What::Rejected(_) => fields.extend([("target", Field::None), ("connect_seconds", Field::None)]),
-        What::Forwarded(forwarded) => fields.extend([
-            ("target", Field::text(forwarded.target.as_deref())),
-            ("connect_seconds", forwarded.connected.map_or(Field::None, Seconds)),
+        Ended::Rejected(_) => fields.extend([("target", LogField::None), ("connect_seconds", LogField::None)]),
+        Ended::Forwarded(forwarded) => fields.extend([
+            ("target", LogField::text(forwarded.target.as_deref())),
+            ("connect_seconds", forwarded.connected.map_or(LogField::None, Seconds)),
         ]),
-        What::Link(link) => fields.push(("client", Number(link.client.0.into()))),
-        What::Session(session) => fields.extend([
+        Ended::Link(link) => fields.push(("client", Number(link.client.0.into()))),
+        Ended::Session(session) => fields.extend([
             ("client", Number(session.client.0.into())),
             ("session", Number(session.session.0.into())),
             ("port", Number(session.port.into())),
@@ -85,14 +85,14 @@ pub fn fields(entry: &Entry) -> Vec<(&'static str, Field<'_>)> {
 }
 
 /// Appends the entry as one JSON object.
-pub(super) fn json(entry: &Entry, out: &mut String) {
+pub(super) fn json(entry: &AccessLogEntry, out: &mut String) {
     let mut before = '{';
     for (key, value) in fields(entry) {
         // Writing to a string never fails.
         let _ = match value {
-            Field::Time(_) | Field::Address(_) => write!(out, "{before}\"{key}\":\"{value}\""),
-            Field::Text(text) => write!(out, "{before}\"{key}\":{}", serde_json::Value::from(text)),
-            Field::Number(_) | Field::Seconds(_) | Field::None => write!(out, "{before}\"{key}\":{value}"),
+            LogField::Time(_) | LogField::Address(_) => write!(out, "{before}\"{key}\":\"{value}\""),
+            LogField::Text(text) => write!(out, "{before}\"{key}\":{}", serde_json::Value::from(text)),
+            LogField::Number(_) | LogField::Seconds(_) | LogField::None => write!(out, "{before}\"{key}\":{value}"),
         };
         before = ',';
     }
@@ -100,11 +100,11 @@ pub(super) fn json(entry: &Entry, out: &mut String) {
 }
 
 /// Appends the entry in the form for people: time and kind, then the known fields.
-pub(super) fn text(entry: &Entry, out: &mut String) {
+pub(super) fn text(entry: &AccessLogEntry, out: &mut String) {
     for (key, value) in fields(entry) {
         // Writing to a string never fails.
         let _ = match (key, value) {
-            (_, Field::None) => Ok(()),
+            (_, LogField::None) => Ok(()),
             ("time", value) => write!(out, "{value}"),
             ("kind" | "event", value) => write!(out, " {value}"),
             (key, value) => write!(out, " {key}={value}"),

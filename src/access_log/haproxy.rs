@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::entry::{Entry, Forwarded, What};
-use crate::connection::{CloseReason, RejectReason};
+use super::entry::{AccessLogEntry, Ended, Forwarded};
+use crate::connection::{AdmissionError, CloseReason};
 use otproxy_config::AccessLogFile;
 use otproxy_net::ConnectResult;
 use otproxy_protocol::core::EndReason;
@@ -47,7 +47,7 @@ impl Tcplog {
     }
 
     /// Appends the line of an entry, without a line end.
-    pub(super) fn line(&self, entry: &Entry, out: &mut String) {
+    pub(super) fn line(&self, entry: &AccessLogEntry, out: &mut String) {
         if let Some(syslog) = &self.syslog {
             self.time(entry.ended, "%b %e %H:%M:%S", out);
             out.push_str(syslog);
@@ -101,7 +101,7 @@ struct Server<'a> {
 }
 
 impl<'a> Server<'a> {
-    fn of(entry: &'a Entry) -> Self {
+    fn of(entry: &'a AccessLogEntry) -> Self {
         let at_once = Some(Duration::ZERO);
         let of = |backend: &'a str, name, queued, connected| Self {
             backend: backend.into(),
@@ -112,9 +112,9 @@ impl<'a> Server<'a> {
         };
         let listener = entry.listener.as_str();
         match &entry.what {
-            What::Rejected(_) => of(listener, NO_SERVER, false, None),
-            What::Link(_) => of(listener, RELAY, true, at_once),
-            What::Forwarded(Forwarded { target, connected, retries, .. }) => {
+            Ended::Rejected(_) => of(listener, NO_SERVER, false, None),
+            Ended::Link(_) => of(listener, RELAY, true, at_once),
+            Ended::Forwarded(Forwarded { target, connected, retries, .. }) => {
                 let target = target.as_deref();
                 // `core/links` already has the form of a backend and a server.
                 let (backend, name) = match target.and_then(|target| target.split_once('/')) {
@@ -123,7 +123,7 @@ impl<'a> Server<'a> {
                 };
                 Self { retries: *retries, ..of(backend, name, target.is_some(), *connected) }
             }
-            What::Session(session) => {
+            Ended::Session(session) => {
                 let connected = at_once.filter(|_| session.reason != EndReason::GameUnreachable);
                 Self { backend: session.port.to_string().into(), ..of(listener, &session.target, true, connected) }
             }
@@ -133,36 +133,36 @@ impl<'a> Server<'a> {
 
 /// Returns the two letters for how something ended: the side that ended it, and the state it was in. The tables of
 /// `docs/haproxy.md` say the same.
-pub fn termination(what: &What) -> &'static str {
+pub fn termination(what: &Ended) -> &'static str {
     match what {
-        What::Rejected(reason) => rejected(*reason),
-        What::Forwarded(Forwarded { reason: CloseReason::ConnectFailed, connect, .. }) => unreached(*connect),
-        What::Forwarded(Forwarded { reason, connected, .. }) => closed(*reason, connected.is_some()),
-        What::Link(link) => closed(link.reason, true),
-        What::Session(session) => ended(session.reason),
+        Ended::Rejected(reason) => rejected(*reason),
+        Ended::Forwarded(Forwarded { reason: CloseReason::ConnectFailed, connect, .. }) => unreached(*connect),
+        Ended::Forwarded(Forwarded { reason, connected, .. }) => closed(*reason, connected.is_some()),
+        Ended::Link(link) => closed(link.reason, true),
+        Ended::Session(session) => ended(session.reason),
     }
 }
 
 /// Returns the letters of a refused connection.
-pub fn rejected(reason: RejectReason) -> &'static str {
+pub fn rejected(reason: AdmissionError) -> &'static str {
     match reason {
-        RejectReason::Limit
-        | RejectReason::AddressLimit
-        | RejectReason::Rate
-        | RejectReason::ProcessLimit
-        | RejectReason::ProcessAddressLimit
-        | RejectReason::ProcessRate
-        | RejectReason::Denied
-        | RejectReason::NotAllowed
-        | RejectReason::Banned
-        | RejectReason::Untrusted
-        | RejectReason::BadHeader
-        | RejectReason::Unexpected
-        | RejectReason::NoPing
-        | RejectReason::Evicted => "PR",
-        RejectReason::Disconnected | RejectReason::Drained => "KR",
-        RejectReason::HeaderTimeout | RejectReason::Silent => "cR",
-        RejectReason::Closed => "CR",
+        AdmissionError::Limit
+        | AdmissionError::AddressLimit
+        | AdmissionError::Rate
+        | AdmissionError::ProcessLimit
+        | AdmissionError::ProcessAddressLimit
+        | AdmissionError::ProcessRate
+        | AdmissionError::Denied
+        | AdmissionError::NotAllowed
+        | AdmissionError::Banned
+        | AdmissionError::Untrusted
+        | AdmissionError::BadHeader
+        | AdmissionError::Unexpected
+        | AdmissionError::NoPing
+        | AdmissionError::Evicted => "PR",
+        AdmissionError::Disconnected | AdmissionError::Drained => "KR",
+        AdmissionError::HeaderTimeout | AdmissionError::Silent => "cR",
+        AdmissionError::Closed => "CR",
     }
 }
 

@@ -1,8 +1,8 @@
 //! The access log: one line for each connection and session that ended, and for each connection that was refused.
 //!
-//! The task that carries a connection hands over an [`Entry`] and goes on. A thread of its own formats and writes the
-//! lines, so a slow, full or missing disk delays nobody: an entry that does not fit into the queue is dropped and
-//! counted.
+//! The task that carries a connection hands over an [`AccessLogEntry`] and goes on. A thread of its own formats and
+//! writes the lines, so a slow, full or missing disk delays nobody: an entry that does not fit into the queue is
+//! dropped and counted.
 
 mod entry;
 mod fields;
@@ -19,12 +19,12 @@ use tokio::time::timeout;
 
 use otproxy_config::{AccessLogFile, AccessLogFormat};
 
-pub use entry::{Entry, Forwarded, LinkEnd, Open, SessionEnd, What};
-pub use fields::{Field, fields};
+pub use entry::{AccessLogEntry, Ended, Forwarded, LinkEnd, OpenCounts, SessionEnd};
+pub use fields::{LogField, fields};
 pub use output::FILE_MODE;
 
 use haproxy::Tcplog;
-use output::Output;
+use output::LogOutput;
 
 /// Lines that may wait to be written.
 pub const QUEUE: usize = 8192;
@@ -36,7 +36,7 @@ const BATCH: usize = 64 * 1024;
 /// The handle that entries are given to. All clones write to the same log.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
-    entries: SyncSender<Entry>,
+    entries: SyncSender<AccessLogEntry>,
     dropped: IntCounter,
 }
 
@@ -50,21 +50,21 @@ impl AccessLog {
         file: AccessLogFile,
         name: &str,
         dropped: IntCounter,
-    ) -> io::Result<(Self, Written)> {
+    ) -> io::Result<(Self, LogFlushed)> {
         let (entries, waiting) = sync_channel(QUEUE);
         let (done, written) = oneshot::channel();
-        let (format, output) = (Format::new(format, &file, name), Output::new(file));
+        let (format, output) = (Format::new(format, &file, name), LogOutput::new(file));
         let lost = dropped.clone();
         std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
             write_all(&waiting, &format, output, &lost);
             // Perhaps nobody waits for it.
             let _ = done.send(());
         })?;
-        Ok((Self { entries, dropped }, Written(written)))
+        Ok((Self { entries, dropped }, LogFlushed(written)))
     }
 
     /// Queues the entry to be written, or counts it as dropped if the queue is full. Never waits.
-    pub fn write(&self, entry: Entry) {
+    pub fn write(&self, entry: AccessLogEntry) {
         if self.entries.try_send(entry).is_err() {
             self.dropped.inc();
         }
@@ -73,9 +73,9 @@ impl AccessLog {
 
 /// The signal that the log has ended.
 #[derive(Debug)]
-pub struct Written(oneshot::Receiver<()>);
+pub struct LogFlushed(oneshot::Receiver<()>);
 
-impl Written {
+impl LogFlushed {
     /// Waits until all entries are written that were handed over before the last [`AccessLog`] was dropped, but no
     /// longer than [`LAST_WAIT`].
     pub async fn wait(self) {
@@ -84,7 +84,7 @@ impl Written {
 }
 
 /// Writes entries until no sender is left.
-fn write_all(waiting: &Receiver<Entry>, format: &Format, mut output: Output, dropped: &IntCounter) {
+fn write_all(waiting: &Receiver<AccessLogEntry>, format: &Format, mut output: LogOutput, dropped: &IntCounter) {
     let mut lines = String::new();
     while let Ok(entry) = waiting.recv() {
         lines.clear();
@@ -115,7 +115,7 @@ impl Format {
     }
 
     /// Appends the entry's line, with its line end.
-    fn line(&self, entry: &Entry, out: &mut String) {
+    fn line(&self, entry: &AccessLogEntry, out: &mut String) {
         match self {
             Self::Json => fields::json(entry, out),
             Self::Text => fields::text(entry, out),

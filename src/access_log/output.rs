@@ -16,7 +16,7 @@ pub const FILE_MODE: u32 = 0o640;
 /// Log lines about an unwritable file in each window: a full disk accepts a few bytes now and then.
 const LOG_LINES: u16 = 1;
 
-pub(super) struct Output {
+pub(super) struct LogOutput {
     to: AccessLogFile,
     file: Option<File>,
     /// True if the file ends within a line.
@@ -26,7 +26,7 @@ pub(super) struct Output {
     log: RateLimitedLog,
 }
 
-impl Output {
+impl LogOutput {
     pub(super) fn new(to: AccessLogFile) -> Self {
         Self { to, file: None, torn: false, failing: false, log: RateLimitedLog::new(LOG_LINES) }
     }
@@ -48,12 +48,12 @@ impl Output {
         if let Some(last) = lines.get(..written).and_then(<[u8]>::last) {
             self.torn = *last != b'\n';
         }
-        self.tell(result);
+        self.report(result);
         rest.iter().filter(|byte| **byte == b'\n').count() as u64
     }
 
     /// Logs the first failure to write, and the first success after it.
-    fn tell(&mut self, result: io::Result<()>) {
+    fn report(&mut self, result: io::Result<()>) {
         let AccessLogFile::Path(path) = &self.to else { return };
         match result {
             Ok(()) if self.failing => {

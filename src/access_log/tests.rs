@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use jiff::tz::TimeZone;
 
 use super::*;
-use crate::connection::{CloseReason, RejectReason};
+use crate::connection::{AdmissionError, CloseReason};
 use otproxy_config::AccessLogFile;
 use otproxy_net::ConnectResult;
 use otproxy_protocol::core::EndReason;
@@ -39,8 +39,8 @@ impl Drop for Folder {
     }
 }
 
-fn entry(what: What) -> Entry {
-    Entry {
+fn entry(what: Ended) -> AccessLogEntry {
+    AccessLogEntry {
         ended: std::time::SystemTime::UNIX_EPOCH + ENDED,
         lasted: Duration::from_millis(61_002),
         listener: "login".to_owned(),
@@ -48,19 +48,19 @@ fn entry(what: What) -> Entry {
         edge: None,
         bytes_in: 149,
         bytes_out: 7310,
-        open: Open { process: 12, listener: 7, carried: 5 },
+        open: OpenCounts { process: 12, listener: 7, carried: 5 },
         what,
     }
 }
 
-fn forwarded(target: Option<&str>, connected: Option<u64>, reason: CloseReason) -> What {
+fn forwarded(target: Option<&str>, connected: Option<u64>, reason: CloseReason) -> Ended {
     let (target, connected) = (target.map(str::to_owned), connected.map(Duration::from_millis));
     let connect = if connected.is_some() { ConnectResult::Ok } else { ConnectResult::Refused };
-    What::Forwarded(Forwarded { target, connected, retries: 0, connect, reason })
+    Ended::Forwarded(Forwarded { target, connected, retries: 0, connect, reason })
 }
 
 /// Returns an entry of each kind, with every field that a line can have.
-fn entries() -> Vec<Entry> {
+fn entries() -> Vec<AccessLogEntry> {
     let session = SessionEnd {
         client: ClientId(1000),
         session: SessionId(7),
@@ -71,21 +71,26 @@ fn entries() -> Vec<Entry> {
         reason: EndReason::ClientLeft,
     };
     let mut redispatched = forwarded(Some("[2001:db8::9]:7171"), Some(3), CloseReason::Target);
-    if let What::Forwarded(forwarded) = &mut redispatched {
+    if let Ended::Forwarded(forwarded) = &mut redispatched {
         forwarded.retries = 1;
     }
     vec![
         entry(forwarded(Some("203.0.113.9:7170"), Some(12), CloseReason::Client)),
-        Entry { player: "[2001:db8::20]:40001".parse().unwrap(), ..entry(redispatched) },
+        AccessLogEntry { player: "[2001:db8::20]:40001".parse().unwrap(), ..entry(redispatched) },
         entry(forwarded(Some("core/links"), Some(0), CloseReason::Idle)),
-        Entry { bytes_out: 0, ..entry(forwarded(Some("203.0.113.9:7170"), None, CloseReason::ConnectFailed)) },
-        Entry { bytes_in: 0, bytes_out: 0, lasted: Duration::ZERO, ..entry(What::Rejected(RejectReason::Limit)) },
-        Entry {
+        AccessLogEntry { bytes_out: 0, ..entry(forwarded(Some("203.0.113.9:7170"), None, CloseReason::ConnectFailed)) },
+        AccessLogEntry {
+            bytes_in: 0,
+            bytes_out: 0,
+            lasted: Duration::ZERO,
+            ..entry(Ended::Rejected(AdmissionError::Limit))
+        },
+        AccessLogEntry {
             edge: Some("waw1".to_owned()),
             listener: "links".to_owned(),
-            ..entry(What::Link(LinkEnd { client: ClientId(1000), reason: CloseReason::ClientError }))
+            ..entry(Ended::Link(LinkEnd { client: ClientId(1000), reason: CloseReason::ClientError }))
         },
-        Entry { listener: "links".to_owned(), ..entry(What::Session(session)) },
+        AccessLogEntry { listener: "links".to_owned(), ..entry(Ended::Session(session)) },
     ]
 }
 
@@ -173,7 +178,7 @@ fn in_a_file_haproxys_line_has_syslogs_in_front() {
     let mut line = String::new();
     let tcplog = Tcplog::in_zone(TimeZone::UTC, Some(" edge-1 otproxy[9]: "));
     let early = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_783_000_000);
-    tcplog.line(&Entry { ended: early, ..entries().remove(4) }, &mut line);
+    tcplog.line(&AccessLogEntry { ended: early, ..entries().remove(4) }, &mut line);
     assert_eq!(
         line,
         "Jul  2 13:46:40 edge-1 otproxy[9]: 198.51.100.20:40001 [02/Jul/2026:13:46:40.000] login login/<NOSRV> \
@@ -189,8 +194,8 @@ fn in_a_file_haproxys_line_has_syslogs_in_front() {
     assert!(prefix(AccessLogFile::Path("a".into())).ends_with(&host));
 }
 
-fn to(path: &Path) -> Output {
-    Output::new(AccessLogFile::Path(path.to_owned()))
+fn to(path: &Path) -> LogOutput {
+    LogOutput::new(AccessLogFile::Path(path.to_owned()))
 }
 
 #[test]
@@ -237,7 +242,7 @@ fn a_file_that_is_made_is_for_owner_and_group() {
 
 #[test]
 fn what_cannot_be_written_is_lost_and_counted_until_it_can() {
-    let full = &mut Output::new(AccessLogFile::Path("/dev/full".into()));
+    let full = &mut LogOutput::new(AccessLogFile::Path("/dev/full".into()));
     assert_eq!(full.write(b"one\ntwo\nthree\n"), 3);
     assert!(full.failing);
     let folder = Folder::new();

@@ -7,11 +7,11 @@
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 
-use super::tokens::{Right, Tokens};
+use super::tokens::{Permission, Tokens};
 
 /// The way by which a request arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
+pub(super) enum Transport {
     /// By the unix socket.
     Socket,
     /// By `admin.listen`.
@@ -20,7 +20,7 @@ pub(super) enum Door {
     Tls,
 }
 
-impl Door {
+impl Transport {
     /// Returns its word in logs.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -33,7 +33,7 @@ impl Door {
 
 /// The reason why a request is denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Denied {
+pub(super) enum AuthError {
     /// It has no token.
     NoToken,
     /// Its token is unknown.
@@ -46,7 +46,7 @@ pub(super) enum Denied {
     HostName,
 }
 
-impl Denied {
+impl AuthError {
     /// Returns the error and its remedy.
     pub fn text(self) -> (&'static str, &'static str) {
         match self {
@@ -75,21 +75,21 @@ impl Denied {
 ///
 /// # Errors
 /// The reason of the denial.
-pub(super) fn check(door: Door, tokens: &Tokens, headers: &HeaderMap, right: Right) -> Result<(), Denied> {
-    if door == Door::Socket {
+pub(super) fn check(door: Transport, tokens: &Tokens, headers: &HeaderMap, right: Permission) -> Result<(), AuthError> {
+    if door == Transport::Socket {
         return Ok(());
     }
     if headers.contains_key(ORIGIN) {
-        return Err(Denied::WebPage);
+        return Err(AuthError::WebPage);
     }
     if tokens.any() {
-        let token = headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes())).ok_or(Denied::NoToken)?;
-        let has = tokens.right(token).ok_or(Denied::WrongToken)?;
-        return if has >= right { Ok(()) } else { Err(Denied::OnlyReads) };
+        let token = headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes())).ok_or(AuthError::NoToken)?;
+        let has = tokens.right(token).ok_or(AuthError::WrongToken)?;
+        return if has >= right { Ok(()) } else { Err(AuthError::OnlyReads) };
     }
     // Over TLS the browser has compared the name with that in the certificate.
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    if door == Door::Tcp && !host.is_some_and(is_address) { Err(Denied::HostName) } else { Ok(()) }
+    if door == Transport::Tcp && !host.is_some_and(is_address) { Err(AuthError::HostName) } else { Ok(()) }
 }
 
 /// Returns the token of `Bearer TOKEN`.
@@ -124,13 +124,13 @@ mod tests {
 
     #[test]
     fn without_tokens_a_web_page_is_refused_and_all_else_on_loopback_may_act() {
-        let check = |door, headers: &[_]| check(door, &Tokens::default(), &with(headers), Right::Act);
+        let check = |door, headers: &[_]| check(door, &Tokens::default(), &with(headers), Permission::Act);
         for host in ["127.0.0.1:9162", "127.0.0.1", "localhost:1", "LOCALHOST", "[::1]:9162", "[::1]", "192.0.2.1:1"] {
-            assert_eq!(check(Door::Tcp, &[(HOST, host)]), Ok(()), "{host}");
+            assert_eq!(check(Transport::Tcp, &[(HOST, host)]), Ok(()), "{host}");
             let page = [(HOST, host), (ORIGIN, "http://evil.example")];
-            assert_eq!(check(Door::Tcp, &page), Err(Denied::WebPage), "{host}");
-            assert_eq!(check(Door::Tls, &page), Err(Denied::WebPage), "{host}");
-            assert_eq!(check(Door::Socket, &page), Ok(()));
+            assert_eq!(check(Transport::Tcp, &page), Err(AuthError::WebPage), "{host}");
+            assert_eq!(check(Transport::Tls, &page), Err(AuthError::WebPage), "{host}");
+            assert_eq!(check(Transport::Socket, &page), Ok(()));
         }
         for host in [
             "evil.example",
@@ -144,12 +144,12 @@ mod tests {
             "[evil]:1",
             "127.1",
         ] {
-            assert_eq!(check(Door::Tcp, &[(HOST, host)]), Err(Denied::HostName), "{host}");
-            assert_eq!(check(Door::Tls, &[(HOST, host)]), Ok(()), "{host}");
-            assert_eq!(check(Door::Socket, &[(HOST, host)]), Ok(()), "{host}");
+            assert_eq!(check(Transport::Tcp, &[(HOST, host)]), Err(AuthError::HostName), "{host}");
+            assert_eq!(check(Transport::Tls, &[(HOST, host)]), Ok(()), "{host}");
+            assert_eq!(check(Transport::Socket, &[(HOST, host)]), Ok(()), "{host}");
         }
-        assert_eq!(check(Door::Tcp, &[]), Err(Denied::HostName));
-        assert_eq!(check(Door::Tcp, &[(HOST, "127.0.0.1"), (ORIGIN, "null")]), Err(Denied::WebPage));
+        assert_eq!(check(Transport::Tcp, &[]), Err(AuthError::HostName));
+        assert_eq!(check(Transport::Tcp, &[(HOST, "127.0.0.1"), (ORIGIN, "null")]), Err(AuthError::WebPage));
     }
 
     #[test]

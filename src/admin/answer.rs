@@ -13,8 +13,8 @@ use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::access::Denied;
-use super::api::{Refusal, RefusalKind};
+use super::access::AuthError;
+use super::api::{ApiError, ApiErrorKind};
 
 /// The place where requests are described.
 const SEE: &str = "see /api/v1/openapi.json for what can be sent here";
@@ -42,33 +42,33 @@ pub(super) fn text(text: Bytes) -> Response {
 }
 
 /// Answers why something was not done.
-pub(super) fn refused(refusal: &Refusal) -> Response {
+pub(super) fn refused(refusal: &ApiError) -> Response {
     let status = match refusal.kind {
-        RefusalKind::NotFound => StatusCode::NOT_FOUND,
-        RefusalKind::Conflict => StatusCode::CONFLICT,
-        RefusalKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
-        RefusalKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ApiErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ApiErrorKind::Conflict => StatusCode::CONFLICT,
+        ApiErrorKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+        ApiErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     };
     with_status(status, refusal)
 }
 
 /// Answers that access is denied.
-pub(super) fn denied(denied: Denied) -> Response {
+pub(super) fn denied(denied: AuthError) -> Response {
     let (error, remedy) = denied.text();
-    let refusal = Refusal::invalid(error, remedy);
+    let refusal = ApiError::invalid(error, remedy);
     match denied {
-        Denied::NoToken | Denied::WrongToken => {
+        AuthError::NoToken | AuthError::WrongToken => {
             let mut response = with_status(StatusCode::UNAUTHORIZED, &refusal);
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             response
         }
-        Denied::OnlyReads | Denied::WebPage | Denied::HostName => with_status(StatusCode::FORBIDDEN, &refusal),
+        AuthError::OnlyReads | AuthError::WebPage | AuthError::HostName => with_status(StatusCode::FORBIDDEN, &refusal),
     }
 }
 
 /// Answers that the query is invalid here.
 pub(super) fn wrong_query(rejection: &QueryRejection) -> Response {
-    with_status(StatusCode::BAD_REQUEST, &Refusal::invalid(rejection.body_text(), SEE))
+    with_status(StatusCode::BAD_REQUEST, &ApiError::invalid(rejection.body_text(), SEE))
 }
 
 /// Answers that the body is invalid here.
@@ -79,30 +79,30 @@ pub(super) fn wrong_body(rejection: &JsonRejection) -> Response {
         StatusCode::PAYLOAD_TOO_LARGE => "send a shorter one; nothing that can be done here needs so much",
         _ => SEE,
     };
-    with_status(status, &Refusal::invalid(rejection.body_text(), remedy))
+    with_status(status, &ApiError::invalid(rejection.body_text(), remedy))
 }
 
 /// Answers that there is nothing at this path.
 pub(super) fn not_found() -> Response {
     with_status(
         StatusCode::NOT_FOUND,
-        &Refusal::invalid("there is nothing here", "see /api/v1/openapi.json for what there is"),
+        &ApiError::invalid("there is nothing here", "see /api/v1/openapi.json for what there is"),
     )
 }
 
 /// Answers that the path has another method.
 pub(super) async fn wrong_method() -> Response {
     let remedy = "read with GET, and act with POST; see /api/v1/openapi.json";
-    with_status(StatusCode::METHOD_NOT_ALLOWED, &Refusal::invalid("this method is not for this path", remedy))
+    with_status(StatusCode::METHOD_NOT_ALLOWED, &ApiError::invalid("this method is not for this path", remedy))
 }
 
 /// Answers that this program has a defect.
 pub(super) fn failed(error: &str) -> Response {
     let remedy = "this is a defect of otproxy: please report it, with the log";
-    with_status(StatusCode::INTERNAL_SERVER_ERROR, &Refusal::invalid(error, remedy))
+    with_status(StatusCode::INTERNAL_SERVER_ERROR, &ApiError::invalid(error, remedy))
 }
 
-fn with_status(status: StatusCode, refusal: &Refusal) -> Response {
+fn with_status(status: StatusCode, refusal: &ApiError) -> Response {
     // An object of strings can always be serialised.
     json(status, Body::from(serde_json::to_vec(refusal).unwrap_or_default()))
 }

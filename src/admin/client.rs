@@ -30,7 +30,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// A client of one otproxy.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub struct AdminClient {
     way: Way,
     token: Option<String>,
     within: Duration,
@@ -55,7 +55,7 @@ pub struct ClientFiles {
 
 /// An answer of any status.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct ApiAnswer {
     /// The status.
     pub status: u16,
     /// The whole body.
@@ -79,7 +79,7 @@ pub enum ClientError {
     Cut,
 }
 
-impl Client {
+impl AdminClient {
     /// Makes a client that connects to a unix socket.
     pub fn socket(path: &Path) -> Self {
         Self::new(Way::Socket(path.to_owned()))
@@ -142,7 +142,7 @@ impl Client {
     ///
     /// # Errors
     /// Fails if there is no answer.
-    pub async fn get(&self, path: &str) -> Result<Answer, ClientError> {
+    pub async fn get(&self, path: &str) -> Result<ApiAnswer, ClientError> {
         self.ask(Method::GET, path, String::new()).await
     }
 
@@ -150,11 +150,11 @@ impl Client {
     ///
     /// # Errors
     /// Fails if there is no answer.
-    pub async fn post(&self, path: &str, body: String) -> Result<Answer, ClientError> {
+    pub async fn post(&self, path: &str, body: String) -> Result<ApiAnswer, ClientError> {
         self.ask(Method::POST, path, body).await
     }
 
-    async fn ask(&self, method: Method, path: &str, body: String) -> Result<Answer, ClientError> {
+    async fn ask(&self, method: Method, path: &str, body: String) -> Result<ApiAnswer, ClientError> {
         let asked = async {
             match &self.way {
                 Way::Socket(socket) => {
@@ -183,7 +183,7 @@ impl Client {
         method: Method,
         path: &str,
         body: String,
-    ) -> Result<Answer, ClientError> {
+    ) -> Result<ApiAnswer, ClientError> {
         let mut request = Request::builder().method(method).uri(path).header(HOST, host);
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
@@ -196,7 +196,7 @@ impl Client {
         let asking = async {
             let (head, body) = sender.send_request(request).await?.into_parts();
             let body = to_bytes(Body::new(body), MAX_ANSWER).await.map_err(|_| ClientError::Cut)?;
-            Ok(Answer { status: head.status.as_u16(), body })
+            Ok(ApiAnswer { status: head.status.as_u16(), body })
         };
         tokio::pin!(asking);
         tokio::select! {
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn urls() {
-        let url = |url: &str| Client::url(url, &ClientFiles::default()).map(|client| client.place());
+        let url = |url: &str| AdminClient::url(url, &ClientFiles::default()).map(|client| client.place());
         assert_eq!(url("http://127.0.0.1:9162").as_deref(), Ok("http://127.0.0.1:9162"));
         assert_eq!(url("http://edge.example/").as_deref(), Ok("http://edge.example:80"));
         assert_eq!(url("http://[::1]:1").as_deref(), Ok("http://[::1]:1"));

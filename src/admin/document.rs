@@ -4,8 +4,8 @@ use schemars::generate::{Contract, SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
+use super::api::ApiError;
 use super::api::PREFIX;
-use super::api::Refusal;
 
 /// The statuses other than 200, with their meanings.
 const REFUSALS: [(&str, &str); 10] = [
@@ -24,7 +24,7 @@ const REFUSALS: [(&str, &str); 10] = [
 const OF_SEEING: [&str; 6] = ["400", "401", "403", "404", "405", "503"];
 
 /// The document while it is being built.
-pub(super) struct Document {
+pub(super) struct OpenApiDocument {
     paths: Map<String, Value>,
     /// The schemas of requests.
     requests: SchemaGenerator,
@@ -32,7 +32,7 @@ pub(super) struct Document {
     answers: SchemaGenerator,
 }
 
-impl Default for Document {
+impl Default for OpenApiDocument {
     fn default() -> Self {
         let generator = |contract| {
             let settings = SchemaSettings::draft2020_12().with(|settings| {
@@ -46,7 +46,7 @@ impl Default for Document {
     }
 }
 
-impl Document {
+impl OpenApiDocument {
     /// Adds a path that is read.
     pub fn see<Q: JsonSchema, A: JsonSchema>(&mut self, path: &str, about: &str) {
         let question = self.requests.root_schema_for::<Q>();
@@ -84,7 +84,7 @@ impl Document {
 
     /// Returns the document as JSON.
     pub fn finish(mut self) -> String {
-        let refusal = self.answers.subschema_for::<Refusal>();
+        let refusal = self.answers.subschema_for::<ApiError>();
         let responses: Map<_, _> = REFUSALS
             .iter()
             .map(|(status, description)| {

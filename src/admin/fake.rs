@@ -11,7 +11,7 @@ use super::api::*;
 use otproxy_protocol::frame::ClientId;
 
 /// The fake operator.
-pub(crate) struct Fake {
+pub(crate) struct FakeOperator {
     pub role: Role,
     /// The number of connections that it reports.
     pub connections: u64,
@@ -23,7 +23,7 @@ pub(crate) struct Fake {
     pub reloads: Arc<Semaphore>,
 }
 
-impl Fake {
+impl FakeOperator {
     pub fn new(role: Role) -> Self {
         let reloads = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         Self { role, connections: 2, done: Mutex::default(), draining: Mutex::default(), reloads }
@@ -38,7 +38,7 @@ impl Fake {
         self.done.lock().push(what);
     }
 
-    fn drained(&self, listener: Option<&str>, state: ListenerState) -> Result<Drained, Refusal> {
+    fn drained(&self, listener: Option<&str>, state: ListenerState) -> Result<Drained, ApiError> {
         match listener {
             None | Some("login") => {
                 Ok(Drained { listeners: vec![DrainedListener { name: "login".to_owned(), state, connections: 7 }] })
@@ -53,13 +53,13 @@ pub(crate) fn time() -> Time {
     Time(SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000))
 }
 
-fn no_listener(name: &str) -> Refusal {
-    Refusal::not_found(format!("there is no listener `{name}`"), "the listeners are: login")
+fn no_listener(name: &str) -> ApiError {
+    ApiError::not_found(format!("there is no listener `{name}`"), "the listeners are: login")
 }
 
-fn target(state: TargetState) -> Target {
-    let check = Check { result: "ok".to_owned(), age_seconds: 1.5, round_trip_seconds: Some(0.0123) };
-    Target {
+fn target(state: TargetState) -> TargetView {
+    let check = CheckView { result: "ok".to_owned(), age_seconds: 1.5, round_trip_seconds: Some(0.0123) };
+    TargetView {
         listener: "login".to_owned(),
         name: "first".to_owned(),
         address: "game.example:7171".to_owned(),
@@ -71,9 +71,9 @@ fn target(state: TargetState) -> Target {
     }
 }
 
-impl Operator for Fake {
-    fn status(&self) -> Status {
-        Status {
+impl Operator for FakeOperator {
+    fn status(&self) -> StatusView {
+        StatusView {
             role: self.role,
             name: "waw1".to_owned(),
             version: "1.2.3".to_owned(),
@@ -88,11 +88,11 @@ impl Operator for Fake {
             sessions: (self.role == Role::Core).then_some(Count { open: 3, limit: None }),
             bans: 1,
             files: Count { open: 40, limit: Some(1024) },
-            last_reload: Some(Reload { time: time(), ok: false, errors: vec!["edge.yaml:1:1: bad".to_owned()] }),
+            last_reload: Some(ReloadView { time: time(), ok: false, errors: vec!["edge.yaml:1:1: bad".to_owned()] }),
         }
     }
 
-    fn listeners(&self) -> Listeners {
+    fn listeners(&self) -> ListenersView {
         let reasons = |reasons: &[(&str, u64)]| -> BTreeMap<_, _> {
             reasons.iter().map(|(reason, count)| (reason.to_string(), *count)).collect()
         };
@@ -105,7 +105,7 @@ impl Operator for Fake {
                 (ListenerState::Draining, *left + 1)
             }
         };
-        let listener = Listener {
+        let listener = ListenerView {
             name: "login".to_owned(),
             kind: ListenerKind::Forward,
             addresses: vec!["0.0.0.0:7171".parse().unwrap(), "[::]:7171".parse().unwrap()],
@@ -117,18 +117,23 @@ impl Operator for Fake {
             bytes_in: 5_000_000_000,
             bytes_out: 1023,
         };
-        Listeners { listeners: vec![listener] }
+        ListenersView { listeners: vec![listener] }
     }
 
-    fn targets(&self) -> Targets {
-        let unchecked =
-            Target { name: "second".to_owned(), up: false, backup: true, check: None, ..target(TargetState::Ready) };
-        Targets { targets: vec![target(TargetState::Ready), unchecked] }
+    fn targets(&self) -> TargetsView {
+        let unchecked = TargetView {
+            name: "second".to_owned(),
+            up: false,
+            backup: true,
+            check: None,
+            ..target(TargetState::Ready)
+        };
+        TargetsView { targets: vec![target(TargetState::Ready), unchecked] }
     }
 
-    fn connections(&self, asked: &ConnectionsQuestion) -> Connections {
+    fn connections(&self, asked: &ConnectionsQuestion) -> ConnectionsView {
         let total = if asked.listener.as_deref().is_some_and(|name| name != "login") { 0 } else { self.connections };
-        let connection = |id| Connection {
+        let connection = |id| ConnectionView {
             id,
             listener: "login".to_owned(),
             player: (id % 2 == 0).then(|| "198.51.100.7:50000".parse().unwrap()),
@@ -142,16 +147,16 @@ impl Operator for Fake {
             bytes_out: 20,
         };
         let ids = (1..=total).rev().take(asked.limit.get());
-        Connections { total, connections: ids.map(connection).collect() }
+        ConnectionsView { total, connections: ids.map(connection).collect() }
     }
 
-    fn sessions(&self, asked: &SessionsQuestion) -> Later<'_, Sessions> {
+    fn sessions(&self, asked: &SessionsQuestion) -> ApiFuture<'_, SessionsView> {
         let client = asked.client.unwrap_or(77);
         Box::pin(async move {
             if self.role == Role::Edge {
-                return Err(Refusal::not_found("an edge knows of no sessions", "ask the core"));
+                return Err(ApiError::not_found("an edge knows of no sessions", "ask the core"));
             }
-            let link = SessionLink {
+            let link = SessionLinkView {
                 connection: 2,
                 edge: Some("waw1".to_owned()),
                 player: "198.51.100.7:50000".parse().unwrap(),
@@ -160,7 +165,7 @@ impl Operator for Fake {
                 bytes_in: 100,
                 bytes_out: 200,
             };
-            let session = Session {
+            let session = SessionView {
                 client,
                 session: 1,
                 port: 7172,
@@ -168,7 +173,7 @@ impl Operator for Fake {
                 state: SessionState::Carried,
                 age_seconds: 62.5,
                 game_server: "127.0.0.1:7172".to_owned(),
-                links: vec![link.clone(), SessionLink { edge: None, round_trip_seconds: None, ..link }],
+                links: vec![link.clone(), SessionLinkView { edge: None, round_trip_seconds: None, ..link }],
                 unacked_bytes: 300,
                 reorder_bytes: 0,
                 pending_bytes: 0,
@@ -177,12 +182,12 @@ impl Operator for Fake {
                 bytes_in: 90,
                 bytes_out: 180,
             };
-            Ok(Sessions { total: 1, sessions: vec![session] })
+            Ok(SessionsView { total: 1, sessions: vec![session] })
         })
     }
 
-    fn addresses(&self, asked: &AddressesQuestion) -> Addresses {
-        let talker = |address: &str, banned| Talker {
+    fn addresses(&self, asked: &AddressesQuestion) -> AddressesView {
+        let talker = |address: &str, banned| TalkerView {
             address: address.parse().unwrap(),
             connections: 9,
             bytes_in: 1,
@@ -190,19 +195,20 @@ impl Operator for Fake {
             banned,
         };
         let all = [talker("198.51.100.7", false), talker("2001:db8:0:1::/64", true)];
-        Addresses { total: 2, addresses: all.into_iter().take(asked.limit.get()).collect() }
+        AddressesView { total: 2, addresses: all.into_iter().take(asked.limit.get()).collect() }
     }
 
-    fn bans(&self, asked: &BansQuestion) -> Bans {
-        let ban = |network: &str, by| Ban { network: network.parse().unwrap(), until: time(), seconds_left: 599, by };
+    fn bans(&self, asked: &BansQuestion) -> BansView {
+        let ban =
+            |network: &str, by| BanView { network: network.parse().unwrap(), until: time(), seconds_left: 599, by };
         let all = [ban("198.51.100.0/24", BannedBy::Operator), ban("2001:db8:0:1::/64", BannedBy::Rules)];
-        Bans { total: 2, nftables: true, bans: all.into_iter().take(asked.limit.get()).collect() }
+        BansView { total: 2, nftables: true, bans: all.into_iter().take(asked.limit.get()).collect() }
     }
 
-    fn reload(&self) -> Later<'_, Reloaded> {
+    fn reload(&self) -> ApiFuture<'_, Reloaded> {
         Box::pin(async move {
             let Ok(permit) = self.reloads.acquire().await else {
-                return Err(Refusal::wrong_file(vec!["edge.yaml:1:1: role: wrong".to_owned(), "and more".to_owned()]));
+                return Err(ApiError::wrong_file(vec!["edge.yaml:1:1: role: wrong".to_owned(), "and more".to_owned()]));
             };
             permit.forget();
             self.does("reload".to_owned());
@@ -210,7 +216,7 @@ impl Operator for Fake {
         })
     }
 
-    fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> Later<'_, Drained> {
+    fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> ApiFuture<'_, Drained> {
         Box::pin(async move {
             let drained = self.drained(listener.as_deref(), ListenerState::Draining)?;
             self.does(format!("drain {listener:?} {deadline:?}"));
@@ -219,7 +225,7 @@ impl Operator for Fake {
         })
     }
 
-    fn undrain(&self, listener: Option<String>) -> Later<'_, Drained> {
+    fn undrain(&self, listener: Option<String>) -> ApiFuture<'_, Drained> {
         Box::pin(async move {
             let drained = self.drained(listener.as_deref(), ListenerState::Open)?;
             self.does(format!("undrain {listener:?}"));
@@ -228,10 +234,10 @@ impl Operator for Fake {
         })
     }
 
-    fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> Later<'_, Banned> {
+    fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> ApiFuture<'_, Banned> {
         Box::pin(async move {
             if network.to_string() == "192.0.2.1" {
-                return Err(Refusal::conflict("192.0.2.1 is in `bans.exempt`", "take it out of that, and reload"));
+                return Err(ApiError::conflict("192.0.2.1 is in `bans.exempt`", "take it out of that, and reload"));
             }
             self.does(format!("ban {network} {lasts:?} {disconnect}"));
             let disconnected = Disconnected { connections: u64::from(disconnect), sessions: 0 };
@@ -239,12 +245,12 @@ impl Operator for Fake {
         })
     }
 
-    fn unban(&self, network: Network) -> Result<Unbanned, Refusal> {
+    fn unban(&self, network: Network) -> Result<Unbanned, ApiError> {
         self.does(format!("unban {network}"));
         Ok(Unbanned { networks: vec![network] })
     }
 
-    fn disconnect(&self, what: Disconnect) -> Later<'_, Disconnected> {
+    fn disconnect(&self, what: Disconnect) -> ApiFuture<'_, Disconnected> {
         Box::pin(async move {
             if let Disconnect::Client(ClientId(0)) = what {
                 panic!("a defect, for a test");
@@ -254,7 +260,7 @@ impl Operator for Fake {
         })
     }
 
-    fn set_target(&self, listener: &str, name: &str, state: TargetState) -> Result<Target, Refusal> {
+    fn set_target(&self, listener: &str, name: &str, state: TargetState) -> Result<TargetView, ApiError> {
         if listener != "login" {
             return Err(no_listener(listener));
         }

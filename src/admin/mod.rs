@@ -21,21 +21,21 @@ mod socket;
 mod tls;
 mod tokens;
 
-pub use client::{Answer, Client, ClientError, ClientFiles};
-pub use ready::Ready;
+pub use client::{AdminClient, ApiAnswer, ClientError, ClientFiles};
+pub use ready::Readiness;
 pub use routes::{MAX_ANSWERS, MAX_REQUEST};
-pub use server::{AdminError, CONNECTION_TIMEOUT, MAX_CONNECTIONS, SOCKET_TIMEOUT, Server, check_files};
+pub use server::{AdminError, AdminServer, CONNECTION_TIMEOUT, MAX_CONNECTIONS, SOCKET_TIMEOUT, check_files};
 pub use socket::{SOCKET_MODE, SocketError};
 pub use tls::TlsFileError;
 pub use tokens::{LONGEST_TOKEN, SHORTEST_TOKEN, TokenError, read_token};
 
 /// The sources of everything that is served.
 #[derive(Clone)]
-pub struct State {
+pub struct AdminState {
     /// Every worker's metrics.
     pub metrics: Vec<Arc<Metrics>>,
     /// The state of readiness.
-    pub ready: Arc<Ready>,
+    pub ready: Arc<Readiness>,
     /// The version and the role.
     pub build: BuildInfo,
     /// The role that answers the API.

@@ -11,10 +11,10 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::State;
+use super::AdminState;
 use super::answer;
 use super::api::PREFIX;
-use super::routes::{self, Context};
+use super::routes::{self, ApiContext};
 use crate::metrics;
 
 const INDEX: &str = "\
@@ -26,7 +26,7 @@ otproxy
 ";
 
 /// Returns the router of everything that is served.
-pub(super) fn router(state: State, context: Context) -> Router {
+pub(super) fn router(state: AdminState, context: ApiContext) -> Router {
     let pages = Router::new()
         .route("/", get(INDEX))
         .route("/live", get("live\n"))
@@ -45,11 +45,11 @@ async fn not_found(path: Uri) -> Response {
     }
 }
 
-async fn ready(extract::State(state): extract::State<Arc<State>>) -> impl IntoResponse {
+async fn ready(extract::State(state): extract::State<Arc<AdminState>>) -> impl IntoResponse {
     if state.ready.is_ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
 }
 
-async fn metrics(extract::State(state): extract::State<Arc<State>>) -> impl IntoResponse {
+async fn metrics(extract::State(state): extract::State<Arc<AdminState>>) -> impl IntoResponse {
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&state.metrics, state.build))
 }
 

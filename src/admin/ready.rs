@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The state behind `/ready`. All listeners are bound before anybody can ask.
 #[derive(Debug, Default)]
-pub struct Ready {
+pub struct Readiness {
     drained: AtomicBool,
     ended: AtomicBool,
 }
 
-impl Ready {
+impl Readiness {
     /// Returns whether the process accepts connections.
     pub fn is_ready(&self) -> bool {
         !self.is_draining()
@@ -26,7 +26,7 @@ impl Ready {
     }
 
     /// Records that the process is ending.
-    pub fn end(&self) {
+    pub fn set_ending(&self) {
         self.ended.store(true, Ordering::Relaxed);
     }
 }

@@ -16,14 +16,14 @@ use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
-use super::access::{self, Denied, Door};
+use super::access::{self, AuthError, Transport};
 use super::answer;
 use super::api::{
-    AddressesQuestion, BansQuestion, ConnectionsQuestion, DisconnectRequest, DrainRequest, NewBan, NoQuestion,
-    Operator, Refusal, ReloadRequest, SessionsQuestion, TargetRequest, UnbanRequest, UndrainRequest,
+    AddressesQuestion, ApiError, BansQuestion, ConnectionsQuestion, DisconnectRequest, DrainRequest, NewBan,
+    NoQuestion, Operator, ReloadRequest, SessionsQuestion, TargetRequest, UnbanRequest, UndrainRequest,
 };
-use super::document::Document;
-use super::tokens::{Right, Tokens};
+use super::document::OpenApiDocument;
+use super::tokens::{Permission, Tokens};
 use crate::admission::REFUSED_LINES;
 use otproxy_net::RateLimitedLog;
 
@@ -34,18 +34,18 @@ pub const MAX_ANSWERS: usize = 4;
 
 /// The context that every path needs.
 #[derive(Clone)]
-pub(super) struct Context {
-    pub door: Door,
+pub(super) struct ApiContext {
+    pub door: Transport,
     pub tokens: Arc<Tokens>,
     pub operator: Arc<dyn Operator>,
     /// Permits for answers in memory.
     pub places: Arc<Semaphore>,
 }
 
-/// Returns all paths below [`api::PREFIX`].
-pub(super) fn routes() -> Router<Context> {
-    let answer = |State(context): State<Context>, request: Request| async move {
-        match context.allow(&request, Right::Read) {
+/// Returns all paths below `api::PREFIX`.
+pub(super) fn routes() -> Router<ApiContext> {
+    let answer = |State(context): State<ApiContext>, request: Request| async move {
+        match context.allow(&request, Permission::Read) {
             Ok(()) => answer::text(document()),
             Err(denied) => answer::denied(denied),
         }
@@ -62,7 +62,7 @@ pub(super) fn routes() -> Router<Context> {
 fn document() -> Bytes {
     static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
     let write = || {
-        let routes = list(Routes { document: Some(Document::default()), ..Routes::default() });
+        let routes = list(Routes { document: Some(OpenApiDocument::default()), ..Routes::default() });
         routes.document.map(|document| document.finish().into()).unwrap_or_default()
     };
     DOCUMENT.get_or_init(write).clone()
@@ -127,8 +127,8 @@ fn list(routes: Routes) -> Routes {
 /// Paths, and their part of the document.
 #[derive(Default)]
 struct Routes {
-    router: Router<Context>,
-    document: Option<Document>,
+    router: Router<ApiContext>,
+    document: Option<OpenApiDocument>,
 }
 
 impl Routes {
@@ -142,13 +142,13 @@ impl Routes {
     where
         Q: DeserializeOwned + JsonSchema + Send + 'static,
         A: Serialize + JsonSchema,
-        F: Future<Output = Result<A, Refusal>> + Send,
+        F: Future<Output = Result<A, ApiError>> + Send,
     {
         if let Some(document) = &mut self.document {
             document.see::<Q, A>(path, about);
         }
-        let answer = move |State(context): State<Context>, request: Request| async move {
-            if let Err(denied) = context.allow(&request, Right::Read) {
+        let answer = move |State(context): State<ApiContext>, request: Request| async move {
+            if let Err(denied) = context.allow(&request, Permission::Read) {
                 return answer::denied(denied);
             }
             let (mut parts, _) = request.into_parts();
@@ -177,13 +177,13 @@ impl Routes {
     where
         B: DeserializeOwned + Serialize + JsonSchema + Send + 'static,
         A: Serialize + JsonSchema + Send + 'static,
-        F: Future<Output = Result<A, Refusal>> + Send + 'static,
+        F: Future<Output = Result<A, ApiError>> + Send + 'static,
     {
         if let Some(document) = &mut self.document {
             document.act::<B, A>(path, about);
         }
-        let answer = move |State(context): State<Context>, request: Request| async move {
-            if let Err(denied) = context.allow(&request, Right::Act) {
+        let answer = move |State(context): State<ApiContext>, request: Request| async move {
+            if let Err(denied) = context.allow(&request, Permission::Act) {
                 return answer::denied(denied);
             }
             let asked = match Json::<Object<B>>::from_request(request, &()).await {
@@ -212,9 +212,9 @@ impl Routes {
     }
 }
 
-impl Context {
+impl ApiContext {
     /// Checks that a request may be answered. Denied requests are logged, up to the log's limit.
-    fn allow(&self, request: &Request, right: Right) -> Result<(), Denied> {
+    fn allow(&self, request: &Request, right: Permission) -> Result<(), AuthError> {
         static LOG: RateLimitedLog = RateLimitedLog::new(REFUSED_LINES);
         access::check(self.door, &self.tokens, request.headers(), right).inspect_err(|denied| {
             if let Some(suppressed) = LOG.allow(Instant::now()) {

@@ -10,13 +10,13 @@ use axum::serve::Listener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::access::Door;
+use super::access::Transport;
 use super::bounded::BoundedListener;
-use super::routes::{Context, MAX_ANSWERS};
+use super::routes::{ApiContext, MAX_ANSWERS};
 use super::socket::{AdminSocket, SocketError};
 use super::tls::{AdminIdentity, TlsFileError, TlsListener};
 use super::tokens::{TokenError, Tokens};
-use super::{State, pages};
+use super::{AdminState, pages};
 use otproxy_config as config;
 use otproxy_net::{BindError, bind};
 
@@ -45,9 +45,9 @@ pub enum AdminError {
     Tls(#[from] TlsFileError),
 }
 
-/// An admin server whose sockets are bound. Connections wait in the kernel until [`Server::serve`].
+/// An admin server whose sockets are bound. Connections wait in the kernel until [`AdminServer::serve`].
 #[derive(Debug)]
-pub struct Server {
+pub struct AdminServer {
     tcp: Option<(TcpListener, Option<AdminIdentity>)>,
     socket: Option<AdminSocket>,
     tokens: Arc<Tokens>,
@@ -57,22 +57,22 @@ pub struct Server {
 ///
 /// # Errors
 /// The error names the file, its problem and the remedy.
-pub fn check_files(config: &config::Admin) -> Result<(), AdminError> {
+pub fn check_files(config: &config::AdminConfig) -> Result<(), AdminError> {
     files(config).map(drop)
 }
 
-fn files(config: &config::Admin) -> Result<(Tokens, Option<AdminIdentity>), AdminError> {
+fn files(config: &config::AdminConfig) -> Result<(Tokens, Option<AdminIdentity>), AdminError> {
     let tokens = Tokens::load(config)?;
     let identity = config.tls.clone().map(AdminIdentity::load).transpose()?;
     Ok((tokens, identity))
 }
 
-impl Server {
+impl AdminServer {
     /// Binds the sockets that `config` names, and reads its files.
     ///
     /// # Errors
     /// Fails if a socket cannot be bound or a file cannot be used.
-    pub fn bind(config: &config::Admin) -> Result<Self, AdminError> {
+    pub fn bind(config: &config::AdminConfig) -> Result<Self, AdminError> {
         let (tokens, identity) = files(config)?;
         let tcp = match config.listen {
             Some(address) => {
@@ -100,11 +100,11 @@ impl Server {
     ///
     /// # Errors
     /// Fails if the runtime refuses a socket.
-    pub async fn serve(self, state: State, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+    pub async fn serve(self, state: AdminState, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let stop = CancellationToken::new();
         let context = |door| {
             let (tokens, operator) = (Arc::clone(&self.tokens), Arc::clone(&state.operator));
-            Context { door, tokens, operator, places: Arc::new(Semaphore::new(MAX_ANSWERS)) }
+            ApiContext { door, tokens, operator, places: Arc::new(Semaphore::new(MAX_ANSWERS)) }
         };
         let (tcp, tls) = match self.tcp {
             None => (None, None),
@@ -124,9 +124,9 @@ impl Server {
         let socket = socket.map(|listener| BoundedListener::new(listener, MAX_CONNECTIONS, SOCKET_TIMEOUT));
         let serving = async {
             tokio::join!(
-                serve(tcp, &state, context(Door::Tcp), &stop),
-                serve(tls, &state, context(Door::Tls), &stop),
-                serve(socket, &state, context(Door::Socket), &stop),
+                serve(tcp, &state, context(Transport::Tcp), &stop),
+                serve(tls, &state, context(Transport::Tls), &stop),
+                serve(socket, &state, context(Transport::Socket), &stop),
             )
         };
         let stopping = async {
@@ -141,8 +141,8 @@ impl Server {
 /// Serves on one listener, if there is one, until `stop`.
 pub(super) async fn serve<L>(
     listener: Option<BoundedListener<L>>,
-    state: &State,
-    context: Context,
+    state: &AdminState,
+    context: ApiContext,
     stop: &CancellationToken,
 ) where
     L: Listener,

@@ -19,12 +19,12 @@ const BACKLOG: i32 = 128;
 #[derive(Debug)]
 pub struct AdminSocket {
     listener: UnixListener,
-    place: Place,
+    place: SocketFile,
 }
 
 /// The place of a socket in the file system, while this lives.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct SocketFile {
     path: PathBuf,
     /// Device and inode.
     own: (u64, u64),
@@ -69,7 +69,7 @@ impl AdminSocket {
         let made = listen(&beside).and_then(|listener| {
             let file = fs::symlink_metadata(&beside)?;
             fs::rename(&beside, path)?;
-            Ok(Self { listener, place: Place { path: path.to_owned(), own: (file.dev(), file.ino()) } })
+            Ok(Self { listener, place: SocketFile { path: path.to_owned(), own: (file.dev(), file.ino()) } })
         });
         made.map_err(|error| {
             let _ = fs::remove_file(&beside);
@@ -83,12 +83,12 @@ impl AdminSocket {
     }
 
     /// Converts it for the runtime that this is called in. Dropping the second part removes the socket.
-    pub(super) fn into_parts(self) -> io::Result<(tokio::net::UnixListener, Place)> {
+    pub(super) fn into_parts(self) -> io::Result<(tokio::net::UnixListener, SocketFile)> {
         Ok((tokio::net::UnixListener::from_std(self.listener)?, self.place))
     }
 }
 
-impl Drop for Place {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         let own = |file: &fs::Metadata| (file.dev(), file.ino()) == self.own;
         if fs::symlink_metadata(&self.path).is_ok_and(|file| own(&file)) {

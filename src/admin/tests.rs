@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::api::{Operator, Role};
-use super::fake::Fake;
+use super::fake::FakeOperator;
 use super::*;
 use otproxy_config as config;
 
@@ -27,40 +27,40 @@ struct Admin {
     address: SocketAddr,
     socket: PathBuf,
     directory: PathBuf,
-    ready: Arc<Ready>,
-    operator: Arc<Fake>,
+    ready: Arc<Readiness>,
+    operator: Arc<FakeOperator>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
 
 impl Admin {
     async fn edge() -> Self {
-        Self::start(Fake::new(Role::Edge), |_, _| {}).await
+        Self::start(FakeOperator::new(Role::Edge), |_, _| {}).await
     }
 
     async fn core() -> Self {
-        Self::start(Fake::new(Role::Core), |_, _| {}).await
+        Self::start(FakeOperator::new(Role::Core), |_, _| {}).await
     }
 
     /// Starts it with loopback and a socket, as changed by `change`; its files are in the directory.
-    async fn start(fake: Fake, change: impl Fn(&mut config::Admin, &Path)) -> Self {
+    async fn start(fake: FakeOperator, change: impl Fn(&mut config::AdminConfig, &Path)) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("otproxy-admin-{}-{count}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let socket = directory.join("admin.sock");
         let listen = Some("127.0.0.1:0".parse().unwrap());
-        let mut config = config::Admin { listen, socket: Some(socket.clone()), ..config::Admin::default() };
+        let mut config = config::AdminConfig { listen, socket: Some(socket.clone()), ..config::AdminConfig::default() };
         change(&mut config, &directory);
-        let server = Server::bind(&config).unwrap();
+        let server = AdminServer::bind(&config).unwrap();
         let address = server.address().unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
-        let ready: Arc<Ready> = Arc::default();
+        let ready: Arc<Readiness> = Arc::default();
         let metrics = Arc::new(Metrics::new());
         metrics.connections_accepted.with_label_values(&["links"]).inc_by(7);
         let build = BuildInfo { version: "1.2.3", role: "edge" };
         let operator = Arc::new(fake);
         let answering: Arc<dyn Operator> = operator.clone();
-        let state = State { metrics: vec![metrics], ready: Arc::clone(&ready), build, operator: answering };
+        let state = AdminState { metrics: vec![metrics], ready: Arc::clone(&ready), build, operator: answering };
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = server.serve(state, async { drop(stopped.await) });
         let task = tokio::spawn(async { serving.await.unwrap() });
@@ -164,7 +164,7 @@ async fn readiness_follows_the_process() {
         server.ready.set_drained(drained);
         assert_eq!(ask().await, *expected);
     }
-    server.ready.end();
+    server.ready.set_ending();
     // An undrained process still ends.
     server.ready.set_drained(false);
     assert_eq!(ask().await, no);

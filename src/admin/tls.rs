@@ -20,8 +20,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 use tracing::{error, info};
 
-use crate::certs::watch::{Change, Watched};
-use otproxy_config::AdminTls;
+use crate::certs::watch::{WatchResult, Watched};
+use otproxy_config::AdminTlsConfig;
 
 /// The problem of a file that cannot be used for TLS, and its remedy.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,7 @@ pub struct TlsFileError {
 /// The server's identity at `admin.listen`, and the authorities of its clients.
 #[derive(Debug)]
 pub struct AdminIdentity {
-    files: AdminTls,
+    files: AdminTlsConfig,
     config: Watched<Arc<ServerConfig>>,
 }
 
@@ -43,7 +43,7 @@ impl AdminIdentity {
     ///
     /// # Errors
     /// Fails if one cannot be used.
-    pub fn load(files: AdminTls) -> Result<Self, TlsFileError> {
+    pub fn load(files: AdminTlsConfig) -> Result<Self, TlsFileError> {
         let watched = [&files.cert, &files.key].into_iter().chain(&files.client_ca).cloned().collect();
         let config = Watched::load(watched, || config(&files))?;
         Ok(Self { files, config })
@@ -53,16 +53,16 @@ impl AdminIdentity {
     /// previous configuration stays.
     fn now(&mut self) -> Arc<ServerConfig> {
         match self.config.look(|| config(&self.files)) {
-            Change::None => {}
-            Change::Renewed => info!("the certificate of admin.listen was read again"),
-            Change::Unusable(error) => error!(%error, "admin.listen goes on with the certificate of before"),
+            WatchResult::None => {}
+            WatchResult::Renewed => info!("the certificate of admin.listen was read again"),
+            WatchResult::Unusable(error) => error!(%error, "admin.listen goes on with the certificate of before"),
         }
         Arc::clone(self.config.value())
     }
 }
 
-fn config(files: &AdminTls) -> Result<Arc<ServerConfig>, TlsFileError> {
-    let AdminTls { cert, key, client_ca } = files;
+fn config(files: &AdminTlsConfig) -> Result<Arc<ServerConfig>, TlsFileError> {
+    let AdminTlsConfig { cert, key, client_ca } = files;
     let chain = certificates(cert)?;
     let private =
         PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, format!("holds no private key: {error}")))?;
@@ -116,13 +116,13 @@ impl TlsListener {
 }
 
 impl Listener for TlsListener {
-    type Io = Encrypted;
+    type Io = TlsConnection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Encrypted, SocketAddr) {
+    async fn accept(&mut self) -> (TlsConnection, SocketAddr) {
         let (stream, peer) = Listener::accept(&mut self.listener).await;
         let accept = TlsAcceptor::from(self.identity.now()).accept(stream);
-        (Encrypted::Handshake(Box::new(accept)), peer)
+        (TlsConnection::Handshake(Box::new(accept)), peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -131,12 +131,12 @@ impl Listener for TlsListener {
 }
 
 /// A connection in TLS, or still in its handshake.
-pub(super) enum Encrypted {
+pub(super) enum TlsConnection {
     Handshake(Box<Accept<TcpStream>>),
     Open(Box<TlsStream<TcpStream>>),
 }
 
-impl Encrypted {
+impl TlsConnection {
     /// Polls the handshake; returns the stream once it is done.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Pin<&mut TlsStream<TcpStream>>>> {
         if let Self::Handshake(accept) = self {
@@ -150,13 +150,13 @@ impl Encrypted {
     }
 }
 
-impl AsyncRead for Encrypted {
+impl AsyncRead for TlsConnection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_open(cx))?.poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Encrypted {
+impl AsyncWrite for TlsConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_open(cx))?.poll_write(cx, buf)
     }

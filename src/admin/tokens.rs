@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use subtle::{Choice, ConstantTimeEq};
 use tracing::error;
 
-use crate::certs::watch::{Change, Watched};
+use crate::certs::watch::{WatchResult, Watched};
 use otproxy_config as config;
 
 /// Characters of a token, at least.
@@ -20,7 +20,7 @@ pub const LONGEST_TOKEN: usize = 1024;
 
 /// A right to use the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Right {
+pub(super) enum Permission {
     /// Permission to see everything.
     Read,
     /// Permission to change things as well.
@@ -47,7 +47,7 @@ impl Tokens {
     ///
     /// # Errors
     /// Fails if one cannot be used.
-    pub fn load(config: &config::Admin) -> Result<Self, TokenError> {
+    pub fn load(config: &config::AdminConfig) -> Result<Self, TokenError> {
         let load = |file: &Option<PathBuf>| file.as_deref().map(TokenFile::load).transpose();
         let tokens = Self { act: load(&config.token_file)?, read: load(&config.read_token_file)? };
         if let (Some(act), Some(read)) = (&tokens.act, &tokens.read)
@@ -66,7 +66,7 @@ impl Tokens {
 
     /// Returns the right of the bearer of `token`; `None` if it has none. It compares every token, each in constant
     /// time.
-    pub(super) fn right(&self, token: &[u8]) -> Option<Right> {
+    pub(super) fn right(&self, token: &[u8]) -> Option<Permission> {
         let holds = |file: &Option<TokenFile>| {
             file.as_ref().map_or(Choice::from(0), |file| {
                 file.look();
@@ -76,8 +76,8 @@ impl Tokens {
         let (act, read) = (holds(&self.act), holds(&self.read));
         // If a later change has made both tokens the same, a token that many may know must not allow acting.
         match (bool::from(act), bool::from(read)) {
-            (_, true) => Some(Right::Read),
-            (true, false) => Some(Right::Act),
+            (_, true) => Some(Permission::Read),
+            (true, false) => Some(Permission::Act),
             (false, false) => None,
         }
     }
@@ -106,7 +106,7 @@ impl TokenFile {
     /// Reads the file again, if it has changed. A file that cannot be used any more lets nobody in.
     fn look(&self) {
         let mut token = self.token.lock();
-        if let Change::Unusable(problem) = token.look(|| read(&self.file)) {
+        if let WatchResult::Unusable(problem) = token.look(|| read(&self.file)) {
             error!(file = %self.file.display(), problem, "nobody gets in with this token until its file is right");
             token.set(Vec::new());
         }
@@ -182,9 +182,9 @@ mod tests {
             fs::rename(beside, self.0.join(name)).unwrap();
         }
 
-        fn config(&self) -> config::Admin {
+        fn config(&self) -> config::AdminConfig {
             let (act, read) = (self.0.join("act"), self.0.join("read"));
-            config::Admin { token_file: Some(act), read_token_file: Some(read), ..config::Admin::default() }
+            config::AdminConfig { token_file: Some(act), read_token_file: Some(read), ..config::AdminConfig::default() }
         }
 
         fn load(&self) -> Result<Tokens, String> {
@@ -202,8 +202,8 @@ mod tests {
     fn each_token_has_its_right() {
         let files = Files::new("rights");
         let tokens = files.load().unwrap();
-        assert_eq!(tokens.right(ACT.as_bytes()), Some(Right::Act));
-        assert_eq!(tokens.right(READ.as_bytes()), Some(Right::Read));
+        assert_eq!(tokens.right(ACT.as_bytes()), Some(Permission::Act));
+        assert_eq!(tokens.right(READ.as_bytes()), Some(Permission::Read));
         for wrong in ["", "0123456789abcdef", "0123456789abcdef-acT", &ACT[..ACT.len() - 1], &format!("{ACT}x"), "\n"] {
             assert_eq!(tokens.right(wrong.as_bytes()), None, "{wrong:?}");
         }
@@ -237,7 +237,7 @@ mod tests {
         let files = Files::new("changes");
         let tokens = files.load().unwrap();
         files.write("act", "another-token-of-the-operator", 0o600);
-        assert_eq!(tokens.right(b"another-token-of-the-operator"), Some(Right::Act));
+        assert_eq!(tokens.right(b"another-token-of-the-operator"), Some(Permission::Act));
         assert_eq!(tokens.right(ACT.as_bytes()), None);
         // From now on an invalid file lets nobody in, not even with an empty token.
         files.write("act", "", 0o600);
@@ -247,11 +247,11 @@ mod tests {
         files.write("act", ACT, 0o604);
         assert_eq!(tokens.right(ACT.as_bytes()), None);
         fs::set_permissions(files.0.join("act"), Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(tokens.right(ACT.as_bytes()), Some(Right::Act));
+        assert_eq!(tokens.right(ACT.as_bytes()), Some(Permission::Act));
         // The same token for both counts as the weaker one.
         files.write("act", READ, 0o600);
-        assert_eq!(tokens.right(READ.as_bytes()), Some(Right::Read));
+        assert_eq!(tokens.right(READ.as_bytes()), Some(Permission::Read));
         files.write("act", ACT, 0o600);
-        assert_eq!(tokens.right(ACT.as_bytes()), Some(Right::Act));
+        assert_eq!(tokens.right(ACT.as_bytes()), Some(Permission::Act));
     }
 }

@@ -3,33 +3,33 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::connection::RejectReason;
-use otproxy_config::{AddressSet, Process};
+use crate::connection::AdmissionError;
+use otproxy_config::{AddressSet, ProcessConfig};
 
 /// `deny` and `allow`, of a listener or of the whole process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Access {
+pub struct AccessList {
     /// Addresses that are refused, whatever `allow` says.
     pub deny: Arc<AddressSet>,
     /// The only addresses that may connect; `None` for all.
     pub allow: Option<Arc<AddressSet>>,
 }
 
-impl From<&Process> for Access {
-    fn from(process: &Process) -> Self {
+impl From<&ProcessConfig> for AccessList {
+    fn from(process: &ProcessConfig) -> Self {
         Self { deny: Arc::clone(&process.deny), allow: process.allow.clone() }
     }
 }
 
-impl Access {
+impl AccessList {
     /// Checks that a player may connect.
     ///
     /// # Errors
     /// Returns the list that refuses it.
-    pub fn check(&self, player: IpAddr) -> Result<(), RejectReason> {
+    pub fn check(&self, player: IpAddr) -> Result<(), AdmissionError> {
         self.check_peer(player)?;
         match &self.allow {
-            Some(allow) if !allow.contains(player) => Err(RejectReason::NotAllowed),
+            Some(allow) if !allow.contains(player) => Err(AdmissionError::NotAllowed),
             _ => Ok(()),
         }
     }
@@ -39,8 +39,8 @@ impl Access {
     ///
     /// # Errors
     /// Returns the list that refuses it.
-    pub fn check_peer(&self, peer: IpAddr) -> Result<(), RejectReason> {
-        if self.deny.contains(peer) { Err(RejectReason::Denied) } else { Ok(()) }
+    pub fn check_peer(&self, peer: IpAddr) -> Result<(), AdmissionError> {
+        if self.deny.contains(peer) { Err(AdmissionError::Denied) } else { Ok(()) }
     }
 }
 
@@ -56,16 +56,16 @@ mod tests {
 
     #[test]
     fn deny_comes_before_allow() {
-        let access = Access { deny: set("10.0.0.0/24"), allow: Some(set("10.0.0.0/8")) };
+        let access = AccessList { deny: set("10.0.0.0/24"), allow: Some(set("10.0.0.0/8")) };
         for (address, player, peer) in [
-            ("10.0.0.7", Err(RejectReason::Denied), Err(RejectReason::Denied)),
+            ("10.0.0.7", Err(AdmissionError::Denied), Err(AdmissionError::Denied)),
             ("10.0.1.7", Ok(()), Ok(())),
-            ("192.0.2.1", Err(RejectReason::NotAllowed), Ok(())),
+            ("192.0.2.1", Err(AdmissionError::NotAllowed), Ok(())),
         ] {
             let address = address.parse().unwrap();
             assert_eq!((access.check(address), access.check_peer(address)), (player, peer), "{address}");
         }
-        let none = Access::default();
+        let none = AccessList::default();
         assert_eq!(none.check("192.0.2.1".parse().unwrap()), Ok(()));
     }
 }

@@ -7,22 +7,22 @@ use tokio::time::{Instant, timeout_at};
 
 use otproxy_net::pump::IdleLimit;
 
-use super::{Gates, PRESSURE_LEAST};
+use super::{ListenerAdmission, PRESSURE_LEAST};
 
 /// A time limit that shrinks under pressure, also for peers that wait already. The pressure is read only when the timer
 /// fires, which is as often as the shortest possible limit.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience<'a> {
-    gates: &'a Gates,
+pub struct AdaptiveTimeout<'a> {
+    admission: &'a ListenerAdmission,
     limit: Duration,
     least: Duration,
 }
 
-impl<'a> Patience<'a> {
+impl<'a> AdaptiveTimeout<'a> {
     /// Makes a limit of `limit`, which shrinks no lower than `floor` unless `limit` itself is lower. The connections
-    /// behind `gates` make the pressure.
-    pub fn new(gates: &'a Gates, limit: Duration, floor: Duration) -> Self {
-        Self { gates, limit, least: limit.mul_f64(PRESSURE_LEAST).max(floor).min(limit) }
+    /// behind `admission` make the pressure.
+    pub fn new(admission: &'a ListenerAdmission, limit: Duration, floor: Duration) -> Self {
+        Self { admission, limit, least: limit.mul_f64(PRESSURE_LEAST).max(floor).min(limit) }
     }
 
     /// Runs `task`; `None` if it takes too long.
@@ -39,12 +39,12 @@ impl<'a> Patience<'a> {
     }
 
     fn now(&self) -> Duration {
-        let part = self.gates.time_for_strangers();
+        let part = self.admission.time_left_factor();
         if part < 1.0 { self.limit.mul_f64(part).max(self.least) } else { self.limit }
     }
 }
 
-impl IdleLimit for Patience<'_> {
+impl IdleLimit for AdaptiveTimeout<'_> {
     fn is_over(&self, since: Instant) -> bool {
         since.elapsed() >= self.now()
     }
@@ -65,7 +65,7 @@ mod tests {
     use tokio::time::{sleep, sleep_until};
 
     use super::*;
-    use crate::admission::{GateLimits, PRESSURE_IDLE};
+    use crate::admission::{AdmissionLimits, PRESSURE_IDLE};
 
     /// Runs on a clock that jumps whenever nothing else is to be done.
     fn block_on<F: Future>(future: F) -> F::Output {
@@ -76,15 +76,19 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     /// Makes admission with this many slots.
-    fn gates(connections: usize) -> Gates {
-        Gates::within(GateLimits { connections: Some(connections), pressure: true, ..GateLimits::default() })
+    fn admission(connections: usize) -> ListenerAdmission {
+        ListenerAdmission::alone(AdmissionLimits {
+            connections: Some(connections),
+            pressure: true,
+            ..AdmissionLimits::default()
+        })
     }
 
     #[test]
     fn a_limit_shrinks_to_a_fifth_or_to_its_floor() {
-        let (gates, now) = (gates(4), Instant::now());
-        let patience = |floor| Patience::new(&gates, 10 * HOUR, floor);
-        let come = |host: u8| gates.admit(SocketAddr::from(([192, 0, 2, host], 1)), now.into_std()).unwrap();
+        let (admission, now) = (admission(4), Instant::now());
+        let patience = |floor| AdaptiveTimeout::new(&admission, 10 * HOUR, floor);
+        let come = |host: u8| admission.admit(SocketAddr::from(([192, 0, 2, host], 1)), now.into_std()).unwrap();
         let mut held = vec![come(1), come(2), come(3)];
         assert_eq!(patience(Duration::ZERO).now(), 10 * HOUR);
         held.push(come(4));
@@ -99,12 +103,12 @@ mod tests {
 
     #[test]
     fn who_waits_already_is_given_less_once_there_is_pressure() {
-        let gates = gates(1);
+        let admission = admission(1);
         let began = block_on(async {
-            let (patience, began) = (Patience::new(&gates, 10 * HOUR, Duration::ZERO), Instant::now());
+            let (patience, began) = (AdaptiveTimeout::new(&admission, 10 * HOUR, Duration::ZERO), Instant::now());
             let pressed = async {
                 sleep(HOUR).await;
-                let _only = gates.admit(SocketAddr::from(([192, 0, 2, 1], 1)), began.into_std()).unwrap();
+                let _only = admission.admit(SocketAddr::from(([192, 0, 2, 1], 1)), began.into_std()).unwrap();
                 std::future::pending::<()>().await;
             };
             assert_eq!(patience.within(pressed).await, None);
@@ -115,9 +119,9 @@ mod tests {
 
     #[test]
     fn without_pressure_a_task_has_all_of_its_time() {
-        let gates = gates(1);
+        let admission = admission(1);
         block_on(async {
-            let patience = Patience::new(&gates, 10 * HOUR, Duration::ZERO);
+            let patience = AdaptiveTimeout::new(&admission, 10 * HOUR, Duration::ZERO);
             let in_time = async {
                 sleep(9 * HOUR).await;
                 5
@@ -143,17 +147,17 @@ mod tests {
             let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             (Stream::new(listener.accept().await.unwrap().0).unwrap(), far)
         }
-        let gates = gates(1);
+        let admission = admission(1);
         let lasted = |full: bool| {
-            let gates = &gates;
+            let admission = &admission;
             async move {
                 let ((client, _player), (target, _core)) = (pair().await, pair().await);
                 let scratch = scratch();
-                let (began, idle) = (Instant::now(), Patience::new(gates, 10 * HOUR, PRESSURE_IDLE));
+                let (began, idle) = (Instant::now(), AdaptiveTimeout::new(admission, 10 * HOUR, PRESSURE_IDLE));
                 let pumping = pump(&client, &target, Vec::new(), idle, &scratch, &Nothing);
                 let other = async {
                     sleep_until(began + HOUR).await;
-                    full.then(|| gates.admit(([192, 0, 2, 1], 1).into(), began.into_std()).unwrap())
+                    full.then(|| admission.admit(([192, 0, 2, 1], 1).into(), began.into_std()).unwrap())
                 };
                 let pumping = async { (pumping.await, began.elapsed()) };
                 let ((reason, lasted), _held) = tokio::join!(pumping, other);

@@ -10,11 +10,11 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use tracing::{info, warn};
 
 use otproxy_net::RateLimitedLog;
-use otproxy_protocol::rate::Rate;
+use otproxy_protocol::quota::Quota;
 use otproxy_protocol::words;
 
 use super::{AddressKey, REFUSED_LINES, RateLimit};
-use crate::connection::RejectReason;
+use crate::connection::AdmissionError;
 use otproxy_config as config;
 use otproxy_config::AddressSet;
 
@@ -23,11 +23,11 @@ mod metrics;
 mod nftables;
 mod table;
 
-use table::Table;
+use table::BanTable;
 
 pub use keep::keep;
 pub use metrics::BanMetrics;
-pub use nftables::Kernel;
+pub use nftables::KernelBans;
 pub use table::{BANS, Ban};
 
 words! {
@@ -45,9 +45,9 @@ pub const LONGEST_BAN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The rules by which addresses are banned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BanRules {
+pub struct BanPolicy {
     /// The rate of violations that one address may reach; `None` for any.
-    pub after: Option<Rate>,
+    pub after: Option<Quota>,
     /// The duration of such a ban.
     pub lasting: Duration,
     /// Addresses that no ban refuses, whatever network was banned.
@@ -55,15 +55,15 @@ pub struct BanRules {
 }
 
 #[cfg(test)]
-impl BanRules {
+impl BanPolicy {
     /// Makes bans that only the operator adds to.
     pub(crate) fn off() -> Self {
         Self { after: None, lasting: Duration::from_secs(600), exempt: AddressSet::default() }
     }
 }
 
-impl From<&config::Bans> for BanRules {
-    fn from(bans: &config::Bans) -> Self {
+impl From<&config::BansConfig> for BanPolicy {
+    fn from(bans: &config::BansConfig) -> Self {
         Self { after: bans.after, lasting: bans.lasting, exempt: bans.exempt.iter().copied().collect() }
     }
 }
@@ -72,7 +72,7 @@ impl From<&config::Bans> for BanRules {
 #[derive(Debug)]
 pub struct Bans {
     rules: RwLock<Rules>,
-    table: RwLock<Table>,
+    table: RwLock<BanTable>,
     /// Networks in the table. While there are none, a look-up only reads this.
     banned: AtomicUsize,
     /// A number that changes with each change of the bans.
@@ -83,20 +83,20 @@ pub struct Bans {
 
 #[derive(Debug)]
 struct Rules {
-    rules: BanRules,
+    rules: BanPolicy,
     /// The violations of each address.
     breaks: Option<RateLimit>,
 }
 
 impl Rules {
-    fn new(rules: BanRules) -> Self {
+    fn new(rules: BanPolicy) -> Self {
         Self { breaks: rules.after.map(RateLimit::new), rules }
     }
 }
 
 impl Bans {
     /// Makes an empty table.
-    pub fn new(rules: BanRules, metrics: BanMetrics) -> Arc<Self> {
+    pub fn new(rules: BanPolicy, metrics: BanMetrics) -> Arc<Self> {
         Arc::new(Self {
             rules: RwLock::new(Rules::new(rules)),
             table: RwLock::default(),
@@ -109,7 +109,7 @@ impl Bans {
 
     /// Changes the rules. Bans keep their ends, except those that the rules made of addresses that are exempt now. Past
     /// violations are forgotten if `after` changes.
-    pub fn set(&self, new: BanRules) {
+    pub fn set(&self, new: BanPolicy) {
         let exempt = new.exempt.clone();
         {
             let mut rules = self.rules.write();
@@ -125,18 +125,18 @@ impl Bans {
     /// Checks that `address` is not banned.
     ///
     /// # Errors
-    /// [`RejectReason::Banned`]
-    pub fn check(&self, address: IpAddr, now: Instant) -> Result<(), RejectReason> {
+    /// [`AdmissionError::Banned`]
+    pub fn check(&self, address: IpAddr, now: Instant) -> Result<(), AdmissionError> {
         // A ban that is made at this moment may as well have come a moment later: Relaxed does.
         if self.banned.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
         let banned = self.read().has(address, now);
-        if banned && !self.is_exempt(address) { Err(RejectReason::Banned) } else { Ok(()) }
+        if banned && !self.is_exempt(address) { Err(AdmissionError::Banned) } else { Ok(()) }
     }
 
     /// Counts a violation by `address`; bans it if that was one too many.
-    pub fn broke_rule(&self, address: IpAddr, now: Instant) {
+    pub fn count_violation(&self, address: IpAddr, now: Instant) {
         let key = AddressKey::from(address);
         let lasting = {
             let rules = self.rules.read();
@@ -194,7 +194,7 @@ impl Bans {
     }
 
     /// Removes bans that have ended.
-    pub fn sweep(&self, now: Instant) {
+    pub fn remove_ended(&self, now: Instant) {
         let due = self.read().next_end().is_some_and(|end| end <= now);
         if due {
             self.change(|table| table.end(now));
@@ -215,12 +215,12 @@ impl Bans {
         self.rules.read().rules.exempt.contains(address)
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Table> {
+    fn read(&self) -> RwLockReadGuard<'_, BanTable> {
         self.table.read()
     }
 
     /// Changes the table, and updates the values that are read without its lock.
-    fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut BanTable) -> T) -> T {
         // Each change is whole before anything that can panic.
         let mut table = self.table.write();
         let changed = change(&mut table);

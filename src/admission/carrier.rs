@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use tokio::net::TcpStream;
 
-use super::{Inbound, Tunnelled};
+use super::{Inbound, TunnelledStream};
 use otproxy_net::worker::Tasks;
 
 /// The part of a listener that carries its connections on one worker. Each kind of listener has one.
@@ -17,5 +17,5 @@ pub trait Carrier {
     fn spawn(self: Rc<Self>, tasks: &Tasks, stream: TcpStream, peer: SocketAddr);
 
     /// Carries a stream of the tunnel, likewise.
-    fn spawn_tunnelled(self: Rc<Self>, tasks: &Tasks, tunnelled: Tunnelled);
+    fn spawn_tunnelled(self: Rc<Self>, tasks: &Tasks, tunnelled: TunnelledStream);
 }

@@ -8,7 +8,7 @@ use super::AddressKey;
 /// Connections by address and by network, ranked by how many there are. Each change and each question takes logarithmic
 /// time, and an address without connections takes no memory.
 #[derive(Debug, Default)]
-pub(super) struct Shares {
+pub(super) struct FairShare {
     /// The connections of each address, the newest last.
     connections: BTreeSet<(AddressKey, u64)>,
     by_address: HashMap<AddressKey, usize>,
@@ -32,7 +32,7 @@ impl From<AddressKey> for Network {
     }
 }
 
-impl Shares {
+impl FairShare {
     /// Counts a connection. The higher its number, the newer it is.
     pub fn add(&mut self, address: AddressKey, connection: u64) {
         if self.connections.insert((address, connection)) {
@@ -55,7 +55,7 @@ impl Shares {
     /// Returns the connection that is evicted for one of `newcomer`, which counts already: the newest of the address
     /// with the most connections, in the network with the most. `None` if that is the newcomer's own address. Among
     /// equals it is always the newcomer's.
-    pub fn gives_way_to(&self, newcomer: AddressKey) -> Option<u64> {
+    pub fn evicted_by(&self, newcomer: AddressKey) -> Option<u64> {
         let own = Network::from(newcomer);
         let (most, largest) = *self.networks.last()?;
         let network = if self.by_network.get(&own) == Some(&most) { own } else { largest };
@@ -65,7 +65,7 @@ impl Shares {
 
     /// Returns the connection that is evicted for one of an unknown player: one from a network that has another one
     /// left.
-    pub fn gives_way(&self) -> Option<u64> {
+    pub fn evicted(&self) -> Option<u64> {
         let (_, network) = *self.networks.last().filter(|(count, _)| *count > 1)?;
         let (.., address) = *self.addresses_of(network).next_back()?;
         self.newest(address)
@@ -128,15 +128,15 @@ mod tests {
     }
 
     /// Makes connections 1, 2, .. of these addresses.
-    fn shares(addresses: &[&str]) -> Shares {
-        let mut shares = Shares::default();
+    fn shares(addresses: &[&str]) -> FairShare {
+        let mut shares = FairShare::default();
         (1..).zip(addresses).for_each(|(connection, address)| shares.add(key(address), connection));
         shares
     }
 
     /// Returns the connection that is evicted for one more of `newcomer`.
     fn gives_way_to(addresses: &[&str], newcomer: &str) -> Option<u64> {
-        shares(&[addresses, &[newcomer]].concat()).gives_way_to(key(newcomer))
+        shares(&[addresses, &[newcomer]].concat()).evicted_by(key(newcomer))
     }
 
     #[test]
@@ -166,9 +166,9 @@ mod tests {
 
     #[test]
     fn nobody_gets_a_place_only_from_a_network_that_has_another() {
-        assert_eq!(shares(&["10.0.0.1", "10.0.1.1"]).gives_way(), None);
-        assert_eq!(shares(&["10.0.0.1", "10.0.1.1", "10.0.1.2"]).gives_way(), Some(3));
-        assert_eq!(Shares::default().gives_way(), None);
+        assert_eq!(shares(&["10.0.0.1", "10.0.1.1"]).evicted(), None);
+        assert_eq!(shares(&["10.0.0.1", "10.0.1.1", "10.0.1.2"]).evicted(), Some(3));
+        assert_eq!(FairShare::default().evicted(), None);
     }
 
     /// The same, counted anew each time.
@@ -206,7 +206,7 @@ mod tests {
         fn as_if_all_were_counted_anew(
             steps in prop::collection::vec((any::<bool>(), 0u32..3, 0u32..3, any::<bool>()), 1..120),
         ) {
-            let (mut shares, mut naive, mut number) = (Shares::default(), Naive::default(), 0u64);
+            let (mut shares, mut naive, mut number) = (FairShare::default(), Naive::default(), 0u64);
             for (come, network, host, v6) in steps {
                 let address = if v6 {
                     AddressKey::V6(u64::from(network) << 16 | u64::from(host))
@@ -218,7 +218,7 @@ mod tests {
                     shares.add(address, number);
                     naive.0.push((address, number));
                     let own = (naive.network(address.into()), naive.address(address));
-                    match shares.gives_way_to(address) {
+                    match shares.evicted_by(address) {
                         Some(connection) => {
                             let other = naive.0.iter().find(|(_, other)| *other == connection).unwrap().0;
                             prop_assert!(naive.may_give_way(connection));
@@ -233,7 +233,7 @@ mod tests {
                     shares.remove(address, gone);
                 }
                 prop_assert_eq!(shares.of(address), naive.address(address));
-                match shares.gives_way() {
+                match shares.evicted() {
                     Some(connection) => prop_assert!(naive.may_give_way(connection)),
                     None => prop_assert!(naive.0.iter().all(|(address, _)| naive.network((*address).into()) == 1)),
                 }

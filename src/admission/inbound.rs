@@ -12,18 +12,18 @@ use tokio::net::TcpStream;
 use tracing::warn;
 
 use super::{
-    Access, Admission, Gate, Gates, ListenerMetrics, PRESSURE_IDLE, Patience, ProcessGate, ProvenEdge, REFUSED_LINES,
-    Tunnelled, Via,
+    AccessList, AdaptiveTimeout, AdmissionControl, AdmissionGuard, AuthenticatedEdge, ListenerAdmission,
+    ListenerMetrics, PRESSURE_IDLE, ProcessAdmission, REFUSED_LINES, TunnelOrigin, TunnelledStream,
 };
-use crate::access_log::{AccessLog, Entry, Open, What};
-use crate::connection::{CloseReason, RejectReason};
+use crate::access_log::{AccessLog, AccessLogEntry, Ended, OpenCounts};
+use crate::connection::{AdmissionError, CloseReason};
 use crate::metrics::Metrics;
 use otproxy_config as config;
-use otproxy_config::{AcceptProxy, Expect};
+use otproxy_config::{AcceptProxy, ProtocolSniffer};
 use otproxy_net::worker::Scratch;
 use otproxy_net::{RateLimitedLog, Stream};
 use otproxy_protocol::proxy_header::{self, ProxyHeader};
-use otproxy_protocol::sniff::{MAX_FIRST, Verdict};
+use otproxy_protocol::sniff::{MAX_FIRST, Sniffed};
 
 /// Bytes that the first read of a connection takes at once: a PROXY header, and the data that an eager client sends
 /// after it.
@@ -35,14 +35,14 @@ const FIRST_READ: usize = 1024;
 pub struct InboundShared {
     /// The configuration without its lists, which admission has: a long list must not live as long as the last
     /// connection.
-    config: config::Inbound,
-    kept: Arc<Kept>,
+    config: config::InboundConfig,
+    state: Arc<ListenerState>,
 }
 
 /// The part of a listener that stays over reloads.
 #[derive(Debug)]
-struct Kept {
-    gates: Gates,
+struct ListenerState {
+    admission: ListenerAdmission,
     log: RateLimitedLog,
     access_log: Option<AccessLog>,
     /// Connections that have their target now, over all workers: the access log tells it.
@@ -50,40 +50,44 @@ struct Kept {
 }
 
 /// Takes the lists out of the configuration: they are replaced as a whole, and may be long.
-fn access_of(config: &mut config::Inbound) -> Arc<Access> {
-    Arc::new(Access { deny: std::mem::take(&mut config.deny), allow: config.allow.take() })
+fn access_of(config: &mut config::InboundConfig) -> Arc<AccessList> {
+    Arc::new(AccessList { deny: std::mem::take(&mut config.deny), allow: config.allow.take() })
 }
 
 impl InboundShared {
     /// Makes it from the listener's configuration; `process` is shared by all listeners, and `access_log`, if any, gets
     /// an entry for each connection.
-    pub fn new(mut config: config::Inbound, process: Arc<ProcessGate>, access_log: Option<AccessLog>) -> Arc<Self> {
-        let gate = Gate::new((&config.limits).into(), access_of(&mut config));
-        let gates = Gates::new(&config.name, gate, process);
+    pub fn new(
+        mut config: config::InboundConfig,
+        process: Arc<ProcessAdmission>,
+        access_log: Option<AccessLog>,
+    ) -> Arc<Self> {
+        let gate = AdmissionControl::new((&config.limits).into(), access_of(&mut config));
+        let admission = ListenerAdmission::new(&config.name, gate, process);
         let (log, carried) = (RateLimitedLog::new(REFUSED_LINES), AtomicUsize::new(0));
-        Arc::new(Self { config, kept: Arc::new(Kept { gates, log, access_log, carried }) })
+        Arc::new(Self { config, state: Arc::new(ListenerState { admission, log, access_log, carried }) })
     }
 
     /// Returns the same listener with a new `config`: counts stay, and its limits and lists hold at once.
     #[must_use]
-    pub fn reloaded(self: &Arc<Self>, mut config: config::Inbound) -> Arc<Self> {
-        self.kept.gates.set((&config.limits).into(), access_of(&mut config));
-        if config == self.config { Arc::clone(self) } else { Arc::new(Self { config, kept: Arc::clone(&self.kept) }) }
+    pub fn reloaded(self: &Arc<Self>, mut config: config::InboundConfig) -> Arc<Self> {
+        self.state.admission.set((&config.limits).into(), access_of(&mut config));
+        if config == self.config { Arc::clone(self) } else { Arc::new(Self { config, state: Arc::clone(&self.state) }) }
     }
 
     /// Returns the listener's configuration.
-    pub fn config(&self) -> &config::Inbound {
+    pub fn config(&self) -> &config::InboundConfig {
         &self.config
     }
 
     /// Returns the number of open connections.
     pub fn connections(&self) -> usize {
-        self.kept.gates.open().1
+        self.state.admission.open_counts().1
     }
 
     /// Shows from now on in `metrics`, which are no worker's, which share of its connections is taken.
-    pub fn show(&self, metrics: &Metrics) {
-        self.kept.gates.show(metrics.pressure_ratio.with_label_values(&[&*self.config.name]));
+    pub fn set_gauge(&self, metrics: &Metrics) {
+        self.state.admission.set_gauge(metrics.pressure_ratio.with_label_values(&[&*self.config.name]));
     }
 }
 
@@ -97,7 +101,7 @@ pub struct Inbound {
 
 /// A connection whose player is known and which is within the limits.
 #[derive(Debug)]
-pub struct Admitted {
+pub struct AdmittedConnection {
     /// The connection.
     pub stream: Stream,
     /// The peer: an edge, or the player.
@@ -109,36 +113,40 @@ pub struct Admitted {
     /// Bytes that were read after the PROXY header, or for the listener's `expect`.
     pub early: Vec<u8>,
     /// Counts the connection while it lives.
-    pub guard: Admission,
+    pub guard: AdmissionGuard,
     /// The edge whose stream of the tunnel it is, if it is one.
-    pub via: Option<Via>,
+    pub origin: Option<TunnelOrigin>,
     /// The time of its accept.
     pub accepted: Instant,
 }
 
-impl Admitted {
+impl AdmittedConnection {
     /// Returns its peer for the logs.
-    pub fn who(&self) -> Who<'_> {
-        Who { address: self.player, edge: self.via.as_ref().map(|via| &*via.edge), accepted: self.accepted }
+    pub fn peer_info(&self) -> PeerInfo<'_> {
+        PeerInfo {
+            address: self.player,
+            edge: self.origin.as_ref().map(|origin| &*origin.edge),
+            accepted: self.accepted,
+        }
     }
 }
 
 /// A peer for the logs.
 #[derive(Debug, Clone, Copy)]
-pub struct Who<'a> {
+pub struct PeerInfo<'a> {
     /// The player, or the peer if no player is known.
     pub address: SocketAddr,
     /// The edge whose stream of the tunnel it is, if it is one.
-    pub edge: Option<&'a ProvenEdge>,
+    pub edge: Option<&'a AuthenticatedEdge>,
     /// The time of its accept.
     pub accepted: Instant,
 }
 
 /// The guard that counts a connection with a target.
 #[derive(Debug)]
-pub struct Carried(Arc<Kept>);
+pub struct CarriedGuard(Arc<ListenerState>);
 
-impl Drop for Carried {
+impl Drop for CarriedGuard {
     fn drop(&mut self) {
         self.0.carried.fetch_sub(1, Ordering::Relaxed);
     }
@@ -151,7 +159,7 @@ impl Inbound {
     }
 
     /// Returns the listener's configuration.
-    pub fn config(&self) -> &config::Inbound {
+    pub fn config(&self) -> &config::InboundConfig {
         &self.shared.config
     }
 
@@ -171,19 +179,19 @@ impl Inbound {
     }
 
     /// Returns the time limit of an unauthenticated peer, of up to `limit`.
-    pub fn patience(&self, limit: Duration) -> Patience<'_> {
-        Patience::new(&self.shared.kept.gates, limit, Duration::ZERO)
+    pub fn timeout(&self, limit: Duration) -> AdaptiveTimeout<'_> {
+        AdaptiveTimeout::new(&self.shared.state.admission, limit, Duration::ZERO)
     }
 
     /// Returns the time limit of an idle connection.
-    pub fn idle(&self) -> Patience<'_> {
-        Patience::new(&self.shared.kept.gates, self.config().timeouts.idle, PRESSURE_IDLE)
+    pub fn idle_timeout(&self) -> AdaptiveTimeout<'_> {
+        AdaptiveTimeout::new(&self.shared.state.admission, self.config().timeouts.idle, PRESSURE_IDLE)
     }
 
     /// Admits a connection, or counts and logs its refusal.
-    pub async fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Admitted> {
+    pub async fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<AdmittedConnection> {
         let (peer, accepted) = (proxy_header::unmap_socket(peer), Instant::now());
-        let who = |address| Who { address, edge: None, accepted };
+        let who = |address| PeerInfo { address, edge: None, accepted };
         self.metrics.accepted.inc();
         // This comes first, so that a refused connection costs next to nothing.
         let (guard, expected) = match self.enter(peer, accepted) {
@@ -194,18 +202,20 @@ impl Inbound {
             }
         };
         let Ok(stream) = Stream::new(stream) else {
-            self.count_refused(RejectReason::Closed, who(peer), true);
+            self.count_refused(AdmissionError::Closed, who(peer), true);
             return None;
         };
         let mut early = Vec::new();
         let mut player = peer;
-        let presence = Arc::clone(guard.presence());
+        let handle = Arc::clone(guard.handle());
         let opening = async {
             let destination = self.identify(&stream, &mut player, expected, &guard, &mut early).await?;
             self.first_bytes(&stream, &mut early).await.map(|()| destination)
         };
-        match presence.attend(opening).await.unwrap_or_else(|closing| Err(closing.into())) {
-            Ok(destination) => Some(Admitted { stream, peer, player, destination, early, guard, via: None, accepted }),
+        match handle.run_until_closed(opening).await.unwrap_or_else(|closing| Err(closing.into())) {
+            Ok(destination) => {
+                Some(AdmittedConnection { stream, peer, player, destination, early, guard, origin: None, accepted })
+            }
             Err(reason) => {
                 self.refuse(&stream.options(), reason, who(player), true);
                 None
@@ -214,7 +224,7 @@ impl Inbound {
     }
 
     /// Refuses a connection, which the caller then drops. `counts` says whether it still counts as open.
-    pub fn refuse(&self, socket: &SockRef<'_>, reason: RejectReason, who: Who<'_>, counts: bool) {
+    pub fn refuse(&self, socket: &SockRef<'_>, reason: AdmissionError, who: PeerInfo<'_>, counts: bool) {
         if self.config().limits.reset {
             // A socket that is gone already needs no reset.
             let _ = socket.set_linger(Some(Duration::ZERO));
@@ -223,16 +233,16 @@ impl Inbound {
     }
 
     /// Admits a stream of the tunnel, whose sender is authenticated. Or counts and logs its refusal.
-    pub async fn admit_tunnelled(&self, tunnelled: Tunnelled) -> Option<Admitted> {
+    pub async fn admit_tunnelled(&self, tunnelled: TunnelledStream) -> Option<AdmittedConnection> {
         self.metrics.accepted.inc();
         let accepted = Instant::now();
-        let Tunnelled { stream, player, destination, mut early, via } = tunnelled;
-        let who = Who { address: player, edge: Some(&via.edge), accepted };
-        let gates = &self.shared.kept.gates;
-        let admitted = gates.check_peer(player.ip(), accepted).and_then(|()| gates.admit(player, accepted));
+        let TunnelledStream { stream, player, destination, mut early, origin } = tunnelled;
+        let who = PeerInfo { address: player, edge: Some(&origin.edge), accepted };
+        let admission = &self.shared.state.admission;
+        let admitted = admission.check_peer(player.ip(), accepted).and_then(|()| admission.admit(player, accepted));
         let entered = admitted.and_then(|guard| {
-            guard.presence().set_edge(via.edge.name().into());
-            Ok((guard, stream.attach().map_err(|_| RejectReason::Closed)?))
+            guard.handle().set_edge(origin.edge.name().into());
+            Ok((guard, stream.attach().map_err(|_| AdmissionError::Closed)?))
         });
         let (guard, stream) = match entered {
             Ok(entered) => entered,
@@ -241,28 +251,37 @@ impl Inbound {
                 return None;
             }
         };
-        let opening = guard.presence().attend(self.first_bytes(&stream, &mut early)).await;
+        let opening = guard.handle().run_until_closed(self.first_bytes(&stream, &mut early)).await;
         if let Err(reason) = opening.unwrap_or_else(|closing| Err(closing.into())) {
             self.refuse(&stream.options(), reason, who, true);
             return None;
         }
-        Some(Admitted { stream, peer: player, player, destination, early, guard, via: Some(via), accepted })
+        Some(AdmittedConnection {
+            stream,
+            peer: player,
+            player,
+            destination,
+            early,
+            guard,
+            origin: Some(origin),
+            accepted,
+        })
     }
 
     /// Counts a refused connection, and logs it up to the log's limit. A peer that just closed, as health checks do, is
     /// no news.
-    fn count_refused(&self, reason: RejectReason, who: Who<'_>, counts: bool) {
+    fn count_refused(&self, reason: AdmissionError, who: PeerInfo<'_>, counts: bool) {
         if reason.breaks_rule() {
-            self.shared.kept.gates.bans().broke_rule(who.address.ip(), Instant::now());
+            self.shared.state.admission.bans().count_violation(who.address.ip(), Instant::now());
         }
         self.metrics.rejected(reason);
-        self.access_log(|| Entry {
+        self.access_log(|| AccessLogEntry {
             edge: who.edge.map(|edge| edge.name().to_owned()),
-            open: if counts { self.open() } else { self.open().and_one() },
-            ..Entry::new(&self.config().name, who.address, who.accepted, What::Rejected(reason))
+            open: if counts { self.open_counts() } else { self.open_counts().and_one() },
+            ..AccessLogEntry::new(&self.config().name, who.address, who.accepted, Ended::Rejected(reason))
         });
-        if reason != RejectReason::Closed
-            && let Some(suppressed) = self.shared.kept.log.allow(Instant::now())
+        if reason != AdmissionError::Closed
+            && let Some(suppressed) = self.shared.state.log.allow(Instant::now())
         {
             warn!(listener = self.config().name, peer = %who.address.ip(), %reason, suppressed, "connection refused");
         }
@@ -271,50 +290,50 @@ impl Inbound {
     /// Counts a connection of `player` that was admitted and has ended.
     pub fn count_closed(&self, reason: CloseReason, player: SocketAddr) {
         if reason.breaks_rule() {
-            self.shared.kept.gates.bans().broke_rule(player.ip(), Instant::now());
+            self.shared.state.admission.bans().count_violation(player.ip(), Instant::now());
         }
         self.metrics.closed(reason);
     }
 
     /// Writes an entry to the access log, if there is one.
-    pub fn access_log(&self, entry: impl FnOnce() -> Entry) {
-        if let Some(log) = &self.shared.kept.access_log {
+    pub fn access_log(&self, entry: impl FnOnce() -> AccessLogEntry) {
+        if let Some(log) = &self.shared.state.access_log {
             log.write(entry());
         }
     }
 
     /// Returns the numbers of open connections. Others may begin and end at the same time: the counts are of this
     /// moment.
-    pub fn open(&self) -> Open {
-        let (process, listener) = self.shared.kept.gates.open();
-        Open { process, listener, carried: self.shared.kept.carried.load(Ordering::Relaxed) }
+    pub fn open_counts(&self) -> OpenCounts {
+        let (process, listener) = self.shared.state.admission.open_counts();
+        OpenCounts { process, listener, carried: self.shared.state.carried.load(Ordering::Relaxed) }
     }
 
     /// Counts a connection that has its target, until the guard is dropped.
-    pub fn carries(&self) -> Carried {
-        self.shared.kept.carried.fetch_add(1, Ordering::Relaxed);
-        Carried(Arc::clone(&self.shared.kept))
+    pub fn carried_guard(&self) -> CarriedGuard {
+        self.shared.state.carried.fetch_add(1, Ordering::Relaxed);
+        CarriedGuard(Arc::clone(&self.shared.state))
     }
 
     /// Decides everything that needs no read; returns the header to be expected too. Without one, the peer is the
     /// player.
-    fn enter(&self, peer: SocketAddr, now: Instant) -> Result<(Admission, AcceptProxy), RejectReason> {
-        self.shared.kept.gates.check_peer(peer.ip(), now)?;
+    fn enter(&self, peer: SocketAddr, now: Instant) -> Result<(AdmissionGuard, AcceptProxy), AdmissionError> {
+        self.shared.state.admission.check_peer(peer.ip(), now)?;
         let expected = self.header_from(peer.ip())?;
         let guard = match expected {
-            AcceptProxy::None => self.shared.kept.gates.admit(peer, now)?,
-            AcceptProxy::Optional | AcceptProxy::Required => self.shared.kept.gates.enter(peer)?,
+            AcceptProxy::None => self.shared.state.admission.admit(peer, now)?,
+            AcceptProxy::Optional | AcceptProxy::Required => self.shared.state.admission.admit_peer(peer)?,
         };
         Ok((guard, expected))
     }
 
     /// Returns the header that `peer` must send.
-    fn header_from(&self, peer: IpAddr) -> Result<AcceptProxy, RejectReason> {
+    fn header_from(&self, peer: IpAddr) -> Result<AcceptProxy, AdmissionError> {
         let config = self.config();
         let trusted = || config.trusted_peers.iter().any(|net| net.contains(&peer));
         match config.accept_proxy {
             AcceptProxy::None => Ok(AcceptProxy::None),
-            AcceptProxy::Required if !trusted() => Err(RejectReason::Untrusted),
+            AcceptProxy::Required if !trusted() => Err(AdmissionError::Untrusted),
             AcceptProxy::Optional if !trusted() => Ok(AcceptProxy::None),
             other => Ok(other),
         }
@@ -327,40 +346,40 @@ impl Inbound {
         stream: &Stream,
         player: &mut SocketAddr,
         expected: AcceptProxy,
-        guard: &Admission,
+        guard: &AdmissionGuard,
         early: &mut Vec<u8>,
-    ) -> Result<SocketAddr, RejectReason> {
+    ) -> Result<SocketAddr, AdmissionError> {
         let mut header = None;
         if expected != AcceptProxy::None {
             let reading = read_header(stream, early, expected, &self.scratch);
-            header = match self.patience(self.config().timeouts.header).within(reading).await {
+            header = match self.timeout(self.config().timeouts.header).within(reading).await {
                 Some(result) => result?,
                 // A peer that may leave the header out, and waits for the server to speak.
                 None if expected == AcceptProxy::Optional && early.is_empty() => None,
-                None => return Err(RejectReason::HeaderTimeout),
+                None => return Err(AdmissionError::HeaderTimeout),
             };
         }
         let header = header.unwrap_or(ProxyHeader { source: None, destination: None });
         *player = header.source.unwrap_or(*player);
         if expected != AcceptProxy::None {
-            self.shared.kept.gates.pass(guard, *player, Instant::now())?;
+            self.shared.state.admission.admit_player(guard, *player, Instant::now())?;
         }
         let destination = match header.destination {
             Some(destination) => destination,
-            None => proxy_header::unmap_socket(stream.local_addr().map_err(|_| RejectReason::Closed)?),
+            None => proxy_header::unmap_socket(stream.local_addr().map_err(|_| AdmissionError::Closed)?),
         };
         Ok(destination)
     }
 
     /// Waits until the connection has begun as the listener expects; the bytes stay in `early`.
-    async fn first_bytes(&self, stream: &Stream, early: &mut Vec<u8>) -> Result<(), RejectReason> {
+    async fn first_bytes(&self, stream: &Stream, early: &mut Vec<u8>) -> Result<(), AdmissionError> {
         let config = self.config();
         // Not even a look at the socket: the server may be the one to speak first.
-        if config.expect == Expect::Any {
+        if config.expect == ProtocolSniffer::Any {
             return Ok(());
         }
         let reading = read_expected(stream, early, config.expect, &self.scratch);
-        self.patience(config.timeouts.first_bytes).within(reading).await.unwrap_or(Err(RejectReason::Silent))
+        self.timeout(config.timeouts.first_bytes).within(reading).await.unwrap_or(Err(AdmissionError::Silent))
     }
 }
 
@@ -368,18 +387,18 @@ impl Inbound {
 async fn read_expected(
     stream: &Stream,
     early: &mut Vec<u8>,
-    expect: Expect,
+    expect: ProtocolSniffer,
     scratch: &Scratch,
-) -> Result<(), RejectReason> {
+) -> Result<(), AdmissionError> {
     loop {
-        // An incomplete beginning is short, as `judge` decides on every length.
-        match expect.judge(early) {
-            Verdict::Right => return Ok(()),
-            Verdict::Wrong => return Err(RejectReason::Unexpected),
-            Verdict::Incomplete => {}
+        // An incomplete beginning is short, as `sniff` decides on every length.
+        match expect.sniff(early) {
+            Sniffed::Right => return Ok(()),
+            Sniffed::Wrong => return Err(AdmissionError::Unexpected),
+            Sniffed::Incomplete => {}
         }
         match stream.read_onto(early, MAX_FIRST, scratch).await {
-            Ok(0) | Err(_) => return Err(RejectReason::Closed),
+            Ok(0) | Err(_) => return Err(AdmissionError::Closed),
             Ok(_) => {}
         }
     }
@@ -391,7 +410,7 @@ async fn read_header(
     early: &mut Vec<u8>,
     expected: AcceptProxy,
     scratch: &Scratch,
-) -> Result<Option<ProxyHeader>, RejectReason> {
+) -> Result<Option<ProxyHeader>, AdmissionError> {
     loop {
         if expected == AcceptProxy::Optional && !early.is_empty() && !proxy_header::may_be_header(early) {
             return Ok(None);
@@ -403,16 +422,16 @@ async fn read_header(
                     return Ok(Some(header));
                 }
                 Ok(None) => {}
-                Err(_) => return Err(RejectReason::BadHeader),
+                Err(_) => return Err(AdmissionError::BadHeader),
             }
         }
         // `parse` decides on every length, so an incomplete header is short.
         match stream.read_onto(early, FIRST_READ, scratch).await {
-            Ok(0) if early.is_empty() => return Err(RejectReason::Closed),
-            Ok(0) => return Err(RejectReason::BadHeader),
+            Ok(0) if early.is_empty() => return Err(AdmissionError::Closed),
+            Ok(0) => return Err(AdmissionError::BadHeader),
             Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Err(RejectReason::Closed),
-            Err(_) => return Err(RejectReason::Closed),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Err(AdmissionError::Closed),
+            Err(_) => return Err(AdmissionError::Closed),
         }
     }
 }

@@ -22,14 +22,14 @@ pub enum LimitExceeded {
 
 /// A limit of sessions or handshakes, over all workers.
 #[derive(Debug)]
-pub struct ConnectionLimit {
+pub struct KeyedLimit {
     max: AtomicUsize,
     max_per_address: AtomicUsize,
     total: AtomicUsize,
     by_address: ByAddress<HashMap<AddressKey, usize>>,
 }
 
-impl ConnectionLimit {
+impl KeyedLimit {
     /// Makes a limit; `None` is no limit.
     pub fn new(max: Option<usize>, max_per_address: Option<usize>) -> Arc<Self> {
         Arc::new(Self {
@@ -50,7 +50,7 @@ impl ConnectionLimit {
     ///
     /// # Errors
     /// Returns the limit that is reached; then nothing is counted.
-    pub fn try_acquire(self: &Arc<Self>, address: AddressKey) -> Result<ConnectionGuard, LimitExceeded> {
+    pub fn try_acquire(self: &Arc<Self>, address: AddressKey) -> Result<KeyedGuard, LimitExceeded> {
         let max = self.max.load(Ordering::Relaxed);
         // Nothing else is published by this count, and the update itself is atomic: Relaxed does.
         self.total
@@ -59,7 +59,7 @@ impl ConnectionLimit {
         self.claim(address).inspect_err(|_| {
             self.total.fetch_sub(1, Ordering::Relaxed);
         })?;
-        Ok(ConnectionGuard { limit: Arc::clone(self), address })
+        Ok(KeyedGuard { limit: Arc::clone(self), address })
     }
 
     /// Returns the present number.
@@ -93,12 +93,12 @@ impl ConnectionLimit {
 
 /// The guard of one counted thing. Dropping it counts it off.
 #[derive(Debug)]
-pub struct ConnectionGuard {
-    limit: Arc<ConnectionLimit>,
+pub struct KeyedGuard {
+    limit: Arc<KeyedLimit>,
     address: AddressKey,
 }
 
-impl Drop for ConnectionGuard {
+impl Drop for KeyedGuard {
     fn drop(&mut self) {
         self.limit.unclaim(self.address);
         self.limit.total.fetch_sub(1, Ordering::Relaxed);
@@ -115,13 +115,13 @@ mod tests {
         address.parse::<IpAddr>().unwrap().into()
     }
 
-    fn entries(limit: &ConnectionLimit) -> usize {
+    fn entries(limit: &KeyedLimit) -> usize {
         limit.by_address.sum(HashMap::len)
     }
 
     #[test]
     fn the_limit_in_all() {
-        let limit = ConnectionLimit::new(Some(2), None);
+        let limit = KeyedLimit::new(Some(2), None);
         let first = limit.try_acquire(key("192.0.2.1")).unwrap();
         let _second = limit.try_acquire(key("192.0.2.2")).unwrap();
         assert_eq!(limit.try_acquire(key("192.0.2.3")).err(), Some(LimitExceeded::Total));
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_limit_for_each_address() {
-        let limit = ConnectionLimit::new(None, Some(2));
+        let limit = KeyedLimit::new(None, Some(2));
         let (one, other) = (key("2001:db8::1"), key("2001:db8:0:1::"));
         let guards = [limit.try_acquire(one).unwrap(), limit.try_acquire(key("2001:db8::2")).unwrap()];
         assert_eq!(limit.try_acquire(one).err(), Some(LimitExceeded::Address));
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn other_limits_count_what_was_there_before() {
-        let limit = ConnectionLimit::new(None, None);
+        let limit = KeyedLimit::new(None, None);
         let (one, other) = (key("192.0.2.1"), key("192.0.2.2"));
         let mut guards: Vec<_> = (0..3).map(|_| limit.try_acquire(one).unwrap()).collect();
         limit.set(Some(2), None);
@@ -165,13 +165,13 @@ mod tests {
     fn threads_never_exceed_a_limit() {
         const MAX: usize = 20;
         const MAX_PER_ADDRESS: usize = 3;
-        let limit = ConnectionLimit::new(Some(MAX), Some(MAX_PER_ADDRESS));
+        let limit = KeyedLimit::new(Some(MAX), Some(MAX_PER_ADDRESS));
         let held: Vec<AtomicUsize> = (0..10).map(|_| AtomicUsize::new(0)).collect();
         std::thread::scope(|scope| {
             for thread in 0..8u32 {
                 let (limit, held) = (&limit, &held);
                 // Counted off `held` before the limit: `held` is never ahead of it.
-                let release = move |guards: &mut Vec<(ConnectionGuard, u32)>| {
+                let release = move |guards: &mut Vec<(KeyedGuard, u32)>| {
                     for (guard, index) in guards.drain(..) {
                         held[index as usize].fetch_sub(1, Ordering::SeqCst);
                         drop(guard);

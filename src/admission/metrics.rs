@@ -3,7 +3,7 @@
 use otproxy_net::ConnectResult;
 use prometheus::{IntCounter, IntGauge};
 
-use crate::connection::{CloseReason, RejectReason};
+use crate::connection::{AdmissionError, CloseReason};
 use crate::metrics::{ByReason, Metrics};
 
 /// The metrics of one listener.
@@ -19,7 +19,7 @@ pub struct ListenerMetrics {
     pub bytes_out: IntCounter,
     /// Accepts that failed.
     pub accept_errors: IntCounter,
-    rejected: ByReason<RejectReason>,
+    rejected: ByReason<AdmissionError>,
     closed: ByReason<CloseReason>,
     connects: ByReason<ConnectResult>,
 }
@@ -40,7 +40,7 @@ impl ListenerMetrics {
     }
 
     /// Counts a connection that was refused.
-    pub fn rejected(&self, reason: RejectReason) {
+    pub fn rejected(&self, reason: AdmissionError) {
         self.rejected.inc(reason);
     }
 
@@ -55,7 +55,7 @@ impl ListenerMetrics {
     }
 
     /// Returns the connections that were refused for this reason.
-    pub fn rejections(&self, reason: RejectReason) -> u64 {
+    pub fn rejections(&self, reason: AdmissionError) -> u64 {
         self.rejected.get(reason)
     }
 

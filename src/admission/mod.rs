@@ -1,41 +1,42 @@
 //! Admission: from an accepted socket to a known player within all limits.
 //!
 //! - [`Inbound`]: one worker's part of a listener: trust, the PROXY header, the first bytes, and the counters.
-//! - [`Gate`] and [`Gates`]: access lists, slots and rates of a listener and of the process. [`Bans`]: addresses that
-//!   are refused for a while.
-//! - [`Patience`]: time limits that shrink while slots run out.
-//! - [`Carrier`]: the part of a listener of any kind that carries its connections. [`Tunnelled`]: a stream of the tunnel in place of a socket.
+//! - [`AdmissionControl`] and [`ListenerAdmission`]: access lists, slots and rates of a listener and of the process.
+//!   [`Bans`]: addresses that are refused for a while.
+//! - [`AdaptiveTimeout`]: time limits that shrink while slots run out.
+//! - [`Carrier`]: the part of a listener of any kind that carries its connections. [`TunnelledStream`]: a stream of the
+//!   tunnel in place of a socket.
 
 mod access_list;
 mod adaptive_timeout;
 pub mod bans;
 mod by_address;
 mod carrier;
+mod control;
 mod fair_share;
-mod gate;
-mod gate_limits;
 mod inbound;
 mod keyed_limit;
+mod limits;
 mod metrics;
 mod pressure;
 mod rate_limit;
 mod slots;
 mod tunnelled;
 
-pub use access_list::Access;
-pub use adaptive_timeout::Patience;
+pub use access_list::AccessList;
+pub use adaptive_timeout::AdaptiveTimeout;
 
-pub use bans::{BANS, Ban, BanMetrics, BanReason, BanRules, Bans, LONGEST_BAN};
+pub use bans::{BANS, Ban, BanMetrics, BanPolicy, BanReason, Bans, LONGEST_BAN};
 pub use by_address::AddressKey;
 pub use carrier::Carrier;
-pub use gate::{Admission, Gate, Gates, ProcessGate};
-pub use gate_limits::GateLimits;
-pub use inbound::{Admitted, Carried, Inbound, InboundShared, Who};
-pub use keyed_limit::{ConnectionGuard, ConnectionLimit, LimitExceeded};
+pub use control::{AdmissionControl, AdmissionGuard, ListenerAdmission, ProcessAdmission};
+pub use inbound::{AdmittedConnection, CarriedGuard, Inbound, InboundShared, PeerInfo};
+pub use keyed_limit::{KeyedGuard, KeyedLimit, LimitExceeded};
+pub use limits::AdmissionLimits;
 pub use metrics::ListenerMetrics;
 pub use pressure::{PRESSURE_FROM, PRESSURE_IDLE, PRESSURE_LEAST};
 pub use rate_limit::{ADDRESSES, RateLimit};
-pub use tunnelled::{ProvenEdge, Tunnelled, Via, unfinished};
+pub use tunnelled::{AuthenticatedEdge, TunnelOrigin, TunnelledStream, unfinished};
 
 /// Lines about refusals and broken rules, for each listener and for the sessions, in each window of a rate-limited log.
 pub const REFUSED_LINES: u16 = 5;

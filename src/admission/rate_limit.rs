@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use super::by_address::{AddressKey, ByAddress};
 use crate::sharded::SHARDS;
-use otproxy_protocol::rate::Rate;
+use otproxy_protocol::quota::Quota;
 
 /// Addresses in one generation of a shard: what a table of 2048 slots takes before it grows.
 const GENERATION: usize = 1792;
 /// Addresses that a [`RateLimit`] remembers at most, in about 2 MiB.
 pub const ADDRESSES: usize = 2 * GENERATION * SHARDS;
 
-/// A [`Rate`] for each player address, over all workers.
+/// A [`Quota`] for each player address, over all workers.
 ///
 /// Its memory is bounded however many addresses come: beyond [`ADDRESSES`] it forgets the addresses that have asked for
 /// nothing for the longest time, and a forgotten address has a whole burst again. To gain by that, an attacker needs
@@ -21,19 +21,19 @@ pub const ADDRESSES: usize = 2 * GENERATION * SHARDS;
 /// the purpose of any limit by address: a limit in all holds then. No address is ever refused because of others.
 #[derive(Debug)]
 pub struct RateLimit {
-    rate: Rate,
+    rate: Quota,
     table: Arc<ByAddress<Generations>>,
 }
 
 impl RateLimit {
     /// Makes a limit without state.
-    pub fn new(rate: Rate) -> Self {
+    pub fn new(rate: Quota) -> Self {
         Self { rate, table: Arc::default() }
     }
 
     /// Returns the same with another rate: what was used up is earned back at the same time as before.
     #[must_use]
-    pub fn with(&self, rate: Rate) -> Self {
+    pub fn with_rate(&self, rate: Quota) -> Self {
         Self { rate, table: Arc::clone(&self.table) }
     }
 
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn each_address_has_a_rate_of_its_own() {
-        let (limit, now) = (RateLimit::new(Rate::per(3, 30 * SECOND)), Instant::now());
+        let (limit, now) = (RateLimit::new(Quota::per(3, 30 * SECOND)), Instant::now());
         let admitted = |address, at| (0..10).filter(|_| limit.try_take(address, at)).count();
         assert_eq!(admitted(AddressKey::V4(1), now), 3);
         assert_eq!(admitted(AddressKey::V6(1), now), 3);
@@ -102,18 +102,18 @@ mod tests {
 
     #[test]
     fn another_rate_knows_what_was_done_before() {
-        let (limit, now, address) = (RateLimit::new(Rate::per(1, 30 * SECOND)), Instant::now(), AddressKey::V4(1));
+        let (limit, now, address) = (RateLimit::new(Quota::per(1, 30 * SECOND)), Instant::now(), AddressKey::V4(1));
         assert!(limit.try_take(address, now));
-        let faster = limit.with(Rate::per(1, 10 * SECOND));
+        let faster = limit.with_rate(Quota::per(1, 10 * SECOND));
         assert!(!faster.try_take(address, now + 10 * SECOND), "what the slower one gave is earned at its rate");
         assert!(faster.try_take(address, now + 30 * SECOND));
         assert!(faster.try_take(address, now + 40 * SECOND));
-        assert!(limit.with(Rate::per(2, 30 * SECOND)).try_take(AddressKey::V4(2), now));
+        assert!(limit.with_rate(Quota::per(2, 30 * SECOND)).try_take(AddressKey::V4(2), now));
     }
 
     #[test]
     fn any_number_of_addresses_takes_no_more_memory_and_who_is_busy_is_not_forgotten() {
-        let (limit, now) = (RateLimit::new(Rate::per(1, 3600 * SECOND)), Instant::now());
+        let (limit, now) = (RateLimit::new(Quota::per(1, 3600 * SECOND)), Instant::now());
         let busy = AddressKey::V4(1);
         assert!(limit.try_take(busy, now));
         let mut most = 0;
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn threads_together_are_admitted_no_more() {
-        let (limit, now) = (RateLimit::new(Rate::per(50, SECOND)), Instant::now());
+        let (limit, now) = (RateLimit::new(Quota::per(50, SECOND)), Instant::now());
         let admitted: usize = std::thread::scope(|scope| {
             let count = || (0..1000).filter(|n| limit.try_take(AddressKey::V4(n % 3), now)).count();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(count)).collect();
@@ -159,7 +159,7 @@ mod tests {
         fn as_exact_as_a_state_for_each_address(
             steps in prop::collection::vec((0u32..5, 0u64..500), 1..300),
         ) {
-            let rate = Rate::per(3, SECOND);
+            let rate = Quota::per(3, SECOND);
             let limit = RateLimit::new(rate);
             let (mut now, mut exact) = (Instant::now(), HashMap::new());
             for (address, step) in steps {

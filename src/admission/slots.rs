@@ -7,13 +7,13 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, MutexGuard};
 use prometheus::Gauge;
 
-use super::fair_share::Shares;
+use super::fair_share::FairShare;
 use super::pressure;
-use super::{AddressKey, GateLimits, LimitExceeded};
+use super::{AddressKey, AdmissionLimits, LimitExceeded};
 
 /// Slots for connections, over all workers, behind one lock that is held when a connection begins and when it ends.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct ConnectionSlots {
     state: Mutex<State>,
     /// Copies of `state`, to be read without the lock.
     taken: AtomicUsize,
@@ -31,32 +31,32 @@ struct State {
     /// The connections that have a slot, each with its player if known.
     taken: HashMap<u64, Option<AddressKey>>,
     /// Connections of known players; empty while no limit needs it.
-    shares: Shares,
+    shares: FairShare,
 }
 
-impl Places {
+impl ConnectionSlots {
     /// Makes slots that are all free.
-    pub fn new(limits: &GateLimits) -> Arc<Self> {
+    pub fn new(limits: &AdmissionLimits) -> Arc<Self> {
         let state = State {
             max: usize::MAX,
             max_per_address: usize::MAX,
             fair_share: false,
             taken: HashMap::new(),
-            shares: Shares::default(),
+            shares: FairShare::default(),
         };
-        let places = Self {
+        let slots = Self {
             state: Mutex::new(state),
             taken: AtomicUsize::new(0),
             max: AtomicUsize::new(usize::MAX),
             pressure: AtomicBool::new(false),
             shown: OnceLock::new(),
         };
-        places.set(limits);
-        Arc::new(places)
+        slots.set(limits);
+        Arc::new(slots)
     }
 
     /// Changes the limits. Connections keep their slots.
-    pub fn set(&self, limits: &GateLimits) {
+    pub fn set(&self, limits: &AdmissionLimits) {
         let mut state = self.state();
         let counted = state.is_limited();
         state.max = limits.connections.unwrap_or(usize::MAX);
@@ -72,13 +72,13 @@ impl Places {
     }
 
     /// Sets the gauge of the taken share.
-    pub fn show(&self, share: Gauge) {
+    pub fn set_gauge(&self, share: Gauge) {
         let _ = self.shown.set(share);
         self.count(&self.state());
     }
 
     /// Returns the share of their time that unauthenticated peers get, by the number of taken slots.
-    pub fn time_for_strangers(&self) -> f64 {
+    pub fn time_left_factor(&self) -> f64 {
         if self.pressure.load(Ordering::Relaxed) { pressure::part(self.share()) } else { 1.0 }
     }
 
@@ -95,38 +95,38 @@ impl Places {
     ///
     /// # Errors
     /// Returns the limit that is reached; then nothing is counted.
-    pub fn take(self: &Arc<Self>, connection: u64, player: Option<AddressKey>) -> Result<Taken, LimitExceeded> {
+    pub fn take(self: &Arc<Self>, connection: u64, player: Option<AddressKey>) -> Result<TakenSlot, LimitExceeded> {
         let mut state = self.state();
         if let Some(player) = player {
-            state.may(player)?;
+            state.check_address(player)?;
             state.add(player, connection);
         }
         let mut evicted = None;
         if state.taken.len() >= state.max {
-            evicted = state.gives_way(player);
+            evicted = state.evicted(player);
             let Some(evicted) = evicted else {
                 player.inspect(|player| state.shares.remove(*player, connection));
                 return Err(LimitExceeded::Total);
             };
-            state.leave(evicted);
+            state.free(evicted);
         }
         state.taken.insert(connection, player);
         self.count(&state);
-        Ok(Taken { place: Place { places: Arc::clone(self), connection }, evicted })
+        Ok(TakenSlot { slot: Slot { slots: Arc::clone(self), connection }, evicted })
     }
 
     /// Checks that a connection of this player would be within the limit of its address.
     ///
     /// # Errors
     /// [`LimitExceeded::Address`]
-    pub fn may(&self, player: AddressKey) -> Result<(), LimitExceeded> {
-        self.state().may(player)
+    pub fn check_address(&self, player: AddressKey) -> Result<(), LimitExceeded> {
+        self.state().check_address(player)
     }
 
     /// Takes the slot away from a connection.
-    pub fn leave(&self, connection: u64) {
+    pub fn free(&self, connection: u64) {
         let mut state = self.state();
-        state.leave(connection);
+        state.free(connection);
         self.count(&state);
     }
 
@@ -162,27 +162,27 @@ impl State {
 
     /// Counts the shares if a limit was added, and forgets them if none is left.
     fn recount(&mut self) {
-        self.shares = Shares::default();
+        self.shares = FairShare::default();
         if self.is_limited() {
             let known = self.taken.iter().filter_map(|(connection, player)| Some((*connection, (*player)?)));
             known.for_each(|(connection, player)| self.shares.add(player, connection));
         }
     }
 
-    fn may(&self, player: AddressKey) -> Result<(), LimitExceeded> {
+    fn check_address(&self, player: AddressKey) -> Result<(), LimitExceeded> {
         if self.shares.of(player) < self.max_per_address { Ok(()) } else { Err(LimitExceeded::Address) }
     }
 
     /// Returns the connection that is evicted for a new one of `player`, which counts already.
-    fn gives_way(&self, player: Option<AddressKey>) -> Option<u64> {
+    fn evicted(&self, player: Option<AddressKey>) -> Option<u64> {
         match player {
             _ if !self.fair_share => None,
-            Some(player) => self.shares.gives_way_to(player),
-            None => self.shares.gives_way(),
+            Some(player) => self.shares.evicted_by(player),
+            None => self.shares.evicted(),
         }
     }
 
-    fn leave(&mut self, connection: u64) {
+    fn free(&mut self, connection: u64) {
         if let Some(Some(player)) = self.taken.remove(&connection) {
             self.shares.remove(player, connection);
         }
@@ -191,29 +191,29 @@ impl State {
 
 /// A slot that was taken.
 #[derive(Debug)]
-pub(super) struct Taken {
-    pub place: Place,
+pub(super) struct TakenSlot {
+    pub slot: Slot,
     /// The connection that it was taken from, which must be closed.
     pub evicted: Option<u64>,
 }
 
 /// The slot of one connection. Dropping it frees the slot, unless it was given to another connection before.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct Slot {
+    slots: Arc<ConnectionSlots>,
     connection: u64,
 }
 
-impl Place {
+impl Slot {
     /// Sets its player, once known. Later calls have no effect.
     ///
     /// # Errors
     /// [`LimitExceeded::Address`]; the connection goes on counting in all.
     pub fn claim(&self, player: AddressKey) -> Result<(), LimitExceeded> {
-        let mut state = self.places.state();
+        let mut state = self.slots.state();
         // A connection that has lost its slot learns of it in another way.
         if state.taken.get(&self.connection) == Some(&None) {
-            state.may(player)?;
+            state.check_address(player)?;
             state.add(player, self.connection);
             state.taken.insert(self.connection, Some(player));
         }
@@ -221,9 +221,9 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        self.places.leave(self.connection);
+        self.slots.free(self.connection);
     }
 }
 
@@ -233,7 +233,7 @@ mod tests {
 
     use super::*;
 
-    const NONE: GateLimits = GateLimits {
+    const NONE: AdmissionLimits = AdmissionLimits {
         connections: None,
         connections_per_address: None,
         rate_per_address: None,
@@ -241,8 +241,8 @@ mod tests {
         pressure: true,
     };
 
-    fn places(connections: usize, fair_share: bool) -> Arc<Places> {
-        Places::new(&GateLimits { connections: Some(connections), fair_share, ..NONE })
+    fn slots(connections: usize, fair_share: bool) -> Arc<ConnectionSlots> {
+        ConnectionSlots::new(&AdmissionLimits { connections: Some(connections), fair_share, ..NONE })
     }
 
     /// Returns a player in a network of its own.
@@ -251,99 +251,100 @@ mod tests {
     }
 
     /// Returns the counts of all, of known players, and as read without the lock.
-    fn counts(places: &Places) -> (usize, usize, usize) {
-        let state = places.state();
+    fn counts(slots: &ConnectionSlots) -> (usize, usize, usize) {
+        let state = slots.state();
         let known = state.taken.values().flatten().count();
-        (state.taken.len(), known, places.taken())
+        (state.taken.len(), known, slots.taken())
     }
 
     #[test]
     fn without_fair_share_who_comes_last_is_refused() {
-        let places = places(2, false);
-        let _first = places.take(1, Some(player(1))).unwrap();
-        let second = places.take(2, Some(player(1))).unwrap();
-        assert_eq!(places.take(3, Some(player(2))).err(), Some(LimitExceeded::Total));
-        assert_eq!(places.take(3, None).err(), Some(LimitExceeded::Total));
+        let slots = slots(2, false);
+        let _first = slots.take(1, Some(player(1))).unwrap();
+        let second = slots.take(2, Some(player(1))).unwrap();
+        assert_eq!(slots.take(3, Some(player(2))).err(), Some(LimitExceeded::Total));
+        assert_eq!(slots.take(3, None).err(), Some(LimitExceeded::Total));
         drop(second);
-        let _third = places.take(3, Some(player(2))).unwrap();
-        assert_eq!((counts(&places), places.state().shares.of(player(2))), ((2, 2, 2), 1), "the refused do not count");
+        let _third = slots.take(3, Some(player(2))).unwrap();
+        assert_eq!((counts(&slots), slots.state().shares.of(player(2))), ((2, 2, 2), 1), "the refused do not count");
     }
 
     #[test]
     fn who_has_the_most_gives_way_and_his_place_is_given_once() {
-        let places = places(3, true);
-        let crowd: Vec<_> = (1..=3).map(|connection| places.take(connection, Some(player(1))).unwrap()).collect();
-        let second = places.take(4, Some(player(2))).unwrap();
+        let slots = slots(3, true);
+        let crowd: Vec<_> = (1..=3).map(|connection| slots.take(connection, Some(player(1))).unwrap()).collect();
+        let second = slots.take(4, Some(player(2))).unwrap();
         assert_eq!(second.evicted, Some(3));
-        assert_eq!(places.take(5, Some(player(1))).err(), Some(LimitExceeded::Total), "nobody has more");
-        let third = places.take(6, Some(player(3))).unwrap();
-        assert_eq!((third.evicted, counts(&places)), (Some(2), (3, 3, 3)));
+        assert_eq!(slots.take(5, Some(player(1))).err(), Some(LimitExceeded::Total), "nobody has more");
+        let third = slots.take(6, Some(player(3))).unwrap();
+        assert_eq!((third.evicted, counts(&slots)), (Some(2), (3, 3, 3)));
         drop(crowd);
-        assert_eq!(counts(&places), (2, 2, 2), "of the first only one place was left to free");
+        assert_eq!(counts(&slots), (2, 2, 2), "of the first only one place was left to free");
     }
 
     #[test]
     fn a_connection_of_nobody_yet_counts_for_its_player_once_that_is_known() {
-        let places = Places::new(&GateLimits { connections: Some(3), connections_per_address: Some(1), ..NONE });
-        let _holder = places.take(1, Some(player(1))).unwrap();
-        let unknown = places.take(2, None).unwrap().place;
+        let slots =
+            ConnectionSlots::new(&AdmissionLimits { connections: Some(3), connections_per_address: Some(1), ..NONE });
+        let _holder = slots.take(1, Some(player(1))).unwrap();
+        let unknown = slots.take(2, None).unwrap().slot;
         assert_eq!(unknown.claim(player(1)), Err(LimitExceeded::Address));
         assert_eq!(unknown.claim(player(2)), Ok(()));
         assert_eq!(unknown.claim(player(2)), Ok(()), "it does not count twice");
-        assert_eq!(places.may(player(2)), Err(LimitExceeded::Address));
-        let _third = places.take(3, None).unwrap();
-        assert_eq!(places.take(4, None).err(), Some(LimitExceeded::Total), "each network has one");
+        assert_eq!(slots.check_address(player(2)), Err(LimitExceeded::Address));
+        let _third = slots.take(3, None).unwrap();
+        assert_eq!(slots.take(4, None).err(), Some(LimitExceeded::Total), "each network has one");
         drop(unknown);
-        assert_eq!(counts(&places), (2, 1, 2));
+        assert_eq!(counts(&slots), (2, 1, 2));
     }
 
     #[test]
     fn nobody_s_connection_takes_the_place_of_a_crowd_and_is_never_evicted_itself() {
-        let places = places(3, true);
-        let _crowd = [places.take(1, Some(player(1))).unwrap(), places.take(2, Some(player(1))).unwrap()];
-        let _unknown = places.take(3, None).unwrap();
-        let late = places.take(4, None).unwrap();
+        let slots = slots(3, true);
+        let _crowd = [slots.take(1, Some(player(1))).unwrap(), slots.take(2, Some(player(1))).unwrap()];
+        let _unknown = slots.take(3, None).unwrap();
+        let late = slots.take(4, None).unwrap();
         assert_eq!(late.evicted, Some(2));
-        assert_eq!(places.take(5, None).err(), Some(LimitExceeded::Total));
-        assert_eq!(late.place.claim(player(1)), Ok(()));
+        assert_eq!(slots.take(5, None).err(), Some(LimitExceeded::Total));
+        assert_eq!(late.slot.claim(player(1)), Ok(()));
     }
 
     #[test]
     fn who_has_lost_his_place_claims_nothing() {
-        let places = places(2, true);
-        let _first = places.take(1, Some(player(1))).unwrap();
-        let unknown = places.take(2, None).unwrap().place;
-        places.leave(2);
+        let slots = slots(2, true);
+        let _first = slots.take(1, Some(player(1))).unwrap();
+        let unknown = slots.take(2, None).unwrap().slot;
+        slots.free(2);
         assert_eq!(unknown.claim(player(1)), Ok(()));
-        assert_eq!((counts(&places), places.state().shares.of(player(1))), ((1, 1, 1), 1));
+        assert_eq!((counts(&slots), slots.state().shares.of(player(1))), ((1, 1, 1), 1));
     }
 
     #[test]
     fn other_limits_count_what_was_there_before() {
-        let places = Places::new(&NONE);
-        let taken: Vec<_> = (1..=3).map(|connection| places.take(connection, Some(player(1))).unwrap()).collect();
-        places.set(&GateLimits { connections_per_address: Some(3), ..NONE });
-        assert_eq!(places.take(4, Some(player(1))).err(), Some(LimitExceeded::Address));
-        places.set(&GateLimits { connections: Some(2), ..NONE });
-        assert_eq!(places.take(5, Some(player(2))).unwrap().evicted, Some(3));
-        places.set(&GateLimits { connections: Some(2), fair_share: false, ..NONE });
-        assert_eq!(places.take(6, Some(player(3))).err(), Some(LimitExceeded::Total));
+        let slots = ConnectionSlots::new(&NONE);
+        let taken: Vec<_> = (1..=3).map(|connection| slots.take(connection, Some(player(1))).unwrap()).collect();
+        slots.set(&AdmissionLimits { connections_per_address: Some(3), ..NONE });
+        assert_eq!(slots.take(4, Some(player(1))).err(), Some(LimitExceeded::Address));
+        slots.set(&AdmissionLimits { connections: Some(2), ..NONE });
+        assert_eq!(slots.take(5, Some(player(2))).unwrap().evicted, Some(3));
+        slots.set(&AdmissionLimits { connections: Some(2), fair_share: false, ..NONE });
+        assert_eq!(slots.take(6, Some(player(3))).err(), Some(LimitExceeded::Total));
         drop(taken);
-        assert_eq!(counts(&places), (0, 0, 0), "the newcomer was dropped at once");
+        assert_eq!(counts(&slots), (0, 0, 0), "the newcomer was dropped at once");
     }
 
     #[test]
     fn the_share_that_is_taken_is_shown_and_presses_on_strangers() {
-        let (places, shown) = (places(4, true), Gauge::new("share", "share").unwrap());
-        places.show(shown.clone());
-        let mut taken: Vec<_> = (1..=3).map(|n| places.take(n.into(), Some(player(n))).unwrap()).collect();
-        assert_eq!((shown.get(), places.time_for_strangers()), (0.75, 1.0));
-        taken.push(places.take(4, Some(player(4))).unwrap());
-        assert!(shown.get() == 1.0 && places.time_for_strangers() < 0.3);
-        places.set(&GateLimits { connections: Some(4), pressure: false, ..NONE });
-        assert_eq!(places.time_for_strangers(), 1.0);
-        places.set(&NONE);
-        assert_eq!((shown.get(), places.time_for_strangers()), (0.0, 1.0));
+        let (slots, shown) = (slots(4, true), Gauge::new("share", "share").unwrap());
+        slots.set_gauge(shown.clone());
+        let mut taken: Vec<_> = (1..=3).map(|n| slots.take(n.into(), Some(player(n))).unwrap()).collect();
+        assert_eq!((shown.get(), slots.time_left_factor()), (0.75, 1.0));
+        taken.push(slots.take(4, Some(player(4))).unwrap());
+        assert!(shown.get() == 1.0 && slots.time_left_factor() < 0.3);
+        slots.set(&AdmissionLimits { connections: Some(4), pressure: false, ..NONE });
+        assert_eq!(slots.time_left_factor(), 1.0);
+        slots.set(&NONE);
+        assert_eq!((shown.get(), slots.time_left_factor()), (0.0, 1.0));
         drop(taken);
     }
 
@@ -352,18 +353,19 @@ mod tests {
         const MAX: usize = 20;
         const MAX_PER_ADDRESS: usize = 5;
         for fair_share in [false, true] {
-            let limits = GateLimits { connections: Some(MAX), connections_per_address: Some(MAX_PER_ADDRESS), ..NONE };
-            let places = Places::new(&GateLimits { fair_share, ..limits });
+            let limits =
+                AdmissionLimits { connections: Some(MAX), connections_per_address: Some(MAX_PER_ADDRESS), ..NONE };
+            let slots = ConnectionSlots::new(&AdmissionLimits { fair_share, ..limits });
             let next = AtomicU64::new(1);
             std::thread::scope(|scope| {
                 for thread in 0..8u32 {
-                    let (places, next) = (&places, &next);
+                    let (slots, next) = (&slots, &next);
                     scope.spawn(move || {
                         let mut held = Vec::new();
                         for turn in 0..3000u32 {
                             let player = (turn % 5 > 0).then(|| player(turn.wrapping_mul(7).wrapping_add(thread) % 10));
-                            held.extend(places.take(next.fetch_add(1, Ordering::Relaxed), player));
-                            let state = places.state();
+                            held.extend(slots.take(next.fetch_add(1, Ordering::Relaxed), player));
+                            let state = slots.state();
                             assert!(state.taken.len() <= MAX);
                             assert!((0..10).all(|n| state.shares.of(self::player(n)) <= MAX_PER_ADDRESS));
                             drop(state);
@@ -374,29 +376,29 @@ mod tests {
                     });
                 }
             });
-            assert_eq!(counts(&places), (0, 0, 0));
+            assert_eq!(counts(&slots), (0, 0, 0));
         }
     }
 
     #[test]
     fn a_limit_that_comes_later_counts_who_was_there_before() {
-        let places = Places::new(&NONE);
-        let all: Vec<_> = (1..=3).map(|connection| places.take(connection, Some(player(1))).unwrap()).collect();
-        let unknown = places.take(4, None).unwrap();
-        assert_eq!(places.state().shares.of(player(1)), 0, "nobody asks");
-        places.set(&GateLimits { connections_per_address: Some(3), ..NONE });
-        assert_eq!(places.take(5, Some(player(1))).err(), Some(LimitExceeded::Address));
-        assert_eq!(unknown.place.claim(player(1)), Err(LimitExceeded::Address));
+        let slots = ConnectionSlots::new(&NONE);
+        let all: Vec<_> = (1..=3).map(|connection| slots.take(connection, Some(player(1))).unwrap()).collect();
+        let unknown = slots.take(4, None).unwrap();
+        assert_eq!(slots.state().shares.of(player(1)), 0, "nobody asks");
+        slots.set(&AdmissionLimits { connections_per_address: Some(3), ..NONE });
+        assert_eq!(slots.take(5, Some(player(1))).err(), Some(LimitExceeded::Address));
+        assert_eq!(unknown.slot.claim(player(1)), Err(LimitExceeded::Address));
         drop(all);
-        let _again = places.take(6, Some(player(1))).unwrap();
-        assert_eq!(places.state().shares.of(player(1)), 1);
-        places.set(&GateLimits { connections: Some(2), ..NONE });
+        let _again = slots.take(6, Some(player(1))).unwrap();
+        assert_eq!(slots.state().shares.of(player(1)), 1);
+        slots.set(&AdmissionLimits { connections: Some(2), ..NONE });
         assert_eq!(
-            places.take(7, Some(player(2))).err(),
+            slots.take(7, Some(player(2))).err(),
             Some(LimitExceeded::Total),
             "one of each, and nobody has more"
         );
-        places.set(&NONE);
-        assert_eq!(places.state().shares.of(player(1)), 0);
+        slots.set(&NONE);
+        assert_eq!(slots.state().shares.of(player(1)), 0);
     }
 }

@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use otproxy_net::Detached;
+use otproxy_net::DetachedStream;
 
-use crate::connection::{CloseReason, Presence};
-use crate::metrics::Held;
+use crate::connection::{CloseReason, ConnectionHandle};
+use crate::metrics::GaugeGuard;
 
 /// An authenticated edge, which ends all of its streams once it is no longer trusted.
 #[derive(Debug)]
-pub struct ProvenEdge {
+pub struct AuthenticatedEdge {
     name: String,
     /// Cancelled once it is no longer trusted.
     revoked: CancellationToken,
 }
 
-impl ProvenEdge {
+impl AuthenticatedEdge {
     /// Makes a trusted edge.
     pub fn new(name: String) -> Arc<Self> {
         Arc::new(Self { name, revoked: CancellationToken::new() })
@@ -47,18 +47,18 @@ impl ProvenEdge {
 
 /// The origin of a stream of the tunnel, held as long as the stream lives.
 #[derive(Debug)]
-pub struct Via {
+pub struct TunnelOrigin {
     /// The edge.
-    pub edge: Arc<ProvenEdge>,
+    pub edge: Arc<AuthenticatedEdge>,
     /// The guard that counts it as in use.
-    pub in_use: Held,
+    pub in_use: GaugeGuard,
 }
 
 /// A stream that has begun, for a worker to carry.
 #[derive(Debug)]
-pub struct Tunnelled {
+pub struct TunnelledStream {
     /// The stream.
-    pub stream: Detached,
+    pub stream: DetachedStream,
     /// The player, as reported by the edge.
     pub player: SocketAddr,
     /// The address that the player connected to.
@@ -66,17 +66,17 @@ pub struct Tunnelled {
     /// Bytes that were read after the header.
     pub early: Vec<u8>,
     /// The origin.
-    pub via: Via,
+    pub origin: TunnelOrigin,
 }
 
 /// Returns why a connection was dropped before its own end: because of a defect, because it was closed by request,
 /// because the `edge` that it came through is no longer trusted, or else because the process ends.
-pub fn unfinished(presence: &Presence, edge: Option<&ProvenEdge>) -> CloseReason {
+pub fn unfinished(handle: &ConnectionHandle, edge: Option<&AuthenticatedEdge>) -> CloseReason {
     if std::thread::panicking() {
         CloseReason::Panic
-    } else if let Some(closing) = presence.closing() {
+    } else if let Some(closing) = handle.closing() {
         closing.into()
-    } else if edge.is_some_and(ProvenEdge::is_revoked) {
+    } else if edge.is_some_and(AuthenticatedEdge::is_revoked) {
         CloseReason::Revoked
     } else {
         CloseReason::Shutdown

@@ -15,8 +15,8 @@ use rcgen::{
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 
-use super::certificate::{Certificate, State, days};
-use super::error::{CertError, Problem};
+use super::certificate::{Certificate, Validity, days};
+use super::error::{CertError, CertProblem};
 use super::files;
 use super::identity;
 use super::name::Name;
@@ -41,14 +41,14 @@ pub struct Authority {
 
 /// The terms of a new certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
+pub struct IssueTerms {
     /// Days for which it is valid.
     pub days: u32,
     /// True if an existing key is replaced by a new one.
     pub new_key: bool,
 }
 
-impl Default for Terms {
+impl Default for IssueTerms {
     fn default() -> Self {
         Self { days: DAYS, new_key: false }
     }
@@ -67,7 +67,7 @@ pub enum KeyFile {
 
 /// A certificate that was issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Issued {
+pub struct IssuedCertificate {
     /// The file of the certificate.
     pub certificate: PathBuf,
     /// The file of its key.
@@ -91,10 +91,10 @@ impl Authority {
         let (certificate_file, key_file) = Self::files(directory);
         for file in [&certificate_file, &key_file] {
             if file.symlink_metadata().is_ok() {
-                return Err(Problem::Exists.of(file));
+                return Err(CertProblem::Exists.of(file));
             }
         }
-        let not_made = |error| Problem::NotMade(error).of(&certificate_file);
+        let not_made = |error| CertProblem::NotMade(error).of(&certificate_file);
         let now = whole_seconds(SystemTime::now());
         let key = KeyPair::generate().map_err(not_made)?;
         // Both people and verifiers must be able to tell two authorities of one operator apart.
@@ -117,24 +117,24 @@ impl Authority {
     pub fn open(directory: &Path) -> Result<Self, CertError> {
         let (certificate_file, key_file) = Self::files(directory);
         if !key_file.exists() {
-            return Err(Problem::NoAuthority.of(&key_file));
+            return Err(CertProblem::NoAuthority.of(&key_file));
         }
         let key = files::key(&key_file)?;
-        let key = KeyPair::try_from(key.secret_der()).map_err(|_| Problem::KeyKind.of(&key_file))?;
+        let key = KeyPair::try_from(key.secret_der()).map_err(|_| CertProblem::KeyKind.of(&key_file))?;
         let public_key = key.subject_public_key_info();
         // The file holds both authorities while one replaces the other.
         for der in files::certificates(&certificate_file)? {
-            let damaged = || Problem::Damaged("certificate").of(&certificate_file);
+            let damaged = || CertProblem::Damaged("certificate").of(&certificate_file);
             let facts = Certificate::parse(&der).map_err(|_| damaged())?;
             if facts.public_key == public_key {
                 if !facts.is_ca {
-                    return Err(Problem::NotAuthority(facts.subject).of(&certificate_file));
+                    return Err(CertProblem::NotAuthority(facts.subject).of(&certificate_file));
                 }
                 let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|_| damaged())?;
                 return Ok(Self { certificate_file, key_file, der, facts, issuer });
             }
         }
-        Err(Problem::OtherKey(certificate_file).of(&key_file))
+        Err(CertProblem::OtherKey(certificate_file).of(&key_file))
     }
 
     /// Returns whether a directory has an authority, or a part of one.
@@ -172,7 +172,7 @@ impl Authority {
     ///
     /// # Errors
     /// Fails if files cannot be read or written, or if the authority has expired.
-    pub fn issue(&self, name: &Name, directory: &Path, terms: Terms) -> Result<Issued, CertError> {
+    pub fn issue(&self, name: &Name, directory: &Path, terms: IssueTerms) -> Result<IssuedCertificate, CertError> {
         self.issue_at(name, directory, terms, SystemTime::now())
     }
 
@@ -181,19 +181,19 @@ impl Authority {
         &self,
         name: &Name,
         directory: &Path,
-        terms: Terms,
+        terms: IssueTerms,
         now: SystemTime,
-    ) -> Result<Issued, CertError> {
+    ) -> Result<IssuedCertificate, CertError> {
         let now = whole_seconds(now);
         let Certificate { not_after: end, .. } = self.facts;
-        if self.facts.state(now) == State::Expired {
+        if self.facts.state(now) == Validity::Expired {
             let remedy = "make a new authority with `otproxy cert init --dir` and another directory".to_owned();
-            return Err(Problem::Expired { until: end, remedy }.of(&self.certificate_file));
+            return Err(CertProblem::Expired { until: end, remedy }.of(&self.certificate_file));
         }
         let (certificate_file, key_file) = pair(name, directory);
         files::make_directory(directory)?;
         let (key, made) = key_for(&key_file, terms.new_key)?;
-        let not_made = |error| Problem::NotMade(error).of(&certificate_file);
+        let not_made = |error| CertProblem::NotMade(error).of(&certificate_file);
         let mut params = params(name.as_str(), now).map_err(not_made)?;
         let asked = now + days(terms.days);
         let not_after = asked.min(end);
@@ -213,7 +213,7 @@ impl Authority {
         let renewed = before.is_some_and(|before| before.issuer == self.facts.subject);
         files::replace_certificates(&certificate_file, &certificate.pem())?;
         let (certificate, key) = (certificate_file, key_file);
-        Ok(Issued { certificate, key, key_file: made, renewed, not_after, shortened: asked > end })
+        Ok(IssuedCertificate { certificate, key, key_file: made, renewed, not_after, shortened: asked > end })
     }
 
     /// Returns whether a directory has a certificate of this authority for that name with its key, valid for at least
@@ -245,10 +245,10 @@ fn key_for(file: &Path, new_key: bool) -> Result<(KeyPair, KeyFile), CertError> 
     let exists = file.symlink_metadata().is_ok();
     if exists && !new_key {
         let key = files::key(file)?;
-        let key = KeyPair::try_from(key.secret_der()).map_err(|_| Problem::KeyKind.of(file))?;
+        let key = KeyPair::try_from(key.secret_der()).map_err(|_| CertProblem::KeyKind.of(file))?;
         return Ok((key, KeyFile::Kept));
     }
-    let key = KeyPair::generate().map_err(|error| Problem::NotMade(error).of(file))?;
+    let key = KeyPair::generate().map_err(|error| CertProblem::NotMade(error).of(file))?;
     Ok((key, if exists { KeyFile::Replaced } else { KeyFile::Made }))
 }
 

@@ -47,11 +47,11 @@ pub struct Certificate {
 /// The error of bytes that are no certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no certificate")]
-pub struct Malformed;
+pub struct MalformedCertificate;
 
 /// The validity of a certificate at a given time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum Validity {
     /// Its time has not come.
     NotYetValid,
     /// It is valid.
@@ -60,7 +60,7 @@ pub enum State {
     Expired,
 }
 
-impl State {
+impl Validity {
     /// Returns the state as one word.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -76,15 +76,15 @@ impl Certificate {
     ///
     /// # Errors
     /// Fails if it is malformed.
-    pub fn parse(der: &CertificateDer<'_>) -> Result<Self, Malformed> {
-        let (_, parsed) = X509Certificate::from_der(der).map_err(|_| Malformed)?;
-        let alternative = parsed.subject_alternative_name().map_err(|_| Malformed)?;
+    pub fn parse(der: &CertificateDer<'_>) -> Result<Self, MalformedCertificate> {
+        let (_, parsed) = X509Certificate::from_der(der).map_err(|_| MalformedCertificate)?;
+        let alternative = parsed.subject_alternative_name().map_err(|_| MalformedCertificate)?;
         let alternative = alternative.map(|names| &names.value.general_names[..]).unwrap_or_default();
         let dns =
             |name: &GeneralName<'_>| if let GeneralName::DNSName(dns) = name { Some((*dns).to_owned()) } else { None };
         let names: Vec<_> = alternative.iter().filter_map(dns).collect();
         // The hash comes with the crate that does the cryptography anyway.
-        let hash = TLS13_AES_128_GCM_SHA256.tls13().ok_or(Malformed)?.common.hash_provider;
+        let hash = TLS13_AES_128_GCM_SHA256.tls13().ok_or(MalformedCertificate)?.common.hash_provider;
         Ok(Self {
             other_names: alternative.len() - names.len(),
             names,
@@ -118,13 +118,13 @@ impl Certificate {
     }
 
     /// Returns whether it is valid at `now`.
-    pub fn state(&self, now: SystemTime) -> State {
+    pub fn state(&self, now: SystemTime) -> Validity {
         if now < self.not_before {
-            State::NotYetValid
+            Validity::NotYetValid
         } else if now <= self.not_after {
-            State::Valid
+            Validity::Valid
         } else {
-            State::Expired
+            Validity::Expired
         }
     }
 

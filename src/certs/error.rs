@@ -13,12 +13,12 @@ pub struct CertError {
     /// The file.
     pub file: PathBuf,
     /// The problem.
-    pub problem: Problem,
+    pub problem: CertProblem,
 }
 
 /// A problem of a file of certificates or a key.
 #[derive(Debug, thiserror::Error)]
-pub enum Problem {
+pub enum CertProblem {
     /// It cannot be read.
     #[error("cannot be read: {0}")]
     Read(io::Error),
@@ -93,7 +93,7 @@ pub enum Problem {
     NotMade(rcgen::Error),
 }
 
-impl Problem {
+impl CertProblem {
     /// Returns this problem as that of a file.
     pub(super) fn of(self, file: &Path) -> CertError {
         CertError { file: file.to_owned(), problem: self }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::error::{CertError, Problem};
+use super::error::{CertError, CertProblem};
 
 /// Bytes of a file that are read at most. Hundreds of certificates fit; a device or a log given by mistake does not.
 const MAX_LEN: u64 = 256 * 1024;
@@ -20,32 +20,36 @@ const MAX_LEN: u64 = 256 * 1024;
 pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertError> {
     let text = read(file)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    found.ok().filter(|found| !found.is_empty()).ok_or_else(|| Problem::Damaged("certificate").of(file))
+    found.ok().filter(|found| !found.is_empty()).ok_or_else(|| CertProblem::Damaged("certificate").of(file))
 }
 
 /// Reads the private key of a PEM file.
 pub(super) fn key(file: &Path) -> Result<PrivateKeyDer<'static>, CertError> {
     let text = read(file)?;
-    PrivateKeyDer::from_pem_slice(&text).map_err(|_| Problem::Damaged("private key").of(file))
+    PrivateKeyDer::from_pem_slice(&text).map_err(|_| CertProblem::Damaged("private key").of(file))
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, CertError> {
     let mut text = Vec::new();
     let read = File::open(file).and_then(|opened| opened.take(MAX_LEN).read_to_end(&mut text));
-    read.map_err(|error| Problem::Read(error).of(file))?;
+    read.map_err(|error| CertProblem::Read(error).of(file))?;
     Ok(text)
 }
 
 /// Creates a directory for keys, if it does not exist.
 pub(super) fn make_directory(directory: &Path) -> Result<(), CertError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| Problem::Write(error).of(directory))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| CertProblem::Write(error).of(directory))
 }
 
 /// Writes a private key into a new file, which nobody else may read at any moment.
 pub(super) fn create_key(file: &Path, text: &str) -> Result<(), CertError> {
     match create(file, text, 0o600) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Problem::Exists.of(file)),
-        created => created.map_err(|error| Problem::Write(error).of(file)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(CertProblem::Exists.of(file)),
+        created => created.map_err(|error| CertProblem::Write(error).of(file)),
     }
 }
 
@@ -58,7 +62,7 @@ pub(super) fn replace_key(file: &Path, text: &str) -> Result<(), CertError> {
 pub(super) fn replace_certificates(file: &Path, text: &str) -> Result<(), CertError> {
     // Some programs keep a key in the same file.
     if key(file).is_ok() {
-        return Err(Problem::Exists.of(file));
+        return Err(CertProblem::Exists.of(file));
     }
     replace(file, text, 0o644)
 }
@@ -68,7 +72,7 @@ fn replace(file: &Path, text: &str, mode: u32) -> Result<(), CertError> {
     let written = create(&temporary, text, mode).and_then(|()| fs::rename(&temporary, file));
     written.map_err(|error| {
         let _ = fs::remove_file(&temporary);
-        Problem::Write(error).of(file)
+        CertProblem::Write(error).of(file)
     })
 }
 

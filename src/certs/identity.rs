@@ -14,8 +14,8 @@ use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig, Error, RootCertStore, ServerConfig};
 
-use super::certificate::{Certificate, State, days_between};
-use super::error::{CertError, Problem};
+use super::certificate::{Certificate, Validity, days_between};
+use super::error::{CertError, CertProblem};
 use super::files;
 use super::name::Name;
 use otproxy_config::{CORE_NAME, TlsFiles};
@@ -23,7 +23,7 @@ use otproxy_net::tls::ALPN;
 
 /// The kind of an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Own {
+pub enum IdentityKind {
     /// That of the core: its certificate is for `core`.
     Core,
     /// That of an edge: its certificate's name is the edge's.
@@ -65,24 +65,24 @@ impl Identity {
     ///
     /// # Errors
     /// The error names the file, its problem and the remedy.
-    pub fn load(files: &TlsFiles, own: Own) -> Result<Self, CertError> {
+    pub fn load(files: &TlsFiles, own: IdentityKind) -> Result<Self, CertError> {
         Self::load_at(files, own, SystemTime::now())
     }
 
     /// Loads an identity as of a given time.
-    pub(super) fn load_at(files: &TlsFiles, own: Own, now: SystemTime) -> Result<Self, CertError> {
+    pub(super) fn load_at(files: &TlsFiles, own: IdentityKind, now: SystemTime) -> Result<Self, CertError> {
         let authorities = authorities(&files.ca)?;
         let chain = files::certificates(&files.cert)?;
         let facts = chain.first().and_then(|leaf| Certificate::parse(leaf).ok());
-        let facts = facts.ok_or_else(|| Problem::Damaged("certificate").of(&files.cert))?;
+        let facts = facts.ok_or_else(|| CertProblem::Damaged("certificate").of(&files.cert))?;
         let name = own_name(&facts, own).map_err(|problem| problem.of(&files.cert))?;
         let remedy =
             format!("run `otproxy cert {}` where the authority's key is, and copy the file here", name.command());
         match facts.state(now) {
-            State::Valid => {}
-            State::Expired => return Err(Problem::Expired { until: facts.not_after, remedy }.of(&files.cert)),
-            State::NotYetValid => {
-                return Err(Problem::NotYetValid { from: facts.not_before, now }.of(&files.cert));
+            Validity::Valid => {}
+            Validity::Expired => return Err(CertProblem::Expired { until: facts.not_after, remedy }.of(&files.cert)),
+            Validity::NotYetValid => {
+                return Err(CertProblem::NotYetValid { from: facts.not_before, now }.of(&files.cert));
             }
         }
         let verified_by = |(der, _): &&(CertificateDer<'static>, Certificate)| {
@@ -97,11 +97,11 @@ impl Identity {
             }
         };
         let key = files::key(&files.key)?;
-        let unusable = |error| Problem::Unusable(error).of(&files.cert);
+        let unusable = |error| CertProblem::Unusable(error).of(&files.cert);
         let provider = Arc::new(ring::default_provider());
         let signing = provider.key_provider.load_private_key(key.clone_key());
-        let certified = CertifiedKey::new(chain.clone(), signing.map_err(|_| Problem::KeyKind.of(&files.key))?);
-        certified.keys_match().map_err(|_| Problem::OtherKey(files.cert.clone()).of(&files.key))?;
+        let certified = CertifiedKey::new(chain.clone(), signing.map_err(|_| CertProblem::KeyKind.of(&files.key))?);
+        certified.keys_match().map_err(|_| CertProblem::OtherKey(files.cert.clone()).of(&files.key))?;
         let roots = Arc::new(roots(authorities.iter().map(|(der, _)| der)).map_err(unusable)?);
         let expiry = Expiry { own: facts.not_after, ca: issuer.not_after };
         let client = client_config(provider.clone(), roots.clone(), chain.clone(), key).map_err(unusable)?;
@@ -153,32 +153,34 @@ pub fn peer_name(leaf: &CertificateDer<'_>) -> Result<String, NotOneName> {
 /// Reads the authorities' certificates of a file.
 fn authorities(file: &Path) -> Result<Vec<(CertificateDer<'static>, Certificate)>, CertError> {
     let read = |der: CertificateDer<'static>| {
-        let facts = Certificate::parse(&der).map_err(|_| Problem::Damaged("certificate").of(file))?;
-        if facts.is_ca { Ok((der, facts)) } else { Err(Problem::NotAuthority(facts.subject).of(file)) }
+        let facts = Certificate::parse(&der).map_err(|_| CertProblem::Damaged("certificate").of(file))?;
+        if facts.is_ca { Ok((der, facts)) } else { Err(CertProblem::NotAuthority(facts.subject).of(file)) }
     };
     files::certificates(file)?.into_iter().map(read).collect()
 }
 
-fn own_name(facts: &Certificate, own: Own) -> Result<Name, Problem> {
-    let found = facts.name().ok_or(Problem::Names(facts.names.len() + facts.other_names))?;
-    let wrong =
-        |demanded: &str| Problem::WrongName { found: found.escape_debug().to_string(), demanded: demanded.to_owned() };
+fn own_name(facts: &Certificate, own: IdentityKind) -> Result<Name, CertProblem> {
+    let found = facts.name().ok_or(CertProblem::Names(facts.names.len() + facts.other_names))?;
+    let wrong = |demanded: &str| CertProblem::WrongName {
+        found: found.escape_debug().to_string(),
+        demanded: demanded.to_owned(),
+    };
     match own {
-        Own::Core if found == CORE_NAME => Ok(Name::core()),
-        Own::Core => Err(wrong("the core's must be for `core`; make it with `otproxy cert core`")),
-        Own::Edge => Name::edge(found).map_err(|_| {
+        IdentityKind::Core if found == CORE_NAME => Ok(Name::core()),
+        IdentityKind::Core => Err(wrong("the core's must be for `core`; make it with `otproxy cert core`")),
+        IdentityKind::Edge => Name::edge(found).map_err(|_| {
             wrong("that is no edge's name; make one with `otproxy cert edge NAME`, NAME as in `edges` of core.yaml")
         }),
     }
 }
 
 /// Returns the problem for which TLS would refuse an own certificate.
-fn unverified(error: Option<Error>, facts: &Certificate, authorities: &Path) -> Problem {
+fn unverified(error: Option<Error>, facts: &Certificate, authorities: &Path) -> CertProblem {
     match error {
         Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) | None => {
-            Problem::OtherAuthority { issuer: facts.issuer.clone(), authorities: authorities.to_owned() }
+            CertProblem::OtherAuthority { issuer: facts.issuer.clone(), authorities: authorities.to_owned() }
         }
-        Some(error) => Problem::Unusable(error),
+        Some(error) => CertProblem::Unusable(error),
     }
 }
 

@@ -16,7 +16,7 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
-pub use error::{CertError, Problem};
+pub use error::{CertError, CertProblem};
 pub use failure::{HandshakeResult, failure};
 pub use files::certificates;
 pub use otproxy_config::name;

@@ -7,13 +7,13 @@ use std::time::SystemTime;
 use humantime::format_rfc3339_seconds;
 use serde_json::{Value, json};
 
-use super::certificate::{Certificate, State, hex};
-use super::error::{CertError, Problem};
+use super::certificate::{Certificate, Validity, hex};
+use super::error::{CertError, CertProblem};
 use super::files;
 
 /// A certificate in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct ShownCertificate {
     /// The file.
     pub file: PathBuf,
     /// Its contents.
@@ -22,20 +22,20 @@ pub struct Shown {
 
 /// The contents of several files.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct CertificateReport {
     /// The certificates, in order.
-    pub shown: Vec<Shown>,
+    pub shown: Vec<ShownCertificate>,
     /// Files that hold none.
     pub errors: Vec<CertError>,
 }
 
 /// Reads certificate files.
-pub fn read(paths: &[PathBuf]) -> Report {
-    let mut report = Report::default();
+pub fn read(paths: &[PathBuf]) -> CertificateReport {
+    let mut report = CertificateReport::default();
     for file in paths {
         let parse = |der| {
-            let certificate = Certificate::parse(&der).map_err(|_| Problem::Damaged("certificate").of(file))?;
-            Ok(Shown { file: file.clone(), certificate })
+            let certificate = Certificate::parse(&der).map_err(|_| CertProblem::Damaged("certificate").of(file))?;
+            Ok(ShownCertificate { file: file.clone(), certificate })
         };
         let shown: Result<Vec<_>, _> = files::certificates(file).and_then(|all| all.into_iter().map(parse).collect());
         match shown {
@@ -46,11 +46,11 @@ pub fn read(paths: &[PathBuf]) -> Report {
     report
 }
 
-impl Report {
+impl CertificateReport {
     /// Returns the problems that a script should notice, one line each: unreadable files and expired certificates.
     pub fn problems(&self, now: SystemTime) -> Vec<String> {
-        let expired = self.shown.iter().filter(|shown| shown.certificate.state(now) == State::Expired);
-        let expired = expired.map(|Shown { file, certificate }| {
+        let expired = self.shown.iter().filter(|shown| shown.certificate.state(now) == Validity::Expired);
+        let expired = expired.map(|ShownCertificate { file, certificate }| {
             let (name, until) = (certificate.title(), format_rfc3339_seconds(certificate.not_after));
             format!("{}: the certificate of `{name}` has expired: it was valid until {until}", file.display())
         });
@@ -60,7 +60,7 @@ impl Report {
     /// Formats the report for people.
     pub fn text(&self, now: SystemTime) -> String {
         let mut text = String::new();
-        for Shown { file, certificate } in &self.shown {
+        for ShownCertificate { file, certificate } in &self.shown {
             if !text.is_empty() {
                 text.push('\n');
             }
@@ -69,9 +69,9 @@ impl Report {
                 names => names.join(", ").escape_debug().to_string(),
             };
             let days = match (certificate.state(now), certificate.days_left(now)) {
-                (State::Valid, days) => days.to_string(),
-                (State::NotYetValid, days) => format!("{days} (NOT YET VALID)"),
-                (State::Expired, days) => format!("{days} (EXPIRED)"),
+                (Validity::Valid, days) => days.to_string(),
+                (Validity::NotYetValid, days) => format!("{days} (NOT YET VALID)"),
+                (Validity::Expired, days) => format!("{days} (EXPIRED)"),
             };
             let lines = [
                 ("name", names),
@@ -95,7 +95,7 @@ impl Report {
 
     /// Formats the report for scripts: a JSON array with an object for each certificate and for each unreadable file.
     pub fn json(&self, now: SystemTime) -> Value {
-        let shown = self.shown.iter().map(|Shown { file, certificate }| {
+        let shown = self.shown.iter().map(|ShownCertificate { file, certificate }| {
             json!({
                 "file": file.to_string_lossy(),
                 "names": certificate.names,

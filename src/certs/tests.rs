@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::authority::{Authority, KeyFile, Terms};
-use super::certificate::{Certificate, State, days};
-use super::identity::{Identity, Own};
+use super::authority::{Authority, IssueTerms, KeyFile};
+use super::certificate::{Certificate, Validity, days};
+use super::identity::{Identity, IdentityKind};
 use super::name::Name;
 use super::{CertError, certificates};
 use otproxy_config::TlsFiles;
@@ -66,23 +66,23 @@ impl Operator {
     }
 
     fn issue(&self, name: &Name) {
-        self.authority.issue(name, &self.folder.0, Terms::default()).unwrap();
+        self.authority.issue(name, &self.folder.0, IssueTerms::default()).unwrap();
     }
 
-    fn identity(&self, own: Own) -> Result<Identity, CertError> {
+    fn identity(&self, own: IdentityKind) -> Result<Identity, CertError> {
         Identity::load(&self.folder.tls(own_file(own)), own)
     }
 
     /// Loads an identity that is valid only at another time.
-    fn identity_at(&self, own: Own, now: SystemTime) -> Identity {
-        let name = if own == Own::Core { Name::core() } else { edge("waw1") };
-        self.authority.issue_at(&name, &self.folder.0, Terms::default(), now).unwrap();
+    fn identity_at(&self, own: IdentityKind, now: SystemTime) -> Identity {
+        let name = if own == IdentityKind::Core { Name::core() } else { edge("waw1") };
+        self.authority.issue_at(&name, &self.folder.0, IssueTerms::default(), now).unwrap();
         Identity::load_at(&self.folder.tls(own_file(own)), own, now).unwrap()
     }
 }
 
-fn own_file(own: Own) -> &'static str {
-    if own == Own::Core { "core" } else { "waw1" }
+fn own_file(own: IdentityKind) -> &'static str {
+    if own == IdentityKind::Core { "core" } else { "waw1" }
 }
 
 fn edge(name: &str) -> Name {

@@ -6,21 +6,21 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::error::CertError;
-use super::identity::{Identity, Own};
+use super::identity::{Identity, IdentityKind};
 use otproxy_config::TlsFiles;
 
 /// A value that was read from files, with a watch over them. Its owner decides when to look. A clone looks for itself.
 #[derive(Debug, Clone)]
 pub struct Watched<T> {
     files: Vec<PathBuf>,
-    seen: Vec<Option<Stamp>>,
+    seen: Vec<Option<FileStamp>>,
     value: T,
     failing: bool,
 }
 
 /// The result of a look at the files.
 #[derive(Debug)]
-pub enum Change<E> {
+pub enum WatchResult<E> {
     /// Nothing has changed since the last report.
     None,
     /// There is a new value.
@@ -53,23 +53,23 @@ impl<T> Watched<T> {
     }
 
     /// Looks at the files, and reads them by `read` if one has changed. It blocks for as long as the file system does.
-    pub fn look<E>(&mut self, read: impl FnOnce() -> Result<T, E>) -> Change<E> {
+    pub fn look<E>(&mut self, read: impl FnOnce() -> Result<T, E>) -> WatchResult<E> {
         let found = stamps(&self.files);
         let changed = found != self.seen;
         // A mode is repaired, and a certificate becomes valid, without any change of the file's content.
         if !changed && !self.failing {
-            return Change::None;
+            return WatchResult::None;
         }
         self.seen = found;
         match read() {
             Ok(value) => {
                 self.value = value;
                 self.failing = false;
-                Change::Renewed
+                WatchResult::Renewed
             }
             Err(error) => {
                 self.failing = true;
-                if changed { Change::Unusable(error) } else { Change::None }
+                if changed { WatchResult::Unusable(error) } else { WatchResult::None }
             }
         }
     }
@@ -77,18 +77,18 @@ impl<T> Watched<T> {
 
 /// An identity with a watch over its files.
 #[derive(Debug, Clone)]
-pub struct Watch {
+pub struct IdentityWatch {
     files: TlsFiles,
-    own: Own,
+    own: IdentityKind,
     identity: Watched<Identity>,
 }
 
-impl Watch {
+impl IdentityWatch {
     /// Loads an identity, as [`Identity::load`] does.
     ///
     /// # Errors
     /// Fails as that does.
-    pub fn load(files: TlsFiles, own: Own) -> Result<Self, CertError> {
+    pub fn load(files: TlsFiles, own: IdentityKind) -> Result<Self, CertError> {
         let TlsFiles { ca, cert, key } = files.clone();
         let identity = Watched::load(vec![ca, cert, key], || Identity::load(&files, own))?;
         Ok(Self { files, own, identity })
@@ -100,19 +100,19 @@ impl Watch {
     }
 
     /// Looks at the files, and reads them if one has changed. It blocks for as long as the file system does.
-    pub fn look(&mut self) -> Change<CertError> {
+    pub fn look(&mut self) -> WatchResult<CertError> {
         self.look_at(SystemTime::now())
     }
 
     /// Looks at the files as of a given time.
-    pub(super) fn look_at(&mut self, now: SystemTime) -> Change<CertError> {
+    pub(super) fn look_at(&mut self, now: SystemTime) -> WatchResult<CertError> {
         self.identity.look(|| Identity::load_at(&self.files, self.own, now))
     }
 }
 
 /// The metadata that tells one content of a file from another, without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     device: u64,
     inode: u64,
     len: u64,
@@ -120,11 +120,11 @@ struct Stamp {
 }
 
 /// Returns the stamp of each file as it is now; `None` for one that is not there.
-fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
-    files.iter().map(|file| Stamp::of(file)).collect()
+fn stamps(files: &[PathBuf]) -> Vec<Option<FileStamp>> {
+    files.iter().map(|file| FileStamp::of(file)).collect()
 }
 
-impl Stamp {
+impl FileStamp {
     /// Returns the stamp of a file as it is now; `None` if it does not exist.
     fn of(file: &Path) -> Option<Self> {
         let file = fs::metadata(file).ok()?;

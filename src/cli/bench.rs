@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use otproxy_protocol::player::clocks::LINKS_PER_SESSION;
 use otproxy_testkit::Direction;
-use otproxy_testkit::bench::{self, BenchOptions, Figures, Histogram, Meter, PathFigures, Progress};
+use otproxy_testkit::bench::{self, BenchOptions, Histogram, LoadReport, Meter, PathReport, Progress};
 use serde_json::{Value, json as value};
 
 use super::text_table::{TextTable, counted};
@@ -189,7 +189,7 @@ fn serving(address: SocketAddr) {
 }
 
 /// Returns a table for people.
-fn text(options: &BenchOptions, figures: &Figures) -> String {
+fn text(options: &BenchOptions, figures: &LoadReport) -> String {
     let BenchOptions { up, down, size_up, size_down, .. } = options;
     let mut text = format!("{} over {}", counted(figures.players, "player"), options.edges.join(", "));
     match options.port {
@@ -212,7 +212,7 @@ fn text(options: &BenchOptions, figures: &Figures) -> String {
     text
 }
 
-fn counts(figures: &Figures) -> String {
+fn counts(figures: &LoadReport) -> String {
     let mut table = TextTable::with_widths([
         ("", 15),
         (">sent", 10),
@@ -228,7 +228,7 @@ fn counts(figures: &Figures) -> String {
     table.text(None)
 }
 
-fn quantiles(figures: &Figures) -> String {
+fn quantiles(figures: &LoadReport) -> String {
     let mut table =
         TextTable::with_widths([("ms", 15), (">p50", 9), (">p90", 9), (">p99", 9), (">p99.9", 9), (">max", 9)]);
     for (name, _, histogram) in latencies(figures).into_iter().filter(|(.., histogram)| histogram.total() > 0) {
@@ -238,7 +238,7 @@ fn quantiles(figures: &Figures) -> String {
     table.text(None)
 }
 
-fn paths(options: &BenchOptions, figures: &Figures) -> String {
+fn paths(options: &BenchOptions, figures: &LoadReport) -> String {
     let mut table = TextTable::with_widths([
         ("", 25),
         (">links", 6),
@@ -249,7 +249,7 @@ fn paths(options: &BenchOptions, figures: &Figures) -> String {
     ]);
     let all: u64 = figures.paths.iter().map(|path| path.first).sum();
     for (edge, path) in options.edges.iter().zip(&figures.paths) {
-        let PathFigures { links, first, second, connects_failed, links_lost } = path;
+        let PathReport { links, first, second, connects_failed, links_lost } = path;
         let first = format!("{:.1} %", share(*first, all));
         let [second, failed, lost] = [second, connects_failed, links_lost].map(|count| count.to_string());
         table.row([edge.to_string(), links.to_string(), first, second, failed, lost]);
@@ -257,7 +257,7 @@ fn paths(options: &BenchOptions, figures: &Figures) -> String {
     table.text(None)
 }
 
-fn verdict(figures: &Figures) -> String {
+fn verdict(figures: &LoadReport) -> String {
     let mut text = "\n".to_owned();
     if figures.early {
         text.push_str("Ended early; this is the verdict so far.\n");
@@ -293,8 +293,8 @@ fn verdict(figures: &Figures) -> String {
 }
 
 /// Returns one JSON object for programs.
-fn json(options: &BenchOptions, figures: &Figures) -> String {
-    let path = |(edge, path): (&String, &PathFigures)| {
+fn json(options: &BenchOptions, figures: &LoadReport) -> String {
+    let path = |(edge, path): (&String, &PathReport)| {
         let all: u64 = figures.paths.iter().map(|path| path.first).sum();
         value!({
             "edge": edge, "links": path.links, "first": path.first, "second": path.second,
@@ -326,12 +326,12 @@ fn json(options: &BenchOptions, figures: &Figures) -> String {
     format!("{object}\n")
 }
 
-fn directions(figures: &Figures) -> [(&'static str, Direction); 2] {
+fn directions(figures: &LoadReport) -> [(&'static str, Direction); 2] {
     [("to game server", figures.to_game), ("to players", figures.to_players)]
 }
 
 /// Returns each latency, as people and as programs call it.
-fn latencies(figures: &Figures) -> [(&'static str, &'static str, &Histogram); 4] {
+fn latencies(figures: &LoadReport) -> [(&'static str, &'static str, &Histogram); 4] {
     [
         ("round trip", "round_trip", &figures.round_trip),
         ("to game server", "to_game", &figures.up),
@@ -365,7 +365,7 @@ fn share(part: u64, all: u64) -> f64 {
     if all == 0 { 0.0 } else { 100.0 * part as f64 / all as f64 }
 }
 
-fn cpus(figures: &Figures) -> f64 {
+fn cpus(figures: &LoadReport) -> f64 {
     let measured = figures.measured.as_secs_f64();
     if measured > 0.0 { figures.cpu.as_secs_f64() / measured } else { 0.0 }
 }

@@ -9,7 +9,7 @@ use clap::{Subcommand, ValueHint};
 use humantime::format_rfc3339_seconds;
 
 use super::print;
-use crate::certs::authority::{Authority, DAYS, Issued, KeyFile, Terms, YEARS};
+use crate::certs::authority::{Authority, DAYS, IssueTerms, IssuedCertificate, KeyFile, YEARS};
 use crate::certs::name::Name;
 use crate::certs::show;
 
@@ -19,7 +19,7 @@ pub(super) enum Cert {
     /// Make the authority, once: ca.pem for every host, and ca.key, which stays on this one
     Init {
         #[command(flatten)]
-        place: Place,
+        place: CertDirectory,
         /// How long it is valid
         #[arg(long, value_name = "N", default_value_t = YEARS, value_parser = clap::value_parser!(u32).range(1..=30))]
         years: u32,
@@ -49,7 +49,7 @@ pub(super) enum Cert {
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Place {
+pub(super) struct CertDirectory {
     /// The directory of all these files; it is made if it does not exist
     #[arg(long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     dir: PathBuf,
@@ -58,7 +58,7 @@ pub(super) struct Place {
 #[derive(Debug, clap::Args)]
 pub(super) struct Issue {
     #[command(flatten)]
-    place: Place,
+    place: CertDirectory,
     /// How long it is valid: never longer than the authority
     #[arg(long, value_name = "N", default_value_t = DAYS, value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: u32,
@@ -103,13 +103,13 @@ impl Issue {
             let key = authority.key_file().display();
             let _ = writeln!(io::stderr(), "otproxy: warning: {key} can be read by others; run `chmod 600 {key}`");
         }
-        let issued = authority.issue(name, directory, Terms { days: self.days, new_key: self.new_key })?;
+        let issued = authority.issue(name, directory, IssueTerms { days: self.days, new_key: self.new_key })?;
         print(said(name, &authority, &issued, host, keys).as_bytes())
     }
 }
 
 /// Returns the messages on what was written and on which file goes where.
-fn said(name: &Name, authority: &Authority, issued: &Issued, host: &str, keys: &str) -> String {
+fn said(name: &Name, authority: &Authority, issued: &IssuedCertificate, host: &str, keys: &str) -> String {
     let done = if issued.renewed { "renewed" } else { "made" };
     let until = format_rfc3339_seconds(issued.not_after);
     let end = if issued.shortened { ", as long as its authority" } else { "" };

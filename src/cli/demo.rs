@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use otproxy_testkit::Direction;
-use otproxy_testkit::demo::{self, DemoOptions, Display, EdgeNow, Figures, Moment, Outcome, Resources};
+use otproxy_testkit::demo::{self, DemoOptions, DemoOutcome, DemoReport, Display, EdgeNow, Moment, Resources};
 
 use super::text_table::{TextTable, counted};
 use super::{raise_file_limit, runtime};
@@ -61,7 +61,7 @@ impl Table {
     }
 
     /// Prints what was shown.
-    fn verdict(&self, outcome: &Outcome) {
+    fn verdict(&self, outcome: &DemoOutcome) {
         let mut text = verdict(outcome);
         if let Some(admin) = self.admin {
             let _ = writeln!(text, "The core's status was at http://{admin}/metrics while it ran.");
@@ -149,9 +149,9 @@ fn render(duration: Duration, moment: &Moment) -> String {
     text
 }
 
-fn verdict(outcome: &Outcome) -> String {
-    let Outcome { figures, cuts, highest, files_left, in_time } = outcome;
-    let Figures { players, to_game, to_players, ended, extra, violations } = figures;
+fn verdict(outcome: &DemoOutcome) -> String {
+    let DemoOutcome { figures, cuts, highest, files_left, in_time } = outcome;
+    let DemoReport { players, to_game, to_players, ended, extra, violations } = figures;
     let sum = |part: fn(&Direction) -> u64| part(to_game) + part(to_players);
     let (sent, alien) = (sum(|d| d.sent), sum(|d| d.alien));
     let (lost, duplicated, reordered) = (sum(|d| d.lost), sum(|d| d.duplicated), sum(|d| d.reordered));
@@ -213,19 +213,19 @@ fn print(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use otproxy_testkit::demo::Highest;
+    use otproxy_testkit::demo::HighWater;
 
     use super::*;
 
-    fn outcome() -> Outcome {
+    fn outcome() -> DemoOutcome {
         let to_game = Direction { sent: 10, delivered: 10, ..Direction::default() };
         let to_players = Direction { sent: 20, delivered: 20, ..Direction::default() };
-        let figures = Figures { players: 2, to_game, to_players, ..Figures::default() };
-        let mut highest = Highest::default();
+        let figures = DemoReport { players: 2, to_game, to_players, ..DemoReport::default() };
+        let mut highest = HighWater::default();
         for (second, memory, files) in [(0, 44_649_999, 310), (1, 45_000_000, 308)] {
             highest.see(Resources { memory, files }, Duration::from_secs(second), Duration::from_secs(4));
         }
-        Outcome { figures, cuts: 1, highest, files_left: 0, in_time: true }
+        DemoOutcome { figures, cuts: 1, highest, files_left: 0, in_time: true }
     }
 
     #[test]
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_file_left_open_is_a_failure() {
-        let failed = Outcome { files_left: 2, ..outcome() };
+        let failed = DemoOutcome { files_left: 2, ..outcome() };
         let text = verdict(&failed);
         assert!(
             !failed.passed() && text.starts_with("\nFAILED: ") && text.contains("\n2 files left open.\n"),

@@ -7,7 +7,7 @@ use anyhow::Context;
 use tokio::runtime::Builder;
 
 use super::{ConfigFile, files_needed, print, raise_file_limit};
-use crate::doctor::{self, Check, Files};
+use crate::doctor::{self, DoctorCheck, OpenFiles};
 use otproxy_config as config;
 
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,7 @@ impl Doctor {
         let file = &self.file.config;
         let checks = match config::load(file) {
             Ok(config) => {
-                let files = Files { limit: raise_file_limit(), needed: files_needed(&config) };
+                let files = OpenFiles { limit: raise_file_limit(), needed: files_needed(&config) };
                 let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
                 let checks = runtime.block_on(doctor::examine(config, files));
                 // A name look-up that hangs would delay the end.
@@ -34,7 +34,7 @@ impl Doctor {
             Err(errors) => {
                 let shown = file.display().to_string();
                 let lines = errors.to_string();
-                lines.lines().map(|error| Check::wrong_file(&shown, error)).collect()
+                lines.lines().map(|error| DoctorCheck::wrong_file(&shown, error)).collect()
             }
         };
         let text = if self.json { doctor::json(&checks) } else { doctor::text(&checks, io::stdout().is_terminal()) };

@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use otproxy_config::{Config, Listener};
+use otproxy_config::{Config, ListenerConfig};
 
 /// Descriptors for everything that is no connection: listeners, runtimes, scrapes, logs.
 const SPARE: u64 = 64;
@@ -22,7 +22,7 @@ pub fn files_needed(config: &Config) -> u64 {
         Config::Core(core) => count(Some(core.sessions.max)),
     };
     // For each listener, the files of one connection and the limit of its connections. A forwarded one has two ends.
-    let of = |listener: &Listener| {
+    let of = |listener: &ListenerConfig| {
         let files = if listener.forward().is_some() { 2 } else { 1 };
         (files, listener.inbound().limits.connections)
     };

@@ -9,7 +9,7 @@ use clap::ValueHint;
 use clap::error::ErrorKind;
 
 use super::{print, wrong_together};
-use crate::init::{self, Outcome};
+use crate::init::{self, FileOutcome};
 use otproxy_config as config;
 use otproxy_config::{CoreMode, Topology};
 
@@ -154,12 +154,12 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-fn lines(report: &init::Report, out: &Path) -> String {
+fn lines(report: &init::InitReport, out: &Path) -> String {
     let mut text = String::new();
     for (path, outcome) in &report.files {
         let more = match outcome {
-            Outcome::Beside => format!(" by hand, and left so; the new one is {path}.new"),
-            Outcome::Edited => " by hand, and left so; there is nothing new for it".to_owned(),
+            FileOutcome::Beside => format!(" by hand, and left so; the new one is {path}.new"),
+            FileOutcome::Edited => " by hand, and left so; there is nothing new for it".to_owned(),
             _ => String::new(),
         };
         let _ = writeln!(text, "{outcome:<9} {path}{more}");
@@ -167,7 +167,7 @@ fn lines(report: &init::Report, out: &Path) -> String {
     for note in &report.notes {
         let _ = writeln!(text, "note: {note}");
     }
-    let still = report.files.iter().all(|(_, outcome)| matches!(outcome, Outcome::Unchanged | Outcome::Edited));
+    let still = report.files.iter().all(|(_, outcome)| matches!(outcome, FileOutcome::Unchanged | FileOutcome::Edited));
     let out = out.display();
     let _ = if still {
         writeln!(text, "{out}: nothing has changed")

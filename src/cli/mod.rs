@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::roles::{self, Control};
 use otproxy_config as config;
-use otproxy_config::{Config, Errors, LogFormat, LogLevel};
+use otproxy_config::{Config, ConfigErrors, LogFormat, LogLevel};
 
 mod bench;
 mod cert;
@@ -124,7 +124,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(code) => return code,
         Err(error) => error,
     };
-    if let Some(errors) = error.downcast_ref::<Errors>() {
+    if let Some(errors) = error.downcast_ref::<ConfigErrors>() {
         let _ = writeln!(io::stderr(), "{errors}");
         ExitCode::from(EXIT_CONFIG)
     } else if let Some(error) = error.downcast_ref::<clap::Error>() {
@@ -190,7 +190,7 @@ impl Cli {
         let admin = service.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string());
         let admin_socket = service.admin_socket().map_or_else(|| "off".to_owned(), |path| path.display().to_string());
         let control = service.control();
-        control.reads(file.to_owned(), move |config| {
+        control.set_file(file.to_owned(), move |config| {
             log_level.set(level.unwrap_or(config.process().log.level));
             warn_of_files(limit, config);
         });

@@ -18,14 +18,14 @@ use super::Closing;
 /// The counts are written by one thread alone and read now and then: a packet costs a store into memory that is this
 /// thread's own.
 #[derive(Debug)]
-pub struct Presence {
+pub struct ConnectionHandle {
     id: u64,
     listener: Arc<str>,
     peer: SocketAddr,
     began: Instant,
     player: OnceLock<SocketAddr>,
     edge: OnceLock<Arc<str>>,
-    leads: OnceLock<Leads>,
+    route: OnceLock<Route>,
     link: AtomicBool,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -37,14 +37,14 @@ pub struct Presence {
 
 /// The route of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Leads {
+pub enum Route {
     /// It is forwarded to this target.
     Target(Box<str>),
     /// It is a link of this client, and ends here.
     Client(u32),
 }
 
-impl Presence {
+impl ConnectionHandle {
     /// Makes the handle of a connection of `peer` to a listener.
     pub fn new(id: u64, listener: Arc<str>, peer: SocketAddr) -> Self {
         Self {
@@ -54,7 +54,7 @@ impl Presence {
             began: Instant::now(),
             player: OnceLock::new(),
             edge: OnceLock::new(),
-            leads: OnceLock::new(),
+            route: OnceLock::new(),
             link: AtomicBool::new(false),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -89,7 +89,7 @@ impl Presence {
     }
 
     /// Returns the player, or the peer while no player is known.
-    pub fn who(&self) -> SocketAddr {
+    pub fn player_or_peer(&self) -> SocketAddr {
         self.player().unwrap_or(self.peer)
     }
 
@@ -99,8 +99,8 @@ impl Presence {
     }
 
     /// Returns its route; `None` until decided.
-    pub fn leads(&self) -> Option<&Leads> {
-        self.leads.get()
+    pub fn route(&self) -> Option<&Route> {
+        self.route.get()
     }
 
     /// Returns whether it is a link of the multi-path protocol, as far as known. Its player has other links.
@@ -129,8 +129,8 @@ impl Presence {
     }
 
     /// Sets the route. Later calls have no effect.
-    pub fn set_leads(&self, leads: Leads) {
-        let _ = self.leads.set(leads);
+    pub fn set_route(&self, leads: Route) {
+        let _ = self.route.set(leads);
     }
 
     /// Marks it as a link.
@@ -170,8 +170,8 @@ impl Presence {
     }
 
     /// Runs the task that carries the connection, until the connection must be closed.
-    pub fn attend<F: Future>(&self, task: F) -> Attended<'_, F> {
-        Attended { task, presence: self }
+    pub fn run_until_closed<F: Future>(&self, task: F) -> RunUntilClosed<'_, F> {
+        RunUntilClosed { task, handle: self }
     }
 }
 
@@ -180,19 +180,19 @@ pin_project! {
     ///
     /// Not an `async fn`, which would hold the task twice.
     #[derive(Debug)]
-    pub struct Attended<'a, F> {
+    pub struct RunUntilClosed<'a, F> {
         #[pin]
         task: F,
-        presence: &'a Presence,
+        handle: &'a ConnectionHandle,
     }
 }
 
-impl<F: Future> Future for Attended<'_, F> {
+impl<F: Future> Future for RunUntilClosed<'_, F> {
     type Output = Result<F::Output, Closing>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        match this.presence.poll_closing(cx) {
+        match this.handle.poll_closing(cx) {
             Some(closing) => Poll::Ready(Err(closing)),
             None => this.task.poll(cx).map(Ok),
         }
@@ -208,8 +208,8 @@ mod tests {
 
     use super::*;
 
-    fn presence() -> Arc<Presence> {
-        Arc::new(Presence::new(7, "login".into(), SocketAddr::from(([192, 0, 2, 1], 4000))))
+    fn handle() -> Arc<ConnectionHandle> {
+        Arc::new(ConnectionHandle::new(7, "login".into(), SocketAddr::from(([192, 0, 2, 1], 4000))))
     }
 
     fn block_on<F: Future>(future: F) -> F::Output {
@@ -219,23 +219,23 @@ mod tests {
 
     #[test]
     fn what_is_said_first_holds() {
-        let presence = presence();
-        assert_eq!((presence.player(), presence.edge(), presence.leads()), (None, None, None));
+        let handle = handle();
+        assert_eq!((handle.player(), handle.edge(), handle.route()), (None, None, None));
         for (port, edge) in [(1, "waw1"), (2, "fra1")] {
-            presence.set_player(SocketAddr::from(([192, 0, 2, 9], port)));
-            presence.set_edge(edge.into());
-            presence.set_leads(Leads::Target(edge.into()));
+            handle.set_player(SocketAddr::from(([192, 0, 2, 9], port)));
+            handle.set_edge(edge.into());
+            handle.set_route(Route::Target(edge.into()));
         }
-        assert_eq!(presence.player(), Some(SocketAddr::from(([192, 0, 2, 9], 1))));
-        assert_eq!((presence.edge(), presence.leads()), (Some("waw1"), Some(&Leads::Target("waw1".into()))));
-        assert!(presence.close(Closing::Evicted) && !presence.close(Closing::Drained));
-        assert_eq!(presence.closing(), Some(Closing::Evicted));
+        assert_eq!(handle.player(), Some(SocketAddr::from(([192, 0, 2, 9], 1))));
+        assert_eq!((handle.edge(), handle.route()), (Some("waw1"), Some(&Route::Target("waw1".into()))));
+        assert!(handle.close(Closing::Evicted) && !handle.close(Closing::Drained));
+        assert_eq!(handle.closing(), Some(Closing::Evicted));
     }
 
     #[test]
     fn a_task_that_is_not_closed_runs_to_its_end() {
-        let presence = presence();
-        let ran = block_on(presence.attend(async {
+        let handle = handle();
+        let ran = block_on(handle.run_until_closed(async {
             tokio::task::yield_now().await;
             5
         }));
@@ -245,14 +245,14 @@ mod tests {
     #[test]
     fn a_task_that_waits_is_dropped_when_another_thread_closes_its_connection() {
         for round in 0..200 {
-            let (presence, held) = (presence(), Arc::new(()));
-            let (closer, hold) = (Arc::clone(&presence), Arc::clone(&held));
+            let (handle, held) = (handle(), Arc::new(()));
+            let (closer, hold) = (Arc::clone(&handle), Arc::clone(&held));
             let closer = thread::spawn(move || {
                 // The close comes before, while or after the task begins to wait.
                 (0..round % 20 * 50).for_each(|_| std::hint::spin_loop());
                 closer.close(Closing::Disconnected)
             });
-            let ran = block_on(presence.attend(async move {
+            let ran = block_on(handle.run_until_closed(async move {
                 let _hold = hold;
                 std::future::pending::<()>().await;
             }));
@@ -264,21 +264,21 @@ mod tests {
 
     #[test]
     fn a_task_that_was_closed_before_it_ran_does_not_run() {
-        let presence = presence();
-        presence.close(Closing::Drained);
-        assert_eq!(block_on(presence.attend(async { unreachable!("it runs") })), Err(Closing::Drained));
+        let handle = handle();
+        handle.close(Closing::Drained);
+        assert_eq!(block_on(handle.run_until_closed(async { unreachable!("it runs") })), Err(Closing::Drained));
     }
 
     #[test]
     fn who_carries_it_next_is_woken() {
-        let presence = presence();
+        let handle = handle();
         block_on(async {
             // Polled by one task and then by another, as a link that moves to the worker of its client.
-            presence.attend(tokio::task::yield_now()).await.unwrap();
-            let other = Arc::clone(&presence);
-            let next = tokio::spawn(async move { other.attend(std::future::pending::<()>()).await });
+            handle.run_until_closed(tokio::task::yield_now()).await.unwrap();
+            let other = Arc::clone(&handle);
+            let next = tokio::spawn(async move { other.run_until_closed(std::future::pending::<()>()).await });
             tokio::task::yield_now().await;
-            presence.close(Closing::Evicted);
+            handle.close(Closing::Evicted);
             assert_eq!(next.await.unwrap(), Err(Closing::Evicted));
         });
     }

@@ -4,6 +4,6 @@ mod handle;
 mod reason;
 mod registry;
 
-pub use handle::{Attended, Leads, Presence};
-pub use reason::{CloseReason, Closing, RejectReason};
-pub use registry::{Present, Roster};
+pub use handle::{ConnectionHandle, Route, RunUntilClosed};
+pub use reason::{AdmissionError, CloseReason, Closing};
+pub use registry::{ConnectionRegistry, Registration};

@@ -5,7 +5,7 @@ use otproxy_protocol::words;
 
 words! {
     /// The reason for which an accepted connection was not admitted.
-    pub enum RejectReason {
+    pub enum AdmissionError {
         /// `limits.connections` of the listener was reached.
         Limit = "limit",
         /// `limits.connections_per_address` of the listener was reached.
@@ -47,7 +47,7 @@ words! {
     }
 }
 
-impl RejectReason {
+impl AdmissionError {
     /// Returns whether it counts for `bans.after`: the peer did something that no honest client does, or more of it
     /// than one does.
     pub const fn breaks_rule(self) -> bool {
@@ -121,7 +121,7 @@ words! {
     }
 }
 
-impl From<Closing> for RejectReason {
+impl From<Closing> for AdmissionError {
     fn from(closing: Closing) -> Self {
         match closing {
             Closing::Evicted => Self::Evicted,

@@ -1,18 +1,18 @@
 //! The otproxy that runs here, if any, and what it reports.
 
-use super::{ANSWER, Check, unit};
-use crate::admin::Client;
+use super::{ANSWER, DoctorCheck, unit};
+use crate::admin::AdminClient;
 use otproxy_config as config;
-use otproxy_config::Role;
+use otproxy_config::RoleKind;
 
 /// A running otproxy that has been queried.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct RunningProcess {
     /// `/metrics`
     pub metrics: String,
 }
 
-impl Running {
+impl RunningProcess {
     /// Returns the sum of a metric's series that have a label of this value; 0 if there are none.
     pub fn sum(&self, name: &str, label: Option<(&str, &str)>) -> f64 {
         let label = label.map(|(key, value)| format!("{key}=\"{value}\""));
@@ -26,14 +26,14 @@ impl Running {
 }
 
 /// Queries the socket of the configuration, or else its address.
-pub(super) async fn examine(role: Role, admin: &config::Admin) -> (Option<Running>, Check) {
+pub(super) async fn examine(role: RoleKind, admin: &config::AdminConfig) -> (Option<RunningProcess>, DoctorCheck) {
     let what = ("admin", "");
     let client = match (&admin.socket, admin.listen) {
-        (Some(socket), _) => Client::socket(socket),
-        (None, Some(address)) if address.port() != 0 && admin.tls.is_none() => Client::tcp(address),
+        (Some(socket), _) => AdminClient::socket(socket),
+        (None, Some(address)) if address.port() != 0 && admin.tls.is_none() => AdminClient::tcp(address),
         _ => {
             let message = "has no fixed address without TLS, and no socket: whether otproxy runs here is not looked at";
-            return (None, Check::ok("admin", "", message));
+            return (None, DoctorCheck::ok("admin", "", message));
         }
     };
     let client = client.within(ANSWER);
@@ -42,7 +42,11 @@ pub(super) async fn examine(role: Role, admin: &config::Admin) -> (Option<Runnin
         let message = format!("nothing answers at {place}: otproxy does not run here");
         return (
             None,
-            Check::warn(what, message, format!("start it: `systemctl start {unit}`; or see `journalctl -u {unit}`")),
+            DoctorCheck::warn(
+                what,
+                message,
+                format!("start it: `systemctl start {unit}`; or see `journalctl -u {unit}`"),
+            ),
         );
     };
     let metrics = get(&client, "/metrics").await.map(|(_, body)| body).unwrap_or_default();
@@ -53,29 +57,33 @@ pub(super) async fn examine(role: Role, admin: &config::Admin) -> (Option<Runnin
     };
     let (Some(version), Some(running)) = (label("version"), label("role")) else {
         let remedy = "choose another address for `admin.listen`, or stop what listens there: see `ss -ltnp`";
-        return (None, Check::fail(what, format!("what answers at {place} is not otproxy"), remedy));
+        return (None, DoctorCheck::fail(what, format!("what answers at {place} is not otproxy"), remedy));
     };
     if running != role.to_string() {
         let remedy = "give the two roles different addresses in `admin.listen`, where both run on one host";
         return (
             None,
-            Check::fail(what, format!("a {running} answers at {place}, and this is the file of the {role}"), remedy),
+            DoctorCheck::fail(
+                what,
+                format!("a {running} answers at {place}, and this is the file of the {role}"),
+                remedy,
+            ),
         );
     }
     let own = env!("CARGO_PKG_VERSION");
     let check = if version != own {
         let message = format!("otproxy {version} runs here, and this is {own}");
-        Check::warn(what, message, format!("take up the new one: `systemctl restart {unit}`"))
+        DoctorCheck::warn(what, message, format!("take up the new one: `systemctl restart {unit}`"))
     } else if ready != 200 {
-        Check::warn(what, "otproxy runs here, and is not ready", "it starts or shuts down: try again in a moment")
+        DoctorCheck::warn(what, "otproxy runs here, and is not ready", "it starts or shuts down: try again in a moment")
     } else {
-        Check::ok("admin", "", format!("otproxy {version} runs here, and is ready"))
+        DoctorCheck::ok("admin", "", format!("otproxy {version} runs here, and is ready"))
     };
-    (Some(Running { metrics }), check)
+    (Some(RunningProcess { metrics }), check)
 }
 
 /// Returns the status and the body of an answer.
-async fn get(client: &Client, path: &str) -> Option<(u16, String)> {
+async fn get(client: &AdminClient, path: &str) -> Option<(u16, String)> {
     let answer = client.get(path).await.ok()?;
     Some((answer.status, String::from_utf8(answer.body.to_vec()).ok()?))
 }
@@ -88,7 +96,7 @@ mod tests {
     fn metrics_are_added_up() {
         let metrics = "# HELP a x\n# TYPE a gauge\na{edge=\"waw1\",state=\"parked\"} 3\na{edge=\"waw1\",state=\"used\"} 2\n\
             a{edge=\"waw10\",state=\"used\"} 1\nab{edge=\"waw1\"} 9\n# TYPE b counter\nb 4\n";
-        let running = Running { metrics: metrics.to_owned() };
+        let running = RunningProcess { metrics: metrics.to_owned() };
         assert_eq!(running.sum("a", Some(("edge", "waw1"))), 5.0);
         assert_eq!(running.sum("a", None), 6.0);
         assert_eq!(running.sum("a", Some(("edge", "fra1"))), 0.0);

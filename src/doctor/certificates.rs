@@ -7,16 +7,16 @@ use std::time::SystemTime;
 
 use rustix::process::geteuid;
 
-use super::{Check, unit};
-use crate::certs::identity::{Identity, Own};
+use super::{DoctorCheck, unit};
+use crate::certs::identity::{Identity, IdentityKind};
 use crate::tunnel::DAYS_LEFT;
 use otproxy_config::Config;
 
 /// Loads them as a role does; `None` if there is no tunnel, or if they cannot be used.
-pub(super) fn examine(config: &Config, checks: &mut Vec<Check>) -> Option<Identity> {
+pub(super) fn examine(config: &Config, checks: &mut Vec<DoctorCheck>) -> Option<Identity> {
     let (files, own) = match config {
-        Config::Edge(edge) => (&edge.tunnel.as_ref()?.tls, Own::Edge),
-        Config::Core(core) => (&core.tunnel.as_ref()?.tls, Own::Core),
+        Config::Edge(edge) => (&edge.tunnel.as_ref()?.tls, IdentityKind::Edge),
+        Config::Core(core) => (&core.tunnel.as_ref()?.tls, IdentityKind::Core),
     };
     let file = files.cert.display().to_string();
     let what = ("certificate", file.as_str());
@@ -24,7 +24,7 @@ pub(super) fn examine(config: &Config, checks: &mut Vec<Check>) -> Option<Identi
         Ok(identity) => identity,
         Err(error) => {
             let remedy = "see the file that is named; `otproxy cert show` says what is in a certificate";
-            checks.push(Check::fail(what, error.to_string(), remedy));
+            checks.push(DoctorCheck::fail(what, error.to_string(), remedy));
             return None;
         }
     };
@@ -33,31 +33,31 @@ pub(super) fn examine(config: &Config, checks: &mut Vec<Check>) -> Option<Identi
     let message = format!("for `{}`, valid for {left} more days", identity.name());
     checks.push(if left < DAYS_LEFT {
         let remedy = "issue it anew with `otproxy init` or `otproxy cert`, and copy it here: no restart is needed";
-        Check::warn(what, message, remedy)
+        DoctorCheck::warn(what, message, remedy)
     } else {
-        Check::ok("certificate", &file, message)
+        DoctorCheck::ok("certificate", &file, message)
     });
     checks.push(key(&files.key, &unit(config.role())));
     Some(identity)
 }
 
 /// Checks that the service, and nobody else, may read the key.
-fn key(path: &Path, unit: &str) -> Check {
+fn key(path: &Path, unit: &str) -> DoctorCheck {
     let file = path.display().to_string();
     let what = ("key", file.as_str());
     match fs::metadata(path) {
         Ok(meta) if meta.mode() & 0o007 != 0 => {
-            Check::warn(what, "every user of this host can read it", format!("chmod 600 {file}"))
+            DoctorCheck::warn(what, "every user of this host can read it", format!("chmod 600 {file}"))
         }
         Ok(meta) if meta.mode() & 0o077 == 0 && meta.uid() == 0 && geteuid().is_root() => {
             let message = format!("only root can read it, and {unit}.service does not run as root");
-            Check::warn(
+            DoctorCheck::warn(
                 what,
                 message,
                 format!("chown otproxy {file}, with `User=otproxy` in the unit, as `otproxy init` does it"),
             )
         }
-        Ok(_) => Check::ok("key", &file, "belongs to the certificate, and strangers cannot read it"),
-        Err(error) => Check::fail(what, error.to_string(), "see why it cannot be looked at"),
+        Ok(_) => DoctorCheck::ok("key", &file, "belongs to the certificate, and strangers cannot read it"),
+        Err(error) => DoctorCheck::fail(what, error.to_string(), "see why it cannot be looked at"),
     }
 }

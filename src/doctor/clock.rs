@@ -8,23 +8,23 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{ANSWER, Check};
+use super::{ANSWER, DoctorCheck};
 
 /// The time between two looks at whether a program has ended.
 const LOOK: Duration = Duration::from_millis(20);
 
-pub(super) async fn examine() -> Check {
+pub(super) async fn examine() -> DoctorCheck {
     let what = ("clock", "");
     match ask().await.as_deref() {
         Some("yes") => {
-            Check::ok("clock", "", "is kept right by this host (timedatectl); the other hosts' is not compared")
+            DoctorCheck::ok("clock", "", "is kept right by this host (timedatectl); the other hosts' is not compared")
         }
-        Some("no") => Check::warn(
+        Some("no") => DoctorCheck::warn(
             what,
             "nothing on this host keeps it right; certificates fail where it is far off",
             "apt install systemd-timesyncd, and see `timedatectl`",
         ),
-        _ => Check::warn(
+        _ => DoctorCheck::warn(
             what,
             "cannot be told to be right: there is no timedatectl here, or it does not answer",
             "compare it with another: `date -u`",

@@ -10,13 +10,13 @@ const LISTEN: &str = "0A";
 
 /// A process that holds a port.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Holder {
+pub(super) struct PortHolder {
     pub program: String,
     pub id: u32,
 }
 
 /// Returns the process that listens there and so keeps `address` from being bound; `None` if this user may not see it.
-pub(super) fn of(address: SocketAddr) -> Option<Holder> {
+pub(super) fn of(address: SocketAddr) -> Option<PortHolder> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
     let sockets: HashSet<String> = tables.iter().flat_map(|table| sockets(table, address)).collect();
     let processes =
@@ -29,7 +29,7 @@ pub(super) fn of(address: SocketAddr) -> Option<Holder> {
     let mut holders = processes.filter(holds);
     let id = holders.next()?;
     let program = fs::read_to_string(format!("/proc/{id}/comm")).ok()?;
-    Some(Holder { program: program.trim_end().to_owned(), id })
+    Some(PortHolder { program: program.trim_end().to_owned(), id })
 }
 
 /// Returns the number in `socket:[NUMBER]`.

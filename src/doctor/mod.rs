@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
-use otproxy_config::{Config, Destination, Forward, Listener, Role, Target};
+use otproxy_config::{Config, Destination, ForwardConfig, HostPort, ListenerConfig, RoleKind};
 
 mod admin;
 mod certificates;
@@ -35,7 +35,7 @@ pub const CHECKS: [&str; 11] =
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub enum CheckStatus {
     /// As it should be.
     Ok,
     /// It works, or cannot be tested from here, and there is something to know.
@@ -44,7 +44,7 @@ pub enum Status {
     Fail,
 }
 
-impl Status {
+impl CheckStatus {
     /// Returns its word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -58,26 +58,26 @@ impl Status {
 
 /// A check and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
+pub struct DoctorCheck {
     /// The kind of check: one of [`CHECKS`].
     pub check: &'static str,
     /// The subject: a name of the configuration, or nothing if there is only one.
     pub subject: String,
     /// The result.
-    pub status: Status,
+    pub status: CheckStatus,
     /// The finding.
     pub message: String,
     /// The remedy, which a failed check always has.
     pub remedy: Option<String>,
 }
 
-impl Check {
+impl DoctorCheck {
     fn ok(check: &'static str, subject: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { check, subject: subject.into(), status: Status::Ok, message: message.into(), remedy: None }
+        Self { check, subject: subject.into(), status: CheckStatus::Ok, message: message.into(), remedy: None }
     }
 
     fn bad(
-        status: Status,
+        status: CheckStatus,
         (check, subject): (&'static str, &str),
         message: impl Into<String>,
         remedy: impl Into<String>,
@@ -87,11 +87,11 @@ impl Check {
     }
 
     fn warn(what: (&'static str, &str), message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::bad(Status::Warn, what, message, remedy)
+        Self::bad(CheckStatus::Warn, what, message, remedy)
     }
 
     fn fail(what: (&'static str, &str), message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::bad(Status::Fail, what, message, remedy)
+        Self::bad(CheckStatus::Fail, what, message, remedy)
     }
 
     /// Makes the check of an invalid configuration file.
@@ -103,13 +103,13 @@ impl Check {
 
 /// Returns whether no check failed.
 #[must_use]
-pub fn passed(checks: &[Check]) -> bool {
-    checks.iter().all(|check| check.status != Status::Fail)
+pub fn passed(checks: &[DoctorCheck]) -> bool {
+    checks.iter().all(|check| check.status != CheckStatus::Fail)
 }
 
 /// Open files: the limit, and the number that the configured limits can lead to.
 #[derive(Debug, Clone, Copy)]
-pub struct Files {
+pub struct OpenFiles {
     /// The limit.
     pub limit: u64,
     /// The number that may be needed.
@@ -117,15 +117,15 @@ pub struct Files {
 }
 
 /// Checks everything that a configuration needs.
-pub async fn examine(config: Config, files: Files) -> Vec<Check> {
-    let mut checks = vec![Check::ok("file", "", config.summary()), file_limit(files)];
+pub async fn examine(config: Config, files: OpenFiles) -> Vec<DoctorCheck> {
+    let mut checks = vec![DoctorCheck::ok("file", "", config.summary()), file_limit(files)];
     let role = config.role();
     // An otproxy that runs already decides what the other results mean.
     let (running, admin) = admin::examine(role, &config.process().admin).await;
     checks.push(admin);
     let running = Arc::new(running);
 
-    let mut pending: Vec<(&'static str, JoinHandle<Vec<Check>>)> = Vec::new();
+    let mut pending: Vec<(&'static str, JoinHandle<Vec<DoctorCheck>>)> = Vec::new();
     let (listening, own) = (ports::of(&config), Arc::clone(&running));
     pending.push(("listener", spawn_blocking(move || ports::examine(&listening, own.is_some()))));
     for (check, subject, target) in targets(&config) {
@@ -143,10 +143,16 @@ pub async fn examine(config: Config, files: Files) -> Vec<Check> {
     for (check, task) in pending {
         match timeout_at(end, task).await {
             Ok(Ok(found)) => checks.extend(found),
-            Ok(Err(error)) => checks.push(Check::fail((check, ""), error.to_string(), "a defect of this program")),
+            Ok(Err(error)) => {
+                checks.push(DoctorCheck::fail((check, ""), error.to_string(), "a defect of this program"))
+            }
             Err(_) => {
                 let message = format!("was not through in {} s", WITHIN.as_secs());
-                checks.push(Check::fail((check, ""), message, "see whether this host or its network is overloaded"));
+                checks.push(DoctorCheck::fail(
+                    (check, ""),
+                    message,
+                    "see whether this host or its network is overloaded",
+                ));
             }
         }
     }
@@ -154,12 +160,12 @@ pub async fn examine(config: Config, files: Files) -> Vec<Check> {
     checks
 }
 
-fn file_limit(Files { limit, needed }: Files) -> Check {
+fn file_limit(OpenFiles { limit, needed }: OpenFiles) -> DoctorCheck {
     let allowed = if limit == u64::MAX { "any number of".to_owned() } else { limit.to_string() };
     if limit >= needed {
-        return Check::ok("files", "", format!("{allowed} open files are allowed here, {needed} can be needed"));
+        return DoctorCheck::ok("files", "", format!("{allowed} open files are allowed here, {needed} can be needed"));
     }
-    Check::warn(
+    DoctorCheck::warn(
         ("files", ""),
         format!("{allowed} open files are allowed here, and the configured limits can need {needed}"),
         "raise LimitNOFILE in the unit, or `ulimit -Hn` in this shell",
@@ -167,8 +173,8 @@ fn file_limit(Files { limit, needed }: Files) -> Check {
 }
 
 /// Returns the targets that are connected to without the tunnel.
-fn targets(config: &Config) -> Vec<(&'static str, String, Target)> {
-    let of = |forward: &Forward| {
+fn targets(config: &Config) -> Vec<(&'static str, String, HostPort)> {
+    let of = |forward: &ForwardConfig| {
         let name = forward.inbound.name.clone();
         let targets = forward.forward_to.iter().filter_map(|to| match &to.destination {
             Destination::Target(target) => Some(target.clone()),
@@ -176,7 +182,7 @@ fn targets(config: &Config) -> Vec<(&'static str, String, Target)> {
         });
         targets.map(|target| ("target", name.clone(), target)).collect::<Vec<_>>()
     };
-    let mut targets: Vec<_> = config.listeners().iter().filter_map(Listener::forward).flat_map(of).collect();
+    let mut targets: Vec<_> = config.listeners().iter().filter_map(ListenerConfig::forward).flat_map(of).collect();
     if let Config::Core(core) = config {
         let games = core.game_servers.iter();
         targets.extend(games.map(|game| ("game_server", game.port.to_string(), game.address.clone())));
@@ -185,7 +191,7 @@ fn targets(config: &Config) -> Vec<(&'static str, String, Target)> {
 }
 
 /// Returns the check of the edges that the core admits.
-fn edges(config: &Config) -> Option<Check> {
+fn edges(config: &Config) -> Option<DoctorCheck> {
     let Config::Core(core) = config else { return None };
     let (revoked, known): (Vec<_>, Vec<_>) = core.edges.iter().partition(|edge| edge.revoked);
     let list = |edges: &[&otproxy_config::EdgePeer]| {
@@ -199,12 +205,12 @@ fn edges(config: &Config) -> Option<Check> {
         message += &format!("; revoked: {}", list(&revoked));
     }
     Some(if known.is_empty() {
-        Check::warn(("edges", ""), message, "give `edges` in the file")
+        DoctorCheck::warn(("edges", ""), message, "give `edges` in the file")
     } else {
-        Check::ok("edges", "", message)
+        DoctorCheck::ok("edges", "", message)
     })
 }
 
-fn unit(role: Role) -> String {
+fn unit(role: RoleKind) -> String {
     format!("otproxy-{role}")
 }

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Check, holder};
-use otproxy_config::{Config, Listener, Reach};
+use super::{DoctorCheck, holder};
+use otproxy_config::{Config, ListenerConfig, Reach};
 
 /// The name of otproxy among processes.
 const PROGRAM: &str = "otproxy";
@@ -15,7 +15,7 @@ const PROGRAM: &str = "otproxy";
 /// Returns each address, with the listener's name.
 pub(super) fn of(config: &Config) -> Vec<(String, SocketAddr)> {
     let mut found = Vec::new();
-    let mut inbounds: Vec<_> = config.listeners().iter().map(Listener::inbound).collect();
+    let mut inbounds: Vec<_> = config.listeners().iter().map(ListenerConfig::inbound).collect();
     inbounds.sort_by_key(|inbound| Reverse(inbound.kind));
     for inbound in inbounds {
         found.extend(inbound.listen.iter().map(|address| (inbound.name.clone(), *address)));
@@ -33,52 +33,52 @@ pub(super) fn of(config: &Config) -> Vec<(String, SocketAddr)> {
     found
 }
 
-pub(super) fn examine(addresses: &[(String, SocketAddr)], running: bool) -> Vec<Check> {
+pub(super) fn examine(addresses: &[(String, SocketAddr)], running: bool) -> Vec<DoctorCheck> {
     addresses.iter().map(|(name, address)| one(name, *address, running)).collect()
 }
 
-fn one(name: &str, address: SocketAddr, running: bool) -> Check {
+fn one(name: &str, address: SocketAddr, running: bool) -> DoctorCheck {
     let what = ("listener", name);
     let error = match try_bind(address) {
         Ok(()) if running => {
             let message = format!("{address} is free, though otproxy runs here");
-            return Check::warn(
+            return DoctorCheck::warn(
                 what,
                 message,
                 "it runs with another file, or this one has changed since: `systemctl reload` has it read again",
             );
         }
-        Ok(()) => return Check::ok("listener", name, format!("{address} is free")),
+        Ok(()) => return DoctorCheck::ok("listener", name, format!("{address} is free")),
         Err(error) => error,
     };
     match (error.kind(), holder::of(address)) {
         (ErrorKind::AddrInUse, Some(holder)) if holder.program == PROGRAM => {
-            Check::ok("listener", name, format!("{address} is held by otproxy (process {})", holder.id))
+            DoctorCheck::ok("listener", name, format!("{address} is held by otproxy (process {})", holder.id))
         }
-        (ErrorKind::AddrInUse, Some(holder)) => Check::fail(
+        (ErrorKind::AddrInUse, Some(holder)) => DoctorCheck::fail(
             what,
             format!("{address} is held by `{}` (process {})", holder.program, holder.id),
             "stop it, or give this listener another port",
         ),
         (ErrorKind::AddrInUse, None) if running => {
-            Check::ok("listener", name, format!("{address} is held, and otproxy runs here"))
+            DoctorCheck::ok("listener", name, format!("{address} is held, and otproxy runs here"))
         }
-        (ErrorKind::AddrInUse, None) => Check::fail(
+        (ErrorKind::AddrInUse, None) => DoctorCheck::fail(
             what,
             format!("{address} is held by a process that this user may not see"),
             "see as root who it is: `ss -ltnp`",
         ),
-        (ErrorKind::AddrNotAvailable, _) => Check::fail(
+        (ErrorKind::AddrNotAvailable, _) => DoctorCheck::fail(
             what,
             format!("this host has no address {}", address.ip()),
             "see `ip address`; or write 0.0.0.0 for all of IPv4",
         ),
-        (ErrorKind::PermissionDenied, _) => Check::fail(
+        (ErrorKind::PermissionDenied, _) => DoctorCheck::fail(
             what,
             format!("{address} needs a privilege, as all ports below 1024 do"),
             "choose a higher port, or run this as root",
         ),
-        _ => Check::fail(what, format!("{address}: {error}"), "give this listener another address"),
+        _ => DoctorCheck::fail(what, format!("{address}: {error}"), "give this listener another address"),
     }
 }
 

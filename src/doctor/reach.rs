@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use super::{CONNECT, Check};
-use otproxy_config::{Role, Target};
+use super::{CONNECT, DoctorCheck};
+use otproxy_config::{HostPort, RoleKind};
 use otproxy_net::ConnectResult;
 
 /// A connection that succeeded.
-pub(super) struct Reached {
+pub(super) struct ConnectSuccess {
     pub stream: TcpStream,
     /// The address behind a name, as ` (198.51.100.7)`; empty for an address.
     pub address: String,
@@ -19,22 +19,23 @@ pub(super) struct Reached {
 }
 
 /// A connection that failed.
-pub(super) struct Unreached {
+pub(super) struct ConnectFailure {
     pub message: String,
     pub result: ConnectResult,
 }
 
 /// Connects, trying each address of a name.
-pub(super) async fn connect(target: &Target) -> Result<Reached, Unreached> {
+pub(super) async fn connect(target: &HostPort) -> Result<ConnectSuccess, ConnectFailure> {
     let name = target.host.parse::<IpAddr>().is_err();
     let found = timeout(CONNECT, lookup_host((target.host.as_str(), target.port))).await;
     let addresses: Vec<_> = found.ok().and_then(Result::ok).into_iter().flatten().collect();
-    let mut last = Unreached { message: format!("`{}` does not resolve", target.host), result: ConnectResult::Resolve };
+    let mut last =
+        ConnectFailure { message: format!("`{}` does not resolve", target.host), result: ConnectResult::Resolve };
     for address in addresses {
         let shown = if name { format!(" ({})", address.ip()) } else { String::new() };
         let start = Instant::now();
         let result = match timeout(CONNECT, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(Reached { stream, address: shown, took: start.elapsed() }),
+            Ok(Ok(stream)) => return Ok(ConnectSuccess { stream, address: shown, took: start.elapsed() }),
             Ok(Err(error)) => ConnectResult::of(&error),
             Err(_) => ConnectResult::Timeout,
         };
@@ -43,7 +44,7 @@ pub(super) async fn connect(target: &Target) -> Result<Reached, Unreached> {
             ConnectResult::Timeout => "does not answer",
             _ => "cannot be reached",
         };
-        last = Unreached { message: format!("{target}{shown} {how}"), result };
+        last = ConnectFailure { message: format!("{target}{shown} {how}"), result };
     }
     Err(last)
 }
@@ -61,18 +62,18 @@ pub(super) fn remedy(result: ConnectResult, who: &str) -> String {
 }
 
 /// Checks a target that a role forwards to, or a game server.
-pub(super) async fn examine(check: &'static str, subject: String, role: Role, target: &Target) -> Check {
+pub(super) async fn examine(check: &'static str, subject: String, role: RoleKind, target: &HostPort) -> DoctorCheck {
     match connect(target).await {
-        Ok(Reached { address, took, .. }) => {
-            Check::ok(check, subject, format!("{target}{address} answers, in {} ms", took.as_millis()))
+        Ok(ConnectSuccess { address, took, .. }) => {
+            DoctorCheck::ok(check, subject, format!("{target}{address} answers, in {} ms", took.as_millis()))
         }
-        Err(Unreached { message, result }) => {
+        Err(ConnectFailure { message, result }) => {
             let who = match (role, check) {
-                (Role::Edge, _) => "the core",
-                (Role::Core, "game_server") => "the game server",
-                (Role::Core, _) => "the login server",
+                (RoleKind::Edge, _) => "the core",
+                (RoleKind::Core, "game_server") => "the game server",
+                (RoleKind::Core, _) => "the login server",
             };
-            Check::fail((check, &subject), message, remedy(result, who))
+            DoctorCheck::fail((check, &subject), message, remedy(result, who))
         }
     }
 }

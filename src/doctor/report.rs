@@ -4,19 +4,19 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::{Check, Status, passed};
+use super::{CheckStatus, DoctorCheck, passed};
 
 /// Formats lines as `fail  tunnel core: ..; remedy: ..`, with colours for a terminal, and a last line with counts.
 #[must_use]
-pub fn text(checks: &[Check], colours: bool) -> String {
+pub fn text(checks: &[DoctorCheck], colours: bool) -> String {
     let mut text = String::new();
     for check in checks {
         let word = check.status.as_str();
         let (on, off) = match (colours, check.status) {
             (false, _) => ("", ""),
-            (true, Status::Ok) => ("\x1b[32m", "\x1b[0m"),
-            (true, Status::Warn) => ("\x1b[33m", "\x1b[0m"),
-            (true, Status::Fail) => ("\x1b[1;31m", "\x1b[0m"),
+            (true, CheckStatus::Ok) => ("\x1b[32m", "\x1b[0m"),
+            (true, CheckStatus::Warn) => ("\x1b[33m", "\x1b[0m"),
+            (true, CheckStatus::Fail) => ("\x1b[1;31m", "\x1b[0m"),
         };
         let subject = if check.subject.is_empty() { String::new() } else { format!(" {}", check.subject) };
         // Text from a file or another host must stay on its line.
@@ -28,14 +28,19 @@ pub fn text(checks: &[Check], colours: bool) -> String {
         text.push('\n');
     }
     let count = |status| checks.iter().filter(|check| check.status == status).count();
-    let _ =
-        writeln!(text, "{} ok, {} warnings, {} failed", count(Status::Ok), count(Status::Warn), count(Status::Fail));
+    let _ = writeln!(
+        text,
+        "{} ok, {} warnings, {} failed",
+        count(CheckStatus::Ok),
+        count(CheckStatus::Warn),
+        count(CheckStatus::Fail)
+    );
     text
 }
 
-/// Formats one object: `ok`, and `checks` as they are in [`Check`].
+/// Formats one object: `ok`, and `checks` as they are in [`DoctorCheck`].
 #[must_use]
-pub fn json(checks: &[Check]) -> String {
+pub fn json(checks: &[DoctorCheck]) -> String {
     let list: Vec<Value> = checks
         .iter()
         .map(|check| {

@@ -6,12 +6,12 @@ use std::net::TcpStream;
 use rustls::ClientConnection;
 use tokio::task::spawn_blocking;
 
-use super::admin::Running;
-use super::reach::{self, Reached, Unreached};
-use super::{ANSWER, Check};
+use super::admin::RunningProcess;
+use super::reach::{self, ConnectFailure, ConnectSuccess};
+use super::{ANSWER, DoctorCheck};
 use crate::certs::identity::{Identity, server_name};
 use crate::certs::{HandshakeResult, failure};
-use otproxy_config::{CORE_NAME, Config, Reach, Role, Target};
+use otproxy_config::{CORE_NAME, Config, HostPort, Reach, RoleKind};
 use otproxy_net::tls::ALPN;
 use otproxy_protocol::proxy_header::LOCAL;
 
@@ -19,42 +19,44 @@ use otproxy_protocol::proxy_header::LOCAL;
 const CONNECTIONS: &str = "otproxy_tunnel_connections";
 
 /// A trial of the tunnel.
-pub(super) enum Trial {
+pub(super) enum TunnelTrial {
     /// A connect by this side.
     Dial {
         /// The role of this side.
-        role: Role,
+        role: RoleKind,
         /// The name that the other side must have.
         name: String,
-        target: Target,
+        target: HostPort,
     },
     /// A look at whether the other side has connected to what runs here.
     Wait {
-        role: Role,
+        role: RoleKind,
         /// The edge's name, at the core.
         name: Option<String>,
     },
 }
 
 /// Returns the trials of a configuration.
-pub(super) fn of(config: &Config) -> Vec<Trial> {
+pub(super) fn of(config: &Config) -> Vec<TunnelTrial> {
     match config {
         Config::Edge(edge) => {
-            let role = Role::Edge;
+            let role = RoleKind::Edge;
             let trial = edge.tunnel.as_ref().map(|tunnel| match tunnel.reach() {
-                Reach::Dial { core, .. } => Trial::Dial { role, name: CORE_NAME.to_owned(), target: core.clone() },
-                Reach::Accept(_) => Trial::Wait { role, name: None },
+                Reach::Dial { core, .. } => {
+                    TunnelTrial::Dial { role, name: CORE_NAME.to_owned(), target: core.clone() }
+                }
+                Reach::Accept(_) => TunnelTrial::Wait { role, name: None },
             });
             trial.into_iter().collect()
         }
         Config::Core(core) if core.tunnel.is_some() => {
-            let role = Role::Core;
+            let role = RoleKind::Core;
             let edges = core.edges.iter().filter(|edge| !edge.revoked);
             let trial = |edge: &otproxy_config::EdgePeer| {
                 let name = edge.name.clone();
                 match &edge.dial {
-                    Some(target) => Trial::Dial { role, name, target: target.clone() },
-                    None => Trial::Wait { role, name: Some(name) },
+                    Some(target) => TunnelTrial::Dial { role, name, target: target.clone() },
+                    None => TunnelTrial::Wait { role, name: Some(name) },
                 }
             };
             edges.map(trial).collect()
@@ -63,8 +65,8 @@ pub(super) fn of(config: &Config) -> Vec<Trial> {
     }
 }
 
-impl Trial {
-    pub async fn examine(self, identity: Option<Identity>, running: &Option<Running>) -> Check {
+impl TunnelTrial {
+    pub async fn examine(self, identity: Option<Identity>, running: &Option<RunningProcess>) -> DoctorCheck {
         match self {
             Self::Dial { role, name, target } => dial(role, &name, &target, identity).await,
             Self::Wait { role, name } => wait(role, name, running.as_ref()),
@@ -72,7 +74,7 @@ impl Trial {
     }
 }
 
-fn wait(role: Role, name: Option<String>, running: Option<&Running>) -> Check {
+fn wait(role: RoleKind, name: Option<String>, running: Option<&RunningProcess>) -> DoctorCheck {
     let (subject, other) = match &name {
         Some(name) => (name.clone(), format!("the edge {name}")),
         None => (CORE_NAME.to_owned(), "the core".to_owned()),
@@ -80,13 +82,13 @@ fn wait(role: Role, name: Option<String>, running: Option<&Running>) -> Check {
     let what = ("tunnel", subject.as_str());
     let label = name.as_deref().map(|name| ("edge", name));
     match running.map(|running| running.sum(CONNECTIONS, label)) {
-        Some(count) if count > 0.0 => Check::ok("tunnel", &subject, format!("{count} connections with {other}")),
-        Some(_) => Check::warn(
+        Some(count) if count > 0.0 => DoctorCheck::ok("tunnel", &subject, format!("{count} connections with {other}")),
+        Some(_) => DoctorCheck::warn(
             what,
             format!("{other} connects to here, and has no connection now"),
             format!("run `otproxy doctor` on its host, and see the log here: `journalctl -u {}`", super::unit(role)),
         ),
-        None => Check::warn(
+        None => DoctorCheck::warn(
             what,
             format!("{other} connects to here: whether it can is only seen where otproxy runs here"),
             "run `otproxy doctor` on its host; and here again once otproxy runs",
@@ -94,32 +96,34 @@ fn wait(role: Role, name: Option<String>, running: Option<&Running>) -> Check {
     }
 }
 
-async fn dial(role: Role, name: &str, target: &Target, identity: Option<Identity>) -> Check {
+async fn dial(role: RoleKind, name: &str, target: &HostPort, identity: Option<Identity>) -> DoctorCheck {
     let what = ("tunnel", name);
     let other = match role {
-        Role::Edge => "the core".to_owned(),
-        Role::Core => format!("the edge {name}"),
+        RoleKind::Edge => "the core".to_owned(),
+        RoleKind::Core => format!("the edge {name}"),
     };
-    let Reached { stream, address, took } = match reach::connect(target).await {
+    let ConnectSuccess { stream, address, took } = match reach::connect(target).await {
         Ok(reached) => reached,
-        Err(Unreached { message, result }) => return Check::fail(what, message, reach::remedy(result, &other)),
+        Err(ConnectFailure { message, result }) => {
+            return DoctorCheck::fail(what, message, reach::remedy(result, &other));
+        }
     };
     let took = took.as_millis();
     let Some(identity) = identity else {
         let message = format!("{target}{address} answers, in {took} ms; no handshake is tried without a certificate");
-        return Check::warn(what, message, "see the certificate above");
+        return DoctorCheck::warn(what, message, "see the certificate above");
     };
     let sni = name.to_owned();
     let tried = spawn_blocking(move || shake_hands(stream.into_std()?, role, &sni, &identity)).await;
     let failure = match tried.unwrap_or_else(|error| Err(io::Error::other(error).into())) {
         Ok(()) => {
             let message = format!("{target}{address} answers, in {took} ms, is `{name}`, and accepts our certificate");
-            return Check::ok("tunnel", name, message);
+            return DoctorCheck::ok("tunnel", name, message);
         }
         Err(failure) => failure,
     };
     let (found, remedy) = failure.explained(role, name, &other);
-    Check::fail(what, format!("{target}{address} {found}"), remedy)
+    DoctorCheck::fail(what, format!("{target}{address} {found}"), remedy)
 }
 
 /// The reason why there is no tunnel.
@@ -145,7 +149,7 @@ impl From<io::Error> for Failure {
 }
 
 /// Proves both sides, and waits until the other one shows that it has accepted this one.
-fn shake_hands(mut stream: TcpStream, role: Role, name: &str, identity: &Identity) -> Result<(), Failure> {
+fn shake_hands(mut stream: TcpStream, role: RoleKind, name: &str, identity: &Identity) -> Result<(), Failure> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(ANSWER))?;
     stream.set_write_timeout(Some(ANSWER))?;
@@ -160,7 +164,7 @@ fn shake_hands(mut stream: TcpStream, role: Role, name: &str, identity: &Identit
     // In TLS 1.3 the client's handshake ends before the server has verified its certificate. The heartbeat of a parked
     // connection shows the result: the edge begins with it, the core answers.
     let mut tls = rustls::Stream::new(&mut tls, &mut stream);
-    if role == Role::Edge {
+    if role == RoleKind::Edge {
         tls.write_all(LOCAL).and_then(|()| tls.flush())?;
     }
     let mut answer = [0; LOCAL.len()];
@@ -174,7 +178,7 @@ fn shake_hands(mut stream: TcpStream, role: Role, name: &str, identity: &Identit
 
 impl Failure {
     /// Returns the finding and the remedy.
-    fn explained(&self, role: Role, name: &str, other: &str) -> (String, String) {
+    fn explained(&self, role: RoleKind, name: &str, other: &str) -> (String, String) {
         let copy = "copy both sides' folders anew from one run of `otproxy init`";
         match self {
             Self::Tls(error) => {
@@ -216,14 +220,14 @@ impl Failure {
 }
 
 /// Explains that the other side refuses this one.
-fn refused(role: Role, name: &str, other: &str) -> String {
+fn refused(role: RoleKind, name: &str, other: &str) -> String {
     match role {
-        Role::Edge => {
+        RoleKind::Edge => {
             "the log of the core says why: this edge must be in its `edges`, under the name in the certificate, \
             not revoked, and with a certificate of the same authority"
                 .to_owned()
         }
-        Role::Core => format!(
+        RoleKind::Core => format!(
             "the log of {other} says why: its certificate must be for `{name}`, and of the same authority as this one's"
         ),
     }

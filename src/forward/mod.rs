@@ -9,13 +9,14 @@ use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 use tracing::{info, warn};
 
-use crate::access_log::{Entry, Forwarded, What};
+use crate::access_log::{AccessLogEntry, Ended, Forwarded};
 use crate::admission::{
-    Admitted, Carried, Carrier, ENDED_LINES, Inbound, InboundShared, ProvenEdge, REFUSED_LINES, Tunnelled, unfinished,
+    AdmittedConnection, AuthenticatedEdge, CarriedGuard, Carrier, ENDED_LINES, Inbound, InboundShared, REFUSED_LINES,
+    TunnelledStream, unfinished,
 };
-use crate::connection::{CloseReason, Leads, Presence};
+use crate::connection::{CloseReason, ConnectionHandle, Route};
 use crate::metrics::{ByReason, Metrics};
-use crate::tunnel::Pool;
+use crate::tunnel::SparePool;
 use otproxy_config as config;
 use otproxy_config::SendProxy;
 use otproxy_net::pump::{Observer, pump};
@@ -29,14 +30,14 @@ mod status;
 mod status_cache;
 mod targets;
 
-use moved::Moved;
+use moved::ForwardObserver;
 use status::StatusShared;
-use targets::{Attempt, Connected};
+use targets::{ChosenTarget, TargetStream};
 
 pub use status_cache::{MAX_REQUESTS, StatusResult};
 #[cfg(test)]
 pub use targets::metrics::{TargetChecks, show_state};
-pub use targets::{CheckResult, FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetState, TargetView, Targets};
+pub use targets::{CheckResult, FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetSnapshot, TargetState, Targets};
 
 /// How many times `timeouts.connect` one connection spends on targets, however many targets and addresses there are.
 /// Clients give up after 12.5 s.
@@ -76,10 +77,10 @@ impl ForwardShared {
     /// Makes it from the listener's configuration, whose `inbound` part was made before. `pool` has the connections to
     /// the core if it uses the tunnel. Events outside of the workers are counted in `metrics`.
     pub fn new(
-        config: &config::Forward,
+        config: &config::ForwardConfig,
         inbound: Arc<InboundShared>,
         header_for: HeaderFor,
-        pool: Option<Arc<Pool>>,
+        pool: Option<Arc<SparePool>>,
         metrics: &Arc<Metrics>,
     ) -> Arc<Self> {
         let targets = Targets::new(config, pool, metrics);
@@ -90,12 +91,12 @@ impl ForwardShared {
 
     /// Returns the same listener with a new `config` in place of `before`: counts and knowledge about targets stay.
     #[must_use]
-    pub fn reloaded(self: &Arc<Self>, config: config::Forward, before: &config::Forward) -> Arc<Self> {
+    pub fn reloaded(self: &Arc<Self>, config: config::ForwardConfig, before: &config::ForwardConfig) -> Arc<Self> {
         if config == *before {
             return Arc::clone(self);
         }
-        let targets = |config: &config::Forward| {
-            let config::Forward { forward_to, choice, check, resolve, send_proxy, inbound, .. } = config;
+        let targets = |config: &config::ForwardConfig| {
+            let config::ForwardConfig { forward_to, choice, check, resolve, send_proxy, inbound, .. } = config;
             (forward_to.clone(), *choice, *check, *resolve, *send_proxy, inbound.timeouts.connect)
         };
         // Unchanged targets keep the rhythm of their checks.
@@ -150,7 +151,7 @@ pub struct Forward {
 }
 
 /// A destination to which a connection was made.
-struct Reached {
+struct Connected {
     stream: Stream,
     /// The destination's name in logs.
     name: String,
@@ -159,11 +160,11 @@ struct Reached {
     /// Targets that could not be reached before it.
     retries: usize,
     /// The guard that counts it as a connection of its target.
-    _attempt: Attempt,
+    _attempt: ChosenTarget,
 }
 
 /// The last target that could not be reached.
-struct Missed {
+struct ConnectFailure {
     /// The target's name in logs; `None` if none was ready.
     name: Option<String>,
     /// Targets that could not be reached before it.
@@ -180,7 +181,7 @@ impl Carrier for Forward {
         tasks.spawn(self.carry(stream, peer));
     }
 
-    fn spawn_tunnelled(self: Rc<Self>, tasks: &Tasks, tunnelled: Tunnelled) {
+    fn spawn_tunnelled(self: Rc<Self>, tasks: &Tasks, tunnelled: TunnelledStream) {
         tasks.spawn(self.carry_tunnelled(tunnelled));
     }
 }
@@ -200,30 +201,34 @@ impl Forward {
     }
 
     /// Carries a stream of the tunnel to its end, as long as its edge is trusted.
-    async fn carry_tunnelled(self: Rc<Self>, tunnelled: Tunnelled) {
+    async fn carry_tunnelled(self: Rc<Self>, tunnelled: TunnelledStream) {
         if let Some(admitted) = self.inbound.admit_tunnelled(tunnelled).await
-            && let Some(edge) = admitted.via.as_ref().map(|via| Arc::clone(&via.edge))
+            && let Some(edge) = admitted.origin.as_ref().map(|origin| Arc::clone(&origin.edge))
         {
             edge.carry(self.carry_admitted(admitted)).await;
         }
     }
 
-    async fn carry_admitted(&self, mut admitted: Admitted) {
+    async fn carry_admitted(&self, mut admitted: AdmittedConnection) {
         if let (Some(shared), Some(metrics)) = (&self.shared.status, &self.status)
             && Box::pin(status::serve(self, shared, metrics, &mut admitted)).await.is_break()
         {
             return;
         }
-        let presence = Arc::clone(admitted.guard.presence());
-        let mut record = Record::new(self, &admitted);
-        if let Ok(reason) = presence.attend(self.carry_to_target(&mut admitted, &mut record)).await {
+        let handle = Arc::clone(admitted.guard.handle());
+        let mut record = ConnectionLogGuard::new(self, &admitted);
+        if let Ok(reason) = handle.run_until_closed(self.carry_to_target(&mut admitted, &mut record)).await {
             record.end(reason);
         }
     }
 
     /// Connects to a target and moves bytes; returns the reason of the end. The caller keeps the connection, which
     /// counts as open until its end is recorded.
-    async fn carry_to_target(&self, admitted: &mut Admitted, record: &mut Record<'_>) -> CloseReason {
+    async fn carry_to_target(
+        &self,
+        admitted: &mut AdmittedConnection,
+        record: &mut ConnectionLogGuard<'_>,
+    ) -> CloseReason {
         let began = Instant::now();
         let reached = match Box::pin(self.reach(admitted.player, admitted.destination)).await {
             Ok(reached) => reached,
@@ -232,33 +237,33 @@ impl Forward {
                 return CloseReason::ConnectFailed;
             }
         };
-        let Reached { stream: target, name, header: mut first, retries, _attempt } = reached;
+        let Connected { stream: target, name, header: mut first, retries, _attempt } = reached;
         record.reached(name, retries, began.elapsed());
         // Taken, so that it is not kept for as long as the connection lasts.
         let early = std::mem::take(&mut admitted.early);
         record.early(&early);
         first.extend_from_slice(&early);
-        let moved = Moved {
+        let moved = ForwardObserver {
             client: &admitted.stream,
             target: &target,
-            presence: &record.presence,
+            handle: &record.handle,
             metrics: self.inbound.metrics(),
         };
         moved.begins(&early);
         drop(early);
-        let idle = self.inbound.idle();
+        let idle = self.inbound.idle_timeout();
         pump(&admitted.stream, &target, first, idle, self.inbound.scratch(), &moved).await.into()
     }
 
     /// Connects to the first target that answers, on behalf of `player`, which connected to `local`.
-    async fn reach(&self, player: SocketAddr, local: SocketAddr) -> Result<Reached, Missed> {
+    async fn reach(&self, player: SocketAddr, local: SocketAddr) -> Result<Connected, ConnectFailure> {
         let metrics = self.inbound.metrics();
         let within = self.inbound.config().timeouts.connect;
         let deadline = tokio::time::Instant::now() + within * TRIES;
-        let mut last = Missed { name: None, retries: 0, result: ConnectResult::Error };
+        let mut last = ConnectFailure { name: None, retries: 0, result: ConnectResult::Error };
         let mut tried = Vec::new();
         while tokio::time::Instant::now() < deadline
-            && let Some(attempt) = self.shared.targets.next(player.ip(), &mut tried)
+            && let Some(attempt) = self.shared.targets.choose(player.ip(), &mut tried)
         {
             let (retries, began) = (tried.len().saturating_sub(1), Instant::now());
             match timeout_at(deadline, attempt.connect()).await.unwrap_or(Err(ConnectResult::Timeout)) {
@@ -273,7 +278,7 @@ impl Forward {
                     if result != ConnectResult::Timeout || began.elapsed() >= within {
                         attempt.failed(result);
                     }
-                    last = Missed { name: Some(attempt.destination()), retries, result };
+                    last = ConnectFailure { name: Some(attempt.destination()), retries, result };
                 }
             }
         }
@@ -289,20 +294,20 @@ impl Forward {
 
     fn reached(
         &self,
-        connected: Connected,
+        connected: TargetStream,
         player: SocketAddr,
         local: SocketAddr,
-        (retries, attempt): (usize, Attempt),
-    ) -> Reached {
+        (retries, attempt): (usize, ChosenTarget),
+    ) -> Connected {
         let (stream, name, header) = match connected {
-            Connected::Direct(stream, address) => (stream, address.to_string(), self.header(player, local, address)),
-            Connected::Tunnel(stream, listener) => {
+            TargetStream::Direct(stream, address) => (stream, address.to_string(), self.header(player, local, address)),
+            TargetStream::Tunnel(stream, listener) => {
                 let mut header = Vec::new();
                 proxy_header::write_v2_to(&mut header, player, local, Some(&listener));
                 (stream, config::Destination::Core(listener).to_string(), header)
             }
         };
-        Reached { stream, name, header, retries, _attempt: attempt }
+        Connected { stream, name, header, retries, _attempt: attempt }
     }
 
     fn header(&self, mut player: SocketAddr, mut destination: SocketAddr, target: SocketAddr) -> Vec<u8> {
@@ -323,11 +328,11 @@ impl Forward {
 }
 
 /// The log guard of one connection: it counts and logs the end, in whatever way it comes.
-struct Record<'a> {
+struct ConnectionLogGuard<'a> {
     forward: &'a Forward,
     player: SocketAddr,
     /// The edge, if it came through the tunnel.
-    edge: Option<Arc<ProvenEdge>>,
+    edge: Option<Arc<AuthenticatedEdge>>,
     /// The target that was reached or last tried. Through the tunnel that is a listener of the core, and no address.
     target: Option<String>,
     /// The time until the target was connected.
@@ -335,45 +340,45 @@ struct Record<'a> {
     /// Targets that could not be reached before it.
     retries: usize,
     connect: ConnectResult,
-    carried: Option<Carried>,
+    carried: Option<CarriedGuard>,
     started: Instant,
     /// The handle that counts its bytes.
-    presence: Arc<Presence>,
+    handle: Arc<ConnectionHandle>,
     reason: Option<CloseReason>,
 }
 
-impl<'a> Record<'a> {
-    fn new(forward: &'a Forward, admitted: &Admitted) -> Self {
+impl<'a> ConnectionLogGuard<'a> {
+    fn new(forward: &'a Forward, admitted: &AdmittedConnection) -> Self {
         forward.inbound.metrics().active.inc();
         Self {
             forward,
             player: admitted.player,
-            edge: admitted.via.as_ref().map(|via| Arc::clone(&via.edge)),
+            edge: admitted.origin.as_ref().map(|origin| Arc::clone(&origin.edge)),
             target: None,
             connected: None,
             retries: 0,
             connect: ConnectResult::Ok,
             carried: None,
             started: admitted.accepted,
-            presence: Arc::clone(admitted.guard.presence()),
+            handle: Arc::clone(admitted.guard.handle()),
             reason: None,
         }
     }
 
     /// Counts bytes that were read before the target was connected.
     fn early(&self, bytes: &[u8]) {
-        self.presence.add_in(bytes.len() as u64);
+        self.handle.add_in(bytes.len() as u64);
         self.forward.inbound.metrics().bytes_in.inc_by(bytes.len() as u64);
     }
 
     /// Records that the target was connected after this time.
     fn reached(&mut self, target: String, retries: usize, after: Duration) {
-        self.presence.set_leads(Leads::Target(target.as_str().into()));
+        self.handle.set_route(Route::Target(target.as_str().into()));
         (self.target, self.retries, self.connected) = (Some(target), retries, Some(after));
-        self.carried = Some(self.forward.inbound.carries());
+        self.carried = Some(self.forward.inbound.carried_guard());
     }
 
-    fn missed(&mut self, Missed { name, retries, result }: Missed) {
+    fn missed(&mut self, ConnectFailure { name, retries, result }: ConnectFailure) {
         (self.target, self.retries, self.connect) = (name, retries, result);
     }
 
@@ -382,7 +387,7 @@ impl<'a> Record<'a> {
     }
 
     /// Returns its entry of the access log.
-    fn entry(&self, reason: CloseReason) -> Entry {
+    fn entry(&self, reason: CloseReason) -> AccessLogEntry {
         let inbound = &self.forward.inbound;
         let forwarded = Forwarded {
             target: self.target.clone(),
@@ -391,19 +396,19 @@ impl<'a> Record<'a> {
             connect: self.connect,
             reason,
         };
-        Entry {
+        AccessLogEntry {
             edge: self.edge.as_ref().map(|edge| edge.name().to_owned()),
-            bytes_in: self.presence.bytes_in(),
-            bytes_out: self.presence.bytes_out(),
-            open: inbound.open(),
-            ..Entry::new(&inbound.config().name, self.player, self.started, What::Forwarded(forwarded))
+            bytes_in: self.handle.bytes_in(),
+            bytes_out: self.handle.bytes_out(),
+            open: inbound.open_counts(),
+            ..AccessLogEntry::new(&inbound.config().name, self.player, self.started, Ended::Forwarded(forwarded))
         }
     }
 }
 
-impl Drop for Record<'_> {
+impl Drop for ConnectionLogGuard<'_> {
     fn drop(&mut self) {
-        let reason = self.reason.unwrap_or_else(|| unfinished(&self.presence, self.edge.as_deref()));
+        let reason = self.reason.unwrap_or_else(|| unfinished(&self.handle, self.edge.as_deref()));
         let inbound = &self.forward.inbound;
         inbound.metrics().active.dec();
         inbound.count_closed(reason, self.player);
@@ -417,8 +422,8 @@ impl Drop for Record<'_> {
             edge = self.edge.as_ref().map(|edge| edge.name()),
             target = self.target,
             seconds = self.started.elapsed().as_secs_f64(),
-            bytes_in = self.presence.bytes_in(),
-            bytes_out = self.presence.bytes_out(),
+            bytes_in = self.handle.bytes_in(),
+            bytes_out = self.handle.bytes_out(),
             %reason,
             suppressed = (suppressed > 0).then_some(suppressed),
             "connection ended",

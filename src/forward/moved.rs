@@ -5,32 +5,32 @@ use otproxy_net::pump::{Observer, keep_queues_small};
 use otproxy_protocol::frame::begins_link;
 
 use crate::admission::ListenerMetrics;
-use crate::connection::Presence;
+use crate::connection::ConnectionHandle;
 
 /// An observer that counts the bytes of one connection, and notices links.
-pub(super) struct Moved<'a> {
+pub(super) struct ForwardObserver<'a> {
     pub(super) client: &'a Stream,
     pub(super) target: &'a Stream,
-    pub(super) presence: &'a Presence,
+    pub(super) handle: &'a ConnectionHandle,
     pub(super) metrics: &'a ListenerMetrics,
 }
 
-impl Observer for Moved<'_> {
+impl Observer for ForwardObserver<'_> {
     fn begins(&self, first: &[u8]) {
         if begins_link(first) {
-            self.presence.set_link();
+            self.handle.set_link();
             keep_queues_small(self.client, self.target);
         }
     }
 
     fn count_in(&self, bytes: u64) {
         self.metrics.bytes_in.inc_by(bytes);
-        self.presence.add_in(bytes);
+        self.handle.add_in(bytes);
     }
 
     fn count_out(&self, bytes: u64) {
         self.metrics.bytes_out.inc_by(bytes);
-        self.presence.add_out(bytes);
+        self.handle.add_out(bytes);
     }
 }
 
@@ -60,8 +60,8 @@ mod tests {
     async fn queues_behind(first: &[u8]) -> (u32, usize) {
         let ((client, mut player), (target, mut core)) = (pair().await, pair().await);
         let (metrics, scratch) = (ListenerMetrics::new(&Metrics::new(), "test"), scratch());
-        let presence = Presence::new(1, "test".into(), ([127, 0, 0, 1], 1).into());
-        let moved = Moved { client: &client, target: &target, presence: &presence, metrics: &metrics };
+        let handle = ConnectionHandle::new(1, "test".into(), ([127, 0, 0, 1], 1).into());
+        let moved = ForwardObserver { client: &client, target: &target, handle: &handle, metrics: &metrics };
         let pumping = pump(&client, &target, Vec::new(), Duration::from_secs(60), &scratch, &moved);
         let exchange = async {
             player.write_all(first).await.unwrap();

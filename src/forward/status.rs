@@ -13,33 +13,33 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::status_cache::{StatusCache, Told, Turn};
-use super::{Forward, Reached, Record};
-use crate::admission::Admitted;
-use crate::connection::{CloseReason, Presence, RejectReason};
+use super::status_cache::{CachedAnswer, Lookup, StatusCache};
+use super::{Connected, ConnectionLogGuard, Forward};
+use crate::admission::AdmittedConnection;
+use crate::connection::{AdmissionError, CloseReason, ConnectionHandle};
 use crate::forward::StatusResult;
 use crate::metrics::ByReason;
 use otproxy_config as config;
 use otproxy_net::Stream;
 use otproxy_net::worker::Scratch;
-use otproxy_protocol::status::{self, First, MAX_ANSWER, MAX_REQUEST, Published, Request};
+use otproxy_protocol::status::{self, FirstPacket, MAX_ANSWER, MAX_REQUEST, PublishedFields, StatusRequest};
 
 /// The part of one listener's status answers that all workers share.
 #[derive(Debug)]
 pub struct StatusShared {
-    config: config::Status,
+    config: config::StatusConfig,
     /// Locked briefly, and by status requests only.
     cache: Arc<Mutex<StatusCache>>,
 }
 
 impl StatusShared {
-    pub(super) fn new(config: config::Status) -> Self {
+    pub(super) fn new(config: config::StatusConfig) -> Self {
         let cache = Arc::new(Mutex::new(StatusCache::new(config.cache, config.stale)));
         Self { config, cache }
     }
 
     /// Returns the same with a new `config`. Answers stay, except those that show what is no longer published.
-    pub(super) fn reloaded(&self, config: config::Status) -> Self {
+    pub(super) fn reloaded(&self, config: config::StatusConfig) -> Self {
         if (&config.address, config.port) != (&self.config.address, self.config.port) {
             return Self::new(config);
         }
@@ -61,49 +61,49 @@ pub(super) async fn serve(
     forward: &Forward,
     shared: &StatusShared,
     metrics: &ByReason<StatusResult>,
-    admitted: &mut Admitted,
+    admitted: &mut AdmittedConnection,
 ) -> ControlFlow<()> {
-    let patience = forward.inbound.patience(forward.inbound.config().timeouts.header);
-    let presence = Arc::clone(admitted.guard.presence());
-    let first = presence.attend(patience.within(first_packet(admitted, forward.inbound.scratch()))).await;
+    let patience = forward.inbound.timeout(forward.inbound.config().timeouts.header);
+    let handle = Arc::clone(admitted.guard.handle());
+    let first = handle.run_until_closed(patience.within(first_packet(admitted, forward.inbound.scratch()))).await;
     let request =
-        match first.unwrap_or_else(|closing| Some(Err(closing.into()))).unwrap_or(Err(RejectReason::HeaderTimeout)) {
-            Ok(First::Other) => return ControlFlow::Continue(()),
-            Ok(First::Request(request)) => Some(request),
-            Ok(First::TooLong) => None,
+        match first.unwrap_or_else(|closing| Some(Err(closing.into()))).unwrap_or(Err(AdmissionError::HeaderTimeout)) {
+            Ok(FirstPacket::Other) => return ControlFlow::Continue(()),
+            Ok(FirstPacket::Request(request)) => Some(request),
+            Ok(FirstPacket::TooLong) => None,
             Err(reason) => {
-                forward.inbound.refuse(&admitted.stream.options(), reason, admitted.who(), true);
+                forward.inbound.refuse(&admitted.stream.options(), reason, admitted.peer_info(), true);
                 return ControlFlow::Break(());
             }
         };
-    let record = Record::new(forward, admitted);
+    let record = ConnectionLogGuard::new(forward, admitted);
     record.early(&admitted.early);
     let answering = async {
         let told = match request {
             Some(request) => ask(forward, shared, admitted, &request).await,
-            None => Told { result: StatusResult::Refused, answer: Bytes::new() },
+            None => CachedAnswer { result: StatusResult::Refused, answer: Bytes::new() },
         };
         metrics.inc(told.result);
         if !told.answer.is_empty() {
-            let deliver = deliver(&admitted.stream, &told.answer, forward, &presence);
+            let deliver = deliver(&admitted.stream, &told.answer, forward, &handle);
             // A client that does not read it has had its time.
-            let _ = forward.inbound.idle().within(deliver).await;
+            let _ = forward.inbound.idle_timeout().within(deliver).await;
         }
     };
-    if let Ok(()) = presence.attend(answering).await {
+    if let Ok(()) = handle.run_until_closed(answering).await {
         record.end(CloseReason::Status);
     }
     ControlFlow::Break(())
 }
 
 /// Reads the first packet of a connection, until its kind is known.
-async fn first_packet(admitted: &mut Admitted, scratch: &Scratch) -> Result<First, RejectReason> {
+async fn first_packet(admitted: &mut AdmittedConnection, scratch: &Scratch) -> Result<FirstPacket, AdmissionError> {
     loop {
         if let Some(first) = status::first(&admitted.early) {
             return Ok(first);
         }
         match admitted.stream.read_onto(&mut admitted.early, MAX_REQUEST, scratch).await {
-            Ok(0) | Err(_) => return Err(RejectReason::Closed),
+            Ok(0) | Err(_) => return Err(AdmissionError::Closed),
             Ok(_) => {}
         }
     }
@@ -111,12 +111,12 @@ async fn first_packet(admitted: &mut Admitted, scratch: &Scratch) -> Result<Firs
 
 /// Sends the answer, and waits for the client to close: closing with unread bytes would take the answer away from the
 /// client.
-async fn deliver(stream: &Stream, answer: &[u8], forward: &Forward, presence: &Presence) -> io::Result<()> {
+async fn deliver(stream: &Stream, answer: &[u8], forward: &Forward, handle: &ConnectionHandle) -> io::Result<()> {
     let counter = &forward.inbound.metrics().bytes_out;
     let mut rest = answer;
     while !rest.is_empty() {
         let count = poll_fn(|cx| stream.poll_write(cx, rest)).await?;
-        presence.add_out(count as u64);
+        handle.add_out(count as u64);
         counter.inc_by(count as u64);
         rest = rest.get(count..).unwrap_or_default();
     }
@@ -129,19 +129,24 @@ async fn deliver(stream: &Stream, answer: &[u8], forward: &Forward, presence: &P
 }
 
 /// Returns the answer to a request.
-async fn ask(forward: &Forward, shared: &StatusShared, admitted: &Admitted, request: &Request) -> Told {
+async fn ask(
+    forward: &Forward,
+    shared: &StatusShared,
+    admitted: &AdmittedConnection,
+    request: &StatusRequest,
+) -> CachedAnswer {
     loop {
-        let turn = shared.cache().turn(request, Instant::now());
+        let turn = shared.cache().look_up(request, Instant::now());
         match turn {
-            Turn::Told(told) => return told,
-            Turn::Wait(mut fetch) => {
+            Lookup::Cached(told) => return told,
+            Lookup::Wait(mut fetch) => {
                 if let Ok(told) = fetch.wait_for(Option::is_some).await
                     && let Some(told) = &*told
                 {
                     return told.clone();
                 }
             }
-            Turn::Fetch(fetch) => {
+            Lookup::Fetch(fetch) => {
                 let answer = ask_target(forward, shared, admitted, request).await;
                 return shared.cache().fetched(fetch, answer, Instant::now());
             }
@@ -150,16 +155,22 @@ async fn ask(forward: &Forward, shared: &StatusShared, admitted: &Admitted, requ
 }
 
 /// Asks the target, and logs the reason if it gives no answer.
-async fn ask_target(forward: &Forward, shared: &StatusShared, admitted: &Admitted, request: &Request) -> Option<Bytes> {
+async fn ask_target(
+    forward: &Forward,
+    shared: &StatusShared,
+    admitted: &AdmittedConnection,
+    request: &StatusRequest,
+) -> Option<Bytes> {
     // The request is made on behalf of this host: game servers answer others once in some seconds, and always by IPv4.
     let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let reached = forward.reach(here(admitted.player.port()), here(admitted.destination.port())).await.ok()?;
     let within = forward.inbound.config().timeouts.connect;
     let exchange = exchange(reached, request, forward.inbound.scratch());
     let result = timeout(within, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let config::Status { address, port, .. } = &shared.config;
-    let published = result
-        .and_then(|answer| request.publish(&answer, Published { address, port: *port }).map_err(io::Error::other));
+    let config::StatusConfig { address, port, .. } = &shared.config;
+    let published = result.and_then(|answer| {
+        request.publish(&answer, PublishedFields { address, port: *port }).map_err(io::Error::other)
+    });
     match published {
         Ok(answer) => Some(answer.into()),
         Err(error) => {
@@ -174,8 +185,8 @@ async fn ask_target(forward: &Forward, shared: &StatusShared, admitted: &Admitte
 
 /// Sends the request, and reads the answer to its end. The own direction stays open until then, as game servers take
 /// its end for that of the connection.
-async fn exchange(reached: Reached, request: &Request, scratch: &Scratch) -> io::Result<Vec<u8>> {
-    let Reached { stream, mut header, _attempt, .. } = reached;
+async fn exchange(reached: Connected, request: &StatusRequest, scratch: &Scratch) -> io::Result<Vec<u8>> {
+    let Connected { stream, mut header, _attempt, .. } = reached;
     header.extend(request.to_bytes());
     stream.write_all(&header).await?;
     let mut answer = Vec::new();
@@ -197,19 +208,19 @@ mod tests {
     #[test]
     fn answers_are_kept_over_a_reload_but_not_those_that_show_what_is_published_no_more() {
         let second = Duration::from_secs(1);
-        let config = |cache, address: &str| config::Status {
+        let config = |cache, address: &str| config::StatusConfig {
             cache: cache * second,
             stale: second,
             address: address.to_owned(),
             port: None,
         };
         let (shared, now) = (StatusShared::new(config(5, "play.example")), Instant::now());
-        let Turn::Fetch(fetch) = shared.cache().turn(&Request::Xml, now) else { panic!("nothing is known") };
+        let Lookup::Fetch(fetch) = shared.cache().look_up(&StatusRequest::Xml, now) else { panic!("nothing is known") };
         let longer = shared.reloaded(config(60, "play.example"));
         // A fetch that began earlier serves all.
         longer.cache().fetched(fetch, Some(Bytes::from_static(b"answer")), now);
-        let told = |shared: &StatusShared| match shared.cache().turn(&Request::Xml, now + 50 * second) {
-            Turn::Told(told) => Some(told.result),
+        let told = |shared: &StatusShared| match shared.cache().look_up(&StatusRequest::Xml, now + 50 * second) {
+            Lookup::Cached(told) => Some(told.result),
             _ => None,
         };
         assert_eq!(told(&longer), Some(StatusResult::Cached));

@@ -16,23 +16,23 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use self::addresses::Addresses;
+use self::addresses::ResolvedAddresses;
+use self::health::{Attempt, HealthChange, TargetHealth};
 use self::metrics::TargetChecks;
-use self::standings::{Change, Standings, Try};
 use crate::admission::AddressKey;
 use crate::metrics::{Metrics, PanicCount};
-use crate::tunnel::Pool;
+use crate::tunnel::SparePool;
 use otproxy_config as config;
-use otproxy_config::{Check, CheckKind, Destination, SendProxy};
+use otproxy_config::{CheckConfig, CheckKind, Destination, SendProxy};
 use otproxy_net::{ConnectResult, Stream};
 use otproxy_protocol::words;
 
 mod addresses;
 mod check;
+mod health;
 pub(super) mod metrics;
-mod standings;
 
-pub use standings::{FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetView};
+pub use health::{FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetSnapshot};
 
 words! {
     /// The result of a check of a target.
@@ -85,9 +85,9 @@ words! {
 #[derive(Debug)]
 pub struct Targets {
     listener: String,
-    pool: Option<Arc<Pool>>,
+    pool: Option<Arc<SparePool>>,
     /// Locked briefly by each connection, and by a reload.
-    now: Mutex<Now>,
+    now: Mutex<CurrentTargets>,
     /// Notifies the watching task that the targets have changed.
     changed: watch::Sender<()>,
     metrics: Arc<Metrics>,
@@ -95,9 +95,9 @@ pub struct Targets {
 
 /// The targets until the next reload.
 #[derive(Debug)]
-struct Now {
+struct CurrentTargets {
     list: Vec<Arc<Target>>,
-    standings: Standings,
+    health: TargetHealth,
 }
 
 #[derive(Debug)]
@@ -106,7 +106,7 @@ struct Target {
     name: String,
     destination: Destination,
     way: Way,
-    check: Check,
+    check: CheckConfig,
     send_proxy: SendProxy,
     /// The time limit of a connect.
     within: Duration,
@@ -117,13 +117,13 @@ struct Target {
 /// The route to a target.
 #[derive(Debug)]
 enum Way {
-    Direct(Addresses),
-    Tunnel(Option<Arc<Pool>>),
+    Direct(ResolvedAddresses),
+    Tunnel(Option<Arc<SparePool>>),
 }
 
 /// A connection to a target, by its kind.
 #[derive(Debug)]
-pub enum Connected {
+pub enum TargetStream {
     /// A connection to this address.
     Direct(Stream, SocketAddr),
     /// A connection to this listener of the core, through the tunnel.
@@ -133,8 +133,8 @@ pub enum Connected {
 impl Targets {
     /// Makes them from the listener's configuration; `pool` has the connections to the core if there is a tunnel.
     /// Counts in `metrics`, which belong to the process and to no worker.
-    pub fn new(config: &config::Forward, pool: Option<Arc<Pool>>, metrics: &Arc<Metrics>) -> Arc<Self> {
-        let now = Now { list: Vec::new(), standings: Standings::new(config.choice, config.check, &[]) };
+    pub fn new(config: &config::ForwardConfig, pool: Option<Arc<SparePool>>, metrics: &Arc<Metrics>) -> Arc<Self> {
+        let now = CurrentTargets { list: Vec::new(), health: TargetHealth::new(config.choice, config.check, &[]) };
         let targets = Self {
             listener: config.inbound.name.clone(),
             pool,
@@ -148,17 +148,17 @@ impl Targets {
 
     /// Changes to the targets of `config`. Knowledge about targets that stay is kept, including their addresses;
     /// connections to removed targets go on.
-    pub fn set(&self, config: &config::Forward) {
+    pub fn set(&self, config: &config::ForwardConfig) {
         let mut now = self.now();
-        let numbers = now.standings.set(config.choice, config.check, &config.forward_to);
+        let numbers = now.health.set(config.choice, config.check, &config.forward_to);
         let before = std::mem::take(&mut now.list);
         now.list = numbers
             .into_iter()
             .zip(&config.forward_to)
             .map(|(number, target)| {
                 let before = before.iter().find(|before| before.number == number);
-                let up = now.standings.is_up(number) != Some(false);
-                let state = now.standings.state(number).unwrap_or(TargetState::Ready);
+                let up = now.health.is_up(number) != Some(false);
+                let state = now.health.state(number).unwrap_or(TargetState::Ready);
                 Arc::new(self.target(number, target, config, before.map(Arc::as_ref), (up, state)))
             })
             .collect();
@@ -180,13 +180,13 @@ impl Targets {
         &self,
         number: usize,
         target: &config::ForwardTarget,
-        config: &config::Forward,
+        config: &config::ForwardConfig,
         before: Option<&Target>,
         (up, state): (bool, TargetState),
     ) -> Target {
         let way = match (&target.destination, before.map(|before| &before.way)) {
             (Destination::Target(_), Some(Way::Direct(known))) => Way::Direct(known.looked_up_each(config.resolve)),
-            (Destination::Target(host), _) => Way::Direct(Addresses::new(host.clone(), config.resolve)),
+            (Destination::Target(host), _) => Way::Direct(ResolvedAddresses::new(host.clone(), config.resolve)),
             (Destination::Core(_), _) => Way::Tunnel(self.pool.clone()),
         };
         let ping = config.check.kind == CheckKind::Ping && matches!(way, Way::Direct(_));
@@ -208,8 +208,8 @@ impl Targets {
     }
 
     /// Returns the targets as an operator sees them, in the order of the file.
-    pub fn list(&self) -> Vec<TargetView> {
-        self.now().standings.list()
+    pub fn list(&self) -> Vec<TargetSnapshot> {
+        self.now().health.list()
     }
 
     /// Sets the state that the operator wants for the target of this name, until set again; a reload keeps it. Returns
@@ -217,26 +217,26 @@ impl Targets {
     pub fn set_state(&self, name: &str, state: TargetState) -> bool {
         let (target, change) = {
             let mut now = self.now();
-            let Some((number, change)) = now.standings.set_state(name, state) else { return false };
+            let Some((number, change)) = now.health.set_state(name, state) else { return false };
             (now.list.iter().find(|target| target.number == number).map(Arc::clone), change)
         };
         metrics::show_state(&self.metrics, &self.listener, name, state);
         if let Some(target) = target {
             let (listener, address) = (&self.listener, &target.destination);
             info!(listener, target = name, %address, %state, "the target's state is set");
-            self.tell(&target, change, state.as_str());
+            self.report(&target, change, state.as_str());
         }
         true
     }
 
     /// Chooses the target that a connection of `player` tries next, after those in `tried`. `None` once it has tried
     /// all that are ready.
-    pub fn next(self: &Arc<Self>, player: IpAddr, tried: &mut Vec<usize>) -> Option<Attempt> {
+    pub fn choose(self: &Arc<Self>, player: IpAddr, tried: &mut Vec<usize>) -> Option<ChosenTarget> {
         let mut now = self.now();
-        let next = now.standings.next(AddressKey::from(player), tried, Instant::now())?;
+        let next = now.health.choose(AddressKey::from(player), tried, Instant::now())?;
         let target = now.list.iter().find(|target| target.number == next.target).map(Arc::clone)?;
         tried.push(next.target);
-        Some(Attempt { targets: Arc::clone(self), target, tried: next })
+        Some(ChosenTarget { targets: Arc::clone(self), target, tried: next })
     }
 
     /// Returns their destinations, in the order of the file.
@@ -268,8 +268,8 @@ impl Targets {
 
     async fn keep_addresses(self: Arc<Self>, target: Arc<Target>, _panics: PanicCount) {
         if let Way::Direct(addresses) = &target.way {
-            let lookup = async |target: config::Target| otproxy_net::lookup((&target.host, target.port)).await;
-            addresses.keep(&self.listener, lookup).await;
+            let lookup = async |target: config::HostPort| otproxy_net::lookup((&target.host, target.port)).await;
+            addresses.refresh(&self.listener, lookup).await;
         }
     }
 
@@ -280,7 +280,7 @@ impl Targets {
         let mut made = 0;
         loop {
             ticks.tick().await;
-            if self.now().standings.state(target.number) == Some(TargetState::Maint) {
+            if self.now().health.state(target.number) == Some(TargetState::Maint) {
                 continue;
             }
             let checked = match way {
@@ -290,27 +290,27 @@ impl Targets {
             let result = checked.err().unwrap_or(CheckResult::Ok);
             let round_trip = checked.ok().flatten();
             checks.checked(result, round_trip);
-            self.now().standings.note(target.number, LastCheck { result, at: Instant::now(), round_trip });
-            // As in `Attempt::failed`.
+            self.now().health.record_check(target.number, LastCheck { result, at: Instant::now(), round_trip });
+            // As in `ChosenTarget::failed`.
             if result != CheckResult::Error {
-                let change = self.now().standings.checked(target.number, checked.is_ok());
-                self.tell(&target, change, result.as_str());
+                let change = self.now().health.checked(target.number, checked.is_ok());
+                self.report(&target, change, result.as_str());
             }
         }
     }
 
     /// Logs a change, and shows it in the metrics.
-    fn tell(&self, target: &Target, change: Option<Change>, reason: &str) {
+    fn report(&self, target: &Target, change: Option<HealthChange>, reason: &str) {
         let (Some(change), Target { name, destination, up, .. }) = (change, target) else { return };
         let listener = &self.listener;
         match change {
-            Change::Up => info!(listener, target = name, address = %destination, "the target is up"),
-            Change::Down => warn!(listener, target = name, address = %destination, reason, "the target is down"),
+            HealthChange::Up => info!(listener, target = name, address = %destination, "the target is up"),
+            HealthChange::Down => warn!(listener, target = name, address = %destination, reason, "the target is down"),
         }
-        up.set(i64::from(change == Change::Up));
+        up.set(i64::from(change == HealthChange::Up));
     }
 
-    fn now(&self) -> MutexGuard<'_, Now> {
+    fn now(&self) -> MutexGuard<'_, CurrentTargets> {
         // Each change is whole before anything that can panic.
         self.now.lock()
     }
@@ -318,35 +318,35 @@ impl Targets {
 
 /// Checks that the tunnel has spare connections, or had new ones since the last check, all of which are in use by now.
 /// The check takes none of them from a player, and the core has answered on each.
-fn has_spare(pool: Option<&Pool>, made: &mut usize) -> Result<(), CheckResult> {
-    let (spare, all) = pool.map_or((0, 0), Pool::spare);
+fn has_spare(pool: Option<&SparePool>, made: &mut usize) -> Result<(), CheckResult> {
+    let (spare, all) = pool.map_or((0, 0), SparePool::spare);
     let more = std::mem::replace(made, all) != all;
     if spare > 0 || more { Ok(()) } else { Err(CheckResult::NoSpare) }
 }
 
 /// A target that was chosen for a connection, and counts as one of its connections while this lives.
 #[derive(Debug)]
-pub struct Attempt {
+pub struct ChosenTarget {
     targets: Arc<Targets>,
     target: Arc<Target>,
-    tried: Try,
+    tried: Attempt,
 }
 
-impl Attempt {
+impl ChosenTarget {
     /// Connects.
     ///
     /// # Errors
     /// Returns the result of a failed connect.
-    pub async fn connect(&self) -> Result<Connected, ConnectResult> {
+    pub async fn connect(&self) -> Result<TargetStream, ConnectResult> {
         let Target { way, destination, within, .. } = &*self.target;
         match (way, destination) {
             (Way::Direct(addresses), _) => {
                 let (stream, address) = addresses.connect(*within).await?;
-                Ok(Connected::Direct(plain(stream)?, address))
+                Ok(TargetStream::Direct(plain(stream)?, address))
             }
             (Way::Tunnel(Some(pool)), Destination::Core(listener)) => {
                 let stream = pool.take(*within).await?.attach().map_err(|_| ConnectResult::Error)?;
-                Ok(Connected::Tunnel(stream, listener.clone()))
+                Ok(TargetStream::Tunnel(stream, listener.clone()))
             }
             (Way::Tunnel(_), _) => Err(ConnectResult::Error),
         }
@@ -359,8 +359,8 @@ impl Attempt {
 
     /// Records that the target accepted the connection.
     pub fn connected(&self) {
-        let change = self.targets.now().standings.connected(self.tried);
-        self.targets.tell(&self.target, change, ConnectResult::Ok.as_str());
+        let change = self.targets.now().health.connected(self.tried);
+        self.targets.report(&self.target, change, ConnectResult::Ok.as_str());
     }
 
     /// Records that the target could not be reached.
@@ -369,14 +369,14 @@ impl Attempt {
         if result == ConnectResult::Error {
             return;
         }
-        let change = self.targets.now().standings.failed(self.tried, Instant::now());
-        self.targets.tell(&self.target, change, result.as_str());
+        let change = self.targets.now().health.failed(self.tried, Instant::now());
+        self.targets.report(&self.target, change, result.as_str());
     }
 }
 
-impl Drop for Attempt {
+impl Drop for ChosenTarget {
     fn drop(&mut self) {
-        self.targets.now().standings.left(self.tried.target);
+        self.targets.now().health.release(self.tried.target);
     }
 }
 

@@ -8,10 +8,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::folder::{Folder, Outcome};
+use super::folder::{FileOutcome, Folder};
 use super::host::Host;
 use super::{InitError, failed};
-use crate::certs::authority::{Authority, KeyFile, Terms, YEARS};
+use crate::certs::authority::{Authority, IssueTerms, KeyFile, YEARS};
 
 /// The authority's folder.
 const FOLDER: &str = "ca";
@@ -41,26 +41,26 @@ impl Certificates {
     }
 
     /// Returns the authority's own files, with their outcomes.
-    pub fn own(&self) -> [(String, Outcome); 2] {
-        let outcome = if self.created { Outcome::Created } else { Outcome::Unchanged };
+    pub fn own(&self) -> [(String, FileOutcome); 2] {
+        let outcome = if self.created { FileOutcome::Created } else { FileOutcome::Unchanged };
         ["ca.pem", "ca.key"].map(|file| (format!("{FOLDER}/{file}"), outcome))
     }
 
     /// Ensures that a host has a certificate with its key; returns both files with their outcomes.
-    pub fn issue(&self, host: &Host<'_>, folder: &Folder) -> Result<[(String, Outcome); 2], InitError> {
+    pub fn issue(&self, host: &Host<'_>, folder: &Folder) -> Result<[(String, FileOutcome); 2], InitError> {
         let name = host.name();
         let directory = folder.path(&host.folder());
         let (certificate, key) = if self.authority.is_current(&name, &directory, self.renew_before()) {
-            (Outcome::Unchanged, Outcome::Unchanged)
+            (FileOutcome::Unchanged, FileOutcome::Unchanged)
         } else {
             let there = directory.join(format!("{name}.pem")).exists();
-            let issued = self.authority.issue(&name, &directory, Terms::default())?;
+            let issued = self.authority.issue(&name, &directory, IssueTerms::default())?;
             let key = match issued.key_file {
-                KeyFile::Made => Outcome::Created,
-                KeyFile::Kept => Outcome::Unchanged,
-                KeyFile::Replaced => Outcome::Changed,
+                KeyFile::Made => FileOutcome::Created,
+                KeyFile::Kept => FileOutcome::Unchanged,
+                KeyFile::Replaced => FileOutcome::Changed,
             };
-            (if there { Outcome::Changed } else { Outcome::Created }, key)
+            (if there { FileOutcome::Changed } else { FileOutcome::Created }, key)
         };
         let file = |ending| format!("{}/{name}.{ending}", host.folder());
         Ok([(file("pem"), certificate), (file("key"), key)])

@@ -22,7 +22,7 @@ const NEW: &str = ".new";
 
 /// The outcome for a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum FileOutcome {
     /// It is new.
     Created,
     /// It already had this content.
@@ -35,7 +35,7 @@ pub enum Outcome {
     Beside,
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for FileOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Created => "created",
@@ -80,7 +80,7 @@ impl Folder {
     }
 
     /// Ensures that `path` has this text, unless its owner has edited it.
-    pub fn put(&mut self, path: &str, text: &str) -> Result<Outcome, InitError> {
+    pub fn put(&mut self, path: &str, text: &str) -> Result<FileOutcome, InitError> {
         let file = self.path(path);
         if let Some(folder) = file.parent() {
             make_folder(folder)?;
@@ -91,20 +91,20 @@ impl Folder {
             Ok(there) => there,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 replace(&file, text)?;
-                return Ok(Outcome::Created);
+                return Ok(FileOutcome::Created);
             }
             Err(error) => return Err(failed(&file, error)),
         };
         if there == text.as_bytes() {
-            Ok(Outcome::Unchanged)
+            Ok(FileOutcome::Unchanged)
         } else if before.as_ref() == Some(&self::hash(&there)) {
             replace(&file, text)?;
-            Ok(Outcome::Changed)
+            Ok(FileOutcome::Changed)
         } else if before == Some(hash) {
-            Ok(Outcome::Edited)
+            Ok(FileOutcome::Edited)
         } else {
             replace(&self.path(&format!("{path}{NEW}")), text)?;
-            Ok(Outcome::Beside)
+            Ok(FileOutcome::Beside)
         }
     }
 

@@ -1,7 +1,7 @@
 //! The hosts of a topology.
 
 use otproxy_config::name::Name;
-use otproxy_config::{CORE_NAME, Role, Topology, TopologyEdge};
+use otproxy_config::{CORE_NAME, RoleKind, Topology, TopologyEdge};
 
 /// The prefix of an edge's folder.
 pub(super) const EDGE_PREFIX: &str = "edge-";
@@ -19,10 +19,10 @@ impl<'t> Host<'t> {
         std::iter::once(Host::Core).chain(edges).collect()
     }
 
-    pub fn role(&self) -> Role {
+    pub fn role(&self) -> RoleKind {
         match self {
-            Host::Core => Role::Core,
-            Host::Edge(_) => Role::Edge,
+            Host::Core => RoleKind::Core,
+            Host::Edge(_) => RoleKind::Edge,
         }
     }
 

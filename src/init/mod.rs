@@ -21,7 +21,7 @@ mod service;
 mod yaml;
 
 pub use certificates::RENEW_DAYS;
-pub use folder::Outcome;
+pub use folder::FileOutcome;
 
 use certificates::Certificates;
 use folder::Folder;
@@ -76,9 +76,9 @@ struct File {
 
 /// The results of a run.
 #[derive(Debug)]
-pub struct Report {
+pub struct InitReport {
     /// Each file with its outcome, in the order of the set-up.
-    pub files: Vec<(String, Outcome)>,
+    pub files: Vec<(String, FileOutcome)>,
     /// Notes for the owner, a line each.
     pub notes: Vec<String>,
 }
@@ -87,7 +87,7 @@ pub struct Report {
 ///
 /// # Errors
 /// Returns the first file that cannot be read or written. Files written before it stay, and the next call goes on.
-pub fn run(topology: &Topology, text: Option<&str>, out: &Path) -> Result<Report, InitError> {
+pub fn run(topology: &Topology, text: Option<&str>, out: &Path) -> Result<InitReport, InitError> {
     let mut folder = Folder::open(out)?;
     let filled = fill(&mut folder, topology, text);
     // Files written before an error must not count as edited the next time.
@@ -95,7 +95,7 @@ pub fn run(topology: &Topology, text: Option<&str>, out: &Path) -> Result<Report
     filled
 }
 
-fn fill(folder: &mut Folder, topology: &Topology, text: Option<&str>) -> Result<Report, InitError> {
+fn fill(folder: &mut Folder, topology: &Topology, text: Option<&str>) -> Result<InitReport, InitError> {
     let mut files = Vec::new();
     let mut notes = given_up(topology, folder);
     for file in set_up(topology, text) {
@@ -115,7 +115,7 @@ fn fill(folder: &mut Folder, topology: &Topology, text: Option<&str>) -> Result<
     for (path, _) in files.iter().filter(|(path, _)| path.ends_with(".key")) {
         notes.extend(certificates::exposed(&folder.path(path))?);
     }
-    Ok(Report { files, notes })
+    Ok(InitReport { files, notes })
 }
 
 /// Returns the files that belong to no host.

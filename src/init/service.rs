@@ -1,7 +1,7 @@
 //! Files for systemd, and the script that installs a host's files.
 
 use super::host::Host;
-use otproxy_config::Role;
+use otproxy_config::RoleKind;
 
 /// The file of settings beside the unit.
 pub(super) const DROP_IN: &str = "tunnel.conf";
@@ -9,8 +9,8 @@ pub(super) const DROP_IN: &str = "tunnel.conf";
 /// Returns the unit from the repository.
 pub(super) fn unit(host: &Host<'_>) -> &'static str {
     match host.role() {
-        Role::Core => include_str!("../../systemd/otproxy-core.service"),
-        Role::Edge => include_str!("../../systemd/otproxy-edge.service"),
+        RoleKind::Core => include_str!("../../systemd/otproxy-core.service"),
+        RoleKind::Edge => include_str!("../../systemd/otproxy-edge.service"),
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::net::Ipv6Addr;
 
 use super::host::Host;
-use otproxy_config::{CoreMode, LINKS_PORT, LOGIN_PORT, PlayerAddress, Target, Topology, TopologyEdge, World};
+use otproxy_config::{CoreMode, HostPort, LINKS_PORT, LOGIN_PORT, PlayerAddress, Topology, TopologyEdge, World};
 
 /// Returns `edge.yaml` or `core.yaml`.
 pub(super) fn of_host(topology: &Topology, host: &Host<'_>) -> String {
@@ -21,7 +21,7 @@ fn edge(topology: &Topology, edge: &TopologyEdge) -> String {
     let at = |port| listen([&edge.address, &edge.public].into_iter(), port);
     let reach = match (topology.core.mode, &topology.core.address) {
         (CoreMode::Accept, Some(core)) => {
-            let core = Target { host: core.clone(), port: topology.tunnel_port };
+            let core = HostPort { host: core.clone(), port: topology.tunnel_port };
             format!("core:\n  dial: \"{core}\"\n  # Connections to the core kept ready for new players.\n  spare: 8\n")
         }
         _ => format!(
@@ -96,7 +96,7 @@ tunnel:
     for edge in &topology.edges {
         let dial = match topology.core.mode {
             CoreMode::Dial => {
-                format!(", dial: \"{}\"", Target { host: edge.address.clone(), port })
+                format!(", dial: \"{}\"", HostPort { host: edge.address.clone(), port })
             }
             CoreMode::Accept => String::new(),
         };
@@ -139,7 +139,7 @@ game_servers:
 
 fn game_servers(topology: &Topology) -> String {
     let mut lines = String::new();
-    let mut add = |what: &str, port: u16, address: &Target, on_loopback: bool| {
+    let mut add = |what: &str, port: u16, address: &HostPort, on_loopback: bool| {
         let player_address = topology.player_address;
         // Otherwise all players have one address, and limits by address hold for all of them together.
         let alone = topology.player_address == PlayerAddress::None && on_loopback;

@@ -12,7 +12,7 @@ const RTT_BUCKETS: &[f64] =
 
 /// The type of a metric, in Prometheus' words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows, until the process restarts.
     Counter,
     /// Goes up and down.
@@ -21,7 +21,7 @@ pub enum Kind {
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     /// The word of the text format.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -34,24 +34,24 @@ impl Kind {
 
 /// One metric, with all its series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Family {
+pub struct MetricFamily {
     /// The full name.
     pub name: &'static str,
     /// The type.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The names of its labels, in the order in which handles give their values.
     pub labels: &'static [&'static str],
-    /// What it says, in one sentence: the help text of the exposition too.
+    /// Its meaning, in one sentence, which is also the help text of the exposition.
     pub meaning: &'static str,
 }
 
 /// A type in which the catalogue declares metrics.
 trait Declared: Collector + Clone + Sized + 'static {
-    const KIND: Kind;
+    const KIND: MetricKind;
 
-    fn new(family: &Family) -> Result<Self>;
+    fn new(family: &MetricFamily) -> Result<Self>;
 
-    fn register(registry: &Registry, family: &Family) -> Result<Self> {
+    fn register(registry: &Registry, family: &MetricFamily) -> Result<Self> {
         let metric = Self::new(family)?;
         registry.register(Box::new(metric.clone()))?;
         Ok(metric)
@@ -61,9 +61,9 @@ trait Declared: Collector + Clone + Sized + 'static {
 macro_rules! declared {
     ($($type:ty: $kind:ident, $family:ident => $new:expr;)+) => {$(
         impl Declared for $type {
-            const KIND: Kind = Kind::$kind;
+            const KIND: MetricKind = MetricKind::$kind;
 
-            fn new($family: &Family) -> Result<Self> {
+            fn new($family: &MetricFamily) -> Result<Self> {
                 $new
             }
         }
@@ -81,7 +81,7 @@ declared! {
     };
 }
 
-impl Family {
+impl MetricFamily {
     fn opts(&self) -> Opts {
         Opts::new(self.name, self.meaning)
     }
@@ -104,16 +104,16 @@ macro_rules! catalogue {
                 let registry = Registry::new();
                 $(let $id = <$type>::register(
                     &registry,
-                    &Family { name: $name, kind: <$type>::KIND, labels: &[$($label),*], meaning: $meaning },
+                    &MetricFamily { name: $name, kind: <$type>::KIND, labels: &[$($label),*], meaning: $meaning },
                 )?;)+
                 Ok(Self { registry, $($id),+ })
             }
         }
 
         /// Every metric that [`render`](super::render()) can give.
-        pub const CATALOGUE: &[Family] = &[
-            $(Family { name: $name, kind: <$type>::KIND, labels: &[$($label),*], meaning: $meaning },)+
-            $(Family { name: $process, kind: Kind::$kind, labels: &[], meaning: $process_meaning },)+
+        pub const CATALOGUE: &[MetricFamily] = &[
+            $(MetricFamily { name: $name, kind: <$type>::KIND, labels: &[$($label),*], meaning: $meaning },)+
+            $(MetricFamily { name: $process, kind: MetricKind::$kind, labels: &[], meaning: $process_meaning },)+
         ];
     };
 }

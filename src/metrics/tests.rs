@@ -9,10 +9,10 @@ use otproxy_protocol::core::{EndReason, OpenError};
 use super::*;
 use crate::admission::{BanMetrics, ListenerMetrics};
 use crate::certs::HandshakeResult;
-use crate::connection::{CloseReason, RejectReason};
+use crate::connection::{AdmissionError, CloseReason};
 use crate::forward::{CheckResult, StatusResult, TargetChecks, TargetState, show_state};
 use crate::relay::{EdgeMetrics, PortMetrics};
-use crate::tunnel::{StreamRefusal, TunnelMetrics};
+use crate::tunnel::{TunnelError, TunnelMetrics};
 
 const BUILD: BuildInfo = BuildInfo { version: "1.2.3", role: "core" };
 
@@ -61,7 +61,7 @@ fn the_text_has_exactly_the_catalogue() {
 #[test]
 fn every_reason_is_there_at_zero() {
     let text = render(&[worker().0], BUILD);
-    for reason in RejectReason::ALL {
+    for reason in AdmissionError::ALL {
         has(&text, &format!("otproxy_connections_rejected_total{{listener=\"links\",reason=\"{reason}\"}} 0"));
     }
     for reason in CloseReason::ALL {
@@ -83,7 +83,7 @@ fn every_reason_is_there_at_zero() {
     for result in HandshakeResult::ALL {
         has(&text, &format!("otproxy_tunnel_handshakes_total{{result=\"{result}\"}} 0"));
     }
-    for refusal in StreamRefusal::ALL {
+    for refusal in TunnelError::ALL {
         has(&text, &format!("otproxy_tunnel_streams_refused_total{{edge=\"waw1\",reason=\"{refusal}\"}} 0"));
     }
     for reason in OpenError::ALL {
@@ -94,7 +94,7 @@ fn every_reason_is_there_at_zero() {
 #[test]
 fn reasons_count_under_their_own_words() {
     let (metrics, listener, _, port) = worker();
-    RejectReason::ALL.iter().for_each(|&reason| (0..=reason as usize).for_each(|_| listener.rejected(reason)));
+    AdmissionError::ALL.iter().for_each(|&reason| (0..=reason as usize).for_each(|_| listener.rejected(reason)));
     CloseReason::ALL.iter().for_each(|&reason| (0..=reason as usize).for_each(|_| listener.closed(reason)));
     EndReason::ALL.iter().for_each(|&reason| (0..=reason as usize).for_each(|_| port.ended(reason)));
     let status = ByReason::new(&metrics.status_requests, &["links"]);
@@ -108,12 +108,12 @@ fn reasons_count_under_their_own_words() {
     let tunnel = TunnelMetrics::new(&metrics, "waw1");
     tunnel.dialled(None);
     (0..2).for_each(|_| tunnel.dialled(Some(ConnectResult::Handshake)));
-    tunnel.refused(StreamRefusal::UnknownListener);
+    tunnel.refused(TunnelError::UnknownListener);
     let (held, dropped) = (tunnel.spare(), tunnel.spare());
     drop(dropped);
     ByReason::new(&metrics.relay_refused, &[]).inc(OpenError::Identity);
     let text = render(&[metrics], BUILD);
-    for (n, reason) in RejectReason::ALL.iter().enumerate() {
+    for (n, reason) in AdmissionError::ALL.iter().enumerate() {
         has(&text, &format!("otproxy_connections_rejected_total{{listener=\"links\",reason=\"{reason}\"}} {}", n + 1));
     }
     for (n, reason) in CloseReason::ALL.iter().enumerate() {
@@ -195,14 +195,14 @@ fn the_documented_table_is_the_catalogue() {
     const BEGIN: &str = "<!-- the catalogue: generated, do not edit -->\n";
     const END: &str = "<!-- end of the catalogue -->\n";
     let mut table = "\n| name | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
-    for Family { name, kind, labels, meaning } in CATALOGUE {
+    for MetricFamily { name, kind, labels, meaning } in CATALOGUE {
         let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
         let labels = if labels.is_empty() { "none" } else { &labels };
         writeln!(table, "| `{name}` | {} | {labels} | {meaning} |", kind.as_str()).unwrap();
     }
     table.push_str("\n| label | values |\n|---|---|\n");
     for (label, words) in [
-        ("`reason` of `otproxy_connections_rejected_total`", words(RejectReason::ALL)),
+        ("`reason` of `otproxy_connections_rejected_total`", words(AdmissionError::ALL)),
         ("`reason` of `otproxy_connections_closed_total`", words(CloseReason::ALL)),
         ("`result` of `otproxy_target_connects_total`", words(ConnectResult::ALL)),
         ("`state` of `otproxy_target_state`", words(TargetState::ALL)),
@@ -213,7 +213,7 @@ fn the_documented_table_is_the_catalogue() {
         ("`state` of `otproxy_tunnel_connections`", "`spare`, `in_use`".to_owned()),
         ("`result` of `otproxy_tunnel_handshakes_total`", words(HandshakeResult::ALL)),
         ("`result` of `otproxy_tunnel_dials_total`", words(ConnectResult::ALL)),
-        ("`reason` of `otproxy_tunnel_streams_refused_total`", words(StreamRefusal::ALL)),
+        ("`reason` of `otproxy_tunnel_streams_refused_total`", words(TunnelError::ALL)),
         ("`certificate` of `otproxy_certificate_expiry_timestamp_seconds`", "`own`, `ca`".to_owned()),
     ] {
         writeln!(table, "| {label} | {words} |").unwrap();

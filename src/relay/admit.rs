@@ -4,32 +4,40 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::Relay;
-use super::link::Link;
-use super::session::Session;
+use super::link::RelayLink;
+use super::session::RelaySession;
 use crate::admission::AddressKey;
 use otproxy_config::{BindSessions, Ipv6Players};
-use otproxy_protocol::core::{Admitted, OpenError, Owner, Rules};
+use otproxy_protocol::core::{AdmittedSession, ClientOwner, OpenError, OpenRules};
 use otproxy_protocol::frame::SessionId;
 
-impl Owner for Relay {
-    type Link = Rc<Link>;
-    type Session = Rc<Session>;
+impl ClientOwner for Relay {
+    type Link = Rc<RelayLink>;
+    type Session = Rc<RelaySession>;
     type Player = AddressKey;
 
     fn now(&self) -> Instant {
         Instant::now()
     }
 
-    fn rules(&self) -> Rules {
+    fn rules(&self) -> OpenRules {
         let settings = self.shared.settings();
-        Rules { max_per_link: settings.max_per_link, bind_to_player: settings.bind_sessions == BindSessions::Address }
+        OpenRules {
+            max_per_link: settings.max_per_link,
+            bind_to_player: settings.bind_sessions == BindSessions::Address,
+        }
     }
 
-    fn player(&self, link: &Rc<Link>) -> AddressKey {
+    fn player(&self, link: &Rc<RelayLink>) -> AddressKey {
         link.player().ip().into()
     }
 
-    fn admit(&self, link: &Rc<Link>, id: SessionId, port: u32) -> Result<Admitted<Rc<Session>>, OpenError> {
+    fn admit(
+        &self,
+        link: &Rc<RelayLink>,
+        id: SessionId,
+        port: u32,
+    ) -> Result<AdmittedSession<Rc<RelaySession>>, OpenError> {
         let settings = self.shared.settings();
         let server = settings.server(port).ok_or(OpenError::Port)?;
         if link.player().is_ipv6() && server.config.ipv6_players == Ipv6Players::Refuse {
@@ -43,8 +51,8 @@ impl Owner for Relay {
         // The place is this session's even if it ends before: then it passes unused. An open costs the
         // others no more than that way, and opens are limited.
         let connect_at = server.connect_place(now).ok_or(OpenError::ConnectQueue)?;
-        Ok(Admitted {
-            session: Rc::new(Session::new(link, id, server, self.port(server.config.port), connect_at, guard)),
+        Ok(AdmittedSession {
+            session: Rc::new(RelaySession::new(link, id, server, self.port(server.config.port), connect_at, guard)),
             limits: settings.limits,
             framing: server.config.framing,
             max_packets_per_second: server.config.max_packets_per_second,

@@ -7,32 +7,32 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::Relay;
-use super::link::Link;
+use super::link::RelayLink;
 use super::session::SessionTask;
 use crate::connection::CloseReason;
-use otproxy_protocol::core::{self, Counts, Effect, EndReason, LinkKey, SessionKey};
+use otproxy_protocol::core::{self, Effect, EndReason, FrameCounts, LinkKey, SessionKey};
 use otproxy_protocol::frame::{ClientId, FrameError};
 
 /// The machine of a client, with the connections that it decides about.
-pub(super) type Machine = core::Client<Relay>;
+pub(super) type RelayMachine = core::ClientMachine<Relay>;
 
 /// A client on the worker that owns it. It is there as long as it has links or sessions.
-pub struct Client {
+pub struct RelayClient {
     pub(super) id: ClientId,
     /// Borrowed for a call, and for all effects of one read; never while something waits.
-    pub(super) machine: RefCell<Machine>,
+    pub(super) machine: RefCell<RelayMachine>,
 }
 
 impl Relay {
     /// Returns the client of that id, a new one if it has nothing here yet.
-    pub(super) fn client(&self, id: ClientId) -> Rc<Client> {
-        let new = || Rc::new(Client { id, machine: RefCell::default() });
+    pub(super) fn client(&self, id: ClientId) -> Rc<RelayClient> {
+        let new = || Rc::new(RelayClient { id, machine: RefCell::default() });
         Rc::clone(self.clients.borrow_mut().entry(id).or_insert_with(new))
     }
 
     /// Forgets a client that has nothing here any more. It is called as tasks are dropped, perhaps by a panic: a second one
     /// would end the process.
-    pub(super) fn forget_unused(&self, client: &Rc<Client>) {
+    pub(super) fn forget_unused(&self, client: &Rc<RelayClient>) {
         if client.machine.try_borrow().is_ok_and(|machine| machine.is_empty())
             && let Ok(mut clients) = self.clients.try_borrow_mut()
             && let Entry::Occupied(there) = clients.entry(client.id)
@@ -48,14 +48,14 @@ impl Relay {
     /// They are no frame: the link must be closed.
     pub(super) fn receive(
         self: &Rc<Self>,
-        client: &Rc<Client>,
-        (key, link): (LinkKey, &Rc<Link>),
+        client: &Rc<RelayClient>,
+        (key, link): (LinkKey, &Rc<RelayLink>),
         bytes: &[u8],
     ) -> Result<(), FrameError> {
         let mut machine = client.machine.borrow_mut();
         let mut turn = machine.receive(key, bytes);
         let mut result = Ok(());
-        while let Some(effect) = machine.next(&mut turn, &**self) {
+        while let Some(effect) = machine.next_effect(&mut turn, &**self) {
             self.count(link, turn.take_counts());
             match effect {
                 Effect::WriteGame { session, packets } => {
@@ -95,8 +95,8 @@ impl Relay {
         result
     }
 
-    fn count(&self, link: &Link, counts: Counts) {
-        let Counts { first, duplicate, freed } = counts;
+    fn count(&self, link: &RelayLink, counts: FrameCounts) {
+        let FrameCounts { first, duplicate, freed } = counts;
         if first > 0 {
             link.edge.in_first.inc_by(first.into());
         }
@@ -122,7 +122,7 @@ impl Relay {
 }
 
 /// Writes at once what waits on a link, as far as its socket takes it.
-pub(super) fn flush_link(machine: &mut Machine, key: LinkKey) {
+pub(super) fn flush_link(machine: &mut RelayMachine, key: LinkKey) {
     let Some(link) = machine.link(key) else { return };
     if link.blocked.get() || link.closing.get().is_some() {
         return;
@@ -139,8 +139,8 @@ pub(super) fn flush_link(machine: &mut Machine, key: LinkKey) {
 /// Writes what waits on a link; returns whether the socket takes no more, or not all that the stream took.
 ///
 /// # Errors
-/// Those of the stream.
-pub(super) fn write_stream(machine: &mut Machine, key: LinkKey) -> io::Result<bool> {
+/// Returns the errors of the stream.
+pub(super) fn write_stream(machine: &mut RelayMachine, key: LinkKey) -> io::Result<bool> {
     let written = machine.write_link(key, |link, slices| link.stream.try_write(slices));
     wake_changed(machine);
     let written = written?;
@@ -150,7 +150,7 @@ pub(super) fn write_stream(machine: &mut Machine, key: LinkKey) -> io::Result<bo
 }
 
 /// Writes at once what waits for the game server of a session, as far as its socket takes it.
-pub(super) fn flush_game(machine: &mut Machine, key: SessionKey) {
+pub(super) fn flush_game(machine: &mut RelayMachine, key: SessionKey) {
     if machine.session(key).is_none_or(|session| session.game_blocked.get()) {
         return;
     }
@@ -171,8 +171,8 @@ pub(super) fn flush_game(machine: &mut Machine, key: SessionKey) {
 /// Writes what waits for the game server of a session; returns whether its socket takes no more.
 ///
 /// # Errors
-/// Those of the stream.
-pub(super) fn write_game_stream(machine: &mut Machine, key: SessionKey) -> io::Result<bool> {
+/// Returns the errors of the stream.
+pub(super) fn write_game_stream(machine: &mut RelayMachine, key: SessionKey) -> io::Result<bool> {
     machine.write_game(key, Instant::now, |session, bytes| match &*session.game.borrow() {
         Some(game) => game.try_write(&[IoSlice::new(bytes)]),
         None => Err(io::ErrorKind::NotConnected.into()),
@@ -180,7 +180,7 @@ pub(super) fn write_game_stream(machine: &mut Machine, key: SessionKey) -> io::R
 }
 
 /// Writes on all links of a session.
-pub(super) fn flush_links(machine: &mut Machine, session: SessionKey) {
+pub(super) fn flush_links(machine: &mut RelayMachine, session: SessionKey) {
     let mut links = 0;
     while let Some(link) = machine.links_of(session, links) {
         flush_link(machine, link);
@@ -189,20 +189,20 @@ pub(super) fn flush_links(machine: &mut Machine, session: SessionKey) {
 }
 
 /// Has the client of a session that has ended told so.
-pub(super) fn tell(machine: &mut Machine, session: SessionKey) {
+pub(super) fn tell(machine: &mut RelayMachine, session: SessionKey) {
     flush_links(machine, session);
     wake(machine, session);
 }
 
 /// Has the task of a session look at what changed.
-pub(super) fn wake(machine: &Machine, session: SessionKey) {
+pub(super) fn wake(machine: &RelayMachine, session: SessionKey) {
     if let Some(session) = machine.session(session) {
         session.task.wake();
     }
 }
 
 /// Has the tasks of all sessions look at which something changed.
-pub(super) fn wake_changed(machine: &mut Machine) {
+pub(super) fn wake_changed(machine: &mut RelayMachine) {
     while let Some(session) = machine.poll_changed() {
         wake(machine, session);
     }

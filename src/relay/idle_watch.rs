@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::link::Link;
+use super::link::RelayLink;
 use crate::connection::CloseReason;
 
 /// Rounds in the shortest idle limit: a link is closed at most a tenth of it late.
@@ -17,13 +17,13 @@ const UNIT: Duration = Duration::from_millis(10);
 /// The longest limit, in units: four months. So the counter may overflow.
 const MAX_LIMIT: u32 = 1 << 30;
 
-/// All links of one worker. It looks at them in rounds, and time passes with them: what a link must do for each frame is to
-/// note a number, with no look at a clock and no timer to move.
+/// The watch over all links of one worker. It looks at them in rounds, which also measure time: for each frame a link
+/// only notes a number, without looking at a clock or moving a timer.
 ///
-/// A round is as long as the shortest limit that there was asks for. It does not get longer again: who connects and leaves
-/// could have time stand still.
+/// A round is as long as the shortest limit that there ever was requires. It does not get longer again: otherwise a
+/// peer that connects and leaves could make time stand still.
 pub struct IdleWatch {
-    /// How long a round is, in units.
+    /// The length of a round, in units.
     round: Cell<u32>,
     shorter: Notify,
     /// In units, from the start until this round began.
@@ -33,21 +33,21 @@ pub struct IdleWatch {
 }
 
 struct Watched {
-    link: Rc<Link>,
+    link: Rc<RelayLink>,
     /// The end of the round in which its last whole frame came.
     heard: u32,
     limit: u32,
 }
 
 impl Default for IdleWatch {
-    /// No links yet.
+    /// Makes a watch without links.
     fn default() -> Self {
         Self { round: Cell::new(MAX_LIMIT), shorter: Notify::new(), now: Cell::new(0), links: RefCell::default() }
     }
 }
 
 impl IdleWatch {
-    pub(super) fn add(&self, link: &Rc<Link>) {
+    pub(super) fn add(&self, link: &Rc<RelayLink>) {
         let limit = link.inbound.config().timeouts.idle.div_duration_f64(UNIT).ceil();
         // Within the numbers: floats are cut to what fits.
         let limit = (limit as u32).min(MAX_LIMIT);
@@ -61,8 +61,8 @@ impl IdleWatch {
         links.push(Watched { link: Rc::clone(link), heard: self.end_of_round(), limit });
     }
 
-    /// Called as a link's task is dropped, perhaps by a panic: a second one would end the process.
-    pub(super) fn remove(&self, link: &Link) {
+    /// Removes a link. Called as its task is dropped, perhaps by a panic: a second one would end the process.
+    pub(super) fn remove(&self, link: &RelayLink) {
         let Ok(mut links) = self.links.try_borrow_mut() else { return };
         let index = link.watched.get();
         if links.get(index).is_some_and(|there| std::ptr::eq(Rc::as_ptr(&there.link), link)) {
@@ -73,8 +73,8 @@ impl IdleWatch {
         }
     }
 
-    /// A whole frame came over `link`.
-    pub(super) fn heard(&self, link: &Link) {
+    /// Notes that a whole frame came over `link`.
+    pub(super) fn heard(&self, link: &RelayLink) {
         if let Some(watched) = self.links.borrow_mut().get_mut(link.watched.get()) {
             watched.heard = self.end_of_round();
         }
@@ -87,7 +87,7 @@ impl IdleWatch {
             tokio::select! {
                 // Anew for each: a worker that was held up has not heard what waits for it to be read.
                 () = sleep(UNIT * round) => self.next_round(round),
-                // What has passed of the long round counts for nobody.
+                // The time that has passed of the long round counts for no link.
                 () = self.shorter.notified() => {}
             }
         }

@@ -8,26 +8,26 @@ use std::time::Duration;
 
 use super::metrics::EdgeMetrics;
 use super::task_waker::TaskWaker;
-use crate::admission::{Inbound, Via};
-use crate::connection::{CloseReason, Presence};
+use crate::admission::{Inbound, TunnelOrigin};
+use crate::connection::{CloseReason, ConnectionHandle};
 use otproxy_net::Stream;
-use otproxy_protocol::core::Written;
+use otproxy_protocol::core::WriteOutcome;
 use otproxy_protocol::frame::ClientId;
 
 /// A link on the worker that owns its client.
-pub struct Link {
+pub struct RelayLink {
     pub(super) stream: Stream,
     /// Counts its bytes, and says when it is to be closed.
-    pub(super) presence: Arc<Presence>,
+    pub(super) handle: Arc<ConnectionHandle>,
     client: ClientId,
     pub(super) edge: Rc<EdgeMetrics>,
     /// The edge whose stream of the tunnel it is, if it is one.
-    pub(super) via: Option<Via>,
+    pub(super) origin: Option<TunnelOrigin>,
     /// The listener as the link began with it.
     pub(super) inbound: Rc<Inbound>,
     /// The socket takes no more: the link's task waits for it.
     pub(super) blocked: Cell<bool>,
-    /// Why the link is to be closed, where something else than its reading found out.
+    /// The reason for which the link must be closed, if something other than its reading found out.
     pub(super) closing: Cell<Option<CloseReason>>,
     /// The link's place in the [`IdleWatch`](super::idle_watch::IdleWatch).
     pub(super) watched: Cell<usize>,
@@ -36,22 +36,22 @@ pub struct Link {
     pub(super) task: TaskWaker,
 }
 
-impl Link {
+impl RelayLink {
     pub(super) fn new(
         stream: Stream,
-        presence: Arc<Presence>,
+        handle: Arc<ConnectionHandle>,
         client: ClientId,
         edge: Rc<EdgeMetrics>,
-        via: Option<Via>,
+        origin: Option<TunnelOrigin>,
         inbound: Rc<Inbound>,
     ) -> Self {
-        stream.bound();
+        stream.limit_unsent();
         Self {
             stream,
-            presence,
+            handle,
             client,
             edge,
-            via,
+            origin,
             inbound,
             blocked: Cell::new(false),
             closing: Cell::new(None),
@@ -66,7 +66,7 @@ impl Link {
     }
 
     pub(super) fn player(&self) -> SocketAddr {
-        self.presence.who()
+        self.handle.player_or_peer()
     }
 
     /// Has the link's task close it.
@@ -82,9 +82,9 @@ impl Link {
     }
 
     /// Counts what was written.
-    pub(super) fn count(&self, written: Written) {
-        let Written { bytes, first, duplicate, blocked: _ } = written;
-        self.presence.add_out(bytes);
+    pub(super) fn count(&self, written: WriteOutcome) {
+        let WriteOutcome { bytes, first, duplicate, blocked: _ } = written;
+        self.handle.add_out(bytes);
         self.inbound.metrics().bytes_out.inc_by(bytes);
         if first > 0 {
             self.edge.out_first.inc_by(first.into());
@@ -106,15 +106,18 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::admission::{BanMetrics, BanRules, Bans, Gate, GateLimits, InboundShared, ListenerMetrics, ProcessGate};
+    use crate::admission::{
+        AdmissionControl, AdmissionLimits, BanMetrics, BanPolicy, Bans, InboundShared, ListenerMetrics,
+        ProcessAdmission,
+    };
     use crate::metrics::Metrics;
-    use crate::relay::client::{Machine, flush_link, write_stream};
+    use crate::relay::client::{RelayMachine, flush_link, write_stream};
     use otproxy_config as config;
     use otproxy_config::Config;
     use otproxy_net::tls;
     use otproxy_net::worker::scratch;
 
-    /// Both ends of a stream under TLS.
+    /// Makes both ends of a stream under TLS.
     async fn tls_pair() -> (Stream, Stream) {
         let rcgen::CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed(["core".to_owned()]).unwrap();
@@ -137,7 +140,8 @@ mod tests {
         (near.unwrap(), far.unwrap())
     }
 
-    /// Nothing more may come for the link: then only this wakes its task to bring the rest out.
+    /// Checks that such a link is blocked. Nothing more may come for it: then only this wakes its task to bring the
+    /// rest out.
     #[test]
     fn a_link_is_blocked_while_its_stream_holds_back() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -153,15 +157,16 @@ mod tests {
                         game_servers: [{ port: 7172, address: '127.0.0.1:2' }]\n";
             let Config::Core(core) = config::parse("core.yaml", text).unwrap() else { panic!("a core") };
             let metrics = Metrics::new();
-            let bans = Bans::new(BanRules::off(), BanMetrics::new(&metrics));
-            let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
+            let bans = Bans::new(BanPolicy::off(), BanMetrics::new(&metrics));
+            let process =
+                ProcessAdmission::new(AdmissionControl::new(AdmissionLimits::default(), Arc::default()), bans);
             let shared = InboundShared::new(core.listeners[0].inbound().clone(), process, None);
             let inbound = Rc::new(Inbound::new(shared, ListenerMetrics::new(&metrics, "links"), Rc::new(scratch())));
             let edge = Rc::new(EdgeMetrics::new(&metrics, "waw1"));
             let player = SocketAddr::from(([127, 0, 0, 1], 1));
-            let presence = Arc::new(Presence::new(1, "links".into(), player));
-            let link = Rc::new(Link::new(stream, presence, ClientId(1), edge, None, inbound));
-            let mut machine = Machine::default();
+            let handle = Arc::new(ConnectionHandle::new(1, "links".into(), player));
+            let link = Rc::new(RelayLink::new(stream, handle, ClientId(1), edge, None, inbound));
+            let mut machine = RelayMachine::default();
             let key = machine.add_link(Rc::clone(&link));
             flush_link(&mut machine, key);
             assert!(link.blocked.get());

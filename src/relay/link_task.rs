@@ -9,10 +9,10 @@ use std::time::Instant;
 use tracing::debug;
 
 use super::Relay;
-use super::client::{Client, wake_changed, write_stream};
-use super::link::Link;
-use crate::access_log::{Entry, LinkEnd, What};
-use crate::admission::{Admission, unfinished};
+use super::client::{RelayClient, wake_changed, write_stream};
+use super::link::RelayLink;
+use crate::access_log::{AccessLogEntry, Ended, LinkEnd};
+use crate::admission::{AdmissionGuard, unfinished};
 use crate::connection::CloseReason;
 use otproxy_protocol::core::LinkKey;
 use otproxy_protocol::frame::FrameError;
@@ -20,25 +20,31 @@ use otproxy_protocol::frame::FrameError;
 /// Reads in one turn: then other links have theirs.
 const READS_PER_TURN: usize = 8;
 
-/// Carries a link to its end. When it is dropped, the link's sessions lose it, and the end is
-/// counted and logged, however it came.
+/// The task of a link, which carries it to its end. When it is dropped, the link's sessions lose it, and the end is
+/// counted and logged, in whatever way it came.
 ///
-/// It is a future of its own rather than an `async fn`: there are as many of it as links, and this
-/// one takes no byte more than its fields.
+/// It is a future of its own rather than an `async fn`, as there is one for each link, and this one takes no byte more
+/// than its fields.
 pub struct LinkTask {
     relay: Rc<Relay>,
-    client: Rc<Client>,
+    client: Rc<RelayClient>,
     pub(super) key: LinkKey,
-    link: Rc<Link>,
+    link: Rc<RelayLink>,
     /// Bytes from before the link was carried here: its first frame, a ping, and perhaps more.
     early: Option<Vec<u8>>,
     reason: Option<CloseReason>,
     /// Counts the link against the listener's limits.
-    _guard: Admission,
+    _guard: AdmissionGuard,
 }
 
 impl LinkTask {
-    pub(super) fn new(relay: Rc<Relay>, client: Rc<Client>, link: Rc<Link>, early: Vec<u8>, guard: Admission) -> Self {
+    pub(super) fn new(
+        relay: Rc<Relay>,
+        client: Rc<RelayClient>,
+        link: Rc<RelayLink>,
+        early: Vec<u8>,
+        guard: AdmissionGuard,
+    ) -> Self {
         link.inbound.metrics().active.inc();
         link.edge.links.inc();
         relay.idle_watch.add(&link);
@@ -48,7 +54,7 @@ impl LinkTask {
 
     fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         self.link.task.keep(cx);
-        if let Some(closing) = self.link.presence.poll_closing(cx) {
+        if let Some(closing) = self.link.handle.poll_closing(cx) {
             return Poll::Ready(closing.into());
         }
         if let Some(early) = self.early.take()
@@ -92,7 +98,7 @@ impl LinkTask {
 
     fn on_bytes(&self, bytes: &[u8]) -> Result<(), FrameError> {
         let Self { relay, client, key, link, .. } = self;
-        link.presence.add_in(bytes.len() as u64);
+        link.handle.add_in(bytes.len() as u64);
         link.inbound.metrics().bytes_in.inc_by(bytes.len() as u64);
         relay.receive(client, (*key, link), bytes)
     }
@@ -121,28 +127,29 @@ impl Drop for LinkTask {
             wake_changed(&mut machine);
         }
         self.relay.forget_unused(&self.client);
-        let reason = self.reason.unwrap_or_else(|| unfinished(&link.presence, link.via.as_ref().map(|via| &*via.edge)));
+        let reason =
+            self.reason.unwrap_or_else(|| unfinished(&link.handle, link.origin.as_ref().map(|origin| &*origin.edge)));
         link.edge.links.dec();
         let inbound = &link.inbound;
         inbound.metrics().active.dec();
         inbound.count_closed(reason, link.player());
         inbound.access_log(|| {
-            let what = What::Link(LinkEnd { client: link.client(), reason });
-            Entry {
+            let what = Ended::Link(LinkEnd { client: link.client(), reason });
+            AccessLogEntry {
                 edge: Some(link.edge.name.to_string()),
-                bytes_in: link.presence.bytes_in(),
-                bytes_out: link.presence.bytes_out(),
-                open: inbound.open(),
-                ..Entry::new(&inbound.config().name, link.player(), link.presence.began(), what)
+                bytes_in: link.handle.bytes_in(),
+                bytes_out: link.handle.bytes_out(),
+                open: inbound.open_counts(),
+                ..AccessLogEntry::new(&inbound.config().name, link.player(), link.handle.began(), what)
             }
         });
         debug!(
             listener = inbound.config().name,
             player = %link.player(),
             client = %link.client(),
-            seconds = link.presence.began().elapsed().as_secs_f64(),
-            bytes_in = link.presence.bytes_in(),
-            bytes_out = link.presence.bytes_out(),
+            seconds = link.handle.began().elapsed().as_secs_f64(),
+            bytes_in = link.handle.bytes_in(),
+            bytes_out = link.handle.bytes_out(),
             %reason,
             "link ended",
         );

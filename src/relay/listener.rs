@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 
 use super::Relay;
-use crate::admission::{Carrier, Inbound, InboundShared, Tunnelled};
+use crate::admission::{Carrier, Inbound, InboundShared, TunnelledStream};
 use otproxy_net::worker::Tasks;
 
 /// A listener whose connections are links.
@@ -32,7 +32,7 @@ impl Carrier for RelayListener {
         tasks.spawn(Rc::clone(&self.relay).carry(Rc::clone(&self.inbound), stream, peer));
     }
 
-    fn spawn_tunnelled(self: Rc<Self>, tasks: &Tasks, tunnelled: Tunnelled) {
+    fn spawn_tunnelled(self: Rc<Self>, tasks: &Tasks, tunnelled: TunnelledStream) {
         tasks.spawn(Rc::clone(&self.relay).carry_tunnelled(Rc::clone(&self.inbound), tunnelled));
     }
 }

@@ -1,4 +1,4 @@
-//! What is counted of links and sessions.
+//! The metrics of links and sessions.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 
 use crate::metrics::{ByReason, Metrics};
 
-/// What is counted of the links of one edge.
+/// The metrics of the links of one edge.
 #[derive(Debug, Clone)]
 pub struct EdgeMetrics {
     /// The label.
@@ -42,7 +42,7 @@ impl EdgeMetrics {
     }
 }
 
-/// What is counted of the sessions of one port.
+/// The metrics of the sessions of one port.
 #[derive(Debug, Clone)]
 pub struct PortMetrics {
     /// Sessions alive.

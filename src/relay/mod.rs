@@ -4,8 +4,8 @@
 //! sessions know each other directly; a packet crosses no thread and takes no lock.
 //!
 //! Every decision about frames, packets and sessions is that of a client's machine
-//! ([`Client`](otproxy_protocol::core::Client)). The modules here move the bytes (`link_task`, `session`), carry out
-//! the machine's effects (`client`), and apply the limits that all clients share (`admit`).
+//! ([`ClientMachine`](otproxy_protocol::core::ClientMachine)). The modules here move the bytes (`link_task`,
+//! `session`), carry out the machine's effects (`client`), and apply the limits that all clients share (`admit`).
 
 mod admit;
 mod client;
@@ -17,8 +17,8 @@ mod metrics;
 mod session;
 mod settings;
 mod shared;
+mod snapshot;
 mod task_waker;
-mod view;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -31,17 +31,17 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::admission::{Admitted, Inbound, InboundShared, ListenerMetrics, Tunnelled, Who};
-use crate::connection::{Leads, RejectReason};
+use crate::admission::{AdmittedConnection, Inbound, InboundShared, ListenerMetrics, PeerInfo, TunnelledStream};
+use crate::connection::{AdmissionError, Route};
 use crate::metrics::{ByReason, Metrics};
 use otproxy_net::Stream;
 use otproxy_net::worker::{Scratch, Tasks};
 use otproxy_protocol::core::{OpenError, first_ping};
 use otproxy_protocol::frame::{ClientId, HEADER_LEN, MAX_FIRST_PAYLOAD, SessionId};
 
-use client::Client;
+use client::RelayClient;
 use idle_watch::IdleWatch;
-use link::Link;
+use link::RelayLink;
 use link_task::LinkTask;
 use shared::{Handover, NewLink};
 
@@ -49,19 +49,18 @@ pub use listener::RelayListener;
 pub use metrics::{EdgeMetrics, PortMetrics};
 pub use otproxy_protocol::core::MAX_LINKS;
 pub use shared::{RelayShared, WorkerCommand, WorkerCommands};
-pub use view::{LinkView, SessionView};
+pub use snapshot::{LinkSnapshot, SessionSnapshot};
 
 /// The label of links from peers that are none of the configured edges.
 pub const OTHER_EDGE: &str = "other";
-/// Connects to one game server that may begin at once, and the time between further ones, where
-/// `connects_per_second` does not say otherwise. When thousands of players come back in one second,
-/// more than a listen queue holds (often 128) would be answered with SYN cookies, and connections
-/// that find the queue full are then reset.
+/// Connects to one game server that may begin at once, and the time between further ones, unless `connects_per_second`
+/// is set. When thousands of players come back in one second, the connects that do not fit into a listen queue (often
+/// of 128) would be answered with SYN cookies, and connections that find the queue full are then reset.
 pub const CONNECT_BURST: u32 = 64;
 /// See [`CONNECT_BURST`].
 pub const CONNECT_INTERVAL: Duration = Duration::from_micros(500);
-/// How long a session may wait for its turn to connect: clients give a session up that has brought
-/// no packet for so long.
+/// The time that a session may wait for its turn to connect: clients give up a session that has brought no packet for
+/// this long.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(30);
 
 /// One worker's part of the relay.
@@ -74,7 +73,7 @@ pub struct Relay {
     ports: RefCell<HashMap<u16, Rc<PortMetrics>>>,
     metrics: Arc<Metrics>,
     refused: ByReason<OpenError>,
-    clients: RefCell<HashMap<ClientId, Rc<Client>>>,
+    clients: RefCell<HashMap<ClientId, Rc<RelayClient>>>,
     idle_watch: IdleWatch,
     scratch: Rc<Scratch>,
     tasks: Tasks,
@@ -146,15 +145,15 @@ impl Relay {
     }
 
     /// Carries a stream of the tunnel, in the same way.
-    pub async fn carry_tunnelled(self: Rc<Self>, inbound: Rc<Inbound>, tunnelled: Tunnelled) {
+    pub async fn carry_tunnelled(self: Rc<Self>, inbound: Rc<Inbound>, tunnelled: TunnelledStream) {
         if let Some(admitted) = inbound.admit_tunnelled(tunnelled).await
-            && let Some(edge) = admitted.via.as_ref().map(|via| Arc::clone(&via.edge))
+            && let Some(edge) = admitted.origin.as_ref().map(|origin| Arc::clone(&origin.edge))
         {
             edge.carry(self.carry_admitted(&inbound, admitted)).await;
         }
     }
 
-    async fn carry_admitted(self: &Rc<Self>, inbound: &Rc<Inbound>, admitted: Admitted) {
+    async fn carry_admitted(self: &Rc<Self>, inbound: &Rc<Inbound>, admitted: AdmittedConnection) {
         let Some((stream, new_link)) = self.first_frame(inbound, admitted).await else { return };
         let owner = self.shared.owner(new_link.client);
         if owner == self.index {
@@ -166,17 +165,17 @@ impl Relay {
         }
     }
 
-    async fn first_frame(&self, inbound: &Inbound, admitted: Admitted) -> Option<(Stream, NewLink)> {
-        let Admitted { stream, peer, player, mut early, guard, via, accepted, .. } = admitted;
+    async fn first_frame(&self, inbound: &Inbound, admitted: AdmittedConnection) -> Option<(Stream, NewLink)> {
+        let AdmittedConnection { stream, peer, player, mut early, guard, origin, accepted, .. } = admitted;
         let first = timeout(inbound.config().timeouts.idle, read_first_ping(&stream, &mut early, &self.scratch));
-        let first = guard.presence().attend(first).await.unwrap_or_else(|closing| Ok(Err(closing.into())));
-        match first.unwrap_or(Err(RejectReason::NoPing)) {
+        let first = guard.handle().run_until_closed(first).await.unwrap_or_else(|closing| Ok(Err(closing.into())));
+        match first.unwrap_or(Err(AdmissionError::NoPing)) {
             Ok(client) => {
                 let inbound = Arc::clone(inbound.shared());
-                Some((stream, NewLink { inbound, client, peer, early, guard, via }))
+                Some((stream, NewLink { inbound, client, peer, early, guard, origin }))
             }
             Err(reason) => {
-                let who = Who { address: player, edge: via.as_ref().map(|via| &*via.edge), accepted };
+                let who = PeerInfo { address: player, edge: origin.as_ref().map(|origin| &*origin.edge), accepted };
                 inbound.refuse(&stream.options(), reason, who, true);
                 None
             }
@@ -185,20 +184,20 @@ impl Relay {
 
     /// Starts the task that carries a link of one of this worker's clients.
     fn carry_link(self: &Rc<Self>, stream: Stream, new_link: NewLink) {
-        let NewLink { inbound, client, peer, early, guard, via } = new_link;
-        let proven = via.as_ref().map(|via| Arc::clone(&via.edge));
+        let NewLink { inbound, client, peer, early, guard, origin } = new_link;
+        let proven = origin.as_ref().map(|origin| Arc::clone(&origin.edge));
         let edge = match &proven {
             Some(edge) => self.edge_named(edge.name()),
             None => self.edge_named(self.shared.settings().edge_at(peer.ip()).unwrap_or(OTHER_EDGE)),
         };
-        let presence = Arc::clone(guard.presence());
-        presence.set_link();
-        presence.set_leads(Leads::Client(client.0));
+        let handle = Arc::clone(guard.handle());
+        handle.set_link();
+        handle.set_route(Route::Client(client.0));
         if *edge.name != *OTHER_EDGE {
-            presence.set_edge(Arc::clone(&edge.name));
+            handle.set_edge(Arc::clone(&edge.name));
         }
         let inbound = self.inbound(&inbound);
-        let link = Rc::new(Link::new(stream, presence, client, edge, via, inbound));
+        let link = Rc::new(RelayLink::new(stream, handle, client, edge, origin, inbound));
         let task = LinkTask::new(Rc::clone(self), self.client(client), link, early, guard);
         match proven {
             Some(edge) => self.tasks.spawn(edge.carry(task)),
@@ -229,14 +228,14 @@ impl Relay {
 }
 
 /// Reads until the first frame, a ping, is there, and returns whose link it begins. It stays in `early`.
-async fn read_first_ping(stream: &Stream, early: &mut Vec<u8>, scratch: &Scratch) -> Result<ClientId, RejectReason> {
+async fn read_first_ping(stream: &Stream, early: &mut Vec<u8>, scratch: &Scratch) -> Result<ClientId, AdmissionError> {
     loop {
-        // What is still incomplete is short: what claims to be longer than a ping is not read to its end.
-        if let Some(client) = first_ping(early).map_err(|_| RejectReason::NoPing)? {
+        // An incomplete frame is short: one that claims to be longer than a ping is not read to its end.
+        if let Some(client) = first_ping(early).map_err(|_| AdmissionError::NoPing)? {
             return Ok(client);
         }
         match stream.read_onto(early, HEADER_LEN + MAX_FIRST_PAYLOAD, scratch).await {
-            Ok(0) | Err(_) => return Err(RejectReason::Closed),
+            Ok(0) | Err(_) => return Err(AdmissionError::Closed),
             Ok(_) => {}
         }
     }

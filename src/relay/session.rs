@@ -10,27 +10,27 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Relay;
-use super::client::Client;
-use super::link::Link;
+use super::client::RelayClient;
+use super::link::RelayLink;
 use super::metrics::PortMetrics;
-use super::settings::Server;
+use super::settings::GameServerSettings;
 use super::task_waker::TaskWaker;
-use crate::admission::{ConnectionGuard, Inbound};
+use crate::admission::{Inbound, KeyedGuard};
 use otproxy_net::Stream;
 use otproxy_protocol::core::SessionKey;
 use otproxy_protocol::frame::SessionId;
 
 /// A session's connection, and its place within limits. It is there as long as the machine has the session, or its task
 /// runs.
-pub struct Session {
+pub struct RelaySession {
     pub(super) id: SessionId,
     pub(super) player: SocketAddr,
     /// The listener that it was opened through.
     inbound: Rc<Inbound>,
     /// The game server that it leads to.
-    pub(super) server: Arc<Server>,
+    pub(super) server: Arc<GameServerSettings>,
     pub(super) port: Rc<PortMetrics>,
-    /// When the connect to the game server may begin.
+    /// The time from which on it may connect to the game server.
     connect_at: Instant,
     pub(super) game: RefCell<Option<Rc<Stream>>>,
     /// The game connection takes no more: the session's task waits for it.
@@ -38,18 +38,18 @@ pub struct Session {
     pub(super) task: TaskWaker,
     pub(super) started: Instant,
     /// Counts the session against the limits while it lives.
-    _guard: ConnectionGuard,
+    _guard: KeyedGuard,
 }
 
-impl Session {
+impl RelaySession {
     /// Returns a session that `link` opens to `server`, from `connect_at` on.
     pub(super) fn new(
-        link: &Link,
+        link: &RelayLink,
         id: SessionId,
-        server: &Arc<Server>,
+        server: &Arc<GameServerSettings>,
         port: Rc<PortMetrics>,
         connect_at: Instant,
-        guard: ConnectionGuard,
+        guard: KeyedGuard,
     ) -> Self {
         Self {
             id,
@@ -70,14 +70,14 @@ impl Session {
 /// The task of a session, from its start until links find it no more.
 pub(super) struct SessionTask {
     relay: Rc<Relay>,
-    client: Rc<Client>,
+    client: Rc<RelayClient>,
     key: SessionKey,
-    session: Rc<Session>,
+    session: Rc<RelaySession>,
 }
 
 impl SessionTask {
     /// Returns the task of a session that the client's machine has let in.
-    pub fn new(relay: Rc<Relay>, client: Rc<Client>, key: SessionKey, session: Rc<Session>) -> Self {
+    pub fn new(relay: Rc<Relay>, client: Rc<RelayClient>, key: SessionKey, session: Rc<RelaySession>) -> Self {
         Self { relay, client, key, session }
     }
 

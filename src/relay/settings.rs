@@ -10,47 +10,47 @@ use parking_lot::Mutex;
 use super::{CONNECT_BURST, CONNECT_INTERVAL, CONNECT_WAIT};
 use crate::admission::RateLimit;
 use otproxy_config as config;
-use otproxy_config::{BindSessions, GameServer};
+use otproxy_config::{BindSessions, GameServerConfig};
 use otproxy_protocol::core::SessionLimits;
-use otproxy_protocol::pace::Pace;
-use otproxy_protocol::rate::Rate;
+use otproxy_protocol::pacer::Pacer;
+use otproxy_protocol::quota::Quota;
 
 /// Settings of new links and sessions. A session keeps those that it began with.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(super) struct RelaySettings {
     pub edges: Vec<config::EdgePeer>,
     pub bind_sessions: BindSessions,
     pub limits: SessionLimits,
     pub max_per_link: usize,
     /// New sessions by address.
     pub opens: Option<RateLimit>,
-    servers: HashMap<u16, Arc<Server>>,
+    servers: HashMap<u16, Arc<GameServerSettings>>,
 }
 
 /// A game server that sessions may lead to.
 #[derive(Debug)]
-pub(super) struct Server {
-    pub config: GameServer,
-    /// When connects to it may begin. Touched once for each session.
-    connects: Arc<Mutex<Pace>>,
+pub(super) struct GameServerSettings {
+    pub config: GameServerConfig,
+    /// The queue of connects to it. Touched once for each session.
+    connects: Arc<Mutex<Pacer>>,
 }
 
-impl Settings {
-    /// Those of `config`; what is counted goes on counting as it was `before`.
-    pub fn new(config: &config::Core, before: Option<&Self>) -> Self {
+impl RelaySettings {
+    /// Makes the settings of `config`; counts are taken over from `before`.
+    pub fn new(config: &config::CoreConfig, before: Option<&Self>) -> Self {
         let sessions = &config.sessions;
-        let server = |server: &GameServer| {
+        let server = |server: &GameServerConfig| {
             let known = before.and_then(|before| before.servers.get(&server.port));
             let connects = match known {
                 Some(known) if known.config.address == server.address => Arc::clone(&known.connects),
-                _ => Arc::new(Mutex::new(Pace::new(connect_rate(server)))),
+                _ => Arc::new(Mutex::new(Pacer::new(connect_rate(server)))),
             };
-            // A pace is right whatever happened to who held it.
+            // A pace is consistent whatever happened to the holder of its lock.
             connects.lock().set(connect_rate(server));
-            (server.port, Arc::new(Server { config: server.clone(), connects }))
+            (server.port, Arc::new(GameServerSettings { config: server.clone(), connects }))
         };
         let known = before.and_then(|before| before.opens.as_ref());
-        let opens = |rate| known.map_or_else(|| RateLimit::new(rate), |known| known.with(rate));
+        let opens = |rate| known.map_or_else(|| RateLimit::new(rate), |known| known.with_rate(rate));
         Self {
             edges: config.edges.clone(),
             bind_sessions: sessions.bind_sessions,
@@ -67,29 +67,29 @@ impl Settings {
         }
     }
 
-    /// The game server that clients ask for by this port.
-    pub fn server(&self, port: u32) -> Option<&Arc<Server>> {
+    /// Returns the game server that clients ask for by this port.
+    pub fn server(&self, port: u32) -> Option<&Arc<GameServerSettings>> {
         self.servers.get(&u16::try_from(port).ok()?)
     }
 
-    /// The edge at this address.
+    /// Returns the edge at this address.
     pub fn edge_at(&self, peer: IpAddr) -> Option<&str> {
         let at = |edge: &&config::EdgePeer| edge.addresses.iter().any(|net| net.contains(&peer));
         self.edges.iter().find(at).map(|edge| edge.name.as_str())
     }
 }
 
-impl Server {
-    /// Takes the next place in the queue of connects; gives when it is. `None` where no client would wait so long.
+impl GameServerSettings {
+    /// Takes the next place in the queue of connects; returns its time. `None` if no client would wait so long.
     pub fn connect_place(&self, now: Instant) -> Option<Instant> {
         let mut pace = self.connects.lock();
         pace.take(now, now + CONNECT_WAIT)
     }
 }
 
-fn connect_rate(server: &GameServer) -> Rate {
+fn connect_rate(server: &GameServerConfig) -> Quota {
     match server.connects_per_second {
-        Some(count) => Rate::new(Duration::from_secs(1) / count.max(1), 1),
-        None => Rate::new(CONNECT_INTERVAL, CONNECT_BURST),
+        Some(count) => Quota::new(Duration::from_secs(1) / count.max(1), 1),
+        None => Quota::new(CONNECT_INTERVAL, CONNECT_BURST),
     }
 }

@@ -8,10 +8,10 @@ use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
 use super::Relay;
-use super::settings::Settings;
-use crate::admission::{Admission, ConnectionLimit, ENDED_LINES, InboundShared, REFUSED_LINES, Via};
+use super::settings::RelaySettings;
+use crate::admission::{AdmissionGuard, ENDED_LINES, InboundShared, KeyedLimit, REFUSED_LINES, TunnelOrigin};
 use otproxy_config as config;
-use otproxy_net::{Detached, RateLimitedLog};
+use otproxy_net::{DetachedStream, RateLimitedLog};
 use otproxy_protocol::frame::ClientId;
 use otproxy_protocol::player_address::PseudoIpv4;
 
@@ -19,11 +19,11 @@ use otproxy_protocol::player_address::PseudoIpv4;
 #[derive(Debug)]
 pub struct RelayShared {
     /// Locked for a look by each link and open, and for a change by a reload.
-    settings: RwLock<Arc<Settings>>,
+    settings: RwLock<Arc<RelaySettings>>,
     /// Sessions, in all and by address.
-    pub(super) sessions: Arc<ConnectionLimit>,
+    pub(super) sessions: Arc<KeyedLimit>,
     pub(super) pseudo_ipv4: PseudoIpv4,
-    /// Which worker owns a client: keyed at random, so that no client can choose.
+    /// The hash that assigns clients to workers: keyed at random, so that no client can choose.
     owners: RandomState,
     /// To each worker. Not bounded by themselves: each link on its way is a connection that counts, with a descriptor, and
     /// operators ask one thing after the other.
@@ -37,12 +37,12 @@ pub type WorkerCommands = mpsc::UnboundedReceiver<WorkerCommand>;
 
 impl RelayShared {
     /// Returns the shared part, as the core's configuration has it, and the commands to each worker.
-    pub fn new(config: &config::Core, pseudo_ipv4: PseudoIpv4) -> (Arc<Self>, Vec<WorkerCommands>) {
+    pub fn new(config: &config::CoreConfig, pseudo_ipv4: PseudoIpv4) -> (Arc<Self>, Vec<WorkerCommands>) {
         let sessions = &config.sessions;
         let (commands, receivers) = (0..config.process.workers.get()).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Self {
-            settings: RwLock::new(Arc::new(Settings::new(config, None))),
-            sessions: ConnectionLimit::new(Some(sessions.max), Some(sessions.max_per_address)),
+            settings: RwLock::new(Arc::new(RelaySettings::new(config, None))),
+            sessions: KeyedLimit::new(Some(sessions.max), Some(sessions.max_per_address)),
             pseudo_ipv4,
             owners: RandomState::new(),
             commands,
@@ -53,13 +53,13 @@ impl RelayShared {
     }
 
     /// Takes `config` from now on. Links and sessions that there are stay, and count.
-    pub fn reload(&self, config: &config::Core) {
+    pub fn reload(&self, config: &config::CoreConfig) {
         self.sessions.set(Some(config.sessions.max), Some(config.sessions.max_per_address));
-        let settings = Arc::new(Settings::new(config, Some(&self.settings())));
+        let settings = Arc::new(RelaySettings::new(config, Some(&self.settings())));
         *self.settings.write() = settings;
     }
 
-    /// Has each worker answer `question`, and returns the answers in no order. Those of workers that are gone are missing.
+    /// Asks each worker `question`, and returns the answers in no order. Answers of workers that are gone are missing.
     pub async fn ask<T: Send + 'static>(&self, question: impl Fn(&Relay) -> T + Send + Sync + 'static) -> Vec<T> {
         let question = Arc::new(question);
         let (answered, mut answers) = mpsc::unbounded_channel();
@@ -82,7 +82,7 @@ impl RelayShared {
     }
 
     /// Returns the settings for new links and sessions.
-    pub(super) fn settings(&self) -> Arc<Settings> {
+    pub(super) fn settings(&self) -> Arc<RelaySettings> {
         // They are replaced as a whole.
         Arc::clone(&self.settings.read())
     }
@@ -105,7 +105,7 @@ pub enum WorkerCommand {
 /// A link on its way to the worker that owns its client.
 #[derive(Debug)]
 pub struct Handover {
-    pub(super) stream: Detached,
+    pub(super) stream: DetachedStream,
     pub(super) new_link: NewLink,
 }
 
@@ -117,6 +117,6 @@ pub(super) struct NewLink {
     pub client: ClientId,
     pub peer: SocketAddr,
     pub early: Vec<u8>,
-    pub guard: Admission,
-    pub via: Option<Via>,
+    pub guard: AdmissionGuard,
+    pub origin: Option<TunnelOrigin>,
 }

@@ -13,16 +13,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use super::listeners::{ListenerNow, Listeners};
-use crate::admission::ProcessGate;
+use super::listeners::{ListenerSet, ListenerSnapshot};
+use crate::admission::ProcessAdmission;
 use crate::certs::CertError;
-use crate::certs::watch::Watch;
+use crate::certs::watch::IdentityWatch;
 use crate::forward::Targets;
 use crate::metrics::Metrics;
 use crate::relay::{EdgeMetrics, OTHER_EDGE, PortMetrics, RelayShared};
-use crate::tunnel::Known;
+use crate::tunnel::TunnelPeers;
 use otproxy_config as config;
-use otproxy_config::{Config, Destination, Errors, Listener};
+use otproxy_config::{Config, ConfigErrors, Destination, ListenerConfig};
 use otproxy_net::BindError;
 
 /// The reason why a reload failed. Nothing has changed then.
@@ -30,7 +30,7 @@ use otproxy_net::BindError;
 pub enum ReloadError {
     /// The file is invalid, or cannot be read.
     #[error(transparent)]
-    Config(#[from] Errors),
+    Config(#[from] ConfigErrors),
     /// Its certificates cannot be used.
     #[error(transparent)]
     Certificates(#[from] CertError),
@@ -65,7 +65,7 @@ impl ReloadError {
 
 /// The result of a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reloaded {
+pub struct ReloadResult {
     /// Keys that differ from those of the start, and need a restart.
     pub restart: Vec<String>,
 }
@@ -78,7 +78,7 @@ struct Inner {
     /// The lock that admits one change at a time, including the reading of the file.
     turn: tokio::sync::Mutex<()>,
     /// `None` once the service ends.
-    state: Mutex<Option<State>>,
+    state: Mutex<Option<ServiceState>>,
     /// The configuration of the start, which lacks later changes.
     started: Config,
     file: OnceLock<Source>,
@@ -101,24 +101,24 @@ struct Source {
 }
 
 /// The present state of a service.
-pub(super) struct State {
+pub(super) struct ServiceState {
     /// The configuration of the file, except for keys that need a restart.
     pub config: Config,
     /// Listeners that are closed, whatever the configuration says.
     pub closed: HashSet<String>,
     /// The admission that all listeners share.
-    pub gate: Arc<ProcessGate>,
-    pub listeners: Listeners,
+    pub gate: Arc<ProcessAdmission>,
+    pub listeners: ListenerSet,
     pub relay: Option<Arc<RelayShared>>,
     /// Each worker's counters.
     pub metrics: Vec<Arc<Metrics>>,
     /// The edges and listeners that the tunnel's server knows.
-    pub known: Option<watch::Sender<Known>>,
+    pub known: Option<watch::Sender<TunnelPeers>>,
     /// The certificates of the tunnel's identity.
-    pub certificates: Option<watch::Sender<Watch>>,
+    pub certificates: Option<watch::Sender<IdentityWatch>>,
 }
 
-impl State {
+impl ServiceState {
     /// Changes the service to `config`, with these listeners closed. Returns a receiver that ends when all workers have
     /// changed.
     ///
@@ -140,7 +140,7 @@ impl State {
         Ok(ended)
     }
 
-    fn change_core(&self, core: &config::Core, closed: &HashSet<String>) {
+    fn change_core(&self, core: &config::CoreConfig, closed: &HashSet<String>) {
         // Workers make these again. A scrape before that must find the zeros as well.
         for metrics in &self.metrics {
             let edges = core.edges.iter().map(|edge| edge.name.as_str());
@@ -153,7 +153,7 @@ impl State {
         if let Some(known) = &self.known {
             let names = core.listeners.iter().map(|listener| &listener.inbound().name);
             let listeners = names.filter(|name| !closed.contains(*name)).cloned().collect();
-            known.send_replace(Known { edges: core.edges.clone(), listeners });
+            known.send_replace(TunnelPeers { edges: core.edges.clone(), listeners });
         }
     }
 }
@@ -169,7 +169,7 @@ fn count_reload(metrics: &Metrics, successful: bool) {
 }
 
 impl Control {
-    pub(super) fn new(state: State, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(state: ServiceState, metrics: Arc<Metrics>) -> Self {
         count_reload(&metrics, true);
         let (started, state) = (state.config.clone(), Mutex::new(Some(state)));
         let (turn, file, last) = (tokio::sync::Mutex::default(), OnceLock::new(), Mutex::new(None));
@@ -177,7 +177,7 @@ impl Control {
     }
 
     /// Sets the file of the configuration. `reloaded` is called with each configuration that is used from then on.
-    pub fn reads(&self, file: PathBuf, reloaded: impl Fn(&Config) + Send + Sync + 'static) {
+    pub fn set_file(&self, file: PathBuf, reloaded: impl Fn(&Config) + Send + Sync + 'static) {
         // This is called once.
         let _ = self.0.file.set(Source { file, reloaded: Box::new(reloaded) });
     }
@@ -186,7 +186,7 @@ impl Control {
     ///
     /// # Errors
     /// Returns the reason why nothing has changed.
-    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+    pub async fn reload(&self) -> Result<ReloadResult, ReloadError> {
         let _turn = self.0.turn.lock().await;
         let reloaded = match self.read().await {
             Ok((config, certificates)) => self.apply(config, certificates).await,
@@ -200,7 +200,7 @@ impl Control {
     ///
     /// # Errors
     /// Returns the reason why nothing has changed.
-    pub async fn reload_with(&self, config: Config) -> Result<Reloaded, ReloadError> {
+    pub async fn reload_with(&self, config: Config) -> Result<ReloadResult, ReloadError> {
         let _turn = self.0.turn.lock().await;
         let reloaded = self.apply(config, None).await;
         self.tell(&reloaded);
@@ -230,12 +230,12 @@ impl Control {
     }
 
     /// Returns the present state of all listeners; none once the service ends.
-    pub(super) fn listeners(&self) -> Vec<ListenerNow> {
+    pub(super) fn listeners(&self) -> Vec<ListenerSnapshot> {
         self.state().as_ref().map(|state| state.listeners.now()).unwrap_or_default()
     }
 
     /// Calls `look` with the present configuration, or with that of the start once the service ends.
-    pub(super) fn config<T>(&self, look: impl FnOnce(&Config) -> T) -> T {
+    pub(super) fn with_config<T>(&self, look: impl FnOnce(&Config) -> T) -> T {
         match &*self.state() {
             Some(state) => look(&state.config),
             None => look(&self.0.started),
@@ -270,7 +270,7 @@ impl Control {
         state.map_or(Duration::ZERO, |state| state.config.process().shutdown_timeout)
     }
 
-    fn state(&self) -> MutexGuard<'_, Option<State>> {
+    fn state(&self) -> MutexGuard<'_, Option<ServiceState>> {
         self.0.state.lock()
     }
 
@@ -295,7 +295,7 @@ impl Control {
     }
 
     /// Reads and checks the file, and the certificates that it names if there is a tunnel.
-    async fn read(&self) -> Result<(Config, Option<Watch>), ReloadError> {
+    async fn read(&self) -> Result<(Config, Option<IdentityWatch>), ReloadError> {
         let file = self.0.file.get().map(|source| source.file.clone()).ok_or(ReloadError::NoFile)?;
         let role = self.0.started.role();
         // Long lists take time, and a file system may hang: nothing else may wait for that.
@@ -307,7 +307,7 @@ impl Control {
         reading.await.unwrap_or(Err(ReloadError::Ended))
     }
 
-    async fn apply(&self, config: Config, certificates: Option<Watch>) -> Result<Reloaded, ReloadError> {
+    async fn apply(&self, config: Config, certificates: Option<IdentityWatch>) -> Result<ReloadResult, ReloadError> {
         let restart = self.0.started.needs_restart_for(&config);
         let changed = {
             let mut state = self.state();
@@ -327,17 +327,17 @@ impl Control {
             changed
         };
         settled(changed).await;
-        Ok(Reloaded { restart })
+        Ok(ReloadResult { restart })
     }
 
-    fn tell(&self, reloaded: &Result<Reloaded, ReloadError>) {
+    fn tell(&self, reloaded: &Result<ReloadResult, ReloadError>) {
         let errors = reloaded.as_ref().err().map(ReloadError::lines).unwrap_or_default();
         let last = LastReload { time: SystemTime::now(), errors };
         *self.0.last.lock() = Some(last);
         count_reload(&self.0.metrics, reloaded.is_ok());
         match reloaded {
-            Ok(Reloaded { restart }) if restart.is_empty() => info!("configuration reloaded"),
-            Ok(Reloaded { restart }) => {
+            Ok(ReloadResult { restart }) if restart.is_empty() => info!("configuration reloaded"),
+            Ok(ReloadResult { restart }) => {
                 let keys = restart.join(", ");
                 warn!(keys, "configuration reloaded, but for keys that need a restart to change");
             }
@@ -354,8 +354,8 @@ async fn settled(mut changed: mpsc::Receiver<Infallible>) {
 /// Returns a listener of an edge that uses the tunnel.
 fn through_tunnel(config: &Config) -> Option<&str> {
     let Config::Edge(edge) = config else { return None };
-    let leads = |forward: &&config::Forward| {
+    let leads = |forward: &&config::ForwardConfig| {
         forward.forward_to.iter().any(|target| matches!(target.destination, Destination::Core(_)))
     };
-    edge.listeners.iter().filter_map(Listener::forward).find(leads).map(|forward| forward.inbound.name.as_str())
+    edge.listeners.iter().filter_map(ListenerConfig::forward).find(leads).map(|forward| forward.inbound.name.as_str())
 }

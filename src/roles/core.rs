@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use super::service::{Parts, Service, StartError};
+use super::service::{Service, ServiceParts, StartError};
 use super::worker::Worker;
 use crate::forward::HeaderFor;
 use crate::relay::{Relay, RelayShared};
-use crate::tunnel::{CoreEnd, Known};
+use crate::tunnel::{TunnelPeers, TunnelServer};
 use otproxy_config as config;
 use otproxy_config::Config;
 use otproxy_net::host_key;
@@ -20,7 +20,7 @@ use otproxy_protocol::player_address::PseudoIpv4;
 ///
 /// # Errors
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
-pub fn bind(config: config::Core) -> Result<Service, StartError> {
+pub fn bind(config: config::CoreConfig) -> Result<Service, StartError> {
     let pseudo_ipv4 = PseudoIpv4::new(host_key());
     let (shared, commands) = RelayShared::new(&config, pseudo_ipv4.clone());
     let tunnel = config.tunnel.clone();
@@ -28,8 +28,8 @@ pub fn bind(config: config::Core) -> Result<Service, StartError> {
     let certificates = super::certificates(&config)?.map(watch::Sender::new);
     let presented = certificates.as_ref().map(watch::Sender::subscribe);
     // The edges and listeners arrive with the first change.
-    let (known, knows) = watch::channel(Known { edges: Vec::new(), listeners: HashSet::new() });
-    let parts = Parts {
+    let (known, knows) = watch::channel(TunnelPeers { edges: Vec::new(), listeners: HashSet::new() });
+    let parts = ServiceParts {
         header_for: HeaderFor::GameServer(pseudo_ipv4),
         pool: None,
         relay: Some(Arc::clone(&shared)),
@@ -41,7 +41,7 @@ pub fn bind(config: config::Core) -> Result<Service, StartError> {
     if let (Some(tunnel), Some(presented)) = (tunnel, presented) {
         let sockets = service.listen_tunnel(&tunnel.accept)?;
         service.run_tunnel(move |metrics, scratch, tasks| {
-            CoreEnd::run(tunnel, presented, knows, to_workers, sockets, metrics, (scratch, tasks))
+            TunnelServer::run(tunnel, presented, knows, to_workers, sockets, metrics, (scratch, tasks))
         });
     }
     for (index, ((plans, commands), streams)) in plans.into_iter().zip(commands).zip(streams).enumerate() {

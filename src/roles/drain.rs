@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::connection::{Closing, Presence, Roster};
+use crate::connection::{Closing, ConnectionHandle, ConnectionRegistry};
 
 /// The time over which an edge spreads the closing of its links. Their players have others, and come back over these
 /// later. All at once they would ask the other edges, and a login at that moment, to do at once what otherwise takes
@@ -14,8 +14,12 @@ use crate::connection::{Closing, Presence, Roster};
 pub const SPREAD: Duration = Duration::from_secs(5);
 
 /// Closes the links that `wanted` picks, evenly spread over that time, the first at once.
-pub(super) async fn close_links(roster: &Roster, over: Duration, mut wanted: impl FnMut(&Presence) -> bool) {
-    let links: Vec<Arc<Presence>> = roster.select(|presence| presence.is_link() && wanted(presence));
+pub(super) async fn close_links(
+    registry: &ConnectionRegistry,
+    over: Duration,
+    mut wanted: impl FnMut(&ConnectionHandle) -> bool,
+) {
+    let links: Vec<Arc<ConnectionHandle>> = registry.select(|handle| handle.is_link() && wanted(handle));
     let (start, count) = (Instant::now(), u32::try_from(links.len()).unwrap_or(u32::MAX));
     for (turn, link) in (0..).zip(links) {
         // Timers count whole milliseconds: several links due in one do not wait for each other.
@@ -32,18 +36,18 @@ mod tests {
     fn links_are_closed_one_after_the_other_and_nothing_else_is() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
-            let roster: Arc<Roster> = Arc::default();
+            let registry: Arc<ConnectionRegistry> = Arc::default();
             let enter = |listener: &str, port: u16, link: bool| {
-                let present = roster.enter(&Arc::from(listener), ([192, 0, 2, 1], port).into());
+                let present = registry.enter(&Arc::from(listener), ([192, 0, 2, 1], port).into());
                 if link {
-                    present.presence().set_link();
+                    present.handle().set_link();
                 }
                 present
             };
             let links: Vec<_> = (1..=100).map(|port| enter("links", port, true)).collect();
             let others = [enter("links", 101, false), enter("backup", 102, true)];
-            let closed = || links.iter().filter(|link| link.presence().closing() == Some(Closing::Drained)).count();
-            let closing = close_links(&roster, SPREAD, |presence| presence.listener() == "links");
+            let closed = || links.iter().filter(|link| link.handle().closing() == Some(Closing::Drained)).count();
+            let closing = close_links(&registry, SPREAD, |handle| handle.listener() == "links");
             let started = Instant::now();
             let looking = async {
                 let mut seen = Vec::new();
@@ -58,7 +62,7 @@ mod tests {
             let (seen, ()) = tokio::join!(looking, closing);
             assert_eq!(seen, [1, 21, 41, 61, 81]);
             assert_eq!(closed(), 100);
-            assert!(others.iter().all(|other| other.presence().closing().is_none()));
+            assert!(others.iter().all(|other| other.handle().closing().is_none()));
         });
     }
 }

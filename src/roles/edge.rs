@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
-use super::service::{Parts, Service, StartError};
+use super::service::{Service, ServiceParts, StartError};
 use super::worker::Worker;
 use crate::forward::HeaderFor;
-use crate::tunnel::{EdgeEnd, Pool};
+use crate::tunnel::{SparePool, TunnelClient};
 use otproxy_config as config;
 use otproxy_config::{Config, Reach};
 
@@ -15,13 +15,14 @@ use otproxy_config::{Config, Reach};
 ///
 /// # Errors
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
-pub fn bind(config: config::Edge) -> Result<Service, StartError> {
+pub fn bind(config: config::EdgeConfig) -> Result<Service, StartError> {
     let (tunnel, log_core) = (config.tunnel.clone(), config.log_core_address);
     let config = Config::Edge(config);
     let certificates = super::certificates(&config)?.map(watch::Sender::new);
     let (presented, wanted) = (certificates.as_ref().map(watch::Sender::subscribe), Arc::new(Notify::new()));
-    let pool = tunnel.is_some().then(|| Pool::new(Arc::clone(&wanted)));
-    let parts = Parts { header_for: HeaderFor::Proxy, pool: pool.clone(), relay: None, known: None, certificates };
+    let pool = tunnel.is_some().then(|| SparePool::new(Arc::clone(&wanted)));
+    let parts =
+        ServiceParts { header_for: HeaderFor::Proxy, pool: pool.clone(), relay: None, known: None, certificates };
     let (mut service, plans) = Service::bind(config, parts)?;
     if let (Some(tunnel), Some(presented), Some(pool)) = (tunnel, presented, pool) {
         let sockets = match tunnel.reach() {
@@ -29,7 +30,7 @@ pub fn bind(config: config::Edge) -> Result<Service, StartError> {
             Reach::Dial { .. } => Vec::new(),
         };
         service.run_tunnel(move |metrics, scratch, tasks| {
-            EdgeEnd::run((tunnel, log_core), presented, (pool, wanted), sockets, metrics, (scratch, tasks))
+            TunnelClient::run((tunnel, log_core), presented, (pool, wanted), sockets, metrics, (scratch, tasks))
         });
     }
     for (index, plans) in plans.into_iter().enumerate() {

@@ -7,19 +7,19 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::running::{Making, Running};
-use super::worker::{Done, Plan, Plans};
+use super::running::{ListenerParts, Running};
+use super::worker::{DoneSignal, ListenerPlan, ListenerPlans};
 use crate::admission::ListenerMetrics;
 use crate::forward::Targets;
 use otproxy_config as config;
-use otproxy_config::{Config, Kind, Listener};
+use otproxy_config::{Config, ListenerConfig, ListenerType};
 use otproxy_net::{BindError, bind_beside};
 
 /// All listeners, which are the same on all workers.
-pub(super) struct Listeners {
-    making: Making,
+pub(super) struct ListenerSet {
+    making: ListenerParts,
     list: Vec<Listening>,
-    workers: Vec<mpsc::UnboundedSender<Plan>>,
+    workers: Vec<mpsc::UnboundedSender<ListenerPlan>>,
     /// True if targets are watched, which begins when the service runs.
     watching: bool,
 }
@@ -27,7 +27,7 @@ pub(super) struct Listeners {
 /// One listener.
 struct Listening {
     running: Running,
-    config: Listener,
+    config: ListenerConfig,
     addresses: Vec<Address>,
     /// The task that watches its targets.
     watching: Option<AbortOnDropHandle<()>>,
@@ -35,9 +35,9 @@ struct Listening {
 
 /// The present state of a listener.
 #[derive(Debug, Clone)]
-pub(super) struct ListenerNow {
+pub(super) struct ListenerSnapshot {
     pub name: String,
-    pub kind: Kind,
+    pub kind: ListenerType,
     /// The addresses that it listens on; for a closed listener, those of before and after.
     pub addresses: Vec<SocketAddr>,
     /// Connections now.
@@ -56,22 +56,22 @@ struct Address {
 }
 
 /// New listeners, all of whose addresses are bound.
-pub(super) struct Prepared {
-    listeners: Vec<(Listener, Vec<Address>)>,
+pub(super) struct PreparedListeners {
+    listeners: Vec<(ListenerConfig, Vec<Address>)>,
     /// `sockets[worker]`, of the new addresses.
     sockets: Vec<Vec<(SocketAddr, TcpListener)>>,
 }
 
 /// Returns the listeners in the order in which they are listed: by kind, and in each kind as in the file.
-fn listeners_of(config: &Config) -> Vec<Listener> {
+fn listeners_of(config: &Config) -> Vec<ListenerConfig> {
     let mut listeners = config.listeners().to_vec();
     listeners.sort_by_key(|listener| listener.inbound().kind);
     listeners
 }
 
-impl Listeners {
+impl ListenerSet {
     /// Makes an empty set; also returns the plans for each worker.
-    pub fn new(making: Making) -> (Self, Vec<Plans>) {
+    pub fn new(making: ListenerParts) -> (Self, Vec<ListenerPlans>) {
         let (workers, plans) = making.metrics.iter().map(|_| mpsc::unbounded_channel()).unzip();
         (Self { making, list: Vec::new(), workers, watching: false }, plans)
     }
@@ -88,7 +88,7 @@ impl Listeners {
     }
 
     /// Returns the present state of all: forwards in the order of the configuration, then relays.
-    pub fn now(&self) -> Vec<ListenerNow> {
+    pub fn now(&self) -> Vec<ListenerSnapshot> {
         let now = |listening: &Listening| {
             let config = listening.config.inbound();
             let mut addresses: Vec<_> = listening.addresses.iter().map(|address| address.bound).collect();
@@ -96,7 +96,7 @@ impl Listeners {
                 // It is closed for now.
                 addresses.clone_from(&config.listen);
             }
-            ListenerNow {
+            ListenerSnapshot {
                 name: config.name.clone(),
                 kind: config.kind,
                 addresses,
@@ -122,16 +122,16 @@ impl Listeners {
     ///
     /// # Errors
     /// Returns the first address that cannot be bound.
-    pub fn prepare(&self, config: &Config, closed: &HashSet<String>) -> Result<Prepared, BindError> {
+    pub fn prepare(&self, config: &Config, closed: &HashSet<String>) -> Result<PreparedListeners, BindError> {
         let mut there: Vec<(&str, Address)> = Vec::new();
         for listening in &self.list {
             there.extend(listening.addresses.iter().map(|address| (listening.running.name(), *address)));
         }
         let own: Vec<SocketAddr> = there.iter().map(|(_, address)| address.bound).collect();
         let mut prepared =
-            Prepared { listeners: Vec::new(), sockets: self.workers.iter().map(|_| Vec::new()).collect() };
+            PreparedListeners { listeners: Vec::new(), sockets: self.workers.iter().map(|_| Vec::new()).collect() };
         for listener in listeners_of(config) {
-            let config::Inbound { name, listen, .. } = listener.inbound();
+            let config::InboundConfig { name, listen, .. } = listener.inbound();
             let mut addresses = Vec::new();
             for &asked in listen.iter().filter(|_| !closed.contains(name)) {
                 // Each listener gets another port for 0.
@@ -154,7 +154,7 @@ impl Listeners {
     }
 
     /// Replaces all listeners by these. `done` is dropped when all workers have them.
-    pub fn change(&mut self, Prepared { listeners, sockets }: Prepared, done: &Done) {
+    pub fn change(&mut self, PreparedListeners { listeners, sockets }: PreparedListeners, done: &DoneSignal) {
         let mut before = std::mem::take(&mut self.list);
         for (config, addresses) in listeners {
             let name = &config.inbound().name;
@@ -171,11 +171,11 @@ impl Listeners {
         };
         for (worker, sockets) in self.workers.iter().zip(sockets) {
             // This fails only if the worker is gone, during a shutdown.
-            let _ = worker.send(Plan { listeners: all().collect(), sockets, done: done.clone() });
+            let _ = worker.send(ListenerPlan { listeners: all().collect(), sockets, done: done.clone() });
         }
     }
 
-    fn listening(&self, config: Listener, addresses: Vec<Address>, before: Option<Listening>) -> Listening {
+    fn listening(&self, config: ListenerConfig, addresses: Vec<Address>, before: Option<Listening>) -> Listening {
         // Workers make these again. A scrape before that must find the zeros as well.
         let metrics = &self.making.metrics;
         metrics.iter().for_each(|metrics| drop(ListenerMetrics::new(metrics, &config.inbound().name)));

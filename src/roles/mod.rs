@@ -11,7 +11,7 @@ mod running;
 mod service;
 mod worker;
 
-pub use control::{Control, ReloadError, Reloaded};
+pub use control::{Control, ReloadError, ReloadResult};
 pub use drain::SPREAD;
 pub use service::{Service, StartError};
 
@@ -21,8 +21,8 @@ use std::net::SocketAddr;
 
 use crate::admin;
 use crate::certs::CertError;
-use crate::certs::identity::Own;
-use crate::certs::watch::Watch;
+use crate::certs::identity::IdentityKind;
+use crate::certs::watch::IdentityWatch;
 use otproxy_config as config;
 use otproxy_config::Config;
 use otproxy_testkit::role::{BoundRole, RunningRole};
@@ -72,10 +72,10 @@ pub fn check_files(config: &Config) -> Result<(), StartError> {
 }
 
 /// Loads the certificates that a configuration names, if any.
-fn certificates(config: &Config) -> Result<Option<Watch>, CertError> {
+fn certificates(config: &Config) -> Result<Option<IdentityWatch>, CertError> {
     let (files, own) = match config {
-        Config::Edge(edge) => (edge.tunnel.as_ref().map(|tunnel| &tunnel.tls), Own::Edge),
-        Config::Core(core) => (core.tunnel.as_ref().map(|tunnel| &tunnel.tls), Own::Core),
+        Config::Edge(edge) => (edge.tunnel.as_ref().map(|tunnel| &tunnel.tls), IdentityKind::Edge),
+        Config::Core(core) => (core.tunnel.as_ref().map(|tunnel| &tunnel.tls), IdentityKind::Core),
     };
-    files.map(|files| Watch::load(files.clone(), own)).transpose()
+    files.map(|files| IdentityWatch::load(files.clone(), own)).transpose()
 }

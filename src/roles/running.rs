@@ -5,22 +5,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::access_log::AccessLog;
-use crate::admission::{Carrier, Inbound, InboundShared, ListenerMetrics, ProcessGate};
+use crate::admission::{Carrier, Inbound, InboundShared, ListenerMetrics, ProcessAdmission};
 use crate::forward::{Forward, ForwardShared, HeaderFor};
 use crate::metrics::Metrics;
 use crate::relay::{Relay, RelayListener};
-use crate::tunnel::Pool;
+use crate::tunnel::SparePool;
 use otproxy_config as config;
-use otproxy_config::Listener;
+use otproxy_config::ListenerConfig;
 use otproxy_net::worker::Scratch;
 
 /// The parts that all listeners of a service share.
-pub(super) struct Making {
+pub(super) struct ListenerParts {
     pub header_for: HeaderFor,
     /// The pool of connections to the core, at an edge with a tunnel.
-    pub pool: Option<Arc<Pool>>,
+    pub pool: Option<Arc<SparePool>>,
     /// The admission that all listeners share.
-    pub gate: Arc<ProcessGate>,
+    pub gate: Arc<ProcessAdmission>,
     pub access_log: Option<AccessLog>,
     /// Each worker's counters.
     pub metrics: Vec<Arc<Metrics>>,
@@ -58,18 +58,18 @@ impl fmt::Debug for Running {
 impl Running {
     /// Makes the listener that `config` describes; from `before`, the one of that name, which had that configuration, if
     /// there was one. Counts and knowledge about targets stay.
-    pub fn new(config: &Listener, making: &Making, before: Option<(&Self, &Listener)>) -> Self {
-        let Making { header_for, pool, gate, access_log, own_metrics, .. } = making;
-        let inbound = |config: &config::Inbound| match before {
+    pub fn new(config: &ListenerConfig, making: &ListenerParts, before: Option<(&Self, &ListenerConfig)>) -> Self {
+        let ListenerParts { header_for, pool, gate, access_log, own_metrics, .. } = making;
+        let inbound = |config: &config::InboundConfig| match before {
             Some((before, _)) => before.inbound.reloaded(config.clone()),
             None => {
                 let shared = InboundShared::new(config.clone(), Arc::clone(gate), access_log.clone());
-                shared.show(own_metrics);
+                shared.set_gauge(own_metrics);
                 shared
             }
         };
         match config {
-            Listener::Forward(config) => {
+            ListenerConfig::Forward(config) => {
                 let was = before.and_then(|(before, was)| before.forward.as_ref().zip(was.forward()));
                 let shared = match was {
                     Some((shared, was)) => shared.reloaded(config.clone(), was),
@@ -84,7 +84,7 @@ impl Running {
                     on_worker: Arc::new(move |worker| Some(forward_on(worker, &shared))),
                 }
             }
-            Listener::Relay(config) => {
+            ListenerConfig::Relay(config) => {
                 let inbound = inbound(&config.inbound);
                 let on_worker = {
                     let inbound = Arc::clone(&inbound);
@@ -112,7 +112,7 @@ impl Running {
         &self.inbound.config().name
     }
 
-    /// Whether `other` is the same, with the same configuration.
+    /// Returns whether `other` is the same listener, with the same configuration.
     pub fn is(&self, other: &Self) -> bool {
         let forwards = (self.forward.as_ref().map(Arc::as_ptr), other.forward.as_ref().map(Arc::as_ptr));
         Arc::ptr_eq(&self.inbound, &other.inbound) && forwards.0 == forwards.1

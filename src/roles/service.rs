@@ -15,24 +15,24 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use super::control::{Control, State};
+use super::control::{Control, ServiceState};
 use super::drain::{SPREAD, close_links};
-use super::listeners::Listeners;
-use super::operator::{self, Operator};
-use super::running::Making;
-use super::worker::{Plans, Worker};
-use crate::access_log::{AccessLog, Written};
-use crate::admin::{self, AdminError, Ready};
-use crate::admission::{BanMetrics, Bans, Gate, ProcessGate, bans};
-use crate::certs::watch::Watch;
+use super::listeners::ListenerSet;
+use super::operator::{self, RoleOperator};
+use super::running::ListenerParts;
+use super::worker::{ListenerPlans, Worker};
+use crate::access_log::{AccessLog, LogFlushed};
+use crate::admin::{self, AdminError, Readiness};
+use crate::admission::{AdmissionControl, BanMetrics, Bans, ProcessAdmission, bans};
+use crate::certs::watch::IdentityWatch;
 use crate::certs::{CertError, HandshakeResult};
 use crate::forward::HeaderFor;
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::relay::RelayShared;
-use crate::tunnel::{self, Known, Pool};
+use crate::tunnel::{self, SparePool, TunnelPeers};
 use otproxy_config as config;
-use otproxy_config::{Config, Role};
-use otproxy_net::worker::{self, Scratch, Stop, Tasks};
+use otproxy_config::{Config, RoleKind};
+use otproxy_net::worker::{self, Scratch, StopSignals, Tasks};
 use otproxy_net::{BindError, bind};
 use otproxy_protocol::core::OpenError;
 
@@ -55,15 +55,15 @@ pub enum StartError {
 
 type WorkerFuture = Pin<Box<dyn Future<Output = io::Result<()>>>>;
 /// The main function of a worker thread.
-pub(super) type WorkerMain = Box<dyn FnOnce(Stop) -> WorkerFuture + Send>;
+pub(super) type WorkerMain = Box<dyn FnOnce(StopSignals) -> WorkerFuture + Send>;
 
 /// A role whose sockets are bound. Connections wait in the kernel until [`Service::run`].
 pub struct Service {
-    role: Role,
+    role: RoleKind,
     addresses: Vec<(String, Vec<SocketAddr>)>,
-    admin: admin::Server,
+    admin: admin::AdminServer,
     /// The admission that all listeners share.
-    process: Arc<ProcessGate>,
+    process: Arc<ProcessAdmission>,
     relay: Option<Arc<RelayShared>>,
     /// The nftables table that bans are written to.
     nftables: Option<config::NftTable>,
@@ -73,42 +73,43 @@ pub struct Service {
     control: Control,
     workers: Vec<WorkerMain>,
     tunnel: Option<(Arc<Metrics>, WorkerMain)>,
-    access_log: Option<Written>,
+    access_log: Option<LogFlushed>,
 }
 
 /// The parts in which roles differ.
-pub(super) struct Parts {
+pub(super) struct ServiceParts {
     pub header_for: HeaderFor,
     /// The pool of connections to the core, at an edge with a tunnel.
-    pub pool: Option<Arc<Pool>>,
+    pub pool: Option<Arc<SparePool>>,
     pub relay: Option<Arc<RelayShared>>,
     /// The edges and listeners that the tunnel's server knows.
-    pub known: Option<watch::Sender<Known>>,
+    pub known: Option<watch::Sender<TunnelPeers>>,
     /// The certificates of the tunnel's identity.
-    pub certificates: Option<watch::Sender<Watch>>,
+    pub certificates: Option<watch::Sender<IdentityWatch>>,
 }
 
 impl Service {
     /// Binds all listeners of `config`; also returns the plans that each worker starts with.
-    pub(super) fn bind(config: Config, parts: Parts) -> Result<(Self, Vec<Plans>), StartError> {
+    pub(super) fn bind(config: Config, parts: ServiceParts) -> Result<(Self, Vec<ListenerPlans>), StartError> {
         let role = config.role();
         let process = config.process();
-        let admin = admin::Server::bind(&process.admin)?;
+        let admin = admin::AdminServer::bind(&process.admin)?;
         let metrics: Vec<_> = (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect();
         let own_metrics = Arc::new(Metrics::new());
         // So that the zeros are there, whether there is a relay or a tunnel or not.
         drop(ByReason::<OpenError>::new(&own_metrics.relay_refused, &[]));
         drop(ByReason::<HandshakeResult>::new(&own_metrics.tunnel_handshakes, &[]));
-        let config::AccessLog { format, file } = &process.access_log;
+        let config::AccessLogConfig { format, file } = &process.access_log;
         let start = |file| AccessLog::start(*format, file, &process.name, own_metrics.access_log_dropped.clone());
         let log = file.clone().map(start).transpose().map_err(StartError::AccessLog)?;
         let (access_log, written) = log.unzip();
         let bans = Bans::new((&process.bans).into(), BanMetrics::new(&own_metrics));
         let nftables = process.bans.nftables.clone();
-        let gate = ProcessGate::new(Gate::new((&process.limits).into(), Arc::new(process.into())), bans);
-        gate.show(own_metrics.pressure_ratio.with_label_values(&[""]));
-        let Parts { header_for, pool, relay, known, certificates } = parts;
-        let making = Making {
+        let gate =
+            ProcessAdmission::new(AdmissionControl::new((&process.limits).into(), Arc::new(process.into())), bans);
+        gate.set_gauge(own_metrics.pressure_ratio.with_label_values(&[""]));
+        let ServiceParts { header_for, pool, relay, known, certificates } = parts;
+        let making = ListenerParts {
             header_for,
             pool,
             gate: Arc::clone(&gate),
@@ -116,9 +117,9 @@ impl Service {
             metrics: metrics.clone(),
             own_metrics: Arc::clone(&own_metrics),
         };
-        let (listeners, plans) = Listeners::new(making);
+        let (listeners, plans) = ListenerSet::new(making);
         let (metrics_of_workers, closed) = (metrics.clone(), HashSet::new());
-        let mut state = State {
+        let mut state = ServiceState {
             config: config.clone(),
             closed: HashSet::new(),
             gate: Arc::clone(&gate),
@@ -220,15 +221,15 @@ impl Service {
     /// # Errors
     /// Fails if threads or the admin socket cannot be had, or if a worker ended on its own.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let ready = Arc::new(Ready::default());
+        let ready = Arc::new(Readiness::default());
         let (tunnel_metrics, tunnel) = self.tunnel.unzip();
         // Listeners hold the log: it ends when they have ended.
         let written = self.access_log;
         let running = Running(self.control);
-        let stop = Stop::default();
+        let stop = StopSignals::default();
         let errors = self.own_metrics.bans_nftables_errors.clone();
-        let kernel = self.nftables.map(|table| bans::Kernel::new(table, errors));
-        let operator = operator::Parts {
+        let kernel = self.nftables.map(|table| bans::KernelBans::new(table, errors));
+        let operator = operator::OperatorParts {
             role: self.role,
             control: running.0.clone(),
             process: Arc::clone(&self.process),
@@ -236,11 +237,11 @@ impl Service {
             metrics: self.metrics.clone(),
             ready: Arc::clone(&ready),
         };
-        let state = admin::State {
+        let state = admin::AdminState {
             metrics: self.metrics.into_iter().chain(tunnel_metrics).chain([self.own_metrics]).collect(),
             ready: Arc::clone(&ready),
             build: BuildInfo { version: env!("CARGO_PKG_VERSION"), role: self.role.as_str() },
-            operator: Arc::new(Operator::new(operator)),
+            operator: Arc::new(RoleOperator::new(operator)),
         };
         let serving = self.admin.serve(state, std::future::pending());
         let admin = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -275,14 +276,14 @@ impl Service {
             () = stop.drain.cancelled() => error!("a worker has ended"),
             () = shutdown => stop.drain.cancel(),
         }
-        ready.end();
+        ready.set_ending();
         let within = running.0.end();
         info!(timeout_seconds = within.as_secs_f64(), "shutting down");
         // A link may be closed at any time without loss, and its player has other edges to come back to.
-        let _closing = (self.role == Role::Edge).then(|| {
+        let _closing = (self.role == RoleKind::Edge).then(|| {
             let over = SPREAD.min(within / 2);
             AbortOnDropHandle::new(tokio::spawn(
-                async move { close_links(self.process.roster(), over, |_| true).await },
+                async move { close_links(self.process.registry(), over, |_| true).await },
             ))
         });
         let result = match timeout(within, &mut ended).await {
@@ -324,7 +325,8 @@ mod tests {
         let text = "role: edge\nworkers: 2\nshutdown_timeout: 60s\nadmin: { listen: off }\n\
                     listeners: [{ name: a, listen: '127.0.0.1:0', forward_to: '127.0.0.1:9' }]\n";
         let config = config::parse("edge.yaml", text).unwrap();
-        let parts = Parts { header_for: HeaderFor::Proxy, pool: None, relay: None, known: None, certificates: None };
+        let parts =
+            ServiceParts { header_for: HeaderFor::Proxy, pool: None, relay: None, known: None, certificates: None };
         let (mut service, _plans) = Service::bind(config, parts).unwrap();
         service.add_worker(Box::new(|stop| {
             Box::pin(async move {

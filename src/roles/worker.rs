@@ -16,33 +16,33 @@ use super::running::{Running, WorkerParts};
 use crate::admission::Carrier;
 use crate::metrics::Metrics;
 use crate::relay::Relay;
-use crate::tunnel::Streams;
-use otproxy_net::worker::{self, Scratch, Stop, Tasks};
+use crate::tunnel::TunnelStreams;
+use otproxy_net::worker::{self, Scratch, StopSignals, Tasks};
 use otproxy_net::{accept_until, warn_of_accept};
 
 /// A sender that never sends, and is dropped once the plan is carried out.
-pub(super) type Done = mpsc::Sender<Infallible>;
+pub(super) type DoneSignal = mpsc::Sender<Infallible>;
 
 /// The listeners that a worker has from now on.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct ListenerPlan {
     /// All listeners, each with the addresses that it listens on.
     pub listeners: Vec<(Running, Vec<SocketAddr>)>,
     /// The sockets of the addresses that are new to the worker.
     pub sockets: Vec<(SocketAddr, TcpListener)>,
     /// Dropped when the plan is carried out and unused sockets are closed.
-    pub done: Done,
+    pub done: DoneSignal,
 }
 
 /// The plans for one worker.
-pub(super) type Plans = mpsc::UnboundedReceiver<Plan>;
+pub(super) type ListenerPlans = mpsc::UnboundedReceiver<ListenerPlan>;
 
 /// A worker and its listeners.
 pub(super) struct Worker {
     pub metrics: Arc<Metrics>,
     pub scratch: Rc<Scratch>,
     pub tasks: Tasks,
-    pub stop: Stop,
+    pub stop: StopSignals,
 }
 
 /// The present listeners of a worker.
@@ -60,18 +60,24 @@ type Carrying = (Running, Rc<dyn Carrier>);
 /// A socket that accepts.
 struct Socket {
     leads_to: Rc<RefCell<Rc<dyn Carrier>>>,
-    close: oneshot::Sender<Done>,
+    close: oneshot::Sender<DoneSignal>,
 }
 
 impl Worker {
-    pub fn new(metrics: Arc<Metrics>, stop: Stop) -> Self {
+    pub fn new(metrics: Arc<Metrics>, stop: StopSignals) -> Self {
         Self { tasks: Tasks::new(metrics.on_panic()), metrics, scratch: Rc::new(worker::scratch()), stop }
     }
 
     /// Listens as `plans` say, and carries the streams of the tunnel, until the stop. `on_kill` is called if
     /// connections remain at its deadline; they are dropped after it.
-    pub async fn serve(self, relay: Option<Rc<Relay>>, plans: Plans, streams: Option<Streams>, on_kill: impl FnOnce()) {
-        let Stop { drain, kill } = self.stop.clone();
+    pub async fn serve(
+        self,
+        relay: Option<Rc<Relay>>,
+        plans: ListenerPlans,
+        streams: Option<TunnelStreams>,
+        on_kill: impl FnOnce(),
+    ) {
+        let StopSignals { drain, kill } = self.stop.clone();
         let listeners = Listeners { worker: &self, relay, carriers: RefCell::default(), sockets: RefCell::default() };
         let listening = async { tokio::join!(listeners.take_plans(plans), listeners.take_streams(streams)) };
         drain.run_until_cancelled(listening).await;
@@ -88,7 +94,7 @@ impl Worker {
         socket: TcpListener,
         accepted: impl FnMut(TcpStream, SocketAddr) + 'static,
         failed: impl FnMut(&io::Error) + 'static,
-    ) -> oneshot::Sender<Done> {
+    ) -> oneshot::Sender<DoneSignal> {
         let (close, closing) = oneshot::channel();
         let drain = self.stop.drain.clone();
         tokio::task::spawn_local(async move {
@@ -102,13 +108,13 @@ impl Worker {
 }
 
 impl Listeners<'_> {
-    async fn take_plans(&self, mut plans: Plans) {
+    async fn take_plans(&self, mut plans: ListenerPlans) {
         while let Some(plan) = plans.recv().await {
             self.go_by(plan);
         }
     }
 
-    fn go_by(&self, Plan { listeners, sockets, done }: Plan) {
+    fn go_by(&self, ListenerPlan { listeners, sockets, done }: ListenerPlan) {
         let Worker { metrics, scratch, .. } = self.worker;
         let parts = WorkerParts { metrics, scratch, relay: self.relay.as_ref() };
         let mut new: HashMap<_, _> = sockets.into_iter().collect();
@@ -151,7 +157,7 @@ impl Listeners<'_> {
     }
 
     /// Carries the streams of the tunnel that are given to this worker.
-    async fn take_streams(&self, streams: Option<Streams>) {
+    async fn take_streams(&self, streams: Option<TunnelStreams>) {
         let Some(mut streams) = streams else { return };
         while let Some((listener, tunnelled)) = streams.recv().await {
             // A stream whose listener was removed at this moment ends here.
@@ -178,7 +184,7 @@ mod tests {
     #[test]
     fn a_panic_closes_its_connection_and_is_counted_and_no_other_notices() {
         let metrics = Arc::new(Metrics::new());
-        let stop = Stop::default();
+        let stop = StopSignals::default();
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build_local(tokio::runtime::LocalOptions::default()).unwrap();
         let test = async {

@@ -11,21 +11,21 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::strangers::Strangers;
+use super::unauthenticated::UnauthenticatedLimiter;
 use super::{CONNECT, HANDSHAKE};
-use crate::admission::{AddressKey, ConnectionLimit, REFUSED_LINES};
+use crate::admission::{AddressKey, KeyedLimit, REFUSED_LINES};
 use crate::certs;
 use crate::certs::HandshakeResult;
 use crate::certs::identity::{self, Identity};
-use crate::certs::watch::{Change, Watch};
+use crate::certs::watch::{IdentityWatch, WatchResult};
 use crate::metrics::{ByReason, Metrics};
-use otproxy_config::Target;
+use otproxy_config::HostPort;
 use otproxy_net::{ConnectResult, RateLimitedLog, Stream, TlsError, connect};
 
 /// Handshakes of unauthenticated peers at once. Each costs a descriptor and a few kilobytes until its deadline.
-pub const STRANGERS: usize = 1024;
+pub const UNAUTHENTICATED: usize = 1024;
 /// The limit for one address.
-pub const STRANGERS_PER_ADDRESS: usize = 64;
+pub const UNAUTHENTICATED_PER_ADDRESS: usize = 64;
 /// The limit for an address from which a peer has authenticated before.
 pub const KNOWN_PER_ADDRESS: usize = 256;
 /// Addresses that are remembered because a peer has authenticated from there: unauthenticated peers do not keep them
@@ -39,12 +39,12 @@ const WARN_EACH: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The part that all handshakes of one process share.
 pub(super) struct Handshakes {
-    certificates: RefCell<Watch>,
-    strangers: Strangers,
-    strangers_by_address: Arc<ConnectionLimit>,
+    certificates: RefCell<IdentityWatch>,
+    unauthenticated: UnauthenticatedLimiter,
+    strangers_by_address: Arc<KeyedLimit>,
     /// The most recent address is in front.
     known: RefCell<VecDeque<AddressKey>>,
-    known_by_address: Arc<ConnectionLimit>,
+    known_by_address: Arc<KeyedLimit>,
     metrics: Arc<Metrics>,
     results: ByReason<HandshakeResult>,
     /// One log for each result: lines that anybody can cause do not suppress those that only an edge can cause.
@@ -56,21 +56,21 @@ pub(super) struct Handshakes {
 }
 
 /// The destination of a connection of the tunnel.
-pub(super) struct Way<'a> {
+pub(super) struct DialTarget<'a> {
     /// The address.
-    pub target: &'a Target,
+    pub target: &'a HostPort,
     /// The name that the peer's certificate must have.
     pub name: &'a str,
 }
 
 impl Handshakes {
-    pub fn new(certificates: Watch, metrics: Arc<Metrics>, log_addresses: bool) -> Self {
+    pub fn new(certificates: IdentityWatch, metrics: Arc<Metrics>, log_addresses: bool) -> Self {
         let handshakes = Self {
             certificates: RefCell::new(certificates),
-            strangers: Strangers::new(STRANGERS),
-            strangers_by_address: ConnectionLimit::new(None, Some(STRANGERS_PER_ADDRESS)),
+            unauthenticated: UnauthenticatedLimiter::new(UNAUTHENTICATED),
+            strangers_by_address: KeyedLimit::new(None, Some(UNAUTHENTICATED_PER_ADDRESS)),
             known: RefCell::default(),
-            known_by_address: ConnectionLimit::new(None, Some(KNOWN_PER_ADDRESS)),
+            known_by_address: KeyedLimit::new(None, Some(KNOWN_PER_ADDRESS)),
             results: ByReason::new(&metrics.tunnel_handshakes, &[]),
             metrics,
             logs: HandshakeResult::ALL.iter().map(|_| RateLimitedLog::new(REFUSED_LINES)).collect(),
@@ -108,11 +108,11 @@ impl Handshakes {
     }
 
     fn identity(&self) -> Ref<'_, Identity> {
-        Ref::map(self.certificates.borrow(), Watch::identity)
+        Ref::map(self.certificates.borrow(), IdentityWatch::identity)
     }
 
     /// Uses these certificates for later handshakes.
-    pub fn replace(&self, certificates: Watch) {
+    pub fn replace(&self, certificates: IdentityWatch) {
         self.certificates.replace(certificates);
         self.count_expiry();
     }
@@ -121,12 +121,14 @@ impl Handshakes {
     pub fn reread(&self) {
         let change = self.certificates.borrow_mut().look();
         match change {
-            Change::None => {}
-            Change::Renewed => {
+            WatchResult::None => {}
+            WatchResult::Renewed => {
                 self.count_expiry();
                 info!("certificates reread; new connections use them");
             }
-            Change::Unusable(error) => warn!(%error, "the files of the certificates have changed, and are not used"),
+            WatchResult::Unusable(error) => {
+                warn!(%error, "the files of the certificates have changed, and are not used")
+            }
         }
         self.warn_of_expiry();
     }
@@ -170,7 +172,11 @@ impl Handshakes {
         let known = self.known.borrow().contains(&address);
         let by_address = if known { &self.known_by_address } else { &self.strangers_by_address };
         let _guard = by_address.try_acquire(address).map_err(|_| HandshakeResult::Limit)?;
-        if known { handshake.await } else { self.strangers.run(handshake).await.unwrap_or(Err(HandshakeResult::Limit)) }
+        if known {
+            handshake.await
+        } else {
+            self.unauthenticated.run(handshake).await.unwrap_or(Err(HandshakeResult::Limit))
+        }
     }
 
     fn remember(&self, peer: SocketAddr) {
@@ -197,7 +203,7 @@ impl Handshakes {
     ///
     /// # Errors
     /// Returns the result, which is counted and logged.
-    pub async fn connect(&self, way: &Way<'_>) -> Result<Stream, ConnectResult> {
+    pub async fn connect(&self, way: &DialTarget<'_>) -> Result<Stream, ConnectResult> {
         let (stream, _) = connect((&way.target.host, way.target.port), None, CONNECT).await.inspect_err(|result| {
             self.warn(&self.connect_log, way.target, &format_args!("cannot connect to `{}`: {result}", way.name));
         })?;
@@ -213,7 +219,7 @@ impl Handshakes {
     }
 
     /// Records that it has not, for reasons that it does not tell.
-    pub fn not_proven(&self, way: &Way<'_>) {
+    pub fn not_proven(&self, way: &DialTarget<'_>) {
         self.failed(HandshakeResult::Refused, way.target, "; the other side's log says why");
     }
 

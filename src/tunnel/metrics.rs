@@ -1,19 +1,19 @@
-//! What is counted of the tunnel with one edge.
+//! The metrics of the tunnel with one edge.
 
 use otproxy_net::ConnectResult;
 use prometheus::IntGauge;
 
-use super::refusal::StreamRefusal;
-use crate::metrics::{ByReason, Held, Metrics};
+use super::refusal::TunnelError;
+use crate::metrics::{ByReason, GaugeGuard, Metrics};
 
-/// What is counted of the tunnel with one edge.
+/// The metrics of the tunnel with one edge.
 #[derive(Debug, Clone)]
 pub struct TunnelMetrics {
     spare: IntGauge,
     /// Connections that carry a player.
     pub in_use: IntGauge,
     dials: ByReason<ConnectResult>,
-    refused: ByReason<StreamRefusal>,
+    refused: ByReason<TunnelError>,
 }
 
 impl TunnelMetrics {
@@ -27,9 +27,9 @@ impl TunnelMetrics {
         }
     }
 
-    /// Counts a spare connection while what this gives is held.
-    pub fn spare(&self) -> Held {
-        Held::new(self.spare.clone())
+    /// Counts a spare connection while the guard is held.
+    pub fn spare(&self) -> GaugeGuard {
+        GaugeGuard::new(self.spare.clone())
     }
 
     /// Counts an attempt to connect, and how it failed, if it did.
@@ -38,7 +38,7 @@ impl TunnelMetrics {
     }
 
     /// Counts a stream that was refused.
-    pub fn refused(&self, refusal: StreamRefusal) {
+    pub fn refused(&self, refusal: TunnelError) {
         self.refused.inc(refusal);
     }
 }

@@ -9,26 +9,26 @@
 //! worker. The protocol is specified in `docs/tunnel.md`.
 
 mod acceptor;
-mod core_end;
-mod edge_end;
+mod client;
 mod handshake;
-mod keeper;
+mod maintainer;
 mod metrics;
 mod pool;
 mod refusal;
+mod server;
 mod spare;
-mod strangers;
+mod unauthenticated;
 
 use std::time::Duration;
 
 pub use acceptor::NAME;
-pub use core_end::{CoreEnd, Known, MOST_READY, RECENT, Streams};
-pub use edge_end::EdgeEnd;
-pub use handshake::{DAYS_LEFT, KNOWN, KNOWN_PER_ADDRESS, STRANGERS, STRANGERS_PER_ADDRESS};
-pub use keeper::{AT_ONCE, FIRST_WAIT, LONGEST_WAIT};
+pub use client::TunnelClient;
+pub use handshake::{DAYS_LEFT, KNOWN, KNOWN_PER_ADDRESS, UNAUTHENTICATED, UNAUTHENTICATED_PER_ADDRESS};
+pub use maintainer::{AT_ONCE, FIRST_WAIT, LONGEST_WAIT};
 pub use metrics::TunnelMetrics;
-pub use pool::Pool;
-pub use refusal::StreamRefusal;
+pub use pool::SparePool;
+pub use refusal::TunnelError;
+pub use server::{MOST_READY, RECENT, TunnelPeers, TunnelServer, TunnelStreams};
 
 /// The time limit of a handshake, after the connect.
 pub const HANDSHAKE: Duration = Duration::from_secs(5);

@@ -10,16 +10,16 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-use otproxy_net::{ConnectResult, Detached};
+use otproxy_net::{ConnectResult, DetachedStream};
 
 /// A request for a connection.
-pub(super) type Request = oneshot::Sender<Result<Detached, ConnectResult>>;
+pub(super) type SpareRequest = oneshot::Sender<Result<DetachedStream, ConnectResult>>;
 /// An offered connection, which takes one request.
-type Offer = oneshot::Sender<Request>;
+type SpareOffer = oneshot::Sender<SpareRequest>;
 
 /// The pool from which workers take connections to the core.
 #[derive(Debug)]
-pub struct Pool {
+pub struct SparePool {
     state: Mutex<State>,
     /// Notified whenever a request begins to wait.
     wanted: Arc<Notify>,
@@ -31,9 +31,9 @@ pub struct Pool {
 
 /// A spare connection on which the core has answered.
 #[derive(Debug)]
-pub(crate) struct Kept<'a>(&'a Pool);
+pub(crate) struct HeldSpare<'a>(&'a SparePool);
 
-impl Drop for Kept<'_> {
+impl Drop for HeldSpare<'_> {
     fn drop(&mut self) {
         self.0.kept.fetch_sub(1, Relaxed);
     }
@@ -42,12 +42,12 @@ impl Drop for Kept<'_> {
 #[derive(Debug, Default)]
 struct State {
     /// The connection that was heard from last is at the back.
-    offers: Vec<Offer>,
+    offers: Vec<SpareOffer>,
     /// Waiting requests, in the order of their arrival.
-    waiting: VecDeque<Request>,
+    waiting: VecDeque<SpareRequest>,
 }
 
-impl Pool {
+impl SparePool {
     /// Makes an empty pool, which notifies `wanted` when a request begins to wait.
     pub fn new(wanted: Arc<Notify>) -> Arc<Self> {
         Arc::new(Self { state: Mutex::default(), wanted, kept: AtomicUsize::new(0), made: AtomicUsize::new(0) })
@@ -60,10 +60,10 @@ impl Pool {
     }
 
     /// Counts a spare connection while the guard is held.
-    pub(crate) fn keep(&self) -> Kept<'_> {
+    pub(crate) fn hold(&self) -> HeldSpare<'_> {
         self.kept.fetch_add(1, Relaxed);
         self.made.fetch_add(1, Relaxed);
-        Kept(self)
+        HeldSpare(self)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -75,7 +75,7 @@ impl Pool {
     ///
     /// # Errors
     /// Returns the reason why there was none `within` that time.
-    pub async fn take(&self, within: Duration) -> Result<Detached, ConnectResult> {
+    pub async fn take(&self, within: Duration) -> Result<DetachedStream, ConnectResult> {
         let taking = async {
             loop {
                 let (request, answer) = oneshot::channel();
@@ -89,7 +89,7 @@ impl Pool {
         timeout(within, taking).await.unwrap_or(Err(ConnectResult::Timeout))
     }
 
-    fn ask(&self, mut request: Request) {
+    fn ask(&self, mut request: SpareRequest) {
         let mut state = self.state();
         while let Some(offer) = state.offers.pop() {
             match offer.send(request) {
@@ -107,7 +107,7 @@ impl Pool {
     ///
     /// # Errors
     /// Returns the request that waits for one already, and is to have it.
-    pub(super) fn offer(&self) -> Result<oneshot::Receiver<Request>, Request> {
+    pub(super) fn offer(&self) -> Result<oneshot::Receiver<SpareRequest>, SpareRequest> {
         let mut state = self.state();
         if let Some(request) = state.next_waiting() {
             return Err(request);
@@ -133,7 +133,7 @@ impl Pool {
 }
 
 impl State {
-    fn next_waiting(&mut self) -> Option<Request> {
+    fn next_waiting(&mut self) -> Option<SpareRequest> {
         while let Some(request) = self.waiting.pop_front() {
             if !request.is_closed() {
                 return Some(request);
@@ -144,7 +144,7 @@ impl State {
 }
 
 #[cfg(test)]
-impl Pool {
+impl SparePool {
     /// Returns the number of offers that nobody has taken.
     pub(super) fn offered(&self) -> usize {
         self.state().offers.iter().filter(|offer| !offer.is_closed()).count()
@@ -166,7 +166,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(3600);
 
-    type Taken = Result<Detached, ConnectResult>;
+    type Taken = Result<DetachedStream, ConnectResult>;
 
     /// Runs on a clock that stands until there is nothing else to do.
     fn run(test: impl Future<Output = ()>) {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     /// Makes a connection that can be identified by its own port.
-    async fn connection() -> (Detached, u16) {
+    async fn connection() -> (DetachedStream, u16) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let port = stream.local_addr().unwrap().port();
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn the_one_that_was_offered_last_is_taken_and_those_that_ended_are_passed_over() {
         run(async {
-            let pool = Pool::new(Arc::default());
+            let pool = SparePool::new(Arc::default());
             let (first, ended, mut last) = (pool.offer().unwrap(), pool.offer().unwrap(), pool.offer().unwrap());
             drop(ended);
             assert_eq!(pool.offered(), 2);
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn one_that_ends_in_the_hand_is_no_answer_and_the_next_one_is_taken() {
         run(async {
-            let pool = Pool::new(Arc::default());
+            let pool = SparePool::new(Arc::default());
             let (mut second, first) = (pool.offer().unwrap(), pool.offer().unwrap());
             let mut taking = pin!(pool.take(LONG));
             assert!(poll(&mut taking).is_pending());
@@ -231,7 +231,7 @@ mod tests {
     fn those_who_wait_are_served_in_their_order_but_for_those_who_left() {
         run(async {
             let wanted = Arc::new(Notify::new());
-            let pool = Pool::new(Arc::clone(&wanted));
+            let pool = SparePool::new(Arc::clone(&wanted));
             let mut first = Box::pin(pool.take(LONG));
             let (mut second, mut third) = (pin!(pool.take(LONG)), pin!(pool.take(LONG)));
             assert!(poll(&mut first.as_mut()).is_pending());
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn a_failure_is_the_first_ones_and_nobody_waits_for_ever() {
         run(async {
-            let pool = Pool::new(Arc::default());
+            let pool = SparePool::new(Arc::default());
             pool.failed(ConnectResult::Refused);
             let (mut first, mut second) = (pin!(pool.take(LONG)), pin!(pool.take(LONG)));
             assert!(poll(&mut first).is_pending() && poll(&mut second).is_pending());
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn who_leaves_leaves_nothing_behind() {
         run(async {
-            let pool = Pool::new(Arc::default());
+            let pool = SparePool::new(Arc::default());
             for _ in 0..1000 {
                 assert!(poll(&mut pin!(pool.take(LONG))).is_pending());
             }

@@ -4,7 +4,7 @@ use otproxy_protocol::words;
 
 words! {
     /// The reason for which a stream of the tunnel was refused.
-    pub enum StreamRefusal {
+    pub enum TunnelError {
         /// The edge's bytes are no header of a stream, or the header lacks the listener or the player.
         BadHeader = "bad_header",
         /// The header names no listener of the core.

@@ -2,25 +2,25 @@
 
 use tokio::time::{sleep, timeout};
 
-use super::keeper::Place;
-use super::pool::{Pool, Request};
+use super::maintainer::SpareSlot;
+use super::pool::{SparePool, SpareRequest};
 use super::{ANSWER, HEARTBEAT};
 use otproxy_net::Stream;
 use otproxy_net::worker::Scratch;
 use otproxy_protocol::proxy_header::LOCAL;
 
-/// Offers `stream`, on which the core [has answered](answers), in `pool` until it is taken or ends, and asks the core
-/// on it from time to time. If this side made it, `place` is its place.
-pub(super) async fn keep(mut stream: Stream, pool: &Pool, mut place: Option<Place>, scratch: &Scratch) {
-    place.iter_mut().for_each(Place::keep);
-    let _kept = pool.keep();
+/// Offers `stream`, on which the core [has answered](core_answers), in `pool` until it is taken or ends, and asks the
+/// core on it from time to time. If this side made it, `slot` is its slot.
+pub(super) async fn maintain(mut stream: Stream, pool: &SparePool, mut slot: Option<SpareSlot>, scratch: &Scratch) {
+    slot.iter_mut().for_each(SpareSlot::keep);
+    let _kept = pool.hold();
     loop {
         match offer(stream, pool, scratch).await {
-            Offered::Taken => return place.into_iter().for_each(Place::take),
+            Offered::Taken => return slot.into_iter().for_each(SpareSlot::take),
             Offered::Left(left) => stream = left,
             Offered::Ended => return,
         }
-        if !answers(&stream, scratch).await {
+        if !core_answers(&stream, scratch).await {
             return;
         }
     }
@@ -35,7 +35,7 @@ enum Offered {
     Ended,
 }
 
-async fn offer(stream: Stream, pool: &Pool, scratch: &Scratch) -> Offered {
+async fn offer(stream: Stream, pool: &SparePool, scratch: &Scratch) -> Offered {
     let mut taken = match pool.offer() {
         Ok(taken) => taken,
         Err(request) => return give(stream, request),
@@ -59,7 +59,7 @@ async fn offer(stream: Stream, pool: &Pool, scratch: &Scratch) -> Offered {
     }
 }
 
-fn give(stream: Stream, request: Request) -> Offered {
+fn give(stream: Stream, request: SpareRequest) -> Offered {
     let Ok(detached) = stream.detach() else { return Offered::Ended };
     match request.send(Ok(detached)) {
         Ok(()) => Offered::Taken,
@@ -71,7 +71,7 @@ fn give(stream: Stream, request: Request) -> Offered {
 
 /// Asks the core whether it is there; returns whether it answers in time. The first answer tells that the core knows
 /// this edge: its part of the handshake came after this side's own.
-pub(super) async fn answers(stream: &Stream, scratch: &Scratch) -> bool {
+pub(super) async fn core_answers(stream: &Stream, scratch: &Scratch) -> bool {
     let asking = async {
         stream.write_all(LOCAL).await.ok()?;
         let mut answer = Vec::new();
@@ -109,8 +109,8 @@ mod tests {
         (Stream::new(listener.accept().await.unwrap().0).unwrap(), core)
     }
 
-    fn pool() -> Arc<Pool> {
-        Pool::new(Arc::new(Notify::new()))
+    fn pool() -> Arc<SparePool> {
+        SparePool::new(Arc::new(Notify::new()))
     }
 
     async fn asked(core: &mut TcpStream) {
@@ -132,7 +132,7 @@ mod tests {
                 tokio::time::pause();
             }
         };
-        let (answered, ()) = tokio::join!(answers(&stream, &scratch), saying);
+        let (answered, ()) = tokio::join!(core_answers(&stream, &scratch), saying);
         if !ends {
             tokio::time::resume();
         }
@@ -161,7 +161,7 @@ mod tests {
     fn it_is_asked_again_and_again_and_is_gone_once_the_core_says_nothing() {
         run(async {
             let ((stream, mut core), (pool, scratch)) = (pair().await, (pool(), scratch()));
-            let keeping = keep(stream, &pool, None, &scratch);
+            let keeping = maintain(stream, &pool, None, &scratch);
             let talking = async {
                 for _ in 0..3 {
                     // The clock stands except for this.
@@ -193,7 +193,7 @@ mod tests {
                 let ((stream, mut core), (pool, scratch)) = (pair().await, (pool(), scratch()));
                 core.write_all(said).await.unwrap();
                 core.shutdown().await.unwrap();
-                keep(stream, &pool, None, &scratch).await;
+                maintain(stream, &pool, None, &scratch).await;
                 assert_eq!(pool.offered(), 0);
             }
         });
@@ -214,7 +214,7 @@ mod tests {
                 core.read_exact(&mut said).await.unwrap();
                 assert_eq!(said, *b"mine");
             };
-            let keeping = keep(stream, &pool, None, &scratch);
+            let keeping = maintain(stream, &pool, None, &scratch);
             tokio::join!(keeping, taking);
         });
     }

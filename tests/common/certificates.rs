@@ -1,6 +1,6 @@
 //! Certificates for tests, of an authority of their own.
 
-use otproxy::certs::authority::{Authority, Terms};
+use otproxy::certs::authority::{Authority, IssueTerms};
 use otproxy::certs::name::Name;
 
 use super::folder::Folder;
@@ -19,7 +19,7 @@ impl Certificates {
     }
 
     /// Issues a certificate, with a new key or the one that is there.
-    pub fn issue(&self, name: &str, terms: Terms) {
+    pub fn issue(&self, name: &str, terms: IssueTerms) {
         let name = if name == "core" { Name::core() } else { Name::edge(name).unwrap() };
         self.authority.issue(&name, &self.folder, terms).unwrap();
     }
@@ -27,7 +27,7 @@ impl Certificates {
     /// Returns the YAML of `tls` for this name, whose certificate is issued if it is not there.
     pub fn tls(&self, name: &str) -> String {
         if !self.folder.join(format!("{name}.pem")).exists() {
-            self.issue(name, Terms::default());
+            self.issue(name, IssueTerms::default());
         }
         let folder = self.folder.display();
         format!("{{ ca: {folder}/ca.pem, cert: {folder}/{name}.pem, key: {folder}/{name}.key }}")

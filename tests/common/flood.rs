@@ -2,13 +2,13 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use otproxy::tunnel::{STRANGERS, STRANGERS_PER_ADDRESS};
+use otproxy::tunnel::{UNAUTHENTICATED, UNAUTHENTICATED_PER_ADDRESS};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 /// Connections at once: more than may be.
-pub const CONNECTIONS: usize = STRANGERS + 256;
+pub const CONNECTIONS: usize = UNAUTHENTICATED + 256;
 /// Descriptors that two floods take, with both ends in one process, and what else is open there.
 pub const FILES: u64 = 4 * CONNECTIONS as u64 + 2000;
 /// The start of a hello of TLS.
@@ -48,7 +48,7 @@ pub async fn round(to: SocketAddr, meanwhile: impl Future<Output = ()>) {
 }
 
 async fn begin(to: SocketAddr, number: usize) -> TcpStream {
-    let [high, low] = ((number / STRANGERS_PER_ADDRESS) as u16).to_be_bytes();
+    let [high, low] = ((number / UNAUTHENTICATED_PER_ADDRESS) as u16).to_be_bytes();
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::new(127, 9, high, low), 0).into()).unwrap();
     let mut stream = socket.connect(to).await.unwrap();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use otproxy::admission::Bans;
-use otproxy::roles::{self, Control, ReloadError, Reloaded};
+use otproxy::roles::{self, Control, ReloadError, ReloadResult};
 use otproxy_config as config;
 use otproxy_config::Config;
 use otproxy_testkit::role::RunningRole;
@@ -60,7 +60,7 @@ impl Role {
     }
 
     /// Changes it while it runs to what this YAML says, completed as that which it was started with.
-    pub async fn reload(&self, yaml: &str) -> Result<Reloaded, ReloadError> {
+    pub async fn reload(&self, yaml: &str) -> Result<ReloadResult, ReloadError> {
         let (control, config) = (self.control.clone(), parsed(yaml));
         // Tasks that begin with a reload are to end with the role, and not with the test's runtime.
         self.running.runtime().spawn(async move { control.reload_with(config).await }).await.expect("the role runs")

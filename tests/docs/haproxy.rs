@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use otproxy::access_log::haproxy::{closed, ended, rejected, unreached};
-use otproxy::connection::{CloseReason, RejectReason};
+use otproxy::connection::{AdmissionError, CloseReason};
 use otproxy::metrics::CATALOGUE;
 use otproxy_net::ConnectResult;
 use otproxy_protocol::core::EndReason;
@@ -30,7 +30,7 @@ fn every_metric_is_one_that_there_is() {
     let text = document();
     let names: BTreeSet<_> = CATALOGUE.iter().map(|family| family.name).collect();
     let reasons: BTreeSet<_> =
-        RejectReason::ALL.iter().map(|r| r.as_str()).chain(CloseReason::ALL.iter().map(|r| r.as_str())).collect();
+        AdmissionError::ALL.iter().map(|r| r.as_str()).chain(CloseReason::ALL.iter().map(|r| r.as_str())).collect();
     let rows = table(&text, "\n## Metrics\n");
     assert!(rows.len() >= 20, "{}", rows.len());
     for row in &rows {
@@ -57,7 +57,7 @@ fn every_reason_has_its_code_there() {
         assert_eq!(found, expected, "{heading}");
         rows.iter().map(|row| row[2].to_owned()).collect::<Vec<_>>()
     };
-    is("\nConnections that were refused", RejectReason::ALL.iter().map(|r| (r.as_str(), rejected(*r))).collect());
+    is("\nConnections that were refused", AdmissionError::ALL.iter().map(|r| (r.as_str(), rejected(*r))).collect());
     let notes = is(
         "\nConnections and links that ended",
         CloseReason::ALL.iter().map(|r| (r.as_str(), closed(*r, true))).collect(),
@@ -74,7 +74,7 @@ fn every_reason_has_its_code_there() {
 
 #[test]
 fn codes_are_letters_that_haproxy_has() {
-    let all = RejectReason::ALL.iter().map(|r| rejected(*r));
+    let all = AdmissionError::ALL.iter().map(|r| rejected(*r));
     let all = all.chain(CloseReason::ALL.iter().flat_map(|r| [closed(*r, true), closed(*r, false)]));
     let all = all.chain(ConnectResult::ALL.iter().map(|r| unreached(*r)));
     for code in all.chain(EndReason::ALL.iter().map(|r| ended(*r))) {

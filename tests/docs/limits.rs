@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use otproxy::connection::{CloseReason, RejectReason};
+use otproxy::connection::{AdmissionError, CloseReason};
 use otproxy::metrics::CATALOGUE;
 use otproxy::{access_log, admin, admission, forward, relay, roles, tunnel};
 use otproxy_config as config;
@@ -70,8 +70,8 @@ fn expected() -> BTreeSet<String> {
         ("net::tls::MAX_RECORD", format!("{} bytes", net::tls::MAX_RECORD)),
         ("net::tls::MAX_PLAIN", format!("{} bytes", net::tls::MAX_PLAIN)),
         ("net::worker::LOOKUP_THREADS", net::worker::LOOKUP_THREADS.to_string()),
-        ("tunnel::STRANGERS", tunnel::STRANGERS.to_string()),
-        ("tunnel::STRANGERS_PER_ADDRESS", tunnel::STRANGERS_PER_ADDRESS.to_string()),
+        ("tunnel::STRANGERS", tunnel::UNAUTHENTICATED.to_string()),
+        ("tunnel::STRANGERS_PER_ADDRESS", tunnel::UNAUTHENTICATED_PER_ADDRESS.to_string()),
         ("tunnel::KNOWN_PER_ADDRESS", tunnel::KNOWN_PER_ADDRESS.to_string()),
         ("tunnel::HANDSHAKE", format!("{:?}", tunnel::HANDSHAKE)),
         ("tunnel::SILENCE", format!("{:?}", tunnel::SILENCE)),
@@ -124,7 +124,7 @@ fn every_reason_is_one_that_is_counted() {
         all.iter().map(ToString::to_string).collect()
     }
     let reasons = BTreeMap::from([
-        ("rejected", words(RejectReason::ALL)),
+        ("rejected", words(AdmissionError::ALL)),
         ("closed", words(CloseReason::ALL)),
         ("refused", words(OpenError::ALL)),
         ("ended", words(EndReason::ALL)),
@@ -197,7 +197,7 @@ fn what_breaks_a_rule_is_what_the_code_counts() {
     const BEGIN: &str = "<!-- breaks: generated, do not edit -->\n";
     const END: &str = "<!-- end of breaks -->\n";
     let words = |counts: bool| {
-        let rejected = RejectReason::ALL.iter().filter(|reason| reason.breaks_rule() == counts);
+        let rejected = AdmissionError::ALL.iter().filter(|reason| reason.breaks_rule() == counts);
         let closed = CloseReason::ALL.iter().filter(|reason| reason.breaks_rule() == counts);
         let list = |words: Vec<String>| words.join(", ");
         let rejected = list(rejected.map(|reason| format!("`{reason}`")).collect());

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use otproxy_config::{Config, KEYS, Kind, Role, WhenAbsent, load, load_core, load_edge, parse, tables};
+use otproxy_config::{Config, KEYS, ListenerType, RoleKind, WhenAbsent, load, load_core, load_edge, parse, tables};
 use proptest::prelude::*;
 use serde_yaml::Value;
 
@@ -150,12 +150,17 @@ fn uncommented(text: &str) -> String {
 }
 
 /// Each key of the file, as in the table of keys, with its value and the kind of its listener.
-fn keys_of(value: &Value, path: &str, kind: Option<Kind>, found: &mut Vec<(String, Value, Option<Kind>)>) {
+fn keys_of(
+    value: &Value,
+    path: &str,
+    kind: Option<ListenerType>,
+    found: &mut Vec<(String, Value, Option<ListenerType>)>,
+) {
     match value {
         Value::Mapping(map) => {
             let kind = match map.get("kind").and_then(Value::as_str) {
-                Some("relay") => Some(Kind::Relay),
-                Some(_) => Some(Kind::Forward),
+                Some("relay") => Some(ListenerType::Relay),
+                Some(_) => Some(ListenerType::Forward),
                 None => kind,
             };
             for (key, value) in map {
@@ -172,14 +177,14 @@ fn keys_of(value: &Value, path: &str, kind: Option<Kind>, found: &mut Vec<(Strin
 
 #[test]
 fn the_full_examples_have_every_key_at_its_default() {
-    for (file, role) in [("configs/edge.yaml", Role::Edge), ("configs/core.yaml", Role::Core)] {
+    for (file, role) in [("configs/edge.yaml", RoleKind::Edge), ("configs/core.yaml", RoleKind::Core)] {
         let text = fs::read_to_string(repository().join(file)).expect(file);
         let whole = uncommented(&text);
         parse(file, &whole).unwrap_or_else(|errors| panic!("with what is commented out: {errors}"));
 
         let mut all = Vec::new();
         keys_of(&serde_yaml::from_str(&whole).expect(file), "", None, &mut all);
-        if role == Role::Edge {
+        if role == RoleKind::Edge {
             // The other way to have a tunnel, which cannot stand in the same file.
             let reverse = fs::read_to_string(repository().join("configs/edge-reverse.yaml")).expect("an example");
             keys_of(&serde_yaml::from_str(&reverse).expect("valid"), "", None, &mut all);

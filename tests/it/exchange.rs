@@ -8,13 +8,16 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use otproxy_protocol::core::{
-    self, Admitted, Counts, Effect, EndReason, LinkKey, OpenError, Owner, Rules, SessionKey, SessionLimits,
+    self, AdmittedSession, ClientOwner, Effect, EndReason, FrameCounts, LinkKey, OpenError, OpenRules, SessionKey,
+    SessionLimits,
 };
 use otproxy_protocol::frame::{ClientId, HEADER_LEN, SessionId};
 use otproxy_protocol::game_packet::Framing;
-use otproxy_protocol::player::machine::{Action, Event};
-use otproxy_protocol::player::{ClientClocks, EndReason as PlayerEnd, LinkId, PlayerCore, SendError, SessionStats};
-use otproxy_testkit::mock::packet::{Origin, numbered, split};
+use otproxy_protocol::player::machine::{LinkAction, SessionEvent};
+use otproxy_protocol::player::{
+    ClientClocks, ClientEndReason as PlayerEnd, LinkId, PlayerCore, SendError, SessionStats,
+};
+use otproxy_testkit::mock::packet::{PacketOrigin, numbered, split};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -50,7 +53,7 @@ struct Host {
     unacked: usize,
 }
 
-impl Owner for Host {
+impl ClientOwner for Host {
     type Link = ();
     type Session = SessionId;
     type Player = ();
@@ -59,13 +62,13 @@ impl Owner for Host {
         self.now.get()
     }
 
-    fn rules(&self) -> Rules {
-        Rules { max_per_link: 16, bind_to_player: true }
+    fn rules(&self) -> OpenRules {
+        OpenRules { max_per_link: 16, bind_to_player: true }
     }
 
     fn player(&self, (): &()) {}
 
-    fn admit(&self, (): &(), session: SessionId, port: u32) -> Result<Admitted<SessionId>, OpenError> {
+    fn admit(&self, (): &(), session: SessionId, port: u32) -> Result<AdmittedSession<SessionId>, OpenError> {
         assert_eq!(port, u32::from(PORT));
         let limits = SessionLimits {
             linger: Duration::from_secs(3600),
@@ -74,7 +77,7 @@ impl Owner for Host {
             reorder: 1 << 20,
             pending: 1 << 30,
         };
-        Ok(Admitted { session, limits, framing: Framing::Auto, max_packets_per_second: None })
+        Ok(AdmittedSession { session, limits, framing: Framing::Auto, max_packets_per_second: None })
     }
 }
 
@@ -176,7 +179,7 @@ struct Exchange {
     paths: Vec<Path>,
     conns: Vec<Option<Conn>>,
     games: HashMap<SessionId, Game>,
-    core: core::Client<Host>,
+    core: core::ClientMachine<Host>,
     host: Host,
     calm: bool,
 }
@@ -197,7 +200,7 @@ impl Exchange {
             paths,
             conns: Vec::new(),
             games: HashMap::new(),
-            core: core::Client::default(),
+            core: core::ClientMachine::default(),
             host: Host { now: Cell::new(now), unacked: setting.unacked },
             calm: false,
             setting,
@@ -229,7 +232,7 @@ impl Exchange {
 
     fn send(&mut self, id: SessionId, size: usize) {
         let game = self.games.get_mut(&id).unwrap();
-        let packet = numbered(Origin::Player, game.client_sent.len() as u64 + 1, size);
+        let packet = numbered(PacketOrigin::Player, game.client_sent.len() as u64 + 1, size);
         match self.player.send(id, &packet) {
             Ok(()) => game.client_sent.push(packet),
             Err(error) => assert!(error == SendError::Full || game.ended.is_some(), "{error}"),
@@ -242,7 +245,7 @@ impl Exchange {
             return;
         }
         game.pushed += 1;
-        let packet = numbered(Origin::Server, game.pushed, size);
+        let packet = numbered(PacketOrigin::Server, game.pushed, size);
         game.unread.extend(&packet);
         game.server_sent.push(packet);
     }
@@ -367,8 +370,8 @@ impl Exchange {
     fn actions(&mut self) {
         while let Some(action) = self.player.poll_action() {
             match action {
-                Action::Connect(link) => self.paths[link.0].connects_at = Some(self.arrival()),
-                Action::Close(link) => {
+                LinkAction::Connect(link) => self.paths[link.0].connects_at = Some(self.arrival()),
+                LinkAction::Close(link) => {
                     self.paths[link.0].connects_at = None;
                     let Some(index) = self.paths[link.0].conn.take() else { continue };
                     let at = self.arrival();
@@ -384,14 +387,14 @@ impl Exchange {
     fn events(&mut self) {
         while let Some(event) = self.player.poll_event() {
             match event {
-                Event::Packet(id, packet) => {
+                SessionEvent::Packet(id, packet) => {
                     let game = self.games.get_mut(&id).unwrap();
                     assert!(game.ended.is_none());
                     game.client_got.push(packet.to_vec());
                     let at = game.client_got.len() - 1;
                     assert!(game.client_got.get(at) == game.server_sent.get(at), "packet {} of {id}", at + 1);
                 }
-                Event::Ended(id, stats) => {
+                SessionEvent::Ended(id, stats) => {
                     let game = self.games.get_mut(&id).unwrap();
                     assert!(game.closed, "ended, and nobody ended it: {stats:?}");
                     assert!(game.ended.replace(stats).is_none(), "ended twice");
@@ -439,7 +442,7 @@ impl Exchange {
             }
         };
         let mut turn = self.core.receive(link, bytes);
-        while let Some(effect) = self.core.next(&mut turn, &self.host) {
+        while let Some(effect) = self.core.next_effect(&mut turn, &self.host) {
             match effect {
                 Effect::Connect(session) => {
                     let id = *self.core.session(session).unwrap();
@@ -458,7 +461,7 @@ impl Exchange {
                 Effect::Close(error) => panic!("{error}"),
             }
         }
-        let Counts { first, duplicate, .. } = turn.take_counts();
+        let FrameCounts { first, duplicate, .. } = turn.take_counts();
         assert!(turn.heard() || (first, duplicate) == (0, 0));
         for session in self.games.values().filter_map(|game| game.session) {
             let figures = self.core.figures(session).unwrap();
@@ -636,7 +639,7 @@ impl Exchange {
                 let game = self.games.get_mut(&id).unwrap();
                 if !game.unread.is_empty() {
                     // A client that acknowledges what came, so that the rest is read.
-                    let _ = self.player.send(id, &numbered(Origin::Player, 1, 20));
+                    let _ = self.player.send(id, &numbered(PacketOrigin::Player, 1, 20));
                 }
             }
             self.run_for(50 * MS);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use otproxy_protocol::frame::ClientId;
 use otproxy_testkit::delivery::{Delivery, DeliveryCheck};
-use otproxy_testkit::mock::packet::{self, Origin};
+use otproxy_testkit::mock::packet::{self, PacketOrigin};
 use otproxy_testkit::player::{
     ClientClocks, GameSession, PathOptions, Player, PlayerOptions, PlayerStats, SessionSender,
 };
@@ -332,7 +332,7 @@ async fn speak(sender: SessionSender, index: usize, play: Play, records: Records
     let mut timer = pace(play.every[0], index, play.players);
     while quiet.run_until_cancelled(timer.tick()).await.is_some() {
         let number = lock(&records[index]).up.send();
-        if sender.send(packet::numbered(Origin::Player, number, play.sizes[0])).await.is_err() {
+        if sender.send(packet::numbered(PacketOrigin::Player, number, play.sizes[0])).await.is_err() {
             return;
         }
     }
@@ -344,7 +344,7 @@ async fn listen(mut session: GameSession, index: usize, records: Records) {
         let stats = session.stats();
         let mut record = lock(&records[index]);
         record.violations = stats.gaps + stats.miscut + stats.bad_acks;
-        if let Some((Origin::Server, number)) = packet::number(&packet) {
+        if let Some((PacketOrigin::Server, number)) = packet::number(&packet) {
             record.down.receive(number);
         }
     }
@@ -389,7 +389,7 @@ async fn play_with(
             _ = timer.tick(), if !quiet.is_cancelled() => {
                 if !quiet.is_cancelled() {
                     let number = lock(record).down.send();
-                    stream.write_all(&packet::numbered(Origin::Server, number, play.sizes[1])).await?;
+                    stream.write_all(&packet::numbered(PacketOrigin::Server, number, play.sizes[1])).await?;
                 }
             }
             read = stream.read(&mut buffer) => {
@@ -401,7 +401,7 @@ async fn play_with(
                 let mut rest = &input[..];
                 while let Some((bytes, next)) = packet::split(rest) {
                     rest = next;
-                    if let Some((Origin::Player, number)) = packet::number(bytes) {
+                    if let Some((PacketOrigin::Player, number)) = packet::number(bytes) {
                         lock(record).up.receive(number);
                     }
                 }

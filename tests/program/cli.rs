@@ -329,7 +329,7 @@ fn a_target_that_falls_and_rises_is_a_line_each() {
     assert_eq!((code, rest.matches("the target is").count()), (Some(0), 0), "{rest}");
 }
 
-/// Has `strangers` do so much at the address of the program's listener that it cannot log all of it,
+/// Lets `strangers` do so much at the address of the program's listener that it cannot log all of it,
 /// and then looks at what it logged: `ended` for each that ended, `failed` for each that failed.
 fn strangers_cannot_fill_the_disk(
     (role, yaml): (&str, &str),

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use otproxy::certs::authority::{Authority, Terms, YEARS};
-use otproxy::certs::identity::{Identity, Own};
+use otproxy::certs::authority::{Authority, IssueTerms, YEARS};
+use otproxy::certs::identity::{Identity, IdentityKind};
 use otproxy::tunnel::DAYS_LEFT;
 use otproxy_config::TlsFiles;
 use otproxy_config::name::Name;
@@ -287,13 +287,14 @@ impl Keys {
     }
 
     fn issue(&self, name: &Name, days: u32) {
-        self.authority.issue(name, &self.folder, Terms { days, ..Terms::default() }).expect("issued");
+        self.authority.issue(name, &self.folder, IssueTerms { days, ..IssueTerms::default() }).expect("issued");
     }
 
     fn identity(&self, name: &str) -> Identity {
         let [ca, cert, key] = ["ca.pem".to_owned(), format!("{name}.pem"), format!("{name}.key")];
         let files = TlsFiles { ca: self.folder.join(ca), cert: self.folder.join(cert), key: self.folder.join(key) };
-        Identity::load(&files, if name == "core" { Own::Core } else { Own::Edge }).expect("an identity")
+        Identity::load(&files, if name == "core" { IdentityKind::Core } else { IdentityKind::Edge })
+            .expect("an identity")
     }
 
     /// The doctor of the edge, which connects to a core.

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::SystemTime;
 
-use otproxy::certs::authority::{Authority, Terms};
-use otproxy::certs::identity::{Identity, Own};
+use otproxy::certs::authority::{Authority, IssueTerms};
+use otproxy::certs::identity::{Identity, IdentityKind};
 use otproxy::init::RENEW_DAYS;
 use otproxy_config::name::Name;
 use otproxy_config::{Config, TlsFiles, load, parse_topology, topology_table};
@@ -156,8 +156,8 @@ fn every_file_is_accepted_by_what_reads_it() {
                 assert!(output.status.success(), "{file}");
                 // Its certificate too: with the key, for the name, and from the authority that stands beside it.
                 let (tls, own, name) = match load(&path).expect("valid") {
-                    Config::Edge(edge) => (edge.tunnel.expect("a tunnel").tls, Own::Edge, edge.process.name),
-                    Config::Core(core) => (core.tunnel.expect("a tunnel").tls, Own::Core, "core".to_owned()),
+                    Config::Edge(edge) => (edge.tunnel.expect("a tunnel").tls, IdentityKind::Edge, edge.process.name),
+                    Config::Core(core) => (core.tunnel.expect("a tunnel").tls, IdentityKind::Core, "core".to_owned()),
                 };
                 let identity = Identity::load(&tls, own).unwrap_or_else(|error| panic!("{error}"));
                 assert_eq!(identity.name(), name);
@@ -236,7 +236,7 @@ fn keys_and_good_certificates_stay() {
     let edge = Name::edge("waw1").expect("a name");
     let authority = Authority::open(&out.join("ca")).expect("an authority");
     let issue = |days| {
-        let terms = Terms { days, ..Terms::default() };
+        let terms = IssueTerms { days, ..IssueTerms::default() };
         authority.issue(&edge, &out.join("edge-waw1"), terms).expect("issued");
         fs::read(out.join("edge-waw1/waw1.pem")).expect("a certificate")
     };
@@ -263,7 +263,7 @@ fn keys_and_good_certificates_stay() {
     assert_eq!(differing(&before, &files(&out)), ["edge-waw1/waw1.key", "edge-waw1/waw1.pem"]);
     let folder = out.join("edge-waw1");
     let [ca, cert, key] = ["ca.pem", "waw1.pem", "waw1.key"].map(|file| folder.join(file));
-    assert!(Identity::load(&TlsFiles { ca, cert, key }, Own::Edge).is_ok());
+    assert!(Identity::load(&TlsFiles { ca, cert, key }, IdentityKind::Edge).is_ok());
 }
 
 #[test]
@@ -595,8 +595,8 @@ fn the_script_puts_files_where_the_unit_looks_for_them() {
         let drop_in = etc.join(format!("systemd/system/otproxy-{role}.service.d/tunnel.conf"));
         assert!(fs::read_to_string(drop_in).expect("the drop-in").contains("\nUser=otproxy\n"));
         let (tls, own) = match load(&root.join(&file[1..])).expect("valid") {
-            Config::Edge(edge) => (edge.tunnel.expect("a tunnel").tls, Own::Edge),
-            Config::Core(core) => (core.tunnel.expect("a tunnel").tls, Own::Core),
+            Config::Edge(edge) => (edge.tunnel.expect("a tunnel").tls, IdentityKind::Edge),
+            Config::Core(core) => (core.tunnel.expect("a tunnel").tls, IdentityKind::Core),
         };
         Identity::load(&tls, own).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(fs::metadata(&tls.key).expect("the key").permissions().mode() & 0o777, 0o600);

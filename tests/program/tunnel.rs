@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 
-use otproxy::certs::authority::Terms;
+use otproxy::certs::authority::IssueTerms;
 use otproxy_protocol::proxy_header::LOCAL;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -254,7 +254,7 @@ fn certificates_are_checked_with_the_file_and_used_at_once() {
         let expiry = "otproxy_certificate_expiry_timestamp_seconds";
         let before = core.metric(expiry, &["certificate=\"own\""]).await;
         let folder = &certificates.folder;
-        certificates.issue("core", Terms { days: 50, new_key: false });
+        certificates.issue("core", IssueTerms { days: 50, new_key: false });
         fs::copy(folder.join("core.pem"), folder.join("new.pem")).unwrap();
         core.reload("/waw1.pem", "/new.pem");
         // The edge that was taken out in vain is out now.

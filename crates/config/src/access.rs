@@ -98,7 +98,7 @@ fn read(path: &Path, max_len: u64, networks: &mut Vec<IpNet>) -> Result<(), Stri
 mod tests {
     use std::fs;
 
-    use super::super::{Config, Process, load};
+    use super::super::{Config, ProcessConfig, load};
     use super::*;
 
     /// A folder of its own, gone with it.
@@ -118,7 +118,7 @@ mod tests {
         }
 
         /// Parses an edge with more YAML at its end; the error is the text after the place.
-        fn edge(&self, more: &str) -> Result<super::super::Edge, String> {
+        fn edge(&self, more: &str) -> Result<super::super::EdgeConfig, String> {
             let text =
                 format!("role: edge\nlisteners: [{{ name: a, listen: 127.0.0.1:0, forward_to: a:1 }}]\n{more}\n");
             match load(&self.write("edge.yaml", text)) {
@@ -135,7 +135,7 @@ mod tests {
         }
     }
 
-    fn check(process: &Process, address: &str) -> bool {
+    fn check(process: &ProcessConfig, address: &str) -> bool {
         let address = address.parse().unwrap();
         !process.deny.contains(address) && process.allow.as_ref().is_none_or(|allow| allow.contains(address))
     }

@@ -24,7 +24,7 @@ const CORE_PREFIX: &str = "core/";
 
 pub(super) const LISTEN: Format<SocketAddr> = Format::new("address with port", listen);
 pub(super) const LISTEN_OR_OFF: Format<Option<SocketAddr>> = Format::new("address with port, or `off`", listen_or_off);
-pub(super) const TARGET: Format<Target> = Format::new("host with port", target);
+pub(super) const TARGET: Format<HostPort> = Format::new("host with port", target);
 pub(super) const DESTINATION: Format<Destination> = Format::new("host with port or `core/NAME`", destination);
 pub(super) const HOST: Format<String> = Format::new("host", host);
 pub(super) const ADDRESS_OR_HOST: Format<String> = Format::new("address or host name", host);
@@ -32,14 +32,14 @@ pub(super) const NETWORK: Format<IpNet> = Format::new("address or CIDR", network
 
 /// A host, by name or address, and a port. An IPv6 host is kept without brackets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Target {
+pub struct HostPort {
     /// Name or address.
     pub host: String,
     /// Port, not 0.
     pub port: u16,
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
@@ -49,14 +49,14 @@ impl fmt::Display for Target {
     }
 }
 
-impl Target {
+impl HostPort {
     /// Returns the address where the host is one, and no name.
     pub fn literal(&self) -> Option<SocketAddr> {
         self.host.parse().ok().map(|ip| SocketAddr::new(ip, self.port))
     }
 }
 
-impl From<SocketAddr> for Target {
+impl From<SocketAddr> for HostPort {
     fn from(addr: SocketAddr) -> Self {
         Self { host: addr.ip().to_string(), port: addr.port() }
     }
@@ -66,7 +66,7 @@ impl From<SocketAddr> for Target {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Destination {
     /// A host and a port.
-    Target(Target),
+    Target(HostPort),
     /// `core/NAME`: a listener of the core, by its name, through the tunnel.
     Core(String),
 }
@@ -155,7 +155,7 @@ fn no_listen(text: &str) -> String {
 }
 
 /// Parses a host, by name or address, and a port.
-pub(super) fn target(node: &Node) -> Result<Target, String> {
+pub(super) fn target(node: &Node) -> Result<HostPort, String> {
     const EXAMPLE: &str = "write it as `203.0.113.9:7171`, `game.example:7171` or `\"[2001:db8::9]:7171\"`";
     let text = match &node.value {
         Value::Text(text) => text.trim(),
@@ -174,7 +174,7 @@ pub(super) fn target(node: &Node) -> Result<Target, String> {
         Err(_) => return Err(format!("{} has no valid port; a port is a number from 1 to 65535", quote(text))),
     };
     if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(Target::from(address));
+        return Ok(HostPort::from(address));
     }
     if host.contains(':') {
         return Err(format!(
@@ -185,7 +185,7 @@ pub(super) fn target(node: &Node) -> Result<Target, String> {
     if !looks_like_name(host) {
         return Err(format!("{} has neither a host name nor an address before the port; {EXAMPLE}", quote(text)));
     }
-    Ok(Target { host: host.to_owned(), port })
+    Ok(HostPort { host: host.to_owned(), port })
 }
 
 /// Parses a host, by name or address, without a port. An IPv6 address has no brackets then.
@@ -234,7 +234,7 @@ fn looks_like_name(host: &str) -> bool {
 }
 
 /// Returns whether `target` is on this host's loopback, by IPv4.
-pub(super) fn is_ipv4_loopback(target: &Target) -> bool {
+pub(super) fn is_ipv4_loopback(target: &HostPort) -> bool {
     target.host.eq_ignore_ascii_case("localhost") || target.host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
 }
 

@@ -20,7 +20,7 @@ pub const SOCKET: &str = "admin.sock";
 section! {
     /// `admin`: where metrics, health and the admin API are, and who may use it.
     #[derive(Debug, Clone, Default, PartialEq, Eq)]
-    pub struct Admin from AdminKeys {
+    pub struct AdminConfig from AdminKeys {
         /// where `/metrics`, `/live`, `/ready` and the [admin API](admin.md) are served; beyond loopback it takes tokens or
         /// certificates of clients
         listen: Option<SocketAddr> = value(LISTEN_OR_OFF)
@@ -37,14 +37,14 @@ section! {
         /// the file of the token with which it may only be read; reread when it changes
         read_token_file: Option<PathBuf> = value(PATH).optional("no token").example("read.token").restart(),
         /// `tls`: what `admin.listen` speaks, where it is not plain.
-        tls: Option<AdminTls> = mapping().restart().optional(),
+        tls: Option<AdminTlsConfig> = mapping().restart().optional(),
     }
 }
 
 section! {
     /// `admin.tls`
     #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct AdminTls {
+    pub struct AdminTlsConfig {
         /// with `admin.tls` it is served over TLS alone: the certificate, PEM; reread when it changes
         cert: PathBuf = value(PATH).required("admin.pem"),
         /// the certificate's private key, PEM
@@ -57,7 +57,7 @@ section! {
 const SOCKET_OR_OFF: Format<Option<PathBuf>> =
     Format::new("path, or `off`", socket).seen_from(|path, folder| path.map(|path| folder.join(path)));
 
-impl Read for Admin {
+impl Read for AdminConfig {
     fn read(admin: &Scope<'_>) -> Option<Self> {
         let keys = AdminKeys::read(admin);
         if let (Some(Some(token)), Some(Some(read_token))) = (&keys.token_file, &keys.read_token_file)
@@ -133,7 +133,7 @@ mod tests {
     use super::super::{AccessLogFile, Config, load, parse};
     use super::*;
 
-    fn admin(text: &str) -> Result<Admin, String> {
+    fn admin(text: &str) -> Result<AdminConfig, String> {
         let text =
             format!("role: edge\nadmin: {text}\nlisteners: [{{ name: a, listen: 127.0.0.1:0, forward_to: a:1 }}]\n");
         match parse("edge.yaml", &text).map_err(|errors| errors.to_string())? {
@@ -186,7 +186,7 @@ mod tests {
         std::fs::write(&file, text).unwrap();
         let loaded = load(&file).unwrap();
         std::fs::remove_dir_all(&folder).unwrap();
-        let Admin { socket, token_file, read_token_file, tls, .. } = &loaded.process().admin;
+        let AdminConfig { socket, token_file, read_token_file, tls, .. } = &loaded.process().admin;
         let tls = tls.as_ref().unwrap();
         let paths =
             [socket, token_file, read_token_file, &Some(tls.cert.clone()), &Some(tls.key.clone()), &tls.client_ca];

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use otproxy_protocol::rate::Rate;
+use otproxy_protocol::quota::Quota;
 
 use super::address::NETWORK;
 use super::declare::{Read, section};
@@ -21,9 +21,9 @@ const MAX_TABLE: usize = 255;
 section! {
     /// `bans`: those who are refused for a while.
     #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct Bans from BansKeys {
+    pub struct BansConfig from BansKeys {
         /// how often a player's address may break the rules; who does it more often is banned
-        after: Option<Rate> = value(RATE_OR_NONE).or("none").example("600/60s"),
+        after: Option<Quota> = value(RATE_OR_NONE).or("none").example("600/60s"),
         /// how long who breaks the rules too often is refused by all listeners
         lasting as "for": Duration = value(DURATION).or("10m"),
         /// who is never refused for a ban, beside those whose PROXY header is believed
@@ -50,7 +50,7 @@ impl fmt::Display for NftTable {
 
 const TABLE_OR_OFF: Format<Option<NftTable>> = Format::new("family and table, or `off`", table);
 
-impl Read for Bans {
+impl Read for BansConfig {
     fn read(section: &Scope<'_>) -> Option<Self> {
         let keys = BansKeys::read(section);
         if keys.lasting == Some(Duration::ZERO) {

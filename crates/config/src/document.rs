@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::error::{Errors, Location};
+use super::error::{ConfigErrors, Location};
 use super::scope::Report;
 use super::tree::{self, Entry, NodeId, Value};
 
@@ -12,12 +12,12 @@ use super::tree::{self, Entry, NodeId, Value};
 pub const MAX_FILE_LEN: u64 = 1 << 20;
 
 /// Returns the file's name, as errors call it, and its text.
-pub(super) fn text_of(path: &Path) -> Result<(String, String), Errors> {
+pub(super) fn text_of(path: &Path) -> Result<(String, String), ConfigErrors> {
     let file = path.display().to_string();
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|opened| opened.take(MAX_FILE_LEN + 1).read_to_end(&mut bytes))
-        .map_err(|error| Errors::one(&file, None, format!("cannot be read: {error}")))?;
+        .map_err(|error| ConfigErrors::one(&file, None, format!("cannot be read: {error}")))?;
     if too_long(bytes.len()) {
         return Err(file_too_long(&file));
     }
@@ -27,7 +27,7 @@ pub(super) fn text_of(path: &Path) -> Result<(String, String), Errors> {
             let valid = error.as_bytes().get(..error.utf8_error().valid_up_to());
             let location =
                 Location::end_of(valid.and_then(|valid| std::str::from_utf8(valid).ok()).unwrap_or_default());
-            Err(Errors::one(&file, Some(location), "is not UTF-8 here; save the file as UTF-8".to_owned()))
+            Err(ConfigErrors::one(&file, Some(location), "is not UTF-8 here; save the file as UTF-8".to_owned()))
         }
     }
 }
@@ -39,18 +39,18 @@ pub(super) fn document<T>(
     text: &str,
     (smallest, begin): (&str, &str),
     read: impl FnOnce(&Report, NodeId, &[Entry]) -> Option<T>,
-) -> Result<T, Errors> {
+) -> Result<T, ConfigErrors> {
     if too_long(text.len()) {
         return Err(file_too_long(file));
     }
-    let root = tree::build(text).map_err(|error| Errors::one(file, error.location, error.message))?;
+    let root = tree::build(text).map_err(|error| ConfigErrors::one(file, error.location, error.message))?;
     let start = Location { line: 1, column: 1 };
     let entries = match &root.value {
         Value::Map(entries) => entries,
-        Value::Null => return Err(Errors::one(file, Some(start), format!("is empty; {smallest}"))),
+        Value::Null => return Err(ConfigErrors::one(file, Some(start), format!("is empty; {smallest}"))),
         _ => {
             let message = format!("{} is not a mapping; begin with {begin}", root.quoted());
-            return Err(Errors::one(file, tree::locate(text, root.id), message));
+            return Err(ConfigErrors::one(file, tree::locate(text, root.id), message));
         }
     };
     let report = Report::default();
@@ -58,13 +58,13 @@ pub(super) fn document<T>(
     if let Some(errors) = report.into_errors(file, |id| tree::locate(text, id)) {
         return Err(errors);
     }
-    read.ok_or_else(|| Errors::one(file, Some(start), "cannot be read, for an unknown reason".to_owned()))
+    read.ok_or_else(|| ConfigErrors::one(file, Some(start), "cannot be read, for an unknown reason".to_owned()))
 }
 
 fn too_long(len: usize) -> bool {
     u64::try_from(len).is_ok_and(|len| len > MAX_FILE_LEN)
 }
 
-fn file_too_long(file: &str) -> Errors {
-    Errors::one(file, None, format!("is longer than {MAX_FILE_LEN} bytes, and cannot be a configuration"))
+fn file_too_long(file: &str) -> ConfigErrors {
+    ConfigErrors::one(file, None, format!("is longer than {MAX_FILE_LEN} bytes, and cannot be a configuration"))
 }

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use super::address::{NETWORK, TARGET, Target};
+use super::address::{HostPort, NETWORK, TARGET};
 use super::declare::{Read, section};
 use super::formats::{self, FLAG};
 use super::name::Name;
@@ -21,7 +21,7 @@ section! {
         /// where this edge connects from; may be left out with a `tunnel`
         addresses as "address": Vec<IpNet> = some(NETWORK).required_unless(has_tunnel, "198.51.100.7"),
         /// the edge's `core.accept`, which the core connects to
-        dial: Option<Target> = value(TARGET).optional("the edge dials").example("198.51.100.7:7100"),
+        dial: Option<HostPort> = value(TARGET).optional("the edge dials").example("198.51.100.7:7100"),
         /// refuses this edge: its address, and its certificate
         revoked: bool = value(FLAG).or("false"),
     }

@@ -46,14 +46,14 @@ pub struct ConfigError {
 /// Displays as lines of `FILE:LINE:COLUMN: key.path: what is wrong`, without a line feed after
 /// the last.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Errors {
+pub struct ConfigErrors {
     file: String,
     errors: Vec<ConfigError>,
     /// Errors beyond those that are kept.
     more: usize,
 }
 
-impl Errors {
+impl ConfigErrors {
     /// Makes a list of one error that concerns no key.
     pub(super) fn one(file: &str, location: Option<Location>, message: String) -> Self {
         Self { file: file.to_owned(), errors: vec![ConfigError { location, key: String::new(), message }], more: 0 }
@@ -84,7 +84,7 @@ impl Errors {
     }
 }
 
-impl fmt::Display for Errors {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, error) in self.errors.iter().enumerate() {
             if index > 0 {
@@ -106,4 +106,4 @@ impl fmt::Display for Errors {
     }
 }
 
-impl std::error::Error for Errors {}
+impl std::error::Error for ConfigErrors {}

@@ -9,15 +9,15 @@ use super::address::reserve;
 use super::declare::{Field as _, Read as _, Section as _, section};
 use super::document::{document, text_of};
 use super::edges::EdgePeer;
-use super::error::Errors;
+use super::error::ConfigErrors;
 use super::formats::FLAG;
-use super::game_server::GameServer;
-use super::key::{Key, Kind, Role};
-use super::listener::{self, Listener};
+use super::game_server::GameServerConfig;
+use super::key::{Key, ListenerType, RoleKind};
+use super::listener::{self, ListenerConfig};
 use super::mapping::{elsewhere, mapping};
-use super::process::Process;
+use super::process::ProcessConfig;
 use super::scope::Scope;
-use super::sessions::Sessions;
+use super::sessions::SessionsConfig;
 use super::takes::{items, value};
 use super::tree::Entry;
 use super::tunnel::{CoreTunnel, EdgeTunnel};
@@ -27,19 +27,19 @@ use super::{takes, word};
 #[derive(Debug, Clone, PartialEq)]
 pub enum Config {
     /// `role: edge`
-    Edge(Edge),
+    Edge(EdgeConfig),
     /// `role: core`
-    Core(Core),
+    Core(CoreConfig),
 }
 
 section! {
     /// An edge: forwards connections to the core.
     #[derive(Debug, Clone, PartialEq)]
-    pub struct Edge from EdgeKeys {
-        /// What both roles have.
-        process: Process = elsewhere(),
+    pub struct EdgeConfig from EdgeKeys {
+        /// The keys that both roles have.
+        process: ProcessConfig = elsewhere(),
         /// `listeners`
-        listeners: Vec<Listener> = elsewhere(),
+        listeners: Vec<ListenerConfig> = elsewhere(),
         /// `core`: the tunnel to the core, where there is one.
         tunnel as "core": Option<EdgeTunnel> = mapping().optional(),
         /// whether logs of this edge may show the address of the core that it has a tunnel to
@@ -50,29 +50,29 @@ section! {
 section! {
     /// The core: relays sessions to the game servers, and forwards login and status.
     #[derive(Debug, Clone, PartialEq)]
-    pub struct Core from CoreKeys {
-        /// What both roles have.
-        process: Process = elsewhere(),
+    pub struct CoreConfig from CoreKeys {
+        /// The keys that both roles have.
+        process: ProcessConfig = elsewhere(),
         /// `listeners`
-        listeners: Vec<Listener> = elsewhere(),
+        listeners: Vec<ListenerConfig> = elsewhere(),
         /// `tunnel`: the end of the tunnel that edges reach with certificates, where there is one.
         tunnel: Option<CoreTunnel> = mapping().optional(),
         /// the edges that the core knows; links of other peers carry the label `other`
         edges: Vec<EdgePeer> = items().or("[]"),
         /// the ports that clients may ask for; required with a `relay` listener
-        game_servers: Vec<GameServer> =
+        game_servers: Vec<GameServerConfig> =
             items().or("[]").example("[{ port: 7172, address: \"127.0.0.1:7172\" }]"),
         /// `sessions`
-        sessions: Sessions = mapping(),
+        sessions: SessionsConfig = mapping(),
     }
 }
 
 /// Every key of a role's file, in the order of the reference.
 pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
-    let role = takes::word::<Role>().required("edge").keys("role", "what this process is");
-    let edge = Edge::keys().into_iter().map(|key| key.only_in(Role::Edge));
-    let core = Core::keys().into_iter().map(|key| key.only_in(Role::Core));
-    role.into_iter().chain(Process::keys()).chain(listener::keys()).chain(edge).chain(core).collect()
+    let role = takes::word::<RoleKind>().required("edge").keys("role", "what this process is");
+    let edge = EdgeConfig::keys().into_iter().map(|key| key.only_in(RoleKind::Edge));
+    let core = CoreConfig::keys().into_iter().map(|key| key.only_in(RoleKind::Core));
+    role.into_iter().chain(ProcessConfig::keys()).chain(listener::keys()).chain(edge).chain(core).collect()
 });
 
 /// Reads and checks the file at `path`.
@@ -80,7 +80,7 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
 /// # Errors
 ///
 /// Everything that is wrong with it, or that it could not be read.
-pub fn load(path: &Path) -> Result<Config, Errors> {
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     load_wanted(path, None)
 }
 
@@ -89,10 +89,10 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
 /// # Errors
 ///
 /// Fails as [`load`] does; a file of the other role is an error at its `role`.
-pub fn load_edge(path: &Path) -> Result<Edge, Errors> {
-    match load_for(path, Role::Edge)? {
+pub fn load_edge(path: &Path) -> Result<EdgeConfig, ConfigErrors> {
+    match load_for(path, RoleKind::Edge)? {
         Config::Edge(edge) => Ok(edge),
-        Config::Core(_) => Err(Errors::one(&path.display().to_string(), None, other_role(Role::Edge))),
+        Config::Core(_) => Err(ConfigErrors::one(&path.display().to_string(), None, other_role(RoleKind::Edge))),
     }
 }
 
@@ -101,10 +101,10 @@ pub fn load_edge(path: &Path) -> Result<Edge, Errors> {
 /// # Errors
 ///
 /// Fails as [`load`] does; a file of the other role is an error at its `role`.
-pub fn load_core(path: &Path) -> Result<Core, Errors> {
-    match load_for(path, Role::Core)? {
+pub fn load_core(path: &Path) -> Result<CoreConfig, ConfigErrors> {
+    match load_for(path, RoleKind::Core)? {
         Config::Core(core) => Ok(core),
-        Config::Edge(_) => Err(Errors::one(&path.display().to_string(), None, other_role(Role::Core))),
+        Config::Edge(_) => Err(ConfigErrors::one(&path.display().to_string(), None, other_role(RoleKind::Core))),
     }
 }
 
@@ -114,7 +114,7 @@ pub fn load_core(path: &Path) -> Result<Core, Errors> {
 /// # Errors
 ///
 /// Everything that is wrong with it.
-pub fn parse(file: &str, text: &str) -> Result<Config, Errors> {
+pub fn parse(file: &str, text: &str) -> Result<Config, ConfigErrors> {
     parse_for(file, text, None, None)
 }
 
@@ -123,38 +123,38 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Errors> {
 /// # Errors
 ///
 /// Fails as [`load`] does; a file of the other role is an error at its `role`.
-pub fn load_for(path: &Path, role: Role) -> Result<Config, Errors> {
+pub fn load_for(path: &Path, role: RoleKind) -> Result<Config, ConfigErrors> {
     load_wanted(path, Some(role))
 }
 
-fn load_wanted(path: &Path, wanted: Option<Role>) -> Result<Config, Errors> {
+fn load_wanted(path: &Path, wanted: Option<RoleKind>) -> Result<Config, ConfigErrors> {
     let (file, text) = text_of(path)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     parse_for(&file, &text, wanted, Some(folder))
 }
 
 /// Parses a file for a role. `folder` is the file's own; without one, no other files are read.
-fn parse_for(file: &str, text: &str, wanted: Option<Role>, folder: Option<&Path>) -> Result<Config, Errors> {
+fn parse_for(file: &str, text: &str, wanted: Option<RoleKind>, folder: Option<&Path>) -> Result<Config, ConfigErrors> {
     let shape = ("the smallest file has `role` and `listeners`", "`role: edge` or `role: core`");
     document(file, text, shape, |report, at, entries| {
         let guess = guess_role(entries, wanted);
         let scope = Scope::root(report, &KEYS, guess, at, entries).in_folder(folder);
         match role(&scope, wanted).unwrap_or(guess) {
-            Role::Edge => edge(&scope).map(Config::Edge),
-            Role::Core => self::core(&scope).map(Config::Core),
+            RoleKind::Edge => edge(&scope).map(Config::Edge),
+            RoleKind::Core => self::core(&scope).map(Config::Core),
         }
     })
 }
 
 /// Guesses the role of a file, right or not, so that all the rest of it can be checked too.
-fn guess_role(entries: &[Entry], wanted: Option<Role>) -> Role {
+fn guess_role(entries: &[Entry], wanted: Option<RoleKind>) -> RoleKind {
     let written = entries.iter().find(|entry| entry.key == "role").and_then(|entry| word::word(&entry.node).ok());
-    let core_only = |entry: &Entry| KEYS.iter().any(|key| key.path == entry.key && key.role == Some(Role::Core));
-    let implied = entries.iter().any(core_only).then_some(Role::Core);
-    written.or(wanted).or(implied).unwrap_or(Role::Edge)
+    let core_only = |entry: &Entry| KEYS.iter().any(|key| key.path == entry.key && key.role == Some(RoleKind::Core));
+    let implied = entries.iter().any(core_only).then_some(RoleKind::Core);
+    written.or(wanted).or(implied).unwrap_or(RoleKind::Edge)
 }
 
-fn role(root: &Scope<'_>, wanted: Option<Role>) -> Option<Role> {
+fn role(root: &Scope<'_>, wanted: Option<RoleKind>) -> Option<RoleKind> {
     let role = root.value("role", word::word)?;
     if let Some(wanted) = wanted.filter(|wanted| *wanted != role) {
         root.wrong("role", other_role(wanted));
@@ -162,16 +162,16 @@ fn role(root: &Scope<'_>, wanted: Option<Role>) -> Option<Role> {
     Some(role)
 }
 
-fn other_role(wanted: Role) -> String {
+fn other_role(wanted: RoleKind) -> String {
     let other = match wanted {
-        Role::Edge => Role::Core,
-        Role::Core => Role::Edge,
+        RoleKind::Edge => RoleKind::Core,
+        RoleKind::Core => RoleKind::Edge,
     };
     format!("`{other}` is not what `otproxy {wanted}` runs; use `otproxy {other}`, or give it the file of the {wanted}")
 }
 
-fn edge(root: &Scope<'_>) -> Option<Edge> {
-    let process = Process::read(root);
+fn edge(root: &Scope<'_>) -> Option<EdgeConfig> {
+    let process = ProcessConfig::read(root);
     let mut keys = EdgeKeys::read(root);
     reserve(root, "admin.listen", process.iter().filter_map(|process| process.admin.listen));
     reserve(root, "core.accept", keys.tunnel.iter().flatten().flat_map(|tunnel| tunnel.accept.iter().copied()));
@@ -182,8 +182,8 @@ fn edge(root: &Scope<'_>) -> Option<Edge> {
     keys.complete()
 }
 
-fn core(root: &Scope<'_>) -> Option<Core> {
-    let process = Process::read(root);
+fn core(root: &Scope<'_>) -> Option<CoreConfig> {
+    let process = ProcessConfig::read(root);
     let mut keys = CoreKeys::read(root);
     reserve(root, "admin.listen", process.iter().filter_map(|process| process.admin.listen));
     reserve(root, "tunnel.accept", keys.tunnel.iter().flatten().flat_map(|tunnel| tunnel.accept.iter().copied()));
@@ -195,7 +195,7 @@ fn core(root: &Scope<'_>) -> Option<Core> {
         trusted.flat_map(|edge| edge.addresses.iter().copied()).collect::<Vec<IpNet>>()
     });
     let listeners = listener::read(root, trusted.as_deref());
-    let relay = listeners.iter().flatten().any(|listener| listener.inbound().kind == Kind::Relay);
+    let relay = listeners.iter().flatten().any(|listener| listener.inbound().kind == ListenerType::Relay);
     if relay && keys.game_servers.as_ref().is_some_and(Vec::is_empty) {
         root.wrong(
             "game_servers",

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use otproxy_protocol::rate::Rate;
+use otproxy_protocol::quota::Quota;
 use rustix::process::{Resource, getrlimit};
 use rustix::system::sysinfo;
 
@@ -44,7 +44,7 @@ pub(super) const QUANTITY_OR_NONE: Format<Option<usize>> =
     Format::new("count or `none`", |node| or_none(node, quantity));
 pub(super) const CONNECTIONS_OR_NONE: Format<Option<usize>> =
     Format::new("count, `auto` or `none`", |node| or_none(node, connections));
-pub(super) const RATE_OR_NONE: Format<Option<Rate>> = Format::new("rate or `none`", |node| or_none(node, rate));
+pub(super) const RATE_OR_NONE: Format<Option<Quota>> = Format::new("rate or `none`", |node| or_none(node, rate));
 pub(super) const WORKERS: Format<NonZeroUsize> = Format::new("1 to 1024", workers);
 pub(super) const SPARE: Format<usize> = Format::new("1 to 1024", spare);
 pub(super) const FLAG: Format<bool> = Format::new("`true` or `false`", flag);
@@ -136,12 +136,12 @@ fn or_none<T>(node: &Node, parse: impl Fn(&Node) -> Result<T, String>) -> Result
 }
 
 /// Parses a count in a period.
-pub(super) fn rate(node: &Node) -> Result<Rate, String> {
+pub(super) fn rate(node: &Node) -> Result<Quota, String> {
     let wrong = || format!("{} is not a rate; write one as `20/10s`: so many in so long", node.quoted());
     let Value::Text(text) = &node.value else { return Err(wrong()) };
     let (number, period) = text.split_once('/').ok_or_else(wrong)?;
     let of = |text: &str| Node { id: node.id, value: Value::Text(text.to_owned()) };
-    Ok(Rate::per(count(&of(number))?, timeout(&of(period))?))
+    Ok(Quota::per(count(&of(number))?, timeout(&of(period))?))
 }
 
 /// Parses a number of threads.
@@ -356,9 +356,9 @@ mod tests {
     #[test]
     fn rates() {
         let read = |text| or_none(&fragment(text), rate);
-        assert_eq!(read("20/10s"), Ok(Some(Rate::per(20, Duration::from_secs(10)))));
-        assert_eq!(read("'1/1ms'"), Ok(Some(Rate::per(1, Duration::from_millis(1)))));
-        assert_eq!(read("1000000000/1ms"), Ok(Some(Rate::per(1_000_000_000, Duration::from_millis(1)))));
+        assert_eq!(read("20/10s"), Ok(Some(Quota::per(20, Duration::from_secs(10)))));
+        assert_eq!(read("'1/1ms'"), Ok(Some(Quota::per(1, Duration::from_millis(1)))));
+        assert_eq!(read("1000000000/1ms"), Ok(Some(Quota::per(1_000_000_000, Duration::from_millis(1)))));
         assert_eq!(read("none"), Ok(None));
         for wrong in ["20", "20/", "/10s", "20/10", "20/0s", "0/10s", "-1/10s", "20/10s/1", "10s/20", "''", "true"] {
             assert!(read(wrong).is_err(), "{wrong}");

@@ -7,8 +7,8 @@ use otproxy_protocol::words;
 use super::address::{DESTINATION, Destination, HOST, destination};
 use super::declare::{Read as _, Section as _, section};
 use super::formats::{COUNT, DURATION, FLAG, LABEL, PERIOD, PORT, TIMEOUT};
-use super::inbound::Inbound;
-use super::key::Role;
+use super::inbound::InboundConfig;
+use super::key::RoleKind;
 use super::mapping::{elsewhere, flat, mapping};
 use super::scope::Scope;
 use super::takes::{Takes, value, word};
@@ -17,23 +17,23 @@ use super::tree::Node;
 section! {
     /// A listener of kind `forward`.
     #[derive(Debug, Clone, PartialEq)]
-    pub struct Forward from ForwardKeys {
-        /// What every listener has.
-        inbound: Inbound = elsewhere(),
+    pub struct ForwardConfig from ForwardKeys {
+        /// The keys that every listener has.
+        inbound: InboundConfig = elsewhere(),
         /// where connections lead; `core/NAME` (edge only) is the core's listener NAME, through the tunnel; a target with a name of its
         /// own, or a backup, is a mapping with the keys below
         forward_to: Vec<ForwardTarget> = targets().required("203.0.113.9:7171"),
         /// which target of several: the first that is up, the one with the fewest connections now, or one and the same for a player's
         /// address (IPv6 by /64)
-        choice: Choice = word().or("first"),
+        choice: TargetChoice = word().or("first"),
         /// `check`, with the keys beside it
-        check: Check = flat(),
+        check: CheckConfig = flat(),
         /// how often the names of targets are looked up, beside the connections; `0s` looks them up for each connection
         resolve: Duration = value(DURATION).or("30s"),
         /// the PROXY header that tells the target the player's address
         send_proxy: SendProxy = word().or("v2"),
         /// `status`: answers to requests for the status, kept and refreshed from the target
-        status: Option<Status> = mapping().optional(),
+        status: Option<StatusConfig> = mapping().optional(),
     }
 }
 
@@ -53,7 +53,7 @@ section! {
 section! {
     /// `listeners[].check`, with the keys beside it.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub struct Check {
+    pub struct CheckConfig {
         /// how the targets are checked: `tcp` connects, `proxy` also sends a PROXY v2 header that means a check, `ping` has a relay answer
         kind as "check": CheckKind = word().or("off"),
         /// with `check`, from one check of a target to the next
@@ -68,7 +68,7 @@ section! {
 section! {
     /// `listeners[].status`: answers to requests for the status, kept and refreshed from the target.
     #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct Status {
+    pub struct StatusConfig {
         /// how long an answer to a status request is given again before the target is asked anew
         cache: Duration = value(TIMEOUT).or("5s"),
         /// how much longer it is given while the target has no answer
@@ -83,7 +83,7 @@ section! {
 
 words! {
     /// `listeners[].choice`: the target of several that a connection leads to.
-    pub enum Choice {
+    pub enum TargetChoice {
         /// The first that is up.
         First = "first",
         /// The one with the fewest connections now.
@@ -119,14 +119,14 @@ words! {
     }
 }
 
-impl Check {
+impl CheckConfig {
     /// None, and a target that failed is tried last for a while.
     pub const OFF: Self = Self { kind: CheckKind::Off, inter: Duration::ZERO, fall: 1, rise: 1 };
 }
 
-impl Forward {
+impl ForwardConfig {
     /// Returns the keys that it has beside those of all listeners.
-    pub(super) fn read(item: &Scope<'_>, inbound: Option<Inbound>) -> Option<Self> {
+    pub(super) fn read(item: &Scope<'_>, inbound: Option<InboundConfig>) -> Option<Self> {
         let mut keys = ForwardKeys::read(item);
         if let (Some(CheckKind::Proxy), Some(SendProxy::V1 | SendProxy::None)) =
             (keys.check.map(|check| check.kind), keys.send_proxy)
@@ -147,7 +147,7 @@ fn targets() -> Takes<Vec<ForwardTarget>> {
         let list = item.some_or_keys(key, bare, ForwardTarget::read)?;
         let (mut targets, names) = (Vec::new(), item.path_of(key));
         for (index, (spot, mut target)) in list.into_iter().enumerate() {
-            if matches!(target.destination, Destination::Core(_)) && item.role() == Role::Core {
+            if matches!(target.destination, Destination::Core(_)) && item.role() == RoleKind::Core {
                 item.wrong_at(&spot, "`core/..` is for an edge; the core connects to a host with a port");
             } else if matches!(target.destination, Destination::Core(_)) && !item.file_has("core") {
                 item.wrong_at(

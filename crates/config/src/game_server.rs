@@ -4,7 +4,7 @@ use otproxy_protocol::game_packet::Framing;
 use otproxy_protocol::player_address::PlayerAddress;
 use otproxy_protocol::words;
 
-use super::address::{TARGET, Target, is_ipv4_loopback};
+use super::address::{HostPort, TARGET, is_ipv4_loopback};
 use super::declare::{Read, section};
 use super::formats::{COUNT_OR_NONE, PORT};
 use super::scope::Scope;
@@ -13,11 +13,11 @@ use super::takes::{value, word};
 section! {
     /// `game_servers[]`: a port that clients may ask for, and the game server that it leads to.
     #[derive(Debug, Clone, PartialEq)]
-    pub struct GameServer from GameServerKeys {
+    pub struct GameServerConfig from GameServerKeys {
         /// the port that clients ask for; unique
         port: u16 = value(PORT).unique().required("7172"),
         /// the game server it leads to
-        address: Target = value(TARGET).required("127.0.0.1:7172"),
+        address: HostPort = value(TARGET).required("127.0.0.1:7172"),
         /// how the game server is told the player's address
         player_address: PlayerAddress = word().or("otc"),
         /// what the length of a game packet counts; `auto` sees it in the first packet
@@ -28,16 +28,16 @@ section! {
         connects_per_second: Option<u32> = value(COUNT_OR_NONE).or("none").example("10"),
         /// `loopback_per_player` connects from an address in 127.0.0.0/8 for each player, for servers on the same host that
         /// count connections by address
-        source: Source = word().or("default"),
+        source: SourceAddress = word().or("default"),
         /// players without an IPv4 address get a stable one in 240.0.0.0/4, or are refused
         ipv6_players: Ipv6Players = word().or("pseudo_ipv4"),
     }
 }
 
-impl Read for GameServer {
+impl Read for GameServerConfig {
     fn read(item: &Scope<'_>) -> Option<Self> {
         let keys = GameServerKeys::read(item);
-        if let (Some(Source::LoopbackPerPlayer), Some(address)) = (keys.source, &keys.address)
+        if let (Some(SourceAddress::LoopbackPerPlayer), Some(address)) = (keys.source, &keys.address)
             && !is_ipv4_loopback(address)
         {
             let message = format!(
@@ -53,7 +53,7 @@ impl Read for GameServer {
 
 words! {
     /// `game_servers[].source`: the local address of connections to the game server.
-    pub enum Source {
+    pub enum SourceAddress {
         /// As the kernel chooses.
         Default = "default",
         /// An address in 127.0.0.0/8 for each player.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use otproxy_protocol::sniff::Expect;
+use otproxy_protocol::sniff::ProtocolSniffer;
 use otproxy_protocol::words;
 
 use super::AddressSet;
@@ -13,20 +13,20 @@ use super::access::{allowed, denied};
 use super::address::{LISTEN, NETWORK, claim};
 use super::declare::section;
 use super::formats::{LABEL, TIMEOUT};
-use super::key::{Kind, Role};
+use super::key::{ListenerType, RoleKind};
 use super::limits::ListenerLimits;
 use super::mapping::mapping;
 use super::scope::Scope;
 use super::takes::{list, some, value, word};
 
 section! {
-    /// What every listener has.
+    /// The keys that every listener has.
     #[derive(Debug, Clone, PartialEq)]
-    pub struct Inbound from InboundKeys {
+    pub struct InboundConfig from InboundKeys {
         /// the label in metrics and logs; unique
         name: String = value(LABEL).unique().required("login"),
         /// `forward` carries TCP to a target, `relay` (core only) takes links of the multi-path protocol
-        kind: Kind = word().or("forward").read_before(),
+        kind: ListenerType = word().or("forward").read_before(),
         /// where to listen; port 0 lets the system choose; a core with a `tunnel` may leave it out
         listen: Vec<SocketAddr> = some(LISTEN).required_unless(through_tunnel, "0.0.0.0:7171"),
         /// whether the peer announces the player's address in a PROXY header
@@ -36,7 +36,7 @@ section! {
             .or_else("on an edge none, on the core the addresses of `edges`", Vec::new)
             .example("10.0.0.0/8"),
         /// how connections begin; nothing is connected to before they do
-        expect: Expect = word().or("any").only_forward(),
+        expect: ProtocolSniffer = word().or("any").only_forward(),
         /// who is refused by this listener, whatever `allow` says; the peer, and the player that its PROXY header announces
         deny: Arc<AddressSet> = denied().or("[]").example("[198.51.100.0/24, { file: deny.txt }]"),
         /// which players alone are let in by this listener
@@ -76,9 +76,9 @@ words! {
     }
 }
 
-impl Inbound {
+impl InboundConfig {
     /// Returns the keys that all listeners have. `edges` are the addresses of the core's edges, `None` if those were wrong.
-    pub(super) fn read(item: &Scope<'_>, kind: Option<Kind>, edges: Option<&[IpNet]>) -> Option<Self> {
+    pub(super) fn read(item: &Scope<'_>, kind: Option<ListenerType>, edges: Option<&[IpNet]>) -> Option<Self> {
         let mut keys = InboundKeys::read(item);
         for (spot, address) in item.spots("listen").iter().zip(keys.listen.iter().flatten()) {
             claim(item, spot, *address);
@@ -91,7 +91,7 @@ impl Inbound {
 
 /// Returns whether connections come through the core's tunnel, which may be the only ones.
 fn through_tunnel(item: &Scope<'_>) -> bool {
-    item.role() == Role::Core && item.file_has("tunnel") && !item.has("listen")
+    item.role() == RoleKind::Core && item.file_has("tunnel") && !item.has("listen")
 }
 
 /// Returns the peers whose PROXY header is believed: somebody, exactly if one is expected. `own` are those that the listener has.
@@ -114,8 +114,8 @@ fn trusted_peers(
     let peers = if item.has("trusted_peers") { own } else { edges?.to_vec() };
     if peers.is_empty() && !through_tunnel(item) {
         let remedy = match item.role() {
-            Role::Edge => "give `trusted_peers`",
-            Role::Core => "give `edges` with an `address`, or `trusted_peers`",
+            RoleKind::Edge => "give `trusted_peers`",
+            RoleKind::Core => "give `edges` with an `address`, or `trusted_peers`",
         };
         let message = format!(
             "is `{accept_proxy}`, but there is nobody whose PROXY header is believed; {remedy}, or set `accept_proxy: none`"

@@ -6,7 +6,7 @@ use self::WhenAbsent::{ByKind, ByRole, Computed, Required, Text};
 
 words! {
     /// `role`: the part that a process plays.
-    pub enum Role {
+    pub enum RoleKind {
         /// Forwards connections to the core.
         Edge = "edge",
         /// Relays sessions to the game servers.
@@ -17,7 +17,7 @@ words! {
 words! {
     /// `listeners[].kind`
     #[derive(PartialOrd, Ord)]
-    pub enum Kind {
+    pub enum ListenerType {
         /// TCP to TCP.
         Forward = "forward",
         /// Links of the multi-path protocol.
@@ -56,9 +56,9 @@ pub struct Key {
     /// The path, with `[]` for the items of a list: `listeners[].limits.connections`.
     pub path: String,
     /// The one role that has it; `None` for both.
-    pub role: Option<Role>,
+    pub role: Option<RoleKind>,
     /// The one kind of listener that has it; `None` for both.
-    pub kind: Option<Kind>,
+    pub kind: Option<ListenerType>,
     /// The value without it.
     pub default: WhenAbsent,
     /// The format of its value.
@@ -72,12 +72,12 @@ pub struct Key {
 impl Key {
     /// Returns the default as YAML, for this role and kind. `None` where there is none to write.
     #[must_use]
-    pub fn default_for(&self, role: Role, kind: Option<Kind>) -> Option<&'static str> {
+    pub fn default_for(&self, role: RoleKind, kind: Option<ListenerType>) -> Option<&'static str> {
         match (self.default, role, kind) {
             (Text(text), ..) => Some(text),
-            (ByRole { edge, .. }, Role::Edge, _) => Some(edge),
-            (ByRole { core, .. }, Role::Core, _) => Some(core),
-            (ByKind { relay, .. }, _, Some(Kind::Relay)) => Some(relay),
+            (ByRole { edge, .. }, RoleKind::Edge, _) => Some(edge),
+            (ByRole { core, .. }, RoleKind::Core, _) => Some(core),
+            (ByKind { relay, .. }, _, Some(ListenerType::Relay)) => Some(relay),
             (ByKind { forward, .. }, ..) => Some(forward),
             (Required | Computed(_), ..) => None,
         }
@@ -89,12 +89,12 @@ impl Key {
     }
 
     /// Returns the same key for one role alone.
-    pub(super) fn only_in(self, role: Role) -> Self {
+    pub(super) fn only_in(self, role: RoleKind) -> Self {
         Self { role: Some(role), ..self }
     }
 
     /// Returns the same key for one kind of listener alone.
-    pub(super) fn only_with(self, kind: Kind) -> Self {
+    pub(super) fn only_with(self, kind: ListenerType) -> Self {
         Self { kind: Some(kind), ..self }
     }
 }

@@ -48,26 +48,26 @@ mod tunnel;
 mod word;
 
 pub use access::MAX_LIST_LEN;
-pub use address::{Destination, Target, network_text as network};
+pub use address::{Destination, HostPort, network_text as network};
 pub use address_set::AddressSet;
-pub use admin::{Admin, AdminTls, SOCKET as ADMIN_SOCKET};
-pub use bans::{Bans, NftTable};
+pub use admin::{AdminConfig, AdminTlsConfig, SOCKET as ADMIN_SOCKET};
+pub use bans::{BansConfig, NftTable};
 pub use document::MAX_FILE_LEN;
 pub use edges::EdgePeer;
-pub use error::{ConfigError, Errors, Location};
-pub use file::{Config, Core, Edge, KEYS, load, load_core, load_edge, load_for, parse};
-pub use forward::{Check, CheckKind, Choice, Forward, ForwardTarget, SendProxy, Status};
-pub use game_server::{GameServer, Ipv6Players, Source};
-pub use inbound::{AcceptProxy, Inbound, Timeouts};
-pub use key::{Key, Kind, Role, WhenAbsent};
+pub use error::{ConfigError, ConfigErrors, Location};
+pub use file::{Config, CoreConfig, EdgeConfig, KEYS, load, load_core, load_edge, load_for, parse};
+pub use forward::{CheckConfig, CheckKind, ForwardConfig, ForwardTarget, SendProxy, StatusConfig, TargetChoice};
+pub use game_server::{GameServerConfig, Ipv6Players, SourceAddress};
+pub use inbound::{AcceptProxy, InboundConfig, Timeouts};
+pub use key::{Key, ListenerType, RoleKind, WhenAbsent};
 pub use limits::{ListenerLimits, ProcessLimits};
-pub use listener::{Listener, Relay};
-pub use log::{AccessLog, AccessLogFile, AccessLogFormat, Log, LogFormat, LogLevel};
+pub use listener::{ListenerConfig, RelayConfig};
+pub use log::{AccessLogConfig, AccessLogFile, AccessLogFormat, LogConfig, LogFormat, LogLevel};
 pub use name::CORE_NAME;
-pub use process::Process;
+pub use process::ProcessConfig;
 pub use reference::{tables, topology_table};
 pub use restart::NEEDS_RESTART;
-pub use sessions::{BindSessions, Sessions};
+pub use sessions::{BindSessions, SessionsConfig};
 pub use topology::{
     ADMIN_PORTS, CoreMode, LINKS_PORT, LOGIN_PORT, TOPOLOGY_KEYS, Topology, TopologyCore, TopologyEdge, World,
     load_topology, parse_topology,
@@ -76,4 +76,4 @@ pub use tunnel::{CoreTunnel, EdgeTunnel, Reach, TlsFiles};
 
 pub use otproxy_protocol::game_packet::Framing;
 pub use otproxy_protocol::player_address::PlayerAddress;
-pub use otproxy_protocol::sniff::Expect;
+pub use otproxy_protocol::sniff::ProtocolSniffer;

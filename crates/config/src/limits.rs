@@ -1,6 +1,6 @@
 //! `limits`, of the process and of each listener.
 
-use otproxy_protocol::rate::Rate;
+use otproxy_protocol::quota::Quota;
 
 use super::declare::section;
 use super::formats::{CONNECTIONS_OR_NONE, FLAG, QUANTITY_OR_NONE, RATE_OR_NONE};
@@ -15,7 +15,7 @@ section! {
         /// connections at once by player address, on all listeners together; IPv6 counts by /64
         connections_per_address: Option<usize> = value(QUANTITY_OR_NONE).or("none").example("40"),
         /// new connections by player address, on all listeners together; IPv6 counts by /64
-        rate_per_address: Option<Rate> = value(RATE_OR_NONE).or("none").example("40/10s"),
+        rate_per_address: Option<Quota> = value(RATE_OR_NONE).or("none").example("40/10s"),
         /// whether, where `connections` is reached, the address with the most of them gives one up for a player who has fewer
         fair_share: bool = value(FLAG).or("true"),
         /// whether strangers are given less time when three quarters of `connections` are taken
@@ -32,7 +32,7 @@ section! {
         /// connections at once by player address, as the PROXY header tells it; IPv6 counts by /64
         connections_per_address: Option<usize> = value(QUANTITY_OR_NONE).or("none").example("20"),
         /// new connections by player address, as the PROXY header tells it; IPv6 counts by /64
-        rate_per_address: Option<Rate> = value(RATE_OR_NONE).or("none").example("20/10s"),
+        rate_per_address: Option<Quota> = value(RATE_OR_NONE).or("none").example("20/10s"),
         /// whether, where `connections` is reached, the address with the most of them gives one up for a player who has fewer
         fair_share: bool = value(FLAG).or("true"),
         /// whether strangers are given less time when three quarters of `connections` are taken

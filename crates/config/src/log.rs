@@ -13,7 +13,7 @@ use super::tree::Node;
 section! {
     /// `log`
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub struct Log {
+    pub struct LogConfig {
         /// `auto` is text on a terminal and JSON elsewhere
         format: LogFormat = word().or("auto").restart(),
         /// how much is logged; each level includes those before it
@@ -54,7 +54,7 @@ words! {
 section! {
     /// `access_log`: one line for each connection and session that ended or was refused.
     #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct AccessLog from AccessLogKeys {
+    pub struct AccessLogConfig from AccessLogKeys {
         /// how a line of the access log looks; `haproxy` is the `tcplog` line of HAProxy
         format: AccessLogFormat = word().or("json"),
         /// where each connection and session that ended or was refused has its line; the file may be renamed at any time
@@ -95,7 +95,7 @@ impl AccessLogFile {
     }
 }
 
-impl Read for AccessLog {
+impl Read for AccessLogConfig {
     fn read(section: &Scope<'_>) -> Option<Self> {
         let keys = AccessLogKeys::read(section);
         if keys.format.is_some() && section.has("format") && !section.has("file") {

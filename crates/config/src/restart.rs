@@ -3,12 +3,12 @@
 use std::sync::LazyLock;
 
 use super::declare::Section as _;
-use super::file::{Config, Core, Edge};
-use super::process::Process;
+use super::file::{Config, CoreConfig, EdgeConfig};
+use super::process::ProcessConfig;
 
 /// The keys that take a restart, as they stand in the file.
 pub static NEEDS_RESTART: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let sections = [Process::restart_keys(), Edge::restart_keys(), Core::restart_keys()];
+    let sections = [ProcessConfig::restart_keys(), EdgeConfig::restart_keys(), CoreConfig::restart_keys()];
     std::iter::once(ROLE.to_owned()).chain(sections.into_iter().flatten()).collect()
 });
 

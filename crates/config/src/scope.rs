@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::path::Path;
 
-use super::error::{Errors, Location};
-use super::key::{self, Key, Kind, Role, WhenAbsent};
+use super::error::{ConfigErrors, Location};
+use super::key::{self, Key, ListenerType, RoleKind, WhenAbsent};
 use super::tree::{Entry, Node, NodeId, Value, fragment};
 use super::word::similar;
 
@@ -21,8 +21,8 @@ impl Report {
         self.findings.borrow_mut().push((spot.at, spot.path.clone(), message.into()));
     }
 
-    pub fn into_errors(self, file: &str, locate: impl Fn(NodeId) -> Option<Location>) -> Option<Errors> {
-        Errors::located(file, self.findings.into_inner(), locate)
+    pub fn into_errors(self, file: &str, locate: impl Fn(NodeId) -> Option<Location>) -> Option<ConfigErrors> {
+        ConfigErrors::located(file, self.findings.into_inner(), locate)
     }
 }
 
@@ -40,13 +40,13 @@ pub(super) fn values<T>(list: Vec<(Spot, T)>) -> Vec<T> {
 
 /// A mapping of the document whose keys are being read.
 ///
-/// What reads a value returns `None` where it was wrong, and has reported it then.
+/// A reader of a value returns `None` if it was wrong, and has reported it then.
 pub(super) struct Scope<'a> {
     report: &'a Report,
     /// The keys that this kind of file may have.
     table: &'static [Key],
-    role: Role,
-    kind: Option<Kind>,
+    role: RoleKind,
+    kind: Option<ListenerType>,
     /// The folder of the file and of other files that it names; `None` if those are not to be read.
     folder: Option<&'a Path>,
     /// As in errors: `listeners[0].limits`
@@ -63,7 +63,7 @@ pub(super) struct Scope<'a> {
 
 impl<'a> Scope<'a> {
     /// Makes the scope of a file's top level. Reports unknown keys.
-    pub fn root(report: &'a Report, table: &'static [Key], role: Role, at: NodeId, entries: &'a [Entry]) -> Self {
+    pub fn root(report: &'a Report, table: &'static [Key], role: RoleKind, at: NodeId, entries: &'a [Entry]) -> Self {
         let (path, pattern) = (String::new(), String::new());
         let scope =
             Self { report, table, role, kind: None, folder: None, path, pattern, at, own: at, entries, file: entries };
@@ -76,7 +76,7 @@ impl<'a> Scope<'a> {
         Self { folder, ..self }
     }
 
-    pub fn role(&self) -> Role {
+    pub fn role(&self) -> RoleKind {
         self.role
     }
 
@@ -286,7 +286,7 @@ impl<'a> Scope<'a> {
     }
 
     /// Returns the scope of the same mapping, with the keys of this kind of listener.
-    pub fn of_kind(self, kind: Option<Kind>) -> Self {
+    pub fn of_kind(self, kind: Option<ListenerType>) -> Self {
         Self { kind, ..self }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use otproxy_protocol::rate::Rate;
+use otproxy_protocol::quota::Quota;
 use otproxy_protocol::words;
 
 use super::declare::section;
@@ -12,7 +12,7 @@ use super::takes::{value, word};
 section! {
     /// `sessions`
     #[derive(Debug, Clone, PartialEq)]
-    pub struct Sessions {
+    pub struct SessionsConfig {
         /// what a link must share with a session to join it: client id and player address, or the client id alone
         bind_sessions: BindSessions = word().or("address"),
         /// how long a session without links lives on
@@ -26,7 +26,7 @@ section! {
         /// sessions at once on one link
         max_per_link: usize = value(QUANTITY).or("16"),
         /// new sessions of one player address; a link that joins a session does not count
-        opens_per_address: Option<Rate> = value(RATE_OR_NONE).or("60/10s"),
+        opens_per_address: Option<Quota> = value(RATE_OR_NONE).or("60/10s"),
         /// bytes kept for replay in each session; beyond it the core stops reading from the game server
         unacked: usize = value(SIZE).or("4MiB"),
         /// bytes kept ahead of their turn in each session; beyond it the session ends

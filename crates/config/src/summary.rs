@@ -4,25 +4,25 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 
 use super::file::Config;
-use super::inbound::Inbound;
-use super::key::Role;
-use super::listener::Listener;
-use super::process::Process;
+use super::inbound::InboundConfig;
+use super::key::RoleKind;
+use super::listener::ListenerConfig;
+use super::process::ProcessConfig;
 use super::tunnel::Reach;
 
 impl Config {
     /// Returns the role of the file.
     #[must_use]
-    pub fn role(&self) -> Role {
+    pub fn role(&self) -> RoleKind {
         match self {
-            Self::Edge(_) => Role::Edge,
-            Self::Core(_) => Role::Core,
+            Self::Edge(_) => RoleKind::Edge,
+            Self::Core(_) => RoleKind::Core,
         }
     }
 
     /// Returns what both roles have.
     #[must_use]
-    pub fn process(&self) -> &Process {
+    pub fn process(&self) -> &ProcessConfig {
         match self {
             Self::Edge(edge) => &edge.process,
             Self::Core(core) => &core.process,
@@ -31,7 +31,7 @@ impl Config {
 
     /// Returns its listeners, in the order of the file.
     #[must_use]
-    pub fn listeners(&self) -> &[Listener] {
+    pub fn listeners(&self) -> &[ListenerConfig] {
         match self {
             Self::Edge(edge) => &edge.listeners,
             Self::Core(core) => &core.listeners,
@@ -42,7 +42,7 @@ impl Config {
     /// `core "waw", 2 listeners (links relay 0.0.0.0:7162, login forward 0.0.0.0:7170), 1 edge, 2 game servers`.
     #[must_use]
     pub fn summary(&self) -> String {
-        let mut inbounds: Vec<_> = self.listeners().iter().map(Listener::inbound).collect();
+        let mut inbounds: Vec<_> = self.listeners().iter().map(ListenerConfig::inbound).collect();
         // Links come first: they are what a core is there for.
         inbounds.sort_by_key(|inbound| Reverse(inbound.kind));
         let listeners: Vec<String> = inbounds.into_iter().map(listener).collect();
@@ -79,7 +79,7 @@ impl Config {
     }
 }
 
-fn listener(inbound: &Inbound) -> String {
+fn listener(inbound: &InboundConfig) -> String {
     let addresses = if inbound.listen.is_empty() { "in the tunnel".to_owned() } else { list(&inbound.listen) };
     format!("{} {} {addresses}", inbound.name, inbound.kind)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use otproxy_protocol::Word;
 
 use super::declare::{Field, Read};
-use super::key::{Key, Kind, WhenAbsent};
+use super::key::{Key, ListenerType, WhenAbsent};
 use super::scope::{Scope, values};
 use super::tree::Node;
 use super::word;
@@ -41,7 +41,7 @@ impl<T> Format<T> {
 
 type Reader<T> = Box<dyn Fn(&Scope<'_>, &str) -> Option<T>>;
 
-/// What a key takes. One more call says what holds where it is absent, and makes it a [`Leaf`].
+/// The values that a key takes. One more call declares the meaning of its absence, and makes it a [`Leaf`].
 pub(super) struct Takes<T> {
     form: String,
     read: Reader<T>,
@@ -205,7 +205,7 @@ impl<T: 'static> Leaf<T> {
 
     /// Restricts it to listeners of `kind: forward`, though the section is for all.
     pub fn only_forward(self) -> Self {
-        Self { key: self.key.only_with(Kind::Forward), ..self }
+        Self { key: self.key.only_with(ListenerType::Forward), ..self }
     }
 
     /// Declares that it is read before the rest of its section, whose reader sets it.

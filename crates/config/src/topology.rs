@@ -7,13 +7,13 @@ use std::sync::LazyLock;
 use otproxy_protocol::player_address::PlayerAddress;
 use otproxy_protocol::words;
 
-use super::address::{self, ADDRESS_OR_HOST, TARGET, Target};
+use super::address::{self, ADDRESS_OR_HOST, HostPort, TARGET};
 use super::declare::{Read, Section as _, section};
 use super::document::{document, text_of};
 use super::edges::name;
-use super::error::Errors;
+use super::error::ConfigErrors;
 use super::formats::{FLAG, PORT, TITLE};
-use super::key::{Key, Role};
+use super::key::{Key, RoleKind};
 use super::mapping::mapping;
 use super::name::Name;
 use super::scope::Scope;
@@ -40,7 +40,7 @@ section! {
         /// the tunnel's port: at the edges, or with `mode: accept` at the core
         tunnel_port: u16 = value(PORT).or("7100"),
         /// the game server's login and status, as seen from the core
-        login: Target = value(TARGET).or("127.0.0.1:7171"),
+        login: HostPort = value(TARGET).or("127.0.0.1:7171"),
         /// the worlds; at least one
         worlds as "game_servers": Vec<World> = items().required("[{ port: 7172, address: \"127.0.0.1:7172\" }]"),
         /// how the game servers are told players' addresses; `none` where they have no patch for it
@@ -83,7 +83,7 @@ section! {
         /// the world's port, as clients ask for it; unique
         port: u16 = value(PORT).unique().required("7172"),
         /// the world's game server, as seen from the core
-        address: Target = value(TARGET).required("127.0.0.1:7172"),
+        address: HostPort = value(TARGET).required("127.0.0.1:7172"),
         /// the world's name, for comments
         name: Option<String> = value(TITLE).optional("no name").example("Antica"),
     }
@@ -113,7 +113,7 @@ impl World {
 /// # Errors
 ///
 /// Everything that is wrong with it, or that it could not be read.
-pub fn load_topology(path: &Path) -> Result<Topology, Errors> {
+pub fn load_topology(path: &Path) -> Result<Topology, ConfigErrors> {
     let (file, text) = text_of(path)?;
     parse_topology(&file, &text)
 }
@@ -123,11 +123,11 @@ pub fn load_topology(path: &Path) -> Result<Topology, Errors> {
 /// # Errors
 ///
 /// Everything that is wrong with it.
-pub fn parse_topology(file: &str, text: &str) -> Result<Topology, Errors> {
+pub fn parse_topology(file: &str, text: &str) -> Result<Topology, ConfigErrors> {
     let shape = ("the smallest topology has `edges` and `game_servers`", "`edges:`");
     document(file, text, shape, |report, at, entries| {
         // No key here is for one role alone.
-        topology(&Scope::root(report, &TOPOLOGY_KEYS, Role::Core, at, entries))
+        topology(&Scope::root(report, &TOPOLOGY_KEYS, RoleKind::Core, at, entries))
     })
 }
 
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn the_ports_of_the_admin_are_the_defaults() {
         let listen = KEYS.iter().find(|key| key.path == "admin.listen").expect("a key");
-        let defaults = [Role::Edge, Role::Core].map(|role| listen.default_for(role, None).expect("a default"));
+        let defaults = [RoleKind::Edge, RoleKind::Core].map(|role| listen.default_for(role, None).expect("a default"));
         assert_eq!(defaults, ADMIN_PORTS.map(|port| format!("127.0.0.1:{port}")));
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::address::{LISTEN, TARGET, Target};
+use super::address::{HostPort, LISTEN, TARGET};
 use super::declare::{Read, section};
 use super::edges::EdgePeer;
 use super::formats::{PATH, SPARE};
@@ -16,7 +16,7 @@ section! {
     #[derive(Debug, Clone, PartialEq)]
     pub struct EdgeTunnel from EdgeTunnelKeys {
         /// the core's `tunnel.accept`, which the edge connects to
-        dial: Option<Target> = value(TARGET)
+        dial: Option<HostPort> = value(TARGET)
             .not_beside("accept")
             .optional("no tunnel, or `core.accept`")
             .example("core.example:7100")
@@ -74,7 +74,7 @@ pub enum Reach<'a> {
     /// The edge connects to the core.
     Dial {
         /// `core.dial`
-        core: &'a Target,
+        core: &'a HostPort,
         /// `core.spare`: connections kept ready, not 0.
         spare: usize,
     },

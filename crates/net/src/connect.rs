@@ -45,7 +45,7 @@ impl ConnectResult {
 }
 
 /// The local address that a connect starts from: `None` lets the kernel choose.
-pub type Source = Option<IpAddr>;
+pub type SourceIp = Option<IpAddr>;
 
 /// Connects to a port of a host, by name or address, trying each address of its name, each for at most `within`. Returns
 /// the stream and the address that answered.
@@ -54,7 +54,7 @@ pub type Source = Option<IpAddr>;
 /// Returns the result of the last attempt.
 pub async fn connect(
     (host, port): (&str, u16),
-    source: Source,
+    source: SourceIp,
     within: Duration,
 ) -> Result<(Stream, SocketAddr), ConnectResult> {
     let addresses = resolve((host, port), within).await?;
@@ -98,7 +98,7 @@ pub async fn lookup((host, port): (&str, u16)) -> io::Result<Vec<SocketAddr>> {
 
 async fn connect_with(
     addresses: impl IntoIterator<Item = SocketAddr>,
-    source: Source,
+    source: SourceIp,
     within: Duration,
     prepare: impl Fn(&TcpSocket),
 ) -> Result<(TcpStream, SocketAddr), ConnectResult> {
@@ -113,7 +113,7 @@ async fn connect_with(
     Err(last)
 }
 
-async fn connect_to(address: SocketAddr, source: Source, prepare: impl Fn(&TcpSocket)) -> io::Result<TcpStream> {
+async fn connect_to(address: SocketAddr, source: SourceIp, prepare: impl Fn(&TcpSocket)) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     prepare(&socket);
     if let Some(source) = source {

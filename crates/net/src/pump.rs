@@ -152,7 +152,7 @@ impl Half {
 /// Keeps the queues between a `target` and its `client` small, as bytes that wait in them delay pongs. Meant for links;
 /// other connections may be downloads, for which large queues are faster.
 pub fn keep_queues_small(client: &Stream, target: &Stream) {
-    client.bound();
+    client.limit_unsent();
     options::link_towards_target(&target.options());
 }
 

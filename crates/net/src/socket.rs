@@ -22,12 +22,12 @@ pub(super) struct Socket {
 
 /// A socket on no runtime.
 #[derive(Debug)]
-pub(super) struct Detached {
+pub(super) struct DetachedSocket {
     io: std::net::TcpStream,
     room: Option<usize>,
 }
 
-impl Detached {
+impl DetachedSocket {
     /// Attaches it to the runtime that this runs on.
     pub(super) fn attach(self) -> io::Result<Socket> {
         Ok(Socket { io: TcpStream::from_std(self.io)?, room: Cell::new(self.room) })
@@ -42,12 +42,12 @@ impl Socket {
     }
 
     /// Detaches it from its runtime.
-    pub(super) fn detach(self) -> io::Result<Detached> {
-        Ok(Detached { room: self.room.get(), io: self.io.into_std()? })
+    pub(super) fn detach(self) -> io::Result<DetachedSocket> {
+        Ok(DetachedSocket { room: self.room.get(), io: self.io.into_std()? })
     }
 
     /// Limits the bytes that wait unsent in the kernel: further ones wait here.
-    pub(super) fn bound(&self) {
+    pub(super) fn limit_unsent(&self) {
         options::towards_client(&self.options());
         self.room.set(Some(0));
     }
@@ -104,23 +104,23 @@ impl Socket {
     }
 
     /// Returns the room for a write of `wanted` bytes, for [`Socket::write_into`]; `WouldBlock` if there is none now.
-    pub(super) fn room_for(&self, wanted: usize) -> io::Result<Room> {
+    pub(super) fn room_for(&self, wanted: usize) -> io::Result<WriteRoom> {
         match self.room.get() {
             Some(room) if wanted > room => {
                 if !self.has_room() {
                     // Waiting begins anew, and the kernel notifies when there is room.
                     return self.io.try_io(Interest::WRITABLE, || Err(io::ErrorKind::WouldBlock.into()));
                 }
-                Ok(Room(Some(UNSENT)))
+                Ok(WriteRoom(Some(UNSENT)))
             }
-            room => Ok(Room(room)),
+            room => Ok(WriteRoom(room)),
         }
     }
 
     /// Writes at once what it takes of all `slices`, with one system call.
-    pub(super) fn write_into(&self, room: Room, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(super) fn write_into(&self, room: WriteRoom, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let written = self.write(slices)?;
-        if let Room(Some(room)) = room {
+        if let WriteRoom(Some(room)) = room {
             self.room.set(Some(room.saturating_sub(written)));
         }
         Ok(written)
@@ -157,7 +157,7 @@ impl Socket {
 }
 
 /// The room for a write, if the bytes that wait in the kernel are limited.
-pub(super) struct Room(Option<usize>);
+pub(super) struct WriteRoom(Option<usize>);
 
 /// Returns the slices at the front of `slices` that one write may leave unsent together.
 pub(super) fn whole_ones<'a, 'b>(slices: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
@@ -190,7 +190,7 @@ mod tests {
         let mut peer = listener.accept().unwrap().0;
         let _inside = runtime.enter();
         let stream = Stream::new(client).unwrap();
-        stream.bound();
+        stream.limit_unsent();
         let packet = [7; 10_000];
         let mut sent = 0;
         // An unbounded one takes megabytes before it is full.

@@ -14,24 +14,24 @@ use tokio::net::TcpStream;
 
 use super::options;
 use super::socket::{self, Socket};
-use super::tls::{Tls, TlsError};
+use super::tls::{TlsError, TlsLayer};
 use super::worker::Scratch;
 
 /// A non-blocking stream on the runtime of one worker: TCP, or TLS over it.
 #[derive(Debug)]
 pub struct Stream {
     socket: Socket,
-    pub(super) tls: Option<Box<Tls>>,
+    pub(super) tls: Option<Box<TlsLayer>>,
 }
 
 /// A [`Stream`] on its way from one worker's runtime to another's.
 #[derive(Debug)]
-pub struct Detached {
-    socket: socket::Detached,
-    tls: Option<Box<Tls>>,
+pub struct DetachedStream {
+    socket: socket::DetachedSocket,
+    tls: Option<Box<TlsLayer>>,
 }
 
-impl Detached {
+impl DetachedStream {
     /// Puts the stream on the runtime that this runs on.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ impl Stream {
     /// # Errors
     /// Fails if the handshake fails; the peer is told why as far as TLS has an alert for it.
     pub async fn tls_connect(self, config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, TlsError> {
-        let tls = Tls::connect(&self.socket, config, name).await?;
+        let tls = TlsLayer::connect(&self.socket, config, name).await?;
         Ok(Self { socket: self.socket, tls: Some(tls) })
     }
 
@@ -65,7 +65,7 @@ impl Stream {
     /// # Errors
     /// Fails as [`Stream::tls_connect`] does.
     pub async fn tls_accept(self, config: Arc<ServerConfig>) -> Result<Self, TlsError> {
-        let tls = Tls::accept(&self.socket, config).await?;
+        let tls = TlsLayer::accept(&self.socket, config).await?;
         Ok(Self { socket: self.socket, tls: Some(tls) })
     }
 
@@ -84,13 +84,13 @@ impl Stream {
     ///
     /// # Errors
     /// Fails if the runtime cannot let go of it.
-    pub fn detach(self) -> io::Result<Detached> {
-        Ok(Detached { socket: self.socket.detach()?, tls: self.tls })
+    pub fn detach(self) -> io::Result<DetachedStream> {
+        Ok(DetachedStream { socket: self.socket.detach()?, tls: self.tls })
     }
 
     /// Limits the bytes that wait unsent in the kernel: further ones wait here.
-    pub fn bound(&self) {
-        self.socket.bound();
+    pub fn limit_unsent(&self) {
+        self.socket.limit_unsent();
     }
 
     /// Sets the options of a connection to a target: bytes that stay unacknowledged for too long end it.

@@ -17,11 +17,11 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ServerConfig};
 use thiserror::Error;
 
-use self::machine::{Machine, Wish};
+use self::machine::{RecordContent, TlsMachine};
 use super::options::UNSENT;
 use super::socket::{Socket, whole_ones};
 
-/// What both sides must agree on (ALPN): which protocol runs inside.
+/// The protocol inside, on which both sides must agree (ALPN).
 pub const ALPN: &[u8] = b"otproxy/1";
 
 /// The largest record that rustls takes, with its header. It also limits the bytes of a handshake that are on their way
@@ -66,26 +66,26 @@ thread_local! {
 
 /// The TLS part of a stream.
 #[derive(Debug)]
-pub(super) struct Tls {
-    machine: RefCell<Machine>,
+pub(super) struct TlsLayer {
+    machine: RefCell<TlsMachine>,
 }
 
-impl Tls {
+impl TlsLayer {
     /// Makes the handshake as the client.
     pub(super) async fn connect(
         socket: &Socket,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> Result<Box<Self>, TlsError> {
-        Self::shake_hands(socket, Machine::client(config, name)?).await
+        Self::shake_hands(socket, TlsMachine::client(config, name)?).await
     }
 
     /// Makes the handshake as the server.
     pub(super) async fn accept(socket: &Socket, config: Arc<ServerConfig>) -> Result<Box<Self>, TlsError> {
-        Self::shake_hands(socket, Machine::server(config)?).await
+        Self::shake_hands(socket, TlsMachine::server(config)?).await
     }
 
-    async fn shake_hands(socket: &Socket, machine: Machine) -> Result<Box<Self>, TlsError> {
+    async fn shake_hands(socket: &Socket, machine: TlsMachine) -> Result<Box<Self>, TlsError> {
         let tls = Box::new(Self { machine: RefCell::new(machine) });
         // The client's first bytes.
         tls.machine.borrow_mut().take_in(&mut [], &mut []);
@@ -153,7 +153,7 @@ impl Tls {
             }
             // Asked before anything is encrypted, as encrypted bytes must go out sooner or later.
             let room = socket.room_for(plain.len())?;
-            let sealed = match machine.seal(Wish::Send(plain), record) {
+            let sealed = match machine.seal(RecordContent::Send(plain), record) {
                 Ok(sealed) => sealed,
                 Err(error) => {
                     // With the alert, if bytes from the peer are the cause.
@@ -190,7 +190,7 @@ impl Tls {
         let mut machine = self.machine.borrow_mut();
         if !machine.has_said_goodbye() {
             BUFFERS.with_borrow_mut(|Buffers { record, .. }| {
-                let sealed = machine.seal(Wish::Goodbye, record)?;
+                let sealed = machine.seal(RecordContent::Goodbye, record)?;
                 machine.hold_back(sealed);
                 io::Result::Ok(())
             })?;
@@ -210,7 +210,7 @@ enum Filled {
 }
 
 /// Reads the socket once, behind the bytes that the machine has kept, and has the machine take them in.
-fn fill(socket: &Socket, machine: &mut Machine, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<Filled>> {
+fn fill(socket: &Socket, machine: &mut TlsMachine, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<Filled>> {
     BUFFERS.with_borrow_mut(|Buffers { record, .. }| {
         let kept = machine.kept().len();
         let space = record.get_mut(kept..).unwrap_or_default();
@@ -227,7 +227,7 @@ fn fill(socket: &Socket, machine: &mut Machine, cx: &mut Context<'_>, out: &mut 
 }
 
 /// Writes the bytes that are held back: all, or `WouldBlock`.
-fn flush(socket: &Socket, machine: &mut Machine) -> io::Result<()> {
+fn flush(socket: &Socket, machine: &mut TlsMachine) -> io::Result<()> {
     loop {
         let rest = machine.held_back();
         if rest.is_empty() {

@@ -94,7 +94,7 @@ impl Tasks {
 
 /// The signals that stop workers.
 #[derive(Debug, Clone, Default)]
-pub struct Stop {
+pub struct StopSignals {
     /// Cancelled to accept no more, and to end when the last connection has ended.
     pub drain: CancellationToken,
     /// Cancelled to end now.

@@ -31,7 +31,7 @@ crate::words! {
 
 /// The error of bytes that cannot be a game packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum PacketError {
+pub enum GamePacketError {
     /// The body does not fit a frame that clients can read.
     #[error("a game packet's body of {length} bytes, and clients can read {MAX_BODY} at most")]
     TooLong {
@@ -42,7 +42,7 @@ pub enum PacketError {
 
 /// One packet, as it is to be framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Packet<'a> {
+pub struct GamePacket<'a> {
     /// The leading u16 to put: the bytes of `body`.
     pub length: u16,
     /// All after the leading u16.
@@ -69,8 +69,8 @@ impl GamePacketDecoder {
     /// Returns the first packet in `bytes`, and its length on the wire. `None` if it is incomplete.
     ///
     /// # Errors
-    /// Returns [`PacketError::TooLong`] as soon as the leading u16 is there.
-    pub fn next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(Packet<'a>, usize)>, PacketError> {
+    /// Returns [`GamePacketError::TooLong`] as soon as the leading u16 is there.
+    pub fn next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(GamePacket<'a>, usize)>, GamePacketError> {
         let Some((count, rest)) = bytes.split_first_chunk::<LENGTH_LEN>() else { return Ok(None) };
         let count = u16::from_le_bytes(*count);
         if self.framing == Framing::Auto {
@@ -81,10 +81,10 @@ impl GamePacketDecoder {
             Framing::Bytes | Framing::Auto => usize::from(count),
         };
         if length > MAX_BODY {
-            return Err(PacketError::TooLong { length });
+            return Err(GamePacketError::TooLong { length });
         }
         // At most MAX_BODY, so it fits.
-        let packet = |body| Packet { length: length as u16, body };
+        let packet = |body| GamePacket { length: length as u16, body };
         Ok(rest.get(..length).map(|body| (packet(body), LENGTH_LEN + length)))
     }
 }
@@ -96,11 +96,11 @@ mod tests {
     use super::*;
 
     /// Feeds `stream` in reads that end at `cuts`, as a game connection does: what is not whole waits.
-    fn cut(framing: Framing, stream: &[u8], cuts: &[usize]) -> Result<Vec<(u16, Vec<u8>)>, PacketError> {
-        let mut cutter = GamePacketDecoder::new(framing);
+    fn cut(framing: Framing, stream: &[u8], cuts: &[usize]) -> Result<Vec<(u16, Vec<u8>)>, GamePacketError> {
+        let mut decoder = GamePacketDecoder::new(framing);
         let (mut packets, mut start) = (Vec::new(), 0);
         for &end in cuts.iter().chain([&stream.len()]) {
-            while let Some((packet, len)) = cutter.next(&stream[start..end.max(start)])? {
+            while let Some((packet, len)) = decoder.next(&stream[start..end.max(start)])? {
                 assert_eq!(len, LENGTH_LEN + packet.body.len());
                 packets.push((packet.length, packet.body.to_vec()));
                 start += len;
@@ -142,16 +142,16 @@ mod tests {
     #[test]
     fn auto_decides_on_the_first_packet_alone() {
         let challenge = [&[1, 0][..], &[7; 12]].concat();
-        let mut cutter = GamePacketDecoder::new(Framing::Auto);
-        assert_eq!(cutter.next(&challenge[..1]), Ok(None));
-        let packet = Packet { length: 12, body: &[7; 12] };
-        assert_eq!(cutter.next(&challenge), Ok(Some((packet, 14))));
-        assert_eq!(cutter.next(&[2, 0]), Ok(None), "two blocks, 20 bytes");
+        let mut decoder = GamePacketDecoder::new(Framing::Auto);
+        assert_eq!(decoder.next(&challenge[..1]), Ok(None));
+        let packet = GamePacket { length: 12, body: &[7; 12] };
+        assert_eq!(decoder.next(&challenge), Ok(Some((packet, 14))));
+        assert_eq!(decoder.next(&[2, 0]), Ok(None), "two blocks, 20 bytes");
 
-        let mut cutter = GamePacketDecoder::new(Framing::Auto);
-        assert_eq!(cutter.next(&[&[12, 0][..], &[7; 12]].concat()), Ok(Some((packet, 14))));
-        let one = Packet { length: 1, body: &[9] };
-        assert_eq!(cutter.next(&[1, 0, 9, 9]), Ok(Some((one, 3))), "one byte, not one block");
+        let mut decoder = GamePacketDecoder::new(Framing::Auto);
+        assert_eq!(decoder.next(&[&[12, 0][..], &[7; 12]].concat()), Ok(Some((packet, 14))));
+        let one = GamePacket { length: 1, body: &[9] };
+        assert_eq!(decoder.next(&[1, 0, 9, 9]), Ok(Some((one, 3))), "one byte, not one block");
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn too_long_is_an_error_with_the_length() {
-        let too_long = |length| Err(PacketError::TooLong { length });
+        let too_long = |length| Err(GamePacketError::TooLong { length });
         assert_eq!(GamePacketDecoder::new(Framing::Bytes).next(&65520u16.to_le_bytes()), too_long(65520));
         assert_eq!(GamePacketDecoder::new(Framing::Auto).next(&[0xFF, 0xFF]), too_long(65535));
         assert_eq!(GamePacketDecoder::new(Framing::Blocks).next(&8190u16.to_le_bytes()), too_long(65524));
@@ -197,9 +197,9 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
             for framing in [Framing::Auto, Framing::Bytes, Framing::Blocks] {
-                let mut cutter = GamePacketDecoder::new(framing);
+                let mut decoder = GamePacketDecoder::new(framing);
                 let mut rest = &bytes[..];
-                while let Ok(Some((packet, len))) = cutter.next(rest) {
+                while let Ok(Some((packet, len))) = decoder.next(rest) {
                     prop_assert_eq!(usize::from(packet.length), packet.body.len());
                     rest = &rest[len..];
                 }

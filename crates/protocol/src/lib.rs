@@ -4,11 +4,11 @@
 //! the game connections, over all of them. A *core* in front of the game server puts them together again.
 //!
 //! - [`core`]: the core's half of the protocol. [`player`]: the client's half.
-//! - [`frame`]: frames on a link. [`game_packet`]: packets in a game server's byte stream. [`reassembly`]: what was read
-//!   of either that is not whole yet.
-//! - [`player_address`]: how a game server is told the player's address. [`proxy_header`]: PROXY headers.
-//! - [`status`]: requests for a game server's status, and answers. [`sniff`]: how connections begin.
-//! - [`rate`] and [`pace`]: how many in which time. [`words!`]: enums whose values have words.
+//! - [`frame`]: frames on a link. [`game_packet`]: packets in a game server's byte stream. [`reassembly`]: an
+//!   incomplete unit of either.
+//! - [`player_address`]: the forms in which game servers learn the player's address. [`proxy_header`]: PROXY headers.
+//! - [`status`]: requests for a game server's status, and answers. [`sniff`]: the first bytes of connections.
+//! - [`quota`] and [`pacer`]: rate limits. [`words!`]: enums whose values have words.
 //!
 //! A parser tells what is incomplete (`None`: read more) from what is wrong (an error).
 //!
@@ -27,11 +27,11 @@
 pub mod core;
 pub mod frame;
 pub mod game_packet;
-pub mod pace;
+pub mod pacer;
 pub mod player;
 pub mod player_address;
 pub mod proxy_header;
-pub mod rate;
+pub mod quota;
 pub mod reassembly;
 pub mod sniff;
 pub mod status;

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 pub struct ReassemblyBuffer(Vec<u8>);
 
 impl ReassemblyBuffer {
-    /// Returns the bytes that were kept, with `bytes` behind them. Those that are not whole yet go back to
+    /// Returns the bytes that were kept, with `bytes` behind them. Incomplete ones go back to
     /// [`ReassemblyBuffer::keep`].
     ///
     /// Bytes that arrive one by one are copied only as they arrive and when a unit is whole.
@@ -45,8 +45,8 @@ mod tests {
     use super::*;
 
     /// Units are runs of bytes that end in 0.
-    fn units(partial: &mut ReassemblyBuffer, bytes: &[u8], all: &mut Vec<Vec<u8>>) {
-        partial.feed(bytes, |mut rest| {
+    fn units(buffer: &mut ReassemblyBuffer, bytes: &[u8], all: &mut Vec<Vec<u8>>) {
+        buffer.feed(bytes, |mut rest| {
             let len = rest.len();
             while let Some(at) = rest.iter().position(|b| *b == 0) {
                 all.push(rest[..at].to_vec());
@@ -60,12 +60,12 @@ mod tests {
     fn any_cut_gives_the_same_units_and_no_memory_is_left() {
         let stream = b"one\0two\0\0three\0";
         for step in 1..=stream.len() {
-            let (mut partial, mut all) = (ReassemblyBuffer::default(), Vec::new());
+            let (mut buffer, mut all) = (ReassemblyBuffer::default(), Vec::new());
             for chunk in stream.chunks(step) {
-                units(&mut partial, chunk, &mut all);
+                units(&mut buffer, chunk, &mut all);
             }
             assert_eq!(all, [&b"one"[..], b"two", b"", b"three"], "in steps of {step}");
-            assert_eq!(partial.0.capacity(), 0);
+            assert_eq!(buffer.0.capacity(), 0);
         }
     }
 }

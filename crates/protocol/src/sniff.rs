@@ -4,7 +4,7 @@
 //! server can say if a login is right.
 
 use super::frame;
-use super::status::{self, First, MAX_REQUEST};
+use super::status::{self, FirstPacket, MAX_REQUEST};
 
 /// Bytes that a first packet has at most. Once these have arrived, there is a result. A status request may be longer
 /// than a login.
@@ -22,7 +22,7 @@ const LOGIN_KIND_AT: [usize; 3] = [0, 4, 5];
 
 crate::words! {
     /// The way in which connections begin.
-    pub enum Expect {
+    pub enum ProtocolSniffer {
         /// In any way, also with silence: the server may speak first.
         Any = "any",
         /// With a ping of the multi-path protocol.
@@ -36,7 +36,7 @@ crate::words! {
 
 /// The result for a connection's first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Sniffed {
     /// They are what is expected, whatever follows.
     Right,
     /// They may still become it.
@@ -45,15 +45,15 @@ pub enum Verdict {
     Wrong,
 }
 
-impl Expect {
+impl ProtocolSniffer {
     /// Judges the first bytes of a connection.
-    pub fn judge(self, first: &[u8]) -> Verdict {
+    pub fn sniff(self, first: &[u8]) -> Sniffed {
         match self {
-            Self::Any => Verdict::Right,
+            Self::Any => Sniffed::Right,
             Self::Links => match frame::first_ping(first) {
-                Ok(Some(_)) => Verdict::Right,
-                Ok(None) => Verdict::Incomplete,
-                Err(_) => Verdict::Wrong,
+                Ok(Some(_)) => Sniffed::Right,
+                Ok(None) => Sniffed::Incomplete,
+                Err(_) => Sniffed::Wrong,
             },
             Self::Login => status(first).or_else(|| login(first)),
             Self::Status => status(first),
@@ -61,7 +61,7 @@ impl Expect {
     }
 }
 
-impl Verdict {
+impl Sniffed {
     /// Returns this result, unless it is wrong: then `other`.
     fn or_else(self, other: impl FnOnce() -> Self) -> Self {
         if self == Self::Wrong { other() } else { self }
@@ -70,11 +70,11 @@ impl Verdict {
 
 /// Splits a packet whose leading u16 is in `lengths`; returns the part of its body that has arrived, and its whole
 /// length.
-fn packet(first: &[u8], lengths: std::ops::RangeInclusive<u16>) -> Result<(&[u8], usize), Verdict> {
-    let (length, body) = first.split_first_chunk::<2>().ok_or(Verdict::Incomplete)?;
+fn packet(first: &[u8], lengths: std::ops::RangeInclusive<u16>) -> Result<(&[u8], usize), Sniffed> {
+    let (length, body) = first.split_first_chunk::<2>().ok_or(Sniffed::Incomplete)?;
     let length = u16::from_le_bytes(*length);
     if !lengths.contains(&length) {
-        return Err(Verdict::Wrong);
+        return Err(Sniffed::Wrong);
     }
     let length = usize::from(length);
     Ok((body.get(..length).unwrap_or(body), length))
@@ -82,24 +82,24 @@ fn packet(first: &[u8], lengths: std::ops::RangeInclusive<u16>) -> Result<(&[u8]
 
 /// Returns whether the body is whole. If the length counts blocks, the packet is longer than it says, and this much is
 /// enough to know.
-fn whole(body: &[u8], length: usize) -> Verdict {
-    if body.len() < length { Verdict::Incomplete } else { Verdict::Right }
+fn whole(body: &[u8], length: usize) -> Sniffed {
+    if body.len() < length { Sniffed::Incomplete } else { Sniffed::Right }
 }
 
-fn login(first: &[u8]) -> Verdict {
+fn login(first: &[u8]) -> Sniffed {
     let (body, length) = match packet(first, LOGIN_LENGTHS) {
         Ok(packet) => packet,
         Err(verdict) => return verdict,
     };
     let may_be_kind = |at: usize| body.get(at).is_none_or(|kind| LOGIN_KINDS.contains(kind));
-    if LOGIN_KIND_AT.into_iter().any(may_be_kind) { whole(body, length) } else { Verdict::Wrong }
+    if LOGIN_KIND_AT.into_iter().any(may_be_kind) { whole(body, length) } else { Sniffed::Wrong }
 }
 
-fn status(first: &[u8]) -> Verdict {
+fn status(first: &[u8]) -> Sniffed {
     match status::first(first) {
-        None => Verdict::Incomplete,
-        Some(First::Request(_)) => Verdict::Right,
-        Some(First::TooLong | First::Other) => Verdict::Wrong,
+        None => Sniffed::Incomplete,
+        Some(FirstPacket::Request(_)) => Sniffed::Right,
+        Some(FirstPacket::TooLong | FirstPacket::Other) => Sniffed::Wrong,
     }
 }
 
@@ -111,7 +111,7 @@ mod tests {
     use crate::frame::{ClientId, SessionId, open, ping};
 
     const STATUS_XML: &[u8] = b"\x06\0\xFF\xFFinfo";
-    const ALL: [Expect; 3] = [Expect::Links, Expect::Login, Expect::Status];
+    const ALL: [ProtocolSniffer; 3] = [ProtocolSniffer::Links, ProtocolSniffer::Login, ProtocolSniffer::Status];
 
     /// Makes a packet of `length` bytes by its leading u16, of which `extra` more are sent, with `kind` at `at`.
     fn login_of(length: u16, extra: usize, at: usize, kind: u8) -> Vec<u8> {
@@ -121,41 +121,41 @@ mod tests {
     }
 
     /// Judges `bytes` as they come, one after the other: the first verdict, and how many it took.
-    fn as_they_come(expect: Expect, bytes: &[u8]) -> (Verdict, usize) {
-        let verdicts = (0..=bytes.len()).map(|count| (expect.judge(&bytes[..count]), count));
+    fn as_they_come(expect: ProtocolSniffer, bytes: &[u8]) -> (Sniffed, usize) {
+        let verdicts = (0..=bytes.len()).map(|count| (expect.sniff(&bytes[..count]), count));
         verdicts
             .into_iter()
-            .find(|(verdict, _)| *verdict != Verdict::Incomplete)
-            .unwrap_or((Verdict::Incomplete, bytes.len()))
+            .find(|(verdict, _)| *verdict != Sniffed::Incomplete)
+            .unwrap_or((Sniffed::Incomplete, bytes.len()))
     }
 
     #[test]
     fn what_clients_send_is_right_once_it_is_whole() {
         let binary = b"\x06\0\xFF\x01\x10\0ab";
         for (bytes, right) in [
-            (ping(ClientId(7), 0).to_vec(), &[Expect::Links][..]),
-            (STATUS_XML.to_vec(), &[Expect::Login, Expect::Status]),
-            (binary.to_vec(), &[Expect::Login, Expect::Status]),
-            (b"\x04\0\xFF\x01\x09\0".to_vec(), &[Expect::Login, Expect::Status]),
+            (ping(ClientId(7), 0).to_vec(), &[ProtocolSniffer::Links][..]),
+            (STATUS_XML.to_vec(), &[ProtocolSniffer::Login, ProtocolSniffer::Status]),
+            (binary.to_vec(), &[ProtocolSniffer::Login, ProtocolSniffer::Status]),
+            (b"\x04\0\xFF\x01\x09\0".to_vec(), &[ProtocolSniffer::Login, ProtocolSniffer::Status]),
             // Without a checksum, with one, and the largest.
-            (login_of(23, 0, 0, 0x01), &[Expect::Login]),
-            (login_of(149, 0, 4, 0x01), &[Expect::Login]),
-            (login_of(767, 0, 4, 0x0A), &[Expect::Login]),
+            (login_of(23, 0, 0, 0x01), &[ProtocolSniffer::Login]),
+            (login_of(149, 0, 4, 0x01), &[ProtocolSniffer::Login]),
+            (login_of(767, 0, 4, 0x0A), &[ProtocolSniffer::Login]),
         ] {
             for expect in ALL {
                 let (verdict, count) = as_they_come(expect, &bytes);
                 if right.contains(&expect) {
-                    assert_eq!((verdict, count), (Verdict::Right, bytes.len()), "{expect:?} {bytes:02x?}");
-                    assert_eq!(expect.judge(&[&bytes[..], b"more"].concat()), Verdict::Right);
+                    assert_eq!((verdict, count), (Sniffed::Right, bytes.len()), "{expect:?} {bytes:02x?}");
+                    assert_eq!(expect.sniff(&[&bytes[..], b"more"].concat()), Sniffed::Right);
                 } else {
-                    assert_ne!(verdict, Verdict::Right, "{expect:?} {bytes:02x?}");
+                    assert_ne!(verdict, Sniffed::Right, "{expect:?} {bytes:02x?}");
                 }
             }
-            assert_eq!(Expect::Any.judge(&bytes), Verdict::Right);
+            assert_eq!(ProtocolSniffer::Any.sniff(&bytes), Sniffed::Right);
         }
         // In blocks: 8 x 17 + 4 bytes, and the kind behind a sequence number and the padding.
         let blocks = login_of(17, 7 * 17 + 4, 5, 0x01);
-        assert_eq!(as_they_come(Expect::Login, &blocks).0, Verdict::Right);
+        assert_eq!(as_they_come(ProtocolSniffer::Login, &blocks).0, Sniffed::Right);
     }
 
     #[test]
@@ -178,18 +178,18 @@ mod tests {
         for bytes in others {
             for expect in ALL {
                 let (verdict, count) = as_they_come(expect, bytes);
-                assert!(verdict == Verdict::Wrong && count <= 8, "{expect:?} {bytes:02x?}: {verdict:?} after {count}");
+                assert!(verdict == Sniffed::Wrong && count <= 8, "{expect:?} {bytes:02x?}: {verdict:?} after {count}");
             }
-            assert_eq!(Expect::Any.judge(bytes), Verdict::Right);
+            assert_eq!(ProtocolSniffer::Any.sniff(bytes), Sniffed::Right);
         }
-        assert_eq!(Expect::Any.judge(b""), Verdict::Right, "nothing is waited for");
+        assert_eq!(ProtocolSniffer::Any.sniff(b""), Sniffed::Right, "nothing is waited for");
     }
 
     #[test]
     fn the_limits_of_a_login() {
         for (length, fits) in [(16, false), (17, true), (767, true), (768, false), (790, false), (u16::MAX, false)] {
-            let verdict = Expect::Login.judge(&login_of(length, 0, 0, 0x01));
-            assert_eq!(verdict == Verdict::Right, fits, "{length}");
+            let verdict = ProtocolSniffer::Login.sniff(&login_of(length, 0, 0, 0x01));
+            assert_eq!(verdict == Sniffed::Right, fits, "{length}");
         }
         assert!(2 + usize::from(*LOGIN_LENGTHS.end()) <= MAX_FIRST);
     }
@@ -212,7 +212,7 @@ mod tests {
                 let (first, count) = as_they_come(expect, &bytes);
                 prop_assert!(count <= MAX_FIRST);
                 for count in count..bytes.len() {
-                    prop_assert_eq!(expect.judge(&bytes[..count]), first);
+                    prop_assert_eq!(expect.sniff(&bytes[..count]), first);
                 }
             }
         }

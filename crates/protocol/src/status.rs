@@ -7,9 +7,9 @@
 //!
 //! | request | behind the `FF` | answer |
 //! |---|---|---|
-//! | [`Request::Xml`] | `FF`, `info` | XML, until the end of the stream |
-//! | [`Request::Json`] | `FF`, `json` (Canary) | JSON, the same |
-//! | [`Request::Parts`] | `01`, flags in a u16 of which the lower byte counts, perhaps a name | a packet: a u16 and so many bytes |
+//! | [`StatusRequest::Xml`] | `FF`, `info` | XML, until the end of the stream |
+//! | [`StatusRequest::Json`] | `FF`, `json` (Canary) | JSON, the same |
+//! | [`StatusRequest::Parts`] | `01`, flags in a u16 of which the lower byte counts, perhaps a name | a packet: a u16 and so many bytes |
 
 use std::borrow::Cow;
 
@@ -38,9 +38,9 @@ const NAME_FLAG: u8 = 0x40;
 
 /// The kind of a connection's first packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum First {
+pub enum FirstPacket {
     /// A request for the status.
-    Request(Request),
+    Request(StatusRequest),
     /// A packet that may be such a request, and is longer than any.
     TooLong,
     /// Something else.
@@ -49,7 +49,7 @@ pub enum First {
 
 /// A request for the status, without what game servers ignore in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
+pub enum StatusRequest {
     /// All as XML.
     Xml,
     /// All as JSON.
@@ -76,7 +76,7 @@ pub enum AnswerError {
 
 /// The values that are published in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Published<'a> {
+pub struct PublishedFields<'a> {
     /// The address for players: a name or an address, with no character that XML or JSON have to quote.
     pub address: &'a str,
     /// And the port; `None` leaves it as the game server says.
@@ -87,18 +87,18 @@ pub struct Published<'a> {
 ///
 /// Checksums are read as game servers do it: bytes count as a checksum if it is right, and otherwise the packet begins
 /// without one.
-pub fn first(bytes: &[u8]) -> Option<First> {
+pub fn first(bytes: &[u8]) -> Option<FirstPacket> {
     let (length, rest) = bytes.split_first_chunk::<LENGTH_LEN>()?;
     let length = usize::from(u16::from_le_bytes(*length));
     let body = rest.get(..length).unwrap_or(rest);
     let behind_checksum = body.get(CHECKSUM_LEN..).unwrap_or_default();
     let may_have_checksum = length > CHECKSUM_LEN && may_be_request(behind_checksum);
     if length == 0 || !(may_be_request(body) || may_have_checksum) {
-        return Some(First::Other);
+        return Some(FirstPacket::Other);
     }
     if LENGTH_LEN + length > MAX_REQUEST {
         // By then both ways to begin are known.
-        return (behind_checksum.len() >= 2).then_some(First::TooLong);
+        return (behind_checksum.len() >= 2).then_some(FirstPacket::TooLong);
     }
     if body.len() < length {
         return None;
@@ -107,7 +107,7 @@ pub fn first(bytes: &[u8]) -> Option<First> {
         Some((sum, content)) if u32::from_le_bytes(*sum) == adler32(content) => content,
         _ => body,
     };
-    Some(request(content).map_or(First::Other, First::Request))
+    Some(request(content).map_or(FirstPacket::Other, FirstPacket::Request))
 }
 
 /// Returns whether a request may begin in this way. A login's checksum does so once in 65521 times.
@@ -115,23 +115,23 @@ fn may_be_request(content: &[u8]) -> bool {
     matches!(content, [] | [STATUS] | [STATUS, TEXT | PARTS, ..])
 }
 
-fn request(content: &[u8]) -> Option<Request> {
+fn request(content: &[u8]) -> Option<StatusRequest> {
     match content {
-        [STATUS, TEXT, b'i', b'n', b'f', b'o', ..] => Some(Request::Xml),
-        [STATUS, TEXT, b'j', b's', b'o', b'n', ..] => Some(Request::Json),
+        [STATUS, TEXT, b'i', b'n', b'f', b'o', ..] => Some(StatusRequest::Xml),
+        [STATUS, TEXT, b'j', b's', b'o', b'n', ..] => Some(StatusRequest::Json),
         // Some clients send one byte of flags.
         [STATUS, PARTS, flags, rest @ ..] => {
             let name = match rest.get(1..).and_then(string) {
                 Some((name, _)) if flags & NAME_FLAG != 0 => name.to_vec(),
                 _ => Vec::new(),
             };
-            Some(Request::Parts { flags: *flags, name })
+            Some(StatusRequest::Parts { flags: *flags, name })
         }
         _ => None,
     }
 }
 
-impl Request {
+impl StatusRequest {
     /// Returns the bytes that are sent to a game server.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -153,7 +153,7 @@ impl Request {
     ///
     /// # Errors
     /// Fails if it is no answer to this request.
-    pub fn publish(&self, answer: &[u8], published: Published<'_>) -> Result<Vec<u8>, AnswerError> {
+    pub fn publish(&self, answer: &[u8], published: PublishedFields<'_>) -> Result<Vec<u8>, AnswerError> {
         match self {
             Self::Xml => publish_xml(answer, published).ok_or(AnswerError::NotStatus),
             Self::Json => publish_json(answer, published).ok_or(AnswerError::NotStatus),
@@ -163,7 +163,7 @@ impl Request {
 }
 
 /// Changes `ip` and `port` of `serverinfo`, as far as it has them.
-fn publish_xml(xml: &[u8], published: Published<'_>) -> Option<Vec<u8>> {
+fn publish_xml(xml: &[u8], published: PublishedFields<'_>) -> Option<Vec<u8>> {
     const TAG: &[u8] = b"<serverinfo";
     let port = published.port.map(|port| port.to_string());
     let at = xml.windows(TAG.len()).position(|window| window == TAG)? + TAG.len();
@@ -226,7 +226,7 @@ impl<'a> Scan<'a> {
 
 /// Publishes in JSON. The result is equal, and byte for byte so if the answer came without spaces and with its keys in
 /// order, as servers write it.
-fn publish_json(json: &[u8], published: Published<'_>) -> Option<Vec<u8>> {
+fn publish_json(json: &[u8], published: PublishedFields<'_>) -> Option<Vec<u8>> {
     let mut status: Value = serde_json::from_slice(json).ok()?;
     let server = status.get_mut("serverinfo")?.as_object_mut()?;
     if let Some(ip) = server.get_mut("ip") {
@@ -239,7 +239,7 @@ fn publish_json(json: &[u8], published: Published<'_>) -> Option<Vec<u8>> {
 }
 
 /// Changes the second and the third string of the first part, if that was asked for: the address and the port.
-fn publish_parts(answer: &[u8], with_address: bool, published: Published<'_>) -> Result<Vec<u8>, AnswerError> {
+fn publish_parts(answer: &[u8], with_address: bool, published: PublishedFields<'_>) -> Result<Vec<u8>, AnswerError> {
     let (length, body) = answer.split_first_chunk::<LENGTH_LEN>().ok_or(AnswerError::NotStatus)?;
     if usize::from(u16::from_le_bytes(*length)) != body.len() {
         return Err(AnswerError::NotStatus);

@@ -175,9 +175,9 @@ mod tests {
         let holes = MAX_HOLES as u64 + 10;
         let check = check((1..=holes).map(|number| number * 2));
         assert_eq!(check.holes.len(), MAX_HOLES);
-        let proof = check.verdict(holes * 2);
-        assert_eq!((proof.lost, proof.delivered, proof.exact), (holes, holes, false));
-        assert!(!proof.perfect());
+        let report = check.verdict(holes * 2);
+        assert_eq!((report.lost, report.delivered, report.exact), (holes, holes, false));
+        assert!(!report.perfect());
     }
 
     proptest! {

@@ -4,27 +4,27 @@
 //! Times are RFC 3339 in UTC; names that end in `_seconds` hold a number of seconds. Words of logs and metrics are the
 //! same here.
 
-mod act;
+mod action;
 mod operator;
 mod question;
 mod refusal;
 mod view;
-mod word;
+mod words;
 
-pub use act::{
+pub use action::{
     Banned, Disconnect, DisconnectRequest, Disconnected, DrainRequest, Drained, DrainedListener, LONGEST_BAN,
     LONGEST_DRAIN, NewBan, ReloadRequest, Reloaded, TargetRequest, UnbanRequest, Unbanned, UndrainRequest,
 };
-pub use operator::{Later, Operator};
+pub use operator::{ApiFuture, Operator};
 pub use question::{
-    AddressesQuestion, BansQuestion, ConnectionsQuestion, MOST, Most, NoQuestion, SessionsQuestion, Top,
+    AddressesQuestion, BansQuestion, ConnectionsQuestion, MOST, NoQuestion, PageSize, SessionsQuestion, Top,
 };
-pub use refusal::{Refusal, RefusalKind};
+pub use refusal::{ApiError, ApiErrorKind};
 pub use view::{
-    Addresses, Ban, Bans, Check, Connection, Connections, Count, Listener, Listeners, Reload, Session, SessionLink,
-    Sessions, Status, Talker, Target, Targets,
+    AddressesView, BanView, BansView, CheckView, ConnectionView, ConnectionsView, Count, ListenerView, ListenersView,
+    ReloadView, SessionLinkView, SessionView, SessionsView, StatusView, TalkerView, TargetView, TargetsView,
 };
-pub use word::{
+pub use words::{
     BannedBy, ConnectionState, ListenerKind, ListenerState, Network, Role, SessionState, TargetState, Time,
 };
 

@@ -4,74 +4,74 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use super::{
-    Addresses, AddressesQuestion, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion, Disconnect,
-    Disconnected, Drained, Listeners, Network, Refusal, Reloaded, Sessions, SessionsQuestion, Status, Target,
-    TargetState, Targets, Unbanned,
+    AddressesQuestion, AddressesView, ApiError, Banned, BansQuestion, BansView, ConnectionsQuestion, ConnectionsView,
+    Disconnect, Disconnected, Drained, ListenersView, Network, Reloaded, SessionsQuestion, SessionsView, StatusView,
+    TargetState, TargetView, TargetsView, Unbanned,
 };
 
 /// The future of an answer for which workers or files have to be asked.
-pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send + 'a>>;
+pub type ApiFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;
 
 /// A running role, as an operator sees it. Every method is called from the main thread's runtime and must not block it.
 /// The form of each request has been checked before.
 pub trait Operator: Send + Sync {
     /// Returns the state of the whole process.
-    fn status(&self) -> Status;
+    fn status(&self) -> StatusView;
 
     /// Returns all listeners: forwards in the order of the file, then relays, then listeners that were removed from it
     /// and still have connections.
-    fn listeners(&self) -> Listeners;
+    fn listeners(&self) -> ListenersView;
 
     /// Returns the targets of all forwards.
-    fn targets(&self) -> Targets;
+    fn targets(&self) -> TargetsView;
 
     /// Returns open connections, newest first.
-    fn connections(&self, asked: &ConnectionsQuestion) -> Connections;
+    fn connections(&self, asked: &ConnectionsQuestion) -> ConnectionsView;
 
-    /// Returns sessions, newest first. An edge has none: it refuses, and says where to ask ([`Refusal::not_found`]).
-    fn sessions(&self, asked: &SessionsQuestion) -> Later<'_, Sessions>;
+    /// Returns sessions, newest first. An edge has none: it refuses, and says where to ask ([`ApiError::not_found`]).
+    fn sessions(&self, asked: &SessionsQuestion) -> ApiFuture<'_, SessionsView>;
 
     /// Returns the top talkers.
-    fn addresses(&self, asked: &AddressesQuestion) -> Addresses;
+    fn addresses(&self, asked: &AddressesQuestion) -> AddressesView;
 
     /// Returns bans, the longest first.
-    fn bans(&self, asked: &BansQuestion) -> Bans;
+    fn bans(&self, asked: &BansQuestion) -> BansView;
 
-    /// Reads the file again. An invalid one changes nothing ([`Refusal::wrong_file`]); a call during another reload
+    /// Reads the file again. An invalid one changes nothing ([`ApiError::wrong_file`]); a call during another reload
     /// waits for it.
-    fn reload(&self) -> Later<'_, Reloaded>;
+    fn reload(&self) -> ApiFuture<'_, Reloaded>;
 
     /// Refuses new connections of this listener, or of all, and closes the remaining ones after `deadline`. Draining
     /// again is no error: the new deadline holds.
     ///
     /// # Errors
     /// Fails if there is no such listener.
-    fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> Later<'_, Drained>;
+    fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> ApiFuture<'_, Drained>;
 
     /// Lets this listener, or all, accept connections again. A listener that is not drained is no error.
     ///
     /// # Errors
-    /// Fails if there is no such listener, or if the process is ending ([`Refusal::conflict`]).
-    fn undrain(&self, listener: Option<String>) -> Later<'_, Drained>;
+    /// Fails if there is no such listener, or if the process is ending ([`ApiError::conflict`]).
+    fn undrain(&self, listener: Option<String>) -> ApiFuture<'_, Drained>;
 
     /// Bans a network for this long, or for `bans.for`, and replaces an existing ban of the same network. Refuses a
-    /// network that contains an address of `bans.exempt` ([`Refusal::conflict`]), and one ban too many
-    /// ([`Refusal::unavailable`]).
-    fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> Later<'_, Banned>;
+    /// network that contains an address of `bans.exempt` ([`ApiError::conflict`]), and one ban too many
+    /// ([`ApiError::unavailable`]).
+    fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> ApiFuture<'_, Banned>;
 
     /// Ends the bans of a network, and of all networks within it.
     ///
     /// # Errors
-    /// Fails if there are none ([`Refusal::not_found`]).
-    fn unban(&self, network: Network) -> Result<Unbanned, Refusal>;
+    /// Fails if there are none ([`ApiError::not_found`]).
+    fn unban(&self, network: Network) -> Result<Unbanned, ApiError>;
 
     /// Closes connections and ends sessions. A connection, listener, client or session that does not exist is refused
-    /// ([`Refusal::not_found`]); an address without connections is not.
-    fn disconnect(&self, what: Disconnect) -> Later<'_, Disconnected>;
+    /// ([`ApiError::not_found`]); an address without connections is not.
+    fn disconnect(&self, what: Disconnect) -> ApiFuture<'_, Disconnected>;
 
     /// Sets the wanted state of a target, and returns the target as it is then.
     ///
     /// # Errors
     /// Fails if there is no such listener, or if it has no such target.
-    fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<Target, Refusal>;
+    fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<TargetView, ApiError>;
 }

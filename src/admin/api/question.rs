@@ -9,12 +9,12 @@ use super::Network;
 /// The greatest number of items in an answer, from 1; `DEFAULT` unless the question names one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Most<const DEFAULT: usize>(usize);
+pub struct PageSize<const DEFAULT: usize>(usize);
 
 /// The greatest number of items that a question may ask for.
 pub const MOST: usize = 10_000;
 
-impl<const DEFAULT: usize> Most<DEFAULT> {
+impl<const DEFAULT: usize> PageSize<DEFAULT> {
     /// Makes the limit; `None` if it is zero or more than a list may have.
     pub fn new(items: usize) -> Option<Self> {
         (1..=MOST).contains(&items).then_some(Self(items))
@@ -26,20 +26,20 @@ impl<const DEFAULT: usize> Most<DEFAULT> {
     }
 }
 
-impl<const DEFAULT: usize> Default for Most<DEFAULT> {
+impl<const DEFAULT: usize> Default for PageSize<DEFAULT> {
     fn default() -> Self {
         Self(DEFAULT)
     }
 }
 
-impl<'de, const DEFAULT: usize> Deserialize<'de> for Most<DEFAULT> {
+impl<'de, const DEFAULT: usize> Deserialize<'de> for PageSize<DEFAULT> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let items = usize::deserialize(deserializer)?;
         Self::new(items).ok_or_else(|| D::Error::custom(format!("`{items}` is not from 1 to {MOST}")))
     }
 }
 
-impl<const DEFAULT: usize> JsonSchema for Most<DEFAULT> {
+impl<const DEFAULT: usize> JsonSchema for PageSize<DEFAULT> {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         format!("Most{DEFAULT}").into()
     }
@@ -68,7 +68,7 @@ pub struct ConnectionsQuestion {
     pub address: Option<Network>,
     /// At the most.
     #[serde(default)]
-    pub limit: Most<100>,
+    pub limit: PageSize<100>,
 }
 
 /// Which sessions.
@@ -81,7 +81,7 @@ pub struct SessionsQuestion {
     pub address: Option<Network>,
     /// At the most.
     #[serde(default)]
-    pub limit: Most<100>,
+    pub limit: PageSize<100>,
 }
 
 /// What top talkers have the most of.
@@ -104,7 +104,7 @@ pub struct AddressesQuestion {
     pub by: Top,
     /// At the most.
     #[serde(default)]
-    pub limit: Most<20>,
+    pub limit: PageSize<20>,
 }
 
 /// Which bans.
@@ -115,5 +115,5 @@ pub struct BansQuestion {
     pub address: Option<Network>,
     /// At the most.
     #[serde(default)]
-    pub limit: Most<100>,
+    pub limit: PageSize<100>,
 }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 /// Why something was not done, and what to do about it. This is also the body of each answer that is not 200.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{error}")]
-pub struct Refusal {
+#[schemars(rename = "Refusal")]
+pub struct ApiError {
     /// What is wrong.
     pub error: String,
     /// What to do.
@@ -16,12 +17,12 @@ pub struct Refusal {
     pub errors: Vec<String>,
     /// What the status of the answer is made of.
     #[serde(skip)]
-    pub kind: RefusalKind,
+    pub kind: ApiErrorKind,
 }
 
 /// The kind of a refusal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum RefusalKind {
+pub enum ApiErrorKind {
     /// 404: it does not exist.
     NotFound,
     /// 409: the present state does not allow it.
@@ -33,29 +34,29 @@ pub enum RefusalKind {
     Unavailable,
 }
 
-impl Refusal {
-    fn new(kind: RefusalKind, error: impl Into<String>, remedy: impl Into<String>) -> Self {
+impl ApiError {
+    fn new(kind: ApiErrorKind, error: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { error: error.into(), remedy: remedy.into(), errors: Vec::new(), kind }
     }
 
     /// Makes the refusal of something that does not exist.
     pub fn not_found(error: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(RefusalKind::NotFound, error, remedy)
+        Self::new(ApiErrorKind::NotFound, error, remedy)
     }
 
     /// Makes the refusal of something that the present state does not allow.
     pub fn conflict(error: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(RefusalKind::Conflict, error, remedy)
+        Self::new(ApiErrorKind::Conflict, error, remedy)
     }
 
     /// Makes the refusal of invalid values.
     pub fn invalid(error: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(RefusalKind::Invalid, error, remedy)
+        Self::new(ApiErrorKind::Invalid, error, remedy)
     }
 
     /// Makes the refusal of something that is not possible now.
     pub fn unavailable(error: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(RefusalKind::Unavailable, error, remedy)
+        Self::new(ApiErrorKind::Unavailable, error, remedy)
     }
 
     /// Makes the refusal of an invalid file, with all of its errors; nothing has changed.

@@ -19,7 +19,8 @@ pub struct Count {
 
 /// The process as a whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Status {
+#[schemars(rename = "Status")]
+pub struct StatusView {
     /// What it is.
     pub role: Role,
     /// `name` of the file.
@@ -49,12 +50,13 @@ pub struct Status {
     /// Descriptors in use, and those that the system allows.
     pub files: Count,
     /// The last time that the file was read again; `null` before the first.
-    pub last_reload: Option<Reload>,
+    pub last_reload: Option<ReloadView>,
 }
 
 /// What came of reading the file again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Reload {
+#[schemars(rename = "Reload")]
+pub struct ReloadView {
     /// When.
     pub time: Time,
     /// Whether what it says is used. If not, all went on as before.
@@ -65,14 +67,16 @@ pub struct Reload {
 
 /// All listeners.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Listeners {
+#[schemars(rename = "Listeners")]
+pub struct ListenersView {
     /// Forwards in the order of the file, then relays, then those that are not in it any more.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerView>,
 }
 
 /// One listener.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Listener {
+#[schemars(rename = "Listener")]
+pub struct ListenerView {
     /// Its name.
     pub name: String,
     /// What it does.
@@ -97,14 +101,16 @@ pub struct Listener {
 
 /// The targets of all listeners.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Targets {
+#[schemars(rename = "Targets")]
+pub struct TargetsView {
     /// In the order of the file.
-    pub targets: Vec<Target>,
+    pub targets: Vec<TargetView>,
 }
 
 /// Where a listener leads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Target {
+#[schemars(rename = "Target")]
+pub struct TargetView {
     /// The listener's name.
     pub listener: String,
     /// Its own name: where the file gives none, its place, from 1.
@@ -120,12 +126,13 @@ pub struct Target {
     /// Connections now.
     pub connections: u64,
     /// The last check; `null` where it is not checked, or not yet.
-    pub check: Option<Check>,
+    pub check: Option<CheckView>,
 }
 
 /// The last check of a target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Check {
+#[schemars(rename = "Check")]
+pub struct CheckView {
     /// The word of the metrics: `ok`, `timeout`, ..
     pub result: String,
     /// Since it ended.
@@ -136,16 +143,18 @@ pub struct Check {
 
 /// Connections that are open.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Connections {
+#[schemars(rename = "Connections")]
+pub struct ConnectionsView {
     /// How many there are of those that were asked for.
     pub total: u64,
     /// Of these the newest, newest first; as many as were asked for.
-    pub connections: Vec<Connection>,
+    pub connections: Vec<ConnectionView>,
 }
 
 /// One open connection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Connection {
+#[schemars(rename = "Connection")]
+pub struct ConnectionView {
     /// Its number in this process.
     pub id: u64,
     /// The listener that it came to.
@@ -172,16 +181,18 @@ pub struct Connection {
 
 /// Sessions of players with game servers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Sessions {
+#[schemars(rename = "Sessions")]
+pub struct SessionsView {
     /// How many there are of those that were asked for.
     pub total: u64,
     /// Of these the newest, newest first; as many as were asked for.
-    pub sessions: Vec<Session>,
+    pub sessions: Vec<SessionView>,
 }
 
 /// One session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Session {
+#[schemars(rename = "Session")]
+pub struct SessionView {
     /// The client, as it names itself. A person may choose it.
     pub client: u32,
     /// The client's number for it.
@@ -197,7 +208,7 @@ pub struct Session {
     /// The game server, as in the file.
     pub game_server: String,
     /// The links that carry it.
-    pub links: Vec<SessionLink>,
+    pub links: Vec<SessionLinkView>,
     /// Kept for replay, until the client acknowledges it.
     pub unacked_bytes: u64,
     /// Kept ahead of its turn.
@@ -216,7 +227,8 @@ pub struct Session {
 
 /// A link that carries a session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct SessionLink {
+#[schemars(rename = "SessionLink")]
+pub struct SessionLinkView {
     /// The `id` of its connection.
     pub connection: u64,
     /// The edge that it came through; `null` where it is none that the core knows.
@@ -235,16 +247,18 @@ pub struct SessionLink {
 
 /// Who has the most.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Addresses {
+#[schemars(rename = "Addresses")]
+pub struct AddressesView {
     /// How many addresses have connections.
     pub total: u64,
     /// Of these the first; as many as were asked for.
-    pub addresses: Vec<Talker>,
+    pub addresses: Vec<TalkerView>,
 }
 
 /// What one player address has open.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Talker {
+#[schemars(rename = "Talker")]
+pub struct TalkerView {
     /// An IPv4 address, or the /64 of an IPv6 one. Before the player is known it is whoever connected.
     pub address: Network,
     /// Connections now.
@@ -259,18 +273,20 @@ pub struct Talker {
 
 /// Who is banned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Bans {
+#[schemars(rename = "Bans")]
+pub struct BansView {
     /// How many bans there are of those that were asked for.
     pub total: u64,
     /// Whether bans are put into nftables too.
     pub nftables: bool,
     /// Of these the ones that last the longest, longest first; as many as were asked for.
-    pub bans: Vec<Ban>,
+    pub bans: Vec<BanView>,
 }
 
 /// One ban.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Ban {
+#[schemars(rename = "Ban")]
+pub struct BanView {
     /// Who.
     pub network: Network,
     /// Its last moment.

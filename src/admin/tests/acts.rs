@@ -105,7 +105,7 @@ async fn a_body_that_is_no_request_is_refused() {
 
 #[tokio::test]
 async fn what_has_begun_is_done_though_nobody_waits_for_it() {
-    let mut fake = Fake::new(Role::Core);
+    let mut fake = FakeOperator::new(Role::Core);
     fake.reloads = Arc::new(tokio::sync::Semaphore::new(0));
     let server = Admin::start(fake, |_, _| {}).await;
     let mut stream = UnixStream::connect(&server.socket).await.unwrap();

@@ -1,8 +1,8 @@
 //! Tests of what a peer may take: permits, time, bytes.
 
-use super::super::access::Door;
+use super::super::access::Transport;
 use super::super::bounded::BoundedListener;
-use super::super::routes::Context;
+use super::super::routes::ApiContext;
 use super::super::server;
 use super::*;
 use tokio::net::TcpListener;
@@ -15,10 +15,10 @@ async fn pages(max: usize, connection_timeout: Duration) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let build = BuildInfo { version: "1.2.3", role: "edge" };
-    let operator: Arc<dyn Operator> = Arc::new(Fake::new(Role::Edge));
-    let state = State { metrics: Vec::new(), ready: Arc::default(), build, operator: Arc::clone(&operator) };
+    let operator: Arc<dyn Operator> = Arc::new(FakeOperator::new(Role::Edge));
+    let state = AdminState { metrics: Vec::new(), ready: Arc::default(), build, operator: Arc::clone(&operator) };
     let places = Arc::new(Semaphore::new(1));
-    let context = Context { door: Door::Socket, tokens: Arc::default(), operator, places };
+    let context = ApiContext { door: Transport::Socket, tokens: Arc::default(), operator, places };
     let listener = BoundedListener::new(listener, max, connection_timeout);
     tokio::spawn(async move { server::serve(Some(listener), &state, context, &CancellationToken::new()).await });
     address
@@ -111,7 +111,7 @@ async fn a_long_head_is_refused() {
 /// has left.
 #[tokio::test]
 async fn few_answers_are_in_memory_at_once() {
-    let mut fake = Fake::new(Role::Core);
+    let mut fake = FakeOperator::new(Role::Core);
     fake.connections = 10_000;
     let server = Admin::start(fake, |_, _| {}).await;
     let request = b"GET /api/v1/connections?limit=10000 HTTP/1.1\r\nHost: a\r\n\r\n";

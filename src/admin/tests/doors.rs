@@ -20,11 +20,11 @@ fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 async fn with_tokens() -> Admin {
-    let change = |config: &mut config::Admin, directory: &Path| {
+    let change = |config: &mut config::AdminConfig, directory: &Path| {
         config.token_file = Some(write(directory, "act", ACT));
         config.read_token_file = Some(write(directory, "read", READ));
     };
-    Admin::start(Fake::new(Role::Core), change).await
+    Admin::start(FakeOperator::new(Role::Core), change).await
 }
 
 #[tokio::test]
@@ -95,15 +95,15 @@ fn certificates(directory: &Path) {
 }
 
 async fn with_tls(client_ca: bool) -> Admin {
-    let change = move |config: &mut config::Admin, directory: &Path| {
+    let change = move |config: &mut config::AdminConfig, directory: &Path| {
         certificates(directory);
-        config.tls = Some(config::AdminTls {
+        config.tls = Some(config::AdminTlsConfig {
             cert: directory.join("admin.example.pem"),
             key: directory.join("admin.example.key"),
             client_ca: client_ca.then(|| directory.join("ca.pem")),
         });
     };
-    Admin::start(Fake::new(Role::Core), change).await
+    Admin::start(FakeOperator::new(Role::Core), change).await
 }
 
 /// Sends a GET over TLS; fails if there is no answer.
@@ -191,12 +191,12 @@ fn files_that_are_no_good_are_said_before_anything_is_bound() {
         ("client.pem", "admin.example.key", None, "client.pem: cannot be used with the key in "),
         ("client.pem", "client.key", Some("text.pem"), "text.pem: holds no certificate in PEM form"),
     ] {
-        let tls = config::AdminTls { cert: path(cert), key: path(key), client_ca: ca.map(path) };
-        let config = config::Admin { tls: Some(tls), ..config::Admin::default() };
+        let tls = config::AdminTlsConfig { cert: path(cert), key: path(key), client_ca: ca.map(path) };
+        let config = config::AdminConfig { tls: Some(tls), ..config::AdminConfig::default() };
         let error = check_files(&config).unwrap_err().to_string();
         assert!(error.starts_with("admin.tls: ") && error.contains(says), "{error}");
     }
-    let config = config::Admin { token_file: Some(path("none")), ..config::Admin::default() };
+    let config = config::AdminConfig { token_file: Some(path("none")), ..config::AdminConfig::default() };
     let error = check_files(&config).unwrap_err().to_string();
     assert!(error.starts_with("admin: ") && error.contains("none: cannot be read"), "{error}");
     fs::remove_dir_all(&directory).unwrap();

@@ -103,7 +103,7 @@ async fn what_is_not_there_is_said_in_json() {
 
 #[tokio::test]
 async fn the_longest_list_arrives_whole() {
-    let mut fake = Fake::new(Role::Core);
+    let mut fake = FakeOperator::new(Role::Core);
     fake.connections = 20_000;
     let server = Admin::start(fake, |_, _| {}).await;
     let (_, body) = server.get("/api/v1/connections?limit=10000").await;

@@ -39,7 +39,7 @@ const MAX_ERROR: usize = 300;
 
 /// The sets in the kernel, and their known elements.
 #[derive(Debug)]
-pub struct Kernel {
+pub struct KernelBans {
     sets: Sets,
     /// The [`Bans::version`] that they equal.
     version: Option<u64>,
@@ -52,7 +52,7 @@ pub struct Kernel {
     log: RateLimitedLog,
 }
 
-impl Kernel {
+impl KernelBans {
     /// Makes it for the sets in `table`; failed calls are counted in `errors`.
     pub fn new(table: NftTable, errors: IntCounter) -> Self {
         let (sets, log) = (Sets { table, elements: None }, RateLimitedLog::new(REFUSED_LINES));

@@ -25,7 +25,7 @@ pub struct Ban {
 
 /// A table of bans, each by itself: an address is banned if it is in any of the networks.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(super) struct BanTable {
     bans: HashMap<IpNet, (Instant, BanReason)>,
     /// The same by end, to remove the next one.
     ends: BTreeSet<(Instant, IpNet)>,
@@ -34,7 +34,7 @@ pub(super) struct Table {
     v6: BTreeMap<u8, usize>,
 }
 
-impl Table {
+impl BanTable {
     /// Returns the number of networks.
     pub(super) fn len(&self) -> usize {
         self.bans.len()

@@ -9,12 +9,12 @@ use crate::metrics::Metrics;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn rules(exempt: &[&str]) -> BanRules {
+fn rules(exempt: &[&str]) -> BanPolicy {
     let exempt = exempt.iter().map(|text| net(text)).collect();
-    BanRules { after: Some(Rate::per(3, MINUTE)), lasting: 10 * MINUTE, exempt }
+    BanPolicy { after: Some(Quota::per(3, MINUTE)), lasting: 10 * MINUTE, exempt }
 }
 
-fn bans(rules: BanRules) -> Arc<Bans> {
+fn bans(rules: BanPolicy) -> Arc<Bans> {
     Bans::new(rules, BanMetrics::new(&Metrics::new()))
 }
 
@@ -28,7 +28,7 @@ fn ip(text: &str) -> IpAddr {
 
 /// Returns those of the addresses that are refused.
 fn refused<'a>(bans: &Bans, addresses: &[&'a str], now: Instant) -> Vec<&'a str> {
-    addresses.iter().copied().filter(|address| bans.check(ip(address), now) == Err(RejectReason::Banned)).collect()
+    addresses.iter().copied().filter(|address| bans.check(ip(address), now) == Err(AdmissionError::Banned)).collect()
 }
 
 fn listed(bans: &Bans, now: Instant) -> Vec<String> {
@@ -43,11 +43,11 @@ fn who_breaks_the_rules_too_often_is_banned_for_a_while_and_nobody_else() {
         [("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"), ("2001:db8:1:2::3", "2001:db8:1:2:ffff::", "2001:db8:1:3::3")]
     {
         for _ in 0..3 {
-            bans.broke_rule(ip(offender), now);
+            bans.count_violation(ip(offender), now);
             assert!(refused(&bans, &[offender, same], now).is_empty(), "too early");
         }
-        bans.broke_rule(ip(same), now);
-        bans.broke_rule(ip(other), now);
+        bans.count_violation(ip(same), now);
+        bans.count_violation(ip(other), now);
         assert_eq!(refused(&bans, &[offender, same, other], now), [offender, same]);
     }
     assert_eq!(listed(&bans, now), ["192.0.2.1/32", "2001:db8:1:2::/64"]);
@@ -57,10 +57,10 @@ fn who_breaks_the_rules_too_often_is_banned_for_a_while_and_nobody_else() {
     assert_eq!(refused(&bans, &["192.0.2.1"], end - Duration::from_millis(1)).len(), 1);
     assert!(refused(&bans, &["192.0.2.1"], end).is_empty() && listed(&bans, end).is_empty());
     assert_eq!(bans.metrics.active.get(), 2, "nobody has looked yet");
-    bans.sweep(end);
+    bans.remove_ended(end);
     assert_eq!(bans.metrics.active.get(), 0);
     // The quota that was earned back meanwhile is available again.
-    bans.broke_rule(ip("192.0.2.1"), end);
+    bans.count_violation(ip("192.0.2.1"), end);
     assert!(listed(&bans, end).is_empty());
 }
 
@@ -68,7 +68,7 @@ fn who_breaks_the_rules_too_often_is_banned_for_a_while_and_nobody_else() {
 fn who_breaks_them_seldom_never_is() {
     let (bans, mut now) = (bans(rules(&[])), Instant::now());
     for _ in 0..1000 {
-        bans.broke_rule(ip("192.0.2.1"), now);
+        bans.count_violation(ip("192.0.2.1"), now);
         now += MINUTE / 3;
     }
     assert!(listed(&bans, now).is_empty());
@@ -77,9 +77,9 @@ fn who_breaks_them_seldom_never_is() {
 #[test]
 fn what_was_open_before_makes_no_ban_longer() {
     let (bans, now) = (bans(rules(&[])), Instant::now());
-    (0..4).for_each(|_| bans.broke_rule(ip("192.0.2.1"), now));
+    (0..4).for_each(|_| bans.count_violation(ip("192.0.2.1"), now));
     for _ in 0..100 {
-        bans.broke_rule(ip("192.0.2.1"), now + 5 * MINUTE);
+        bans.count_violation(ip("192.0.2.1"), now + 5 * MINUTE);
     }
     assert!(listed(&bans, now + 10 * MINUTE).is_empty());
     assert_eq!(bans.metrics.made(BanReason::Rules), 1);
@@ -87,8 +87,8 @@ fn what_was_open_before_makes_no_ban_longer() {
 
 #[test]
 fn none_bans_nobody_but_the_operator_does() {
-    let (bans, now) = (bans(BanRules { after: None, ..rules(&[]) }), Instant::now());
-    (0..100).for_each(|_| bans.broke_rule(ip("192.0.2.1"), now));
+    let (bans, now) = (bans(BanPolicy { after: None, ..rules(&[]) }), Instant::now());
+    (0..100).for_each(|_| bans.count_violation(ip("192.0.2.1"), now));
     assert!(listed(&bans, now).is_empty());
     assert!(bans.ban(net("192.0.2.1"), MINUTE, now));
     assert_eq!(refused(&bans, &["192.0.2.1"], now).len(), 1);
@@ -120,7 +120,7 @@ fn the_operator_bans_networks_of_any_length() {
 #[test]
 fn unban_lifts_what_lies_in_a_network_and_forgets_what_was_broken() {
     let (bans, now) = (bans(rules(&[])), Instant::now());
-    (0..4).for_each(|_| bans.broke_rule(ip("192.0.2.1"), now));
+    (0..4).for_each(|_| bans.count_violation(ip("192.0.2.1"), now));
     for network in ["192.0.2.0/28", "192.0.0.0/16", "2001:db8::/32"] {
         bans.ban(net(network), MINUTE, now);
     }
@@ -129,7 +129,7 @@ fn unban_lifts_what_lies_in_a_network_and_forgets_what_was_broken() {
     assert_eq!(refused(&bans, &["192.0.2.1"], now).len(), 1, "the wider one holds");
     assert_eq!([0, 0].map(|_| bans.unban(net("0.0.0.0/0")).len()), [1, 0]);
     assert_eq!(bans.metrics.active.get(), 1);
-    bans.broke_rule(ip("192.0.2.1"), now);
+    bans.count_violation(ip("192.0.2.1"), now);
     assert!(refused(&bans, &["192.0.2.1"], now).is_empty(), "the next small thing bans again");
 }
 
@@ -137,12 +137,12 @@ fn unban_lifts_what_lies_in_a_network_and_forgets_what_was_broken() {
 fn who_is_exempt_is_never_refused() {
     let (bans, now) = (bans(rules(&["10.1.0.0/16", "2001:db8::1"])), Instant::now());
     for _ in 0..100 {
-        ["10.1.2.3", "2001:db8::1"].iter().for_each(|address| bans.broke_rule(ip(address), now));
+        ["10.1.2.3", "2001:db8::1"].iter().for_each(|address| bans.count_violation(ip(address), now));
     }
     assert!(listed(&bans, now).is_empty(), "what they do is not counted");
     // The same holds for an operator's ban of the network around them, and for a neighbour in the same IPv6 /64.
     bans.ban(net("10.0.0.0/8"), MINUTE, now);
-    (0..4).for_each(|_| bans.broke_rule(ip("2001:db8::2"), now));
+    (0..4).for_each(|_| bans.count_violation(ip("2001:db8::2"), now));
     assert_eq!(
         refused(&bans, &["10.1.2.3", "10.2.0.1", "2001:db8::1", "2001:db8::2"], now),
         ["10.2.0.1", "2001:db8::2"]
@@ -155,23 +155,23 @@ fn who_is_exempt_is_never_refused() {
 fn other_rules_leave_bans_but_for_those_of_who_is_exempt_now() {
     let (bans, now) = (bans(rules(&[])), Instant::now());
     for address in ["192.0.2.1", "192.0.2.2"] {
-        (0..4).for_each(|_| bans.broke_rule(ip(address), now));
+        (0..4).for_each(|_| bans.count_violation(ip(address), now));
     }
     bans.ban(net("192.0.2.0/24"), MINUTE, now);
-    (0..3).for_each(|_| bans.broke_rule(ip("198.51.100.1"), now));
+    (0..3).for_each(|_| bans.count_violation(ip("198.51.100.1"), now));
     let version = bans.version();
-    bans.set(BanRules { lasting: MINUTE, ..rules(&["192.0.2.2"]) });
+    bans.set(BanPolicy { lasting: MINUTE, ..rules(&["192.0.2.2"]) });
     assert_ne!(bans.version(), version);
     assert_eq!(listed(&bans, now), ["192.0.2.0/24", "192.0.2.1/32"]);
     assert!(refused(&bans, &["192.0.2.2"], now).is_empty());
     // Counts go on where `after` is the same, and the new time holds for new bans alone.
-    bans.broke_rule(ip("198.51.100.1"), now);
+    bans.count_violation(ip("198.51.100.1"), now);
     assert_eq!(refused(&bans, &["192.0.2.1", "198.51.100.1"], now + MINUTE), ["192.0.2.1"]);
-    bans.set(BanRules { after: Some(Rate::per(1, MINUTE)), ..rules(&[]) });
-    (0..2).for_each(|_| bans.broke_rule(ip("203.0.113.1"), now));
+    bans.set(BanPolicy { after: Some(Quota::per(1, MINUTE)), ..rules(&[]) });
+    (0..2).for_each(|_| bans.count_violation(ip("203.0.113.1"), now));
     assert_eq!(refused(&bans, &["203.0.113.1"], now).len(), 1);
-    bans.set(BanRules { after: None, ..rules(&[]) });
-    (0..9).for_each(|_| bans.broke_rule(ip("203.0.113.2"), now));
+    bans.set(BanPolicy { after: None, ..rules(&[]) });
+    (0..9).for_each(|_| bans.count_violation(ip("203.0.113.2"), now));
     assert!(refused(&bans, &["203.0.113.2"], now).is_empty());
 }
 
@@ -187,13 +187,13 @@ fn a_full_table_has_room_for_what_ends_later_than_the_first_to_end() {
     assert!(bans.ban(net("::1"), 2 * MINUTE, now));
     assert_eq!(bans.list(now).len(), BANS);
     assert_eq!(bans.check(address(0), now), Ok(()));
-    assert_eq!(bans.check(address(1), now), Err(RejectReason::Banned));
+    assert_eq!(bans.check(address(1), now), Err(AdmissionError::Banned));
     assert!(bans.ban(address(1).into(), MINUTE, now), "one that is there needs no room");
     // An attacker with this many addresses cannot lift the operator's bans.
     assert!(bans.ban(net("203.0.113.0/24"), LONGEST_BAN, now));
     for n in 0..2 * count {
         let offender = IpAddr::V6(Ipv6Addr::from_bits(u128::from(n + 1) << 64));
-        (0..4).for_each(|_| bans.broke_rule(offender, now));
+        (0..4).for_each(|_| bans.count_violation(offender, now));
     }
     assert_eq!(refused(&bans, &["203.0.113.7"], now).len(), 1);
     let table = bans.read();
@@ -206,7 +206,7 @@ fn threads_together_ban_once() {
     let (bans, now) = (bans(rules(&[])), Instant::now());
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| (0..1000).for_each(|n| bans.broke_rule(IpAddr::V4(Ipv4Addr::from_bits(n % 3)), now)));
+            scope.spawn(|| (0..1000).for_each(|n| bans.count_violation(IpAddr::V4(Ipv4Addr::from_bits(n % 3)), now)));
         }
     });
     assert_eq!((bans.list(now).len(), bans.metrics.made(BanReason::Rules)), (3, 3));
@@ -256,7 +256,7 @@ proptest! {
                 }
                 Step::Pass(seconds) => now += Duration::from_secs(seconds),
                 Step::Sweep => {
-                    bans.sweep(now);
+                    bans.remove_ended(now);
                     list.retain(|_, until| *until > now);
                     prop_assert_eq!(bans.metrics.active.get(), list.len() as i64);
                 }

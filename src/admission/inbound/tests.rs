@@ -4,7 +4,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant as Clock;
 
 use super::*;
-use crate::admission::{BanMetrics, Bans, GateLimits};
+use crate::admission::{AdmissionLimits, BanMetrics, Bans};
 use otproxy_config::{Config, parse};
 use otproxy_net::worker::scratch;
 
@@ -18,7 +18,7 @@ async fn kept(yaml: &str) -> Duration {
     let config = edge.listeners[0].inbound().clone();
     let metrics = Metrics::new();
     let bans = Bans::new((&edge.process.bans).into(), BanMetrics::new(&metrics));
-    let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
+    let process = ProcessAdmission::new(AdmissionControl::new(AdmissionLimits::default(), Arc::default()), bans);
     let inbound = Inbound::new(
         InboundShared::new(config, process, None),
         ListenerMetrics::new(&metrics, "a"),

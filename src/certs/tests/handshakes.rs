@@ -103,7 +103,7 @@ fn careless_server(operator: &Operator, name: &str) -> ServerConfig {
 #[test]
 fn core_and_edge_know_each_other_whoever_dials() {
     let operator = Operator::new();
-    let (core, edge) = (operator.identity(Own::Core).unwrap(), operator.identity(Own::Edge).unwrap());
+    let (core, edge) = (operator.identity(IdentityKind::Core).unwrap(), operator.identity(IdentityKind::Edge).unwrap());
     let outcome = handshake(edge.client_config(), "core", core.server_config());
     assert_eq!(outcome, Outcome { client: Ok("core".to_owned()), server: Ok("waw1".to_owned()) });
     let outcome = handshake(core.client_config(), "waw1", edge.server_config());
@@ -113,7 +113,7 @@ fn core_and_edge_know_each_other_whoever_dials() {
 #[test]
 fn no_handshake_is_shortened_by_one_of_before() {
     let operator = Operator::new();
-    let (core, edge) = (operator.identity(Own::Core).unwrap(), operator.identity(Own::Edge).unwrap());
+    let (core, edge) = (operator.identity(IdentityKind::Core).unwrap(), operator.identity(IdentityKind::Edge).unwrap());
     let server = core.server_config();
     assert_eq!((server.send_tls13_tickets, server.max_early_data_size), (0, 0));
     assert!(!server.session_storage.can_cache() && !server.ticketer.enabled());
@@ -134,11 +134,11 @@ fn no_handshake_is_shortened_by_one_of_before() {
 #[test]
 fn certificates_of_another_authority_are_unknown() {
     let (ours, theirs) = (Operator::new(), Operator::new());
-    let (core, edge) = (ours.identity(Own::Core).unwrap(), theirs.identity(Own::Edge).unwrap());
+    let (core, edge) = (ours.identity(IdentityKind::Core).unwrap(), theirs.identity(IdentityKind::Edge).unwrap());
     // The side that judges first gives the reason; the other learns that it was refused.
     let outcome = handshake(edge.client_config(), "core", core.server_config());
     assert_eq!(outcome, both(HandshakeResult::UnknownCa, HandshakeResult::Refused));
-    let mut trusting = (*theirs.identity(Own::Edge).unwrap().client_config()).clone();
+    let mut trusting = (*theirs.identity(IdentityKind::Edge).unwrap().client_config()).clone();
     let (chain, key) = pair(&theirs, "waw1");
     let provider = trusting.crypto_provider().clone();
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).unwrap();
@@ -154,8 +154,8 @@ fn certificates_of_another_time_are_told_apart() {
     for (time, result) in [(now - days(800), HandshakeResult::Expired), (now + days(30), HandshakeResult::NotYetValid)]
     {
         let operator = Operator::new();
-        let core = operator.identity(Own::Core).unwrap();
-        let edge = operator.identity_at(Own::Edge, time);
+        let core = operator.identity(IdentityKind::Core).unwrap();
+        let edge = operator.identity_at(IdentityKind::Edge, time);
         let outcome = handshake(edge.client_config(), "core", core.server_config());
         assert_eq!(outcome, both(HandshakeResult::Refused, result));
         let outcome = handshake(core.client_config(), "waw1", edge.server_config());
@@ -167,7 +167,7 @@ fn certificates_of_another_time_are_told_apart() {
 fn an_edge_cannot_play_the_core_nor_another_edge() {
     let operator = Operator::new();
     operator.issue(&edge("fra1"));
-    let waw1 = operator.identity(Own::Edge).unwrap();
+    let waw1 = operator.identity(IdentityKind::Edge).unwrap();
     let mut rogue = careless_server(&operator, "fra1");
     rogue.alpn_protocols = vec![ALPN.to_vec()];
     let rogue = Arc::new(rogue);
@@ -180,7 +180,7 @@ fn an_edge_cannot_play_the_core_nor_another_edge() {
 #[test]
 fn who_has_no_certificate_is_refused() {
     let operator = Operator::new();
-    let core = operator.identity(Own::Core).unwrap();
+    let core = operator.identity(IdentityKind::Core).unwrap();
     let provider = core.client_config().crypto_provider().clone();
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).unwrap();
     let mut config = builder.with_root_certificates(roots(&operator)).with_no_client_auth();
@@ -192,7 +192,7 @@ fn who_has_no_certificate_is_refused() {
 #[test]
 fn strangers_see_an_alert_and_no_certificate() {
     let operator = Operator::new();
-    let (core, edge) = (operator.identity(Own::Core).unwrap(), operator.identity(Own::Edge).unwrap());
+    let (core, edge) = (operator.identity(IdentityKind::Core).unwrap(), operator.identity(IdentityKind::Edge).unwrap());
     type Change = fn(&mut ClientConfig);
     let cases: [(&str, Change); 4] = [
         ("waw1", |_| {}),
@@ -216,7 +216,7 @@ fn strangers_see_an_alert_and_no_certificate() {
 #[test]
 fn a_server_that_does_not_agree_on_the_protocol_is_not_ours() {
     let operator = Operator::new();
-    let edge = operator.identity(Own::Edge).unwrap();
+    let edge = operator.identity(IdentityKind::Edge).unwrap();
     let outcome = handshake(edge.client_config(), "core", Arc::new(careless_server(&operator, "core")));
     assert_eq!(outcome.client, Err(HandshakeResult::NoAlpn));
     let mut other = careless_server(&operator, "core");
@@ -228,7 +228,7 @@ fn a_server_that_does_not_agree_on_the_protocol_is_not_ours() {
 #[test]
 fn plain_text_is_not_tls() {
     let operator = Operator::new();
-    let core = operator.identity(Own::Core).unwrap();
+    let core = operator.identity(IdentityKind::Core).unwrap();
     let texts: [&[u8]; 3] =
         [b"GET / HTTP/1.1\r\n\r\n", b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a", b"SSH-2.0-x\r\n"];
     for text in texts {
@@ -242,7 +242,7 @@ fn plain_text_is_not_tls() {
 #[test]
 fn older_tls_is_incompatible() {
     let operator = Operator::new();
-    let core = operator.identity(Own::Core).unwrap();
+    let core = operator.identity(IdentityKind::Core).unwrap();
     // A hello of TLS 1.2 with one cipher, and signature algorithms as the only extension.
     let mut body = vec![3, 3];
     body.extend([7; 32]);
@@ -258,7 +258,7 @@ fn older_tls_is_incompatible() {
 #[test]
 fn a_certificate_for_another_use_is_bad() {
     let operator = Operator::new();
-    let core = operator.identity(Own::Core).unwrap();
+    let core = operator.identity(IdentityKind::Core).unwrap();
     let (ours, key) = loading::own_authority(&operator);
     let mut params = loading::leaf(&["waw1"]);
     params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];

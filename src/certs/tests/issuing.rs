@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::*;
-use crate::certs::Problem;
+use crate::certs::CertProblem;
 use crate::certs::authority::{BACKDATED, DAYS, SERIAL_LEN, YEARS};
 use crate::certs::identity::server_name;
 
@@ -35,7 +35,7 @@ fn an_authority_may_issue_leaves_and_nothing_else() {
     assert!(usage.critical && usage.value.key_cert_sign() && usage.value.crl_sign());
     assert!(!usage.value.digital_signature() && !usage.value.key_encipherment());
     let certificate = authority.certificate();
-    assert_eq!((certificate.role(), certificate.state(before)), (Some("ca"), State::Valid));
+    assert_eq!((certificate.role(), certificate.state(before)), (Some("ca"), Validity::Valid));
     assert_eq!(certificate.subject, certificate.issuer);
     assert!(certificate.subject.starts_with("otproxy CA "), "{}", certificate.subject);
     let valid = seconds(certificate.not_after) - seconds(certificate.not_before);
@@ -55,7 +55,7 @@ fn an_authority_is_never_overwritten() {
     let refused = || {
         assert!(Authority::exists(&folder.0));
         let error = Authority::create(&folder.0, YEARS).map(|_| ()).unwrap_err();
-        assert!(matches!(error.problem, Problem::Exists), "{error}");
+        assert!(matches!(error.problem, CertProblem::Exists), "{error}");
     };
     let (certificate, key) = (text(&folder.file("ca.pem")), text(&folder.file("ca.key")));
     refused();
@@ -102,7 +102,7 @@ fn every_name_an_edge_may_have_works_in_tls() {
     let longest = format!("{}.b", "a".repeat(62));
     for name in ["a", "WAW-1", "p1.example", "under_score", "_a_", "1a", "1.a", "core1", &longest] {
         operator.issue(&edge(name));
-        let identity = Identity::load(&operator.folder.tls(name), Own::Edge).unwrap();
+        let identity = Identity::load(&operator.folder.tls(name), IdentityKind::Edge).unwrap();
         assert_eq!(identity.name(), name);
         assert!(server_name(name).is_some());
     }
@@ -114,14 +114,14 @@ fn renewing_keeps_the_key_and_replaces_the_certificate_in_one_step() {
     let files = operator.folder.tls("waw1");
     let (key, old) = (text(&files.key), text(&files.cert));
     let open = fs::File::open(&files.cert).unwrap();
-    let issued = operator.authority.issue(&edge("waw1"), &operator.folder.0, Terms::default()).unwrap();
+    let issued = operator.authority.issue(&edge("waw1"), &operator.folder.0, IssueTerms::default()).unwrap();
     assert_eq!((issued.key_file, issued.renewed, issued.shortened), (KeyFile::Kept, true, false));
     assert_eq!((&issued.certificate, &issued.key), (&files.cert, &files.key));
     assert_eq!(text(&files.key), key);
     assert_ne!(text(&files.cert), old);
     // A reader that had the old file open still reads the old content: it was never written to.
     assert_eq!(std::io::read_to_string(open).unwrap(), old);
-    assert_eq!(operator.identity(Own::Edge).unwrap().expiry().own, issued.not_after);
+    assert_eq!(operator.identity(IdentityKind::Edge).unwrap().expiry().own, issued.not_after);
     let left: Vec<_> = fs::read_dir(&operator.folder.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 6, "{left:?}");
 }
@@ -131,11 +131,11 @@ fn a_new_key_is_made_when_asked_for_and_where_there_is_none() {
     let operator = Operator::new();
     let files = operator.folder.tls("waw1");
     let old = text(&files.key);
-    let terms = Terms { new_key: true, ..Terms::default() };
+    let terms = IssueTerms { new_key: true, ..IssueTerms::default() };
     let issued = operator.authority.issue(&edge("waw1"), &operator.folder.0, terms).unwrap();
     assert_eq!((issued.key_file, mode(&files.key)), (KeyFile::Replaced, 0o600));
     assert_ne!(text(&files.key), old);
-    operator.identity(Own::Edge).unwrap();
+    operator.identity(IdentityKind::Edge).unwrap();
     let elsewhere = operator.folder.file("fra1");
     let issued = operator.authority.issue(&edge("fra1"), &elsewhere, terms).unwrap();
     assert_eq!((issued.key_file, issued.renewed, mode(&elsewhere)), (KeyFile::Made, false, 0o700));
@@ -147,17 +147,17 @@ fn a_key_is_never_overwritten() {
     let files = operator.folder.tls("waw1");
     for broken in ["", "no key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
         fs::write(&files.key, broken).unwrap();
-        let issued = operator.authority.issue(&edge("waw1"), &operator.folder.0, Terms::default());
+        let issued = operator.authority.issue(&edge("waw1"), &operator.folder.0, IssueTerms::default());
         let error = issued.unwrap_err();
-        assert!(matches!(error.problem, Problem::Damaged("private key") | Problem::KeyKind), "{error}");
+        assert!(matches!(error.problem, CertProblem::Damaged("private key") | CertProblem::KeyKind), "{error}");
         assert_eq!(text(&files.key), broken);
     }
     // A file with both is another program's.
     let both = text(&files.cert) + &text(&operator.folder.file("core.key"));
     fs::remove_file(&files.key).unwrap();
     fs::write(&files.cert, &both).unwrap();
-    let error = operator.authority.issue(&edge("waw1"), &operator.folder.0, Terms::default()).unwrap_err();
-    assert!(matches!(error.problem, Problem::Exists), "{error}");
+    let error = operator.authority.issue(&edge("waw1"), &operator.folder.0, IssueTerms::default()).unwrap_err();
+    assert!(matches!(error.problem, CertProblem::Exists), "{error}");
     assert_eq!(text(&files.cert), both);
 }
 
@@ -166,11 +166,11 @@ fn no_certificate_outlives_its_authority() {
     let folder = Folder::new();
     let authority = Authority::create(&folder.0, 1).unwrap();
     let end = authority.certificate().not_after;
-    let issued = authority.issue(&Name::core(), &folder.0, Terms::default()).unwrap();
+    let issued = authority.issue(&Name::core(), &folder.0, IssueTerms::default()).unwrap();
     assert_eq!((issued.not_after, issued.shortened), (end, true));
     let late = end + Duration::from_secs(1);
-    let error = authority.issue_at(&Name::core(), &folder.0, Terms::default(), late).unwrap_err();
-    assert!(matches!(error.problem, Problem::Expired { until, .. } if until == end), "{error}");
+    let error = authority.issue_at(&Name::core(), &folder.0, IssueTerms::default(), late).unwrap_err();
+    assert!(matches!(error.problem, CertProblem::Expired { until, .. } if until == end), "{error}");
 }
 
 #[test]
@@ -183,18 +183,18 @@ fn an_authority_opens_with_its_own_key_only() {
     assert_eq!(Authority::open(&folder.0).unwrap().certificate(), operator.authority.certificate());
     fs::write(folder.file("ca.pem"), text(&foreign.file("ca.pem"))).unwrap();
     let error = Authority::open(&folder.0).map(|_| ()).unwrap_err();
-    assert!(matches!(error.problem, Problem::OtherKey(_)), "{error}");
+    assert!(matches!(error.problem, CertProblem::OtherKey(_)), "{error}");
     fs::write(folder.file("ca.pem"), &ours).unwrap();
     fs::set_permissions(folder.file("ca.key"), fs::Permissions::from_mode(0o640)).unwrap();
     assert!(Authority::open(&folder.0).unwrap().key_is_exposed());
     fs::remove_file(folder.file("ca.key")).unwrap();
     let error = Authority::open(&folder.0).map(|_| ()).unwrap_err();
-    assert!(matches!(error.problem, Problem::NoAuthority), "{error}");
+    assert!(matches!(error.problem, CertProblem::NoAuthority), "{error}");
     // Nor with a leaf in the place of its certificate.
     fs::copy(folder.file("core.pem"), folder.file("ca.pem")).unwrap();
     fs::copy(folder.file("core.key"), folder.file("ca.key")).unwrap();
     let error = Authority::open(&folder.0).map(|_| ()).unwrap_err();
-    assert!(matches!(&error.problem, Problem::NotAuthority(name) if name == "core"), "{error}");
+    assert!(matches!(&error.problem, CertProblem::NotAuthority(name) if name == "core"), "{error}");
 }
 
 #[test]

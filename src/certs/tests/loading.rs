@@ -42,7 +42,7 @@ fn place(operator: &Operator, params: &CertificateParams) {
 }
 
 /// Returns the message, without the directory.
-fn said(operator: &Operator, own: Own) -> String {
+fn said(operator: &Operator, own: IdentityKind) -> String {
     let error = operator.identity(own).map(|_| ()).unwrap_err();
     error.to_string().replace(&format!("{}/", operator.folder.0.display()), "")
 }
@@ -50,7 +50,7 @@ fn said(operator: &Operator, own: Own) -> String {
 #[test]
 fn an_identity_knows_its_name_and_its_end() {
     let operator = Operator::new();
-    let (core, edge) = (operator.identity(Own::Core).unwrap(), operator.identity(Own::Edge).unwrap());
+    let (core, edge) = (operator.identity(IdentityKind::Core).unwrap(), operator.identity(IdentityKind::Edge).unwrap());
     assert_eq!((core.name(), edge.name()), ("core", "waw1"));
     let expiry = edge.expiry();
     let (own, ca) = (facts(&operator.folder.file("waw1.pem")).not_after, operator.authority.certificate().not_after);
@@ -69,7 +69,7 @@ fn of_several_authorities_the_own_one_counts() {
     let operator = Operator::new();
     let ca = operator.folder.file("ca.pem");
     fs::write(&ca, text(short.certificate_file()) + &text(&ca)).unwrap();
-    let expiry = operator.identity(Own::Edge).unwrap().expiry();
+    let expiry = operator.identity(IdentityKind::Edge).unwrap().expiry();
     assert_eq!(expiry.ca, operator.authority.certificate().not_after);
 }
 
@@ -80,9 +80,9 @@ fn files_that_are_not_what_they_should_be_are_named() {
     let copy = |from: &str, to: &str| fs::copy(file(from), file(to)).map(|_| ()).unwrap();
     let good = ["ca.pem", "waw1.pem", "waw1.key"].map(|name| (name, text(&file(name))));
     let check = |expected: &str| {
-        assert_eq!(said(&operator, Own::Edge), expected);
+        assert_eq!(said(&operator, IdentityKind::Edge), expected);
         good.iter().for_each(|(name, good)| fs::write(file(name), good).unwrap());
-        operator.identity(Own::Edge).unwrap();
+        operator.identity(IdentityKind::Edge).unwrap();
     };
     for name in ["ca.pem", "waw1.pem", "waw1.key"] {
         fs::remove_file(file(name)).unwrap();
@@ -136,7 +136,7 @@ fn the_core_is_not_an_edge() {
     fs::copy(operator.folder.file("waw1.pem"), operator.folder.file("core.pem")).unwrap();
     let expected =
         "core.pem: is the certificate of `waw1`, and the core's must be for `core`; make it with `otproxy cert core`";
-    assert_eq!(said(&operator, Own::Core), expected);
+    assert_eq!(said(&operator, IdentityKind::Core), expected);
 }
 
 #[test]
@@ -144,11 +144,11 @@ fn an_identity_has_one_name_for_both_ends_of_tls() {
     let operator = Operator::new();
     let check = |params: &CertificateParams, expected: &str| {
         place(&operator, params);
-        let said = said(&operator, Own::Edge);
+        let said = said(&operator, IdentityKind::Edge);
         assert!(said.starts_with(&format!("waw1.pem: {expected}")), "{said}");
     };
     place(&operator, &leaf(&["waw1"]));
-    operator.identity(Own::Edge).unwrap();
+    operator.identity(IdentityKind::Edge).unwrap();
     check(&leaf(&[]), "must have exactly one name, a DNS name, and has 0; make it with `otproxy cert`");
     check(&leaf(&["waw1", "core"]), "must have exactly one name, a DNS name, and has 2;");
     check(&leaf(&["waw1", "198.51.100.7"]), "must have exactly one name, a DNS name, and has 2;");
@@ -166,15 +166,15 @@ fn an_identity_has_one_name_for_both_ends_of_tls() {
 fn certificates_of_another_time_are_refused_with_the_remedy() {
     let operator = Operator::new();
     let (now, files) = (SystemTime::now(), operator.folder.tls("waw1"));
-    operator.identity_at(Own::Edge, now - days(800));
+    operator.identity_at(IdentityKind::Edge, now - days(800));
     let until = humantime::format_rfc3339_seconds(facts(&files.cert).not_after);
     let expected = format!(
         "waw1.pem: was valid until {until}; run `otproxy cert edge waw1` where the authority's key is, and copy the file here"
     );
-    assert_eq!(said(&operator, Own::Edge), expected);
-    operator.identity_at(Own::Edge, now + days(30));
+    assert_eq!(said(&operator, IdentityKind::Edge), expected);
+    operator.identity_at(IdentityKind::Edge, now + days(30));
     let from = humantime::format_rfc3339_seconds(facts(&files.cert).not_before);
-    let said = said(&operator, Own::Edge);
+    let said = said(&operator, IdentityKind::Edge);
     assert!(said.starts_with(&format!("waw1.pem: is valid only from {from}, and here it is 20")), "{said}");
     assert!(said.ends_with("; set this host's clock"), "{said}");
 }

@@ -1,24 +1,24 @@
 //! Renewals while a process runs.
 
 use super::*;
-use crate::certs::Problem;
-use crate::certs::watch::{Change, Watch};
+use crate::certs::CertProblem;
+use crate::certs::watch::{IdentityWatch, WatchResult};
 
-fn watch(operator: &Operator) -> Watch {
-    Watch::load(operator.folder.tls("waw1"), Own::Edge).unwrap()
+fn watch(operator: &Operator) -> IdentityWatch {
+    IdentityWatch::load(operator.folder.tls("waw1"), IdentityKind::Edge).unwrap()
 }
 
-fn renewed(watch: &mut Watch) -> bool {
+fn renewed(watch: &mut IdentityWatch) -> bool {
     match watch.look() {
-        Change::Renewed => true,
-        Change::None => false,
-        Change::Unusable(error) => panic!("{error}"),
+        WatchResult::Renewed => true,
+        WatchResult::None => false,
+        WatchResult::Unusable(error) => panic!("{error}"),
     }
 }
 
-fn unusable(watch: &mut Watch) -> Problem {
+fn unusable(watch: &mut IdentityWatch) -> CertProblem {
     match watch.look() {
-        Change::Unusable(error) => error.problem,
+        WatchResult::Unusable(error) => error.problem,
         other => panic!("{other:?}"),
     }
 }
@@ -28,7 +28,7 @@ fn a_renewed_certificate_is_taken_up_once() {
     let operator = Operator::new();
     let mut watch = watch(&operator);
     assert!(!renewed(&mut watch));
-    let terms = Terms { days: 30, ..Terms::default() };
+    let terms = IssueTerms { days: 30, ..IssueTerms::default() };
     let issued = operator.authority.issue(&edge("waw1"), &operator.folder.0, terms).unwrap();
     assert_ne!(watch.identity().expiry().own, issued.not_after);
     assert!(renewed(&mut watch));
@@ -61,17 +61,17 @@ fn files_that_cannot_be_used_are_told_once_and_change_nothing() {
     let files = operator.folder.tls("waw1");
     let (before, certificate) = (watch.identity().expiry(), text(&files.cert));
     fs::remove_file(&files.cert).unwrap();
-    assert!(matches!(unusable(&mut watch), Problem::Read(_)));
+    assert!(matches!(unusable(&mut watch), CertProblem::Read(_)));
     assert!(!renewed(&mut watch));
     fs::write(&files.cert, &certificate[..certificate.len() / 2]).unwrap();
-    assert!(matches!(unusable(&mut watch), Problem::Damaged("certificate")));
+    assert!(matches!(unusable(&mut watch), CertProblem::Damaged("certificate")));
     assert!(!renewed(&mut watch));
     // The pair that is copied file by file does not belong together for a moment.
-    let terms = Terms { days: 30, new_key: true };
+    let terms = IssueTerms { days: 30, new_key: true };
     let elsewhere = operator.folder.file("elsewhere");
     let issued = operator.authority.issue(&edge("waw1"), &elsewhere, terms).unwrap();
     fs::copy(&issued.certificate, &files.cert).unwrap();
-    assert!(matches!(unusable(&mut watch), Problem::OtherKey(_)));
+    assert!(matches!(unusable(&mut watch), CertProblem::OtherKey(_)));
     assert_eq!((watch.identity().name(), watch.identity().expiry()), ("waw1", before));
     fs::copy(&issued.key, &files.key).unwrap();
     assert!(renewed(&mut watch));
@@ -83,9 +83,9 @@ fn what_becomes_valid_without_a_change_to_a_file_is_taken_up() {
     let operator = Operator::new();
     let mut watch = watch(&operator);
     let soon = SystemTime::now() + days(30);
-    operator.authority.issue_at(&edge("waw1"), &operator.folder.0, Terms::default(), soon).unwrap();
-    assert!(matches!(unusable(&mut watch), Problem::NotYetValid { .. }));
+    operator.authority.issue_at(&edge("waw1"), &operator.folder.0, IssueTerms::default(), soon).unwrap();
+    assert!(matches!(unusable(&mut watch), CertProblem::NotYetValid { .. }));
     assert!(!renewed(&mut watch));
-    assert!(matches!(watch.look_at(soon), Change::Renewed));
+    assert!(matches!(watch.look_at(soon), WatchResult::Renewed));
     assert!(!renewed(&mut watch));
 }

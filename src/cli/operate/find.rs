@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use clap::ValueHint;
 
-use crate::admin::{Client, ClientFiles, read_token};
+use crate::admin::{AdminClient, ClientFiles, read_token};
 use otproxy_config as config;
 use otproxy_config::{ADMIN_PORTS, ADMIN_SOCKET};
 
@@ -21,7 +21,7 @@ const PRESENCE: Duration = Duration::from_secs(5);
 /// Which otproxy
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Which otproxy")]
-pub(super) struct Place {
+pub(super) struct ApiLocation {
     /// Its unix socket
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     socket: Option<PathBuf>,
@@ -45,15 +45,15 @@ pub(super) struct Place {
     key: Option<PathBuf>,
 }
 
-impl Place {
+impl ApiLocation {
     /// Finds the way to reach it: by the flags; else by the file; else at the places of the units, of which exactly one
     /// must answer.
-    pub async fn client(&self) -> anyhow::Result<Client> {
+    pub async fn client(&self) -> anyhow::Result<AdminClient> {
         let client = if let Some(socket) = &self.socket {
-            Client::socket(socket)
+            AdminClient::socket(socket)
         } else if let Some(url) = &self.url {
             let own = self.cert.clone().zip(self.key.clone());
-            Client::url(url, &ClientFiles { ca: self.ca.clone(), own }).map_err(anyhow::Error::msg)?
+            AdminClient::url(url, &ClientFiles { ca: self.ca.clone(), own }).map_err(anyhow::Error::msg)?
         } else if let Some(file) = &self.config {
             of_file(file)?
         } else {
@@ -67,14 +67,14 @@ impl Place {
 }
 
 /// Returns a client of the otproxy that has this configuration file.
-fn of_file(file: &Path) -> anyhow::Result<Client> {
+fn of_file(file: &Path) -> anyhow::Result<AdminClient> {
     let config = config::load(file)?;
     let admin = &config.process().admin;
     let unit = UNIT_DIRECTORIES.iter().find(|(role, _)| *role == config.role().to_string());
     // If the file does not name a socket, systemd has told the process its directory, but not us.
     let unit = unit.map(|(_, directory)| Path::new(directory).join(ADMIN_SOCKET)).filter(|socket| socket.exists());
     if let Some(socket) = admin.socket.clone().or(unit) {
-        return Ok(Client::socket(&socket));
+        return Ok(AdminClient::socket(&socket));
     }
     let file = file.display();
     let listen = admin.listen.ok_or_else(|| {
@@ -91,7 +91,7 @@ fn of_file(file: &Path) -> anyhow::Result<Client> {
             listen.port()
         );
     }
-    let client = Client::tcp(listen);
+    let client = AdminClient::tcp(listen);
     match &admin.token_file {
         Some(token) => Ok(client.with_token(read_token(token)?)),
         None => Ok(client),
@@ -99,7 +99,7 @@ fn of_file(file: &Path) -> anyhow::Result<Client> {
 }
 
 /// Returns a client of the one otproxy on this host.
-async fn here(directories: [(&str, &str); 2], ports: [u16; 2]) -> anyhow::Result<Client> {
+async fn here(directories: [(&str, &str); 2], ports: [u16; 2]) -> anyhow::Result<AdminClient> {
     let sockets: Vec<_> = directories.iter().map(|(_, directory)| Path::new(directory).join(ADMIN_SOCKET)).collect();
     let lives = |socket: &&PathBuf| match UnixStream::connect(socket) {
         Ok(_) => true,
@@ -109,14 +109,14 @@ async fn here(directories: [(&str, &str); 2], ports: [u16; 2]) -> anyhow::Result
     let found: Vec<_> = sockets.iter().filter(lives).collect();
     match found[..] {
         [] => {}
-        [socket] => return Ok(Client::socket(socket)),
+        [socket] => return Ok(AdminClient::socket(socket)),
         [first, second, ..] => {
             bail!("two run here: choose one with `--socket {}` or `--socket {}`", first.display(), second.display())
         }
     }
     let mut found = Vec::new();
     for port in ports {
-        let client = Client::tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let client = AdminClient::tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         if client.clone().within(PRESENCE).get("/live").await.is_ok_and(|answer| answer.status == 200) {
             found.push(client);
         }

@@ -13,18 +13,18 @@ use tokio::time::sleep;
 
 use super::{EXIT_CONFIG, print};
 use crate::admin::api::{
-    Addresses, AddressesQuestion, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion, DisconnectRequest,
-    Disconnected, DrainRequest, Drained, LONGEST_BAN, LONGEST_DRAIN, ListenerState, Listeners, MOST, Most, Network,
-    NewBan, NoQuestion, Refusal, ReloadRequest, Reloaded, Sessions, SessionsQuestion, Status, Target, TargetRequest,
-    TargetState, Targets, Top, UnbanRequest, Unbanned, UndrainRequest,
+    AddressesQuestion, AddressesView, ApiError, Banned, BansQuestion, BansView, ConnectionsQuestion, ConnectionsView,
+    DisconnectRequest, Disconnected, DrainRequest, Drained, LONGEST_BAN, LONGEST_DRAIN, ListenerState, ListenersView,
+    MOST, Network, NewBan, NoQuestion, PageSize, ReloadRequest, Reloaded, SessionsQuestion, SessionsView, StatusView,
+    TargetRequest, TargetState, TargetView, TargetsView, Top, UnbanRequest, Unbanned, UndrainRequest,
 };
-use crate::admin::{Answer, Client};
+use crate::admin::{AdminClient, ApiAnswer};
 
 mod find;
 mod human;
 mod show;
 
-use find::Place;
+use find::ApiLocation;
 use show::Show;
 
 /// The time between two looks at a drain.
@@ -32,9 +32,9 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// What flags all of these have.
 #[derive(Debug, clap::Args)]
-pub(super) struct Asking {
+pub(super) struct ApiFlags {
     #[command(flatten)]
-    place: Place,
+    place: ApiLocation,
     /// Print the answer as it is in the admin API, JSON, instead of a table
     #[arg(long)]
     json: bool,
@@ -48,17 +48,17 @@ pub(super) enum Operate {
     /// It is found by --socket, --url or -c, and without them at the places where the units have it.
     Status {
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Show its listeners: what they have taken, refused and carried
     Listeners {
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Show the targets of its listeners, and whether they are up
     Targets {
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Show open connections, newest first
     Connections {
@@ -72,7 +72,7 @@ pub(super) enum Operate {
         #[arg(long, value_name = "N", value_parser = most)]
         limit: Option<usize>,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Show the sessions of a core with their links, newest first
     Sessions {
@@ -86,18 +86,18 @@ pub(super) enum Operate {
         #[arg(long, value_name = "N", value_parser = most)]
         limit: Option<usize>,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Show the player addresses that have the most open
     Addresses {
         /// What they have the most of
-        #[arg(long, value_enum, default_value_t = By::Connections)]
-        by: By,
+        #[arg(long, value_enum, default_value_t = TopBy::Connections)]
+        by: TopBy,
         /// At the most [default: 20]
         #[arg(long, value_name = "N", value_parser = most)]
         limit: Option<usize>,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Show who is banned, longest first
     Bans {
@@ -108,7 +108,7 @@ pub(super) enum Operate {
         #[arg(long, value_name = "N", value_parser = most)]
         limit: Option<usize>,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Refuse an address or a CIDR for a while
     Ban {
@@ -121,14 +121,14 @@ pub(super) enum Operate {
         #[arg(long)]
         disconnect: bool,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// End the bans of an address or a CIDR, and of all in it
     Unban {
         /// An address or a CIDR
         network: Network,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Close connections, and end sessions
     ///
@@ -151,7 +151,7 @@ pub(super) enum Operate {
         #[arg(long, value_name = "ID", requires = "client")]
         session: Option<u32>,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Refuse new connections, of one listener or of all, and let those go on that are there
     Drain {
@@ -164,14 +164,14 @@ pub(super) enum Operate {
         #[arg(long)]
         wait: bool,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Take connections again, on one listener or on all
     Undrain {
         /// The listener; all of them without it
         listener: Option<String>,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Say whether a target has connections: `ready` if it is up, `drain` no new ones, `maint` nor checks
     Target {
@@ -183,20 +183,20 @@ pub(super) enum Operate {
         #[arg(value_parser = target_state)]
         state: TargetState,
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
     /// Have it read its file again
     ///
     /// Exit code 78 if the file is wrong, with everything that is; all goes on as before then.
     Reload {
         #[command(flatten)]
-        asking: Asking,
+        asking: ApiFlags,
     },
 }
 
 /// `--by`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum By {
+pub(super) enum TopBy {
     /// Connections
     Connections,
     /// Bytes, in both directions together
@@ -226,28 +226,28 @@ impl Operate {
 
     async fn ask(&self) -> anyhow::Result<Said> {
         match self {
-            Self::Status { asking } => asking.see::<Status>("status", &NoQuestion {}).await,
-            Self::Listeners { asking } => asking.see::<Listeners>("listeners", &NoQuestion {}).await,
-            Self::Targets { asking } => asking.see::<Targets>("targets", &NoQuestion {}).await,
+            Self::Status { asking } => asking.see::<StatusView>("status", &NoQuestion {}).await,
+            Self::Listeners { asking } => asking.see::<ListenersView>("listeners", &NoQuestion {}).await,
+            Self::Targets { asking } => asking.see::<TargetsView>("targets", &NoQuestion {}).await,
             Self::Connections { listener, address, limit, asking } => {
                 let (listener, limit) = (listener.clone(), at_most(*limit));
                 asking
-                    .see::<Connections>("connections", &ConnectionsQuestion { listener, address: *address, limit })
+                    .see::<ConnectionsView>("connections", &ConnectionsQuestion { listener, address: *address, limit })
                     .await
             }
             Self::Sessions { client, address, limit, asking } => {
                 let question = SessionsQuestion { client: *client, address: *address, limit: at_most(*limit) };
-                asking.see::<Sessions>("sessions", &question).await
+                asking.see::<SessionsView>("sessions", &question).await
             }
             Self::Addresses { by, limit, asking } => {
                 let by = match by {
-                    By::Connections => Top::Connections,
-                    By::Bytes => Top::Bytes,
+                    TopBy::Connections => Top::Connections,
+                    TopBy::Bytes => Top::Bytes,
                 };
-                asking.see::<Addresses>("addresses", &AddressesQuestion { by, limit: at_most(*limit) }).await
+                asking.see::<AddressesView>("addresses", &AddressesQuestion { by, limit: at_most(*limit) }).await
             }
             Self::Bans { address, limit, asking } => {
-                asking.see::<Bans>("bans", &BansQuestion { address: *address, limit: at_most(*limit) }).await
+                asking.see::<BansView>("bans", &BansQuestion { address: *address, limit: at_most(*limit) }).await
             }
             Self::Ban { network, lasts, disconnect, asking } => {
                 let ban = NewBan { network: *network, for_seconds: *lasts, disconnect: *disconnect };
@@ -275,14 +275,14 @@ impl Operate {
             }
             Self::Target { listener, target, state, asking } => {
                 let request = TargetRequest { listener: listener.clone(), target: target.clone(), state: *state };
-                asking.act::<Target>("target", &request).await
+                asking.act::<TargetView>("target", &request).await
             }
             Self::Reload { asking } => asking.act::<Reloaded>("reload", &ReloadRequest {}).await,
         }
     }
 }
 
-impl Asking {
+impl ApiFlags {
     async fn see<A: DeserializeOwned + Show + 'static>(
         &self,
         path: &str,
@@ -314,9 +314,9 @@ impl Asking {
         let answer = loop {
             let answer = client.get("/api/v1/listeners").await.with_context(|| unreachable(&client))?;
             if answer.status != 200 {
-                return self.tell::<Listeners>(&answer);
+                return self.tell::<ListenersView>(&answer);
             }
-            let listeners = parse::<Listeners>(&answer)?.listeners;
+            let listeners = parse::<ListenersView>(&answer)?.listeners;
             let left = listeners.iter().filter(|listener| names.contains(&listener.name));
             let left: Vec<_> = left.filter(|listener| listener.connections.open > 0).collect();
             if let Some(listener) = left.iter().find(|listener| listener.state == ListenerState::Open) {
@@ -335,17 +335,17 @@ impl Asking {
         if shows {
             let _ = writeln!(io::stderr());
         }
-        self.tell::<Listeners>(&answer)
+        self.tell::<ListenersView>(&answer)
     }
 
     /// Returns the output for an answer. A refusal goes to stderr, for people, and is a failure.
-    fn tell<A: DeserializeOwned + Show + 'static>(&self, answer: &Answer) -> anyhow::Result<Said> {
+    fn tell<A: DeserializeOwned + Show + 'static>(&self, answer: &ApiAnswer) -> anyhow::Result<Said> {
         let json = || format!("{}\n", String::from_utf8_lossy(&answer.body));
         if answer.status == 200 {
             let out: Box<dyn Show> = if self.json { Box::new(json()) } else { Box::new(parse::<A>(answer)?) };
             return Ok(Said { code: 0, out, err: String::new() });
         }
-        let refusal: Refusal = parse(answer)?;
+        let refusal: ApiError = parse(answer)?;
         let code = if refusal.errors.is_empty() { 1 } else { EXIT_CONFIG };
         if self.json {
             return Ok(Said { code, out: Box::new(json()), err: String::new() });
@@ -356,16 +356,16 @@ impl Asking {
     }
 }
 
-async fn post(client: &Client, path: &str, request: &impl Serialize) -> anyhow::Result<Answer> {
+async fn post(client: &AdminClient, path: &str, request: &impl Serialize) -> anyhow::Result<ApiAnswer> {
     let body = serde_json::to_string(request).context("cannot ask that")?;
     client.post(&format!("/api/v1/{path}"), body).await.with_context(|| unreachable(client))
 }
 
-fn unreachable(client: &Client) -> String {
+fn unreachable(client: &AdminClient) -> String {
     format!("otproxy at {} cannot be asked; does it run, and may this user reach it?", client.place())
 }
 
-fn parse<T: DeserializeOwned>(answer: &Answer) -> anyhow::Result<T> {
+fn parse<T: DeserializeOwned>(answer: &ApiAnswer) -> anyhow::Result<T> {
     let what = || format!("what answers (status {}) is no otproxy, or one of another version", answer.status);
     serde_json::from_slice(&answer.body).with_context(what)
 }
@@ -376,8 +376,8 @@ fn width() -> Option<usize> {
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
-fn at_most<const DEFAULT: usize>(limit: Option<usize>) -> Most<DEFAULT> {
-    limit.and_then(Most::new).unwrap_or_default()
+fn at_most<const DEFAULT: usize>(limit: Option<usize>) -> PageSize<DEFAULT> {
+    limit.and_then(PageSize::new).unwrap_or_default()
 }
 
 /// Parses `--limit`.

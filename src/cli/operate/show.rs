@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use super::human::{age, bytes, count, milliseconds, time};
 use crate::admin::api::{
-    Addresses, Banned, Bans, Connections, Count, Disconnected, Drained, Listeners, Reloaded, Sessions, Status, Target,
-    Targets, Unbanned,
+    AddressesView, Banned, BansView, ConnectionsView, Count, Disconnected, Drained, ListenersView, Reloaded,
+    SessionsView, StatusView, TargetView, TargetsView, Unbanned,
 };
 use crate::cli::text_table::TextTable;
 
@@ -21,7 +21,7 @@ impl Show for String {
     }
 }
 
-impl Show for Status {
+impl Show for StatusView {
     fn show(&self, _: Option<usize>) -> String {
         let state = match (self.draining, self.ready) {
             (true, _) => "draining",
@@ -74,7 +74,7 @@ fn reasons(counts: &BTreeMap<String, u64>) -> String {
     words.join(", ")
 }
 
-impl Show for Listeners {
+impl Show for ListenersView {
     fn show(&self, width: Option<usize>) -> String {
         let headings =
             ["LISTENER", "KIND", "STATE", ">OPEN", ">ACCEPTED", ">IN", ">OUT", "ADDRESSES", "REJECTED", "CLOSED"];
@@ -98,12 +98,12 @@ impl Show for Listeners {
     }
 }
 
-impl Show for Targets {
+impl Show for TargetsView {
     fn show(&self, width: Option<usize>) -> String {
         let headings = ["LISTENER", "TARGET", "ADDRESS", "UP", "STATE", ">OPEN", "CHECK", ">AGO", ">ROUND TRIP"];
         let mut table = TextTable::new(headings);
         for target in &self.targets {
-            let Target { listener, name, address, up, state, backup, connections, check } = target;
+            let TargetView { listener, name, address, up, state, backup, connections, check } = target;
             let up = match (up, backup) {
                 (true, true) => "up, backup",
                 (true, false) => "up",
@@ -142,7 +142,7 @@ fn or_dash(text: Option<impl ToString>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| text.to_string())
 }
 
-impl Show for Connections {
+impl Show for ConnectionsView {
     fn show(&self, width: Option<usize>) -> String {
         let headings = ["ID", "LISTENER", "PLAYER", "PEER", "EDGE", "STATE", "LEADS TO", ">AGE", ">IN", ">OUT"];
         let mut table = TextTable::new(headings);
@@ -165,7 +165,7 @@ impl Show for Connections {
     }
 }
 
-impl Show for Sessions {
+impl Show for SessionsView {
     fn show(&self, width: Option<usize>) -> String {
         let headings = [
             "CLIENT",
@@ -206,7 +206,7 @@ impl Show for Sessions {
     }
 }
 
-impl Show for Addresses {
+impl Show for AddressesView {
     fn show(&self, width: Option<usize>) -> String {
         let mut table = TextTable::new(["ADDRESS", ">OPEN", ">IN", ">OUT", "BANNED"]);
         for talker in &self.addresses {
@@ -222,7 +222,7 @@ impl Show for Addresses {
     }
 }
 
-impl Show for Bans {
+impl Show for BansView {
     fn show(&self, width: Option<usize>) -> String {
         let mut table = TextTable::new(["NETWORK", ">LEFT", "UNTIL", "BY"]);
         for ban in &self.bans {
@@ -264,9 +264,9 @@ impl Show for Drained {
     }
 }
 
-impl Show for Target {
+impl Show for TargetView {
     fn show(&self, width: Option<usize>) -> String {
-        Targets { targets: vec![self.clone()] }.show(width)
+        TargetsView { targets: vec![self.clone()] }.show(width)
     }
 }
 
@@ -284,13 +284,13 @@ impl Show for Reloaded {
 mod tests {
     use super::*;
     use crate::admin::api::{
-        AddressesQuestion, BansQuestion, ConnectionsQuestion, Most, Operator, Role, SessionsQuestion,
+        AddressesQuestion, BansQuestion, ConnectionsQuestion, Operator, PageSize, Role, SessionsQuestion,
     };
     use crate::admin::api::{DrainedListener, ListenerState};
-    use crate::admin::fake::Fake;
+    use crate::admin::fake::FakeOperator;
 
-    fn core() -> Fake {
-        Fake::new(Role::Core)
+    fn core() -> FakeOperator {
+        FakeOperator::new(Role::Core)
     }
 
     #[test]
@@ -307,7 +307,7 @@ mod tests {
              reload       2030-03-17T17:46:40Z, refused: the file is wrong, and all went on as before\n\
              \x20            edge.yaml:1:1: bad\n"
         );
-        assert!(!Fake::new(Role::Edge).status().show(None).contains("sessions"));
+        assert!(!FakeOperator::new(Role::Edge).status().show(None).contains("sessions"));
     }
 
     #[test]
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn connections_and_sessions() {
-        let asked = ConnectionsQuestion { limit: Most::new(1).unwrap(), ..ConnectionsQuestion::default() };
+        let asked = ConnectionsQuestion { limit: PageSize::new(1).unwrap(), ..ConnectionsQuestion::default() };
         assert_eq!(
             core().connections(&asked).show(None),
             "ID  LISTENER  PLAYER              PEER                 EDGE  STATE  LEADS TO   AGE    IN   OUT\n\

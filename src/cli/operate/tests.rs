@@ -11,15 +11,15 @@ use tokio::sync::oneshot;
 use super::super::{Cli, Command};
 use super::*;
 use crate::admin::api::{Operator, Role};
-use crate::admin::fake::Fake;
-use crate::admin::{Server, State};
+use crate::admin::fake::FakeOperator;
+use crate::admin::{AdminServer, AdminState};
 use crate::metrics::BuildInfo;
 use otproxy_config as config;
 
 /// A server on a thread of its own, until it is dropped.
 struct Running {
     directory: PathBuf,
-    operator: Arc<Fake>,
+    operator: Arc<FakeOperator>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -29,11 +29,11 @@ impl Running {
         let directory = std::env::temp_dir().join(format!("otproxy-operate-{name}-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let socket = Some(directory.join("admin.sock"));
-        let server = Server::bind(&config::Admin { socket, ..config::Admin::default() }).unwrap();
-        let operator = Arc::new(Fake::new(Role::Core));
+        let server = AdminServer::bind(&config::AdminConfig { socket, ..config::AdminConfig::default() }).unwrap();
+        let operator = Arc::new(FakeOperator::new(Role::Core));
         let answering: Arc<dyn Operator> = operator.clone();
         let build = BuildInfo { version: "1.2.3", role: "core" };
-        let state = State { metrics: Vec::new(), ready: Arc::default(), build, operator: answering };
+        let state = AdminState { metrics: Vec::new(), ready: Arc::default(), build, operator: answering };
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -195,7 +195,7 @@ fn words(line: &str) -> Vec<String> {
 fn the_examples_of_the_document_do_what_they_say() {
     let running = Running::start("document");
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let client = Client::socket(&running.directory.join("admin.sock"));
+    let client = AdminClient::socket(&running.directory.join("admin.sock"));
     let mut count = 0;
     for line in examples("curl").filter(|line| line.contains("--unix-socket")) {
         let words = words(line);
@@ -221,7 +221,7 @@ fn the_examples_of_the_document_do_what_they_say() {
 fn the_document_has_every_command_and_path() {
     let running = Running::start("paths");
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let client = Client::socket(&running.directory.join("admin.sock"));
+    let client = AdminClient::socket(&running.directory.join("admin.sock"));
     let answer = runtime.block_on(client.get("/api/v1/openapi.json")).unwrap();
     let api: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     let mut paths = 0;

@@ -20,8 +20,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// A target's name, and the addresses that it resolves to.
 #[derive(Debug)]
-pub struct Addresses {
-    target: config::Target,
+pub struct ResolvedAddresses {
+    target: config::HostPort,
     /// The interval of look-ups; zero means one for each connection.
     every: Duration,
     known: watch::Sender<Known>,
@@ -45,9 +45,9 @@ struct Answer {
     first: AtomicUsize,
 }
 
-impl Addresses {
+impl ResolvedAddresses {
     /// Makes the addresses of `target`, looked up at this interval.
-    pub fn new(target: config::Target, every: Duration) -> Self {
+    pub fn new(target: config::HostPort, every: Duration) -> Self {
         let known = target.literal().map_or(Known::Awaited, |address| Known::Answer(Answer::new(vec![address])));
         Self { target, every, known: watch::Sender::new(known) }
     }
@@ -85,7 +85,7 @@ impl Addresses {
     }
 
     /// Looks the name up with `lookup`, again and again. Returns at once if there is no name.
-    pub async fn keep<F>(&self, listener: &str, lookup: impl Fn(config::Target) -> F)
+    pub async fn refresh<F>(&self, listener: &str, lookup: impl Fn(config::HostPort) -> F)
     where
         F: Future<Output = io::Result<Vec<SocketAddr>>>,
     {

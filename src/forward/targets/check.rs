@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::addresses::Addresses;
+use super::addresses::ResolvedAddresses;
 use crate::forward::{CheckResult, TRIES};
 use otproxy_config::{CheckKind, SendProxy};
 use otproxy_protocol::frame::{self, ClientId, PONG};
@@ -24,7 +24,7 @@ static CLIENT: LazyLock<ClientId> = LazyLock::new(|| ClientId(RandomState::new()
 /// # Errors
 /// Returns the problem of the target.
 pub async fn check(
-    addresses: &Addresses,
+    addresses: &ResolvedAddresses,
     kind: CheckKind,
     send_proxy: SendProxy,
     within: Duration,

@@ -1,4 +1,4 @@
-//! What is counted of targets, and shown of them.
+//! The metrics of targets.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use prometheus::Histogram;
 use super::{CheckResult, TargetState};
 use crate::metrics::{ByReason, Metrics};
 
-/// What is counted of the checks of one target.
+/// The metrics of the checks of one target.
 #[derive(Debug, Clone)]
 pub struct TargetChecks {
     results: ByReason<CheckResult>,

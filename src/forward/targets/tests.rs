@@ -22,7 +22,7 @@ fn checked<P: Future<Output = ()>>(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let test = async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addresses = Addresses::new(listener.local_addr().unwrap().into(), Duration::ZERO);
+        let addresses = ResolvedAddresses::new(listener.local_addr().unwrap().into(), Duration::ZERO);
         let playing = async { play(listener.accept().await.unwrap().0).await };
         let (result, ()) = tokio::join!(check(&addresses, kind, send_proxy, within), playing);
         result
@@ -107,7 +107,7 @@ fn what_refuses_is_not_up() {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address: SocketAddr = socket.local_addr().unwrap();
-        let addresses = Addresses::new(address.into(), Duration::ZERO);
+        let addresses = ResolvedAddresses::new(address.into(), Duration::ZERO);
         for kind in [CheckKind::Tcp, CheckKind::Proxy, CheckKind::Ping] {
             assert_eq!(check(&addresses, kind, SendProxy::V2, WITHIN).await, Err(CheckResult::Refused));
         }
@@ -116,17 +116,17 @@ fn what_refuses_is_not_up() {
 
 #[test]
 fn the_tunnel_is_up_while_it_has_spare_connections_or_new_ones() {
-    let pool = Pool::new(Arc::new(Notify::new()));
+    let pool = SparePool::new(Arc::new(Notify::new()));
     let mut made = 0;
     assert_eq!(has_spare(None, &mut made), Err(CheckResult::NoSpare));
     let mut look = || has_spare(Some(&pool), &mut made);
     assert_eq!(look(), Err(CheckResult::NoSpare));
-    let kept = pool.keep();
+    let kept = pool.hold();
     assert_eq!((look(), look()), (Ok(()), Ok(())));
     drop(kept);
     assert_eq!(look(), Err(CheckResult::NoSpare));
     // Players take each one as soon as it is there.
-    drop((pool.keep(), pool.keep()));
+    drop((pool.hold(), pool.hold()));
     assert_eq!((look(), look()), (Ok(()), Err(CheckResult::NoSpare)));
 }
 
@@ -136,12 +136,12 @@ fn what_this_host_lacks_is_not_the_targets_failure() {
                 check: tcp, fall: 1 }\n";
     let Ok(config::Config::Edge(edge)) = config::parse("edge.yaml", text) else { panic!("an edge") };
     let targets = Targets::new(edge.listeners[0].forward().unwrap(), None, &Arc::new(Metrics::new()));
-    let next = || targets.next(IpAddr::from([127, 0, 0, 1]), &mut Vec::new()).unwrap();
+    let next = || targets.choose(IpAddr::from([127, 0, 0, 1]), &mut Vec::new()).unwrap();
     assert_eq!(next().tried.target, 0);
     next().failed(ConnectResult::Error);
     assert_eq!((next().tried.target, targets.now().list[0].up.get()), (0, 1));
     next().failed(ConnectResult::Refused);
     assert_eq!((next().tried.target, targets.now().list[0].up.get()), (1, 0));
     // Dropped attempts no longer count.
-    assert!(format!("{:?}", targets.now().standings).matches("connections: 0").count() == 2);
+    assert!(format!("{:?}", targets.now().health).matches("connections: 0").count() == 2);
 }

@@ -11,7 +11,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::log::SessionLogGuard;
 use super::{SessionTask, TableEntry};
-use crate::relay::client::{Machine, flush_game, flush_links, tell, write_game_stream};
+use crate::relay::client::{RelayMachine, flush_game, flush_links, tell, write_game_stream};
 use otproxy_config as config;
 use otproxy_net::{ConnectResult, Stream, connect};
 use otproxy_protocol::player_address::ipv4_of;
@@ -71,14 +71,14 @@ impl SessionTask {
         .await
     }
 
-    /// Connects to the game server, and tells it who the player is.
+    /// Connects to the game server, and announces the player to it.
     async fn connect(&self) -> Result<Rc<Stream>, ConnectResult> {
         let session = &self.session;
         let (inbound, server) = (&session.inbound, &session.server.config);
         let pseudo = &self.relay.shared.pseudo_ipv4;
         let source = match server.source {
-            config::Source::Default => None,
-            config::Source::LoopbackPerPlayer => Some(IpAddr::V4(pseudo.loopback(session.player.ip()))),
+            config::SourceAddress::Default => None,
+            config::SourceAddress::LoopbackPerPlayer => Some(IpAddr::V4(pseudo.loopback(session.player.ip()))),
         };
         if session.connect_at > Instant::now() {
             sleep_until(session.connect_at.into()).await;
@@ -128,7 +128,7 @@ impl SessionTask {
     }
 
     /// Waits until the machine says so.
-    async fn until(&self, ready: impl Fn(&Machine) -> bool) {
+    async fn until(&self, ready: impl Fn(&RelayMachine) -> bool) {
         let mut timer = None;
         poll_fn(|cx| {
             self.session.task.keep(cx);

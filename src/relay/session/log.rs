@@ -5,7 +5,7 @@ use std::time::Instant;
 use tracing::info;
 
 use super::SessionTask;
-use crate::access_log::{Entry, SessionEnd, What};
+use crate::access_log::{AccessLogEntry, Ended, SessionEnd};
 use otproxy_protocol::core::{EndReason, LinkKey};
 use otproxy_protocol::frame::PacketId;
 
@@ -64,8 +64,8 @@ impl SessionTask {
                 bytes_out: figures.bytes_out,
             };
         }
-        // Where nobody has told the client yet, the links do so in their own tasks: what failed here could
-        // fail again in a write.
+        // If the client was not told yet, the links do so in their own tasks: the write that failed here could fail
+        // again.
         links.into_iter().filter_map(|link| machine.link(link)).for_each(|link| link.block());
         account
     }
@@ -75,7 +75,7 @@ impl SessionTask {
         let (inbound, server) = (&session.inbound, &session.server.config);
         let Account { reason, packets_in, packets_out, bytes_in, bytes_out } = *account;
         inbound.access_log(|| {
-            let what = What::Session(SessionEnd {
+            let what = Ended::Session(SessionEnd {
                 client,
                 session: session.id,
                 port: server.port,
@@ -84,12 +84,12 @@ impl SessionTask {
                 packets_out: packets_out.0,
                 reason,
             });
-            let open = inbound.open();
-            Entry {
+            let open = inbound.open_counts();
+            AccessLogEntry {
                 bytes_in,
                 bytes_out,
                 open,
-                ..Entry::new(&inbound.config().name, session.player, session.started, what)
+                ..AccessLogEntry::new(&inbound.config().name, session.player, session.started, what)
             }
         });
         let Some(suppressed) = self.relay.shared.ended_log.allow(Instant::now()) else { return };

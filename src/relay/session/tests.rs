@@ -9,7 +9,9 @@ use tokio::runtime::{Builder, LocalOptions};
 
 use super::log::SessionLogGuard;
 use super::*;
-use crate::admission::{BanMetrics, BanRules, Bans, Gate, GateLimits, Gates, InboundShared, ProcessGate};
+use crate::admission::{
+    AdmissionControl, AdmissionLimits, BanMetrics, BanPolicy, Bans, InboundShared, ListenerAdmission, ProcessAdmission,
+};
 use crate::metrics::{BuildInfo, Metrics, render};
 use crate::relay::link_task::LinkTask;
 use crate::relay::{EdgeMetrics, OTHER_EDGE, RelayShared};
@@ -39,8 +41,8 @@ async fn panics() {
     let Config::Core(core) = config::parse("core.yaml", &text).unwrap() else { panic!("not a core") };
     let metrics = Arc::new(Metrics::new());
     let tasks = Tasks::new(metrics.on_panic());
-    let bans = Bans::new(BanRules::off(), BanMetrics::new(&metrics));
-    let process = ProcessGate::new(Gate::new(GateLimits::default(), Arc::default()), bans);
+    let bans = Bans::new(BanPolicy::off(), BanMetrics::new(&metrics));
+    let process = ProcessAdmission::new(AdmissionControl::new(AdmissionLimits::default(), Arc::default()), bans);
     let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]));
     let relay = Relay::new(shared, 0, Arc::clone(&metrics), Rc::new(scratch()), tasks.clone());
 
@@ -50,10 +52,11 @@ async fn panics() {
     let inbound = InboundShared::new(core.listeners[0].inbound().clone(), Arc::clone(&process), None);
     let inbound = relay.inbound(&inbound);
     let edge = Rc::new(EdgeMetrics::new(&metrics, OTHER_EDGE));
-    let gates = Gates::new("links", Gate::new(GateLimits::default(), Arc::default()), process);
-    let counted = gates.enter(player).unwrap();
-    let (stream, presence) = (Stream::new(stream).unwrap(), Arc::clone(counted.presence()));
-    let link = Rc::new(Link::new(stream, presence, CLIENT, edge, None, inbound));
+    let gates =
+        ListenerAdmission::new("links", AdmissionControl::new(AdmissionLimits::default(), Arc::default()), process);
+    let counted = gates.admit_peer(player).unwrap();
+    let (stream, handle) = (Stream::new(stream).unwrap(), Arc::clone(counted.handle()));
+    let link = Rc::new(RelayLink::new(stream, handle, CLIENT, edge, None, inbound));
     let player = relay.client(CLIENT);
     let task = LinkTask::new(Rc::clone(&relay), Rc::clone(&player), link, Vec::new(), counted);
 
@@ -62,7 +65,7 @@ async fn panics() {
         let mut machine = player.machine.borrow_mut();
         let open = frame::open(SessionId(1), 7172);
         let mut turn = machine.receive(task.key, &open);
-        let Some(Effect::Connect(key)) = machine.next(&mut turn, &relay) else { panic!("it is let in") };
+        let Some(Effect::Connect(key)) = machine.next_effect(&mut turn, &relay) else { panic!("it is let in") };
         (key, machine.session(key).cloned().unwrap())
     };
     tasks.spawn(task);

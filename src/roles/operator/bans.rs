@@ -5,11 +5,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
 
-use crate::admin::api::{self, BannedBy, BansQuestion, Network, Refusal, Time, Unbanned};
+use crate::admin::api::{self, ApiError, BannedBy, BansQuestion, Network, Time, Unbanned};
 use crate::admission::{BanReason, Bans, LONGEST_BAN};
 
 /// Returns present bans, the longest first.
-pub(super) fn bans(bans: &Bans, asked: &BansQuestion, nftables: bool) -> api::Bans {
+pub(super) fn bans(bans: &Bans, asked: &BansQuestion, nftables: bool) -> api::BansView {
     let (now, clock) = (Instant::now(), SystemTime::now());
     let meets = |one: IpNet, other: IpNet| one.contains(&other) || other.contains(&one);
     let mut list = bans.list(now);
@@ -19,7 +19,7 @@ pub(super) fn bans(bans: &Bans, asked: &BansQuestion, nftables: bool) -> api::Ba
     list.truncate(asked.limit.get());
     let ban = |ban: &crate::admission::Ban| {
         let left = ban.until.saturating_duration_since(now);
-        api::Ban {
+        api::BanView {
             network: Network(ban.network),
             until: Time(clock + left),
             seconds_left: left.as_secs(),
@@ -29,20 +29,20 @@ pub(super) fn bans(bans: &Bans, asked: &BansQuestion, nftables: bool) -> api::Ba
             },
         }
     };
-    api::Bans { total, nftables, bans: list.iter().map(ban).collect() }
+    api::BansView { total, nftables, bans: list.iter().map(ban).collect() }
 }
 
 /// Bans a network; returns the ban's last moment.
-pub(super) fn ban(bans: &Bans, network: Network, lasts: Duration) -> Result<SystemTime, Refusal> {
+pub(super) fn ban(bans: &Bans, network: Network, lasts: Duration) -> Result<SystemTime, ApiError> {
     let lasts = lasts.min(LONGEST_BAN);
     if !bans.is_free_of_exempt(&network.0) {
-        return Err(Refusal::conflict(
+        return Err(ApiError::conflict(
             format!("{network} has somebody in it who is never banned: an address of `bans.exempt`, or a trusted peer"),
             "ban a smaller network, or take the address out of `bans.exempt`",
         ));
     }
     if !bans.ban(network.0, lasts, Instant::now()) {
-        return Err(Refusal::unavailable(
+        return Err(ApiError::unavailable(
             "there are as many bans as there can be, and all of them last longer",
             "unban some, or put networks into `deny`",
         ));
@@ -51,10 +51,10 @@ pub(super) fn ban(bans: &Bans, network: Network, lasts: Duration) -> Result<Syst
 }
 
 /// Ends the bans of a network, and of all networks within it.
-pub(super) fn unban(bans: &Bans, network: Network) -> Result<Unbanned, Refusal> {
+pub(super) fn unban(bans: &Bans, network: Network) -> Result<Unbanned, ApiError> {
     let networks: Vec<_> = bans.unban(network.0).into_iter().map(|ban| Network(ban.network)).collect();
     if networks.is_empty() {
-        return Err(Refusal::not_found(format!("{network} is not banned"), "see who is: `otproxy bans`"));
+        return Err(ApiError::not_found(format!("{network} is not banned"), "see who is: `otproxy bans`"));
     }
     Ok(Unbanned { networks })
 }
@@ -62,11 +62,11 @@ pub(super) fn unban(bans: &Bans, network: Network) -> Result<Unbanned, Refusal> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::api::Most;
-    use crate::admission::{BanMetrics, BanRules};
+    use crate::admin::api::PageSize;
+    use crate::admission::{BanMetrics, BanPolicy};
     use crate::metrics::Metrics;
     use otproxy_config::AddressSet;
-    use otproxy_protocol::rate::Rate;
+    use otproxy_protocol::quota::Quota;
 
     fn net(text: &str) -> Network {
         text.parse().unwrap()
@@ -74,8 +74,8 @@ mod tests {
 
     fn table() -> std::sync::Arc<Bans> {
         let exempt: AddressSet = std::iter::once(net("10.0.0.1").0).collect();
-        let after = Some(Rate::per(1, Duration::from_secs(60)));
-        Bans::new(BanRules { after, lasting: Duration::from_secs(5000), exempt }, BanMetrics::new(&Metrics::new()))
+        let after = Some(Quota::per(1, Duration::from_secs(60)));
+        Bans::new(BanPolicy { after, lasting: Duration::from_secs(5000), exempt }, BanMetrics::new(&Metrics::new()))
     }
 
     #[test]
@@ -84,7 +84,7 @@ mod tests {
         ban(&table, net("192.0.2.0/24"), Duration::from_secs(100)).unwrap();
         ban(&table, net("198.51.100.7"), Duration::from_secs(1000)).unwrap();
         let broken = "2001:db8::1".parse().unwrap();
-        (0..2).for_each(|_| table.broke_rule(broken, Instant::now()));
+        (0..2).for_each(|_| table.count_violation(broken, Instant::now()));
         let ask = |address: Option<&str>| {
             let asked = BansQuestion { address: address.map(net), ..BansQuestion::default() };
             let found = bans(&table, &asked, true);
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(ask(Some("192.0.0.0/8")), all[2..]);
         assert_eq!(ask(Some("2001:db8::7")), all[..1]);
         assert_eq!(ask(Some("203.0.113.1")), [""; 0]);
-        let one = bans(&table, &BansQuestion { limit: Most::new(1).unwrap(), ..BansQuestion::default() }, false);
+        let one = bans(&table, &BansQuestion { limit: PageSize::new(1).unwrap(), ..BansQuestion::default() }, false);
         assert_eq!((one.total, one.bans.len(), one.nftables), (3, 1, false));
         assert!((4990..=5000).contains(&one.bans[0].seconds_left), "{:?}", one.bans);
     }

@@ -1,4 +1,4 @@
-//! The roster for an operator: open connections, top talkers, and the closing of connections.
+//! The registry for an operator: open connections, top talkers, and the closing of connections.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -9,10 +9,11 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use crate::admin::api::{
-    Addresses, AddressesQuestion, Connection, ConnectionState, Connections, ConnectionsQuestion, Network, Talker, Top,
+    AddressesQuestion, AddressesView, ConnectionState, ConnectionView, ConnectionsQuestion, ConnectionsView, Network,
+    TalkerView, Top,
 };
 use crate::admission::AddressKey;
-use crate::connection::{Closing, Leads, Presence, Roster};
+use crate::connection::{Closing, ConnectionHandle, ConnectionRegistry, Route};
 
 /// Returns whether a connection or a session of `player` belongs to a network.
 pub(super) fn is_in(network: Network, player: SocketAddr) -> bool {
@@ -20,45 +21,49 @@ pub(super) fn is_in(network: Network, player: SocketAddr) -> bool {
 }
 
 /// Returns open connections, newest first.
-pub(super) fn connections(roster: &Roster, asked: &ConnectionsQuestion, now: Instant) -> Connections {
-    let mut picked = roster.select(|presence| {
-        asked.listener.as_ref().is_none_or(|name| presence.listener() == name)
-            && asked.address.is_none_or(|network| is_in(network, presence.who()))
+pub(super) fn connections(registry: &ConnectionRegistry, asked: &ConnectionsQuestion, now: Instant) -> ConnectionsView {
+    let mut picked = registry.select(|handle| {
+        asked.listener.as_ref().is_none_or(|name| handle.listener() == name)
+            && asked.address.is_none_or(|network| is_in(network, handle.player_or_peer()))
     });
     let total = picked.len() as u64;
     // Numbers are given out in order.
-    picked.sort_unstable_by_key(|presence| Reverse(presence.id()));
+    picked.sort_unstable_by_key(|handle| Reverse(handle.id()));
     picked.truncate(asked.limit.get());
-    Connections { total, connections: picked.iter().map(|presence| connection(presence, now)).collect() }
+    ConnectionsView { total, connections: picked.iter().map(|handle| connection(handle, now)).collect() }
 }
 
-fn connection(presence: &Presence, now: Instant) -> Connection {
-    let (state, target, client) = match presence.leads() {
+fn connection(handle: &ConnectionHandle, now: Instant) -> ConnectionView {
+    let (state, target, client) = match handle.route() {
         None => (ConnectionState::Opening, None, None),
-        Some(Leads::Target(target)) => (ConnectionState::Forwarding, Some(target.to_string()), None),
-        Some(Leads::Client(client)) => (ConnectionState::Link, None, Some(*client)),
+        Some(Route::Target(target)) => (ConnectionState::Forwarding, Some(target.to_string()), None),
+        Some(Route::Client(client)) => (ConnectionState::Link, None, Some(*client)),
     };
-    Connection {
-        id: presence.id(),
-        listener: presence.listener().to_owned(),
-        player: presence.player(),
-        peer: presence.peer(),
-        edge: presence.edge().map(str::to_owned),
+    ConnectionView {
+        id: handle.id(),
+        listener: handle.listener().to_owned(),
+        player: handle.player(),
+        peer: handle.peer(),
+        edge: handle.edge().map(str::to_owned),
         state,
         target,
         client,
-        age_seconds: now.saturating_duration_since(presence.began()).as_secs_f64(),
-        bytes_in: presence.bytes_in(),
-        bytes_out: presence.bytes_out(),
+        age_seconds: now.saturating_duration_since(handle.began()).as_secs_f64(),
+        bytes_in: handle.bytes_in(),
+        bytes_out: handle.bytes_out(),
     }
 }
 
 /// Returns the top talkers, the first first; `banned` tells whether an address is banned.
-pub(super) fn addresses(roster: &Roster, asked: &AddressesQuestion, banned: impl Fn(IpNet) -> bool) -> Addresses {
-    let mut talkers: HashMap<AddressKey, Talker> = HashMap::new();
-    roster.select(|presence| {
-        let key = AddressKey::from(presence.who().ip());
-        let talker = talkers.entry(key).or_insert_with(|| Talker {
+pub(super) fn addresses(
+    registry: &ConnectionRegistry,
+    asked: &AddressesQuestion,
+    banned: impl Fn(IpNet) -> bool,
+) -> AddressesView {
+    let mut talkers: HashMap<AddressKey, TalkerView> = HashMap::new();
+    registry.select(|handle| {
+        let key = AddressKey::from(handle.player_or_peer().ip());
+        let talker = talkers.entry(key).or_insert_with(|| TalkerView {
             address: Network(key.network()),
             connections: 0,
             bytes_in: 0,
@@ -66,8 +71,8 @@ pub(super) fn addresses(roster: &Roster, asked: &AddressesQuestion, banned: impl
             banned: false,
         });
         talker.connections += 1;
-        talker.bytes_in += presence.bytes_in();
-        talker.bytes_out += presence.bytes_out();
+        talker.bytes_in += handle.bytes_in();
+        talker.bytes_out += handle.bytes_out();
         false
     });
     let total = talkers.len() as u64;
@@ -82,40 +87,44 @@ pub(super) fn addresses(roster: &Roster, asked: &AddressesQuestion, banned: impl
     });
     addresses.truncate(asked.limit.get());
     addresses.iter_mut().for_each(|talker| talker.banned = banned(talker.address.0));
-    Addresses { total, addresses }
+    AddressesView { total, addresses }
 }
 
 /// Closes the connections that `wanted` picks; returns how many.
-pub(super) fn close(roster: &Roster, closing: Closing, wanted: impl FnMut(&Presence) -> bool) -> u64 {
-    let picked: Vec<Arc<Presence>> = roster.select(wanted);
-    picked.iter().filter(|presence| presence.close(closing)).count() as u64
+pub(super) fn close(
+    registry: &ConnectionRegistry,
+    closing: Closing,
+    wanted: impl FnMut(&ConnectionHandle) -> bool,
+) -> u64 {
+    let picked: Vec<Arc<ConnectionHandle>> = registry.select(wanted);
+    picked.iter().filter(|handle| handle.close(closing)).count() as u64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::Present;
+    use crate::connection::Registration;
 
     /// Registers a connection of a player, to one of two listeners.
-    fn enter(roster: &Arc<Roster>, listener: &str, player: &str) -> Present {
-        let present = roster.enter(&Arc::from(listener), SocketAddr::from(([127, 0, 0, 1], 9)));
-        present.presence().set_player(player.parse().unwrap());
+    fn enter(registry: &Arc<ConnectionRegistry>, listener: &str, player: &str) -> Registration {
+        let present = registry.enter(&Arc::from(listener), SocketAddr::from(([127, 0, 0, 1], 9)));
+        present.handle().set_player(player.parse().unwrap());
         present
     }
 
-    fn ids(connections: &Connections) -> Vec<u64> {
+    fn ids(connections: &ConnectionsView) -> Vec<u64> {
         connections.connections.iter().map(|connection| connection.id).collect()
     }
 
     #[test]
     fn connections_are_picked_by_listener_and_network_and_the_newest_come_first() {
-        let roster = Arc::default();
+        let registry = Arc::default();
         let _all = [
-            enter(&roster, "links", "192.0.2.1:1"),
-            enter(&roster, "login", "192.0.2.1:2"),
-            enter(&roster, "login", "192.0.2.200:3"),
-            enter(&roster, "login", "[2001:db8::1]:4"),
-            enter(&roster, "login", "[::ffff:192.0.2.1]:5"),
+            enter(&registry, "links", "192.0.2.1:1"),
+            enter(&registry, "login", "192.0.2.1:2"),
+            enter(&registry, "login", "192.0.2.200:3"),
+            enter(&registry, "login", "[2001:db8::1]:4"),
+            enter(&registry, "login", "[::ffff:192.0.2.1]:5"),
         ];
         let ask = |listener: Option<&str>, address: Option<&str>| {
             let asked = ConnectionsQuestion {
@@ -123,7 +132,7 @@ mod tests {
                 address: address.map(|address| address.parse().unwrap()),
                 ..ConnectionsQuestion::default()
             };
-            ids(&connections(&roster, &asked, Instant::now()))
+            ids(&connections(&registry, &asked, Instant::now()))
         };
         assert_eq!(ask(None, None), [5, 4, 3, 2, 1]);
         assert_eq!(ask(Some("links"), None), [1]);
@@ -131,23 +140,23 @@ mod tests {
         assert_eq!(ask(Some("login"), Some("192.0.2.128/25")), [3]);
         assert_eq!(ask(None, Some("2001:db8::/32")), [4]);
         assert_eq!(ask(Some("none"), None), [0; 0]);
-        let two = ConnectionsQuestion { limit: crate::admin::api::Most::new(2).unwrap(), ..Default::default() };
-        let two = connections(&roster, &two, Instant::now());
+        let two = ConnectionsQuestion { limit: crate::admin::api::PageSize::new(2).unwrap(), ..Default::default() };
+        let two = connections(&registry, &two, Instant::now());
         assert_eq!((two.total, ids(&two)), (5, vec![5, 4]));
     }
 
     #[test]
     fn a_connection_shows_how_far_it_has_come() {
-        let roster = Arc::default();
-        let all = ["links", "login", "login"].map(|listener| enter(&roster, listener, "192.0.2.1:1"));
-        let unknown = roster.enter(&Arc::from("login"), "198.51.100.7:40000".parse().unwrap());
-        all[0].presence().set_leads(Leads::Client(77));
-        all[0].presence().set_edge("waw1".into());
-        all[1].presence().set_leads(Leads::Target("203.0.113.9:7170".into()));
-        all[1].presence().add_in(10);
-        all[1].presence().add_out(20);
-        let now = unknown.presence().began() + std::time::Duration::from_millis(1500);
-        let seen = connections(&roster, &ConnectionsQuestion::default(), now).connections;
+        let registry = Arc::default();
+        let all = ["links", "login", "login"].map(|listener| enter(&registry, listener, "192.0.2.1:1"));
+        let unknown = registry.enter(&Arc::from("login"), "198.51.100.7:40000".parse().unwrap());
+        all[0].handle().set_route(Route::Client(77));
+        all[0].handle().set_edge("waw1".into());
+        all[1].handle().set_route(Route::Target("203.0.113.9:7170".into()));
+        all[1].handle().add_in(10);
+        all[1].handle().add_out(20);
+        let now = unknown.handle().began() + std::time::Duration::from_millis(1500);
+        let seen = connections(&registry, &ConnectionsQuestion::default(), now).connections;
         let [last, opening, forwarding, link] = &seen[..] else { panic!("{seen:?}") };
         assert_eq!((last.player, last.peer, last.age_seconds), (None, "198.51.100.7:40000".parse().unwrap(), 1.5));
         assert_eq!((opening.state, &opening.target), (ConnectionState::Opening, &None));
@@ -161,17 +170,17 @@ mod tests {
 
     #[test]
     fn top_talkers_are_counted_by_address_and_ipv6_by_its_64() {
-        let roster = Arc::default();
+        let registry = Arc::default();
         let all =
             ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.2:2", "[2001:db8::1]:1", "[2001:db8::2]:1", "[2001:db8::3]:1"]
-                .map(|player| enter(&roster, "login", player));
-        all[0].presence().add_out(1000);
-        all[1].presence().add_in(10);
+                .map(|player| enter(&registry, "login", player));
+        all[0].handle().add_out(1000);
+        all[1].handle().add_in(10);
         let ask = |by| {
             let asked = AddressesQuestion { by, ..AddressesQuestion::default() };
-            let found = addresses(&roster, &asked, |network| network == "192.0.2.2/32".parse::<IpNet>().unwrap());
+            let found = addresses(&registry, &asked, |network| network == "192.0.2.2/32".parse::<IpNet>().unwrap());
             assert_eq!(found.total, 3);
-            let show = |talker: &Talker| {
+            let show = |talker: &TalkerView| {
                 format!(
                     "{} {} {}{}",
                     talker.address,
@@ -188,12 +197,12 @@ mod tests {
 
     #[test]
     fn what_is_closed_is_told_why_and_counts_once() {
-        let roster = Arc::default();
-        let all = ["192.0.2.1:1", "192.0.2.2:1"].map(|player| enter(&roster, "login", player));
+        let registry = Arc::default();
+        let all = ["192.0.2.1:1", "192.0.2.2:1"].map(|player| enter(&registry, "login", player));
         let one: Network = "192.0.2.1".parse().unwrap();
-        assert_eq!(close(&roster, Closing::Disconnected, |presence| is_in(one, presence.who())), 1);
-        assert_eq!(close(&roster, Closing::Drained, |_| true), 1, "the first reason holds");
-        let reasons = all.each_ref().map(|present| present.presence().closing());
+        assert_eq!(close(&registry, Closing::Disconnected, |handle| is_in(one, handle.player_or_peer())), 1);
+        assert_eq!(close(&registry, Closing::Drained, |_| true), 1, "the first reason holds");
+        let reasons = all.each_ref().map(|present| present.handle().closing());
         assert_eq!(reasons, [Some(Closing::Disconnected), Some(Closing::Drained)]);
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::{sleep, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connections::close;
-use crate::connection::{Closing, Roster};
+use crate::connection::{Closing, ConnectionRegistry};
 use crate::roles::drain::{SPREAD, close_links};
 
 /// The time between two searches for connections that have turned out to be links.
@@ -21,7 +21,7 @@ pub(super) struct Drains(Mutex<HashMap<String, AbortOnDropHandle<()>>>);
 
 /// The way in which the connections of a drained listener end.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ending {
+pub(super) struct DrainPolicy {
     /// True if links are closed, one after the other: their players have others.
     pub links: bool,
     /// The time after which the rest is closed.
@@ -36,9 +36,9 @@ impl Drains {
 
     /// Ends the connections of a listener, which accepts no new ones any more, on the runtime that it is called in. An
     /// earlier drain of the same listener stops.
-    pub fn begin(&self, listener: &str, roster: Arc<Roster>, ending: Ending) {
+    pub fn begin(&self, listener: &str, registry: Arc<ConnectionRegistry>, ending: DrainPolicy) {
         let name = listener.to_owned();
-        let task = AbortOnDropHandle::new(tokio::spawn(async move { end(&roster, &name, ending).await }));
+        let task = AbortOnDropHandle::new(tokio::spawn(async move { end(&registry, &name, ending).await }));
         self.list().insert(listener.to_owned(), task);
     }
 
@@ -57,12 +57,12 @@ impl Drains {
     }
 }
 
-async fn end(roster: &Roster, listener: &str, Ending { links, deadline }: Ending) {
+async fn end(registry: &ConnectionRegistry, listener: &str, DrainPolicy { links, deadline }: DrainPolicy) {
     let deadline = deadline.map(|deadline| (tokio::time::Instant::now() + deadline, deadline));
     let closing = async {
         let over = deadline.map_or(SPREAD, |(_, deadline)| SPREAD.min(deadline));
         loop {
-            close_links(roster, over, |presence| presence.listener() == listener).await;
+            close_links(registry, over, |handle| handle.listener() == listener).await;
             sleep(LOOK).await;
         }
     };
@@ -73,14 +73,14 @@ async fn end(roster: &Roster, listener: &str, Ending { links, deadline }: Ending
         (false, Some((at, _))) => sleep_until(at).await,
     }
     if deadline.is_some() {
-        close(roster, Closing::Drained, |presence| presence.listener() == listener);
+        close(registry, Closing::Drained, |handle| handle.listener() == listener);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::Present;
+    use crate::connection::Registration;
 
     const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -89,34 +89,34 @@ mod tests {
         runtime.block_on(test);
     }
 
-    fn enter(roster: &Arc<Roster>, listener: &str, link: bool) -> Present {
-        let present = roster.enter(&Arc::from(listener), ([192, 0, 2, 1], 1).into());
+    fn enter(registry: &Arc<ConnectionRegistry>, listener: &str, link: bool) -> Registration {
+        let present = registry.enter(&Arc::from(listener), ([192, 0, 2, 1], 1).into());
         if link {
-            present.presence().set_link();
+            present.handle().set_link();
         }
         present
     }
 
-    fn is_closed(present: &Present) -> bool {
-        present.presence().closing() == Some(Closing::Drained)
+    fn is_closed(present: &Registration) -> bool {
+        present.handle().closing() == Some(Closing::Drained)
     }
 
     #[test]
     fn links_go_first_and_the_deadline_ends_the_rest() {
         run(async {
-            let (roster, drains) = (Arc::default(), Drains::default());
+            let (registry, drains) = (Arc::default(), Drains::default());
             let [link, other, late] =
-                [("a", true), ("a", false), ("a", false)].map(|(name, link)| enter(&roster, name, link));
-            let elsewhere = enter(&roster, "b", true);
-            drains.begin("a", Arc::clone(&roster), Ending { links: true, deadline: Some(DEADLINE) });
+                [("a", true), ("a", false), ("a", false)].map(|(name, link)| enter(&registry, name, link));
+            let elsewhere = enter(&registry, "b", true);
+            drains.begin("a", Arc::clone(&registry), DrainPolicy { links: true, deadline: Some(DEADLINE) });
             assert!(drains.has("a") && !drains.has("b"));
             sleep(SPREAD).await;
             assert!(is_closed(&link) && !is_closed(&other));
-            late.presence().set_link();
+            late.handle().set_link();
             sleep(SPREAD + 2 * LOOK).await;
             assert!(is_closed(&late), "it said later that it is one");
             sleep(DEADLINE).await;
-            assert!(is_closed(&other) && elsewhere.presence().closing().is_none());
+            assert!(is_closed(&other) && elsewhere.handle().closing().is_none());
             assert!(drains.has("a"), "until it is cancelled");
         });
     }
@@ -124,10 +124,11 @@ mod tests {
     #[test]
     fn without_a_deadline_nothing_but_links_is_closed_and_at_a_core_not_even_those() {
         run(async {
-            let (roster, drains) = (Arc::default(), Drains::default());
-            let all = [("edge", true), ("edge", false), ("core", true)].map(|(name, link)| enter(&roster, name, link));
-            drains.begin("edge", Arc::clone(&roster), Ending { links: true, deadline: None });
-            drains.begin("core", Arc::clone(&roster), Ending { links: false, deadline: None });
+            let (registry, drains) = (Arc::default(), Drains::default());
+            let all =
+                [("edge", true), ("edge", false), ("core", true)].map(|(name, link)| enter(&registry, name, link));
+            drains.begin("edge", Arc::clone(&registry), DrainPolicy { links: true, deadline: None });
+            drains.begin("core", Arc::clone(&registry), DrainPolicy { links: false, deadline: None });
             sleep(100 * DEADLINE).await;
             assert_eq!(all.each_ref().map(is_closed), [true, false, false]);
         });
@@ -136,9 +137,9 @@ mod tests {
     #[test]
     fn one_that_is_stopped_closes_nobody_and_is_still_drained() {
         run(async {
-            let (roster, drains) = (Arc::default(), Drains::default());
-            let all = [enter(&roster, "a", true), enter(&roster, "a", false)];
-            drains.begin("a", Arc::clone(&roster), Ending { links: true, deadline: Some(DEADLINE) });
+            let (registry, drains) = (Arc::default(), Drains::default());
+            let all = [enter(&registry, "a", true), enter(&registry, "a", false)];
+            drains.begin("a", Arc::clone(&registry), DrainPolicy { links: true, deadline: Some(DEADLINE) });
             drains.stop("a");
             sleep(2 * DEADLINE).await;
             assert!(all.iter().all(|present| !is_closed(present)) && drains.has("a"));
@@ -148,10 +149,11 @@ mod tests {
     #[test]
     fn the_last_word_counts() {
         run(async {
-            let (roster, drains) = (Arc::default(), Drains::default());
-            let other = enter(&roster, "a", false);
-            let begin =
-                |deadline| drains.begin("a", Arc::clone(&roster), Ending { links: true, deadline: Some(deadline) });
+            let (registry, drains) = (Arc::default(), Drains::default());
+            let other = enter(&registry, "a", false);
+            let begin = |deadline| {
+                drains.begin("a", Arc::clone(&registry), DrainPolicy { links: true, deadline: Some(deadline) })
+            };
             begin(DEADLINE);
             begin(2 * DEADLINE);
             sleep(DEADLINE * 3 / 2).await;

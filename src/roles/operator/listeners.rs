@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::admin::api::{Count, Listener, ListenerKind, ListenerState};
+use crate::admin::api::{Count, ListenerKind, ListenerState, ListenerView};
 use crate::admission::ListenerMetrics;
-use crate::connection::{CloseReason, Leads, RejectReason, Roster};
+use crate::connection::{AdmissionError, CloseReason, ConnectionRegistry, Route};
 use crate::metrics::Metrics;
-use crate::roles::listeners::ListenerNow;
+use crate::roles::listeners::ListenerSnapshot;
 
 /// The facts about a listener that are not in its metrics.
-pub(super) struct Known {
+pub(super) struct ListenerFacts {
     pub name: String,
     pub kind: ListenerKind,
     pub addresses: Vec<SocketAddr>,
@@ -21,15 +21,15 @@ pub(super) struct Known {
 }
 
 /// Returns listeners that were removed and still have connections.
-pub(super) fn gone(roster: &Roster, now: &[ListenerNow]) -> Vec<Known> {
-    let mut gone: BTreeMap<String, Known> = BTreeMap::new();
-    roster.select(|presence| {
-        let name = presence.listener();
+pub(super) fn gone(registry: &ConnectionRegistry, now: &[ListenerSnapshot]) -> Vec<ListenerFacts> {
+    let mut gone: BTreeMap<String, ListenerFacts> = BTreeMap::new();
+    registry.select(|handle| {
+        let name = handle.listener();
         if !now.iter().any(|listener| listener.name == name) {
-            let known = gone.entry(name.to_owned()).or_insert_with(|| Known {
+            let known = gone.entry(name.to_owned()).or_insert_with(|| ListenerFacts {
                 name: name.to_owned(),
-                kind: match presence.leads() {
-                    Some(Leads::Client(_)) => ListenerKind::Relay,
+                kind: match handle.route() {
+                    Some(Route::Client(_)) => ListenerKind::Relay,
                     _ => ListenerKind::Forward,
                 },
                 addresses: Vec::new(),
@@ -44,16 +44,16 @@ pub(super) fn gone(roster: &Roster, now: &[ListenerNow]) -> Vec<Known> {
 }
 
 /// Adds the sums of all workers' counters.
-pub(super) fn listener(known: Known, workers: &[Arc<Metrics>]) -> Listener {
-    let Known { name, kind, addresses, state, connections } = known;
+pub(super) fn listener(known: ListenerFacts, workers: &[Arc<Metrics>]) -> ListenerView {
+    let ListenerFacts { name, kind, addresses, state, connections } = known;
     let counted: Vec<ListenerMetrics> = workers.iter().map(|metrics| ListenerMetrics::new(metrics, &name)).collect();
     let sum = |count: &dyn Fn(&ListenerMetrics) -> u64| counted.iter().map(count).sum::<u64>();
     // Reasons that never occurred are left out.
     let happened = |word: &'static str, count| (count > 0).then(|| (word.to_owned(), count));
     let rejected =
-        RejectReason::ALL.iter().filter_map(|&r| happened(r.as_str(), sum(&|counted| counted.rejections(r))));
+        AdmissionError::ALL.iter().filter_map(|&r| happened(r.as_str(), sum(&|counted| counted.rejections(r))));
     let closed = CloseReason::ALL.iter().filter_map(|&r| happened(r.as_str(), sum(&|counted| counted.closes(r))));
-    Listener {
+    ListenerView {
         kind,
         addresses,
         state,
@@ -70,27 +70,27 @@ pub(super) fn listener(known: Known, workers: &[Arc<Metrics>]) -> Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use otproxy_config::Kind;
+    use otproxy_config::ListenerType;
 
     #[test]
     fn one_that_was_removed_is_shown_while_it_has_connections() {
-        let roster = Arc::default();
-        let enter = |name: &str| Roster::enter(&roster, &Arc::from(name), ([192, 0, 2, 1], 1).into());
+        let registry = Arc::default();
+        let enter = |name: &str| ConnectionRegistry::enter(&registry, &Arc::from(name), ([192, 0, 2, 1], 1).into());
         let _all = ["login", "old", "old", "links"].map(enter);
         let older = enter("older");
-        older.presence().set_leads(Leads::Client(1));
-        let now = ["login", "links"].map(|name| ListenerNow {
+        older.handle().set_route(Route::Client(1));
+        let now = ["login", "links"].map(|name| ListenerSnapshot {
             name: name.to_owned(),
-            kind: Kind::Forward,
+            kind: ListenerType::Forward,
             addresses: Vec::new(),
             open: 1,
             limit: None,
         });
-        let show = |known: &Known| (known.name.clone(), known.kind, known.connections.open);
-        let found: Vec<_> = gone(&roster, &now).iter().map(show).collect();
+        let show = |known: &ListenerFacts| (known.name.clone(), known.kind, known.connections.open);
+        let found: Vec<_> = gone(&registry, &now).iter().map(show).collect();
         assert_eq!(found, [("old".to_owned(), ListenerKind::Forward, 2), ("older".to_owned(), ListenerKind::Relay, 1)]);
         drop(older);
-        assert_eq!(gone(&roster, &now).len(), 1);
+        assert_eq!(gone(&registry, &now).len(), 1);
     }
 
     #[test]
@@ -100,11 +100,11 @@ mod tests {
             let counted = ListenerMetrics::new(metrics, "login");
             counted.accepted.inc_by(n);
             counted.bytes_out.inc_by(10 * n);
-            counted.rejected(RejectReason::Rate);
-            ListenerMetrics::new(metrics, "links").rejected(RejectReason::Silent);
+            counted.rejected(AdmissionError::Rate);
+            ListenerMetrics::new(metrics, "links").rejected(AdmissionError::Silent);
         }
         ListenerMetrics::new(&workers[0], "login").closed(CloseReason::Idle);
-        let known = Known {
+        let known = ListenerFacts {
             name: "login".to_owned(),
             kind: ListenerKind::Forward,
             addresses: Vec::new(),

@@ -7,18 +7,19 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::info;
 
 use super::control::{Control, ReloadError};
-use super::listeners::ListenerNow;
-use crate::admin::Ready;
+use super::listeners::ListenerSnapshot;
+use crate::admin::Readiness;
 use crate::admin::api::{
-    self, Addresses, AddressesQuestion, Banned, Bans, BansQuestion, Connections, ConnectionsQuestion, Count,
-    Disconnect, Disconnected, Drained, DrainedListener, Later, ListenerState, Listeners, Network, Refusal, Reload,
-    Reloaded, Sessions, SessionsQuestion, Status, Target, TargetState, Targets, Time, Unbanned,
+    self, AddressesQuestion, AddressesView, ApiError, ApiFuture, Banned, BansQuestion, BansView, ConnectionsQuestion,
+    ConnectionsView, Count, Disconnect, Disconnected, Drained, DrainedListener, ListenerState, ListenersView, Network,
+    ReloadView, Reloaded, SessionsQuestion, SessionsView, StatusView, TargetState, TargetView, TargetsView, Time,
+    Unbanned,
 };
-use crate::admission::ProcessGate;
-use crate::connection::{Closing, Leads, Presence};
+use crate::admission::ProcessAdmission;
+use crate::connection::{Closing, ConnectionHandle, Route};
 use crate::metrics::Metrics;
 use crate::relay::RelayShared;
-use otproxy_config::{Config, Role};
+use otproxy_config::{Config, RoleKind};
 use otproxy_protocol::frame::{ClientId, SessionId};
 
 mod bans;
@@ -30,53 +31,53 @@ mod sessions;
 mod targets;
 
 use connections::{close, is_in};
-use drains::{Drains, Ending};
-use listeners::Known;
+use drains::{DrainPolicy, Drains};
+use listeners::ListenerFacts;
 
 /// The remedy for a question about sessions at an edge.
 const ONLY_THE_CORE: &str = "sessions are on the core: an edge forwards links and knows nothing of what is in them";
 
 /// A running role, for the admin API.
-pub(super) struct Operator {
-    parts: Parts,
+pub(super) struct RoleOperator {
+    parts: OperatorParts,
     started: SystemTime,
     since: Instant,
     drains: Drains,
 }
 
 /// The parts that an operator sees and changes.
-pub(super) struct Parts {
-    pub role: Role,
+pub(super) struct OperatorParts {
+    pub role: RoleKind,
     pub control: Control,
     /// The admission that all listeners share.
-    pub process: Arc<ProcessGate>,
+    pub process: Arc<ProcessAdmission>,
     /// The relay of the core.
     pub relay: Option<Arc<RelayShared>>,
     /// Each worker's counters.
     pub metrics: Vec<Arc<Metrics>>,
-    pub ready: Arc<Ready>,
+    pub ready: Arc<Readiness>,
 }
 
-impl Operator {
+impl RoleOperator {
     /// Makes the operator of a role that is starting.
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(parts: OperatorParts) -> Self {
         Self { parts, started: SystemTime::now(), since: Instant::now(), drains: Drains::default() }
     }
 
     /// Returns the listener of this name, or all.
-    fn names(&self, listener: Option<&str>) -> Result<Vec<String>, Refusal> {
+    fn names(&self, listener: Option<&str>) -> Result<Vec<String>, ApiError> {
         let known: Vec<_> = self.parts.control.listeners().into_iter().map(|listener| listener.name).collect();
         match listener {
             None => Ok(known),
             Some(name) if known.iter().any(|known| known == name) => Ok(vec![name.to_owned()]),
             Some(name) => {
                 let remedy = format!("the listeners are: {}", known.join(", "));
-                Err(Refusal::not_found(format!("there is no listener `{name}`"), remedy))
+                Err(ApiError::not_found(format!("there is no listener `{name}`"), remedy))
             }
         }
     }
 
-    fn state_of(&self, listener: &ListenerNow) -> ListenerState {
+    fn state_of(&self, listener: &ListenerSnapshot) -> ListenerState {
         match (self.drains.has(&listener.name), listener.open) {
             (false, _) => ListenerState::Open,
             (true, 0) => ListenerState::Drained,
@@ -86,7 +87,7 @@ impl Operator {
 
     fn drained(&self, names: &[String]) -> Drained {
         let listeners = self.parts.control.listeners().into_iter().filter(|listener| names.contains(&listener.name));
-        let listener = |now: ListenerNow| DrainedListener {
+        let listener = |now: ListenerSnapshot| DrainedListener {
             state: self.state_of(&now),
             connections: now.open as u64,
             name: now.name,
@@ -94,15 +95,15 @@ impl Operator {
         Drained { listeners: listeners.map(listener).collect() }
     }
 
-    async fn begin_drain(&self, listener: Option<&str>, deadline: Option<Duration>) -> Result<Drained, Refusal> {
+    async fn begin_drain(&self, listener: Option<&str>, deadline: Option<Duration>) -> Result<Drained, ApiError> {
         let names = self.names(listener)?;
         if listener.is_none() {
             self.parts.ready.set_drained(true);
         }
         for name in &names {
             self.parts.control.close_listener(name).await.map_err(|error| refusal(&error))?;
-            let ending = Ending { links: self.parts.role == Role::Edge, deadline };
-            self.drains.begin(name, Arc::clone(self.parts.process.roster()), ending);
+            let ending = DrainPolicy { links: self.parts.role == RoleKind::Edge, deadline };
+            self.drains.begin(name, Arc::clone(self.parts.process.registry()), ending);
             info!(
                 listener = name,
                 deadline_seconds = deadline.map(|deadline| deadline.as_secs()),
@@ -112,7 +113,7 @@ impl Operator {
         Ok(self.drained(&names))
     }
 
-    async fn end_drain(&self, listener: Option<&str>) -> Result<Drained, Refusal> {
+    async fn end_drain(&self, listener: Option<&str>) -> Result<Drained, ApiError> {
         let names = self.names(listener)?;
         for name in names.iter().filter(|name| self.drains.has(name)) {
             // This comes first: a connection made as soon as it listens must not be closed with the earlier ones.
@@ -136,41 +137,42 @@ impl Operator {
         ended.into_iter().sum::<usize>() as u64
     }
 
-    fn close(&self, wanted: impl FnMut(&Presence) -> bool) -> u64 {
-        close(self.parts.process.roster(), Closing::Disconnected, wanted)
+    fn close(&self, wanted: impl FnMut(&ConnectionHandle) -> bool) -> u64 {
+        close(self.parts.process.registry(), Closing::Disconnected, wanted)
     }
 
-    async fn end(&self, what: Disconnect) -> Result<Disconnected, Refusal> {
+    async fn end(&self, what: Disconnect) -> Result<Disconnected, ApiError> {
         match what {
-            Disconnect::Connection(id) => match self.parts.process.roster().get(id) {
-                Some(presence) => {
-                    let closed = presence.close(Closing::Disconnected);
+            Disconnect::Connection(id) => match self.parts.process.registry().get(id) {
+                Some(handle) => {
+                    let closed = handle.close(Closing::Disconnected);
                     Ok(Disconnected { connections: closed.into(), sessions: 0 })
                 }
-                None => Err(Refusal::not_found(
+                None => Err(ApiError::not_found(
                     format!("there is no connection {id}"),
                     "it may have ended: list them again",
                 )),
             },
             Disconnect::Listener(name) => {
                 self.names(Some(&name))?;
-                Ok(Disconnected { connections: self.close(|presence| presence.listener() == name), sessions: 0 })
+                Ok(Disconnected { connections: self.close(|handle| handle.listener() == name), sessions: 0 })
             }
             Disconnect::Address(network, Some(name)) => {
                 self.names(Some(&name))?;
-                let connections = self.close(|presence| presence.listener() == name && is_in(network, presence.who()));
+                let connections =
+                    self.close(|handle| handle.listener() == name && is_in(network, handle.player_or_peer()));
                 Ok(Disconnected { connections, sessions: 0 })
             }
             // Sessions come first, so that their clients learn of the end before their links close.
             Disconnect::Address(network, None) => {
                 let sessions = self.end_sessions(move |_, _, player| is_in(network, player)).await;
-                Ok(Disconnected { connections: self.close(|presence| is_in(network, presence.who())), sessions })
+                Ok(Disconnected { connections: self.close(|handle| is_in(network, handle.player_or_peer())), sessions })
             }
             Disconnect::Client(client) => {
                 let sessions = self.end_sessions(move |of, _, _| of == client).await;
-                let connections = self.close(|presence| presence.leads() == Some(&Leads::Client(client.0)));
+                let connections = self.close(|handle| handle.route() == Some(&Route::Client(client.0)));
                 if sessions + connections == 0 {
-                    return Err(Refusal::not_found(
+                    return Err(ApiError::not_found(
                         format!("client {} has no link and no session here", client.0),
                         self.where_sessions(),
                     ));
@@ -179,7 +181,7 @@ impl Operator {
             }
             Disconnect::Session(client, session) => {
                 match self.end_sessions(move |of, id, _| (of, id) == (client, session)).await {
-                    0 => Err(Refusal::not_found(
+                    0 => Err(ApiError::not_found(
                         format!("client {} has no session {}", client.0, session.0),
                         self.where_sessions(),
                     )),
@@ -194,17 +196,17 @@ impl Operator {
     }
 }
 
-impl api::Operator for Operator {
-    fn status(&self) -> Status {
-        let Parts { role, control, process, relay, metrics, ready } = &self.parts;
-        let (limit, most) = control.config(|config| {
+impl api::Operator for RoleOperator {
+    fn status(&self) -> StatusView {
+        let OperatorParts { role, control, process, relay, metrics, ready } = &self.parts;
+        let (limit, most) = control.with_config(|config| {
             let most = if let Config::Core(core) = config { core.sessions.max } else { 0 };
             (config.process().limits.connections, most)
         });
-        Status {
+        StatusView {
             role: match role {
-                Role::Edge => api::Role::Edge,
-                Role::Core => api::Role::Core,
+                RoleKind::Edge => api::Role::Edge,
+                RoleKind::Core => api::Role::Core,
             },
             name: control.started().process().name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -219,7 +221,7 @@ impl api::Operator for Operator {
             sessions: relay.as_ref().map(|relay| count(relay.sessions(), Some(most))),
             bans: process.bans().list(Instant::now()).len() as u64,
             files: files::files(),
-            last_reload: control.last_reload().map(|last| Reload {
+            last_reload: control.last_reload().map(|last| ReloadView {
                 time: Time(last.time),
                 ok: last.errors.is_empty(),
                 errors: last.errors,
@@ -227,33 +229,33 @@ impl api::Operator for Operator {
         }
     }
 
-    fn listeners(&self) -> Listeners {
-        let Parts { control, process, metrics, .. } = &self.parts;
+    fn listeners(&self) -> ListenersView {
+        let OperatorParts { control, process, metrics, .. } = &self.parts;
         let now = control.listeners();
-        let gone = listeners::gone(process.roster(), &now);
-        let known = now.into_iter().map(|now| Known {
+        let gone = listeners::gone(process.registry(), &now);
+        let known = now.into_iter().map(|now| ListenerFacts {
             kind: now.kind.into(),
             state: self.state_of(&now),
             connections: count(now.open, now.limit),
             name: now.name,
             addresses: now.addresses,
         });
-        Listeners { listeners: known.chain(gone).map(|known| listeners::listener(known, metrics)).collect() }
+        ListenersView { listeners: known.chain(gone).map(|known| listeners::listener(known, metrics)).collect() }
     }
 
-    fn targets(&self) -> Targets {
-        Targets { targets: targets::targets(&self.parts.control, Instant::now()) }
+    fn targets(&self) -> TargetsView {
+        TargetsView { targets: targets::targets(&self.parts.control, Instant::now()) }
     }
 
-    fn connections(&self, asked: &ConnectionsQuestion) -> Connections {
-        connections::connections(self.parts.process.roster(), asked, Instant::now())
+    fn connections(&self, asked: &ConnectionsQuestion) -> ConnectionsView {
+        connections::connections(self.parts.process.registry(), asked, Instant::now())
     }
 
-    fn sessions(&self, asked: &SessionsQuestion) -> Later<'_, Sessions> {
+    fn sessions(&self, asked: &SessionsQuestion) -> ApiFuture<'_, SessionsView> {
         let asked = asked.clone();
         Box::pin(async move {
             let Some(relay) = &self.parts.relay else {
-                return Err(Refusal::not_found("an edge has no sessions", ONLY_THE_CORE));
+                return Err(ApiError::not_found("an edge has no sessions", ONLY_THE_CORE));
             };
             let (client, address) = (asked.client, asked.address);
             let wanted = move |of: ClientId, _, player| {
@@ -264,34 +266,34 @@ impl api::Operator for Operator {
         })
     }
 
-    fn addresses(&self, asked: &AddressesQuestion) -> Addresses {
+    fn addresses(&self, asked: &AddressesQuestion) -> AddressesView {
         let (process, now) = (&self.parts.process, Instant::now());
-        connections::addresses(process.roster(), asked, |network| process.bans().check(network.addr(), now).is_err())
+        connections::addresses(process.registry(), asked, |network| process.bans().check(network.addr(), now).is_err())
     }
 
-    fn bans(&self, asked: &BansQuestion) -> Bans {
-        let nftables = self.parts.control.config(|config| config.process().bans.nftables.is_some());
+    fn bans(&self, asked: &BansQuestion) -> BansView {
+        let nftables = self.parts.control.with_config(|config| config.process().bans.nftables.is_some());
         bans::bans(self.parts.process.bans(), asked, nftables)
     }
 
-    fn reload(&self) -> Later<'_, Reloaded> {
+    fn reload(&self) -> ApiFuture<'_, Reloaded> {
         Box::pin(async {
             let reloaded = self.parts.control.reload().await.map_err(|error| refusal(&error))?;
             Ok(Reloaded { time: Time(SystemTime::now()), needs_restart: reloaded.restart })
         })
     }
 
-    fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> Later<'_, Drained> {
+    fn drain(&self, listener: Option<String>, deadline: Option<Duration>) -> ApiFuture<'_, Drained> {
         Box::pin(async move { self.begin_drain(listener.as_deref(), deadline).await })
     }
 
-    fn undrain(&self, listener: Option<String>) -> Later<'_, Drained> {
+    fn undrain(&self, listener: Option<String>) -> ApiFuture<'_, Drained> {
         Box::pin(async move { self.end_drain(listener.as_deref()).await })
     }
 
-    fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> Later<'_, Banned> {
+    fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> ApiFuture<'_, Banned> {
         Box::pin(async move {
-            let lasts = lasts.unwrap_or_else(|| self.parts.control.config(|config| config.process().bans.lasting));
+            let lasts = lasts.unwrap_or_else(|| self.parts.control.with_config(|config| config.process().bans.lasting));
             let until = bans::ban(self.parts.process.bans(), network, lasts)?;
             let disconnected = match disconnect {
                 true => self.end(Disconnect::Address(network, None)).await?,
@@ -301,15 +303,15 @@ impl api::Operator for Operator {
         })
     }
 
-    fn unban(&self, network: Network) -> Result<Unbanned, Refusal> {
+    fn unban(&self, network: Network) -> Result<Unbanned, ApiError> {
         bans::unban(self.parts.process.bans(), network)
     }
 
-    fn disconnect(&self, what: Disconnect) -> Later<'_, Disconnected> {
+    fn disconnect(&self, what: Disconnect) -> ApiFuture<'_, Disconnected> {
         Box::pin(self.end(what))
     }
 
-    fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<Target, Refusal> {
+    fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<TargetView, ApiError> {
         targets::set(&self.parts.control, listener, target, state)
     }
 }
@@ -319,11 +321,11 @@ fn count(open: usize, limit: Option<usize>) -> Count {
 }
 
 /// Converts a failed reload to a refusal.
-fn refusal(error: &ReloadError) -> Refusal {
+fn refusal(error: &ReloadError) -> ApiError {
     match error {
-        error if error.is_of_file() => Refusal::wrong_file(error.lines()),
-        ReloadError::Bind(error) => Refusal::conflict(error.to_string(), "free the address, or change the file"),
-        ReloadError::NoListener(_) => Refusal::not_found(error.to_string(), "list the listeners"),
-        error => Refusal::conflict(error.to_string(), "start it again"),
+        error if error.is_of_file() => ApiError::wrong_file(error.lines()),
+        ReloadError::Bind(error) => ApiError::conflict(error.to_string(), "free the address, or change the file"),
+        ReloadError::NoListener(_) => ApiError::not_found(error.to_string(), "list the listeners"),
+        error => ApiError::conflict(error.to_string(), "start it again"),
     }
 }

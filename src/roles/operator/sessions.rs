@@ -3,27 +3,27 @@
 use std::cmp::Reverse;
 use std::time::Instant;
 
-use crate::admin::api::{Session, SessionLink, SessionState, Sessions, SessionsQuestion};
-use crate::relay::{LinkView, SessionView};
-use otproxy_protocol::core::Phase;
+use crate::admin::api::{SessionLinkView, SessionState, SessionView, SessionsQuestion, SessionsView};
+use crate::relay::{LinkSnapshot, SessionSnapshot};
+use otproxy_protocol::core::SessionPhase;
 
 /// Merges the sessions of all workers, newest first.
-pub(super) fn sessions(mut views: Vec<SessionView>, asked: &SessionsQuestion, now: Instant) -> Sessions {
+pub(super) fn sessions(mut views: Vec<SessionSnapshot>, asked: &SessionsQuestion, now: Instant) -> SessionsView {
     let total = views.len() as u64;
     views.sort_unstable_by_key(|view| (Reverse(view.started), view.client, view.session));
     views.truncate(asked.limit.get());
-    Sessions { total, sessions: views.into_iter().map(|view| session(view, now)).collect() }
+    SessionsView { total, sessions: views.into_iter().map(|view| session(view, now)).collect() }
 }
 
-fn session(view: SessionView, now: Instant) -> Session {
+fn session(view: SessionSnapshot, now: Instant) -> SessionView {
     let state = match view.phase {
-        Phase::Ending => SessionState::Ending,
+        SessionPhase::Ending => SessionState::Ending,
         _ if view.connecting => SessionState::Connecting,
-        Phase::Carried => SessionState::Carried,
-        Phase::Grace => SessionState::Grace,
-        Phase::Lingering => SessionState::Lingering,
+        SessionPhase::Carried => SessionState::Carried,
+        SessionPhase::Grace => SessionState::Grace,
+        SessionPhase::Lingering => SessionState::Lingering,
     };
-    Session {
+    SessionView {
         client: view.client.0,
         session: view.session.0,
         port: view.port,
@@ -42,15 +42,15 @@ fn session(view: SessionView, now: Instant) -> Session {
     }
 }
 
-fn session_link(link: &LinkView, now: Instant) -> SessionLink {
-    let presence = &link.presence;
-    SessionLink {
-        connection: presence.id(),
-        edge: presence.edge().map(str::to_owned),
-        player: presence.who(),
-        age_seconds: now.saturating_duration_since(presence.began()).as_secs_f64(),
+fn session_link(link: &LinkSnapshot, now: Instant) -> SessionLinkView {
+    let handle = &link.handle;
+    SessionLinkView {
+        connection: handle.id(),
+        edge: handle.edge().map(str::to_owned),
+        player: handle.player_or_peer(),
+        age_seconds: now.saturating_duration_since(handle.began()).as_secs_f64(),
         round_trip_seconds: link.round_trip.map(|round_trip| round_trip.as_secs_f64()),
-        bytes_in: presence.bytes_in(),
-        bytes_out: presence.bytes_out(),
+        bytes_in: handle.bytes_in(),
+        bytes_out: handle.bytes_out(),
     }
 }

@@ -2,18 +2,23 @@
 
 use std::time::Instant;
 
-use crate::admin::api::{self, Check, Refusal, Target};
-use crate::forward::{TargetState, TargetView};
+use crate::admin::api::{self, ApiError, CheckView, TargetView};
+use crate::forward::{TargetSnapshot, TargetState};
 use crate::roles::Control;
 
 /// Returns the targets of all forwards.
-pub(super) fn targets(control: &Control, now: Instant) -> Vec<Target> {
+pub(super) fn targets(control: &Control, now: Instant) -> Vec<TargetView> {
     let listeners = control.targets().into_iter();
     listeners.flat_map(|(name, targets)| targets.list().into_iter().map(move |view| target(&name, view, now))).collect()
 }
 
 /// Sets the wanted state of a target; returns the target as it is then.
-pub(super) fn set(control: &Control, listener: &str, name: &str, state: api::TargetState) -> Result<Target, Refusal> {
+pub(super) fn set(
+    control: &Control,
+    listener: &str,
+    name: &str,
+    state: api::TargetState,
+) -> Result<TargetView, ApiError> {
     let state = match state {
         api::TargetState::Ready => TargetState::Ready,
         api::TargetState::Drain => TargetState::Drain,
@@ -23,7 +28,7 @@ pub(super) fn set(control: &Control, listener: &str, name: &str, state: api::Tar
     let Some((_, targets)) = all.iter().find(|(of, _)| of == listener) else {
         let names: Vec<_> = all.iter().map(|(name, _)| name.as_str()).collect();
         let remedy = format!("listeners with targets are: {}", names.join(", "));
-        return Err(Refusal::not_found(format!("there is no listener `{listener}` that has targets"), remedy));
+        return Err(ApiError::not_found(format!("there is no listener `{listener}` that has targets"), remedy));
     };
     let found = targets.set_state(name, state);
     let list = targets.list();
@@ -32,13 +37,13 @@ pub(super) fn set(control: &Control, listener: &str, name: &str, state: api::Tar
         _ => {
             let names: Vec<_> = list.into_iter().map(|view| view.name).collect();
             let remedy = format!("its targets are: {}", names.join(", "));
-            Err(Refusal::not_found(format!("listener `{listener}` has no target `{name}`"), remedy))
+            Err(ApiError::not_found(format!("listener `{listener}` has no target `{name}`"), remedy))
         }
     }
 }
 
-fn target(listener: &str, view: TargetView, now: Instant) -> Target {
-    Target {
+fn target(listener: &str, view: TargetSnapshot, now: Instant) -> TargetView {
+    TargetView {
         listener: listener.to_owned(),
         name: view.name,
         address: view.destination.to_string(),
@@ -50,7 +55,7 @@ fn target(listener: &str, view: TargetView, now: Instant) -> Target {
         },
         backup: view.backup,
         connections: view.connections as u64,
-        check: view.check.map(|check| Check {
+        check: view.check.map(|check| CheckView {
             result: check.result.as_str().to_owned(),
             age_seconds: now.saturating_duration_since(check.at).as_secs_f64(),
             round_trip_seconds: check.round_trip.map(|round_trip| round_trip.as_secs_f64()),

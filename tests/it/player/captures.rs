@@ -5,8 +5,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use otproxy_protocol::frame::{ClientId, Frame, FromClient, SessionId};
-use otproxy_protocol::player::machine::Event;
-use otproxy_protocol::player::{ClientClocks, EndReason, LinkId, PathStats, PlayerCore, SessionStats};
+use otproxy_protocol::player::machine::SessionEvent;
+use otproxy_protocol::player::{ClientClocks, ClientEndReason, LinkId, PathStats, PlayerCore, SessionStats};
 
 const CLIENT: ClientId = ClientId(2_185_065_826);
 const SESSION: SessionId = SessionId(1_890_420_046);
@@ -96,8 +96,8 @@ fn replay(chunk: usize) -> (Vec<Vec<u8>>, SessionStats, Vec<PathStats>) {
         }
         while let Some(event) = player.poll_event() {
             match event {
-                Event::Packet(_, packet) => received.push(packet.to_vec()),
-                Event::Ended(_, stats) => ended = Some(stats),
+                SessionEvent::Packet(_, packet) => received.push(packet.to_vec()),
+                SessionEvent::Ended(_, stats) => ended = Some(stats),
             }
         }
     }
@@ -109,7 +109,7 @@ fn the_machine_accepts_what_a_real_client_accepted() {
     let (received, stats, paths) = replay(usize::MAX);
     assert_eq!((received.len(), stats.received, stats.sent), (35, 35, 20));
     assert_eq!((stats.gaps, stats.miscut, stats.bad_acks), (0, 0, 0));
-    assert_eq!(stats.ended, Some(EndReason::Left));
+    assert_eq!(stats.ended, Some(ClientEndReason::Left));
     assert!(stats.duplicates > 25, "two links carried nearly all of it: {stats:?}");
     assert_eq!(paths.iter().map(|path| path.first).sum::<u64>(), 35);
     assert_eq!(paths.iter().map(|path| path.duplicates).sum::<u64>(), stats.duplicates);

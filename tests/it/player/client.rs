@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use otproxy_protocol::frame::{ClientId, MAX_PAYLOAD, SessionId};
-use otproxy_testkit::player::{ClientClocks, EndReason, Player, PlayerOptions, SendError};
+use otproxy_testkit::player::{ClientClocks, ClientEndReason, Player, PlayerOptions, SendError};
 
 use crate::player::fake_core::{FakeCore, FakePath};
 
@@ -59,7 +59,7 @@ fn packets_come_back_once_and_in_order_over_two_links() {
         let id = session.id();
         session.leave();
         assert_eq!(session.recv().await, None);
-        assert_eq!(session.stats().ended, Some(EndReason::Left));
+        assert_eq!(session.stats().ended, Some(ClientEndReason::Left));
         assert_eq!(session.send(packet(0)).await, Err(SendError::Ended));
         core.wait_until(|core| core.sessions[&id].leaves >= 2).await;
         player.close().await.unwrap();
@@ -139,7 +139,7 @@ fn sessions_of_one_player_do_not_mix() {
         player.close().await.unwrap();
         for session in &mut sessions {
             assert_eq!(session.recv().await, None);
-            assert_eq!(session.stats().ended, Some(EndReason::Closed));
+            assert_eq!(session.stats().ended, Some(ClientEndReason::Closed));
         }
     });
 }
@@ -163,7 +163,7 @@ fn a_core_that_ends_the_session_is_heard_after_its_last_packets() {
         }
         assert_eq!(session.recv().await, None);
         let stats = session.stats();
-        assert_eq!((stats.ended, stats.received, stats.gaps), (Some(EndReason::Core), 1000, 0));
+        assert_eq!((stats.ended, stats.received, stats.gaps), (Some(ClientEndReason::Core), 1000, 0));
     });
 }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use otproxy_protocol::frame::{self, ClientId, SessionId};
 use otproxy_protocol::player::clocks::{SESSION_CHECK, SESSION_SILENCE};
-use otproxy_protocol::player::machine::{Action, Event, MAX_OUTPUT};
-use otproxy_protocol::player::{ClientClocks, EndReason, LinkId, PlayerCore};
+use otproxy_protocol::player::machine::{LinkAction, MAX_OUTPUT, SessionEvent};
+use otproxy_protocol::player::{ClientClocks, ClientEndReason, LinkId, PlayerCore};
 use proptest::prelude::*;
 
 use crate::player::model_core::{Conn, ModelCore};
@@ -28,7 +28,7 @@ struct World {
     paths: Vec<Path>,
     conns: usize,
     received: Vec<Vec<u8>>,
-    ended: Option<EndReason>,
+    ended: Option<ClientEndReason>,
     last_stats: otproxy_testkit::player::SessionStats,
 }
 
@@ -72,21 +72,21 @@ impl World {
     fn pump(&mut self) {
         while let Some(action) = self.player.poll_action() {
             match action {
-                Action::Connect(link) => {
+                LinkAction::Connect(link) => {
                     self.conns += 1;
                     let conn = Conn(self.conns);
                     self.paths[link.0].conn = Some(conn);
                     self.core.connected(conn);
                     self.player.connected(link, self.now);
                 }
-                Action::Close(link) => self.lose(link.0),
+                LinkAction::Close(link) => self.lose(link.0),
             }
         }
         while let Some(event) = self.player.poll_event() {
             match event {
-                Event::Packet(SESSION, packet) => self.received.push(packet.to_vec()),
-                Event::Packet(id, _) => panic!("a packet for {id}"),
-                Event::Ended(_, stats) => {
+                SessionEvent::Packet(SESSION, packet) => self.received.push(packet.to_vec()),
+                SessionEvent::Packet(id, _) => panic!("a packet for {id}"),
+                SessionEvent::Ended(_, stats) => {
                     self.ended = stats.ended;
                     self.last_stats = stats;
                 }
@@ -292,7 +292,7 @@ fn an_end_on_any_link_ends_the_session() {
     world.core.end(SESSION);
     world.pump();
     world.reach_client(1, usize::MAX);
-    assert_eq!((world.ended, world.received.len()), (Some(EndReason::Core), 1));
+    assert_eq!((world.ended, world.received.len()), (Some(ClientEndReason::Core), 1));
     world.reach_client(0, usize::MAX);
     assert_eq!(world.received.len(), 1, "frames for a session that is over are ignored");
 }
@@ -308,7 +308,7 @@ fn a_session_dies_of_silence_and_leaves() {
         assert!(world.now.elapsed() < SESSION_SILENCE, "time is simulated");
     }
     world.settle(1);
-    assert_eq!(world.ended, Some(EndReason::Silence));
+    assert_eq!(world.ended, Some(ClientEndReason::Silence));
     assert_eq!(world.core.sessions[&SESSION].leaves, 1);
 }
 
@@ -328,7 +328,7 @@ fn a_link_that_takes_nothing_is_dropped_before_it_takes_all_memory() {
         assert!(id < 10, "dropped within ten sessions");
     }
     let actions: Vec<_> = std::iter::from_fn(|| player.poll_action()).collect();
-    assert_eq!(actions, [Action::Connect(LinkId(0)), Action::Close(LinkId(0))]);
+    assert_eq!(actions, [LinkAction::Connect(LinkId(0)), LinkAction::Close(LinkId(0))]);
 }
 
 #[test]

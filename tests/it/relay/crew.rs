@@ -6,7 +6,7 @@ use std::time::Duration;
 use otproxy_protocol::frame::ClientId;
 use otproxy_testkit::delivery::DeliveryCheck;
 use otproxy_testkit::mock::game_server::{MockGameServer, MockGameServerOptions};
-use otproxy_testkit::mock::packet::{self, Origin};
+use otproxy_testkit::mock::packet::{self, PacketOrigin};
 use otproxy_testkit::player::{ClientClocks, GameSession, Player, PlayerOptions};
 
 use crate::relay::harness::PORT;
@@ -49,7 +49,7 @@ impl Crew {
     pub async fn play(&mut self) {
         self.sent += 1;
         for playing in &mut self.players {
-            playing.session.send(packet::numbered(Origin::Player, self.sent, 60)).await.unwrap();
+            playing.session.send(packet::numbered(PacketOrigin::Player, self.sent, 60)).await.unwrap();
             playing.take().await;
         }
     }
@@ -93,8 +93,8 @@ impl Playing {
     async fn take(&mut self) {
         let packet = self.session.recv().await.expect("the session goes on");
         match packet::number(&packet) {
-            Some((Origin::Server, number)) => self.pushed.see(number),
-            Some((Origin::Player, number)) => self.echoed.see(number),
+            Some((PacketOrigin::Server, number)) => self.pushed.see(number),
+            Some((PacketOrigin::Player, number)) => self.echoed.see(number),
             // The game server's first word.
             None => assert_eq!(packet.len(), 14),
         }

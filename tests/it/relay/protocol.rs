@@ -329,7 +329,7 @@ fn a_client_with_a_new_address_keeps_its_old_link_and_gets_no_new_one() {
             new.open(S, PORT).await;
             assert_eq!(new.next().await, Some(Seen::End(S)));
             core.refused("identity", count.into()).await;
-            // It is no stranger there: a session of its own is open to it.
+            // It is no unknown client there: a session of its own is open to it.
             new.open(SessionId(100 + count), PORT).await;
             assert_eq!(game.accept_otc().await.1.octets(), [198, 51, 100, 2]);
             old.data(S, count, 1, &packet(b"on")).await;

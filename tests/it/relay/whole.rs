@@ -5,7 +5,7 @@ use std::time::Duration;
 use otproxy_protocol::frame::{self, ClientId, SessionId};
 use otproxy_testkit::delivery::DeliveryCheck;
 use otproxy_testkit::mock::game_server::{MockGameServer, MockGameServerOptions};
-use otproxy_testkit::mock::packet::{self as numbered_packet, Origin};
+use otproxy_testkit::mock::packet::{self as numbered_packet, PacketOrigin};
 use otproxy_testkit::player::{ClientClocks, Player, PlayerOptions};
 
 use crate::relay::harness::*;
@@ -32,8 +32,8 @@ fn nothing_is_lost_while_edges_are_killed_and_restarted() {
         let (mut pushed, mut echoed) = (DeliveryCheck::new(), DeliveryCheck::new());
         let mut sent = 0u64;
         let mut take = |packet: &[u8]| match numbered_packet::number(packet) {
-            Some((Origin::Server, number)) => pushed.see(number),
-            Some((Origin::Player, number)) => echoed.see(number),
+            Some((PacketOrigin::Server, number)) => pushed.see(number),
+            Some((PacketOrigin::Player, number)) => echoed.see(number),
             None => assert_eq!(packet.len(), 14),
         };
         for round in 0..6 {
@@ -46,7 +46,7 @@ fn nothing_is_lost_while_edges_are_killed_and_restarted() {
             let mut fresh = 0;
             while fresh < 100 || session.stats().links < 2 {
                 sent += 1;
-                session.send(numbered_packet::numbered(Origin::Player, sent, 60)).await.unwrap();
+                session.send(numbered_packet::numbered(PacketOrigin::Player, sent, 60)).await.unwrap();
                 take(&session.recv().await.expect("the session goes on"));
                 fresh += 1;
             }
@@ -91,7 +91,7 @@ fn any_worker_takes_any_link() {
             session.wait_until(|stats| stats.links == 2).await.unwrap();
             assert_eq!(session.recv().await.unwrap().len(), 14);
             for n in 1..=20 {
-                let packet = numbered_packet::numbered(Origin::Player, n, 100);
+                let packet = numbered_packet::numbered(PacketOrigin::Player, n, 100);
                 session.send(packet.clone()).await.unwrap();
                 assert_eq!(session.recv().await.unwrap(), packet);
             }

@@ -114,7 +114,7 @@ fn behind_a_proxy_the_player_is_banned_and_never_the_proxy() {
         assert_eq!(edge.series("otproxy_bans_total{reason=rules}").await, 1.0);
         break_a_rule(announced("192.0.2.2:1").await).await;
         edge.wait_for(&rejected("a", "unexpected"), 3).await;
-        // A stranger where only proxies may connect is nobody's player.
+        // An unknown peer where only proxies may connect is nobody's player.
         for count in 1..=2 {
             assert_eq!(read_to_close(&mut connect_from("127.0.1.1", a).await).await, b"");
             edge.wait_for(&rejected("a", "untrusted"), count).await;
@@ -152,7 +152,7 @@ fn a_reload_changes_the_rules_and_leaves_the_bans() {
         bans.ban("192.0.2.0/24".parse().unwrap(), HOUR, now);
         control.reload_with(config("after: 1/1h, for: 1h, exempt: 192.0.2.7")).await.unwrap();
         let offender = "198.51.100.1".parse().unwrap();
-        (0..2).for_each(|_| bans.broke_rule(offender, now));
+        (0..2).for_each(|_| bans.count_violation(offender, now));
         let refused = |address: &str| bans.check(address.parse().unwrap(), now).is_err();
         assert!(refused("198.51.100.1") && refused("192.0.2.1") && !refused("192.0.2.7"));
         running.abort();

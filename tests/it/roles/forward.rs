@@ -461,7 +461,7 @@ fn an_optional_header_is_believed_from_trusted_peers_and_missed_by_nobody() {
         let (game, addr) = target().await;
         let edge = Role::edge(&listener(addr, ", accept_proxy: optional, trusted_peers: 127.0.0.2/32"));
         let claimed = v2("192.0.2.1:1000".parse().unwrap(), "192.0.2.9:7172".parse().unwrap());
-        // Trusted, with and without; then a stranger, whose header is no more than its first bytes.
+        // Trusted, with and without; then an untrusted peer, whose header is no more than its first bytes.
         for (local, sent) in [
             ("127.0.0.2", [&claimed[..], b"hello"].concat()),
             ("127.0.0.2", b"hello".to_vec()),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use otproxy::roles::Reloaded;
+use otproxy::roles::ReloadResult;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::common::sandbox::*;
@@ -241,7 +241,7 @@ fn what_takes_a_restart_is_named_and_all_else_is_done() {
         let yaml = format!("{}access_log: {{ file: stderr }}\n", edge(&anywhere("a", two, "")));
         for _ in 0..2 {
             let reloaded = role.reload(&yaml).await.unwrap();
-            assert_eq!(reloaded, Reloaded { restart: vec!["access_log".to_owned()] });
+            assert_eq!(reloaded, ReloadResult { restart: vec!["access_log".to_owned()] });
         }
         let mut new = TcpStream::connect(role.addr("a")).await.unwrap();
         assert_eq!(read(&mut new, 1).await, b"2");
@@ -249,7 +249,7 @@ fn what_takes_a_restart_is_named_and_all_else_is_done() {
         let tunnel = "core: { dial: \"127.0.0.1:9\", tls: { ca: a.pem, cert: b.pem, key: c.pem } }\n";
         let error = role.reload(&format!("{through}{tunnel}")).await.unwrap_err().to_string();
         assert!(error.contains("`a` leads through the tunnel"), "{error}");
-        assert_eq!(role.reload(&edge(&anywhere("a", two, ""))).await.unwrap(), Reloaded { restart: vec![] });
+        assert_eq!(role.reload(&edge(&anywhere("a", two, ""))).await.unwrap(), ReloadResult { restart: vec![] });
         role.stop_after(new).await;
     });
 }

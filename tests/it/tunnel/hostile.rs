@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use otproxy::tunnel::{KNOWN_PER_ADDRESS, STRANGERS_PER_ADDRESS};
+use otproxy::tunnel::{KNOWN_PER_ADDRESS, UNAUTHENTICATED_PER_ADDRESS};
 use otproxy_protocol::proxy_header::{LOCAL, MAX_LEN, write_v2_to};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -287,7 +287,7 @@ fn an_address_that_is_known_has_a_limit_too() {
         for mut tcp in all {
             let _ = tcp.read(&mut [0]).await;
         }
-        assert!(world.core.handshakes_so_far("limit").await < MORE - STRANGERS_PER_ADDRESS, "it is known");
+        assert!(world.core.handshakes_so_far("limit").await < MORE - UNAUTHENTICATED_PER_ADDRESS, "it is known");
         world.end().await;
     });
 }

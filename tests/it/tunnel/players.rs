@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use otproxy::certs::authority::Terms;
+use otproxy::certs::authority::IssueTerms;
 use otproxy_protocol::frame::ClientId;
 use otproxy_testkit::delivery::DeliveryCheck;
 use otproxy_testkit::mock::game_server::{MockGameServer, MockGameServerOptions};
-use otproxy_testkit::mock::packet::{self as numbered_packet, Origin};
+use otproxy_testkit::mock::packet::{self as numbered_packet, PacketOrigin};
 use otproxy_testkit::player::{ClientClocks, GameSession, Player, PlayerOptions};
 
 use crate::common::run;
@@ -44,7 +44,7 @@ impl Game {
         let until = self.sent + packets;
         while self.sent < until || self.session.stats().links < links {
             self.sent += 1;
-            self.session.send(numbered_packet::numbered(Origin::Player, self.sent, 60)).await.unwrap();
+            self.session.send(numbered_packet::numbered(PacketOrigin::Player, self.sent, 60)).await.unwrap();
             self.take().await;
         }
     }
@@ -52,8 +52,8 @@ impl Game {
     async fn take(&mut self) {
         let packet = self.session.recv().await.expect("the session goes on");
         match numbered_packet::number(&packet) {
-            Some((Origin::Server, number)) => self.pushed.see(number),
-            Some((Origin::Player, number)) => self.echoed.see(number),
+            Some((PacketOrigin::Server, number)) => self.pushed.see(number),
+            Some((PacketOrigin::Player, number)) => self.echoed.see(number),
             None => assert_eq!(packet.len(), 14),
         }
     }
@@ -161,7 +161,7 @@ fn certificates_are_renewed_while_players_play() {
         let expiry = "otproxy_certificate_expiry_timestamp_seconds";
         let before = setup.core.metric(expiry, &["certificate=\"own\""]).await;
         for (name, process) in [("core", &setup.core), ("waw1", setup.edges[0].as_ref().unwrap())] {
-            certificates.issue(name, Terms { days: 100, new_key: true });
+            certificates.issue(name, IssueTerms { days: 100, new_key: true });
             process.wait_until(expiry, &["certificate=\"own\""], |now| now < before).await;
             game.on(100, 2).await;
         }

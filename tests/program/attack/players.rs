@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use otproxy_protocol::frame::ClientId;
-use otproxy_testkit::bench::{self, BenchOptions, Figures};
+use otproxy_testkit::bench::{self, BenchOptions, LoadReport};
 use otproxy_testkit::player::{PathOptions, Player, PlayerOptions};
 use tokio::time::timeout;
 
@@ -33,7 +33,7 @@ impl Players {
 
     /// Has them play over one link each while `meanwhile` goes on, from when all are in the game. Gives what they
     /// noticed, and what it gave.
-    pub async fn play<T>(self, arena: &Arena, meanwhile: impl Future<Output = T>) -> (Figures, T) {
+    pub async fn play<T>(self, arena: &Arena, meanwhile: impl Future<Output = T>) -> (LoadReport, T) {
         let options = BenchOptions {
             edges: vec![arena.edge.addr("links").to_string()],
             port: Some(PORT),

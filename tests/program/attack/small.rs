@@ -1,6 +1,6 @@
 //! Small attacks: hundreds of connections, and states that must come.
 
-use otproxy_testkit::bench::Figures;
+use otproxy_testkit::bench::LoadReport;
 
 use crate::attack::arena::{ACTIVE, Arena, CLOSED};
 use crate::attack::crowd::{Crowd, Kind};
@@ -14,7 +14,7 @@ const ATTACKERS: usize = 300;
 /// This process has one end of each connection, and what players and servers have.
 const FILES: u64 = 1000;
 
-/// Strangers of each kind, whom `expect` turns away at the edge.
+/// Unauthenticated peers of each kind, which `expect` refuses at the edge.
 const EXPECT_LINKS: &str = ", expect: links, timeouts: { first_bytes: 500ms }";
 const EXPECT_LOGIN: &str = ", expect: login, timeouts: { first_bytes: 500ms }, status: { address: play.example }";
 
@@ -32,7 +32,7 @@ fn crowd(arena: &Arena, kind: Kind) -> Crowd {
 
 /// Players who were in the game noticed nothing: all packets came once and in order, and each has the link that it
 /// began with.
-fn noticed_nothing(figures: &Figures) {
+fn noticed_nothing(figures: &LoadReport) {
     assert!(figures.passed(), "{figures:?}");
     assert_eq!((figures.players, figures.paths[0].links_lost), (PLAYERS as u64, 0), "{figures:?}");
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use otproxy_testkit::bench::Figures;
+use otproxy_testkit::bench::LoadReport;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 
@@ -123,7 +123,7 @@ impl Attack {
 
 /// What one attack has shown.
 struct Row {
-    figures: Figures,
+    figures: LoadReport,
     during: During,
     /// What the edge and the core counted, as text.
     edge: String,

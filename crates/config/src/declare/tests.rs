@@ -1,6 +1,6 @@
 use super::*;
 use crate::formats::{COUNT, FLAG, LABEL};
-use crate::key::{Role, WhenAbsent};
+use crate::key::{RoleKind, WhenAbsent};
 use crate::mapping::{flat, mapping};
 use crate::scope::Report;
 use crate::takes::{items, list, value};
@@ -68,7 +68,7 @@ fn read(text: &str) -> Result<House, String> {
     let Value::Map(entries) = &root.value else { panic!("{text}") };
     let report = Report::default();
     let table: &'static [Key] = House::keys().leak();
-    let house = House::read(&Scope::root(&report, table, Role::Edge, root.id, entries));
+    let house = House::read(&Scope::root(&report, table, RoleKind::Edge, root.id, entries));
     match report.into_errors("house.yaml", |id| tree::locate(text, id)) {
         Some(errors) => Err(errors.to_string()),
         None => Ok(house.unwrap()),

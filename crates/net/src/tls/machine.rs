@@ -64,7 +64,7 @@ enum Incoming {
 }
 
 /// The content of a record to be sealed.
-pub(super) enum Wish<'a> {
+pub(super) enum RecordContent<'a> {
     /// These bytes, at most [`super::MAX_PLAIN`].
     Send(&'a [u8]),
     /// The declaration of the end.
@@ -95,7 +95,7 @@ struct Sink<'a> {
     /// Bytes for the peer.
     outgoing: &'a mut Waiting,
     /// The content to be sealed, and the buffer for the record.
-    wish: Option<(&'a Wish<'a>, &'a mut [u8])>,
+    wish: Option<(&'a RecordContent<'a>, &'a mut [u8])>,
 }
 
 impl Sink<'_> {
@@ -139,8 +139,8 @@ impl Sink<'_> {
                 None => Step::Idle,
                 Some((wish, record)) => {
                     let sealed = match wish {
-                        Wish::Send(bytes) => traffic.encrypt(bytes, record),
-                        Wish::Goodbye => traffic.queue_close_notify(record),
+                        RecordContent::Send(bytes) => traffic.encrypt(bytes, record),
+                        RecordContent::Goodbye => traffic.queue_close_notify(record),
                     };
                     Step::Sealed(sealed.map_err(|e| Error::General(e.to_string()))?)
                 }
@@ -154,7 +154,7 @@ impl Sink<'_> {
 }
 
 /// One side of a TLS connection.
-pub(super) struct Machine {
+pub(super) struct TlsMachine {
     connection: Connection,
     incoming: Incoming,
     /// Bytes that have arrived and are not read: at most [`MAX_RECORD`]. rustls works in place, so they are kept as it
@@ -169,7 +169,7 @@ pub(super) struct Machine {
     said_goodbye: bool,
 }
 
-impl Machine {
+impl TlsMachine {
     pub(super) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
         Ok(Self::new(Connection::Client(UnbufferedClientConnection::new(config, name)?)))
     }
@@ -203,7 +203,7 @@ impl Machine {
         self.connection.common().peer_certificates()?.first()
     }
 
-    /// Returns the bytes that must stand before those that [`Machine::take_in`] is given next.
+    /// Returns the bytes that must stand before those that [`TlsMachine::take_in`] is given next.
     pub(super) fn kept(&self) -> &[u8] {
         &self.kept
     }
@@ -243,7 +243,7 @@ impl Machine {
         bytes: &mut [u8],
         from: &mut usize,
         out: &mut [u8],
-        wish: Option<(&Wish<'_>, &mut [u8])>,
+        wish: Option<(&RecordContent<'_>, &mut [u8])>,
     ) -> (usize, Result<Step, Error>) {
         let bytes = bytes.get_mut(*from..).unwrap_or_default();
         let mut sink = Sink { out, filled: 0, plain: &mut self.plain, outgoing: &mut self.outgoing, wish };
@@ -316,7 +316,7 @@ impl Machine {
     }
 
     /// Seals the content into a record, at the front of `record`.
-    pub(super) fn seal<'a>(&mut self, wish: Wish<'_>, record: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    pub(super) fn seal<'a>(&mut self, wish: RecordContent<'_>, record: &'a mut [u8]) -> io::Result<&'a [u8]> {
         if self.has_said_goodbye() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
@@ -338,7 +338,7 @@ impl Machine {
             kept = Vec::new();
         }
         self.keep(kept, false);
-        self.said_goodbye |= matches!(wish, Wish::Goodbye);
+        self.said_goodbye |= matches!(wish, RecordContent::Goodbye);
         sealed.and_then(|count| record.get(..count)).ok_or(io::ErrorKind::BrokenPipe.into())
     }
 
@@ -373,7 +373,7 @@ impl Machine {
     }
 }
 
-impl fmt::Debug for Machine {
+impl fmt::Debug for TlsMachine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kept, plain, outgoing) = (self.kept.len(), self.plain.rest().len(), self.outgoing.rest().len());
         write!(f, "Machine {{ {kept} kept, {plain} to read, {outgoing} to write }}")

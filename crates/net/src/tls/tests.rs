@@ -17,7 +17,7 @@ use rustls::{
 };
 use tokio::runtime::Runtime;
 
-use super::machine::{Machine, Wish};
+use super::machine::{RecordContent, TlsMachine};
 use super::*;
 use crate::Stream;
 use crate::pump::{Observer, PumpEnd, pump};
@@ -285,7 +285,7 @@ fn any_bytes_both_ways_with_rustls_as_the_peer() {
         let (echoed, sent) = run(async {
             let (stream, mut peer) = stream_and_peer(seed % 2 == 0).await;
             if seed % 3 == 0 {
-                stream.bound();
+                stream.limit_unsent();
             }
             let echo = std::thread::spawn(move || {
                 let (mut random, mut buffer) = (Random(seed ^ 1), vec![0; 20_000]);
@@ -713,7 +713,7 @@ fn what_the_socket_does_not_take_waits_and_goes_on() {
         run(async {
             let (stream, mut peer) = stream_and_peer(true).await;
             if bounded {
-                stream.bound();
+                stream.limit_unsent();
             }
             let bytes = Random(2).bytes(12 << 20);
             let sent = fill_up(&stream, &bytes);
@@ -903,8 +903,8 @@ fn a_machine_takes_any_bytes() {
     let (mut handshaken, mut failed) = (0, 0);
     for seed in 0..300 {
         let mut random = Random(seed);
-        let mut client = Machine::client(Arc::clone(&configs.client), core()).unwrap();
-        let mut server = Machine::server(Arc::clone(&configs.server)).unwrap();
+        let mut client = TlsMachine::client(Arc::clone(&configs.client), core()).unwrap();
+        let mut server = TlsMachine::server(Arc::clone(&configs.server)).unwrap();
         client.take_in(&mut [], &mut []);
         let damage_at = random.below(40);
         for turn in 0..80 {
@@ -913,7 +913,7 @@ fn a_machine_takes_any_bytes() {
                 let mut record = vec![0; MAX_RECORD];
                 let size = random.size(MAX_PLAIN);
                 let bytes = random.bytes(size);
-                let wish = if random.below(20) == 0 { Wish::Goodbye } else { Wish::Send(&bytes) };
+                let wish = if random.below(20) == 0 { RecordContent::Goodbye } else { RecordContent::Send(&bytes) };
                 if let Ok(sealed) = from.seal(wish, &mut record) {
                     from.hold_back(sealed);
                 }

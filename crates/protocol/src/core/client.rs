@@ -4,12 +4,12 @@ use std::io::{self, IoSlice};
 use std::time::Instant;
 
 use super::keys::{LinkKey, SessionKey};
-use super::link_writer::{LinkWriter, Written};
-use super::owner::Owner;
+use super::link_writer::{LinkWriter, WriteOutcome};
+use super::owner::ClientOwner;
 use super::reason::{EndReason, OpenError};
-use super::session::{Figures, Framed, Session, Sessions};
+use super::session::{Framed, Session, SessionFigures, Sessions};
 use super::slots::Slots;
-use super::turn::Turn;
+use super::turn::ReceivedBytes;
 use crate::frame::SessionId;
 use crate::reassembly::ReassemblyBuffer;
 
@@ -31,7 +31,7 @@ pub(super) struct Link<L> {
 ///
 /// | what happened | call | and then |
 /// |---|---|---|
-/// | a link sent bytes | [`receive`](Self::receive) | all that [`next`](Self::next) returns |
+/// | a link sent bytes | [`receive`](Self::receive) | all that [`next`](Self::next_effect) returns |
 /// | a link may take more | [`write_link`](Self::write_link) | |
 /// | a link is gone | [`lost`](Self::lost) | |
 /// | the game server is reached, or is not | [`connected`](Self::connected), [`connect_failed`](Self::connect_failed) | [`write_game`](Self::write_game), or tell the links |
@@ -45,25 +45,25 @@ pub(super) struct Link<L> {
 ///
 /// A session that is [finished](Self::is_finished) is accounted for by [`close`](Self::close), and once it
 /// [is over](Self::is_over), [`remove`](Self::remove) makes its id free.
-pub struct Client<O: Owner> {
+pub struct ClientMachine<O: ClientOwner> {
     pub(super) links: Slots<Link<O::Link>>,
     pub(super) sessions: Sessions<O::Session, O::Player>,
 }
 
-impl<O: Owner> Default for Client<O> {
-    /// A client that has nothing yet.
+impl<O: ClientOwner> Default for ClientMachine<O> {
+    /// Makes a client that has nothing yet.
     fn default() -> Self {
         Self { links: Slots::default(), sessions: Sessions::default() }
     }
 }
 
-impl<O: Owner> Client<O> {
+impl<O: ClientOwner> ClientMachine<O> {
     /// Returns whether it has neither links nor sessions, so that nothing of it need be kept.
     pub fn is_empty(&self) -> bool {
         self.links.is_empty() && self.sessions.is_empty()
     }
 
-    /// Adds a link. Its bytes, from the first frame on, go to [`Client::receive`].
+    /// Adds a link. Its bytes, from the first frame on, go to [`ClientMachine::receive`].
     pub fn add_link(&mut self, owned: O::Link) -> LinkKey {
         LinkKey(self.links.insert(Link { owned, writer: LinkWriter::default(), input: ReassemblyBuffer::default() }))
     }
@@ -99,10 +99,10 @@ impl<O: Owner> Client<O> {
         self.sessions.pop_changed()
     }
 
-    /// Begins with bytes that came over a link; [`Client::next`] does the rest.
-    pub fn receive<'a>(&mut self, link: LinkKey, bytes: &'a [u8]) -> Turn<'a> {
+    /// Begins with bytes that came over a link; [`ClientMachine::next_effect`] does the rest.
+    pub fn receive<'a>(&mut self, link: LinkKey, bytes: &'a [u8]) -> ReceivedBytes<'a> {
         let input = self.links.get_mut(link.0).map(|link| link.input.join(bytes));
-        Turn::new(link, input.unwrap_or_default())
+        ReceivedBytes::new(link, input.unwrap_or_default())
     }
 
     /// Writes what waits on a link, through `write`, until nothing is left or the link takes no more: `write` takes
@@ -114,13 +114,13 @@ impl<O: Owner> Client<O> {
         &mut self,
         link: LinkKey,
         mut write: impl FnMut(&O::Link, &[IoSlice<'_>]) -> io::Result<usize>,
-    ) -> io::Result<Written> {
-        let Some(Link { owned, writer, .. }) = self.links.get_mut(link.0) else { return Ok(Written::default()) };
+    ) -> io::Result<WriteOutcome> {
+        let Some(Link { owned, writer, .. }) = self.links.get_mut(link.0) else { return Ok(WriteOutcome::default()) };
         writer.write_to(&mut self.sessions, |slices| write(owned, slices))
     }
 
-    /// Takes a link that is gone off all its sessions, and returns the owner's part of it. A session without links waits
-    /// for one to come back for `sessions.linger`.
+    /// Takes a link that is gone off all its sessions, and returns the owner's part of it. A session without links
+    /// waits for one to come back for `sessions.linger`.
     pub fn lost(&mut self, link: LinkKey, now: Instant) -> Option<O::Link> {
         let Link { owned, writer, .. } = self.links.remove(link.0)?;
         for key in writer.carried() {
@@ -136,7 +136,8 @@ impl<O: Owner> Client<O> {
         Some(owned)
     }
 
-    /// Takes note that the game server is reached. `header`, which tells it the player's address, goes before all packets.
+    /// Takes note that the game server is reached. `header`, which tells it the player's address, goes before all
+    /// packets.
     pub fn connected(&mut self, session: SessionKey, header: &[u8]) {
         if let Some(session) = self.sessions.get_mut(session) {
             session.connected(header);
@@ -158,9 +159,9 @@ impl<O: Owner> Client<O> {
         self.sessions.get_mut(session).map(|session| session.frame(bytes)).unwrap_or_default()
     }
 
-    /// Writes what waits for the game server, through `write`, as far as it may go now: `write` takes fewer bytes than it
-    /// was given, or fails with `WouldBlock`. Returns whether the game server takes no more for now. Asks for the time
-    /// only if packets to the game server are smoothed.
+    /// Writes what waits for the game server, through `write`, as far as it may go now: `write` takes fewer bytes than
+    /// it was given, or fails with `WouldBlock`. Returns whether the game server takes no more for now. Asks for the
+    /// time only if packets to the game server are smoothed.
     ///
     /// # Errors
     /// Any other error of `write`.
@@ -218,7 +219,7 @@ impl<O: Owner> Client<O> {
         self.sessions.get(session)?.machine.ended()
     }
 
-    /// Returns when [`Client::tick`] must be called for a session; `None` if time alone changes nothing.
+    /// Returns when [`ClientMachine::tick`] must be called for a session; `None` if time alone changes nothing.
     pub fn deadline(&self, session: SessionKey) -> Option<Instant> {
         self.sessions.get(session)?.deadline()
     }
@@ -230,23 +231,23 @@ impl<O: Owner> Client<O> {
         }
     }
 
-    /// Returns whether a session has ended and has nothing more to tell: a link has told the client, or there was none to
-    /// tell within its time.
+    /// Returns whether a session has ended and has nothing more to tell: a link has told the client, or there was none
+    /// to tell within its time.
     pub fn is_finished(&self, session: SessionKey) -> bool {
         self.sessions.get(session).is_none_or(|session| session.machine.is_finished())
     }
 
     /// Returns the figures of a session.
-    pub fn figures(&self, session: SessionKey) -> Option<Figures> {
+    pub fn figures(&self, session: SessionKey) -> Option<SessionFigures> {
         Some(self.sessions.get(session)?.figures())
     }
 
-    /// Closes the account of a session and returns its last figures. `unfinished` is the reason of its end if it has not
-    /// ended before: then its links, to be asked for before this call, have yet to tell the client.
+    /// Closes the account of a session and returns its last figures. `unfinished` is the reason of its end if it has
+    /// not ended before: then its links, to be asked for before this call, have yet to tell the client.
     ///
-    /// After an end that the client may not know of yet, the session stays for `sessions.leave_grace`, so that a join on
-    /// its way meets the end.
-    pub fn close(&mut self, session: SessionKey, unfinished: EndReason, now: Instant) -> Option<Figures> {
+    /// After an end that the client may not know of yet, the session stays for `sessions.leave_grace`, so that a join
+    /// on its way meets the end.
+    pub fn close(&mut self, session: SessionKey, unfinished: EndReason, now: Instant) -> Option<SessionFigures> {
         let session = self.sessions.get_mut(session)?;
         session.close(unfinished, now);
         Some(session.figures())
@@ -257,7 +258,7 @@ impl<O: Owner> Client<O> {
         self.sessions.get(session).is_none_or(Session::is_over)
     }
 
-    /// Has links find a session no more. Those that carry it still say what they have to.
+    /// Hides a session from links that look for it. Links that carry it still write the rest.
     pub fn remove(&mut self, session: SessionKey) {
         self.sessions.remove(session);
     }

@@ -21,7 +21,7 @@ pub const MAX_PONGS: usize = 64;
 pub const MAX_ENDS: usize = 64;
 
 /// The sessions that links may carry.
-pub(super) trait Source {
+pub(super) trait SessionSource {
     /// Returns the machine of a session.
     fn machine(&mut self, session: SessionKey) -> Option<&mut Machine>;
 
@@ -36,9 +36,9 @@ struct Joined {
     cursor: Cursor,
 }
 
-/// The result of a call of [`Client::write_link`](super::Client::write_link).
+/// The result of a call of [`ClientMachine::write_link`](super::ClientMachine::write_link).
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
+pub struct WriteOutcome {
     /// Bytes taken by the link.
     pub bytes: u64,
     /// Data frames that no other link had written.
@@ -108,11 +108,11 @@ impl LinkWriter {
     /// Any other error of `write`; the link is then of no more use.
     pub fn write_to(
         &mut self,
-        sessions: &mut impl Source,
+        sessions: &mut impl SessionSource,
         mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
-    ) -> io::Result<Written> {
-        let mut done = Written::default();
-        let mut write = |slices: &[IoSlice<'_>], done: &mut Written| -> io::Result<usize> {
+    ) -> io::Result<WriteOutcome> {
+        let mut done = WriteOutcome::default();
+        let mut write = |slices: &[IoSlice<'_>], done: &mut WriteOutcome| -> io::Result<usize> {
             let wanted: usize = slices.iter().map(|s| s.len()).sum();
             let taken = match write(slices) {
                 Ok(taken) => taken,
@@ -241,7 +241,7 @@ mod tests {
         }
 
         /// Writes to a link that takes `room` bytes in all.
-        fn write(&mut self, writer: &mut LinkWriter, out: &mut Vec<u8>, mut room: usize) -> Written {
+        fn write(&mut self, writer: &mut LinkWriter, out: &mut Vec<u8>, mut room: usize) -> WriteOutcome {
             writer
                 .write_to(self, |slices| {
                     let mut taken = 0;
@@ -256,7 +256,7 @@ mod tests {
         }
     }
 
-    impl Source for Machines {
+    impl SessionSource for Machines {
         fn machine(&mut self, session: SessionKey) -> Option<&mut Machine> {
             self.0.get_mut(session.0 as usize)
         }

@@ -24,9 +24,9 @@ pub struct SessionLimits {
     pub pending: usize,
 }
 
-/// How far a session has come, the connection to its game server aside.
+/// The phase of a session, apart from the connection to its game server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum SessionPhase {
     /// Links carry it.
     Carried,
     /// Its last link left on purpose.
@@ -56,7 +56,7 @@ pub enum ProtocolError {
 }
 
 impl ProtocolError {
-    /// The reason that is logged and counted.
+    /// Returns the reason that is logged and counted.
     pub fn reason(self) -> EndReason {
         match self {
             Self::Reorder(_) | Self::Pending { .. } => EndReason::Limit,
@@ -90,7 +90,7 @@ impl Machine {
         self.outbox.skip_to(next);
     }
 
-    /// A new session, which no link carries yet: it ends after the linger time if none joins.
+    /// Makes a new session, which no link carries yet: it ends after the linger time if none joins.
     pub fn new(id: SessionId, limits: SessionLimits, now: Instant) -> Self {
         Self {
             id,
@@ -105,7 +105,7 @@ impl Machine {
         }
     }
 
-    /// The session's id.
+    /// Returns the session's id.
     pub fn id(&self) -> SessionId {
         self.id
     }
@@ -125,43 +125,43 @@ impl Machine {
         &self.outbox
     }
 
-    /// How far it has come.
-    pub fn phase(&self) -> Phase {
+    /// Returns the session's phase.
+    pub fn phase(&self) -> SessionPhase {
         match (self.ended, self.deadline) {
-            (Some(_), _) => Phase::Ending,
-            (None, None) => Phase::Carried,
-            (None, Some((_, EndReason::ClientLeft))) => Phase::Grace,
-            (None, Some(_)) => Phase::Lingering,
+            (Some(_), _) => SessionPhase::Ending,
+            (None, None) => SessionPhase::Carried,
+            (None, Some((_, EndReason::ClientLeft))) => SessionPhase::Grace,
+            (None, Some(_)) => SessionPhase::Lingering,
         }
     }
 
-    /// Bytes kept ahead of their turn.
+    /// Returns the bytes kept ahead of their turn.
     pub fn reordering(&self) -> usize {
         self.inbox.held_bytes()
     }
 
-    /// The highest packet received in order from the client.
+    /// Returns the highest packet received in order from the client.
     pub fn received(&self) -> PacketId {
         self.inbox.received()
     }
 
-    /// Packets sent to the client so far.
+    /// Returns the packets sent to the client so far.
     pub fn sent(&self) -> PacketId {
         self.outbox.next().previous()
     }
 
-    /// A link carries the session from now on.
+    /// Records that one more link carries the session.
     pub fn joined(&mut self) {
         self.links += 1;
         self.deadline = None;
     }
 
-    /// A link that carried the session left it on purpose.
+    /// Records that a link left the session on purpose.
     pub fn left(&mut self, now: Instant) {
         self.without(now + self.limits.leave_grace, EndReason::ClientLeft);
     }
 
-    /// A link that carried the session is gone.
+    /// Records that a link that carried the session is gone.
     pub fn lost(&mut self, now: Instant) {
         self.without(now + self.limits.linger, EndReason::LinksLost);
     }
@@ -173,16 +173,16 @@ impl Machine {
         }
     }
 
-    /// A link has written all data and the end after it; the session is off that link.
+    /// Records that a link has written all data and the end after it; it no longer carries the session.
     pub fn end_written(&mut self) {
         self.links = self.links.saturating_sub(1);
         self.end_sent = true;
     }
 
-    /// Takes an acknowledgement; gives the bytes it freed. One on a duplicate counts too.
+    /// Takes an acknowledgement; returns the bytes it freed. One on a duplicate counts too.
     ///
     /// # Errors
-    /// The packet was never sent: the session must end.
+    /// Fails if the packet was never sent: the session must end.
     pub fn ack(&mut self, ack: PacketId) -> Result<usize, ProtocolError> {
         Ok(self.outbox.ack(ack)?)
     }
@@ -195,7 +195,7 @@ impl Machine {
         Ok(self.inbox.accept(packet, payload)?)
     }
 
-    /// The next packet for the game server that was held ahead of its turn.
+    /// Returns the next packet for the game server that was held ahead of its turn.
     pub fn pop_held(&mut self) -> Option<Box<[u8]>> {
         self.inbox.pop_held()
     }
@@ -210,7 +210,7 @@ impl Machine {
         self.outbox.push(batch);
     }
 
-    /// Counts `frames` from `first` on as written: gives how many no link had written before.
+    /// Counts `frames` from `first` on as written; returns how many no link had written before.
     pub(super) fn note_written(&mut self, first: PacketId, frames: u32) -> u32 {
         let after = PacketId(first.0.saturating_add(frames));
         let fresh = after.0.saturating_sub(self.unsent.0.max(first.0));
@@ -224,12 +224,12 @@ impl Machine {
         self.ended.get_or_insert(reason);
     }
 
-    /// Why the session ended, where it did.
+    /// Returns the reason for which the session ended, if it did.
     pub fn ended(&self) -> Option<EndReason> {
         self.ended
     }
 
-    /// When [`Machine::tick`] must be called next; `None` where time alone changes nothing.
+    /// Returns the time at which [`Machine::tick`] must be called next; `None` if time alone changes nothing.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline.map(|(at, _)| at)
     }
@@ -352,15 +352,15 @@ mod tests {
     fn its_phase_says_what_it_waits_for() {
         let now = Instant::now();
         let mut machine = machine(now);
-        assert_eq!(machine.phase(), Phase::Lingering);
+        assert_eq!(machine.phase(), SessionPhase::Lingering);
         machine.joined();
-        assert_eq!(machine.phase(), Phase::Carried);
+        assert_eq!(machine.phase(), SessionPhase::Carried);
         machine.left(now);
-        assert_eq!(machine.phase(), Phase::Grace);
+        assert_eq!(machine.phase(), SessionPhase::Grace);
         machine.joined();
         machine.lost(now);
-        assert_eq!(machine.phase(), Phase::Lingering);
+        assert_eq!(machine.phase(), SessionPhase::Lingering);
         machine.tick(now + LIMITS.linger);
-        assert_eq!(machine.phase(), Phase::Ending);
+        assert_eq!(machine.phase(), SessionPhase::Ending);
     }
 }

@@ -1,10 +1,11 @@
 //! The core's half of the protocol: the machine of one client, and its parts.
 //!
-//! Pure: no I/O, no clock of its own, no runtime. Frames of links, bytes of game servers, room in sockets and the time go
-//! in; connects, writes, ends, counts and lines for the log come out. So a whole exchange can be driven by a test.
+//! Pure: no I/O, no clock of its own, no runtime. Frames of links, bytes of game servers, room in sockets and the time
+//! go in; connects, writes, ends, counts and lines for the log come out. So a whole exchange can be driven by a test.
 //!
-//! - [`Client`]: links and sessions of one client, and every decision about them. [`Turn`]: frames from a link.
-//! - [`Owner`]: the questions of a machine. [`Effect`]: the tasks that it gives.
+//! - [`ClientMachine`]: links and sessions of one client, and every decision about them. [`ReceivedBytes`]: frames from
+//!   a link.
+//! - [`ClientOwner`]: the questions of a machine. [`Effect`]: the tasks that it gives.
 //! - [`Machine`]: the life of a session. [`Inbox`]: order on the way up. [`Outbox`]: frames that may have to be sent
 //!   again. [`Upstream`]: packets that wait for the game server.
 
@@ -21,16 +22,16 @@ mod slots;
 mod turn;
 mod upstream;
 
-pub use client::{Client, MAX_LINKS};
+pub use client::{ClientMachine, MAX_LINKS};
 pub use inbox::{Arrival, Inbox, ReorderFull};
 pub use keys::{LinkKey, SessionKey};
-pub use link_writer::{MAX_ENDS, MAX_PONGS, Written};
-pub use machine::{Machine, Phase, ProtocolError, SessionLimits};
-pub use outbox::{AckBeyondSent, Advance, Batch, Cursor, Outbox};
-pub use owner::{Admitted, Counts, Effect, Owner, Rules};
+pub use link_writer::{MAX_ENDS, MAX_PONGS, WriteOutcome};
+pub use machine::{Machine, ProtocolError, SessionLimits, SessionPhase};
+pub use outbox::{AckBeyondSent, Batch, Cursor, CursorAdvance, Outbox};
+pub use owner::{AdmittedSession, ClientOwner, Effect, FrameCounts, OpenRules};
 pub use reason::{EndReason, OpenError};
-pub use session::{Figures, Framed};
-pub use turn::Turn;
+pub use session::{Framed, SessionFigures};
+pub use turn::ReceivedBytes;
 pub use upstream::Upstream;
 
 // The rule comes before the client is known.

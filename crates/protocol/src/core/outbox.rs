@@ -51,7 +51,7 @@ pub struct Cursor {
 
 /// The effect of a write on a cursor.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Advance {
+pub struct CursorAdvance {
     /// Frames of which at least the first byte went out: whole, but for the last where it is cut.
     pub frames: u32,
     /// The rest of the last frame, where the write cut it: it must be the next on this link.
@@ -223,7 +223,7 @@ impl Outbox {
 
     /// Moves `cursor` over `written` bytes that a link took of what [`Outbox::gather`] gave.
     #[inline]
-    pub fn advance(&self, cursor: &mut Cursor, written: usize) -> Advance {
+    pub fn advance(&self, cursor: &mut Cursor, written: usize) -> CursorAdvance {
         let from = cursor.packet;
         let target = cursor.offset + written as u64;
         let mut cut = Bytes::new();
@@ -240,7 +240,7 @@ impl Outbox {
             }
             *cursor = Cursor { offset: next, packet: cursor.packet.next() };
         }
-        Advance { frames: cursor.packet.0 - from.0, cut }
+        CursorAdvance { frames: cursor.packet.0 - from.0, cut }
     }
 }
 
@@ -310,7 +310,7 @@ mod tests {
         let mut slices = [IoSlice::new(&[]); 4];
         assert_eq!(outbox.gather(&cursor, &mut slices), 1);
         assert_eq!(slices[0].len(), 20);
-        assert_eq!(outbox.advance(&mut cursor, 20), Advance { frames: 1, cut: Bytes::new() });
+        assert_eq!(outbox.advance(&mut cursor, 20), CursorAdvance { frames: 1, cut: Bytes::new() });
         assert!(outbox.is_drained(&cursor));
     }
 

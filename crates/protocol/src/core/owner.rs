@@ -10,10 +10,11 @@ use crate::game_packet::Framing;
 
 /// The owner of client machines, as they see it: it has the clock, the configuration, and the limits that all clients
 /// share. It is asked in the middle of a decision and must answer from memory.
-pub trait Owner {
+pub trait ClientOwner {
     /// The owner's part of a link, most often its connection.
     type Link;
-    /// The owner's part of a session, most often its game connection and its place within limits. It is dropped once no link carries the session and [`Client::remove`](super::Client::remove) was called.
+    /// The owner's part of a session, most often its game connection and its place within limits. It is dropped once no
+    /// link carries the session and [`ClientMachine::remove`](super::ClientMachine::remove) was called.
     type Session;
     /// The mark by which players differ: two links of one player have the same.
     type Player: PartialEq;
@@ -22,7 +23,7 @@ pub trait Owner {
     fn now(&self) -> Instant;
 
     /// Returns the rules for opens.
-    fn rules(&self) -> Rules;
+    fn rules(&self) -> OpenRules;
 
     /// Returns the player of a link.
     fn player(&self, link: &Self::Link) -> Self::Player;
@@ -32,26 +33,31 @@ pub trait Owner {
     ///
     /// # Errors
     /// The reason of the refusal. The client is told that the session is over.
-    fn admit(&self, link: &Self::Link, session: SessionId, port: u32) -> Result<Admitted<Self::Session>, OpenError>;
+    fn admit(
+        &self,
+        link: &Self::Link,
+        session: SessionId,
+        port: u32,
+    ) -> Result<AdmittedSession<Self::Session>, OpenError>;
 }
 
 /// Rules for opens, as the configuration has them at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
+pub struct OpenRules {
     /// Sessions that one link may carry: `sessions.max_per_link`.
     pub max_per_link: usize,
-    /// Only links of the player who opened a session may join it: `sessions.bind_sessions`.
+    /// True if only links of the player that opened a session may join it: `sessions.bind_sessions`.
     pub bind_to_player: bool,
 }
 
 /// A session that was let in.
 #[derive(Debug)]
-pub struct Admitted<S> {
+pub struct AdmittedSession<S> {
     /// The owner's part of it.
     pub session: S,
     /// Limits and times.
     pub limits: SessionLimits,
-    /// How its game server counts the length of a packet.
+    /// The unit in which its game server counts the length of a packet.
     pub framing: Framing,
     /// Packets a second to the game server at the most; bursts beyond are smoothed.
     pub max_packets_per_second: Option<u32>,
@@ -60,21 +66,21 @@ pub struct Admitted<S> {
 /// A task of the owner, to be done at once and in the order in which they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// Connect the session to its game server, and say [`Client::connected`](super::Client::connected) or
-    /// [`Client::connect_failed`](super::Client::connect_failed).
+    /// Connect the session to its game server, and say [`ClientMachine::connected`](super::ClientMachine::connected) or
+    /// [`ClientMachine::connect_failed`](super::ClientMachine::connect_failed).
     Connect(SessionKey),
-    /// Call [`Client::write_game`](super::Client::write_game).
+    /// Call [`ClientMachine::write_game`](super::ClientMachine::write_game).
     WriteGame {
         /// The session.
         session: SessionKey,
         /// Packets of the client that have become the game server's since the last time, to be counted.
         packets: u32,
     },
-    /// Call [`Client::write_link`](super::Client::write_link).
+    /// Call [`ClientMachine::write_link`](super::ClientMachine::write_link).
     WriteLink(LinkKey),
     /// The session ended for what its client sent: log it, and call
-    /// [`Client::write_link`](super::Client::write_link) for each of [`Client::links_of`](super::Client::links_of), so
-    /// that the client is told.
+    /// [`ClientMachine::write_link`](super::ClientMachine::write_link) for each of
+    /// [`ClientMachine::links_of`](super::ClientMachine::links_of), so that the client is told.
     Ended {
         /// The session.
         session: SessionKey,
@@ -98,7 +104,7 @@ pub enum Effect {
 
 /// The effects of frames from a link on counters.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
+pub struct FrameCounts {
     /// Data frames whose packet had not come before.
     pub first: u32,
     /// Data frames whose packet had come before, on this link or another.

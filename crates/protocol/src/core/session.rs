@@ -4,15 +4,15 @@ use std::time::Instant;
 
 use super::inbox::Arrival;
 use super::keys::{LinkKey, SessionKey};
-use super::link_writer::Source;
-use super::machine::{Machine, Phase, ProtocolError};
+use super::link_writer::SessionSource;
+use super::machine::{Machine, ProtocolError, SessionPhase};
 use super::outbox::Batch;
-use super::owner::{Admitted, Counts};
+use super::owner::{AdmittedSession, FrameCounts};
 use super::reason::EndReason;
 use super::slots::Slots;
 use super::upstream::Upstream;
 use crate::frame::{HEADER_LEN, PacketId, SessionId};
-use crate::game_packet::{GamePacketDecoder, PacketError};
+use crate::game_packet::{GamePacketDecoder, GamePacketError};
 use crate::reassembly::ReassemblyBuffer;
 
 /// The result of bytes from a game server.
@@ -23,14 +23,14 @@ pub struct Framed {
     /// Bytes by which the outbox has grown.
     pub unacked: usize,
     /// Bytes that cannot be a packet came, and have ended the session.
-    pub error: Option<PacketError>,
+    pub error: Option<GamePacketError>,
 }
 
 /// The figures of a session, as they are at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Figures {
-    /// How far it has come; one that waits for its game server is so whatever its links do.
-    pub phase: Phase,
+pub struct SessionFigures {
+    /// Its phase; a session that waits for its game server is in it whatever its links do.
+    pub phase: SessionPhase,
     /// It has no connection to its game server, most often not yet.
     pub connecting: bool,
     /// The reason of its end, once it has ended.
@@ -65,7 +65,7 @@ enum Closed {
 #[derive(Debug)]
 pub(super) struct Session<S, P> {
     pub owned: S,
-    /// The player who opened it.
+    /// The player that opened it.
     pub player: P,
     pub machine: Machine,
     /// Links that joined it and are there, those that have told its end included.
@@ -83,8 +83,8 @@ pub(super) struct Session<S, P> {
 }
 
 impl<S, P> Session<S, P> {
-    pub fn new(id: SessionId, player: P, admitted: Admitted<S>, now: Instant) -> Self {
-        let Admitted { session, limits, framing, max_packets_per_second } = admitted;
+    pub fn new(id: SessionId, player: P, admitted: AdmittedSession<S>, now: Instant) -> Self {
+        let AdmittedSession { session, limits, framing, max_packets_per_second } = admitted;
         Self {
             owned: session,
             player,
@@ -101,8 +101,8 @@ impl<S, P> Session<S, P> {
         }
     }
 
-    pub fn figures(&self) -> Figures {
-        Figures {
+    pub fn figures(&self) -> SessionFigures {
+        SessionFigures {
             phase: self.machine.phase(),
             connecting: !self.connected,
             ended: self.machine.ended(),
@@ -127,7 +127,7 @@ impl<S, P> Session<S, P> {
         packet: PacketId,
         ack: PacketId,
         payload: &[u8],
-        counts: &mut Counts,
+        counts: &mut FrameCounts,
         packets: &mut u32,
     ) -> Result<bool, ProtocolError> {
         let mut resumes = false;
@@ -252,9 +252,9 @@ impl<S, P> Session<S, P> {
 /// The sessions of a client.
 pub(super) struct Sessions<S, P> {
     slots: Slots<Session<S, P>>,
-    /// Those that links find, by id: another one may still be told that it has ended.
+    /// The sessions that links find, by id: another one may still be telling its links that it has ended.
     listed: Vec<(SessionId, SessionKey)>,
-    /// Those whose owner is to look again.
+    /// The sessions that their owner must look at again.
     changed: Vec<SessionKey>,
 }
 
@@ -332,7 +332,7 @@ impl<S, P> Sessions<S, P> {
     }
 }
 
-impl<S, P> Source for Sessions<S, P> {
+impl<S, P> SessionSource for Sessions<S, P> {
     fn machine(&mut self, session: SessionKey) -> Option<&mut Machine> {
         Some(&mut self.get_mut(session)?.machine)
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::frame::{self, ClientId, FrameError, PONG, PacketId, SessionId};
-use crate::game_packet::{Framing, PacketError};
+use crate::game_packet::{Framing, GamePacketError};
 
 const CLIENT: ClientId = ClientId(7);
 const PORT: u16 = 7172;
@@ -23,13 +23,13 @@ const LIMITS: SessionLimits = SessionLimits {
 
 struct Host {
     now: Cell<Instant>,
-    rules: Cell<Rules>,
+    rules: Cell<OpenRules>,
     full: Cell<Option<OpenError>>,
     asked: RefCell<Vec<(SessionId, u32)>>,
     max_packets_per_second: Cell<Option<u32>>,
 }
 
-impl Owner for Host {
+impl ClientOwner for Host {
     /// The player.
     type Link = u8;
     type Session = SessionId;
@@ -39,7 +39,7 @@ impl Owner for Host {
         self.now.get()
     }
 
-    fn rules(&self) -> Rules {
+    fn rules(&self) -> OpenRules {
         self.rules.get()
     }
 
@@ -47,12 +47,12 @@ impl Owner for Host {
         *link
     }
 
-    fn admit(&self, _link: &u8, session: SessionId, port: u32) -> Result<Admitted<SessionId>, OpenError> {
+    fn admit(&self, _link: &u8, session: SessionId, port: u32) -> Result<AdmittedSession<SessionId>, OpenError> {
         self.asked.borrow_mut().push((session, port));
         let max_packets_per_second = self.max_packets_per_second.get();
         match self.full.get() {
             Some(error) => Err(error),
-            None => Ok(Admitted { session, limits: LIMITS, framing: Framing::Bytes, max_packets_per_second }),
+            None => Ok(AdmittedSession { session, limits: LIMITS, framing: Framing::Bytes, max_packets_per_second }),
         }
     }
 }
@@ -60,10 +60,10 @@ impl Owner for Host {
 /// A client's machine whose links take all that is written.
 struct World {
     host: Host,
-    client: Client<Host>,
+    client: ClientMachine<Host>,
     /// Bytes that arrive at once.
     step: usize,
-    counts: Counts,
+    counts: FrameCounts,
 }
 
 /// Runs a test with frames that come whole, and byte by byte.
@@ -71,12 +71,12 @@ fn both(test: impl Fn(World)) {
     for step in [usize::MAX, 1] {
         let host = Host {
             now: Cell::new(Instant::now()),
-            rules: Cell::new(Rules { max_per_link: 3, bind_to_player: true }),
+            rules: Cell::new(OpenRules { max_per_link: 3, bind_to_player: true }),
             full: Cell::new(None),
             asked: RefCell::default(),
             max_packets_per_second: Cell::new(None),
         };
-        test(World { host, client: Client::default(), step, counts: Counts::default() });
+        test(World { host, client: ClientMachine::default(), step, counts: FrameCounts::default() });
     }
 }
 
@@ -95,12 +95,12 @@ impl World {
         let mut effects = Vec::new();
         for piece in bytes.chunks(self.step.min(bytes.len()).max(1)) {
             let mut turn = self.client.receive(link, piece);
-            while let Some(effect) = self.client.next(&mut turn, &self.host) {
+            while let Some(effect) = self.client.next_effect(&mut turn, &self.host) {
                 if effect != Effect::WriteLink(link) {
                     effects.push(effect);
                 }
             }
-            let Counts { first, duplicate, freed } = turn.take_counts();
+            let FrameCounts { first, duplicate, freed } = turn.take_counts();
             self.counts.first += first;
             self.counts.duplicate += duplicate;
             self.counts.freed += freed;
@@ -159,7 +159,7 @@ impl World {
         std::iter::from_fn(|| self.client.poll_changed()).collect()
     }
 
-    fn figures(&self, session: SessionKey) -> Figures {
+    fn figures(&self, session: SessionKey) -> SessionFigures {
         self.client.figures(session).unwrap()
     }
 }
@@ -180,7 +180,7 @@ fn an_open_asks_the_owner_and_has_it_connect() {
         assert_eq!(world.host.asked.take(), [(S, u32::from(PORT))]);
         assert_eq!(world.client.session(session), Some(&S));
         assert_eq!((world.client.links_of(session, 0), world.client.links_of(session, 1)), (Some(link), None));
-        assert_eq!((world.figures(session).phase, world.figures(session).connecting), (Phase::Carried, true));
+        assert_eq!((world.figures(session).phase, world.figures(session).connecting), (SessionPhase::Carried, true));
         assert_eq!(world.read(link), b"");
     });
 }
@@ -232,7 +232,7 @@ fn a_link_of_another_player_is_refused_where_sessions_are_bound_to_players() {
         world.refused(other, &data(S, 1, 0, b"not mine"), S, OpenError::Identity);
         assert_eq!(world.read(other), frame::end(S), "one end says it");
         assert_eq!(world.send(link, &data(S, 1, 0, b"mine")), [writes(session, 1)]);
-        world.host.rules.set(Rules { bind_to_player: false, ..world.host.rules() });
+        world.host.rules.set(OpenRules { bind_to_player: false, ..world.host.rules() });
         world.join(other, S);
     });
 }
@@ -277,7 +277,7 @@ fn packets_reach_the_game_server_once_and_in_order() {
         assert_eq!(world.send(second, &data(S, 1, 0, b"one")), [writes(session, 2)]);
         assert_eq!(world.send(first, &data(S, 1, 0, b"ONE")), [writes(session, 0)]);
         assert_eq!(world.game_reads(session), b"onetwo");
-        assert_eq!(world.counts, Counts { first: 2, duplicate: 2, freed: 0 });
+        assert_eq!(world.counts, FrameCounts { first: 2, duplicate: 2, freed: 0 });
         let figures = world.figures(session);
         assert_eq!((figures.packets_in, figures.bytes_in, figures.pending, figures.reorder), (PacketId(2), 6, 0, 0));
     });
@@ -357,7 +357,7 @@ fn data_for_what_a_link_does_not_carry_is_ignored_or_answered_with_an_end() {
         world.refused(other, &data(OTHER, 1, 0, b"?"), OTHER, OpenError::UnknownSession);
         assert_eq!(world.read(other), frame::end(OTHER));
         assert_eq!(world.send(other, &frame::end(S)), [], "it cannot leave what it does not carry");
-        assert_eq!((world.game_reads(session), world.counts), (vec![], Counts::default()));
+        assert_eq!((world.game_reads(session), world.counts), (vec![], FrameCounts::default()));
     });
 }
 
@@ -443,7 +443,7 @@ fn a_packet_that_no_client_can_read_ends_the_session_behind_those_before_it() {
         let link = world.link();
         let session = world.play(link, S);
         let framed = world.client.game_bytes(session, b"\x02\0ok\xFF\xFF");
-        assert_eq!((framed.packets, framed.error), (1, Some(PacketError::TooLong { length: 65535 })));
+        assert_eq!((framed.packets, framed.error), (1, Some(GamePacketError::TooLong { length: 65535 })));
         assert_eq!(world.client.ended(session), Some(EndReason::ProtocolError));
         assert_eq!(world.read(link), [data(S, 1, 0, b"\x02\0ok"), frame::end(S).to_vec()].concat());
     });
@@ -490,7 +490,7 @@ fn a_join_on_its_way_meets_the_end_and_later_the_id_is_free() {
         world.read(link);
         let now = world.host.now.get();
         let figures = world.client.close(session, EndReason::Shutdown, now).unwrap();
-        assert_eq!((figures.ended, figures.phase), (Some(EndReason::GameClosed), Phase::Ending));
+        assert_eq!((figures.ended, figures.phase), (Some(EndReason::GameClosed), SessionPhase::Ending));
         assert_eq!(world.client.deadline(session), Some(now + LIMITS.leave_grace));
         world.join(late, S);
         assert_eq!(world.read(late), frame::end(S));
@@ -531,7 +531,7 @@ fn a_session_waits_for_a_link_to_come_back_and_goes_on_where_it_was() {
         world.read(link);
         let now = world.host.now.get();
         world.client.lost(link, now);
-        assert_eq!((world.figures(session).phase, world.client.links_of(session, 0)), (Phase::Lingering, None));
+        assert_eq!((world.figures(session).phase, world.client.links_of(session, 0)), (SessionPhase::Lingering, None));
         world.client.game_bytes(session, b"\x01\0b");
         world.pass(LIMITS.linger - MS);
         world.client.tick(session, world.host.now.get());
@@ -540,7 +540,7 @@ fn a_session_waits_for_a_link_to_come_back_and_goes_on_where_it_was() {
         assert_eq!(world.client.deadline(session), None);
         assert_eq!(world.read(back), [data(S, 1, 0, b"\x01\0a"), data(S, 2, 0, b"\x01\0b")].concat());
         assert_eq!(world.send(back, &frame::end(S)), [Effect::Changed(session)]);
-        assert_eq!(world.figures(session).phase, Phase::Grace);
+        assert_eq!(world.figures(session).phase, SessionPhase::Grace);
     });
 }
 
@@ -596,11 +596,11 @@ fn half_a_frame_is_silence() {
         let link = world.link();
         let (first, rest) = PONG.split_at(9);
         let mut turn = world.client.receive(link, first);
-        assert_eq!(world.client.next(&mut turn, &world.host), None);
+        assert_eq!(world.client.next_effect(&mut turn, &world.host), None);
         assert!(!turn.heard());
         let mut turn = world.client.receive(link, rest);
-        assert_eq!(world.client.next(&mut turn, &world.host), Some(Effect::WriteLink(link)));
-        assert_eq!(world.client.next(&mut turn, &world.host), None);
+        assert_eq!(world.client.next_effect(&mut turn, &world.host), Some(Effect::WriteLink(link)));
+        assert_eq!(world.client.next_effect(&mut turn, &world.host), None);
         assert!(turn.heard());
     });
 }

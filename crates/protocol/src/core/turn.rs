@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
-use super::client::{Client, MAX_LINKS};
+use super::client::{ClientMachine, MAX_LINKS};
 use super::keys::{LinkKey, SessionKey};
-use super::owner::{Counts, Effect, Owner};
+use super::owner::{ClientOwner, Effect, FrameCounts};
 use super::reason::OpenError;
 use crate::frame::{Frame, FrameError, FromClient, PacketId, SessionId};
 
-/// Bytes that came over a link, and how far they are done with. See [`Client::receive`].
+/// Bytes that came over a link, and how far they are done with. See [`ClientMachine::receive`].
 #[derive(Debug)]
-pub struct Turn<'a> {
+pub struct ReceivedBytes<'a> {
     link: LinkKey,
     bytes: Cow<'a, [u8]>,
     used: usize,
@@ -19,7 +19,7 @@ pub struct Turn<'a> {
 
 #[derive(Debug, Default)]
 struct State {
-    counts: Counts,
+    counts: FrameCounts,
     /// The session that has something for its game server, and packets of it that are not counted yet.
     touched: Option<SessionKey>,
     packets: u32,
@@ -34,7 +34,7 @@ struct State {
     later: Option<Effect>,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> ReceivedBytes<'a> {
     pub(super) fn new(link: LinkKey, bytes: Cow<'a, [u8]>) -> Self {
         Self { link, bytes, used: 0, state: State::default() }
     }
@@ -45,7 +45,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Returns what is to be counted since the last time.
-    pub fn take_counts(&mut self) -> Counts {
+    pub fn take_counts(&mut self) -> FrameCounts {
         std::mem::take(&mut self.state.counts)
     }
 }
@@ -61,11 +61,11 @@ impl State {
     }
 }
 
-impl<O: Owner> Client<O> {
-    /// Goes on with the bytes of `turn` until there is something to do, which is returned; `None` once all whole frames are
-    /// done with. The rest is kept for the next turn.
-    pub fn next(&mut self, turn: &mut Turn<'_>, owner: &O) -> Option<Effect> {
-        let Turn { link, bytes, used, state } = turn;
+impl<O: ClientOwner> ClientMachine<O> {
+    /// Goes on with the bytes of `turn` until there is something to do, which is returned; `None` once all whole frames
+    /// are done with. The rest is kept for the next turn.
+    pub fn next_effect(&mut self, turn: &mut ReceivedBytes<'_>, owner: &O) -> Option<Effect> {
+        let ReceivedBytes { link, bytes, used, state } = turn;
         if state.later.is_some() {
             return state.later.take();
         }

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::pace::Pace;
-use crate::rate::Rate;
+use crate::pacer::Pacer;
+use crate::quota::Quota;
 
 /// Memory that an empty queue keeps for the next packet, bytes.
 const KEEP: usize = 1024;
@@ -14,13 +14,13 @@ const KEEP: usize = 1024;
 pub struct Upstream {
     bytes: Vec<u8>,
     written: usize,
-    pacer: Option<Pacer>,
+    pacer: Option<PacketPacer>,
 }
 
 impl Upstream {
     /// Makes an empty queue; `max_packets_per_second` (at least 1) smooths bursts of packets.
     pub fn new(max_packets_per_second: Option<u32>) -> Self {
-        Self { pacer: max_packets_per_second.map(Pacer::new), ..Self::default() }
+        Self { pacer: max_packets_per_second.map(PacketPacer::new), ..Self::default() }
     }
 
     /// Returns the number of waiting bytes.
@@ -101,8 +101,8 @@ impl Upstream {
 
 /// Lets packets through one by one, evenly, after a burst of a quarter of a second's worth.
 #[derive(Debug)]
-struct Pacer {
-    pace: Pace,
+struct PacketPacer {
+    pace: Pacer,
     /// Lengths of the packets that may not go yet. As small as they can be: a client may send packets of one byte.
     waiting: VecDeque<u16>,
     /// Bytes at the front of the queue that may go.
@@ -111,9 +111,9 @@ struct Pacer {
     next: Option<Instant>,
 }
 
-impl Pacer {
+impl PacketPacer {
     fn new(per_second: u32) -> Self {
-        let pace = Pace::new(Rate::new(Duration::from_secs(1) / per_second.max(1), per_second / 4));
+        let pace = Pacer::new(Quota::new(Duration::from_secs(1) / per_second.max(1), per_second / 4));
         Self { pace, waiting: VecDeque::new(), allowed: 0, next: None }
     }
 

@@ -7,7 +7,7 @@ use super::link::LinkId;
 
 /// A link that a session could use: its first ping is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidate {
+pub struct LinkCandidate {
     /// The link.
     pub link: LinkId,
     /// Measured ping and the operator's priority together; less is better.
@@ -16,7 +16,7 @@ pub struct Candidate {
 
 /// The result of a session check. At most one link joins at each check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum LinkChange {
     /// The links stay as they are.
     Keep,
     /// The link joins.
@@ -34,17 +34,17 @@ pub enum Change {
 ///
 /// Links in use that are not among `ready` are dead; the caller has dropped them before, or they
 /// count as places that are taken. Of equal candidates the first wins.
-pub fn choose(wanted: usize, in_use: &[LinkId], ready: &[Candidate]) -> Change {
+pub fn choose(wanted: usize, in_use: &[LinkId], ready: &[LinkCandidate]) -> LinkChange {
     let Some(best) = ready.iter().filter(|c| !in_use.contains(&c.link)).min_by_key(|c| c.cost) else {
-        return Change::Keep;
+        return LinkChange::Keep;
     };
     if in_use.len() < wanted {
-        return Change::Join(best.link);
+        return LinkChange::Join(best.link);
     }
     let worst = ready.iter().filter(|c| in_use.contains(&c.link)).max_by_key(|c| c.cost);
     match worst {
-        Some(worst) if worst.cost > best.cost + BETTER_BY => Change::Swap { join: best.link, leave: worst.link },
-        _ => Change::Keep,
+        Some(worst) if worst.cost > best.cost + BETTER_BY => LinkChange::Swap { join: best.link, leave: worst.link },
+        _ => LinkChange::Keep,
     }
 }
 
@@ -56,38 +56,38 @@ mod tests {
     const B: LinkId = LinkId(1);
     const C: LinkId = LinkId(2);
 
-    fn ready(costs: &[(LinkId, u64)]) -> Vec<Candidate> {
-        costs.iter().map(|&(link, ms)| Candidate { link, cost: Duration::from_millis(ms) }).collect()
+    fn ready(costs: &[(LinkId, u64)]) -> Vec<LinkCandidate> {
+        costs.iter().map(|&(link, ms)| LinkCandidate { link, cost: Duration::from_millis(ms) }).collect()
     }
 
     #[test]
     fn joins_the_best_first_one_at_a_time() {
         let links = ready(&[(A, 30), (B, 10), (C, 20)]);
-        assert_eq!(choose(2, &[], &links), Change::Join(B));
-        assert_eq!(choose(2, &[B], &links), Change::Join(C));
-        assert_eq!(choose(2, &[B, C], &links), Change::Keep);
-        assert_eq!(choose(3, &[B, C], &links), Change::Join(A));
+        assert_eq!(choose(2, &[], &links), LinkChange::Join(B));
+        assert_eq!(choose(2, &[B], &links), LinkChange::Join(C));
+        assert_eq!(choose(2, &[B, C], &links), LinkChange::Keep);
+        assert_eq!(choose(3, &[B, C], &links), LinkChange::Join(A));
     }
 
     #[test]
     fn nothing_ready_nothing_joined() {
-        assert_eq!(choose(2, &[], &[]), Change::Keep);
-        assert_eq!(choose(2, &[A], &ready(&[(A, 1)])), Change::Keep);
+        assert_eq!(choose(2, &[], &[]), LinkChange::Keep);
+        assert_eq!(choose(2, &[A], &ready(&[(A, 1)])), LinkChange::Keep);
     }
 
     #[test]
     fn keeps_a_link_unless_another_is_over_twenty_ms_better() {
-        assert_eq!(choose(2, &[A, B], &ready(&[(A, 10), (B, 60), (C, 40)])), Change::Keep, "exactly 20 ms");
+        assert_eq!(choose(2, &[A, B], &ready(&[(A, 10), (B, 60), (C, 40)])), LinkChange::Keep, "exactly 20 ms");
         assert_eq!(
             choose(2, &[A, B], &ready(&[(A, 10), (B, 61), (C, 40)])),
-            Change::Swap { join: C, leave: B },
+            LinkChange::Swap { join: C, leave: B },
             "21 ms"
         );
-        assert_eq!(choose(2, &[A, B], &ready(&[(A, 10), (B, 40), (C, 11)])), Change::Swap { join: C, leave: B });
+        assert_eq!(choose(2, &[A, B], &ready(&[(A, 10), (B, 40), (C, 11)])), LinkChange::Swap { join: C, leave: B });
     }
 
     #[test]
     fn first_of_equals_wins() {
-        assert_eq!(choose(1, &[], &ready(&[(C, 5), (A, 5)])), Change::Join(C));
+        assert_eq!(choose(1, &[], &ready(&[(C, 5), (A, 5)])), LinkChange::Join(C));
     }
 }

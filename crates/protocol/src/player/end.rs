@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The reason for which a session is over on the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EndReason {
+pub enum ClientEndReason {
     /// The core said end.
     Core,
     /// The player left.
@@ -15,7 +15,7 @@ pub enum EndReason {
     Closed,
 }
 
-impl fmt::Display for EndReason {
+impl fmt::Display for ClientEndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Core => "ended by the core",

@@ -12,11 +12,11 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::frame::{self, ClientId, Frame, FrameError, FromCore, SessionId};
 
-use super::choice::{Candidate, Change, choose};
+use super::choice::{LinkCandidate, LinkChange, choose};
 use super::clocks::ClientClocks;
-use super::end::EndReason;
+use super::end::ClientEndReason;
 use super::link::{LinkId, LinkNeed, LinkPhase, LinkState};
-use super::session::{PlayerSession, Received, SendError};
+use super::session::{PlayerSession, ReceivedData, SendError};
 use super::stats::{PathStats, SessionStats};
 
 /// Bytes that may wait on one link; a link that is further behind is dropped. More than what one
@@ -25,7 +25,7 @@ pub const MAX_OUTPUT: usize = 4 << 20;
 
 /// An action that the owner must carry out on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum LinkAction {
     /// Connect, then say [`PlayerCore::connected`] or [`PlayerCore::lost`].
     Connect(LinkId),
     /// Close, or stop connecting. The link counts as lost already.
@@ -34,7 +34,7 @@ pub enum Action {
 
 /// An event of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum SessionEvent {
     /// A packet for the game, in order.
     Packet(SessionId, Bytes),
     /// The session is over, and forgotten; these are its last numbers.
@@ -75,8 +75,8 @@ pub struct PlayerCore {
     links_per_session: usize,
     links: Vec<Link>,
     sessions: BTreeMap<SessionId, Session>,
-    actions: VecDeque<Action>,
-    events: VecDeque<Event>,
+    actions: VecDeque<LinkAction>,
+    events: VecDeque<SessionEvent>,
 }
 
 impl PlayerCore {
@@ -139,13 +139,13 @@ impl PlayerCore {
 
     /// Leaves a session on all its links.
     pub fn leave(&mut self, id: SessionId) {
-        self.end(id, EndReason::Left);
+        self.end(id, ClientEndReason::Left);
     }
 
     /// Leaves all sessions. The owner writes what waits and closes the connections.
     pub fn close(&mut self) {
         while let Some(&id) = self.sessions.keys().next() {
-            self.end(id, EndReason::Closed);
+            self.end(id, ClientEndReason::Closed);
         }
     }
 
@@ -241,12 +241,12 @@ impl PlayerCore {
     }
 
     /// Returns the next action on a connection.
-    pub fn poll_action(&mut self) -> Option<Action> {
+    pub fn poll_action(&mut self) -> Option<LinkAction> {
         self.actions.pop_front()
     }
 
     /// Returns the next event of a session.
-    pub fn poll_event(&mut self) -> Option<Event> {
+    pub fn poll_event(&mut self) -> Option<SessionEvent> {
         self.events.pop_front()
     }
 
@@ -285,16 +285,16 @@ impl PlayerCore {
             Some(FromCore::Data { session: name, packet, ack, payload }) => {
                 let Some(session) = self.sessions.get_mut(&name) else { return };
                 match session.state.on_data(packet, ack, payload) {
-                    Received::New => {
+                    ReceivedData::New => {
                         link.stats.first += 1;
                         session.last_new = now;
-                        self.events.push_back(Event::Packet(name, Bytes::copy_from_slice(payload)));
+                        self.events.push_back(SessionEvent::Packet(name, Bytes::copy_from_slice(payload)));
                     }
-                    Received::Duplicate => link.stats.duplicates += 1,
-                    Received::Gap => link.stats.gaps += 1,
+                    ReceivedData::Duplicate => link.stats.duplicates += 1,
+                    ReceivedData::Gap => link.stats.gaps += 1,
                 }
             }
-            Some(FromCore::End { session }) => self.end(session, EndReason::Core),
+            Some(FromCore::End { session }) => self.end(session, ClientEndReason::Core),
             None => {}
         }
     }
@@ -309,7 +309,7 @@ impl PlayerCore {
         let Some(link) = self.links.get_mut(id.0) else { return };
         match link.state.check(&self.clocks, now) {
             LinkNeed::Nothing => {}
-            LinkNeed::Connect => self.actions.push_back(Action::Connect(id)),
+            LinkNeed::Connect => self.actions.push_back(LinkAction::Connect(id)),
             LinkNeed::Ping(report) => self.write(id, &frame::ping(self.client, report)),
             LinkNeed::Drop => self.drop_link(id),
         }
@@ -319,18 +319,18 @@ impl PlayerCore {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.next_check = now + self.clocks.session_check;
         if now >= session.last_new + self.clocks.session_silence {
-            return self.end(id, EndReason::Silence);
+            return self.end(id, ClientEndReason::Silence);
         }
         let ready = self.links.iter().enumerate().filter_map(|(index, link)| {
             let usable = link.state.phase() == LinkPhase::Ready;
             let cost = link.state.rtt()? + link.priority;
-            usable.then_some(Candidate { link: LinkId(index), cost })
+            usable.then_some(LinkCandidate { link: LinkId(index), cost })
         });
         let ready: Vec<_> = ready.collect();
         match choose(self.links_per_session, &session.links, &ready) {
-            Change::Keep => {}
-            Change::Join(link) => self.join(id, link),
-            Change::Swap { join, leave } => {
+            LinkChange::Keep => {}
+            LinkChange::Join(link) => self.join(id, link),
+            LinkChange::Swap { join, leave } => {
                 self.join(id, join);
                 if let Some(session) = self.sessions.get_mut(&id) {
                     session.links.retain(|&other| other != leave);
@@ -349,16 +349,16 @@ impl PlayerCore {
         }
     }
 
-    fn end(&mut self, id: SessionId, reason: EndReason) {
+    fn end(&mut self, id: SessionId, reason: ClientEndReason) {
         let Some(mut session) = self.sessions.remove(&id) else { return };
         session.state.end(reason);
-        if reason != EndReason::Core {
+        if reason != ClientEndReason::Core {
             for &link in &session.links {
                 self.write(link, &frame::end(id));
             }
         }
         session.links.clear();
-        self.events.push_back(Event::Ended(id, session.stats()));
+        self.events.push_back(SessionEvent::Ended(id, session.stats()));
     }
 
     fn write(&mut self, id: LinkId, bytes: &[u8]) {
@@ -372,6 +372,6 @@ impl PlayerCore {
 
     fn drop_link(&mut self, id: LinkId) {
         self.lost(id);
-        self.actions.push_back(Action::Close(id));
+        self.actions.push_back(LinkAction::Close(id));
     }
 }

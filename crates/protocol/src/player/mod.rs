@@ -22,9 +22,9 @@ pub mod session;
 pub mod stats;
 
 pub use clocks::ClientClocks;
-pub use end::EndReason;
+pub use end::ClientEndReason;
 pub use link::LinkId;
 pub use machine::PlayerCore;
 pub use options::{PathOptions, PlayerOptions};
-pub use session::{Received, SendError};
+pub use session::{ReceivedData, SendError};
 pub use stats::{PathStats, PlayerStats, SessionStats};

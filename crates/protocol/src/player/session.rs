@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::frame::{self, HEADER_LEN, MAX_PAYLOAD, PacketId, SessionId};
 
-use super::end::EndReason;
+use super::end::ClientEndReason;
 use super::stats::SessionStats;
 
 /// Bytes of frames that a session keeps for replay before it takes no more packets. Known clients
@@ -19,7 +19,7 @@ pub const MAX_UNACKED: usize = 1 << 20;
 
 /// The outcome for an arriving data frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Received {
+pub enum ReceivedData {
     /// The next in order: its payload is for the game.
     New,
     /// Received before.
@@ -112,22 +112,22 @@ impl PlayerSession {
     }
 
     /// Takes a data frame. Its ack counts whatever the packet is.
-    pub fn on_data(&mut self, packet: PacketId, ack: PacketId, payload: &[u8]) -> Received {
+    pub fn on_data(&mut self, packet: PacketId, ack: PacketId, payload: &[u8]) -> ReceivedData {
         self.acked(ack);
         if packet <= self.received {
             self.stats.duplicates += 1;
-            return Received::Duplicate;
+            return ReceivedData::Duplicate;
         }
         if packet != self.received.next() {
             self.stats.gaps += 1;
-            return Received::Gap;
+            return ReceivedData::Gap;
         }
         self.received = packet;
         self.stats.received += 1;
         if !is_one_packet(payload) {
             self.stats.miscut += 1;
         }
-        Received::New
+        ReceivedData::New
     }
 
     fn acked(&mut self, ack: PacketId) {
@@ -146,7 +146,7 @@ impl PlayerSession {
     }
 
     /// Ends the session; the first reason stays. Nothing is kept for replay any more.
-    pub fn end(&mut self, reason: EndReason) {
+    pub fn end(&mut self, reason: ClientEndReason) {
         self.stats.ended.get_or_insert(reason);
         self.unacked.clear();
         self.unacked_bytes = 0;
@@ -181,7 +181,7 @@ mod tests {
     fn numbers_from_one_with_the_ack_of_the_moment() {
         let mut session = session();
         session.send(b"\x01\0a").unwrap();
-        assert_eq!(session.on_data(PacketId(1), PacketId(0), b"\x01\0x"), Received::New);
+        assert_eq!(session.on_data(PacketId(1), PacketId(0), b"\x01\0x"), ReceivedData::New);
         session.send(b"\x01\0b").unwrap();
         assert_eq!(numbers(session.join()), [(0, 7172), (1, 0), (2, 1)]);
         assert_eq!(session.stats().sent, 2);
@@ -195,7 +195,7 @@ mod tests {
         }
         session.on_data(PacketId(1), PacketId(2), b"\0\0");
         assert_eq!(numbers(session.join()), [(0, 7172), (3, 0), (4, 0)]);
-        assert_eq!(session.on_data(PacketId(1), PacketId(3), b"\0\0"), Received::Duplicate);
+        assert_eq!(session.on_data(PacketId(1), PacketId(3), b"\0\0"), ReceivedData::Duplicate);
         assert_eq!(numbers(session.join()), [(0, 7172), (4, 0)]);
         session.on_data(PacketId(2), PacketId(1), b"\0\0");
         assert_eq!(session.stats().unacked, 1, "an older ack brings nothing back");
@@ -213,10 +213,10 @@ mod tests {
     #[test]
     fn a_gap_is_dropped_and_counted() {
         let mut session = session();
-        assert_eq!(session.on_data(PacketId(2), PacketId(0), b"\0\0"), Received::Gap);
-        assert_eq!(session.on_data(PacketId(1), PacketId(0), b"\0\0"), Received::New);
-        assert_eq!(session.on_data(PacketId(2), PacketId(0), b"\0\0"), Received::New);
-        assert_eq!(session.on_data(PacketId(2), PacketId(0), b"\0\0"), Received::Duplicate);
+        assert_eq!(session.on_data(PacketId(2), PacketId(0), b"\0\0"), ReceivedData::Gap);
+        assert_eq!(session.on_data(PacketId(1), PacketId(0), b"\0\0"), ReceivedData::New);
+        assert_eq!(session.on_data(PacketId(2), PacketId(0), b"\0\0"), ReceivedData::New);
+        assert_eq!(session.on_data(PacketId(2), PacketId(0), b"\0\0"), ReceivedData::Duplicate);
         let stats = session.stats();
         assert_eq!((stats.received, stats.duplicates, stats.gaps), (2, 1, 1));
     }
@@ -249,9 +249,9 @@ mod tests {
     fn the_first_reason_of_an_end_stays() {
         let mut session = session();
         session.send(b"\0\0").unwrap();
-        session.end(EndReason::Core);
-        session.end(EndReason::Left);
-        assert_eq!(session.stats().ended, Some(EndReason::Core));
+        session.end(ClientEndReason::Core);
+        session.end(ClientEndReason::Left);
+        assert_eq!(session.stats().ended, Some(ClientEndReason::Core));
         assert_eq!(session.send(b"\0\0"), Err(SendError::Ended));
         assert_eq!(numbers(session.join()).len(), 1);
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::end::EndReason;
+use super::end::ClientEndReason;
 
 /// One path of a player.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -69,5 +69,5 @@ pub struct SessionStats {
     /// Joins of a link so far, the first included.
     pub joins: u64,
     /// The reason for which it is over.
-    pub ended: Option<EndReason>,
+    pub ended: Option<ClientEndReason>,
 }

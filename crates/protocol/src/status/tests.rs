@@ -3,12 +3,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-const PUBLISHED: Published<'_> = Published { address: "play.example", port: Some(7171) };
+const PUBLISHED: PublishedFields<'_> = PublishedFields { address: "play.example", port: Some(7171) };
 const XML_REQUEST: &[u8] = b"\x06\0\xFF\xFFinfo";
 const SERVER: &[u8] = br#"<?xml version="1.0"?><tsqp version="1.0"><serverinfo uptime="7" ip="10.0.0.1" servername="A &gt; B" port="7" location="" url="http://x/?ip=&quot;1&quot;" version="1.4" client="10.98"/><owner name="ip" email="port"/><players online="3" max="100" peak="9"/></tsqp>"#;
 
-fn parts(flags: u8, name: &str) -> Request {
-    Request::Parts { flags, name: name.as_bytes().to_vec() }
+fn parts(flags: u8, name: &str) -> StatusRequest {
+    StatusRequest::Parts { flags, name: name.as_bytes().to_vec() }
 }
 
 /// Makes `content` a packet, with the checksum in front that a login has.
@@ -34,9 +34,9 @@ fn adler32_is_that_of_rfc_1950() {
 
 #[test]
 fn requests_of_known_clients() {
-    let cases: [(&[u8], Request); 7] = [
-        (XML_REQUEST, Request::Xml),
-        (b"\x06\0\xFF\xFFjson", Request::Json),
+    let cases: [(&[u8], StatusRequest); 7] = [
+        (XML_REQUEST, StatusRequest::Xml),
+        (b"\x06\0\xFF\xFFjson", StatusRequest::Json),
         (b"\x04\0\xFF\x01\x29\0", parts(0x29, "")),
         (b"\x03\0\xFF\x01\x20", parts(0x20, "")),
         (b"\x09\0\xFF\x01\x40\0\x03\0Bob", parts(0x40, "Bob")),
@@ -46,20 +46,20 @@ fn requests_of_known_clients() {
     ];
     for (bytes, request) in cases {
         let behind = [bytes, b"behind"].concat();
-        assert_eq!(first(&behind), Some(First::Request(request.clone())));
+        assert_eq!(first(&behind), Some(FirstPacket::Request(request.clone())));
         for cut in 0..bytes.len() {
             assert_eq!(first(&bytes[..cut]), None, "{cut} bytes of {request:?}");
         }
         // The servers' own reading: a checksum may be in front, and what is behind the words does not matter.
         let summed = with_checksum(&bytes[2..]);
-        assert_eq!(first(&summed), Some(First::Request(request.clone())), "{request:?} with a checksum");
+        assert_eq!(first(&summed), Some(FirstPacket::Request(request.clone())), "{request:?} with a checksum");
         for cut in 0..summed.len() {
             assert_eq!(first(&summed[..cut]), None, "{cut} bytes of {request:?} with a checksum");
         }
-        assert_eq!(first(&request.to_bytes()), Some(First::Request(request)));
+        assert_eq!(first(&request.to_bytes()), Some(FirstPacket::Request(request)));
     }
-    assert_eq!(first(b"\x0A\0\xFF\xFFinfomore"), Some(First::Request(Request::Xml)));
-    assert_eq!(Request::Xml.to_bytes(), XML_REQUEST);
+    assert_eq!(first(b"\x0A\0\xFF\xFFinfomore"), Some(FirstPacket::Request(StatusRequest::Xml)));
+    assert_eq!(StatusRequest::Xml.to_bytes(), XML_REQUEST);
     assert_eq!(parts(0x41, "Bob").to_bytes(), b"\x09\0\xFF\x01\x41\0\x03\0Bob");
     assert_eq!(parts(0x01, "").to_bytes(), b"\x04\0\xFF\x01\x01\0");
 }
@@ -79,7 +79,7 @@ fn what_is_no_request_is_known_early() {
         (b"\x06\0\xFF\xFEinfo", 7),
     ] {
         for cut in 0..=bytes.len() {
-            let expected = (cut >= known).then_some(First::Other);
+            let expected = (cut >= known).then_some(FirstPacket::Other);
             assert_eq!(first(&bytes[..cut]), expected, "{cut} bytes of {}", bytes.escape_ascii());
         }
     }
@@ -87,7 +87,7 @@ fn what_is_no_request_is_known_early() {
     for bytes in
         [&b"\x06\0\xFF\xFFinfx"[..], b"\x01\0\xFF", b"\x02\0\xFF\xFF", b"\x02\0\xFF\x01", b"\x05\0\xFF\xFFinfo"]
     {
-        assert_eq!(first(bytes), Some(First::Other), "{}", bytes.escape_ascii());
+        assert_eq!(first(bytes), Some(FirstPacket::Other), "{}", bytes.escape_ascii());
     }
 }
 
@@ -96,29 +96,29 @@ fn a_login_whose_checksum_begins_like_a_request_is_a_login() {
     // The lower half of an Adler-32 is the sum of all bytes, plus one: here 0x1FF.
     let login = with_checksum(&[&[1, 255, 254][..], &[0; 200]].concat());
     assert_eq!(login[2..4], [STATUS, PARTS]);
-    assert_eq!(first(&login), Some(First::Other));
+    assert_eq!(first(&login), Some(FirstPacket::Other));
     assert_eq!(first(&login[..login.len() - 1]), None, "it takes all of it to know");
     // With any other bit it is what a game server would take it for.
     let mut wrong = login.clone();
     wrong[100] ^= 1;
-    assert_eq!(first(&wrong), Some(First::Request(parts(wrong[4], ""))));
+    assert_eq!(first(&wrong), Some(FirstPacket::Request(parts(wrong[4], ""))));
 }
 
 #[test]
 fn a_packet_is_read_up_to_a_length() {
     let padded = |len: usize| [b"\xFF\xFFinfo".to_vec(), vec![0; len - LENGTH_LEN - 6]].concat();
-    assert_eq!(first(&packet(&padded(MAX_REQUEST))), Some(First::Request(Request::Xml)));
-    assert_eq!(first(&with_checksum(&padded(MAX_REQUEST - 4))), Some(First::Request(Request::Xml)));
+    assert_eq!(first(&packet(&padded(MAX_REQUEST))), Some(FirstPacket::Request(StatusRequest::Xml)));
+    assert_eq!(first(&with_checksum(&padded(MAX_REQUEST - 4))), Some(FirstPacket::Request(StatusRequest::Xml)));
     for long in [packet(&padded(MAX_REQUEST + 1)), with_checksum(&padded(MAX_REQUEST - 3))] {
-        assert_eq!(first(&long), Some(First::TooLong));
+        assert_eq!(first(&long), Some(FirstPacket::TooLong));
         // No more than this is ever kept.
-        assert_eq!(first(&long[..8]), Some(First::TooLong));
+        assert_eq!(first(&long[..8]), Some(FirstPacket::TooLong));
         assert_eq!(first(&long[..7]), None);
     }
 }
 
 fn xml(text: &str) -> Result<String, AnswerError> {
-    Request::Xml.publish(text.as_bytes(), PUBLISHED).map(|bytes| String::from_utf8(bytes).unwrap())
+    StatusRequest::Xml.publish(text.as_bytes(), PUBLISHED).map(|bytes| String::from_utf8(bytes).unwrap())
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn xml_with_what_is_published() {
     let text = str::from_utf8(SERVER).unwrap();
     let expected = text.replace("ip=\"10.0.0.1\"", "ip=\"play.example\"").replace("port=\"7\"", "port=\"7171\"");
     assert_eq!(xml(text).as_deref(), Ok(expected.as_str()));
-    let kept = Request::Xml.publish(SERVER, Published { port: None, ..PUBLISHED }).unwrap();
+    let kept = StatusRequest::Xml.publish(SERVER, PublishedFields { port: None, ..PUBLISHED }).unwrap();
     assert_eq!(kept, text.replace("ip=\"10.0.0.1\"", "ip=\"play.example\"").as_bytes());
     for (text, expected) in [
         ("<serverinfo/>", "<serverinfo/>"),
@@ -139,7 +139,7 @@ fn xml_with_what_is_published() {
     }
     // Not all is UTF-8.
     assert_eq!(
-        Request::Xml.publish(b"\xFC<serverinfo servername='\xFC' ip='1'/>\xFC", PUBLISHED).unwrap(),
+        StatusRequest::Xml.publish(b"\xFC<serverinfo servername='\xFC' ip='1'/>\xFC", PUBLISHED).unwrap(),
         b"\xFC<serverinfo servername='\xFC' ip='play.example'/>\xFC"
     );
     for cut in 0..text.find("/><owner").unwrap() {
@@ -159,12 +159,13 @@ fn xml_with_what_is_published() {
 
 #[test]
 fn json_with_what_is_published() {
-    let json = |text: &str| Request::Json.publish(text.as_bytes(), PUBLISHED);
+    let json = |text: &str| StatusRequest::Json.publish(text.as_bytes(), PUBLISHED);
     let text = r#"{"motd":"ü\n","players":{"online":3},"serverinfo":{"ip":"10.0.0.1","port":7,"servername":"A"}}"#;
     let expected = text.replace("10.0.0.1", "play.example").replace(":7,", ":7171,");
     assert_eq!(json(text).unwrap(), expected.as_bytes());
     assert_eq!(json(r#"{"serverinfo":{"port":"7"}}"#).unwrap(), br#"{"serverinfo":{"port":"7171"}}"#);
-    let kept = Request::Json.publish(br#"{"serverinfo":{"port":7}}"#, Published { port: None, ..PUBLISHED });
+    let kept =
+        StatusRequest::Json.publish(br#"{"serverinfo":{"port":7}}"#, PublishedFields { port: None, ..PUBLISHED });
     assert_eq!(kept.unwrap(), br#"{"serverinfo":{"port":7}}"#);
     for wrong in ["", "{", "{}", "[]", r#"{"serverinfo":[]}"#, "<serverinfo ip='1'/>", &"[".repeat(5000)] {
         assert_eq!(json(wrong), Err(AnswerError::NotStatus), "{wrong}");
@@ -178,7 +179,7 @@ fn parts_with_what_is_published() {
     let server = answer(&["A", "10.0.0.1", "7"]);
     let asked = parts(0x09, "");
     assert_eq!(asked.publish(&server, PUBLISHED), Ok(answer(&["A", "play.example", "7171"])));
-    let kept = asked.publish(&server, Published { port: None, ..PUBLISHED });
+    let kept = asked.publish(&server, PublishedFields { port: None, ..PUBLISHED });
     assert_eq!(kept, Ok(answer(&["A", "play.example", "7"])));
     for cut in 0..server.len() {
         assert_eq!(asked.publish(&server[..cut], PUBLISHED), Err(AnswerError::NotStatus), "{cut}");
@@ -202,18 +203,18 @@ proptest! {
             let early = first(&bytes[..cut]);
             prop_assert!(early.is_none() || early == known);
         }
-        for request in [Request::Xml, Request::Json, parts(flags, "")] {
-            let _ = request.publish(&bytes, Published { port, ..PUBLISHED });
+        for request in [StatusRequest::Xml, StatusRequest::Json, parts(flags, "")] {
+            let _ = request.publish(&bytes, PublishedFields { port, ..PUBLISHED });
         }
     }
 
     #[test]
     fn a_request_is_read_as_it_is_written(flags: u8, name in vec(any::<u8>(), 0..1000), checksum: bool) {
         let name = if flags & NAME_FLAG == 0 { Vec::new() } else { name };
-        let request = Request::Parts { flags, name };
+        let request = StatusRequest::Parts { flags, name };
         let bytes = request.to_bytes();
         let bytes = if checksum { with_checksum(&bytes[2..]) } else { bytes };
-        prop_assert_eq!(first(&bytes), Some(First::Request(request)));
+        prop_assert_eq!(first(&bytes), Some(FirstPacket::Request(request)));
     }
 
     #[test]

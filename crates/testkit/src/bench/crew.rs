@@ -14,21 +14,21 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::mock::{MockGameServer, Timer};
 
 use super::figures::Meter;
-use super::seat::Seat;
+use super::seat::BenchPlayer;
 
 struct Member {
-    seats: mpsc::UnboundedSender<Seat>,
+    seats: mpsc::UnboundedSender<BenchPlayer>,
     meter: Arc<Mutex<Meter>>,
 }
 
 /// Threads, each with a part of the players. Dropping it stops the game server.
-pub(super) struct Crew {
+pub(super) struct PlayerThreads {
     members: Vec<Member>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     stop: CancellationToken,
 }
 
-impl Crew {
+impl PlayerThreads {
     pub fn start(threads: usize) -> io::Result<Self> {
         let mut crew = Self { members: Vec::new(), threads: Vec::new(), stop: CancellationToken::new() };
         for index in 0..threads.max(1) {
@@ -63,7 +63,7 @@ impl Crew {
     }
 
     /// Seats player `index` on its thread.
-    pub fn seat(&self, index: usize, seat: impl FnOnce(Arc<Mutex<Meter>>) -> Seat) {
+    pub fn seat(&self, index: usize, seat: impl FnOnce(Arc<Mutex<Meter>>) -> BenchPlayer) {
         if let Some(member) = self.members.get(index % self.members.len().max(1)) {
             // A thread that has panicked says so in the log; its players miss at the end.
             let _ = member.seats.send(seat(member.meter.clone()));
@@ -90,14 +90,14 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
+impl Drop for PlayerThreads {
     fn drop(&mut self) {
         self.stop.cancel();
     }
 }
 
 /// Runs players until no more can come and all have left.
-async fn play(mut seats: mpsc::UnboundedReceiver<Seat>) -> io::Result<()> {
+async fn play(mut seats: mpsc::UnboundedReceiver<BenchPlayer>) -> io::Result<()> {
     let (timer, driver) = Timer::new()?;
     let _driver = AbortOnDropHandle::new(tokio::spawn(driver));
     let mut players = JoinSet::new();

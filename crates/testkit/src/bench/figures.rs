@@ -39,7 +39,7 @@ impl Meter {
 
 /// The final report of one player.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct BenchTally {
     /// Its packets, numbered from 1.
     pub sent: u64,
     /// Answers to them.
@@ -63,7 +63,7 @@ pub(super) struct Tally {
 
 /// One address in `--edges`, over all players.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PathFigures {
+pub struct PathReport {
     /// Links that stood at the end.
     pub links: u64,
     /// Packets that it brought first.
@@ -78,7 +78,7 @@ pub struct PathFigures {
 
 /// The result of a load test.
 #[derive(Debug, Clone, Default)]
-pub struct Figures {
+pub struct LoadReport {
     /// Players that were in the game.
     pub players: u64,
     /// To the game server, the warm-up included.
@@ -100,7 +100,7 @@ pub struct Figures {
     /// Frames that known clients would have lost or cut wrongly.
     pub violations: u64,
     /// The addresses in `--edges`, in their order; none for plain connections.
-    pub paths: Vec<PathFigures>,
+    pub paths: Vec<PathReport>,
     /// The time that was measured.
     pub measured: Duration,
     /// The CPU time of this process meanwhile.
@@ -109,11 +109,11 @@ pub struct Figures {
     pub early: bool,
 }
 
-impl Figures {
+impl LoadReport {
     /// Sums what players measured, and what they say of it.
-    pub(super) fn of(meter: Meter, tallies: &[Tally], paths: usize) -> Self {
+    pub(super) fn of(meter: Meter, tallies: &[BenchTally], paths: usize) -> Self {
         let Meter { round_trip, up, down, late, .. } = meter;
-        let paths = vec![PathFigures::default(); paths];
+        let paths = vec![PathReport::default(); paths];
         let mut sums = Self { players: tallies.len() as u64, round_trip, up, down, late, paths, ..Self::default() };
         for tally in tallies {
             sums.add(tally);
@@ -121,7 +121,7 @@ impl Figures {
         sums
     }
 
-    fn add(&mut self, tally: &Tally) {
+    fn add(&mut self, tally: &BenchTally) {
         let (sent, arrived) = tally.verdict.unwrap_or_else(|| {
             // An unanswered packet counts as lost: nobody can say otherwise.
             let lost = tally.sent.saturating_sub(tally.answered);
@@ -158,14 +158,14 @@ impl Figures {
 mod tests {
     use super::*;
 
-    fn tally(sent: u64, received: &[u64], verdict: Option<(u64, Delivery)>) -> Tally {
-        let mut tally = Tally { sent, answered: sent.saturating_sub(1), verdict, ..Tally::default() };
+    fn tally(sent: u64, received: &[u64], verdict: Option<(u64, Delivery)>) -> BenchTally {
+        let mut tally = BenchTally { sent, answered: sent.saturating_sub(1), verdict, ..BenchTally::default() };
         received.iter().for_each(|number| tally.received.see(*number));
         tally
     }
 
-    fn figures(tally: Tally) -> Figures {
-        Figures::of(Meter::default(), &[tally], 1)
+    fn figures(tally: BenchTally) -> LoadReport {
+        LoadReport::of(Meter::default(), &[tally], 1)
     }
 
     const ALL: Delivery = Delivery { delivered: 3, lost: 0, duplicated: 0, reordered: 0, alien: 0, exact: true };
@@ -187,9 +187,9 @@ mod tests {
             (tally(3, &[1, 2, 3], Some((2, ALL))), "never sent"),
             (tally(3, &[1], Some((1, lost))), "one to the game server is lost"),
             (tally(3, &[1], None), "no account"),
-            (Tally { ended: true, ..tally(3, &[1], Some((1, ALL))) }, "ended"),
-            (Tally { strange: 1, ..tally(3, &[1], Some((1, ALL))) }, "strange"),
-            (Tally { violations: 1, ..tally(3, &[1], Some((1, ALL))) }, "a gap"),
+            (BenchTally { ended: true, ..tally(3, &[1], Some((1, ALL))) }, "ended"),
+            (BenchTally { strange: 1, ..tally(3, &[1], Some((1, ALL))) }, "strange"),
+            (BenchTally { violations: 1, ..tally(3, &[1], Some((1, ALL))) }, "a gap"),
             (tally(0, &[], Some((0, Delivery { delivered: 0, ..ALL }))), "nothing was sent"),
         ] {
             assert!(!figures(fault).passed(), "{what}");
@@ -205,8 +205,8 @@ mod tests {
     #[test]
     fn a_path_that_failed_at_first_has_lost_no_link() {
         let path = PathStats { ready: true, losses: 3, first: 5, duplicates: 4, ..PathStats::default() };
-        let tally = Tally { paths: vec![path], failed_before: vec![2], ..tally(3, &[1], Some((1, ALL))) };
-        let expected = PathFigures { links: 1, first: 5, second: 4, connects_failed: 2, links_lost: 1 };
+        let tally = BenchTally { paths: vec![path], failed_before: vec![2], ..tally(3, &[1], Some((1, ALL))) };
+        let expected = PathReport { links: 1, first: 5, second: 4, connects_failed: 2, links_lost: 1 };
         assert_eq!(figures(tally).paths, [expected]);
     }
 }

@@ -15,12 +15,12 @@ use crate::player::{GameSession, SessionSender};
 const READ_SIZE: usize = 4 * 1024;
 
 /// The sending half.
-pub(super) enum Outlet {
+pub(super) enum LineSender {
     Session(SessionSender),
     Plain(OwnedWriteHalf),
 }
 
-impl Outlet {
+impl LineSender {
     /// Sends a packet; `false` once the line is dead.
     pub async fn send(&mut self, packet: Vec<u8>) -> bool {
         match self {
@@ -31,12 +31,12 @@ impl Outlet {
 }
 
 /// The receiving half.
-pub(super) enum Inlet {
+pub(super) enum LineReceiver {
     Session(GameSession),
     Plain { stream: OwnedReadHalf, input: BytesMut },
 }
 
-impl Inlet {
+impl LineReceiver {
     /// Returns the next packet, its length included; `None` once the line is dead. Safe to cancel.
     pub async fn recv(&mut self) -> Option<Bytes> {
         match self {
@@ -56,7 +56,11 @@ impl Inlet {
 }
 
 /// Makes a plain connection that begins with `preface`.
-pub(super) async fn connect(to: SocketAddr, from: Option<IpAddr>, preface: &[u8]) -> io::Result<(Outlet, Inlet)> {
+pub(super) async fn connect(
+    to: SocketAddr,
+    from: Option<IpAddr>,
+    preface: &[u8],
+) -> io::Result<(LineSender, LineReceiver)> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     if let Some(from) = from {
         socket.bind(SocketAddr::new(from, 0))?;
@@ -65,5 +69,5 @@ pub(super) async fn connect(to: SocketAddr, from: Option<IpAddr>, preface: &[u8]
     stream.set_nodelay(true)?;
     stream.write_all(preface).await?;
     let (read, write) = stream.into_split();
-    Ok((Outlet::Plain(write), Inlet::Plain { stream: read, input: BytesMut::new() }))
+    Ok((LineSender::Plain(write), LineReceiver::Plain { stream: read, input: BytesMut::new() }))
 }

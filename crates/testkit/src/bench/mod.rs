@@ -1,5 +1,5 @@
-//! A load test against edges and a core that run: players over links, a mock game server behind them, and what became of
-//! all packets.
+//! A load test against edges and a core that run: players over links, a mock game server behind them, and what became
+//! of all packets.
 //!
 //! - `seat`: one player. `line`: what carries its packets. `crew`: the threads that players run on.
 //! - [`histogram`] and [`figures`], pure: latencies, sums and the verdict.
@@ -30,11 +30,11 @@ pub mod histogram;
 mod line;
 mod seat;
 
-pub use figures::{Figures, Meter, PathFigures};
+pub use figures::{LoadReport, Meter, PathReport};
 pub use histogram::Histogram;
 
-use crew::Crew;
-use seat::{Failure, Phase, Plan, Report, Seat};
+use crew::PlayerThreads;
+use seat::{BenchPlayer, LoadPhase, LoadPlan, PlayerReport, StartFailure};
 
 /// The sizes that a player's packets can have.
 pub const UP_SIZES: std::ops::RangeInclusive<usize> = MIN_UP..=MAX_PACKET;
@@ -190,12 +190,12 @@ impl Progress for () {
 /// Runs a load test, until its time is over or `interrupt` comes.
 ///
 /// # Errors
-/// Fails if it cannot run; what it finds out is in the [`Figures`].
+/// Fails if it cannot run; what it finds out is in the [`LoadReport`].
 pub async fn run(
     options: &BenchOptions,
     progress: &mut dyn Progress,
     interrupt: impl Future<Output = ()>,
-) -> Result<Figures, BenchError> {
+) -> Result<LoadReport, BenchError> {
     let connections =
         if options.port.is_some() { options.edges.len() } else { 1 } + usize::from(options.serve.is_some());
     let needed = (connections as u64).saturating_mul(options.players as u64).saturating_add(OTHER_FILES);
@@ -206,25 +206,25 @@ pub async fn run(
     for edge in &options.edges {
         edges.push(resolve(edge).await?);
     }
-    let mut crew = Crew::start(options.threads)?;
+    let mut crew = PlayerThreads::start(options.threads)?;
     if let Some(address) = options.serve {
         crew.serve(move || game_server(address)).await??;
     }
     for edge in edges.iter().collect::<BTreeSet<_>>() {
         probe(*edge).await?;
     }
-    let bench = Bench { options, plan: Arc::new(plan(options, edges)), phase: watch::channel(Phase::Enter).0 };
+    let bench = Bench { options, plan: Arc::new(plan(options, edges)), phase: watch::channel(LoadPhase::Enter).0 };
     let result = bench.play(&crew, progress, interrupt).await;
     // In any case players leave, and the threads end.
-    bench.phase.send_replace(Phase::Leave);
+    bench.phase.send_replace(LoadPhase::Leave);
     drop(bench);
     crew.end().await;
     result
 }
 
-fn plan(options: &BenchOptions, edges: Vec<SocketAddr>) -> Plan {
+fn plan(options: &BenchOptions, edges: Vec<SocketAddr>) -> LoadPlan {
     let every = |rate: f64| (rate > 0.0).then(|| Duration::from_secs_f64(1.0 / rate));
-    Plan {
+    LoadPlan {
         edges,
         port: options.port,
         links: options.links,
@@ -254,17 +254,17 @@ async fn probe(edge: SocketAddr) -> Result<(), BenchError> {
 
 struct Bench<'a> {
     options: &'a BenchOptions,
-    plan: Arc<Plan>,
-    phase: watch::Sender<Phase>,
+    plan: Arc<LoadPlan>,
+    phase: watch::Sender<LoadPhase>,
 }
 
 impl Bench<'_> {
     async fn play(
         &self,
-        crew: &Crew,
+        crew: &PlayerThreads,
         progress: &mut dyn Progress,
         interrupt: impl Future<Output = ()>,
-    ) -> Result<Figures, BenchError> {
+    ) -> Result<LoadReport, BenchError> {
         tokio::pin!(interrupt);
         let (reports, mut reported) = mpsc::unbounded_channel();
         tokio::select! {
@@ -274,7 +274,7 @@ impl Bench<'_> {
         let start = Instant::now();
         let measure = start + self.options.warmup;
         let end = measure + self.options.duration;
-        self.phase.send_replace(Phase::Play { start, measure, end });
+        self.phase.send_replace(LoadPhase::Play { start, measure, end });
         let mut cpu = Duration::ZERO;
         let whole = async {
             sleep_until(measure.into()).await;
@@ -289,38 +289,38 @@ impl Bench<'_> {
         let measured = measure.elapsed().min(self.options.duration);
         let cpu = if measured.is_zero() { Duration::ZERO } else { cpu_time().saturating_sub(cpu) };
         if early {
-            self.phase.send_replace(Phase::Stop);
+            self.phase.send_replace(LoadPhase::Stop);
         }
         let mut tallies = Vec::new();
         // A player without an answer by then reports what it has.
         let mut settled = timeout(SETTLE, gather(&mut reported, &mut tallies, self.options.players)).await.is_ok();
-        self.phase.send_replace(Phase::Leave);
+        self.phase.send_replace(LoadPhase::Leave);
         if !settled {
             settled = timeout(SETTLE, gather(&mut reported, &mut tallies, self.options.players)).await.is_ok();
         }
         progress.end();
         let paths = if self.options.port.is_some() { self.plan.edges.len() } else { 0 };
-        let mut figures = Figures::of(crew.meter(), &tallies, paths);
+        let mut figures = LoadReport::of(crew.meter(), &tallies, paths);
         if !settled {
             figures.unanswered += self.options.players.saturating_sub(tallies.len()) as u64;
         }
-        Ok(Figures { measured, cpu, early, ..figures })
+        Ok(LoadReport { measured, cpu, early, ..figures })
     }
 
     /// Gets all players into the game: the first one alone, as what is wrong for all shows with it.
     async fn enter(
         &self,
-        crew: &Crew,
-        reports: mpsc::UnboundedSender<Report>,
-        reported: &mut mpsc::UnboundedReceiver<Report>,
+        crew: &PlayerThreads,
+        reports: mpsc::UnboundedSender<PlayerReport>,
+        reported: &mut mpsc::UnboundedReceiver<PlayerReport>,
         progress: &mut dyn Progress,
     ) -> Result<(), BenchError> {
         let players = self.options.players;
         let (mut inside, mut out) = (0, 0);
-        let mut first: Option<Failure> = None;
+        let mut first: Option<StartFailure> = None;
         for index in 0..players {
             let (plan, phase) = (self.plan.clone(), self.phase.subscribe());
-            crew.seat(index, |meter| Seat { index, plan, meter, phase, reports: reports.clone() });
+            crew.seat(index, |meter| BenchPlayer { index, plan, meter, phase, reports: reports.clone() });
             let last = index + 1 == players;
             if index > 0 {
                 sleep(RAMP).await;
@@ -331,13 +331,13 @@ impl Bench<'_> {
                 let report =
                     if wait && inside + out <= index { reported.recv().await } else { reported.try_recv().ok() };
                 match report {
-                    Some(Report::In) => inside += 1,
-                    Some(Report::Out(failure)) => {
+                    Some(PlayerReport::In) => inside += 1,
+                    Some(PlayerReport::Out(failure)) => {
                         first.get_or_insert(failure);
                         out += 1;
                     }
                     // Only after playing, which nobody does yet.
-                    Some(Report::Done(_)) => {}
+                    Some(PlayerReport::Done(_)) => {}
                     None => break,
                 }
                 progress.entering(inside, players);
@@ -354,18 +354,22 @@ impl Bench<'_> {
 }
 
 /// Gathers what players say at the end, until all have.
-async fn gather(reported: &mut mpsc::UnboundedReceiver<Report>, tallies: &mut Vec<figures::Tally>, players: usize) {
+async fn gather(
+    reported: &mut mpsc::UnboundedReceiver<PlayerReport>,
+    tallies: &mut Vec<figures::BenchTally>,
+    players: usize,
+) {
     while tallies.len() < players {
         match reported.recv().await {
-            Some(Report::Done(tally)) => tallies.push(*tally),
-            Some(Report::In | Report::Out(_)) => {}
+            Some(PlayerReport::Done(tally)) => tallies.push(*tally),
+            Some(PlayerReport::In | PlayerReport::Out(_)) => {}
             None => return,
         }
     }
 }
 
 /// Shows the progress for ever.
-async fn show(crew: &Crew, progress: &mut dyn Progress, start: Instant, end: Instant) {
+async fn show(crew: &PlayerThreads, progress: &mut dyn Progress, start: Instant, end: Instant) {
     loop {
         sleep(SHOW).await;
         progress.playing(start.elapsed(), end - start, &|| crew.meter());

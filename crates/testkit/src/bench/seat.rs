@@ -14,12 +14,12 @@ use tokio::time::timeout;
 use crate::mock::game_server::CHALLENGE;
 use crate::mock::message::Message;
 use crate::mock::{Timer, clock};
-use crate::player::{EndReason, GameSession, PathOptions, PathStats, Player, PlayerOptions};
+use crate::player::{ClientEndReason, GameSession, PathOptions, PathStats, Player, PlayerOptions};
 use otproxy_protocol::frame::ClientId;
 use otproxy_protocol::proxy_header::write_v2;
 
-use super::figures::{Meter, Tally};
-use super::line::{self, Inlet, Outlet};
+use super::figures::{BenchTally, Meter};
+use super::line::{self, LineReceiver, LineSender};
 
 /// The time in which all links of a player must stand: a lost first attempt is made again after 2.5 s.
 const LINKS: Duration = Duration::from_secs(15);
@@ -32,7 +32,7 @@ const LOOPBACK: [u8; 2] = [127, 1];
 
 /// The plan that all players follow.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct LoadPlan {
     pub edges: Vec<SocketAddr>,
     /// The port to ask the core for; `None` for plain connections.
     pub port: Option<u16>,
@@ -49,7 +49,7 @@ pub(super) struct Plan {
     pub first_client: u32,
 }
 
-impl Plan {
+impl LoadPlan {
     /// Returns the address of a player. Players do not live together: each is in a /24 of its own, as far as there are
     /// any.
     fn address(&self, network: [u8; 2], index: usize) -> Ipv4Addr {
@@ -86,7 +86,7 @@ impl Plan {
 
 /// The phase that all players are in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum LoadPhase {
     /// They get into the game.
     Enter,
     /// They play.
@@ -104,11 +104,11 @@ pub(super) enum Phase {
 
 /// The reason why a player did not get into the game.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum StartFailure {
     /// A path has no link: whether a connection stood, at least.
     Link { edge: SocketAddr, connected: bool },
     /// The session was over before the game server spoke.
-    Ended(Option<EndReason>),
+    Ended(Option<ClientEndReason>),
     /// No answer from the game server.
     Silence,
     /// Something else than the mock game server answers.
@@ -117,7 +117,7 @@ pub(super) enum Failure {
     Plain(SocketAddr),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for StartFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Link { edge, connected: false } => write!(
@@ -130,7 +130,7 @@ impl fmt::Display for Failure {
                 "{edge} takes connections, but no ping is answered: does it lead to a listener of `kind: relay`? A \
                  core itself wants a PROXY header (`--send-proxy`) from an address in its `edges`"
             ),
-            Self::Ended(Some(EndReason::Core)) | Self::Ended(None) => f.write_str(
+            Self::Ended(Some(ClientEndReason::Core)) | Self::Ended(None) => f.write_str(
                 "the core ended the session at once: is the port in `game_servers` of core.yaml, does the stand-in \
                  game server listen at its address, and are `sessions.max_per_address` and \
                  `sessions.opens_per_address` enough for players who all come from here? The core's metric `otproxy_relay_refused_total` says which",
@@ -153,51 +153,51 @@ impl fmt::Display for Failure {
 }
 
 /// A message of a player.
-pub(super) enum Report {
+pub(super) enum PlayerReport {
     /// It is in the game.
     In,
     /// It did not get in.
-    Out(Failure),
+    Out(StartFailure),
     /// It has played.
-    Done(Box<Tally>),
+    Done(Box<BenchTally>),
 }
 
 /// A player.
-pub(super) struct Seat {
+pub(super) struct BenchPlayer {
     pub index: usize,
-    pub plan: Arc<Plan>,
+    pub plan: Arc<LoadPlan>,
     pub meter: Arc<Mutex<Meter>>,
-    pub phase: watch::Receiver<Phase>,
-    pub reports: mpsc::UnboundedSender<Report>,
+    pub phase: watch::Receiver<LoadPhase>,
+    pub reports: mpsc::UnboundedSender<PlayerReport>,
 }
 
-impl Seat {
+impl BenchPlayer {
     /// Plays, from the first connect to the last report.
     pub async fn run(self, timer: Timer) {
         let entered = tokio::select! {
             entered = self.enter() => entered,
-            () = self.reached(|phase| phase == Phase::Leave) => return,
+            () = self.reached(|phase| phase == LoadPhase::Leave) => return,
         };
         // If nobody listens any more the test is over.
         match entered {
-            Err(failure) => drop(self.reports.send(Report::Out(failure))),
+            Err(failure) => drop(self.reports.send(PlayerReport::Out(failure))),
             Ok(mut line) => {
-                let _ = self.reports.send(Report::In);
+                let _ = self.reports.send(PlayerReport::In);
                 let tally = self.play(&mut line, &timer).await;
-                let _ = self.reports.send(Report::Done(Box::new(tally)));
-                self.reached(|phase| phase == Phase::Leave).await;
+                let _ = self.reports.send(PlayerReport::Done(Box::new(tally)));
+                self.reached(|phase| phase == LoadPhase::Leave).await;
                 line.close().await;
             }
         }
     }
 
-    async fn reached(&self, condition: impl Fn(Phase) -> bool) {
+    async fn reached(&self, condition: impl Fn(LoadPhase) -> bool) {
         // Without its sender the test is over as well.
         let _ = self.phase.clone().wait_for(|phase| condition(*phase)).await;
     }
 
     /// Connects, opens, and agrees on terms with the game server.
-    async fn enter(&self) -> Result<Line, Failure> {
+    async fn enter(&self) -> Result<Line, StartFailure> {
         let mut line = match self.plan.port {
             Some(port) => self.open(port).await?,
             None => self.connect().await?,
@@ -211,17 +211,17 @@ impl Seat {
                 match Message::of(&packet) {
                     Some(Message::Welcome { clock }) => return Ok(clock),
                     None if packet == CHALLENGE[..] => {}
-                    _ => return Err(Failure::Stranger),
+                    _ => return Err(StartFailure::Stranger),
                 }
             }
         });
-        let clock = agreed.await.map_err(|_| Failure::Silence)??;
+        let clock = agreed.await.map_err(|_| StartFailure::Silence)??;
         line.same_clock = clock == clock::id();
         line.failed_before = line.paths().iter().map(|path| path.losses).collect();
         Ok(line)
     }
 
-    async fn open(&self, port: u16) -> Result<Line, Failure> {
+    async fn open(&self, port: u16) -> Result<Line, StartFailure> {
         let Self { index, plan, .. } = self;
         let mut options = PlayerOptions::new(ClientId(plan.first_client.wrapping_add(*index as u32)), []);
         options.paths = plan.edges.iter().map(|edge| plan.path(*edge, *index)).collect();
@@ -231,26 +231,26 @@ impl Seat {
             let paths = player.stats().paths;
             let missing = plan.edges.iter().zip(&paths).find(|(_, path)| !path.ready);
             if let Some((edge, path)) = missing {
-                return Err(Failure::Link { edge: *edge, connected: path.connected });
+                return Err(StartFailure::Link { edge: *edge, connected: path.connected });
             }
         }
         let session = player.open(port).await;
         match timeout(SESSION, session.wait_until(|stats| stats.links == plan.links)).await {
             Ok(Some(_)) => {}
-            Ok(None) => return Err(Failure::Ended(session.stats().ended)),
-            Err(_) => return Err(Failure::Silence),
+            Ok(None) => return Err(StartFailure::Ended(session.stats().ended)),
+            Err(_) => return Err(StartFailure::Silence),
         }
-        let (outlet, inlet) = (Outlet::Session(session.sender()), Inlet::Session(session));
+        let (outlet, inlet) = (LineSender::Session(session.sender()), LineReceiver::Session(session));
         Ok(Line { outlet, inlet, player: Some(player), plain: None, same_clock: false, failed_before: Vec::new() })
     }
 
-    async fn connect(&self) -> Result<Line, Failure> {
+    async fn connect(&self) -> Result<Line, StartFailure> {
         let Self { index, plan, .. } = self;
         let edge = plan.edges.iter().cycle().nth(index % plan.edges.len().max(1));
-        let edge = *edge.ok_or(Failure::Silence)?;
+        let edge = *edge.ok_or(StartFailure::Silence)?;
         let path = plan.path(edge, *index);
         let made = timeout(LINKS, line::connect(path.addr, path.local, &path.preface)).await;
-        let (outlet, inlet) = made.ok().and_then(Result::ok).ok_or(Failure::Plain(edge))?;
+        let (outlet, inlet) = made.ok().and_then(Result::ok).ok_or(StartFailure::Plain(edge))?;
         Ok(Line { outlet, inlet, player: None, plain: Some(edge), same_clock: false, failed_before: Vec::new() })
     }
 
@@ -258,10 +258,10 @@ impl Seat {
         measure(&mut self.meter.lock());
     }
 
-    async fn play(&self, line: &mut Line, timer: &Timer) -> Tally {
+    async fn play(&self, line: &mut Line, timer: &Timer) -> BenchTally {
         let sent = Cell::new(0);
         let times = Cell::new(None);
-        let tally = RefCell::new(Tally::default());
+        let tally = RefCell::new(BenchTally::default());
         let same_clock = line.same_clock;
         let Line { outlet, inlet, .. } = line;
         let sending = async {
@@ -283,7 +283,7 @@ impl Seat {
         };
         tokio::select! {
             _ = async { tokio::join!(sending, receiving) } => {}
-            () = self.reached(|phase| phase == Phase::Leave) => {}
+            () = self.reached(|phase| phase == LoadPhase::Leave) => {}
         }
         let mut tally = tally.into_inner();
         tally.sent = sent.get();
@@ -296,12 +296,12 @@ impl Seat {
     }
 
     /// Sends at fixed times, whatever becomes of it, until the end or a stop.
-    async fn send(&self, outlet: &mut Outlet, timer: &Timer, sent: &Cell<u64>, times: &Cell<Option<(u64, u64)>>) {
+    async fn send(&self, outlet: &mut LineSender, timer: &Timer, sent: &Cell<u64>, times: &Cell<Option<(u64, u64)>>) {
         let mut phase = self.phase.clone();
-        let play = phase.wait_for(|phase| *phase != Phase::Enter).await.map(|phase| *phase);
-        let Ok(Phase::Play { start, measure, end }) = play else { return };
+        let play = phase.wait_for(|phase| *phase != LoadPhase::Enter).await.map(|phase| *phase);
+        let Ok(LoadPhase::Play { start, measure, end }) = play else { return };
         times.set(Some((clock::nanos(measure), clock::nanos(end))));
-        let stopped = self.reached(|phase| matches!(phase, Phase::Stop | Phase::Leave));
+        let stopped = self.reached(|phase| matches!(phase, LoadPhase::Stop | LoadPhase::Leave));
         let load = async {
             let Some(every) = self.plan.up_every else { return };
             let mut due = start + self.plan.phase(every, self.index);
@@ -330,7 +330,14 @@ impl Seat {
     }
 
     /// Counts a packet that came in at `now`.
-    fn take(&self, tally: &mut Tally, message: Option<Message>, now: u64, times: Option<(u64, u64)>, same_clock: bool) {
+    fn take(
+        &self,
+        tally: &mut BenchTally,
+        message: Option<Message>,
+        now: u64,
+        times: Option<(u64, u64)>,
+        same_clock: bool,
+    ) {
         let measured = |moment| times.is_some_and(|(from, to)| (from..to).contains(&moment));
         self.meter(|meter| {
             meter.received += 1;
@@ -360,8 +367,8 @@ impl Seat {
 
 /// A player's way to the game server.
 struct Line {
-    outlet: Outlet,
-    inlet: Inlet,
+    outlet: LineSender,
+    inlet: LineReceiver,
     /// The player, if the line is a session.
     player: Option<Player>,
     /// The peer, if the line is a plain connection.
@@ -375,8 +382,8 @@ struct Line {
 impl Line {
     fn session(&self) -> Option<&GameSession> {
         match &self.inlet {
-            Inlet::Session(session) => Some(session),
-            Inlet::Plain { .. } => None,
+            LineReceiver::Session(session) => Some(session),
+            LineReceiver::Plain { .. } => None,
         }
     }
 
@@ -384,10 +391,10 @@ impl Line {
         self.player.as_ref().map_or_else(Vec::new, |player| player.stats().paths)
     }
 
-    fn dead(&self) -> Failure {
+    fn dead(&self) -> StartFailure {
         match self.plain {
-            Some(edge) => Failure::Plain(edge),
-            None => Failure::Ended(self.session().and_then(|session| session.stats().ended)),
+            Some(edge) => StartFailure::Plain(edge),
+            None => StartFailure::Ended(self.session().and_then(|session| session.stats().ended)),
         }
     }
 

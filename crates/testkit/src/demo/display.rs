@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::seat::Seat;
-use super::topology::Edge;
-use super::{DemoOptions, Figures};
+use super::seat::DemoPlayer;
+use super::topology::DemoEdge;
+use super::{DemoOptions, DemoReport};
 
 /// A display of a demo.
 pub trait Display {
@@ -29,7 +29,7 @@ pub struct Moment {
     /// All edges.
     pub edges: Vec<EdgeNow>,
     /// The counts of all packets so far.
-    pub figures: Figures,
+    pub figures: DemoReport,
 }
 
 /// One edge, over all players.
@@ -51,7 +51,7 @@ pub struct EdgeNow {
 
 impl EdgeNow {
     /// Sums what the players see of the edge that is path `index` of each.
-    pub(super) fn new(edge: &Edge, index: usize, seats: &[Seat]) -> Self {
+    pub(super) fn new(edge: &DemoEdge, index: usize, seats: &[DemoPlayer]) -> Self {
         let paths: Vec<_> = seats.iter().map(|seat| seat.path(index)).collect();
         let ready = || paths.iter().filter(|path| path.ready);
         let rtts: Vec<_> = ready().filter_map(|path| path.rtt).collect();

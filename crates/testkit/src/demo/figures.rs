@@ -7,11 +7,11 @@ use crate::Direction;
 use crate::delivery::Delivery;
 use crate::mock::game_server::ConnectionStats;
 
-use super::seat::Tally;
+use super::seat::DemoTally;
 
 /// The counts of all packets of all players.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Figures {
+pub struct DemoReport {
     /// Players that have taken a seat.
     pub players: u64,
     /// To the game server.
@@ -26,10 +26,10 @@ pub struct Figures {
     pub violations: u64,
 }
 
-impl Figures {
+impl DemoReport {
     /// Sums `players`' tallies with what the game server received (`arrived`) before they were read,
     /// and what it had sent (`sent`) after they were.
-    pub(super) fn of(players: &[(Ipv4Addr, Tally)], arrived: &[ConnectionStats], sent: &[ConnectionStats]) -> Self {
+    pub(super) fn of(players: &[(Ipv4Addr, DemoTally)], arrived: &[ConnectionStats], sent: &[ConnectionStats]) -> Self {
         let (arrived, sent) = (by_player(arrived), by_player(sent));
         let mut sums = Self { players: players.len() as u64, ..Self::default() };
         for (address, tally) in players {
@@ -118,10 +118,10 @@ mod tests {
         }
     }
 
-    fn figures(sent: u64, arrived: &[u64], echoes: &[u64], pushed: u64, pushes: &[u64]) -> Figures {
-        let tally = Tally { sent, echoes: check(echoes), pushes: check(pushes), ..Tally::default() };
+    fn figures(sent: u64, arrived: &[u64], echoes: &[u64], pushed: u64, pushes: &[u64]) -> DemoReport {
+        let tally = DemoTally { sent, echoes: check(echoes), pushes: check(pushes), ..DemoTally::default() };
         let connections = [connection(arrived, pushed)];
-        Figures::of(&[(PLAYER, tally)], &connections, &connections)
+        DemoReport::of(&[(PLAYER, tally)], &connections, &connections)
     }
 
     #[test]
@@ -161,17 +161,17 @@ mod tests {
 
     #[test]
     fn a_session_that_ends_or_is_opened_twice_is_no_success() {
-        let tally = Tally { ended: true, ..Tally::default() };
+        let tally = DemoTally { ended: true, ..DemoTally::default() };
         let connections = [connection(&[], 0); 2];
-        let figures = Figures::of(&[(PLAYER, tally)], &connections, &connections);
+        let figures = DemoReport::of(&[(PLAYER, tally)], &connections, &connections);
         assert_eq!((figures.ended, figures.extra), (1, 1));
         assert!(!figures.perfect());
     }
 
     #[test]
     fn a_player_without_a_connection_has_lost_all_that_it_sent() {
-        let tally = Tally { sent: 4, ..Tally::default() };
-        let figures = Figures::of(&[(PLAYER, tally)], &[], &[]);
+        let tally = DemoTally { sent: 4, ..DemoTally::default() };
+        let figures = DemoReport::of(&[(PLAYER, tally)], &[], &[]);
         assert!(!figures.settled());
         assert_eq!(figures.at_the_end().to_game.lost, 4);
     }

@@ -1,8 +1,9 @@
-//! The whole topology on loopback, to see it work: a mock game server, a core, edges and players on real sockets, and the
-//! bookkeeping that proves that nothing is lost, doubled or out of order while edges are cut.
+//! The whole topology on loopback, to see it work: a mock game server, a core, edges and players on real sockets, and
+//! the bookkeeping that proves that nothing is lost, doubled or out of order while edges are cut.
 //!
 //! - `seat`: one simulated player. `topology`: core and edges.
-//! - [`figures`], pure: sums and the verdict. [`resources`]: memory and open files. [`display`]: what is given to be shown.
+//! - [`figures`], pure: sums and the verdict. [`resources`]: memory and open files. [`display`]: what is given to be
+//!   shown.
 
 use std::cell::{Cell, RefCell};
 use std::error::Error;
@@ -25,11 +26,11 @@ mod seat;
 mod topology;
 
 pub use display::{Display, EdgeNow, Moment};
-pub use figures::Figures;
-pub use resources::{Highest, Resources};
+pub use figures::DemoReport;
+pub use resources::{HighWater, Resources};
 
-use seat::Seat;
-use topology::{Core, Edge};
+use seat::DemoPlayer;
+use topology::{DemoCore, DemoEdge};
 
 /// The time in which links and sessions must stand at the start, and a cut edge's links come back.
 const START: Duration = Duration::from_secs(30);
@@ -104,37 +105,37 @@ pub enum DemoError {
 
 /// The result of a demo.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct DemoOutcome {
     /// The counts of all packets.
-    pub figures: Figures,
+    pub figures: DemoReport,
     /// The number of times that an edge was cut.
     pub cuts: u64,
     /// The most that the process held while the players played.
-    pub highest: Highest,
+    pub highest: HighWater,
     /// Files that were open once all had ended, and had not been before the start.
     pub files_left: u64,
     /// The time was up: it was not interrupted.
     pub in_time: bool,
 }
 
-impl Outcome {
+impl DemoOutcome {
     /// Returns whether all packets arrived, once and in order, all sessions lasted, and no file was left open.
     pub fn passed(&self) -> bool {
         self.figures.perfect() && self.files_left == 0
     }
 }
 
-/// Plays the demo, until its time is over or `interrupt` comes. Takes free ports of 127.0.0.0/8, and gives all back. The
-/// core and the edges are started by `starter`; `display` shows how it goes.
+/// Plays the demo, until its time is over or `interrupt` comes. Takes free ports of 127.0.0.0/8, and gives all back.
+/// The core and the edges are started by `starter`; `display` shows how it goes.
 ///
 /// # Errors
-/// Fails if it cannot run; its findings are in the [`Outcome`].
+/// Fails if it cannot run; its findings are in the [`DemoOutcome`].
 pub async fn run(
     options: DemoOptions,
     starter: Starter,
     display: &mut dyn Display,
     interrupt: impl Future<Output = ()>,
-) -> Result<Outcome, DemoError> {
+) -> Result<DemoOutcome, DemoError> {
     tokio::pin!(interrupt);
     let mut demo = Demo::start(options, starter, display).await?;
     let result = tokio::select! {
@@ -152,15 +153,15 @@ pub async fn run(
 struct Demo<'a> {
     options: DemoOptions,
     server: MockGameServer,
-    core: Core,
-    edges: RefCell<Vec<Edge>>,
-    seats: Vec<Seat>,
+    core: DemoCore,
+    edges: RefCell<Vec<DemoEdge>>,
+    seats: Vec<DemoPlayer>,
     /// No more packets from players.
     quiet: CancellationToken,
     cuts: Cell<u64>,
     /// Files that were open before the start.
     files_before: u64,
-    highest: Cell<Highest>,
+    highest: Cell<HighWater>,
     started: Instant,
     display: RefCell<&'a mut dyn Display>,
 }
@@ -178,9 +179,9 @@ impl<'a> Demo<'a> {
         let server = MockGameServer::start(pushes)
             .await
             .map_err(|source| DemoError::Start { what: "the game server".to_owned(), source })?;
-        let core = Core::start(starter, server.addr(), options.edges)?;
+        let core = DemoCore::start(starter, server.addr(), options.edges)?;
         let edges: Result<Vec<_>, _> =
-            core.links().iter().enumerate().map(|(index, links)| Edge::start(starter, index, *links)).collect();
+            core.links().iter().enumerate().map(|(index, links)| DemoEdge::start(starter, index, *links)).collect();
         let edges = edges?;
         display.begin(options, core.admin());
         Ok(Self {
@@ -201,9 +202,9 @@ impl<'a> Demo<'a> {
     /// Seats all players, and waits until each is in the game over all links.
     async fn open_seats(&mut self) -> Result<(), DemoError> {
         let players = self.options.players;
-        let addresses: Vec<_> = self.edges.borrow().iter().map(Edge::address).collect();
+        let addresses: Vec<_> = self.edges.borrow().iter().map(DemoEdge::address).collect();
         for index in 0..players {
-            self.seats.push(Seat::take(index, players, &addresses, self.quiet.clone()).await);
+            self.seats.push(DemoPlayer::take(index, players, &addresses, self.quiet.clone()).await);
         }
         let ready = Cell::new(0);
         let all = async {
@@ -265,7 +266,7 @@ impl<'a> Demo<'a> {
         }
     }
 
-    fn show_now(&self, figures: Figures) {
+    fn show_now(&self, figures: DemoReport) {
         let edges = self.edges.borrow();
         let moment = Moment {
             elapsed: self.started.elapsed().min(self.options.duration),
@@ -284,7 +285,7 @@ impl<'a> Demo<'a> {
             if over.run_until_cancelled(sleep(rest)).await.is_none() {
                 break;
             }
-            let stopping = self.edges.borrow_mut().get_mut(index).and_then(Edge::stop);
+            let stopping = self.edges.borrow_mut().get_mut(index).and_then(DemoEdge::stop);
             self.cuts.set(self.cuts.get() + 1);
             if let Some(stopped) = stopping {
                 log_end(stopped.ended().await);
@@ -308,7 +309,7 @@ impl<'a> Demo<'a> {
     async fn bring_back(&self, index: usize) -> Result<(), DemoError> {
         let deadline = Instant::now() + LINKS_BACK;
         loop {
-            let result = self.edges.borrow_mut().get_mut(index).map_or(Ok(()), Edge::restart);
+            let result = self.edges.borrow_mut().get_mut(index).map_or(Ok(()), DemoEdge::restart);
             match result {
                 Err(_) if Instant::now() < deadline => sleep(REST.0).await,
                 result => return result,
@@ -316,11 +317,11 @@ impl<'a> Demo<'a> {
         }
     }
 
-    fn figures(&self) -> Figures {
+    fn figures(&self) -> DemoReport {
         // Arrivals are read before what was sent, so that nothing has arrived that was not sent.
         let arrived = self.server.connections();
         let tallies: Vec<_> = self.seats.iter().map(|seat| (seat.address(), seat.tally())).collect();
-        Figures::of(&tallies, &arrived, &self.server.connections())
+        DemoReport::of(&tallies, &arrived, &self.server.connections())
     }
 
     async fn settled(&self) {
@@ -330,7 +331,7 @@ impl<'a> Demo<'a> {
     }
 
     /// Waits for all that is on its way, ends everything, and says what was shown.
-    async fn finish(mut self, result: Result<bool, DemoError>) -> Result<Outcome, DemoError> {
+    async fn finish(mut self, result: Result<bool, DemoError>) -> Result<DemoOutcome, DemoError> {
         self.quiet.cancel();
         self.server.quiet();
         if result.is_ok() {
@@ -341,16 +342,16 @@ impl<'a> Demo<'a> {
         if result.is_ok() {
             self.show_now(figures);
         }
-        let mut leaving: JoinSet<()> = self.seats.drain(..).map(Seat::leave).collect();
+        let mut leaving: JoinSet<()> = self.seats.drain(..).map(DemoPlayer::leave).collect();
         while leaving.join_next().await.is_some() {}
-        let stopping: Vec<_> = self.edges.borrow_mut().iter_mut().filter_map(Edge::stop).collect();
+        let stopping: Vec<_> = self.edges.borrow_mut().iter_mut().filter_map(DemoEdge::stop).collect();
         for stopped in stopping.into_iter().chain(self.core.stop()) {
             log_end(stopped.ended().await);
         }
         self.server.close().await;
         let in_time = result?;
         let files_left = Resources::now().map_or(0, |now| now.files.saturating_sub(self.files_before));
-        Ok(Outcome { figures, cuts: self.cuts.get(), highest: self.highest.get(), files_left, in_time })
+        Ok(DemoOutcome { figures, cuts: self.cuts.get(), highest: self.highest.get(), files_left, in_time })
     }
 }
 

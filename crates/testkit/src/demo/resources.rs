@@ -43,9 +43,9 @@ fn resident(status: &str) -> Option<u64> {
 /// The most that the process held in each quarter of its time: figures that go on growing from one
 /// to the next are a leak.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Highest([Option<Resources>; PARTS]);
+pub struct HighWater([Option<Resources>; PARTS]);
 
-impl Highest {
+impl HighWater {
     /// Records that the process held `resources` when `elapsed` of `whole` was over.
     pub fn see(&mut self, resources: Resources, elapsed: Duration, whole: Duration) {
         let part = (elapsed.as_nanos() * PARTS as u128).checked_div(whole.as_nanos()).unwrap_or(0);
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn each_quarter_keeps_its_highest() {
-        let mut highest = Highest::default();
+        let mut highest = HighWater::default();
         let whole = Duration::from_secs(8);
         for (second, memory, files) in [(0, 5, 1), (1, 9, 2), (2, 3, 7), (5, 4, 4), (8, 6, 3), (9, 2, 8)] {
             highest.see(Resources { memory, files }, Duration::from_secs(second), whole);

@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::delivery::DeliveryCheck;
-use crate::mock::packet::{self, Origin};
+use crate::mock::packet::{self, PacketOrigin};
 use crate::player::{ClientClocks, GameSession, PathOptions, PathStats, Player, PlayerOptions, SessionSender};
 use otproxy_protocol::frame::ClientId;
 use otproxy_protocol::player::clocks::SESSION_SILENCE;
@@ -26,7 +26,7 @@ const LESS_QUICK: u32 = 2;
 
 /// The counts of a player.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Tally {
+pub(super) struct DemoTally {
     /// Its packets sent, numbered from 1.
     pub sent: u64,
     /// Its own packets that came back.
@@ -42,19 +42,19 @@ pub(super) struct Tally {
 }
 
 /// A player in its seat.
-pub(super) struct Seat {
+pub(super) struct DemoPlayer {
     player: Arc<Player>,
     address: Ipv4Addr,
-    tally: Arc<Mutex<Tally>>,
+    tally: Arc<Mutex<DemoTally>>,
     arrivals: watch::Receiver<u64>,
     start: CancellationToken,
     leave: CancellationToken,
     tasks: [JoinHandle<()>; 2],
 }
 
-impl Seat {
+impl DemoPlayer {
     /// Connects player `index` of `players` to all `edges` and opens its session. It sends from
-    /// [`Seat::start`] until `quiet`.
+    /// [`DemoPlayer::start`] until `quiet`.
     pub async fn take(index: usize, players: usize, edges: &[SocketAddr], quiet: CancellationToken) -> Self {
         // Each has an address of its own, which tells its connection at the game server. It also
         // keeps its connects to a cut edge from meeting themselves: they come from another address.
@@ -66,7 +66,7 @@ impl Seat {
         options.clocks = ClientClocks { session_silence: SESSION_SILENCE, ..ClientClocks::faster(factor) };
         let player = Arc::new(Player::connect(options));
         let session = player.open(GAME_PORT).await;
-        let tally = Arc::new(Mutex::new(Tally::default()));
+        let tally = Arc::new(Mutex::new(DemoTally::default()));
         let (start, leave) = (CancellationToken::new(), CancellationToken::new());
         let (arrived, arrivals) = watch::channel(0);
         let sending = send(session.sender(), tally.clone(), players, start.clone(), quiet);
@@ -80,7 +80,7 @@ impl Seat {
     }
 
     /// Returns its counts so far.
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> DemoTally {
         self.tally.lock().clone()
     }
 
@@ -121,7 +121,7 @@ impl Seat {
 
 async fn send(
     session: SessionSender,
-    tally: Arc<Mutex<Tally>>,
+    tally: Arc<Mutex<DemoTally>>,
     players: usize,
     start: CancellationToken,
     quiet: CancellationToken,
@@ -137,7 +137,7 @@ async fn send(
         }
         // Counted first, so that its receiver finds it counted.
         tally.lock().sent = number;
-        if session.send(packet::numbered(Origin::Player, number, PACKET_SIZE)).await.is_err() {
+        if session.send(packet::numbered(PacketOrigin::Player, number, PACKET_SIZE)).await.is_err() {
             return;
         }
     }
@@ -145,7 +145,7 @@ async fn send(
 
 async fn receive(
     mut session: GameSession,
-    tally: Arc<Mutex<Tally>>,
+    tally: Arc<Mutex<DemoTally>>,
     leave: CancellationToken,
     arrived: watch::Sender<u64>,
 ) {
@@ -158,8 +158,8 @@ async fn receive(
         let mut tally = tally.lock();
         tally.violations = stats.gaps + stats.miscut + stats.bad_acks;
         match packet.as_deref().map(packet::number) {
-            Some(Some((Origin::Player, number))) => tally.echoes.see(number),
-            Some(Some((Origin::Server, number))) => tally.pushes.see(number),
+            Some(Some((PacketOrigin::Player, number))) => tally.echoes.see(number),
+            Some(Some((PacketOrigin::Server, number))) => tally.pushes.see(number),
             Some(None) => tally.other += 1,
             None => {
                 tally.ended = true;

@@ -19,13 +19,13 @@ fn start(starter: Starter, name: &str, yaml: &str) -> Result<RunningRole, DemoEr
 }
 
 /// The core.
-pub(super) struct Core {
+pub(super) struct DemoCore {
     running: Option<RunningRole>,
     links: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
 }
 
-impl Core {
+impl DemoCore {
     /// Starts a core with one address for each edge, so that many links do not run out of ports.
     pub fn start(starter: Starter, game_server: SocketAddr, edges: usize) -> Result<Self, DemoError> {
         let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(2);
@@ -64,7 +64,7 @@ impl Core {
 }
 
 /// An edge, up or cut.
-pub(super) struct Edge {
+pub(super) struct DemoEdge {
     starter: Starter,
     name: String,
     core: SocketAddr,
@@ -72,7 +72,7 @@ pub(super) struct Edge {
     running: Option<RunningRole>,
 }
 
-impl Edge {
+impl DemoEdge {
     /// Starts an edge on a free port.
     ///
     /// Its address is not 127.0.0.1, from which other programs connect: while it is cut, the kernel

@@ -2,7 +2,7 @@
 //!
 //! A connection may begin with the player's address, in any form that a core sends it in. The server
 //! answers the first bytes with a challenge of 14 bytes, sends back each packet as it is, and pushes
-//! numbered packets ([`super::packet`]) at a fixed rate. What players number is judged on arrival.
+//! numbered packets ([`super::packet`]) at a fixed rate. Players' numbers are checked on arrival.
 //!
 //! A player that says its terms ([`super::message`]) is not echoed: it gets what it asked for.
 
@@ -24,7 +24,7 @@ use otproxy_protocol::proxy_header::{may_be_header, parse, unmap};
 
 use super::clock;
 use super::message::Message;
-use super::packet::{self, Origin};
+use super::packet::{self, PacketOrigin};
 use super::timer::Timer;
 use crate::delivery::{Delivery, DeliveryCheck};
 
@@ -295,7 +295,7 @@ impl<'a> Connection<'a> {
         let packet = if self.terms {
             Message::Push { number: pushed, sent: clock::nanos(due) }.packet(self.size)
         } else {
-            packet::numbered(Origin::Server, pushed, self.size)
+            packet::numbered(PacketOrigin::Server, pushed, self.size)
         };
         self.write(&packet).await?;
         if let Some(pushes) = &mut self.pushes {
@@ -318,7 +318,7 @@ impl<'a> Connection<'a> {
                 Some(message) => self.obey(message, arrived, &mut output),
                 None => {
                     match packet::number(packet) {
-                        Some((Origin::Player, number)) => self.check.see(number),
+                        Some((PacketOrigin::Player, number)) => self.check.see(number),
                         _ => other += 1,
                     }
                     echoed += 1;
@@ -449,7 +449,7 @@ mod tests {
             let server = MockGameServer::start(MockGameServerOptions { push_every: None, push_size: 0 }).await.unwrap();
             let mut stream = connect(&server).await;
             for number in [1, 2, 4, 3, 3, 6] {
-                let packet = packet::numbered(Origin::Player, number, 50);
+                let packet = packet::numbered(PacketOrigin::Player, number, 50);
                 for byte in packet.chunks(7) {
                     stream.write_all(byte).await.unwrap();
                 }
@@ -479,7 +479,7 @@ mod tests {
             for _ in 0..20 {
                 let packet = read_packet(&mut stream).await;
                 assert_eq!(packet.len(), 64);
-                let Some((Origin::Server, number)) = packet::number(&packet) else { panic!("{packet:?}") };
+                let Some((PacketOrigin::Server, number)) = packet::number(&packet) else { panic!("{packet:?}") };
                 check.see(number);
             }
             assert!(check.verdict(20).perfect());
@@ -498,7 +498,7 @@ mod tests {
             server.quiet();
             let mut stream = connect(&server).await;
             for number in 1..=20 {
-                let packet = packet::numbered(Origin::Player, number, 50);
+                let packet = packet::numbered(PacketOrigin::Player, number, 50);
                 stream.write_all(&packet).await.unwrap();
                 assert_eq!(read_packet(&mut stream).await, packet);
             }

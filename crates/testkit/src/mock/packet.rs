@@ -1,6 +1,6 @@
 //! Numbered packets: `u16 length + body`, as the game protocol has them, with a number inside.
 //!
-//! The body is one byte of [`Origin`], a u64 number from 1, both little endian, and filling.
+//! The body is one byte of [`PacketOrigin`], a u64 number from 1, both little endian, and filling.
 
 /// The body before its filling.
 const HEAD: usize = 1 + 8;
@@ -11,7 +11,7 @@ pub const MAX_PACKET: usize = 2 + 65519;
 
 /// The side that numbered a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Origin {
+pub enum PacketOrigin {
     /// The player; the game server sends it back as it is.
     Player,
     /// The game server, of its own accord.
@@ -19,13 +19,13 @@ pub enum Origin {
 }
 
 /// Makes a numbered packet of `size` bytes in all, held between [`MIN_PACKET`] and [`MAX_PACKET`].
-pub fn numbered(origin: Origin, number: u64, size: usize) -> Vec<u8> {
+pub fn numbered(origin: PacketOrigin, number: u64, size: usize) -> Vec<u8> {
     let size = size.clamp(MIN_PACKET, MAX_PACKET);
     let mut packet = Vec::with_capacity(size);
     packet.extend(((size - 2) as u16).to_le_bytes());
     packet.push(match origin {
-        Origin::Player => b'P',
-        Origin::Server => b'S',
+        PacketOrigin::Player => b'P',
+        PacketOrigin::Server => b'S',
     });
     packet.extend(number.to_le_bytes());
     packet.resize(size, b'.');
@@ -33,13 +33,13 @@ pub fn numbered(origin: Origin, number: u64, size: usize) -> Vec<u8> {
 }
 
 /// Returns the side that numbered a packet, its length included, and the number; `None` if it has none.
-pub fn number(packet: &[u8]) -> Option<(Origin, u64)> {
+pub fn number(packet: &[u8]) -> Option<(PacketOrigin, u64)> {
     let (length, body) = packet.split_first_chunk::<2>()?;
     let (origin, rest) = body.split_first()?;
     let number = rest.first_chunk::<8>()?;
     let origin = match origin {
-        b'P' => Origin::Player,
-        b'S' => Origin::Server,
+        b'P' => PacketOrigin::Player,
+        b'S' => PacketOrigin::Server,
         _ => return None,
     };
     (usize::from(u16::from_le_bytes(*length)) == body.len()).then(|| (origin, u64::from_le_bytes(*number)))
@@ -58,7 +58,9 @@ mod tests {
 
     #[test]
     fn numbers_survive_the_way() {
-        for (origin, size) in [(Origin::Player, 0), (Origin::Server, 100), (Origin::Player, usize::MAX)] {
+        for (origin, size) in
+            [(PacketOrigin::Player, 0), (PacketOrigin::Server, 100), (PacketOrigin::Player, usize::MAX)]
+        {
             let packet = numbered(origin, 1 << 40, size);
             assert_eq!(packet.len(), size.clamp(MIN_PACKET, MAX_PACKET));
             assert_eq!(number(&packet), Some((origin, 1 << 40)));
@@ -67,17 +69,17 @@ mod tests {
 
     #[test]
     fn packets_are_cut_at_every_byte() {
-        let bytes = [numbered(Origin::Player, 1, 20), numbered(Origin::Server, 2, 30)].concat();
+        let bytes = [numbered(PacketOrigin::Player, 1, 20), numbered(PacketOrigin::Server, 2, 30)].concat();
         for cut in 0..20 {
             assert_eq!(split(&bytes[..cut]), None);
         }
         let (first, rest) = split(&bytes).unwrap();
-        assert_eq!((number(first), number(rest)), (Some((Origin::Player, 1)), Some((Origin::Server, 2))));
+        assert_eq!((number(first), number(rest)), (Some((PacketOrigin::Player, 1)), Some((PacketOrigin::Server, 2))));
     }
 
     #[test]
     fn what_is_not_numbered_has_no_number() {
-        let mut long = numbered(Origin::Player, 1, 20);
+        let mut long = numbered(PacketOrigin::Player, 1, 20);
         long.push(0);
         for packet in [&b""[..], b"\0\0", b"\x01\0P", b"\x09\0X12345678", &long] {
             assert_eq!(number(packet), None);

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use otproxy_protocol::frame::{MAX_PAYLOAD, SessionId};
 
-use super::driver::{Command, Driver, Flags, SessionIo};
+use super::driver::{PlayerCommand, PlayerDriver, SessionFlags, SessionIo};
 use super::socket::LinkSocket;
 use otproxy_protocol::player::machine::PlayerCore;
 use otproxy_protocol::player::options::PlayerOptions;
@@ -27,7 +27,7 @@ const COMMANDS: usize = 32;
 /// A client with its links: connects them, and reconnects for ever until it is closed or dropped.
 #[derive(Debug)]
 pub struct Player {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<PlayerCommand>,
     closing: oneshot::Sender<()>,
     task: JoinHandle<()>,
     stats: watch::Receiver<PlayerStats>,
@@ -52,7 +52,7 @@ impl Player {
         let (closing, closed) = oneshot::channel();
         let paths = core.path_stats().collect();
         let (stats_sender, stats) = watch::channel(PlayerStats { paths, sessions: 0 });
-        let driver = Driver {
+        let driver = PlayerDriver {
             core,
             sockets: options.paths.into_iter().map(LinkSocket::new).collect(),
             sessions: Default::default(),
@@ -81,7 +81,7 @@ impl Player {
         let (outgoing, outgoing_receiver) = mpsc::channel(QUEUE);
         let (incoming_sender, incoming) = mpsc::channel(QUEUE);
         let (stats_sender, stats) = watch::channel(SessionStats::default());
-        let flags = Arc::new(Flags::default());
+        let flags = Arc::new(SessionFlags::default());
         let io = SessionIo {
             outgoing: outgoing_receiver,
             incoming: incoming_sender,
@@ -91,7 +91,7 @@ impl Player {
             ended: false,
         };
         // If the task is gone, so are the ends of the channels: the session is over.
-        let _ = self.commands.send(Command::Open(id, port, io)).await;
+        let _ = self.commands.send(PlayerCommand::Open(id, port, io)).await;
         let sender = SessionSender { outgoing };
         GameSession { id, sender, incoming, stats, flags, commands: self.commands.clone() }
     }
@@ -154,8 +154,8 @@ pub struct GameSession {
     sender: SessionSender,
     incoming: mpsc::Receiver<Bytes>,
     stats: watch::Receiver<SessionStats>,
-    flags: Arc<Flags>,
-    commands: mpsc::Sender<Command>,
+    flags: Arc<SessionFlags>,
+    commands: mpsc::Sender<PlayerCommand>,
 }
 
 impl GameSession {
@@ -187,7 +187,7 @@ impl GameSession {
         packet
     }
 
-    /// Leaves the session, after all that was sent before. What has arrived can still be received.
+    /// Leaves the session, after all that was sent before. Packets that have arrived can still be received.
     pub fn leave(&self) {
         self.flags.leaving.store(true, Ordering::SeqCst);
         self.wake();
@@ -206,7 +206,7 @@ impl GameSession {
 
     fn wake(&self) {
         // A full channel wakes the task as well, and a closed one needs no waking.
-        let _ = self.commands.try_send(Command::Wake);
+        let _ = self.commands.try_send(PlayerCommand::Wake);
     }
 }
 

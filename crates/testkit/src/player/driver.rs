@@ -21,7 +21,7 @@ use otproxy_protocol::frame::SessionId;
 
 use super::socket::LinkSocket;
 use otproxy_protocol::player::link::LinkId;
-use otproxy_protocol::player::machine::{Action, Event, PlayerCore};
+use otproxy_protocol::player::machine::{LinkAction, PlayerCore, SessionEvent};
 use otproxy_protocol::player::stats::{PlayerStats, SessionStats};
 
 /// The time for which a closing player tries to get its last bytes out.
@@ -32,7 +32,7 @@ const FAR: Duration = Duration::from_secs(3600);
 const READ_SIZE: usize = 16 * 1024;
 
 /// A command to a player's task from its handles.
-pub(super) enum Command {
+pub(super) enum PlayerCommand {
     /// Open a session.
     Open(SessionId, u16, SessionIo),
     /// Look again at the sessions: one is left, or its packets are taken again.
@@ -41,7 +41,7 @@ pub(super) enum Command {
 
 /// The flags that a session's handle and its player's task share.
 #[derive(Debug, Default)]
-pub(super) struct Flags {
+pub(super) struct SessionFlags {
     /// The handle wants to leave once what it has sent is on its way.
     pub(super) leaving: AtomicBool,
     /// The task waits for the handle to take packets.
@@ -53,7 +53,7 @@ pub(super) struct SessionIo {
     pub(super) outgoing: mpsc::Receiver<Bytes>,
     pub(super) incoming: mpsc::Sender<Bytes>,
     pub(super) stats: watch::Sender<SessionStats>,
-    pub(super) flags: Arc<Flags>,
+    pub(super) flags: Arc<SessionFlags>,
     /// Packets that did not fit into `incoming`: at most what one turn has read.
     pub(super) undelivered: VecDeque<Bytes>,
     pub(super) ended: bool,
@@ -80,16 +80,16 @@ impl SessionIo {
 }
 
 /// The task's state.
-pub(super) struct Driver {
+pub(super) struct PlayerDriver {
     pub(super) core: PlayerCore,
     pub(super) sockets: Vec<LinkSocket>,
     pub(super) sessions: HashMap<SessionId, SessionIo>,
-    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) commands: mpsc::Receiver<PlayerCommand>,
     pub(super) closing: oneshot::Receiver<()>,
     pub(super) stats: watch::Sender<PlayerStats>,
 }
 
-impl Driver {
+impl PlayerDriver {
     /// Runs until the player is closed or dropped.
     pub(super) async fn run(mut self) {
         let mut sleep = pin!(sleep_until(Instant::now()));
@@ -151,7 +151,7 @@ impl Driver {
         let mut busy = false;
         while let Poll::Ready(Some(command)) = self.commands.poll_recv(cx) {
             busy = true;
-            if let Command::Open(id, port, session) = command {
+            if let PlayerCommand::Open(id, port, session) = command {
                 // An id in use already: the new handle sees the end of its channels.
                 if self.core.open(id, port, Instant::now().into_std()) {
                     self.sessions.insert(id, session);
@@ -242,11 +242,11 @@ impl Driver {
 
     fn act(&mut self) {
         while let Some(action) = self.core.poll_action() {
-            let (Action::Connect(id) | Action::Close(id)) = action;
+            let (LinkAction::Connect(id) | LinkAction::Close(id)) = action;
             let Some(socket) = self.sockets.get_mut(id.0) else { continue };
             match action {
-                Action::Connect(_) => socket.connect(),
-                Action::Close(_) => socket.close(),
+                LinkAction::Connect(_) => socket.connect(),
+                LinkAction::Close(_) => socket.close(),
             }
         }
     }
@@ -256,12 +256,12 @@ impl Driver {
         let mut last = Vec::new();
         while let Some(event) = self.core.poll_event() {
             match event {
-                Event::Packet(id, packet) => {
+                SessionEvent::Packet(id, packet) => {
                     if let Some(session) = self.sessions.get_mut(&id) {
                         session.undelivered.push_back(packet);
                     }
                 }
-                Event::Ended(id, stats) => last.push((id, stats)),
+                SessionEvent::Ended(id, stats) => last.push((id, stats)),
             }
         }
         self.publish_paths();

@@ -7,5 +7,5 @@ mod socket;
 
 pub use client::{GameSession, Player, SessionSender};
 pub use otproxy_protocol::player::{
-    ClientClocks, EndReason, PathOptions, PathStats, PlayerOptions, PlayerStats, SendError, SessionStats,
+    ClientClocks, ClientEndReason, PathOptions, PathStats, PlayerOptions, PlayerStats, SendError, SessionStats,
 };

@@ -1,5 +1,5 @@
 use super::*;
-use crate::admission::{BanMetrics, BanReason, BanRules, LONGEST_BAN};
+use crate::admission::{BanMetrics, BanPolicy, BanReason, LONGEST_BAN};
 use crate::metrics::Metrics;
 use otproxy_config::AddressSet;
 
@@ -103,9 +103,9 @@ fn an_error_has_its_remedy() {
 fn a_failure_is_counted_and_tried_again_after_a_while() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let metrics = BanMetrics::new(&Metrics::new());
-    let bans = Bans::new(BanRules { after: None, lasting: MINUTE, exempt: AddressSet::default() }, metrics.clone());
+    let bans = Bans::new(BanPolicy { after: None, lasting: MINUTE, exempt: AddressSet::default() }, metrics.clone());
     let table = NftTable { family: "inet".to_owned(), name: "otproxy-that-is-not-there".to_owned() };
-    let mut kernel = Kernel::new(table, metrics.nftables_errors.clone());
+    let mut kernel = KernelBans::new(table, metrics.nftables_errors.clone());
     runtime.block_on(async {
         kernel.follow(&bans).await;
         assert_eq!((kernel.errors.get(), kernel.failures, kernel.version), (1, 1, None));

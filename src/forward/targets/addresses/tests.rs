@@ -10,8 +10,8 @@ use super::*;
 const EVERY: Duration = Duration::from_secs(30);
 const WITHIN: Duration = Duration::from_secs(60);
 
-fn name(every: Duration) -> Addresses {
-    Addresses::new(config::Target { host: "core.example".to_owned(), port: 7162 }, every)
+fn name(every: Duration) -> ResolvedAddresses {
+    ResolvedAddresses::new(config::HostPort { host: "core.example".to_owned(), port: 7162 }, every)
 }
 
 fn run<F: Future<Output = ()>>(paused: bool, test: F) {
@@ -24,7 +24,7 @@ fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
 }
 
 /// Returns the addresses that a connect would try, in order.
-async fn known(name: &Addresses) -> Result<Vec<SocketAddr>, ConnectResult> {
+async fn known(name: &ResolvedAddresses) -> Result<Vec<SocketAddr>, ConnectResult> {
     name.answer(WITHIN).await.map(|answer| answer.addresses.clone())
 }
 
@@ -44,10 +44,10 @@ fn refusing() -> (TcpSocket, SocketAddr) {
 #[test]
 fn an_address_needs_no_look_up() {
     run(true, async {
-        let literal = Addresses::new("[2001:db8::9]:7162".parse::<SocketAddr>().unwrap().into(), EVERY);
-        literal.keep("a", |_| async { unreachable!("there is no name") }).await;
+        let literal = ResolvedAddresses::new("[2001:db8::9]:7162".parse::<SocketAddr>().unwrap().into(), EVERY);
+        literal.refresh("a", |_| async { unreachable!("there is no name") }).await;
         assert_eq!(known(&literal).await, Ok(addresses(&["[2001:db8::9]:7162"])));
-        name(Duration::ZERO).keep("a", |_| async { unreachable!("each connection does it") }).await;
+        name(Duration::ZERO).refresh("a", |_| async { unreachable!("each connection does it") }).await;
     });
 }
 
@@ -57,7 +57,7 @@ fn the_last_good_answer_is_kept_and_a_new_one_takes_its_place() {
         let (one, two) = (addresses(&["192.0.2.1:1", "[2001:db8::1]:1"]), addresses(&["192.0.2.2:1"]));
         let name = name(EVERY);
         let (began, looks) = (Instant::now(), RefCell::new(Vec::new()));
-        let lookup = |target: config::Target| {
+        let lookup = |target: config::HostPort| {
             assert_eq!(target.to_string(), "core.example:7162");
             looks.borrow_mut().push(began.elapsed());
             let answer = match looks.borrow().len() {
@@ -77,7 +77,7 @@ fn the_last_good_answer_is_kept_and_a_new_one_takes_its_place() {
         };
         tokio::select! {
             biased;
-            () = name.keep("a", lookup) => unreachable!(),
+            () = name.refresh("a", lookup) => unreachable!(),
             () = test => {}
         }
         let looks: Vec<_> = looks.borrow().iter().map(Duration::as_secs).collect();
@@ -102,7 +102,7 @@ fn without_an_answer_it_is_tried_again_soon_and_nobody_waits() {
             sleep(Duration::from_secs(100)).await;
         };
         tokio::select! {
-            () = name.keep("a", lookup) => unreachable!(),
+            () = name.refresh("a", lookup) => unreachable!(),
             () = test => {}
         }
         assert_eq!(*looks.borrow(), [0, 1, 3, 7, 15, 31, 61, 91]);
@@ -128,7 +128,7 @@ fn the_first_connections_wait_for_the_first_answer_and_one_look_up_serves_all() 
             assert_eq!((first, second), (Ok(one.clone()), Ok(one.clone())));
         };
         tokio::select! {
-            () = name.keep("a", lookup) => unreachable!(),
+            () = name.refresh("a", lookup) => unreachable!(),
             () = waiting => {}
         }
         assert_eq!(looks.get(), 1);
@@ -146,7 +146,7 @@ fn a_resolver_that_hangs_is_asked_once_and_waited_for_no_longer_than_a_connect_m
         };
         let began = Instant::now();
         tokio::select! {
-            () = name.keep("a", lookup) => unreachable!(),
+            () = name.refresh("a", lookup) => unreachable!(),
             result = known(&name) => assert_eq!(result, Err(ConnectResult::Resolve)),
         }
         assert_eq!((began.elapsed(), looks.get()), (WITHIN, 1));
@@ -159,7 +159,7 @@ fn all_addresses_are_tried_and_the_one_that_answered_is_the_next_ones_first() {
         let ((first_dead, dead), (_two, dead_too), (listener, alive)) = (refusing(), refusing(), listening().await);
         let name = name(EVERY);
         assert!(name.learn(Some(vec![dead, dead_too, alive])));
-        let first = |name: &Addresses| match &*name.known.borrow() {
+        let first = |name: &ResolvedAddresses| match &*name.known.borrow() {
             Known::Answer(answer) => answer.addresses[answer.first.load(Relaxed)],
             other => panic!("{other:?}"),
         };
@@ -200,7 +200,7 @@ fn connections_follow_the_name() {
             two.accept().await.unwrap();
         };
         tokio::select! {
-            () = name.keep("a", lookup) => unreachable!(),
+            () = name.refresh("a", lookup) => unreachable!(),
             () = moving => {}
         }
     });

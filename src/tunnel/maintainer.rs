@@ -20,9 +20,9 @@ pub const AT_ONCE: usize = 64;
 
 /// The maintainer of a number of connections.
 #[derive(Debug, Default)]
-pub(super) struct Keeper {
+pub(super) struct SpareMaintainer {
     /// Connections that are kept or being made.
-    places: Cell<usize>,
+    slots: Cell<usize>,
     /// Connections that are being made.
     making: Cell<usize>,
     /// Failures since the last success.
@@ -32,46 +32,46 @@ pub(super) struct Keeper {
 
 /// The place of one connection, from its making to its use.
 #[derive(Debug)]
-pub(super) struct Place {
-    keeper: Rc<Keeper>,
+pub(super) struct SpareSlot {
+    keeper: Rc<SpareMaintainer>,
     /// True if it was made after a failure, to test whether it would fail again.
     probe: bool,
     kept: bool,
     taken: bool,
 }
 
-impl Keeper {
+impl SpareMaintainer {
     /// Makes one that looks again whenever `changed` is notified.
     pub fn new(changed: Arc<Notify>) -> Rc<Self> {
         Rc::new(Self { changed, ..Self::default() })
     }
 
     /// Calls `make` as long as there are fewer connections than `wanted` says, forever.
-    pub async fn run(self: Rc<Self>, wanted: impl Fn() -> usize, make: impl Fn(Place)) {
+    pub async fn run(self: Rc<Self>, wanted: impl Fn() -> usize, make: impl Fn(SpareSlot)) {
         loop {
-            let missing = wanted().saturating_sub(self.places.get());
+            let missing = wanted().saturating_sub(self.slots.get());
             let failures = self.failures.get();
             if failures > 0 && missing > 0 && self.making.get() == 0 {
                 // One connection tests for all.
                 sleep(BACKOFF.wait_with_jitter(failures)).await;
-                make(self.place());
+                make(self.slot());
             } else if failures == 0 {
-                let places = missing.min(AT_ONCE.saturating_sub(self.making.get()));
-                let places: Vec<_> = (0..places).map(|_| self.place()).collect();
-                places.into_iter().for_each(&make);
+                let slots = missing.min(AT_ONCE.saturating_sub(self.making.get()));
+                let slots: Vec<_> = (0..slots).map(|_| self.slot()).collect();
+                slots.into_iter().for_each(&make);
             }
             self.changed.notified().await;
         }
     }
 
-    fn place(self: &Rc<Self>) -> Place {
-        self.places.set(self.places.get() + 1);
+    fn slot(self: &Rc<Self>) -> SpareSlot {
+        self.slots.set(self.slots.get() + 1);
         self.making.set(self.making.get() + 1);
-        Place { keeper: Rc::clone(self), probe: self.failures.get() > 0, kept: false, taken: false }
+        SpareSlot { keeper: Rc::clone(self), probe: self.failures.get() > 0, kept: false, taken: false }
     }
 }
 
-impl Place {
+impl SpareSlot {
     /// Records that the connection is made, and that the other side has answered on it.
     pub fn keep(&mut self) {
         if !self.kept {
@@ -89,10 +89,10 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for SpareSlot {
     fn drop(&mut self) {
         let keeper = &self.keeper;
-        keeper.places.set(keeper.places.get() - 1);
+        keeper.slots.set(keeper.slots.get() - 1);
         if !self.kept {
             keeper.making.set(keeper.making.get() - 1);
         }
@@ -113,16 +113,16 @@ mod tests {
 
     use super::*;
 
-    /// Runs a keeper that wants `wanted`, on a clock that jumps; returns the time of each place.
-    fn kept(wanted: usize, on_place: impl Fn(usize, Place) -> Option<Place>, until: Duration) -> Vec<Duration> {
+    /// Runs a maintainer that wants `wanted`, on a clock that jumps; returns the time of each place.
+    fn kept(wanted: usize, on_place: impl Fn(usize, SpareSlot) -> Option<SpareSlot>, until: Duration) -> Vec<Duration> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
-            let keeper = Keeper::new(Arc::default());
-            let (made, places, began) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()), Instant::now());
-            let make = |place| {
+            let keeper = SpareMaintainer::new(Arc::default());
+            let (made, slots, began) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()), Instant::now());
+            let make = |slot| {
                 made.borrow_mut().push(began.elapsed());
                 let number = made.borrow().len();
-                places.borrow_mut().extend(on_place(number, place));
+                slots.borrow_mut().extend(on_place(number, slot));
             };
             let _ = tokio::time::timeout(until, keeper.run(|| wanted, make)).await;
             made.take()
@@ -131,27 +131,27 @@ mod tests {
 
     #[test]
     fn it_makes_what_is_wanted_and_no_more() {
-        let keep = |_, mut place: Place| {
-            place.keep();
-            Some(place)
+        let keep = |_, mut slot: SpareSlot| {
+            slot.keep();
+            Some(slot)
         };
         assert_eq!(kept(8, keep, Duration::from_secs(60)).len(), 8);
     }
 
     #[test]
     fn it_makes_only_so_many_at_once() {
-        assert_eq!(kept(AT_ONCE + 10, |_, place| Some(place), Duration::from_secs(60)).len(), AT_ONCE);
+        assert_eq!(kept(AT_ONCE + 10, |_, slot| Some(slot), Duration::from_secs(60)).len(), AT_ONCE);
     }
 
     #[test]
     fn a_place_that_is_taken_is_filled_at_once() {
-        let take = |number, mut place: Place| {
+        let take = |number, mut slot: SpareSlot| {
             if number <= 5 {
-                place.take();
+                slot.take();
                 return None;
             }
-            place.keep();
-            Some(place)
+            slot.keep();
+            Some(slot)
         };
         let made = kept(3, take, Duration::from_secs(60));
         assert_eq!(made.len(), 8);
@@ -160,12 +160,12 @@ mod tests {
 
     #[test]
     fn failures_slow_it_down_and_a_success_ends_that() {
-        let fail = |number, mut place: Place| {
+        let fail = |number, mut slot: SpareSlot| {
             if number <= 11 {
                 return None;
             }
-            place.keep();
-            Some(place)
+            slot.keep();
+            Some(slot)
         };
         let made = kept(4, fail, Duration::from_secs(60));
         // The first four fail together, then one at a time, then all are made.
@@ -180,9 +180,9 @@ mod tests {
 
     #[test]
     fn one_that_dies_is_not_made_anew_at_once() {
-        let die = |number, mut place: Place| {
-            place.keep();
-            (number > 3).then_some(place)
+        let die = |number, mut slot: SpareSlot| {
+            slot.keep();
+            (number > 3).then_some(slot)
         };
         let made = kept(1, die, Duration::from_secs(60));
         assert_eq!(made.len(), 4);

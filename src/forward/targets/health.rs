@@ -14,7 +14,7 @@ use siphasher::sip::SipHasher24;
 
 use crate::admission::AddressKey;
 use crate::forward::{CheckResult, TargetState};
-use otproxy_config::{Check, CheckKind, Choice, Destination, ForwardTarget};
+use otproxy_config::{CheckConfig, CheckKind, Destination, ForwardTarget, TargetChoice};
 use otproxy_net::Backoff;
 
 /// The time for which an unchecked target is tried last after its first failure; it doubles with each further one.
@@ -26,7 +26,7 @@ const BACKOFF: Backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
 
 /// A target's change to up or down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum HealthChange {
     /// It has come up.
     Up,
     /// It has gone down.
@@ -35,7 +35,7 @@ pub enum Change {
 
 /// A target to be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Try {
+pub struct Attempt {
     /// Its number, which no other target of the listener ever has.
     pub target: usize,
     /// Its failures when it was chosen. Of several attempts that fail together only the first counts.
@@ -44,10 +44,10 @@ pub struct Try {
 
 /// The health of the targets of one listener.
 #[derive(Debug)]
-pub struct Standings {
-    choice: Choice,
-    check: Check,
-    targets: Vec<Standing>,
+pub struct TargetHealth {
+    choice: TargetChoice,
+    check: CheckConfig,
+    targets: Vec<Health>,
     /// The number of the next new target.
     next: usize,
 }
@@ -65,7 +65,7 @@ pub struct LastCheck {
 
 /// A target as an operator sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetView {
+pub struct TargetSnapshot {
     /// Its name, unique in its listener.
     pub name: String,
     /// Its place, as in the file.
@@ -83,7 +83,7 @@ pub struct TargetView {
 }
 
 #[derive(Debug)]
-struct Standing {
+struct Health {
     number: usize,
     name: String,
     destination: Destination,
@@ -101,25 +101,25 @@ struct Standing {
     connections: usize,
 }
 
-impl Standings {
+impl TargetHealth {
     /// Makes the health of these targets, which are up until they fail.
-    pub fn new(choice: Choice, check: Check, targets: &[ForwardTarget]) -> Self {
-        let mut standings = Self { choice, check, targets: Vec::new(), next: 0 };
-        standings.set(choice, check, targets);
-        standings
+    pub fn new(choice: TargetChoice, check: CheckConfig, targets: &[ForwardTarget]) -> Self {
+        let mut health = Self { choice, check, targets: Vec::new(), next: 0 };
+        health.set(choice, check, targets);
+        health
     }
 
     /// Replaces the targets; returns the number of each. Knowledge about a destination stays, even under another name:
     /// names are mostly places in the list. A target with a new destination keeps only the state that the operator
     /// wants for its name.
-    pub fn set(&mut self, choice: Choice, check: Check, targets: &[ForwardTarget]) -> Vec<usize> {
+    pub fn set(&mut self, choice: TargetChoice, check: CheckConfig, targets: &[ForwardTarget]) -> Vec<usize> {
         let mut before = std::mem::take(&mut self.targets);
         for target in targets {
-            let same = |standing: &Standing| standing.destination == target.destination;
+            let same = |standing: &Health| standing.destination == target.destination;
             let place = before.iter().position(|standing| same(standing) && standing.name == target.name);
             let mut standing = match place.or_else(|| before.iter().position(same)) {
                 Some(place) => before.remove(place),
-                None => Standing { state: state_by_name(&before, target, targets), ..Standing::new(self.next, target) },
+                None => Health { state: state_by_name(&before, target, targets), ..Health::new(self.next, target) },
             };
             self.next = self.next.max(standing.number + 1);
             standing.name.clone_from(&target.name);
@@ -142,8 +142,8 @@ impl Standings {
     }
 
     /// Returns the targets, in the order of the file.
-    pub fn list(&self) -> Vec<TargetView> {
-        let view = |standing: &Standing| TargetView {
+    pub fn list(&self) -> Vec<TargetSnapshot> {
+        let view = |standing: &Health| TargetSnapshot {
             name: standing.name.clone(),
             destination: standing.destination.clone(),
             up: standing.up,
@@ -162,7 +162,7 @@ impl Standings {
 
     /// Sets the state that the operator wants for the target of this name; returns its number. A target that leaves
     /// maintenance is up until it fails, as what was known of it is outdated. `None` if none has this name.
-    pub fn set_state(&mut self, name: &str, state: TargetState) -> Option<(usize, Option<Change>)> {
+    pub fn set_state(&mut self, name: &str, state: TargetState) -> Option<(usize, Option<HealthChange>)> {
         let standing = self.targets.iter_mut().find(|standing| standing.name == name)?;
         let before = std::mem::replace(&mut standing.state, state);
         if before != TargetState::Maint || state == TargetState::Maint {
@@ -173,13 +173,13 @@ impl Standings {
     }
 
     /// Chooses a target for a connection of `player` that has tried those in `tried`; `None` once it has tried all that
-    /// are ready. It counts as a connection from now on, until [`Standings::left`].
-    pub fn next(&mut self, player: AddressKey, tried: &[usize], now: Instant) -> Option<Try> {
+    /// are ready. It counts as a connection from now on, until [`TargetHealth::release`].
+    pub fn choose(&mut self, player: AddressKey, tried: &[usize], now: Instant) -> Option<Attempt> {
         let checked = self.is_checked();
         let choice = self.choice;
-        let preferred = |standing: &&mut Standing| {
-            let fewest = if choice == Choice::Least { standing.connections } else { 0 };
-            let score = if choice == Choice::Source { !score(&standing.name, player) } else { 0 };
+        let preferred = |standing: &&mut Health| {
+            let fewest = if choice == TargetChoice::Least { standing.connections } else { 0 };
+            let score = if choice == TargetChoice::Source { !score(&standing.name, player) } else { 0 };
             let open = standing.is_open(checked, now);
             (!open, !open && !standing.up, standing.backup, fewest, score)
         };
@@ -192,18 +192,18 @@ impl Standings {
             standing.again = Some(now + BACKOFF.wait(standing.failures));
         }
         standing.connections += 1;
-        Some(Try { target: standing.number, failures: standing.failures })
+        Some(Attempt { target: standing.number, failures: standing.failures })
     }
 
     /// Counts off a connection that has ended, or could not be made.
-    pub fn left(&mut self, target: usize) {
+    pub fn release(&mut self, target: usize) {
         if let Some(standing) = self.standing(target) {
             standing.connections = standing.connections.saturating_sub(1);
         }
     }
 
     /// Records a successful connect. With checks, only they mark a target as up: one that hangs accepts too.
-    pub fn connected(&mut self, tried: Try) -> Option<Change> {
+    pub fn connected(&mut self, tried: Attempt) -> Option<HealthChange> {
         if self.is_checked() {
             return None;
         }
@@ -213,7 +213,7 @@ impl Standings {
     }
 
     /// Records a failed connect.
-    pub fn failed(&mut self, tried: Try, now: Instant) -> Option<Change> {
+    pub fn failed(&mut self, tried: Attempt, now: Instant) -> Option<HealthChange> {
         let (checked, fall) = (self.is_checked(), self.check.fall);
         let standing = self.standing(tried.target)?;
         if standing.failures != tried.failures {
@@ -228,15 +228,15 @@ impl Standings {
     }
 
     /// Records a finished check, whatever it says about the target.
-    pub fn note(&mut self, target: usize, check: LastCheck) {
+    pub fn record_check(&mut self, target: usize, check: LastCheck) {
         if let Some(standing) = self.standing(target) {
             standing.check = Some(check);
         }
     }
 
     /// Records whether a target passed a check.
-    pub fn checked(&mut self, target: usize, passed: bool) -> Option<Change> {
-        let Check { fall, rise, .. } = self.check;
+    pub fn checked(&mut self, target: usize, passed: bool) -> Option<HealthChange> {
+        let CheckConfig { fall, rise, .. } = self.check;
         let standing = self.standing(target)?;
         if passed {
             standing.failures = 0;
@@ -249,7 +249,7 @@ impl Standings {
     }
 
     /// Returns the health of a target; `None` if it was removed.
-    fn standing(&mut self, target: usize) -> Option<&mut Standing> {
+    fn standing(&mut self, target: usize) -> Option<&mut Health> {
         self.targets.iter_mut().find(|standing| standing.number == target)
     }
 
@@ -258,7 +258,7 @@ impl Standings {
     }
 }
 
-impl Standing {
+impl Health {
     /// Makes the health of a target, which is up until it fails.
     fn new(number: usize, target: &ForwardTarget) -> Self {
         Self {
@@ -285,15 +285,15 @@ impl Standing {
         self.passed = 0;
     }
 
-    fn turn(&mut self, up: bool) -> Option<Change> {
+    fn turn(&mut self, up: bool) -> Option<HealthChange> {
         let changed = std::mem::replace(&mut self.up, up) != up;
-        changed.then_some(if up { Change::Up } else { Change::Down })
+        changed.then_some(if up { HealthChange::Up } else { HealthChange::Down })
     }
 }
 
 /// Returns the wanted state of the removed target that had the name of `target`; targets that stay have their own.
-fn state_by_name(before: &[Standing], target: &ForwardTarget, targets: &[ForwardTarget]) -> TargetState {
-    let moved = |standing: &&Standing| {
+fn state_by_name(before: &[Health], target: &ForwardTarget, targets: &[ForwardTarget]) -> TargetState {
+    let moved = |standing: &&Health| {
         standing.name == target.name && targets.iter().all(|other| other.destination != standing.destination)
     };
     before.iter().find(moved).map_or(TargetState::Ready, |standing| standing.state)

@@ -1,19 +1,20 @@
-//! A rate: so many at once, and one more for each interval.
+//! A quota: so many at once, and one more for each interval.
 
 use std::time::{Duration, Instant};
 
-/// The parameters of a rate, without a state: a [`Pace`](crate::pace::Pace) has one, a limit for each address many.
+/// The parameters of a rate limit, without a state: a [`Pacer`](crate::pacer::Pacer) has one, a limit for each address
+/// many.
 ///
 /// A state is a single instant: when all that was taken will have been earned back. In any stretch
 /// of time at most `burst` places are given, and one more for each whole interval in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
+pub struct Quota {
     interval: Duration,
     /// The time by which places may be taken ahead: an interval for each place of the burst but one.
     slack: Duration,
 }
 
-impl Rate {
+impl Quota {
     /// Makes a rate of one place for each `interval`, of which `burst` (at least one) may be saved up.
     pub fn new(interval: Duration, burst: u32) -> Self {
         // Of no length, it would be no rate.
@@ -50,7 +51,7 @@ mod tests {
 
     #[test]
     fn a_count_in_a_period() {
-        let (rate, start) = (Rate::per(60, Duration::from_secs(10)), Instant::now());
+        let (rate, start) = (Quota::per(60, Duration::from_secs(10)), Instant::now());
         let mut earned = None;
         let admitted = |earned: &mut _, at| (0..100).filter(|_| rate.take(earned, at, at).is_some()).count();
         assert_eq!(admitted(&mut earned, start), 60);
@@ -67,7 +68,7 @@ mod tests {
             steps in prop::collection::vec((0u64..2000, 0u64..3000), 1..200),
         ) {
             let interval = Duration::from_millis(interval);
-            let rate = Rate::new(interval, burst);
+            let rate = Quota::new(interval, burst);
             let (mut now, mut earned, mut places) = (Instant::now(), None, Vec::new());
             for (step, patience) in steps {
                 now += Duration::from_millis(step);

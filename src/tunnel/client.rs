@@ -9,34 +9,34 @@ use tokio::sync::{Notify, watch};
 use tokio::time::interval;
 
 use super::acceptor::accept;
-use super::handshake::{Handshakes, Way};
-use super::keeper::{Keeper, Place};
+use super::handshake::{DialTarget, Handshakes};
+use super::maintainer::{SpareMaintainer, SpareSlot};
 use super::metrics::TunnelMetrics;
-use super::pool::Pool;
+use super::pool::SparePool;
 use super::{REREAD, spare};
 use crate::certs::HandshakeResult;
-use crate::certs::watch::Watch;
+use crate::certs::watch::IdentityWatch;
 use crate::metrics::Metrics;
-use otproxy_config::{CORE_NAME, EdgeTunnel, Reach, Target};
+use otproxy_config::{CORE_NAME, EdgeTunnel, HostPort, Reach};
 use otproxy_net::worker::{Scratch, Tasks};
 use otproxy_net::{ConnectResult, Stream};
 
 /// The edge's end, which keeps connections to the core and offers them in a pool.
-pub struct EdgeEnd {
+pub struct TunnelClient {
     handshakes: Handshakes,
-    pool: Arc<Pool>,
+    pool: Arc<SparePool>,
     metrics: TunnelMetrics,
     scratch: Rc<Scratch>,
     tasks: Tasks,
 }
 
-impl EdgeEnd {
+impl TunnelClient {
     /// Keeps connections, as `config` says, on the runtime that it is called in; `sockets` are those to accept on.
     /// `certificates` may change. Runs forever.
     pub async fn run(
         (config, log_core_address): (EdgeTunnel, bool),
-        mut certificates: watch::Receiver<Watch>,
-        (pool, wanted): (Arc<Pool>, Arc<Notify>),
+        mut certificates: watch::Receiver<IdentityWatch>,
+        (pool, wanted): (Arc<SparePool>, Arc<Notify>),
         sockets: Vec<TcpListener>,
         metrics: Arc<Metrics>,
         (scratch, tasks): (Rc<Scratch>, Tasks),
@@ -65,29 +65,29 @@ impl EdgeEnd {
         tokio::join!(keeping, rereading);
     }
 
-    async fn dial(self: Rc<Self>, core: Target, spare: usize, wanted: Arc<Notify>) {
+    async fn dial(self: Rc<Self>, core: HostPort, spare: usize, wanted: Arc<Notify>) {
         let core = Rc::new(core);
         let count = || spare + self.pool.waiting();
-        let make = |place| {
+        let make = |slot| {
             let (end, core) = (Rc::clone(&self), Rc::clone(&core));
             self.tasks.spawn(async move {
-                let way = Way { target: &core, name: CORE_NAME };
+                let way = DialTarget { target: &core, name: CORE_NAME };
                 let result = end.connect(&way).await;
                 end.metrics.dialled(result.as_ref().err().copied());
                 match result {
-                    Ok(stream) => end.keep(stream, Some(place)).await,
+                    Ok(stream) => end.keep(stream, Some(slot)).await,
                     Err(result) => end.pool.failed(result),
                 }
             });
         };
-        Keeper::new(wanted).run(count, make).await;
+        SpareMaintainer::new(wanted).run(count, make).await;
     }
 
     /// Makes a connection to the core, on which it has answered.
-    async fn connect(&self, way: &Way<'_>) -> Result<Stream, ConnectResult> {
+    async fn connect(&self, way: &DialTarget<'_>) -> Result<Stream, ConnectResult> {
         let stream = self.handshakes.connect(way).await?;
         stream.towards_target();
-        if spare::answers(&stream, &self.scratch).await {
+        if spare::core_answers(&stream, &self.scratch).await {
             self.handshakes.proven();
             Ok(stream)
         } else {
@@ -100,14 +100,14 @@ impl EdgeEnd {
         let core_only = |name: &str| if name == CORE_NAME { Ok(()) } else { Err(HandshakeResult::WrongName) };
         if let Some((stream, ())) = self.handshakes.accept(stream, peer, core_only).await {
             stream.towards_target();
-            if spare::answers(&stream, &self.scratch).await {
+            if spare::core_answers(&stream, &self.scratch).await {
                 self.keep(stream, None).await;
             }
         }
     }
 
-    async fn keep(&self, stream: Stream, place: Option<Place>) {
+    async fn keep(&self, stream: Stream, slot: Option<SpareSlot>) {
         let _spare = self.metrics.spare();
-        spare::keep(stream, &self.pool, place, &self.scratch).await;
+        spare::maintain(stream, &self.pool, slot, &self.scratch).await;
     }
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 /// The limiter of unauthenticated peers. At the limit the handshake that has taken the longest gives way to a new one,
 /// as it is the least likely to be an edge's. One that takes a moment gets through, whatever stalls beside it.
 #[derive(Debug)]
-pub(super) struct Strangers {
+pub(super) struct UnauthenticatedLimiter {
     most: usize,
     next: Cell<u64>,
     /// Handshakes in the order of their arrival.
@@ -17,11 +17,11 @@ pub(super) struct Strangers {
 
 /// A handshake in progress. Dropping it counts it off.
 struct UnderWay<'a> {
-    strangers: &'a Strangers,
+    unauthenticated: &'a UnauthenticatedLimiter,
     number: u64,
 }
 
-impl Strangers {
+impl UnauthenticatedLimiter {
     /// Makes a limiter to this many at once.
     pub fn new(most: usize) -> Self {
         Self { most, next: Cell::new(0), under_way: RefCell::default() }
@@ -39,14 +39,14 @@ impl Strangers {
             }
             under_way.insert(number, gives_way.clone());
         }
-        let _under_way = UnderWay { strangers: self, number };
+        let _under_way = UnderWay { unauthenticated: self, number };
         gives_way.run_until_cancelled(handshake).await
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.strangers.under_way.borrow_mut().remove(&self.number);
+        self.unauthenticated.under_way.borrow_mut().remove(&self.number);
     }
 }
 
@@ -60,17 +60,17 @@ mod tests {
 
     #[test]
     fn the_one_that_takes_the_longest_gives_way() {
-        let (strangers, cx) = (Strangers::new(3), || Context::from_waker(Waker::noop()));
-        let mut stalled: Vec<_> = (0..5).map(|_| Box::pin(strangers.run(pending::<()>()))).collect();
+        let (unauthenticated, cx) = (UnauthenticatedLimiter::new(3), || Context::from_waker(Waker::noop()));
+        let mut stalled: Vec<_> = (0..5).map(|_| Box::pin(unauthenticated.run(pending::<()>()))).collect();
         let mut poll = |number: usize| stalled[number].as_mut().poll(&mut cx());
         assert!((0..5).all(|number| poll(number).is_pending()));
         assert_eq!((poll(0), poll(1)), (Poll::Ready(None), Poll::Ready(None)));
         assert!((2..5).all(|number| poll(number).is_pending()));
-        assert_eq!(strangers.under_way.borrow().len(), 3);
+        assert_eq!(unauthenticated.under_way.borrow().len(), 3);
         // A quick one gets through, at the cost of another one.
-        assert_eq!(pin!(strangers.run(ready(7))).poll(&mut cx()), Poll::Ready(Some(7)));
+        assert_eq!(pin!(unauthenticated.run(ready(7))).poll(&mut cx()), Poll::Ready(Some(7)));
         assert!(poll(2).is_ready() && poll(3).is_pending());
         drop(stalled);
-        assert!(strangers.under_way.borrow().is_empty());
+        assert!(unauthenticated.under_way.borrow().is_empty());
     }
 }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Relay;
-use super::client::{Machine, tell};
-use super::link::Link;
-use crate::connection::Presence;
-use otproxy_protocol::core::{EndReason, Phase, SessionKey};
+use super::client::{RelayMachine, tell};
+use super::link::RelayLink;
+use crate::connection::ConnectionHandle;
+use otproxy_protocol::core::{EndReason, SessionKey, SessionPhase};
 use otproxy_protocol::frame::{ClientId, SessionId};
 
 /// One session, as it is at the moment.
 #[derive(Debug, Clone)]
-pub struct SessionView {
-    /// Whose it is.
+pub struct SessionSnapshot {
+    /// The client that it belongs to.
     pub client: ClientId,
     /// Its number.
     pub session: SessionId,
@@ -24,14 +24,14 @@ pub struct SessionView {
     pub game_server: String,
     /// The player, as the link said that opened it.
     pub player: SocketAddr,
-    /// How far it has come; a session that waits for its game server is so whatever its links do.
-    pub phase: Phase,
+    /// Its phase; a session that waits for its game server is in it whatever its links do.
+    pub phase: SessionPhase,
     /// The game server has not answered yet.
     pub connecting: bool,
-    /// When it was opened.
+    /// The time at which it was opened.
     pub started: Instant,
     /// The links that carry it.
-    pub links: Vec<LinkView>,
+    pub links: Vec<LinkSnapshot>,
     /// Bytes kept for replay.
     pub unacked: usize,
     /// Bytes kept ahead of their turn.
@@ -50,16 +50,16 @@ pub struct SessionView {
 
 /// A link that carries a session.
 #[derive(Debug, Clone)]
-pub struct LinkView {
+pub struct LinkSnapshot {
     /// Its connection.
-    pub presence: Arc<Presence>,
+    pub handle: Arc<ConnectionHandle>,
     /// The last round trip that the client told.
     pub round_trip: Option<Duration>,
 }
 
 impl Relay {
     /// Returns the sessions of this worker that `wanted` picks by client, session and player.
-    pub fn sessions(&self, wanted: impl Fn(ClientId, SessionId, SocketAddr) -> bool) -> Vec<SessionView> {
+    pub fn sessions(&self, wanted: impl Fn(ClientId, SessionId, SocketAddr) -> bool) -> Vec<SessionSnapshot> {
         let mut views = Vec::new();
         for client in self.clients.borrow().values() {
             let machine = client.machine.borrow();
@@ -88,7 +88,7 @@ impl Relay {
 }
 
 fn picked(
-    machine: &Machine,
+    machine: &RelayMachine,
     client: ClientId,
     wanted: &impl Fn(ClientId, SessionId, SocketAddr) -> bool,
 ) -> impl Iterator<Item = SessionKey> {
@@ -99,11 +99,11 @@ fn picked(
     sessions.map(|(_, key)| key)
 }
 
-fn view(machine: &Machine, client: ClientId, key: SessionKey) -> Option<SessionView> {
+fn view(machine: &RelayMachine, client: ClientId, key: SessionKey) -> Option<SessionSnapshot> {
     let (session, figures) = (machine.session(key)?, machine.figures(key)?);
     let server = &session.server.config;
     let links = (0..).map_while(|number| machine.links_of(key, number)).filter_map(|link| machine.link(link));
-    Some(SessionView {
+    Some(SessionSnapshot {
         client,
         session: session.id,
         port: server.port,
@@ -112,7 +112,7 @@ fn view(machine: &Machine, client: ClientId, key: SessionKey) -> Option<SessionV
         phase: figures.phase,
         connecting: figures.connecting,
         started: session.started,
-        links: links.map(|link| LinkView::of(link)).collect(),
+        links: links.map(|link| LinkSnapshot::of(link)).collect(),
         unacked: figures.unacked,
         reorder: figures.reorder,
         pending: figures.pending,
@@ -123,8 +123,8 @@ fn view(machine: &Machine, client: ClientId, key: SessionKey) -> Option<SessionV
     })
 }
 
-impl LinkView {
-    fn of(link: &Link) -> Self {
-        Self { presence: Arc::clone(&link.presence), round_trip: link.round_trip.get() }
+impl LinkSnapshot {
+    fn of(link: &RelayLink) -> Self {
+        Self { handle: Arc::clone(&link.handle), round_trip: link.round_trip.get() }
     }
 }

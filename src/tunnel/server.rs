@@ -15,16 +15,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::acceptor::accept;
-use super::handshake::{Handshakes, Way};
-use super::keeper::{Keeper, Place};
+use super::handshake::{DialTarget, Handshakes};
+use super::maintainer::{SpareMaintainer, SpareSlot};
 use super::metrics::TunnelMetrics;
-use super::refusal::StreamRefusal;
+use super::refusal::TunnelError;
 use super::{REREAD, SILENCE};
-use crate::admission::{ProvenEdge, REFUSED_LINES, Tunnelled, Via};
+use crate::admission::{AuthenticatedEdge, REFUSED_LINES, TunnelOrigin, TunnelledStream};
 use crate::certs::HandshakeResult;
-use crate::certs::watch::Watch;
-use crate::metrics::{Held, Metrics};
-use otproxy_config::{CoreTunnel, EdgePeer, Target};
+use crate::certs::watch::IdentityWatch;
+use crate::metrics::{GaugeGuard, Metrics};
+use otproxy_config::{CoreTunnel, EdgePeer, HostPort};
 use otproxy_net::worker::{Scratch, Tasks};
 use otproxy_net::{ConnectResult, RateLimitedLog, Stream};
 use otproxy_protocol::proxy_header::{self, LOCAL};
@@ -38,7 +38,7 @@ pub const MOST_READY: usize = 256;
 
 /// The edges and listeners that the core's end knows, until a reload changes them.
 #[derive(Debug)]
-pub struct Known {
+pub struct TunnelPeers {
     /// The edges of the configuration.
     pub edges: Vec<EdgePeer>,
     /// The listeners that streams may lead to, by name.
@@ -46,10 +46,10 @@ pub struct Known {
 }
 
 /// The streams for one worker, each with the name of its listener.
-pub type Streams = mpsc::UnboundedReceiver<(String, Tunnelled)>;
+pub type TunnelStreams = mpsc::UnboundedReceiver<(String, TunnelledStream)>;
 
 /// The core's end, which accepts the streams of edges and gives them to workers.
-pub struct CoreEnd {
+pub struct TunnelServer {
     handshakes: Handshakes,
     spare: usize,
     edges: RefCell<HashMap<String, Rc<Edge>>>,
@@ -57,7 +57,7 @@ pub struct CoreEnd {
     revoked: RefCell<HashSet<String>>,
     listeners: RefCell<HashSet<String>>,
     /// Unbounded channels, as each queued stream is an open connection of an edge.
-    workers: Vec<mpsc::UnboundedSender<(String, Tunnelled)>>,
+    workers: Vec<mpsc::UnboundedSender<(String, TunnelledStream)>>,
     next_worker: Cell<usize>,
     metrics: Arc<Metrics>,
     scratch: Rc<Scratch>,
@@ -67,24 +67,24 @@ pub struct CoreEnd {
 
 /// A trusted edge.
 struct Edge {
-    proven: Arc<ProvenEdge>,
-    dial: Option<Target>,
+    proven: Arc<AuthenticatedEdge>,
+    dial: Option<HostPort>,
     metrics: TunnelMetrics,
-    /// Notifies the keeper of connections to this edge to look again.
+    /// Notifies the maintainer of connections to this edge to look again.
     changed: Arc<Notify>,
     demand: RefCell<Demand>,
     /// Cancelled when the way of dialling it changes.
     replaced: CancellationToken,
 }
 
-impl CoreEnd {
+impl TunnelServer {
     /// Accepts on `sockets`, dials edges, and gives streams to the `workers` in turn, each of which can carry any of
     /// them. `certificates` and `known` may change. Runs forever, on the runtime that it is called in.
     pub async fn run(
         config: CoreTunnel,
-        mut certificates: watch::Receiver<Watch>,
-        mut known: watch::Receiver<Known>,
-        workers: Vec<mpsc::UnboundedSender<(String, Tunnelled)>>,
+        mut certificates: watch::Receiver<IdentityWatch>,
+        mut known: watch::Receiver<TunnelPeers>,
+        workers: Vec<mpsc::UnboundedSender<(String, TunnelledStream)>>,
         sockets: Vec<TcpListener>,
         metrics: Arc<Metrics>,
         (scratch, tasks): (Rc<Scratch>, Tasks),
@@ -115,7 +115,7 @@ impl CoreEnd {
         }
     }
 
-    fn go_by(self: &Rc<Self>, known: &Known) {
+    fn go_by(self: &Rc<Self>, known: &TunnelPeers) {
         self.listeners.borrow_mut().clone_from(&known.listeners);
         self.trust(&known.edges);
     }
@@ -144,7 +144,7 @@ impl CoreEnd {
                     edge.replaced.cancel();
                     Arc::clone(&edge.proven)
                 }
-                None => ProvenEdge::new(peer.name.clone()),
+                None => AuthenticatedEdge::new(peer.name.clone()),
             };
             let edge = Rc::new(Edge {
                 proven,
@@ -167,18 +167,18 @@ impl CoreEnd {
             let recent = edge.demand.borrow_mut().recent(Instant::now());
             self.spare.max(recent.min(MOST_READY))
         };
-        let make = |place| {
+        let make = |slot| {
             let (end, edge) = (Rc::clone(&self), Rc::clone(&edge));
             self.tasks.spawn(async move {
                 let Some(target) = &edge.dial else { return };
-                let way = Way { target, name: edge.proven.name() };
+                let way = DialTarget { target, name: edge.proven.name() };
                 match end.handshakes.connect(&way).await {
-                    Ok(stream) => Rc::clone(&end).carry(stream, Rc::clone(&edge), Some((place, &way))).await,
+                    Ok(stream) => Rc::clone(&end).carry(stream, Rc::clone(&edge), Some((slot, &way))).await,
                     Err(result) => edge.metrics.dialled(Some(result)),
                 }
             });
         };
-        let keeping = Keeper::new(Arc::clone(&edge.changed)).run(wanted, make);
+        let keeping = SpareMaintainer::new(Arc::clone(&edge.changed)).run(wanted, make);
         edge.replaced.run_until_cancelled(keeping).await;
     }
 
@@ -195,16 +195,16 @@ impl CoreEnd {
 
     /// Carries a connection of `edge` until it is in use, as long as the edge is trusted. If the core made it, it has a
     /// place and a way.
-    async fn carry(self: Rc<Self>, stream: Stream, edge: Rc<Edge>, made: Option<(Place, &Way<'_>)>) {
+    async fn carry(self: Rc<Self>, stream: Stream, edge: Rc<Edge>, made: Option<(SpareSlot, &DialTarget<'_>)>) {
         let proven = Arc::clone(&edge.proven);
         proven.carry(Box::pin(self.await_begin(stream, &edge, made))).await;
     }
 
-    async fn await_begin(&self, stream: Stream, edge: &Edge, made: Option<(Place, &Way<'_>)>) {
-        let (mut place, way) = made.unzip();
+    async fn await_begin(&self, stream: Stream, edge: &Edge, made: Option<(SpareSlot, &DialTarget<'_>)>) {
+        let (mut slot, way) = made.unzip();
         let mut spare = way.is_none().then(|| edge.metrics.spare());
         let heard = || {
-            place.iter_mut().for_each(Place::keep);
+            slot.iter_mut().for_each(SpareSlot::keep);
             if spare.is_none() {
                 self.handshakes.proven();
                 edge.metrics.dialled(None);
@@ -223,24 +223,25 @@ impl CoreEnd {
         };
         drop(spare);
         if !self.listeners.borrow().contains(&begin.listener) {
-            return self.refuse(edge, StreamRefusal::UnknownListener);
+            return self.refuse(edge, TunnelError::UnknownListener);
         }
-        if let Some(place) = place {
+        if let Some(slot) = slot {
             edge.demand.borrow_mut().take(Instant::now());
-            place.take();
+            slot.take();
         }
         let Ok(stream) = stream.detach() else { return };
-        let via = Via { edge: Arc::clone(&edge.proven), in_use: Held::new(edge.metrics.in_use.clone()) };
-        let Begin { listener, player, destination } = begin;
+        let origin =
+            TunnelOrigin { edge: Arc::clone(&edge.proven), in_use: GaugeGuard::new(edge.metrics.in_use.clone()) };
+        let StreamHeader { listener, player, destination } = begin;
         let next = self.next_worker.get();
         self.next_worker.set(next.wrapping_add(1));
         if let Some(worker) = self.workers.get(next % self.workers.len().max(1)) {
             // This fails only if the worker is gone, during a shutdown.
-            let _ = worker.send((listener, Tunnelled { stream, player, destination, early, via }));
+            let _ = worker.send((listener, TunnelledStream { stream, player, destination, early, origin }));
         }
     }
 
-    fn refuse(&self, edge: &Edge, refusal: StreamRefusal) {
+    fn refuse(&self, edge: &Edge, refusal: TunnelError) {
         edge.metrics.refused(refusal);
         if let Some(suppressed) = self.log.allow(Instant::now()) {
             warn!(edge = edge.proven.name(), reason = %refusal, suppressed, "stream refused");
@@ -249,7 +250,7 @@ impl CoreEnd {
 }
 
 /// The contents of a stream's header.
-struct Begin {
+struct StreamHeader {
     listener: String,
     player: SocketAddr,
     destination: SocketAddr,
@@ -261,11 +262,11 @@ async fn begin(
     stream: &Stream,
     scratch: &Scratch,
     mut heard: impl FnMut(),
-) -> Result<Option<(Begin, Vec<u8>)>, StreamRefusal> {
+) -> Result<Option<(StreamHeader, Vec<u8>)>, TunnelError> {
     let mut bytes = Vec::new();
     loop {
         if !bytes.is_empty()
-            && let Some((header, len)) = proxy_header::parse(&bytes).map_err(|_| StreamRefusal::BadHeader)?
+            && let Some((header, len)) = proxy_header::parse(&bytes).map_err(|_| TunnelError::BadHeader)?
         {
             if bytes.starts_with(LOCAL) {
                 heard();
@@ -273,29 +274,29 @@ async fn begin(
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Ok(None),
                     // The edge asks again and again, and does not read the answers.
-                    Err(_) => return Err(StreamRefusal::Silent),
+                    Err(_) => return Err(TunnelError::Silent),
                 }
                 bytes.drain(..len);
                 continue;
             }
-            let listener = proxy_header::authority(&bytes).ok_or(StreamRefusal::BadHeader)?.to_owned();
+            let listener = proxy_header::authority(&bytes).ok_or(TunnelError::BadHeader)?.to_owned();
             let (Some(player), Some(destination)) = (header.source, header.destination) else {
-                return Err(StreamRefusal::BadHeader);
+                return Err(TunnelError::BadHeader);
             };
             heard();
             bytes.drain(..len);
-            return Ok(Some((Begin { listener, player, destination }, bytes)));
+            return Ok(Some((StreamHeader { listener, player, destination }, bytes)));
         }
         // Spares are many, and wait long.
         if bytes.is_empty() {
             bytes = Vec::new();
         }
         match timeout(SILENCE, stream.read_onto(&mut bytes, READ, scratch)).await {
-            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => return Err(StreamRefusal::BadHeader),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => return Err(TunnelError::BadHeader),
             Ok(Ok(0) | Err(_)) if bytes.is_empty() => return Ok(None),
-            Ok(Ok(0) | Err(_)) => return Err(StreamRefusal::BadHeader),
+            Ok(Ok(0) | Err(_)) => return Err(TunnelError::BadHeader),
             Ok(Ok(_)) => {}
-            Err(_) => return Err(StreamRefusal::Silent),
+            Err(_) => return Err(TunnelError::Silent),
         }
     }
 }
@@ -339,7 +340,7 @@ mod tests {
     use otproxy_net::worker::scratch;
 
     /// Returns the end of a connection on which an edge talks like this, and then does nothing.
-    fn begun(talk: impl AsyncFnOnce(&mut TcpStream)) -> Result<bool, StreamRefusal> {
+    fn begun(talk: impl AsyncFnOnce(&mut TcpStream)) -> Result<bool, TunnelError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -362,9 +363,9 @@ mod tests {
 
     #[test]
     fn an_edge_that_says_nothing_for_long_is_gone() {
-        assert_eq!(begun(async |_| {}), Err(StreamRefusal::Silent));
-        assert_eq!(begun(async |edge| edge.write_all(LOCAL).await.unwrap()), Err(StreamRefusal::Silent));
-        assert_eq!(begun(async |edge| edge.write_all(&LOCAL[..9]).await.unwrap()), Err(StreamRefusal::Silent));
+        assert_eq!(begun(async |_| {}), Err(TunnelError::Silent));
+        assert_eq!(begun(async |edge| edge.write_all(LOCAL).await.unwrap()), Err(TunnelError::Silent));
+        assert_eq!(begun(async |edge| edge.write_all(&LOCAL[..9]).await.unwrap()), Err(TunnelError::Silent));
         assert_eq!(begun(async |edge| edge.shutdown().await.unwrap()), Ok(false));
     }
 
@@ -384,7 +385,7 @@ mod tests {
             };
             let _ = timeout(Duration::from_secs(2), stuck).await;
         });
-        assert_eq!(refused, Err(StreamRefusal::Silent));
+        assert_eq!(refused, Err(TunnelError::Silent));
         assert!(sent < MOST);
     }
 

@@ -102,11 +102,11 @@ words! {
     }
 }
 
-impl From<config::Kind> for ListenerKind {
-    fn from(kind: config::Kind) -> Self {
+impl From<config::ListenerType> for ListenerKind {
+    fn from(kind: config::ListenerType) -> Self {
         match kind {
-            config::Kind::Forward => Self::Forward,
-            config::Kind::Relay => Self::Relay,
+            config::ListenerType::Forward => Self::Forward,
+            config::ListenerType::Relay => Self::Relay,
         }
     }
 }

@@ -2,23 +2,23 @@
 
 use std::time::Instant;
 
-use crate::rate::Rate;
+use crate::quota::Quota;
 
-/// Gives places in time, at a [`Rate`].
+/// Gives places in time, at a [`Quota`].
 #[derive(Debug, Clone)]
-pub struct Pace {
-    rate: Rate,
+pub struct Pacer {
+    rate: Quota,
     earned: Option<Instant>,
 }
 
-impl Pace {
+impl Pacer {
     /// Makes an empty queue.
-    pub fn new(rate: Rate) -> Self {
+    pub fn new(rate: Quota) -> Self {
         Self { rate, earned: None }
     }
 
     /// Changes the rate. Places that were given stay.
-    pub fn set(&mut self, rate: Rate) {
+    pub fn set(&mut self, rate: Quota) {
         self.rate = rate;
     }
 
@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn a_burst_then_one_for_each_interval_and_idle_time_earns_the_burst_again() {
         let interval = Duration::from_millis(10);
-        let mut pace = Pace::new(Rate::new(interval, 3));
+        let mut pace = Pacer::new(Quota::new(interval, 3));
         let start = Instant::now();
         for at in [start, start + Duration::from_secs(5)] {
             let until = at + interval * 2;

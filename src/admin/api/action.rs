@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{ListenerState, Network, Refusal, TargetState, Time};
+use super::{ApiError, ListenerState, Network, TargetState, Time};
 use crate::admission;
 use otproxy_protocol::frame::{ClientId, SessionId};
 
@@ -46,7 +46,7 @@ impl DrainRequest {
     ///
     /// # Errors
     /// Fails if it is too long.
-    pub fn deadline(&self) -> Result<Option<Duration>, Refusal> {
+    pub fn deadline(&self) -> Result<Option<Duration>, ApiError> {
         seconds("deadline_seconds", self.deadline_seconds, 0, LONGEST_DRAIN)
     }
 }
@@ -98,7 +98,7 @@ impl NewBan {
     ///
     /// # Errors
     /// Fails if it is zero or too long.
-    pub fn lasts(&self) -> Result<Option<Duration>, Refusal> {
+    pub fn lasts(&self) -> Result<Option<Duration>, ApiError> {
         seconds("for_seconds", self.for_seconds, 1, LONGEST_BAN)
     }
 }
@@ -183,7 +183,7 @@ impl DisconnectRequest {
     ///
     /// # Errors
     /// Fails if it names nothing, or several things that do not go together.
-    pub fn what(self) -> Result<Disconnect, Refusal> {
+    pub fn what(self) -> Result<Disconnect, ApiError> {
         let Self { connection, listener, address, client, session } = self;
         match (connection, listener, address, client, session) {
             (Some(id), None, None, None, None) => Ok(Disconnect::Connection(id)),
@@ -193,7 +193,7 @@ impl DisconnectRequest {
             (None, None, None, Some(client), Some(session)) => {
                 Ok(Disconnect::Session(ClientId(client), SessionId(session)))
             }
-            _ => Err(Refusal::invalid(
+            _ => Err(ApiError::invalid(
                 "it is not said what to disconnect",
                 "give one of `connection`, `listener`, `address`, `client`; a `session` goes with its `client`, and a \
                  `listener` may go with an `address`",
@@ -216,9 +216,9 @@ pub struct TargetRequest {
 }
 
 /// Returns a number of seconds as a duration, if it is within the bounds.
-fn seconds(name: &str, seconds: Option<u32>, least: u32, most: u32) -> Result<Option<Duration>, Refusal> {
+fn seconds(name: &str, seconds: Option<u32>, least: u32, most: u32) -> Result<Option<Duration>, ApiError> {
     match seconds {
-        Some(seconds) if !(least..=most).contains(&seconds) => Err(Refusal::invalid(
+        Some(seconds) if !(least..=most).contains(&seconds) => Err(ApiError::invalid(
             format!("`{name}` is {seconds}, and that is out of range"),
             format!("give a number from {least} to {most}, or leave it out"),
         )),
