@@ -41,7 +41,7 @@ pub struct MetricFamily {
     pub kind: MetricKind,
     /// The names of its labels, in the order in which handles give their values.
     pub labels: &'static [&'static str],
-    /// What it says, in one sentence: the help text of the exposition too.
+    /// Its meaning, in one sentence, which is also the help text of the exposition.
     pub meaning: &'static str,
 }
 

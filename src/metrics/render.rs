@@ -14,7 +14,7 @@ use super::Metrics;
 /// The `Content-Type` of what [`render`] gives.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What `otproxy_build_info` says.
+/// The labels of `otproxy_build_info`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BuildInfo {
     /// The program's version.

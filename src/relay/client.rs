@@ -139,7 +139,7 @@ pub(super) fn flush_link(machine: &mut RelayMachine, key: LinkKey) {
 /// Writes what waits on a link; returns whether the socket takes no more, or not all that the stream took.
 ///
 /// # Errors
-/// Those of the stream.
+/// Returns the errors of the stream.
 pub(super) fn write_stream(machine: &mut RelayMachine, key: LinkKey) -> io::Result<bool> {
     let written = machine.write_link(key, |link, slices| link.stream.try_write(slices));
     wake_changed(machine);
@@ -171,7 +171,7 @@ pub(super) fn flush_game(machine: &mut RelayMachine, key: SessionKey) {
 /// Writes what waits for the game server of a session; returns whether its socket takes no more.
 ///
 /// # Errors
-/// Those of the stream.
+/// Returns the errors of the stream.
 pub(super) fn write_game_stream(machine: &mut RelayMachine, key: SessionKey) -> io::Result<bool> {
     machine.write_game(key, Instant::now, |session, bytes| match &*session.game.borrow() {
         Some(game) => game.try_write(&[IoSlice::new(bytes)]),

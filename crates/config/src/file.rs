@@ -36,7 +36,7 @@ section! {
     /// An edge: forwards connections to the core.
     #[derive(Debug, Clone, PartialEq)]
     pub struct EdgeConfig from EdgeKeys {
-        /// What both roles have.
+        /// The keys that both roles have.
         process: ProcessConfig = elsewhere(),
         /// `listeners`
         listeners: Vec<ListenerConfig> = elsewhere(),
@@ -51,7 +51,7 @@ section! {
     /// The core: relays sessions to the game servers, and forwards login and status.
     #[derive(Debug, Clone, PartialEq)]
     pub struct CoreConfig from CoreKeys {
-        /// What both roles have.
+        /// The keys that both roles have.
         process: ProcessConfig = elsewhere(),
         /// `listeners`
         listeners: Vec<ListenerConfig> = elsewhere(),

@@ -18,7 +18,7 @@ section! {
     /// A listener of kind `forward`.
     #[derive(Debug, Clone, PartialEq)]
     pub struct ForwardConfig from ForwardKeys {
-        /// What every listener has.
+        /// The keys that every listener has.
         inbound: InboundConfig = elsewhere(),
         /// where connections lead; `core/NAME` (edge only) is the core's listener NAME, through the tunnel; a target with a name of its
         /// own, or a backup, is a mapping with the keys below

@@ -20,7 +20,7 @@ use super::scope::Scope;
 use super::takes::{list, some, value, word};
 
 section! {
-    /// What every listener has.
+    /// The keys that every listener has.
     #[derive(Debug, Clone, PartialEq)]
     pub struct InboundConfig from InboundKeys {
         /// the label in metrics and logs; unique

@@ -13,7 +13,7 @@ use super::word::word;
 /// A listener of kind `relay`: links of the multi-path protocol.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RelayConfig {
-    /// What every listener has.
+    /// The keys that every listener has.
     pub inbound: InboundConfig,
 }
 

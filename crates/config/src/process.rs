@@ -16,7 +16,7 @@ use super::mapping::mapping;
 use super::takes::value;
 
 section! {
-    /// What both roles have.
+    /// The keys that both roles have.
     #[derive(Debug, Clone, PartialEq)]
     pub struct ProcessConfig {
         /// how this process calls itself in logs, metrics and pages

@@ -40,7 +40,7 @@ pub(super) fn values<T>(list: Vec<(Spot, T)>) -> Vec<T> {
 
 /// A mapping of the document whose keys are being read.
 ///
-/// What reads a value returns `None` where it was wrong, and has reported it then.
+/// A reader of a value returns `None` if it was wrong, and has reported it then.
 pub(super) struct Scope<'a> {
     report: &'a Report,
     /// The keys that this kind of file may have.

@@ -41,7 +41,7 @@ impl<T> Format<T> {
 
 type Reader<T> = Box<dyn Fn(&Scope<'_>, &str) -> Option<T>>;
 
-/// What a key takes. One more call says what holds where it is absent, and makes it a [`Leaf`].
+/// The values that a key takes. One more call declares the meaning of its absence, and makes it a [`Leaf`].
 pub(super) struct Takes<T> {
     form: String,
     read: Reader<T>,

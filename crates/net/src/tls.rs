@@ -21,7 +21,7 @@ use self::machine::{RecordContent, TlsMachine};
 use super::options::UNSENT;
 use super::socket::{Socket, whole_ones};
 
-/// What both sides must agree on (ALPN): which protocol runs inside.
+/// The protocol inside, on which both sides must agree (ALPN).
 pub const ALPN: &[u8] = b"otproxy/1";
 
 /// The largest record that rustls takes, with its header. It also limits the bytes of a handshake that are on their way

@@ -1,6 +1,6 @@
 //! PROXY headers, versions 1 and 2, over the `ppp` crate.
 //!
-//! The format: <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. What this adds to
+//! The format: <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. This module adds to
 //! `ppp`: a wrong byte is an error as soon as it is there, an incomplete header never is one; the
 //! lengths are bounded; `LOCAL` is valid whatever its addresses; `UNKNOWN` may carry anything up to
 //! the end of its line; and v4-mapped IPv6 addresses come out as the IPv4 addresses that they are.

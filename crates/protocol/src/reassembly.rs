@@ -7,10 +7,11 @@ use std::borrow::Cow;
 pub struct ReassemblyBuffer(Vec<u8>);
 
 impl ReassemblyBuffer {
-    /// Returns the bytes that were kept, with `bytes` behind them. Those that are not whole yet go back to
+    /// Returns the bytes that were kept, with `bytes` behind them. Incomplete ones go back to
     /// [`ReassemblyBuffer::keep`].
     ///
     /// Bytes that arrive one by one are copied only as they arrive and when a unit is whole.
+    #[inline]
     pub fn join<'a>(&mut self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         if self.0.is_empty() {
             return Cow::Borrowed(bytes);

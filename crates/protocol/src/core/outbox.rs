@@ -189,6 +189,7 @@ impl Outbox {
     }
 
     /// Moves a cursor over what is acknowledged, and over nothing else.
+    #[inline]
     pub fn skip_acked(&self, cursor: &mut Cursor) {
         if cursor.offset < self.base.offset {
             *cursor = self.base;
@@ -196,16 +197,19 @@ impl Outbox {
     }
 
     /// Returns whether a link at `cursor` has written everything.
+    #[inline]
     pub fn is_drained(&self, cursor: &Cursor) -> bool {
         cursor.offset == self.end.offset
     }
 
     /// Returns the packet that a link at `cursor` writes next.
+    #[inline]
     pub fn packet_at(&self, cursor: &Cursor) -> PacketId {
         cursor.packet
     }
 
     /// Fills `slices` with the bytes after `cursor`; returns how many it filled.
+    #[inline]
     pub fn gather<'a>(&'a self, cursor: &Cursor, slices: &mut [IoSlice<'a>]) -> usize {
         let first = self.chunk_at(cursor.offset);
         let mut filled = 0;
@@ -218,6 +222,7 @@ impl Outbox {
     }
 
     /// Moves `cursor` over `written` bytes that a link took of what [`Outbox::gather`] gave.
+    #[inline]
     pub fn advance(&self, cursor: &mut Cursor, written: usize) -> CursorAdvance {
         let from = cursor.packet;
         let target = cursor.offset + written as u64;

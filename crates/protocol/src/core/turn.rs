@@ -81,7 +81,9 @@ impl<O: ClientOwner> ClientMachine<O> {
                 }
                 Ok(None) => {
                     state.over = true;
-                    if let Some(link) = self.links.get_mut(link.0) {
+                    // Most reads end with a whole frame, and began with one.
+                    let kept = *used < bytes.len() || matches!(bytes, Cow::Owned(_));
+                    if kept && let Some(link) = self.links.get_mut(link.0) {
                         link.input.keep(std::mem::take(bytes), *used);
                     }
                 }

@@ -2,7 +2,7 @@
 //!
 //! A connection may begin with the player's address, in any form that a core sends it in. The server
 //! answers the first bytes with a challenge of 14 bytes, sends back each packet as it is, and pushes
-//! numbered packets ([`super::packet`]) at a fixed rate. What players number is judged on arrival.
+//! numbered packets ([`super::packet`]) at a fixed rate. Players' numbers are checked on arrival.
 //!
 //! A player that says its terms ([`super::message`]) is not echoed: it gets what it asked for.
 

@@ -1,4 +1,4 @@
-//! Sleeps that end in time. Those of the runtime end up to two milliseconds later, as it counts in whole ones. A load
+//! Sleeps that end in time. Sleeps of the runtime end up to two milliseconds later, as it counts in whole ones. A load
 //! in such steps comes in bursts, and its latencies would be the timer's.
 
 use std::collections::BTreeMap;

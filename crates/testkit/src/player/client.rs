@@ -187,7 +187,7 @@ impl GameSession {
         packet
     }
 
-    /// Leaves the session, after all that was sent before. What has arrived can still be received.
+    /// Leaves the session, after all that was sent before. Packets that have arrived can still be received.
     pub fn leave(&self) {
         self.flags.leaving.store(true, Ordering::SeqCst);
         self.wake();
