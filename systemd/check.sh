@@ -2,15 +2,15 @@
 # Checks the units with systemd's own tools, without installing them.
 #
 #   systemd/check.sh [BINARY]      BINARY: an otproxy to put in the place of the installed one,
-#                                  target/release/otproxy unless given
+#                                  target/dist/otproxy unless given
 set -euo pipefail
 
 # The exposure that systemd-analyze may find at most, times ten: 15 is 1.5 of 10.
 threshold=15
 
 here=$(cd "$(dirname "$0")" && pwd)
-binary=$(realpath "${1:-$here/../target/release/otproxy}")
-[ -x "$binary" ] || { echo "no program at $binary: build it first, cargo build --release" >&2; exit 1; }
+binary=$(realpath "${1:-$here/../target/dist/otproxy}")
+[ -x "$binary" ] || { echo "no program at $binary: build it first, cargo build --profile dist" >&2; exit 1; }
 
 copies=$(mktemp -d)
 trap 'rm -rf "$copies"' EXIT

@@ -2,7 +2,7 @@
 # Has schemathesis test the admin API of a core that runs, by the API's own description: every path with right and wrong requests,
 # acts among them, and whether each answer is one that the description allows.
 #
-#   tests/api/run.sh [BINARY]      BINARY: target/release/otproxy unless given
+#   tests/api/run.sh [BINARY]      BINARY: target/dist/otproxy unless given
 set -euo pipefail
 
 # From PyPI, into an environment of its own.
@@ -10,8 +10,8 @@ version=4.32.5
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$here/../..
-binary=$(realpath "${1:-$root/target/release/otproxy}")
-[ -x "$binary" ] || { echo "no program at $binary: build it first, cargo build --release" >&2; exit 1; }
+binary=$(realpath "${1:-$root/target/dist/otproxy}")
+[ -x "$binary" ] || { echo "no program at $binary: build it first, cargo build --profile dist" >&2; exit 1; }
 
 environment=$(realpath -m "$root/target")/schemathesis-$version
 if [ ! -x "$environment/bin/schemathesis" ]; then
