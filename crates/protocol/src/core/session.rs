@@ -221,9 +221,14 @@ impl<S, P> Session<S, P> {
         self.closed = match self.machine.ended() {
             // A join that is on its way now must meet the end, rather than open a second game connection that the
             // client would never use and never leave.
-            Some(EndReason::GameClosed | EndReason::ProtocolError | EndReason::Limit | EndReason::Disconnected) => {
-                Closed::Until(now + self.machine.limits().leave_grace)
-            }
+            Some(
+                EndReason::GameClosed
+                | EndReason::ConnectQueue
+                | EndReason::Evicted
+                | EndReason::ProtocolError
+                | EndReason::Limit
+                | EndReason::Disconnected,
+            ) => Closed::Until(now + self.machine.limits().leave_grace),
             _ => Closed::Over,
         };
     }
