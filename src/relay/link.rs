@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::metrics::EdgeMetrics;
 use super::task_waker::TaskWaker;
-use crate::admission::{Inbound, TunnelOrigin};
+use crate::admission::{AddressKey, Inbound, TunnelOrigin};
 use crate::connection::{CloseReason, ConnectionHandle};
 use otproxy_net::Stream;
 use otproxy_protocol::core::WriteOutcome;
@@ -19,6 +19,8 @@ pub struct RelayLink {
     pub(super) stream: Stream,
     /// Counts its bytes, and says when it is to be closed.
     pub(super) handle: Arc<ConnectionHandle>,
+    /// The key by which what the player does is counted.
+    key: AddressKey,
     client: ClientId,
     pub(super) edge: Rc<EdgeMetrics>,
     /// The edge whose stream of the tunnel it is, if it is one.
@@ -39,7 +41,7 @@ pub struct RelayLink {
 impl RelayLink {
     pub(super) fn new(
         stream: Stream,
-        handle: Arc<ConnectionHandle>,
+        (handle, key): (Arc<ConnectionHandle>, AddressKey),
         client: ClientId,
         edge: Rc<EdgeMetrics>,
         origin: Option<TunnelOrigin>,
@@ -49,6 +51,7 @@ impl RelayLink {
         Self {
             stream,
             handle,
+            key,
             client,
             edge,
             origin,
@@ -63,6 +66,10 @@ impl RelayLink {
 
     pub(super) fn client(&self) -> ClientId {
         self.client
+    }
+
+    pub(super) fn key(&self) -> AddressKey {
+        self.key
     }
 
     pub(super) fn player(&self) -> SocketAddr {
@@ -165,7 +172,7 @@ mod tests {
             let edge = Rc::new(EdgeMetrics::new(&metrics, "waw1"));
             let player = SocketAddr::from(([127, 0, 0, 1], 1));
             let handle = Arc::new(ConnectionHandle::new(1, "links".into(), player));
-            let link = Rc::new(RelayLink::new(stream, handle, ClientId(1), edge, None, inbound));
+            let link = Rc::new(RelayLink::new(stream, (handle, player.ip().into()), ClientId(1), edge, None, inbound));
             let mut machine = RelayMachine::default();
             let key = machine.add_link(Rc::clone(&link));
             flush_link(&mut machine, key);

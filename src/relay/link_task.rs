@@ -132,7 +132,7 @@ impl Drop for LinkTask {
         link.edge.links.dec();
         let inbound = &link.inbound;
         inbound.metrics().active.dec();
-        inbound.count_closed(reason, link.player());
+        inbound.count_closed(reason, &link.handle, link.key());
         inbound.access_log(|| {
             let what = Ended::Link(LinkEnd { client: link.client(), reason });
             AccessLogEntry {

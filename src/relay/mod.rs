@@ -168,16 +168,16 @@ impl Relay {
     }
 
     async fn first_frame(&self, inbound: &Inbound, admitted: AdmittedConnection) -> Option<(Stream, NewLink)> {
-        let AdmittedConnection { stream, peer, player, mut early, guard, origin, accepted, .. } = admitted;
+        let AdmittedConnection { stream, player, key, mut early, guard, origin, accepted, .. } = admitted;
         let first = timeout(inbound.config().timeouts.idle, read_first_ping(&stream, &mut early, &self.scratch));
         let first = guard.handle().run_until_closed(first).await.unwrap_or_else(|closing| Ok(Err(closing.into())));
         match first.unwrap_or(Err(AdmissionError::NoPing)) {
             Ok(client) => {
                 let inbound = Arc::clone(inbound.shared());
-                Some((stream, NewLink { inbound, client, peer, early, guard, origin }))
+                Some((stream, NewLink { inbound, client, key, early, guard, origin }))
             }
             Err(reason) => {
-                let who = PeerInfo { address: player, edge: origin.as_ref().map(|origin| &*origin.edge), accepted };
+                let who = PeerInfo { address: player, reporter: key.reporter, edge: guard.handle().edge(), accepted };
                 inbound.refuse(&stream.options(), reason, who, true);
                 None
             }
@@ -186,20 +186,14 @@ impl Relay {
 
     /// Starts the task that carries a link of one of this worker's clients.
     fn carry_link(self: &Rc<Self>, stream: Stream, new_link: NewLink) {
-        let NewLink { inbound, client, peer, early, guard, origin } = new_link;
+        let NewLink { inbound, client, key, early, guard, origin } = new_link;
         let proven = origin.as_ref().map(|origin| Arc::clone(&origin.edge));
-        let edge = match &proven {
-            Some(edge) => self.edge_named(edge.name()),
-            None => self.edge_named(self.shared.settings().edge_at(peer.ip()).unwrap_or(OTHER_EDGE)),
-        };
         let handle = Arc::clone(guard.handle());
+        let edge = self.edge_named(handle.edge().map_or(OTHER_EDGE, |edge| &**edge));
         handle.set_link();
         handle.set_route(Route::Client(client.0));
-        if *edge.name != *OTHER_EDGE {
-            handle.set_edge(Arc::clone(&edge.name));
-        }
         let inbound = self.inbound(&inbound);
-        let link = Rc::new(RelayLink::new(stream, handle, client, edge, origin, inbound));
+        let link = Rc::new(RelayLink::new(stream, (handle, key), client, edge, origin, inbound));
         let task = LinkTask::new(Rc::clone(self), self.client(client), link, early, guard);
         match proven {
             Some(edge) => self.tasks.spawn(edge.carry(task)),
