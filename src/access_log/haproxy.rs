@@ -213,7 +213,7 @@ pub fn ended(reason: EndReason) -> &'static str {
         EndReason::LinksLost => "CD",
         EndReason::GameUnreachable => "SC",
         EndReason::ConnectQueue => "SQ",
-        EndReason::ProtocolError | EndReason::Limit | EndReason::Evicted => "PD",
+        EndReason::ProtocolError | EndReason::Limit | EndReason::Memory | EndReason::Evicted => "PD",
         EndReason::Shutdown | EndReason::Disconnected => "KD",
         EndReason::Panic => "ID",
     }

@@ -21,7 +21,7 @@ pub(super) struct FairShare {
 
 /// The network that one operator most often gets: an IPv4 /24, or an IPv6 /48.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Network(AddressKey);
+pub struct Network(AddressKey);
 
 impl From<AddressKey> for Network {
     fn from(address: AddressKey) -> Self {

@@ -533,3 +533,40 @@ fn a_crowd_in_one_network_that_waits_for_connects_keeps_nobody_else_out() {
         core.close().await;
     });
 }
+
+#[test]
+fn beyond_the_memory_of_all_sessions_the_largest_of_the_largest_network_ends() {
+    run(async {
+        let game = Game::new().await;
+        let setup = Setup { workers: 4, listener: "timeouts: { idle: 1h }", ..Setup::to(&game, "") };
+        let core = setup.sessions("memory: 1MiB, unacked: 700KiB").start();
+        let mut good = core.link_of(EDGE_A, elsewhere(1), ClientId(50)).await;
+        good.open(S, PORT).await;
+        let (mut good_conn, _) = game.accept_otc().await;
+        let mut crowd = Vec::new();
+        for n in 1..=2 {
+            let mut link = Link::narrow(core.links, EDGE_A, player(n)).await;
+            link.ping_first(ClientId(n.into())).await;
+            link.open(S, PORT).await;
+            let (mut conn, _) = game.accept_otc().await;
+            // Nobody acknowledges it, and not two of these fit.
+            let sending = tokio::spawn(async move {
+                let _ = conn.stream.write_all(&packet(&[0; 998]).repeat(600)).await;
+                conn
+            });
+            crowd.push((link, sending));
+            if n == 1 {
+                core.wait_until("otproxy_relay_memory_bytes", &[], |memory| memory > 600_000.0).await;
+            }
+        }
+        // The first, which keeps more. Its link has no more to tell than that.
+        while !matches!(crowd[0].0.next().await, Some(Seen::End(S))) {}
+        core.ended("memory").await;
+        assert!(core.metric("otproxy_relay_memory_bytes", &[]).await <= 1_048_576.0);
+        let kept = core.metric("otproxy_relay_unacked_bytes", &[]).await;
+        assert!(kept < 1_048_576.0, "{kept}: what it had kept is forgotten");
+        good_conn.send(&packet(b"undisturbed")).await;
+        assert_eq!(good.next().await, data(1, 0, &packet(b"undisturbed")));
+        core.close().await;
+    });
+}
