@@ -81,6 +81,14 @@ impl AddressKey {
         self.host.network()
     }
 
+    /// Returns one key for all addresses that rest on the word of the same edge or peer; of an own socket, the address.
+    pub fn of_reporter(self) -> Self {
+        match self.reporter {
+            Reporter::Socket => self,
+            reporter => Self { reporter, host: HostKey::V4(0) },
+        }
+    }
+
     /// Returns the key of an IPv4 address on an own socket.
     #[cfg(test)]
     pub(crate) const fn v4(address: u32) -> Self {

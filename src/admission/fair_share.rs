@@ -8,7 +8,7 @@ use super::{AddressKey, HostKey};
 /// Connections by address and by network, ranked by how many there are. Each change and each question takes logarithmic
 /// time, and an address without connections takes no memory.
 #[derive(Debug, Default)]
-pub(super) struct FairShare {
+pub struct FairShare {
     /// The connections of each address, the newest last.
     connections: BTreeSet<(AddressKey, u64)>,
     by_address: HashMap<AddressKey, usize>,
@@ -22,7 +22,7 @@ pub(super) struct FairShare {
 /// The network that one operator most often gets: an IPv4 /24, or an IPv6 /48. As addresses, networks that rest on the
 /// words of two edges are two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Network(AddressKey);
+pub struct Network(AddressKey);
 
 impl From<AddressKey> for Network {
     fn from(address: AddressKey) -> Self {

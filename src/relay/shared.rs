@@ -10,6 +10,7 @@ use super::Relay;
 use super::places::{SessionHolder, SessionPlaces};
 use super::settings::RelaySettings;
 use crate::admission::{AddressKey, AdmissionGuard, ENDED_LINES, InboundShared, REFUSED_LINES, TunnelOrigin};
+use crate::metrics::Metrics;
 use otproxy_config as config;
 use otproxy_net::{DetachedStream, RateLimitedLog};
 use otproxy_protocol::core::EndReason;
@@ -58,6 +59,11 @@ impl RelayShared {
         self.sessions.set(&config.sessions);
         let settings = Arc::new(RelaySettings::new(config, Some(&self.settings())));
         *self.settings.write() = settings;
+    }
+
+    /// Shows from now on in `metrics`, which are no worker's, the memory of all sessions.
+    pub fn set_gauge(&self, metrics: &Metrics) {
+        self.sessions.set_gauge(metrics.relay_memory_bytes.clone());
     }
 
     /// Asks each worker `question`, and returns the answers in no order. Answers of workers that are gone are missing.

@@ -207,6 +207,7 @@ impl SessionTask {
         let framed = machine.game_bytes(self.key, bytes);
         self.session.port.packets_out.inc_by(framed.packets.into());
         self.relay.metrics.relay_unacked_bytes.add(framed.unacked as i64);
+        self.relay.count_memory(&machine, self.key);
         flush_links(&mut machine, self.key);
         if let Some(error) = framed.error {
             self.warn(&error);

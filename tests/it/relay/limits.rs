@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use otproxy::relay::{CONNECT_WAIT, MAX_LINKS};
+use otproxy::relay::{CONNECT_WAIT, FRAMES_PER_TURN, MAX_CLIENT_LINKS, MAX_LINKS, MAX_REFUSALS};
 use otproxy_protocol::frame::{self, ClientId, PacketId, SessionId};
 use socket2::{Domain, Socket, Type};
 use tokio::io::AsyncWriteExt;
@@ -201,11 +201,11 @@ fn what_a_game_server_does_not_read_ends_the_session() {
 fn the_places_of_small_packets_that_wait_for_their_turn_are_not_free() {
     run(async {
         let game = Game::new().await;
-        let core = Setup::to(&game, "max_packets_per_second: 1").sessions("pending: 1KiB").start();
+        let core = Setup::to(&game, "max_packets_per_second: 1").sessions("pending: 256").start();
         let mut link = core.link().await;
         link.open(S, PORT).await;
         // Under the limit by their bytes alone.
-        for n in 1..=1000 {
+        for n in 1..=200 {
             link.data(S, n, 0, b"x").await;
         }
         assert_eq!(link.next().await, Some(Seen::End(S)));
@@ -558,6 +558,102 @@ fn a_crowd_in_one_network_that_waits_for_connects_keeps_nobody_else_out() {
         // Behind one of the other network's, and what connected before it came.
         assert!(turns < 100, "{turns}");
         core.wait("otproxy_relay_sessions_ended_total", &["reason=\"connect_queue\""], 1.0).await;
+        core.close().await;
+    });
+}
+
+#[test]
+fn beyond_the_memory_of_all_sessions_the_largest_of_the_largest_network_ends() {
+    run(async {
+        let game = Game::new().await;
+        let setup = Setup { workers: 4, listener: "timeouts: { idle: 1h }", ..Setup::to(&game, "") };
+        let core = setup.sessions("memory: 1MiB, unacked: 700KiB").start();
+        let mut good = core.link_of(EDGE_A, elsewhere(1), ClientId(50)).await;
+        good.open(S, PORT).await;
+        let (mut good_conn, _) = game.accept_otc().await;
+        let mut crowd = Vec::new();
+        for n in 1..=2 {
+            let mut link = Link::narrow(core.links, EDGE_A, player(n)).await;
+            link.ping_first(ClientId(n.into())).await;
+            link.open(S, PORT).await;
+            let (mut conn, _) = game.accept_otc().await;
+            // Nobody acknowledges it, and not two of these fit.
+            let sending = tokio::spawn(async move {
+                let _ = conn.stream.write_all(&packet(&[0; 998]).repeat(600)).await;
+                conn
+            });
+            crowd.push((link, sending));
+            if n == 1 {
+                core.wait_until("otproxy_relay_memory_bytes", &[], |memory| memory > 600_000.0).await;
+            }
+        }
+        // The first, which keeps more. Its link has no more to tell than that.
+        while !matches!(crowd[0].0.next().await, Some(Seen::End(S))) {}
+        core.ended("memory").await;
+        assert!(core.metric("otproxy_relay_memory_bytes", &[]).await <= 1_048_576.0);
+        let kept = core.metric("otproxy_relay_unacked_bytes", &[]).await;
+        assert!(kept < 1_048_576.0, "{kept}: what it had kept is forgotten");
+        good_conn.send(&packet(b"undisturbed")).await;
+        assert_eq!(good.next().await, data(1, 0, &packet(b"undisturbed")));
+        core.close().await;
+    });
+}
+
+#[test]
+fn a_link_whose_requests_are_refused_again_and_again_is_closed() {
+    run(async {
+        let game = Game::new().await;
+        let core = Setup::to(&game, "").start();
+        let (mut good, mut conn) = core.play(&game).await;
+        let mut link = core.link().await;
+        let junk = data_frame(SessionId(99), 1, 0, b"x");
+        // As many as a client may have on their way when it does not know that its session is over.
+        link.send(&junk.repeat(MAX_REFUSALS as usize)).await;
+        link.send(&frame::ping(CLIENT, 20)).await;
+        while link.next().await != Some(Seen::Pong) {}
+        core.refused("unknown_session", f64::from(MAX_REFUSALS)).await;
+        // And many more. It may be closed while they are written.
+        let _ = link.stream.write_all(&junk.repeat(10_000)).await;
+        while link.next_or_cut().await.is_some() {}
+        core.wait("otproxy_connections_closed_total", &["reason=\"refused\""], 1.0).await;
+        let refused = core.metric("otproxy_relay_refused_total", &[]).await;
+        let most = MAX_REFUSALS + FRAMES_PER_TURN + 60;
+        assert!(refused <= f64::from(most), "{refused}");
+        conn.send(&packet(b"undisturbed")).await;
+        assert_eq!(good.next().await, data(1, 0, &packet(b"undisturbed")));
+        core.close().await;
+    });
+}
+
+#[test]
+fn links_of_one_client_are_limited_and_shared_by_network() {
+    run(async {
+        let game = Game::new().await;
+        let setup = Setup { workers: 4, listener: "timeouts: { idle: 1h }", ..Setup::to(&game, "") };
+        let core = setup.start();
+        let mut links = Vec::new();
+        for _ in 0..MAX_CLIENT_LINKS {
+            links.push(core.link().await);
+        }
+        let mut one_more = core.silent_link(EDGE_A, player(1)).await;
+        one_more.send(&frame::ping(CLIENT, 0)).await;
+        assert_eq!(one_more.next().await, None);
+        let rejected = ["listener=\"links\"", "reason=\"client_links\""];
+        core.wait("otproxy_connections_rejected_total", &rejected, 1.0).await;
+        // From elsewhere, as by another line of the same player, there is room.
+        let mut other = core.link_of(EDGE_B, elsewhere(1), CLIENT).await;
+        other.sync().await;
+        assert_eq!(links.pop().unwrap().next().await, None);
+        core.wait("otproxy_connections_closed_total", &["reason=\"evicted\""], 1.0).await;
+        // Other clients of that address are not concerned.
+        core.link_of(EDGE_A, player(1), ClientId(5)).await.sync().await;
+        // An edge that claims an address of its own for each link keeps none of another edge out.
+        let stolen = ClientId(6);
+        let mut claimed = Vec::new();
+        for n in 0..MAX_CLIENT_LINKS {
+            claimed.push(core.link_of(EDGE_A, elsewhere(n as u8), stolen).await);
+        }
+        core.link_of(EDGE_B, player(1), stolen).await.sync().await;
         core.close().await;
     });
 }

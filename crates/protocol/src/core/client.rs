@@ -73,6 +73,11 @@ impl<O: ClientOwner> ClientMachine<O> {
         Some(&self.links.get(link.0)?.owned)
     }
 
+    /// Returns the owner's part of each link.
+    pub fn links(&self) -> impl Iterator<Item = &O::Link> {
+        self.links.values().map(|link| &link.owned)
+    }
+
     /// Returns the owner's part of a session.
     pub fn session(&self, session: SessionKey) -> Option<&O::Session> {
         Some(&self.sessions.get(session)?.owned)
@@ -212,6 +217,19 @@ impl<O: ClientOwner> ClientMachine<O> {
         if let Some(session) = self.sessions.get_mut(session) {
             session.machine.end(reason);
         }
+    }
+
+    /// Returns the bytes that a session keeps: not acknowledged, ahead of their turn, and for its game server, with
+    /// something for each piece.
+    #[inline]
+    pub fn kept(&self, session: SessionKey) -> usize {
+        self.sessions.get(session).map_or(0, Session::kept)
+    }
+
+    /// Forgets what a session that has ended keeps: only the end still goes out. Returns the bytes that were not
+    /// acknowledged.
+    pub fn discard(&mut self, session: SessionKey) -> usize {
+        self.sessions.get_mut(session).map_or(0, Session::discard)
     }
 
     /// Returns the reason of a session's end, once it has ended.

@@ -21,6 +21,8 @@ words! {
         ProtocolError = "protocol_error",
         /// `sessions.reorder` or `sessions.pending` was reached, or the last packet number.
         Limit = "limit",
+        /// `sessions.memory` was reached, and it kept the most of the network that kept the most.
+        Memory = "memory",
         /// The process is shutting down.
         Shutdown = "shutdown",
         /// The task that carried it failed: a defect of this program.

@@ -193,6 +193,19 @@ impl<S, P> Session<S, P> {
         Framed { packets, unacked: machine.outbox().unacked() - before, error }
     }
 
+    /// Returns the bytes that it keeps, with something for each piece.
+    #[inline]
+    pub fn kept(&self) -> usize {
+        self.machine.kept() + self.upstream.cost()
+    }
+
+    /// Forgets all that it keeps; returns the bytes that were not acknowledged.
+    pub fn discard(&mut self) -> usize {
+        self.upstream = Upstream::new(None);
+        self.reassembly = ReassemblyBuffer::default();
+        self.machine.discard()
+    }
+
     pub fn connected(&mut self, header: &[u8]) {
         self.upstream.push_header(header);
         self.connected = true;
@@ -227,6 +240,7 @@ impl<S, P> Session<S, P> {
                 | EndReason::Evicted
                 | EndReason::ProtocolError
                 | EndReason::Limit
+                | EndReason::Memory
                 | EndReason::Disconnected,
             ) => Closed::Until(now + self.machine.limits().leave_grace),
             _ => Closed::Over,
