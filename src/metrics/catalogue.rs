@@ -158,6 +158,8 @@ catalogue! {
             "Tasks that failed by a defect of this program; each cost one connection or session.";
         access_log_dropped: IntCounter = "otproxy_access_log_dropped_total" []
             "Lines that the access log lost: too many waited, or they could not be written.";
+        log_dropped: IntCounter = "otproxy_log_dropped_total" []
+            "Lines for stderr that were lost, because nobody read them there.";
         relay_links_active: IntGaugeVec = "otproxy_relay_links_active" ["edge"]
             "Links open now.";
         relay_sessions_active: IntGaugeVec = "otproxy_relay_sessions_active" ["port"]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use otproxy::connection::{AdmissionError, CloseReason};
 use otproxy::metrics::CATALOGUE;
-use otproxy::{access_log, admin, admission, forward, relay, roles, tunnel};
+use otproxy::{access_log, admin, admission, forward, relay, roles, stderr, tunnel};
 use otproxy_config as config;
 use otproxy_config::{KEYS, Key, WhenAbsent};
 use otproxy_net as net;
@@ -90,6 +90,8 @@ fn expected() -> BTreeSet<String> {
         ("admission::ENDED_LINES", admission::ENDED_LINES.to_string()),
         ("net::LOG_WINDOW", format!("{:?}", net::LOG_WINDOW)),
         ("access_log::QUEUE", access_log::QUEUE.to_string()),
+        ("stderr::QUEUE", format!("{} bytes", stderr::QUEUE)),
+        ("stderr::LAST_WAIT", format!("{:?}", stderr::LAST_WAIT)),
         ("access_log::LAST_WAIT", format!("{:?}", access_log::LAST_WAIT)),
         ("roles::SPREAD", format!("{:?}", roles::SPREAD)),
         ("admin::MAX_CONNECTIONS", admin::MAX_CONNECTIONS.to_string()),
