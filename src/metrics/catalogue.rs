@@ -172,6 +172,8 @@ catalogue! {
             "Data frames by path: `first` where this path delivered the packet, `duplicate` where another had.";
         relay_packets: IntCounterVec = "otproxy_relay_packets_total" ["port", "direction"]
             "Game packets carried, each counted once whatever the number of paths.";
+        relay_joined_elsewhere: IntCounter = "otproxy_relay_joined_elsewhere_total" []
+            "Links that joined a session from an address from which none had joined it lately: players whose address changes, or differs by path.";
         relay_refused: IntCounterVec = "otproxy_relay_refused_total" ["reason"]
             "Requests on links that were refused.";
         relay_link_rtt: HistogramVec = "otproxy_relay_link_rtt_seconds" ["edge"]

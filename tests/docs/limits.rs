@@ -60,6 +60,7 @@ fn expected() -> BTreeSet<String> {
         ("config::MAX_LIST_LEN", format!("{} bytes", config::MAX_LIST_LEN)),
         ("protocol::sniff::MAX_FIRST", format!("{} bytes", protocol::sniff::MAX_FIRST)),
         ("relay::MAX_LINKS", relay::MAX_LINKS.to_string()),
+        ("relay::MAX_ADDRESSES", relay::MAX_ADDRESSES.to_string()),
         ("relay::MAX_CLIENT_LINKS", relay::MAX_CLIENT_LINKS.to_string()),
         ("relay::FRAMES_PER_TURN", relay::FRAMES_PER_TURN.to_string()),
         ("relay::MAX_REFUSALS", relay::MAX_REFUSALS.to_string()),
@@ -160,6 +161,7 @@ fn no_reason_of_a_limit_is_left_out() {
         OpenError::SessionLimit,
         OpenError::LinkSessions,
         OpenError::SessionLinks,
+        OpenError::SessionAddresses,
         OpenError::OpenRate,
         OpenError::ConnectQueue,
     ];
