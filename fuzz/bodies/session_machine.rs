@@ -31,6 +31,8 @@ const CHUNK_OVERHEAD: usize = 96;
 const PENDING: usize = 4096;
 /// Pongs, and ends of strange sessions, that may wait on a link.
 const MAX_WAITING: usize = 64;
+/// Sessions that a link may not join, and of which it remembers so.
+const MAX_KEPT_OFF: usize = 8;
 /// Ids of sessions that the core does not know.
 const STRANGE: u32 = 1 << 20;
 const CLIENT: ClientId = ClientId(7);
@@ -260,6 +262,8 @@ struct Link {
     /// Not begun yet, as are the ends of sessions that it does not carry.
     pongs: usize,
     ends: VecDeque<SessionId>,
+    /// Sessions that it may not join.
+    kept_off: VecDeque<SessionId>,
     /// Data frames: begun as the machine says, whole as the bytes say.
     begun: u64,
     whole: u64,
@@ -278,10 +282,19 @@ impl Link {
             before_cut: None,
             pongs: 0,
             ends: VecDeque::new(),
+            kept_off: VecDeque::new(),
             begun: 0,
             whole: 0,
             ends_begun: 0,
             ends_whole: 0,
+        }
+    }
+
+    /// Notes a session that it may not join, of which it remembers the last ones.
+    fn keep_off(&mut self, id: SessionId) {
+        if !self.kept_off.contains(&id) {
+            self.kept_off.push_back(id);
+            self.kept_off.drain(..self.kept_off.len().saturating_sub(MAX_KEPT_OFF));
         }
     }
 
@@ -481,7 +494,7 @@ impl World {
         if let Some(error) = refusal {
             let refused = Effect::Refused { session: id, error };
             self.arrives(link_index, &frame, &[refused], true, FrameCounts::default());
-            return self.links[link_index].end(id);
+            return self.refuse(link_index, id);
         }
         let (effects, answered, counts) = self.receive(link.key, &frame);
         assert_eq!((answered, counts), (true, FrameCounts::default()));
@@ -502,10 +515,24 @@ impl World {
         assert!(self.host.admitted.borrow().is_empty());
         let (session, link) = (&mut self.sessions[index], &mut self.links[link_index]);
         link.joins += 1;
+        link.kept_off.retain(|other| *other != id);
         link.carried.insert(id, Carried { session: index, next: session.acked + 1, join: link.joins });
         session.links.insert(link_index);
         session.joined.push(link_index);
         session.deadline = None;
+    }
+
+    /// Has a refused link be told an end, unless the session goes on.
+    fn refuse(&mut self, link: usize, id: SessionId) {
+        if self.goes_on(id) {
+            self.links[link].keep_off(id);
+        } else {
+            self.links[link].end(id);
+        }
+    }
+
+    fn goes_on(&self, id: SessionId) -> bool {
+        self.listed(id).is_some_and(|index| self.sessions[index].ended.is_none())
     }
 
     fn leave(&mut self, link: usize, index: usize) {
@@ -552,7 +579,9 @@ impl World {
         let link = self.client.add_link(1);
         let bytes = [&frame::open(id, PORT)[..], &data(id, 1, 0, b"x"), &frame::end(id)].concat();
         let (effects, answered, counts) = self.receive(link, &bytes);
-        assert_eq!(effects, [Effect::Refused { session: id, error: OpenError::Identity }; 2]);
+        // No end while the session goes on, and then nothing of its data counts.
+        let (refusals, told) = if self.goes_on(id) { (1, &b""[..]) } else { (2, &frame::end(id)[..]) };
+        assert_eq!(effects, vec![Effect::Refused { session: id, error: OpenError::Identity }; refusals]);
         assert_eq!((answered, counts), (true, FrameCounts::default()));
         let mut out = Vec::new();
         let all = |_: &u8, slices: &[IoSlice<'_>]| {
@@ -561,7 +590,7 @@ impl World {
         };
         let written = self.client.write_link(link, all).expect("written");
         assert_eq!((written.bytes, written.first, written.blocked), (out.len() as u64, 0, false));
-        assert_eq!(out, frame::end(id), "one end for both");
+        assert_eq!(out, told, "one end for both");
         assert_eq!(self.client.lost(link, self.now()), Some(1));
     }
 
@@ -571,8 +600,9 @@ impl World {
             // Data for what the link does not carry is ignored, and answered with an end where there is no such session.
             let known = self.listed(id).is_some();
             let error = if known { OpenError::NotJoined } else { OpenError::UnknownSession };
-            let refused = Effect::Refused { session: id, error };
-            self.arrives(link, &data(id, packet, ack, b"stray"), &[refused], true, FrameCounts::default());
+            let ignored = self.links[link].kept_off.contains(&id) && self.goes_on(id);
+            let refused = (!ignored).then_some(Effect::Refused { session: id, error });
+            self.arrives(link, &data(id, packet, ack, b"stray"), refused.as_slice(), true, FrameCounts::default());
             if !known {
                 self.links[link].end(id);
             }

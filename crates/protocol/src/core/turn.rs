@@ -170,6 +170,10 @@ impl<O: ClientOwner> ClientMachine<O> {
 
     /// Refuses data for a session that the link does not carry.
     fn on_stray(&mut self, link: LinkKey, id: SessionId, owner: &O) -> Option<Effect> {
+        // A client takes a link for one that has joined, if no end says otherwise, and sends all packets on it too.
+        if self.links.get(link.0)?.writer.is_kept_off(id) && self.goes_on(id) {
+            return None;
+        }
         match self.find(self.link(link)?, id, owner) {
             Ok(Some(_)) => Some(Effect::Refused { session: id, error: OpenError::NotJoined }),
             Ok(None) => self.refuse(link, id, OpenError::UnknownSession),
@@ -194,13 +198,17 @@ impl<O: ClientOwner> ClientMachine<O> {
             },
             Err(error) => return self.refuse(link, id, error),
         };
-        let joined = self.sessions.get_mut(session)?;
-        if joined.links.len() >= MAX_LINKS {
+        if self.sessions.get(session)?.links.len() >= MAX_LINKS {
             return self.refuse(link, id, OpenError::SessionLinks);
         }
+        let elsewhere = match self.meet(session, link, owner) {
+            Ok(elsewhere) => elsewhere.then_some(Effect::JoinedElsewhere(session)),
+            Err(error) => return self.refuse(link, id, error),
+        };
+        let joined = self.sessions.get_mut(session)?;
         joined.links.push(link);
         self.links.get_mut(link.0)?.writer.join(session, &mut joined.machine);
-        new
+        new.or(elsewhere)
     }
 
     /// Takes the link off a session.
@@ -213,9 +221,16 @@ impl<O: ClientOwner> ClientMachine<O> {
         Some(Effect::Changed(key))
     }
 
-    /// Refuses a request, and tells the client that the session is over.
+    /// Refuses a request, and tells the client that the session is over; but not if it goes on: an end on any link would
+    /// be its end on all of them.
     fn refuse(&mut self, link: LinkKey, session: SessionId, error: OpenError) -> Option<Effect> {
-        self.links.get_mut(link.0)?.writer.end(session);
+        let goes_on = self.goes_on(session);
+        let writer = &mut self.links.get_mut(link.0)?.writer;
+        if goes_on {
+            writer.keep_off(session)
+        } else {
+            writer.end(session)
+        }
         Some(Effect::Refused { session, error })
     }
 }
