@@ -10,7 +10,7 @@ use super::Relay;
 use super::link::RelayLink;
 use super::session::SessionTask;
 use crate::connection::CloseReason;
-use otproxy_protocol::core::{self, Effect, EndReason, FrameCounts, LinkKey, SessionKey};
+use otproxy_protocol::core::{self, Effect, EndReason, FrameCounts, LinkDuty, LinkKey, SessionKey};
 use otproxy_protocol::frame::{ClientId, FrameError};
 
 /// The machine of a client, with the connections that it decides about.
@@ -89,10 +89,23 @@ impl Relay {
             }
         }
         self.count(link, turn.take_counts());
-        if turn.heard() {
-            self.idle_watch.heard(link);
+        if turn.heard() && self.idle_watch.heard(link) {
+            machine.heard(key);
         }
+        self.serve_links(&mut machine);
         result
+    }
+
+    /// Has the tasks of links write, or close them, where something is to be done that their clients did not ask for.
+    pub(super) fn serve_links(&self, machine: &mut RelayMachine) {
+        while let Some((key, duty)) = machine.poll_link(self) {
+            let Some(link) = machine.link(key) else { continue };
+            match duty {
+                LinkDuty::Write => link.block(),
+                LinkDuty::Close => link.close(CloseReason::Rejoin),
+            }
+        }
+        wake_changed(machine);
     }
 
     fn count(&self, link: &RelayLink, counts: FrameCounts) {

@@ -45,6 +45,7 @@ use link::RelayLink;
 use link_task::LinkTask;
 use shared::{Handover, NewLink};
 
+pub use idle_watch::SILENCE;
 pub use listener::RelayListener;
 pub use metrics::{EdgeMetrics, PortMetrics};
 pub use otproxy_protocol::core::MAX_LINKS;

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use super::client::{ClientMachine, MAX_LINKS};
 use super::keys::{LinkKey, SessionKey};
+use super::machine::Standing;
+use super::link_writer::Joined;
 use super::owner::{ClientOwner, Effect, FrameCounts};
 use super::reason::OpenError;
 use crate::frame::{Frame, FrameError, FromClient, PacketId, SessionId};
@@ -127,15 +129,28 @@ impl<O: ClientOwner> ClientMachine<O> {
         (packet, ack, payload): (PacketId, PacketId, &[u8]),
         owner: &O,
     ) -> Option<Effect> {
-        let Some(key) = self.links.get(link.0)?.writer.get(id) else {
-            state.answer = true;
-            return self.on_stray(link, id, owner);
+        let (key, standing) = match self.links.get(link.0)?.writer.get(id) {
+            Some(joined) => (joined.session, joined.standing),
+            None => {
+                state.answer = true;
+                match self.on_stray(link, id, owner) {
+                    Ok(session) => (session?, Standing::Used),
+                    Err(error) => return Some(Effect::Refused { session: id, error }),
+                }
+            }
         };
         let before = state.touch(key);
         let session = self.sessions.get_mut(key)?;
         let effect = match session.take(packet, ack, payload, &mut state.counts, &mut state.packets) {
-            Ok(false) => return before,
-            Ok(true) => Effect::Changed(key),
+            Ok(resumes) => {
+                if standing != Standing::Complete {
+                    self.used(link, key, packet);
+                }
+                if !resumes {
+                    return before;
+                }
+                Effect::Changed(key)
+            }
             Err(error) => {
                 session.machine.end(error.reason());
                 Effect::Ended { session: key, error }
@@ -145,19 +160,29 @@ impl<O: ClientOwner> ClientMachine<O> {
         Some(effect)
     }
 
-    /// Refuses data for a session that the link does not carry.
-    fn on_stray(&mut self, link: LinkKey, id: SessionId, owner: &O) -> Option<Effect> {
-        match self.find(self.link(link)?, id, owner) {
-            Ok(Some(_)) => Some(Effect::Refused { session: id, error: OpenError::NotJoined }),
-            Ok(None) => self.refuse(link, id, OpenError::UnknownSession),
-            Err(error) => self.refuse(link, id, error),
+    /// Has a link carry a session that goes on, of which data came over it: the client counts it as joined, as it was lost
+    /// and back before the client noticed. Refuses other data for sessions that the link does not carry.
+    ///
+    /// # Errors
+    /// The reason of the refusal.
+    fn on_stray(&mut self, link: LinkKey, id: SessionId, owner: &O) -> Result<Option<SessionKey>, OpenError> {
+        let Some(there) = self.link(link) else { return Ok(None) };
+        let found = self.find(there, id, owner).and_then(|found| found.ok_or(OpenError::UnknownSession));
+        let session = found.inspect_err(|_| self.tell_end(link, id))?;
+        let goes_on = self.ended(session).is_none();
+        if goes_on && self.carry(link, session, Standing::Used, owner) {
+            Ok(Some(session))
+        } else {
+            Err(OpenError::NotJoined)
         }
     }
 
     /// Opens a session, or joins the link to the one that there is.
     fn on_open(&mut self, link: LinkKey, id: SessionId, port: u32, owner: &O) -> Option<Effect> {
         let writer = &self.links.get(link.0)?.writer;
-        if writer.get(id).is_some() {
+        if let Some(joined) = writer.get(id) {
+            let session = joined.session;
+            self.complete(link, session);
             return None;
         }
         if writer.sessions() >= owner.rules().max_per_link {
@@ -171,20 +196,33 @@ impl<O: ClientOwner> ClientMachine<O> {
             },
             Err(error) => return self.refuse(link, id, error),
         };
-        let joined = self.sessions.get_mut(session)?;
-        if joined.links.len() >= MAX_LINKS {
-            return self.refuse(link, id, OpenError::SessionLinks);
+        if self.carry(link, session, Standing::Complete, owner) { new } else { self.refuse(link, id, OpenError::SessionLinks) }
+    }
+
+    /// Has a link carry a session, within the limits.
+    pub(super) fn carry(&mut self, link: LinkKey, session: SessionKey, standing: Standing, owner: &O) -> bool {
+        let (Some(carrier), Some(joined)) = (self.links.get_mut(link.0), self.sessions.get_mut(session)) else {
+            return false;
+        };
+        if joined.links.len() >= MAX_LINKS || carrier.writer.sessions() >= owner.rules().max_per_link {
+            return false;
         }
         joined.links.push(link);
-        self.links.get_mut(link.0)?.writer.join(session, &mut joined.machine);
-        new
+        carrier.writer.join(session, &mut joined.machine, standing);
+        if standing == Standing::Complete {
+            (joined.rejoin_at, joined.closes) = (None, 0);
+        }
+        // Links that were lent may not be needed any more; or this one does not suffice.
+        self.lending.look();
+        true
     }
 
     /// Takes the link off a session.
     fn on_leave(&mut self, link: LinkKey, id: SessionId, owner: &O) -> Option<Effect> {
-        let key = self.links.get_mut(link.0)?.writer.remove(id)?;
+        let Joined { session: key, standing, .. } = self.links.get_mut(link.0)?.writer.remove(id)?;
         let session = self.sessions.get_mut(key)?;
-        session.machine.left(owner.now());
+        session.machine.left(standing, owner.now());
+        self.lending.look();
         session.links.retain(|other| *other != link);
         self.sessions.drop_unused(key);
         Some(Effect::Changed(key))
@@ -192,7 +230,13 @@ impl<O: ClientOwner> ClientMachine<O> {
 
     /// Refuses a request, and tells the client that the session is over.
     fn refuse(&mut self, link: LinkKey, session: SessionId, error: OpenError) -> Option<Effect> {
-        self.links.get_mut(link.0)?.writer.end(session);
+        self.tell_end(link, session);
         Some(Effect::Refused { session, error })
+    }
+
+    fn tell_end(&mut self, link: LinkKey, session: SessionId) {
+        if let Some(link) = self.links.get_mut(link.0) {
+            link.writer.end(session);
+        }
     }
 }
