@@ -369,7 +369,16 @@ impl World {
         };
         let mut client = ClientMachine::default();
         let links = [(); LINKS].map(|()| Link::new(client.add_link(0)));
-        Ok(Self { host, client, cut: 0, sessions: Vec::new(), current: [None; SESSIONS], links, looks: true, closes: Vec::new() })
+        Ok(Self {
+            host,
+            client,
+            cut: 0,
+            sessions: Vec::new(),
+            current: [None; SESSIONS],
+            links,
+            looks: true,
+            closes: Vec::new(),
+        })
     }
 
     fn now(&self) -> Instant {
@@ -559,7 +568,11 @@ impl World {
 
     fn set_silent(&mut self, index: usize, silent: bool) {
         let link = &mut self.links[index];
-        if silent { self.client.silent(link.key) } else { self.client.heard(link.key) }
+        if silent {
+            self.client.silent(link.key)
+        } else {
+            self.client.heard(link.key)
+        }
         link.silent = silent;
         self.looks = true;
     }
@@ -569,7 +582,8 @@ impl World {
         loop {
             let (mut writes, mut waiting) = (Vec::new(), Vec::new());
             if std::mem::take(&mut self.looks) {
-                let mut listed: Vec<_> = (0..self.sessions.len()).filter(|index| self.sessions[*index].listed).collect();
+                let mut listed: Vec<_> =
+                    (0..self.sessions.len()).filter(|index| self.sessions[*index].listed).collect();
                 listed.sort_by_key(|index| self.sessions[*index].id);
                 for index in listed {
                     self.lend(index, &mut writes, &mut waiting);
@@ -604,7 +618,8 @@ impl World {
         if session.closed.is_some() || session.is_over() {
             return;
         }
-        let alive = |(link, standing): (&usize, &Standing)| *standing == Standing::Complete && !self.links[*link].silent;
+        let alive =
+            |(link, standing): (&usize, &Standing)| *standing == Standing::Complete && !self.links[*link].silent;
         let alive = session.links.iter().any(alive);
         let left = matches!(session.deadline, Some((_, EndReason::ClientLeft))) && session.ended.is_none();
         let needs = !left && !alive;

@@ -216,7 +216,8 @@ pub fn ended(reason: EndReason) -> &'static str {
         EndReason::ClientLeft | EndReason::GameClosed => "--",
         EndReason::LinksLost => "CD",
         EndReason::GameUnreachable => "SC",
-        EndReason::ProtocolError | EndReason::Limit => "PD",
+        EndReason::ConnectQueue => "SQ",
+        EndReason::ProtocolError | EndReason::Limit | EndReason::Memory | EndReason::Evicted => "PD",
         EndReason::Shutdown | EndReason::Disconnected => "KD",
         EndReason::Panic => "ID",
     }

@@ -28,6 +28,11 @@ impl From<IpAddr> for AddressKey {
 }
 
 impl AddressKey {
+    /// The least and the greatest key, for ranges of keys.
+    pub(super) const FIRST: Self = Self::V4(0);
+    /// See [`FIRST`](Self::FIRST).
+    pub(super) const LAST: Self = Self::V6(u64::MAX);
+
     /// Returns the address, or the /64, as a network.
     pub fn network(self) -> IpNet {
         match self {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use parking_lot::{RwLock, RwLockReadGuard};
 use prometheus::Gauge;
 
-use super::slots::{ConnectionSlots, Slot, TakenSlot};
+use super::slots::{Slot, Slots, TakenSlot};
 
 use super::{AccessList, AddressKey, AdmissionLimits, Bans, LimitExceeded, RateLimit};
 use crate::connection::{AdmissionError, Closing, ConnectionHandle, ConnectionRegistry, Registration};
@@ -18,7 +18,7 @@ use crate::connection::{AdmissionError, Closing, ConnectionHandle, ConnectionReg
 pub struct AdmissionControl {
     /// Locked briefly by each new connection, and by a reload.
     rules: RwLock<Rules>,
-    slots: Arc<ConnectionSlots>,
+    slots: Arc<Slots>,
 }
 
 /// The rules that are replaced as a whole.
@@ -33,7 +33,7 @@ impl AdmissionControl {
     pub fn new(limits: AdmissionLimits, access: Arc<AccessList>) -> Self {
         Self {
             rules: RwLock::new(Rules { access, rate: limits.rate_per_address.map(RateLimit::new) }),
-            slots: ConnectionSlots::new(&limits),
+            slots: Slots::new(&limits),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Numbers of connections by address and by network, and the choice of the one to evict.
+//! Numbers of connections, sessions or waiting connects by address and by network, and the choice of the one to evict.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -21,7 +21,7 @@ pub(super) struct FairShare {
 
 /// The network that one operator most often gets: an IPv4 /24, or an IPv6 /48.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Network(AddressKey);
+pub struct Network(AddressKey);
 
 impl From<AddressKey> for Network {
     fn from(address: AddressKey) -> Self {
@@ -58,7 +58,7 @@ impl FairShare {
     pub fn evicted_by(&self, newcomer: AddressKey) -> Option<u64> {
         let own = Network::from(newcomer);
         let (most, largest) = *self.networks.last()?;
-        let network = if self.by_network.get(&own) == Some(&most) { own } else { largest };
+        let network = if self.of_network(own) == most { own } else { largest };
         let (_, most, address) = *self.addresses_of(network).next_back()?;
         if network == own && self.of(newcomer) == most { None } else { self.newest(address) }
     }
@@ -71,9 +71,18 @@ impl FairShare {
         self.newest(address)
     }
 
+    /// Returns the number of connections of a network.
+    pub fn of_network(&self, network: Network) -> usize {
+        self.by_network.get(&network).copied().unwrap_or(0)
+    }
+
+    /// Returns the oldest connection of an address.
+    pub fn oldest(&self, address: AddressKey) -> Option<u64> {
+        self.connections.range((address, 0)..=(address, u64::MAX)).next().map(|(_, connection)| *connection)
+    }
+
     fn addresses_of(&self, network: Network) -> impl DoubleEndedIterator<Item = &(Network, usize, AddressKey)> {
-        const LAST: AddressKey = AddressKey::V6(u64::MAX);
-        self.addresses.range((network, 0, AddressKey::V4(0))..=(network, usize::MAX, LAST))
+        self.addresses.range((network, 0, AddressKey::FIRST)..=(network, usize::MAX, AddressKey::LAST))
     }
 
     fn newest(&self, address: AddressKey) -> Option<u64> {

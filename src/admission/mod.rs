@@ -3,6 +3,8 @@
 //! - [`Inbound`]: one worker's part of a listener: trust, the PROXY header, the first bytes, and the counters.
 //! - [`AdmissionControl`] and [`ListenerAdmission`]: access lists, slots and rates of a listener and of the process.
 //!   [`Bans`]: addresses that are refused for a while.
+//! - [`Slots`]: connections or sessions at once, shared fairly by network. [`ConnectQueue`]: connects that wait for their
+//!   turn, likewise.
 //! - [`AdaptiveTimeout`]: time limits that shrink while slots run out.
 //! - [`Carrier`]: the part of a listener of any kind that carries its connections. [`TunnelledStream`]: a stream of the
 //!   tunnel in place of a socket.
@@ -12,7 +14,9 @@ mod adaptive_timeout;
 pub mod bans;
 mod by_address;
 mod carrier;
+mod connect_queue;
 mod control;
+mod fair_queue;
 mod fair_share;
 mod inbound;
 mod keyed_limit;
@@ -29,13 +33,16 @@ pub use adaptive_timeout::AdaptiveTimeout;
 pub use bans::{BANS, Ban, BanMetrics, BanPolicy, BanReason, Bans, LONGEST_BAN};
 pub use by_address::AddressKey;
 pub use carrier::Carrier;
+pub use connect_queue::{ConnectPlace, ConnectQueue, QueueFull};
 pub use control::{AdmissionControl, AdmissionGuard, ListenerAdmission, ProcessAdmission};
+pub use fair_share::Network;
 pub use inbound::{AdmittedConnection, CarriedGuard, Inbound, InboundShared, PeerInfo};
 pub use keyed_limit::{KeyedGuard, KeyedLimit, LimitExceeded};
 pub use limits::AdmissionLimits;
 pub use metrics::ListenerMetrics;
 pub use pressure::{PRESSURE_FROM, PRESSURE_IDLE, PRESSURE_LEAST};
 pub use rate_limit::{ADDRESSES, RateLimit};
+pub use slots::{Slot, Slots, TakenSlot};
 pub use tunnelled::{AuthenticatedEdge, TunnelOrigin, TunnelledStream, unfinished};
 
 /// Lines about refusals and broken rules, for each listener and for the sessions, in each window of a rate-limited log.

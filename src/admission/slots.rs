@@ -1,4 +1,5 @@
-//! Connections at once, in all and by player address, and the choice of the one to evict when all slots are taken.
+//! Connections or sessions at once, in all and by player address, and the choice of the one to evict when all slots are
+//! taken.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,9 +12,9 @@ use super::fair_share::FairShare;
 use super::pressure;
 use super::{AddressKey, AdmissionLimits, LimitExceeded};
 
-/// Slots for connections, over all workers, behind one lock that is held when a connection begins and when it ends.
+/// Slots for connections or sessions, over all workers, behind one lock that is held when one begins and when it ends.
 #[derive(Debug)]
-pub(super) struct ConnectionSlots {
+pub struct Slots {
     state: Mutex<State>,
     /// Copies of `state`, to be read without the lock.
     taken: AtomicUsize,
@@ -34,7 +35,7 @@ struct State {
     shares: FairShare,
 }
 
-impl ConnectionSlots {
+impl Slots {
     /// Makes slots that are all free.
     pub fn new(limits: &AdmissionLimits) -> Arc<Self> {
         let state = State {
@@ -191,7 +192,8 @@ impl State {
 
 /// A slot that was taken.
 #[derive(Debug)]
-pub(super) struct TakenSlot {
+pub struct TakenSlot {
+    /// The slot.
     pub slot: Slot,
     /// The connection that it was taken from, which must be closed.
     pub evicted: Option<u64>,
@@ -199,8 +201,8 @@ pub(super) struct TakenSlot {
 
 /// The slot of one connection. Dropping it frees the slot, unless it was given to another connection before.
 #[derive(Debug)]
-pub(super) struct Slot {
-    slots: Arc<ConnectionSlots>,
+pub struct Slot {
+    slots: Arc<Slots>,
     connection: u64,
 }
 
@@ -241,8 +243,8 @@ mod tests {
         pressure: true,
     };
 
-    fn slots(connections: usize, fair_share: bool) -> Arc<ConnectionSlots> {
-        ConnectionSlots::new(&AdmissionLimits { connections: Some(connections), fair_share, ..NONE })
+    fn slots(connections: usize, fair_share: bool) -> Arc<Slots> {
+        Slots::new(&AdmissionLimits { connections: Some(connections), fair_share, ..NONE })
     }
 
     /// Returns a player in a network of its own.
@@ -251,7 +253,7 @@ mod tests {
     }
 
     /// Returns the counts of all, of known players, and as read without the lock.
-    fn counts(slots: &ConnectionSlots) -> (usize, usize, usize) {
+    fn counts(slots: &Slots) -> (usize, usize, usize) {
         let state = slots.state();
         let known = state.taken.values().flatten().count();
         (state.taken.len(), known, slots.taken())
@@ -284,8 +286,7 @@ mod tests {
 
     #[test]
     fn a_connection_of_nobody_yet_counts_for_its_player_once_that_is_known() {
-        let slots =
-            ConnectionSlots::new(&AdmissionLimits { connections: Some(3), connections_per_address: Some(1), ..NONE });
+        let slots = Slots::new(&AdmissionLimits { connections: Some(3), connections_per_address: Some(1), ..NONE });
         let _holder = slots.take(1, Some(player(1))).unwrap();
         let unknown = slots.take(2, None).unwrap().slot;
         assert_eq!(unknown.claim(player(1)), Err(LimitExceeded::Address));
@@ -321,7 +322,7 @@ mod tests {
 
     #[test]
     fn other_limits_count_what_was_there_before() {
-        let slots = ConnectionSlots::new(&NONE);
+        let slots = Slots::new(&NONE);
         let taken: Vec<_> = (1..=3).map(|connection| slots.take(connection, Some(player(1))).unwrap()).collect();
         slots.set(&AdmissionLimits { connections_per_address: Some(3), ..NONE });
         assert_eq!(slots.take(4, Some(player(1))).err(), Some(LimitExceeded::Address));
@@ -355,7 +356,7 @@ mod tests {
         for fair_share in [false, true] {
             let limits =
                 AdmissionLimits { connections: Some(MAX), connections_per_address: Some(MAX_PER_ADDRESS), ..NONE };
-            let slots = ConnectionSlots::new(&AdmissionLimits { fair_share, ..limits });
+            let slots = Slots::new(&AdmissionLimits { fair_share, ..limits });
             let next = AtomicU64::new(1);
             std::thread::scope(|scope| {
                 for thread in 0..8u32 {
@@ -382,7 +383,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_comes_later_counts_who_was_there_before() {
-        let slots = ConnectionSlots::new(&NONE);
+        let slots = Slots::new(&NONE);
         let all: Vec<_> = (1..=3).map(|connection| slots.take(connection, Some(player(1))).unwrap()).collect();
         let unknown = slots.take(4, None).unwrap();
         assert_eq!(slots.state().shares.of(player(1)), 0, "nobody asks");

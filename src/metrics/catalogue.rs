@@ -176,6 +176,8 @@ catalogue! {
             "Round trips that players measured on their links and told in their pings.";
         relay_unacked_bytes: IntGauge = "otproxy_relay_unacked_bytes" []
             "Bytes kept for replay until clients acknowledge them, over all sessions.";
+        relay_memory_bytes: IntGauge = "otproxy_relay_memory_bytes" []
+            "Memory of all sessions, in steps: what they keep for replay, ahead of its turn, and for game servers. See `sessions.memory`.";
         tunnel_connections: IntGaugeVec = "otproxy_tunnel_connections" ["edge", "state"]
             "Connections of the tunnel open now: `spare` ones are ready for new players, those `in_use` carry one.";
         tunnel_handshakes: IntCounterVec = "otproxy_tunnel_handshakes_total" ["result"]

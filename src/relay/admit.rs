@@ -3,12 +3,13 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::Relay;
 use super::link::RelayLink;
+use super::places::SessionHolder;
 use super::session::RelaySession;
+use super::{CONNECT_WAIT, Relay};
 use crate::admission::AddressKey;
 use otproxy_config::{BindSessions, Ipv6Players};
-use otproxy_protocol::core::{AdmittedSession, ClientOwner, OpenError, OpenRules};
+use otproxy_protocol::core::{AdmittedSession, ClientOwner, EndReason, OpenError, OpenRules};
 use otproxy_protocol::frame::SessionId;
 
 impl ClientOwner for Relay {
@@ -44,15 +45,22 @@ impl ClientOwner for Relay {
             return Err(OpenError::Ipv6Player);
         }
         let (address, now) = (self.player(link), Instant::now());
-        let guard = self.shared.sessions.try_acquire(address).map_err(|_| OpenError::SessionLimit)?;
+        let sessions = &self.shared.sessions;
+        // First by what the player's own address may: only who is within it takes another one's place.
+        sessions.check_address(address).map_err(|_| OpenError::SessionLimit)?;
         if settings.opens.as_ref().is_some_and(|opens| !opens.try_take(address, now)) {
             return Err(OpenError::OpenRate);
         }
-        // The place is this session's even if it ends before: then it passes unused. An open costs the
-        // others no more than that way, and opens are limited.
-        let connect_at = server.connect_place(now).ok_or(OpenError::ConnectQueue)?;
+        let connect = server.connects.join(address, now, now + CONNECT_WAIT).map_err(|_| OpenError::ConnectQueue)?;
+        let (worker, client) = (self.index, link.client());
+        let holder = |place| SessionHolder { worker, client, session: id, place };
+        let (place, evicted) = sessions.enter(address, holder).map_err(|_| OpenError::SessionLimit)?;
+        if let Some(evicted) = evicted {
+            self.shared.end(evicted, EndReason::Evicted);
+        }
+        let port = self.port(server.config.port);
         Ok(AdmittedSession {
-            session: Rc::new(RelaySession::new(link, id, server, self.port(server.config.port), connect_at, guard)),
+            session: Rc::new(RelaySession::new(link, id, server, port, connect, place)),
             limits: settings.limits,
             framing: server.config.framing,
             max_packets_per_second: server.config.max_packets_per_second,

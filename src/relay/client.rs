@@ -63,6 +63,7 @@ impl Relay {
                         session.port.packets_in.inc_by(packets.into());
                     }
                     flush_game(&mut machine, session);
+                    self.count_memory(&machine, session);
                 }
                 Effect::WriteLink(link) => flush_link(&mut machine, link),
                 Effect::Changed(session) => wake(&machine, session),

@@ -14,6 +14,7 @@ mod link;
 mod link_task;
 mod listener;
 mod metrics;
+mod places;
 mod session;
 mod settings;
 mod shared;
@@ -128,6 +129,7 @@ impl Relay {
                         self.carry_link(stream, new_link);
                     }
                 }
+                WorkerCommand::End { holder, reason } => self.end_session(holder, reason),
                 WorkerCommand::Ask(answer) => answer(&self),
             }
         }

@@ -13,9 +13,10 @@ use super::Relay;
 use super::client::RelayClient;
 use super::link::RelayLink;
 use super::metrics::PortMetrics;
+use super::places::SessionPlace;
 use super::settings::GameServerSettings;
 use super::task_waker::TaskWaker;
-use crate::admission::{Inbound, KeyedGuard};
+use crate::admission::{ConnectPlace, Inbound};
 use otproxy_net::Stream;
 use otproxy_protocol::core::SessionKey;
 use otproxy_protocol::frame::SessionId;
@@ -30,26 +31,26 @@ pub struct RelaySession {
     /// The game server that it leads to.
     pub(super) server: Arc<GameServerSettings>,
     pub(super) port: Rc<PortMetrics>,
-    /// The time from which on it may connect to the game server.
-    connect_at: Instant,
+    /// Its place in the queue of connects to the game server, until its task waits there.
+    connect: Cell<Option<ConnectPlace>>,
     pub(super) game: RefCell<Option<Rc<Stream>>>,
     /// The game connection takes no more: the session's task waits for it.
     pub(super) game_blocked: Cell<bool>,
     pub(super) task: TaskWaker,
     pub(super) started: Instant,
-    /// Counts the session against the limits while it lives.
-    _guard: KeyedGuard,
+    /// Its place among all sessions while it lives.
+    pub(super) place: SessionPlace,
 }
 
 impl RelaySession {
-    /// Returns a session that `link` opens to `server`, from `connect_at` on.
+    /// Returns a session that `link` opens to `server`, where it has a place in the queue of connects.
     pub(super) fn new(
         link: &RelayLink,
         id: SessionId,
         server: &Arc<GameServerSettings>,
         port: Rc<PortMetrics>,
-        connect_at: Instant,
-        guard: KeyedGuard,
+        connect: ConnectPlace,
+        place: SessionPlace,
     ) -> Self {
         Self {
             id,
@@ -57,12 +58,12 @@ impl RelaySession {
             inbound: Rc::clone(&link.inbound),
             server: Arc::clone(server),
             port,
-            connect_at,
+            connect: Cell::new(Some(connect)),
             game: RefCell::default(),
             game_blocked: Cell::new(false),
             task: TaskWaker::default(),
             started: Instant::now(),
-            _guard: guard,
+            place,
         }
     }
 }

@@ -3,16 +3,13 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::Mutex;
-
-use super::{CONNECT_BURST, CONNECT_INTERVAL, CONNECT_WAIT};
-use crate::admission::RateLimit;
+use super::{CONNECT_BURST, CONNECT_INTERVAL};
+use crate::admission::{ConnectQueue, RateLimit};
 use otproxy_config as config;
 use otproxy_config::{BindSessions, GameServerConfig};
 use otproxy_protocol::core::SessionLimits;
-use otproxy_protocol::pacer::Pacer;
 use otproxy_protocol::quota::Quota;
 
 /// Settings of new links and sessions. A session keeps those that it began with.
@@ -31,8 +28,8 @@ pub(super) struct RelaySettings {
 #[derive(Debug)]
 pub(super) struct GameServerSettings {
     pub config: GameServerConfig,
-    /// The queue of connects to it. Touched once for each session.
-    connects: Arc<Mutex<Pacer>>,
+    /// The queue of connects to it.
+    pub connects: Arc<ConnectQueue>,
 }
 
 impl RelaySettings {
@@ -43,10 +40,9 @@ impl RelaySettings {
             let known = before.and_then(|before| before.servers.get(&server.port));
             let connects = match known {
                 Some(known) if known.config.address == server.address => Arc::clone(&known.connects),
-                _ => Arc::new(Mutex::new(Pacer::new(connect_rate(server)))),
+                _ => ConnectQueue::new(connect_rate(server)),
             };
-            // A pace is consistent whatever happened to the holder of its lock.
-            connects.lock().set(connect_rate(server));
+            connects.set(connect_rate(server));
             (server.port, Arc::new(GameServerSettings { config: server.clone(), connects }))
         };
         let known = before.and_then(|before| before.opens.as_ref());
@@ -76,14 +72,6 @@ impl RelaySettings {
     pub fn edge_at(&self, peer: IpAddr) -> Option<&str> {
         let at = |edge: &&config::EdgePeer| edge.addresses.iter().any(|net| net.contains(&peer));
         self.edges.iter().find(at).map(|edge| edge.name.as_str())
-    }
-}
-
-impl GameServerSettings {
-    /// Takes the next place in the queue of connects; returns its time. `None` if no client would wait so long.
-    pub fn connect_place(&self, now: Instant) -> Option<Instant> {
-        let mut pace = self.connects.lock();
-        pace.take(now, now + CONNECT_WAIT)
     }
 }
 

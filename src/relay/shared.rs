@@ -8,10 +8,13 @@ use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
 use super::Relay;
+use super::places::{SessionHolder, SessionPlaces};
 use super::settings::RelaySettings;
-use crate::admission::{AdmissionGuard, ENDED_LINES, InboundShared, KeyedLimit, REFUSED_LINES, TunnelOrigin};
+use crate::admission::{AdmissionGuard, ENDED_LINES, InboundShared, REFUSED_LINES, TunnelOrigin};
+use crate::metrics::Metrics;
 use otproxy_config as config;
 use otproxy_net::{DetachedStream, RateLimitedLog};
+use otproxy_protocol::core::EndReason;
 use otproxy_protocol::frame::ClientId;
 use otproxy_protocol::player_address::PseudoIpv4;
 
@@ -20,8 +23,8 @@ use otproxy_protocol::player_address::PseudoIpv4;
 pub struct RelayShared {
     /// Locked for a look by each link and open, and for a change by a reload.
     settings: RwLock<Arc<RelaySettings>>,
-    /// Sessions, in all and by address.
-    pub(super) sessions: Arc<KeyedLimit>,
+    /// The places of all sessions.
+    pub(super) sessions: Arc<SessionPlaces>,
     pub(super) pseudo_ipv4: PseudoIpv4,
     /// The hash that assigns clients to workers: keyed at random, so that no client can choose.
     owners: RandomState,
@@ -42,7 +45,7 @@ impl RelayShared {
         let (commands, receivers) = (0..config.process.workers.get()).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Self {
             settings: RwLock::new(Arc::new(RelaySettings::new(config, None))),
-            sessions: KeyedLimit::new(Some(sessions.max), Some(sessions.max_per_address)),
+            sessions: SessionPlaces::new(sessions),
             pseudo_ipv4,
             owners: RandomState::new(),
             commands,
@@ -54,9 +57,14 @@ impl RelayShared {
 
     /// Takes `config` from now on. Links and sessions that there are stay, and count.
     pub fn reload(&self, config: &config::CoreConfig) {
-        self.sessions.set(Some(config.sessions.max), Some(config.sessions.max_per_address));
+        self.sessions.set(&config.sessions);
         let settings = Arc::new(RelaySettings::new(config, Some(&self.settings())));
         *self.settings.write() = settings;
+    }
+
+    /// Shows from now on in `metrics`, which are no worker's, the memory of all sessions.
+    pub fn set_gauge(&self, metrics: &Metrics) {
+        self.sessions.set_gauge(metrics.relay_memory_bytes.clone());
     }
 
     /// Asks each worker `question`, and returns the answers in no order. Answers of workers that are gone are missing.
@@ -81,6 +89,14 @@ impl RelayShared {
         self.sessions.total()
     }
 
+    /// Has the worker of a session end it, for a reason that is not its own.
+    pub(super) fn end(&self, holder: SessionHolder, reason: EndReason) {
+        if let Some(worker) = self.commands.get(holder.worker) {
+            // It fails only where that worker is gone, in a shutdown, and the session with it.
+            let _ = worker.send(WorkerCommand::End { holder, reason });
+        }
+    }
+
     /// Returns the settings for new links and sessions.
     pub(super) fn settings(&self) -> Arc<RelaySettings> {
         // They are replaced as a whole.
@@ -98,6 +114,13 @@ impl RelayShared {
 pub enum WorkerCommand {
     /// Carry a link that another worker accepted.
     Carry(Box<Handover>),
+    /// End a session, if it is still there.
+    End {
+        /// The session.
+        holder: SessionHolder,
+        /// The reason of its end.
+        reason: EndReason,
+    },
     /// Answer a question.
     Ask(Box<dyn FnOnce(&Relay) + Send>),
 }

@@ -109,6 +109,7 @@ impl Service {
             ProcessAdmission::new(AdmissionControl::new((&process.limits).into(), Arc::new(process.into())), bans);
         gate.set_gauge(own_metrics.pressure_ratio.with_label_values(&[""]));
         let ServiceParts { header_for, pool, relay, known, certificates } = parts;
+        relay.iter().for_each(|relay| relay.set_gauge(&own_metrics));
         let making = ListenerParts {
             header_for,
             pool,

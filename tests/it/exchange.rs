@@ -898,7 +898,6 @@ fn a_third_link_carries_on_where_both_of_a_session_fall_silent() {
         }
         let third = (0..3).find(|path| !dead.contains(&LinkId(*path))).unwrap();
         let before = exchange.paths[third].written;
-        assert!(before <= 6 * PONG.len(), "nothing but pongs goes over a third link while the others are alive");
         play_for(&mut exchange, Duration::from_secs(20), true);
         let game = &exchange.games[&SessionId(1)];
         assert!(game.ended.is_none());

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use otproxy_protocol::quota::Quota;
 use rustix::process::{Resource, getrlimit};
-use rustix::system::sysinfo;
 
+use super::memory::memory;
 use super::takes::Format;
 use super::tree::{Node, Value, quote};
 
@@ -19,12 +19,14 @@ const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 /// The shortest duration other than zero: timers do not tell less apart.
 const MIN_DURATION: Duration = Duration::from_millis(1);
 /// The largest size. More for each session would only be a slip of the unit.
-const MAX_SIZE: ByteSize = ByteSize::gib(1);
+const MAX_SIZE: (ByteSize, &str) = (ByteSize::gib(1), "1GiB");
+/// The largest size of something for the whole process.
+const MAX_MEMORY: (ByteSize, &str) = (ByteSize::tib(1), "1TiB");
 /// The largest count. More connections or packets than these there cannot be.
 const MAX_COUNT: u32 = 1_000_000_000;
 /// Threads; more is a slip.
 const MAX_WORKERS: usize = 1024;
-/// The memory of the host that a connection may take, with both of its sockets in the kernel.
+/// The memory that a connection may take, with both of its sockets in the kernel.
 const CONNECTION_MEMORY: ByteSize = ByteSize::kib(32);
 /// Connections that one side of the tunnel keeps ready for one other; more is a slip.
 const MAX_SPARE: usize = 1024;
@@ -37,6 +39,8 @@ pub(super) const DURATION: Format<Duration> = Format::new("duration", duration);
 pub(super) const TIMEOUT: Format<Duration> = Format::new("duration", timeout);
 pub(super) const PERIOD: Format<Duration> = Format::new("duration", period);
 pub(super) const SIZE: Format<usize> = Format::new("size", size);
+pub(super) const MEMORY_OR_NONE: Format<Option<usize>> =
+    Format::new("size, `auto` or `none`", |node| or_none(node, session_memory));
 pub(super) const COUNT: Format<u32> = Format::new("count", count);
 pub(super) const COUNT_OR_NONE: Format<Option<u32>> = Format::new("count or `none`", |node| or_none(node, count));
 pub(super) const QUANTITY: Format<usize> = Format::new("count", quantity);
@@ -95,6 +99,18 @@ pub(super) fn period(node: &Node) -> Result<Duration, String> {
 
 /// Parses a number of bytes, not 0.
 pub(super) fn size(node: &Node) -> Result<usize, String> {
+    size_up_to(node, MAX_SIZE)
+}
+
+/// Parses a number of bytes for all sessions, or the word `auto`: an eighth of the memory that the process may use.
+pub(super) fn session_memory(node: &Node) -> Result<usize, String> {
+    match &node.value {
+        Value::Text(text) if text == "auto" => Ok(usize::try_from(memory() / 8).unwrap_or(usize::MAX).max(1)),
+        _ => size_up_to(node, MAX_MEMORY).map_err(|message| format!("{message}, `auto` for an eighth of the memory")),
+    }
+}
+
+fn size_up_to(node: &Node, (max, most): (ByteSize, &str)) -> Result<usize, String> {
     let wrong = || format!("{} is not a size; write one as `4MiB`, `256KiB`, or in bytes", node.quoted());
     let bytes = match &node.value {
         Value::Int(bytes) => u64::try_from(*bytes).map_err(|_| wrong())?,
@@ -104,8 +120,8 @@ pub(super) fn size(node: &Node) -> Result<usize, String> {
     if bytes == 0 {
         return Err("must not be 0; write a size as `4MiB`".to_owned());
     }
-    if bytes > MAX_SIZE.as_u64() {
-        return Err(format!("{} is too much; the most is `1GiB`", node.quoted()));
+    if bytes > max.as_u64() {
+        return Err(format!("{} is too much; the most is `{most}`", node.quoted()));
     }
     usize::try_from(bytes).map_err(|_| wrong())
 }
@@ -173,9 +189,7 @@ pub(super) fn connections(node: &Node) -> Result<usize, String> {
 fn auto_connections() -> usize {
     // The program raises its soft limit to the hard one.
     let files = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX) / 8 * 3;
-    let system = sysinfo();
-    let memory = (system.totalram as u64).saturating_mul(system.mem_unit.into());
-    let connections = files.min(memory / CONNECTION_MEMORY.as_u64()).clamp(1, MAX_COUNT.into());
+    let connections = files.min(memory() / CONNECTION_MEMORY.as_u64()).clamp(1, MAX_COUNT.into());
     usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
@@ -321,6 +335,20 @@ mod tests {
         for wrong in ["0", "0KiB", "-1", "2GiB", "1.5", "4 parrots", "''", "true", "99999999999999999999999"] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_memory_of_all_sessions() {
+        let read = |text| or_none(&fragment(text), session_memory);
+        assert_eq!((read("2GiB"), read("none")), (Ok(Some(2 << 30)), Ok(None)));
+        let auto = read("auto").unwrap().unwrap() as u64;
+        assert_eq!(auto, memory() / 8);
+        for wrong in ["0", "2TiB", "much"] {
+            let wrong = read(wrong).unwrap_err();
+            assert!(wrong.contains("`auto`") && wrong.contains("`none`"), "{wrong}");
+        }
+        assert!(size(&fragment("2GiB")).unwrap_err().contains("the most is `1GiB`"));
+        assert!(read("2TiB").unwrap_err().contains("the most is `1TiB`"));
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! | `error`, `tree` | what is wrong and where; YAML as a tree of which each node can be found again |
 //! | `word`, `key`, `scope` | words of a fixed set; what there is to know of a key; reading the keys of one mapping |
 //! | `declare`, `takes`, `mapping` | the declaration of a key |
-//! | `formats`, `address`, `address_set`, `access`, `name` | how values are written |
+//! | `memory`, `formats`, `address`, `address_set`, `access`, `name` | how values are written, and what `auto` is here |
 //! | `sessions`, `game_server`, `edges`, `limits`, `log`, `admin`, `bans`, `process`, `tunnel`, `inbound`, `forward`, `listener` | the mappings of a file |
 //! | `document`, `file`, `topology` | whole files: those of the roles, and that of `init` |
 //! | `reference`, `restart`, `summary` | what follows from it: the tables in the documents, what takes a restart, the line of `check` |
@@ -34,6 +34,7 @@ mod limits;
 mod listener;
 mod log;
 mod mapping;
+mod memory;
 pub mod name;
 mod process;
 mod reference;
@@ -63,6 +64,7 @@ pub use key::{Key, ListenerType, RoleKind, WhenAbsent};
 pub use limits::{ListenerLimits, ProcessLimits};
 pub use listener::{ListenerConfig, RelayConfig};
 pub use log::{AccessLogConfig, AccessLogFile, AccessLogFormat, LogConfig, LogFormat, LogLevel};
+pub use memory::memory;
 pub use name::CORE_NAME;
 pub use process::ProcessConfig;
 pub use reference::{tables, topology_table};

@@ -6,7 +6,7 @@ use otproxy_protocol::quota::Quota;
 use otproxy_protocol::words;
 
 use super::declare::section;
-use super::formats::{DURATION, QUANTITY, RATE_OR_NONE, SIZE};
+use super::formats::{DURATION, MEMORY_OR_NONE, QUANTITY, RATE_OR_NONE, SIZE};
 use super::takes::{value, word};
 
 section! {
@@ -33,6 +33,8 @@ section! {
         reorder: usize = value(SIZE).or("256KiB"),
         /// bytes that wait for the game server in each session; beyond it the session ends
         pending: usize = value(SIZE).or("1MiB"),
+        /// bytes of these three kinds in all sessions together; `auto` is an eighth of the memory that the process may use
+        memory: Option<usize> = value(MEMORY_OR_NONE).or("auto").example("512MiB"),
     }
 }
 

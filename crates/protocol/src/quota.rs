@@ -27,6 +27,11 @@ impl Quota {
         Self::new(period / count.max(1), count)
     }
 
+    /// Returns the time between two places, once a burst is used up.
+    pub fn interval(&self) -> Duration {
+        self.interval
+    }
+
     /// Returns when the next place is: `now` where it is free.
     pub fn next(&self, earned: Option<Instant>, now: Instant) -> Instant {
         earned.and_then(|earned| earned.checked_sub(self.slack)).map_or(now, |next| next.max(now))

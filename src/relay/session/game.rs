@@ -7,13 +7,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use thiserror::Error;
 use tokio::time::{Sleep, sleep_until};
 
 use super::log::SessionLogGuard;
 use super::{SessionTask, TableEntry};
+use crate::admission::QueueFull;
 use crate::relay::client::{RelayMachine, flush_game, flush_links, tell, write_game_stream};
 use otproxy_config as config;
 use otproxy_net::{ConnectResult, Stream, connect};
+use otproxy_protocol::core::EndReason;
 use otproxy_protocol::player_address::ipv4_of;
 
 /// Reads from a game server in one turn: then others have theirs.
@@ -21,6 +24,15 @@ const READS_PER_TURN: usize = 4;
 
 /// The timer of a session's task.
 type Timer = Option<Pin<Box<Sleep>>>;
+
+/// The error of a session that did not reach its game server.
+#[derive(Debug, Error)]
+enum ConnectError {
+    #[error(transparent)]
+    Queue(QueueFull),
+    #[error("{0}")]
+    Failed(ConnectResult),
+}
 
 impl SessionTask {
     /// Carries the session to its end.
@@ -40,11 +52,14 @@ impl SessionTask {
                 client.machine.borrow_mut().disconnected(*key);
                 *session.game.borrow_mut() = None;
             }
-            Some(Err(result)) => {
+            Some(Err(error)) => {
                 let server = &session.server.config.address;
-                self.warn(&format_args!("game server {server} cannot be reached: {result}"));
+                self.warn(&format_args!("game server {server} cannot be reached: {error}"));
                 let mut machine = client.machine.borrow_mut();
-                machine.connect_failed(*key);
+                match error {
+                    ConnectError::Queue(_) => machine.end(*key, EndReason::ConnectQueue),
+                    ConnectError::Failed(_) => machine.connect_failed(*key),
+                }
                 tell(&mut machine, *key);
             }
         }
@@ -72,7 +87,7 @@ impl SessionTask {
     }
 
     /// Connects to the game server, and announces the player to it.
-    async fn connect(&self) -> Result<Rc<Stream>, ConnectResult> {
+    async fn connect(&self) -> Result<Rc<Stream>, ConnectError> {
         let session = &self.session;
         let (inbound, server) = (&session.inbound, &session.server.config);
         let pseudo = &self.relay.shared.pseudo_ipv4;
@@ -80,13 +95,13 @@ impl SessionTask {
             config::SourceAddress::Default => None,
             config::SourceAddress::LoopbackPerPlayer => Some(IpAddr::V4(pseudo.loopback(session.player.ip()))),
         };
-        if session.connect_at > Instant::now() {
-            sleep_until(session.connect_at.into()).await;
+        if let Some(place) = session.connect.take() {
+            place.turn().await.map_err(ConnectError::Queue)?;
         }
         let target = (server.address.host.as_str(), server.address.port);
         let result = connect(target, source, inbound.config().timeouts.connect).await;
         inbound.metrics().connect(result.as_ref().err().copied().unwrap_or(ConnectResult::Ok));
-        let (stream, address) = result?;
+        let (stream, address) = result.map_err(ConnectError::Failed)?;
         let player = SocketAddrV4::new(ipv4_of(session.player.ip(), pseudo), session.player.port());
         let mut header = Vec::new();
         server.player_address.write(&mut header, player, address);
@@ -194,6 +209,7 @@ impl SessionTask {
         let framed = machine.game_bytes(self.key, bytes);
         self.session.port.packets_out.inc_by(framed.packets.into());
         self.relay.metrics.relay_unacked_bytes.add(framed.unacked as i64);
+        self.relay.count_memory(&machine, self.key);
         flush_links(&mut machine, self.key);
         if let Some(error) = framed.error {
             self.warn(&error);

@@ -259,7 +259,10 @@ pub fn session_machine() -> Seeds {
     named([
         (
             "lent-while-others-are-silent",
-            after(usual, &[a, b, &[PUSH, 0, 3, 9, SILENT, 0, SILENT, 1, WRITE_ALL, HEARD, 0, PUSH, 0, 1, 9, WRITE_ALL]]),
+            after(
+                usual,
+                &[a, b, &[PUSH, 0, 3, 9, SILENT, 0, SILENT, 1, WRITE_ALL, HEARD, 0, PUSH, 0, 1, 9, WRITE_ALL]],
+            ),
         ),
         (
             "back-without-an-open",

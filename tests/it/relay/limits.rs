@@ -469,3 +469,104 @@ fn a_link_that_does_not_read_slows_no_other_and_wakes_to_what_is_not_acknowledge
         core.close().await;
     });
 }
+
+/// Returns a player of a network of its own.
+fn elsewhere(network: u8) -> SocketAddr {
+    SocketAddr::from(([203, 0, network, 1], 40_000))
+}
+
+#[test]
+fn a_crowd_in_one_network_gives_up_its_newest_session_for_each_other_network() {
+    run(async {
+        let game = Game::new().await;
+        let setup = Setup { workers: 4, ..Setup::to(&game, "") };
+        let core = setup.sessions("max: 4").start();
+        let mut crowd = Vec::new();
+        for n in 1..=4 {
+            let mut link = core.link_of(EDGE_A, player(n), ClientId(n.into())).await;
+            link.open(S, PORT).await;
+            crowd.push((link, game.accept_otc().await.0));
+        }
+        let mut others = Vec::new();
+        for n in 1..=2 {
+            let mut link = core.link_of(EDGE_A, elsewhere(n), ClientId(100 + u32::from(n))).await;
+            link.open(S, PORT).await;
+            others.push((link, game.accept_otc().await.0));
+            let (mut evicted, mut conn) = crowd.pop().unwrap();
+            assert_eq!(evicted.next().await, Some(Seen::End(S)));
+            conn.expect_end().await;
+        }
+        core.wait("otproxy_relay_sessions_ended_total", &["reason=\"evicted\""], 2.0).await;
+        // No network has more than this one would.
+        let mut late = core.link_of(EDGE_A, player(9), ClientId(9)).await;
+        late.open(S, PORT).await;
+        assert_eq!(late.next().await, Some(Seen::End(S)));
+        core.refused("session_limit", 1.0).await;
+        for (link, conn) in crowd.iter_mut().chain(&mut others) {
+            conn.send(&packet(b"on")).await;
+            assert_eq!(link.next().await, data(1, 0, &packet(b"on")));
+        }
+        core.close().await;
+    });
+}
+
+#[test]
+fn a_crowd_in_one_network_that_waits_for_connects_keeps_nobody_else_out() {
+    run(async {
+        let game = Game::new().await;
+        let setup = Setup { workers: 4, ..Setup::to(&game, "connects_per_second: 20") };
+        let core = setup.sessions("max_per_link: 1000, max_per_address: 1000, opens_per_address: none").start();
+        let mut crowd = core.link().await;
+        crowd.send(&(1..=700).flat_map(|id| frame::open(SessionId(id), PORT)).collect::<Vec<_>>()).await;
+        let (_first, _) = game.accept_otc().await;
+        // The crowd fills the queue.
+        let Some(Seen::End(_)) = crowd.next().await else { panic!("all have a place") };
+        let mut other = core.link_of(EDGE_A, elsewhere(1), ClientId(2)).await;
+        other.open(S, PORT).await;
+        let mut turns = 0;
+        while game.accept_otc().await.1 != elsewhere(1).ip() {
+            turns += 1;
+        }
+        // Behind one of the other network's, and what connected before it came.
+        assert!(turns < 100, "{turns}");
+        core.wait("otproxy_relay_sessions_ended_total", &["reason=\"connect_queue\""], 1.0).await;
+        core.close().await;
+    });
+}
+
+#[test]
+fn beyond_the_memory_of_all_sessions_the_largest_of_the_largest_network_ends() {
+    run(async {
+        let game = Game::new().await;
+        let setup = Setup { workers: 4, listener: "timeouts: { idle: 1h }", ..Setup::to(&game, "") };
+        let core = setup.sessions("memory: 1MiB, unacked: 700KiB").start();
+        let mut good = core.link_of(EDGE_A, elsewhere(1), ClientId(50)).await;
+        good.open(S, PORT).await;
+        let (mut good_conn, _) = game.accept_otc().await;
+        let mut crowd = Vec::new();
+        for n in 1..=2 {
+            let mut link = Link::narrow(core.links, EDGE_A, player(n)).await;
+            link.ping_first(ClientId(n.into())).await;
+            link.open(S, PORT).await;
+            let (mut conn, _) = game.accept_otc().await;
+            // Nobody acknowledges it, and not two of these fit.
+            let sending = tokio::spawn(async move {
+                let _ = conn.stream.write_all(&packet(&[0; 998]).repeat(600)).await;
+                conn
+            });
+            crowd.push((link, sending));
+            if n == 1 {
+                core.wait_until("otproxy_relay_memory_bytes", &[], |memory| memory > 600_000.0).await;
+            }
+        }
+        // The first, which keeps more. Its link has no more to tell than that.
+        while !matches!(crowd[0].0.next().await, Some(Seen::End(S))) {}
+        core.ended("memory").await;
+        assert!(core.metric("otproxy_relay_memory_bytes", &[]).await <= 1_048_576.0);
+        let kept = core.metric("otproxy_relay_unacked_bytes", &[]).await;
+        assert!(kept < 1_048_576.0, "{kept}: what it had kept is forgotten");
+        good_conn.send(&packet(b"undisturbed")).await;
+        assert_eq!(good.next().await, data(1, 0, &packet(b"undisturbed")));
+        core.close().await;
+    });
+}

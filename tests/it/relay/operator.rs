@@ -143,7 +143,7 @@ fn who_plays_loses_nothing_while_one_edge_after_the_other_is_drained() {
             act(edge.admin(), "undrain", json!({})).await;
             crew.rejoin().await;
         }
-        assert!(crew.lost_nothing().await.iter().all(|joins| *joins >= 2 + 4), "each drain took a link of each");
+        assert!(crew.lost_nothing().await.iter().all(|losses| *losses >= 4), "each drain took a link of each");
         assert_eq!(core.metric("otproxy_relay_sessions_ended_total", &[]).await, 0.0);
         assert_eq!(game.connections().len(), 4, "one game connection each, all the time");
         crew.leave().await;

@@ -223,6 +223,19 @@ impl<O: ClientOwner> ClientMachine<O> {
         }
     }
 
+    /// Returns the bytes that a session keeps: not acknowledged, ahead of their turn, and for its game server, with
+    /// something for each piece.
+    #[inline]
+    pub fn kept(&self, session: SessionKey) -> usize {
+        self.sessions.get(session).map_or(0, Session::kept)
+    }
+
+    /// Forgets what a session that has ended keeps: only the end still goes out. Returns the bytes that were not
+    /// acknowledged.
+    pub fn discard(&mut self, session: SessionKey) -> usize {
+        self.sessions.get_mut(session).map_or(0, Session::discard)
+    }
+
     /// Returns the reason of a session's end, once it has ended.
     pub fn ended(&self, session: SessionKey) -> Option<EndReason> {
         self.sessions.get(session)?.machine.ended()

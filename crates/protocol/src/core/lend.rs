@@ -98,14 +98,7 @@ impl<O: ClientOwner> ClientMachine<O> {
         let alive = self.has_live_link(key);
         for link in (0..self.links.end()).map(LinkKey) {
             match self.standing(link, key) {
-                None if !alive && !left && self.may_lend(link, key, owner) => {
-                    if self.carry(link, key, Standing::Lent, owner) {
-                        self.lending.duties.push((link, LinkDuty::Write));
-                        if let Some(session) = self.sessions.get_mut(key) {
-                            session.rejoin_at = None;
-                        }
-                    }
-                }
+                None if !alive && !left => self.lend_one(link, key, owner),
                 Some(Standing::Lent) if alive => self.take_back(link, key),
                 _ => {}
             }
@@ -126,6 +119,15 @@ impl<O: ClientOwner> ClientMachine<O> {
             let alive = self.links.get(link.0).is_some_and(|link| !link.silent);
             alive && self.standing(*link, key) == Some(Standing::Complete)
         })
+    }
+
+    fn lend_one(&mut self, link: LinkKey, key: SessionKey, owner: &O) {
+        if self.may_lend(link, key, owner) && self.carry(link, key, Standing::Lent, owner) {
+            self.lending.duties.push((link, LinkDuty::Write));
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.rejoin_at = None;
+            }
+        }
     }
 
     /// Returns whether a link may be lent to a session: only one of the player that the session is known to have. A link

@@ -398,4 +398,25 @@ mod tests {
             frames(&out).iter().position(|f| matches!(f, FromCore::Data { session: SessionId(2), .. })).unwrap();
         assert!(place <= SLICES, "b waited for {place} frames of a");
     }
+
+    #[test]
+    fn what_is_discarded_leaves_no_half_frame_and_the_end_follows() {
+        for room in 0..60 {
+            let (mut writer, mut m) = (LinkWriter::default(), Machines::new([1]));
+            m.join(&mut writer, A);
+            m.push(A, b"first");
+            m.push(A, b"second");
+            let mut out = Vec::new();
+            m.write(&mut writer, &mut out, room);
+            m.0[0].end(EndReason::Memory);
+            let kept = m.0[0].outbox().unacked();
+            assert_eq!((m.0[0].discard(), m.0[0].kept()), (kept, 0));
+            assert!(!m.write(&mut writer, &mut out, 1000).blocked);
+            let seen = frames(&out);
+            let begun = [0, 21].iter().filter(|start| room > **start).count();
+            assert_eq!(seen.len(), begun + 1, "{room} bytes were taken before");
+            assert_eq!(seen.last(), Some(&FromCore::End { session: SessionId(1) }));
+            assert!(m.0[0].is_finished());
+        }
+    }
 }

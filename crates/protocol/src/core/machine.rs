@@ -141,6 +141,18 @@ impl Machine {
         &self.outbox
     }
 
+    /// Returns the bytes that it keeps in both directions, with something for each piece.
+    #[inline]
+    pub fn kept(&self) -> usize {
+        self.outbox.cost() + self.inbox.held_bytes()
+    }
+
+    /// Forgets all that it keeps, as no more than the end is to go out; returns the bytes that were not acknowledged.
+    pub fn discard(&mut self) -> usize {
+        self.inbox = Inbox::new(0);
+        self.outbox.discard()
+    }
+
     /// Returns the session's phase.
     pub fn phase(&self) -> SessionPhase {
         match (self.ended, self.deadline) {

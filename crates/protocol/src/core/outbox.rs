@@ -159,6 +159,14 @@ impl Outbox {
         Ok((self.base.offset - before) as usize)
     }
 
+    /// Forgets all frames, as if they were acknowledged; returns their bytes. A link goes on behind them.
+    pub fn discard(&mut self) -> usize {
+        let unacked = self.unacked();
+        self.base = self.end;
+        self.chunks = VecDeque::new();
+        unacked
+    }
+
     fn drop_acked_chunks(&mut self) {
         while self.chunks.front().is_some_and(|c| c.start + c.bytes.len() as u64 <= self.base.offset) {
             self.chunks.pop_front();

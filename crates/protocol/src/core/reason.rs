@@ -13,10 +13,16 @@ words! {
         GameClosed = "game_closed",
         /// The game server could not be reached.
         GameUnreachable = "game_unreachable",
+        /// Its turn to connect to the game server did not come in time, or was given to a network that has fewer waiting.
+        ConnectQueue = "connect_queue",
+        /// Its place was given to a network that has fewer sessions, as `sessions.max` was reached.
+        Evicted = "evicted",
         /// The client or the game server sent what the protocol does not allow.
         ProtocolError = "protocol_error",
         /// `sessions.reorder` or `sessions.pending` was reached, or the last packet number.
         Limit = "limit",
+        /// `sessions.memory` was reached, and it kept the most of the network that kept the most.
+        Memory = "memory",
         /// The process is shutting down.
         Shutdown = "shutdown",
         /// The task that carried it failed: a defect of this program.

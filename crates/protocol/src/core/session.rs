@@ -199,6 +199,19 @@ impl<S, P> Session<S, P> {
         Framed { packets, unacked: machine.outbox().unacked() - before, error }
     }
 
+    /// Returns the bytes that it keeps, with something for each piece.
+    #[inline]
+    pub fn kept(&self) -> usize {
+        self.machine.kept() + self.upstream.cost()
+    }
+
+    /// Forgets all that it keeps; returns the bytes that were not acknowledged.
+    pub fn discard(&mut self) -> usize {
+        self.upstream = Upstream::new(None);
+        self.reassembly = ReassemblyBuffer::default();
+        self.machine.discard()
+    }
+
     pub fn connected(&mut self, header: &[u8]) {
         self.upstream.push_header(header);
         self.connected = true;
@@ -227,9 +240,15 @@ impl<S, P> Session<S, P> {
         self.closed = match self.machine.ended() {
             // A join that is on its way now must meet the end, rather than open a second game connection that the
             // client would never use and never leave.
-            Some(EndReason::GameClosed | EndReason::ProtocolError | EndReason::Limit | EndReason::Disconnected) => {
-                Closed::Until(now + self.machine.limits().leave_grace)
-            }
+            Some(
+                EndReason::GameClosed
+                | EndReason::ConnectQueue
+                | EndReason::Evicted
+                | EndReason::ProtocolError
+                | EndReason::Limit
+                | EndReason::Memory
+                | EndReason::Disconnected,
+            ) => Closed::Until(now + self.machine.limits().leave_grace),
             _ => Closed::Over,
         };
     }

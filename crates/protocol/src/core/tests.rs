@@ -514,7 +514,8 @@ fn only_an_end_that_the_client_may_not_know_of_is_kept_for_joins() {
             let now = world.host.now.get();
             let figures = world.client.close(session, reason, now).unwrap();
             assert_eq!(figures.ended, Some(reason));
-            let kept = matches!(reason, GameClosed | ProtocolError | Limit | Disconnected);
+            let kept =
+                matches!(reason, GameClosed | ConnectQueue | Evicted | ProtocolError | Limit | Memory | Disconnected);
             assert_eq!(world.client.is_over(session), !kept, "{reason}");
             assert_eq!(world.client.deadline(session), kept.then(|| now + LIMITS.leave_grace));
             world.read(link);

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use super::client::{ClientMachine, MAX_LINKS};
 use super::keys::{LinkKey, SessionKey};
-use super::machine::Standing;
 use super::link_writer::Joined;
+use super::machine::Standing;
 use super::owner::{ClientOwner, Effect, FrameCounts};
 use super::reason::OpenError;
 use crate::frame::{Frame, FrameError, FromClient, PacketId, SessionId};
@@ -196,7 +196,11 @@ impl<O: ClientOwner> ClientMachine<O> {
             },
             Err(error) => return self.refuse(link, id, error),
         };
-        if self.carry(link, session, Standing::Complete, owner) { new } else { self.refuse(link, id, OpenError::SessionLinks) }
+        if self.carry(link, session, Standing::Complete, owner) {
+            new
+        } else {
+            self.refuse(link, id, OpenError::SessionLinks)
+        }
     }
 
     /// Has a link carry a session, within the limits.
