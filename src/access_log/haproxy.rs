@@ -159,6 +159,7 @@ pub fn rejected(reason: AdmissionError) -> &'static str {
         | AdmissionError::BadHeader
         | AdmissionError::Unexpected
         | AdmissionError::NoPing
+        | AdmissionError::ClientLinks
         | AdmissionError::Evicted => "PR",
         AdmissionError::Disconnected | AdmissionError::Drained => "KR",
         AdmissionError::HeaderTimeout | AdmissionError::Silent => "cR",
@@ -175,7 +176,7 @@ pub fn closed(reason: CloseReason, connected: bool) -> &'static str {
         (CloseReason::Status, _) => "LR",
         (CloseReason::ClientError, _) => "CD",
         (CloseReason::TargetError, _) => "SD",
-        (CloseReason::ProtocolError, _) | (CloseReason::Evicted, true) => "PD",
+        (CloseReason::ProtocolError | CloseReason::Refused, _) | (CloseReason::Evicted, true) => "PD",
         (CloseReason::Evicted, false) => "PC",
         (
             CloseReason::Shutdown

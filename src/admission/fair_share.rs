@@ -8,7 +8,7 @@ use super::AddressKey;
 /// Connections by address and by network, ranked by how many there are. Each change and each question takes logarithmic
 /// time, and an address without connections takes no memory.
 #[derive(Debug, Default)]
-pub(super) struct FairShare {
+pub struct FairShare {
     /// The connections of each address, the newest last.
     connections: BTreeSet<(AddressKey, u64)>,
     by_address: HashMap<AddressKey, usize>,

@@ -35,7 +35,7 @@ pub use by_address::AddressKey;
 pub use carrier::Carrier;
 pub use connect_queue::{ConnectPlace, ConnectQueue, QueueFull};
 pub use control::{AdmissionControl, AdmissionGuard, ListenerAdmission, ProcessAdmission};
-pub use fair_share::Network;
+pub use fair_share::{FairShare, Network};
 pub use inbound::{AdmittedConnection, CarriedGuard, Inbound, InboundShared, PeerInfo};
 pub use keyed_limit::{KeyedGuard, KeyedLimit, LimitExceeded};
 pub use limits::AdmissionLimits;

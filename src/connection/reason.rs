@@ -38,6 +38,8 @@ words! {
         Closed = "closed",
         /// On a relay: the first frame was not a ping.
         NoPing = "no_ping",
+        /// On a relay: the client has more links than any client.
+        ClientLinks = "client_links",
         /// Its place was given to another one, as a limit of connections in all was reached.
         Evicted = "evicted",
         /// The operator had it closed.
@@ -60,7 +62,8 @@ impl AdmissionError {
             | Self::HeaderTimeout
             | Self::Unexpected
             | Self::Silent
-            | Self::NoPing => true,
+            | Self::NoPing
+            | Self::ClientLinks => true,
             // Caused by others.
             Self::Limit | Self::ProcessLimit => false,
             // The peer is refused whatever it does, at no more cost than by a ban.
@@ -96,6 +99,8 @@ words! {
         TargetError = "target_error",
         /// On a relay: what the peer sent is not the protocol.
         ProtocolError = "protocol_error",
+        /// On a relay: more of the peer's requests were refused than a client ever makes.
+        Refused = "refused",
         /// The task that carried it failed: a defect of this program.
         Panic = "panic",
         /// The edge that it came through is trusted no more.
@@ -158,6 +163,6 @@ impl From<PumpEnd> for CloseReason {
 impl CloseReason {
     /// Returns whether it counts for `bans.after`.
     pub const fn breaks_rule(self) -> bool {
-        matches!(self, Self::ProtocolError)
+        matches!(self, Self::ProtocolError | Self::Refused)
     }
 }

@@ -6,12 +6,13 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::Relay;
 use super::link::RelayLink;
 use super::session::SessionTask;
-use crate::connection::CloseReason;
+use super::{FRAMES_PER_TURN, MAX_CLIENT_LINKS, Relay};
+use crate::admission::{AddressKey, FairShare};
+use crate::connection::{CloseReason, Closing, ConnectionHandle};
 use otproxy_protocol::core::{self, Effect, EndReason, FrameCounts, LinkDuty, LinkKey, SessionKey};
-use otproxy_protocol::frame::{ClientId, FrameError};
+use otproxy_protocol::frame::ClientId;
 
 /// The machine of a client, with the connections that it decides about.
 pub(super) type RelayMachine = core::ClientMachine<Relay>;
@@ -21,6 +22,25 @@ pub struct RelayClient {
     pub(super) id: ClientId,
     /// Borrowed for a call, and for all effects of one read; never while something waits.
     pub(super) machine: RefCell<RelayMachine>,
+}
+
+impl RelayClient {
+    /// Returns whether one more link may be this client's. If it has as many as it may, those of one network make room for
+    /// another one that has fewer: the rule is that of connections.
+    pub(super) fn has_room_for(&self, newcomer: &ConnectionHandle) -> bool {
+        let machine = self.machine.borrow();
+        let links = || machine.links().filter(|link| link.handle.closing().is_none());
+        if links().count() < MAX_CLIENT_LINKS {
+            return true;
+        }
+        let mut shares = FairShare::default();
+        let key = |handle: &ConnectionHandle| AddressKey::from(handle.player_or_peer().ip());
+        links().for_each(|link| shares.add(key(&link.handle), link.handle.id()));
+        shares.add(key(newcomer), newcomer.id());
+        let evicted = shares.evicted_by(key(newcomer));
+        let evicted = evicted.and_then(|evicted| links().find(|link| link.handle.id() == evicted));
+        evicted.is_some_and(|link| link.handle.close(Closing::Evicted))
+    }
 }
 
 impl Relay {
@@ -42,19 +62,20 @@ impl Relay {
         }
     }
 
-    /// Takes bytes that came over a link, and carries out their effects.
+    /// Takes bytes that came over a link, and carries out their effects. Returns whether so many frames came that some are
+    /// left: then this is to be called again, without bytes, once other links have had their turn.
     ///
     /// # Errors
-    /// They are no frame: the link must be closed.
+    /// Returns the reason for which the link must be closed: they are no frame, or too many were refused.
     pub(super) fn receive(
         self: &Rc<Self>,
         client: &Rc<RelayClient>,
         (key, link): (LinkKey, &Rc<RelayLink>),
         bytes: &[u8],
-    ) -> Result<(), FrameError> {
+    ) -> Result<bool, CloseReason> {
         let mut machine = client.machine.borrow_mut();
-        let mut turn = machine.receive(key, bytes);
-        let mut result = Ok(());
+        let mut turn = machine.receive(key, bytes).at_most(FRAMES_PER_TURN);
+        let mut closing = None;
         while let Some(effect) = machine.next_effect(&mut turn, &**self) {
             self.count(link, turn.take_counts());
             match effect {
@@ -79,6 +100,9 @@ impl Relay {
                 Effect::Refused { session, error } => {
                     self.refused.inc(error);
                     self.warn(link.player(), (client.id, session), &format_args!("refused: {error}"));
+                    if !link.may_be_refused(Instant::now()) {
+                        closing = Some(CloseReason::Refused);
+                    }
                 }
                 Effect::Ended { session, error } => {
                     if let Some(session) = machine.session(session) {
@@ -86,7 +110,7 @@ impl Relay {
                     }
                     tell(&mut machine, session);
                 }
-                Effect::Close(error) => result = Err(error),
+                Effect::Close(_) => closing = Some(CloseReason::ProtocolError),
             }
         }
         self.count(link, turn.take_counts());
@@ -94,7 +118,7 @@ impl Relay {
             machine.heard(key);
         }
         self.serve_links(&mut machine);
-        result
+        closing.map_or(Ok(turn.is_paused()), Err)
     }
 
     /// Has the tasks of links write, or close them, where something is to be done that their clients did not ask for.

@@ -4,15 +4,17 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::metrics::EdgeMetrics;
 use super::task_waker::TaskWaker;
+use super::{MAX_REFUSALS, REFUSALS_PERIOD};
 use crate::admission::{Inbound, TunnelOrigin};
 use crate::connection::{CloseReason, ConnectionHandle};
 use otproxy_net::Stream;
 use otproxy_protocol::core::WriteOutcome;
 use otproxy_protocol::frame::ClientId;
+use otproxy_protocol::quota::Quota;
 
 /// A link on the worker that owns its client.
 pub struct RelayLink {
@@ -35,6 +37,8 @@ pub struct RelayLink {
     pub(super) watched: Cell<usize>,
     /// The last round trip that the client told.
     pub(super) round_trip: Cell<Option<Duration>>,
+    /// The state of the limit of refusals.
+    refusals: Cell<Option<Instant>>,
     pub(super) task: TaskWaker,
 }
 
@@ -60,6 +64,7 @@ impl RelayLink {
             silent: Cell::new(false),
             watched: Cell::new(0),
             round_trip: Cell::new(None),
+            refusals: Cell::new(None),
             task: TaskWaker::default(),
         }
     }
@@ -88,6 +93,14 @@ impl RelayLink {
     pub(super) fn block(&self) {
         self.blocked.set(true);
         self.task.wake();
+    }
+
+    /// Counts a refused request; returns whether it was within the limit.
+    pub(super) fn may_be_refused(&self, now: Instant) -> bool {
+        let mut refusals = self.refusals.get();
+        let within = Quota::per(MAX_REFUSALS, REFUSALS_PERIOD).take(&mut refusals, now, now).is_some();
+        self.refusals.set(refusals);
+        within
     }
 
     /// Counts what was written.

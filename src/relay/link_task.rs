@@ -15,10 +15,9 @@ use crate::access_log::{AccessLogEntry, Ended, LinkEnd};
 use crate::admission::{AdmissionGuard, unfinished};
 use crate::connection::CloseReason;
 use otproxy_protocol::core::LinkKey;
-use otproxy_protocol::frame::FrameError;
 
-/// Reads in one turn: then other links have theirs.
-const READS_PER_TURN: usize = 8;
+/// Reads in one turn: then other links have theirs. Most often the second finds nothing.
+const READS_PER_TURN: usize = 2;
 
 /// The task of a link, which carries it to its end. When it is dropped, the link's sessions lose it, and the end is
 /// counted and logged, in whatever way it came.
@@ -32,6 +31,8 @@ pub struct LinkTask {
     link: Rc<RelayLink>,
     /// Bytes from before the link was carried here: its first frame, a ping, and perhaps more.
     early: Option<Vec<u8>>,
+    /// Frames that were read are left for another turn.
+    paused: bool,
     reason: Option<CloseReason>,
     /// Counts the link against the listener's limits.
     _guard: AdmissionGuard,
@@ -49,18 +50,13 @@ impl LinkTask {
         link.edge.links.inc();
         relay.idle_watch.add(&link);
         let key = client.machine.borrow_mut().add_link(Rc::clone(&link));
-        Self { relay, client, key, link, early: Some(early), reason: None, _guard: guard }
+        Self { relay, client, key, link, early: Some(early), paused: false, reason: None, _guard: guard }
     }
 
     fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         self.link.task.keep(cx);
         if let Some(closing) = self.link.handle.poll_closing(cx) {
             return Poll::Ready(closing.into());
-        }
-        if let Some(early) = self.early.take()
-            && self.on_bytes(&early).is_err()
-        {
-            return Poll::Ready(CloseReason::ProtocolError);
         }
         if let Poll::Ready(reason) = self.poll_frames(cx) {
             return Poll::Ready(reason);
@@ -84,24 +80,37 @@ impl LinkTask {
         }
     }
 
-    fn poll_frames(&self, cx: &mut Context<'_>) -> Poll<CloseReason> {
-        for _ in 0..READS_PER_TURN {
-            let mut scratch = self.relay.scratch.borrow_mut();
-            let n = match self.link.stream.poll_read(cx, &mut scratch) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0)) => return Poll::Ready(CloseReason::Client),
-                Poll::Ready(Err(_)) => return Poll::Ready(CloseReason::ClientError),
-                Poll::Ready(Ok(n)) => n,
+    fn poll_frames(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let mut reads = if self.paused { 1 } else { READS_PER_TURN };
+        while reads > 0 {
+            reads -= 1;
+            let taken = if let Some(early) = self.early.take() {
+                self.on_bytes(&early)
+            } else if self.paused {
+                self.on_bytes(&[])
+            } else {
+                let mut scratch = self.relay.scratch.borrow_mut();
+                let n = match self.link.stream.poll_read(cx, &mut scratch) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(0)) => return Poll::Ready(CloseReason::Client),
+                    Poll::Ready(Err(_)) => return Poll::Ready(CloseReason::ClientError),
+                    Poll::Ready(Ok(n)) => n,
+                };
+                self.on_bytes(scratch.get(..n).unwrap_or_default())
             };
-            if self.on_bytes(scratch.get(..n).unwrap_or_default()).is_err() {
-                return Poll::Ready(CloseReason::ProtocolError);
+            match taken {
+                Ok(paused) => self.paused = paused,
+                Err(reason) => return Poll::Ready(reason),
+            }
+            if self.paused {
+                break;
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    fn on_bytes(&self, bytes: &[u8]) -> Result<(), FrameError> {
+    fn on_bytes(&self, bytes: &[u8]) -> Result<bool, CloseReason> {
         let Self { relay, client, key, link, .. } = self;
         link.handle.add_in(bytes.len() as u64);
         link.inbound.metrics().bytes_in.inc_by(bytes.len() as u64);
@@ -158,5 +167,79 @@ impl Drop for LinkTask {
             %reason,
             "link ended",
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::runtime::{Builder, LocalOptions};
+
+    use super::*;
+    use crate::admission::{
+        AdmissionControl, AdmissionLimits, BanMetrics, BanPolicy, Bans, InboundShared, ListenerAdmission,
+        ProcessAdmission,
+    };
+    use crate::metrics::Metrics;
+    use crate::relay::{EdgeMetrics, FRAMES_PER_TURN, OTHER_EDGE, RelayShared};
+    use otproxy_config::{self as config, Config};
+    use otproxy_net::Stream;
+    use otproxy_net::worker::{Tasks, scratch};
+    use otproxy_protocol::core::OpenError;
+    use otproxy_protocol::frame::{self, ClientId, PacketId, SessionId};
+    use otproxy_protocol::player_address::PseudoIpv4;
+
+    /// Runs a test with a link's task, whose first bytes are these, and the peer of the link.
+    fn with_link(early: Vec<u8>, test: impl AsyncFnOnce(Rc<Relay>, Pin<Box<LinkTask>>, TcpStream)) {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            let text = "role: core\nworkers: 1\n\
+                        listeners: [{ name: links, kind: relay, listen: '127.0.0.1:1', accept_proxy: none }]\n\
+                        game_servers: [{ port: 7172, address: '127.0.0.1:2' }]\n";
+            let Config::Core(core) = config::parse("core.yaml", text).unwrap() else { panic!("a core") };
+            let metrics = Arc::new(Metrics::new());
+            let bans = Bans::new(BanPolicy::off(), BanMetrics::new(&metrics));
+            let gate = || AdmissionControl::new(AdmissionLimits::default(), Arc::default());
+            let process = ProcessAdmission::new(gate(), bans);
+            let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]));
+            let tasks = Tasks::new(metrics.on_panic());
+            let relay = Relay::new(shared, 0, Arc::clone(&metrics), Rc::new(scratch()), tasks);
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, player) = listener.accept().await.unwrap();
+            let inbound =
+                relay.inbound(&InboundShared::new(core.listeners[0].inbound().clone(), Arc::clone(&process), None));
+            let guard = ListenerAdmission::new("links", gate(), process).admit_peer(player).unwrap();
+            let (stream, handle) = (Stream::new(stream).unwrap(), Arc::clone(guard.handle()));
+            let edge = Rc::new(EdgeMetrics::new(&metrics, OTHER_EDGE));
+            let link = Rc::new(RelayLink::new(stream, handle, ClientId(5), edge, None, inbound));
+            let client = relay.client(ClientId(5));
+            let task = LinkTask::new(Rc::clone(&relay), client, link, early, guard);
+            test(relay, Box::pin(task), peer).await;
+        });
+    }
+
+    #[test]
+    fn a_turn_has_so_many_frames_and_then_others_have_theirs() {
+        let refused = frame::data_header(SessionId(1), PacketId(1), PacketId(0), 0);
+        let junk = refused.repeat(FRAMES_PER_TURN as usize + 1);
+        let early = [&frame::ping(ClientId(5), 0)[..], &junk].concat();
+        with_link(early, async |relay, mut task, peer| {
+            let refused = || relay.refused.get(OpenError::UnknownSession) as u32;
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            assert!(task.as_mut().poll(&mut cx).is_pending());
+            assert_eq!(refused(), FRAMES_PER_TURN - 1, "and the ping");
+            // More that has come is not read before those are done with.
+            peer.writable().await.unwrap();
+            peer.try_write(&junk).unwrap();
+            assert!(task.as_mut().poll(&mut cx).is_pending());
+            assert_eq!(refused(), FRAMES_PER_TURN + 1);
+            while refused() < 2 * (FRAMES_PER_TURN + 1) {
+                assert!(task.as_mut().poll(&mut cx).is_pending());
+                tokio::task::yield_now().await;
+            }
+        });
     }
 }

@@ -65,6 +65,16 @@ pub const CONNECT_INTERVAL: Duration = Duration::from_micros(500);
 /// this long.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(30);
 
+/// Frames of one read of a link that are done with before other links have their turn.
+pub const FRAMES_PER_TURN: u32 = 64;
+/// Requests on one link that may be refused within [`REFUSALS_PERIOD`]. A client that goes on with a session which there
+/// is not any more has as many frames on their way, until it hears of the end.
+pub const MAX_REFUSALS: u32 = 256;
+/// See [`MAX_REFUSALS`].
+pub const REFUSALS_PERIOD: Duration = Duration::from_secs(10);
+/// Links of one client. A client has one through each edge, and for ten seconds at the most those that it lost.
+pub const MAX_CLIENT_LINKS: usize = 128;
+
 /// One worker's part of the relay.
 pub struct Relay {
     shared: Arc<RelayShared>,
@@ -189,6 +199,14 @@ impl Relay {
     fn carry_link(self: &Rc<Self>, stream: Stream, new_link: NewLink) {
         let NewLink { inbound, client, peer, early, guard, origin } = new_link;
         let proven = origin.as_ref().map(|origin| Arc::clone(&origin.edge));
+        let inbound = self.inbound(&inbound);
+        let owner = self.client(client);
+        if !owner.has_room_for(guard.handle()) {
+            let handle = guard.handle();
+            let who = PeerInfo { address: handle.player_or_peer(), edge: proven.as_deref(), accepted: handle.began() };
+            inbound.refuse(&stream.options(), AdmissionError::ClientLinks, who, true);
+            return;
+        }
         let edge = match &proven {
             Some(edge) => self.edge_named(edge.name()),
             None => self.edge_named(self.shared.settings().edge_at(peer.ip()).unwrap_or(OTHER_EDGE)),
@@ -199,9 +217,8 @@ impl Relay {
         if *edge.name != *OTHER_EDGE {
             handle.set_edge(Arc::clone(&edge.name));
         }
-        let inbound = self.inbound(&inbound);
         let link = Rc::new(RelayLink::new(stream, handle, client, edge, origin, inbound));
-        let task = LinkTask::new(Rc::clone(self), self.client(client), link, early, guard);
+        let task = LinkTask::new(Rc::clone(self), owner, link, early, guard);
         match proven {
             Some(edge) => self.tasks.spawn(edge.carry(task)),
             None => self.tasks.spawn(task),

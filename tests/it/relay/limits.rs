@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use otproxy::relay::{CONNECT_WAIT, MAX_LINKS};
+use otproxy::relay::{CONNECT_WAIT, FRAMES_PER_TURN, MAX_CLIENT_LINKS, MAX_LINKS, MAX_REFUSALS};
 use otproxy_protocol::frame::{self, ClientId, PacketId, SessionId};
 use socket2::{Domain, Socket, Type};
 use tokio::io::AsyncWriteExt;
@@ -173,11 +173,11 @@ fn what_a_game_server_does_not_read_ends_the_session() {
 fn the_places_of_small_packets_that_wait_for_their_turn_are_not_free() {
     run(async {
         let game = Game::new().await;
-        let core = Setup::to(&game, "max_packets_per_second: 1").sessions("pending: 1KiB").start();
+        let core = Setup::to(&game, "max_packets_per_second: 1").sessions("pending: 256").start();
         let mut link = core.link().await;
         link.open(S, PORT).await;
         // Under the limit by their bytes alone.
-        for n in 1..=1000 {
+        for n in 1..=200 {
             link.data(S, n, 0, b"x").await;
         }
         assert_eq!(link.next().await, Some(Seen::End(S)));
@@ -567,6 +567,58 @@ fn beyond_the_memory_of_all_sessions_the_largest_of_the_largest_network_ends() {
         assert!(kept < 1_048_576.0, "{kept}: what it had kept is forgotten");
         good_conn.send(&packet(b"undisturbed")).await;
         assert_eq!(good.next().await, data(1, 0, &packet(b"undisturbed")));
+        core.close().await;
+    });
+}
+
+#[test]
+fn a_link_whose_requests_are_refused_again_and_again_is_closed() {
+    run(async {
+        let game = Game::new().await;
+        let core = Setup::to(&game, "").start();
+        let (mut good, mut conn) = core.play(&game).await;
+        let mut link = core.link().await;
+        let junk = data_frame(SessionId(99), 1, 0, b"x");
+        // As many as a client may have on their way when it does not know that its session is over.
+        link.send(&junk.repeat(MAX_REFUSALS as usize)).await;
+        link.send(&frame::ping(CLIENT, 20)).await;
+        while link.next().await != Some(Seen::Pong) {}
+        core.refused("unknown_session", f64::from(MAX_REFUSALS)).await;
+        // And many more. It may be closed while they are written.
+        let _ = link.stream.write_all(&junk.repeat(10_000)).await;
+        while link.next_or_cut().await.is_some() {}
+        core.wait("otproxy_connections_closed_total", &["reason=\"refused\""], 1.0).await;
+        let refused = core.metric("otproxy_relay_refused_total", &[]).await;
+        let most = MAX_REFUSALS + FRAMES_PER_TURN + 60;
+        assert!(refused <= f64::from(most), "{refused}");
+        conn.send(&packet(b"undisturbed")).await;
+        assert_eq!(good.next().await, data(1, 0, &packet(b"undisturbed")));
+        core.close().await;
+    });
+}
+
+#[test]
+fn links_of_one_client_are_limited_and_shared_by_network() {
+    run(async {
+        let game = Game::new().await;
+        let setup = Setup { workers: 4, listener: "timeouts: { idle: 1h }", ..Setup::to(&game, "") };
+        let core = setup.start();
+        let mut links = Vec::new();
+        for _ in 0..MAX_CLIENT_LINKS {
+            links.push(core.link().await);
+        }
+        let mut one_more = core.silent_link(EDGE_A, player(1)).await;
+        one_more.send(&frame::ping(CLIENT, 0)).await;
+        assert_eq!(one_more.next().await, None);
+        let rejected = ["listener=\"links\"", "reason=\"client_links\""];
+        core.wait("otproxy_connections_rejected_total", &rejected, 1.0).await;
+        // From elsewhere, as by another line of the same player, there is room.
+        let mut other = core.link_of(EDGE_B, elsewhere(1), CLIENT).await;
+        other.sync().await;
+        assert_eq!(links.pop().unwrap().next().await, None);
+        core.wait("otproxy_connections_closed_total", &["reason=\"evicted\""], 1.0).await;
+        // Other clients of that address are not concerned.
+        core.link_of(EDGE_A, player(1), ClientId(5)).await.sync().await;
         core.close().await;
     });
 }

@@ -81,6 +81,11 @@ impl<O: ClientOwner> ClientMachine<O> {
         Some(&self.links.get(link.0)?.owned)
     }
 
+    /// Returns the owner's part of each link.
+    pub fn links(&self) -> impl Iterator<Item = &O::Link> {
+        self.links.values().map(|link| &link.owned)
+    }
+
     /// Returns the owner's part of a session.
     pub fn session(&self, session: SessionKey) -> Option<&O::Session> {
         Some(&self.sessions.get(session)?.owned)

@@ -56,6 +56,11 @@ impl<T> Slots<T> {
         self.0.len() as u32
     }
 
+    /// Returns all values.
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().filter_map(Option::as_deref)
+    }
+
     /// Returns whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -523,6 +523,42 @@ fn only_an_end_that_the_client_may_not_know_of_is_kept_for_joins() {
     });
 }
 
+/// Junk on one link delays nobody: after so many frames others have their turn, and nothing of it is lost.
+#[test]
+fn a_link_that_sends_very_many_frames_has_a_few_done_with_in_each_turn() {
+    const FRAMES: u32 = 1000;
+    const AT_MOST: u32 = 64;
+    both(|mut world| {
+        let (link, other) = (world.link(), world.link());
+        let session = world.play(link, S);
+        let junk: Vec<_> = (0..FRAMES).flat_map(|_| data(S, 1, 0, b"x")).collect();
+        let half = &data(S, 2, 0, b"half")[..16];
+        let (mut turns, mut taken) = (0, 0);
+        let mut input = [&junk[..], half].concat();
+        loop {
+            let read = std::mem::take(&mut input);
+            let mut turn = world.client.receive(link, &read).at_most(AT_MOST);
+            let mut effects = Vec::new();
+            while let Some(effect) = world.client.next_effect(&mut turn, &world.host) {
+                effects.push(effect);
+            }
+            // What has come is with the game server before the rest is looked at.
+            assert_eq!(effects, [writes(session, u32::from(turns == 0))]);
+            let FrameCounts { first, duplicate, .. } = turn.take_counts();
+            assert!(first + duplicate <= AT_MOST, "{first} and {duplicate}");
+            (turns, taken) = (turns + 1, taken + first + duplicate);
+            if !turn.is_paused() {
+                break;
+            }
+            world.send(other, &frame::ping(CLIENT, 20));
+            assert_eq!(world.read(other), PONG, "a pong waits for no more than that");
+        }
+        assert_eq!((turns, taken), (FRAMES.div_ceil(AT_MOST), FRAMES));
+        assert_eq!(world.send(link, &data(S, 2, 0, b"half")[16..]), [writes(session, 1)]);
+        assert_eq!(world.game_reads(session), b"xhalf");
+    });
+}
+
 #[test]
 fn a_session_waits_for_a_link_to_come_back_and_goes_on_where_it_was() {
     both(|mut world| {

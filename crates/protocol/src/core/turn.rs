@@ -16,6 +16,8 @@ pub struct ReceivedBytes<'a> {
     link: LinkKey,
     bytes: Cow<'a, [u8]>,
     used: usize,
+    /// Frames that may still be done with in this turn.
+    left: u32,
     state: State,
 }
 
@@ -29,8 +31,10 @@ struct State {
     answer: bool,
     /// A whole frame was seen.
     heard: bool,
-    /// All frames are done with.
+    /// All frames are done with, or as many as may be.
     over: bool,
+    /// Whole frames are left for another turn.
+    paused: bool,
     error: Option<FrameError>,
     /// An effect that comes after the one returned before.
     later: Option<Effect>,
@@ -38,7 +42,19 @@ struct State {
 
 impl<'a> ReceivedBytes<'a> {
     pub(super) fn new(link: LinkKey, bytes: Cow<'a, [u8]>) -> Self {
-        Self { link, bytes, used: 0, state: State::default() }
+        Self { link, bytes, used: 0, left: u32::MAX, state: State::default() }
+    }
+
+    /// Limits the frames that are done with in this turn, so that other links have theirs. The rest is kept.
+    #[must_use]
+    pub fn at_most(self, frames: u32) -> Self {
+        Self { left: frames, ..self }
+    }
+
+    /// Returns whether whole frames were kept for another turn. It begins with [`ClientMachine::receive`] of no bytes,
+    /// before more is read from the link.
+    pub fn is_paused(&self) -> bool {
+        self.state.paused
     }
 
     /// Returns whether a whole frame was among the bytes: a link that brings none is silent.
@@ -67,13 +83,20 @@ impl<O: ClientOwner> ClientMachine<O> {
     /// Goes on with the bytes of `turn` until there is something to do, which is returned; `None` once all whole frames
     /// are done with. The rest is kept for the next turn.
     pub fn next_effect(&mut self, turn: &mut ReceivedBytes<'_>, owner: &O) -> Option<Effect> {
-        let ReceivedBytes { link, bytes, used, state } = turn;
+        let ReceivedBytes { link, bytes, used, left, state } = turn;
         if state.later.is_some() {
             return state.later.take();
         }
         while !state.over {
             match Frame::split(bytes.get(*used..).unwrap_or_default()) {
+                Ok(Some(_)) if *left == 0 => {
+                    (state.over, state.paused) = (true, true);
+                    if let Some(link) = self.links.get_mut(link.0) {
+                        link.input.keep(std::mem::take(bytes), *used);
+                    }
+                }
                 Ok(Some((frame, _))) => {
+                    *left -= 1;
                     *used += frame.wire_len();
                     state.heard = true;
                     let effect = self.on_frame(*link, state, frame.from_client(), owner);
