@@ -31,6 +31,8 @@ const CHUNK_OVERHEAD: usize = 96;
 const PENDING: usize = 4096;
 /// Pongs, and ends of strange sessions, that may wait on a link.
 const MAX_WAITING: usize = 64;
+/// Sessions that a link may not join, and of which it remembers so.
+const MAX_KEPT_OFF: usize = 8;
 /// Ids of sessions that the core does not know.
 const STRANGE: u32 = 1 << 20;
 /// The time that a client has to open a session on a link that was lent to it, and the time from one close of such a link
@@ -291,6 +293,8 @@ struct Link {
     /// Not begun yet, as are the ends of sessions that it does not carry.
     pongs: usize,
     ends: VecDeque<SessionId>,
+    /// Sessions that it may not join.
+    kept_off: VecDeque<SessionId>,
     /// Data frames: begun as the machine says, whole as the bytes say.
     begun: u64,
     whole: u64,
@@ -310,10 +314,19 @@ impl Link {
             before_cut: None,
             pongs: 0,
             ends: VecDeque::new(),
+            kept_off: VecDeque::new(),
             begun: 0,
             whole: 0,
             ends_begun: 0,
             ends_whole: 0,
+        }
+    }
+
+    /// Notes a session that it may not join, of which it remembers the last ones.
+    fn keep_off(&mut self, id: SessionId) {
+        if !self.kept_off.contains(&id) {
+            self.kept_off.push_back(id);
+            self.kept_off.drain(..self.kept_off.len().saturating_sub(MAX_KEPT_OFF));
         }
     }
 
@@ -534,7 +547,7 @@ impl World {
         if let Some(error) = refusal {
             let refused = Effect::Refused { session: id, error };
             self.arrives(link_index, &frame, &[refused], true, FrameCounts::default());
-            return self.links[link_index].end(id);
+            return self.refuse(link_index, id);
         }
         let (effects, answered, counts) = self.receive(link.key, &frame);
         assert_eq!((answered, counts), (true, FrameCounts::default()));
@@ -561,6 +574,7 @@ impl World {
     fn carry(&mut self, link_index: usize, index: usize) {
         let (session, link) = (&mut self.sessions[index], &mut self.links[link_index]);
         link.joins += 1;
+        link.kept_off.retain(|other| *other != session.id);
         link.carried.insert(session.id, Carried { session: index, next: session.acked + 1, join: link.joins });
         session.joined.push(link_index);
         self.looks = true;
@@ -672,6 +686,19 @@ impl World {
         }
     }
 
+    /// Has a refused link be told an end, unless the session goes on.
+    fn refuse(&mut self, link: usize, id: SessionId) {
+        if self.goes_on(id) {
+            self.links[link].keep_off(id);
+        } else {
+            self.links[link].end(id);
+        }
+    }
+
+    fn goes_on(&self, id: SessionId) -> bool {
+        self.listed(id).is_some_and(|index| self.sessions[index].ended.is_none())
+    }
+
     fn leave(&mut self, link: usize, index: usize) {
         let id = self.sessions[index].id;
         let carried = self.links[link].carried.remove(&id);
@@ -718,7 +745,9 @@ impl World {
         let link = self.client.add_link(1);
         let bytes = [&frame::open(id, PORT)[..], &data(id, 1, 0, b"x"), &frame::end(id)].concat();
         let (effects, answered, counts) = self.receive(link, &bytes);
-        assert_eq!(effects, [Effect::Refused { session: id, error: OpenError::Identity }; 2]);
+        // No end while the session goes on, and then nothing of its data counts.
+        let (refusals, told) = if self.goes_on(id) { (1, &b""[..]) } else { (2, &frame::end(id)[..]) };
+        assert_eq!(effects, vec![Effect::Refused { session: id, error: OpenError::Identity }; refusals]);
         assert_eq!((answered, counts), (true, FrameCounts::default()));
         let mut out = Vec::new();
         let all = |_: &u8, slices: &[IoSlice<'_>]| {
@@ -727,7 +756,7 @@ impl World {
         };
         let written = self.client.write_link(link, all).expect("written");
         assert_eq!((written.bytes, written.first, written.blocked), (out.len() as u64, 0, false));
-        assert_eq!(out, frame::end(id), "one end for both");
+        assert_eq!(out, told, "one end for both");
         assert_eq!(self.client.lost(link, self.now()), Some(1));
         self.looks = true;
     }
@@ -739,19 +768,27 @@ impl World {
             // The client counts the link as joined, and so does the machine, if the session goes on.
             let known = self.listed(id);
             let goes_on = known.filter(|index| self.sessions[*index].ended.is_none());
-            let room = |index: &usize| {
-                self.links[link].carried.len() < MAX_PER_LINK && self.sessions[*index].joined.len() < MAX_LINKS
+            let ignored = goes_on.is_some() && self.links[link].kept_off.contains(&id);
+            let refused = if goes_on.is_some() && self.links[link].carried.len() >= MAX_PER_LINK {
+                Some(OpenError::LinkSessions)
+            } else if goes_on.is_some_and(|index| self.sessions[index].joined.len() >= MAX_LINKS) {
+                Some(OpenError::SessionLinks)
+            } else if goes_on.is_none() {
+                Some(if known.is_some() { OpenError::NotJoined } else { OpenError::UnknownSession })
+            } else {
+                None
             };
-            let Some(index) = goes_on.filter(room) else {
-                // It is refused otherwise, and answered with an end where there is no such session.
-                let error = if known.is_some() { OpenError::NotJoined } else { OpenError::UnknownSession };
-                let refused = Effect::Refused { session: id, error };
-                self.arrives(link, &data(id, packet, ack, b"stray"), &[refused], true, FrameCounts::default());
-                if known.is_none() {
+            if ignored || refused.is_some() {
+                let refused = refused.filter(|_| !ignored).map(|error| Effect::Refused { session: id, error });
+                self.arrives(link, &data(id, packet, ack, b"stray"), refused.as_slice(), true, FrameCounts::default());
+                if goes_on.is_some() {
+                    self.links[link].keep_off(id);
+                } else if known.is_none() {
                     self.links[link].end(id);
                 }
                 return;
-            };
+            }
+            let index = goes_on.expect("it is not refused");
             self.carry(link, index);
             self.sessions[index].links.insert(link, Standing::Used);
         }

@@ -97,6 +97,12 @@ impl Relay {
                     let task = SessionTask::new(Rc::clone(self), Rc::clone(client), session, owned);
                     self.tasks.spawn(task.run());
                 }
+                Effect::JoinedElsewhere(session) => {
+                    self.metrics.relay_joined_elsewhere.inc();
+                    if let Some(session) = machine.session(session) {
+                        self.log_joined_elsewhere(client.id, link, session);
+                    }
+                }
                 Effect::Refused { session, error } => {
                     self.refused.inc(error);
                     self.warn(link.player(), (client.id, session), &format_args!("refused: {error}"));

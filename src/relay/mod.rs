@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::admission::{AdmittedConnection, Inbound, InboundShared, ListenerMetrics, PeerInfo, TunnelledStream};
 use crate::connection::{AdmissionError, Route};
@@ -44,12 +44,13 @@ use client::RelayClient;
 use idle_watch::IdleWatch;
 use link::RelayLink;
 use link_task::LinkTask;
+use session::RelaySession;
 use shared::{Handover, NewLink};
 
 pub use idle_watch::SILENCE;
 pub use listener::RelayListener;
 pub use metrics::{EdgeMetrics, PortMetrics};
-pub use otproxy_protocol::core::MAX_LINKS;
+pub use otproxy_protocol::core::{MAX_ADDRESSES, MAX_LINKS};
 pub use shared::{RelayShared, WorkerCommand, WorkerCommands};
 pub use snapshot::{LinkSnapshot, SessionSnapshot};
 
@@ -237,6 +238,15 @@ impl Relay {
     /// Returns the counters of a port, likewise.
     fn port(&self, port: u16) -> Rc<PortMetrics> {
         Rc::clone(self.ports.borrow_mut().entry(port).or_insert_with(|| Rc::new(PortMetrics::new(&self.metrics, port))))
+    }
+
+    /// Logs that a session is carried by a link from another address than before, likewise.
+    fn log_joined_elsewhere(&self, client: ClientId, link: &RelayLink, session: &RelaySession) {
+        if let Some(suppressed) = self.shared.joined_log.allow(Instant::now()) {
+            let suppressed = (suppressed > 0).then_some(suppressed);
+            let (player, opened_by, session) = (link.player(), session.player, session.id);
+            info!(%player, %opened_by, %client, %session, suppressed, "joined from another address");
+        }
     }
 
     /// Logs what a peer can cause, as far as the log's limit goes.

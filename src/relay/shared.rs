@@ -33,6 +33,7 @@ pub struct RelayShared {
     pub(super) commands: Vec<mpsc::UnboundedSender<WorkerCommand>>,
     pub(super) log: RateLimitedLog,
     pub(super) ended_log: RateLimitedLog,
+    pub(super) joined_log: RateLimitedLog,
 }
 
 /// The commands to one worker.
@@ -51,6 +52,7 @@ impl RelayShared {
             commands,
             log: RateLimitedLog::new(REFUSED_LINES),
             ended_log: RateLimitedLog::new(ENDED_LINES),
+            joined_log: RateLimitedLog::new(REFUSED_LINES),
         };
         (Arc::new(shared), receivers)
     }

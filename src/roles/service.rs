@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use prometheus::IntCounter;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -190,6 +191,11 @@ impl Service {
             })
         };
         self.tunnel = Some((counted, Box::new(main)));
+    }
+
+    /// Returns the counter of log lines that were lost.
+    pub fn log_dropped(&self) -> &IntCounter {
+        &self.own_metrics.log_dropped
     }
 
     /// Returns the bans.

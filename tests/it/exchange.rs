@@ -24,6 +24,8 @@ use proptest::prelude::*;
 
 const CLIENT: ClientId = ClientId(77);
 const PORT: u16 = 7172;
+/// Addresses that the player's links have, counted from 0.
+const ADDRESSES: u64 = 5;
 const MS: Duration = Duration::from_millis(1);
 /// Simulated time between two looks at everything.
 const TICK: Duration = Duration::from_millis(50);
@@ -60,21 +62,24 @@ struct Host {
 }
 
 impl ClientOwner for Host {
-    type Link = ();
+    /// The player's address, which may be another on each link.
+    type Link = u8;
     type Session = SessionId;
-    type Player = ();
+    type Player = u8;
 
     fn now(&self) -> Instant {
         self.now.get()
     }
 
     fn rules(&self) -> OpenRules {
-        OpenRules { max_per_link: 16, bind_to_player: true }
+        OpenRules { max_per_link: 16, bind_to_player: false }
     }
 
-    fn player(&self, (): &()) {}
+    fn player(&self, address: &u8) -> u8 {
+        *address
+    }
 
-    fn admit(&self, (): &(), session: SessionId, port: u32) -> Result<AdmittedSession<SessionId>, OpenError> {
+    fn admit(&self, _: &u8, session: SessionId, port: u32) -> Result<AdmittedSession<SessionId>, OpenError> {
         assert_eq!(port, u32::from(PORT));
         let limits = SessionLimits {
             linger: self.linger,
@@ -498,7 +503,7 @@ impl Exchange {
     }
 
     fn core_reads(&mut self, conn: &mut Conn, piece: &[u8]) {
-        let mut early = Vec::new();
+        let (mut early, address) = (Vec::new(), self.chance.up_to(ADDRESSES) as u8);
         let (link, bytes) = match conn.key {
             Some(link) => (link, piece),
             None => {
@@ -506,7 +511,7 @@ impl Exchange {
                 let Some(client) = core::first_ping(&conn.early).expect("a ping first") else { return };
                 assert_eq!(client, CLIENT);
                 early.append(&mut conn.early);
-                (*conn.key.insert(self.core.add_link(())), &early[..])
+                (*conn.key.insert(self.core.add_link(address)), &early[..])
             }
         };
         let mut turn = self.core.receive(link, bytes);
@@ -520,7 +525,7 @@ impl Exchange {
                     game.connects_at = Some(at);
                 }
                 Effect::WriteGame { session, .. } => self.write_game(session),
-                Effect::WriteLink(_) | Effect::Changed(_) | Effect::RoundTrip(_) => {}
+                Effect::WriteLink(_) | Effect::Changed(_) | Effect::RoundTrip(_) | Effect::JoinedElsewhere(_) => {}
                 Effect::Refused { session, error } => {
                     assert_eq!(error, OpenError::NotJoined);
                     assert!(self.games[&session].closed, "data on a link that does not carry the session");
@@ -609,7 +614,7 @@ impl Exchange {
         let mut room = self.room(conn.down.bytes);
         let mut out = Vec::new();
         if let Some(link) = conn.key {
-            let written = self.core.write_link(link, |(), slices| {
+            let written = self.core.write_link(link, |_, slices| {
                 let mut taken = 0;
                 for slice in slices {
                     let part = &slice[..slice.len().min(room)];

@@ -299,6 +299,24 @@ impl<O: ClientOwner> ClientMachine<O> {
         if same { Ok(Some(key)) } else { Err(OpenError::Identity) }
     }
 
+    /// Takes note of the player whose link joins a session. Returns whether it is one that the session did not know.
+    pub(super) fn meet(&mut self, session: SessionKey, link: LinkKey, owner: &O) -> Result<bool, OpenError> {
+        let Self { links, sessions, .. } = self;
+        let player = |link: LinkKey| links.get(link.0).map(|link| owner.player(&link.owned));
+        let (Some(session), Some(joining)) = (sessions.get_mut(session), player(link)) else { return Ok(false) };
+        if session.knows(&joining) {
+            return Ok(false);
+        }
+        let there: Vec<_> = session.links.iter().filter_map(|link| player(*link)).collect();
+        session.meet(joining, |known| there.contains(known)).map(|()| true)
+    }
+
+    /// Returns whether a session of that id goes on, whoever may join it.
+    pub(super) fn goes_on(&self, id: SessionId) -> bool {
+        let session = self.sessions.find(id).and_then(|key| self.sessions.get(key));
+        session.is_some_and(|session| session.machine.ended().is_none())
+    }
+
     /// Returns a new session, unless the owner does not let it in.
     pub(super) fn create(
         &mut self,

@@ -122,7 +122,7 @@ impl<O: ClientOwner> ClientMachine<O> {
     }
 
     fn lend_one(&mut self, link: LinkKey, key: SessionKey, owner: &O) {
-        if self.may_lend(link, key, owner) && self.carry(link, key, Standing::Lent, owner) {
+        if self.may_lend(link, key, owner) && self.join(link, key, Standing::Lent, owner).is_ok() {
             self.lending.duties.push((link, LinkDuty::Write));
             if let Some(session) = self.sessions.get_mut(key) {
                 session.rejoin_at = None;
@@ -130,11 +130,11 @@ impl<O: ClientOwner> ClientMachine<O> {
         }
     }
 
-    /// Returns whether a link may be lent to a session: only one of the player that the session is known to have. A link
-    /// says by its first frame whose it is, and that alone is no proof.
+    /// Returns whether a link may be lent to a session: only one from an address from which it was opened or joined. A
+    /// link says by its first frame whose it is, and that alone is no proof.
     fn may_lend(&self, link: LinkKey, key: SessionKey, owner: &O) -> bool {
         let (Some(link), Some(session)) = (self.links.get(link.0), self.sessions.get(key)) else { return false };
-        !link.silent && owner.player(&link.owned) == session.player && link.writer.get(session.machine.id()).is_none()
+        !link.silent && session.knows(&owner.player(&link.owned)) && link.writer.get(session.machine.id()).is_none()
     }
 
     /// Returns the standing of a link in a session that it carries.

@@ -19,6 +19,8 @@ const PONGS_AT_ONCE: usize = 8;
 pub const MAX_PONGS: usize = 64;
 /// Ends for sessions that the link does not carry which may wait; further ones are not sent.
 pub const MAX_ENDS: usize = 64;
+/// Sessions of which a link remembers that it may not join them: more than a client has at once.
+const MAX_KEPT_OFF: usize = 8;
 
 /// The sessions that links may carry.
 pub(super) trait SessionSource {
@@ -58,6 +60,8 @@ pub(super) struct LinkWriter {
     cut: Bytes,
     pongs: usize,
     ends: VecDeque<SessionId>,
+    /// Sessions that it may not join, though they go on: the last ones that it asked for.
+    kept_off: VecDeque<SessionId>,
     joined: Vec<Joined>,
     /// The session whose turn is next, so that none starves another.
     turn: usize,
@@ -76,9 +80,25 @@ impl LinkWriter {
         }
     }
 
+    /// Takes note that the link may not join that session, which goes on.
+    pub fn keep_off(&mut self, session: SessionId) {
+        if !self.is_kept_off(session) {
+            if self.kept_off.len() >= MAX_KEPT_OFF {
+                self.kept_off.pop_front();
+            }
+            self.kept_off.push_back(session);
+        }
+    }
+
+    /// Returns whether the link was told that it may not join that session, which went on then.
+    pub fn is_kept_off(&self, session: SessionId) -> bool {
+        self.kept_off.contains(&session)
+    }
+
     /// Carries a session from now on, from its first unacknowledged frame.
     pub fn join(&mut self, session: SessionKey, machine: &mut Machine, standing: Standing) {
         machine.joined(standing);
+        self.kept_off.retain(|other| *other != machine.id());
         self.joined.push(Joined { id: machine.id(), session, standing, cursor: machine.outbox().start() });
     }
 

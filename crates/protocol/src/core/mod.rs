@@ -32,7 +32,7 @@ pub use machine::{Machine, ProtocolError, SessionLimits, SessionPhase, Standing}
 pub use outbox::{AckBeyondSent, Batch, Cursor, CursorAdvance, Outbox};
 pub use owner::{AdmittedSession, ClientOwner, Effect, FrameCounts, OpenRules};
 pub use reason::{EndReason, OpenError};
-pub use session::{Framed, SessionFigures};
+pub use session::{Framed, MAX_ADDRESSES, SessionFigures};
 pub use turn::ReceivedBytes;
 pub use upstream::Upstream;
 

@@ -8,7 +8,7 @@ use super::link_writer::SessionSource;
 use super::machine::{Machine, ProtocolError, SessionPhase, Standing};
 use super::outbox::Batch;
 use super::owner::{AdmittedSession, FrameCounts};
-use super::reason::EndReason;
+use super::reason::{EndReason, OpenError};
 use super::slots::Slots;
 use super::upstream::Upstream;
 use crate::frame::{HEADER_LEN, PacketId, SessionId};
@@ -67,6 +67,8 @@ pub(super) struct Session<S, P> {
     pub owned: S,
     /// The player that opened it.
     pub player: P,
+    /// Other addresses from which links have joined it, those that joined last at the end.
+    elsewhere: Vec<P>,
     pub machine: Machine,
     /// Links that joined it and are there, those that have told its end included.
     pub links: Vec<LinkKey>,
@@ -86,12 +88,17 @@ pub(super) struct Session<S, P> {
     bytes_out: u64,
 }
 
+/// Addresses from which links may carry one session at once. A client has one, or one on each path; each change of
+/// address adds one for as long as the links of the old one are not known to be lost.
+pub const MAX_ADDRESSES: usize = 8;
+
 impl<S, P> Session<S, P> {
     pub fn new(id: SessionId, player: P, admitted: AdmittedSession<S>, now: Instant) -> Self {
         let AdmittedSession { session, limits, framing, max_packets_per_second } = admitted;
         Self {
             owned: session,
             player,
+            elsewhere: Vec::new(),
             machine: Machine::new(id, limits, now),
             links: Vec::new(),
             rejoin_at: None,
@@ -105,6 +112,27 @@ impl<S, P> Session<S, P> {
             bytes_in: 0,
             bytes_out: 0,
         }
+    }
+
+    /// Returns whether a link of this player has joined it, among the last ones.
+    pub fn knows(&self, player: &P) -> bool
+    where
+        P: PartialEq,
+    {
+        self.player == *player || self.elsewhere.contains(player)
+    }
+
+    /// Takes note that a link of another player joins. `there` says of which players there are links.
+    ///
+    /// # Errors
+    /// There are links of as many players as there may be.
+    pub fn meet(&mut self, player: P, there: impl Fn(&P) -> bool) -> Result<(), OpenError> {
+        if self.elsewhere.len() + 1 >= MAX_ADDRESSES {
+            let gone = self.elsewhere.iter().position(|known| !there(known)).ok_or(OpenError::SessionAddresses)?;
+            self.elsewhere.remove(gone);
+        }
+        self.elsewhere.push(player);
+        Ok(())
     }
 
     pub fn figures(&self) -> SessionFigures {

@@ -36,6 +36,8 @@ struct State {
     /// Whole frames are left for another turn.
     paused: bool,
     error: Option<FrameError>,
+    /// The frame is to be looked at again, after the effect.
+    again: bool,
     /// An effect that comes after the one returned before.
     later: Option<Effect>,
 }
@@ -97,10 +99,14 @@ impl<O: ClientOwner> ClientMachine<O> {
                 }
                 Ok(Some((frame, _))) => {
                     *left -= 1;
-                    *used += frame.wire_len();
+                    let len = frame.wire_len();
+                    *used += len;
                     state.heard = true;
                     let effect = self.on_frame(*link, state, frame.from_client(), owner);
                     if effect.is_some() {
+                        if std::mem::take(&mut state.again) {
+                            (*left, *used) = (*left + 1, *used - len);
+                        }
                         return effect;
                     }
                 }
@@ -156,9 +162,9 @@ impl<O: ClientOwner> ClientMachine<O> {
             Some(joined) => (joined.session, joined.standing),
             None => {
                 state.answer = true;
-                match self.on_stray(link, id, owner) {
-                    Ok(session) => (session?, Standing::Used),
-                    Err(error) => return Some(Effect::Refused { session: id, error }),
+                match self.on_stray(link, state, id, owner) {
+                    Ok(session) => (session, Standing::Used),
+                    Err(effect) => return effect,
                 }
             }
         };
@@ -183,20 +189,35 @@ impl<O: ClientOwner> ClientMachine<O> {
         Some(effect)
     }
 
-    /// Has a link carry a session that goes on, of which data came over it: the client counts it as joined, as it was lost
-    /// and back before the client noticed. Refuses other data for sessions that the link does not carry.
+    /// Has a link join a session that goes on, of which data came over it: the client counts it as joined, as it was lost and
+    /// back before the client noticed. Refuses other data for sessions that the link does not carry.
     ///
     /// # Errors
-    /// The reason of the refusal.
-    fn on_stray(&mut self, link: LinkKey, id: SessionId, owner: &O) -> Result<Option<SessionKey>, OpenError> {
-        let Some(there) = self.link(link) else { return Ok(None) };
-        let found = self.find(there, id, owner).and_then(|found| found.ok_or(OpenError::UnknownSession));
-        let session = found.inspect_err(|_| self.tell_end(link, id))?;
-        let goes_on = self.ended(session).is_none();
-        if goes_on && self.carry(link, session, Standing::Used, owner) {
-            Ok(Some(session))
-        } else {
-            Err(OpenError::NotJoined)
+    /// The effect, if the data is not to be taken, or not before it.
+    fn on_stray(
+        &mut self,
+        link: LinkKey,
+        state: &mut State,
+        id: SessionId,
+        owner: &O,
+    ) -> Result<SessionKey, Option<Effect>> {
+        let carrier = self.links.get(link.0).ok_or(None)?;
+        // A client takes a link for one that has joined, if no end says otherwise, and sends all packets on it too.
+        if carrier.writer.is_kept_off(id) && self.goes_on(id) {
+            return Err(None);
+        }
+        let found = self.find(&carrier.owned, id, owner).and_then(|found| found.ok_or(OpenError::UnknownSession));
+        let session = found.map_err(|error| self.refuse(link, id, error))?;
+        if !self.goes_on(id) {
+            return Err(Some(Effect::Refused { session: id, error: OpenError::NotJoined }));
+        }
+        match self.join(link, session, Standing::Used, owner) {
+            Ok(false) => Ok(session),
+            Ok(true) => {
+                state.again = true;
+                Err(Some(Effect::JoinedElsewhere(session)))
+            }
+            Err(error) => Err(self.refuse(link, id, error)),
         }
     }
 
@@ -219,29 +240,40 @@ impl<O: ClientOwner> ClientMachine<O> {
             },
             Err(error) => return self.refuse(link, id, error),
         };
-        if self.carry(link, session, Standing::Complete, owner) {
-            new
-        } else {
-            self.refuse(link, id, OpenError::SessionLinks)
+        match self.join(link, session, Standing::Complete, owner) {
+            Ok(elsewhere) => new.or(elsewhere.then_some(Effect::JoinedElsewhere(session))),
+            Err(error) => self.refuse(link, id, error),
         }
     }
 
-    /// Has a link carry a session, within the limits.
-    pub(super) fn carry(&mut self, link: LinkKey, session: SessionKey, standing: Standing, owner: &O) -> bool {
-        let (Some(carrier), Some(joined)) = (self.links.get_mut(link.0), self.sessions.get_mut(session)) else {
-            return false;
-        };
-        if joined.links.len() >= MAX_LINKS || carrier.writer.sessions() >= owner.rules().max_per_link {
-            return false;
+    /// Has a link carry a session. Returns whether it comes from an address from which none came before.
+    ///
+    /// # Errors
+    /// It is over a limit, and does not.
+    pub(super) fn join(
+        &mut self,
+        link: LinkKey,
+        session: SessionKey,
+        standing: Standing,
+        owner: &O,
+    ) -> Result<bool, OpenError> {
+        if self.carried_by(link) >= owner.rules().max_per_link {
+            return Err(OpenError::LinkSessions);
         }
-        joined.links.push(link);
-        carrier.writer.join(session, &mut joined.machine, standing);
-        if standing == Standing::Complete {
-            (joined.rejoin_at, joined.closes) = (None, 0);
+        if self.sessions.get(session).is_none_or(|session| session.links.len() >= MAX_LINKS) {
+            return Err(OpenError::SessionLinks);
+        }
+        let elsewhere = self.meet(session, link, owner)?;
+        if let (Some(carrier), Some(joined)) = (self.links.get_mut(link.0), self.sessions.get_mut(session)) {
+            joined.links.push(link);
+            carrier.writer.join(session, &mut joined.machine, standing);
+            if standing == Standing::Complete {
+                (joined.rejoin_at, joined.closes) = (None, 0);
+            }
         }
         // Links that were lent may not be needed any more; or this one does not suffice.
         self.lending.look();
-        true
+        Ok(elsewhere)
     }
 
     /// Takes the link off a session.
@@ -255,15 +287,16 @@ impl<O: ClientOwner> ClientMachine<O> {
         Some(Effect::Changed(key))
     }
 
-    /// Refuses a request, and tells the client that the session is over.
+    /// Refuses a request, and tells the client that the session is over; but not if it goes on: an end on any link would
+    /// be its end on all of them.
     fn refuse(&mut self, link: LinkKey, session: SessionId, error: OpenError) -> Option<Effect> {
-        self.tell_end(link, session);
-        Some(Effect::Refused { session, error })
-    }
-
-    fn tell_end(&mut self, link: LinkKey, session: SessionId) {
-        if let Some(link) = self.links.get_mut(link.0) {
-            link.writer.end(session);
+        let goes_on = self.goes_on(session);
+        let writer = &mut self.links.get_mut(link.0)?.writer;
+        if goes_on {
+            writer.keep_off(session)
+        } else {
+            writer.end(session)
         }
+        Some(Effect::Refused { session, error })
     }
 }

@@ -171,3 +171,23 @@ fn a_forgotten_session_does_not_cost_the_links_of_another_for_ever() {
         assert_eq!(world.read(a), frame::end(S), "if it has not, it learns of the end");
     });
 }
+
+/// Carriers give some links another address each time. Data names the session, so it joins as an open would.
+#[test]
+fn data_from_a_new_address_joins_as_an_open_from_there_would() {
+    both(|mut world| {
+        world.host.rules.set(OpenRules { bind_to_player: false, ..world.host.rules.get() });
+        let link = world.link();
+        let session = world.play(link, S);
+        let elsewhere = world.client.add_link(2);
+        world.lose(link);
+        assert_eq!(world.duties(), [], "not before it has named the session");
+        let effects = world.send(elsewhere, &[data(S, 1, 0, b"a"), data(S, 2, 0, b"b")].concat());
+        assert_eq!(effects.iter().filter(|effect| **effect == Effect::JoinedElsewhere(session)).count(), 1);
+        assert_eq!((world.game_reads(session), world.client.deadline(session)), (b"ab".to_vec(), None));
+        // From then on that address has proved whose it is.
+        let another = world.client.add_link(2);
+        world.lose(elsewhere);
+        assert_eq!(world.duties(), [(another, LinkDuty::Write)]);
+    });
+}
