@@ -215,7 +215,8 @@ impl Session {
     }
 
     fn waits_for_open(&self) -> bool {
-        !self.links.is_empty() && !self.has_complete() && self.ended.is_none()
+        let lost = matches!(self.deadline, Some((_, EndReason::LinksLost)));
+        lost && !self.has_complete() && self.ended.is_none()
     }
 
     fn unacked(&self) -> usize {
@@ -360,6 +361,8 @@ struct World {
     links: [Link; LINKS],
     /// The machine looks at what links are lent.
     looks: bool,
+    /// A link has come since it last did.
+    arrived: bool,
     /// Links that it is to have closed.
     closes: Vec<LinkKey>,
 }
@@ -390,6 +393,7 @@ impl World {
             current: [None; SESSIONS],
             links,
             looks: true,
+            arrived: true,
             closes: Vec::new(),
         })
     }
@@ -602,6 +606,7 @@ impl World {
                 for index in listed {
                     self.lend(index, &mut writes, &mut waiting);
                 }
+                self.arrived = false;
                 self.looks = false;
             }
             let mut duties: Vec<_> = std::iter::from_fn(|| self.client.poll_link(&self.host)).collect();
@@ -651,7 +656,6 @@ impl World {
             if needs && !place.silent && room && !place.carried.contains_key(&session.id) {
                 writes.push(place.key);
                 session.links.insert(link, Standing::Lent);
-                session.rejoin_at = None;
                 self.carry(link, index);
             }
         }
@@ -659,7 +663,7 @@ impl World {
         let session = &mut self.sessions[index];
         if !session.waits_for_open() {
             session.rejoin_at = None;
-        } else if session.rejoin_at.is_none() {
+        } else if session.rejoin_at.is_none() || self.arrived {
             session.rejoin_at = Some(now + OPEN_WITHIN);
             waiting.extend(session.key);
         }
@@ -677,9 +681,11 @@ impl World {
             return;
         }
         session.rejoin_at = Some(now + CLOSE_EVERY);
-        let others = |link: usize| self.links[link].carried.len() > 1;
+        let others = |link: usize| self.links[link].carried.keys().any(|id| *id != session.id);
         let worth = |link: &usize| (session.links.get(link) != Some(&Standing::Used), others(*link));
-        let link = session.joined.iter().copied().min_by_key(worth).expect("a link carries it");
+        let mut rest: Vec<_> = (0..LINKS).collect();
+        rest.sort_by_key(|link| self.links[*link].key);
+        let Some(link) = session.joined.iter().copied().chain(rest).min_by_key(worth) else { return };
         if session.closes < MAX_CLOSES || !others(link) {
             session.closes += 1;
             self.closes.push(self.links[link].key);
@@ -716,7 +722,7 @@ impl World {
     fn lose(&mut self, index: usize) {
         self.disconnect(index);
         self.links[index] = Link::new(self.client.add_link(0));
-        self.looks = true;
+        (self.looks, self.arrived) = (true, true);
     }
 
     fn disconnect(&mut self, index: usize) {
@@ -758,7 +764,7 @@ impl World {
         assert_eq!((written.bytes, written.first, written.blocked), (out.len() as u64, 0, false));
         assert_eq!(out, told, "one end for both");
         assert_eq!(self.client.lost(link, self.now()), Some(1));
-        self.looks = true;
+        (self.looks, self.arrived) = (true, true);
     }
 
     fn data(&mut self, link: usize, index: usize, packet: u32, ack: u32, length: u8) {

@@ -72,7 +72,7 @@ impl<O: ClientOwner> ClientMachine<O> {
     /// Adds a link. Its bytes, from the first frame on, go to [`ClientMachine::receive`].
     pub fn add_link(&mut self, owned: O::Link) -> LinkKey {
         let (writer, input) = (LinkWriter::default(), ReassemblyBuffer::default());
-        self.lending.look();
+        self.lending.came();
         LinkKey(self.links.insert(Link { owned, writer, input, silent: false }))
     }
 

@@ -7,8 +7,8 @@
 //!
 //! - A session none of whose complete links is alive is sent over all other links of the same player.
 //! - Packets that come over such a link make it [`Standing::Complete`], if none before them is missing.
-//! - If no link is, then one is closed after [`OPEN_WITHIN`]: the client notices that, and opens the session anew on
-//!   that link or another, with all packets that were not acknowledged.
+//! - If no link is, then one of the client's is closed after [`OPEN_WITHIN`]: the client notices that, and opens the
+//!   session anew on that link or another, with all packets that were not acknowledged.
 
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,8 @@ pub enum LinkDuty {
 pub(super) struct Lending {
     /// Something has changed that it depends on.
     due: bool,
+    /// That is a new link.
+    arrived: bool,
     duties: Vec<(LinkKey, LinkDuty)>,
 }
 
@@ -49,6 +51,11 @@ impl Lending {
     /// Takes note that links are to be looked at.
     pub fn look(&mut self) {
         self.due = true;
+    }
+
+    /// Takes note of a new link.
+    pub fn came(&mut self) {
+        (self.due, self.arrived) = (true, true);
     }
 }
 
@@ -80,7 +87,7 @@ impl<O: ClientOwner> ClientMachine<O> {
                 number += 1;
             }
             // What was done needs no further look.
-            self.lending.due = false;
+            (self.lending.due, self.lending.arrived) = (false, false);
         }
         let duty = self.lending.duties.pop();
         if self.lending.duties.is_empty() {
@@ -104,9 +111,9 @@ impl<O: ClientOwner> ClientMachine<O> {
             }
         }
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if !session.waits_for_open() {
+        if !session.waits_for_open() || self.links.is_empty() {
             session.rejoin_at = None;
-        } else if session.rejoin_at.is_none() {
+        } else if session.rejoin_at.is_none() || self.lending.arrived {
             session.rejoin_at = Some(owner.now() + OPEN_WITHIN);
             self.sessions.change(key);
         }
@@ -124,9 +131,6 @@ impl<O: ClientOwner> ClientMachine<O> {
     fn lend_one(&mut self, link: LinkKey, key: SessionKey, owner: &O) {
         if self.may_lend(link, key, owner) && self.join(link, key, Standing::Lent, owner).is_ok() {
             self.lending.duties.push((link, LinkDuty::Write));
-            if let Some(session) = self.sessions.get_mut(key) {
-                session.rejoin_at = None;
-            }
         }
     }
 
@@ -176,8 +180,9 @@ impl<O: ClientOwner> ClientMachine<O> {
         }
     }
 
-    /// Has a link of a session closed, if it has waited long enough for its client to open it anew: one that the client
-    /// counts as joined, as far as is known; and one on which it has opened others only if there is none without.
+    /// Has a link of the client closed, if a session has waited long enough for being opened anew: one that the client
+    /// counts as joined, as far as is known; and one on which it has opened others only if there is none without. One that
+    /// is not lent may be it too: clients come back from other addresses.
     pub(super) fn rejoin(&mut self, key: SessionKey, now: Instant) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         if session.rejoin_at.is_none_or(|at| now < at) {
@@ -189,10 +194,14 @@ impl<O: ClientOwner> ClientMachine<O> {
         }
         session.rejoin_at = Some(now + CLOSE_EVERY);
         let Some(session) = self.sessions.get(key) else { return };
-        let carries_others = |link: LinkKey| self.links.get(link.0).is_some_and(|link| link.writer.sessions() > 1);
+        let sessions = |link: LinkKey| self.links.get(link.0).map(|link| link.writer.sessions());
+        let carries_others =
+            |link: LinkKey| sessions(link).unwrap_or_default() > usize::from(self.standing(link, key).is_some());
         let unused = |link: LinkKey| self.standing(link, key) != Some(Standing::Used);
-        // Of equal ones the first: a link that was closed before comes back as the last.
-        let link = session.links.iter().copied().min_by_key(|link| (unused(*link), carries_others(*link)));
+        // Of equal ones the first: a link that was closed before comes back as the last that is lent.
+        let others = (0..self.links.end()).map(LinkKey).filter(|link| sessions(*link).is_some());
+        let links = session.links.iter().copied().chain(others);
+        let link = links.min_by_key(|link| (unused(*link), carries_others(*link)));
         let Some(link) = link.filter(|link| session.closes < MAX_CLOSES || !carries_others(*link)) else { return };
         if let Some(session) = self.sessions.get_mut(key) {
             session.closes = session.closes.saturating_add(1);

@@ -297,9 +297,9 @@ impl<S, P> Session<S, P> {
         }
     }
 
-    /// Returns whether links carry it, but none of which it is known that the client opened it there.
+    /// Returns whether it goes on and waits for its client to open it on a link.
     pub fn waits_for_open(&self) -> bool {
-        self.machine.complete() == 0 && self.machine.links() > 0 && self.machine.ended().is_none()
+        self.machine.complete() == 0 && matches!(self.machine.phase(), SessionPhase::Lingering)
     }
 
     /// Returns whether its client is still to be sent something, or would be if there were something.
