@@ -199,9 +199,15 @@ impl Operator for FakeOperator {
     }
 
     fn bans(&self, asked: &BansQuestion) -> BansView {
-        let ban =
-            |network: &str, by| BanView { network: network.parse().unwrap(), until: time(), seconds_left: 599, by };
-        let all = [ban("198.51.100.0/24", BannedBy::Operator), ban("2001:db8:0:1::/64", BannedBy::Rules)];
+        let ban = |network: &str, edge: Option<&str>, by| BanView {
+            network: network.parse().unwrap(),
+            edge: edge.map(str::to_owned),
+            until: time(),
+            seconds_left: 599,
+            by,
+        };
+        let all =
+            [ban("198.51.100.0/24", None, BannedBy::Operator), ban("2001:db8:0:1::/64", Some("waw1"), BannedBy::Rules)];
         BansView { total: 2, nftables: true, bans: all.into_iter().take(asked.limit.get()).collect() }
     }
 

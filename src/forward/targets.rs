@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use self::addresses::ResolvedAddresses;
 use self::health::{Attempt, HealthChange, TargetHealth};
 use self::metrics::TargetChecks;
-use crate::admission::AddressKey;
+use crate::admission::HostKey;
 use crate::metrics::{Metrics, PanicCount};
 use crate::tunnel::SparePool;
 use otproxy_config as config;
@@ -233,7 +233,7 @@ impl Targets {
     /// all that are ready.
     pub fn choose(self: &Arc<Self>, player: IpAddr, tried: &mut Vec<usize>) -> Option<ChosenTarget> {
         let mut now = self.now();
-        let next = now.health.choose(AddressKey::from(player), tried, Instant::now())?;
+        let next = now.health.choose(HostKey::from(player), tried, Instant::now())?;
         let target = now.list.iter().find(|target| target.number == next.target).map(Arc::clone)?;
         tried.push(next.target);
         Some(ChosenTarget { targets: Arc::clone(self), target, tried: next })

@@ -26,18 +26,21 @@ pub struct RelayClient {
 
 impl RelayClient {
     /// Returns whether one more link may be this client's. If it has as many as it may, those of one network make room for
-    /// another one that has fewer: the rule is that of connections.
-    pub(super) fn has_room_for(&self, newcomer: &ConnectionHandle) -> bool {
+    /// another one that has fewer: the rule is that of connections. An edge that claims many addresses counts as one.
+    pub(super) fn has_room_for(&self, newcomer: &ConnectionHandle, key: AddressKey) -> bool {
         let machine = self.machine.borrow();
         let links = || machine.links().filter(|link| link.handle.closing().is_none());
         if links().count() < MAX_CLIENT_LINKS {
             return true;
         }
-        let mut shares = FairShare::default();
-        let key = |handle: &ConnectionHandle| AddressKey::from(handle.player_or_peer().ip());
-        links().for_each(|link| shares.add(key(&link.handle), link.handle.id()));
-        shares.add(key(newcomer), newcomer.id());
-        let evicted = shares.evicted_by(key(newcomer));
+        let evicted_by = |part: fn(AddressKey) -> AddressKey, of: &dyn Fn(AddressKey) -> bool| {
+            let mut shares = FairShare::default();
+            links().filter(|link| of(link.key())).for_each(|link| shares.add(part(link.key()), link.handle.id()));
+            shares.add(part(key), newcomer.id());
+            shares.evicted_by(part(key))
+        };
+        let evicted = evicted_by(AddressKey::of_reporter, &|_| true);
+        let evicted = evicted.or_else(|| evicted_by(|key| key, &|other| other.reporter == key.reporter));
         let evicted = evicted.and_then(|evicted| links().find(|link| link.handle.id() == evicted));
         evicted.is_some_and(|link| link.handle.close(Closing::Evicted))
     }

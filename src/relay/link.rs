@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::metrics::EdgeMetrics;
 use super::task_waker::TaskWaker;
 use super::{MAX_REFUSALS, REFUSALS_PERIOD};
-use crate::admission::{Inbound, TunnelOrigin};
+use crate::admission::{AddressKey, Inbound, TunnelOrigin};
 use crate::connection::{CloseReason, ConnectionHandle};
 use otproxy_net::Stream;
 use otproxy_protocol::core::WriteOutcome;
@@ -21,6 +21,8 @@ pub struct RelayLink {
     pub(super) stream: Stream,
     /// Counts its bytes, and says when it is to be closed.
     pub(super) handle: Arc<ConnectionHandle>,
+    /// The key by which what the player does is counted.
+    key: AddressKey,
     client: ClientId,
     pub(super) edge: Rc<EdgeMetrics>,
     /// The edge whose stream of the tunnel it is, if it is one.
@@ -45,7 +47,7 @@ pub struct RelayLink {
 impl RelayLink {
     pub(super) fn new(
         stream: Stream,
-        handle: Arc<ConnectionHandle>,
+        (handle, key): (Arc<ConnectionHandle>, AddressKey),
         client: ClientId,
         edge: Rc<EdgeMetrics>,
         origin: Option<TunnelOrigin>,
@@ -55,6 +57,7 @@ impl RelayLink {
         Self {
             stream,
             handle,
+            key,
             client,
             edge,
             origin,
@@ -71,6 +74,10 @@ impl RelayLink {
 
     pub(super) fn client(&self) -> ClientId {
         self.client
+    }
+
+    pub(super) fn key(&self) -> AddressKey {
+        self.key
     }
 
     pub(super) fn player(&self) -> SocketAddr {
@@ -187,7 +194,7 @@ mod tests {
             let edge = Rc::new(EdgeMetrics::new(&metrics, "waw1"));
             let player = SocketAddr::from(([127, 0, 0, 1], 1));
             let handle = Arc::new(ConnectionHandle::new(1, "links".into(), player));
-            let link = Rc::new(RelayLink::new(stream, handle, ClientId(1), edge, None, inbound));
+            let link = Rc::new(RelayLink::new(stream, (handle, player.ip().into()), ClientId(1), edge, None, inbound));
             let mut machine = RelayMachine::default();
             let key = machine.add_link(Rc::clone(&link));
             flush_link(&mut machine, key);

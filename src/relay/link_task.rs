@@ -146,7 +146,7 @@ impl Drop for LinkTask {
         link.edge.links.dec();
         let inbound = &link.inbound;
         inbound.metrics().active.dec();
-        inbound.count_closed(reason, link.player());
+        inbound.count_closed(reason, &link.handle, link.key());
         inbound.access_log(|| {
             let what = Ended::Link(LinkEnd { client: link.client(), reason });
             AccessLogEntry {
@@ -214,7 +214,7 @@ mod tests {
             let guard = ListenerAdmission::new("links", gate(), process).admit_peer(player).unwrap();
             let (stream, handle) = (Stream::new(stream).unwrap(), Arc::clone(guard.handle()));
             let edge = Rc::new(EdgeMetrics::new(&metrics, OTHER_EDGE));
-            let link = Rc::new(RelayLink::new(stream, handle, ClientId(5), edge, None, inbound));
+            let link = Rc::new(RelayLink::new(stream, (handle, player.ip().into()), ClientId(5), edge, None, inbound));
             let client = relay.client(ClientId(5));
             let task = LinkTask::new(Rc::clone(&relay), client, link, early, guard);
             test(relay, Box::pin(task), peer).await;

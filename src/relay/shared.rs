@@ -1,7 +1,6 @@
 //! The part of the relay that all workers share, and the commands by which they work for one another.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -10,7 +9,7 @@ use tokio::sync::mpsc;
 use super::Relay;
 use super::places::{SessionHolder, SessionPlaces};
 use super::settings::RelaySettings;
-use crate::admission::{AdmissionGuard, ENDED_LINES, InboundShared, REFUSED_LINES, TunnelOrigin};
+use crate::admission::{AddressKey, AdmissionGuard, ENDED_LINES, InboundShared, REFUSED_LINES, TunnelOrigin};
 use crate::metrics::Metrics;
 use otproxy_config as config;
 use otproxy_net::{DetachedStream, RateLimitedLog};
@@ -140,7 +139,8 @@ pub(super) struct NewLink {
     /// The listener that accepted it.
     pub inbound: Arc<InboundShared>,
     pub client: ClientId,
-    pub peer: SocketAddr,
+    /// The key by which what the player does is counted.
+    pub key: AddressKey,
     pub early: Vec<u8>,
     pub guard: AdmissionGuard,
     pub origin: Option<TunnelOrigin>,

@@ -147,6 +147,7 @@ impl ServiceState {
             edges.chain([OTHER_EDGE]).for_each(|edge| drop(EdgeMetrics::new(metrics, edge)));
             core.game_servers.iter().for_each(|server| drop(PortMetrics::new(metrics, server.port)));
         }
+        self.gate.edges().set(&core.edges);
         if let Some(relay) = &self.relay {
             relay.reload(core);
         }

@@ -144,7 +144,7 @@ impl TunnelServer {
                     edge.replaced.cancel();
                     Arc::clone(&edge.proven)
                 }
-                None => AuthenticatedEdge::new(peer.name.clone()),
+                None => AuthenticatedEdge::new(&peer.name),
             };
             let edge = Rc::new(Edge {
                 proven,
@@ -244,7 +244,7 @@ impl TunnelServer {
     fn refuse(&self, edge: &Edge, refusal: TunnelError) {
         edge.metrics.refused(refusal);
         if let Some(suppressed) = self.log.allow(Instant::now()) {
-            warn!(edge = edge.proven.name(), reason = %refusal, suppressed, "stream refused");
+            warn!(edge = %edge.proven.name(), reason = %refusal, suppressed, "stream refused");
         }
     }
 }

@@ -289,6 +289,9 @@ pub struct BansView {
 pub struct BanView {
     /// Who.
     pub network: Network,
+    /// The edge, or the trusted peer, through which alone it is refused, as what it did rests on that one's word; `null` if
+    /// it is refused everywhere.
+    pub edge: Option<String>,
     /// Its last moment.
     pub until: Time,
     /// Until then.

@@ -224,9 +224,11 @@ impl Show for AddressesView {
 
 impl Show for BansView {
     fn show(&self, width: Option<usize>) -> String {
-        let mut table = TextTable::new(["NETWORK", ">LEFT", "UNTIL", "BY"]);
+        let mut table = TextTable::new(["NETWORK", ">LEFT", "UNTIL", "BY", "THROUGH"]);
         for ban in &self.bans {
-            table.row([ban.network.to_string(), time(ban.seconds_left), ban.until.to_string(), ban.by.to_string()]);
+            let through = ban.edge.clone().unwrap_or_else(|| "any".to_owned());
+            let (left, until, by) = (time(ban.seconds_left), ban.until.to_string(), ban.by.to_string());
+            table.row([ban.network.to_string(), left, until, by, through]);
         }
         table.text(width) + &more(self.bans.len(), self.total, "bans")
     }
@@ -353,9 +355,9 @@ mod tests {
         );
         assert_eq!(
             core().bans(&BansQuestion::default()).show(None),
-            "NETWORK              LEFT  UNTIL                 BY\n\
-             198.51.100.0/24    9m 59s  2030-03-17T17:46:40Z  operator\n\
-             2001:db8:0:1::/64  9m 59s  2030-03-17T17:46:40Z  rules\n"
+            "NETWORK              LEFT  UNTIL                 BY        THROUGH\n\
+             198.51.100.0/24    9m 59s  2030-03-17T17:46:40Z  operator  any\n\
+             2001:db8:0:1::/64  9m 59s  2030-03-17T17:46:40Z  rules     waw1\n"
         );
     }
 
