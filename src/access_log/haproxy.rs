@@ -202,7 +202,7 @@ pub fn unreached(result: ConnectResult) -> &'static str {
     match result {
         ConnectResult::Timeout => "sC",
         // Too few descriptors or ports.
-        ConnectResult::Error => "RC",
+        ConnectResult::NoAddress | ConnectResult::Error => "RC",
         ConnectResult::Ok
         | ConnectResult::Refused
         | ConnectResult::Unreachable

@@ -12,7 +12,6 @@ use anyhow::Context;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
-use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
@@ -29,6 +28,7 @@ mod doctor;
 mod files;
 mod init;
 mod log;
+mod notify;
 mod operate;
 mod signals;
 mod text_table;
@@ -37,6 +37,7 @@ pub use files::{files_needed, raise_file_limit};
 
 use bench::Bench;
 use demo::Demo;
+use notify::{NotifyState, notify};
 use signals::{Requests, Signals};
 
 /// The exit code of an invalid configuration: `EX_CONFIG` of sysexits.h. The systemd units do not restart after it.
@@ -132,9 +133,20 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     } else if let Some(error) = error.downcast_ref::<clap::Error>() {
         wrong_flags(error)
     } else {
-        stderr::write(format!("otproxy: {error:#}\n").as_bytes());
+        stderr::write(format!("otproxy: {}\n", chain(&error)).as_bytes());
         ExitCode::FAILURE
     }
+}
+
+/// Returns an error and its causes in one line. A cause that an error has in its own text stands there once.
+fn chain(error: &anyhow::Error) -> String {
+    let mut said = Vec::<String>::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if said.last().is_none_or(|before| !before.contains(&cause)) {
+            said.push(cause);
+        }
+    }
+    said.join(": ")
 }
 
 /// A guard that waits for the last lines of the log.
@@ -289,13 +301,6 @@ fn runtime() -> anyhow::Result<(Runtime, Signals)> {
     Ok((runtime, signals))
 }
 
-/// Notifies systemd, if it listens.
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        warn!(%error, "cannot tell systemd about it");
-    }
-}
-
 /// Writes to stdout. A reader that has closed it is no failure.
 fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
     let mut stdout = io::stdout().lock();
@@ -308,6 +313,19 @@ fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_part_of_an_error_is_said_twice() {
+        let file = std::path::Path::new("/nonexistent/token");
+        let admin = otproxy_config::AdminConfig { token_file: Some(file.to_owned()), ..Default::default() };
+        let error = anyhow::Error::from(crate::admin::check_files(&admin).unwrap_err()).context("cannot start");
+        let said = chain(&error);
+        assert!(said.starts_with("cannot start: admin: /nonexistent/token: cannot be read: No such file"), "{said}");
+        assert_eq!(said.matches("cannot be read").count(), 1, "{said}");
+        // An error whose text leaves its cause out.
+        let plain = anyhow::Error::from(io::Error::other("why")).context("cannot run");
+        assert_eq!(chain(&plain), "cannot run: why");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -64,7 +64,7 @@ impl From<ConnectResult> for CheckResult {
             ConnectResult::Timeout => Self::Timeout,
             ConnectResult::Unreachable => Self::Unreachable,
             ConnectResult::Resolve => Self::Resolve,
-            ConnectResult::Handshake | ConnectResult::Error => Self::Error,
+            ConnectResult::Handshake | ConnectResult::NoAddress | ConnectResult::Error => Self::Error,
         }
     }
 }
@@ -365,8 +365,7 @@ impl ChosenTarget {
 
     /// Records that the target could not be reached.
     pub fn failed(&self, result: ConnectResult) {
-        // Most often this process is out of descriptors or ports, which says nothing about the target.
-        if result == ConnectResult::Error {
+        if result.is_of_this_host() {
             return;
         }
         let change = self.targets.now().health.failed(self.tried, Instant::now());
