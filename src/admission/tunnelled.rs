@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use otproxy_net::DetachedStream;
 
 use super::Reporter;
-use crate::connection::{CloseReason, ConnectionHandle};
+use crate::connection::{CloseReason, ConnectionHandle, EdgePresence};
 use crate::metrics::GaugeGuard;
 
 /// An authenticated edge, which ends all of its streams once it is no longer trusted.
@@ -63,6 +63,8 @@ pub struct TunnelOrigin {
     pub edge: Arc<AuthenticatedEdge>,
     /// The guard that counts it as in use.
     pub in_use: GaugeGuard,
+    /// The guard that counts it as a connection of that edge.
+    pub presence: EdgePresence,
 }
 
 /// A stream that has begun, for a worker to carry.

@@ -200,6 +200,9 @@ impl Relay {
     fn carry_link(self: &Rc<Self>, stream: Stream, new_link: NewLink) {
         let NewLink { inbound, client, key, early, guard, origin } = new_link;
         let proven = origin.as_ref().map(|origin| Arc::clone(&origin.edge));
+        if proven.as_ref().is_some_and(|edge| edge.is_revoked()) {
+            return;
+        }
         let inbound = self.inbound(&inbound);
         let owner = self.client(client);
         if !owner.has_room_for(guard.handle(), key) {
@@ -228,6 +231,12 @@ impl Relay {
             Some(edge) => Rc::clone(edge),
             None => Rc::clone(edges.entry(name.to_owned()).or_insert(Rc::new(EdgeMetrics::new(&self.metrics, name)))),
         }
+    }
+
+    /// Forgets the counters of an edge that is configured no more.
+    fn forget_edge(&self, name: &str) {
+        self.edges.borrow_mut().remove(name);
+        EdgeMetrics::forget(&self.metrics, name);
     }
 
     /// Returns the counters of a port, likewise.

@@ -85,6 +85,15 @@ impl RelayShared {
         all
     }
 
+    /// Has each worker forget the counters of an edge that is configured no more.
+    pub fn forget_edge(&self, name: &str) {
+        for worker in &self.commands {
+            let name = name.to_owned();
+            // It fails only where that worker is gone, in a shutdown, and its counters with it.
+            let _ = worker.send(WorkerCommand::Ask(Box::new(move |relay| relay.forget_edge(&name))));
+        }
+    }
+
     /// Returns how many sessions there are now.
     pub fn sessions(&self) -> usize {
         self.sessions.total()

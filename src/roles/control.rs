@@ -150,6 +150,10 @@ impl ServiceState {
         self.gate.edges().set(&core.edges);
         if let Some(relay) = &self.relay {
             relay.reload(core);
+            if let Config::Core(before) = &self.config {
+                let gone = |edge: &&config::EdgePeer| core.edges.iter().all(|other| other.name != edge.name);
+                before.edges.iter().filter(gone).for_each(|edge| relay.forget_edge(&edge.name));
+            }
         }
         if let Some(known) = &self.known {
             let names = core.listeners.iter().map(|listener| &listener.inbound().name);

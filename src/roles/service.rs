@@ -27,6 +27,7 @@ use crate::admin::{self, AdminError, Readiness};
 use crate::admission::{AdmissionControl, BanMetrics, Bans, ProcessAdmission, bans};
 use crate::certs::watch::IdentityWatch;
 use crate::certs::{CertError, HandshakeResult};
+use crate::connection::EdgeRegistry;
 use crate::forward::HeaderFor;
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::relay::RelayShared;
@@ -196,6 +197,11 @@ impl Service {
     /// Returns the counter of log lines that were lost.
     pub fn log_dropped(&self) -> &IntCounter {
         &self.own_metrics.log_dropped
+    }
+
+    /// Returns the known edges.
+    pub(super) fn edges(&self) -> Arc<EdgeRegistry> {
+        Arc::clone(self.process.edges())
     }
 
     /// Returns the bans.

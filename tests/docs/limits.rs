@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use otproxy::connection::{AdmissionError, CloseReason};
 use otproxy::metrics::CATALOGUE;
-use otproxy::{access_log, admin, admission, forward, relay, roles, stderr, tunnel};
+use otproxy::{access_log, admin, admission, connection, forward, relay, roles, stderr, tunnel};
 use otproxy_config as config;
 use otproxy_config::{KEYS, Key, WhenAbsent};
 use otproxy_net as net;
@@ -93,6 +93,7 @@ fn expected() -> BTreeSet<String> {
         ("admission::LONGEST_BAN", format!("{:?}", admission::LONGEST_BAN)),
         ("admission::REFUSED_LINES", admission::REFUSED_LINES.to_string()),
         ("admission::ENDED_LINES", admission::ENDED_LINES.to_string()),
+        ("connection::EDGE_LINES", connection::EDGE_LINES.to_string()),
         ("net::LOG_WINDOW", format!("{:?}", net::LOG_WINDOW)),
         ("access_log::QUEUE", access_log::QUEUE.to_string()),
         ("stderr::QUEUE", format!("{} bytes", stderr::QUEUE)),
