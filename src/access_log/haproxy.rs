@@ -179,7 +179,11 @@ pub fn closed(reason: CloseReason, connected: bool) -> &'static str {
         (CloseReason::ProtocolError | CloseReason::Refused, _) | (CloseReason::Evicted, true) => "PD",
         (CloseReason::Evicted, false) => "PC",
         (
-            CloseReason::Shutdown | CloseReason::Revoked | CloseReason::Disconnected | CloseReason::Drained,
+            CloseReason::Shutdown
+            | CloseReason::Revoked
+            | CloseReason::Disconnected
+            | CloseReason::Drained
+            | CloseReason::Rejoin,
             connected,
         ) => {
             if connected {

@@ -11,7 +11,7 @@ use super::session::SessionTask;
 use super::{FRAMES_PER_TURN, MAX_CLIENT_LINKS, Relay};
 use crate::admission::{AddressKey, FairShare};
 use crate::connection::{CloseReason, Closing, ConnectionHandle};
-use otproxy_protocol::core::{self, Effect, EndReason, FrameCounts, LinkKey, SessionKey};
+use otproxy_protocol::core::{self, Effect, EndReason, FrameCounts, LinkDuty, LinkKey, SessionKey};
 use otproxy_protocol::frame::ClientId;
 
 /// The machine of a client, with the connections that it decides about.
@@ -120,10 +120,23 @@ impl Relay {
             }
         }
         self.count(link, turn.take_counts());
-        if turn.heard() {
-            self.idle_watch.heard(link);
+        if turn.heard() && self.idle_watch.heard(link) {
+            machine.heard(key);
         }
+        self.serve_links(&mut machine);
         closing.map_or(Ok(turn.is_paused()), Err)
+    }
+
+    /// Has the tasks of links write, or close them, where something is to be done that their clients did not ask for.
+    pub(super) fn serve_links(&self, machine: &mut RelayMachine) {
+        while let Some((key, duty)) = machine.poll_link(self) {
+            let Some(link) = machine.link(key) else { continue };
+            match duty {
+                LinkDuty::Write => link.block(),
+                LinkDuty::Close => link.close(CloseReason::Rejoin),
+            }
+        }
+        wake_changed(machine);
     }
 
     fn count(&self, link: &RelayLink, counts: FrameCounts) {

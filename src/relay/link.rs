@@ -33,6 +33,8 @@ pub struct RelayLink {
     pub(super) blocked: Cell<bool>,
     /// The reason for which the link must be closed, if something other than its reading found out.
     pub(super) closing: Cell<Option<CloseReason>>,
+    /// Nothing has come for longer than a client is ever silent: its task tells the machine.
+    pub(super) silent: Cell<bool>,
     /// The link's place in the [`IdleWatch`](super::idle_watch::IdleWatch).
     pub(super) watched: Cell<usize>,
     /// Judges the round trips that the client tells.
@@ -65,6 +67,7 @@ impl RelayLink {
             inbound,
             blocked: Cell::new(false),
             closing: Cell::new(None),
+            silent: Cell::new(false),
             watched: Cell::new(0),
             round_trips,
             round_trip: Cell::new(None),
@@ -98,6 +101,12 @@ impl RelayLink {
     /// Has the link's task close it.
     pub(super) fn close(&self, reason: CloseReason) {
         self.closing.set(Some(reason));
+        self.task.wake();
+    }
+
+    /// Has the link's task tell the machine that it is silent.
+    pub(super) fn fall_silent(&self) {
+        self.silent.set(true);
         self.task.wake();
     }
 

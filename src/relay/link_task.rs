@@ -9,7 +9,7 @@ use std::time::Instant;
 use tracing::debug;
 
 use super::Relay;
-use super::client::{RelayClient, wake_changed, write_stream};
+use super::client::{RelayClient, write_stream};
 use super::link::RelayLink;
 use crate::access_log::{AccessLogEntry, Ended, LinkEnd};
 use crate::admission::{AdmissionGuard, unfinished};
@@ -60,6 +60,11 @@ impl LinkTask {
         }
         if let Poll::Ready(reason) = self.poll_frames(cx) {
             return Poll::Ready(reason);
+        }
+        if self.link.silent.take() {
+            let mut machine = self.client.machine.borrow_mut();
+            machine.silent(self.key);
+            self.relay.serve_links(&mut machine);
         }
         if self.link.blocked.get() {
             let write = || write_stream(&mut self.client.machine.borrow_mut(), self.key);
@@ -133,7 +138,7 @@ impl Drop for LinkTask {
         // Tried, for a second panic while one unwinds would end the process.
         if let Ok(mut machine) = self.client.machine.try_borrow_mut() {
             machine.lost(self.key, Instant::now());
-            wake_changed(&mut machine);
+            self.relay.serve_links(&mut machine);
         }
         self.relay.forget_unused(&self.client);
         let reason =

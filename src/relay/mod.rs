@@ -47,6 +47,7 @@ use link_task::LinkTask;
 use session::RelaySession;
 use shared::{Handover, NewLink};
 
+pub use idle_watch::SILENCE;
 pub use listener::RelayListener;
 pub use metrics::{EdgeMetrics, PortMetrics};
 pub use otproxy_protocol::core::{MAX_ADDRESSES, MAX_LINKS};

@@ -27,6 +27,15 @@ fn a_session_is_seen_with_its_links_and_what_it_holds() {
         let mut second = core.link_of(EDGE_B, player(1), CLIENT).await;
         second.open(S, PORT).await;
         second.sync().await;
+        // A round trip counts once the link is as old as that.
+        eventually("what pings told", async || {
+            link.sync().await;
+            second.sync().await;
+            let one = see(core.admin(), &format!("sessions?client={}", CLIENT.0)).await;
+            let links = one["sessions"][0]["links"].as_array()?;
+            links.iter().all(|link| link["round_trip_seconds"] == 0.02).then_some(())
+        })
+        .await;
         conn.send(&packet(b"seven..")).await;
         assert_eq!(link.next().await, data(1, 0, &packet(b"seven..")));
         // One in its turn, and one ahead of it.
@@ -39,15 +48,6 @@ fn a_session_is_seen_with_its_links_and_what_it_holds() {
         let (_other, _) = game.accept_otc().await;
         elsewhere.sync().await;
 
-        // A round trip counts once the link is as old as that.
-        eventually("what pings told", async || {
-            link.sync().await;
-            second.sync().await;
-            let one = see(core.admin(), &format!("sessions?client={}", CLIENT.0)).await;
-            let links = one["sessions"][0]["links"].as_array()?;
-            links.iter().all(|link| link["round_trip_seconds"] == 0.02).then_some(())
-        })
-        .await;
         let all = see(core.admin(), "sessions").await;
         assert_eq!((&all["total"], numbers(&all)), (&json!(2), vec![S.0.into(), OTHER.0.into()]));
         let status = see(core.admin(), "status").await;
@@ -153,7 +153,7 @@ fn who_plays_loses_nothing_while_one_edge_after_the_other_is_drained() {
             act(edge.admin(), "undrain", json!({})).await;
             crew.rejoin().await;
         }
-        assert!(crew.lost_nothing().await.iter().all(|joins| *joins >= 2 + 4), "each drain took a link of each");
+        assert!(crew.lost_nothing().await.iter().all(|losses| *losses >= 4), "each drain took a link of each");
         assert_eq!(core.metric("otproxy_relay_sessions_ended_total", &[]).await, 0.0);
         assert_eq!(game.connections().len(), 4, "one game connection each, all the time");
         crew.leave().await;

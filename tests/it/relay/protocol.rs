@@ -318,13 +318,25 @@ fn a_strangers_packet_is_refused_and_the_owners_of_that_number_arrives() {
         conn.expect(&packet(b"mine")).await;
         conn.send(&packet(b"answer")).await;
         assert_eq!(owner.next().await, data(1, 1, &packet(b"answer")));
-        // The player's own link that has not joined is ignored: its open may come behind a packet sent earlier.
-        let mut second = core.link_of(EDGE_B, player(1), CLIENT).await;
-        second.data(S, 2, 1, &packet(b"early")).await;
-        second.sync().await;
-        core.refused("not_joined", 1.0).await;
-        owner.data(S, 2, 1, &packet(b"in turn")).await;
-        conn.expect(&packet(b"in turn")).await;
+        core.close().await;
+    });
+}
+
+/// A client counts a link as joined that was lost and back before it looked.
+#[test]
+fn a_packet_on_a_link_of_the_player_that_has_not_joined_is_a_join() {
+    run(async {
+        let game = Game::new().await;
+        let core = Setup::to(&game, "").start();
+        let (mut owner, mut conn) = core.play(&game).await;
+        conn.send(&packet(b"first")).await;
+        assert_eq!(owner.next().await, data(1, 0, &packet(b"first")));
+        let mut back = core.link_of(EDGE_B, player(1), CLIENT).await;
+        back.data(S, 1, 0, &packet(b"mine")).await;
+        conn.expect(&packet(b"mine")).await;
+        assert_eq!(back.next().await, data(1, 0, &packet(b"first")), "from the first that is not acknowledged");
+        conn.send(&packet(b"second")).await;
+        assert_eq!(back.next().await, data(2, 1, &packet(b"second")));
         core.close().await;
     });
 }

@@ -12,6 +12,7 @@
 mod client;
 mod inbox;
 mod keys;
+mod lend;
 mod link_writer;
 mod machine;
 mod outbox;
@@ -26,8 +27,9 @@ mod upstream;
 pub use client::{ClientMachine, MAX_LINKS};
 pub use inbox::{Arrival, Inbox, ReorderFull};
 pub use keys::{LinkKey, SessionKey};
+pub use lend::{CLOSE_EVERY, LinkDuty, MAX_CLOSES, OPEN_WITHIN};
 pub use link_writer::{MAX_ENDS, MAX_PONGS, WriteOutcome};
-pub use machine::{Machine, ProtocolError, SessionLimits, SessionPhase};
+pub use machine::{Machine, ProtocolError, SessionLimits, SessionPhase, Standing};
 pub use outbox::{AckBeyondSent, Batch, Cursor, CursorAdvance, Outbox};
 pub use owner::{AdmittedSession, ClientOwner, Effect, FrameCounts, OpenRules};
 pub use reason::{EndReason, OpenError};

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::inbox::Arrival;
 use super::keys::{LinkKey, SessionKey};
 use super::link_writer::SessionSource;
-use super::machine::{Machine, ProtocolError, SessionPhase};
+use super::machine::{Machine, ProtocolError, SessionPhase, Standing};
 use super::outbox::Batch;
 use super::owner::{AdmittedSession, FrameCounts};
 use super::reason::{EndReason, OpenError};
@@ -72,6 +72,10 @@ pub(super) struct Session<S, P> {
     pub machine: Machine,
     /// Links that joined it and are there, those that have told its end included.
     pub links: Vec<LinkKey>,
+    /// The time at which a link is closed so that the client joins anew; only while no complete link is there.
+    pub rejoin_at: Option<Instant>,
+    /// Links that were closed for that since the last complete one.
+    pub closes: u32,
     /// Links find it.
     listed: bool,
     closed: Closed,
@@ -97,6 +101,8 @@ impl<S, P> Session<S, P> {
             elsewhere: Vec::new(),
             machine: Machine::new(id, limits, now),
             links: Vec::new(),
+            rejoin_at: None,
+            closes: 0,
             listed: true,
             closed: Closed::No,
             upstream: Upstream::new(max_packets_per_second),
@@ -277,7 +283,7 @@ impl<S, P> Session<S, P> {
 
     pub fn deadline(&self) -> Option<Instant> {
         match self.closed {
-            Closed::No => self.machine.deadline(),
+            Closed::No => self.machine.deadline().into_iter().chain(self.rejoin_at).min(),
             Closed::Until(at) => Some(at),
             Closed::Over => None,
         }
@@ -289,6 +295,16 @@ impl<S, P> Session<S, P> {
             Closed::Until(at) if now >= at => self.closed = Closed::Over,
             Closed::Until(_) | Closed::Over => {}
         }
+    }
+
+    /// Returns whether it goes on and waits for its client to open it on a link.
+    pub fn waits_for_open(&self) -> bool {
+        self.machine.complete() == 0 && matches!(self.machine.phase(), SessionPhase::Lingering)
+    }
+
+    /// Returns whether its client is still to be sent something, or would be if there were something.
+    pub fn has_to_tell(&self) -> bool {
+        self.closed == Closed::No && !self.machine.is_finished()
     }
 
     pub fn is_over(&self) -> bool {
@@ -384,9 +400,9 @@ impl<S, P> SessionSource for Sessions<S, P> {
         Some(&mut self.get_mut(session)?.machine)
     }
 
-    fn end_written(&mut self, session: SessionKey) {
+    fn end_written(&mut self, session: SessionKey, standing: Standing) {
         if let Some(machine) = self.machine(session) {
-            machine.end_written();
+            machine.end_written(standing);
             self.change(session);
             self.drop_unused(session);
         }

@@ -8,6 +8,8 @@ use super::*;
 use crate::frame::{self, ClientId, FrameError, PONG, PacketId, SessionId};
 use crate::game_packet::{Framing, GamePacketError};
 
+mod lend;
+
 const CLIENT: ClientId = ClientId(7);
 const PORT: u16 = 7172;
 const S: SessionId = SessionId(1);
@@ -408,12 +410,10 @@ fn a_game_server_that_cannot_be_reached_is_an_end_at_once() {
 }
 
 #[test]
-fn data_for_what_a_link_does_not_carry_is_ignored_or_answered_with_an_end() {
+fn data_for_what_there_is_not_is_answered_with_an_end() {
     both(|mut world| {
         let (link, other) = (world.link(), world.link());
         let session = world.play(link, S);
-        world.refused(other, &data(S, 1, 0, b"?"), S, OpenError::NotJoined);
-        assert_eq!(world.read(other), b"", "it may join yet");
         world.refused(other, &data(OTHER, 1, 0, b"?"), OTHER, OpenError::UnknownSession);
         assert_eq!(world.read(other), frame::end(OTHER));
         assert_eq!(world.send(other, &frame::end(S)), [], "it cannot leave what it does not carry");
