@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
 use otproxy_protocol::core::{
-    AckBeyondSent, AdmittedSession, ClientMachine, ClientOwner, Effect, EndReason, FrameCounts, LinkDuty, LinkKey,
-    MAX_LINKS, OpenError, OpenRules, ProtocolError, ReorderFull, SessionKey, SessionLimits, Standing,
+    AckBeyondSent, AdmittedSession, ClientMachine, ClientOwner, Effect, EndReason, FrameCounts, JOIN_INTERVAL,
+    LinkDuty, LinkKey, MAX_JOINS, MAX_LINKS, OpenError, OpenRules, ProtocolError, ReorderFull, SessionKey,
+    SessionLimits, Standing,
 };
 use otproxy_protocol::frame::{self, ClientId, Frame, FromCore, HEADER_LEN, PacketId, SessionId};
 use otproxy_protocol::game_packet::Framing;
+use otproxy_protocol::quota::Quota;
 
 /// Links of the one client here.
 const LINKS: usize = 3;
@@ -41,6 +43,11 @@ const OPEN_WITHIN: Duration = Duration::from_millis(1500);
 const CLOSE_EVERY: Duration = Duration::from_millis(2500);
 /// Links with other sessions that are closed for one.
 const MAX_CLOSES: u32 = 4;
+/// Sessions of which a link remembers where it stood, and those of which the machine remembers that they are over.
+const MAX_STOOD: usize = 32;
+const MAX_RECENT: usize = 16;
+/// The time after which a client gives a session up by itself.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
 const CLIENT: ClientId = ClientId(7);
 const PORT: u16 = 7172;
 /// The bytes to the game server before all packets.
@@ -166,12 +173,14 @@ struct Session {
     up_ends: Vec<usize>,
     opened: Instant,
     links: BTreeMap<usize, Standing>,
-    /// Links that joined it and are there, once for each time.
+    /// The same links, in the order in which they joined.
     joined: Vec<usize>,
     deadline: Option<(Instant, EndReason)>,
     /// When a link is closed so that the client opens it anew, and how many were.
     rejoin_at: Option<Instant>,
     closes: u32,
+    /// The state of the limit of joins.
+    joins: Option<Instant>,
     ended: Option<EndReason>,
     end_told: bool,
 }
@@ -199,6 +208,7 @@ impl Session {
             deadline: Some((now + linger, EndReason::LinksLost)),
             rejoin_at: None,
             closes: 0,
+            joins: None,
             ended: None,
             end_told: false,
         }
@@ -259,6 +269,31 @@ impl Session {
         }
     }
 
+    /// Takes an acknowledgement of what was sent; returns the bytes that count as freed.
+    fn ack(&mut self, ack: u32) -> usize {
+        let before = self.unacked();
+        if ack as usize <= self.packets.len() {
+            self.acked = self.acked.max(ack);
+        }
+        if self.listed { before - self.unacked() } else { 0 }
+    }
+
+    /// Counts a join; returns whether it is within the limit.
+    fn count_join(&mut self, now: Instant) -> bool {
+        Quota::new(JOIN_INTERVAL, MAX_JOINS).take(&mut self.joins, now, now).is_some()
+    }
+
+    /// Returns for how long it stays once it has told its end, or has found nobody to tell.
+    fn kept_for(&self, now: Instant, limits: &SessionLimits) -> Option<Duration> {
+        let away = self.deadline.is_some_and(|(at, _)| now >= at);
+        match self.ended {
+            Some(EndReason::ClientLeft) => None,
+            Some(EndReason::LinksLost) => Some((CLIENT_PATIENCE - limits.linger).max(limits.leave_grace)),
+            _ if !away && self.unacked() > 0 => Some(limits.linger.max(limits.leave_grace)),
+            _ => Some(limits.leave_grace),
+        }
+    }
+
     fn is_over(&self) -> bool {
         self.ended.is_some() && self.end_told
     }
@@ -279,15 +314,14 @@ struct Carried {
     session: usize,
     /// The packet that it writes next, where no more is acknowledged.
     next: u32,
-    /// The number of this link's join.
-    join: usize,
 }
 
 struct Link {
     key: LinkKey,
     silent: bool,
     carried: BTreeMap<SessionId, Carried>,
-    joins: usize,
+    /// Its places in sessions that it carries no more, and whether it has told their ends.
+    stood: VecDeque<(Carried, bool)>,
     /// The part of a frame that the link took, and the world when it began.
     cut: Vec<u8>,
     before_cut: Option<Before>,
@@ -310,7 +344,7 @@ impl Link {
             key,
             silent: false,
             carried: BTreeMap::new(),
-            joins: 0,
+            stood: VecDeque::new(),
             cut: Vec::new(),
             before_cut: None,
             pongs: 0,
@@ -329,6 +363,30 @@ impl Link {
             self.kept_off.push_back(id);
             self.kept_off.drain(..self.kept_off.len().saturating_sub(MAX_KEPT_OFF));
         }
+    }
+
+    /// Remembers the place at which it stood in a session.
+    fn stand(&mut self, carried: Carried, told: bool) {
+        self.stood.push_back((carried, told));
+        self.stood.drain(..self.stood.len().saturating_sub(MAX_STOOD));
+    }
+
+    fn stood_in(&self, session: usize) -> bool {
+        self.stood.iter().any(|(carried, _)| carried.session == session)
+    }
+
+    fn told(&self, session: usize) -> bool {
+        self.stood.iter().any(|(carried, told)| *told && carried.session == session)
+    }
+
+    /// Tells it the end of a session that it may not join.
+    fn end_kept_off(&mut self, id: SessionId) -> bool {
+        let kept_off = self.kept_off.contains(&id);
+        if kept_off {
+            self.kept_off.retain(|other| *other != id);
+            self.end(id);
+        }
+        kept_off
     }
 
     /// Tells it that a session which it does not carry is over.
@@ -363,8 +421,11 @@ struct World {
     looks: bool,
     /// A link has come since it last did.
     arrived: bool,
-    /// Links that it is to have closed.
+    /// Links that it is to have closed, and to have written.
     closes: Vec<LinkKey>,
+    writes: Vec<LinkKey>,
+    /// Sessions that were removed lately.
+    recent: VecDeque<SessionId>,
 }
 
 impl World {
@@ -395,6 +456,8 @@ impl World {
             looks: true,
             arrived: true,
             closes: Vec::new(),
+            writes: Vec::new(),
+            recent: VecDeque::new(),
         })
     }
 
@@ -533,6 +596,7 @@ impl World {
         };
         let frame = frame::open(id, PORT);
         let link = &self.links[link_index];
+        let listed = self.listed(id);
         let refusal = if let Some(carried) = link.carried.get(&id) {
             let index = carried.session;
             self.arrives(link_index, &frame, &[], true, FrameCounts::default());
@@ -544,18 +608,16 @@ impl World {
         } else if link.carried.len() >= MAX_PER_LINK {
             Some(OpenError::LinkSessions)
         } else {
-            self.listed(id)
-                .is_some_and(|index| self.sessions[index].joined.len() >= MAX_LINKS)
-                .then_some(OpenError::SessionLinks)
+            listed.and_then(|index| self.refuses_join(link_index, index))
         };
         if let Some(error) = refusal {
             let refused = Effect::Refused { session: id, error };
             self.arrives(link_index, &frame, &[refused], true, FrameCounts::default());
             return self.refuse(link_index, id);
         }
-        let (effects, answered, counts) = self.receive(link.key, &frame);
+        let (effects, answered, counts) = self.receive(self.links[link_index].key, &frame);
         assert_eq!((answered, counts), (true, FrameCounts::default()));
-        let index = match self.listed(id) {
+        let index = match listed {
             Some(index) => {
                 assert_eq!(effects, []);
                 index
@@ -565,8 +627,10 @@ impl World {
                 assert_eq!(self.host.admitted.take(), [id]);
                 assert_eq!(self.client.session(key), Some(&id));
                 self.sessions.push(Session::new(id, key, self.now(), self.host.limits.linger));
-                self.current[slot] = Some(self.sessions.len() - 1);
-                self.sessions.len() - 1
+                let index = self.sessions.len() - 1;
+                self.current[slot] = Some(index);
+                assert_eq!(self.refuses_join(link_index, index), None);
+                index
             }
         };
         assert!(self.host.admitted.borrow().is_empty());
@@ -574,12 +638,26 @@ impl World {
         self.sessions[index].completed(link_index);
     }
 
-    /// Has a link carry a session, from its first packet that is not acknowledged.
+    /// Counts a join of a link; returns the limit that it is over.
+    fn refuses_join(&mut self, link: usize, index: usize) -> Option<OpenError> {
+        let now = self.now();
+        let session = &mut self.sessions[index];
+        if self.links[link].carried.len() >= MAX_PER_LINK {
+            Some(OpenError::LinkSessions)
+        } else if session.joined.len() >= MAX_LINKS {
+            Some(OpenError::SessionLinks)
+        } else {
+            (!session.count_join(now)).then_some(OpenError::JoinRate)
+        }
+    }
+
+    /// Has a link carry a session, from where it stood in it, or from its first packet that is not acknowledged.
     fn carry(&mut self, link_index: usize, index: usize) {
         let (session, link) = (&mut self.sessions[index], &mut self.links[link_index]);
-        link.joins += 1;
         link.kept_off.retain(|other| *other != session.id);
-        link.carried.insert(session.id, Carried { session: index, next: session.acked + 1, join: link.joins });
+        let stood = link.stood.iter().position(|(carried, _)| carried.session == index);
+        let next = stood.and_then(|at| link.stood.remove(at)).map_or(session.acked + 1, |(carried, _)| carried.next);
+        link.carried.insert(session.id, Carried { session: index, next });
         session.joined.push(link_index);
         self.looks = true;
     }
@@ -598,7 +676,7 @@ impl World {
     /// Does what is to be done on links unasked, which must be what is foreseen.
     fn serve_links(&mut self) {
         loop {
-            let (mut writes, mut waiting) = (Vec::new(), Vec::new());
+            let (mut writes, mut waiting) = (std::mem::take(&mut self.writes), Vec::new());
             if std::mem::take(&mut self.looks) {
                 let mut listed: Vec<_> =
                     (0..self.sessions.len()).filter(|index| self.sessions[*index].listed).collect();
@@ -633,13 +711,12 @@ impl World {
     /// Foresees which links are lent to a session, and which are taken back.
     fn lend(&mut self, index: usize, writes: &mut Vec<LinkKey>, waiting: &mut Vec<SessionKey>) {
         let session = &self.sessions[index];
-        // Its links write the rest.
-        if session.closed.is_some() || session.is_over() {
+        if session.closed == Some(None) {
             return;
         }
-        let alive =
-            |(link, standing): (&usize, &Standing)| *standing == Standing::Complete && !self.links[*link].silent;
-        let alive = session.links.iter().any(alive);
+        let complete = |link: &usize| session.links.get(link) == Some(&Standing::Complete);
+        let alive = |link: &usize| !self.links[*link].silent && (complete(link) || self.links[*link].told(index));
+        let alive = (0..LINKS).any(|link| alive(&link));
         let left = matches!(session.deadline, Some((_, EndReason::ClientLeft))) && session.ended.is_none();
         let needs = !left && !alive;
         let mut links: Vec<_> = (0..LINKS).collect();
@@ -650,7 +727,7 @@ impl World {
             if alive && session.links.get(&link) == Some(&Standing::Lent) {
                 session.links.remove(&link);
                 session.joined.retain(|other| *other != link);
-                place.carried.remove(&session.id);
+                place.carried.remove(&session.id).into_iter().for_each(|carried| place.stand(carried, false));
             }
             let room = place.carried.len() < MAX_PER_LINK && session.joined.len() < MAX_LINKS;
             if needs && !place.silent && room && !place.carried.contains_key(&session.id) {
@@ -683,7 +760,7 @@ impl World {
         session.rejoin_at = Some(now + CLOSE_EVERY);
         let others = |link: usize| self.links[link].carried.keys().any(|id| *id != session.id);
         let worth = |link: &usize| (session.links.get(link) != Some(&Standing::Used), others(*link));
-        let mut rest: Vec<_> = (0..LINKS).collect();
+        let mut rest: Vec<_> = (0..LINKS).filter(|link| !self.links[*link].kept_off.contains(&session.id)).collect();
         rest.sort_by_key(|link| self.links[*link].key);
         let Some(link) = session.joined.iter().copied().chain(rest).min_by_key(worth) else { return };
         if session.closes < MAX_CLOSES || !others(link) {
@@ -701,8 +778,12 @@ impl World {
         }
     }
 
+    /// Returns whether a session goes on, or has something left for its client.
     fn goes_on(&self, id: SessionId) -> bool {
-        self.listed(id).is_some_and(|index| self.sessions[index].ended.is_none())
+        self.listed(id).is_some_and(|index| {
+            let session = &self.sessions[index];
+            session.ended.is_none() || session.closed != Some(None) && session.unacked() > 0
+        })
     }
 
     fn leave(&mut self, link: usize, index: usize) {
@@ -711,6 +792,7 @@ impl World {
         let changed = carried.and_then(|carried| self.sessions[carried.session].key).map(Effect::Changed);
         self.arrives(link, &frame::end(id), changed.as_slice(), false, FrameCounts::default());
         if let Some(carried) = carried {
+            self.links[link].stand(carried, false);
             let deadline = self.now() + self.host.limits.leave_grace;
             let session = &mut self.sessions[carried.session];
             session.without(link, deadline, EndReason::ClientLeft);
@@ -771,30 +853,30 @@ impl World {
         let id = self.sessions[index].id;
         let stray = !self.links[link].carried.contains_key(&id);
         if stray {
-            // The client counts the link as joined, and so does the machine, if the session goes on.
+            // The client counts the link as joined, and so does the machine, if there is such a session.
             let known = self.listed(id);
-            let goes_on = known.filter(|index| self.sessions[*index].ended.is_none());
-            let ignored = goes_on.is_some() && self.links[link].kept_off.contains(&id);
-            let refused = if goes_on.is_some() && self.links[link].carried.len() >= MAX_PER_LINK {
-                Some(OpenError::LinkSessions)
-            } else if goes_on.is_some_and(|index| self.sessions[index].joined.len() >= MAX_LINKS) {
-                Some(OpenError::SessionLinks)
-            } else if goes_on.is_none() {
-                Some(if known.is_some() { OpenError::NotJoined } else { OpenError::UnknownSession })
-            } else {
-                None
+            let stray = data(id, packet, ack, b"stray");
+            let over = known.filter(|index| self.sessions[*index].ended.is_some());
+            if let Some(index) = over.filter(|index| self.links[link].stood_in(*index)) {
+                // It is late: only what it acknowledges counts.
+                let freed = self.sessions[index].ack(ack);
+                return self.arrives(link, &stray, &[], true, FrameCounts { freed, ..FrameCounts::default() });
+            }
+            let error = match known {
+                Some(index) => self.refuses_join(link, index),
+                None => Some(OpenError::UnknownSession),
             };
-            if ignored || refused.is_some() {
-                let refused = refused.filter(|_| !ignored).map(|error| Effect::Refused { session: id, error });
-                self.arrives(link, &data(id, packet, ack, b"stray"), refused.as_slice(), true, FrameCounts::default());
-                if goes_on.is_some() {
-                    self.links[link].keep_off(id);
-                } else if known.is_none() {
-                    self.links[link].end(id);
+            if let Some(error) = error {
+                let kept_off = self.goes_on(id) && self.links[link].kept_off.contains(&id);
+                let late = known.is_none() && self.recent.contains(&id);
+                let refused = (!kept_off && !late).then_some(Effect::Refused { session: id, error });
+                self.arrives(link, &stray, refused.as_slice(), true, FrameCounts::default());
+                if !kept_off {
+                    self.refuse(link, id);
                 }
                 return;
             }
-            let index = goes_on.expect("it is not refused");
+            let index = known.expect("it is not refused");
             self.carry(link, index);
             self.sessions[index].links.insert(link, Standing::Used);
         }
@@ -806,7 +888,10 @@ impl World {
         let payload = vec![session.expected_up.len() as u8 ^ packet as u8 ^ link as u8; length.into()];
         let (mut counts, mut packets, mut resumes) = (FrameCounts::default(), 0, false);
         let mut error = None;
-        if session.ended.is_none() {
+        let ended = session.ended.is_some();
+        if ended {
+            counts.freed = session.ack(ack);
+        } else {
             let before = session.unacked();
             let sent = session.packets.len() as u32;
             let paused = !session.wants_game_data(&limits);
@@ -843,7 +928,7 @@ impl World {
             }
         }
         let pending = session.pending_cost(rate);
-        if error.is_none() && pending > limits.pending {
+        if !ended && error.is_none() && pending > limits.pending {
             error = Some(ProtocolError::Pending { pending });
         }
         let mut effects = Vec::new();
@@ -1008,8 +1093,9 @@ impl World {
             let (session, link) = (&mut self.sessions[session], &mut self.links[index]);
             if session.key.is_some_and(|key| told.contains(&key)) {
                 assert!(session.links.remove(&index).is_some());
+                session.joined.retain(|other| *other != index);
                 session.end_told = true;
-                link.carried.remove(&id);
+                link.carried.remove(&id).into_iter().for_each(|carried| link.stand(carried, true));
                 link.ends_begun += 1;
                 ends += 1;
             }
@@ -1074,10 +1160,10 @@ impl World {
                 assert_eq!(packet.0, carried.next.max(acked + 1), "of session {id} on link {index}");
                 assert_eq!(payload, session.packets[packet.0 as usize - 1], "packet {packet} of {id}");
                 assert!(ack.0 < session.due);
-                if let Some(now) = link.carried.get_mut(&id)
-                    && now.join == carried.join
-                {
-                    now.next = packet.0 + 1;
+                let stood = link.stood.iter_mut().map(|(stood, _)| stood);
+                let places = link.carried.values_mut().chain(stood);
+                for place in places.filter(|place| place.session == carried.session) {
+                    place.next = place.next.max(packet.0 + 1);
                 }
             }
             FromCore::End { session: id } if !before.ends.is_empty() => {
@@ -1106,22 +1192,31 @@ impl World {
 
     /// Closes sessions that have told their end, and removes them in time, as an owner does after each event.
     fn close(&mut self) {
-        let (now, grace) = (self.now(), self.host.limits.leave_grace);
+        let (now, limits) = (self.now(), self.host.limits);
         for session in &mut self.sessions {
             let Some(key) = session.key else { continue };
+            let mut links = self.links.iter_mut();
+            let mut end_kept_off = |id| {
+                let told = links.by_ref().filter_map(|link| link.end_kept_off(id).then_some(link.key));
+                self.writes.extend(told);
+            };
             if session.closed.is_none() && session.is_over() {
                 assert!(self.client.is_finished(key));
                 let figures = self.client.close(key, EndReason::Shutdown, now).expect("it is there");
                 assert_eq!(figures.ended, session.ended);
-                let late =
-                    matches!(session.ended, Some(EndReason::GameClosed | EndReason::ProtocolError | EndReason::Limit));
-                session.closed = Some(late.then(|| now + grace));
-                session.joined.clear();
+                session.closed = Some(session.kept_for(now, &limits).map(|time| now + time));
+                self.looks = true;
+                if session.ended == Some(EndReason::LinksLost) {
+                    end_kept_off(session.id);
+                }
             }
             if session.listed && session.closed == Some(None) {
                 assert!(self.client.is_over(key));
-                self.client.remove(key);
+                assert_eq!(self.client.remove(key), session.unacked());
                 session.listed = false;
+                self.recent.push_back(session.id);
+                self.recent.drain(..self.recent.len().saturating_sub(MAX_RECENT));
+                end_kept_off(session.id);
             }
             if !session.listed && session.links.is_empty() {
                 session.key = None;
@@ -1133,6 +1228,7 @@ impl World {
     fn check(&mut self) {
         self.serve_links();
         self.close();
+        self.serve_links();
         for session in &self.sessions {
             let Some(key) = session.key else { continue };
             let figures = self.client.figures(key).expect("it is there");
@@ -1189,7 +1285,7 @@ impl World {
         let SessionLimits { linger, leave_grace, .. } = self.host.limits;
         self.wait(linger.max(leave_grace));
         self.close();
-        self.wait(leave_grace);
+        self.wait(CLIENT_PATIENCE.max(leave_grace));
         self.close();
         assert!(self.sessions.iter().all(|session| session.is_over() && session.key.is_none()));
         assert!(self.client.is_empty());

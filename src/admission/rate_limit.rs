@@ -44,6 +44,11 @@ impl RateLimit {
         self.rate.take(shard.of(address), now, now).is_some()
     }
 
+    /// Has the last one of `address` not count.
+    pub fn give_back(&self, address: AddressKey) {
+        self.rate.give_back(self.table.shard(address).of(address));
+    }
+
     /// Forgets `address`, which has a whole burst again.
     pub fn forget(&self, address: AddressKey) {
         *self.table.shard(address).of(address) = None;

@@ -52,16 +52,19 @@ impl ClientOwner for Relay {
         if settings.opens.as_ref().is_some_and(|opens| !opens.try_take(address, now)) {
             return Err(OpenError::OpenRate);
         }
-        let connect = server.connects.join(address, now, now + CONNECT_WAIT).map_err(|_| OpenError::ConnectQueue)?;
+        let in_vain = |error| {
+            settings.open_was_in_vain(address, now);
+            error
+        };
+        let connect = server.connects.join(address, now, now + CONNECT_WAIT);
+        let connect = connect.map_err(|_| in_vain(OpenError::ConnectQueue))?;
         let (worker, client) = (self.index, link.client());
         let holder = |place| SessionHolder { worker, client, session: id, place };
-        let (place, evicted) = sessions.enter(address, holder).map_err(|_| OpenError::SessionLimit)?;
-        if let Some(evicted) = evicted {
-            self.shared.end(evicted, EndReason::Evicted);
-        }
+        let (place, evicted) = sessions.enter(address, holder).map_err(|_| in_vain(OpenError::SessionLimit))?;
+        evicted.into_iter().for_each(|evicted| self.shared.end(evicted, EndReason::Evicted));
         let port = self.port(server.config.port);
         Ok(AdmittedSession {
-            session: Rc::new(RelaySession::new(link, id, server, port, connect, place)),
+            session: Rc::new(RelaySession::new(link, address, id, server, port, connect, place)),
             limits: settings.limits,
             framing: server.config.framing,
             max_packets_per_second: server.config.max_packets_per_second,

@@ -159,6 +159,7 @@ impl Relay {
             let sessions: Vec<_> = machine.sessions().collect();
             for (_, session) in sessions {
                 machine.end(session, EndReason::Shutdown);
+                machine.keep_no_longer(session);
                 tell(&mut machine, session);
             }
         }

@@ -50,7 +50,7 @@ use shared::{Handover, NewLink};
 pub use idle_watch::SILENCE;
 pub use listener::RelayListener;
 pub use metrics::{EdgeMetrics, PortMetrics};
-pub use otproxy_protocol::core::{MAX_ADDRESSES, MAX_LINKS};
+pub use otproxy_protocol::core::{JOIN_INTERVAL, MAX_ADDRESSES, MAX_JOINS, MAX_LINKS};
 pub use shared::{RelayShared, WorkerCommand, WorkerCommands};
 pub use snapshot::{LinkSnapshot, SessionSnapshot};
 

@@ -42,6 +42,12 @@ struct State {
     by_network: HashMap<Network, usize>,
     /// The networks, that with the most memory last.
     networks: BTreeSet<(usize, Network)>,
+    /// The sessions whose places can be spared, of each address those that have ended first, and of these the oldest.
+    spare: BTreeSet<(AddressKey, Spare, u64, u64)>,
+    /// Those that have ended, the oldest first.
+    ended: BTreeSet<(u64, u64)>,
+    /// The limit of sessions in all.
+    max: usize,
     /// The sessions of each network that keep something, the largest last.
     by_size: BTreeSet<(Network, usize, u64)>,
 }
@@ -53,6 +59,19 @@ struct Entry {
     memory: usize,
     /// It has to end, and its memory counts no more.
     ending: bool,
+    /// Its place can be spared, and since when: a number that grows.
+    spare: Option<(Spare, u64)>,
+    /// Its place was given to another session.
+    given: bool,
+}
+
+/// A session whose place can be spared: for its own address once that has no other left, and for anybody if it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Spare {
+    /// It has ended, and is there for what its client has not acknowledged.
+    Ended,
+    /// No link carries it: its client may have crashed, and its player is back as another one.
+    WithoutLinks,
 }
 
 /// The session that holds a place: the worker that carries it, and its name there.
@@ -76,6 +95,7 @@ pub(super) struct SessionPlace {
     _slot: Slot,
     /// The memory that counts for it.
     memory: Cell<usize>,
+    spare: Cell<Option<Spare>>,
 }
 
 impl SessionPlace {
@@ -84,6 +104,21 @@ impl SessionPlace {
     pub fn fits(&self, kept: usize) -> bool {
         let memory = self.memory.get();
         kept <= memory && memory - kept <= SLACK
+    }
+
+    /// Returns whether the place can be spared.
+    #[inline]
+    pub fn is_spare(&self) -> bool {
+        self.spare.get().is_some()
+    }
+
+    /// Says whether the place can be spared.
+    #[inline]
+    pub fn set_spare(&self, spare: Option<Spare>) {
+        if self.spare.get() != spare {
+            self.spare.set(spare);
+            self.places.state.lock().set_spare(self.number, spare);
+        }
     }
 
     /// Counts what the session keeps now, in bytes. Returns the sessions that have to end for it, if that is more than
@@ -125,6 +160,37 @@ impl State {
         self.memory = self.memory - before + memory;
     }
 
+    fn set_spare(&mut self, number: u64, spare: Option<Spare>) {
+        self.last += 1;
+        let since = self.last;
+        let Some(entry) = self.sessions.get_mut(&number) else { return };
+        let spare = spare.filter(|_| !entry.given).map(|spare| (spare, since));
+        if let Some((before, since)) = std::mem::replace(&mut entry.spare, spare) {
+            self.spare.remove(&(entry.player, before, since, number));
+            self.ended.remove(&(since, number));
+        }
+        if let Some((spare, since)) = spare {
+            self.spare.insert((entry.player, spare, since, number));
+            if spare == Spare::Ended {
+                self.ended.insert((since, number));
+            }
+        }
+    }
+
+    /// Returns the session of an address whose place can be spared first.
+    fn spare_of(&self, player: AddressKey) -> Option<u64> {
+        let all = (player, Spare::Ended, 0, 0)..=(player, Spare::WithoutLinks, u64::MAX, u64::MAX);
+        self.spare.range(all).next().map(|(.., number)| *number)
+    }
+
+    /// Takes its place from a session.
+    fn give(&mut self, number: u64) -> Option<SessionHolder> {
+        self.set_spare(number, None);
+        let entry = self.sessions.get_mut(&number)?;
+        entry.given = true;
+        Some(entry.holder)
+    }
+
     /// If sessions keep more than they may: takes its memory from the largest of the network that keeps the most, which
     /// has to end.
     fn end_largest(&mut self) -> Option<SessionHolder> {
@@ -161,7 +227,8 @@ impl SessionPlaces {
     /// Changes the limits. Sessions keep their places, and their memory until one of them keeps more.
     pub fn set(&self, config: &SessionsConfig) {
         self.slots.set(&limits(config));
-        self.state.lock().max_memory = config.memory.unwrap_or(usize::MAX);
+        let mut state = self.state.lock();
+        (state.max, state.max_memory) = (config.max, config.memory.unwrap_or(usize::MAX));
     }
 
     /// Sets the gauge of the memory of all sessions.
@@ -170,21 +237,23 @@ impl SessionPlaces {
         self.show(&self.state.lock());
     }
 
-    /// Returns the number of sessions.
+    /// Returns the number of sessions that go on.
     pub fn total(&self) -> usize {
-        self.slots.taken()
+        self.slots.taken().saturating_sub(self.state.lock().ended.len())
     }
 
-    /// Checks that an address may have one more session.
+    /// Checks that an address may have one more session, if need be in place of one that can be spared.
     ///
     /// # Errors
     /// [`LimitExceeded::Address`]
     pub fn check_address(&self, player: AddressKey) -> Result<(), LimitExceeded> {
-        self.slots.check_address(player)
+        let spared = |_: &LimitExceeded| self.state.lock().spare_of(player).is_some();
+        self.slots.check_address(player).or_else(|error| if spared(&error) { Ok(()) } else { Err(error) })
     }
 
-    /// Takes a place for a session of `player`. Returns the session that it was taken from too, which must end: the
-    /// newest of the address with the most sessions, in the network with the most.
+    /// Takes a place for a session of `player`. Returns the sessions that it was taken from too, which must end: of this
+    /// address one that can be spared, and of all the oldest that has ended, or else the newest of the address with the
+    /// most sessions, in the network with the most.
     ///
     /// # Errors
     /// Returns the limit that is reached, where nobody has more sessions.
@@ -192,24 +261,44 @@ impl SessionPlaces {
         self: &Arc<Self>,
         player: AddressKey,
         holder: impl FnOnce(u64) -> SessionHolder,
-    ) -> Result<(SessionPlace, Option<SessionHolder>), LimitExceeded> {
+    ) -> Result<(SessionPlace, Vec<SessionHolder>), LimitExceeded> {
+        let mut evicted = Vec::new();
+        let mut spare = |number: &dyn Fn(&State) -> Option<u64>| {
+            let mut state = self.state.lock();
+            if let Some(number) = number(&state) {
+                evicted.extend(state.give(number));
+                drop(state);
+                self.slots.free(number);
+            }
+        };
+        if self.slots.check_address(player).is_err() {
+            spare(&|state| state.spare_of(player));
+        }
+        if self.slots.taken() >= self.state.lock().max {
+            spare(&|state| state.ended.first().map(|(_, number)| *number));
+        }
         let number = {
             let mut state = self.state.lock();
             state.last += 1;
             let number = state.last;
             // Before the slot: once that is taken, another worker may find whose it is.
-            state.sessions.insert(number, Entry { player, holder: holder(number), memory: 0, ending: false });
+            state.sessions.insert(
+                number,
+                Entry { player, holder: holder(number), memory: 0, ending: false, spare: None, given: false },
+            );
             number
         };
         let taken = self.slots.take(number, Some(player));
-        let TakenSlot { slot, evicted } = taken.inspect_err(|_| self.forget(number))?;
-        let evicted = evicted.and_then(|evicted| Some(self.state.lock().sessions.get(&evicted)?.holder));
-        Ok((SessionPlace { places: Arc::clone(self), number, _slot: slot, memory: Cell::new(0) }, evicted))
+        let TakenSlot { slot, evicted: newest } = taken.inspect_err(|_| self.forget(number))?;
+        evicted.extend(newest.and_then(|newest| self.state.lock().give(newest)));
+        let (places, memory, spare) = (Arc::clone(self), Cell::new(0), Cell::new(None));
+        Ok((SessionPlace { places, number, _slot: slot, memory, spare }, evicted))
     }
 
     fn forget(&self, number: u64) {
         let mut state = self.state.lock();
         state.count(number, 0);
+        state.set_spare(number, None);
         state.sessions.remove(&number);
         self.show(&state);
     }
@@ -241,10 +330,17 @@ impl Relay {
         let Some(session) = machine.session(key).filter(|session| session.place.number == holder.place).cloned() else {
             return;
         };
+        if reason == EndReason::Evicted {
+            // Its place was the last thing that it was kept for, if it had ended before.
+            if machine.ended(key).is_some() { machine.keep_no_longer(key) } else { machine.give_up(key, reason) }
+        }
         machine.end(key, reason);
         if reason == EndReason::Memory {
             let what = "ended: sessions.memory is reached, and it kept the most of the network that keeps the most";
             self.warn(session.player, (holder.client, holder.session), &what);
+        }
+        // What counts no more takes no more, unless links bring it to the client now.
+        if reason == EndReason::Memory || machine.links_of(key, 0).is_none() {
             self.metrics.relay_unacked_bytes.sub(machine.discard(key) as i64);
         }
         tell(&mut machine, key);
@@ -258,9 +354,13 @@ mod tests {
 
     /// Returns places with this much memory.
     fn places(memory: &str) -> Arc<SessionPlaces> {
+        places_with(&format!("memory: {memory}"))
+    }
+
+    fn places_with(sessions: &str) -> Arc<SessionPlaces> {
         let text = format!(
             "role: core\nlisteners: [{{ name: links, kind: relay, listen: '127.0.0.1:1', accept_proxy: none }}]\n\
-             game_servers: [{{ port: 7172, address: '127.0.0.1:2' }}]\nsessions: {{ memory: {memory} }}\n"
+             game_servers: [{{ port: 7172, address: '127.0.0.1:2' }}]\nsessions: {{ {sessions} }}\n"
         );
         let Config::Core(core) = parse("core.yaml", &text).unwrap() else { panic!("a core") };
         SessionPlaces::new(&core.sessions)
@@ -270,6 +370,15 @@ mod tests {
         let address = address.parse::<std::net::IpAddr>().unwrap().into();
         let holder = |place| SessionHolder { worker: 0, client: ClientId(0), session: SessionId(0), place };
         places.enter(address, holder).unwrap().0
+    }
+
+    /// Enters one more; returns the places that it was given, if it was let in.
+    fn enters(places: &Arc<SessionPlaces>, address: &str) -> Option<(SessionPlace, Vec<u64>)> {
+        let address = address.parse::<std::net::IpAddr>().unwrap().into();
+        let holder = |place| SessionHolder { worker: 0, client: ClientId(0), session: SessionId(0), place };
+        places.check_address(address).ok()?;
+        let (place, evicted) = places.enter(address, holder).ok()?;
+        Some((place, numbers(evicted)))
     }
 
     fn memory(places: &SessionPlaces) -> usize {
@@ -298,6 +407,48 @@ mod tests {
     }
 
     #[test]
+    fn a_newcomer_has_the_place_of_a_session_of_its_address_without_links_the_oldest_first() {
+        let places = places_with("max_per_address: 3");
+        let [a, b, c] = ["10.0.0.1"; 3].map(|address| enter(&places, address));
+        let other = enter(&places, "10.0.0.2");
+        other.set_spare(Some(Spare::WithoutLinks));
+        assert!(enters(&places, "10.0.0.1").is_none(), "links carry all three");
+        b.set_spare(Some(Spare::WithoutLinks));
+        a.set_spare(Some(Spare::WithoutLinks));
+        c.set_spare(Some(Spare::Ended));
+        let (d, given) = enters(&places, "10.0.0.1").unwrap();
+        assert_eq!(given, [c.number], "the one that has ended first of all");
+        let (_e, given) = enters(&places, "10.0.0.1").unwrap();
+        assert_eq!(given, [b.number], "then the one that has been without for the longest");
+        // It was carried again before it had heard of it: its place is gone all the same, and once only.
+        b.set_spare(None);
+        b.set_spare(Some(Spare::WithoutLinks));
+        a.set_spare(None);
+        assert!(enters(&places, "10.0.0.1").is_none(), "a is carried again");
+        drop((b, c));
+        assert!(enters(&places, "10.0.0.1").is_none(), "places that were given are not free");
+        drop(d);
+        assert!(enters(&places, "10.0.0.1").is_some_and(|(_, given)| given.is_empty()));
+        assert_eq!(places.total(), 3);
+    }
+
+    #[test]
+    fn the_place_of_a_session_that_has_ended_is_anybodys_and_goes_first() {
+        let places = places_with("max: 3");
+        let [ended, lingering, carried] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|address| enter(&places, address));
+        lingering.set_spare(Some(Spare::WithoutLinks));
+        assert!(enters(&places, "10.0.0.4").is_none(), "its network has as many as any");
+        ended.set_spare(Some(Spare::Ended));
+        let (new, given) = enters(&places, "10.0.0.4").unwrap();
+        assert_eq!((given, places.total()), (vec![ended.number], 3));
+        assert!(enters(&places, "10.0.0.5").is_none());
+        drop((ended, lingering, carried, new));
+        assert_eq!(places.total(), 0);
+        let state = places.state.lock();
+        assert_eq!((state.spare.len(), state.ended.len(), state.sessions.len()), (0, 0, 0));
+    }
+
+    #[test]
     fn the_largest_session_of_the_largest_network_gives_way() {
         let places = places("80KiB");
         let crowd = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|address| enter(&places, address));
@@ -314,8 +465,9 @@ mod tests {
         // A session that makes itself the largest ends itself.
         assert_eq!(numbers(other.count(20 * STEP)), [other.number]);
         drop((crowd, other));
+        assert_eq!(places.total(), 0);
         let state = places.state.lock();
         let left = (state.sessions.len(), state.by_network.len(), state.networks.len(), state.by_size.len());
-        assert_eq!((state.memory, left, places.total()), (0, (0, 0, 0, 0), 0));
+        assert_eq!((state.memory, left), (0, (0, 0, 0, 0)));
     }
 }

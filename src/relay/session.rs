@@ -16,7 +16,7 @@ use super::metrics::PortMetrics;
 use super::places::SessionPlace;
 use super::settings::GameServerSettings;
 use super::task_waker::TaskWaker;
-use crate::admission::{ConnectPlace, Inbound};
+use crate::admission::{AddressKey, ConnectPlace, Inbound};
 use otproxy_net::Stream;
 use otproxy_protocol::core::SessionKey;
 use otproxy_protocol::frame::SessionId;
@@ -26,6 +26,8 @@ use otproxy_protocol::frame::SessionId;
 pub struct RelaySession {
     pub(super) id: SessionId,
     pub(super) player: SocketAddr,
+    /// The address for which its open counts.
+    opener: AddressKey,
     /// The listener that it was opened through.
     inbound: Rc<Inbound>,
     /// The game server that it leads to.
@@ -46,6 +48,7 @@ impl RelaySession {
     /// Returns a session that `link` opens to `server`, where it has a place in the queue of connects.
     pub(super) fn new(
         link: &RelayLink,
+        opener: AddressKey,
         id: SessionId,
         server: &Arc<GameServerSettings>,
         port: Rc<PortMetrics>,
@@ -55,6 +58,7 @@ impl RelaySession {
         Self {
             id,
             player: link.player(),
+            opener,
             inbound: Rc::clone(&link.inbound),
             server: Arc::clone(server),
             port,
@@ -95,7 +99,8 @@ impl Drop for TableEntry<'_> {
         let SessionTask { relay, client, key, .. } = self.0;
         // Tried, for a second panic while one unwinds would end the process.
         if let Ok(mut machine) = client.machine.try_borrow_mut() {
-            machine.remove(*key);
+            relay.metrics.relay_unacked_bytes.sub(machine.remove(*key) as i64);
+            relay.serve_links(&mut machine);
         }
         relay.forget_unused(client);
     }

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{CONNECT_BURST, CONNECT_INTERVAL};
-use crate::admission::{ConnectQueue, RateLimit};
+use crate::admission::{AddressKey, ConnectQueue, RateLimit};
 use otproxy_config as config;
 use otproxy_config::{BindSessions, GameServerConfig};
 use otproxy_protocol::core::SessionLimits;
@@ -19,6 +19,8 @@ pub(super) struct RelaySettings {
     pub max_per_link: usize,
     /// New sessions by address.
     pub opens: Option<RateLimit>,
+    /// Those of them that do not count, as they reached no game server: as many again.
+    unreached: Option<RateLimit>,
     servers: HashMap<u16, Arc<GameServerSettings>>,
 }
 
@@ -43,8 +45,10 @@ impl RelaySettings {
             connects.set(connect_rate(server));
             (server.port, Arc::new(GameServerSettings { config: server.clone(), connects }))
         };
-        let known = before.and_then(|before| before.opens.as_ref());
-        let opens = |rate| known.map_or_else(|| RateLimit::new(rate), |known| known.with_rate(rate));
+        let rate = |known: Option<&RateLimit>| {
+            let limit = |rate| known.map_or_else(|| RateLimit::new(rate), |known| known.with_rate(rate));
+            sessions.opens_per_address.map(limit)
+        };
         Self {
             bind_sessions: sessions.bind_sessions,
             limits: SessionLimits {
@@ -55,8 +59,18 @@ impl RelaySettings {
                 pending: sessions.pending,
             },
             max_per_link: sessions.max_per_link,
-            opens: sessions.opens_per_address.map(opens),
+            opens: rate(before.and_then(|before| before.opens.as_ref())),
+            unreached: rate(before.and_then(|before| before.unreached.as_ref())),
             servers: config.game_servers.iter().map(server).collect(),
+        }
+    }
+
+    /// Has an open of `address` that reached no game server not count, as far as that goes.
+    pub fn open_was_in_vain(&self, address: AddressKey, now: Instant) {
+        if let (Some(opens), Some(unreached)) = (&self.opens, &self.unreached)
+            && unreached.try_take(address, now)
+        {
+            opens.give_back(address);
         }
     }
 

@@ -63,7 +63,8 @@ impl Relay {
         let mut views = Vec::new();
         for client in self.clients.borrow().values() {
             let machine = client.machine.borrow();
-            let picked = picked(&machine, client.id, &wanted);
+            // What has ended and been accounted for is there only for its client.
+            let picked = picked(&machine, client.id, &wanted).filter(|session| !machine.is_closed(*session));
             views.extend(picked.filter_map(|session| view(&machine, client.id, session)));
         }
         views

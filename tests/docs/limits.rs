@@ -61,6 +61,8 @@ fn expected() -> BTreeSet<String> {
         ("config::MAX_LIST_LEN", format!("{} bytes", config::MAX_LIST_LEN)),
         ("protocol::sniff::MAX_FIRST", format!("{} bytes", protocol::sniff::MAX_FIRST)),
         ("relay::MAX_LINKS", relay::MAX_LINKS.to_string()),
+        ("relay::MAX_JOINS", relay::MAX_JOINS.to_string()),
+        ("relay::JOIN_INTERVAL", format!("{:?}", relay::JOIN_INTERVAL)),
         ("relay::MAX_ADDRESSES", relay::MAX_ADDRESSES.to_string()),
         ("relay::MAX_CLIENT_LINKS", relay::MAX_CLIENT_LINKS.to_string()),
         ("relay::FRAMES_PER_TURN", relay::FRAMES_PER_TURN.to_string()),
@@ -168,11 +170,12 @@ fn no_reason_of_a_limit_is_left_out() {
         OpenError::LinkSessions,
         OpenError::SessionLinks,
         OpenError::SessionAddresses,
+        OpenError::JoinRate,
         OpenError::OpenRate,
         OpenError::ConnectQueue,
     ];
     // All others refuse what is wrong however little of it comes.
-    assert_eq!(OpenError::ALL.len(), refused.len() + 5, "is the new reason a limit?");
+    assert_eq!(OpenError::ALL.len(), refused.len() + 4, "is the new reason a limit?");
     for reason in refused {
         assert!(text.contains(&format!("refused `{reason}`")), "{reason}");
     }

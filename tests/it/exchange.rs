@@ -151,6 +151,10 @@ struct Path {
 #[derive(Default)]
 struct Game {
     session: Option<SessionKey>,
+    /// There has been one.
+    opened: bool,
+    /// The reason for which it ended, once the core has accounted for it.
+    reason: Option<EndReason>,
     /// When the game server answers the connect, and whether it has.
     connects_at: Option<Instant>,
     connected: bool,
@@ -357,12 +361,26 @@ impl Exchange {
         }
         self.actions();
         self.events();
-        for session in self.games.values().filter_map(|game| game.session) {
-            self.core.tick(session, self.now);
-        }
+        self.forget();
         self.silences();
         self.serve_links();
         while self.core.poll_changed().is_some() {}
+    }
+
+    /// Accounts for sessions that have ended, and forgets them in time, as the relay does.
+    fn forget(&mut self) {
+        for game in self.games.values_mut() {
+            let Some(session) = game.session else { continue };
+            self.core.tick(session, self.now);
+            if game.reason.is_none() && self.core.is_finished(session) {
+                let figures = self.core.close(session, EndReason::Shutdown, self.now).unwrap();
+                game.reason = figures.ended;
+            }
+            if game.reason.is_some() && self.core.is_over(session) {
+                self.core.remove(session);
+                game.session = None;
+            }
+        }
     }
 
     /// Tells the core of links that have been silent for long and closes them in the end, as the relay does.
@@ -523,15 +541,13 @@ impl Exchange {
                     let id = *self.core.session(session).unwrap();
                     let at = self.now + self.chance.up_to(self.setting.max_delay) as u32 * MS;
                     let game = self.games.get_mut(&id).unwrap();
-                    assert!(game.session.replace(session).is_none(), "a second game connection");
+                    assert!(!std::mem::replace(&mut game.opened, true), "a second game connection");
+                    game.session = Some(session);
                     game.connects_at = Some(at);
                 }
                 Effect::WriteGame { session, .. } => self.write_game(session),
                 Effect::WriteLink(_) | Effect::Changed(_) | Effect::RoundTrip(_) | Effect::JoinedElsewhere(_) => {}
-                Effect::Refused { session, error } => {
-                    assert_eq!(error, OpenError::NotJoined);
-                    assert!(self.games[&session].closed, "data on a link that does not carry the session");
-                }
+                Effect::Refused { session, error } => panic!("{error} for {session}, of a client that breaks no rule"),
                 Effect::Ended { error, .. } => panic!("{error}"),
                 Effect::Close(error) => panic!("{error}"),
             }
@@ -711,9 +727,14 @@ impl Exchange {
         self.calm = false;
         // A link so narrow that the client gives it up could take the end with it.
         self.setting.room = self.setting.room.max(4000);
-        let until = self.now + STUCK;
+        let (cut_until, until) = (self.now + STUCK / 2, self.now + STUCK);
         while !self.games.values().all(|g| g.ended.is_some()) {
             assert!(self.now < until, "no end: {:?}", self.counts());
+            // Links break while the client is told, too.
+            if self.now < cut_until && self.chance.up_to(20) == 0 {
+                let (paths, how, down) = (self.chance.next() as u8, self.chance.next() as u8, self.chance.up_to(5000));
+                self.step(&Step::Cut { paths, how, down });
+            }
             for id in self.ids() {
                 let game = self.games.get_mut(&id).unwrap();
                 if !game.unread.is_empty() {
@@ -728,8 +749,7 @@ impl Exchange {
             assert!(game.client_got == game.server_sent, "all data before the end: {:?}", self.counts());
             assert_eq!(stats.ended, Some(PlayerEnd::Core));
             assert_eq!((stats.gaps, stats.miscut, stats.bad_acks), (0, 0, 0));
-            let session = game.session.unwrap();
-            assert_eq!((self.core.ended(session), self.core.is_finished(session)), (Some(EndReason::GameClosed), true));
+            assert_eq!(game.reason, Some(EndReason::GameClosed));
         }
     }
 }
@@ -870,7 +890,7 @@ fn after_resets(seed: u64, paths: usize, addresses: u64, plays: bool, resets: us
     // As long as a session without links lives.
     play_for(&mut exchange, Duration::from_secs(35), plays);
     let game = &exchange.games[&SessionId(1)];
-    let lost = game.ended.is_some() || exchange.core.ended(game.session.unwrap()).is_some();
+    let lost = game.ended.is_some() || game.reason.is_some();
     (lost, game.down.longest, game.up.longest)
 }
 

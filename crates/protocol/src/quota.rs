@@ -46,6 +46,11 @@ impl Quota {
         *earned = Some(earned.map_or(now, |earned| earned.max(now)) + self.interval);
         Some(place)
     }
+
+    /// Gives the last place back, as if it had not been taken.
+    pub fn give_back(&self, earned: &mut Option<Instant>) {
+        *earned = earned.and_then(|earned| earned.checked_sub(self.interval));
+    }
 }
 
 #[cfg(test)]
@@ -63,6 +68,19 @@ mod tests {
         assert_eq!(admitted(&mut earned, start + Duration::from_millis(166)), 0);
         assert_eq!(admitted(&mut earned, start + Duration::from_millis(1667)), 10);
         assert_eq!(admitted(&mut earned, start + Duration::from_secs(3600)), 60, "rest earns no more than the burst");
+    }
+
+    #[test]
+    fn a_place_that_is_given_back_is_there_again_and_no_more_than_that() {
+        let (rate, now) = (Quota::per(2, Duration::from_secs(10)), Instant::now());
+        let mut earned = None;
+        let take = |earned: &mut _| rate.take(earned, now, now).is_some();
+        assert_eq!([take(&mut earned), take(&mut earned), take(&mut earned)], [true, true, false]);
+        rate.give_back(&mut earned);
+        assert_eq!([take(&mut earned), take(&mut earned)], [true, false]);
+        let mut unused = None;
+        rate.give_back(&mut unused);
+        assert_eq!([take(&mut unused), take(&mut unused), take(&mut unused)], [true, true, false]);
     }
 
     proptest! {

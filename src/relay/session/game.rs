@@ -14,9 +14,10 @@ use super::log::SessionLogGuard;
 use super::{SessionTask, TableEntry};
 use crate::admission::QueueFull;
 use crate::relay::client::{RelayMachine, flush_game, flush_links, tell, write_game_stream};
+use crate::relay::places::Spare;
 use otproxy_config as config;
 use otproxy_net::{ConnectResult, Stream, connect};
-use otproxy_protocol::core::EndReason;
+use otproxy_protocol::core::{EndReason, SessionPhase};
 use otproxy_protocol::player_address::ipv4_of;
 
 /// Reads from a game server in one turn: then others have theirs.
@@ -55,6 +56,7 @@ impl SessionTask {
             Some(Err(error)) => {
                 let server = &session.server.config.address;
                 self.warn(&format_args!("game server {server} cannot be reached: {error}"));
+                self.relay.shared.settings().open_was_in_vain(session.opener, Instant::now());
                 let mut machine = client.machine.borrow_mut();
                 match error {
                     ConnectError::Queue(_) => machine.end(*key, EndReason::ConnectQueue),
@@ -162,6 +164,7 @@ impl SessionTask {
     /// Waits for the machine's deadline or for `other`, whichever comes first.
     fn poll_timer(&self, cx: &mut Context<'_>, timer: &mut Timer, other: Option<Instant>) -> Poll<()> {
         let deadline = self.client.machine.borrow().deadline(self.key);
+        self.mark_spare(deadline.is_some());
         let Some(at) = deadline.into_iter().chain(other).min() else {
             *timer = None;
             return Poll::Pending;
@@ -177,6 +180,21 @@ impl SessionTask {
         machine.tick(self.key, Instant::now());
         self.relay.serve_links(&mut machine);
         Poll::Ready(())
+    }
+
+    /// Takes note whether links carry the session, for others at its player's address that have no place.
+    #[inline]
+    fn mark_spare(&self, waits: bool) {
+        let place = &self.session.place;
+        if waits || place.is_spare() {
+            let figures = self.client.machine.borrow().figures(self.key);
+            let spare = match figures.map(|figures| (figures.ended, figures.phase)) {
+                Some((None, SessionPhase::Lingering | SessionPhase::Grace)) => Some(Spare::WithoutLinks),
+                Some((None, _)) => None,
+                _ => return,
+            };
+            place.set_spare(spare);
+        }
     }
 
     /// Reads the game server, as far as the machine wants it; ready once the session has ended.

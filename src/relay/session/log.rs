@@ -6,6 +6,7 @@ use tracing::info;
 
 use super::SessionTask;
 use crate::access_log::{AccessLogEntry, Ended, SessionEnd};
+use crate::relay::places::Spare;
 use otproxy_protocol::core::{EndReason, LinkKey};
 use otproxy_protocol::frame::PacketId;
 
@@ -55,7 +56,8 @@ impl SessionTask {
         let Ok(mut machine) = self.client.machine.try_borrow_mut() else { return account };
         let links: Vec<LinkKey> = (0..).map_while(|number| machine.links_of(self.key, number)).collect();
         if let Some(figures) = machine.close(self.key, unfinished, Instant::now()) {
-            self.relay.metrics.relay_unacked_bytes.sub(figures.unacked as i64);
+            self.session.place.set_spare(Some(Spare::Ended));
+            self.relay.serve_links(&mut machine);
             account = Account {
                 reason: figures.ended.unwrap_or(unfinished),
                 packets_in: figures.packets_in,

@@ -7,6 +7,7 @@ use otproxy::relay::{CONNECT_WAIT, FRAMES_PER_TURN, MAX_CLIENT_LINKS, MAX_LINKS,
 use otproxy_protocol::frame::{self, ClientId, PacketId, SessionId};
 use socket2::{Domain, Socket, Type};
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 
 use crate::relay::harness::*;
 
@@ -54,6 +55,55 @@ fn sessions_on_one_link() {
             core.wait("otproxy_relay_sessions_opened_total", &[], f64::from(most) + 1.0).await;
             core.close().await;
         }
+    });
+}
+
+#[test]
+fn a_player_who_comes_back_as_another_client_has_the_place_of_the_one_that_crashed() {
+    run(async {
+        let game = Game::new().await;
+        let core = Setup::to(&game, "").sessions("max_per_address: 1").start();
+        let (crashed, _conn) = core.play(&game).await;
+        let mut other = core.link_of(EDGE_A, player(1), ClientId(8)).await;
+        other.open(S, PORT).await;
+        assert_eq!(other.next().await, Some(Seen::End(S)));
+        core.refused("session_limit", 1.0).await;
+        drop(crashed);
+        core.wait("otproxy_relay_links_active", &["edge=\"a\""], 1.0).await;
+        other.open(SessionId(9), PORT).await;
+        let _second = game.accept_otc().await;
+        core.ended("evicted").await;
+        other.sync().await;
+        core.close().await;
+    });
+}
+
+#[test]
+fn an_open_that_reaches_no_game_server_does_not_count() {
+    run(async {
+        let game = Game::new().await;
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let setup = Setup::to(&game, "").and(7000, gone.local_addr().unwrap(), "");
+        drop(gone);
+        let core = setup.sessions("opens_per_address: 2/1h").start();
+        let mut link = core.link().await;
+        // As many as count do not, and both links of a client are one open.
+        for id in 1..=2 {
+            let mut second = core.link().await;
+            for link in [&mut link, &mut second] {
+                link.open(SessionId(id), 7000).await;
+                assert_eq!(link.next().await, Some(Seen::End(SessionId(id))));
+            }
+        }
+        let mut conns = Vec::new();
+        for id in 3..=4 {
+            link.open(SessionId(id), PORT).await;
+            conns.push(game.accept_otc().await);
+        }
+        link.open(SessionId(5), PORT).await;
+        assert_eq!(link.next().await, Some(Seen::End(SessionId(5))));
+        core.refused("open_rate", 1.0).await;
+        core.close().await;
     });
 }
 

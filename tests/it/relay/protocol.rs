@@ -391,6 +391,32 @@ fn the_same_session_id_of_two_clients_is_two_sessions() {
 }
 
 #[test]
+fn last_words_reach_a_client_that_comes_back_for_them() {
+    run(async {
+        let game = Game::new().await;
+        let core = Setup::to(&game, "").sessions("leave_grace: 1ms").start();
+        let (mut lost, mut conn) = core.play(&game).await;
+        conn.send(&packet(b"last")).await;
+        assert_eq!(lost.next().await, data(1, 0, &packet(b"last")));
+        drop(conn);
+        // The kernel takes it all, and nobody says that it has come.
+        core.ended("game_closed").await;
+        drop(lost);
+        let mut back = core.link().await;
+        assert_eq!(back.next().await, data(1, 0, &packet(b"last")));
+        assert_eq!(back.next().await, Some(Seen::End(S)));
+        back.open(S, PORT).await;
+        assert_eq!(back.next().await, Some(Seen::End(S)));
+        back.data(S, 5, 1, &packet(b"late")).await;
+        back.sync().await;
+        core.wait("otproxy_relay_unacked_bytes", &[], 0.0).await;
+        core.wait("otproxy_relay_sessions_opened_total", &[], 1.0).await;
+        core.refused("unknown_session", 0.0).await;
+        core.close().await;
+    });
+}
+
+#[test]
 fn each_path_may_have_an_address_of_its_own() {
     run(async {
         let game = Game::new().await;

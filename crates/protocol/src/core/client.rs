@@ -1,7 +1,8 @@
 //! One client: its links and sessions, and every decision about them.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::keys::{LinkKey, SessionKey};
 use super::lend::Lending;
@@ -17,6 +18,12 @@ use crate::reassembly::ReassemblyBuffer;
 /// Links that may carry one session. A client has two or three, and for ten seconds at the most
 /// those that it lost; each costs a copy of all packets.
 pub const MAX_LINKS: usize = 16;
+
+/// Sessions of which it is remembered that they are over: more than a client has at once.
+const MAX_RECENT: usize = 16;
+/// The time after the loss of its last link in which a session must end, if its client is to hear of it on a link that
+/// may not join: a link may have been dead for ten seconds before it was lost, and a client waits for thirty.
+const TELL_WITHIN: Duration = Duration::from_secs(18);
 
 pub(super) struct Link<L> {
     pub owned: L,
@@ -54,12 +61,19 @@ pub struct ClientMachine<O: ClientOwner> {
     pub(super) links: Slots<Link<O::Link>>,
     pub(super) sessions: Sessions<O::Session, O::Player>,
     pub(super) lending: Lending,
+    /// Sessions that were removed, the last ones: what is late for them is no breach of a rule.
+    pub(super) recent: VecDeque<SessionId>,
 }
 
 impl<O: ClientOwner> Default for ClientMachine<O> {
     /// Makes a client that has nothing yet.
     fn default() -> Self {
-        Self { links: Slots::default(), sessions: Sessions::default(), lending: Lending::default() }
+        Self {
+            links: Slots::default(),
+            sessions: Sessions::default(),
+            lending: Lending::default(),
+            recent: VecDeque::new(),
+        }
     }
 }
 
@@ -129,7 +143,12 @@ impl<O: ClientOwner> ClientMachine<O> {
         mut write: impl FnMut(&O::Link, &[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<WriteOutcome> {
         let Some(Link { owned, writer, .. }) = self.links.get_mut(link.0) else { return Ok(WriteOutcome::default()) };
-        writer.write_to(&mut self.sessions, |slices| write(owned, slices))
+        let carried = writer.sessions();
+        let written = writer.write_to(&mut self.sessions, |slices| write(owned, slices));
+        if writer.sessions() < carried {
+            self.sessions.forget_told(link, |born| writer.carries(born));
+        }
+        written
     }
 
     /// Takes a link that is gone off all its sessions, and returns the owner's part of it. A session without links
@@ -145,6 +164,9 @@ impl<O: ClientOwner> ClientMachine<O> {
         self.sessions.forget(link);
         for joined in writer.carried() {
             self.sessions.drop_unused(joined.session);
+        }
+        for joined in writer.carried() {
+            self.hasten(joined.session);
         }
         self.lending.look();
         Some(owned)
@@ -274,11 +296,18 @@ impl<O: ClientOwner> ClientMachine<O> {
     /// not ended before: then its links, to be asked for before this call, have yet to tell the client.
     ///
     /// After an end that the client may not know of yet, the session stays for `sessions.leave_grace`, so that a join
-    /// on its way meets the end.
+    /// on its way meets the end; for `sessions.linger` if not all was acknowledged. Links of the client that come up
+    /// meanwhile bring it the rest.
     pub fn close(&mut self, session: SessionKey, unfinished: EndReason, now: Instant) -> Option<SessionFigures> {
         let session = self.sessions.get_mut(session)?;
         session.close(unfinished, now);
-        Some(session.figures())
+        let (id, figures) = (session.machine.id(), session.figures());
+        if figures.ended == Some(EndReason::LinksLost) {
+            self.end_kept_off(id);
+        }
+        // Links that were lost meanwhile, or new ones, are for it now.
+        self.lending.look();
+        Some(figures)
     }
 
     /// Returns whether a session that was closed has met all joins that it had to, so that it can be removed.
@@ -286,9 +315,61 @@ impl<O: ClientOwner> ClientMachine<O> {
         self.sessions.get(session).is_none_or(Session::is_over)
     }
 
-    /// Hides a session from links that look for it. Links that carry it still write the rest.
-    pub fn remove(&mut self, session: SessionKey) {
+    /// Hides a session from links that look for it, and returns the bytes that were not acknowledged. Links that carry
+    /// it still write the rest.
+    pub fn remove(&mut self, session: SessionKey) -> usize {
+        let Some(there) = self.sessions.get(session) else { return 0 };
+        let (id, unacked) = (there.machine.id(), there.machine.outbox().unacked());
+        self.end_kept_off(id);
+        if self.recent.len() >= MAX_RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(id);
         self.sessions.remove(session);
+        unacked
+    }
+
+    /// Returns whether a session was closed, so that it is there for what its client has not heard.
+    pub fn is_closed(&self, session: SessionKey) -> bool {
+        self.sessions.get(session).is_none_or(Session::is_closed)
+    }
+
+    /// Ends a session that no link carries, without waiting for one that could tell its client: that meets the end if it
+    /// comes back. Does nothing if there is a link, or the session has ended.
+    pub fn give_up(&mut self, session: SessionKey, reason: EndReason) {
+        let waits = |there: &&mut Session<_, _>| there.machine.links() == 0 && there.machine.ended().is_none();
+        if let Some(there) = self.sessions.get_mut(session).filter(waits) {
+            there.give_up(reason);
+            self.sessions.change(session);
+        }
+    }
+
+    /// Keeps a session for its client no longer than until its end is told.
+    pub fn keep_no_longer(&mut self, session: SessionKey) {
+        if let Some(there) = self.sessions.get_mut(session) {
+            there.hurry();
+            self.sessions.change(session);
+        }
+    }
+
+    /// Has a session that waits for links end while its client can still hear of it, if there is a link that may not join
+    /// it: no end was told on that.
+    pub(super) fn hasten(&mut self, session: SessionKey) {
+        let Some(there) = self.sessions.get_mut(session) else { return };
+        let id = there.machine.id();
+        let kept_off = self.links.values().any(|link| link.writer.is_kept_off(id));
+        if kept_off && there.machine.ended().is_none() && there.machine.hasten(TELL_WITHIN) {
+            self.sessions.change(session);
+        }
+    }
+
+    /// Has links that may not join a session told that it is over.
+    fn end_kept_off(&mut self, id: SessionId) {
+        for link in (0..self.links.end()).map(LinkKey) {
+            if self.links.get_mut(link.0).is_some_and(|link| link.writer.end_kept_off(id)) {
+                self.lending.write(link);
+            }
+        }
     }
 
     /// Returns the session of that id, if there is one and the link may join it.
@@ -311,10 +392,12 @@ impl<O: ClientOwner> ClientMachine<O> {
         session.meet(joining, |known| there.contains(known)).map(|()| true)
     }
 
-    /// Returns whether a session of that id goes on, whoever may join it.
+    /// Returns whether a session of that id goes on, or has something for its client, whoever may join it.
     pub(super) fn goes_on(&self, id: SessionId) -> bool {
         let session = self.sessions.find(id).and_then(|key| self.sessions.get(key));
-        session.is_some_and(|session| session.machine.ended().is_none())
+        session.is_some_and(|session| {
+            session.machine.ended().is_none() || session.has_to_tell() && session.machine.outbox().unacked() > 0
+        })
     }
 
     /// Returns a new session, unless the owner does not let it in.

@@ -7,12 +7,13 @@
 //!
 //! - A session none of whose complete links is alive is sent over all other links of the same player.
 //! - Packets that come over such a link make it [`Standing::Complete`], if none before them is missing.
+//! - So is a session that has ended, until a link has told the end that is alive: what kernels took may be lost.
 //! - If no link is, then one of the client's is closed after [`OPEN_WITHIN`]: the client notices that, and opens the
 //!   session anew on that link or another, with all packets that were not acknowledged.
 
 use std::time::{Duration, Instant};
 
-use super::client::ClientMachine;
+use super::client::{ClientMachine, Link};
 use super::keys::{LinkKey, SessionKey};
 use super::machine::{SessionPhase, Standing};
 use super::owner::ClientOwner;
@@ -48,6 +49,11 @@ pub(super) struct Lending {
 }
 
 impl Lending {
+    /// Has the owner write on a link.
+    pub fn write(&mut self, link: LinkKey) {
+        self.duties.push((link, LinkDuty::Write));
+    }
+
     /// Takes note that links are to be looked at.
     pub fn look(&mut self) {
         self.due = true;
@@ -119,12 +125,12 @@ impl<O: ClientOwner> ClientMachine<O> {
         }
     }
 
-    /// Returns whether a link on which all comes that the client sends is alive.
+    /// Returns whether a link is alive on which all comes that the client sends, or on which the end was told.
     fn has_live_link(&self, key: SessionKey) -> bool {
         let Some(session) = self.sessions.get(key) else { return false };
-        session.links.iter().any(|link| {
-            let alive = self.links.get(link.0).is_some_and(|link| !link.silent);
-            alive && self.standing(*link, key) == Some(Standing::Complete)
+        self.links.values().filter(|link| !link.silent).any(|Link { writer, .. }| {
+            let mut complete = writer.carried().iter().filter(|joined| joined.standing == Standing::Complete);
+            writer.told(session.born) || complete.any(|joined| joined.session == key)
         })
     }
 
@@ -134,11 +140,13 @@ impl<O: ClientOwner> ClientMachine<O> {
         }
     }
 
-    /// Returns whether a link may be lent to a session: only one from an address from which it was opened or joined. A
-    /// link says by its first frame whose it is, and that alone is no proof.
+    /// Returns whether a link may be lent to a session: only one of a player that the session is known to have. A link
+    /// says by its first frame whose it is, and that alone is no proof.
     fn may_lend(&self, link: LinkKey, key: SessionKey, owner: &O) -> bool {
         let (Some(link), Some(session)) = (self.links.get(link.0), self.sessions.get(key)) else { return false };
-        !link.silent && session.knows(&owner.player(&link.owned)) && link.writer.get(session.machine.id()).is_none()
+        let player = owner.player(&link.owned);
+        let known = session.player == player || session.knows(&player) && !owner.rules().bind_to_player;
+        known && !link.silent && link.writer.get(session.machine.id()).is_none()
     }
 
     /// Returns the standing of a link in a session that it carries.
@@ -199,7 +207,10 @@ impl<O: ClientOwner> ClientMachine<O> {
             |link: LinkKey| sessions(link).unwrap_or_default() > usize::from(self.standing(link, key).is_some());
         let unused = |link: LinkKey| self.standing(link, key) != Some(Standing::Used);
         // Of equal ones the first: a link that was closed before comes back as the last that is lent.
-        let others = (0..self.links.end()).map(LinkKey).filter(|link| sessions(*link).is_some());
+        // Opening it on a link that may not join it would be in vain.
+        let id = session.machine.id();
+        let may_join = |link: &LinkKey| self.links.get(link.0).is_some_and(|link| !link.writer.is_kept_off(id));
+        let others = (0..self.links.end()).map(LinkKey).filter(may_join);
         let links = session.links.iter().copied().chain(others);
         let link = links.min_by_key(|link| (unused(*link), carries_others(*link)));
         let Some(link) = link.filter(|link| session.closes < MAX_CLOSES || !carries_others(*link)) else { return };

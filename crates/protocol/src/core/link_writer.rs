@@ -19,6 +19,8 @@ const PONGS_AT_ONCE: usize = 8;
 pub const MAX_PONGS: usize = 64;
 /// Ends for sessions that the link does not carry which may wait; further ones are not sent.
 pub const MAX_ENDS: usize = 64;
+/// Sessions of which a link remembers where it stood: more than a client has at once.
+const MAX_STOOD: usize = 32;
 /// Sessions of which a link remembers that it may not join them: more than a client has at once.
 const MAX_KEPT_OFF: usize = 8;
 
@@ -37,7 +39,18 @@ pub(super) struct Joined {
     id: SessionId,
     pub session: SessionKey,
     pub standing: Standing,
+    born: u64,
     cursor: Cursor,
+}
+
+/// The place at which a link stood in a session.
+#[derive(Debug)]
+struct Stood {
+    /// The number of the session, which no other one of the client has or had.
+    born: u64,
+    cursor: Cursor,
+    /// It has written all data and the end.
+    told: bool,
 }
 
 /// The result of a call of [`ClientMachine::write_link`](super::ClientMachine::write_link).
@@ -63,6 +76,8 @@ pub(super) struct LinkWriter {
     /// Sessions that it may not join, though they go on: the last ones that it asked for.
     kept_off: VecDeque<SessionId>,
     joined: Vec<Joined>,
+    /// The places at which it stood in sessions that it carries no more.
+    stood: VecDeque<Stood>,
     /// The session whose turn is next, so that none starves another.
     turn: usize,
 }
@@ -95,11 +110,14 @@ impl LinkWriter {
         self.kept_off.contains(&session)
     }
 
-    /// Carries a session from now on, from its first unacknowledged frame.
-    pub fn join(&mut self, session: SessionKey, machine: &mut Machine, standing: Standing) {
+    /// Carries a session from now on, the client's `born`th: from where this link stood in it, or else from its first
+    /// unacknowledged frame.
+    pub fn join(&mut self, session: SessionKey, born: u64, machine: &mut Machine, standing: Standing) {
         machine.joined(standing);
         self.kept_off.retain(|other| *other != machine.id());
-        self.joined.push(Joined { id: machine.id(), session, standing, cursor: machine.outbox().start() });
+        let stood = self.stood.iter().position(|stood| stood.born == born);
+        let cursor = stood.and_then(|at| self.stood.remove(at)).map_or(machine.outbox().start(), |stood| stood.cursor);
+        self.joined.push(Joined { id: machine.id(), session, standing, born, cursor });
     }
 
     /// Returns the session of that id, if the link carries it.
@@ -115,7 +133,43 @@ impl LinkWriter {
     /// Stops carrying that session; returns it if it was carried.
     pub fn remove(&mut self, session: SessionId) -> Option<Joined> {
         let at = self.joined.iter().position(|joined| joined.id == session)?;
-        Some(self.joined.remove(at))
+        let joined = self.joined.remove(at);
+        self.stand(&joined, false);
+        Some(joined)
+    }
+
+    /// Remembers where the link stood in a session that it carries no more. All that it was given before arrives, so a
+    /// client that takes the link into use again has no need of it a second time.
+    fn stand(&mut self, joined: &Joined, told: bool) {
+        if self.stood.len() >= MAX_STOOD {
+            self.stood.pop_front();
+        }
+        self.stood.push_back(Stood { born: joined.born, cursor: joined.cursor, told });
+    }
+
+    /// Returns whether the link carries the client's `born`th session.
+    pub fn carries(&self, born: u64) -> bool {
+        self.joined.iter().any(|joined| joined.born == born)
+    }
+
+    /// Returns whether the link carried the client's `born`th session, and does not any more.
+    pub fn stood_in(&self, born: u64) -> bool {
+        self.stood.iter().any(|stood| stood.born == born)
+    }
+
+    /// Returns whether the link has told the client the end of its `born`th session.
+    pub fn told(&self, born: u64) -> bool {
+        self.stood.iter().any(|stood| stood.born == born && stood.told)
+    }
+
+    /// Tells the client that a session is over which the link may not join, if there is one of that id.
+    pub fn end_kept_off(&mut self, session: SessionId) -> bool {
+        let kept_off = self.is_kept_off(session);
+        if kept_off {
+            self.kept_off.retain(|other| *other != session);
+            self.end(session);
+        }
+        kept_off
     }
 
     /// Returns the sessions carried.
@@ -205,8 +259,9 @@ impl LinkWriter {
                         return Ok(done);
                     }
                     self.cut = Bytes::copy_from_slice(end.get(taken..).unwrap_or_default());
-                    let Joined { session, standing, .. } = self.joined.remove(self.turn);
-                    sessions.end_written(session, standing);
+                    let told = self.joined.remove(self.turn);
+                    self.stand(&told, true);
+                    sessions.end_written(told.session, told.standing);
                     if done.blocked {
                         return Ok(done);
                     }
@@ -258,7 +313,7 @@ mod tests {
         }
 
         fn join(&mut self, writer: &mut LinkWriter, session: SessionKey) {
-            writer.join(session, self.machine(session).unwrap(), Standing::Complete);
+            writer.join(session, 1, self.machine(session).unwrap(), Standing::Complete);
         }
 
         fn push(&mut self, session: SessionKey, body: &[u8]) {

@@ -183,6 +183,19 @@ impl Machine {
         self.complete
     }
 
+    /// Has the session end so soon after its last link was lost, if it is to end for that.
+    /// Returns whether that is earlier than before.
+    pub fn hasten(&mut self, after: Duration) -> bool {
+        if let Some((at, EndReason::LinksLost)) = self.deadline
+            && let Some(lost) = at.checked_sub(self.limits.linger)
+            && lost + after < at
+        {
+            self.deadline = Some((lost + after, EndReason::LinksLost));
+            return true;
+        }
+        false
+    }
+
     /// Records that one more link carries the session.
     pub fn joined(&mut self, standing: Standing) {
         self.links += 1;
@@ -270,6 +283,11 @@ impl Machine {
     /// counts.
     pub fn end(&mut self, reason: EndReason) {
         self.ended.get_or_insert(reason);
+    }
+
+    /// Has the end be told to nobody now: no link carries the session.
+    pub fn give_up(&mut self) {
+        self.end_sent = true;
     }
 
     /// Returns the reason for which the session ended, if it did.

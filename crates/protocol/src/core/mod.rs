@@ -34,7 +34,7 @@ pub use outbox::{AckBeyondSent, Batch, Cursor, CursorAdvance, Outbox};
 pub use owner::{AdmittedSession, ClientOwner, Effect, FrameCounts, OpenRules};
 pub use reason::{EndReason, OpenError};
 pub use round_trips::{ROUND_TRIP_SPACING, RoundTrips};
-pub use session::{Framed, MAX_ADDRESSES, SessionFigures};
+pub use session::{Framed, JOIN_INTERVAL, MAX_ADDRESSES, MAX_JOINS, SessionFigures};
 pub use turn::ReceivedBytes;
 pub use upstream::Upstream;
 

@@ -43,14 +43,14 @@ words! {
         SessionLimit = "session_limit",
         /// Data for a session that does not exist (any more).
         UnknownSession = "unknown_session",
-        /// Data on a link that does not carry the session.
-        NotJoined = "not_joined",
         /// An IPv6 player, and the game server is set to `ipv6_players: refuse`.
         Ipv6Player = "ipv6_player",
         /// `sessions.max_per_link` was reached.
         LinkSessions = "link_sessions",
         /// More links for one session than a client ever has.
         SessionLinks = "session_links",
+        /// Links joined the session more often than those of a client ever do.
+        JoinRate = "join_rate",
         /// Links of one session from more addresses at once than a client ever has.
         SessionAddresses = "session_addresses",
         /// `sessions.opens_per_address` was reached.

@@ -1,11 +1,11 @@
 //! One session: its machine and the way to its game server; and the table of a client's sessions.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::inbox::Arrival;
 use super::keys::{LinkKey, SessionKey};
 use super::link_writer::SessionSource;
-use super::machine::{Machine, ProtocolError, SessionPhase, Standing};
+use super::machine::{Machine, ProtocolError, SessionLimits, SessionPhase, Standing};
 use super::outbox::Batch;
 use super::owner::{AdmittedSession, FrameCounts};
 use super::reason::{EndReason, OpenError};
@@ -13,6 +13,7 @@ use super::slots::Slots;
 use super::upstream::Upstream;
 use crate::frame::{HEADER_LEN, PacketId, SessionId};
 use crate::game_packet::{GamePacketDecoder, GamePacketError};
+use crate::quota::Quota;
 use crate::reassembly::ReassemblyBuffer;
 
 /// The result of bytes from a game server.
@@ -56,7 +57,7 @@ pub struct SessionFigures {
 enum Closed {
     /// It goes on, or its client is being told.
     No,
-    /// It is there until then to meet joins on their way.
+    /// It is there until then, for what its client has not acknowledged and for joins on their way.
     Until(Instant),
     /// Nothing more is to come.
     Over,
@@ -70,15 +71,23 @@ pub(super) struct Session<S, P> {
     /// Other addresses from which links have joined it, those that joined last at the end.
     elsewhere: Vec<P>,
     pub machine: Machine,
-    /// Links that joined it and are there, those that have told its end included.
+    /// Links that carry it.
     pub links: Vec<LinkKey>,
     /// The time at which a link is closed so that the client joins anew; only while no complete link is there.
     pub rejoin_at: Option<Instant>,
     /// Links that were closed for that since the last complete one.
     pub closes: u32,
+    /// The number of the session among all of its client.
+    pub born: u64,
+    /// The state of the limit of joins.
+    joins: Option<Instant>,
     /// Links find it.
     listed: bool,
     closed: Closed,
+    /// It is not kept for its client once it has ended.
+    hurried: bool,
+    /// It was ended while no link was there to hear of it.
+    unheard: bool,
     upstream: Upstream,
     /// There is a connection to the game server.
     connected: bool,
@@ -91,6 +100,12 @@ pub(super) struct Session<S, P> {
 /// Addresses from which links may carry one session at once. A client has one, or one on each path; each change of
 /// address adds one for as long as the links of the old one are not known to be lost.
 pub const MAX_ADDRESSES: usize = 8;
+/// Joins of one session that may come at once: each may cost a copy of all that is not acknowledged.
+pub const MAX_JOINS: u32 = 32;
+/// And the time in which one more may come. A client takes a link into use every half second at the most.
+pub const JOIN_INTERVAL: Duration = Duration::from_millis(250);
+/// The time after which a client gives a session up by itself.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
 
 impl<S, P> Session<S, P> {
     pub fn new(id: SessionId, player: P, admitted: AdmittedSession<S>, now: Instant) -> Self {
@@ -103,8 +118,12 @@ impl<S, P> Session<S, P> {
             links: Vec::new(),
             rejoin_at: None,
             closes: 0,
+            born: 0,
+            joins: None,
             listed: true,
             closed: Closed::No,
+            hurried: false,
+            unheard: false,
             upstream: Upstream::new(max_packets_per_second),
             connected: false,
             decoder: GamePacketDecoder::new(framing),
@@ -120,6 +139,15 @@ impl<S, P> Session<S, P> {
         P: PartialEq,
     {
         self.player == *player || self.elsewhere.contains(player)
+    }
+
+    /// Counts a join.
+    ///
+    /// # Errors
+    /// There were more than those of a client.
+    pub fn count_join(&mut self, now: Instant) -> Result<(), OpenError> {
+        let place = Quota::new(JOIN_INTERVAL, MAX_JOINS).take(&mut self.joins, now, now);
+        place.map(|_| ()).ok_or(OpenError::JoinRate)
     }
 
     /// Takes note that a link of another player joins. `there` says of which players there are links.
@@ -152,7 +180,8 @@ impl<S, P> Session<S, P> {
 
     /// Takes a data frame. Returns whether its acknowledgement has the game server read again.
     ///
-    /// `packets` is raised by the packets that are the game server's now.
+    /// `packets` is raised by the packets that are the game server's now. Once the session has ended, there are none, and
+    /// only the acknowledgement counts.
     ///
     /// # Errors
     /// The client may not send this: the session must end.
@@ -164,21 +193,24 @@ impl<S, P> Session<S, P> {
         counts: &mut FrameCounts,
         packets: &mut u32,
     ) -> Result<bool, ProtocolError> {
-        let mut resumes = false;
-        if self.machine.ended().is_none() {
-            let paused = !self.machine.wants_game_data();
-            let freed = self.machine.ack(ack)?;
-            counts.freed += freed;
-            resumes = paused && freed > 0 && self.machine.wants_game_data();
-            match self.machine.accept(packet, payload)? {
-                Arrival::Duplicate => counts.duplicate += 1,
-                Arrival::Held => counts.first += 1,
-                Arrival::InOrder => {
-                    counts.first += 1;
-                    self.deliver(payload, packets);
-                    while let Some(held) = self.machine.pop_held() {
-                        self.deliver(&held, packets);
-                    }
+        if self.machine.ended().is_some() {
+            let freed = self.machine.ack(ack).unwrap_or_default();
+            // What links still write of a session that was removed is accounted for.
+            counts.freed += if self.listed { freed } else { 0 };
+            return Ok(false);
+        }
+        let paused = !self.machine.wants_game_data();
+        let freed = self.machine.ack(ack)?;
+        counts.freed += freed;
+        let resumes = paused && freed > 0 && self.machine.wants_game_data();
+        match self.machine.accept(packet, payload)? {
+            Arrival::Duplicate => counts.duplicate += 1,
+            Arrival::Held => counts.first += 1,
+            Arrival::InOrder => {
+                counts.first += 1;
+                self.deliver(payload, packets);
+                while let Some(held) = self.machine.pop_held() {
+                    self.deliver(&held, packets);
                 }
             }
         }
@@ -264,21 +296,41 @@ impl<S, P> Session<S, P> {
 
     pub fn close(&mut self, unfinished: EndReason, now: Instant) {
         self.machine.end(unfinished);
-        self.links = Vec::new();
-        self.closed = match self.machine.ended() {
-            // A join that is on its way now must meet the end, rather than open a second game connection that the
-            // client would never use and never leave.
-            Some(
-                EndReason::GameClosed
-                | EndReason::ConnectQueue
-                | EndReason::Evicted
-                | EndReason::ProtocolError
-                | EndReason::Limit
-                | EndReason::Memory
-                | EndReason::Disconnected,
-            ) => Closed::Until(now + self.machine.limits().leave_grace),
-            _ => Closed::Over,
+        let SessionLimits { linger, leave_grace, .. } = *self.machine.limits();
+        // Its client has been away for the whole time already.
+        let away = self.machine.deadline().is_some_and(|at| now >= at);
+        let time = match self.machine.ended() {
+            // The client asked for it, or there is nobody any more to tell it.
+            Some(EndReason::ClientLeft | EndReason::Shutdown | EndReason::Panic) | None => None,
+            _ if self.hurried => None,
+            _ if self.unheard => Some(CLIENT_PATIENCE.max(leave_grace)),
+            // A client that comes back now must meet the end, rather than open a second game connection.
+            Some(EndReason::LinksLost) => Some(CLIENT_PATIENCE.saturating_sub(linger).max(leave_grace)),
+            // A kernel took what was told on a link, and the client may have got none of it.
+            Some(_) if !away && self.machine.outbox().unacked() > 0 => Some(linger.max(leave_grace)),
+            // A join that is on its way now, likewise.
+            Some(_) => Some(leave_grace),
         };
+        self.closed = time.map_or(Closed::Over, |time| Closed::Until(now + time));
+    }
+
+    /// Ends it now, though no link carries it.
+    pub fn give_up(&mut self, reason: EndReason) {
+        self.machine.end(reason);
+        self.machine.give_up();
+        self.unheard = true;
+    }
+
+    /// Has it be over as soon as its client is told.
+    pub fn hurry(&mut self) {
+        self.hurried = true;
+        if matches!(self.closed, Closed::Until(_)) {
+            self.closed = Closed::Over;
+        }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed != Closed::No
     }
 
     pub fn deadline(&self) -> Option<Instant> {
@@ -304,7 +356,7 @@ impl<S, P> Session<S, P> {
 
     /// Returns whether its client is still to be sent something, or would be if there were something.
     pub fn has_to_tell(&self) -> bool {
-        self.closed == Closed::No && !self.machine.is_finished()
+        self.closed != Closed::Over
     }
 
     pub fn is_over(&self) -> bool {
@@ -319,16 +371,20 @@ pub(super) struct Sessions<S, P> {
     listed: Vec<(SessionId, SessionKey)>,
     /// The sessions that their owner must look at again.
     changed: Vec<SessionKey>,
+    /// Sessions that there were.
+    born: u64,
 }
 
 impl<S, P> Default for Sessions<S, P> {
     fn default() -> Self {
-        Self { slots: Slots::default(), listed: Vec::new(), changed: Vec::new() }
+        Self { slots: Slots::default(), listed: Vec::new(), changed: Vec::new(), born: 0 }
     }
 }
 
 impl<S, P> Sessions<S, P> {
-    pub fn insert(&mut self, session: Session<S, P>) -> SessionKey {
+    pub fn insert(&mut self, mut session: Session<S, P>) -> SessionKey {
+        self.born += 1;
+        session.born = self.born;
         let id = session.machine.id();
         let key = SessionKey(self.slots.insert(session));
         let at = self.listed.partition_point(|(other, _)| *other < id);
@@ -380,6 +436,13 @@ impl<S, P> Sessions<S, P> {
     pub fn drop_unused(&mut self, key: SessionKey) {
         if self.get(key).is_some_and(|session| !session.listed && session.machine.links() == 0) {
             self.slots.remove(key.0);
+        }
+    }
+
+    /// Takes a link off the sessions that it does not carry any more, having told their ends.
+    pub fn forget_told(&mut self, link: LinkKey, carries: impl Fn(u64) -> bool) {
+        for session in self.slots.values_mut().filter(|session| !carries(session.born)) {
+            session.links.retain(|other| *other != link);
         }
     }
 

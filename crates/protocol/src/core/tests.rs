@@ -406,6 +406,11 @@ fn a_game_server_that_cannot_be_reached_is_an_end_at_once() {
         assert_eq!(world.read(link), frame::end(S));
         assert_eq!((world.changed(), world.client.is_finished(session)), (vec![session], true));
         assert_eq!(world.client.ended(session), Some(EndReason::GameUnreachable));
+        // The client's second link opens it too: that must not connect once more.
+        let (now, second) = (world.host.now.get(), world.link());
+        world.client.close(session, EndReason::Shutdown, now);
+        world.join(second, S);
+        assert_eq!(world.read(second), frame::end(S));
     });
 }
 
@@ -431,7 +436,7 @@ fn an_ack_of_what_was_never_sent_ends_the_session_and_no_other() {
         assert_eq!(world.send(link, &data(S, 1, 2, b"?")), [Effect::Ended { session, error }, writes(session, 0)]);
         assert_eq!(world.client.ended(session), Some(EndReason::ProtocolError));
         assert_eq!(world.read(link), [data(S, 1, 0, b"\x01\0a"), frame::end(S).to_vec()].concat());
-        world.refused(link, &data(S, 1, 1, b"?"), S, OpenError::NotJoined);
+        assert_eq!(world.send(link, &data(S, 1, 1, b"?")), [], "it is late");
         assert_eq!(world.send(link, &data(OTHER, 1, 0, b"on")), [writes(other, 1)]);
     });
 }
@@ -574,10 +579,9 @@ fn only_an_end_that_the_client_may_not_know_of_is_kept_for_joins() {
             let now = world.host.now.get();
             let figures = world.client.close(session, reason, now).unwrap();
             assert_eq!(figures.ended, Some(reason));
-            let kept =
-                matches!(reason, GameClosed | ConnectQueue | Evicted | ProtocolError | Limit | Memory | Disconnected);
+            let kept = !matches!(reason, ClientLeft | Shutdown | Panic);
             assert_eq!(world.client.is_over(session), !kept, "{reason}");
-            assert_eq!(world.client.deadline(session), kept.then(|| now + LIMITS.leave_grace));
+            assert_eq!(world.client.deadline(session), kept.then(|| now + LIMITS.leave_grace), "nothing is left");
             world.read(link);
         }
     });
@@ -616,6 +620,194 @@ fn a_link_that_sends_very_many_frames_has_a_few_done_with_in_each_turn() {
         assert_eq!((turns, taken), (FRAMES.div_ceil(AT_MOST), FRAMES));
         assert_eq!(world.send(link, &data(S, 2, 0, b"half")[16..]), [writes(session, 1)]);
         assert_eq!(world.game_reads(session), b"xhalf");
+    });
+}
+
+/// Has a session end whose link takes all and is then known to be lost. Returns it, closed as an owner does.
+fn ended_unheard(world: &mut World) -> SessionKey {
+    let link = world.link();
+    let session = world.play(link, S);
+    world.client.game_bytes(session, b"\x04\0last");
+    world.client.game_closed(session);
+    world.read(link);
+    assert!(world.client.is_finished(session), "the kernel took it");
+    let now = world.host.now.get();
+    world.client.close(session, EndReason::Shutdown, now);
+    world.client.lost(link, now);
+    session
+}
+
+fn duties(world: &mut World) -> Vec<(LinkKey, LinkDuty)> {
+    std::iter::from_fn(|| world.client.poll_link(&world.host)).collect()
+}
+
+#[test]
+fn last_words_are_kept_for_as_long_as_a_client_may_come_back_for_them() {
+    both(|mut world| {
+        let session = ended_unheard(&mut world);
+        let rest = [data(S, 1, 0, b"\x04\0last"), frame::end(S).to_vec()].concat();
+        let now = world.pass(LIMITS.linger - MS);
+        world.client.tick(session, now);
+        assert!(!world.client.is_over(session));
+        // It need not even ask for them: clients take packets over any link.
+        let back = world.link();
+        assert_eq!(duties(&mut world), [(back, LinkDuty::Write)]);
+        assert_eq!(world.read(back), rest);
+        // Another link need not bring them, and an open that was on its way meets the end, and no second game connection.
+        let second = world.link();
+        assert_eq!((duties(&mut world), world.read(second)), (vec![], vec![]));
+        world.join(second, S);
+        assert_eq!(world.read(second), rest);
+        let now = world.pass(MS);
+        world.client.tick(session, now);
+        assert!(world.client.is_over(session));
+        assert_eq!(world.client.remove(session), 14 + 6);
+        assert_eq!(world.client.session(session), None);
+    });
+}
+
+#[test]
+fn what_was_acknowledged_is_kept_no_longer_than_for_joins_on_their_way() {
+    both(|mut world| {
+        let link = world.link();
+        let session = world.play(link, S);
+        world.client.game_bytes(session, b"\x04\0last");
+        world.read(link);
+        world.send(link, &data(S, 1, 1, b"thanks"));
+        world.client.game_closed(session);
+        world.read(link);
+        let now = world.host.now.get();
+        world.client.close(session, EndReason::Shutdown, now);
+        assert_eq!(world.client.deadline(session), Some(now + LIMITS.leave_grace));
+        // An owner that needs its place has it sooner.
+        world.changed();
+        world.client.keep_no_longer(session);
+        assert_eq!((world.changed(), world.client.is_over(session)), (vec![session], true));
+    });
+}
+
+#[test]
+fn a_session_that_gives_its_place_up_while_its_client_is_away_ends_at_once_and_meets_it() {
+    both(|mut world| {
+        let link = world.link();
+        let session = world.play(link, S);
+        world.client.give_up(session, EndReason::Evicted);
+        assert_eq!(world.client.ended(session), None, "a link carries it");
+        let now = world.host.now.get();
+        world.client.lost(link, now);
+        world.client.give_up(session, EndReason::Evicted);
+        assert_eq!((world.client.ended(session), world.client.is_finished(session)), (Some(EndReason::Evicted), true));
+        world.client.close(session, EndReason::Shutdown, now);
+        assert_eq!(world.client.deadline(session), Some(now + Duration::from_secs(30)), "the client's patience");
+        let back = world.link();
+        duties(&mut world);
+        assert_eq!(world.read(back), frame::end(S));
+    });
+}
+
+#[test]
+fn what_comes_late_for_a_session_that_is_over_is_nothing() {
+    both(|mut world| {
+        let (first, second, third) = (world.link(), world.link(), world.link());
+        let session = world.play(first, S);
+        world.join(second, S);
+        world.client.game_bytes(session, b"\x01\0a");
+        world.client.game_closed(session);
+        world.read(first);
+        world.read(second);
+        assert_eq!(world.send(second, &data(S, 9, 1, b"late")), []);
+        assert_eq!((world.counts.freed, world.figures(session).unacked), (14 + 3, 0), "what it acknowledges counts");
+        assert_eq!(world.send(second, &frame::end(S)), []);
+        let now = world.host.now.get();
+        world.client.close(session, EndReason::Shutdown, now);
+        world.client.remove(session);
+        for link in [first, second, third] {
+            assert_eq!(world.send(link, &data(S, 9, 1, b"later")), []);
+            assert_eq!(world.read(link), frame::end(S));
+        }
+        world.refused(third, &data(OTHER, 1, 0, b"?"), OTHER, OpenError::UnknownSession);
+    });
+}
+
+#[test]
+fn a_link_that_left_goes_on_where_it_stood() {
+    both(|mut world| {
+        let (link, other) = (world.link(), world.link());
+        let session = world.play(link, S);
+        world.join(other, S);
+        world.client.game_bytes(session, b"\x01\0a\x01\0b");
+        assert_eq!(world.read(link).len(), 2 * 17);
+        world.send(link, &frame::end(S));
+        world.client.game_bytes(session, b"\x01\0c");
+        world.join(link, S);
+        assert_eq!(world.read(link), data(S, 3, 0, b"\x01\0c"), "the rest was on this link before");
+        // So does one that told the end.
+        world.client.game_closed(session);
+        assert_eq!(world.read(link), frame::end(S));
+        world.join(link, S);
+        assert_eq!(world.read(link), frame::end(S));
+        assert_eq!(world.read(other).len(), 3 * 17 + 14);
+    });
+}
+
+#[test]
+fn a_session_is_joined_so_often_and_no_more() {
+    both(|mut world| {
+        let (link, again) = (world.link(), world.link());
+        let session = world.play(link, S);
+        let mut joins = 1;
+        while world.send(again, &frame::open(S, PORT)).is_empty() {
+            joins += 1;
+            world.send(again, &frame::end(S));
+            assert!(joins <= MAX_JOINS);
+        }
+        assert_eq!(joins, MAX_JOINS);
+        assert_eq!(world.read(again), b"", "the game goes on");
+        assert_eq!(world.send(link, &data(S, 1, 0, b"on")), [writes(session, 1)]);
+        // A client changes a link every half second: that is far below.
+        world.pass(JOIN_INTERVAL);
+        world.join(again, S);
+    });
+}
+
+#[test]
+fn a_link_that_may_not_join_is_told_the_end_before_its_client_gives_up() {
+    both(|mut world| {
+        let (link, other) = (world.link(), world.client.add_link(2));
+        let session = world.play(link, S);
+        world.refused(other, &frame::open(S, PORT), S, OpenError::Identity);
+        let lost = world.host.now.get();
+        world.client.lost(link, lost);
+        // A link may have been dead for ten seconds before it is lost, and a client waits for thirty.
+        let end = world.client.deadline(session).unwrap();
+        assert!(end + Duration::from_secs(10) < lost + Duration::from_secs(30), "{:?}", end - lost);
+        world.client.tick(session, end);
+        assert_eq!(world.client.ended(session), Some(EndReason::LinksLost));
+        world.client.close(session, EndReason::Shutdown, end);
+        assert!(duties(&mut world).contains(&(other, LinkDuty::Write)));
+        assert_eq!(world.read(other), frame::end(S));
+        // So is one that comes up later, which may join.
+        let back = world.link();
+        assert_eq!(duties(&mut world), [(back, LinkDuty::Write)]);
+        assert_eq!(world.read(back), frame::end(S));
+    });
+}
+
+#[test]
+fn a_link_that_may_not_join_is_not_told_the_end_ahead_of_last_words_elsewhere() {
+    both(|mut world| {
+        let (link, other) = (world.link(), world.client.add_link(2));
+        let session = world.play(link, S);
+        world.refused(other, &frame::open(S, PORT), S, OpenError::Identity);
+        world.client.game_bytes(session, b"\x04\0last");
+        world.client.game_closed(session);
+        world.read(link);
+        let now = world.host.now.get();
+        world.client.close(session, EndReason::Shutdown, now);
+        world.refused(other, &frame::open(S, PORT), S, OpenError::Identity);
+        assert_eq!((duties(&mut world), world.read(other)), (vec![], vec![]));
+        world.client.remove(session);
+        assert_eq!((duties(&mut world), world.read(other)), (vec![(other, LinkDuty::Write)], frame::end(S).to_vec()));
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::client::{ClientMachine, MAX_LINKS};
+use super::client::{ClientMachine, Link, MAX_LINKS};
 use super::keys::{LinkKey, SessionKey};
 use super::link_writer::Joined;
 use super::machine::Standing;
@@ -162,7 +162,7 @@ impl<O: ClientOwner> ClientMachine<O> {
             Some(joined) => (joined.session, joined.standing),
             None => {
                 state.answer = true;
-                match self.on_stray(link, state, id, owner) {
+                match self.on_stray(link, state, (id, ack), owner) {
                     Ok(session) => (session, Standing::Used),
                     Err(effect) => return effect,
                 }
@@ -189,8 +189,9 @@ impl<O: ClientOwner> ClientMachine<O> {
         Some(effect)
     }
 
-    /// Has a link join a session that goes on, of which data came over it: the client counts it as joined, as it was lost and
-    /// back before the client noticed. Refuses other data for sessions that the link does not carry.
+    /// Has a link join a session of which data came over it: the client counts it as joined, as it was lost and back
+    /// before the client noticed. What comes late for a session that is over changes nothing. Refuses other data for
+    /// sessions that the link does not carry.
     ///
     /// # Errors
     /// The effect, if the data is not to be taken, or not before it.
@@ -198,27 +199,36 @@ impl<O: ClientOwner> ClientMachine<O> {
         &mut self,
         link: LinkKey,
         state: &mut State,
-        id: SessionId,
+        (id, ack): (SessionId, PacketId),
         owner: &O,
     ) -> Result<SessionKey, Option<Effect>> {
-        let carrier = self.links.get(link.0).ok_or(None)?;
-        // A client takes a link for one that has joined, if no end says otherwise, and sends all packets on it too.
-        if carrier.writer.is_kept_off(id) && self.goes_on(id) {
-            return Err(None);
-        }
-        let found = self.find(&carrier.owned, id, owner).and_then(|found| found.ok_or(OpenError::UnknownSession));
-        let session = found.map_err(|error| self.refuse(link, id, error))?;
-        if !self.goes_on(id) {
-            return Err(Some(Effect::Refused { session: id, error: OpenError::NotJoined }));
-        }
-        match self.join(link, session, Standing::Used, owner) {
-            Ok(false) => Ok(session),
-            Ok(true) => {
-                state.again = true;
-                Err(Some(Effect::JoinedElsewhere(session)))
+        let Link { owned, writer, .. } = self.links.get(link.0).ok_or(None)?;
+        let kept_off = writer.is_kept_off(id);
+        let error = match self.find(owned, id, owner) {
+            Ok(Some(key)) => {
+                let ended = self.sessions.get_mut(key).filter(|session| session.machine.ended().is_some());
+                if let Some(session) = ended.filter(|session| writer.stood_in(session.born)) {
+                    let _ = session.take(PacketId::NONE, ack, &[], &mut state.counts, &mut state.packets);
+                    return Err(None);
+                }
+                match self.join(link, key, Standing::Used, owner) {
+                    Ok(false) => return Ok(key),
+                    Ok(true) => {
+                        state.again = true;
+                        return Err(Some(Effect::JoinedElsewhere(key)));
+                    }
+                    Err(error) => error,
+                }
             }
-            Err(error) => Err(self.refuse(link, id, error)),
-        }
+            Ok(None) if self.recent.contains(&id) => {
+                self.reject(link, id);
+                return Err(None);
+            }
+            Ok(None) => OpenError::UnknownSession,
+            Err(error) => error,
+        };
+        // A client takes a link for one that has joined, if no end says otherwise, and sends all packets on it too.
+        if kept_off && self.goes_on(id) { Err(None) } else { Err(self.refuse(link, id, error)) }
     }
 
     /// Opens a session, or joins the link to the one that there is.
@@ -263,10 +273,15 @@ impl<O: ClientOwner> ClientMachine<O> {
         if self.sessions.get(session).is_none_or(|session| session.links.len() >= MAX_LINKS) {
             return Err(OpenError::SessionLinks);
         }
+        if standing != Standing::Lent
+            && let Some(joined) = self.sessions.get_mut(session)
+        {
+            joined.count_join(owner.now())?;
+        }
         let elsewhere = self.meet(session, link, owner)?;
         if let (Some(carrier), Some(joined)) = (self.links.get_mut(link.0), self.sessions.get_mut(session)) {
             joined.links.push(link);
-            carrier.writer.join(session, &mut joined.machine, standing);
+            carrier.writer.join(session, joined.born, &mut joined.machine, standing);
             if standing == Standing::Complete {
                 (joined.rejoin_at, joined.closes) = (None, 0);
             }
@@ -287,16 +302,22 @@ impl<O: ClientOwner> ClientMachine<O> {
         Some(Effect::Changed(key))
     }
 
-    /// Refuses a request, and tells the client that the session is over; but not if it goes on: an end on any link would
-    /// be its end on all of them.
+    /// Refuses a request for a session.
     fn refuse(&mut self, link: LinkKey, session: SessionId, error: OpenError) -> Option<Effect> {
-        let goes_on = self.goes_on(session);
-        let writer = &mut self.links.get_mut(link.0)?.writer;
-        if goes_on {
-            writer.keep_off(session)
-        } else {
-            writer.end(session)
-        }
+        self.reject(link, session);
         Some(Effect::Refused { session, error })
+    }
+
+    /// Tells the client that a session is over; but not if it goes on: an end on any link would be its end on all of them.
+    fn reject(&mut self, link: LinkKey, session: SessionId) {
+        let goes_on = self.goes_on(session);
+        let Some(Link { writer, .. }) = self.links.get_mut(link.0) else { return };
+        if !goes_on {
+            return writer.end(session);
+        }
+        writer.keep_off(session);
+        if let Some(key) = self.sessions.find(session) {
+            self.hasten(key);
+        }
     }
 }
