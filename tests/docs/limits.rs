@@ -80,6 +80,7 @@ fn expected() -> BTreeSet<String> {
         ("tunnel::HANDSHAKE", format!("{:?}", tunnel::HANDSHAKE)),
         ("tunnel::SILENCE", format!("{:?}", tunnel::SILENCE)),
         ("tunnel::KNOWN", tunnel::KNOWN.to_string()),
+        ("admission::HEADERLESS", admission::HEADERLESS.to_string()),
         ("admission::ADDRESSES", admission::ADDRESSES.to_string()),
         ("admission::PRESSURE_FROM", admission::PRESSURE_FROM.to_string()),
         ("admission::PRESSURE_LEAST", admission::PRESSURE_LEAST.to_string()),
