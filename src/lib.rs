@@ -13,7 +13,8 @@
 //! - [`access_log`]: a line for each connection and session that ended. [`certs`]: the operator's own certificates, and TLS
 //!   configurations of them.
 //! - [`connection`]: open connections, and the reasons for which they end.
-//! - [`metrics`]: the metrics of everything above. `sharded`: tables that threads share.
+//! - [`metrics`]: the metrics of everything above. [`stderr`]: the lines of the process there, and their thread. `sharded`: tables
+//!   that threads share.
 //!
 //! Below stand crates, which cargo keeps from importing any of these: [`otproxy_net`], sockets and the threads that carry
 //! them; [`otproxy_config`], YAML to checked values; [`otproxy_protocol`], the protocol and the formats on the wire, pure.
@@ -46,4 +47,5 @@ pub mod metrics;
 pub mod relay;
 pub mod roles;
 mod sharded;
+pub mod stderr;
 pub mod tunnel;

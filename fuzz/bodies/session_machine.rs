@@ -5,14 +5,14 @@
 //! judges each frame when it begins.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
 use otproxy_protocol::core::{
-    AckBeyondSent, AdmittedSession, ClientMachine, ClientOwner, Effect, EndReason, FrameCounts, LinkKey, MAX_LINKS,
-    OpenError, OpenRules, ProtocolError, ReorderFull, SessionKey, SessionLimits,
+    AckBeyondSent, AdmittedSession, ClientMachine, ClientOwner, Effect, EndReason, FrameCounts, LinkDuty, LinkKey,
+    MAX_LINKS, OpenError, OpenRules, ProtocolError, ReorderFull, SessionKey, SessionLimits, Standing,
 };
 use otproxy_protocol::frame::{self, ClientId, Frame, FromCore, HEADER_LEN, PacketId, SessionId};
 use otproxy_protocol::game_packet::Framing;
@@ -31,8 +31,16 @@ const CHUNK_OVERHEAD: usize = 96;
 const PENDING: usize = 4096;
 /// Pongs, and ends of strange sessions, that may wait on a link.
 const MAX_WAITING: usize = 64;
+/// Sessions that a link may not join, and of which it remembers so.
+const MAX_KEPT_OFF: usize = 8;
 /// Ids of sessions that the core does not know.
 const STRANGE: u32 = 1 << 20;
+/// The time that a client has to open a session on a link that was lent to it, and the time from one close of such a link
+/// to the next.
+const OPEN_WITHIN: Duration = Duration::from_millis(1500);
+const CLOSE_EVERY: Duration = Duration::from_millis(2500);
+/// Links with other sessions that are closed for one.
+const MAX_CLOSES: u32 = 4;
 const CLIENT: ClientId = ClientId(7);
 const PORT: u16 = 7172;
 /// The bytes to the game server before all packets.
@@ -72,8 +80,12 @@ pub mod event {
     pub const BREAK: u8 = 13;
     /// SESSION: a link of another player, which asks for the session and sends it data.
     pub const FOREIGN: u8 = 14;
+    /// LINK: it falls silent.
+    pub const SILENT: u8 = 15;
+    /// LINK: it is heard again.
+    pub const HEARD: u8 = 16;
     /// The number of kinds.
-    pub const COUNT: u8 = 15;
+    pub const COUNT: u8 = 17;
 }
 
 /// Takes four bytes of limits, then events.
@@ -153,10 +165,13 @@ struct Session {
     /// The place in it at which each packet ends that is not empty.
     up_ends: Vec<usize>,
     opened: Instant,
-    links: BTreeSet<usize>,
+    links: BTreeMap<usize, Standing>,
     /// Links that joined it and are there, once for each time.
     joined: Vec<usize>,
     deadline: Option<(Instant, EndReason)>,
+    /// When a link is closed so that the client opens it anew, and how many were.
+    rejoin_at: Option<Instant>,
+    closes: u32,
     ended: Option<EndReason>,
     end_told: bool,
 }
@@ -179,12 +194,29 @@ impl Session {
             connected: false,
             up_ends: Vec::new(),
             opened: now,
-            links: BTreeSet::new(),
+            links: BTreeMap::new(),
             joined: Vec::new(),
             deadline: Some((now + linger, EndReason::LinksLost)),
+            rejoin_at: None,
+            closes: 0,
             ended: None,
             end_told: false,
         }
+    }
+
+    fn has_complete(&self) -> bool {
+        self.links.values().any(|standing| *standing == Standing::Complete)
+    }
+
+    fn completed(&mut self, link: usize) {
+        self.links.insert(link, Standing::Complete);
+        self.deadline = None;
+        (self.rejoin_at, self.closes) = (None, 0);
+    }
+
+    fn waits_for_open(&self) -> bool {
+        let lost = matches!(self.deadline, Some((_, EndReason::LinksLost)));
+        lost && !self.has_complete() && self.ended.is_none()
     }
 
     fn unacked(&self) -> usize {
@@ -220,8 +252,9 @@ impl Session {
     }
 
     fn without(&mut self, link: usize, deadline: Instant, reason: EndReason) {
-        assert!(self.links.remove(&link));
-        if self.links.is_empty() {
+        let standing = self.links.remove(&link).expect("it carried the session");
+        let counts = standing == Standing::Complete || reason == EndReason::ClientLeft;
+        if counts && !self.has_complete() {
             self.deadline = Some((deadline, reason));
         }
     }
@@ -233,7 +266,7 @@ impl Session {
     /// Returns the time at which something changes.
     fn next_change(&self) -> Option<Instant> {
         match self.closed {
-            None => self.deadline.map(|(at, _)| at),
+            None => self.deadline.map(|(at, _)| at).into_iter().chain(self.rejoin_at).min(),
             Some(until) => until,
         }
     }
@@ -252,6 +285,7 @@ struct Carried {
 
 struct Link {
     key: LinkKey,
+    silent: bool,
     carried: BTreeMap<SessionId, Carried>,
     joins: usize,
     /// The part of a frame that the link took, and the world when it began.
@@ -260,6 +294,8 @@ struct Link {
     /// Not begun yet, as are the ends of sessions that it does not carry.
     pongs: usize,
     ends: VecDeque<SessionId>,
+    /// Sessions that it may not join.
+    kept_off: VecDeque<SessionId>,
     /// Data frames: begun as the machine says, whole as the bytes say.
     begun: u64,
     whole: u64,
@@ -272,16 +308,26 @@ impl Link {
     fn new(key: LinkKey) -> Self {
         Self {
             key,
+            silent: false,
             carried: BTreeMap::new(),
             joins: 0,
             cut: Vec::new(),
             before_cut: None,
             pongs: 0,
             ends: VecDeque::new(),
+            kept_off: VecDeque::new(),
             begun: 0,
             whole: 0,
             ends_begun: 0,
             ends_whole: 0,
+        }
+    }
+
+    /// Notes a session that it may not join, of which it remembers the last ones.
+    fn keep_off(&mut self, id: SessionId) {
+        if !self.kept_off.contains(&id) {
+            self.kept_off.push_back(id);
+            self.kept_off.drain(..self.kept_off.len().saturating_sub(MAX_KEPT_OFF));
         }
     }
 
@@ -313,13 +359,19 @@ struct World {
     /// The session that the client means by its first, and by its second.
     current: [Option<usize>; SESSIONS],
     links: [Link; LINKS],
+    /// The machine looks at what links are lent.
+    looks: bool,
+    /// A link has come since it last did.
+    arrived: bool,
+    /// Links that it is to have closed.
+    closes: Vec<LinkKey>,
 }
 
 impl World {
     fn new(input: &mut Unstructured<'_>) -> Result<Self> {
         let [unacked, reorder, times, rate] = input.arbitrary::<[u8; 4]>()?;
         let limits = SessionLimits {
-            linger: Duration::from_millis(u64::from(times >> 4) * 100),
+            linger: Duration::from_millis(u64::from(times >> 4) * 500),
             leave_grace: Duration::from_millis(u64::from(times & 15) * 100),
             unacked: 1 + usize::from(unacked) * 64,
             reorder: usize::from(reorder) * 16,
@@ -333,7 +385,17 @@ impl World {
         };
         let mut client = ClientMachine::default();
         let links = [(); LINKS].map(|()| Link::new(client.add_link(0)));
-        Ok(Self { host, client, cut: 0, sessions: Vec::new(), current: [None; SESSIONS], links })
+        Ok(Self {
+            host,
+            client,
+            cut: 0,
+            sessions: Vec::new(),
+            current: [None; SESSIONS],
+            links,
+            looks: true,
+            arrived: true,
+            closes: Vec::new(),
+        })
     }
 
     fn now(&self) -> Instant {
@@ -417,6 +479,8 @@ impl World {
                 self.write(link, room.into(), true);
                 self.lose(link);
             }
+            event::SILENT => self.set_silent(link(input)?, true),
+            event::HEARD => self.set_silent(link(input)?, false),
             _ => {
                 if let Some(index) = self.current[slot(input)?] {
                     self.foreign(index);
@@ -469,8 +533,14 @@ impl World {
         };
         let frame = frame::open(id, PORT);
         let link = &self.links[link_index];
-        let refusal = if link.carried.contains_key(&id) {
-            return self.arrives(link_index, &frame, &[], true, FrameCounts::default());
+        let refusal = if let Some(carried) = link.carried.get(&id) {
+            let index = carried.session;
+            self.arrives(link_index, &frame, &[], true, FrameCounts::default());
+            if self.sessions[index].links.get(&link_index) != Some(&Standing::Complete) {
+                self.sessions[index].completed(link_index);
+                self.looks = true;
+            }
+            return;
         } else if link.carried.len() >= MAX_PER_LINK {
             Some(OpenError::LinkSessions)
         } else {
@@ -481,7 +551,7 @@ impl World {
         if let Some(error) = refusal {
             let refused = Effect::Refused { session: id, error };
             self.arrives(link_index, &frame, &[refused], true, FrameCounts::default());
-            return self.links[link_index].end(id);
+            return self.refuse(link_index, id);
         }
         let (effects, answered, counts) = self.receive(link.key, &frame);
         assert_eq!((answered, counts), (true, FrameCounts::default()));
@@ -500,12 +570,139 @@ impl World {
             }
         };
         assert!(self.host.admitted.borrow().is_empty());
+        self.carry(link_index, index);
+        self.sessions[index].completed(link_index);
+    }
+
+    /// Has a link carry a session, from its first packet that is not acknowledged.
+    fn carry(&mut self, link_index: usize, index: usize) {
         let (session, link) = (&mut self.sessions[index], &mut self.links[link_index]);
         link.joins += 1;
-        link.carried.insert(id, Carried { session: index, next: session.acked + 1, join: link.joins });
-        session.links.insert(link_index);
+        link.kept_off.retain(|other| *other != session.id);
+        link.carried.insert(session.id, Carried { session: index, next: session.acked + 1, join: link.joins });
         session.joined.push(link_index);
-        session.deadline = None;
+        self.looks = true;
+    }
+
+    fn set_silent(&mut self, index: usize, silent: bool) {
+        let link = &mut self.links[index];
+        if silent {
+            self.client.silent(link.key)
+        } else {
+            self.client.heard(link.key)
+        }
+        link.silent = silent;
+        self.looks = true;
+    }
+
+    /// Does what is to be done on links unasked, which must be what is foreseen.
+    fn serve_links(&mut self) {
+        loop {
+            let (mut writes, mut waiting) = (Vec::new(), Vec::new());
+            if std::mem::take(&mut self.looks) {
+                let mut listed: Vec<_> =
+                    (0..self.sessions.len()).filter(|index| self.sessions[*index].listed).collect();
+                listed.sort_by_key(|index| self.sessions[*index].id);
+                for index in listed {
+                    self.lend(index, &mut writes, &mut waiting);
+                }
+                self.arrived = false;
+                self.looks = false;
+            }
+            let mut duties: Vec<_> = std::iter::from_fn(|| self.client.poll_link(&self.host)).collect();
+            let closes = std::mem::take(&mut self.closes);
+            let mut expected: Vec<_> = writes.into_iter().map(|link| (link, LinkDuty::Write)).collect();
+            expected.extend(closes.iter().map(|link| (*link, LinkDuty::Close)));
+            let order = |(link, duty): &(LinkKey, LinkDuty)| (*link, *duty == LinkDuty::Close);
+            duties.sort_by_key(order);
+            expected.sort_by_key(order);
+            assert_eq!(duties, expected);
+            let changed: Vec<_> = std::iter::from_fn(|| self.client.poll_changed()).collect();
+            assert!(waiting.iter().all(|key| changed.contains(key)) && changed.len() == waiting.len());
+            if closes.is_empty() {
+                return;
+            }
+            for key in closes {
+                if let Some(index) = self.links.iter().position(|link| link.key == key) {
+                    self.lose(index);
+                }
+            }
+        }
+    }
+
+    /// Foresees which links are lent to a session, and which are taken back.
+    fn lend(&mut self, index: usize, writes: &mut Vec<LinkKey>, waiting: &mut Vec<SessionKey>) {
+        let session = &self.sessions[index];
+        // Its links write the rest.
+        if session.closed.is_some() || session.is_over() {
+            return;
+        }
+        let alive =
+            |(link, standing): (&usize, &Standing)| *standing == Standing::Complete && !self.links[*link].silent;
+        let alive = session.links.iter().any(alive);
+        let left = matches!(session.deadline, Some((_, EndReason::ClientLeft))) && session.ended.is_none();
+        let needs = !left && !alive;
+        let mut links: Vec<_> = (0..LINKS).collect();
+        links.sort_by_key(|link| self.links[*link].key);
+        for link in links {
+            let session = &mut self.sessions[index];
+            let place = &mut self.links[link];
+            if alive && session.links.get(&link) == Some(&Standing::Lent) {
+                session.links.remove(&link);
+                session.joined.retain(|other| *other != link);
+                place.carried.remove(&session.id);
+            }
+            let room = place.carried.len() < MAX_PER_LINK && session.joined.len() < MAX_LINKS;
+            if needs && !place.silent && room && !place.carried.contains_key(&session.id) {
+                writes.push(place.key);
+                session.links.insert(link, Standing::Lent);
+                self.carry(link, index);
+            }
+        }
+        let now = self.now();
+        let session = &mut self.sessions[index];
+        if !session.waits_for_open() {
+            session.rejoin_at = None;
+        } else if session.rejoin_at.is_none() || self.arrived {
+            session.rejoin_at = Some(now + OPEN_WITHIN);
+            waiting.extend(session.key);
+        }
+    }
+
+    /// Foresees which link of a session is closed, if its time has come.
+    fn rejoin(&mut self, index: usize) {
+        let now = self.now();
+        let session = &mut self.sessions[index];
+        if session.rejoin_at.is_none_or(|at| now < at) {
+            return;
+        }
+        session.rejoin_at = None;
+        if !session.waits_for_open() {
+            return;
+        }
+        session.rejoin_at = Some(now + CLOSE_EVERY);
+        let others = |link: usize| self.links[link].carried.keys().any(|id| *id != session.id);
+        let worth = |link: &usize| (session.links.get(link) != Some(&Standing::Used), others(*link));
+        let mut rest: Vec<_> = (0..LINKS).collect();
+        rest.sort_by_key(|link| self.links[*link].key);
+        let Some(link) = session.joined.iter().copied().chain(rest).min_by_key(worth) else { return };
+        if session.closes < MAX_CLOSES || !others(link) {
+            session.closes += 1;
+            self.closes.push(self.links[link].key);
+        }
+    }
+
+    /// Has a refused link be told an end, unless the session goes on.
+    fn refuse(&mut self, link: usize, id: SessionId) {
+        if self.goes_on(id) {
+            self.links[link].keep_off(id);
+        } else {
+            self.links[link].end(id);
+        }
+    }
+
+    fn goes_on(&self, id: SessionId) -> bool {
+        self.listed(id).is_some_and(|index| self.sessions[index].ended.is_none())
     }
 
     fn leave(&mut self, link: usize, index: usize) {
@@ -518,12 +715,14 @@ impl World {
             let session = &mut self.sessions[carried.session];
             session.without(link, deadline, EndReason::ClientLeft);
             session.joined.retain(|other| *other != link);
+            self.looks = true;
         }
     }
 
     fn lose(&mut self, index: usize) {
         self.disconnect(index);
         self.links[index] = Link::new(self.client.add_link(0));
+        (self.looks, self.arrived) = (true, true);
     }
 
     fn disconnect(&mut self, index: usize) {
@@ -552,7 +751,9 @@ impl World {
         let link = self.client.add_link(1);
         let bytes = [&frame::open(id, PORT)[..], &data(id, 1, 0, b"x"), &frame::end(id)].concat();
         let (effects, answered, counts) = self.receive(link, &bytes);
-        assert_eq!(effects, [Effect::Refused { session: id, error: OpenError::Identity }; 2]);
+        // No end while the session goes on, and then nothing of its data counts.
+        let (refusals, told) = if self.goes_on(id) { (1, &b""[..]) } else { (2, &frame::end(id)[..]) };
+        assert_eq!(effects, vec![Effect::Refused { session: id, error: OpenError::Identity }; refusals]);
         assert_eq!((answered, counts), (true, FrameCounts::default()));
         let mut out = Vec::new();
         let all = |_: &u8, slices: &[IoSlice<'_>]| {
@@ -561,23 +762,43 @@ impl World {
         };
         let written = self.client.write_link(link, all).expect("written");
         assert_eq!((written.bytes, written.first, written.blocked), (out.len() as u64, 0, false));
-        assert_eq!(out, frame::end(id), "one end for both");
+        assert_eq!(out, told, "one end for both");
         assert_eq!(self.client.lost(link, self.now()), Some(1));
+        (self.looks, self.arrived) = (true, true);
     }
 
     fn data(&mut self, link: usize, index: usize, packet: u32, ack: u32, length: u8) {
         let id = self.sessions[index].id;
-        let Some(carried) = self.links[link].carried.get(&id) else {
-            // Data for what the link does not carry is ignored, and answered with an end where there is no such session.
-            let known = self.listed(id).is_some();
-            let error = if known { OpenError::NotJoined } else { OpenError::UnknownSession };
-            let refused = Effect::Refused { session: id, error };
-            self.arrives(link, &data(id, packet, ack, b"stray"), &[refused], true, FrameCounts::default());
-            if !known {
-                self.links[link].end(id);
+        let stray = !self.links[link].carried.contains_key(&id);
+        if stray {
+            // The client counts the link as joined, and so does the machine, if the session goes on.
+            let known = self.listed(id);
+            let goes_on = known.filter(|index| self.sessions[*index].ended.is_none());
+            let ignored = goes_on.is_some() && self.links[link].kept_off.contains(&id);
+            let refused = if goes_on.is_some() && self.links[link].carried.len() >= MAX_PER_LINK {
+                Some(OpenError::LinkSessions)
+            } else if goes_on.is_some_and(|index| self.sessions[index].joined.len() >= MAX_LINKS) {
+                Some(OpenError::SessionLinks)
+            } else if goes_on.is_none() {
+                Some(if known.is_some() { OpenError::NotJoined } else { OpenError::UnknownSession })
+            } else {
+                None
+            };
+            if ignored || refused.is_some() {
+                let refused = refused.filter(|_| !ignored).map(|error| Effect::Refused { session: id, error });
+                self.arrives(link, &data(id, packet, ack, b"stray"), refused.as_slice(), true, FrameCounts::default());
+                if goes_on.is_some() {
+                    self.links[link].keep_off(id);
+                } else if known.is_none() {
+                    self.links[link].end(id);
+                }
+                return;
             }
-            return;
-        };
+            let index = goes_on.expect("it is not refused");
+            self.carry(link, index);
+            self.sessions[index].links.insert(link, Standing::Used);
+        }
+        let carried = self.links[link].carried[&id];
         let (limits, rate) = (self.host.limits, self.host.rate);
         let session = &mut self.sessions[carried.session];
         let key = session.key.expect("a link carries it");
@@ -631,11 +852,22 @@ impl World {
                 session.end(error.reason());
                 effects.push(Effect::Ended { session: key, error });
             }
-            None if resumes => effects.push(Effect::Changed(key)),
-            None => {}
+            None => {
+                if session.links[&link] != Standing::Complete {
+                    if packet < session.due {
+                        session.completed(link);
+                        self.looks = true;
+                    } else {
+                        session.links.insert(link, Standing::Used);
+                    }
+                }
+                if resumes {
+                    effects.push(Effect::Changed(key));
+                }
+            }
         }
         effects.push(Effect::WriteGame { session: key, packets });
-        self.arrives(link, &data(id, packet, ack, &payload), &effects, false, counts);
+        self.arrives(link, &data(id, packet, ack, &payload), &effects, stray, counts);
     }
 
     /// Lets the game server answer the connect.
@@ -678,7 +910,8 @@ impl World {
     fn wait(&mut self, time: Duration) {
         let now = self.now() + time;
         self.host.now.set(now);
-        for session in &mut self.sessions {
+        for index in 0..self.sessions.len() {
+            let session = &mut self.sessions[index];
             let Some(key) = session.key else { continue };
             self.client.tick(key, now);
             match session.closed {
@@ -696,6 +929,7 @@ impl World {
                     }
                 }
             }
+            self.rejoin(index);
         }
     }
 
@@ -773,7 +1007,7 @@ impl World {
         for (id, session) in carried {
             let (session, link) = (&mut self.sessions[session], &mut self.links[index]);
             if session.key.is_some_and(|key| told.contains(&key)) {
-                assert!(session.links.remove(&index));
+                assert!(session.links.remove(&index).is_some());
                 session.end_told = true;
                 link.carried.remove(&id);
                 link.ends_begun += 1;
@@ -897,6 +1131,7 @@ impl World {
 
     /// Checks what holds after each event.
     fn check(&mut self) {
+        self.serve_links();
         self.close();
         for session in &self.sessions {
             let Some(key) = session.key else { continue };
@@ -925,7 +1160,7 @@ impl World {
         assert_eq!(self.client.sessions().collect::<Vec<_>>(), listed);
         for (index, link) in self.links.iter().enumerate() {
             assert_eq!(self.client.carried_by(link.key), link.carried.len());
-            let carries = |session: &&Session| session.links.contains(&index);
+            let carries = |session: &&Session| session.links.contains_key(&index);
             assert_eq!(self.sessions.iter().filter(carries).count(), link.carried.len());
         }
     }

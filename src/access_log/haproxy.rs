@@ -179,7 +179,11 @@ pub fn closed(reason: CloseReason, connected: bool) -> &'static str {
         (CloseReason::ProtocolError | CloseReason::Refused, _) | (CloseReason::Evicted, true) => "PD",
         (CloseReason::Evicted, false) => "PC",
         (
-            CloseReason::Shutdown | CloseReason::Revoked | CloseReason::Disconnected | CloseReason::Drained,
+            CloseReason::Shutdown
+            | CloseReason::Revoked
+            | CloseReason::Disconnected
+            | CloseReason::Drained
+            | CloseReason::Rejoin,
             connected,
         ) => {
             if connected {
@@ -198,7 +202,7 @@ pub fn unreached(result: ConnectResult) -> &'static str {
     match result {
         ConnectResult::Timeout => "sC",
         // Too few descriptors or ports.
-        ConnectResult::Error => "RC",
+        ConnectResult::NoAddress | ConnectResult::Error => "RC",
         ConnectResult::Ok
         | ConnectResult::Refused
         | ConnectResult::Unreachable

@@ -1,13 +1,14 @@
 //! The output of lines: stderr, or a file that may be renamed, removed, full or gone.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Instant;
 
 use tracing::{error, info};
 
+use crate::stderr;
 use otproxy_config::AccessLogFile;
 use otproxy_net::RateLimitedLog;
 
@@ -35,13 +36,14 @@ impl LogOutput {
     pub(super) fn write(&mut self, lines: &[u8]) -> u64 {
         let mut rest = lines;
         let result = match &self.to {
-            AccessLogFile::Stderr => write_rest(&mut io::stderr().lock(), &mut rest),
+            // It has a queue of its own, with the lines of the other log.
+            AccessLogFile::Stderr => return stderr::write(lines),
             AccessLogFile::Path(path) => current(&mut self.file, path).and_then(|(mut file, is_new)| {
                 if self.torn && !is_new {
                     file.write_all(b"\n")?;
                 }
                 self.torn = false;
-                write_rest(&mut file, &mut rest)
+                stderr::write_rest(&mut file, &mut rest)
             }),
         };
         let written = lines.len() - rest.len();
@@ -49,7 +51,7 @@ impl LogOutput {
             self.torn = *last != b'\n';
         }
         self.report(result);
-        rest.iter().filter(|byte| **byte == b'\n').count() as u64
+        stderr::count(rest)
     }
 
     /// Logs the first failure to write, and the first success after it.
@@ -92,17 +94,4 @@ fn opened(path: &Path) -> io::Result<File> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => OpenOptions::new().append(true).open(path),
         Err(error) => Err(error),
     }
-}
-
-/// Writes all of `rest`, and leaves in it the part that was not written.
-pub(super) fn write_rest(to: &mut impl Write, rest: &mut &[u8]) -> io::Result<()> {
-    while !rest.is_empty() {
-        match to.write(rest) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(count) => *rest = rest.get(count..).unwrap_or_default(),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

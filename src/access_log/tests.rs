@@ -277,7 +277,7 @@ impl io::Write for Almost {
 #[test]
 fn a_line_that_was_cut_off_does_not_run_into_the_next() {
     let mut rest = &b"one\ntwo\nthree\n"[..];
-    assert!(output::write_rest(&mut Almost(6), &mut rest).is_err());
+    assert!(crate::stderr::write_rest(&mut Almost(6), &mut rest).is_err());
     assert_eq!(rest, b"o\nthree\n", "two lines are lost, one of them half");
     let folder = Folder::new();
     let log = folder.file("access.log");

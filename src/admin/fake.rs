@@ -198,10 +198,45 @@ impl Operator for FakeOperator {
         AddressesView { total: 2, addresses: all.into_iter().take(asked.limit.get()).collect() }
     }
 
+    fn edges(&self) -> Result<EdgesView, ApiError> {
+        let address = |text: &str| text.parse().unwrap();
+        let waw1 = EdgeView {
+            name: "waw1".to_owned(),
+            revoked: false,
+            addresses: vec![address("198.51.100.7"), address("2001:db8::7")],
+            in_use: 12,
+            spare: Some(8),
+            since: Some(time()),
+            certificate: Some(EdgeCertificateView { serial: "40:1f:99".to_owned(), until: time() }),
+            last_error: Some(EdgeErrorView {
+                time: time(),
+                reason: "wrong_address".to_owned(),
+                address: Some(address("203.0.113.66")),
+            }),
+        };
+        let fra1 = EdgeView {
+            name: "fra1".to_owned(),
+            revoked: true,
+            addresses: Vec::new(),
+            in_use: 0,
+            spare: None,
+            since: None,
+            certificate: None,
+            last_error: None,
+        };
+        Ok(EdgesView { edges: vec![waw1, fra1] })
+    }
+
     fn bans(&self, asked: &BansQuestion) -> BansView {
-        let ban =
-            |network: &str, by| BanView { network: network.parse().unwrap(), until: time(), seconds_left: 599, by };
-        let all = [ban("198.51.100.0/24", BannedBy::Operator), ban("2001:db8:0:1::/64", BannedBy::Rules)];
+        let ban = |network: &str, edge: Option<&str>, by| BanView {
+            network: network.parse().unwrap(),
+            edge: edge.map(str::to_owned),
+            until: time(),
+            seconds_left: 599,
+            by,
+        };
+        let all =
+            [ban("198.51.100.0/24", None, BannedBy::Operator), ban("2001:db8:0:1::/64", Some("waw1"), BannedBy::Rules)];
         BansView { total: 2, nftables: true, bans: all.into_iter().take(asked.limit.get()).collect() }
     }
 

@@ -86,6 +86,7 @@ fn list(routes: Routes) -> Routes {
             "Sessions of the core with their links, newest first",
             |operator, asked: SessionsQuestion| async move { operator.sessions(&asked).await },
         )
+        .see("/edges", "The edges that the core knows", |operator, NoQuestion {}| async move { operator.edges() })
         .see(
             "/addresses",
             "Player addresses with the most connections or bytes",

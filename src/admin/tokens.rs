@@ -142,7 +142,7 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     let mut text = String::new();
     let most = u64::try_from(LONGEST_TOKEN).unwrap_or(u64::MAX).saturating_add(2);
     opened.take(most).read_to_string(&mut text).map_err(|error| format!("cannot be read: {error}; {}", make()))?;
-    let token = text.trim();
+    let token = text.trim_start_matches('\u{feff}').trim();
     if !(SHORTEST_TOKEN..=LONGEST_TOKEN).contains(&token.len()) {
         return Err(format!("must hold a token of {SHORTEST_TOKEN} to {LONGEST_TOKEN} characters; {}", make()));
     }
@@ -243,6 +243,9 @@ mod tests {
         files.write("act", "", 0o600);
         assert_eq!(tokens.right(b"another-token-of-the-operator"), None);
         assert_eq!(tokens.right(b""), None);
+        // An editor of Windows has put its mark in front.
+        files.write("act", &format!("\u{feff}{ACT}\r\n"), 0o600);
+        assert_eq!(tokens.right(ACT.as_bytes()), Some(Permission::Act));
         // A repair that leaves the content as it is.
         files.write("act", ACT, 0o604);
         assert_eq!(tokens.right(ACT.as_bytes()), None);

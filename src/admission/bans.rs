@@ -13,7 +13,7 @@ use otproxy_net::RateLimitedLog;
 use otproxy_protocol::quota::Quota;
 use otproxy_protocol::words;
 
-use super::{AddressKey, REFUSED_LINES, RateLimit};
+use super::{AddressKey, REFUSED_LINES, RateLimit, Reporter};
 use crate::connection::AdmissionError;
 use otproxy_config as config;
 use otproxy_config::AddressSet;
@@ -127,17 +127,31 @@ impl Bans {
     /// # Errors
     /// [`AdmissionError::Banned`]
     pub fn check(&self, address: IpAddr, now: Instant) -> Result<(), AdmissionError> {
+        self.check_reported(Reporter::Socket, address, now)
+    }
+
+    /// Checks that `address`, which rests on the word of `reporter`, is not banned.
+    ///
+    /// # Errors
+    /// [`AdmissionError::Banned`]
+    pub fn check_reported(&self, reporter: Reporter, address: IpAddr, now: Instant) -> Result<(), AdmissionError> {
         // A ban that is made at this moment may as well have come a moment later: Relaxed does.
         if self.banned.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
-        let banned = self.read().has(address, now);
+        let banned = self.read().has(reporter, address, now);
         if banned && !self.is_exempt(address) { Err(AdmissionError::Banned) } else { Ok(()) }
     }
 
     /// Counts a violation by `address`; bans it if that was one too many.
     pub fn count_violation(&self, address: IpAddr, now: Instant) {
-        let key = AddressKey::from(address);
+        self.count_reported((Reporter::Socket, None), address, now);
+    }
+
+    /// Counts a violation by `address`, which rests on the word of a reporter of this name. One too many bans it as far as
+    /// it comes through that one: on nobody's word is anybody refused elsewhere.
+    pub fn count_reported(&self, (reporter, edge): (Reporter, Option<Arc<str>>), address: IpAddr, now: Instant) {
+        let key = AddressKey::reported(reporter, address);
         let lasting = {
             let rules = self.rules.read();
             let Some(breaks) = &rules.breaks else { return };
@@ -146,13 +160,14 @@ impl Bans {
             }
             rules.rules.lasting
         };
-        let ban = Ban { network: key.network(), until: now + lasting, reason: BanReason::Rules };
+        let network = key.network();
+        let ban = Ban { reporter, edge: edge.clone(), network, until: now + lasting, reason: BanReason::Rules };
         // A banned address may break rules with connections that it had open: that makes no ban longer.
-        if self.change(|table| !table.has(address, now) && table.put(ban)) {
+        if self.change(|table| !table.has(reporter, address, now) && table.put(ban)) {
             self.metrics.banned(BanReason::Rules);
             if let Some(suppressed) = self.log.allow(now) {
-                let (network, seconds) = (ban.network, lasting.as_secs_f64());
-                warn!(%network, seconds, suppressed, "banned: it broke the rules too often");
+                let (edge, seconds) = (edge.as_deref(), lasting.as_secs_f64());
+                warn!(%network, edge, seconds, suppressed, "banned: it broke the rules too often");
             }
         }
     }
@@ -161,11 +176,12 @@ impl Bans {
     /// at most. Returns whether there was room for it: a table full of bans that end later has none.
     pub fn ban(&self, network: IpNet, lasting: Duration, now: Instant) -> bool {
         let lasting = lasting.min(LONGEST_BAN);
-        let ban = Ban { network: canonical(network), until: now + lasting, reason: BanReason::Operator };
+        let (network, until) = (canonical(network), now + lasting);
+        let ban = Ban { reporter: Reporter::Socket, edge: None, network, until, reason: BanReason::Operator };
         let put = self.change(|table| table.put(ban));
         if put {
             self.metrics.banned(BanReason::Operator);
-            info!(network = %ban.network, seconds = lasting.as_secs_f64(), "banned by the operator");
+            info!(%network, seconds = lasting.as_secs_f64(), "banned by the operator");
         }
         put
     }
@@ -179,7 +195,8 @@ impl Bans {
             let rules = self.rules.read();
             for ban in lifted.iter().filter(|ban| ban.reason == BanReason::Rules) {
                 // Otherwise the next violation would ban it again.
-                rules.breaks.iter().for_each(|breaks| breaks.forget(AddressKey::from(ban.network.addr())));
+                let key = AddressKey::reported(ban.reporter, ban.network.addr());
+                rules.breaks.iter().for_each(|breaks| breaks.forget(key));
             }
         }
         if !lifted.is_empty() {

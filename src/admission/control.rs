@@ -10,8 +10,8 @@ use prometheus::Gauge;
 
 use super::slots::{Slot, Slots, TakenSlot};
 
-use super::{AccessList, AddressKey, AdmissionLimits, Bans, LimitExceeded, RateLimit};
-use crate::connection::{AdmissionError, Closing, ConnectionHandle, ConnectionRegistry, Registration};
+use super::{AccessList, AddressKey, AdmissionLimits, Bans, LimitExceeded, RateLimit, Reporter};
+use crate::connection::{AdmissionError, Closing, ConnectionHandle, ConnectionRegistry, EdgeRegistry, Registration};
 
 /// Limits and lists of one level, over all workers.
 #[derive(Debug)]
@@ -104,18 +104,19 @@ impl From<LimitExceeded> for LimitHit {
     }
 }
 
-/// Admission to the process: bans, limits that all listeners share, and the registry of open connections.
+/// Admission to the process: bans, limits that all listeners share, the registry of open connections, and the known edges.
 #[derive(Debug)]
 pub struct ProcessAdmission {
     bans: Arc<Bans>,
     control: AdmissionControl,
     registry: Arc<ConnectionRegistry>,
+    edges: Arc<EdgeRegistry>,
 }
 
 impl ProcessAdmission {
     /// Makes admission without connections.
     pub fn new(gate: AdmissionControl, bans: Arc<Bans>) -> Arc<Self> {
-        Arc::new(Self { bans, control: gate, registry: Arc::default() })
+        Arc::new(Self { bans, control: gate, registry: Arc::default(), edges: Arc::default() })
     }
 
     /// Returns the bans.
@@ -141,6 +142,11 @@ impl ProcessAdmission {
     /// Returns the registry of open connections.
     pub fn registry(&self) -> &Arc<ConnectionRegistry> {
         &self.registry
+    }
+
+    /// Returns the known edges.
+    pub fn edges(&self) -> &Arc<EdgeRegistry> {
+        &self.edges
     }
 }
 
@@ -189,6 +195,11 @@ impl ListenerAdmission {
         self.listener.slots.time_left_factor().min(self.process.control.slots.time_left_factor())
     }
 
+    /// Returns the edges that connections may come through.
+    pub fn edges(&self) -> &EdgeRegistry {
+        &self.process.edges
+    }
+
     /// Sets the gauge that shows the share of the listener's taken slots.
     pub fn set_gauge(&self, share: Gauge) {
         self.listener.set_gauge(share);
@@ -204,14 +215,30 @@ impl ListenerAdmission {
         self.process.control.rules().access.check_peer(peer)
     }
 
-    /// Admits a connection of `player`, which is known from the start, and whose peer was checked. Only a player within
+    /// Admits a connection of a peer that is the player, and was checked.
+    ///
+    /// # Errors
+    /// See [`admit_reported`](Self::admit_reported).
+    pub fn admit(&self, player: SocketAddr, now: Instant) -> Result<AdmissionGuard, AdmissionError> {
+        self.admit_reported(player, Reporter::Socket, now)
+    }
+
+    /// Admits a connection of `player`, which is known from the start, on the word of `reporter`. Only a player within
     /// all limits by address may evict another connection.
     ///
     /// # Errors
-    /// Returns the list or the limit that refuses it; then nothing is counted except by rates.
-    pub fn admit(&self, player: SocketAddr, now: Instant) -> Result<AdmissionGuard, AdmissionError> {
+    /// Returns the ban, the list or the limit that refuses it; then nothing is counted except by rates.
+    pub fn admit_reported(
+        &self,
+        player: SocketAddr,
+        reporter: Reporter,
+        now: Instant,
+    ) -> Result<AdmissionGuard, AdmissionError> {
+        if reporter != Reporter::Socket {
+            self.process.bans.check_reported(reporter, player.ip(), now)?;
+        }
         self.check(player)?;
-        let address = AddressKey::from(player.ip());
+        let address = AddressKey::reported(reporter, player.ip());
         self.listener.check_player(address, now).map_err(LimitHit::by_listener)?;
         self.process.control.check_player(address, now).map_err(LimitHit::by_process)?;
         let guard = self.take_slots(player, Some(address))?;
@@ -229,18 +256,23 @@ impl ListenerAdmission {
         self.take_slots(peer, None)
     }
 
-    /// Counts an admitted connection for its player too, once the player is known.
+    /// Counts an admitted connection for its player too, once the player is known, on the word of `reporter`.
     ///
     /// # Errors
     /// Returns the ban, the list or the limit that refuses it. The connection still counts as before, until it is
     /// dropped.
-    pub fn admit_player(&self, guard: &AdmissionGuard, player: SocketAddr, now: Instant) -> Result<(), AdmissionError> {
+    pub fn admit_player(
+        &self,
+        guard: &AdmissionGuard,
+        (player, reporter): (SocketAddr, Reporter),
+        now: Instant,
+    ) -> Result<(), AdmissionError> {
         guard.handle().set_player(player);
-        if player.ip() != guard.handle().peer().ip() {
-            self.process.bans.check(player.ip(), now)?;
+        if reporter != Reporter::Socket {
+            self.process.bans.check_reported(reporter, player.ip(), now)?;
         }
         self.check(player)?;
-        let player = AddressKey::from(player.ip());
+        let player = AddressKey::reported(reporter, player.ip());
         self.listener.check_player(player, now).map_err(LimitHit::by_listener)?;
         self.process.control.check_player(player, now).map_err(LimitHit::by_process)?;
         let refused = |exceeded| LimitHit::from(exceeded);
@@ -304,10 +336,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::admission::{BanMetrics, BanPolicy};
+    use crate::admission::{BanMetrics, BanPolicy, HostKey};
     use crate::metrics::Metrics;
     use otproxy_config::AddressSet;
     use otproxy_protocol::quota::Quota;
+
+    /// A trusted peer that says who the player is.
+    const PEER: Reporter = Reporter::Peer(HostKey::V4(7));
 
     const NONE: AdmissionLimits = AdmissionLimits {
         connections: None,
@@ -371,6 +406,34 @@ mod tests {
                 assert_eq!(come(&admission, other, now).err(), Some(reason));
                 let totals = [&admission.listener, &admission.process.control].map(|gate| gate.slots.taken());
                 assert_eq!(totals, [1, 1], "the refused one counts nowhere");
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_edge_claims_counts_through_that_edge_alone() {
+        let (now, player) = (Instant::now(), at("192.0.2.1"));
+        let rate = Some(Quota::per(2, Duration::from_secs(10)));
+        for limits in [
+            AdmissionLimits { connections_per_address: Some(2), ..NONE },
+            AdmissionLimits { rate_per_address: rate, ..NONE },
+            // The newest of the network with the most would give way, were it one network.
+            AdmissionLimits { connections: Some(12), fair_share: true, ..NONE },
+        ] {
+            for (listener, process) in [(limits, NONE), (NONE, limits)] {
+                let admission = ListenerAdmission::new("links", gate(listener), self::process(process));
+                let others = [Reporter::Socket, Reporter::Edge(2), PEER];
+                let mut held: Vec<_> =
+                    others.map(|reporter| admission.admit_reported(player, reporter, now).unwrap()).into();
+                let _stolen: Vec<_> =
+                    (0..9).map(|_| admission.admit_reported(player, Reporter::Edge(1), now)).collect();
+                assert!(held.iter().all(|guard| guard.handle().closing().is_none()), "{limits:?}");
+                for reporter in others {
+                    held.push(admission.admit_reported(player, reporter, now).unwrap());
+                }
+                let announced = admission.admit_peer(at("198.51.100.7")).unwrap();
+                let other_peer = Reporter::Peer(HostKey::V4(8));
+                assert_eq!(admission.admit_player(&announced, (player, other_peer), now), Ok(()));
             }
         }
     }
@@ -472,7 +535,7 @@ mod tests {
         // A proxy need not be among the players, and is as unwelcome as they are where it is denied.
         assert_eq!(admission.check_peer(at("198.51.100.1").ip(), now), Ok(()));
         let guard = admission.admit_peer(at("198.51.100.1")).unwrap();
-        assert_eq!(admission.admit_player(&guard, at("10.1.0.1"), now), Ok(()));
+        assert_eq!(admission.admit_player(&guard, (at("10.1.0.1"), PEER), now), Ok(()));
         for denied in ["192.0.2.1", "10.0.0.1"] {
             assert_eq!(admission.check_peer(at(denied).ip(), now), Err(AdmissionError::Denied), "{denied}");
         }
@@ -502,7 +565,7 @@ mod tests {
             assert_eq!(admission.open_counts().0, 3, "it is gone at once");
             let other = admission.admit_peer(at("198.51.100.1")).unwrap();
             assert_eq!(evicted(), [3], "nobody knows yet for whom it would be");
-            assert_eq!(admission.admit_player(&other, at("203.0.113.1"), now), Ok(()));
+            assert_eq!(admission.admit_player(&other, (at("203.0.113.1"), PEER), now), Ok(()));
             assert_eq!(evicted(), [2, 3]);
             assert!(come(&admission, "10.0.0.1", now).is_err(), "nobody has more than this one");
             drop(held);
@@ -559,7 +622,7 @@ mod tests {
         let there = registry.select(|_| true);
         assert_eq!(there.len(), 1);
         assert_eq!((there[0].listener(), there[0].peer(), there[0].player()), ("links", at("198.51.100.1"), None));
-        admission.admit_player(&guard, at("10.1.0.1"), now).unwrap();
+        admission.admit_player(&guard, (at("10.1.0.1"), PEER), now).unwrap();
         assert_eq!(there[0].player(), Some(at("10.1.0.1")));
         drop(guard);
         assert!(registry.select(|_| true).is_empty());
@@ -575,7 +638,7 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(admission.check_peer(at("192.0.2.1").ip(), now), Err(AdmissionError::Banned));
             let guard = admission.admit_peer(at("198.51.100.1")).unwrap();
-            assert_eq!(admission.admit_player(&guard, at("192.0.2.1"), now), Err(AdmissionError::Banned));
+            assert_eq!(admission.admit_player(&guard, (at("192.0.2.1"), PEER), now), Err(AdmissionError::Banned));
         }
         assert_eq!(admission.open_counts(), (0, 0));
         assert!(come(&admission, "192.0.2.1", now + lasting).is_ok(), "what was refused has used up his rate");

@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
-use super::AddressKey;
+use super::{AddressKey, HostKey};
 
 /// Connections by address and by network, ranked by how many there are. Each change and each question takes logarithmic
 /// time, and an address without connections takes no memory.
@@ -19,16 +19,18 @@ pub struct FairShare {
     addresses: BTreeSet<(Network, usize, AddressKey)>,
 }
 
-/// The network that one operator most often gets: an IPv4 /24, or an IPv6 /48.
+/// The network that one operator most often gets: an IPv4 /24, or an IPv6 /48. As addresses, networks that rest on the
+/// words of two edges are two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Network(AddressKey);
 
 impl From<AddressKey> for Network {
     fn from(address: AddressKey) -> Self {
-        Self(match address {
-            AddressKey::V4(v4) => AddressKey::V4(v4 & !0xFF),
-            AddressKey::V6(v6) => AddressKey::V6(v6 & !0xFFFF),
-        })
+        let host = match address.host {
+            HostKey::V4(v4) => HostKey::V4(v4 & !0xFF),
+            HostKey::V6(v6) => HostKey::V6(v6 & !0xFFFF),
+        };
+        Self(AddressKey { host, ..address })
     }
 }
 
@@ -203,9 +205,9 @@ mod tests {
             let (mut shares, mut naive, mut number) = (FairShare::default(), Naive::default(), 0u64);
             for (come, network, host, v6) in steps {
                 let address = if v6 {
-                    AddressKey::V6(u64::from(network) << 16 | u64::from(host))
+                    AddressKey::v6(u64::from(network) << 16 | u64::from(host))
                 } else {
-                    AddressKey::V4(network << 8 | host)
+                    AddressKey::v4(network << 8 | host)
                 };
                 if come || naive.0.is_empty() {
                     number += 1;

@@ -12,11 +12,11 @@ use tokio::net::TcpStream;
 use tracing::warn;
 
 use super::{
-    AccessList, AdaptiveTimeout, AdmissionControl, AdmissionGuard, AuthenticatedEdge, ListenerAdmission,
-    ListenerMetrics, PRESSURE_IDLE, ProcessAdmission, REFUSED_LINES, TunnelOrigin, TunnelledStream,
+    AccessList, AdaptiveTimeout, AddressKey, AdmissionControl, AdmissionGuard, HostKey, ListenerAdmission,
+    ListenerMetrics, PRESSURE_IDLE, ProcessAdmission, REFUSED_LINES, Reporter, TunnelOrigin, TunnelledStream,
 };
 use crate::access_log::{AccessLog, AccessLogEntry, Ended, OpenCounts};
-use crate::connection::{AdmissionError, CloseReason};
+use crate::connection::{AdmissionError, CloseReason, ConnectionHandle};
 use crate::metrics::Metrics;
 use otproxy_config as config;
 use otproxy_config::{AcceptProxy, ProtocolSniffer};
@@ -108,6 +108,8 @@ pub struct AdmittedConnection {
     pub peer: SocketAddr,
     /// The player, as the PROXY header says or else the peer.
     pub player: SocketAddr,
+    /// The key by which all that it does is counted.
+    pub key: AddressKey,
     /// The address that the player connected to.
     pub destination: SocketAddr,
     /// Bytes that were read after the PROXY header, or for the listener's `expect`.
@@ -125,7 +127,8 @@ impl AdmittedConnection {
     pub fn peer_info(&self) -> PeerInfo<'_> {
         PeerInfo {
             address: self.player,
-            edge: self.origin.as_ref().map(|origin| &*origin.edge),
+            reporter: self.key.reporter,
+            edge: self.guard.handle().edge(),
             accepted: self.accepted,
         }
     }
@@ -136,10 +139,19 @@ impl AdmittedConnection {
 pub struct PeerInfo<'a> {
     /// The player, or the peer if no player is known.
     pub address: SocketAddr,
-    /// The edge whose stream of the tunnel it is, if it is one.
-    pub edge: Option<&'a AuthenticatedEdge>,
+    /// The one on whose word that rests.
+    pub reporter: Reporter,
+    /// The edge that it came through, if known.
+    pub edge: Option<&'a Arc<str>>,
     /// The time of its accept.
     pub accepted: Instant,
+}
+
+impl PeerInfo<'_> {
+    /// Returns the key by which all that it does is counted.
+    fn key(&self) -> AddressKey {
+        AddressKey::reported(self.reporter, self.address.ip())
+    }
 }
 
 /// The guard that counts a connection with a target.
@@ -191,33 +203,36 @@ impl Inbound {
     /// Admits a connection, or counts and logs its refusal.
     pub async fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<AdmittedConnection> {
         let (peer, accepted) = (proxy_header::unmap_socket(peer), Instant::now());
-        let who = |address| PeerInfo { address, edge: None, accepted };
+        let edge = self.shared.state.admission.edges().at(peer.ip());
+        let mut who = PeerInfo { address: peer, reporter: Reporter::Socket, edge: edge.as_ref(), accepted };
         self.metrics.accepted.inc();
         // This comes first, so that a refused connection costs next to nothing.
         let (guard, expected) = match self.enter(peer, accepted) {
             Ok(entered) => entered,
             Err(reason) => {
-                self.refuse(&SockRef::from(&stream), reason, who(peer), false);
+                self.refuse(&SockRef::from(&stream), reason, who, false);
                 return None;
             }
         };
         let Ok(stream) = Stream::new(stream) else {
-            self.count_refused(AdmissionError::Closed, who(peer), true);
+            self.count_refused(AdmissionError::Closed, who, true);
             return None;
         };
         let mut early = Vec::new();
-        let mut player = peer;
         let handle = Arc::clone(guard.handle());
+        edge.iter().for_each(|edge| handle.set_edge(Arc::clone(edge)));
         let opening = async {
-            let destination = self.identify(&stream, &mut player, expected, &guard, &mut early).await?;
+            let destination = self.identify(&stream, &mut who, expected, &guard, &mut early).await?;
             self.first_bytes(&stream, &mut early).await.map(|()| destination)
         };
         match handle.run_until_closed(opening).await.unwrap_or_else(|closing| Err(closing.into())) {
             Ok(destination) => {
-                Some(AdmittedConnection { stream, peer, player, destination, early, guard, origin: None, accepted })
+                let (player, key) = (who.address, who.key());
+                let origin = None;
+                Some(AdmittedConnection { stream, peer, player, key, destination, early, guard, origin, accepted })
             }
             Err(reason) => {
-                self.refuse(&stream.options(), reason, who(player), true);
+                self.refuse(&stream.options(), reason, who, true);
                 None
             }
         }
@@ -237,11 +252,11 @@ impl Inbound {
         self.metrics.accepted.inc();
         let accepted = Instant::now();
         let TunnelledStream { stream, player, destination, mut early, origin } = tunnelled;
-        let who = PeerInfo { address: player, edge: Some(&origin.edge), accepted };
-        let admission = &self.shared.state.admission;
-        let admitted = admission.check_peer(player.ip(), accepted).and_then(|()| admission.admit(player, accepted));
+        let (reporter, edge) = (origin.edge.reporter(), Some(origin.edge.name()));
+        let who = PeerInfo { address: player, reporter, edge, accepted };
+        let admitted = self.shared.state.admission.admit_reported(player, reporter, accepted);
         let entered = admitted.and_then(|guard| {
-            guard.handle().set_edge(origin.edge.name().into());
+            guard.handle().set_edge(Arc::clone(origin.edge.name()));
             Ok((guard, stream.attach().map_err(|_| AdmissionError::Closed)?))
         });
         let (guard, stream) = match entered {
@@ -260,6 +275,7 @@ impl Inbound {
             stream,
             peer: player,
             player,
+            key: AddressKey::reported(reporter, player.ip()),
             destination,
             early,
             guard,
@@ -272,27 +288,39 @@ impl Inbound {
     /// no news.
     fn count_refused(&self, reason: AdmissionError, who: PeerInfo<'_>, counts: bool) {
         if reason.breaks_rule() {
-            self.shared.state.admission.bans().count_violation(who.address.ip(), Instant::now());
+            self.count_violation(who);
         }
         self.metrics.rejected(reason);
         self.access_log(|| AccessLogEntry {
-            edge: who.edge.map(|edge| edge.name().to_owned()),
+            edge: who.edge.map(ToString::to_string),
             open: if counts { self.open_counts() } else { self.open_counts().and_one() },
             ..AccessLogEntry::new(&self.config().name, who.address, who.accepted, Ended::Rejected(reason))
         });
         if reason != AdmissionError::Closed
             && let Some(suppressed) = self.shared.state.log.allow(Instant::now())
         {
-            warn!(listener = self.config().name, peer = %who.address.ip(), %reason, suppressed, "connection refused");
+            let (listener, peer, edge) = (&self.config().name, who.address.ip(), who.edge.map(|edge| &**edge));
+            warn!(listener, %peer, edge, %reason, suppressed, "connection refused");
         }
     }
 
-    /// Counts a connection of `player` that was admitted and has ended.
-    pub fn count_closed(&self, reason: CloseReason, player: SocketAddr) {
+    /// Counts an admitted connection that has ended, whose deeds count by `key`.
+    pub fn count_closed(&self, reason: CloseReason, handle: &ConnectionHandle, key: AddressKey) {
         if reason.breaks_rule() {
-            self.shared.state.admission.bans().count_violation(player.ip(), Instant::now());
+            let (address, reporter, edge) = (handle.player_or_peer(), key.reporter, handle.edge());
+            self.count_violation(PeerInfo { address, reporter, edge, accepted: handle.began() });
         }
         self.metrics.closed(reason);
+    }
+
+    fn count_violation(&self, who: PeerInfo<'_>) {
+        let name = match who.reporter {
+            Reporter::Socket => None,
+            Reporter::Edge(_) => who.edge.cloned(),
+            Reporter::Peer(peer) => who.edge.cloned().or_else(|| Some(peer.network().addr().to_string().into())),
+        };
+        let bans = self.shared.state.admission.bans();
+        bans.count_reported((who.reporter, name), who.address.ip(), Instant::now());
     }
 
     /// Writes an entry to the access log, if there is one.
@@ -339,12 +367,12 @@ impl Inbound {
         }
     }
 
-    /// Finds out the `player`, which is the peer until then, and returns the address that it connected to. Reads the
+    /// Finds out who the player is, which is the peer until then, and returns the address that it connected to. Reads the
     /// header if one is expected.
     async fn identify(
         &self,
         stream: &Stream,
-        player: &mut SocketAddr,
+        who: &mut PeerInfo<'_>,
         expected: AcceptProxy,
         guard: &AdmissionGuard,
         early: &mut Vec<u8>,
@@ -360,9 +388,12 @@ impl Inbound {
             };
         }
         let header = header.unwrap_or(ProxyHeader { source: None, destination: None });
-        *player = header.source.unwrap_or(*player);
+        if let Some(player) = header.source {
+            who.reporter = Reporter::Peer(HostKey::from(who.address.ip()));
+            who.address = player;
+        }
         if expected != AcceptProxy::None {
-            self.shared.state.admission.admit_player(guard, *player, Instant::now())?;
+            self.shared.state.admission.admit_player(guard, (who.address, who.reporter), Instant::now())?;
         }
         let destination = match header.destination {
             Some(destination) => destination,

@@ -181,7 +181,7 @@ mod tests {
                     let mut guards = Vec::new();
                     for turn in 0..5000u32 {
                         let index = (turn.wrapping_mul(7) + thread) % 10;
-                        if let Ok(guard) = limit.try_acquire(AddressKey::V4(index)) {
+                        if let Ok(guard) = limit.try_acquire(AddressKey::v4(index)) {
                             let now = held[index as usize].fetch_add(1, Ordering::SeqCst) + 1;
                             assert!(now <= MAX_PER_ADDRESS, "{now} at once");
                             guards.push((guard, index));

@@ -31,7 +31,7 @@ pub use access_list::AccessList;
 pub use adaptive_timeout::AdaptiveTimeout;
 
 pub use bans::{BANS, Ban, BanMetrics, BanPolicy, BanReason, Bans, LONGEST_BAN};
-pub use by_address::AddressKey;
+pub use by_address::{AddressKey, HostKey, Reporter};
 pub use carrier::Carrier;
 pub use connect_queue::{ConnectPlace, ConnectQueue, QueueFull};
 pub use control::{AdmissionControl, AdmissionGuard, ListenerAdmission, ProcessAdmission};

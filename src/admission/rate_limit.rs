@@ -10,7 +10,7 @@ use otproxy_protocol::quota::Quota;
 
 /// Addresses in one generation of a shard: what a table of 2048 slots takes before it grows.
 const GENERATION: usize = 1792;
-/// Addresses that a [`RateLimit`] remembers at most, in about 2 MiB.
+/// Addresses that a [`RateLimit`] remembers at most, in about 3 MiB.
 pub const ADDRESSES: usize = 2 * GENERATION * SHARDS;
 
 /// A [`Quota`] for each player address, over all workers.
@@ -91,40 +91,41 @@ mod tests {
     fn each_address_has_a_rate_of_its_own() {
         let (limit, now) = (RateLimit::new(Quota::per(3, 30 * SECOND)), Instant::now());
         let admitted = |address, at| (0..10).filter(|_| limit.try_take(address, at)).count();
-        assert_eq!(admitted(AddressKey::V4(1), now), 3);
-        assert_eq!(admitted(AddressKey::V6(1), now), 3);
-        assert_eq!(admitted(AddressKey::V4(1), now + 20 * SECOND), 2);
-        limit.forget(AddressKey::V6(1));
-        assert_eq!(admitted(AddressKey::V6(1), now), 3);
-        assert_eq!(admitted(AddressKey::V4(1), now + 20 * SECOND), 0, "forgotten with another");
+        assert_eq!(admitted(AddressKey::v4(1), now), 3);
+        assert_eq!(admitted(AddressKey::v6(1), now), 3);
+        assert_eq!(admitted(AddressKey::v4(1), now + 20 * SECOND), 2);
+        limit.forget(AddressKey::v6(1));
+        assert_eq!(admitted(AddressKey::v6(1), now), 3);
+        assert_eq!(admitted(AddressKey::v4(1), now + 20 * SECOND), 0, "forgotten with another");
         assert_eq!(entries(&limit), 2);
     }
 
     #[test]
     fn another_rate_knows_what_was_done_before() {
-        let (limit, now, address) = (RateLimit::new(Quota::per(1, 30 * SECOND)), Instant::now(), AddressKey::V4(1));
+        let (limit, now, address) = (RateLimit::new(Quota::per(1, 30 * SECOND)), Instant::now(), AddressKey::v4(1));
         assert!(limit.try_take(address, now));
         let faster = limit.with_rate(Quota::per(1, 10 * SECOND));
         assert!(!faster.try_take(address, now + 10 * SECOND), "what the slower one gave is earned at its rate");
         assert!(faster.try_take(address, now + 30 * SECOND));
         assert!(faster.try_take(address, now + 40 * SECOND));
-        assert!(limit.with_rate(Quota::per(2, 30 * SECOND)).try_take(AddressKey::V4(2), now));
+        assert!(limit.with_rate(Quota::per(2, 30 * SECOND)).try_take(AddressKey::v4(2), now));
     }
 
     #[test]
     fn any_number_of_addresses_takes_no_more_memory_and_who_is_busy_is_not_forgotten() {
         let (limit, now) = (RateLimit::new(Quota::per(1, 3600 * SECOND)), Instant::now());
-        let busy = AddressKey::V4(1);
+        let busy = AddressKey::v4(1);
         assert!(limit.try_take(busy, now));
         let mut most = 0;
         for n in 0..10 * ADDRESSES as u64 {
-            assert!(limit.try_take(AddressKey::V6(n), now), "a new address is refused");
+            assert!(limit.try_take(AddressKey::v6(n), now), "a new address is refused");
             if n % 1000 == 0 {
                 assert!(!limit.try_take(busy, now), "forgotten after {n}");
                 most = most.max(entries(&limit));
             }
         }
         assert!((ADDRESSES / 2..=ADDRESSES).contains(&most), "{most}");
+        assert_eq!(size_of::<(AddressKey, Option<Instant>)>() * 2048 * 2 * SHARDS, 3 << 20);
         let slots = limit.table.sum(|shard| shard.current.capacity() + shard.previous.capacity());
         assert_eq!(slots, ADDRESSES, "no table has grown");
     }
@@ -132,8 +133,8 @@ mod tests {
     #[test]
     fn an_address_is_remembered_until_two_generations_of_others_have_come() {
         let mut shard = Generations::default();
-        let (address, state) = (AddressKey::V4(0), Some(Instant::now()));
-        let mut others = (1..).map(AddressKey::V4);
+        let (address, state) = (AddressKey::v4(0), Some(Instant::now()));
+        let mut others = (1..).map(AddressKey::v4);
         *shard.of(address) = state;
         for turn in 0..3 {
             others.by_ref().take(2 * GENERATION - 1).for_each(|other| *shard.of(other) = None);
@@ -147,7 +148,7 @@ mod tests {
     fn threads_together_are_admitted_no_more() {
         let (limit, now) = (RateLimit::new(Quota::per(50, SECOND)), Instant::now());
         let admitted: usize = std::thread::scope(|scope| {
-            let count = || (0..1000).filter(|n| limit.try_take(AddressKey::V4(n % 3), now)).count();
+            let count = || (0..1000).filter(|n| limit.try_take(AddressKey::v4(n % 3), now)).count();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(count)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
@@ -165,7 +166,7 @@ mod tests {
             for (address, step) in steps {
                 now += Duration::from_millis(step);
                 let may = rate.take(exact.entry(address).or_insert(None), now, now).is_some();
-                prop_assert_eq!(limit.try_take(AddressKey::V4(address), now), may);
+                prop_assert_eq!(limit.try_take(AddressKey::v4(address), now), may);
             }
         }
     }

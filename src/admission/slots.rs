@@ -267,7 +267,7 @@ mod tests {
 
     /// Returns a player in a network of its own.
     fn player(number: u32) -> AddressKey {
-        AddressKey::V4(number << 8)
+        AddressKey::v4(number << 8)
     }
 
     /// Returns the counts of all, of known players, and as read without the lock.

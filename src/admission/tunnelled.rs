@@ -2,31 +2,42 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
 use otproxy_net::DetachedStream;
 
-use crate::connection::{CloseReason, ConnectionHandle};
+use super::Reporter;
+use crate::connection::{CloseReason, ConnectionHandle, EdgePresence};
 use crate::metrics::GaugeGuard;
 
 /// An authenticated edge, which ends all of its streams once it is no longer trusted.
 #[derive(Debug)]
 pub struct AuthenticatedEdge {
-    name: String,
+    name: Arc<str>,
+    /// Its number, which no other edge of this process has or had.
+    number: u32,
     /// Cancelled once it is no longer trusted.
     revoked: CancellationToken,
 }
 
 impl AuthenticatedEdge {
     /// Makes a trusted edge.
-    pub fn new(name: String) -> Arc<Self> {
-        Arc::new(Self { name, revoked: CancellationToken::new() })
+    pub fn new(name: &str) -> Arc<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { name: name.into(), number, revoked: CancellationToken::new() })
     }
 
     /// Returns the name in its certificate and in `edges`.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Returns it as the one on whose word addresses rest.
+    pub fn reporter(&self) -> Reporter {
+        Reporter::Edge(self.number)
     }
 
     /// Revokes trust: everything that it has open is closed.
@@ -52,6 +63,8 @@ pub struct TunnelOrigin {
     pub edge: Arc<AuthenticatedEdge>,
     /// The guard that counts it as in use.
     pub in_use: GaugeGuard,
+    /// The guard that counts it as a connection of that edge.
+    pub presence: EdgePresence,
 }
 
 /// A stream that has begun, for a worker to carry.

@@ -33,6 +33,8 @@ words! {
         WrongName = "wrong_name",
         /// The other side's certificate is for another use, or damaged.
         BadCertificate = "bad_certificate",
+        /// At the core: the edge is to come from `edges[].address`, and this is another address.
+        WrongAddress = "wrong_address",
         /// At the core: no edge has the name in the certificate.
         UnknownEdge = "unknown_edge",
         /// At the core: the edge is revoked.

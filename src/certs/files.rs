@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::error::{CertError, CertProblem};
+use otproxy_config::without_byte_order_mark;
 
 /// Bytes of a file that are read at most. Hundreds of certificates fit; a device or a log given by mistake does not.
 const MAX_LEN: u64 = 256 * 1024;
@@ -33,7 +34,7 @@ fn read(file: &Path) -> Result<Vec<u8>, CertError> {
     let mut text = Vec::new();
     let read = File::open(file).and_then(|opened| opened.take(MAX_LEN).read_to_end(&mut text));
     read.map_err(|error| CertProblem::Read(error).of(file))?;
-    Ok(text)
+    Ok(without_byte_order_mark(&text).to_vec())
 }
 
 /// Creates a directory for keys, if it does not exist.

@@ -1,19 +1,27 @@
 //! Logs: on stderr, for people or for machines.
 
-use std::io::{self, IsTerminal};
+use std::env;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{self, PanicHookInfo};
 
-use tracing::error;
+use tracing::{Level, Metadata, error};
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt, reload};
 
+use crate::stderr;
 use otproxy_config::{LogFormat, LogLevel};
 
 /// Starts logging, including panics. To be called once, before anything is logged. Returns a handle that changes the
 /// level.
-pub(super) fn start(format: LogFormat, level: LogLevel) -> Level {
+pub(super) fn start(format: LogFormat, level: LogLevel) -> LogControl {
+    // Without a thread for it, each line is written by the thread that has it.
+    let queued = stderr::start();
     let terminal = io::stderr().is_terminal();
     let text = match format {
         LogFormat::Auto => terminal,
@@ -22,7 +30,7 @@ pub(super) fn start(format: LogFormat, level: LogLevel) -> Level {
     };
     let (filter, now) = reload::Layer::new(filter(level));
     // A closed stderr must not end the process, so its errors are not reported to stderr again.
-    let lines = fmt::layer().with_target(false).with_writer(io::stderr).log_internal_errors(false);
+    let lines = fmt::layer().with_target(false).with_writer(Lines::new()).log_internal_errors(false);
     let logs = tracing_subscriber::registry().with(filter);
     // This fails only if logging was started before, and then goes on unchanged.
     let _ = if text {
@@ -31,14 +39,17 @@ pub(super) fn start(format: LogFormat, level: LogLevel) -> Level {
         logs.with(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)).try_init()
     };
     panic::set_hook(Box::new(log_panic));
-    Level(now)
+    if let Err(error) = queued {
+        error!(%error, "no thread for this log: a reader that stops reading will hold up everything");
+    }
+    LogControl(now)
 }
 
 /// A handle of the log level, to change it while the process runs.
-pub(super) struct Level(reload::Handle<LevelFilter, Registry>);
+pub(super) struct LogControl(reload::Handle<LevelFilter, Registry>);
 
-impl Level {
-    pub fn set(&self, level: LogLevel) {
+impl LogControl {
+    pub fn set_level(&self, level: LogLevel) {
         // This fails only if logging was started before, and then goes on unchanged.
         let _ = self.0.reload(filter(level));
     }
@@ -51,6 +62,66 @@ fn filter(level: LogLevel) -> LevelFilter {
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+/// The way of log lines to stderr.
+struct Lines {
+    /// The journal reads stderr, and takes the level of a line from its beginning.
+    journal: bool,
+}
+
+impl Lines {
+    fn new() -> Self {
+        let stderr = io::stderr().as_fd().try_clone_to_owned().and_then(|fd| File::from(fd).metadata());
+        let journal = stderr.is_ok_and(|stderr| {
+            env::var("JOURNAL_STREAM").is_ok_and(|of| of == format!("{}:{}", stderr.dev(), stderr.ino()))
+        });
+        Self { journal }
+    }
+
+    fn line(&self, level: Level) -> Line {
+        Line(if self.journal { priority(level) } else { "" })
+    }
+}
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Line;
+
+    fn make_writer(&self) -> Line {
+        self.line(Level::INFO)
+    }
+
+    fn make_writer_for(&self, metadata: &Metadata<'_>) -> Line {
+        self.line(*metadata.level())
+    }
+}
+
+/// Returns what has the journal, or syslog, know the level of a line: see sd-daemon(3).
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        _ => "<7>",
+    }
+}
+
+/// The writer of one line, which is given whole to each `write`; its beginning.
+struct Line(&'static str);
+
+impl Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.0.is_empty() {
+            stderr::write(line);
+        } else {
+            stderr::write(&[self.0.as_bytes(), line].concat());
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -79,6 +150,7 @@ mod tests {
         let thread = std::thread::Builder::new().name("worker-7".to_owned());
         let panicked = thread.spawn(|| panic!("on purpose, at {}", line!())).unwrap().join();
         assert!(panicked.is_err());
+        stderr::flush();
     }
 
     #[test]

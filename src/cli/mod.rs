@@ -10,15 +10,14 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand, ValueHint};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
-use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::Signal;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::roles::{self, Control};
+use crate::stderr;
 use otproxy_config as config;
 use otproxy_config::{Config, ConfigErrors, LogFormat, LogLevel};
 
@@ -29,6 +28,7 @@ mod doctor;
 mod files;
 mod init;
 mod log;
+mod notify;
 mod operate;
 mod signals;
 mod text_table;
@@ -37,7 +37,8 @@ pub use files::{files_needed, raise_file_limit};
 
 use bench::Bench;
 use demo::Demo;
-use signals::Signals;
+use notify::{NotifyState, notify};
+use signals::{Requests, Signals};
 
 /// The exit code of an invalid configuration: `EX_CONFIG` of sysexits.h. The systemd units do not restart after it.
 const EXIT_CONFIG: u8 = 78;
@@ -116,7 +117,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    // Also if a panic ends it.
+    let _flush = FlushedLog;
+    let cli = match Cli::parse_these(arguments) {
         Ok(cli) => cli,
         Err(error) => return wrong_flags(&error),
     };
@@ -125,13 +128,33 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => error,
     };
     if let Some(errors) = error.downcast_ref::<ConfigErrors>() {
-        let _ = writeln!(io::stderr(), "{errors}");
+        stderr::write(format!("{errors}\n").as_bytes());
         ExitCode::from(EXIT_CONFIG)
     } else if let Some(error) = error.downcast_ref::<clap::Error>() {
         wrong_flags(error)
     } else {
-        let _ = writeln!(io::stderr(), "otproxy: {error:#}");
+        stderr::write(format!("otproxy: {}\n", chain(&error)).as_bytes());
         ExitCode::FAILURE
+    }
+}
+
+/// Returns an error and its causes in one line. A cause that an error has in its own text stands there once.
+fn chain(error: &anyhow::Error) -> String {
+    let mut said = Vec::<String>::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if said.last().is_none_or(|before| !before.contains(&cause)) {
+            said.push(cause);
+        }
+    }
+    said.join(": ")
+}
+
+/// A guard that waits for the last lines of the log.
+struct FlushedLog;
+
+impl Drop for FlushedLog {
+    fn drop(&mut self) {
+        stderr::flush();
     }
 }
 
@@ -142,6 +165,15 @@ fn wrong_flags(error: &clap::Error) -> ExitCode {
 }
 
 impl Cli {
+    /// Parses a command line. A variable of the environment that is there and empty is as good as none.
+    fn parse_these(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let command = Self::command().mut_args(|argument| {
+            let empty = argument.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+            if empty { argument.env(None::<&str>) } else { argument }
+        });
+        Self::from_arg_matches(&command.try_get_matches_from(arguments)?)
+    }
+
     fn execute(&self) -> anyhow::Result<ExitCode> {
         match &self.command {
             Command::Edge(ConfigFile { config }) => self.serve(config, Config::Edge(config::load_edge(config)?)),
@@ -181,28 +213,29 @@ impl Cli {
     fn serve(&self, file: &Path, config: Config) -> anyhow::Result<ExitCode> {
         let process = config.process();
         let format = self.log_format.unwrap_or(process.log.format);
-        let log_level = log::start(format, self.log_level.unwrap_or(process.log.level));
+        let log = log::start(format, self.log_level.unwrap_or(process.log.level));
         let (limit, level) = (raise_file_limit(), self.log_level);
         warn_of_files(limit, &config);
         let (runtime, signals) = runtime()?;
+        let requests = {
+            let _inside = runtime.enter();
+            Requests::catch().context("cannot catch signals")?
+        };
         let service = roles::bind(config.clone())?;
+        stderr::count_lost(service.log_dropped());
         let listeners: Vec<_> = service.listeners().map(|(name, addresses)| listener(name, addresses)).collect();
         let admin = service.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string());
         let admin_socket = service.admin_socket().map_or_else(|| "off".to_owned(), |path| path.display().to_string());
         let control = service.control();
         control.set_file(file.to_owned(), move |config| {
-            log_level.set(level.unwrap_or(config.process().log.level));
+            log.set_level(level.unwrap_or(config.process().log.level));
             warn_of_files(limit, config);
         });
-        let hangups = {
-            let _inside = runtime.enter();
-            signals::hangups().context("cannot catch signals")?
-        };
         let stop = async {
             // From here on connections that wait in the kernel are accepted: the workers are starting.
             info!(role = %config.role(), name = process.name, listeners = listeners.join(", "), admin, admin_socket, "ready");
             notify(NotifyState::Ready);
-            let _reloads = AbortOnDropHandle::new(tokio::spawn(reload_at(hangups, control)));
+            let _reloads = AbortOnDropHandle::new(tokio::spawn(reload_at(requests, control)));
             signals.caught().await;
             notify(NotifyState::Stopping);
         };
@@ -234,9 +267,10 @@ fn warn_of_files(limit: u64, config: &Config) {
     }
 }
 
-/// Reads the configuration again at each SIGHUP, forever. Signals that arrive during a reload count as one.
-async fn reload_at(mut hangups: Signal, control: Control) {
-    while hangups.recv().await.is_some() {
+/// Reads the configuration again at each signal that asks for it, forever.
+async fn reload_at(mut requests: Requests, control: Control) {
+    loop {
+        requests.reload().await;
         notify(NotifyState::Reloading);
         // The result is in the log.
         let _ = control.reload().await;
@@ -267,13 +301,6 @@ fn runtime() -> anyhow::Result<(Runtime, Signals)> {
     Ok((runtime, signals))
 }
 
-/// Notifies systemd, if it listens.
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        warn!(%error, "cannot tell systemd about it");
-    }
-}
-
 /// Writes to stdout. A reader that has closed it is no failure.
 fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
     let mut stdout = io::stdout().lock();
@@ -286,6 +313,19 @@ fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_part_of_an_error_is_said_twice() {
+        let file = std::path::Path::new("/nonexistent/token");
+        let admin = otproxy_config::AdminConfig { token_file: Some(file.to_owned()), ..Default::default() };
+        let error = anyhow::Error::from(crate::admin::check_files(&admin).unwrap_err()).context("cannot start");
+        let said = chain(&error);
+        assert!(said.starts_with("cannot start: admin: /nonexistent/token: cannot be read: No such file"), "{said}");
+        assert_eq!(said.matches("cannot be read").count(), 1, "{said}");
+        // An error whose text leaves its cause out.
+        let plain = anyhow::Error::from(io::Error::other("why")).context("cannot run");
+        assert_eq!(chain(&plain), "cannot run: why");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -1,11 +1,13 @@
-//! SIGTERM and SIGINT: the first asks for an orderly end, the second ends the process at once. SIGHUP asks for a reload
-//! of the configuration.
+//! SIGTERM and SIGINT: the first asks for an orderly end, the second ends the process at once. SIGHUP and SIGUSR2 ask for a
+//! reload of the configuration. SIGUSR1, which would end the process otherwise, is answered by a log line.
 
 use std::io;
 use std::process;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::warn;
+use tracing::{info, warn};
+
+use crate::stderr;
 
 /// The caught signals.
 pub(super) struct Signals {
@@ -28,6 +30,7 @@ impl Signals {
         tokio::spawn(async move {
             let kind = self.next().await;
             warn!("ends at once, at the second signal");
+            stderr::flush();
             // The exit code that a shell reports for a process that the signal itself has ended.
             #[expect(clippy::disallowed_methods, reason = "nothing is waited for any more")]
             process::exit(128 + kind.as_raw_value());
@@ -42,10 +45,40 @@ impl Signals {
     }
 }
 
-/// Catches SIGHUP from now on.
-///
-/// # Errors
-/// Fails if the system refuses.
-pub(super) fn hangups() -> io::Result<Signal> {
-    signal(SignalKind::hangup())
+/// The caught signals that ask a running role for something else than its end.
+pub(super) struct Requests {
+    hangup: Signal,
+    user1: Signal,
+    user2: Signal,
+}
+
+impl Requests {
+    /// Catches these signals from now on, for the rest of the process's life. One that comes before it is waited for
+    /// is kept.
+    ///
+    /// # Errors
+    /// Fails if the system refuses.
+    pub fn catch() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// Waits for the next request to reload. Requests that arrive meanwhile count as one.
+    pub async fn reload(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.hangup.recv() => return,
+                // HAProxy's, for the same.
+                _ = self.user2.recv() => return,
+                // Other programs reopen their logs at it, or end softly: neither may end this one by surprise.
+                _ = self.user1.recv() => info!(
+                    "SIGUSR1 changes nothing: the access log follows a renamed file by itself; \
+                     SIGTERM or `otproxy drain` ends connections softly, SIGHUP or SIGUSR2 reloads"
+                ),
+            }
+        }
+    }
 }

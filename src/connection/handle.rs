@@ -94,8 +94,8 @@ impl ConnectionHandle {
     }
 
     /// Returns the name of the edge that it came through, if known.
-    pub fn edge(&self) -> Option<&str> {
-        self.edge.get().map(|edge| &**edge)
+    pub fn edge(&self) -> Option<&Arc<str>> {
+        self.edge.get()
     }
 
     /// Returns its route; `None` until decided.
@@ -227,7 +227,7 @@ mod tests {
             handle.set_route(Route::Target(edge.into()));
         }
         assert_eq!(handle.player(), Some(SocketAddr::from(([192, 0, 2, 9], 1))));
-        assert_eq!((handle.edge(), handle.route()), (Some("waw1"), Some(&Route::Target("waw1".into()))));
+        assert_eq!((handle.edge(), handle.route()), (Some(&"waw1".into()), Some(&Route::Target("waw1".into()))));
         assert!(handle.close(Closing::Evicted) && !handle.close(Closing::Drained));
         assert_eq!(handle.closing(), Some(Closing::Evicted));
     }

@@ -1,9 +1,12 @@
-//! Open connections: the handle of each, the registry of all, and the reasons for which they end.
+//! Open connections: the handle of each, the registry of all, the edges that they come through, and the reasons for which
+//! they end.
 
+mod edges;
 mod handle;
 mod reason;
 mod registry;
 
+pub use edges::{EDGE_LINES, EdgeCertificate, EdgeError, EdgePresence, EdgeRegistry, EdgeSnapshot};
 pub use handle::{ConnectionHandle, Route, RunUntilClosed};
 pub use reason::{AdmissionError, CloseReason, Closing};
 pub use registry::{ConnectionRegistry, Registration};

@@ -11,8 +11,8 @@ use tracing::{info, warn};
 
 use crate::access_log::{AccessLogEntry, Ended, Forwarded};
 use crate::admission::{
-    AdmittedConnection, AuthenticatedEdge, CarriedGuard, Carrier, ENDED_LINES, Inbound, InboundShared, REFUSED_LINES,
-    TunnelledStream, unfinished,
+    AddressKey, AdmittedConnection, AuthenticatedEdge, CarriedGuard, Carrier, ENDED_LINES, Inbound, InboundShared,
+    REFUSED_LINES, TunnelledStream, unfinished,
 };
 use crate::connection::{CloseReason, ConnectionHandle, Route};
 use crate::metrics::{ByReason, Metrics};
@@ -331,8 +331,10 @@ impl Forward {
 struct ConnectionLogGuard<'a> {
     forward: &'a Forward,
     player: SocketAddr,
+    /// The key by which what the player does is counted.
+    key: AddressKey,
     /// The edge, if it came through the tunnel.
-    edge: Option<Arc<AuthenticatedEdge>>,
+    tunnel: Option<Arc<AuthenticatedEdge>>,
     /// The target that was reached or last tried. Through the tunnel that is a listener of the core, and no address.
     target: Option<String>,
     /// The time until the target was connected.
@@ -353,7 +355,8 @@ impl<'a> ConnectionLogGuard<'a> {
         Self {
             forward,
             player: admitted.player,
-            edge: admitted.origin.as_ref().map(|origin| Arc::clone(&origin.edge)),
+            key: admitted.key,
+            tunnel: admitted.origin.as_ref().map(|origin| Arc::clone(&origin.edge)),
             target: None,
             connected: None,
             retries: 0,
@@ -397,7 +400,7 @@ impl<'a> ConnectionLogGuard<'a> {
             reason,
         };
         AccessLogEntry {
-            edge: self.edge.as_ref().map(|edge| edge.name().to_owned()),
+            edge: self.handle.edge().map(ToString::to_string),
             bytes_in: self.handle.bytes_in(),
             bytes_out: self.handle.bytes_out(),
             open: inbound.open_counts(),
@@ -408,10 +411,10 @@ impl<'a> ConnectionLogGuard<'a> {
 
 impl Drop for ConnectionLogGuard<'_> {
     fn drop(&mut self) {
-        let reason = self.reason.unwrap_or_else(|| unfinished(&self.handle, self.edge.as_deref()));
+        let reason = self.reason.unwrap_or_else(|| unfinished(&self.handle, self.tunnel.as_deref()));
         let inbound = &self.forward.inbound;
         inbound.metrics().active.dec();
-        inbound.count_closed(reason, self.player);
+        inbound.count_closed(reason, &self.handle, self.key);
         // The entry counts the other connections with a target, so this one is counted off first.
         self.carried = None;
         inbound.access_log(|| self.entry(reason));
@@ -419,7 +422,7 @@ impl Drop for ConnectionLogGuard<'_> {
         info!(
             listener = inbound.config().name,
             player = %self.player,
-            edge = self.edge.as_ref().map(|edge| edge.name()),
+            edge = self.handle.edge().map(|edge| &**edge),
             target = self.target,
             seconds = self.started.elapsed().as_secs_f64(),
             bytes_in = self.handle.bytes_in(),

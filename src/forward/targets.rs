@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use self::addresses::ResolvedAddresses;
 use self::health::{Attempt, HealthChange, TargetHealth};
 use self::metrics::TargetChecks;
-use crate::admission::AddressKey;
+use crate::admission::HostKey;
 use crate::metrics::{Metrics, PanicCount};
 use crate::tunnel::SparePool;
 use otproxy_config as config;
@@ -64,7 +64,7 @@ impl From<ConnectResult> for CheckResult {
             ConnectResult::Timeout => Self::Timeout,
             ConnectResult::Unreachable => Self::Unreachable,
             ConnectResult::Resolve => Self::Resolve,
-            ConnectResult::Handshake | ConnectResult::Error => Self::Error,
+            ConnectResult::Handshake | ConnectResult::NoAddress | ConnectResult::Error => Self::Error,
         }
     }
 }
@@ -233,7 +233,7 @@ impl Targets {
     /// all that are ready.
     pub fn choose(self: &Arc<Self>, player: IpAddr, tried: &mut Vec<usize>) -> Option<ChosenTarget> {
         let mut now = self.now();
-        let next = now.health.choose(AddressKey::from(player), tried, Instant::now())?;
+        let next = now.health.choose(HostKey::from(player), tried, Instant::now())?;
         let target = now.list.iter().find(|target| target.number == next.target).map(Arc::clone)?;
         tried.push(next.target);
         Some(ChosenTarget { targets: Arc::clone(self), target, tried: next })
@@ -365,8 +365,7 @@ impl ChosenTarget {
 
     /// Records that the target could not be reached.
     pub fn failed(&self, result: ConnectResult) {
-        // Most often this process is out of descriptors or ports, which says nothing about the target.
-        if result == ConnectResult::Error {
+        if result.is_of_this_host() {
             return;
         }
         let change = self.targets.now().health.failed(self.tried, Instant::now());

@@ -158,6 +158,8 @@ catalogue! {
             "Tasks that failed by a defect of this program; each cost one connection or session.";
         access_log_dropped: IntCounter = "otproxy_access_log_dropped_total" []
             "Lines that the access log lost: too many waited, or they could not be written.";
+        log_dropped: IntCounter = "otproxy_log_dropped_total" []
+            "Lines for stderr that were lost, because nobody read them there.";
         relay_links_active: IntGaugeVec = "otproxy_relay_links_active" ["edge"]
             "Links open now.";
         relay_sessions_active: IntGaugeVec = "otproxy_relay_sessions_active" ["port"]
@@ -170,6 +172,8 @@ catalogue! {
             "Data frames by path: `first` where this path delivered the packet, `duplicate` where another had.";
         relay_packets: IntCounterVec = "otproxy_relay_packets_total" ["port", "direction"]
             "Game packets carried, each counted once whatever the number of paths.";
+        relay_joined_elsewhere: IntCounter = "otproxy_relay_joined_elsewhere_total" []
+            "Links that joined a session from an address from which none had joined it lately: players whose address changes, or differs by path.";
         relay_refused: IntCounterVec = "otproxy_relay_refused_total" ["reason"]
             "Requests on links that were refused.";
         relay_link_rtt: HistogramVec = "otproxy_relay_link_rtt_seconds" ["edge"]

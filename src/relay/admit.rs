@@ -44,7 +44,8 @@ impl ClientOwner for Relay {
         if link.player().is_ipv6() && server.config.ipv6_players == Ipv6Players::Refuse {
             return Err(OpenError::Ipv6Player);
         }
-        let (address, now) = (self.player(link), Instant::now());
+        // Counted by the edge too: its word alone says who the player is.
+        let (address, now) = (link.key(), Instant::now());
         let sessions = &self.shared.sessions;
         // First by what the player's own address may: only who is within it takes another one's place.
         sessions.check_address(address).map_err(|_| OpenError::SessionLimit)?;

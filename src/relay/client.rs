@@ -11,7 +11,7 @@ use super::session::SessionTask;
 use super::{FRAMES_PER_TURN, MAX_CLIENT_LINKS, Relay};
 use crate::admission::{AddressKey, FairShare};
 use crate::connection::{CloseReason, Closing, ConnectionHandle};
-use otproxy_protocol::core::{self, Effect, EndReason, FrameCounts, LinkKey, SessionKey};
+use otproxy_protocol::core::{self, Effect, EndReason, FrameCounts, LinkDuty, LinkKey, SessionKey};
 use otproxy_protocol::frame::ClientId;
 
 /// The machine of a client, with the connections that it decides about.
@@ -26,18 +26,21 @@ pub struct RelayClient {
 
 impl RelayClient {
     /// Returns whether one more link may be this client's. If it has as many as it may, those of one network make room for
-    /// another one that has fewer: the rule is that of connections.
-    pub(super) fn has_room_for(&self, newcomer: &ConnectionHandle) -> bool {
+    /// another one that has fewer: the rule is that of connections. An edge that claims many addresses counts as one.
+    pub(super) fn has_room_for(&self, newcomer: &ConnectionHandle, key: AddressKey) -> bool {
         let machine = self.machine.borrow();
         let links = || machine.links().filter(|link| link.handle.closing().is_none());
         if links().count() < MAX_CLIENT_LINKS {
             return true;
         }
-        let mut shares = FairShare::default();
-        let key = |handle: &ConnectionHandle| AddressKey::from(handle.player_or_peer().ip());
-        links().for_each(|link| shares.add(key(&link.handle), link.handle.id()));
-        shares.add(key(newcomer), newcomer.id());
-        let evicted = shares.evicted_by(key(newcomer));
+        let evicted_by = |part: fn(AddressKey) -> AddressKey, of: &dyn Fn(AddressKey) -> bool| {
+            let mut shares = FairShare::default();
+            links().filter(|link| of(link.key())).for_each(|link| shares.add(part(link.key()), link.handle.id()));
+            shares.add(part(key), newcomer.id());
+            shares.evicted_by(part(key))
+        };
+        let evicted = evicted_by(AddressKey::of_reporter, &|_| true);
+        let evicted = evicted.or_else(|| evicted_by(|key| key, &|other| other.reporter == key.reporter));
         let evicted = evicted.and_then(|evicted| links().find(|link| link.handle.id() == evicted));
         evicted.is_some_and(|link| link.handle.close(Closing::Evicted))
     }
@@ -97,6 +100,12 @@ impl Relay {
                     let task = SessionTask::new(Rc::clone(self), Rc::clone(client), session, owned);
                     self.tasks.spawn(task.run());
                 }
+                Effect::JoinedElsewhere(session) => {
+                    self.metrics.relay_joined_elsewhere.inc();
+                    if let Some(session) = machine.session(session) {
+                        self.log_joined_elsewhere(client.id, link, session);
+                    }
+                }
                 Effect::Refused { session, error } => {
                     self.refused.inc(error);
                     self.warn(link.player(), (client.id, session), &format_args!("refused: {error}"));
@@ -114,10 +123,23 @@ impl Relay {
             }
         }
         self.count(link, turn.take_counts());
-        if turn.heard() {
-            self.idle_watch.heard(link);
+        if turn.heard() && self.idle_watch.heard(link) {
+            machine.heard(key);
         }
+        self.serve_links(&mut machine);
         closing.map_or(Ok(turn.is_paused()), Err)
+    }
+
+    /// Has the tasks of links write, or close them, where something is to be done that their clients did not ask for.
+    pub(super) fn serve_links(&self, machine: &mut RelayMachine) {
+        while let Some((key, duty)) = machine.poll_link(self) {
+            let Some(link) = machine.link(key) else { continue };
+            match duty {
+                LinkDuty::Write => link.block(),
+                LinkDuty::Close => link.close(CloseReason::Rejoin),
+            }
+        }
+        wake_changed(machine);
     }
 
     fn count(&self, link: &RelayLink, counts: FrameCounts) {

@@ -1,4 +1,4 @@
-//! Closing links that say nothing any more, without a timer for each.
+//! Links that say nothing any more: told to the machine, and then closed, without a timer for each.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,6 +14,10 @@ use crate::connection::CloseReason;
 const ROUNDS: u32 = 10;
 /// The shortest round, whatever the limit; and the unit in which time is counted.
 const UNIT: Duration = Duration::from_millis(10);
+/// The longest round: a link that falls silent is noticed half a second late at the most.
+const MAX_ROUND: u32 = 50;
+/// The silence after which a link may be dead: clients ping every 2.5 seconds.
+pub const SILENCE: Duration = Duration::from_secs(3);
 /// The longest limit, in units: four months. So the counter may overflow.
 const MAX_LIMIT: u32 = 1 << 30;
 
@@ -37,6 +41,8 @@ struct Watched {
     /// The end of the round in which its last whole frame came.
     heard: u32,
     limit: u32,
+    /// It has been reported that nothing comes.
+    silent: bool,
 }
 
 impl Default for IdleWatch {
@@ -51,14 +57,14 @@ impl IdleWatch {
         let limit = link.inbound.config().timeouts.idle.div_duration_f64(UNIT).ceil();
         // Within the numbers: floats are cut to what fits.
         let limit = (limit as u32).min(MAX_LIMIT);
-        let round = (limit / ROUNDS).max(1);
+        let round = (limit / ROUNDS).clamp(1, MAX_ROUND);
         if round < self.round.get() {
             self.round.set(round);
             self.shorter.notify_one();
         }
         let mut links = self.links.borrow_mut();
         link.watched.set(links.len());
-        links.push(Watched { link: Rc::clone(link), heard: self.end_of_round(), limit });
+        links.push(Watched { link: Rc::clone(link), heard: self.end_of_round(), limit, silent: false });
     }
 
     /// Removes a link. Called as its task is dropped, perhaps by a panic: a second one would end the process.
@@ -73,11 +79,12 @@ impl IdleWatch {
         }
     }
 
-    /// Notes that a whole frame came over `link`.
-    pub(super) fn heard(&self, link: &RelayLink) {
-        if let Some(watched) = self.links.borrow_mut().get_mut(link.watched.get()) {
-            watched.heard = self.end_of_round();
-        }
+    /// Notes that a whole frame came over `link`. Returns whether it had been silent for long.
+    pub(super) fn heard(&self, link: &RelayLink) -> bool {
+        let mut links = self.links.borrow_mut();
+        let Some(watched) = links.get_mut(link.watched.get()) else { return false };
+        watched.heard = self.end_of_round();
+        std::mem::take(&mut watched.silent)
     }
 
     /// Closes links that were not heard for as long as their listener allows, for ever.
@@ -100,10 +107,14 @@ impl IdleWatch {
     fn next_round(&self, passed: u32) {
         let now = self.now.get().wrapping_add(passed);
         self.now.set(now);
-        for Watched { link, heard, limit } in &*self.links.borrow() {
+        let silent_after = SILENCE.div_duration_f64(UNIT) as i32;
+        for Watched { link, heard, limit, silent } in &mut *self.links.borrow_mut() {
             // Negative where it was heard in a round that was cut short.
-            if now.wrapping_sub(*heard).cast_signed() >= limit.cast_signed() {
+            let silence = now.wrapping_sub(*heard).cast_signed();
+            if silence >= limit.cast_signed() {
                 link.close(CloseReason::Idle);
+            } else if silence >= silent_after && !std::mem::replace(silent, true) {
+                link.fall_silent();
             }
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::metrics::EdgeMetrics;
 use super::task_waker::TaskWaker;
 use super::{MAX_REFUSALS, REFUSALS_PERIOD};
-use crate::admission::{Inbound, TunnelOrigin};
+use crate::admission::{AddressKey, Inbound, TunnelOrigin};
 use crate::connection::{CloseReason, ConnectionHandle};
 use otproxy_net::Stream;
 use otproxy_protocol::core::WriteOutcome;
@@ -21,6 +21,8 @@ pub struct RelayLink {
     pub(super) stream: Stream,
     /// Counts its bytes, and says when it is to be closed.
     pub(super) handle: Arc<ConnectionHandle>,
+    /// The key by which what the player does is counted.
+    key: AddressKey,
     client: ClientId,
     pub(super) edge: Rc<EdgeMetrics>,
     /// The edge whose stream of the tunnel it is, if it is one.
@@ -31,6 +33,8 @@ pub struct RelayLink {
     pub(super) blocked: Cell<bool>,
     /// The reason for which the link must be closed, if something other than its reading found out.
     pub(super) closing: Cell<Option<CloseReason>>,
+    /// Nothing has come for longer than a client is ever silent: its task tells the machine.
+    pub(super) silent: Cell<bool>,
     /// The link's place in the [`IdleWatch`](super::idle_watch::IdleWatch).
     pub(super) watched: Cell<usize>,
     /// The last round trip that the client told.
@@ -43,7 +47,7 @@ pub struct RelayLink {
 impl RelayLink {
     pub(super) fn new(
         stream: Stream,
-        handle: Arc<ConnectionHandle>,
+        (handle, key): (Arc<ConnectionHandle>, AddressKey),
         client: ClientId,
         edge: Rc<EdgeMetrics>,
         origin: Option<TunnelOrigin>,
@@ -53,12 +57,14 @@ impl RelayLink {
         Self {
             stream,
             handle,
+            key,
             client,
             edge,
             origin,
             inbound,
             blocked: Cell::new(false),
             closing: Cell::new(None),
+            silent: Cell::new(false),
             watched: Cell::new(0),
             round_trip: Cell::new(None),
             refusals: Cell::new(None),
@@ -70,6 +76,10 @@ impl RelayLink {
         self.client
     }
 
+    pub(super) fn key(&self) -> AddressKey {
+        self.key
+    }
+
     pub(super) fn player(&self) -> SocketAddr {
         self.handle.player_or_peer()
     }
@@ -77,6 +87,12 @@ impl RelayLink {
     /// Has the link's task close it.
     pub(super) fn close(&self, reason: CloseReason) {
         self.closing.set(Some(reason));
+        self.task.wake();
+    }
+
+    /// Has the link's task tell the machine that it is silent.
+    pub(super) fn fall_silent(&self) {
+        self.silent.set(true);
         self.task.wake();
     }
 
@@ -178,7 +194,7 @@ mod tests {
             let edge = Rc::new(EdgeMetrics::new(&metrics, "waw1"));
             let player = SocketAddr::from(([127, 0, 0, 1], 1));
             let handle = Arc::new(ConnectionHandle::new(1, "links".into(), player));
-            let link = Rc::new(RelayLink::new(stream, handle, ClientId(1), edge, None, inbound));
+            let link = Rc::new(RelayLink::new(stream, (handle, player.ip().into()), ClientId(1), edge, None, inbound));
             let mut machine = RelayMachine::default();
             let key = machine.add_link(Rc::clone(&link));
             flush_link(&mut machine, key);

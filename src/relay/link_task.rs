@@ -9,7 +9,7 @@ use std::time::Instant;
 use tracing::debug;
 
 use super::Relay;
-use super::client::{RelayClient, wake_changed, write_stream};
+use super::client::{RelayClient, write_stream};
 use super::link::RelayLink;
 use crate::access_log::{AccessLogEntry, Ended, LinkEnd};
 use crate::admission::{AdmissionGuard, unfinished};
@@ -60,6 +60,11 @@ impl LinkTask {
         }
         if let Poll::Ready(reason) = self.poll_frames(cx) {
             return Poll::Ready(reason);
+        }
+        if self.link.silent.take() {
+            let mut machine = self.client.machine.borrow_mut();
+            machine.silent(self.key);
+            self.relay.serve_links(&mut machine);
         }
         if self.link.blocked.get() {
             let write = || write_stream(&mut self.client.machine.borrow_mut(), self.key);
@@ -133,7 +138,7 @@ impl Drop for LinkTask {
         // Tried, for a second panic while one unwinds would end the process.
         if let Ok(mut machine) = self.client.machine.try_borrow_mut() {
             machine.lost(self.key, Instant::now());
-            wake_changed(&mut machine);
+            self.relay.serve_links(&mut machine);
         }
         self.relay.forget_unused(&self.client);
         let reason =
@@ -141,7 +146,7 @@ impl Drop for LinkTask {
         link.edge.links.dec();
         let inbound = &link.inbound;
         inbound.metrics().active.dec();
-        inbound.count_closed(reason, link.player());
+        inbound.count_closed(reason, &link.handle, link.key());
         inbound.access_log(|| {
             let what = Ended::Link(LinkEnd { client: link.client(), reason });
             AccessLogEntry {
@@ -209,7 +214,7 @@ mod tests {
             let guard = ListenerAdmission::new("links", gate(), process).admit_peer(player).unwrap();
             let (stream, handle) = (Stream::new(stream).unwrap(), Arc::clone(guard.handle()));
             let edge = Rc::new(EdgeMetrics::new(&metrics, OTHER_EDGE));
-            let link = Rc::new(RelayLink::new(stream, handle, ClientId(5), edge, None, inbound));
+            let link = Rc::new(RelayLink::new(stream, (handle, player.ip().into()), ClientId(5), edge, None, inbound));
             let client = relay.client(ClientId(5));
             let task = LinkTask::new(Rc::clone(&relay), client, link, early, guard);
             test(relay, Box::pin(task), peer).await;

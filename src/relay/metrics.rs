@@ -40,6 +40,18 @@ impl EdgeMetrics {
             out_duplicate: frames("out", "duplicate"),
         }
     }
+
+    /// Removes the series of an edge that is configured no more. Links that are left count where nobody sees it.
+    pub fn forget(metrics: &Metrics, name: &str) {
+        // What is removed already needs no removal.
+        let _ = metrics.relay_links_active.remove_label_values(&[name]);
+        let _ = metrics.relay_link_rtt.remove_label_values(&[name]);
+        for direction in ["in", "out"] {
+            for outcome in ["first", "duplicate"] {
+                let _ = metrics.relay_frames.remove_label_values(&[name, direction, outcome]);
+            }
+        }
+    }
 }
 
 /// The metrics of the sessions of one port.

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::admission::{AdmittedConnection, Inbound, InboundShared, ListenerMetrics, PeerInfo, TunnelledStream};
 use crate::connection::{AdmissionError, Route};
@@ -44,11 +44,13 @@ use client::RelayClient;
 use idle_watch::IdleWatch;
 use link::RelayLink;
 use link_task::LinkTask;
+use session::RelaySession;
 use shared::{Handover, NewLink};
 
+pub use idle_watch::SILENCE;
 pub use listener::RelayListener;
 pub use metrics::{EdgeMetrics, PortMetrics};
-pub use otproxy_protocol::core::MAX_LINKS;
+pub use otproxy_protocol::core::{MAX_ADDRESSES, MAX_LINKS};
 pub use shared::{RelayShared, WorkerCommand, WorkerCommands};
 pub use snapshot::{LinkSnapshot, SessionSnapshot};
 
@@ -178,16 +180,16 @@ impl Relay {
     }
 
     async fn first_frame(&self, inbound: &Inbound, admitted: AdmittedConnection) -> Option<(Stream, NewLink)> {
-        let AdmittedConnection { stream, peer, player, mut early, guard, origin, accepted, .. } = admitted;
+        let AdmittedConnection { stream, player, key, mut early, guard, origin, accepted, .. } = admitted;
         let first = timeout(inbound.config().timeouts.idle, read_first_ping(&stream, &mut early, &self.scratch));
         let first = guard.handle().run_until_closed(first).await.unwrap_or_else(|closing| Ok(Err(closing.into())));
         match first.unwrap_or(Err(AdmissionError::NoPing)) {
             Ok(client) => {
                 let inbound = Arc::clone(inbound.shared());
-                Some((stream, NewLink { inbound, client, peer, early, guard, origin }))
+                Some((stream, NewLink { inbound, client, key, early, guard, origin }))
             }
             Err(reason) => {
-                let who = PeerInfo { address: player, edge: origin.as_ref().map(|origin| &*origin.edge), accepted };
+                let who = PeerInfo { address: player, reporter: key.reporter, edge: guard.handle().edge(), accepted };
                 inbound.refuse(&stream.options(), reason, who, true);
                 None
             }
@@ -196,27 +198,25 @@ impl Relay {
 
     /// Starts the task that carries a link of one of this worker's clients.
     fn carry_link(self: &Rc<Self>, stream: Stream, new_link: NewLink) {
-        let NewLink { inbound, client, peer, early, guard, origin } = new_link;
+        let NewLink { inbound, client, key, early, guard, origin } = new_link;
         let proven = origin.as_ref().map(|origin| Arc::clone(&origin.edge));
+        if proven.as_ref().is_some_and(|edge| edge.is_revoked()) {
+            return;
+        }
         let inbound = self.inbound(&inbound);
         let owner = self.client(client);
-        if !owner.has_room_for(guard.handle()) {
+        if !owner.has_room_for(guard.handle(), key) {
             let handle = guard.handle();
-            let who = PeerInfo { address: handle.player_or_peer(), edge: proven.as_deref(), accepted: handle.began() };
+            let (address, edge) = (handle.player_or_peer(), handle.edge());
+            let who = PeerInfo { address, reporter: key.reporter, edge, accepted: handle.began() };
             inbound.refuse(&stream.options(), AdmissionError::ClientLinks, who, true);
             return;
         }
-        let edge = match &proven {
-            Some(edge) => self.edge_named(edge.name()),
-            None => self.edge_named(self.shared.settings().edge_at(peer.ip()).unwrap_or(OTHER_EDGE)),
-        };
         let handle = Arc::clone(guard.handle());
+        let edge = self.edge_named(handle.edge().map_or(OTHER_EDGE, |edge| &**edge));
         handle.set_link();
         handle.set_route(Route::Client(client.0));
-        if *edge.name != *OTHER_EDGE {
-            handle.set_edge(Arc::clone(&edge.name));
-        }
-        let link = Rc::new(RelayLink::new(stream, handle, client, edge, origin, inbound));
+        let link = Rc::new(RelayLink::new(stream, (handle, key), client, edge, origin, inbound));
         let task = LinkTask::new(Rc::clone(self), owner, link, early, guard);
         match proven {
             Some(edge) => self.tasks.spawn(edge.carry(task)),
@@ -233,9 +233,24 @@ impl Relay {
         }
     }
 
+    /// Forgets the counters of an edge that is configured no more.
+    fn forget_edge(&self, name: &str) {
+        self.edges.borrow_mut().remove(name);
+        EdgeMetrics::forget(&self.metrics, name);
+    }
+
     /// Returns the counters of a port, likewise.
     fn port(&self, port: u16) -> Rc<PortMetrics> {
         Rc::clone(self.ports.borrow_mut().entry(port).or_insert_with(|| Rc::new(PortMetrics::new(&self.metrics, port))))
+    }
+
+    /// Logs that a session is carried by a link from another address than before, likewise.
+    fn log_joined_elsewhere(&self, client: ClientId, link: &RelayLink, session: &RelaySession) {
+        if let Some(suppressed) = self.shared.joined_log.allow(Instant::now()) {
+            let suppressed = (suppressed > 0).then_some(suppressed);
+            let (player, opened_by, session) = (link.player(), session.player, session.id);
+            info!(%player, %opened_by, %client, %session, suppressed, "joined from another address");
+        }
     }
 
     /// Logs what a peer can cause, as far as the log's limit goes.

@@ -1,7 +1,6 @@
 //! The relay's settings, from one reload to the next.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,6 @@ use otproxy_protocol::quota::Quota;
 /// Settings of new links and sessions. A session keeps those that it began with.
 #[derive(Debug)]
 pub(super) struct RelaySettings {
-    pub edges: Vec<config::EdgePeer>,
     pub bind_sessions: BindSessions,
     pub limits: SessionLimits,
     pub max_per_link: usize,
@@ -48,7 +46,6 @@ impl RelaySettings {
         let known = before.and_then(|before| before.opens.as_ref());
         let opens = |rate| known.map_or_else(|| RateLimit::new(rate), |known| known.with_rate(rate));
         Self {
-            edges: config.edges.clone(),
             bind_sessions: sessions.bind_sessions,
             limits: SessionLimits {
                 linger: sessions.linger,
@@ -66,12 +63,6 @@ impl RelaySettings {
     /// Returns the game server that clients ask for by this port.
     pub fn server(&self, port: u32) -> Option<&Arc<GameServerSettings>> {
         self.servers.get(&u16::try_from(port).ok()?)
-    }
-
-    /// Returns the edge at this address.
-    pub fn edge_at(&self, peer: IpAddr) -> Option<&str> {
-        let at = |edge: &&config::EdgePeer| edge.addresses.iter().any(|net| net.contains(&peer));
-        self.edges.iter().find(at).map(|edge| edge.name.as_str())
     }
 }
 

@@ -1,7 +1,6 @@
 //! The part of the relay that all workers share, and the commands by which they work for one another.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -10,7 +9,7 @@ use tokio::sync::mpsc;
 use super::Relay;
 use super::places::{SessionHolder, SessionPlaces};
 use super::settings::RelaySettings;
-use crate::admission::{AdmissionGuard, ENDED_LINES, InboundShared, REFUSED_LINES, TunnelOrigin};
+use crate::admission::{AddressKey, AdmissionGuard, ENDED_LINES, InboundShared, REFUSED_LINES, TunnelOrigin};
 use crate::metrics::Metrics;
 use otproxy_config as config;
 use otproxy_net::{DetachedStream, RateLimitedLog};
@@ -33,6 +32,7 @@ pub struct RelayShared {
     pub(super) commands: Vec<mpsc::UnboundedSender<WorkerCommand>>,
     pub(super) log: RateLimitedLog,
     pub(super) ended_log: RateLimitedLog,
+    pub(super) joined_log: RateLimitedLog,
 }
 
 /// The commands to one worker.
@@ -51,6 +51,7 @@ impl RelayShared {
             commands,
             log: RateLimitedLog::new(REFUSED_LINES),
             ended_log: RateLimitedLog::new(ENDED_LINES),
+            joined_log: RateLimitedLog::new(REFUSED_LINES),
         };
         (Arc::new(shared), receivers)
     }
@@ -82,6 +83,15 @@ impl RelayShared {
             all.push(answer);
         }
         all
+    }
+
+    /// Has each worker forget the counters of an edge that is configured no more.
+    pub fn forget_edge(&self, name: &str) {
+        for worker in &self.commands {
+            let name = name.to_owned();
+            // It fails only where that worker is gone, in a shutdown, and its counters with it.
+            let _ = worker.send(WorkerCommand::Ask(Box::new(move |relay| relay.forget_edge(&name))));
+        }
     }
 
     /// Returns how many sessions there are now.
@@ -138,7 +148,8 @@ pub(super) struct NewLink {
     /// The listener that accepted it.
     pub inbound: Arc<InboundShared>,
     pub client: ClientId,
-    pub peer: SocketAddr,
+    /// The key by which what the player does is counted.
+    pub key: AddressKey,
     pub early: Vec<u8>,
     pub guard: AdmissionGuard,
     pub origin: Option<TunnelOrigin>,

@@ -147,8 +147,13 @@ impl ServiceState {
             edges.chain([OTHER_EDGE]).for_each(|edge| drop(EdgeMetrics::new(metrics, edge)));
             core.game_servers.iter().for_each(|server| drop(PortMetrics::new(metrics, server.port)));
         }
+        self.gate.edges().set(&core.edges);
         if let Some(relay) = &self.relay {
             relay.reload(core);
+            if let Config::Core(before) = &self.config {
+                let gone = |edge: &&config::EdgePeer| core.edges.iter().all(|other| other.name != edge.name);
+                before.edges.iter().filter(gone).for_each(|edge| relay.forget_edge(&edge.name));
+            }
         }
         if let Some(known) = &self.known {
             let names = core.listeners.iter().map(|listener| &listener.inbound().name);

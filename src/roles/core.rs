@@ -40,6 +40,7 @@ pub fn bind(config: config::CoreConfig) -> Result<Service, StartError> {
     let (to_workers, streams): (Vec<_>, Vec<_>) = plans.iter().map(|_| mpsc::unbounded_channel()).unzip();
     if let (Some(tunnel), Some(presented)) = (tunnel, presented) {
         let sockets = service.listen_tunnel(&tunnel.accept)?;
+        let knows = (knows, service.edges());
         service.run_tunnel(move |metrics, scratch, tasks| {
             TunnelServer::run(tunnel, presented, knows, to_workers, sockets, metrics, (scratch, tasks))
         });

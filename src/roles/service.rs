@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use prometheus::IntCounter;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -26,6 +27,7 @@ use crate::admin::{self, AdminError, Readiness};
 use crate::admission::{AdmissionControl, BanMetrics, Bans, ProcessAdmission, bans};
 use crate::certs::watch::IdentityWatch;
 use crate::certs::{CertError, HandshakeResult};
+use crate::connection::EdgeRegistry;
 use crate::forward::HeaderFor;
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::relay::RelayShared;
@@ -190,6 +192,16 @@ impl Service {
             })
         };
         self.tunnel = Some((counted, Box::new(main)));
+    }
+
+    /// Returns the counter of log lines that were lost.
+    pub fn log_dropped(&self) -> &IntCounter {
+        &self.own_metrics.log_dropped
+    }
+
+    /// Returns the known edges.
+    pub(super) fn edges(&self) -> Arc<EdgeRegistry> {
+        Arc::clone(self.process.edges())
     }
 
     /// Returns the bans.

@@ -85,7 +85,7 @@ impl TunnelClient {
 
     /// Makes a connection to the core, on which it has answered.
     async fn connect(&self, way: &DialTarget<'_>) -> Result<Stream, ConnectResult> {
-        let stream = self.handshakes.connect(way).await?;
+        let (stream, ..) = self.handshakes.connect(way).await?;
         stream.towards_target();
         if spare::core_answers(&stream, &self.scratch).await {
             self.handshakes.proven();
@@ -98,7 +98,7 @@ impl TunnelClient {
 
     async fn take(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let core_only = |name: &str| if name == CORE_NAME { Ok(()) } else { Err(HandshakeResult::WrongName) };
-        if let Some((stream, ())) = self.handshakes.accept(stream, peer, core_only).await {
+        if let Some((stream, (), _)) = self.handshakes.accept(stream, peer, core_only).await {
             stream.towards_target();
             if spare::core_answers(&stream, &self.scratch).await {
                 self.keep(stream, None).await;

@@ -16,8 +16,10 @@ use super::{CONNECT, HANDSHAKE};
 use crate::admission::{AddressKey, KeyedLimit, REFUSED_LINES};
 use crate::certs;
 use crate::certs::HandshakeResult;
+use crate::certs::certificate::{Certificate, hex};
 use crate::certs::identity::{self, Identity};
 use crate::certs::watch::{IdentityWatch, WatchResult};
+use crate::connection::EdgeCertificate;
 use crate::metrics::{ByReason, Metrics};
 use otproxy_config::HostPort;
 use otproxy_net::{ConnectResult, RateLimitedLog, Stream, TlsError, connect};
@@ -61,6 +63,15 @@ pub(super) struct DialTarget<'a> {
     pub target: &'a HostPort,
     /// The name that the peer's certificate must have.
     pub name: &'a str,
+}
+
+/// A failed handshake, and the name in the peer's certificate if that comes from the authority.
+struct HandshakeFailure(HandshakeResult, Option<String>);
+
+impl From<HandshakeResult> for HandshakeFailure {
+    fn from(result: HandshakeResult) -> Self {
+        Self(result, None)
+    }
 }
 
 impl Handshakes {
@@ -133,14 +144,14 @@ impl Handshakes {
         self.warn_of_expiry();
     }
 
-    /// Accepts the handshake of one connection. Returns the stream, and what `trusted` finds for the name in the peer's
-    /// certificate.
+    /// Accepts the handshake of one connection. Returns the stream, what `trusted` finds for the name in the peer's
+    /// certificate, and that certificate.
     pub async fn accept<T>(
         &self,
         stream: TcpStream,
         peer: SocketAddr,
         trusted: impl FnOnce(&str) -> Result<T, HandshakeResult>,
-    ) -> Option<(Stream, T)> {
+    ) -> Option<(Stream, T, EdgeCertificate)> {
         // The handshake has memory of its own, which is freed before the connection waits to be used. The limits count
         // the handshake alone: after it the peer is authenticated.
         match self.admitted(peer, Box::pin(self.try_accept(stream, trusted))).await {
@@ -149,14 +160,15 @@ impl Handshakes {
                 self.results.inc(HandshakeResult::Ok);
                 Some(accepted)
             }
-            Err(HandshakeResult::Closed) => {
+            Err(HandshakeFailure(HandshakeResult::Closed, _)) => {
                 // Port scanners and health checks do this.
                 self.results.inc(HandshakeResult::Closed);
                 debug!("a tunnel handshake was not begun or broken off");
                 None
             }
-            Err(result) => {
-                self.failed(result, &peer, "");
+            Err(HandshakeFailure(result, name)) => {
+                let name = name.map(|name| format!(", with the certificate of `{}`", name.escape_debug()));
+                self.failed(result, &peer, &name.unwrap_or_default());
                 None
             }
         }
@@ -166,8 +178,8 @@ impl Handshakes {
     async fn admitted<T>(
         &self,
         peer: SocketAddr,
-        handshake: impl Future<Output = Result<T, HandshakeResult>>,
-    ) -> Result<T, HandshakeResult> {
+        handshake: impl Future<Output = Result<T, HandshakeFailure>>,
+    ) -> Result<T, HandshakeFailure> {
         let address = AddressKey::from(peer.ip());
         let known = self.known.borrow().contains(&address);
         let by_address = if known { &self.known_by_address } else { &self.strangers_by_address };
@@ -175,7 +187,7 @@ impl Handshakes {
         if known {
             handshake.await
         } else {
-            self.unauthenticated.run(handshake).await.unwrap_or(Err(HandshakeResult::Limit))
+            self.unauthenticated.run(handshake).await.unwrap_or(Err(HandshakeResult::Limit.into()))
         }
     }
 
@@ -190,12 +202,15 @@ impl Handshakes {
         &self,
         stream: TcpStream,
         trusted: impl FnOnce(&str) -> Result<T, HandshakeResult>,
-    ) -> Result<(Stream, T), HandshakeResult> {
+    ) -> Result<(Stream, T, EdgeCertificate), HandshakeFailure> {
         let config = self.identity().server_config();
         let stream = Stream::new(stream).map_err(|_| HandshakeResult::Closed)?;
         let stream = within(stream.tls_accept(config)).await?;
-        let trusted = trusted(&peer_name(&stream)?)?;
-        Ok((stream, trusted))
+        let (name, certificate) = peer_identity(&stream)?;
+        match trusted(&name) {
+            Ok(trusted) => Ok((stream, trusted, certificate)),
+            Err(result) => Err(HandshakeFailure(result, Some(name))),
+        }
     }
 
     /// Connects and makes the handshake. It has succeeded only once the other side has accepted this one too, which TLS
@@ -203,14 +218,16 @@ impl Handshakes {
     ///
     /// # Errors
     /// Returns the result, which is counted and logged.
-    pub async fn connect(&self, way: &DialTarget<'_>) -> Result<Stream, ConnectResult> {
-        let (stream, _) = connect((&way.target.host, way.target.port), None, CONNECT).await.inspect_err(|result| {
-            self.warn(&self.connect_log, way.target, &format_args!("cannot connect to `{}`: {result}", way.name));
-        })?;
-        Box::pin(self.try_connect(stream, way.name)).await.map_err(|result| {
+    pub async fn connect(&self, way: &DialTarget<'_>) -> Result<(Stream, SocketAddr, EdgeCertificate), ConnectResult> {
+        let (stream, address) =
+            connect((&way.target.host, way.target.port), None, CONNECT).await.inspect_err(|result| {
+                self.warn(&self.connect_log, way.target, &format_args!("cannot connect to `{}`: {result}", way.name));
+            })?;
+        let (stream, certificate) = Box::pin(self.try_connect(stream, way.name)).await.map_err(|result| {
             self.failed(result, way.target, "");
             ConnectResult::Handshake
-        })
+        })?;
+        Ok((stream, address, certificate))
     }
 
     /// Records that the other side has shown that it accepted a connection from here.
@@ -223,12 +240,13 @@ impl Handshakes {
         self.failed(HandshakeResult::Refused, way.target, "; the other side's log says why");
     }
 
-    async fn try_connect(&self, stream: Stream, name: &str) -> Result<Stream, HandshakeResult> {
+    async fn try_connect(&self, stream: Stream, name: &str) -> Result<(Stream, EdgeCertificate), HandshakeResult> {
         let config = self.identity().client_config();
         let server_name = identity::server_name(name).ok_or(HandshakeResult::WrongName)?;
         let stream = within(stream.tls_connect(config, server_name)).await?;
         // TLS would also accept a certificate that has the name among others, or in other case.
-        if peer_name(&stream)? == name { Ok(stream) } else { Err(HandshakeResult::WrongName) }
+        let (found, certificate) = peer_identity(&stream)?;
+        if found == name { Ok((stream, certificate)) } else { Err(HandshakeResult::WrongName) }
     }
 
     fn failed(&self, result: HandshakeResult, peer: &dyn fmt::Display, more: &str) {
@@ -257,7 +275,10 @@ async fn within(handshake: impl Future<Output = Result<Stream, TlsError>>) -> Re
     }
 }
 
-fn peer_name(stream: &Stream) -> Result<String, HandshakeResult> {
+/// Returns the one name in the peer's certificate, and the facts of it.
+fn peer_identity(stream: &Stream) -> Result<(String, EdgeCertificate), HandshakeResult> {
     let leaf = stream.peer_certificate().ok_or(HandshakeResult::NoCertificate)?;
-    identity::peer_name(&leaf).map_err(|_| HandshakeResult::WrongName)
+    let facts = Certificate::parse(&leaf).map_err(|_| HandshakeResult::WrongName)?;
+    let name = facts.name().ok_or(HandshakeResult::WrongName)?.to_owned();
+    Ok((name, EdgeCertificate { serial: hex(&facts.serial), until: facts.not_after }))
 }

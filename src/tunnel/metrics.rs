@@ -27,6 +27,20 @@ impl TunnelMetrics {
         }
     }
 
+    /// Removes the series of an edge that is trusted no more: nobody waits for it.
+    pub fn forget(metrics: &Metrics, edge: &str) {
+        // What is removed already needs no removal.
+        for state in ["spare", "in_use"] {
+            let _ = metrics.tunnel_connections.remove_label_values(&[edge, state]);
+        }
+        for result in ConnectResult::ALL {
+            let _ = metrics.tunnel_dials.remove_label_values(&[edge, result.as_str()]);
+        }
+        for reason in TunnelError::ALL {
+            let _ = metrics.tunnel_streams_refused.remove_label_values(&[edge, reason.as_str()]);
+        }
+    }
+
     /// Counts a spare connection while the guard is held.
     pub fn spare(&self) -> GaugeGuard {
         GaugeGuard::new(self.spare.clone())

@@ -3,11 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{interval, timeout};
@@ -23,6 +24,7 @@ use super::{REREAD, SILENCE};
 use crate::admission::{AuthenticatedEdge, REFUSED_LINES, TunnelOrigin, TunnelledStream};
 use crate::certs::HandshakeResult;
 use crate::certs::watch::IdentityWatch;
+use crate::connection::{EdgeCertificate, EdgePresence, EdgeRegistry};
 use crate::metrics::{GaugeGuard, Metrics};
 use otproxy_config::{CoreTunnel, EdgePeer, HostPort};
 use otproxy_net::worker::{Scratch, Tasks};
@@ -53,6 +55,8 @@ pub struct TunnelServer {
     handshakes: Handshakes,
     spare: usize,
     edges: RefCell<HashMap<String, Rc<Edge>>>,
+    /// The edges of the configuration, and what is known of them.
+    registry: Arc<EdgeRegistry>,
     /// Edges of the configuration that are no longer trusted.
     revoked: RefCell<HashSet<String>>,
     listeners: RefCell<HashSet<String>>,
@@ -69,6 +73,8 @@ pub struct TunnelServer {
 struct Edge {
     proven: Arc<AuthenticatedEdge>,
     dial: Option<HostPort>,
+    /// The only addresses that it may connect from; none for all.
+    addresses: Vec<IpNet>,
     metrics: TunnelMetrics,
     /// Notifies the maintainer of connections to this edge to look again.
     changed: Arc<Notify>,
@@ -83,7 +89,7 @@ impl TunnelServer {
     pub async fn run(
         config: CoreTunnel,
         mut certificates: watch::Receiver<IdentityWatch>,
-        mut known: watch::Receiver<TunnelPeers>,
+        (mut known, registry): (watch::Receiver<TunnelPeers>, Arc<EdgeRegistry>),
         workers: Vec<mpsc::UnboundedSender<(String, TunnelledStream)>>,
         sockets: Vec<TcpListener>,
         metrics: Arc<Metrics>,
@@ -93,6 +99,7 @@ impl TunnelServer {
             handshakes: Handshakes::new(certificates.borrow_and_update().clone(), Arc::clone(&metrics), true),
             spare: config.spare,
             edges: RefCell::default(),
+            registry,
             revoked: RefCell::default(),
             listeners: RefCell::default(),
             workers,
@@ -131,24 +138,26 @@ impl TunnelServer {
                 info!(edge = name, "trusted no more: its connections are closed");
                 edge.replaced.cancel();
                 edge.proven.revoke();
+                TunnelMetrics::forget(&self.metrics, name);
             }
             stays
         });
         for peer in trusted.into_values() {
             let before = self.edges.borrow().get(&peer.name).map(Rc::clone);
-            if before.as_ref().is_some_and(|edge| edge.dial == peer.dial) {
+            if before.as_ref().is_some_and(|edge| edge.dial == peer.dial && edge.addresses == peer.addresses) {
                 continue;
             }
             let proven = match &before {
                 Some(edge) => {
                     edge.replaced.cancel();
-                    Arc::clone(&edge.proven)
+                    self.still_trusted(edge, peer)
                 }
-                None => AuthenticatedEdge::new(peer.name.clone()),
+                None => AuthenticatedEdge::new(&peer.name),
             };
             let edge = Rc::new(Edge {
                 proven,
                 dial: peer.dial.clone(),
+                addresses: peer.addresses.clone(),
                 metrics: TunnelMetrics::new(&self.metrics, &peer.name),
                 changed: Arc::default(),
                 demand: RefCell::default(),
@@ -159,6 +168,20 @@ impl TunnelServer {
                 tokio::task::spawn_local(Rc::clone(self).dial(edge));
             }
         }
+    }
+
+    /// Returns the edge with its connections if all of them come from where it may be now. Otherwise they are closed, and
+    /// it begins anew.
+    fn still_trusted(&self, edge: &Edge, peer: &EdgePeer) -> Arc<AuthenticatedEdge> {
+        let (name, now) = (edge.proven.name(), self.registry.snapshot());
+        let comes_from = now.iter().filter(|known| known.name == *name && known.since.is_some());
+        let elsewhere = |address| !may_come_from(&peer.addresses, address);
+        if peer.dial.is_some() || !comes_from.flat_map(|known| &known.addresses).copied().any(elsewhere) {
+            return Arc::clone(&edge.proven);
+        }
+        info!(edge = %name, "comes from elsewhere than `address` says now: its connections are closed");
+        edge.proven.revoke();
+        AuthenticatedEdge::new(name)
     }
 
     /// Keeps connections ready at `edge`, as long as it is dialled in this way.
@@ -173,8 +196,14 @@ impl TunnelServer {
                 let Some(target) = &edge.dial else { return };
                 let way = DialTarget { target, name: edge.proven.name() };
                 match end.handshakes.connect(&way).await {
-                    Ok(stream) => Rc::clone(&end).carry(stream, Rc::clone(&edge), Some((slot, &way))).await,
-                    Err(result) => edge.metrics.dialled(Some(result)),
+                    Ok((stream, address, certificate)) => {
+                        let (from, edge) = ((address.ip(), certificate), Rc::clone(&edge));
+                        Rc::clone(&end).carry(stream, from, edge, Some((slot, &way))).await;
+                    }
+                    Err(result) => {
+                        edge.metrics.dialled(Some(result));
+                        end.registry.failed(way.name, result.as_str(), None);
+                    }
                 }
             });
         };
@@ -183,37 +212,58 @@ impl TunnelServer {
     }
 
     async fn take(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let known = |name: &str| match self.edges.borrow().get(name) {
-            Some(edge) => Ok(Rc::clone(edge)),
-            None if self.revoked.borrow().contains(name) => Err(HandshakeResult::Revoked),
-            None => Err(HandshakeResult::UnknownEdge),
+        let known = |name: &str| {
+            let refused = match self.edges.borrow().get(name) {
+                Some(edge) if may_come_from(&edge.addresses, peer.ip()) => return Ok(Rc::clone(edge)),
+                Some(_) => HandshakeResult::WrongAddress,
+                None if self.revoked.borrow().contains(name) => HandshakeResult::Revoked,
+                None => HandshakeResult::UnknownEdge,
+            };
+            self.registry.failed(name, refused.as_str(), Some(peer.ip()));
+            Err(refused)
         };
-        if let Some((stream, edge)) = self.handshakes.accept(stream, peer, known).await {
-            Rc::clone(&self).carry(stream, edge, None).await;
+        if let Some((stream, edge, certificate)) = self.handshakes.accept(stream, peer, known).await {
+            Rc::clone(&self).carry(stream, (peer.ip(), certificate), edge, None).await;
         }
     }
 
     /// Carries a connection of `edge` until it is in use, as long as the edge is trusted. If the core made it, it has a
     /// place and a way.
-    async fn carry(self: Rc<Self>, stream: Stream, edge: Rc<Edge>, made: Option<(SpareSlot, &DialTarget<'_>)>) {
+    async fn carry(
+        self: Rc<Self>,
+        stream: Stream,
+        from: (IpAddr, EdgeCertificate),
+        edge: Rc<Edge>,
+        made: Option<(SpareSlot, &DialTarget<'_>)>,
+    ) {
         let proven = Arc::clone(&edge.proven);
-        proven.carry(Box::pin(self.await_begin(stream, &edge, made))).await;
+        proven.carry(Box::pin(self.await_begin(stream, from, &edge, made))).await;
     }
 
-    async fn await_begin(&self, stream: Stream, edge: &Edge, made: Option<(SpareSlot, &DialTarget<'_>)>) {
+    async fn await_begin(
+        &self,
+        stream: Stream,
+        (address, certificate): (IpAddr, EdgeCertificate),
+        edge: &Edge,
+        made: Option<(SpareSlot, &DialTarget<'_>)>,
+    ) {
         let (mut slot, way) = made.unzip();
-        let mut spare = way.is_none().then(|| edge.metrics.spare());
+        let count = || -> (GaugeGuard, EdgePresence) {
+            (edge.metrics.spare(), self.registry.connected(edge.proven.name(), address, certificate.clone()))
+        };
+        let mut spare = way.is_none().then(count);
         let heard = || {
             slot.iter_mut().for_each(SpareSlot::keep);
             if spare.is_none() {
                 self.handshakes.proven();
                 edge.metrics.dialled(None);
-                spare = Some(edge.metrics.spare());
+                spare = Some(count());
             }
         };
         let beginning = begin(&stream, &self.scratch, heard).await;
         if let (None, Some(way)) = (&spare, way) {
             self.handshakes.not_proven(way);
+            self.registry.failed(way.name, HandshakeResult::Refused.as_str(), Some(address));
             return edge.metrics.dialled(Some(ConnectResult::Handshake));
         }
         let (begin, early) = match beginning {
@@ -221,7 +271,10 @@ impl TunnelServer {
             Ok(None) => return,
             Err(refusal) => return self.refuse(edge, refusal),
         };
+        // A stream begins with a message of the edge, which counted it as a spare.
+        let Some((spare, mut presence)) = spare else { return };
         drop(spare);
+        presence.take();
         if !self.listeners.borrow().contains(&begin.listener) {
             return self.refuse(edge, TunnelError::UnknownListener);
         }
@@ -230,8 +283,8 @@ impl TunnelServer {
             slot.take();
         }
         let Ok(stream) = stream.detach() else { return };
-        let origin =
-            TunnelOrigin { edge: Arc::clone(&edge.proven), in_use: GaugeGuard::new(edge.metrics.in_use.clone()) };
+        let in_use = GaugeGuard::new(edge.metrics.in_use.clone());
+        let origin = TunnelOrigin { edge: Arc::clone(&edge.proven), in_use, presence };
         let StreamHeader { listener, player, destination } = begin;
         let next = self.next_worker.get();
         self.next_worker.set(next.wrapping_add(1));
@@ -243,10 +296,16 @@ impl TunnelServer {
 
     fn refuse(&self, edge: &Edge, refusal: TunnelError) {
         edge.metrics.refused(refusal);
+        self.registry.failed(edge.proven.name(), refusal.as_str(), None);
         if let Some(suppressed) = self.log.allow(Instant::now()) {
-            warn!(edge = edge.proven.name(), reason = %refusal, suppressed, "stream refused");
+            warn!(edge = %edge.proven.name(), reason = %refusal, suppressed, "stream refused");
         }
     }
+}
+
+fn may_come_from(addresses: &[IpNet], peer: IpAddr) -> bool {
+    let peer = peer.to_canonical();
+    addresses.is_empty() || addresses.iter().any(|network| network.contains(&peer))
 }
 
 /// The contents of a stream's header.

@@ -24,7 +24,9 @@ pub fn through(command: Command, program: &str, arguments: &[&str]) -> Command {
 }
 
 fn alone(mut command: Command) -> Command {
-    command.env_remove("OTPROXY_LOG_FORMAT").env_remove("OTPROXY_LOG_LEVEL").env_remove("NOTIFY_SOCKET");
+    for variable in ["OTPROXY_LOG_FORMAT", "OTPROXY_LOG_LEVEL", "NOTIFY_SOCKET", "JOURNAL_STREAM"] {
+        command.env_remove(variable);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use otproxy::connection::{AdmissionError, CloseReason};
 use otproxy::metrics::CATALOGUE;
-use otproxy::{access_log, admin, admission, forward, relay, roles, tunnel};
+use otproxy::{access_log, admin, admission, connection, forward, relay, roles, stderr, tunnel};
 use otproxy_config as config;
 use otproxy_config::{KEYS, Key, WhenAbsent};
 use otproxy_net as net;
@@ -60,6 +60,7 @@ fn expected() -> BTreeSet<String> {
         ("config::MAX_LIST_LEN", format!("{} bytes", config::MAX_LIST_LEN)),
         ("protocol::sniff::MAX_FIRST", format!("{} bytes", protocol::sniff::MAX_FIRST)),
         ("relay::MAX_LINKS", relay::MAX_LINKS.to_string()),
+        ("relay::MAX_ADDRESSES", relay::MAX_ADDRESSES.to_string()),
         ("relay::MAX_CLIENT_LINKS", relay::MAX_CLIENT_LINKS.to_string()),
         ("relay::FRAMES_PER_TURN", relay::FRAMES_PER_TURN.to_string()),
         ("relay::MAX_REFUSALS", relay::MAX_REFUSALS.to_string()),
@@ -67,6 +68,10 @@ fn expected() -> BTreeSet<String> {
         ("relay::CONNECT_BURST", relay::CONNECT_BURST.to_string()),
         ("relay::CONNECT_INTERVAL", format!("{:?}", relay::CONNECT_INTERVAL)),
         ("relay::CONNECT_WAIT", format!("{:?}", relay::CONNECT_WAIT)),
+        ("relay::SILENCE", format!("{:?}", relay::SILENCE)),
+        ("protocol::core::OPEN_WITHIN", format!("{:?}", protocol::core::OPEN_WITHIN)),
+        ("protocol::core::CLOSE_EVERY", format!("{:?}", protocol::core::CLOSE_EVERY)),
+        ("protocol::core::MAX_CLOSES", protocol::core::MAX_CLOSES.to_string()),
         ("protocol::core::MAX_PONGS", protocol::core::MAX_PONGS.to_string()),
         ("protocol::core::MAX_ENDS", protocol::core::MAX_ENDS.to_string()),
         ("net::worker::SCRATCH", format!("{} bytes", net::worker::SCRATCH)),
@@ -89,8 +94,11 @@ fn expected() -> BTreeSet<String> {
         ("admission::LONGEST_BAN", format!("{:?}", admission::LONGEST_BAN)),
         ("admission::REFUSED_LINES", admission::REFUSED_LINES.to_string()),
         ("admission::ENDED_LINES", admission::ENDED_LINES.to_string()),
+        ("connection::EDGE_LINES", connection::EDGE_LINES.to_string()),
         ("net::LOG_WINDOW", format!("{:?}", net::LOG_WINDOW)),
         ("access_log::QUEUE", access_log::QUEUE.to_string()),
+        ("stderr::QUEUE", format!("{} bytes", stderr::QUEUE)),
+        ("stderr::LAST_WAIT", format!("{:?}", stderr::LAST_WAIT)),
         ("access_log::LAST_WAIT", format!("{:?}", access_log::LAST_WAIT)),
         ("roles::SPREAD", format!("{:?}", roles::SPREAD)),
         ("admin::MAX_CONNECTIONS", admin::MAX_CONNECTIONS.to_string()),
@@ -159,6 +167,7 @@ fn no_reason_of_a_limit_is_left_out() {
         OpenError::SessionLimit,
         OpenError::LinkSessions,
         OpenError::SessionLinks,
+        OpenError::SessionAddresses,
         OpenError::OpenRate,
         OpenError::ConnectQueue,
     ];

@@ -88,6 +88,25 @@ fn what_is_no_configuration_is_one_error() {
 }
 
 #[test]
+fn files_of_an_editor_of_windows_are_read_and_utf_16_is_called_by_its_name() {
+    let path = std::env::temp_dir().join(format!("otproxy-config-mark-{}.yaml", std::process::id()));
+    let read = |bytes: &[u8]| {
+        fs::write(&path, bytes).expect("writable file");
+        load(&path).map_err(|errors| errors.to_string())
+    };
+    let text = "role: edge\r\nlisteners:\r\n- { name: a, listen: 127.0.0.1:0, forward_to: a:1 }\r\n";
+    assert_eq!(read(format!("\u{feff}{text}").as_bytes()), read(text.as_bytes()));
+    assert!(read(text.as_bytes()).is_ok());
+    // The mark takes no column.
+    let error = read("\u{feff}role: egde\r\n".as_bytes()).expect_err("no role");
+    assert!(error.contains(".yaml:1:7: role: `egde`"), "{error}");
+    let utf_16: Vec<u8> = std::iter::once(0xFEFF).chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    let error = read(&utf_16).expect_err("UTF-16");
+    fs::remove_file(&path).expect("removable file");
+    assert!(error.ends_with(".yaml:1:1: is UTF-16; save the file as UTF-8"), "{error}");
+}
+
+#[test]
 fn errors_stay_inside_a_file_whose_last_line_has_no_end() {
     for (text, at) in [("role: [edge", ":1:12: "), ("role: [edge\n", ":2:1: "), ("a: 1\r\nb: {\u{fc}", ":2:6: ")] {
         let errors = parse("cut.yaml", text).expect_err("a list without an end").to_string();

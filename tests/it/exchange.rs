@@ -8,11 +8,12 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use otproxy_protocol::core::{
-    self, AdmittedSession, ClientOwner, Effect, EndReason, FrameCounts, LinkKey, OpenError, OpenRules, SessionKey,
-    SessionLimits,
+    self, AdmittedSession, ClientOwner, Effect, EndReason, FrameCounts, LinkDuty, LinkKey, OpenError, OpenRules,
+    SessionKey, SessionLimits,
 };
-use otproxy_protocol::frame::{ClientId, HEADER_LEN, SessionId};
+use otproxy_protocol::frame::{ClientId, HEADER_LEN, PONG, SessionId};
 use otproxy_protocol::game_packet::Framing;
+use otproxy_protocol::player::clocks::SESSION_SILENCE;
 use otproxy_protocol::player::machine::{LinkAction, SessionEvent};
 use otproxy_protocol::player::{
     ClientClocks, ClientEndReason as PlayerEnd, LinkId, PlayerCore, SendError, SessionStats,
@@ -23,11 +24,17 @@ use proptest::prelude::*;
 
 const CLIENT: ClientId = ClientId(77);
 const PORT: u16 = 7172;
+/// Addresses that the player's links have, counted from 0.
+const ADDRESSES: u64 = 5;
 const MS: Duration = Duration::from_millis(1);
 /// Simulated time between two looks at everything.
-const TICK: Duration = Duration::from_millis(2);
+const TICK: Duration = Duration::from_millis(50);
 /// Simulated time after which an exchange that makes no end is stuck.
-const STUCK: Duration = Duration::from_secs(120);
+const STUCK: Duration = Duration::from_secs(600);
+/// The silence of a link after which the relay says so.
+const SILENCE: Duration = Duration::from_secs(3);
+/// The silence after which it closes the link: the default of `timeouts.idle` for links.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// SplitMix64: all chance of a case from one number, so that a case can be had again.
 struct Chance(u64);
@@ -51,27 +58,31 @@ impl Chance {
 struct Host {
     now: Cell<Instant>,
     unacked: usize,
+    linger: Duration,
 }
 
 impl ClientOwner for Host {
-    type Link = ();
+    /// The player's address, which may be another on each link.
+    type Link = u8;
     type Session = SessionId;
-    type Player = ();
+    type Player = u8;
 
     fn now(&self) -> Instant {
         self.now.get()
     }
 
     fn rules(&self) -> OpenRules {
-        OpenRules { max_per_link: 16, bind_to_player: true }
+        OpenRules { max_per_link: 16, bind_to_player: false }
     }
 
-    fn player(&self, (): &()) {}
+    fn player(&self, address: &u8) -> u8 {
+        *address
+    }
 
-    fn admit(&self, (): &(), session: SessionId, port: u32) -> Result<AdmittedSession<SessionId>, OpenError> {
+    fn admit(&self, _: &u8, session: SessionId, port: u32) -> Result<AdmittedSession<SessionId>, OpenError> {
         assert_eq!(port, u32::from(PORT));
         let limits = SessionLimits {
-            linger: Duration::from_secs(3600),
+            linger: self.linger,
             leave_grace: Duration::from_secs(3600),
             unacked: self.unacked,
             reorder: 1 << 20,
@@ -120,6 +131,9 @@ struct Conn {
     client_loses_at: Option<Instant>,
     /// Bytes of a first frame that is not whole yet.
     early: Vec<u8>,
+    /// When the core last had a frame of it, and whether it knows that it was long ago.
+    heard_at: Instant,
+    silent: bool,
     /// The link, once its first frame has said whose it is.
     key: Option<LinkKey>,
 }
@@ -129,6 +143,8 @@ struct Path {
     conn: Option<usize>,
     connects_at: Option<Instant>,
     down_until: Option<Instant>,
+    /// Bytes that the core has written to its links.
+    written: usize,
 }
 
 /// One session, with the truth about it.
@@ -149,11 +165,31 @@ struct Game {
     pushed: u64,
     closed: bool,
     ended: Option<SessionStats>,
+    /// The longest time without a new packet at the client, and at the server.
+    down: Freeze,
+    up: Freeze,
+}
+
+/// The longest time in which nothing arrived.
+#[derive(Default)]
+struct Freeze {
+    last: Option<Instant>,
+    longest: Duration,
+}
+
+impl Freeze {
+    fn arrived(&mut self, now: Instant) {
+        self.longest = self.longest.max(now - self.last.unwrap_or(now));
+        self.last = Some(now);
+    }
 }
 
 #[derive(Debug, Clone)]
 struct Setting {
     seed: u64,
+    tick: Duration,
+    /// Addresses that the player's links have beside the first.
+    addresses: u64,
     paths: usize,
     links_per_session: usize,
     sessions: u32,
@@ -187,8 +223,9 @@ struct Exchange {
 impl Exchange {
     fn new(setting: Setting) -> Self {
         let now = Instant::now();
-        // As fast as the simulated delays are; the silence of a stalled session is no subject here.
-        let clocks = ClientClocks { session_silence: Duration::from_secs(3600), ..ClientClocks::faster(25) };
+        // The silence of a stalled session is no subject where the delays are as long as here.
+        let silence = if setting.tick == TICK { Duration::from_secs(3600) } else { SESSION_SILENCE };
+        let clocks = ClientClocks { session_silence: silence, ..ClientClocks::default() };
         let mut chance = Chance(setting.seed);
         let priorities: Vec<_> = (0..setting.paths).map(|_| chance.up_to(40) as u32 * MS).collect();
         let player = PlayerCore::new(CLIENT, priorities, setting.links_per_session, clocks, now);
@@ -201,13 +238,17 @@ impl Exchange {
             conns: Vec::new(),
             games: HashMap::new(),
             core: core::ClientMachine::default(),
-            host: Host { now: Cell::new(now), unacked: setting.unacked },
+            host: Host { now: Cell::new(now), unacked: setting.unacked, linger: silence },
             calm: false,
             setting,
         };
+        // A session's clock starts at another moment than that of the links.
+        exchange.games = exchange.ids().map(|id| (id, Game::default())).collect();
+        let wait = exchange.chance.up_to(2500) as u32 * MS;
+        exchange.run_for(wait);
+        let now = exchange.now;
         for id in 1..=exchange.setting.sessions {
             assert!(exchange.player.open(SessionId(id), PORT, now));
-            exchange.games.insert(SessionId(id), Game::default());
         }
         exchange
     }
@@ -274,7 +315,7 @@ impl Exchange {
     /// Cuts a path's connection; who notices when depends on `how`.
     fn cut(&mut self, path: usize, how: u8) {
         let Some(index) = self.paths[path].conn else { return };
-        let late = self.now + self.chance.up_to(200) as u32 * MS;
+        let late = self.now + self.chance.up_to(5000) as u32 * MS;
         let Some(conn) = &mut self.conns[index] else { return };
         let (client, core) = match how % 4 {
             0 => (self.now, self.now),
@@ -299,7 +340,7 @@ impl Exchange {
     }
 
     fn tick(&mut self) {
-        self.now += TICK;
+        self.now += self.setting.tick;
         self.host.now.set(self.now);
         self.losses();
         self.connects();
@@ -319,7 +360,36 @@ impl Exchange {
         for session in self.games.values().filter_map(|game| game.session) {
             self.core.tick(session, self.now);
         }
+        self.silences();
+        self.serve_links();
         while self.core.poll_changed().is_some() {}
+    }
+
+    /// Tells the core of links that have been silent for long and closes them in the end, as the relay does.
+    fn silences(&mut self) {
+        for conn in self.conns.iter_mut().flatten() {
+            if self.now >= conn.heard_at + IDLE {
+                conn.dead = true;
+                conn.core_loses_at.get_or_insert(self.now);
+            }
+            if let Some(link) = conn.key.filter(|_| !conn.silent && self.now >= conn.heard_at + SILENCE) {
+                conn.silent = true;
+                self.core.silent(link);
+            }
+        }
+    }
+
+    /// Closes links that the core wants closed. All of them are written to in each tick anyway.
+    fn serve_links(&mut self) {
+        while let Some((link, duty)) = self.core.poll_link(&self.host) {
+            if duty == LinkDuty::Close {
+                let at = self.arrival();
+                let conn = self.conns.iter_mut().flatten().find(|conn| conn.key == Some(link)).expect("it is there");
+                conn.dead = true;
+                conn.core_loses_at.get_or_insert(self.now);
+                conn.client_loses_at.get_or_insert(at);
+            }
+        }
     }
 
     fn losses(&mut self) {
@@ -332,11 +402,13 @@ impl Exchange {
             if conn.closed_by_client && conn.up.flying.is_empty() {
                 conn.core_loses_at.get_or_insert(self.now);
             }
-            if conn.core_loses_at.is_some_and(|at| at <= self.now) && self.paths[conn.link.0].conn != Some(index) {
-                if let Some(link) = conn.key {
+            if conn.core_loses_at.is_some_and(|at| at <= self.now) {
+                if let Some(link) = conn.key.take() {
                     self.core.lost(link, self.now);
                 }
-                self.conns[index] = None;
+                if self.paths[conn.link.0].conn != Some(index) {
+                    self.conns[index] = None;
+                }
             }
         }
     }
@@ -361,6 +433,8 @@ impl Exchange {
                 core_loses_at: None,
                 client_loses_at: None,
                 early: Vec::new(),
+                heard_at: self.now,
+                silent: false,
                 key: None,
             }));
             self.player.connected(LinkId(path), self.now);
@@ -375,7 +449,8 @@ impl Exchange {
                     self.paths[link.0].connects_at = None;
                     let Some(index) = self.paths[link.0].conn.take() else { continue };
                     let at = self.arrival();
-                    if let Some(conn) = &mut self.conns[index] {
+                    // Nothing of it reaches the core over a link that is dead already.
+                    if let Some(conn) = self.conns[index].as_mut().filter(|conn| !conn.dead) {
                         conn.dead = true;
                         conn.core_loses_at = Some(at);
                     }
@@ -391,12 +466,12 @@ impl Exchange {
                     let game = self.games.get_mut(&id).unwrap();
                     assert!(game.ended.is_none());
                     game.client_got.push(packet.to_vec());
+                    game.down.arrived(self.now);
                     let at = game.client_got.len() - 1;
                     assert!(game.client_got.get(at) == game.server_sent.get(at), "packet {} of {id}", at + 1);
                 }
                 SessionEvent::Ended(id, stats) => {
                     let game = self.games.get_mut(&id).unwrap();
-                    assert!(game.closed, "ended, and nobody ended it: {stats:?}");
                     assert!(game.ended.replace(stats).is_none(), "ended twice");
                 }
             }
@@ -430,7 +505,7 @@ impl Exchange {
     }
 
     fn core_reads(&mut self, conn: &mut Conn, piece: &[u8]) {
-        let mut early = Vec::new();
+        let (mut early, address) = (Vec::new(), self.chance.up_to(self.setting.addresses) as u8);
         let (link, bytes) = match conn.key {
             Some(link) => (link, piece),
             None => {
@@ -438,7 +513,7 @@ impl Exchange {
                 let Some(client) = core::first_ping(&conn.early).expect("a ping first") else { return };
                 assert_eq!(client, CLIENT);
                 early.append(&mut conn.early);
-                (*conn.key.insert(self.core.add_link(())), &early[..])
+                (*conn.key.insert(self.core.add_link(address)), &early[..])
             }
         };
         let mut turn = self.core.receive(link, bytes);
@@ -452,7 +527,7 @@ impl Exchange {
                     game.connects_at = Some(at);
                 }
                 Effect::WriteGame { session, .. } => self.write_game(session),
-                Effect::WriteLink(_) | Effect::Changed(_) | Effect::RoundTrip(_) => {}
+                Effect::WriteLink(_) | Effect::Changed(_) | Effect::RoundTrip(_) | Effect::JoinedElsewhere(_) => {}
                 Effect::Refused { session, error } => {
                     assert_eq!(error, OpenError::NotJoined);
                     assert!(self.games[&session].closed, "data on a link that does not carry the session");
@@ -463,9 +538,11 @@ impl Exchange {
         }
         let FrameCounts { first, duplicate, .. } = turn.take_counts();
         assert!(turn.heard() || (first, duplicate) == (0, 0));
-        for session in self.games.values().filter_map(|game| game.session) {
-            let figures = self.core.figures(session).unwrap();
-            assert_eq!(figures.reorder, 0, "a packet came ahead of its turn: a client leaves no gap");
+        if turn.heard() {
+            conn.heard_at = self.now;
+            if std::mem::take(&mut conn.silent) {
+                self.core.heard(link);
+            }
         }
     }
 
@@ -493,6 +570,7 @@ impl Exchange {
                 game.unread.extend(packet);
             }
             game.server_got.push(packet.to_vec());
+            game.up.arrived(self.now);
             game.arriving = rest.to_vec();
         }
     }
@@ -538,7 +616,7 @@ impl Exchange {
         let mut room = self.room(conn.down.bytes);
         let mut out = Vec::new();
         if let Some(link) = conn.key {
-            let written = self.core.write_link(link, |(), slices| {
+            let written = self.core.write_link(link, |_, slices| {
                 let mut taken = 0;
                 for slice in slices {
                     let part = &slice[..slice.len().min(room)];
@@ -548,6 +626,7 @@ impl Exchange {
                 if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
             });
             assert_eq!(written.unwrap().bytes, out.len() as u64);
+            self.paths[conn.link.0].written += out.len();
         }
         let reachable = !conn.dead && !conn.closed_by_client;
         if !out.is_empty() && reachable {
@@ -579,7 +658,7 @@ impl Exchange {
                 && g.client_got.len() == g.server_sent.len()
         }) {
             assert!(self.now < until, "stuck: {:?}", self.counts());
-            self.run_for(50 * MS);
+            self.run_for(25 * TICK);
             // Clients acknowledge with packets only: without one now and then, nothing moves.
             if !self.games.values().all(|g| g.unread.is_empty()) {
                 self.ids().for_each(|id| self.send(id, 20));
@@ -618,7 +697,7 @@ impl Exchange {
             assert_eq!((stats.gaps, stats.miscut, stats.bad_acks), (0, 0, 0));
             assert_eq!(stats.unacked, 0, "the client keeps nothing");
             let figures = self.core.figures(game.session.unwrap()).unwrap();
-            assert_eq!(figures.ended, None);
+            assert_eq!((figures.ended, figures.reorder), (None, 0));
             assert!(figures.unacked <= 3 * (HEADER_LEN + 20), "{}", figures.unacked);
         }
     }
@@ -642,7 +721,7 @@ impl Exchange {
                     let _ = self.player.send(id, &numbered(PacketOrigin::Player, 1, 20));
                 }
             }
-            self.run_for(50 * MS);
+            self.run_for(25 * TICK);
         }
         for game in self.games.values() {
             let stats = game.ended.unwrap();
@@ -657,7 +736,7 @@ impl Exchange {
 
 fn play(setting: Setting, steps: &[Step]) -> Exchange {
     let mut exchange = Exchange::new(setting);
-    exchange.run_for(100 * MS);
+    exchange.run_for(50 * TICK);
     steps.iter().for_each(|step| exchange.step(step));
     exchange.check();
     exchange
@@ -666,9 +745,11 @@ fn play(setting: Setting, steps: &[Step]) -> Exchange {
 fn setting() -> impl Strategy<Value = Setting> {
     let room = prop_oneof![50usize..400, 2000usize..20_000];
     let unacked = prop_oneof![Just(300usize), 2000usize..8000, Just(1 << 20)];
-    (any::<u64>(), 1usize..=4, 1usize..=3, 1u32..=2, 0u64..=50, room, unacked, any::<bool>()).prop_map(
+    (any::<u64>(), 1usize..=4, 1usize..=3, 1u32..=2, 0u64..=1250, room, unacked, any::<bool>()).prop_map(
         |(seed, paths, links_per_session, sessions, max_delay, room, unacked, echo)| Setting {
             seed,
+            tick: TICK,
+            addresses: ADDRESSES,
             paths,
             links_per_session,
             sessions,
@@ -683,10 +764,10 @@ fn setting() -> impl Strategy<Value = Setting> {
 fn step() -> impl Strategy<Value = Step> {
     let size = || prop_oneof![4 => 11usize..300, 1 => 300usize..3000];
     prop_oneof![
-        3 => (0u64..150).prop_map(Step::Wait),
+        3 => (0u64..3750).prop_map(Step::Wait),
         2 => (any::<u32>(), 1usize..12, size()).prop_map(|(session, count, size)| Step::Send { session, count, size }),
         2 => (any::<u32>(), 1usize..12, size()).prop_map(|(session, count, size)| Step::Push { session, count, size }),
-        2 => (any::<u8>(), any::<u8>(), 0u64..200).prop_map(|(paths, how, down)| Step::Cut { paths, how, down }),
+        2 => (any::<u8>(), any::<u8>(), 0u64..5000).prop_map(|(paths, how, down)| Step::Cut { paths, how, down }),
     ]
 }
 
@@ -701,10 +782,12 @@ proptest! {
 
 const PLAIN: Setting = Setting {
     seed: 1,
+    tick: TICK,
+    addresses: ADDRESSES,
     paths: 3,
     links_per_session: 2,
     sessions: 1,
-    max_delay: 20,
+    max_delay: 500,
     room: 4000,
     unacked: 1 << 20,
     echo: true,
@@ -717,10 +800,10 @@ fn all_paths_cut_at_once_and_back_again() {
         for _ in 0..10 {
             steps.push(Step::Send { session: 0, count: 5, size: 60 });
             steps.push(Step::Push { session: 0, count: 5, size: 400 });
-            steps.push(Step::Wait(15));
-            steps.push(Step::Cut { paths: 0xFF, how, down: 100 });
+            steps.push(Step::Wait(375));
+            steps.push(Step::Cut { paths: 0xFF, how, down: 2500 });
             steps.push(Step::Send { session: 0, count: 5, size: 60 });
-            steps.push(Step::Wait(300));
+            steps.push(Step::Wait(7500));
         }
         let mut exchange = play(PLAIN, &steps);
         let stats = exchange.player.session_stats(SessionId(1)).unwrap();
@@ -733,9 +816,9 @@ fn all_paths_cut_at_once_and_back_again() {
 #[test]
 fn a_server_that_is_paused_by_the_unacked_limit_loses_nothing() {
     let setting = Setting { unacked: 500, echo: false, ..PLAIN };
-    let steps = [Step::Push { session: 0, count: 200, size: 100 }, Step::Wait(500)];
+    let steps = [Step::Push { session: 0, count: 200, size: 100 }, Step::Wait(12_500)];
     let mut exchange = Exchange::new(setting);
-    exchange.run_for(100 * MS);
+    exchange.run_for(50 * TICK);
     steps.iter().for_each(|step| exchange.step(step));
     let unread = exchange.games[&SessionId(1)].unread.len();
     assert!(unread > 180 * 100, "nobody acknowledged, and {unread} bytes of 200 packets are unread");
@@ -745,8 +828,110 @@ fn a_server_that_is_paused_by_the_unacked_limit_loses_nothing() {
 
 #[test]
 fn two_links_bring_everything_twice_and_the_client_takes_it_once() {
-    let steps = [Step::Wait(300), Step::Push { session: 0, count: 50, size: 50 }, Step::Wait(500)];
+    let steps = [Step::Wait(7500), Step::Push { session: 0, count: 50, size: 50 }, Step::Wait(12_500)];
     let exchange = play(PLAIN, &steps);
     let stats = exchange.player.session_stats(SessionId(1)).unwrap();
     assert!(stats.links == 2 && stats.duplicates >= 40, "{stats:?}");
+}
+
+/// A player at an ordinary distance, with the clients' own clocks, its game server pushing ten packets a second.
+fn player(seed: u64, paths: usize, addresses: u64, plays: bool) -> Exchange {
+    let setting = Setting { seed, tick: 10 * MS, addresses, paths, max_delay: 20, room: 100_000, echo: false, ..PLAIN };
+    let mut exchange = Exchange::new(setting);
+    exchange.run_for(200 * MS);
+    play_for(&mut exchange, Duration::from_secs(8), plays);
+    exchange
+}
+
+/// Has the game server push, and the player press keys if it `plays`. One that does not answers the game server's ping
+/// every five seconds, as all clients do.
+fn play_for(exchange: &mut Exchange, time: Duration, plays: bool) {
+    let (id, every) = (SessionId(1), if plays { 15 } else { 500 });
+    for turn in 0..time.as_millis() / 10 {
+        if turn % 10 == 0 {
+            exchange.push(id, 40);
+        }
+        if turn % every == every - 1 {
+            exchange.send(id, 20);
+        }
+        exchange.run_for(10 * MS);
+    }
+}
+
+/// Plays through resets of all links in one moment. Returns whether the session was lost, and the longest time in which
+/// nothing new came to the client and to the game server.
+fn after_resets(seed: u64, paths: usize, addresses: u64, plays: bool, resets: usize) -> (bool, Duration, Duration) {
+    let mut exchange = player(seed, paths, addresses, plays);
+    for _ in 0..resets {
+        (0..paths).for_each(|path| exchange.cut(path, 0));
+        let time = 8000 + exchange.chance.up_to(2500);
+        play_for(&mut exchange, time as u32 * MS, plays);
+    }
+    // As long as a session without links lives.
+    play_for(&mut exchange, Duration::from_secs(35), plays);
+    let game = &exchange.games[&SessionId(1)];
+    let lost = game.ended.is_some() || exchange.core.ended(game.session.unwrap()).is_some();
+    (lost, game.down.longest, game.up.longest)
+}
+
+/// When edges are restarted, or a router resets what it forwards, one player in ten has its links back before it looks
+/// at its session: it counts them as joined and never opens them again.
+#[test]
+fn nobody_is_lost_when_all_links_break_in_one_moment() {
+    let most = 2700 * MS;
+    let cases = [
+        (2, 0, true, 1, most),
+        (2, 0, false, 1, most),
+        (3, 0, true, 1, most),
+        (3, 0, false, 1, most),
+        (2, 0, true, 3, most),
+        (3, 0, false, 3, most),
+        // To a new address nothing is lent before the client names its session from there.
+        (2, 200, true, 1, 3300 * MS),
+        (2, 200, false, 1, 5600 * MS),
+    ];
+    for (paths, addresses, plays, resets, most) in cases {
+        let outcome = |seed| after_resets(seed, paths, addresses, plays, resets);
+        let outcomes: Vec<_> = (0..60).map(outcome).collect();
+        let lost = outcomes.iter().filter(|(lost, ..)| *lost).count();
+        let longest = |of: fn(&(bool, Duration, Duration)) -> Duration| outcomes.iter().map(of).max().unwrap();
+        let (down, up) = (longest(|(_, down, _)| *down), longest(|(.., up)| *up));
+        println!(
+            "{paths} paths, {addresses} addresses, plays {plays}, {resets} resets: {lost} lost, down {down:?}, up {up:?}"
+        );
+        assert_eq!(lost, 0, "{paths} paths, plays {plays}, {resets} resets");
+        // Until a client connects again. It opens half a second and a round trip later.
+        assert!(down <= most, "{down:?} without a packet for the client");
+        assert!(!plays || up <= 3300 * MS, "{up:?} without a packet for the game server");
+    }
+}
+
+/// A client waits for ten seconds until it gives up links that are dead. Meanwhile it takes packets over any other.
+#[test]
+fn a_third_link_carries_on_where_both_of_a_session_fall_silent() {
+    let (mut down, mut up, mut cost) = (Duration::ZERO, Duration::ZERO, 0);
+    for seed in 0..60 {
+        let mut exchange = player(seed, 3, 0, true);
+        let dead = exchange.player.session_links(SessionId(1)).to_vec();
+        assert_eq!(dead.len(), 2);
+        for link in &dead {
+            let path = &mut exchange.paths[link.0];
+            path.down_until = Some(exchange.now + Duration::from_secs(3600));
+            exchange.conns[path.conn.unwrap()].as_mut().unwrap().dead = true;
+        }
+        let third = (0..3).find(|path| !dead.contains(&LinkId(*path))).unwrap();
+        let before = exchange.paths[third].written;
+        play_for(&mut exchange, Duration::from_secs(20), true);
+        let game = &exchange.games[&SessionId(1)];
+        assert!(game.ended.is_none());
+        assert_eq!(exchange.player.session_links(SessionId(1)), [LinkId(third)]);
+        down = down.max(game.down.longest);
+        up = up.max(game.up.longest);
+        cost = cost.max(exchange.paths[third].written - before);
+        exchange.check();
+    }
+    println!("down {down:?}, up {up:?}, {cost} bytes over the third link in 20 seconds");
+    // Each packet once, and pongs.
+    assert!(cost <= 200 * (HEADER_LEN + 40) + 9 * PONG.len(), "{cost} bytes");
+    assert!(down <= SILENCE + 200 * MS, "{down:?} without a packet for the client");
 }

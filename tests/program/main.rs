@@ -29,4 +29,5 @@ mod doctor;
 mod haproxy;
 mod hostile;
 mod init;
+mod stderr;
 mod tunnel;

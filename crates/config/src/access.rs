@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::AddressSet;
+use super::document::without_byte_order_mark;
 use super::scope::{Scope, Spot};
 use super::takes::Takes;
 use super::tree::{Node, Value};
@@ -83,7 +84,7 @@ fn read(path: &Path, max_len: u64, networks: &mut Vec<IpNet>) -> Result<(), Stri
     if bytes.len() as u64 > max_len {
         return Err(format!("{path_shown}: is longer than {max_len} bytes, and cannot be a list of addresses"));
     }
-    for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+    for (number, line) in (1..).zip(without_byte_order_mark(&bytes).split(|byte| *byte == b'\n')) {
         let wrong = |message: &str| format!("{path_shown}:{number}: {message}");
         let line = std::str::from_utf8(line).map_err(|_| wrong("is not UTF-8"))?;
         let text = line.split(COMMENTS).next().unwrap_or_default().trim();
@@ -153,6 +154,10 @@ mod tests {
         }
         assert!(check(access, "198.51.100.8"));
         assert!(access.deny.contains("2001:db8::1".parse().unwrap()) && !check(access, "2001:db9::1"));
+        // Files of an editor of Windows; the first line is as good as the others.
+        folder.write("deny.txt", "\u{feff}192.0.2.7\r\n198.51.100.7\r\n");
+        let marked = folder.edge("deny: { file: deny.txt }").unwrap();
+        assert!(!check(&marked.process, "192.0.2.7") && !check(&marked.process, "198.51.100.7"));
         let inbound = edge.listeners[0].inbound();
         assert_eq!((&*inbound.deny, &inbound.allow), (&AddressSet::default(), &None));
     }

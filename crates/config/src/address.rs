@@ -105,7 +105,7 @@ pub(super) fn listen(node: &Node) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
-    if let Some(message) = no_port(text) {
+    if let Some(message) = no_port(text).or_else(|| leading_zero(text)) {
         return Err(message);
     }
     let Some((host, port)) = text.rsplit_once(':') else {
@@ -115,7 +115,7 @@ pub(super) fn listen(node: &Node) -> Result<SocketAddr, String> {
     if host.is_empty() || host == "*" {
         return Err(no_address(port));
     }
-    if port.parse::<u16>().is_err() {
+    if port_number(port).is_none() {
         return Err(format!("{} has no valid port; a port is a number up to 65535", quote(text)));
     }
     if looks_like_name(host) {
@@ -162,16 +162,16 @@ pub(super) fn target(node: &Node) -> Result<HostPort, String> {
         Value::Int(port) => return Err(format!("`{port}` has no host; write it as `127.0.0.1:{port}`")),
         _ => return Err(format!("{} is not a host with a port; {EXAMPLE}", node.quoted())),
     };
-    if let Some(message) = no_port(text) {
+    if let Some(message) = no_port(text).or_else(|| leading_zero(text)) {
         return Err(message);
     }
     let Some((host, port)) = text.rsplit_once(':') else {
         return Err(format!("{} has no port; {EXAMPLE}", quote(text)));
     };
-    let port = match port.parse::<u16>() {
-        Ok(0) => return Err(format!("{} has port 0, where nothing can be reached; give the real one", quote(text))),
-        Ok(port) => port,
-        Err(_) => return Err(format!("{} has no valid port; a port is a number from 1 to 65535", quote(text))),
+    let port = match port_number(port) {
+        Some(0) => return Err(format!("{} has port 0, where nothing can be reached; give the real one", quote(text))),
+        Some(port) => port,
+        None => return Err(format!("{} has no valid port; a port is a number from 1 to 65535", quote(text))),
     };
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(HostPort::from(address));
@@ -199,12 +199,35 @@ pub(super) fn host(node: &Node) -> Result<String, String> {
     if let Ok(ip) = bare.parse::<IpAddr>() {
         return Ok(ip.to_canonical().to_string());
     }
+    if let Some(message) = leading_zero(text) {
+        return Err(message);
+    }
     if let Some((host, port)) = text.rsplit_once(':')
-        && port.parse::<u16>().is_ok()
+        && port_number(port).is_some()
     {
         return Err(format!("{} has a port, and this is a host alone; write {}", quote(text), quote(host)));
     }
     if looks_like_name(text) { Ok(text.to_owned()) } else { Err(format!("{} is not a host; {EXAMPLE}", quote(text))) }
+}
+
+/// Parses the number of a port: digits, and nothing else that Rust takes for a number.
+fn port_number(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Returns the error of an IPv4 address with a zero in front of a number; `None` if it is something else. Some programs
+/// read such a number as octal, so nobody can say which address is meant.
+fn leading_zero(text: &str) -> Option<String> {
+    let (address, rest) = text.split_at(text.find([':', '/']).unwrap_or(text.len()));
+    let plain = |number: &'_ str| match number.trim_start_matches('0') {
+        "" if !number.is_empty() => "0".to_owned(),
+        digits => digits.to_owned(),
+    };
+    let plain = address.split('.').map(plain).collect::<Vec<_>>().join(".");
+    let wrong = plain != address && plain.parse::<Ipv4Addr>().is_ok();
+    wrong.then(|| {
+        format!("{} has a zero in front of a number; write it as {}", quote(text), quote(&format!("{plain}{rest}")))
+    })
 }
 
 /// Parses a host and a port, or a listener of the core.
@@ -255,10 +278,15 @@ pub fn network_text(text: &str) -> Result<IpNet, String> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(ip.to_canonical()));
     }
+    if let Some(message) = leading_zero(text) {
+        return Err(message);
+    }
     if text.parse::<SocketAddr>().is_ok() {
         return Err(format!("{} has a port; leave it out: connections come from any port", quote(text)));
     }
-    let Ok(network) = text.parse::<IpNet>() else {
+    let plain = |prefix: &str| prefix == "0" || !prefix.starts_with('0');
+    let network = text.parse::<IpNet>().ok().filter(|_| text.rsplit_once('/').is_some_and(|(_, prefix)| plain(prefix)));
+    let Some(network) = network else {
         return Err(format!("{} is not an address or a CIDR; {WRITE_NETWORK}", quote(text)));
     };
     let network = unmapped(network)
@@ -303,6 +331,8 @@ mod tests {
             ("::1", "has no brackets"),
             ("0.0.0.0:65536", "has no valid port"),
             ("0.0.0.256:1", "is not an address with a port"),
+            ("010.0.0.1:7162", "`010.0.0.1:7162` has a zero in front of a number; write it as `10.0.0.1:7162`"),
+            ("0.0.0.0:+7162", "has no valid port"),
             ("", "is not an address with a port"),
             ("nonsense", "is not an address with a port"),
         ] {
@@ -330,6 +360,11 @@ mod tests {
             ("core.example:0", "has port 0"),
             ("core.example:65536", "has no valid port"),
             ("core.example:", "has no valid port"),
+            ("core.example:+7171", "has no valid port"),
+            (
+                "203.000.113.9:7171",
+                "`203.000.113.9:7171` has a zero in front of a number; write it as `203.0.113.9:7171`",
+            ),
             ("2001:db8::x:7171", "in brackets"),
             ("203.0.113.999:7171", "neither a host name nor an address"),
             ("a b:7171", "neither a host name nor an address"),
@@ -360,6 +395,7 @@ mod tests {
             ("198.51.100.7:7162", "write `198.51.100.7`"),
             ("[2001:db8::7]:7162", "write `[2001:db8::7]`"),
             ("198.51.100", "is not a host"),
+            ("198.051.100.7", "has a zero in front of a number; write it as `198.51.100.7`"),
             ("203.0.113.999", "is not a host"),
             ("a b", "is not a host"),
             ("a\\\"b", "is not a host"),
@@ -377,12 +413,18 @@ mod tests {
         let read = |text: &str| network(&fragment(&format!("\"{text}\""))).map(|network| network.to_string());
         assert_eq!(read("198.51.100.7").as_deref(), Ok("198.51.100.7/32"));
         assert_eq!(read("10.0.0.0/8").as_deref(), Ok("10.0.0.0/8"));
+        assert_eq!(read("0.0.0.0/0").as_deref(), Ok("0.0.0.0/0"));
         assert_eq!(read("2001:db8::1").as_deref(), Ok("2001:db8::1/128"));
         assert_eq!(read("::ffff:198.51.100.7").as_deref(), Ok("198.51.100.7/32"));
         assert_eq!(read("::ffff:198.51.100.0/120").as_deref(), Ok("198.51.100.0/24"));
         for (wrong, says) in [
             ("10.0.0.1/8", "write `10.0.0.0/8` for the network, or `10.0.0.1` for the one address"),
             ("10.0.0.0/33", "is not an address or a CIDR"),
+            ("010.0.0.0/8", "`010.0.0.0/8` has a zero in front of a number; write it as `10.0.0.0/8`"),
+            ("010.0.0.1", "`010.0.0.1` has a zero in front of a number; write it as `10.0.0.1`"),
+            ("10..0.1", "is not an address or a CIDR"),
+            ("10.0.0.0/08", "is not an address or a CIDR"),
+            ("2001:db8::/032", "is not an address or a CIDR"),
             ("waw1.example", "is not an address or a CIDR"),
             ("198.51.100.7:7162", "has a port"),
             ("::ffff:1.2.3.4/90", "IPv4-mapped"),

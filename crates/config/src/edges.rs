@@ -18,7 +18,7 @@ section! {
     pub struct EdgePeer from EdgeKeys {
         /// the `edge` label in metrics, and the name in the edge's certificate; unique
         name: String = name(has_tunnel).required("waw1"),
-        /// where this edge connects from; may be left out with a `tunnel`
+        /// where this edge connects from, and nobody else with its certificate; may be left out with a `tunnel`
         addresses as "address": Vec<IpNet> = some(NETWORK).required_unless(has_tunnel, "198.51.100.7"),
         /// the edge's `core.accept`, which the core connects to
         dial: Option<HostPort> = value(TARGET).optional("the edge dials").example("198.51.100.7:7100"),

@@ -13,8 +13,8 @@ section! {
     /// `sessions`
     #[derive(Debug, Clone, PartialEq)]
     pub struct SessionsConfig {
-        /// what a link must share with a session to join it: client id and player address, or the client id alone
-        bind_sessions: BindSessions = word().or("address"),
+        /// what a link must share with a session to join it: the client id, from any address, or the player address too
+        bind_sessions: BindSessions = word().or("client"),
         /// how long a session without links lives on
         linger: Duration = value(DURATION).or("30s"),
         /// how long it lives on once its last link said that it leaves
@@ -41,9 +41,9 @@ section! {
 words! {
     /// `sessions.bind_sessions`: what a link must share with a session to join it.
     pub enum BindSessions {
-        /// Client id and player address.
-        Address = "address",
-        /// Client id alone.
+        /// The client id: a player's address may change, and differ by path.
         Client = "client",
+        /// The client id and the player's address.
+        Address = "address",
     }
 }

@@ -2,14 +2,21 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
+use tracing::warn;
 
-use super::{Stream, options};
+use super::{RateLimitedLog, Stream, options};
 use otproxy_protocol::words;
+
+/// The kernel's range of ports for connections, of IPv6 as well.
+const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+/// Log lines about failed connects in each window.
+const LOG_LINES: u16 = 1;
 
 words! {
     /// The result of an attempt to reach a target.
@@ -26,6 +33,8 @@ words! {
         Resolve = "resolve",
         /// Through the tunnel: the handshake failed.
         Handshake = "handshake",
+        /// This host has no local address with a free port for it.
+        NoAddress = "no_address",
         /// Any other failure, such as no free descriptor.
         Error = "error",
     }
@@ -39,9 +48,22 @@ impl ConnectResult {
             ConnectionRefused => Self::Refused,
             TimedOut => Self::Timeout,
             HostUnreachable | NetworkUnreachable | NetworkDown => Self::Unreachable,
+            AddrNotAvailable | AddrInUse => Self::NoAddress,
+            // This host has no IPv6 at all.
+            _ if is_without_family(error) => Self::Unreachable,
             _ => Self::Error,
         }
     }
+
+    /// Returns whether it says something about this host alone, and nothing about the target.
+    pub const fn is_of_this_host(self) -> bool {
+        matches!(self, Self::NoAddress | Self::Error)
+    }
+}
+
+/// Returns whether the kernel does not know the address family of a socket that was asked for.
+pub(super) fn is_without_family(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT)
 }
 
 /// The local address that a connect starts from: `None` lets the kernel choose.
@@ -50,7 +72,7 @@ pub type SourceIp = Option<IpAddr>;
 /// Connects to a port of a host, by name or address, trying each address of its name, each for at most `within`. Returns
 /// the stream and the address that answered.
 ///
-/// Returns the result of the last attempt.
+/// # Errors
 /// Returns the result of the last attempt.
 pub async fn connect(
     (host, port): (&str, u16),
@@ -65,7 +87,7 @@ pub async fn connect(
 
 /// Connects to the addresses of a forward's target, as a plain socket.
 ///
-/// Returns the result of the last attempt.
+/// # Errors
 /// Returns the result of the last attempt.
 pub async fn connect_forward(
     addresses: impl IntoIterator<Item = SocketAddr>,
@@ -76,7 +98,7 @@ pub async fn connect_forward(
 
 /// Returns the addresses of a host with its port, in the order in which they are to be tried.
 ///
-/// Returns the result of the last attempt.
+/// # Errors
 /// Returns [`ConnectResult::Resolve`] if its name cannot be looked up `within` that time.
 pub async fn resolve((host, port): (&str, u16), within: Duration) -> Result<Vec<SocketAddr>, ConnectResult> {
     if let Ok(address) = host.parse() {
@@ -90,7 +112,7 @@ pub async fn resolve((host, port): (&str, u16), within: Duration) -> Result<Vec<
 
 /// Looks up the name of a host, however long that takes.
 ///
-/// Returns the result of the last attempt.
+/// # Errors
 /// Returns the error of the system's resolver.
 pub async fn lookup((host, port): (&str, u16)) -> io::Result<Vec<SocketAddr>> {
     Ok(tokio::net::lookup_host((host, port)).await?.collect())
@@ -106,7 +128,12 @@ async fn connect_with(
     for address in addresses {
         match timeout(within, connect_to(address, source, &prepare)).await {
             Ok(Ok(stream)) => return Ok((stream, address)),
-            Ok(Err(error)) => last = ConnectResult::of(&error),
+            Ok(Err(error)) => {
+                last = ConnectResult::of(&error);
+                if last.is_of_this_host() {
+                    warn_of_connect(address, source, &error);
+                }
+            }
             Err(_) => last = ConnectResult::Timeout,
         }
     }
@@ -120,4 +147,117 @@ async fn connect_to(address: SocketAddr, source: SourceIp, prepare: impl Fn(&Tcp
         socket.bind(SocketAddr::new(source, 0))?;
     }
     socket.connect(address).await
+}
+
+/// Logs that a connect failed for a reason of this host, up to the log's limit.
+fn warn_of_connect(target: SocketAddr, source: SourceIp, error: &io::Error) {
+    static LOG: RateLimitedLog = RateLimitedLog::new(LOG_LINES);
+    if let Some(suppressed) = LOG.allow(Instant::now()) {
+        let remedy = remedy(target, source, error, &port_range());
+        warn!(%target, %error, suppressed, "cannot connect, for a reason of this host; {remedy}");
+    }
+}
+
+/// Returns the remedy for a failed connect that is no fault of the target. `ports` is the range of local ports.
+fn remedy(target: SocketAddr, source: SourceIp, error: &io::Error, ports: &str) -> String {
+    let family = if target.is_ipv6() { "-6 " } else { "" };
+    let needs = match (Errno::from_io_error(error), source) {
+        (Some(Errno::MFILE), _) => return "raise LimitNOFILE or `ulimit -Hn`: too few files may be open".to_owned(),
+        (Some(Errno::NFILE), _) => return "raise the sysctl fs.file-max: too few files may be open".to_owned(),
+        (Some(Errno::PERM | Errno::ACCESS), _) => return "see its firewall: `nft list ruleset`".to_owned(),
+        (Some(Errno::ADDRNOTAVAIL), Some(source)) => {
+            format!("it needs the address {source} (`ip {family}address`), and")
+        }
+        // What the kernel answers too where IPv6 is turned off.
+        (Some(Errno::ADDRNOTAVAIL), None) if target.is_ipv6() => {
+            "it needs an IPv6 address (`ip -6 address`), and".to_owned()
+        }
+        (Some(Errno::ADDRNOTAVAIL | Errno::ADDRINUSE), _) => "it needs".to_owned(),
+        _ => return "see the kernel's log: `dmesg`".to_owned(),
+    };
+    format!(
+        "{needs} a free port among {ports}, the {PORT_RANGE} of this host, for each connection from one address to one \
+         port of a target: widen that by `sysctl -w net.ipv4.ip_local_port_range=\"10240 65535\"`"
+    )
+}
+
+/// Reads the range of ports that the kernel chooses from for connections, as `32768 to 60999`.
+fn port_range() -> String {
+    let range = std::fs::read_to_string(PORT_RANGE).unwrap_or_default();
+    range.split_whitespace().collect::<Vec<_>>().join(" to ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connect_that_this_host_fails_says_what_the_host_lacks() {
+        let (v4, v6) = ("192.0.2.1:7172".parse().unwrap(), "[2001:db8::1]:7172".parse().unwrap());
+        let own = Some(IpAddr::from([127, 0, 0, 9]));
+        for (errno, target, source, result, says) in [
+            (
+                Errno::ADDRNOTAVAIL,
+                v4,
+                None,
+                ConnectResult::NoAddress,
+                "it needs a free port among 5 to 9, the /proc/sys/net",
+            ),
+            (
+                Errno::ADDRINUSE,
+                v4,
+                own,
+                ConnectResult::NoAddress,
+                "it needs a free port among 5 to 9, the /proc/sys/net",
+            ),
+            (
+                Errno::ADDRNOTAVAIL,
+                v4,
+                own,
+                ConnectResult::NoAddress,
+                "the address 127.0.0.9 (`ip address`), and a free",
+            ),
+            (
+                Errno::ADDRNOTAVAIL,
+                v6,
+                None,
+                ConnectResult::NoAddress,
+                "it needs an IPv6 address (`ip -6 address`), and a free",
+            ),
+            (Errno::MFILE, v4, None, ConnectResult::Error, "raise LimitNOFILE"),
+            (Errno::NFILE, v4, None, ConnectResult::Error, "fs.file-max"),
+            (Errno::PERM, v4, None, ConnectResult::Error, "firewall"),
+            (Errno::NOMEM, v4, None, ConnectResult::Error, "dmesg"),
+        ] {
+            let error = io::Error::from(errno);
+            assert_eq!(ConnectResult::of(&error), result, "{error}");
+            assert!(result.is_of_this_host());
+            let remedy = remedy(target, source, &error, "5 to 9");
+            assert!(remedy.contains(says), "{error}: {remedy}");
+        }
+        let without_ipv6 = ConnectResult::of(&Errno::AFNOSUPPORT.into());
+        assert!(without_ipv6 == ConnectResult::Unreachable && !without_ipv6.is_of_this_host());
+    }
+
+    #[test]
+    fn the_range_of_ports_is_read() {
+        let range = port_range();
+        let (low, high) = range.split_once(" to ").unwrap_or_else(|| panic!("{range:?}"));
+        assert!(low.parse::<u16>().unwrap() < high.parse::<u16>().unwrap(), "{range}");
+    }
+
+    #[test]
+    fn a_connect_comes_from_the_address_that_is_asked_for_or_from_none() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let target = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = target.local_addr().unwrap();
+            let source = IpAddr::from([127, 0, 0, 77]);
+            let stream = connect_to(address, Some(source), |_| {}).await.unwrap();
+            assert_eq!(stream.local_addr().unwrap().ip(), source);
+            // Not an address of this host.
+            let foreign = connect_to(address, Some(IpAddr::from([192, 0, 2, 9])), |_| {}).await.unwrap_err();
+            assert_eq!(ConnectResult::of(&foreign), ConnectResult::NoAddress);
+        });
+    }
 }

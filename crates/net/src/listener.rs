@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tracing::warn;
 
 use crate::RateLimitedLog;
+use crate::connect::is_without_family;
 
 /// Connections that the kernel may complete ahead of an accept; it cuts this to its own limit.
 const BACKLOG: u16 = 4096;
@@ -20,7 +21,7 @@ const LOG_LINES: u16 = 1;
 
 /// The error of an address that cannot be listened on.
 #[derive(Debug, Error)]
-#[error("listener `{listener}`: cannot listen on {address}: {error}{}", remedy(error))]
+#[error("listener `{listener}`: cannot listen on {address}: {error}{}", remedy(*address, error))]
 pub struct BindError {
     listener: String,
     address: SocketAddr,
@@ -28,9 +29,16 @@ pub struct BindError {
     error: io::Error,
 }
 
-fn remedy(error: &io::Error) -> &'static str {
+fn remedy(address: SocketAddr, error: &io::Error) -> &'static str {
     match error.kind() {
+        _ if is_without_family(error) && address.is_ipv6() => {
+            " (this host has no IPv6: take this address out, or boot without `ipv6.disable=1`)"
+        }
         io::ErrorKind::AddrInUse => " (another process listens there: see `ss -ltnp`)",
+        io::ErrorKind::AddrNotAvailable if address.is_ipv6() => {
+            " (this host has no such address: see `ip -6 address`, and `sysctl net.ipv6.conf.all.disable_ipv6`, which turns \
+             IPv6 off)"
+        }
         io::ErrorKind::AddrNotAvailable => " (this host has no such address: see `ip address`)",
         io::ErrorKind::PermissionDenied => " (ports below 1024 need a privilege: choose a higher one)",
         _ => "",
@@ -185,6 +193,21 @@ mod tests {
             assert!(is_of_one_connection(&errno.into()), "{errno:?}");
         }
         assert!(!is_of_one_connection(&io::Error::other("of no system call")));
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_had_comes_with_its_remedy() {
+        let (v4, v6) = ("0.0.0.0:7162".parse().unwrap(), "[::]:7162".parse().unwrap());
+        for (address, errno, says) in [
+            (v6, Errno::AFNOSUPPORT, "this host has no IPv6: take this address out"),
+            (v6, Errno::ADDRNOTAVAIL, "see `ip -6 address`, and `sysctl net.ipv6.conf.all.disable_ipv6`"),
+            (v4, Errno::ADDRNOTAVAIL, "this host has no such address: see `ip address`"),
+            (v4, Errno::ACCESS, "ports below 1024 need a privilege"),
+        ] {
+            let error = BindError { listener: "links".to_owned(), address, error: errno.into() }.to_string();
+            assert!(error.starts_with(&format!("listener `links`: cannot listen on {address}: ")), "{error}");
+            assert!(error.contains(says), "{error}");
+        }
     }
 
     #[test]

@@ -21,8 +21,9 @@ pub use question::{
 };
 pub use refusal::{ApiError, ApiErrorKind};
 pub use view::{
-    AddressesView, BanView, BansView, CheckView, ConnectionView, ConnectionsView, Count, ListenerView, ListenersView,
-    ReloadView, SessionLinkView, SessionView, SessionsView, StatusView, TalkerView, TargetView, TargetsView,
+    AddressesView, BanView, BansView, CheckView, ConnectionView, ConnectionsView, Count, EdgeCertificateView,
+    EdgeErrorView, EdgeView, EdgesView, ListenerView, ListenersView, ReloadView, SessionLinkView, SessionView,
+    SessionsView, StatusView, TalkerView, TargetView, TargetsView,
 };
 pub use words::{
     BannedBy, ConnectionState, ListenerKind, ListenerState, Network, Role, SessionState, TargetState, Time,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{
     AddressesQuestion, AddressesView, ApiError, Banned, BansQuestion, BansView, ConnectionsQuestion, ConnectionsView,
-    Disconnect, Disconnected, Drained, ListenersView, Network, Reloaded, SessionsQuestion, SessionsView, StatusView,
-    TargetState, TargetView, TargetsView, Unbanned,
+    Disconnect, Disconnected, Drained, EdgesView, ListenersView, Network, Reloaded, SessionsQuestion, SessionsView,
+    StatusView, TargetState, TargetView, TargetsView, Unbanned,
 };
 
 /// The future of an answer for which workers or files have to be asked.
@@ -30,6 +30,13 @@ pub trait Operator: Send + Sync {
 
     /// Returns sessions, newest first. An edge has none: it refuses, and says where to ask ([`ApiError::not_found`]).
     fn sessions(&self, asked: &SessionsQuestion) -> ApiFuture<'_, SessionsView>;
+
+    /// Returns the edges that the core knows. An edge knows none: it refuses, and says where to ask
+    /// ([`ApiError::not_found`]).
+    ///
+    /// # Errors
+    /// Fails on an edge.
+    fn edges(&self) -> Result<EdgesView, ApiError>;
 
     /// Returns the top talkers.
     fn addresses(&self, asked: &AddressesQuestion) -> AddressesView;

@@ -245,6 +245,59 @@ pub struct SessionLinkView {
     pub bytes_out: u64,
 }
 
+/// All edges that the core knows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Edges")]
+pub struct EdgesView {
+    /// In the order of the file.
+    pub edges: Vec<EdgeView>,
+}
+
+/// An edge, as the core knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Edge")]
+pub struct EdgeView {
+    /// `name` of it in the file, and in its certificate.
+    pub name: String,
+    /// It is refused: `revoked` of the file.
+    pub revoked: bool,
+    /// From where it has connections now; without any, the last one. Where the core connects to it, its address.
+    pub addresses: Vec<IpAddr>,
+    /// Connections of players through it.
+    pub in_use: u64,
+    /// Connections of its tunnel that carry nothing; `null` without a tunnel.
+    pub spare: Option<u64>,
+    /// Since when its tunnel has been up without a break; `null` where it is down, and without a tunnel.
+    pub since: Option<Time>,
+    /// What it proved itself with the last time; `null` before, and without a tunnel.
+    pub certificate: Option<EdgeCertificateView>,
+    /// The last time that a connection of its tunnel, or of somebody with its certificate, came to nothing.
+    pub last_error: Option<EdgeErrorView>,
+}
+
+/// A certificate of an edge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "EdgeCertificate")]
+pub struct EdgeCertificateView {
+    /// Its serial number, as `otproxy cert show` has it.
+    pub serial: String,
+    /// The last moment at which it is valid.
+    pub until: Time,
+}
+
+/// A connection of a tunnel that came to nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "EdgeError")]
+pub struct EdgeErrorView {
+    /// When.
+    pub time: Time,
+    /// Why: a word of `otproxy_tunnel_handshakes_total`, `otproxy_tunnel_dials_total` or
+    /// `otproxy_tunnel_streams_refused_total`.
+    pub reason: String,
+    /// From where; `null` where that is known already.
+    pub address: Option<IpAddr>,
+}
+
 /// Who has the most.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Addresses")]
@@ -289,6 +342,9 @@ pub struct BansView {
 pub struct BanView {
     /// Who.
     pub network: Network,
+    /// The edge, or the trusted peer, through which alone it is refused, as what it did rests on that one's word; `null` if
+    /// it is refused everywhere.
+    pub edge: Option<String>,
     /// Its last moment.
     pub until: Time,
     /// Until then.

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{Ban, Bans};
-use crate::admission::REFUSED_LINES;
+use crate::admission::{REFUSED_LINES, Reporter};
 use otproxy_config::NftTable;
 use otproxy_net::{Backoff, RateLimitedLog};
 
@@ -102,10 +102,10 @@ impl KernelBans {
 }
 
 /// Returns the networks that the kernel should have: none within another one, which it does not take, and none with an
-/// exempt address, which it would not know. `bans` are in order.
+/// exempt address, which it would not know; and none that is refused through one edge alone. `bans` are in order.
 fn wanted(bans: &[Ban], is_free_of_exempt: impl Fn(&IpNet) -> bool) -> BTreeMap<IpNet, Instant> {
     let (mut wanted, mut last) = (BTreeMap::new(), None::<IpNet>);
-    for Ban { network, until, .. } in bans {
+    for Ban { network, until, .. } in bans.iter().filter(|ban| ban.reporter == Reporter::Socket) {
         if last.is_none_or(|wide| !wide.contains(network)) && is_free_of_exempt(network) {
             last = Some(*network);
             wanted.insert(*network, *until);

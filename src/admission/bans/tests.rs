@@ -75,6 +75,30 @@ fn who_breaks_them_seldom_never_is() {
 }
 
 #[test]
+fn who_breaks_them_on_the_word_of_an_edge_is_refused_through_that_edge_alone() {
+    let (bans, now, player) = (bans(rules(&[])), Instant::now(), ip("192.0.2.1"));
+    let stolen = || (Reporter::Edge(1), Some("waw1".into()));
+    (0..9).for_each(|_| bans.count_reported(stolen(), player, now));
+    let banned = |reporter| bans.check_reported(reporter, player, now).is_err();
+    assert_eq!([Reporter::Edge(1), Reporter::Edge(2), Reporter::Socket].map(banned), [true, false, false]);
+    assert_eq!(bans.list(now)[0].edge.as_deref(), Some("waw1"));
+    // One through another edge is another one, and nothing counts towards it.
+    (0..3).for_each(|_| bans.count_reported((Reporter::Edge(2), None), player, now));
+    assert!(!banned(Reporter::Edge(2)));
+    bans.count_reported((Reporter::Edge(2), None), player, now);
+    assert!(banned(Reporter::Edge(2)) && !banned(Reporter::Socket));
+    assert_eq!(bans.unban(net("192.0.2.0/24")).len(), 2);
+    bans.count_reported(stolen(), player, now);
+    assert!(!banned(Reporter::Edge(1)), "what was broken is forgotten");
+    // The operator's word holds whoever reports it, and so does what an own socket has seen.
+    bans.ban(net("192.0.2.1"), MINUTE, now);
+    (0..4).for_each(|_| bans.count_violation(ip("198.51.100.1"), now));
+    for address in ["192.0.2.1", "198.51.100.1"] {
+        assert!(bans.check_reported(Reporter::Edge(1), ip(address), now).is_err(), "{address}");
+    }
+}
+
+#[test]
 fn what_was_open_before_makes_no_ban_longer() {
     let (bans, now) = (bans(rules(&[])), Instant::now());
     (0..4).for_each(|_| bans.count_violation(ip("192.0.2.1"), now));

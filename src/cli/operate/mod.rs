@@ -14,9 +14,10 @@ use tokio::time::sleep;
 use super::{EXIT_CONFIG, print};
 use crate::admin::api::{
     AddressesQuestion, AddressesView, ApiError, Banned, BansQuestion, BansView, ConnectionsQuestion, ConnectionsView,
-    DisconnectRequest, Disconnected, DrainRequest, Drained, LONGEST_BAN, LONGEST_DRAIN, ListenerState, ListenersView,
-    MOST, Network, NewBan, NoQuestion, PageSize, ReloadRequest, Reloaded, SessionsQuestion, SessionsView, StatusView,
-    TargetRequest, TargetState, TargetView, TargetsView, Top, UnbanRequest, Unbanned, UndrainRequest,
+    DisconnectRequest, Disconnected, DrainRequest, Drained, EdgesView, LONGEST_BAN, LONGEST_DRAIN, ListenerState,
+    ListenersView, MOST, Network, NewBan, NoQuestion, PageSize, ReloadRequest, Reloaded, SessionsQuestion,
+    SessionsView, StatusView, TargetRequest, TargetState, TargetView, TargetsView, Top, UnbanRequest, Unbanned,
+    UndrainRequest,
 };
 use crate::admin::{AdminClient, ApiAnswer};
 
@@ -85,6 +86,11 @@ pub(super) enum Operate {
         /// At the most [default: 100]
         #[arg(long, value_name = "N", value_parser = most)]
         limit: Option<usize>,
+        #[command(flatten)]
+        asking: ApiFlags,
+    },
+    /// Show the edges that a core knows: from where they come, since when, and with which certificate
+    Edges {
         #[command(flatten)]
         asking: ApiFlags,
     },
@@ -239,6 +245,7 @@ impl Operate {
                 let question = SessionsQuestion { client: *client, address: *address, limit: at_most(*limit) };
                 asking.see::<SessionsView>("sessions", &question).await
             }
+            Self::Edges { asking } => asking.see::<EdgesView>("edges", &NoQuestion {}).await,
             Self::Addresses { by, limit, asking } => {
                 let by = match by {
                     TopBy::Connections => Top::Connections,

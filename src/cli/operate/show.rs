@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::human::{age, bytes, count, milliseconds, time};
 use crate::admin::api::{
-    AddressesView, Banned, BansView, ConnectionsView, Count, Disconnected, Drained, ListenersView, Reloaded,
+    AddressesView, Banned, BansView, ConnectionsView, Count, Disconnected, Drained, EdgesView, ListenersView, Reloaded,
     SessionsView, StatusView, TargetView, TargetsView, Unbanned,
 };
 use crate::cli::text_table::TextTable;
@@ -222,11 +222,39 @@ impl Show for AddressesView {
     }
 }
 
+impl Show for EdgesView {
+    fn show(&self, width: Option<usize>) -> String {
+        let headings = ["EDGE", "ADDRESS", ">IN USE", ">SPARE", "UP SINCE", "SERIAL", "VALID UNTIL", "LAST ERROR"];
+        let mut table = TextTable::new(headings);
+        for edge in &self.edges {
+            let addresses: Vec<_> = edge.addresses.iter().map(ToString::to_string).collect();
+            let certificate = edge.certificate.as_ref();
+            let error = edge.last_error.as_ref().map(|error| match error.address {
+                Some(address) => format!("{} from {address}, {}", error.reason, error.time),
+                None => format!("{}, {}", error.reason, error.time),
+            });
+            table.row([
+                if edge.revoked { format!("{} (revoked)", edge.name) } else { edge.name.clone() },
+                or_dash(Some(addresses.join(", ")).filter(|addresses| !addresses.is_empty())),
+                count(edge.in_use),
+                or_dash(edge.spare.map(count)),
+                or_dash(edge.since),
+                or_dash(certificate.map(|certificate| &certificate.serial)),
+                or_dash(certificate.map(|certificate| certificate.until)),
+                or_dash(error),
+            ]);
+        }
+        table.text(width)
+    }
+}
+
 impl Show for BansView {
     fn show(&self, width: Option<usize>) -> String {
-        let mut table = TextTable::new(["NETWORK", ">LEFT", "UNTIL", "BY"]);
+        let mut table = TextTable::new(["NETWORK", ">LEFT", "UNTIL", "BY", "THROUGH"]);
         for ban in &self.bans {
-            table.row([ban.network.to_string(), time(ban.seconds_left), ban.until.to_string(), ban.by.to_string()]);
+            let through = ban.edge.clone().unwrap_or_else(|| "any".to_owned());
+            let (left, until, by) = (time(ban.seconds_left), ban.until.to_string(), ban.by.to_string());
+            table.row([ban.network.to_string(), left, until, by, through]);
         }
         table.text(width) + &more(self.bans.len(), self.total, "bans")
     }
@@ -353,9 +381,19 @@ mod tests {
         );
         assert_eq!(
             core().bans(&BansQuestion::default()).show(None),
-            "NETWORK              LEFT  UNTIL                 BY\n\
-             198.51.100.0/24    9m 59s  2030-03-17T17:46:40Z  operator\n\
-             2001:db8:0:1::/64  9m 59s  2030-03-17T17:46:40Z  rules\n"
+            "NETWORK              LEFT  UNTIL                 BY        THROUGH\n\
+             198.51.100.0/24    9m 59s  2030-03-17T17:46:40Z  operator  any\n\
+             2001:db8:0:1::/64  9m 59s  2030-03-17T17:46:40Z  rules     waw1\n"
+        );
+    }
+
+    #[test]
+    fn edges() {
+        assert_eq!(
+            core().edges().unwrap().show(None),
+            "EDGE            ADDRESS                    IN USE  SPARE  UP SINCE              SERIAL    VALID UNTIL           LAST ERROR\n\
+             waw1            198.51.100.7, 2001:db8::7      12      8  2030-03-17T17:46:40Z  40:1f:99  2030-03-17T17:46:40Z  wrong_address from 203.0.113.66, 2030-03-17T17:46:40Z\n\
+             fra1 (revoked)  -                               0      -  -                     -         -                     -\n"
         );
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use siphasher::sip::SipHasher24;
 
-use crate::admission::AddressKey;
+use crate::admission::HostKey;
 use crate::forward::{CheckResult, TargetState};
 use otproxy_config::{CheckConfig, CheckKind, Destination, ForwardTarget, TargetChoice};
 use otproxy_net::Backoff;
@@ -174,7 +174,7 @@ impl TargetHealth {
 
     /// Chooses a target for a connection of `player` that has tried those in `tried`; `None` once it has tried all that
     /// are ready. It counts as a connection from now on, until [`TargetHealth::release`].
-    pub fn choose(&mut self, player: AddressKey, tried: &[usize], now: Instant) -> Option<Attempt> {
+    pub fn choose(&mut self, player: HostKey, tried: &[usize], now: Instant) -> Option<Attempt> {
         let checked = self.is_checked();
         let choice = self.choice;
         let preferred = |standing: &&mut Health| {
@@ -301,17 +301,17 @@ fn state_by_name(before: &[Health], target: &ForwardTarget, targets: &[ForwardTa
 
 /// Returns the score of a target for a player. Each player has the best one, and the next best if that is down, while
 /// all others stay where they are. Scores are the same on every edge, as the links of one player must meet at one core.
-fn score(target: &str, player: AddressKey) -> u64 {
+fn score(target: &str, player: HostKey) -> u64 {
     let mut hasher = SipHasher24::new();
     hasher.write(target.as_bytes());
     // This byte occurs in no name.
     hasher.write_u8(0);
     match player {
-        AddressKey::V4(address) => {
+        HostKey::V4(address) => {
             hasher.write_u8(4);
             hasher.write(&address.to_be_bytes());
         }
-        AddressKey::V6(network) => {
+        HostKey::V6(network) => {
             hasher.write_u8(6);
             hasher.write(&network.to_be_bytes());
         }

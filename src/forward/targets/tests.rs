@@ -139,6 +139,7 @@ fn what_this_host_lacks_is_not_the_targets_failure() {
     let next = || targets.choose(IpAddr::from([127, 0, 0, 1]), &mut Vec::new()).unwrap();
     assert_eq!(next().tried.target, 0);
     next().failed(ConnectResult::Error);
+    next().failed(ConnectResult::NoAddress);
     assert_eq!((next().tried.target, targets.now().list[0].up.get()), (0, 1));
     next().failed(ConnectResult::Refused);
     assert_eq!((next().tried.target, targets.now().list[0].up.get()), (1, 0));

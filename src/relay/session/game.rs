@@ -173,7 +173,9 @@ impl SessionTask {
         if timer.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        self.client.machine.borrow_mut().tick(self.key, Instant::now());
+        let mut machine = self.client.machine.borrow_mut();
+        machine.tick(self.key, Instant::now());
+        self.relay.serve_links(&mut machine);
         Poll::Ready(())
     }
 

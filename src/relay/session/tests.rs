@@ -56,7 +56,7 @@ async fn panics() {
         ListenerAdmission::new("links", AdmissionControl::new(AdmissionLimits::default(), Arc::default()), process);
     let counted = gates.admit_peer(player).unwrap();
     let (stream, handle) = (Stream::new(stream).unwrap(), Arc::clone(counted.handle()));
-    let link = Rc::new(RelayLink::new(stream, handle, CLIENT, edge, None, inbound));
+    let link = Rc::new(RelayLink::new(stream, (handle, player.ip().into()), CLIENT, edge, None, inbound));
     let player = relay.client(CLIENT);
     let task = LinkTask::new(Rc::clone(&relay), Rc::clone(&player), link, Vec::new(), counted);
 

@@ -21,6 +21,7 @@ pub(super) fn bans(bans: &Bans, asked: &BansQuestion, nftables: bool) -> api::Ba
         let left = ban.until.saturating_duration_since(now);
         api::BanView {
             network: Network(ban.network),
+            edge: ban.edge.as_deref().map(str::to_owned),
             until: Time(clock + left),
             seconds_left: left.as_secs(),
             by: match ban.reason {

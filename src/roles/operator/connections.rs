@@ -44,7 +44,7 @@ fn connection(handle: &ConnectionHandle, now: Instant) -> ConnectionView {
         listener: handle.listener().to_owned(),
         player: handle.player(),
         peer: handle.peer(),
-        edge: handle.edge().map(str::to_owned),
+        edge: handle.edge().map(ToString::to_string),
         state,
         target,
         client,

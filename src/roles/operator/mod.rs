@@ -11,9 +11,9 @@ use super::listeners::ListenerSnapshot;
 use crate::admin::Readiness;
 use crate::admin::api::{
     self, AddressesQuestion, AddressesView, ApiError, ApiFuture, Banned, BansQuestion, BansView, ConnectionsQuestion,
-    ConnectionsView, Count, Disconnect, Disconnected, Drained, DrainedListener, ListenerState, ListenersView, Network,
-    ReloadView, Reloaded, SessionsQuestion, SessionsView, StatusView, TargetState, TargetView, TargetsView, Time,
-    Unbanned,
+    ConnectionsView, Count, Disconnect, Disconnected, Drained, DrainedListener, EdgesView, ListenerState,
+    ListenersView, Network, ReloadView, Reloaded, SessionsQuestion, SessionsView, StatusView, TargetState, TargetView,
+    TargetsView, Time, Unbanned,
 };
 use crate::admission::ProcessAdmission;
 use crate::connection::{Closing, ConnectionHandle, Route};
@@ -25,6 +25,7 @@ use otproxy_protocol::frame::{ClientId, SessionId};
 mod bans;
 mod connections;
 mod drains;
+mod edges;
 mod files;
 mod listeners;
 mod sessions;
@@ -264,6 +265,15 @@ impl api::Operator for RoleOperator {
             let views = relay.ask(move |relay| relay.sessions(wanted)).await;
             Ok(sessions::sessions(views.into_iter().flatten().collect(), &asked, Instant::now()))
         })
+    }
+
+    fn edges(&self) -> Result<EdgesView, ApiError> {
+        let OperatorParts { role, control, process, .. } = &self.parts;
+        if *role == RoleKind::Edge {
+            return Err(ApiError::not_found("an edge knows no other edges", "ask the core"));
+        }
+        let tunnel = control.with_config(|config| matches!(config, Config::Core(core) if core.tunnel.is_some()));
+        Ok(edges::edges(process, tunnel))
     }
 
     fn addresses(&self, asked: &AddressesQuestion) -> AddressesView {

@@ -46,7 +46,7 @@ fn session_link(link: &LinkSnapshot, now: Instant) -> SessionLinkView {
     let handle = &link.handle;
     SessionLinkView {
         connection: handle.id(),
-        edge: handle.edge().map(str::to_owned),
+        edge: handle.edge().map(ToString::to_string),
         player: handle.player_or_peer(),
         age_seconds: now.saturating_duration_since(handle.began()).as_secs_f64(),
         round_trip_seconds: link.round_trip.map(|round_trip| round_trip.as_secs_f64()),

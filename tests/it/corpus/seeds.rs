@@ -247,13 +247,44 @@ pub fn proxy_header() -> Seeds {
 /// Sessions in short sequences of events.
 pub fn session_machine() -> Seeds {
     use event::{
-        ANY_DATA, BREAK, CLOSE, DATA, FOREIGN, GAME_TAKES, LEAVE, LOSE, OPEN, PING, PUSH, STRAY, WAIT, WRITE, WRITE_ALL,
+        ANY_DATA, BREAK, CLOSE, DATA, FOREIGN, GAME_TAKES, HEARD, LEAVE, LOSE, OPEN, PING, PUSH, SILENT, STRAY, WAIT,
+        WRITE, WRITE_ALL,
     };
     // 8 KiB unacknowledged, 4 KiB ahead of their turn, 1.5 s to come back, 200 ms after a leave.
-    let usual: &[u8] = &[128, 255, 0xF2, 0];
+    let usual: &[u8] = &[128, 255, 0x32, 0];
     let after = |limits: &[u8], events: &[&[u8]]| [limits, &events.concat()].concat();
     let (a, b, c) = (&[OPEN, 0, 0][..], &[OPEN, 1, 0][..], &[OPEN, 2, 0][..]);
+    // The same, and 7.5 s to come back.
+    let patient: &[u8] = &[128, 255, 0xF2, 0];
     named([
+        (
+            "lent-while-others-are-silent",
+            after(
+                usual,
+                &[a, b, &[PUSH, 0, 3, 9, SILENT, 0, SILENT, 1, WRITE_ALL, HEARD, 0, PUSH, 0, 1, 9, WRITE_ALL]],
+            ),
+        ),
+        (
+            "back-without-an-open",
+            after(patient, &[a, b, &[PUSH, 0, 3, 9, WRITE_ALL, LOSE, 0, LOSE, 1, DATA, 0, 0, 0, 1, 4, WRITE_ALL]]),
+        ),
+        (
+            "back-with-a-hole",
+            after(
+                patient,
+                &[
+                    a,
+                    b,
+                    &[LOSE, 0, LOSE, 1, DATA, 0, 0, 2, 0, 4, DATA, 1, 0, 2, 0, 4, WAIT, 0x40, 6],
+                    a,
+                    &[DATA, 0, 0, 0, 0, 4, DATA, 0, 0, 0, 0, 4, WAIT, 0, 9],
+                ],
+            ),
+        ),
+        (
+            "closed-until-it-opens",
+            after(patient, &[a, b, c, &[LOSE, 0, LOSE, 1, LOSE, 2, WAIT, 0x40, 6, WAIT, 0, 10, WAIT, 0, 10], b]),
+        ),
         ("opens", after(usual, &[a])),
         ("nobody-joins", after(usual, &[a, &[LEAVE, 0, 0, WAIT, 0, 16]])),
         ("two-links-carry-the-same", after(usual, &[a, b, &[PUSH, 0, 5, 20, WRITE_ALL]])),
@@ -285,10 +316,10 @@ pub fn session_machine() -> Seeds {
         ("strays-without-end", after(usual, &[&[STRAY, 1, 255, WRITE, 1, 7, 0, STRAY, 1, 255, WRITE_ALL]])),
         ("out-of-order", after(usual, &[a, &[DATA, 0, 0, 2, 0, 9, DATA, 0, 0, 1, 0, 9, DATA, 0, 0, 0, 0, 9]])),
         ("twice", after(usual, &[a, b, &[DATA, 0, 0, 0, 0, 9, DATA, 1, 0, 255, 0, 9]])),
-        ("reorder-limit", after(&[128, 16, 0xF2, 0], &[a, &[DATA, 0, 0, 1, 0, 90, DATA, 0, 0, 2, 0, 90]])),
+        ("reorder-limit", after(&[128, 16, 0x32, 0], &[a, &[DATA, 0, 0, 1, 0, 90, DATA, 0, 0, 2, 0, 90]])),
         (
             "unacked-limit",
-            after(&[1, 255, 0xF2, 0], &[a, &[PUSH, 0, 1, 40, PUSH, 0, 1, 40, WRITE_ALL, DATA, 0, 0, 0, 0, 1]]),
+            after(&[1, 255, 0x32, 0], &[a, &[PUSH, 0, 1, 40, PUSH, 0, 1, 40, WRITE_ALL, DATA, 0, 0, 0, 0, 1]]),
         ),
         ("ack-of-what-was-never-sent", after(usual, &[a, &[ANY_DATA, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 4, WRITE_ALL]])),
         ("last-number", after(usual, &[a, &[ANY_DATA, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0, 4]])),
@@ -342,7 +373,7 @@ pub fn session_machine() -> Seeds {
         (
             "paced",
             after(
-                &[128, 255, 0xF2, 20],
+                &[128, 255, 0x32, 20],
                 &[a, &[DATA, 0, 0, 0, 0, 9].repeat(12), &[GAME_TAKES, 0, 255, WAIT, 100, 0, GAME_TAKES, 0, 255]],
             ),
         ),

@@ -27,6 +27,8 @@ struct World {
     core: ModelCore,
     paths: Vec<Path>,
     conns: usize,
+    /// Connects fail.
+    down: bool,
     received: Vec<Vec<u8>>,
     ended: Option<ClientEndReason>,
     last_stats: otproxy_testkit::player::SessionStats,
@@ -43,6 +45,7 @@ impl World {
             core: ModelCore::new(false),
             paths: std::iter::repeat_with(path).take(paths).collect(),
             conns: 0,
+            down: false,
             received: Vec::new(),
             ended: None,
             last_stats: Default::default(),
@@ -72,6 +75,7 @@ impl World {
     fn pump(&mut self) {
         while let Some(action) = self.player.poll_action() {
             match action {
+                LinkAction::Connect(link) if self.down => self.player.lost(link),
                 LinkAction::Connect(link) => {
                     self.conns += 1;
                     let conn = Conn(self.conns);
@@ -116,6 +120,14 @@ impl World {
         let bytes: Vec<u8> = path.to_client.drain(..count).collect();
         self.player.bytes(LinkId(link), &bytes, self.now);
         self.pump();
+    }
+
+    /// Loses all links for long enough that the client notices, and joins new ones.
+    fn restart(&mut self) {
+        self.down = true;
+        (0..self.paths.len()).for_each(|link| self.lose(link));
+        self.advance(2 * SESSION_CHECK);
+        self.down = false;
     }
 
     /// Lets all links work for a while.
@@ -190,6 +202,7 @@ proptest! {
             }
             world.pump();
         }
+        world.restart();
         world.settle(20);
         let expected: Vec<_> = (0..pushed).map(packet).collect();
         prop_assert_eq!(&world.received, &expected);
@@ -279,6 +292,35 @@ fn a_change_of_link_opens_the_new_one_before_it_leaves_the_old_one() {
     let at = new.windows(open.len()).position(|bytes| bytes == open).expect("opened on the new link");
     let replay = &new[at + open.len()..];
     assert!(replay.ends_with(&packet(0)), "with all that is not acknowledged");
+}
+
+/// A client looks after its links by one clock and after a session's by another: a link can be lost and back between
+/// two looks at the session.
+#[test]
+fn a_link_that_is_lost_and_back_between_two_looks_counts_as_joined() {
+    for noticed in [false, true] {
+        let mut world = World::new(1, 1, ClientClocks::default());
+        world.advance(MS);
+        world.settle(1);
+        world.player.open(SESSION, 7172, world.now);
+        world.settle(2);
+        // The links are looked after at 2500 ms, the session at 2001 and 2501 ms; it is 1501 now.
+        world.advance(if noticed { 400 * MS } else { 900 * MS });
+        world.lose(0);
+        world.player.send(SESSION, &packet(0)).unwrap();
+        assert_eq!(world.player.session_stats(SESSION).unwrap().links, 0, "none is ready");
+        while world.paths[0].conn.is_none() {
+            world.advance(MS);
+        }
+        world.reach_core(0, usize::MAX);
+        world.reach_client(0, usize::MAX);
+        world.player.send(SESSION, &packet(1)).unwrap();
+        world.settle(4);
+        let stats = world.player.session_stats(SESSION).unwrap();
+        let received: &[_] = if noticed { &[packet(0), packet(1)] } else { &[] };
+        assert_eq!((stats.links, stats.joins), (1, 1 + u64::from(noticed)));
+        assert_eq!(world.core.sessions[&SESSION].received, received, "noticed: {noticed}");
+    }
 }
 
 #[test]

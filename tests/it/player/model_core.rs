@@ -99,6 +99,10 @@ impl ModelCore {
             }
             FromClient::Data { session: id, packet, ack, payload } => {
                 let Some(session) = self.sessions.get_mut(&id) else { return };
+                // A link that the client wrongly counts as joined: see `PlayerCore`.
+                if !session.links.contains_key(&conn) {
+                    return;
+                }
                 session.acked = session.acked.max(ack.0);
                 assert!(packet.0 as usize <= session.received.len() + 1, "the client left a gap");
                 if packet.0 as usize == session.received.len() + 1 {

@@ -72,7 +72,7 @@ fn links_of_one_session() {
         }
         let mut one_more = core.link().await;
         one_more.open(S, PORT).await;
-        assert_eq!(one_more.next().await, Some(Seen::End(S)));
+        one_more.sync().await;
         core.refused("session_links", 1.0).await;
         conn.send(&packet(b"on")).await;
         assert_eq!(first.next().await, data(1, 0, &packet(b"on")));
@@ -114,6 +114,34 @@ fn new_sessions_by_address_over_all_workers() {
         }
         core.refused("open_rate", 7.0).await;
         assert_eq!(core.metric("otproxy_relay_sessions_opened_total", &[]).await, 4.0);
+        core.close().await;
+    });
+}
+
+#[test]
+fn an_edge_that_claims_a_players_address_takes_nothing_of_what_that_has_through_others() {
+    run(async {
+        let game = Game::new().await;
+        let sessions = "opens_per_address: 2/1h, max_per_address: 2";
+        let core = Setup { workers: 2, ..Setup::to(&game, "") }.sessions(sessions).start();
+        // The stolen edge opens and breaks the protocol in the player's name, as often as it is let.
+        let (mut stolen, mut taken) = (Vec::new(), Vec::new());
+        for n in 1..=5 {
+            let mut link = core.link_of(EDGE_A, player(1), ClientId(n)).await;
+            link.open(S, PORT).await;
+            match n {
+                1 | 2 => taken.push(game.accept_otc().await),
+                _ => assert_eq!(link.next().await, Some(Seen::End(S))),
+            }
+            stolen.push(link);
+        }
+        core.refused("session_limit", 3.0).await;
+        let mut link = core.link_of(EDGE_B, player(1), ClientId(77)).await;
+        link.open(S, PORT).await;
+        let (mut conn, address) = game.accept_otc().await;
+        assert_eq!(address, player(1).ip());
+        conn.send(&packet(b"on")).await;
+        assert_eq!(link.next().await, data(1, 0, &packet(b"on")));
         core.close().await;
     });
 }
@@ -619,6 +647,13 @@ fn links_of_one_client_are_limited_and_shared_by_network() {
         core.wait("otproxy_connections_closed_total", &["reason=\"evicted\""], 1.0).await;
         // Other clients of that address are not concerned.
         core.link_of(EDGE_A, player(1), ClientId(5)).await.sync().await;
+        // An edge that claims an address of its own for each link keeps none of another edge out.
+        let stolen = ClientId(6);
+        let mut claimed = Vec::new();
+        for n in 0..MAX_CLIENT_LINKS {
+            claimed.push(core.link_of(EDGE_A, elsewhere(n as u8), stolen).await);
+        }
+        core.link_of(EDGE_B, player(1), stolen).await.sync().await;
         core.close().await;
     });
 }

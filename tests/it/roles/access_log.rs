@@ -11,6 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::common::access_log::LogFile;
+use crate::common::admin::see;
 use crate::common::sandbox::*;
 
 #[test]
@@ -53,6 +54,41 @@ fn each_connection_that_ends_has_its_line() {
         assert_eq!(lines[2]["connect_seconds"], Value::Null);
         assert_eq!(edge.series("otproxy_access_log_dropped_total").await, 0.0);
         edge.stop().await;
+    });
+}
+
+#[test]
+fn a_forward_names_the_edge_that_a_connection_came_through_by_its_address() {
+    run(async {
+        let log = LogFile::new();
+        let core = Role::core(&format!(
+            "{}\nedges: [{{ name: waw1, address: 127.0.0.9 }}]\n\
+             listeners: [{{ name: a, listen: \"127.0.0.1:0\", forward_to: \"{}\", send_proxy: none, \
+             trusted_peers: 127.0.0.0/8, deny: 192.0.2.66 }}]",
+            log.yaml("json"),
+            echo_target().await
+        ));
+        let header = |player: &str| v2(player.parse().unwrap(), "192.0.2.9:7171".parse().unwrap());
+        for (local, edge) in [("127.0.0.9", Value::from("waw1")), ("127.0.0.8", Value::Null)] {
+            let mut stream = connect_from(local, core.addr("a")).await;
+            stream.write_all(&header("192.0.2.1:4000")).await.unwrap();
+            echoes(&mut stream, b"hello").await;
+            let open = see(core.admin(), "connections").await;
+            assert_eq!(open["connections"][0]["edge"], edge, "{open}");
+            let mut refused = connect_from(local, core.addr("a")).await;
+            refused.write_all(&header("192.0.2.66:4000")).await.unwrap();
+            assert_eq!(read_to_close(&mut refused).await, b"");
+        }
+        let mut seen: Vec<_> =
+            log.json(4).await.iter().map(|line| (line["event"].to_string(), line["edge"].clone())).collect();
+        seen.sort_by_key(|(event, edge)| (event.clone(), edge.to_string()));
+        let [closed, rejected] = ["closed", "rejected"].map(|event| format!("\"{event}\""));
+        let (waw1, none) = (Value::from("waw1"), Value::Null);
+        assert_eq!(
+            seen,
+            [(closed.clone(), waw1.clone()), (closed, none.clone()), (rejected.clone(), waw1), (rejected, none)]
+        );
+        core.stop().await;
     });
 }
 

@@ -1,6 +1,7 @@
 //! The tunnel between edges and a core, both as `main` starts them: who gets through, in which order they start, and
 //! what becomes of players when one of them goes.
 
+mod edges;
 mod hostile;
 mod players;
 mod reload;

@@ -201,7 +201,6 @@ fn an_edge_that_is_revoked_is_out_at_once_and_players_go_on() {
         }
         // Taken out of the file it is the same, by another word.
         core.replace("{ name: waw1 }, ", "").await;
-        core.wait_until("otproxy_tunnel_connections", &["edge=\"waw1\""], |now| now == 0.0).await;
         core.handshakes("unknown_edge", 1).await;
         game.on(100, 1).await;
         game.end().await;

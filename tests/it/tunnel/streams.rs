@@ -264,7 +264,7 @@ fn a_player_is_banned_and_never_the_edge_that_he_came_through() {
     run(async {
         let certificates = Certificates::new();
         let listeners = "[{ name: login, forward_to: \"127.0.0.1:9\", expect: login }]";
-        let edges = "[{ name: waw1, address: 127.0.0.9 }]";
+        let edges = "[{ name: waw1, address: [127.0.0.1, 127.0.0.9] }]";
         let bans = "bans: { after: 1/1h, for: 1h }";
         let core = Role::start(&core(&certificates, edges, listeners, bans));
         let edge = Role::start(&edge(&certificates, "waw1", core.addr("tunnel"), LOGIN));

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::time::Instant;
 
 use super::keys::{LinkKey, SessionKey};
+use super::lend::Lending;
 use super::link_writer::{LinkWriter, WriteOutcome};
 use super::owner::ClientOwner;
 use super::reason::{EndReason, OpenError};
@@ -22,6 +23,8 @@ pub(super) struct Link<L> {
     pub writer: LinkWriter,
     /// The start of a frame that is not whole yet: never more than one frame and one read.
     pub input: ReassemblyBuffer,
+    /// Its client has said nothing on it for longer than one ever does.
+    pub silent: bool,
 }
 
 /// The links and sessions of one client, which has proved by its first frame on each link that it is this one
@@ -34,6 +37,7 @@ pub(super) struct Link<L> {
 /// | a link sent bytes | [`receive`](Self::receive) | all that [`next`](Self::next_effect) returns |
 /// | a link may take more | [`write_link`](Self::write_link) | |
 /// | a link is gone | [`lost`](Self::lost) | |
+/// | a link has been silent for longer than a client ever is, or no longer is | [`silent`](Self::silent), [`heard`](Self::heard) | |
 /// | the game server is reached, or is not | [`connected`](Self::connected), [`connect_failed`](Self::connect_failed) | [`write_game`](Self::write_game), or tell the links |
 /// | the game server sent bytes | [`game_bytes`](Self::game_bytes) | tell the links |
 /// | the game server may take more | [`write_game`](Self::write_game) | |
@@ -41,19 +45,21 @@ pub(super) struct Link<L> {
 /// | a session's [`deadline`](Self::deadline) passed | [`tick`](Self::tick) | |
 ///
 /// To tell the links is to call [`write_link`](Self::write_link) for each of [`links_of`](Self::links_of) that is not
-/// known to be full. After each call [`poll_changed`](Self::poll_changed) names the sessions to look at again.
+/// known to be full. After each call [`poll_changed`](Self::poll_changed) names the sessions to look at again, and
+/// [`poll_link`](Self::poll_link) the links on which something is to be done.
 ///
 /// A session that is [finished](Self::is_finished) is accounted for by [`close`](Self::close), and once it
 /// [is over](Self::is_over), [`remove`](Self::remove) makes its id free.
 pub struct ClientMachine<O: ClientOwner> {
     pub(super) links: Slots<Link<O::Link>>,
     pub(super) sessions: Sessions<O::Session, O::Player>,
+    pub(super) lending: Lending,
 }
 
 impl<O: ClientOwner> Default for ClientMachine<O> {
     /// Makes a client that has nothing yet.
     fn default() -> Self {
-        Self { links: Slots::default(), sessions: Sessions::default() }
+        Self { links: Slots::default(), sessions: Sessions::default(), lending: Lending::default() }
     }
 }
 
@@ -65,7 +71,9 @@ impl<O: ClientOwner> ClientMachine<O> {
 
     /// Adds a link. Its bytes, from the first frame on, go to [`ClientMachine::receive`].
     pub fn add_link(&mut self, owned: O::Link) -> LinkKey {
-        LinkKey(self.links.insert(Link { owned, writer: LinkWriter::default(), input: ReassemblyBuffer::default() }))
+        let (writer, input) = (LinkWriter::default(), ReassemblyBuffer::default());
+        self.lending.came();
+        LinkKey(self.links.insert(Link { owned, writer, input, silent: false }))
     }
 
     /// Returns the owner's part of a link.
@@ -128,16 +136,17 @@ impl<O: ClientOwner> ClientMachine<O> {
     /// waits for one to come back for `sessions.linger`.
     pub fn lost(&mut self, link: LinkKey, now: Instant) -> Option<O::Link> {
         let Link { owned, writer, .. } = self.links.remove(link.0)?;
-        for key in writer.carried() {
-            if let Some(session) = self.sessions.get_mut(key) {
-                session.machine.lost(now);
-                self.sessions.change(key);
+        for joined in writer.carried() {
+            if let Some(session) = self.sessions.get_mut(joined.session) {
+                session.machine.lost(joined.standing, now);
+                self.sessions.change(joined.session);
             }
         }
         self.sessions.forget(link);
-        for key in writer.carried() {
-            self.sessions.drop_unused(key);
+        for joined in writer.carried() {
+            self.sessions.drop_unused(joined.session);
         }
+        self.lending.look();
         Some(owned)
     }
 
@@ -242,11 +251,12 @@ impl<O: ClientOwner> ClientMachine<O> {
         self.sessions.get(session)?.deadline()
     }
 
-    /// Lets time pass for a session: ends it if nobody came back to it.
+    /// Lets time pass for a session: ends it if nobody came back to it, or has a link of it closed.
     pub fn tick(&mut self, session: SessionKey, now: Instant) {
         if let Some(session) = self.sessions.get_mut(session) {
             session.tick(now);
         }
+        self.rejoin(session, now);
     }
 
     /// Returns whether a session has ended and has nothing more to tell: a link has told the client, or there was none
@@ -287,6 +297,24 @@ impl<O: ClientOwner> ClientMachine<O> {
         let Some(session) = self.sessions.get(key) else { return Ok(None) };
         let same = !owner.rules().bind_to_player || owner.player(link) == session.player;
         if same { Ok(Some(key)) } else { Err(OpenError::Identity) }
+    }
+
+    /// Takes note of the player whose link joins a session. Returns whether it is one that the session did not know.
+    pub(super) fn meet(&mut self, session: SessionKey, link: LinkKey, owner: &O) -> Result<bool, OpenError> {
+        let Self { links, sessions, .. } = self;
+        let player = |link: LinkKey| links.get(link.0).map(|link| owner.player(&link.owned));
+        let (Some(session), Some(joining)) = (sessions.get_mut(session), player(link)) else { return Ok(false) };
+        if session.knows(&joining) {
+            return Ok(false);
+        }
+        let there: Vec<_> = session.links.iter().filter_map(|link| player(*link)).collect();
+        session.meet(joining, |known| there.contains(known)).map(|()| true)
+    }
+
+    /// Returns whether a session of that id goes on, whoever may join it.
+    pub(super) fn goes_on(&self, id: SessionId) -> bool {
+        let session = self.sessions.find(id).and_then(|key| self.sessions.get(key));
+        session.is_some_and(|session| session.machine.ended().is_none())
     }
 
     /// Returns a new session, unless the owner does not let it in.

@@ -2,7 +2,7 @@
 
 /// A link, from [`ClientMachine::add_link`](super::ClientMachine::add_link) to
 /// [`ClientMachine::lost`](super::ClientMachine::lost).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkKey(pub(super) u32);
 
 /// A session, from [`Effect::Connect`](super::Effect::Connect) to

@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use bytes::Bytes;
 
 use super::keys::SessionKey;
-use super::machine::Machine;
+use super::machine::{Machine, Standing};
 use super::outbox::Cursor;
 use crate::frame::{self, PONG, SessionId};
 
@@ -19,6 +19,8 @@ const PONGS_AT_ONCE: usize = 8;
 pub const MAX_PONGS: usize = 64;
 /// Ends for sessions that the link does not carry which may wait; further ones are not sent.
 pub const MAX_ENDS: usize = 64;
+/// Sessions of which a link remembers that it may not join them: more than a client has at once.
+const MAX_KEPT_OFF: usize = 8;
 
 /// The sessions that links may carry.
 pub(super) trait SessionSource {
@@ -26,13 +28,15 @@ pub(super) trait SessionSource {
     fn machine(&mut self, session: SessionKey) -> Option<&mut Machine>;
 
     /// Takes note that a link has written all data of the session and the end after it.
-    fn end_written(&mut self, session: SessionKey);
+    fn end_written(&mut self, session: SessionKey, standing: Standing);
 }
 
+/// A session that a link carries.
 #[derive(Debug)]
-struct Joined {
+pub(super) struct Joined {
     id: SessionId,
-    session: SessionKey,
+    pub session: SessionKey,
+    pub standing: Standing,
     cursor: Cursor,
 }
 
@@ -56,6 +60,8 @@ pub(super) struct LinkWriter {
     cut: Bytes,
     pongs: usize,
     ends: VecDeque<SessionId>,
+    /// Sessions that it may not join, though they go on: the last ones that it asked for.
+    kept_off: VecDeque<SessionId>,
     joined: Vec<Joined>,
     /// The session whose turn is next, so that none starves another.
     turn: usize,
@@ -74,26 +80,47 @@ impl LinkWriter {
         }
     }
 
+    /// Takes note that the link may not join that session, which goes on.
+    pub fn keep_off(&mut self, session: SessionId) {
+        if !self.is_kept_off(session) {
+            if self.kept_off.len() >= MAX_KEPT_OFF {
+                self.kept_off.pop_front();
+            }
+            self.kept_off.push_back(session);
+        }
+    }
+
+    /// Returns whether the link was told that it may not join that session, which went on then.
+    pub fn is_kept_off(&self, session: SessionId) -> bool {
+        self.kept_off.contains(&session)
+    }
+
     /// Carries a session from now on, from its first unacknowledged frame.
-    pub fn join(&mut self, session: SessionKey, machine: &mut Machine) {
-        machine.joined();
-        self.joined.push(Joined { id: machine.id(), session, cursor: machine.outbox().start() });
+    pub fn join(&mut self, session: SessionKey, machine: &mut Machine, standing: Standing) {
+        machine.joined(standing);
+        self.kept_off.retain(|other| *other != machine.id());
+        self.joined.push(Joined { id: machine.id(), session, standing, cursor: machine.outbox().start() });
     }
 
     /// Returns the session of that id, if the link carries it.
-    pub fn get(&self, session: SessionId) -> Option<SessionKey> {
-        self.joined.iter().find(|joined| joined.id == session).map(|joined| joined.session)
+    pub fn get(&self, session: SessionId) -> Option<&Joined> {
+        self.joined.iter().find(|joined| joined.id == session)
+    }
+
+    /// Returns the session of that id, to change its standing.
+    pub fn get_mut(&mut self, session: SessionId) -> Option<&mut Joined> {
+        self.joined.iter_mut().find(|joined| joined.id == session)
     }
 
     /// Stops carrying that session; returns it if it was carried.
-    pub fn remove(&mut self, session: SessionId) -> Option<SessionKey> {
+    pub fn remove(&mut self, session: SessionId) -> Option<Joined> {
         let at = self.joined.iter().position(|joined| joined.id == session)?;
-        Some(self.joined.remove(at).session)
+        Some(self.joined.remove(at))
     }
 
     /// Returns the sessions carried.
-    pub fn carried(&self) -> impl Iterator<Item = SessionKey> {
-        self.joined.iter().map(|joined| joined.session)
+    pub fn carried(&self) -> &[Joined] {
+        &self.joined
     }
 
     /// Returns how many sessions are carried.
@@ -178,7 +205,8 @@ impl LinkWriter {
                         return Ok(done);
                     }
                     self.cut = Bytes::copy_from_slice(end.get(taken..).unwrap_or_default());
-                    sessions.end_written(self.joined.remove(self.turn).session);
+                    let Joined { session, standing, .. } = self.joined.remove(self.turn);
+                    sessions.end_written(session, standing);
                     if done.blocked {
                         return Ok(done);
                     }
@@ -230,7 +258,7 @@ mod tests {
         }
 
         fn join(&mut self, writer: &mut LinkWriter, session: SessionKey) {
-            writer.join(session, self.machine(session).unwrap());
+            writer.join(session, self.machine(session).unwrap(), Standing::Complete);
         }
 
         fn push(&mut self, session: SessionKey, body: &[u8]) {
@@ -261,8 +289,8 @@ mod tests {
             self.0.get_mut(session.0 as usize)
         }
 
-        fn end_written(&mut self, session: SessionKey) {
-            self.machine(session).unwrap().end_written();
+        fn end_written(&mut self, session: SessionKey, standing: Standing) {
+            self.machine(session).unwrap().end_written(standing);
         }
     }
 

@@ -37,6 +37,19 @@ pub enum SessionPhase {
     Ending,
 }
 
+/// The standing of a link that carries a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The core sends the session's frames over it without having been asked: see
+    /// [`ClientMachine::poll_link`](super::ClientMachine::poll_link).
+    Lent,
+    /// The client sends packets over it, though it never opened the session there: some before them may be missing.
+    Used,
+    /// All packets come over it that the client sends and that have not come: it was opened there, or the packets that
+    /// it brought were due.
+    Complete,
+}
+
 /// A breach of the protocol by a client, which ends its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ProtocolError {
@@ -72,9 +85,11 @@ pub struct Machine {
     inbox: Inbox,
     outbox: Outbox,
     limits: SessionLimits,
-    /// Links that carry the session now.
+    /// Links that carry the session now, whatever their standing.
     links: usize,
-    /// The time and the reason of its end if nothing else comes; none while a link carries it.
+    /// Those on which all comes that the client sends.
+    complete: usize,
+    /// The time and the reason of its end if nothing else comes; none while a complete link carries it.
     deadline: Option<(Instant, EndReason)>,
     ended: Option<EndReason>,
     /// A link has written all data and the end after it.
@@ -98,6 +113,7 @@ impl Machine {
             outbox: Outbox::default(),
             limits,
             links: 0,
+            complete: 0,
             deadline: Some((now + limits.linger, EndReason::LinksLost)),
             ended: None,
             end_sent: false,
@@ -162,32 +178,52 @@ impl Machine {
         self.outbox.next().previous()
     }
 
+    /// Returns how many of its links bring all that the client sends.
+    pub fn complete(&self) -> usize {
+        self.complete
+    }
+
     /// Records that one more link carries the session.
-    pub fn joined(&mut self) {
+    pub fn joined(&mut self, standing: Standing) {
         self.links += 1;
+        if standing == Standing::Complete {
+            self.completed();
+        }
+    }
+
+    /// Records that a link which carries the session has become complete.
+    pub fn completed(&mut self) {
+        self.complete += 1;
         self.deadline = None;
     }
 
-    /// Records that a link left the session on purpose.
-    pub fn left(&mut self, now: Instant) {
-        self.without(now + self.limits.leave_grace, EndReason::ClientLeft);
+    /// Records that a link left the session on purpose: without another complete one its client means the session.
+    pub fn left(&mut self, standing: Standing, now: Instant) {
+        self.without(standing);
+        if self.complete == 0 {
+            self.deadline = Some((now + self.limits.leave_grace, EndReason::ClientLeft));
+        }
     }
 
     /// Records that a link that carried the session is gone.
-    pub fn lost(&mut self, now: Instant) {
-        self.without(now + self.limits.linger, EndReason::LinksLost);
+    pub fn lost(&mut self, standing: Standing, now: Instant) {
+        self.without(standing);
+        if self.complete == 0 && standing == Standing::Complete {
+            self.deadline = Some((now + self.limits.linger, EndReason::LinksLost));
+        }
     }
 
-    fn without(&mut self, deadline: Instant, reason: EndReason) {
+    /// Records that a link no longer carries the session, which changes nothing for its client.
+    pub fn without(&mut self, standing: Standing) {
         self.links = self.links.saturating_sub(1);
-        if self.links == 0 {
-            self.deadline = Some((deadline, reason));
+        if standing == Standing::Complete {
+            self.complete = self.complete.saturating_sub(1);
         }
     }
 
     /// Records that a link has written all data and the end after it; it no longer carries the session.
-    pub fn end_written(&mut self) {
-        self.links = self.links.saturating_sub(1);
+    pub fn end_written(&mut self, standing: Standing) {
+        self.without(standing);
         self.end_sent = true;
     }
 
@@ -266,6 +302,7 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
+    use super::Standing::Complete;
     use super::*;
 
     const LIMITS: SessionLimits = SessionLimits {
@@ -287,14 +324,14 @@ mod tests {
             [(false, LIMITS.leave_grace, EndReason::ClientLeft), (true, LIMITS.linger, EndReason::LinksLost)]
         {
             let mut m = machine(now);
-            m.joined();
-            m.joined();
-            m.left(now);
+            m.joined(Complete);
+            m.joined(Complete);
+            m.left(Complete, now);
             assert_eq!(m.deadline(), None, "one link still carries it");
             if lose {
-                m.lost(now)
+                m.lost(Complete, now)
             } else {
-                m.left(now)
+                m.left(Complete, now)
             }
             assert_eq!(m.deadline(), Some(now + wait));
             m.tick(now + wait - Duration::from_millis(1));
@@ -309,9 +346,9 @@ mod tests {
     fn a_join_before_the_deadline_goes_on() {
         let now = Instant::now();
         let mut m = machine(now);
-        m.joined();
-        m.left(now);
-        m.joined();
+        m.joined(Complete);
+        m.left(Complete, now);
+        m.joined(Complete);
         m.tick(now + Duration::from_secs(60));
         assert!(m.ended().is_none() && m.deadline().is_none());
     }
@@ -320,14 +357,14 @@ mod tests {
     fn after_the_game_closed_the_session_waits_for_a_link_to_take_the_end() {
         let now = Instant::now();
         let mut m = machine(now);
-        m.joined();
+        m.joined(Complete);
         m.end(EndReason::GameClosed);
         assert!(!m.is_finished());
-        m.lost(now);
+        m.lost(Complete, now);
         m.tick(now + Duration::from_secs(29));
         assert!(!m.is_finished(), "a link may come back for the rest");
-        m.joined();
-        m.end_written();
+        m.joined(Complete);
+        m.end_written(Complete);
         assert!(m.is_finished());
         assert_eq!(m.ended(), Some(EndReason::GameClosed));
     }
@@ -365,12 +402,12 @@ mod tests {
         let now = Instant::now();
         let mut machine = machine(now);
         assert_eq!(machine.phase(), SessionPhase::Lingering);
-        machine.joined();
+        machine.joined(Complete);
         assert_eq!(machine.phase(), SessionPhase::Carried);
-        machine.left(now);
+        machine.left(Complete, now);
         assert_eq!(machine.phase(), SessionPhase::Grace);
-        machine.joined();
-        machine.lost(now);
+        machine.joined(Complete);
+        machine.lost(Complete, now);
         assert_eq!(machine.phase(), SessionPhase::Lingering);
         machine.tick(now + LIMITS.linger);
         assert_eq!(machine.phase(), SessionPhase::Ending);

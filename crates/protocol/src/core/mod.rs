@@ -12,6 +12,7 @@
 mod client;
 mod inbox;
 mod keys;
+mod lend;
 mod link_writer;
 mod machine;
 mod outbox;
@@ -25,12 +26,13 @@ mod upstream;
 pub use client::{ClientMachine, MAX_LINKS};
 pub use inbox::{Arrival, Inbox, ReorderFull};
 pub use keys::{LinkKey, SessionKey};
+pub use lend::{CLOSE_EVERY, LinkDuty, MAX_CLOSES, OPEN_WITHIN};
 pub use link_writer::{MAX_ENDS, MAX_PONGS, WriteOutcome};
-pub use machine::{Machine, ProtocolError, SessionLimits, SessionPhase};
+pub use machine::{Machine, ProtocolError, SessionLimits, SessionPhase, Standing};
 pub use outbox::{AckBeyondSent, Batch, Cursor, CursorAdvance, Outbox};
 pub use owner::{AdmittedSession, ClientOwner, Effect, FrameCounts, OpenRules};
 pub use reason::{EndReason, OpenError};
-pub use session::{Framed, SessionFigures};
+pub use session::{Framed, MAX_ADDRESSES, SessionFigures};
 pub use turn::ReceivedBytes;
 pub use upstream::Upstream;
 

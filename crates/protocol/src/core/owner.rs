@@ -89,6 +89,9 @@ pub enum Effect {
     },
     /// Look again at what the session waits for: its deadline, its end, and whether its game server is to be read.
     Changed(SessionKey),
+    /// The link on which this came joined a session from an address from which no link had joined it lately: count and
+    /// log it.
+    JoinedElsewhere(SessionKey),
     /// A request for this session was refused: count and log it.
     Refused {
         /// The session, as the client names it.

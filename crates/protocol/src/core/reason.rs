@@ -37,7 +37,7 @@ words! {
     pub enum OpenError {
         /// The port asked for is not in `game_servers`.
         Port = "port",
-        /// The session belongs to another player's address.
+        /// The session belongs to another player's address, and `sessions.bind_sessions` is `address`.
         Identity = "identity",
         /// `sessions.max` or `sessions.max_per_address` was reached.
         SessionLimit = "session_limit",
@@ -51,6 +51,8 @@ words! {
         LinkSessions = "link_sessions",
         /// More links for one session than a client ever has.
         SessionLinks = "session_links",
+        /// Links of one session from more addresses at once than a client ever has.
+        SessionAddresses = "session_addresses",
         /// `sessions.opens_per_address` was reached.
         OpenRate = "open_rate",
         /// So many sessions wait for the game server that the client would not wait for its turn.

@@ -5,10 +5,10 @@ use std::time::Instant;
 use super::inbox::Arrival;
 use super::keys::{LinkKey, SessionKey};
 use super::link_writer::SessionSource;
-use super::machine::{Machine, ProtocolError, SessionPhase};
+use super::machine::{Machine, ProtocolError, SessionPhase, Standing};
 use super::outbox::Batch;
 use super::owner::{AdmittedSession, FrameCounts};
-use super::reason::EndReason;
+use super::reason::{EndReason, OpenError};
 use super::slots::Slots;
 use super::upstream::Upstream;
 use crate::frame::{HEADER_LEN, PacketId, SessionId};
@@ -67,9 +67,15 @@ pub(super) struct Session<S, P> {
     pub owned: S,
     /// The player that opened it.
     pub player: P,
+    /// Other addresses from which links have joined it, those that joined last at the end.
+    elsewhere: Vec<P>,
     pub machine: Machine,
     /// Links that joined it and are there, those that have told its end included.
     pub links: Vec<LinkKey>,
+    /// The time at which a link is closed so that the client joins anew; only while no complete link is there.
+    pub rejoin_at: Option<Instant>,
+    /// Links that were closed for that since the last complete one.
+    pub closes: u32,
     /// Links find it.
     listed: bool,
     closed: Closed,
@@ -82,14 +88,21 @@ pub(super) struct Session<S, P> {
     bytes_out: u64,
 }
 
+/// Addresses from which links may carry one session at once. A client has one, or one on each path; each change of
+/// address adds one for as long as the links of the old one are not known to be lost.
+pub const MAX_ADDRESSES: usize = 8;
+
 impl<S, P> Session<S, P> {
     pub fn new(id: SessionId, player: P, admitted: AdmittedSession<S>, now: Instant) -> Self {
         let AdmittedSession { session, limits, framing, max_packets_per_second } = admitted;
         Self {
             owned: session,
             player,
+            elsewhere: Vec::new(),
             machine: Machine::new(id, limits, now),
             links: Vec::new(),
+            rejoin_at: None,
+            closes: 0,
             listed: true,
             closed: Closed::No,
             upstream: Upstream::new(max_packets_per_second),
@@ -99,6 +112,27 @@ impl<S, P> Session<S, P> {
             bytes_in: 0,
             bytes_out: 0,
         }
+    }
+
+    /// Returns whether a link of this player has joined it, among the last ones.
+    pub fn knows(&self, player: &P) -> bool
+    where
+        P: PartialEq,
+    {
+        self.player == *player || self.elsewhere.contains(player)
+    }
+
+    /// Takes note that a link of another player joins. `there` says of which players there are links.
+    ///
+    /// # Errors
+    /// There are links of as many players as there may be.
+    pub fn meet(&mut self, player: P, there: impl Fn(&P) -> bool) -> Result<(), OpenError> {
+        if self.elsewhere.len() + 1 >= MAX_ADDRESSES {
+            let gone = self.elsewhere.iter().position(|known| !there(known)).ok_or(OpenError::SessionAddresses)?;
+            self.elsewhere.remove(gone);
+        }
+        self.elsewhere.push(player);
+        Ok(())
     }
 
     pub fn figures(&self) -> SessionFigures {
@@ -249,7 +283,7 @@ impl<S, P> Session<S, P> {
 
     pub fn deadline(&self) -> Option<Instant> {
         match self.closed {
-            Closed::No => self.machine.deadline(),
+            Closed::No => self.machine.deadline().into_iter().chain(self.rejoin_at).min(),
             Closed::Until(at) => Some(at),
             Closed::Over => None,
         }
@@ -261,6 +295,16 @@ impl<S, P> Session<S, P> {
             Closed::Until(at) if now >= at => self.closed = Closed::Over,
             Closed::Until(_) | Closed::Over => {}
         }
+    }
+
+    /// Returns whether it goes on and waits for its client to open it on a link.
+    pub fn waits_for_open(&self) -> bool {
+        self.machine.complete() == 0 && matches!(self.machine.phase(), SessionPhase::Lingering)
+    }
+
+    /// Returns whether its client is still to be sent something, or would be if there were something.
+    pub fn has_to_tell(&self) -> bool {
+        self.closed == Closed::No && !self.machine.is_finished()
     }
 
     pub fn is_over(&self) -> bool {
@@ -356,9 +400,9 @@ impl<S, P> SessionSource for Sessions<S, P> {
         Some(&mut self.get_mut(session)?.machine)
     }
 
-    fn end_written(&mut self, session: SessionKey) {
+    fn end_written(&mut self, session: SessionKey, standing: Standing) {
         if let Some(machine) = self.machine(session) {
-            machine.end_written();
+            machine.end_written(standing);
             self.change(session);
             self.drop_unused(session);
         }

@@ -51,6 +51,11 @@ impl<T> Slots<T> {
         self.0.iter_mut().filter_map(Option::as_deref_mut)
     }
 
+    /// Returns a number that is greater than those of all values.
+    pub fn end(&self) -> u32 {
+        self.0.len() as u32
+    }
+
     /// Returns all values.
     pub fn values(&self) -> impl Iterator<Item = &T> {
         self.0.iter().filter_map(Option::as_deref)

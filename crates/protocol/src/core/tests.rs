@@ -8,6 +8,8 @@ use super::*;
 use crate::frame::{self, ClientId, FrameError, PONG, PacketId, SessionId};
 use crate::game_packet::{Framing, GamePacketError};
 
+mod lend;
+
 const CLIENT: ClientId = ClientId(7);
 const PORT: u16 = 7172;
 const S: SessionId = SessionId(1);
@@ -228,12 +230,72 @@ fn a_link_of_another_player_is_refused_where_sessions_are_bound_to_players() {
     both(|mut world| {
         let (link, other) = (world.link(), world.client.add_link(2));
         let session = world.play(link, S);
-        world.refused(other, &frame::open(S, PORT), S, OpenError::Identity);
         world.refused(other, &data(S, 1, 0, b"not mine"), S, OpenError::Identity);
-        assert_eq!(world.read(other), frame::end(S), "one end says it");
+        world.refused(other, &frame::open(S, PORT), S, OpenError::Identity);
+        assert_eq!(world.send(other, &data(S, 1, 0, b"not mine")), [], "the client takes it for one that has joined");
+        assert_eq!(world.read(other), b"", "an end on any link would be the end of the game");
         assert_eq!(world.send(link, &data(S, 1, 0, b"mine")), [writes(session, 1)]);
         world.host.rules.set(OpenRules { bind_to_player: false, ..world.host.rules() });
-        world.join(other, S);
+        assert_eq!(world.send(other, &frame::open(S, PORT)), [Effect::JoinedElsewhere(session)]);
+        world.client.end(session, EndReason::GameClosed);
+        world.read(link);
+        world.host.rules.set(OpenRules { bind_to_player: true, ..world.host.rules() });
+        let third = world.client.add_link(3);
+        world.refused(third, &frame::open(S, PORT), S, OpenError::Identity);
+        assert_eq!(world.read(third), frame::end(S), "it is over");
+    });
+}
+
+#[test]
+fn a_session_goes_on_from_any_address_and_from_so_many_at_once() {
+    both(|mut world| {
+        world.host.rules.set(OpenRules { bind_to_player: false, ..world.host.rules() });
+        let link = world.link();
+        let session = world.play(link, S);
+        let join = |world: &mut World, player| {
+            let link = world.client.add_link(player);
+            (link, world.send(link, &frame::open(S, PORT)))
+        };
+        let (second, joined) = join(&mut world, 2);
+        assert_eq!(joined, [Effect::JoinedElsewhere(session)]);
+        assert_eq!(join(&mut world, 2).1, [], "it is known");
+        assert_eq!(join(&mut world, 1).1, []);
+        world.client.game_bytes(session, b"\x01\0a");
+        assert_eq!(world.read(second), data(S, 1, 0, b"\x01\0a"));
+        assert_eq!(world.send(second, &data(S, 1, 1, b"on")), [writes(session, 1)]);
+        for player in 3..=MAX_ADDRESSES as u8 {
+            assert_eq!(join(&mut world, player).1, [Effect::JoinedElsewhere(session)]);
+        }
+        let (over, refused) = join(&mut world, 100);
+        assert_eq!(refused, [Effect::Refused { session: S, error: OpenError::SessionAddresses }]);
+        assert_eq!(world.read(over), b"", "the game goes on");
+        // An address that no link has any more makes room, whatever its place.
+        let now = world.host.now.get();
+        let fourth = world.client.links_of(session, 5).unwrap();
+        assert_eq!(world.client.lost(fourth, now), Some(4));
+        assert_eq!(join(&mut world, 100).1, [Effect::JoinedElsewhere(session)]);
+        assert_eq!(join(&mut world, 3).1, []);
+        assert_eq!(world.client.ended(session), None);
+    });
+}
+
+#[test]
+fn no_refusal_of_a_join_is_an_end_of_the_game() {
+    both(|mut world| {
+        let link = world.link();
+        world.play(link, S);
+        let full = world.link();
+        for id in 11..=13 {
+            world.open(full, SessionId(id));
+        }
+        world.refused(full, &frame::open(S, PORT), S, OpenError::LinkSessions);
+        world.refused(full, &frame::open(S, PORT), S, OpenError::LinkSessions);
+        assert_eq!(world.send(full, &data(S, 1, 0, b"x")), []);
+        assert_eq!(world.read(full), b"");
+        world.send(full, &frame::end(SessionId(11)));
+        world.join(full, S);
+        world.refused(full, &frame::open(SessionId(99), PORT), SessionId(99), OpenError::LinkSessions);
+        assert_eq!(world.read(full), frame::end(SessionId(99)), "nothing of it goes on");
     });
 }
 
@@ -259,7 +321,7 @@ fn a_session_has_so_many_links_and_one_that_left_makes_room() {
             world.join(link, S);
         }
         world.refused(links[MAX_LINKS], &frame::open(S, PORT), S, OpenError::SessionLinks);
-        assert_eq!(world.read(links[MAX_LINKS]), frame::end(S));
+        assert_eq!(world.read(links[MAX_LINKS]), b"");
         assert_eq!(world.send(links[0], &frame::end(S)), [Effect::Changed(session)]);
         world.join(links[MAX_LINKS], S);
     });
@@ -348,12 +410,10 @@ fn a_game_server_that_cannot_be_reached_is_an_end_at_once() {
 }
 
 #[test]
-fn data_for_what_a_link_does_not_carry_is_ignored_or_answered_with_an_end() {
+fn data_for_what_there_is_not_is_answered_with_an_end() {
     both(|mut world| {
         let (link, other) = (world.link(), world.link());
         let session = world.play(link, S);
-        world.refused(other, &data(S, 1, 0, b"?"), S, OpenError::NotJoined);
-        assert_eq!(world.read(other), b"", "it may join yet");
         world.refused(other, &data(OTHER, 1, 0, b"?"), OTHER, OpenError::UnknownSession);
         assert_eq!(world.read(other), frame::end(OTHER));
         assert_eq!(world.send(other, &frame::end(S)), [], "it cannot leave what it does not carry");

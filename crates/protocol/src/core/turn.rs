@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use super::client::{ClientMachine, MAX_LINKS};
 use super::keys::{LinkKey, SessionKey};
+use super::link_writer::Joined;
+use super::machine::Standing;
 use super::owner::{ClientOwner, Effect, FrameCounts};
 use super::reason::OpenError;
 use crate::frame::{Frame, FrameError, FromClient, PacketId, SessionId};
@@ -34,6 +36,8 @@ struct State {
     /// Whole frames are left for another turn.
     paused: bool,
     error: Option<FrameError>,
+    /// The frame is to be looked at again, after the effect.
+    again: bool,
     /// An effect that comes after the one returned before.
     later: Option<Effect>,
 }
@@ -95,10 +99,14 @@ impl<O: ClientOwner> ClientMachine<O> {
                 }
                 Ok(Some((frame, _))) => {
                     *left -= 1;
-                    *used += frame.wire_len();
+                    let len = frame.wire_len();
+                    *used += len;
                     state.heard = true;
                     let effect = self.on_frame(*link, state, frame.from_client(), owner);
                     if effect.is_some() {
+                        if std::mem::take(&mut state.again) {
+                            (*left, *used) = (*left + 1, *used - len);
+                        }
                         return effect;
                     }
                 }
@@ -150,15 +158,28 @@ impl<O: ClientOwner> ClientMachine<O> {
         (packet, ack, payload): (PacketId, PacketId, &[u8]),
         owner: &O,
     ) -> Option<Effect> {
-        let Some(key) = self.links.get(link.0)?.writer.get(id) else {
-            state.answer = true;
-            return self.on_stray(link, id, owner);
+        let (key, standing) = match self.links.get(link.0)?.writer.get(id) {
+            Some(joined) => (joined.session, joined.standing),
+            None => {
+                state.answer = true;
+                match self.on_stray(link, state, id, owner) {
+                    Ok(session) => (session, Standing::Used),
+                    Err(effect) => return effect,
+                }
+            }
         };
         let before = state.touch(key);
         let session = self.sessions.get_mut(key)?;
         let effect = match session.take(packet, ack, payload, &mut state.counts, &mut state.packets) {
-            Ok(false) => return before,
-            Ok(true) => Effect::Changed(key),
+            Ok(resumes) => {
+                if standing != Standing::Complete {
+                    self.used(link, key, packet);
+                }
+                if !resumes {
+                    return before;
+                }
+                Effect::Changed(key)
+            }
             Err(error) => {
                 session.machine.end(error.reason());
                 Effect::Ended { session: key, error }
@@ -168,19 +189,44 @@ impl<O: ClientOwner> ClientMachine<O> {
         Some(effect)
     }
 
-    /// Refuses data for a session that the link does not carry.
-    fn on_stray(&mut self, link: LinkKey, id: SessionId, owner: &O) -> Option<Effect> {
-        match self.find(self.link(link)?, id, owner) {
-            Ok(Some(_)) => Some(Effect::Refused { session: id, error: OpenError::NotJoined }),
-            Ok(None) => self.refuse(link, id, OpenError::UnknownSession),
-            Err(error) => self.refuse(link, id, error),
+    /// Has a link join a session that goes on, of which data came over it: the client counts it as joined, as it was lost and
+    /// back before the client noticed. Refuses other data for sessions that the link does not carry.
+    ///
+    /// # Errors
+    /// The effect, if the data is not to be taken, or not before it.
+    fn on_stray(
+        &mut self,
+        link: LinkKey,
+        state: &mut State,
+        id: SessionId,
+        owner: &O,
+    ) -> Result<SessionKey, Option<Effect>> {
+        let carrier = self.links.get(link.0).ok_or(None)?;
+        // A client takes a link for one that has joined, if no end says otherwise, and sends all packets on it too.
+        if carrier.writer.is_kept_off(id) && self.goes_on(id) {
+            return Err(None);
+        }
+        let found = self.find(&carrier.owned, id, owner).and_then(|found| found.ok_or(OpenError::UnknownSession));
+        let session = found.map_err(|error| self.refuse(link, id, error))?;
+        if !self.goes_on(id) {
+            return Err(Some(Effect::Refused { session: id, error: OpenError::NotJoined }));
+        }
+        match self.join(link, session, Standing::Used, owner) {
+            Ok(false) => Ok(session),
+            Ok(true) => {
+                state.again = true;
+                Err(Some(Effect::JoinedElsewhere(session)))
+            }
+            Err(error) => Err(self.refuse(link, id, error)),
         }
     }
 
     /// Opens a session, or joins the link to the one that there is.
     fn on_open(&mut self, link: LinkKey, id: SessionId, port: u32, owner: &O) -> Option<Effect> {
         let writer = &self.links.get(link.0)?.writer;
-        if writer.get(id).is_some() {
+        if let Some(joined) = writer.get(id) {
+            let session = joined.session;
+            self.complete(link, session);
             return None;
         }
         if writer.sessions() >= owner.rules().max_per_link {
@@ -194,28 +240,63 @@ impl<O: ClientOwner> ClientMachine<O> {
             },
             Err(error) => return self.refuse(link, id, error),
         };
-        let joined = self.sessions.get_mut(session)?;
-        if joined.links.len() >= MAX_LINKS {
-            return self.refuse(link, id, OpenError::SessionLinks);
+        match self.join(link, session, Standing::Complete, owner) {
+            Ok(elsewhere) => new.or(elsewhere.then_some(Effect::JoinedElsewhere(session))),
+            Err(error) => self.refuse(link, id, error),
         }
-        joined.links.push(link);
-        self.links.get_mut(link.0)?.writer.join(session, &mut joined.machine);
-        new
+    }
+
+    /// Has a link carry a session. Returns whether it comes from an address from which none came before.
+    ///
+    /// # Errors
+    /// It is over a limit, and does not.
+    pub(super) fn join(
+        &mut self,
+        link: LinkKey,
+        session: SessionKey,
+        standing: Standing,
+        owner: &O,
+    ) -> Result<bool, OpenError> {
+        if self.carried_by(link) >= owner.rules().max_per_link {
+            return Err(OpenError::LinkSessions);
+        }
+        if self.sessions.get(session).is_none_or(|session| session.links.len() >= MAX_LINKS) {
+            return Err(OpenError::SessionLinks);
+        }
+        let elsewhere = self.meet(session, link, owner)?;
+        if let (Some(carrier), Some(joined)) = (self.links.get_mut(link.0), self.sessions.get_mut(session)) {
+            joined.links.push(link);
+            carrier.writer.join(session, &mut joined.machine, standing);
+            if standing == Standing::Complete {
+                (joined.rejoin_at, joined.closes) = (None, 0);
+            }
+        }
+        // Links that were lent may not be needed any more; or this one does not suffice.
+        self.lending.look();
+        Ok(elsewhere)
     }
 
     /// Takes the link off a session.
     fn on_leave(&mut self, link: LinkKey, id: SessionId, owner: &O) -> Option<Effect> {
-        let key = self.links.get_mut(link.0)?.writer.remove(id)?;
+        let Joined { session: key, standing, .. } = self.links.get_mut(link.0)?.writer.remove(id)?;
         let session = self.sessions.get_mut(key)?;
-        session.machine.left(owner.now());
+        session.machine.left(standing, owner.now());
+        self.lending.look();
         session.links.retain(|other| *other != link);
         self.sessions.drop_unused(key);
         Some(Effect::Changed(key))
     }
 
-    /// Refuses a request, and tells the client that the session is over.
+    /// Refuses a request, and tells the client that the session is over; but not if it goes on: an end on any link would
+    /// be its end on all of them.
     fn refuse(&mut self, link: LinkKey, session: SessionId, error: OpenError) -> Option<Effect> {
-        self.links.get_mut(link.0)?.writer.end(session);
+        let goes_on = self.goes_on(session);
+        let writer = &mut self.links.get_mut(link.0)?.writer;
+        if goes_on {
+            writer.keep_off(session)
+        } else {
+            writer.end(session)
+        }
         Some(Effect::Refused { session, error })
     }
 }

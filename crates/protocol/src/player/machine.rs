@@ -54,17 +54,13 @@ struct Link {
 #[derive(Debug)]
 struct Session {
     state: PlayerSession,
+    /// The links that it counts as joined. One that was lost stays until the session looks at its links: if it is ready
+    /// again by then, it counts as joined for ever, though it was not opened anew.
     links: Vec<LinkId>,
     joins: u64,
     next_check: Instant,
     /// The time of the last new packet, or of the session's opening.
     last_new: Instant,
-}
-
-impl Session {
-    fn stats(&self) -> SessionStats {
-        SessionStats { links: self.links.len(), joins: self.joins, ..self.state.stats() }
-    }
 }
 
 /// The state of one client.
@@ -80,7 +76,8 @@ pub struct PlayerCore {
 }
 
 impl PlayerCore {
-    /// Makes a client with one link for each of `priorities`, all to be connected at the first tick.
+    /// Makes a client with one link for each of `priorities`, all to be connected at the first tick. From then on it looks
+    /// after its links by one clock; each session has a clock of its own, which starts as the session is opened.
     pub fn new(
         client: ClientId,
         priorities: impl IntoIterator<Item = Duration>,
@@ -158,7 +155,7 @@ impl PlayerCore {
         self.write(id, &frame::ping(self.client, report));
     }
 
-    /// Records that the connection is gone, or could not be made.
+    /// Records that the connection is gone, or could not be made. Sessions find out when they look at their links.
     pub fn lost(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(id.0) else { return };
         if link.state.phase() == LinkPhase::Down {
@@ -169,9 +166,6 @@ impl PlayerCore {
         link.output.clear();
         link.stats =
             PathStats { connected: false, ready: false, rtt: None, losses: link.stats.losses + 1, ..link.stats };
-        for session in self.sessions.values_mut() {
-            session.links.retain(|&other| other != id);
-        }
     }
 
     /// Takes bytes that arrived on a link. Bytes that cannot be frames drop it.
@@ -257,10 +251,19 @@ impl PlayerCore {
 
     /// Returns the numbers of an open session.
     pub fn session_stats(&self, id: SessionId) -> Option<SessionStats> {
-        self.sessions.get(&id).map(Session::stats)
+        self.sessions.get(&id).map(|session| self.stats_of(session))
     }
 
-    /// Returns the links that carry a session, in the order in which they joined.
+    fn stats_of(&self, session: &Session) -> SessionStats {
+        let ready = session.links.iter().filter(|link| self.is_ready(**link)).count();
+        SessionStats { links: ready, joins: session.joins, ..session.state.stats() }
+    }
+
+    fn is_ready(&self, link: LinkId) -> bool {
+        self.links.get(link.0).is_some_and(|link| link.state.phase() == LinkPhase::Ready)
+    }
+
+    /// Returns the links that a session counts as joined, in the order in which they joined.
     pub fn session_links(&self, id: SessionId) -> &[LinkId] {
         self.sessions.get(&id).map_or(&[], |session| &session.links)
     }
@@ -327,6 +330,7 @@ impl PlayerCore {
             usable.then_some(LinkCandidate { link: LinkId(index), cost })
         });
         let ready: Vec<_> = ready.collect();
+        session.links.retain(|link| ready.iter().any(|candidate| candidate.link == *link));
         match choose(self.links_per_session, &session.links, &ready) {
             LinkChange::Keep => {}
             LinkChange::Join(link) => self.join(id, link),
@@ -358,7 +362,7 @@ impl PlayerCore {
             }
         }
         session.links.clear();
-        self.events.push_back(SessionEvent::Ended(id, session.stats()));
+        self.events.push_back(SessionEvent::Ended(id, self.stats_of(&session)));
     }
 
     fn write(&mut self, id: LinkId, bytes: &[u8]) {

@@ -8,7 +8,8 @@
 //! - [`choice`]: which links carry a session.
 //! - [`machine`]: all links and sessions of one client, driven by bytes and time. [`stats`]: its numbers.
 //!
-//! It behaves as the known clients do, and is stricter in one thing: where they would lose a packet
+//! It behaves as the known clients do, even where that is a fault: a link that is lost and back between two looks of a
+//! session counts as joined, so data is sent on it and it is never opened again. It is stricter in one thing: where they would lose a packet
 //! or deliver one twice, it counts a violation ([`stats::SessionStats::gaps`],
 //! [`stats::SessionStats::miscut`]).
 

@@ -64,7 +64,7 @@ pub struct SessionStats {
     pub miscut: u64,
     /// Acks for packets that were never sent. A violation by the core.
     pub bad_acks: u64,
-    /// Links that carry it now.
+    /// Links that it counts as joined, and that are ready.
     pub links: usize,
     /// Joins of a link so far, the first included.
     pub joins: u64,

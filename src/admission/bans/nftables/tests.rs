@@ -31,8 +31,13 @@ fn the_kernel_gets_no_network_in_another_and_none_with_somebody_exempt() {
         "2001:db8::/64",
         "2001:db9::/64",
     ];
-    let bans: Vec<Ban> =
-        networks.iter().map(|n| Ban { network: net(n), until: now, reason: BanReason::Operator }).collect();
+    let ban = |network, reporter| {
+        let (network, reason) = (net(network), BanReason::Operator);
+        Ban { reporter, edge: None, network, until: now, reason }
+    };
+    let mut bans: Vec<Ban> = networks.iter().map(|network| ban(network, Reporter::Socket)).collect();
+    // The kernel knows no edges.
+    bans.insert(0, ban("0.0.0.0/0", Reporter::Edge(1)));
     assert!(bans.is_sorted_by_key(|ban| ban.network), "as a list of bans is");
     let exempt = net("192.0.2.1/32");
     let wanted: Vec<_> =

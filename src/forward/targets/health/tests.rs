@@ -20,13 +20,13 @@ fn health(choice: TargetChoice, check: CheckConfig, backups: &[bool]) -> TargetH
     TargetHealth::new(choice, check, &backups.iter().enumerate().map(target).collect::<Vec<_>>())
 }
 
-fn player(number: u32) -> AddressKey {
-    AddressKey::V4(number)
+fn player(number: u32) -> HostKey {
+    HostKey::V4(number)
 }
 
 impl TargetHealth {
     /// Returns the targets in the order in which one connection would try them, if all failed and nothing was recorded.
-    fn order(&mut self, who: AddressKey, now: Instant) -> Vec<usize> {
+    fn order(&mut self, who: HostKey, now: Instant) -> Vec<usize> {
         let mut tried = Vec::new();
         while let Some(next) = self.choose(who, &tried, now) {
             self.release(next.target);
@@ -287,7 +287,7 @@ fn source_spreads_players_and_counts_ipv6_by_64() {
         *counts.entry(health.choose(player(number), &[], now).unwrap().target).or_insert(0) += 1;
     }
     assert!(counts.len() == 4 && counts.values().all(|count| (2200..2800).contains(count)), "{counts:?}");
-    let key = |address: &str| AddressKey::from(address.parse::<IpAddr>().unwrap());
+    let key = |address: &str| HostKey::from(address.parse::<IpAddr>().unwrap());
     let networks = |third: u32| key(&format!("2001:db8:0:{third:x}::1"));
     for third in 0..100 {
         let same = key(&format!("2001:db8:0:{third:x}:ffff::2"));
@@ -300,8 +300,8 @@ fn source_spreads_players_and_counts_ipv6_by_64() {
 /// Checks that scores never change, as edges of different versions must agree.
 #[test]
 fn scores_stay_what_they_are() {
-    assert_eq!(score("1", AddressKey::V4(0xC000_0201)), 5_165_843_132_137_273_645);
-    assert_eq!(score("waw", AddressKey::V6(0x2001_0DB8_0000_0001)), 2_061_196_581_835_999_058);
+    assert_eq!(score("1", HostKey::V4(0xC000_0201)), 5_165_843_132_137_273_645);
+    assert_eq!(score("waw", HostKey::V6(0x2001_0DB8_0000_0001)), 2_061_196_581_835_999_058);
 }
 
 proptest! {

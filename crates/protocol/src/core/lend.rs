@@ -1,0 +1,211 @@
+//! Links that are lent: for a session whose own links bring nothing, the core sends over others of the same client.
+//!
+//! Clients look after their links by one clock and after a session's by another. A link that is lost and back between
+//! two looks counts as joined there: it is never opened again. And while a client waits for its dead links to be so late
+//! that it gives them up, others of it may be in the best of health. Clients take a session's packets over any link, so
+//! neither is a reason for a standstill.
+//!
+//! - A session none of whose complete links is alive is sent over all other links of the same player.
+//! - Packets that come over such a link make it [`Standing::Complete`], if none before them is missing.
+//! - If no link is, then one of the client's is closed after [`OPEN_WITHIN`]: the client notices that, and opens the
+//!   session anew on that link or another, with all packets that were not acknowledged.
+
+use std::time::{Duration, Instant};
+
+use super::client::ClientMachine;
+use super::keys::{LinkKey, SessionKey};
+use super::machine::{SessionPhase, Standing};
+use super::owner::ClientOwner;
+use crate::frame::PacketId;
+
+/// The time in which a client opens its sessions on a link that is back, if it ever does: it looks at them every half
+/// second, and needs two round trips to have the first answer on the link. By then it is still a second until it looks
+/// after its links again, so a link that is closed now is missed before it is back.
+pub const OPEN_WITHIN: Duration = Duration::from_millis(1500);
+/// The time from one such close to the next: a client makes lost links anew every 2.5 seconds.
+pub const CLOSE_EVERY: Duration = Duration::from_millis(2500);
+/// Links with other sessions that are closed for one, until it has a complete one. A client that opens those and never
+/// this one has forgotten it.
+pub const MAX_CLOSES: u32 = 4;
+
+/// An action that the owner must carry out on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkDuty {
+    /// Call [`ClientMachine::write_link`].
+    Write,
+    /// Close it, so that the client opens its sessions anew.
+    Close,
+}
+
+/// The state of lending: nothing most of the time.
+#[derive(Debug, Default)]
+pub(super) struct Lending {
+    /// Something has changed that it depends on.
+    due: bool,
+    /// That is a new link.
+    arrived: bool,
+    duties: Vec<(LinkKey, LinkDuty)>,
+}
+
+impl Lending {
+    /// Takes note that links are to be looked at.
+    pub fn look(&mut self) {
+        self.due = true;
+    }
+
+    /// Takes note of a new link.
+    pub fn came(&mut self) {
+        (self.due, self.arrived) = (true, true);
+    }
+}
+
+impl<O: ClientOwner> ClientMachine<O> {
+    /// Takes note that a link has been silent for longer than a client ever is: it may be dead.
+    pub fn silent(&mut self, link: LinkKey) {
+        self.set_silent(link, true);
+    }
+
+    /// Takes note that a silent link has been heard again.
+    pub fn heard(&mut self, link: LinkKey) {
+        self.set_silent(link, false);
+    }
+
+    fn set_silent(&mut self, link: LinkKey, silent: bool) {
+        if let Some(link) = self.links.get_mut(link.0) {
+            link.silent = silent;
+            self.lending.look();
+        }
+    }
+
+    /// Returns a link on which something is to be done without its having asked. To be called until `None` after each
+    /// other call but [`ClientMachine::write_link`] and [`ClientMachine::write_game`].
+    pub fn poll_link(&mut self, owner: &O) -> Option<(LinkKey, LinkDuty)> {
+        if std::mem::take(&mut self.lending.due) {
+            let mut number = 0;
+            while let Some(&(_, session)) = self.sessions.listed().get(number) {
+                self.lend(session, owner);
+                number += 1;
+            }
+            // What was done needs no further look.
+            (self.lending.due, self.lending.arrived) = (false, false);
+        }
+        let duty = self.lending.duties.pop();
+        if self.lending.duties.is_empty() {
+            // Rare, and so not worth memory for each client.
+            self.lending.duties = Vec::new();
+        }
+        duty
+    }
+
+    /// Lends a session the other links of its client, or takes them back: one that its client has not left is sent over
+    /// all of them while no link is alive that brings its packets.
+    fn lend(&mut self, key: SessionKey, owner: &O) {
+        let Some(session) = self.sessions.get(key).filter(|session| session.has_to_tell()) else { return };
+        let left = session.machine.phase() == SessionPhase::Grace;
+        let alive = self.has_live_link(key);
+        for link in (0..self.links.end()).map(LinkKey) {
+            match self.standing(link, key) {
+                None if !alive && !left => self.lend_one(link, key, owner),
+                Some(Standing::Lent) if alive => self.take_back(link, key),
+                _ => {}
+            }
+        }
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if !session.waits_for_open() || self.links.is_empty() {
+            session.rejoin_at = None;
+        } else if session.rejoin_at.is_none() || self.lending.arrived {
+            session.rejoin_at = Some(owner.now() + OPEN_WITHIN);
+            self.sessions.change(key);
+        }
+    }
+
+    /// Returns whether a link on which all comes that the client sends is alive.
+    fn has_live_link(&self, key: SessionKey) -> bool {
+        let Some(session) = self.sessions.get(key) else { return false };
+        session.links.iter().any(|link| {
+            let alive = self.links.get(link.0).is_some_and(|link| !link.silent);
+            alive && self.standing(*link, key) == Some(Standing::Complete)
+        })
+    }
+
+    fn lend_one(&mut self, link: LinkKey, key: SessionKey, owner: &O) {
+        if self.may_lend(link, key, owner) && self.join(link, key, Standing::Lent, owner).is_ok() {
+            self.lending.duties.push((link, LinkDuty::Write));
+        }
+    }
+
+    /// Returns whether a link may be lent to a session: only one from an address from which it was opened or joined. A
+    /// link says by its first frame whose it is, and that alone is no proof.
+    fn may_lend(&self, link: LinkKey, key: SessionKey, owner: &O) -> bool {
+        let (Some(link), Some(session)) = (self.links.get(link.0), self.sessions.get(key)) else { return false };
+        !link.silent && session.knows(&owner.player(&link.owned)) && link.writer.get(session.machine.id()).is_none()
+    }
+
+    /// Returns the standing of a link in a session that it carries.
+    fn standing(&self, link: LinkKey, key: SessionKey) -> Option<Standing> {
+        let joined = self.links.get(link.0)?.writer.carried().iter().find(|joined| joined.session == key)?;
+        Some(joined.standing)
+    }
+
+    fn take_back(&mut self, link: LinkKey, key: SessionKey) {
+        let (Some(carrier), Some(session)) = (self.links.get_mut(link.0), self.sessions.get_mut(key)) else { return };
+        carrier.writer.remove(session.machine.id());
+        session.links.retain(|other| *other != link);
+        session.machine.without(Standing::Lent);
+    }
+
+    /// Takes note that a packet of the session has come over a link that is not complete in it.
+    pub(super) fn used(&mut self, link: LinkKey, key: SessionKey, packet: PacketId) {
+        let Some(session) = self.sessions.get(key) else { return };
+        if packet <= session.machine.received() {
+            return self.complete(link, key);
+        }
+        let id = session.machine.id();
+        if let Some(joined) = self.links.get_mut(link.0).and_then(|link| link.writer.get_mut(id)) {
+            joined.standing = Standing::Used;
+        }
+    }
+
+    /// Takes note that all packets of the session come over a link that carries it.
+    pub(super) fn complete(&mut self, link: LinkKey, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(carrier) = self.links.get_mut(link.0) else { return };
+        if let Some(joined) = carrier.writer.get_mut(session.machine.id())
+            && joined.standing != Standing::Complete
+        {
+            joined.standing = Standing::Complete;
+            session.machine.completed();
+            (session.rejoin_at, session.closes) = (None, 0);
+            self.lending.look();
+        }
+    }
+
+    /// Has a link of the client closed, if a session has waited long enough for being opened anew: one that the client
+    /// counts as joined, as far as is known; and one on which it has opened others only if there is none without. One that
+    /// is not lent may be it too: clients come back from other addresses.
+    pub(super) fn rejoin(&mut self, key: SessionKey, now: Instant) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.rejoin_at.is_none_or(|at| now < at) {
+            return;
+        }
+        session.rejoin_at = None;
+        if !session.waits_for_open() {
+            return;
+        }
+        session.rejoin_at = Some(now + CLOSE_EVERY);
+        let Some(session) = self.sessions.get(key) else { return };
+        let sessions = |link: LinkKey| self.links.get(link.0).map(|link| link.writer.sessions());
+        let carries_others =
+            |link: LinkKey| sessions(link).unwrap_or_default() > usize::from(self.standing(link, key).is_some());
+        let unused = |link: LinkKey| self.standing(link, key) != Some(Standing::Used);
+        // Of equal ones the first: a link that was closed before comes back as the last that is lent.
+        let others = (0..self.links.end()).map(LinkKey).filter(|link| sessions(*link).is_some());
+        let links = session.links.iter().copied().chain(others);
+        let link = links.min_by_key(|link| (unused(*link), carries_others(*link)));
+        let Some(link) = link.filter(|link| session.closes < MAX_CLOSES || !carries_others(*link)) else { return };
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.closes = session.closes.saturating_add(1);
+        }
+        self.lending.duties.push((link, LinkDuty::Close));
+    }
+}

@@ -1,0 +1,83 @@
+//! The edges, as the core's operator sees them, and the addresses that they may come from.
+
+use otproxy::certs::show;
+use serde_json::Value;
+
+use crate::common::admin::{ask, see};
+use crate::common::metrics::scrape;
+use crate::common::sandbox::{echo_target, echoes, read_to_close};
+use crate::common::tunnel::*;
+use crate::common::{eventually, run};
+
+const LISTENERS: &str = "[{ name: login, listen: \"127.0.0.1:0\", forward_to: core/login }]";
+
+/// Returns what the core says of an edge, once that is so.
+async fn edge_that(core: &Role, name: &str, is: impl Fn(&Value) -> bool) -> Value {
+    eventually(name, async || {
+        let edges = see(core.admin(), "edges").await;
+        let edge = edges["edges"].as_array()?.iter().find(|edge| edge["name"] == name)?.clone();
+        is(&edge).then_some(edge)
+    })
+    .await
+}
+
+#[test]
+fn an_edge_comes_from_its_address_alone_and_is_seen_with_all_that_is_known_of_it() {
+    run(async {
+        let certificates = Certificates::new();
+        let to = echo_target().await;
+        let forward = format!("[{{ name: login, forward_to: \"{to}\", send_proxy: none }}]");
+        let edges = "[{ name: waw1, address: [127.0.0.0/29] }, { name: fra1, address: 192.0.2.1 }]";
+        let core = Role::start(&core(&certificates, edges, &forward, ""));
+        let waw1 = Role::start(&edge(&certificates, "waw1", core.addr("tunnel"), LISTENERS));
+        let fra1 = Role::start(&edge(&certificates, "fra1", core.addr("tunnel"), LISTENERS));
+        core.handshakes("wrong_address", 1).await;
+        let refused = edge_that(&core, "fra1", |edge| edge["last_error"] != Value::Null).await;
+        assert_eq!(refused["last_error"]["reason"], "wrong_address");
+        assert_eq!(refused["last_error"]["address"], "127.0.0.1");
+        assert_eq!((&refused["since"], &refused["spare"]), (&Value::Null, &Value::from(0)));
+        let seen = edge_that(&core, "waw1", |edge| edge["spare"] == 3).await;
+        assert_eq!(seen["addresses"], serde_json::json!(["127.0.0.1"]));
+        assert!(seen["since"].is_string() && seen["last_error"].is_null(), "{seen}");
+        let issued = &show::read(&[certificates.folder.join("waw1.pem")]).shown[0].certificate;
+        assert_eq!(seen["certificate"]["serial"], otproxy::certs::certificate::hex(&issued.serial));
+        let mut player = tokio::net::TcpStream::connect(waw1.addr("login")).await.unwrap();
+        echoes(&mut player, b"hello").await;
+        edge_that(&core, "waw1", |edge| edge["in_use"] == 1 && edge["spare"] == 3).await;
+        // A file that names another address closes what comes from the old one, as a stolen key's would.
+        core.replace("127.0.0.0/29", "192.0.2.2").await;
+        assert_eq!(read_to_close(&mut player).await, b"");
+        let gone = edge_that(&core, "waw1", |edge| edge["since"].is_null() && !edge["last_error"].is_null()).await;
+        assert_eq!((&gone["in_use"], &gone["spare"]), (&Value::from(0), &Value::from(0)));
+        assert_eq!(gone["addresses"], serde_json::json!(["127.0.0.1"]), "the last one");
+        core.replace("role: core", "role: core").await;
+        edge_that(&core, "waw1", |edge| edge["spare"] == 3).await;
+        assert_eq!(ask(waw1.admin(), "edges", None).await.0, 404);
+        drop(fra1);
+    });
+}
+
+#[test]
+fn the_series_of_an_edge_go_with_it_and_come_back_with_it() {
+    run(async {
+        let certificates = Certificates::new();
+        let server = super::players::game_server().await;
+        let setup = super::players::Setup::start(&certificates, &server);
+        let core = &setup.core;
+        let mut game = super::players::Game::play(server, setup.paths.clone()).await;
+        game.on(100, 2).await;
+        let series = async || {
+            let all = scrape(core.admin()).await;
+            all.lines().filter(|line| line.contains("edge=\"waw1\"")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert!(!series().await.is_empty());
+        core.replace("{ name: waw1 }, ", "").await;
+        eventually("no series", async || series().await.is_empty().then_some(())).await;
+        game.on(100, 1).await;
+        core.replace("role: core", "role: core").await;
+        game.on(100, 2).await;
+        core.wait_until("otproxy_relay_links_active", &["edge=\"waw1\""], |now| now == 1.0).await;
+        core.wait_until("otproxy_tunnel_connections", &["edge=\"waw1\"", "spare"], |now| now > 0.0).await;
+        game.end().await;
+    });
+}
