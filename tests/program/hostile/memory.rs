@@ -256,15 +256,18 @@ fn answers_that_nobody_reads() {
         let mut link = Link::narrow(core.addr("links"), EDGE_A, player(1)).await;
         link.ping_first(CLIENT).await;
         let before = core.memory();
-        // Pings without end, packets of sessions that never were, and sessions that end.
+        // Pings without end, packets of sessions that never were, and sessions that end: as many as do not have the link
+        // closed.
         let mut sent = 18;
         for block in 0..ASKED / 100 {
             let mut bytes = Vec::new();
             for n in 0..100 {
                 let session = SessionId(1000 + block * 100 + n);
                 bytes.extend(frame::ping(CLIENT, 20));
-                bytes.extend(frame::data_header(session, PacketId(1), PacketId(0), 0));
-                bytes.extend(frame::open(session, 1));
+                if block == ASKED / 100 - 1 {
+                    bytes.extend(frame::data_header(session, PacketId(1), PacketId(0), 0));
+                    bytes.extend(frame::open(session, 1));
+                }
             }
             sent += bytes.len();
             link.send(&bytes).await;
