@@ -97,9 +97,10 @@ impl Authority {
         let not_made = |error| CertProblem::NotMade(error).of(&certificate_file);
         let now = whole_seconds(SystemTime::now());
         let key = KeyPair::generate().map_err(not_made)?;
-        // Both people and verifiers must be able to tell two authorities of one operator apart.
+        // Both people and verifiers must be able to tell two authorities of one operator apart. Nothing in the name says what
+        // they are for.
         let tag: [u8; 4] = random().map_err(not_made)?;
-        let mut params = params(&format!("otproxy CA {:08x}", u32::from_be_bytes(tag)), now).map_err(not_made)?;
+        let mut params = params(&format!("CA {:08x}", u32::from_be_bytes(tag)), now).map_err(not_made)?;
         params.not_after = (now + days(years.saturating_mul(1461) / 4)).into();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

@@ -16,6 +16,14 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
 }
 
+/// Returns the SHA-256 hash of these parts, one after the other. The hash comes with the crate that does the cryptography
+/// anyway; `None` if it were built without.
+pub(super) fn sha256(parts: &[&[u8]]) -> Option<Vec<u8>> {
+    let mut hash = TLS13_AES_128_GCM_SHA256.tls13()?.common.hash_provider.start();
+    parts.iter().for_each(|part| hash.update(part));
+    Some(hash.finish().as_ref().to_vec())
+}
+
 /// Seconds in a day.
 const DAY: u64 = 24 * 60 * 60;
 
@@ -83,8 +91,6 @@ impl Certificate {
         let dns =
             |name: &GeneralName<'_>| if let GeneralName::DNSName(dns) = name { Some((*dns).to_owned()) } else { None };
         let names: Vec<_> = alternative.iter().filter_map(dns).collect();
-        // The hash comes with the crate that does the cryptography anyway.
-        let hash = TLS13_AES_128_GCM_SHA256.tls13().ok_or(MalformedCertificate)?.common.hash_provider;
         Ok(Self {
             other_names: alternative.len() - names.len(),
             names,
@@ -94,7 +100,7 @@ impl Certificate {
             not_before: system_time(parsed.validity().not_before),
             not_after: system_time(parsed.validity().not_after),
             is_ca: parsed.is_ca(),
-            fingerprint: hash.hash(der).as_ref().to_vec(),
+            fingerprint: sha256(&[der]).ok_or(MalformedCertificate)?,
             public_key: parsed.public_key().raw.to_vec(),
         })
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustls::client::danger::ServerCertVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -12,9 +12,11 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
-use rustls::{CertificateError, ClientConfig, Error, RootCertStore, ServerConfig};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
+};
 
-use super::certificate::{Certificate, Validity, days_between};
+use super::certificate::{Certificate, Validity, days_between, hex, sha256};
 use super::error::{CertError, CertProblem};
 use super::files;
 use super::name::Name;
@@ -34,6 +36,8 @@ pub enum IdentityKind {
 #[derive(Debug, Clone)]
 pub struct Identity {
     name: String,
+    /// The authority that has issued the own certificate. The peer knows it, whatever others both know.
+    issuer: Arc<Certificate>,
     expiry: Expiry,
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
@@ -104,9 +108,14 @@ impl Identity {
         certified.keys_match().map_err(|_| CertProblem::OtherKey(files.cert.clone()).of(&files.key))?;
         let roots = Arc::new(roots(authorities.iter().map(|(der, _)| der)).map_err(unusable)?);
         let expiry = Expiry { own: facts.not_after, ca: issuer.not_after };
-        let client = client_config(provider.clone(), roots.clone(), chain.clone(), key).map_err(unusable)?;
-        let server = server_config(provider, roots, name.as_str(), certified).map_err(unusable)?;
-        Ok(Self { name: name.as_str().to_owned(), expiry, client: Arc::new(client), server: Arc::new(server) })
+        let issuer = Arc::new(issuer.clone());
+        let verifier = AskedPeer::new(&roots, &provider, Arc::clone(&issuer)).map_err(unusable)?;
+        let client = client_config(provider.clone(), verifier, chain.clone(), key).map_err(unusable)?;
+        // Peers ask by the authority of their own certificate, which is any of these while one replaces another.
+        let asked = authorities.iter().filter_map(|(_, authority)| asked_name(authority, name.as_str())).collect();
+        let server = server_config(provider, roots, asked, certified).map_err(unusable)?;
+        let name = name.as_str().to_owned();
+        Ok(Self { name, issuer, expiry, client: Arc::new(client), server: Arc::new(server) })
     }
 
     /// Returns the name in the own certificate: `core`, or the edge's.
@@ -119,7 +128,12 @@ impl Identity {
         self.expiry
     }
 
-    /// Returns the TLS configuration of a client. The peer's name is given as server name: see [`server_name`].
+    /// Returns the name by which a peer is asked for in a handshake; `None` if no peer can have that name.
+    pub fn server_name(&self, peer: &str) -> Option<ServerName<'static>> {
+        server_name(&self.issuer, peer)
+    }
+
+    /// Returns the TLS configuration of a client, which asks by the peer's [`server_name`](Self::server_name).
     pub fn client_config(&self) -> Arc<ClientConfig> {
         self.client.clone()
     }
@@ -130,8 +144,25 @@ impl Identity {
     }
 }
 
-/// Returns the name that a client demands of its server; `None` if no certificate can have it.
-pub fn server_name(name: &str) -> Option<ServerName<'static>> {
+/// Returns the name by which the peer of this name is asked for in a handshake, if it belongs to this authority; `None` if
+/// no certificate can have the name.
+///
+/// It goes over the wire in clear text, and is made of the authority's key: nobody can tell what it is for, and only who has
+/// `ca.pem` knows it, so that a scanner finds no port by it.
+pub fn server_name(authority: &Certificate, peer: &str) -> Option<ServerName<'static>> {
+    dns_name(peer)?;
+    dns_name(&asked_name(authority, peer)?)
+}
+
+/// Returns the same as text: a label of 33 characters.
+fn asked_name(authority: &Certificate, peer: &str) -> Option<String> {
+    // TLS does not tell letters' cases apart.
+    let peer = peer.to_ascii_lowercase();
+    let hash = sha256(&[b"otproxy tunnel 1", &authority.public_key, peer.as_bytes()])?;
+    Some(format!("n{}", hex(hash.get(..16)?).replace(':', "")))
+}
+
+fn dns_name(name: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(name.to_owned()).ok()
 }
 
@@ -193,7 +224,7 @@ pub(super) fn verify(
 ) -> Result<(), Error> {
     let (leaf, rest) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
     let (roots, provider) = (Arc::new(roots), Arc::new(ring::default_provider()));
-    let name = server_name(name).ok_or(Error::UnsupportedNameType)?;
+    let name = dns_name(name).ok_or(Error::UnsupportedNameType)?;
     let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO));
     let server = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build();
     server.map_err(no_verifier)?.verify_server_cert(leaf, rest, &name, &[], now)?;
@@ -222,12 +253,13 @@ fn client_verifier(
 
 fn client_config(
     provider: Arc<CryptoProvider>,
-    roots: Arc<RootCertStore>,
+    verifier: AskedPeer,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<ClientConfig, Error> {
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13])?;
-    let mut config = builder.with_root_certificates(roots).with_client_auth_cert(chain, key)?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = builder.with_client_auth_cert(chain, key)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config)
@@ -236,12 +268,12 @@ fn client_config(
 fn server_config(
     provider: Arc<CryptoProvider>,
     roots: Arc<RootCertStore>,
-    name: &str,
+    names: Vec<String>,
     certified: CertifiedKey,
 ) -> Result<ServerConfig, Error> {
     let verifier = client_verifier(roots, provider.clone())?;
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13])?;
-    let resolver = OnlyIfAsked { name: name.to_owned(), certified: Arc::new(certified) };
+    let resolver = OnlyIfAsked { names, certified: Arc::new(certified) };
     let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![ALPN.to_vec()];
     // Every connection proves itself anew, so that a revoked peer does not come back with a ticket.
@@ -255,14 +287,76 @@ fn server_config(
 /// alert, and no name.
 #[derive(Debug)]
 struct OnlyIfAsked {
-    name: String,
+    /// The names by which it may be asked for: see [`server_name`].
+    names: Vec<String>,
     certified: Arc<CertifiedKey>,
 }
 
 impl ResolvesServerCert for OnlyIfAsked {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let name = hello.server_name().is_some_and(|asked| asked.eq_ignore_ascii_case(&self.name));
+        let asked = hello.server_name();
+        let name = asked.is_some_and(|asked| self.names.iter().any(|name| asked.eq_ignore_ascii_case(name)));
         let protocol = hello.alpn().is_some_and(|mut offered| offered.any(|offered| offered == ALPN));
         (name && protocol).then(|| self.certified.clone())
+    }
+}
+
+/// A verifier of the peer that was asked for by its [`server_name`]: its certificate must be of an authority, valid, and for
+/// the one name that this was made of. The name in the certificate is one that people read, and never goes over the wire
+/// in clear text.
+#[derive(Debug)]
+pub(super) struct AskedPeer {
+    inner: Arc<WebPkiServerVerifier>,
+    issuer: Arc<Certificate>,
+}
+
+impl AskedPeer {
+    pub(super) fn new(
+        roots: &Arc<RootCertStore>,
+        provider: &Arc<CryptoProvider>,
+        issuer: Arc<Certificate>,
+    ) -> Result<Self, Error> {
+        let inner = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider)).build();
+        Ok(Self { inner: inner.map_err(no_verifier)?, issuer })
+    }
+}
+
+impl ServerCertVerifier for AskedPeer {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        asked: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let other = || Error::from(CertificateError::NotValidForName);
+        let name = peer_name(leaf).map_err(|_| other())?;
+        // First of all it is ours and valid: then its name is of interest.
+        let own = dns_name(&name).ok_or_else(other)?;
+        let verified = self.inner.verify_server_cert(leaf, intermediates, &own, ocsp, now)?;
+        if server_name(&self.issuer, &name).is_some_and(|right| right == *asked) { Ok(verified) } else { Err(other()) }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, leaf, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, leaf, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
     }
 }

@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use super::admin::RunningProcess;
 use super::reach::{self, ConnectFailure, ConnectSuccess};
 use super::{ANSWER, DoctorCheck};
-use crate::certs::identity::{Identity, server_name};
+use crate::certs::identity::Identity;
 use crate::certs::{HandshakeResult, failure};
 use otproxy_config::{CORE_NAME, Config, HostPort, Reach, RoleKind};
 use otproxy_net::tls::ALPN;
@@ -153,7 +153,7 @@ fn shake_hands(mut stream: TcpStream, role: RoleKind, name: &str, identity: &Ide
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(ANSWER))?;
     stream.set_write_timeout(Some(ANSWER))?;
-    let name = server_name(name).ok_or(Failure::Name)?;
+    let name = identity.server_name(name).ok_or(Failure::Name)?;
     let mut tls = ClientConnection::new(identity.client_config(), name).map_err(Failure::Tls)?;
     while tls.is_handshaking() {
         tls.complete_io(&mut stream)?;

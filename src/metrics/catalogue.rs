@@ -177,7 +177,7 @@ catalogue! {
         relay_refused: IntCounterVec = "otproxy_relay_refused_total" ["reason"]
             "Requests on links that were refused.";
         relay_link_rtt: HistogramVec = "otproxy_relay_link_rtt_seconds" ["edge"]
-            "Round trips that players measured on their links and told in their pings.";
+            "Round trips that players measured on their links and told in their pings: of each link one in 2 s at most, and none that the times of its pings contradict.";
         relay_unacked_bytes: IntGauge = "otproxy_relay_unacked_bytes" []
             "Bytes kept for replay until clients acknowledge them, over all sessions.";
         relay_memory_bytes: IntGauge = "otproxy_relay_memory_bytes" []

@@ -91,10 +91,7 @@ impl Relay {
                 }
                 Effect::WriteLink(link) => flush_link(&mut machine, link),
                 Effect::Changed(session) => wake(&machine, session),
-                Effect::RoundTrip(rtt) => {
-                    link.edge.rtt.observe(rtt.as_secs_f64());
-                    link.round_trip.set(Some(rtt));
-                }
+                Effect::RoundTrip(told) => link.tell_round_trip(told),
                 Effect::Connect(session) => {
                     let Some(owned) = machine.session(session).cloned() else { continue };
                     let task = SessionTask::new(Rc::clone(self), Rc::clone(client), session, owned);

@@ -12,7 +12,7 @@ use super::{MAX_REFUSALS, REFUSALS_PERIOD};
 use crate::admission::{AddressKey, Inbound, TunnelOrigin};
 use crate::connection::{CloseReason, ConnectionHandle};
 use otproxy_net::Stream;
-use otproxy_protocol::core::WriteOutcome;
+use otproxy_protocol::core::{RoundTrips, WriteOutcome};
 use otproxy_protocol::frame::ClientId;
 use otproxy_protocol::quota::Quota;
 
@@ -37,7 +37,9 @@ pub struct RelayLink {
     pub(super) silent: Cell<bool>,
     /// The link's place in the [`IdleWatch`](super::idle_watch::IdleWatch).
     pub(super) watched: Cell<usize>,
-    /// The last round trip that the client told.
+    /// Judges the round trips that the client tells.
+    pub(super) round_trips: Cell<RoundTrips>,
+    /// The last one that counted.
     pub(super) round_trip: Cell<Option<Duration>>,
     /// The state of the limit of refusals.
     refusals: Cell<Option<Instant>>,
@@ -54,6 +56,7 @@ impl RelayLink {
         inbound: Rc<Inbound>,
     ) -> Self {
         stream.limit_unsent();
+        let round_trips = Cell::new(RoundTrips::new(handle.began()));
         Self {
             stream,
             handle,
@@ -66,6 +69,7 @@ impl RelayLink {
             closing: Cell::new(None),
             silent: Cell::new(false),
             watched: Cell::new(0),
+            round_trips,
             round_trip: Cell::new(None),
             refusals: Cell::new(None),
             task: TaskWaker::default(),
@@ -82,6 +86,16 @@ impl RelayLink {
 
     pub(super) fn player(&self) -> SocketAddr {
         self.handle.player_or_peer()
+    }
+
+    /// Takes a round trip that the client has told, which counts if time does not contradict it.
+    pub(super) fn tell_round_trip(&self, told: Duration) {
+        let mut trips = self.round_trips.get();
+        if trips.take(told, Instant::now()) {
+            self.edge.rtt.observe(told.as_secs_f64());
+            self.round_trip.set(Some(told));
+        }
+        self.round_trips.set(trips);
     }
 
     /// Has the link's task close it.

@@ -17,7 +17,7 @@ use crate::admission::{AddressKey, KeyedLimit, REFUSED_LINES};
 use crate::certs;
 use crate::certs::HandshakeResult;
 use crate::certs::certificate::{Certificate, hex};
-use crate::certs::identity::{self, Identity};
+use crate::certs::identity::Identity;
 use crate::certs::watch::{IdentityWatch, WatchResult};
 use crate::connection::EdgeCertificate;
 use crate::metrics::{ByReason, Metrics};
@@ -241,8 +241,10 @@ impl Handshakes {
     }
 
     async fn try_connect(&self, stream: Stream, name: &str) -> Result<(Stream, EdgeCertificate), HandshakeResult> {
-        let config = self.identity().client_config();
-        let server_name = identity::server_name(name).ok_or(HandshakeResult::WrongName)?;
+        let (config, server_name) = {
+            let identity = self.identity();
+            (identity.client_config(), identity.server_name(name).ok_or(HandshakeResult::WrongName)?)
+        };
         let stream = within(stream.tls_connect(config, server_name)).await?;
         // TLS would also accept a certificate that has the name among others, or in other case.
         let (found, certificate) = peer_identity(&stream)?;

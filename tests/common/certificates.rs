@@ -1,6 +1,7 @@
 //! Certificates for tests, of an authority of their own.
 
 use otproxy::certs::authority::{Authority, IssueTerms};
+use otproxy::certs::identity::server_name;
 use otproxy::certs::name::Name;
 
 use super::folder::Folder;
@@ -22,6 +23,11 @@ impl Certificates {
     pub fn issue(&self, name: &str, terms: IssueTerms) {
         let name = if name == "core" { Name::core() } else { Name::edge(name).unwrap() };
         self.authority.issue(&name, &self.folder, terms).unwrap();
+    }
+
+    /// Returns the name by which the peer of this name is asked for in a handshake.
+    pub fn asked(&self, name: &str) -> String {
+        server_name(self.authority.certificate(), name).unwrap().to_str().into_owned()
     }
 
     /// Returns the YAML of `tls` for this name, whose certificate is issued if it is not there.

@@ -47,6 +47,7 @@ fn expected() -> BTreeSet<String> {
     let fixed = [
         ("protocol::proxy_header::MAX_LEN", format!("{} bytes", protocol::proxy_header::MAX_LEN)),
         ("protocol::proxy_header::V1_MAX_LEN", format!("{} bytes", protocol::proxy_header::V1_MAX_LEN)),
+        ("protocol::core::ROUND_TRIP_SPACING", format!("{:?}", protocol::core::ROUND_TRIP_SPACING)),
         ("protocol::frame::MAX_PAYLOAD", format!("{} bytes", protocol::frame::MAX_PAYLOAD)),
         ("protocol::frame::PacketId::LAST", PacketId::LAST.to_string()),
         ("protocol::status::MAX_REQUEST", format!("{} bytes", protocol::status::MAX_REQUEST)),

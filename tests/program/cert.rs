@@ -82,7 +82,7 @@ fn an_authority_and_certificates_from_nothing() {
     let folder = Papers::new();
     let said = folder.succeeds(&["init", "--dir", "new/ca"]);
     for part in [
-        "made the authority `otproxy CA ",
+        "made the authority `CA ",
         "new/ca/ca.pem  goes to the core's host and to every edge\n",
         "new/ca/ca.key  stays here: ",
         "`otproxy cert edge NAME` for each edge, with `--dir new/ca`\n",

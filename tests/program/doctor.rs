@@ -467,7 +467,7 @@ fn certificates_that_cannot_be_used_or_not_for_long() {
     keys.edge(&core).says("fail  certificate ", &["is the certificate of `core`"]);
     replace("waw1.pem", &certificate);
     replace("ca.pem", &fs::read_to_string(Keys::new().folder.join("ca.pem")).expect("there"));
-    keys.edge(&core).says("fail  certificate ", &["comes from `otproxy CA "]);
+    keys.edge(&core).says("fail  certificate ", &["comes from `CA "]);
     replace("ca.pem", &ca);
     let key = read("waw1.key");
     replace("waw1.key", &read("core.key"));

@@ -4,6 +4,7 @@ use otproxy_protocol::frame::{ClientId, SessionId};
 use serde_json::{Value, json};
 
 use crate::common::admin::{act, ask, see};
+use crate::common::eventually;
 use crate::relay::crew::{Crew, pushing};
 use crate::relay::harness::*;
 
@@ -26,6 +27,15 @@ fn a_session_is_seen_with_its_links_and_what_it_holds() {
         let mut second = core.link_of(EDGE_B, player(1), CLIENT).await;
         second.open(S, PORT).await;
         second.sync().await;
+        // A round trip counts once the link is as old as that.
+        eventually("what pings told", async || {
+            link.sync().await;
+            second.sync().await;
+            let one = see(core.admin(), &format!("sessions?client={}", CLIENT.0)).await;
+            let links = one["sessions"][0]["links"].as_array()?;
+            links.iter().all(|link| link["round_trip_seconds"] == 0.02).then_some(())
+        })
+        .await;
         conn.send(&packet(b"seven..")).await;
         assert_eq!(link.next().await, data(1, 0, &packet(b"seven..")));
         // One in its turn, and one ahead of it.

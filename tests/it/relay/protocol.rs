@@ -3,6 +3,7 @@
 use otproxy_protocol::frame::{self, ClientId, PONG, PacketId, SessionId};
 use tokio::io::AsyncReadExt;
 
+use crate::common::eventually;
 use crate::relay::harness::*;
 
 const FRAMES: &str = "otproxy_relay_frames_total";
@@ -20,7 +21,20 @@ fn pings_with_and_without_payload_are_answered_with_fourteen_bytes() {
             link.stream.read_exact(&mut pong).await.unwrap();
             assert_eq!(pong, PONG);
         }
-        core.wait("otproxy_relay_link_rtt_seconds_count", &["edge=\"a\""], 1.0).await;
+        // Longer ago than the link is there nothing was measured.
+        assert_eq!(core.metric("otproxy_relay_link_rtt_seconds_count", &[]).await, 0.0);
+        eventually("a round trip that can be", async || {
+            link.send(&frame::ping(CLIENT, 1)).await;
+            let mut pong = [0; 14];
+            link.stream.read_exact(&mut pong).await.unwrap();
+            (core.metric("otproxy_relay_link_rtt_seconds_count", &["edge=\"a\""]).await == 1.0).then_some(())
+        })
+        .await;
+        // However many more come, and of whatever they tell, no other one counts within two seconds.
+        let flood: Vec<u8> = (0..50).flat_map(|_| frame::ping(CLIENT, 4_950)).collect();
+        link.send(&flood).await;
+        link.stream.read_exact(&mut [0; 14]).await.unwrap();
+        assert!(core.metric("otproxy_relay_link_rtt_seconds_sum", &["edge=\"a\""]).await < 0.01);
         core.close().await;
     });
 }

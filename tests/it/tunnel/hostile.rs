@@ -88,7 +88,8 @@ impl World {
     /// An edge that the core knows, and that does what it likes.
     async fn liar(&self) -> Peer {
         let papers = papers(&self.certificates, &["liar"], Time::Now);
-        let mut peer = Peer::connect(self.core.addr("tunnel"), client(Some(papers), None), "core").await;
+        let mut peer =
+            Peer::connect(self.core.addr("tunnel"), client(Some(papers), None), &self.certificates.asked("core")).await;
         peer.shake().await.unwrap();
         peer
     }
@@ -120,13 +121,13 @@ impl World {
 struct Stranger {
     papers: Option<Papers>,
     /// Whom he asks for.
-    name: Option<&'static str>,
+    name: Option<String>,
     protocols: Option<&'static [&'static str]>,
     result: &'static str,
 }
 
 impl Stranger {
-    fn with(papers: Papers, name: &'static str, result: &'static str) -> Self {
+    fn with(papers: Papers, name: String, result: &'static str) -> Self {
         Self { papers: Some(papers), name: Some(name), protocols: None, result }
     }
 
@@ -134,7 +135,7 @@ impl Stranger {
         let before = process.handshakes_so_far(self.result).await;
         let mut config = client(self.papers, self.protocols);
         config.enable_sni = self.name.is_some();
-        let mut peer = Peer::connect(process.addr("tunnel"), config, self.name.unwrap_or("nobody")).await;
+        let mut peer = Peer::connect(process.addr("tunnel"), config, self.name.as_deref().unwrap_or("nobody")).await;
         if peer.shake().await.is_ok() {
             // Perhaps he has not been refused yet: he tries to be taken for an edge.
             let _ = peer.send(LOCAL).await;
@@ -173,7 +174,7 @@ fn who_proves_nothing_is_refused_and_counted_as_what_he_is() {
         for (at_core, own) in [(true, "core"), (false, "fra1")] {
             // Who is welcome there, but for what is wrong with him.
             let welcome = if at_core { "waw1" } else { "core" };
-            let with = |papers, result| Stranger::with(papers, own, result);
+            let with = |papers, result| Stranger::with(papers, ours.asked(own), result);
             let mut come = vec![
                 with(papers(&theirs, &[welcome], Time::Now), "unknown_ca"),
                 with(papers(ours, &[welcome], Time::Past), "expired"),
@@ -183,7 +184,10 @@ fn who_proves_nothing_is_refused_and_counted_as_what_he_is() {
                 with(papers_of_other_use(ours, &[welcome]), "bad_certificate"),
                 Stranger { papers: None, ..with(now(&[welcome]), "no_certificate") },
                 Stranger { name: None, ..with(now(&[welcome]), "stranger") },
-                Stranger { name: Some("example.org"), ..with(now(&[welcome]), "stranger") },
+                Stranger { name: Some("example.org".to_owned()), ..with(now(&[welcome]), "stranger") },
+                // The name in the certificate is not what is asked for: a scanner could guess it.
+                Stranger { name: Some(own.to_owned()), ..with(now(&[welcome]), "stranger") },
+                Stranger { name: Some(theirs.asked(own)), ..with(now(&[welcome]), "stranger") },
                 Stranger { protocols: Some(&[]), ..with(now(&[welcome]), "stranger") },
                 Stranger { protocols: Some(&["h2", "http/1.1"]), ..with(now(&[welcome]), "stranger") },
             ];
@@ -198,7 +202,7 @@ fn who_proves_nothing_is_refused_and_counted_as_what_he_is() {
             }
             strangers.extend(come.into_iter().map(|stranger| (at_core, stranger)));
         }
-        assert_eq!(strangers.len(), 28);
+        assert_eq!(strangers.len(), 32);
         for (at_core, stranger) in strangers {
             stranger.comes(if at_core { &world.core } else { &world.fra1 }).await;
             world.play_on().await;
@@ -247,11 +251,11 @@ fn a_handshake_that_stalls_has_a_deadline() {
         for (process, name) in [(&world.core, "core"), (&world.fra1, "fra1")] {
             let address = process.addr("tunnel");
             let silent = TcpStream::connect(address).await.unwrap();
-            let mut half = Peer::connect(address, client(None, None), name).await;
+            let mut half = Peer::connect(address, client(None, None), &world.certificates.asked(name)).await;
             let mut hello = Vec::new();
             half.tls.write_tls(&mut hello).unwrap();
             half.tcp.write_all(&hello[..hello.len() / 2]).await.unwrap();
-            let mut speechless = Peer::connect(address, client(None, None), name).await;
+            let mut speechless = Peer::connect(address, client(None, None), &world.certificates.asked(name)).await;
             speechless.push().await.unwrap();
             // The answer's first record, the server's hello, and what follows at once.
             assert_eq!(speechless.tcp.read_u8().await.unwrap(), 22);
@@ -614,7 +618,7 @@ fn what_was_recorded_gets_nobody_in() {
         let mut world = World::start().await;
         let (address, tapping) = tap(world.core.addr("tunnel")).await;
         let papers = papers(&world.certificates, &["liar"], Time::Now);
-        let mut edge = Peer::connect(address, client(Some(papers), None), "core").await;
+        let mut edge = Peer::connect(address, client(Some(papers), None), &world.certificates.asked("core")).await;
         edge.shake().await.unwrap();
         edge.send(LOCAL).await.unwrap();
         edge.expect(LOCAL).await;

@@ -7,7 +7,7 @@
 //!   a link.
 //! - [`ClientOwner`]: the questions of a machine. [`Effect`]: the tasks that it gives.
 //! - [`Machine`]: the life of a session. [`Inbox`]: order on the way up. [`Outbox`]: frames that may have to be sent
-//!   again. [`Upstream`]: packets that wait for the game server.
+//!   again. [`Upstream`]: packets that wait for the game server. [`RoundTrips`]: which told round trips count.
 
 mod client;
 mod inbox;
@@ -18,6 +18,7 @@ mod machine;
 mod outbox;
 mod owner;
 mod reason;
+mod round_trips;
 mod session;
 mod slots;
 mod turn;
@@ -32,6 +33,7 @@ pub use machine::{Machine, ProtocolError, SessionLimits, SessionPhase, Standing}
 pub use outbox::{AckBeyondSent, Batch, Cursor, CursorAdvance, Outbox};
 pub use owner::{AdmittedSession, ClientOwner, Effect, FrameCounts, OpenRules};
 pub use reason::{EndReason, OpenError};
+pub use round_trips::{ROUND_TRIP_SPACING, RoundTrips};
 pub use session::{Framed, MAX_ADDRESSES, SessionFigures};
 pub use turn::ReceivedBytes;
 pub use upstream::Upstream;
