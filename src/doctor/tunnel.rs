@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 
-use rustls::ClientConnection;
+use rustls::{AlertDescription, ClientConnection};
 use tokio::task::spawn_blocking;
 
 use super::admin::RunningProcess;
@@ -181,6 +181,14 @@ impl Failure {
     fn explained(&self, role: RoleKind, name: &str, other: &str) -> (String, String) {
         let copy = "copy both sides' folders anew from one run of `otproxy init`";
         match self {
+            // It is shown no certificate by who does not know the name that it asked for.
+            Self::Tls(error @ rustls::Error::AlertReceived(AlertDescription::AccessDenied)) => (
+                format!("fails the handshake: {error}: it is not asked for `{name}` of this authority there"),
+                format!(
+                    "{other} has the files of another authority: {copy}; or another host of yours answers there: see which \
+                     address {other} has, and that its certificate is for `{name}`"
+                ),
+            ),
             Self::Tls(error) => {
                 let remedy = match failure(error) {
                     HandshakeResult::Refused => refused(role, name, other),
