@@ -102,6 +102,7 @@ fn expected() -> BTreeSet<String> {
         ("stderr::LAST_WAIT", format!("{:?}", stderr::LAST_WAIT)),
         ("access_log::LAST_WAIT", format!("{:?}", access_log::LAST_WAIT)),
         ("roles::SPREAD", format!("{:?}", roles::SPREAD)),
+        ("roles::LAST_SPREAD", format!("{:?}", roles::LAST_SPREAD)),
         ("admin::MAX_CONNECTIONS", admin::MAX_CONNECTIONS.to_string()),
         ("admin::CONNECTION_TIMEOUT", format!("{:?}", admin::CONNECTION_TIMEOUT)),
         ("admin::SOCKET_TIMEOUT", format!("{:?}", admin::SOCKET_TIMEOUT)),
