@@ -66,12 +66,6 @@ impl AdmissionControl {
         self.take_rate(player, now)
     }
 
-    /// Counts the connection that has `slot` for its player.
-    fn claim(&self, slot: &Slot, player: AddressKey, now: Instant) -> Result<(), LimitHit> {
-        slot.claim(player)?;
-        self.take_rate(player, now)
-    }
-
     fn take_rate(&self, player: AddressKey, now: Instant) -> Result<(), LimitHit> {
         match &self.rules().rate {
             Some(rate) if !rate.try_take(player, now) => Err(LimitHit::Rate),
@@ -253,7 +247,8 @@ impl ListenerAdmission {
     }
 
     /// Admits a connection of `peer` before its PROXY header has told the player. It counts in all, so that connections
-    /// which never send a header are limited too.
+    /// which never send a header are limited too; with fair share only few of them beyond the limit, and nobody is evicted
+    /// for it before its player is known.
     ///
     /// # Errors
     /// Returns the limit that refuses it; then nothing is counted.
@@ -278,8 +273,14 @@ impl ListenerAdmission {
         }
         self.check(player)?;
         let player = AddressKey::reported(reporter, player.ip());
-        self.listener.claim(&guard.listener, player, now).map_err(LimitHit::by_listener)?;
-        self.process.control.claim(&guard.process, player, now).map_err(LimitHit::by_process)
+        self.listener.check_player(player, now).map_err(LimitHit::by_listener)?;
+        self.process.control.check_player(player, now).map_err(LimitHit::by_process)?;
+        let refused = |exceeded| LimitHit::from(exceeded);
+        let of_listener = guard.listener.claim(player).map_err(|limit| refused(limit).by_listener())?;
+        self.evict(of_listener);
+        let of_process = guard.process.claim(player).map_err(|limit| refused(limit).by_process())?;
+        self.evict(of_process);
+        Ok(())
     }
 
     fn check(&self, player: SocketAddr) -> Result<(), AdmissionError> {
@@ -300,6 +301,11 @@ impl ListenerAdmission {
     }
 
     fn evict_from(&self, TakenSlot { slot, evicted }: TakenSlot) -> Slot {
+        self.evict(evicted);
+        slot
+    }
+
+    fn evict(&self, evicted: Option<u64>) {
         if let Some(evicted) = evicted {
             // At once, and not when its task has ended: the same connection shall not need two others' places.
             self.process.control.slots.free(evicted);
@@ -307,7 +313,6 @@ impl ListenerAdmission {
                 handle.close(Closing::Evicted);
             }
         }
-        slot
     }
 }
 
@@ -558,7 +563,9 @@ mod tests {
             let _one = come(&admission, "192.0.2.1", now).unwrap();
             assert_eq!(evicted(), [3], "one place, though both gates are full");
             assert_eq!(admission.open_counts().0, 3, "it is gone at once");
-            let _other = admission.admit_peer(at("198.51.100.1")).unwrap();
+            let other = admission.admit_peer(at("198.51.100.1")).unwrap();
+            assert_eq!(evicted(), [3], "nobody knows yet for whom it would be");
+            assert_eq!(admission.admit_player(&other, (at("203.0.113.1"), PEER), now), Ok(()));
             assert_eq!(evicted(), [2, 3]);
             assert!(come(&admission, "10.0.0.1", now).is_err(), "nobody has more than this one");
             drop(held);

@@ -65,14 +65,6 @@ impl FairShare {
         if network == own && self.of(newcomer) == most { None } else { self.newest(address) }
     }
 
-    /// Returns the connection that is evicted for one of an unknown player: one from a network that has another one
-    /// left.
-    pub fn evicted(&self) -> Option<u64> {
-        let (_, network) = *self.networks.last().filter(|(count, _)| *count > 1)?;
-        let (.., address) = *self.addresses_of(network).next_back()?;
-        self.newest(address)
-    }
-
     /// Returns the number of connections of a network.
     pub fn of_network(&self, network: Network) -> usize {
         self.by_network.get(&network).copied().unwrap_or(0)
@@ -175,13 +167,6 @@ mod tests {
         assert_eq!(shares(&crowd).of(key("2001:db8:1:1::9")), 2);
     }
 
-    #[test]
-    fn nobody_gets_a_place_only_from_a_network_that_has_another() {
-        assert_eq!(shares(&["10.0.0.1", "10.0.1.1"]).evicted(), None);
-        assert_eq!(shares(&["10.0.0.1", "10.0.1.1", "10.0.1.2"]).evicted(), Some(3));
-        assert_eq!(FairShare::default().evicted(), None);
-    }
-
     /// The same, counted anew each time.
     #[derive(Debug, Default)]
     struct Naive(Vec<(AddressKey, u64)>);
@@ -244,10 +229,6 @@ mod tests {
                     shares.remove(address, gone);
                 }
                 prop_assert_eq!(shares.of(address), naive.address(address));
-                match shares.evicted() {
-                    Some(connection) => prop_assert!(naive.may_give_way(connection)),
-                    None => prop_assert!(naive.0.iter().all(|(address, _)| naive.network((*address).into()) == 1)),
-                }
             }
             for (address, connection) in naive.0 {
                 shares.remove(address, connection);

@@ -42,7 +42,7 @@ pub use limits::AdmissionLimits;
 pub use metrics::ListenerMetrics;
 pub use pressure::{PRESSURE_FROM, PRESSURE_IDLE, PRESSURE_LEAST};
 pub use rate_limit::{ADDRESSES, RateLimit};
-pub use slots::{Slot, Slots, TakenSlot};
+pub use slots::{HEADERLESS, Slot, Slots, TakenSlot};
 pub use tunnelled::{AuthenticatedEdge, TunnelOrigin, TunnelledStream, unfinished};
 
 /// Lines about refusals and broken rules, for each listener and for the sessions, in each window of a rate-limited log.

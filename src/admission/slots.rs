@@ -1,7 +1,7 @@
 //! Connections or sessions at once, in all and by player address, and the choice of the one to evict when all slots are
 //! taken.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -11,6 +11,10 @@ use prometheus::Gauge;
 use super::fair_share::FairShare;
 use super::pressure;
 use super::{AddressKey, AdmissionLimits, LimitExceeded};
+
+/// Connections beyond the limit whose player is unknown yet, with fair share: nobody is evicted for them, and as soon as
+/// their headers have come they are within it. Of more, the one that waits the longest gives way.
+pub const HEADERLESS: usize = 64;
 
 /// Slots for connections or sessions, over all workers, behind one lock that is held when one begins and when it ends.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ struct State {
     fair_share: bool,
     /// The connections that have a slot, each with its player if known.
     taken: HashMap<u64, Option<AddressKey>>,
+    /// Those whose player is unknown, the oldest first.
+    unknown: BTreeSet<u64>,
     /// Connections of known players; empty while no limit needs it.
     shares: FairShare,
 }
@@ -43,6 +49,7 @@ impl Slots {
             max_per_address: usize::MAX,
             fair_share: false,
             taken: HashMap::new(),
+            unknown: BTreeSet::new(),
             shares: FairShare::default(),
         };
         let slots = Self {
@@ -102,16 +109,13 @@ impl Slots {
             state.check_address(player)?;
             state.add(player, connection);
         }
-        let mut evicted = None;
-        if state.taken.len() >= state.max {
-            evicted = state.evicted(player);
-            let Some(evicted) = evicted else {
-                player.inspect(|player| state.shares.remove(*player, connection));
-                return Err(LimitExceeded::Total);
-            };
-            state.free(evicted);
-        }
+        let room = state.make_room(player);
+        let evicted =
+            room.inspect_err(|_| player.iter().for_each(|player| state.shares.remove(*player, connection)))?;
         state.taken.insert(connection, player);
+        if player.is_none() {
+            state.unknown.insert(connection);
+        }
         self.count(&state);
         Ok(TakenSlot { slot: Slot { slots: Arc::clone(self), connection }, evicted })
     }
@@ -174,16 +178,23 @@ impl State {
         if self.shares.of(player) < self.max_per_address { Ok(()) } else { Err(LimitExceeded::Address) }
     }
 
-    /// Returns the connection that is evicted for a new one of `player`, which counts already.
-    fn evicted(&self, player: Option<AddressKey>) -> Option<u64> {
-        match player {
-            _ if !self.fair_share => None,
-            Some(player) => self.shares.evicted_by(player),
-            None => self.shares.evicted(),
-        }
+    /// Makes room for one more connection of `player`, whose share counts it already; returns the connection that was
+    /// evicted, if one had to be.
+    fn make_room(&mut self, player: Option<AddressKey>) -> Result<Option<u64>, LimitExceeded> {
+        let known = self.taken.len() - self.unknown.len();
+        let evicted = match player {
+            _ if !self.fair_share && self.taken.len() >= self.max => None,
+            Some(player) if known >= self.max => self.shares.evicted_by(player),
+            _ if self.taken.len() >= self.max.saturating_add(HEADERLESS) => self.unknown.first().copied(),
+            _ => return Ok(None),
+        };
+        let evicted = evicted.ok_or(LimitExceeded::Total)?;
+        self.free(evicted);
+        Ok(Some(evicted))
     }
 
     fn free(&mut self, connection: u64) {
+        self.unknown.remove(&connection);
         if let Some(Some(player)) = self.taken.remove(&connection) {
             self.shares.remove(player, connection);
         }
@@ -207,19 +218,26 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Sets its player, once known. Later calls have no effect.
+    /// Sets its player, once known. Returns the connection that was evicted for it, which must be closed. Later calls have
+    /// no effect.
     ///
     /// # Errors
-    /// [`LimitExceeded::Address`]; the connection goes on counting in all.
-    pub fn claim(&self, player: AddressKey) -> Result<(), LimitExceeded> {
+    /// Returns the limit that is reached; the connection goes on counting as one of an unknown player.
+    pub fn claim(&self, player: AddressKey) -> Result<Option<u64>, LimitExceeded> {
         let mut state = self.slots.state();
         // A connection that has lost its slot learns of it in another way.
-        if state.taken.get(&self.connection) == Some(&None) {
-            state.check_address(player)?;
-            state.add(player, self.connection);
-            state.taken.insert(self.connection, Some(player));
+        if !state.unknown.contains(&self.connection) {
+            return Ok(None);
         }
-        Ok(())
+        state.check_address(player)?;
+        state.add(player, self.connection);
+        // Without fair share it has had its slot from the start.
+        let evicted = if state.fair_share { state.make_room(Some(player)) } else { Ok(None) };
+        let evicted = evicted.inspect_err(|_| state.shares.remove(player, self.connection))?;
+        state.taken.insert(self.connection, Some(player));
+        state.unknown.remove(&self.connection);
+        self.slots.count(&state);
+        Ok(evicted)
     }
 }
 
@@ -290,24 +308,38 @@ mod tests {
         let _holder = slots.take(1, Some(player(1))).unwrap();
         let unknown = slots.take(2, None).unwrap().slot;
         assert_eq!(unknown.claim(player(1)), Err(LimitExceeded::Address));
-        assert_eq!(unknown.claim(player(2)), Ok(()));
-        assert_eq!(unknown.claim(player(2)), Ok(()), "it does not count twice");
+        assert_eq!(unknown.claim(player(2)), Ok(None));
+        assert_eq!(unknown.claim(player(2)), Ok(None), "it does not count twice");
         assert_eq!(slots.check_address(player(2)), Err(LimitExceeded::Address));
         let _third = slots.take(3, None).unwrap();
-        assert_eq!(slots.take(4, None).err(), Some(LimitExceeded::Total), "each network has one");
         drop(unknown);
         assert_eq!(counts(&slots), (2, 1, 2));
     }
 
     #[test]
-    fn nobody_s_connection_takes_the_place_of_a_crowd_and_is_never_evicted_itself() {
-        let slots = slots(3, true);
+    fn nobody_is_evicted_before_it_is_known_for_whom() {
+        let slots = slots(2, true);
         let _crowd = [slots.take(1, Some(player(1))).unwrap(), slots.take(2, Some(player(1))).unwrap()];
-        let _unknown = slots.take(3, None).unwrap();
-        let late = slots.take(4, None).unwrap();
-        assert_eq!(late.evicted, Some(2));
-        assert_eq!(slots.take(5, None).err(), Some(LimitExceeded::Total));
-        assert_eq!(late.slot.claim(player(1)), Ok(()));
+        let unknown: Vec<_> = (3..).take(HEADERLESS).map(|connection| slots.take(connection, None).unwrap()).collect();
+        assert!(unknown.iter().all(|taken| taken.evicted.is_none()));
+        // Of these, the one that waits the longest.
+        let late = slots.take(1000, None).unwrap();
+        assert_eq!((late.evicted, counts(&slots)), (Some(3), (2 + HEADERLESS, 2, 2 + HEADERLESS)));
+        assert_eq!(late.slot.claim(player(1)), Err(LimitExceeded::Total), "nobody has more");
+        assert_eq!(late.slot.claim(player(2)), Ok(Some(2)));
+        assert_eq!(unknown[1].slot.claim(player(3)), Err(LimitExceeded::Total), "each network has one");
+        drop((unknown, late));
+        assert_eq!(counts(&slots), (1, 1, 1));
+    }
+
+    #[test]
+    fn who_is_known_from_the_start_finds_room_where_others_only_wait() {
+        let slots = slots(2, true);
+        let unknown: Vec<_> = (1..=2).map(|connection| slots.take(connection, None).unwrap()).collect();
+        let known = [3, 4].map(|connection| slots.take(connection, Some(player(1))).unwrap());
+        assert!(known.iter().all(|taken| taken.evicted.is_none()));
+        assert_eq!(unknown[0].slot.claim(player(2)), Ok(Some(4)));
+        assert_eq!(unknown[1].slot.claim(player(1)), Err(LimitExceeded::Total));
     }
 
     #[test]
@@ -316,7 +348,7 @@ mod tests {
         let _first = slots.take(1, Some(player(1))).unwrap();
         let unknown = slots.take(2, None).unwrap().slot;
         slots.free(2);
-        assert_eq!(unknown.claim(player(1)), Ok(()));
+        assert_eq!(unknown.claim(player(1)), Ok(None));
         assert_eq!((counts(&slots), slots.state().shares.of(player(1))), ((1, 1, 1), 1));
     }
 
@@ -367,7 +399,9 @@ mod tests {
                             let player = (turn % 5 > 0).then(|| player(turn.wrapping_mul(7).wrapping_add(thread) % 10));
                             held.extend(slots.take(next.fetch_add(1, Ordering::Relaxed), player));
                             let state = slots.state();
-                            assert!(state.taken.len() <= MAX);
+                            let beyond = if fair_share { HEADERLESS } else { 0 };
+                            assert!(state.taken.len() <= MAX + beyond);
+                            assert!(state.taken.len() - state.unknown.len() <= MAX);
                             assert!((0..10).all(|n| state.shares.of(self::player(n)) <= MAX_PER_ADDRESS));
                             drop(state);
                             if turn % 3 == 0 {
@@ -394,8 +428,9 @@ mod tests {
         let _again = slots.take(6, Some(player(1))).unwrap();
         assert_eq!(slots.state().shares.of(player(1)), 1);
         slots.set(&AdmissionLimits { connections: Some(2), ..NONE });
+        let _other = slots.take(7, Some(player(2))).unwrap();
         assert_eq!(
-            slots.take(7, Some(player(2))).err(),
+            slots.take(8, Some(player(3))).err(),
             Some(LimitExceeded::Total),
             "one of each, and nobody has more"
         );

@@ -169,7 +169,7 @@ catalogue! {
         relay_sessions_ended: IntCounterVec = "otproxy_relay_sessions_ended_total" ["port", "reason"]
             "Sessions ended, by what ended them.";
         relay_frames: IntCounterVec = "otproxy_relay_frames_total" ["edge", "direction", "outcome"]
-            "Data frames by path: `first` where this path delivered the packet, `duplicate` where another had.";
+            "Data frames by path. `in`: `first` where this path delivered the packet, `duplicate` where another had. `out`: `first` where the packet was written to this path before any other, which does not say where it arrived first.";
         relay_packets: IntCounterVec = "otproxy_relay_packets_total" ["port", "direction"]
             "Game packets carried, each counted once whatever the number of paths.";
         relay_joined_elsewhere: IntCounter = "otproxy_relay_joined_elsewhere_total" []

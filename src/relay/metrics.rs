@@ -20,7 +20,7 @@ pub struct EdgeMetrics {
     pub in_first: IntCounter,
     /// Data frames from players whose packet had.
     pub in_duplicate: IntCounter,
-    /// Data frames to players whose packet was not sent elsewhere before.
+    /// Data frames to players whose packet was not written elsewhere before.
     pub out_first: IntCounter,
     /// Data frames to players whose packet was.
     pub out_duplicate: IntCounter,

@@ -7,11 +7,15 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{Closing, ConnectionHandle, ConnectionRegistry};
 
-/// The time over which an edge spreads the closing of its links. Their players have others, and come back over these
-/// later. All at once they would ask the other edges, and a login at that moment, to do at once what otherwise takes
-/// this time.
-/// they would ask the other edges, and a login of the same moment, to do in one moment what takes that long.
+/// The time over which an edge that is drained spreads the closing of its links. Their players have others, and come back
+/// over these later. All at once they would ask the other edges, and a login at that moment, to do at once what otherwise
+/// takes this time.
 pub const SPREAD: Duration = Duration::from_secs(5);
+
+/// The same for an edge that ends. It may be the last, or all may end at once, and then players wait for it to be back:
+/// each moment more is one that they stand still. Their own clocks spread what follows, as they do if it is killed: a
+/// client looks after its sessions every half second, and after its links every 2.5 seconds.
+pub const LAST_SPREAD: Duration = Duration::from_millis(200);
 
 /// Closes the links that `wanted` picks, evenly spread over that time, the first at once.
 pub(super) async fn close_links(

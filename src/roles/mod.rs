@@ -12,7 +12,7 @@ mod service;
 mod worker;
 
 pub use control::{Control, ReloadError, ReloadResult};
-pub use drain::SPREAD;
+pub use drain::{LAST_SPREAD, SPREAD};
 pub use service::{Service, StartError};
 
 use std::error::Error;

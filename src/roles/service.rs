@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use super::control::{Control, ServiceState};
-use super::drain::{SPREAD, close_links};
+use super::drain::{LAST_SPREAD, close_links};
 use super::listeners::ListenerSet;
 use super::operator::{self, RoleOperator};
 use super::running::ListenerParts;
@@ -294,7 +294,7 @@ impl Service {
         info!(timeout_seconds = within.as_secs_f64(), "shutting down");
         // A link may be closed at any time without loss, and its player has other edges to come back to.
         let _closing = (self.role == RoleKind::Edge).then(|| {
-            let over = SPREAD.min(within / 2);
+            let over = LAST_SPREAD.min(within / 2);
             AbortOnDropHandle::new(tokio::spawn(
                 async move { close_links(self.process.registry(), over, |_| true).await },
             ))

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
+use otproxy::roles::LAST_SPREAD;
 use otproxy_protocol::core::{
     self, AdmittedSession, ClientOwner, Effect, EndReason, FrameCounts, LinkDuty, LinkKey, OpenError, OpenRules,
     SessionKey, SessionLimits,
@@ -954,4 +955,23 @@ fn a_third_link_carries_on_where_both_of_a_session_fall_silent() {
     // Each packet once, and pongs.
     assert!(cost <= 200 * (HEADER_LEN + 40) + 9 * PONG.len(), "{cost} bytes");
     assert!(down <= SILENCE + 200 * MS, "{down:?} without a packet for the client");
+}
+
+/// Edges that are all ended in an orderly way close their links within [`LAST_SPREAD`], and begin anew once they have ended.
+#[test]
+fn edges_that_all_end_at_once_cost_no_more_than_if_they_were_killed() {
+    for seed in 0..60 {
+        let mut exchange = player(seed, 3, 0, true);
+        let back = exchange.now + LAST_SPREAD;
+        for path in 0..3 {
+            exchange.paths[path].down_until = Some(back);
+            exchange.cut(path, 0);
+            play_for(&mut exchange, LAST_SPREAD / 3, true);
+        }
+        play_for(&mut exchange, Duration::from_secs(10), true);
+        let game = &exchange.games[&SessionId(1)];
+        assert!(game.ended.is_none());
+        let most = 2700 * MS + LAST_SPREAD;
+        assert!(game.down.longest <= most, "{:?} without a packet for the client", game.down.longest);
+    }
 }

@@ -15,7 +15,8 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 const PREFIX: &str = "otproxy";
 
 /// Whether hosts can be made here. Where the machine does not allow it, which no installing mends, a
-/// test has nothing to do and says so. In CI, which sets `CI=true`, the program it takes must be there.
+/// test has nothing to do and says so. In CI, which sets `CI=true`, the program it takes must be there; and where `.ci/run`
+/// found that the machine allows it, it sets `OTPROXY_NETWORKS=must`, and a test fails rather than do nothing.
 pub fn can_be_made() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     *FOUND.get_or_init(try_to_make)
@@ -35,6 +36,7 @@ fn try_to_make() -> bool {
         drop(Host { namespace: name("probe") });
         return true;
     };
+    assert_ne!(std::env::var("OTPROXY_NETWORKS").as_deref(), Ok("must"), "{missing}");
     eprintln!("skipped: {missing}");
     false
 }

@@ -267,7 +267,7 @@ fn the_places_of_small_packets_that_wait_for_their_turn_are_not_free() {
 const CONNECTS: &str = "otproxy_target_connects_total";
 
 #[test]
-fn connects_are_spread_evenly_over_all_workers() {
+fn connects_of_all_workers_together_come_no_faster_than_they_may() {
     run(async {
         let game = Game::new().await;
         let setup = Setup { workers: 4, ..Setup::to(&game, "connects_per_second: 20") };
