@@ -124,7 +124,9 @@ fn a_client_and_an_address_are_disconnected_with_all_that_they_have() {
                 (Some(Seen::End(S)), None),
                 "told, then closed"
             );
-            assert_eq!(second.next_or_cut().await, None);
+            // Which of the two is closed first is chance: the other one is then told the end in its place.
+            let told = second.next_or_cut().await;
+            assert!(told.is_none() || told == Some(Seen::End(S)) && second.next_or_cut().await.is_none(), "{told:?}");
             conn.expect_end().await;
             core.wait("otproxy_connections_closed_total", &["reason=\"disconnected\""], 2.0).await;
             other.data(S, 1, 0, b"untouched").await;
