@@ -86,7 +86,8 @@ fn a_core_serves_its_players_and_those_who_wait_when_it_can() {
         assert!(errors_since(&core, start).await >= 1.0);
         core.wait("otproxy_relay_sessions_ended_total", &["reason=\"game_unreachable\""], 1.0).await;
         assert_eq!(core.metric(CONNECTS, &["result=\"error\""]).await, 1.0);
-        link.open(other, PORT).await;
+        // Under another id: the client was told that this one is over.
+        link.open(SessionId(9), PORT).await;
         let _conn = game.accept_otc().await;
         link.sync().await;
         core.stop().await;

@@ -31,6 +31,8 @@ struct Kind {
     to: SocketAddr,
     /// What it sends at once.
     first: Vec<u8>,
+    /// The place of a client id in that, if it is to be a client of its own: one has not so many links.
+    client: Option<usize>,
     /// Whether it then sends byte by byte.
     trickles: bool,
     /// What counts its end.
@@ -41,9 +43,13 @@ struct Kind {
 async fn flood(process: &RoleProcess, kinds: &[Kind], round: usize) {
     let mut peers = Vec::new();
     for kind in kinds {
-        for _ in 0..PEERS {
+        for number in 0..PEERS as u32 {
             let mut stream = TcpStream::connect(kind.to).await.unwrap();
-            stream.write_all(&kind.first).await.unwrap();
+            let mut first = kind.first.clone();
+            if let Some(at) = kind.client {
+                first[at..at + 4].copy_from_slice(&(1000 + number).to_le_bytes());
+            }
+            stream.write_all(&first).await.unwrap();
             peers.push((stream, kind.trickles));
         }
     }
@@ -132,10 +138,16 @@ fn a_core_closes_them() {
         otproxy_protocol::proxy_header::write_v2(&mut header, player(9), quick);
         let half_a_ping = [&header[..], &frame::ping(ClientId(1), 0)[..7]].concat();
         let kinds = [
-            Kind { to: links, first: Vec::new(), trickles: false, counted: timeout("links") },
-            Kind { to: links, first: HALF_A_HEADER.to_vec(), trickles: true, counted: timeout("links") },
-            Kind { to: login, first: HALF_A_HEADER.to_vec(), trickles: false, counted: timeout("login") },
-            Kind { to: quick, first: half_a_ping, trickles: false, counted: (REJECTED, "quick", "no_ping") },
+            Kind { to: links, first: Vec::new(), client: None, trickles: false, counted: timeout("links") },
+            Kind { to: links, first: HALF_A_HEADER.to_vec(), client: None, trickles: true, counted: timeout("links") },
+            Kind { to: login, first: HALF_A_HEADER.to_vec(), client: None, trickles: false, counted: timeout("login") },
+            Kind {
+                to: quick,
+                first: half_a_ping,
+                client: None,
+                trickles: false,
+                counted: (REJECTED, "quick", "no_ping"),
+            },
         ];
         let mut number = 0;
         floods(&core, &kinds, async || exchange(&mut link, &mut conn, &mut number).await).await;
@@ -164,9 +176,11 @@ fn a_link_that_trickles_half_a_frame_is_closed() {
         let mut conn = game.accept_otc().await.0;
         let mut first = Vec::new();
         otproxy_protocol::proxy_header::write_v2(&mut first, player(9), core.addr("quick"));
+        let client = Some(first.len() + 10);
         first.extend(frame::ping(ClientId(1), 0));
         first.extend(frame::data_header(S, PacketId(1), PacketId(0), 60_000));
-        let kinds = [Kind { to: core.addr("quick"), first, trickles: true, counted: (CLOSED, "quick", "idle") }];
+        let kinds =
+            [Kind { to: core.addr("quick"), first, client, trickles: true, counted: (CLOSED, "quick", "idle") }];
         let mut number = 0;
         floods(&core, &kinds, async || exchange(&mut link, &mut conn, &mut number).await).await;
         drop(link);
@@ -201,9 +215,21 @@ fn an_edge_closes_them() {
         });
         let timeout = (REJECTED, "behind", "header_timeout");
         let kinds = [
-            Kind { to: edge.addr("behind"), first: Vec::new(), trickles: false, counted: timeout },
-            Kind { to: edge.addr("behind"), first: HALF_A_HEADER.to_vec(), trickles: true, counted: timeout },
-            Kind { to: edge.addr("links"), first: Vec::new(), trickles: false, counted: (CLOSED, "links", "idle") },
+            Kind { to: edge.addr("behind"), first: Vec::new(), client: None, trickles: false, counted: timeout },
+            Kind {
+                to: edge.addr("behind"),
+                first: HALF_A_HEADER.to_vec(),
+                client: None,
+                trickles: true,
+                counted: timeout,
+            },
+            Kind {
+                to: edge.addr("links"),
+                first: Vec::new(),
+                client: None,
+                trickles: false,
+                counted: (CLOSED, "links", "idle"),
+            },
         ];
         let mut number = 0u32;
         let play = async || {
