@@ -115,19 +115,19 @@ async fn from_core(edge: &RoleProcess) -> TcpStream {
 fn an_edge_that_is_connected_to_does_not_say_from_where() {
     run(async {
         let (ours, theirs) = (Certificates::new(), Certificates::new());
-        let tls = ours.tls("waw1");
+        let (tls, asked) = (ours.tls("waw1"), ours.asked("waw1"));
         for log in [false, true] {
             let edge = edge_program(&format!("{{ accept: '127.0.0.1:0', tls: {tls} }}"), log);
             from_core(&edge).await.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
             edge.wait_for_line("tunnel handshake failed: not_tls").await;
             drop(from_core(&edge).await);
             let wrong = client(Some(papers(&theirs, &["core"], Time::Now)), None);
-            let _ = Peer::connected(from_core(&edge).await, wrong, "waw1").shake().await;
+            let _ = Peer::connected(from_core(&edge).await, wrong, &asked).shake().await;
             edge.wait_for_line("tunnel handshake failed: unknown_ca").await;
             let mut core = Peer::connected(
                 from_core(&edge).await,
                 client(Some(papers(&ours, &["core"], Time::Now)), None),
-                "waw1",
+                &asked,
             );
             core.shake().await.unwrap();
             core.expect(LOCAL).await;
