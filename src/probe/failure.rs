@@ -7,6 +7,10 @@ use rustix::io::Errno;
 
 use otproxy_net::ConnectResult;
 
+/// The words of all reasons, as [`ProbeError::as_str`] has them.
+pub const PROBE_ERRORS: [&str; 10] =
+    ["resolve", "refused", "timeout", "unreachable", "no_ipv6", "no_address", "error", "closed", "no_pong", "no_link"];
+
 /// The reason why a ping has no pong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeError {
@@ -122,7 +126,9 @@ mod tests {
     #[test]
     fn each_has_a_finding_and_a_remedy_of_its_own() {
         let mut errors: Vec<_> = ConnectResult::ALL.iter().map(|result| ProbeError::Connect(*result)).collect();
-        errors.retain(|error| !matches!(error, ProbeError::Connect(ConnectResult::Ok)));
+        // A probe goes through no tunnel of its own.
+        let never = [ConnectResult::Ok, ConnectResult::Handshake].map(ProbeError::Connect);
+        errors.retain(|error| !never.contains(error));
         errors.extend([
             ProbeError::NoFamily,
             ProbeError::Closed { first: true },
@@ -134,6 +140,12 @@ mod tests {
         findings.sort();
         findings.dedup();
         assert_eq!(findings.len(), errors.len(), "{findings:?}");
+        let mut words: Vec<_> = errors.iter().map(ProbeError::as_str).collect();
+        words.dedup();
+        let (mut words, mut all) = (words, PROBE_ERRORS);
+        words.sort_unstable();
+        all.sort_unstable();
+        assert_eq!(words, all);
         let local = ProbeError::Connect(ConnectResult::NoAddress).remedy("the edge");
         assert!(local.contains("net.ipv4.ip_local_port_range"), "{local}");
     }

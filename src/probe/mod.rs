@@ -7,7 +7,7 @@ mod failure;
 mod link;
 mod series;
 
-pub use failure::ProbeError;
+pub use failure::{PROBE_ERRORS, ProbeError};
 pub use link::{ProbeLink, Probing};
 pub use series::{PingFigures, PingSeries, Pinged};
 
