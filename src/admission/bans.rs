@@ -27,7 +27,7 @@ use table::BanTable;
 
 pub use keep::keep;
 pub use metrics::BanMetrics;
-pub use nftables::KernelBans;
+pub use nftables::{KernelBans, NFT_UNIT_LINES, nft_remedy};
 pub use table::{BANS, Ban};
 
 words! {

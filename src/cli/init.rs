@@ -18,9 +18,9 @@ pub(super) struct Init {
     /// The topology, YAML: edges, core, game servers. Or give it with the flags below
     #[arg(value_name = "TOPOLOGY", value_hint = ValueHint::FilePath, conflicts_with_all = FLAGS)]
     topology: Option<PathBuf>,
-    /// The folder to fill
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, default_value = "otproxy-hosts")]
-    out: PathBuf,
+    /// The folder to fill [default: the one that it has filled before, if TOPOLOGY or this directory is in it; else otproxy-hosts]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    out: Option<PathBuf>,
     /// An edge: its name, its address, and what clients are told if that is another; once for each
     #[arg(long, value_name = "NAME=ADDRESS[,PUBLIC]", value_parser = edge)]
     edge: Vec<Edge>,
@@ -30,6 +30,9 @@ pub(super) struct Init {
     /// The game server's login and status [default: 127.0.0.1:7171]
     #[arg(long, value_name = "HOST:PORT")]
     login: Option<String>,
+    /// The game server's status, where it has a port of its own [default: at the login]
+    #[arg(long, value_name = "HOST:PORT")]
+    status: Option<String>,
     /// The core's host: needed with `--core-mode accept`
     #[arg(long, value_name = "ADDRESS")]
     core: Option<String>,
@@ -44,8 +47,10 @@ pub(super) struct Init {
     player_address: Option<String>,
 }
 
+/// The folder that is filled the first time.
+const OUT: &str = "otproxy-hosts";
 /// The flags that describe a topology.
-const FLAGS: [&str; 7] = ["edge", "game", "login", "core", "core_mode", "tunnel_port", "player_address"];
+const FLAGS: [&str; 8] = ["edge", "game", "login", "status", "core", "core_mode", "tunnel_port", "player_address"];
 
 #[derive(Debug, Clone)]
 struct Edge {
@@ -80,8 +85,19 @@ impl Init {
                 (self.parse(&text)?, Some(text))
             }
         };
-        let report = init::run(&topology, text.as_deref(), &self.out).context("cannot make the set-up")?;
-        print(lines(&report, &self.out).as_bytes())
+        let out = self.out();
+        let report = init::run(&topology, text.as_deref(), &out).context("cannot make the set-up")?;
+        print(lines(&report, &out).as_bytes())
+    }
+
+    /// Returns the folder to fill. One that was filled before is filled again: another one inside it would get another authority.
+    fn out(&self) -> PathBuf {
+        let here = Path::new(".");
+        let of_topology =
+            self.topology.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+        let mut candidates = of_topology.into_iter().chain([here]);
+        let filled = candidates.find(|folder| init::is_filled(folder)).unwrap_or(Path::new(OUT));
+        self.out.clone().unwrap_or_else(|| filled.to_owned())
     }
 
     /// Writes the flags as a topology file, so that there is one reader for both.
@@ -115,9 +131,12 @@ impl Init {
         if !core.is_empty() {
             let _ = writeln!(text, "core: {{ {} }}", core.join(", "));
         }
-        for (key, value) in
-            [("tunnel_port", &self.tunnel_port), ("login", &self.login), ("player_address", &self.player_address)]
-        {
+        for (key, value) in [
+            ("tunnel_port", &self.tunnel_port),
+            ("login", &self.login),
+            ("status", &self.status),
+            ("player_address", &self.player_address),
+        ] {
             if let Some(value) = value {
                 let _ = writeln!(text, "{key}: {}", quoted(value));
             }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use rustix::process::geteuid;
 
-use super::{DoctorCheck, unit};
+use super::{DoctorCheck, unit_of};
 use crate::certs::identity::{Identity, IdentityKind};
 use crate::tunnel::DAYS_LEFT;
 use otproxy_config::Config;
@@ -24,7 +24,7 @@ pub(super) fn examine(config: &Config, checks: &mut Vec<DoctorCheck>) -> Option<
         Ok(identity) => identity,
         Err(error) => {
             let remedy = "see the file that is named; `otproxy cert show` says what is in a certificate";
-            checks.push(DoctorCheck::fail(what, error.to_string(), remedy));
+            checks.push(DoctorCheck::told(what, &error.to_string(), remedy));
             return None;
         }
     };
@@ -37,7 +37,7 @@ pub(super) fn examine(config: &Config, checks: &mut Vec<DoctorCheck>) -> Option<
     } else {
         DoctorCheck::ok("certificate", &file, message)
     });
-    checks.push(key(&files.key, &unit(config.role())));
+    checks.push(key(&files.key, &unit_of(config.role())));
     Some(identity)
 }
 

@@ -3,19 +3,13 @@
 //! Nobody else's clock is queried. The other side's clock matters only for its certificates, and a handshake of the
 //! tunnel fails if it is wrong.
 
-use std::process::{Command, Stdio};
-use std::time::Duration;
-
-use tokio::time::{Instant, sleep};
-
-use super::{ANSWER, DoctorCheck};
-
-/// The time between two looks at whether a program has ended.
-const LOOK: Duration = Duration::from_millis(20);
+use super::{DoctorCheck, tool};
 
 pub(super) async fn examine() -> DoctorCheck {
     let what = ("clock", "");
-    match ask().await.as_deref() {
+    // What the system's own tool says about the kernel's clock: `yes`, `no`.
+    let said = tool::ask("timedatectl", &["show", "--property=NTPSynchronized", "--value"]).await;
+    match said.filter(|said| said.success).as_ref().map(|said| said.stdout.trim()) {
         Some("yes") => {
             DoctorCheck::ok("clock", "", "is kept right by this host (timedatectl); the other hosts' is not compared")
         }
@@ -30,23 +24,4 @@ pub(super) async fn examine() -> DoctorCheck {
             "compare it with another: `date -u`",
         ),
     }
-}
-
-/// Returns what the system's own tool says about the kernel's clock: `yes`, `no`.
-async fn ask() -> Option<String> {
-    let mut command = Command::new("timedatectl");
-    command.args(["show", "--property=NTPSynchronized", "--value"]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().ok()?;
-    let end = Instant::now() + ANSWER;
-    while child.try_wait().ok()?.is_none() {
-        if Instant::now() >= end {
-            let _ = child.kill();
-            let _ = child.wait();
-            return None;
-        }
-        sleep(LOOK).await;
-    }
-    let output = child.wait_with_output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -9,18 +9,25 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
-use otproxy_config::{Config, Destination, ForwardConfig, HostPort, ListenerConfig, RoleKind};
+use otproxy_config::{BindSessions, Config, CoreConfig, EdgePeer, HostPort, RoleKind};
 
 mod admin;
+mod bans;
 mod certificates;
 mod clock;
 mod holder;
+mod links;
 mod ports;
 mod reach;
 mod report;
+mod tool;
 mod tunnel;
+mod unit;
 
 pub use report::{json, text};
+
+use admin::RunningProcess;
+use unit::Unit;
 
 /// The time limit of the checks that run at once.
 pub const WITHIN: Duration = Duration::from_secs(15);
@@ -30,8 +37,22 @@ pub const CONNECT: Duration = Duration::from_secs(4);
 pub const ANSWER: Duration = Duration::from_secs(5);
 
 /// The kinds of checks, in the order of the report: from the host outwards.
-pub const CHECKS: [&str; 11] =
-    ["file", "files", "clock", "admin", "listener", "certificate", "key", "edges", "tunnel", "target", "game_server"];
+pub const CHECKS: [&str; 14] = [
+    "file",
+    "files",
+    "clock",
+    "unit",
+    "admin",
+    "bans",
+    "listener",
+    "certificate",
+    "key",
+    "edges",
+    "tunnel",
+    "target",
+    "game_server",
+    "links",
+];
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +118,13 @@ impl DoctorCheck {
     /// Makes the check of an invalid configuration file.
     #[must_use]
     pub fn wrong_file(file: &str, error: &str) -> Self {
-        Self::fail(("file", ""), error, format!("correct it; `otproxy check -c {file}` says the same"))
+        Self::told(("file", ""), error, &format!("correct it; `otproxy check -c {file}` says the same"))
+    }
+
+    /// Makes a failure from an error that says, behind its first semicolon, what to do about it; `otherwise` if it does not.
+    fn told(what: (&'static str, &str), error: &str, otherwise: &str) -> Self {
+        let (message, remedy) = report::parted(error).unwrap_or((error, otherwise));
+        Self::fail(what, message, remedy)
     }
 }
 
@@ -121,22 +148,35 @@ pub async fn examine(config: Config, files: OpenFiles) -> Vec<DoctorCheck> {
     let mut checks = vec![DoctorCheck::ok("file", "", config.summary()), file_limit(files)];
     let role = config.role();
     // An otproxy that runs already decides what the other results mean.
-    let (running, admin) = admin::examine(role, &config.process().admin).await;
-    checks.push(admin);
+    let listening = ports::of(&config);
+    let of_held = listening.clone();
+    let held = spawn_blocking(move || ports::held(&of_held)).await.unwrap_or_default();
+    let (running, admin) = admin::examine(role, &config.process().admin, held).await;
+    checks.extend(admin);
+    let runs = running.is_some() || held == Some(true);
+    let unit = Unit::ask(&unit_of(role)).await;
+    checks.extend(unit.as_ref().map(|unit| unit.examine(runs)));
+    checks.extend(running.iter().flat_map(RunningProcess::of_targets));
+    checks.extend(edges(&config));
     let running = Arc::new(running);
 
     let mut pending: Vec<(&'static str, JoinHandle<Vec<DoctorCheck>>)> = Vec::new();
-    let (listening, own) = (ports::of(&config), Arc::clone(&running));
+    let own = Arc::clone(&running);
     pending.push(("listener", spawn_blocking(move || ports::examine(&listening, own.is_some()))));
-    for (check, subject, target) in targets(&config) {
-        pending.push((check, tokio::spawn(async move { vec![reach::examine(check, subject, role, &target).await] })));
+    for trial in reach::of(&config) {
+        pending.push((trial.check, tokio::spawn(async move { vec![trial.examine().await] })));
     }
     let identity = certificates::examine(&config, &mut checks);
     for trial in tunnel::of(&config) {
         let (identity, running) = (identity.clone(), Arc::clone(&running));
         pending.push(("tunnel", tokio::spawn(async move { vec![trial.examine(identity, &running).await] })));
     }
-    checks.extend(edges(&config));
+    for trial in links::of(&config).into_iter().filter(|_| runs) {
+        pending.push(("links", tokio::spawn(async move { vec![trial.examine().await] })));
+    }
+    if let Some(table) = config.process().bans.nftables.clone() {
+        pending.push(("bans", tokio::spawn(async move { vec![bans::examine(&table, unit.as_ref()).await] })));
+    }
     pending.push(("clock", tokio::spawn(async { vec![clock::examine().await] })));
 
     let end = Instant::now() + WITHIN;
@@ -172,31 +212,11 @@ fn file_limit(OpenFiles { limit, needed }: OpenFiles) -> DoctorCheck {
     )
 }
 
-/// Returns the targets that are connected to without the tunnel.
-fn targets(config: &Config) -> Vec<(&'static str, String, HostPort)> {
-    let of = |forward: &ForwardConfig| {
-        let name = forward.inbound.name.clone();
-        let targets = forward.forward_to.iter().filter_map(|to| match &to.destination {
-            Destination::Target(target) => Some(target.clone()),
-            Destination::Core(_) => None,
-        });
-        targets.map(|target| ("target", name.clone(), target)).collect::<Vec<_>>()
-    };
-    let mut targets: Vec<_> = config.listeners().iter().filter_map(ListenerConfig::forward).flat_map(of).collect();
-    if let Config::Core(core) = config {
-        let games = core.game_servers.iter();
-        targets.extend(games.map(|game| ("game_server", game.port.to_string(), game.address.clone())));
-    }
-    targets
-}
-
-/// Returns the check of the edges that the core admits.
-fn edges(config: &Config) -> Option<DoctorCheck> {
-    let Config::Core(core) = config else { return None };
+/// Returns the checks of the edges that the core admits.
+fn edges(config: &Config) -> Vec<DoctorCheck> {
+    let Config::Core(core) = config else { return Vec::new() };
     let (revoked, known): (Vec<_>, Vec<_>) = core.edges.iter().partition(|edge| edge.revoked);
-    let list = |edges: &[&otproxy_config::EdgePeer]| {
-        edges.iter().map(|edge| edge.name.as_str()).collect::<Vec<_>>().join(", ")
-    };
+    let list = |edges: &[&EdgePeer]| edges.iter().map(|edge| edge.name.as_str()).collect::<Vec<_>>().join(", ");
     let mut message = format!("{} known: {}", known.len(), list(&known));
     if known.is_empty() {
         message = "none is known, so none is let in".to_owned();
@@ -204,13 +224,36 @@ fn edges(config: &Config) -> Option<DoctorCheck> {
     if !revoked.is_empty() {
         message += &format!("; revoked: {}", list(&revoked));
     }
-    Some(if known.is_empty() {
+    let of_list = if known.is_empty() {
         DoctorCheck::warn(("edges", ""), message, "give `edges` in the file")
     } else {
         DoctorCheck::ok("edges", "", message)
+    };
+    [of_list].into_iter().chain(mixed_families(core, &known)).collect()
+}
+
+/// Returns the check of sessions that are bound to one address, where edges have addresses of both families.
+fn mixed_families(core: &CoreConfig, known: &[&EdgePeer]) -> Option<DoctorCheck> {
+    if core.sessions.bind_sessions != BindSessions::Address {
+        return None;
+    }
+    // An edge with addresses of both has links of both.
+    let all = |edge: &EdgePeer, is_ipv6: bool| {
+        let dialled = edge.dial.as_ref().and_then(HostPort::literal).map(|address| address.is_ipv6());
+        let mut families = edge.addresses.iter().map(|network| network.addr().is_ipv6()).chain(dialled).peekable();
+        families.peek().is_some() && families.all(|family| family == is_ipv6)
+    };
+    [false, true].into_iter().all(|is_ipv6| known.iter().any(|edge| all(edge, is_ipv6))).then(|| {
+        DoctorCheck::fail(
+            ("edges", ""),
+            "some have IPv4 addresses and some IPv6, and `bind_sessions: address` joins no links of both: a player who has both \
+             plays over one of them alone",
+            "set `sessions.bind_sessions: client`, the default, or give all edges one family",
+        )
     })
 }
 
-fn unit(role: RoleKind) -> String {
+/// Returns the name of a role's unit, without `.service`.
+fn unit_of(role: RoleKind) -> String {
     format!("otproxy-{role}")
 }

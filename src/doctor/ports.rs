@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{DoctorCheck, holder};
@@ -33,6 +34,20 @@ pub(super) fn of(config: &Config) -> Vec<(String, SocketAddr)> {
     found
 }
 
+/// Returns whether otproxy holds one of the addresses; `None` if there are none, or if this user may not see it.
+pub(super) fn held(addresses: &[(String, SocketAddr)]) -> Option<bool> {
+    let mut known = false;
+    for (_, address) in addresses {
+        let in_use = try_bind(*address).is_err_and(|error| error.kind() == ErrorKind::AddrInUse);
+        match (in_use, in_use.then(|| holder::of(*address)).flatten()) {
+            (true, Some(holder)) if holder.program == PROGRAM => return Some(true),
+            (true, None) => {}
+            _ => known = true,
+        }
+    }
+    known.then_some(false)
+}
+
 pub(super) fn examine(addresses: &[(String, SocketAddr)], running: bool) -> Vec<DoctorCheck> {
     addresses.iter().map(|(name, address)| one(name, *address, running)).collect()
 }
@@ -51,6 +66,10 @@ fn one(name: &str, address: SocketAddr, running: bool) -> DoctorCheck {
         Ok(()) => return DoctorCheck::ok("listener", name, format!("{address} is free")),
         Err(error) => error,
     };
+    if address.is_ipv6() && Errno::from_io_error(&error) == Some(Errno::AFNOSUPPORT) {
+        let message = format!("{address}: this host has no IPv6");
+        return DoctorCheck::warn(what, message, "take this address out, or boot without `ipv6.disable=1`");
+    }
     match (error.kind(), holder::of(address)) {
         (ErrorKind::AddrInUse, Some(holder)) if holder.program == PROGRAM => {
             DoctorCheck::ok("listener", name, format!("{address} is held by otproxy (process {})", holder.id))

@@ -58,6 +58,33 @@ pub fn json(checks: &[DoctorCheck]) -> String {
     text
 }
 
+/// Splits an error at its first semicolon outside of backticks: what is wrong, and what to do about it. `None` if there is none.
+pub(super) fn parted(error: &str) -> Option<(&str, &str)> {
+    let mut quoted = false;
+    let at = error.char_indices().find_map(|(at, c)| {
+        quoted ^= c == '`';
+        (c == ';' && !quoted).then_some(at)
+    })?;
+    let (message, remedy) = error.split_at_checked(at)?;
+    Some((message, remedy.strip_prefix(';')?.trim_start())).filter(|(_, remedy)| !remedy.is_empty())
+}
+
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_parted_from_its_remedy() {
+        assert_eq!(
+            parted("a: `x; y` is no port; write one; or two"),
+            Some(("a: `x; y` is no port", "write one; or two"))
+        );
+        for whole in ["", "no remedy", "`;`", "unfinished `;", "none;", "none; "] {
+            assert_eq!(parted(whole), None, "{whole}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 
 use super::admin::RunningProcess;
 use super::reach::{self, ConnectFailure, ConnectSuccess};
-use super::{ANSWER, DoctorCheck};
+use super::{ANSWER, CheckStatus, DoctorCheck};
 use crate::certs::identity::Identity;
 use crate::certs::{HandshakeResult, failure};
 use otproxy_config::{CORE_NAME, Config, HostPort, Reach, RoleKind};
@@ -81,19 +81,30 @@ fn wait(role: RoleKind, name: Option<String>, running: Option<&RunningProcess>) 
     };
     let what = ("tunnel", subject.as_str());
     let label = name.as_deref().map(|name| ("edge", name));
-    match running.map(|running| running.sum(CONNECTIONS, label)) {
-        Some(count) if count > 0.0 => DoctorCheck::ok("tunnel", &subject, format!("{count} connections with {other}")),
-        Some(_) => DoctorCheck::warn(
-            what,
-            format!("{other} connects to here, and has no connection now"),
-            format!("run `otproxy doctor` on its host, and see the log here: `journalctl -u {}`", super::unit(role)),
-        ),
-        None => DoctorCheck::warn(
+    let Some(running) = running else {
+        return DoctorCheck::warn(
             what,
             format!("{other} connects to here: whether it can is only seen where otproxy runs here"),
             "run `otproxy doctor` on its host; and here again once otproxy runs",
-        ),
+        );
+    };
+    let count = running.sum(CONNECTIONS, label);
+    if count > 0.0 {
+        return DoctorCheck::ok("tunnel", &subject, format!("{count} connections with {other}"));
     }
+    // Other edges go on without this one; without any nobody plays.
+    let status = if running.sum(CONNECTIONS, None) > 0.0 { CheckStatus::Warn } else { CheckStatus::Fail };
+    let known = running.edges.iter().find(|edge| Some(&edge.name) == name.as_ref());
+    let last = known.and_then(|edge| edge.last_error.as_ref()).map(|error| {
+        let from = error.address.map(|address| format!(" from {address}")).unwrap_or_default();
+        format!("; its last error: {}{from}", error.reason)
+    });
+    DoctorCheck::bad(
+        status,
+        what,
+        format!("{other} connects to here, and has no connection now{}", last.unwrap_or_default()),
+        format!("run `otproxy doctor` on its host, and see the log here: `journalctl -u {}`", super::unit_of(role)),
+    )
 }
 
 async fn dial(role: RoleKind, name: &str, target: &HostPort, identity: Option<Identity>) -> DoctorCheck {
@@ -104,9 +115,7 @@ async fn dial(role: RoleKind, name: &str, target: &HostPort, identity: Option<Id
     };
     let ConnectSuccess { stream, address, took } = match reach::connect(target).await {
         Ok(reached) => reached,
-        Err(ConnectFailure { message, result }) => {
-            return DoctorCheck::fail(what, message, reach::remedy(result, &other));
-        }
+        Err(ConnectFailure { message, error }) => return DoctorCheck::fail(what, message, error.remedy(&other)),
     };
     let took = took.as_millis();
     let Some(identity) = identity else {

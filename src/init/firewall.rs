@@ -10,11 +10,11 @@ use otproxy_config::{CoreMode, LINKS_PORT, LOGIN_PORT, Topology};
 pub(super) fn of_host(topology: &Topology, host: &Host<'_>) -> String {
     let port = topology.tunnel_port;
     let (sets, rules) = match (host, topology.core.mode) {
-        (Host::Edge(_), CoreMode::Accept) => (banned(), players()),
+        (Host::Edge(_), CoreMode::Accept) => (banned(), players(topology)),
         // A rule that names the core would tell an intruder where it is. The core proves itself with its certificate.
         (Host::Edge(_), CoreMode::Dial) => (
             banned(),
-            players()
+            players(topology)
                 + &format!(
                     "        tcp dport {port} accept comment \"the tunnel: open to all, as where the core is stands in no file here\"\n"
                 ),
@@ -37,7 +37,7 @@ table inet otproxy {{
         iif \"lo\" accept
         ct state established,related accept
         ct state invalid drop
-        meta l4proto {{ icmp, ipv6-icmp }} accept
+        meta l4proto {{ icmp, icmpv6 }} accept
         tcp dport 22 accept comment \"ssh: your port, if it is another\"
 {rules}    }}
 }}
@@ -50,12 +50,15 @@ table inet otproxy {{
 }
 
 /// Returns the rules that let players in, except banned ones: those keep ssh and everything else of the host.
-fn players() -> String {
-    let ports = format!("tcp dport {{ {LINKS_PORT}, {LOGIN_PORT} }}");
+fn players(topology: &Topology) -> String {
+    let ports = [LINKS_PORT, LOGIN_PORT].into_iter().chain(topology.status.as_ref().map(|status| status.port));
+    let ports: Vec<_> = ports.map(|port| port.to_string()).collect();
+    let what = if topology.status.is_some() { "links, login, and status" } else { "links, and login" };
+    let ports = format!("tcp dport {{ {} }}", ports.join(", "));
     let rules = [
         format!("ip saddr @banned4 {ports} drop"),
         format!("ip6 saddr @banned6 {ports} drop"),
-        format!("{ports} accept comment \"players: links, and login\""),
+        format!("{ports} accept comment \"players: {what}\""),
     ];
     rules.map(|rule| format!("        {rule}\n")).concat()
 }

@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::{InitError, failed};
+use otproxy_config::without_byte_order_mark;
 
 /// The file of the manifest.
-const MANIFEST: &str = ".otproxy-init.json";
+pub(super) const MANIFEST: &str = ".otproxy-init.json";
 /// The suffix of a file that is put beside an edited one.
 const NEW: &str = ".new";
 
@@ -62,7 +63,8 @@ impl Folder {
         make_folder(root)?;
         let path = root.join(MANIFEST);
         let manifest = match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|error| InitError::Manifest { path, error })?,
+            Ok(text) => serde_json::from_slice(without_byte_order_mark(&text))
+                .map_err(|error| InitError::Manifest { path, error })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Manifest::default(),
             Err(error) => return Err(failed(&path, error)),
         };

@@ -74,7 +74,8 @@ ip = \"127.0.0.1\"
     } else {
         "bindOnlyGlobalAddress = false   -- the core connects from elsewhere: let your firewall keep all others out\n"
     };
-    let _ = write!(text, "loginProtocolPort = {login}\nstatusProtocolPort = {login}\n");
+    let status = topology.status.as_ref().map_or(login, |status| status.port);
+    let _ = write!(text, "loginProtocolPort = {login}\nstatusProtocolPort = {status}\n");
     if topology.worlds.len() > 1 {
         text += "-- Of the worlds on one host only one can have these two ports.\n";
     }

@@ -61,7 +61,10 @@ The edges connect to the core: each edge's file has the core's address, and the 
             "\n`{UNKNOWN}` is the game server's host; where you are on it already, run what stands in quotes.\n"
         );
     }
-    text += "
+    let pings: Vec<_> = topology.edges.iter().filter(|edge| !edge.revoked).map(|edge| edge.public.as_str()).collect();
+    let _ = write!(
+        text,
+        "
 ## 2. The firewalls
 
 Each folder has an `nftables.conf`. It replaces all rules of its host: read it, and its host's README.md, before.
@@ -72,7 +75,12 @@ The lines of `config.lua`, `proxies.sql` and `client.lua`, each in its place as 
 
 ## 4. Does it work?
 
-`otproxy doctor -c FILE` on each host tries the real thing, and has a remedy for each thing that fails.
+`otproxy doctor -c FILE` on each host tries the real thing, and has a remedy for each thing that fails. From anywhere else,
+`otproxy ping` sees the edges as players do:
+
+```sh
+otproxy ping {pings}
+```
 
 ## Later
 
@@ -83,10 +91,9 @@ file that ends in `.new`. Copy the folders that it names, and run their `install
 - **A new edge:** add it to `edges`. The core takes it up with its new `core.yaml`, while it runs; tell the clients last.
 - **An edge that is given up, or was broken into:** set `revoked: true` on it. With its new `core.yaml` the core, while it runs,
   closes what that edge has open, and refuses it from then on.
-- **Certificates:** whatever ends within ";
-    let _ = writeln!(
-        text,
-        "{RENEW_DAYS} days is issued anew by the same command, for the same key, and taken up without a restart."
+- **Certificates:** whatever ends within {RENEW_DAYS} days is issued anew by the same command, for the same key, and taken up without a restart.
+",
+        pings = pings.join(" "),
     );
     text
 }
@@ -109,7 +116,8 @@ Made by `otproxy init`. To be copied to {place}. Commands are run as root, there
 | `{DROP_IN}` | `/etc/systemd/system/{unit}.d/` |
 | `nftables.conf` | `/etc/nftables.conf`, after a look at it |
 
-1. The program: `/usr/local/bin/otproxy`, with mode 755.
+1. The program: copied to `/usr/local/bin/otproxy.new`. `install.sh` puts it into the place of `otproxy` there, which cannot be
+   written to while it runs.
 2. The files, and the start. `install.sh` does what the table says, but for the firewall:
 
    ```sh
@@ -143,16 +151,20 @@ Made by `otproxy init`. To be copied to {place}. Commands are run as root, there
             Host::Edge(_) => place(topology, host),
         },
     );
+    let players = match &topology.status {
+        None => format!("{LINKS_PORT} and {LOGIN_PORT}"),
+        Some(status) => format!("{LINKS_PORT}, {LOGIN_PORT} and {}", status.port),
+    };
     text += &match (host, topology.core.mode) {
         (Host::Core, CoreMode::Dial) => "\nNo port is open here but ssh.\n".to_owned(),
         (Host::Core, CoreMode::Accept) => {
             format!("\nOpen to the edges: {}, the tunnel. Nothing else but ssh.\n", topology.tunnel_port)
         }
         (Host::Edge(_), CoreMode::Dial) => format!(
-            "\nOpen to all: {LINKS_PORT} and {LOGIN_PORT}, for players; {}, where the core connects and proves itself with its certificate.\n",
+            "\nOpen to all: {players}, for players; {}, where the core connects and proves itself with its certificate.\n",
             topology.tunnel_port
         ),
-        (Host::Edge(_), CoreMode::Accept) => format!("\nOpen to all: {LINKS_PORT} and {LOGIN_PORT}, for players.\n"),
+        (Host::Edge(_), CoreMode::Accept) => format!("\nOpen to all: {players}, for players.\n"),
     };
     text
 }
@@ -175,7 +187,7 @@ fn commands(topology: &Topology, host: &Host<'_>) -> String {
     let copy_to = if address.parse::<Ipv6Addr>().is_ok() { format!("[{address}]") } else { address.to_owned() };
     format!(
         "\
-scp \"$(command -v otproxy)\" 'root@{copy_to}:/usr/local/bin/otproxy'
+scp \"$(command -v otproxy)\" 'root@{copy_to}:/usr/local/bin/otproxy.new'
 scp -r {folder} 'root@{copy_to}:'
 ssh root@{address} 'sh {folder}/install.sh && otproxy doctor -c /etc/otproxy/{role}.yaml'
 "

@@ -4,12 +4,13 @@
 //! leaves edited files alone. Keys and certificates are made once (`certificates`).
 
 use std::io;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use crate::certs::CertError;
-use otproxy_config::Topology;
+use otproxy_config::{Topology, TopologyEdge};
 
 mod certificates;
 mod firewall;
@@ -98,6 +99,7 @@ pub fn run(topology: &Topology, text: Option<&str>, out: &Path) -> Result<InitRe
 fn fill(folder: &mut Folder, topology: &Topology, text: Option<&str>) -> Result<InitReport, InitError> {
     let mut files = Vec::new();
     let mut notes = given_up(topology, folder);
+    notes.extend(of_families(topology));
     for file in set_up(topology, text) {
         let outcome = folder.put(&file.path, &file.text)?;
         files.push((file.path, outcome));
@@ -142,6 +144,24 @@ fn of_host(topology: &Topology, host: &Host<'_>, ca: &str) -> Vec<File> {
         file(service::DROP_IN, service::drop_in().to_owned()),
         file("ca.pem", ca.to_owned()),
     ]
+}
+
+/// Returns a note for each edge that players without IPv6 cannot use.
+fn of_families(topology: &Topology) -> Vec<String> {
+    let edges = topology.edges.iter().filter(|edge| !edge.revoked && edge.public.parse::<Ipv6Addr>().is_ok());
+    let note = |edge: &TopologyEdge| {
+        format!(
+            "clients are told {} for the edge {}: players without IPv6 get no link to it, so have two edges with IPv4 as well",
+            edge.public, edge.name
+        )
+    };
+    edges.map(note).collect()
+}
+
+/// Returns whether this folder has been filled before.
+#[must_use]
+pub fn is_filled(folder: &Path) -> bool {
+    folder.join(folder::MANIFEST).is_file()
 }
 
 /// Returns the edges that the folder has and the topology no longer has.

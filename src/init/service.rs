@@ -41,23 +41,46 @@ pub(super) fn install(host: &Host<'_>) -> String {
 # To be run again whenever files here have changed. It leaves the firewall alone. Made by `otproxy init`.
 set -eu
 cd \"$(dirname \"$0\")\"
+bin=${{DESTDIR:-}}/usr/local/bin
 etc=${{DESTDIR:-}}/etc
 unit=otproxy-{role}.service
+units=$etc/systemd/system
+program=
 
-command -v otproxy >/dev/null || {{ echo \"copy the program to /usr/local/bin/otproxy first\" >&2; exit 1; }}
+# A program that runs cannot be written to: a new one is copied beside it, and takes its place here.
+if [ -e \"$bin/otproxy.new\" ]; then
+    chmod 755 \"$bin/otproxy.new\"
+    \"$bin/otproxy.new\" --version >/dev/null || {{ echo \"$bin/otproxy.new does not run on this host\" >&2; exit 1; }}
+    mv -f \"$bin/otproxy.new\" \"$bin/otproxy\"
+    program=new
+fi
+command -v otproxy >/dev/null || {{ echo \"copy the program to /usr/local/bin/otproxy.new first\" >&2; exit 1; }}
 getent passwd otproxy >/dev/null || useradd --system --user-group --no-create-home --shell /usr/sbin/nologin otproxy
 
-install -d -m 755 \"$etc/otproxy\" \"$etc/systemd/system/$unit.d\"
-install -m 644 {role}.yaml ca.pem {name}.pem \"$etc/otproxy/\"
-install -m 600 -o otproxy -g otproxy {name}.key \"$etc/otproxy/\"
-install -m 644 \"$unit\" \"$etc/systemd/system/\"
-install -m 644 {DROP_IN} \"$etc/systemd/system/$unit.d/\"
+# All is put together beside its place, with what is there already, and checked. So an error changes nothing; and each file
+# takes its place in one step, so that nobody reads half of one.
+install -d -m 755 \"$etc/otproxy\" \"$units/$unit.d\"
+stage=$(mktemp -d \"$etc/.otproxy.XXXXXX\")
+trap 'rm -rf \"$stage\"' EXIT
+chmod 755 \"$stage\"
+cp -a \"$etc/otproxy/.\" \"$stage/\"
+install -m 644 {role}.yaml ca.pem {name}.pem \"$stage/\"
+install -m 600 -o otproxy -g otproxy {name}.key \"$stage/\"
+otproxy check -c \"$stage/{role}.yaml\"
+for file in {name}.key {name}.pem ca.pem {role}.yaml; do mv -f \"$stage/$file\" \"$etc/otproxy/$file\"; done
+install -m 644 \"$unit\" \"$units/$unit.new\"
+mv -f \"$units/$unit.new\" \"$units/$unit\"
+install -m 644 {DROP_IN} \"$units/$unit.d/{DROP_IN}.new\"
+mv -f \"$units/$unit.d/{DROP_IN}.new\" \"$units/$unit.d/{DROP_IN}\"
 
-otproxy check -c \"$etc/otproxy/{role}.yaml\"
 systemctl daemon-reload
 if systemctl --quiet is-active \"$unit\"; then
     systemctl reload \"$unit\"
-    echo \"$unit has read its files again. Where its log says that a change needs a restart{when}:\"
+    if [ -n \"$program\" ]; then
+        echo \"$unit still runs the old program, and takes up the new one with a restart{when}:\"
+    else
+        echo \"$unit has read its files again. Where its log says that a change needs a restart{when}:\"
+    fi
     echo \"    systemctl restart $unit\"
 else
     systemctl enable --now \"$unit\"

@@ -3,7 +3,7 @@
 //! Names are quoted: an edge may be called `true`.
 
 use std::fmt::Write;
-use std::net::Ipv6Addr;
+use std::net::IpAddr;
 
 use super::host::Host;
 use otproxy_config::{CoreMode, HostPort, LINKS_PORT, LOGIN_PORT, PlayerAddress, Topology, TopologyEdge, World};
@@ -18,7 +18,6 @@ pub(super) fn of_host(topology: &Topology, host: &Host<'_>) -> String {
 
 fn edge(topology: &Topology, edge: &TopologyEdge) -> String {
     let name = &edge.name;
-    let at = |port| listen([&edge.address, &edge.public].into_iter(), port);
     let reach = match (topology.core.mode, &topology.core.address) {
         (CoreMode::Accept, Some(core)) => {
             let core = HostPort { host: core.clone(), port: topology.tunnel_port };
@@ -26,7 +25,7 @@ fn edge(topology: &Topology, edge: &TopologyEdge) -> String {
         }
         _ => format!(
             "# The core connects to this edge: where the core is stands in no file here.\ncore:\n  accept: {}\n",
-            at(topology.tunnel_port)
+            listen(topology.tunnel_port)
         ),
     };
     format!(
@@ -44,6 +43,7 @@ name: \"{name}\"
 # takes.
 bans: {{ after: 600/60s, for: 10m }}
 
+# All listen on IPv4 and on IPv6; on a host without IPv6 on IPv4 alone.
 listeners:
   # Links of clients that know the multi-path protocol; what begins otherwise goes no further. A client has one to each
   # edge: 20 leaves room for households, and for carriers that put many players behind one address.
@@ -51,26 +51,58 @@ listeners:
     listen: {links}
     forward_to: core/links
     expect: links
-    limits: {{ connections_per_address: 20 }}
-  # Login of other clients, and status requests of server lists: those are answered here, with this edge's address in
+    limits: {{ connections_per_address: 20, rate_per_address: {LINKS_RATE} }}
+{login}",
+        links = listen(LINKS_PORT),
+        login = logins(topology, edge),
+    )
+}
+
+/// New links of one address, in a time: after a cut, households come back with all their links at once.
+const LINKS_RATE: &str = "40/10s";
+/// New logins and status requests of one address, likewise.
+const LOGIN_RATE: &str = "20/10s";
+
+/// Returns the listeners for logins and status requests.
+fn logins(topology: &Topology, edge: &TopologyEdge) -> String {
+    let limits = format!("limits: {{ connections_per_address: 20, rate_per_address: {LOGIN_RATE} }}");
+    let (login, public) = (listen(LOGIN_PORT), &edge.public);
+    let Some(status) = &topology.status else {
+        return format!(
+            "  # Login of other clients, and status requests of server lists: those are answered here, with this edge's address in
   # place of the game server's own.
   - name: login
     listen: {login}
     forward_to: core/login
     expect: login
     status: {{ address: \"{public}\" }}
+    {limits}
+"
+        );
+    };
+    format!(
+        "  # Login of other clients.
+  - name: login
+    listen: {login}
+    forward_to: core/login
+    expect: login
+    {limits}
+  # Status requests of server lists, at the port that the game server has for them: they are answered here, with this edge's
+  # address in place of the game server's own.
+  - name: status
+    listen: {at}
+    forward_to: core/status
+    expect: status
+    status: {{ address: \"{public}\" }}
+    {limits}
 ",
-        links = at(LINKS_PORT),
-        login = at(LOGIN_PORT),
-        public = edge.public,
+        at = listen(status.port),
     )
 }
 
-/// Returns the address of all of IPv4, or of all of IPv6 if one of `hosts` shows that it is in use: elsewhere the
-/// kernel may lack it.
-fn listen<'h>(mut hosts: impl Iterator<Item = &'h String>, port: u16) -> String {
-    let ipv6 = hosts.any(|host| host.parse::<Ipv6Addr>().is_ok());
-    if ipv6 { format!("[\"0.0.0.0:{port}\", \"[::]:{port}\"]") } else { format!("\"0.0.0.0:{port}\"") }
+/// Returns the addresses of all of IPv4 and of all of IPv6.
+fn listen(port: u16) -> String {
+    format!("[\"0.0.0.0:{port}\", \"[::]:{port}\"]")
 }
 
 fn core(topology: &Topology) -> String {
@@ -89,7 +121,7 @@ tunnel:
 tunnel:
   accept: {}
 ",
-            listen(topology.core.address.iter().chain(topology.edges.iter().map(|edge| &edge.address)), port)
+            listen(port)
         ),
     };
     let mut edges = String::new();
@@ -119,7 +151,7 @@ role: core
 # Each edge proves its name with its certificate. `revoked: true` refuses it at once.
 edges:
 {edges}
-# Both are reached through the tunnel alone.
+# All are reached through the tunnel alone.
 listeners:
   - name: links
     kind: relay
@@ -127,14 +159,37 @@ listeners:
     forward_to: \"{login}\"
     # How the login server is told the player's address: v2, v1 or none.
     send_proxy: {send_proxy}
-
+{status}{sessions}
 # The only ports that clients can reach over links. player_address says how a game server is told the player's address: otc
 # with the OTC proxy patch, otc_reversed with its TFS 1.6 branch, proxy_v2 or proxy_v1, none without a patch.
 game_servers:
 {game_servers}",
         login = topology.login,
+        status = topology.status.as_ref().map_or_else(String::new, |status| {
+            format!("  - name: status\n    forward_to: \"{status}\"\n    send_proxy: {send_proxy}\n")
+        }),
+        sessions = sessions(topology),
         game_servers = game_servers(topology),
     )
+}
+
+/// Returns the keys of sessions that matter where edges have addresses of both families.
+fn sessions(topology: &Topology) -> &'static str {
+    if !has_both_families(topology) {
+        return "";
+    }
+    "
+# Edges are told to clients by addresses of both IPv4 and IPv6: the links of one player come from two addresses then, and join by
+# client and session id. `address` would keep one half of them out.
+sessions: { bind_sessions: client }
+"
+}
+
+/// Returns whether some edges are told to clients by an IPv4 address, and some by an IPv6 one.
+pub(super) fn has_both_families(topology: &Topology) -> bool {
+    let live = topology.edges.iter().filter(|edge| !edge.revoked);
+    let families: Vec<bool> = live.filter_map(|edge| edge.public.parse().ok()).map(|ip: IpAddr| ip.is_ipv6()).collect();
+    families.contains(&true) && families.contains(&false)
 }
 
 fn game_servers(topology: &Topology) -> String {

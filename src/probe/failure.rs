@@ -31,7 +31,8 @@ pub enum ProbeError {
 
 impl ProbeError {
     /// Returns the error of a connect.
-    pub(super) fn of_connect(error: &io::Error, is_ipv6: bool) -> Self {
+    #[must_use]
+    pub fn of_connect(error: &io::Error, is_ipv6: bool) -> Self {
         let no_route = error.kind() == ErrorKind::NetworkUnreachable
             || matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL));
         if is_ipv6 && no_route { Self::NoFamily } else { Self::Connect(ConnectResult::of(error)) }

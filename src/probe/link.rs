@@ -1,7 +1,7 @@
 //! One link, on a socket of its own.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -50,6 +50,12 @@ impl ProbeLink {
             return Err(ProbeError::Closed { first: true });
         }
         Ok((Self { stream, probing, answered: false }, took))
+    }
+
+    /// Returns the address of this host on the way there.
+    #[must_use]
+    pub fn local(&self) -> Option<IpAddr> {
+        self.stream.local_addr().ok().map(|local| local.ip())
     }
 
     /// Sends a ping and waits for its pong; returns the round trip.

@@ -13,7 +13,7 @@ use crate::admission::ListenerMetrics;
 use crate::forward::Targets;
 use otproxy_config as config;
 use otproxy_config::{Config, ListenerConfig, ListenerType};
-use otproxy_net::{BindError, bind_beside};
+use otproxy_net::{BindError, bind_beside, is_left_out};
 
 /// All listeners, which are the same on all workers.
 pub(super) struct ListenerSet {
@@ -133,7 +133,8 @@ impl ListenerSet {
         for listener in listeners_of(config) {
             let config::InboundConfig { name, listen, .. } = listener.inbound();
             let mut addresses = Vec::new();
-            for &asked in listen.iter().filter(|_| !closed.contains(name)) {
+            let open = listen.iter().filter(|_| !closed.contains(name));
+            for &asked in open.filter(|asked| !is_left_out(name, **asked, listen)) {
                 // Each listener gets another port for 0.
                 let same =
                     |(of, address): &(&str, Address)| address.asked == asked && (asked.port() != 0 || of == name);

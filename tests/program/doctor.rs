@@ -60,10 +60,15 @@ impl Said {
 
 /// Runs the doctor on a file with this text, in `folder`.
 fn doctor_in(folder: &Path, yaml: &str, clock: Option<&str>) -> Said {
+    doctor_with(&path_with_clock(clock), folder, yaml)
+}
+
+/// The same, with the system's tools in that directory.
+fn doctor_with(tools: &Path, folder: &Path, yaml: &str) -> Said {
     let file = folder.join("file.yaml");
     fs::write(&file, yaml).expect("writable");
     let mut command = otproxy(&["doctor", "-c", file.to_str().expect("UTF-8")]);
-    let output = command.env("PATH", path_with_clock(clock)).output().expect("the program starts");
+    let output = command.env("PATH", tools).output().expect("the program starts");
     assert_eq!(text(&output.stderr), "");
     Said { code: output.status.code(), text: text(&output.stdout) }
 }
@@ -114,11 +119,11 @@ fn an_edge_before_its_start() {
     let said = doctor(&edge(NO_ADMIN, &free(), &core));
     said.says("ok    file: edge \"here\", 1 listener (login forward 127.", &[]);
     said.says("ok    files: ", &[" open files are allowed here, ", " can be needed"]);
-    said.says("ok    admin: has no fixed address", &[]);
+    said.says("warn  admin: otproxy does not run here", &["`admin.listen` is `off`", "give `admin.socket`"]);
     said.says("ok    listener login: 127.", &[" is free"]);
     said.says(&format!("ok    target login: {core} answers, in "), &[" ms"]);
     said.says("ok    clock: is kept right by this host", &[]);
-    assert_eq!(said.text.lines().last(), Some("6 ok, 0 warnings, 0 failed"), "{}", said.text);
+    assert_eq!(said.text.lines().last(), Some("5 ok, 1 warnings, 0 failed"), "{}", said.text);
     assert_eq!(said.code, Some(0), "{}", said.text);
     assert!(!said.text.contains('\x1b'), "colours in a pipe: {}", said.text);
 }
@@ -147,6 +152,7 @@ fn a_core_that_runs() {
     said.says("ok    listener links: ", &[&links, &format!("is held by otproxy (process {})", running.id())]);
     said.says(&format!("ok    game_server 7172: {game} answers"), &[]);
     said.says("ok    edges: 1 known: waw1; revoked: fra1", &[]);
+    said.says("ok    links links: ", &[&format!("a ping over {links} is answered, in ")]);
     assert_eq!(said.code, Some(0), "{}", said.text);
 
     // The same with a port that the running one does not have, or with another's file.
@@ -164,7 +170,8 @@ fn a_file_that_is_wrong() {
     let said = doctor("role: edge\nworker: 1\nlisteners: []\n");
     assert_eq!(said.code, Some(1));
     assert_eq!(said.text.lines().count(), 3, "{}", said.text);
-    for (line, word) in said.text.lines().zip([":2:1: worker: unknown key; did you mean `workers`?", "listeners: "]) {
+    let words = [":2:1: worker: unknown key; remedy: did you mean `workers`?", "listeners: "];
+    for (line, word) in said.text.lines().zip(words) {
         assert!(line.starts_with("fail  file: ") && line.contains(word) && line.contains("; remedy: "), "{line}");
     }
     assert!(said.text.ends_with("0 ok, 0 warnings, 2 failed\n"));
@@ -216,6 +223,118 @@ fn targets_that_cannot_be_reached() {
     said.says("fail  game_server 7172: ", &["refuses connections", "see that the game server runs"]);
     said.says("fail  target login: ", &["see that the login server runs"]);
     said.says("warn  edges: none is known", &[]);
+}
+
+#[test]
+fn an_edge_that_its_core_does_not_trust() {
+    let core = |edges: &str| {
+        let yaml = format!(
+            "role: core\nname: here\nworkers: 1\nshutdown_timeout: 0s\n{NO_ADMIN}edges: [{{ name: waw1, address: {edges} }}]\nlisteners:\n\
+             - {{ name: links, kind: relay, listen: '127.0.0.1:0' }}\n\
+             - {{ name: login, listen: '127.0.0.1:0', forward_to: '127.0.0.1:9' }}\n\
+             game_servers: [{{ port: 7172, address: '127.0.0.1:9' }}]\n"
+        );
+        let folder = Folder::new();
+        let file = folder.join("core.yaml");
+        fs::write(&file, yaml).expect("writable");
+        let path = file.to_str().expect("UTF-8");
+        let (running, ready) = Running::start(otproxy(&["core", "-c", path, "--log-format", "text"]));
+        let after = |word: &str| ready.split_once(word).and_then(|(_, rest)| rest.split(['"', ' ', ',']).next());
+        let [links, login] = ["links ", "login "].map(|word| after(word).expect(word).to_owned());
+        (running, links, login)
+    };
+    let edge = |links: &str, login: &str| {
+        format!(
+            "role: edge\nname: here\n{NO_ADMIN}listeners:\n- {{ name: links, listen: '{}', forward_to: '{links}', expect: links }}\n\
+             - {{ name: login, listen: '{}', forward_to: '{login}' }}\n",
+            free(),
+            free()
+        )
+    };
+    let (running, links, login) = core("192.0.2.1");
+    let said = doctor(&edge(&links, &login));
+    let trusts = "`edges` in core.yaml needs `address: 127.0.0.1` for it";
+    said.says(&format!("fail  target links: {links} closes the connection in place of a pong"), &[trusts]);
+    said.says(
+        &format!("fail  target login: {login} takes connections of this host, and closes them at once"),
+        &[trusts],
+    );
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().0, Some(0));
+
+    let (running, links, login) = core("127.0.0.1");
+    let said = doctor(&edge(&links, &login));
+    said.says(&format!("ok    target links: {links} answers a ping over a link, in "), &[]);
+    said.says(&format!("ok    target login: {login} answers, in "), &[]);
+    assert_eq!(said.code, Some(0), "{}", said.text);
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().0, Some(0));
+}
+
+#[test]
+fn an_edge_that_runs_and_cannot_be_asked() {
+    let folder = Folder::new();
+    let (_core, core) = open();
+    let yaml = edge(NO_ADMIN, &free(), &core);
+    let file = folder.join("edge.yaml");
+    fs::write(&file, &yaml).expect("writable");
+    let (running, _) = Running::start(otproxy(&["edge", "-c", file.to_str().expect("UTF-8")]));
+    let said = doctor_in(&folder, &yaml, Some("yes"));
+    said.says(
+        "warn  admin: otproxy runs here, and cannot be asked",
+        &["give `admin.socket`, as in `/run/otproxy-edge/"],
+    );
+    // It has its ports, and another address for admin than the file says now.
+    let (_closed, nobody) = closed();
+    let said = doctor_in(&folder, &yaml.replace("listen: off", &format!("listen: '{nobody}'")), Some("yes"));
+    said.says(
+        "fail  admin: otproxy has ports of this file, and nothing answers at ",
+        &["systemctl restart otproxy-edge"],
+    );
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().0, Some(0));
+}
+
+#[test]
+fn a_unit_that_does_not_stay_up_and_may_not_ban_in_the_kernel() {
+    let (_core, core) = open();
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doctor/unit-fails");
+    let yaml = edge(&format!("{NO_ADMIN}bans: {{ after: 600/60s, nftables: inet otproxy }}\n"), &free(), &core);
+    let said = doctor_with(&tools, &Folder::new(), &yaml);
+    said.says(
+        "fail  unit: otproxy-edge does not stay up: it ended with exit code 1, and started again 12 times",
+        &["journalctl -u otproxy-edge"],
+    );
+    said.says(
+        "fail  bans inet otproxy: otproxy-edge.service may not change nftables",
+        &[
+            "`systemctl edit otproxy-edge`",
+            "`AmbientCapabilities=CAP_NET_ADMIN`",
+            "`RestrictAddressFamilies=AF_NETLINK`",
+        ],
+    );
+    // Neither systemd nor nft.
+    let said = doctor(&yaml);
+    said.says("fail  bans inet otproxy: nft cannot be run here", &["apt install nftables"]);
+    assert!(!said.text.contains("  unit"), "{}", said.text);
+}
+
+#[test]
+fn sessions_of_one_address_and_edges_of_both_families() {
+    let core = |bind: &str, second: &str| {
+        doctor(&format!(
+            "role: core\n{NO_ADMIN}sessions: {{ bind_sessions: {bind} }}\nedges:\n- {{ name: waw1, address: 192.0.2.1 }}\n\
+             - {{ name: fra1, address: '{second}' }}\nlisteners: [{{ name: links, kind: relay, listen: '{}' }}]\n\
+             game_servers: [{{ port: 7172, address: '127.0.0.1:9' }}]\n",
+            free()
+        ))
+    };
+    core("address", "2001:db8::1")
+        .says("fail  edges: some have IPv4 addresses and some IPv6", &["bind_sessions: client"]);
+    for said in [core("client", "2001:db8::1"), core("address", "192.0.2.2")] {
+        said.says("ok    edges: 2 known: waw1, fra1", &[]);
+        assert!(!said.text.contains("some IPv6"), "{}", said.text);
+    }
 }
 
 #[test]
@@ -545,7 +664,12 @@ impl SetUp {
     /// Has a host's file listen on an address of its own.
     fn on(&self, file: &str, address: &str) -> PathBuf {
         let path = self.folder.join(file);
-        let made = fs::read_to_string(&path).expect("there").replace("0.0.0.0:", &format!("{address}:"));
+        // Each is [all of IPv4, all of IPv6].
+        let made = fs::read_to_string(&path).expect("there");
+        let own = |part: &str| part.split_once("\"]").map(|(_, rest)| rest.to_owned()).unwrap_or(part.to_owned());
+        let mut parts = made.split(", \"[::]:");
+        let first = parts.next().unwrap_or_default().to_owned();
+        let made = parts.fold(first, |text, part| text + "]" + &own(part)).replace("0.0.0.0:", &format!("{address}:"));
         fs::write(&path, format!("{made}admin: {{ listen: '{address}:9162' }}\n")).expect("own file");
         path
     }
@@ -591,11 +715,14 @@ fn what_init_makes_runs_where_the_core_connects() {
     said.says("ok    tunnel waw1: ", &["is `waw1`, and accepts our certificate"]);
     said.says("ok    tunnel fra1: ", &["is `fra1`, and accepts our certificate"]);
     assert_eq!(said.code, Some(0), "{}", said.text);
-    doctor_on(&edges[0]).says("warn  tunnel core: ", &["has no connection now"]);
+    let said = doctor_on(&edges[0]);
+    said.says("fail  tunnel core: ", &["has no connection now"]);
+    said.says("fail  links links: players get no pong: ", &["see `tunnel` and `target` here"]);
 
     let run_core = start("core", &core);
     let said = doctor_until(&edges[0], "ok    tunnel core: ", " connections with the core");
     assert_eq!(said.text.lines().filter(|line| line.starts_with("ok    listener ")).count(), 3, "{}", said.text);
+    said.says("ok    links links: ", &[waw1, "is answered, through the core, in "]);
     assert_eq!(said.code, Some(0), "{}", said.text);
     assert_eq!(doctor_on(&core).code, Some(0));
     made.carries_a_login(waw1);

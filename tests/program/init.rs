@@ -202,8 +202,65 @@ fn the_second_run_changes_nothing() {
         let names: Vec<_> = before.keys().filter(|name| *name != ".otproxy-init.json").cloned().collect();
         assert_eq!(said(&first, "created"), names);
         assert_eq!(said(&second, "unchanged"), names);
-        assert_eq!(second.lines().count(), names.len() + 1, "{second}");
+        let notes = second.lines().filter(|line| line.starts_with("note: ")).count();
+        assert_eq!(second.lines().count(), names.len() + notes + 1, "{second}");
         assert!(second.ends_with(": nothing has changed\n"), "{second}");
+    }
+}
+
+#[test]
+fn what_was_filled_before_is_filled_again_and_gets_no_second_authority() {
+    let out = fresh("inside");
+    made(&FLAGS, &out);
+    let before = files(&out);
+    let elsewhere =
+        crate::common::process::file("inside.yaml", &String::from_utf8_lossy(&before["topology.yaml"].contents));
+    let in_it = |arguments: &[&str], directory: &Path| {
+        let output = otproxy(arguments).current_dir(directory).output().expect("starts");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let said = text(&output.stdout);
+        assert!(said.ends_with(": nothing has changed\n"), "{arguments:?}: {said}");
+    };
+    in_it(&["init", "topology.yaml"], &out);
+    in_it(&["init", utf8(&elsewhere)], &out);
+    in_it(&[&["init"], &FLAGS[..]].concat(), &out);
+    // From elsewhere, with the topology in it.
+    in_it(&["init", "../topology.yaml"], &out.join("core"));
+    in_it(&["init", utf8(&out.join("topology.yaml"))], Path::new("/"));
+    assert_eq!(differing(&before, &files(&out)), [""; 0]);
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_topology_or_of_the_list() {
+    let out = fresh("mark");
+    made(&FLAGS, &out);
+    for file in ["topology.yaml", ".otproxy-init.json"] {
+        let path = out.join(file);
+        let text = fs::read(&path).expect("there");
+        fs::write(&path, [&b"\xEF\xBB\xBF"[..], &text].concat()).expect("own file");
+    }
+    let said = made(&[utf8(&out.join("topology.yaml"))], &out);
+    assert!(said.ends_with(": nothing has changed\n"), "{said}");
+}
+
+#[test]
+fn edges_of_both_families_are_no_trap() {
+    for (second, both) in [("fra1=2001:db8::9", true), ("fra1=198.51.100.9", false)] {
+        let out = fresh("families");
+        let edges = ["--edge", "waw1=198.51.100.7", "--edge", second];
+        let said = made(&[&edges[..], &FLAGS[4..]].concat(), &out);
+        let core = fs::read_to_string(out.join("core/core.yaml")).expect("there");
+        assert_eq!(core.contains("\nsessions: { bind_sessions: client }\n"), both, "{core}");
+        assert_eq!(
+            said.contains("note: clients are told 2001:db8::9 for the edge fra1: players without IPv6"),
+            both,
+            "{said}"
+        );
+    }
+    // Each edge listens on both.
+    let edge = fs::read_to_string(repository("tests/init/golden/dial/edge-waw1/edge.yaml")).expect("there");
+    for port in [7162, 7171, 7100] {
+        assert!(edge.contains(&format!("[\"0.0.0.0:{port}\", \"[::]:{port}\"]")), "{edge}");
     }
 }
 
@@ -426,6 +483,8 @@ fn flags_and_a_file_make_the_same() {
         "none",
         "--login",
         "localhost:7170",
+        "--status",
+        "localhost:7173",
         "--game",
         "7172=127.0.0.1:7172",
     ];
@@ -558,27 +617,45 @@ fn flags_say_what_is_missing_or_wrong() {
     );
 }
 
-/// `install.sh` with everything that would change this host replaced.
-#[test]
-fn the_script_puts_files_where_the_unit_looks_for_them() {
-    let out = fresh("install");
-    from_file("dial.yaml", &out);
-    let (programs, root) = (repository("tests/init/programs"), out.join("root"));
-    let run = |folder: &str, active: &str| {
-        let path = format!("{}:{}", utf8(&programs), std::env::var("PATH").expect("a path"));
+/// `install.sh`, with everything that would change this host replaced.
+struct Installing {
+    out: PathBuf,
+    root: PathBuf,
+}
+
+impl Installing {
+    fn new(name: &str) -> Self {
+        let out = fresh(name);
+        from_file("dial.yaml", &out);
+        let root = out.join("root");
+        Self { out, root }
+    }
+
+    /// Runs it. `active` is the exit code of the question whether the unit runs.
+    fn run(&self, folder: &str, active: &str) -> Output {
+        let path = format!("{}:{}", utf8(&repository("tests/init/programs")), std::env::var("PATH").expect("a path"));
         let mut command = Command::new("sh");
-        command.arg(out.join(folder).join("install.sh")).current_dir("/");
+        command.arg(self.out.join(folder).join("install.sh")).current_dir("/");
         command
             .env("PATH", path)
-            .env("DESTDIR", &root)
+            .env("DESTDIR", &self.root)
             .env("OTPROXY", env!("CARGO_BIN_EXE_otproxy"))
             .env("ACTIVE", active);
-        let output = command.output().expect("a shell");
+        command.output().expect("a shell")
+    }
+
+    fn succeeds(&self, folder: &str, active: &str) -> String {
+        let output = self.run(folder, active);
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stdout)
-    };
+    }
+}
+
+#[test]
+fn the_script_puts_files_where_the_unit_looks_for_them() {
+    let installing = Installing::new("install");
     for (folder, role, name) in [("core", "core", "core"), ("edge-waw1", "edge", "waw1")] {
-        let done = run(folder, "3");
+        let done = installing.succeeds(folder, "3");
         assert!(
             done.contains("useradd --system --user-group --no-create-home --shell /usr/sbin/nologin otproxy\n"),
             "{done}"
@@ -588,23 +665,78 @@ fn the_script_puts_files_where_the_unit_looks_for_them() {
             done.ends_with(&format!("systemctl daemon-reload\nsystemctl enable --now otproxy-{role}.service\n")),
             "{done}"
         );
-        let etc = root.join("etc");
+        let etc = installing.root.join("etc");
         let unit = fs::read_to_string(etc.join(format!("systemd/system/otproxy-{role}.service"))).expect("the unit");
         let file = format!("/etc/otproxy/{role}.yaml");
         assert!(unit.contains(&format!("otproxy {role} -c {file}\n")), "{unit}");
         let drop_in = etc.join(format!("systemd/system/otproxy-{role}.service.d/tunnel.conf"));
         assert!(fs::read_to_string(drop_in).expect("the drop-in").contains("\nUser=otproxy\n"));
-        let (tls, own) = match load(&root.join(&file[1..])).expect("valid") {
+        let (tls, own) = match load(&installing.root.join(&file[1..])).expect("valid") {
             Config::Edge(edge) => (edge.tunnel.expect("a tunnel").tls, IdentityKind::Edge),
             Config::Core(core) => (core.tunnel.expect("a tunnel").tls, IdentityKind::Core),
         };
         Identity::load(&tls, own).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(fs::metadata(&tls.key).expect("the key").permissions().mode() & 0o777, 0o600);
         // It can be run again, and does not restart what carries players.
-        let again = run(folder, "0");
+        let again = installing.succeeds(folder, "0");
         assert!(again.contains(&format!("systemctl reload otproxy-{role}.service\n")), "{again}");
-        assert!(!again.contains("enable"), "{again}");
+        assert!(!again.contains("enable") && again.contains("has read its files again"), "{again}");
     }
+    // Nothing is left but what belongs there.
+    let left: Vec<_> =
+        files(&installing.root).into_keys().filter(|file| file.contains("/.") || file.ends_with(".new")).collect();
+    assert_eq!(left, [""; 0]);
+}
+
+#[test]
+fn a_script_that_fails_changes_nothing() {
+    let installing = Installing::new("install-wrong");
+    installing.succeeds("edge-waw1", "3");
+    // What the owner has put there may be named by the file.
+    let list = installing.root.join("etc/otproxy/deny.txt");
+    fs::write(&list, "192.0.2.1\n").expect("own file");
+    let yaml = installing.out.join("edge-waw1/edge.yaml");
+    let good = fs::read_to_string(&yaml).expect("there");
+    fs::write(&yaml, format!("{good}deny: [{{ file: deny.txt }}]\n")).expect("own file");
+    installing.succeeds("edge-waw1", "0");
+    let before = files(&installing.root);
+
+    fs::write(&yaml, format!("{good}worker: 1\n")).expect("own file");
+    fs::copy(installing.out.join("edge-fra1/fra1.key"), installing.out.join("edge-waw1/waw1.key")).expect("own file");
+    let failed = installing.run("edge-waw1", "0");
+    assert_eq!(failed.status.code(), Some(78));
+    assert!(text(&failed.stderr).contains("worker: unknown key"), "{}", text(&failed.stderr));
+    assert!(!text(&failed.stdout).contains("systemctl"), "{}", text(&failed.stdout));
+    assert_eq!(differing(&before, &files(&installing.root)), [""; 0]);
+}
+
+/// A program that runs cannot be written to ("text file busy"), so it is copied beside it.
+#[test]
+fn a_new_program_takes_the_place_of_the_one_that_runs() {
+    let installing = Installing::new("install-program");
+    let bin = installing.root.join("usr/local/bin");
+    fs::create_dir_all(&bin).expect("writable");
+    let program = |name: &str, code: u8| {
+        fs::write(bin.join(name), format!("#!/bin/sh\nexit {code} # {name}\n")).expect("writable");
+        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o644)).expect("own file");
+    };
+    program("otproxy", 0);
+    program("otproxy.new", 0);
+    let said = installing.succeeds("edge-waw1", "0");
+    assert!(said.contains("still runs the old program, and takes up the new one with a restart:"), "{said}");
+    let there = fs::read_to_string(bin.join("otproxy")).expect("there");
+    assert!(there.contains("# otproxy.new") && !bin.join("otproxy.new").exists(), "{there}");
+    assert_eq!(fs::metadata(bin.join("otproxy")).expect("there").permissions().mode() & 0o777, 0o755);
+    // One that does not run here, as of another machine.
+    program("otproxy.new", 1);
+    let failed = installing.run("edge-waw1", "0");
+    assert!(!failed.status.success() && text(&failed.stderr).contains("does not run on this host"));
+    assert_eq!(fs::read_to_string(bin.join("otproxy")).expect("there"), there);
+    // What the guides say copies to that place.
+    let guide = fs::read_to_string(installing.out.join("README.md")).expect("there");
+    let copies: Vec<_> = guide.lines().filter(|line| line.starts_with("scp \"$(command -v otproxy)\"")).collect();
+    assert_eq!(copies.len(), 4);
+    assert!(copies.iter().all(|line| line.ends_with(":/usr/local/bin/otproxy.new'")), "{copies:?}");
 }
 
 #[test]
@@ -637,6 +769,12 @@ fn the_bans_of_an_edge_are_those_that_the_documents_explain() {
     let edge = read("tests/init/golden/accept/edge-waw1/edge.yaml");
     assert!(edge.contains("bans: { after: 600/60s, for: 10m }"));
     assert!(read("docs/configuration.md").contains("The edges of [`otproxy init`](init.md) have `600/60s`"));
+    // And so are its limits, those of links and of logins.
+    let limits: Vec<_> = edge.lines().map(str::trim).filter(|line| line.starts_with("limits: ")).collect();
+    let operations = read("docs/operations.md");
+    let promised: Vec<_> = operations.lines().map(str::trim).filter(|line| line.starts_with("limits: ")).collect();
+    assert_eq!(promised.len(), 2);
+    assert!(limits.len() == 3 && limits.iter().all(|line| promised.contains(line)), "{limits:?}, {promised:?}");
 }
 
 #[test]

@@ -87,11 +87,19 @@ pub(super) fn reserve(root: &Scope<'_>, key: &str, addresses: impl IntoIterator<
     }
 }
 
-/// Takes an address to listen on for `spot`; an error where another listens there.
+/// Takes an address to listen on for `spot`; an error where another listens there, or at an address that one of them includes.
 pub(super) fn claim(scope: &Scope<'_>, spot: &Spot, address: SocketAddr) {
     if address.port() != 0 {
-        scope.claim(LISTENED_ON, spot, address.to_string());
+        let meets = |taken: &str| taken.parse().is_ok_and(|taken| meets(taken, address));
+        scope.claim_beside(LISTENED_ON, spot, address.to_string(), meets);
     }
+}
+
+/// Returns whether only one of two addresses can be listened on: an unspecified one is all of its family.
+fn meets(one: SocketAddr, other: SocketAddr) -> bool {
+    let (one_ip, other_ip) = (one.ip(), other.ip());
+    let same = one_ip == other_ip || one_ip.is_unspecified() || other_ip.is_unspecified();
+    one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && same
 }
 
 /// Parses an address to listen on. The port may be 0.

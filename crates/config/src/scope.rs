@@ -130,6 +130,20 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// Claims a value as [`Scope::claim`] does, where others that it `meets` are in its way too.
+    pub fn claim_beside(&self, of: &str, spot: &Spot, value: String, meets: impl Fn(&str) -> bool) {
+        let of_kind = |(whose, ..): &&(String, String, String)| whose == of;
+        let claims = self.report.claims.borrow();
+        let mut own = claims.iter().filter(of_kind);
+        let is_taken = own.clone().any(|(_, taken, _)| *taken == value);
+        if let Some((_, taken, path)) = own.find(|(_, taken, _)| !is_taken && meets(taken)) {
+            let message = format!("`{value}` and `{taken}` of {path} cannot both be listened on; choose another port");
+            self.report.add(spot, message);
+        }
+        drop(claims);
+        self.claim(of, spot, value);
+    }
+
     /// Claims a value as [`Scope::claim`] does, among those of the same key in all mappings of a list.
     pub fn claim_own(&self, key: &str, value: String) {
         self.claim(&self.pattern_of(key), &self.spot(key), value);

@@ -41,6 +41,8 @@ section! {
         tunnel_port: u16 = value(PORT).or("7100"),
         /// the game server's login and status, as seen from the core
         login: HostPort = value(TARGET).or("127.0.0.1:7171"),
+        /// the game server's status, as seen from the core, where it has a port of its own; edges take it at the same port
+        status: Option<HostPort> = value(TARGET).optional("at `login`").example("127.0.0.1:7173"),
         /// the worlds; at least one
         worlds as "game_servers": Vec<World> = items().required("[{ port: 7172, address: \"127.0.0.1:7172\" }]"),
         /// how the game servers are told players' addresses; `none` where they have no patch for it
@@ -132,7 +134,7 @@ pub fn parse_topology(file: &str, text: &str) -> Result<Topology, ConfigErrors> 
 }
 
 fn topology(root: &Scope<'_>) -> Option<Topology> {
-    let keys = TopologyKeys::read(root);
+    let mut keys = TopologyKeys::read(root);
     if keys.edges.as_ref().is_some_and(Vec::is_empty) {
         root.wrong("edges", "is an empty list; give at least one, as in `- { name: waw1, address: 198.51.100.7 }`");
     }
@@ -144,6 +146,19 @@ fn topology(root: &Scope<'_>) -> Option<Topology> {
     }
     if let Some(port) = keys.tunnel_port.filter(|port| taken(*port)) {
         root.wrong("tunnel_port", format!("`{port}` is used by otproxy itself; choose another, as 7100"));
+    }
+    if keys.status.as_ref().is_some_and(|status| *status == keys.login) {
+        keys.status = Some(None);
+    }
+    if let Some(Some(status)) = &keys.status
+        && (taken(status.port) || keys.tunnel_port == Some(status.port))
+    {
+        let message = format!(
+            "`{status}`: edges have port {} for something else, and take the status at the port that it has; give the server another \
+             port for it, or leave this out if the status is at `login`",
+            status.port
+        );
+        root.wrong("status", message);
     }
     keys.complete()
 }
@@ -211,9 +226,28 @@ mod tests {
         let topology = parse_topology("t.yaml", text).unwrap_or_else(|errors| panic!("{errors}"));
         assert_eq!((topology.core.mode, topology.core.address, topology.tunnel_port), (CoreMode::Dial, None, 7100));
         assert_eq!(topology.login.to_string(), "127.0.0.1:7171");
+        assert_eq!(topology.status, None);
         assert_eq!(topology.edges[0].public, "198.51.100.7");
         assert_eq!((topology.worlds[0].port, &topology.worlds[0].name), (7172, &None));
         assert_eq!(topology.player_address, PlayerAddress::Otc);
+    }
+
+    #[test]
+    fn a_status_at_a_port_of_its_own() {
+        let parse = |more: &str| {
+            let text = format!(
+                "edges: [{{ name: waw1, address: 198.51.100.7 }}]\ngame_servers: [{{ port: 7172, address: '127.0.0.1:7172' }}]\n{more}"
+            );
+            parse_topology("t.yaml", &text).map(|topology| topology.status.map(|status| status.to_string()))
+        };
+        assert_eq!(parse("status: '127.0.0.1:7173'\n"), Ok(Some("127.0.0.1:7173".to_owned())));
+        assert_eq!(parse("status: '127.0.0.1:7171'\n"), Ok(None), "it is the login's");
+        for taken in
+            ["status: '127.0.0.1:7162'", "login: '127.0.0.1:7170'\nstatus: '127.0.0.1:7171'", "status: 'a:7100'"]
+        {
+            let errors = parse(taken).expect_err(taken).to_string();
+            assert!(errors.contains("status: `") && errors.contains("give the server another port for it"), "{errors}");
+        }
     }
 
     #[test]

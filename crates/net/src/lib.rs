@@ -16,7 +16,7 @@ pub mod worker;
 pub use backoff::Backoff;
 pub use connect::{ConnectResult, SourceIp, connect, connect_forward, lookup, resolve};
 pub use host_key::host_key;
-pub use listener::{BindError, BoundListener, accept_until, bind, bind_beside, warn_of_accept};
+pub use listener::{BindError, BoundListener, accept_until, bind, bind_beside, is_left_out, warn_of_accept};
 pub use options::UNSENT;
 pub use rate_limited_log::{LOG_WINDOW, RateLimitedLog};
 pub use stream::{DetachedStream, Stream};

@@ -76,6 +76,9 @@ pub fn bind_beside(
 ) -> Result<BoundListener, BindError> {
     let mut bound = BoundListener { addresses: Vec::new(), sockets: (0..workers).map(|_| Vec::new()).collect() };
     for &address in addresses {
+        if is_left_out(name, address, addresses) {
+            continue;
+        }
         let fail = |error| BindError { listener: name.to_owned(), address, error };
         if address.port() != 0 && own.iter().all(|own| own.port() != address.port()) {
             // Sockets that share a port would also share it with another process, without notice. So the port is first
@@ -93,6 +96,22 @@ pub fn bind_beside(
         bound.addresses.push(address);
     }
     Ok(bound)
+}
+
+/// Returns whether a listener of these `addresses` does without this one, as the kernel has no IPv6; and logs it.
+pub fn is_left_out(listener: &str, address: SocketAddr, addresses: &[SocketAddr]) -> bool {
+    let family = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP));
+    let is_left_out = family.is_err_and(|error| may_be_left_out(address, addresses, &error));
+    if is_left_out {
+        warn!(listener, %address, "this host has no IPv6, so this listener is without it");
+    }
+    is_left_out
+}
+
+/// Returns whether a listener is whole without this address: all of IPv6, where the kernel has none, beside one of IPv4.
+fn may_be_left_out(address: SocketAddr, addresses: &[SocketAddr], error: &io::Error) -> bool {
+    let unspecified = address.is_ipv6() && address.ip().is_unspecified();
+    unspecified && is_without_family(error) && addresses.iter().any(SocketAddr::is_ipv4)
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
@@ -208,6 +227,17 @@ mod tests {
             assert!(error.starts_with(&format!("listener `links`: cannot listen on {address}: ")), "{error}");
             assert!(error.contains(says), "{error}");
         }
+    }
+
+    #[test]
+    fn a_kernel_without_ipv6_leaves_out_all_of_ipv6_and_nothing_else() {
+        let [v4, all6, one6] = ["0.0.0.0:1", "[::]:1", "[2001:db8::1]:1"].map(|address| address.parse().unwrap());
+        let (none, other) = (io::Error::from(Errno::AFNOSUPPORT), io::Error::from(Errno::MFILE));
+        assert!(may_be_left_out(all6, &[v4, all6], &none));
+        assert!(!may_be_left_out(all6, &[v4, all6], &other));
+        assert!(!may_be_left_out(all6, &[all6], &none));
+        assert!(!may_be_left_out(one6, &[v4, one6], &none));
+        assert!(!may_be_left_out(v4, &[v4, all6], &none));
     }
 
     #[test]

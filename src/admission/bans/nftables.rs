@@ -93,7 +93,7 @@ impl KernelBans {
                 self.not_before = Some(ended + BACKOFF.wait(self.failures));
                 self.errors.inc();
                 if let Some(suppressed) = self.log.allow(ended) {
-                    let (table, remedy) = (&self.sets.table, self.sets.remedy(&error));
+                    let (table, remedy) = (&self.sets.table, nft_remedy(&self.sets.table, &error));
                     warn!(%table, error, remedy, suppressed, "bans hold here alone: nftables does not take them");
                 }
             }
@@ -159,20 +159,41 @@ impl Sets {
             }
         }
     }
+}
 
-    /// Returns what a person can do about an error.
-    fn remedy(&self, error: &str) -> String {
-        if error.contains("Operation not permitted") {
-            return "this process needs CAP_NET_ADMIN; docs/security.md has the lines for systemd".to_owned();
-        }
-        let table = &self.table;
-        format!(
-            "apt install nftables; nft add table {table}; \
-             nft 'add set {table} banned4 {{ type ipv4_addr; flags interval,timeout; }}'; \
-             nft 'add set {table} banned6 {{ type ipv6_addr; flags interval,timeout; }}'; \
-             and rules that drop `ip saddr @banned4` and `ip6 saddr @banned6`"
-        )
+/// The lines that the shipped units lack for a process that runs nft.
+pub const NFT_UNIT_LINES: [&str; 4] = [
+    "AmbientCapabilities=CAP_NET_ADMIN",
+    "CapabilityBoundingSet=CAP_NET_ADMIN",
+    "PrivateUsers=no",
+    "RestrictAddressFamilies=AF_NETLINK",
+];
+
+/// Returns what a person can do about an error of nft.
+pub fn nft_remedy(table: &NftTable, error: &str) -> String {
+    let has = |words: &[&str]| words.iter().any(|word| error.contains(word));
+    if has(&["cannot be run"]) {
+        return "apt install nftables".to_owned();
     }
+    // What the shipped units keep from the process shows as one of these.
+    if has(&["not permitted", "ermission denied", "Netlink socket", "Address family not supported"]) {
+        return format!(
+            "the service needs a privilege: `systemctl edit otproxy-edge`, with these lines below `[Service]`: {}; then `systemctl \
+             restart otproxy-edge`",
+            NFT_UNIT_LINES.map(|line| format!("`{line}`")).join(", ")
+        );
+    }
+    if !has(&["No such file or directory"]) {
+        return format!("see as root what is there: nft list table {table}");
+    }
+    format!(
+        "make what is missing, and write it into /etc/nftables.conf too: nft add table {table}; \
+         nft 'add set {table} banned4 {{ type ipv4_addr; flags interval,timeout; }}'; \
+         nft 'add set {table} banned6 {{ type ipv6_addr; flags interval,timeout; }}'; \
+         nft 'add chain {table} banned {{ type filter hook input priority filter - 1; }}'; \
+         nft 'add rule {table} banned ip saddr @banned4 tcp dport {{ 7162, 7171 }} drop'; \
+         nft 'add rule {table} banned ip6 saddr @banned6 tcp dport {{ 7162, 7171 }} drop'"
+    )
 }
 
 /// Runs `script` in nft, all of it or nothing.

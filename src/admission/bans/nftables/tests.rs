@@ -97,10 +97,32 @@ fn of_what_is_known_only_the_difference_is_told() {
 
 #[test]
 fn an_error_has_its_remedy() {
-    let sets = sets(None);
-    assert!(sets.remedy("Error: Could not process rule: Operation not permitted").contains("CAP_NET_ADMIN"));
-    let remedy = sets.remedy("Error: No such file or directory");
+    let table = sets(None).table;
+    let privilege = "`AmbientCapabilities=CAP_NET_ADMIN`, `CapabilityBoundingSet=CAP_NET_ADMIN`, `PrivateUsers=no`, \
+        `RestrictAddressFamilies=AF_NETLINK`; then `systemctl restart otproxy-edge`";
+    for error in [
+        "Error: Could not process rule: Operation not permitted",
+        "netlink.c:59: Unable to initialize Netlink socket: Address family not supported by protocol",
+        "Unable to initialize Netlink socket: Permission denied",
+    ] {
+        let remedy = nft_remedy(&table, error);
+        assert!(remedy.ends_with(privilege) && !remedy.contains("add set"), "{error}: {remedy}");
+    }
+    assert_eq!(nft_remedy(&table, "nft cannot be run: No such file or directory (os error 2)"), "apt install nftables");
+    let remedy = nft_remedy(&table, "Error: No such file or directory");
     assert!(remedy.contains("nft 'add set inet otproxy banned4 { type ipv4_addr; flags interval,timeout; }'"));
+    let other = nft_remedy(&table, "Error: syntax error");
+    assert_eq!(other, "see as root what is there: nft list table inet otproxy");
+    // The document has the same lines and commands.
+    let document = include_str!("../../../../docs/security.md");
+    for line in NFT_UNIT_LINES {
+        assert!(document.contains(&format!("\n{line}\n")), "{line}");
+    }
+    let commands: Vec<_> = remedy.split("nft ").skip(1).map(|part| part.trim_end_matches("; ")).collect();
+    assert_eq!(commands.len(), 6);
+    for command in commands {
+        assert!(document.contains(&format!("\nnft {command}\n")), "{command}");
+    }
 }
 
 /// Checks a failure, for which a table that does not exist will do.

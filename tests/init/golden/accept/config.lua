@@ -6,5 +6,5 @@
 ip = "127.0.0.1"
 bindOnlyGlobalAddress = true   -- listen on that address only
 loginProtocolPort = 7170
-statusProtocolPort = 7170
+statusProtocolPort = 7173
 gameProtocolPort = 7172

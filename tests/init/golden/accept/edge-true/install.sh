@@ -3,23 +3,46 @@
 # To be run again whenever files here have changed. It leaves the firewall alone. Made by `otproxy init`.
 set -eu
 cd "$(dirname "$0")"
+bin=${DESTDIR:-}/usr/local/bin
 etc=${DESTDIR:-}/etc
 unit=otproxy-edge.service
+units=$etc/systemd/system
+program=
 
-command -v otproxy >/dev/null || { echo "copy the program to /usr/local/bin/otproxy first" >&2; exit 1; }
+# A program that runs cannot be written to: a new one is copied beside it, and takes its place here.
+if [ -e "$bin/otproxy.new" ]; then
+    chmod 755 "$bin/otproxy.new"
+    "$bin/otproxy.new" --version >/dev/null || { echo "$bin/otproxy.new does not run on this host" >&2; exit 1; }
+    mv -f "$bin/otproxy.new" "$bin/otproxy"
+    program=new
+fi
+command -v otproxy >/dev/null || { echo "copy the program to /usr/local/bin/otproxy.new first" >&2; exit 1; }
 getent passwd otproxy >/dev/null || useradd --system --user-group --no-create-home --shell /usr/sbin/nologin otproxy
 
-install -d -m 755 "$etc/otproxy" "$etc/systemd/system/$unit.d"
-install -m 644 edge.yaml ca.pem true.pem "$etc/otproxy/"
-install -m 600 -o otproxy -g otproxy true.key "$etc/otproxy/"
-install -m 644 "$unit" "$etc/systemd/system/"
-install -m 644 tunnel.conf "$etc/systemd/system/$unit.d/"
+# All is put together beside its place, with what is there already, and checked. So an error changes nothing; and each file
+# takes its place in one step, so that nobody reads half of one.
+install -d -m 755 "$etc/otproxy" "$units/$unit.d"
+stage=$(mktemp -d "$etc/.otproxy.XXXXXX")
+trap 'rm -rf "$stage"' EXIT
+chmod 755 "$stage"
+cp -a "$etc/otproxy/." "$stage/"
+install -m 644 edge.yaml ca.pem true.pem "$stage/"
+install -m 600 -o otproxy -g otproxy true.key "$stage/"
+otproxy check -c "$stage/edge.yaml"
+for file in true.key true.pem ca.pem edge.yaml; do mv -f "$stage/$file" "$etc/otproxy/$file"; done
+install -m 644 "$unit" "$units/$unit.new"
+mv -f "$units/$unit.new" "$units/$unit"
+install -m 644 tunnel.conf "$units/$unit.d/tunnel.conf.new"
+mv -f "$units/$unit.d/tunnel.conf.new" "$units/$unit.d/tunnel.conf"
 
-otproxy check -c "$etc/otproxy/edge.yaml"
 systemctl daemon-reload
 if systemctl --quiet is-active "$unit"; then
     systemctl reload "$unit"
-    echo "$unit has read its files again. Where its log says that a change needs a restart:"
+    if [ -n "$program" ]; then
+        echo "$unit still runs the old program, and takes up the new one with a restart:"
+    else
+        echo "$unit has read its files again. Where its log says that a change needs a restart:"
+    fi
     echo "    systemctl restart $unit"
 else
     systemctl enable --now "$unit"
