@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::{ANSWER, CheckStatus, DoctorCheck, unit_of};
+use super::{ANSWER, CheckStatus, DoctorCheck, unit_name};
 use crate::admin::api::{
     EdgeView, EdgesView, ListenerState, ListenersView, StatusView, TargetState, TargetView, TargetsView,
 };
@@ -69,7 +69,7 @@ impl RunningProcess {
 /// The way to the admin API of a configuration.
 fn client(role: RoleKind, admin: &config::AdminConfig) -> Result<AdminClient, &'static str> {
     // If the file names no socket, systemd has told the process its directory, but not us.
-    let unit = Path::new("/run").join(unit_of(role)).join(ADMIN_SOCKET);
+    let unit = Path::new("/run").join(unit_name(role)).join(ADMIN_SOCKET);
     let socket: Option<PathBuf> = admin.socket.clone().or_else(|| unit.exists().then_some(unit));
     let client = match (socket, admin.listen) {
         (Some(socket), _) => return Ok(AdminClient::socket(&socket).within(ANSWER)),
@@ -93,7 +93,7 @@ pub(super) async fn examine(
     held: Option<bool>,
 ) -> (Option<RunningProcess>, Vec<DoctorCheck>) {
     let what = ("admin", "");
-    let unit = unit_of(role);
+    let unit = unit_name(role);
     let client = match client(role, admin) {
         Ok(client) => client,
         Err(why) => {

@@ -1,6 +1,6 @@
 //! Bans in the kernel: the privilege of the service, and what nftables has.
 
-use super::unit::Unit;
+use super::systemd::Unit;
 use super::{DoctorCheck, tool};
 use crate::admission::bans::nft_remedy;
 use otproxy_config::NftTable;

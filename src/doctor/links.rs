@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{ANSWER, DoctorCheck, reach, unit_of};
+use super::{ANSWER, DoctorCheck, reach, unit_name};
 use crate::probe::{self, ProbeLink, Probing};
 use otproxy_config::{AcceptProxy, Config, InboundConfig, ListenerConfig, RoleKind};
 
@@ -71,10 +71,10 @@ impl LinkTrial {
                         format!(
                             "see `tunnel` and `target` here, and why it ends in `journalctl -u {}`; and run `otproxy doctor` on the \
                              core's host",
-                            unit_of(role)
+                            unit_name(role)
                         )
                     }
-                    RoleKind::Core => format!("see why in `journalctl -u {}`", unit_of(role)),
+                    RoleKind::Core => format!("see why in `journalctl -u {}`", unit_name(role)),
                 };
                 DoctorCheck::fail(what, format!("players get no pong: {address} {}", error.finding()), remedy)
             }

@@ -3,12 +3,14 @@
 //! Every check has a time limit, and independent checks run at once: the whole takes little longer than [`WITHIN`],
 //! whatever the network does.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
+use crate::unit::{UnreadableFile, unreadable};
 use otproxy_config::{BindSessions, Config, CoreConfig, EdgePeer, HostPort, RoleKind};
 
 mod admin;
@@ -20,14 +22,14 @@ mod links;
 mod ports;
 mod reach;
 mod report;
+mod systemd;
 mod tool;
 mod tunnel;
-mod unit;
 
 pub use report::{json, text};
 
 use admin::RunningProcess;
-use unit::Unit;
+use systemd::Unit;
 
 /// The time limit of the checks that run at once.
 pub const WITHIN: Duration = Duration::from_secs(15);
@@ -143,8 +145,8 @@ pub struct OpenFiles {
     pub needed: u64,
 }
 
-/// Checks everything that a configuration needs.
-pub async fn examine(config: Config, files: OpenFiles) -> Vec<DoctorCheck> {
+/// Checks everything that the configuration of this file needs.
+pub async fn examine(config: Config, file: &Path, files: OpenFiles) -> Vec<DoctorCheck> {
     let mut checks = vec![DoctorCheck::ok("file", "", config.summary()), file_limit(files)];
     let role = config.role();
     // An otproxy that runs already decides what the other results mean.
@@ -154,7 +156,7 @@ pub async fn examine(config: Config, files: OpenFiles) -> Vec<DoctorCheck> {
     let (running, admin) = admin::examine(role, &config.process().admin, held).await;
     checks.extend(admin);
     let runs = running.is_some() || held == Some(true);
-    let unit = Unit::ask(&unit_of(role)).await;
+    let unit = Unit::ask(&unit_name(role)).await;
     checks.extend(unit.as_ref().map(|unit| unit.examine(runs)));
     checks.extend(running.iter().flat_map(RunningProcess::of_targets));
     checks.extend(edges(&config));
@@ -166,7 +168,11 @@ pub async fn examine(config: Config, files: OpenFiles) -> Vec<DoctorCheck> {
     for trial in reach::of(&config) {
         pending.push((trial.check, tokio::spawn(async move { vec![trial.examine().await] })));
     }
-    let identity = certificates::examine(&config, &mut checks);
+    let closed = unreadable(&config, file);
+    let identity = certificates::examine(&config, &closed, &mut checks);
+    checks.extend(closed.into_iter().map(|UnreadableFile { file, problem, remedy }| {
+        DoctorCheck::fail(("file", &file.display().to_string()), problem, remedy)
+    }));
     for trial in tunnel::of(&config) {
         let (identity, running) = (identity.clone(), Arc::clone(&running));
         pending.push(("tunnel", tokio::spawn(async move { vec![trial.examine(identity, &running).await] })));
@@ -254,6 +260,6 @@ fn mixed_families(core: &CoreConfig, known: &[&EdgePeer]) -> Option<DoctorCheck>
 }
 
 /// Returns the name of a role's unit, without `.service`.
-fn unit_of(role: RoleKind) -> String {
+fn unit_name(role: RoleKind) -> String {
     format!("otproxy-{role}")
 }

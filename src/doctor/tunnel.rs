@@ -103,7 +103,7 @@ fn wait(role: RoleKind, name: Option<String>, running: Option<&RunningProcess>) 
         status,
         what,
         format!("{other} connects to here, and has no connection now{}", last.unwrap_or_default()),
-        format!("run `otproxy doctor` on its host, and see the log here: `journalctl -u {}`", super::unit_of(role)),
+        format!("run `otproxy doctor` on its host, and see the log here: `journalctl -u {}`", super::unit_name(role)),
     )
 }
 
