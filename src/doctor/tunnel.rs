@@ -241,7 +241,7 @@ fn refused(role: RoleKind, name: &str, other: &str) -> String {
     match role {
         RoleKind::Edge => {
             "the log of the core says why: this edge must be in its `edges`, under the name in the certificate, \
-            not revoked, and with a certificate of the same authority"
+            not revoked, with a certificate of the same authority, and from its `address` if one is given there"
                 .to_owned()
         }
         RoleKind::Core => format!(

@@ -80,23 +80,39 @@ impl fmt::Display for Destination {
     }
 }
 
-/// Takes addresses to listen on for the key of this path, before listeners [claim] theirs. Port 0 is another one each time.
+/// Takes addresses to listen on for the key of this path, before listeners [claim] theirs; an error where one of them cannot be had
+/// beside those taken before. Port 0 is another one each time.
 pub(super) fn reserve(root: &Scope<'_>, key: &str, addresses: impl IntoIterator<Item = SocketAddr>) {
     for address in addresses.into_iter().filter(|address| address.port() != 0) {
+        if let Some((taken, path)) = root.met(LISTENED_ON, |taken| meets(taken, address)) {
+            let (section, name) = key.split_once('.').unwrap_or((key, key));
+            root.wrong(section, format!("`{name}`: {}", in_the_way(address, &taken, &path)));
+        }
         root.reserve(LISTENED_ON, key, address.to_string());
     }
 }
 
 /// Takes an address to listen on for `spot`; an error where another listens there, or at an address that one of them includes.
 pub(super) fn claim(scope: &Scope<'_>, spot: &Spot, address: SocketAddr) {
-    if address.port() != 0 {
-        let meets = |taken: &str| taken.parse().is_ok_and(|taken| meets(taken, address));
-        scope.claim_beside(LISTENED_ON, spot, address.to_string(), meets);
+    if address.port() == 0 {
+        return;
     }
+    let text = address.to_string();
+    let is_taken = scope.met(LISTENED_ON, |taken| taken == text).is_some();
+    let met = scope.met(LISTENED_ON, |taken| meets(taken, address)).filter(|_| !is_taken);
+    if let Some((taken, path)) = met {
+        scope.wrong_at(spot, in_the_way(address, &taken, &path));
+    }
+    scope.claim(LISTENED_ON, spot, text);
+}
+
+fn in_the_way(address: SocketAddr, taken: &str, path: &str) -> String {
+    format!("`{address}` and `{taken}` of {path} cannot both be listened on; choose another port")
 }
 
 /// Returns whether only one of two addresses can be listened on: an unspecified one is all of its family.
-fn meets(one: SocketAddr, other: SocketAddr) -> bool {
+fn meets(taken: &str, other: SocketAddr) -> bool {
+    let Ok(one) = taken.parse::<SocketAddr>() else { return false };
     let (one_ip, other_ip) = (one.ip(), other.ip());
     let same = one_ip == other_ip || one_ip.is_unspecified() || other_ip.is_unspecified();
     one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && same

@@ -130,18 +130,11 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// Claims a value as [`Scope::claim`] does, where others that it `meets` are in its way too.
-    pub fn claim_beside(&self, of: &str, spot: &Spot, value: String, meets: impl Fn(&str) -> bool) {
-        let of_kind = |(whose, ..): &&(String, String, String)| whose == of;
+    /// Returns the first value of others that `meets` one, with the path of its key.
+    pub fn met(&self, of: &str, meets: impl Fn(&str) -> bool) -> Option<(String, String)> {
         let claims = self.report.claims.borrow();
-        let mut own = claims.iter().filter(of_kind);
-        let is_taken = own.clone().any(|(_, taken, _)| *taken == value);
-        if let Some((_, taken, path)) = own.find(|(_, taken, _)| !is_taken && meets(taken)) {
-            let message = format!("`{value}` and `{taken}` of {path} cannot both be listened on; choose another port");
-            self.report.add(spot, message);
-        }
-        drop(claims);
-        self.claim(of, spot, value);
+        let met = claims.iter().find(|(whose, taken, _)| whose == of && meets(taken));
+        met.map(|(_, taken, path)| (taken.clone(), path.clone()))
     }
 
     /// Claims a value as [`Scope::claim`] does, among those of the same key in all mappings of a list.
