@@ -348,7 +348,8 @@ mod tests {
             };
             let players: Vec<_> = (0..6).map(|name| test.wait(name, "10.0.0.1")).collect();
             yield_now().await;
-            let (patient, hasty, hopeless) = (behind(100, SECOND * 30), behind(200, SECOND * 5), behind(300, SECOND / 2));
+            let (patient, hasty, hopeless) =
+                (behind(100, SECOND * 30), behind(200, SECOND * 5), behind(300, SECOND / 2));
             assert_eq!(hopeless.await.unwrap(), Err(QueueFull));
             for one in players.into_iter().chain([patient, hasty]) {
                 assert_eq!(one.await.unwrap(), Ok(()));

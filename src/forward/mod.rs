@@ -274,9 +274,9 @@ impl Forward {
             let turn = attempt.turn(connect_for, deadline - within).await;
             let began = Instant::now();
             let connected = match turn {
-                Ok(()) => timeout_at(deadline, attempt.connect(player.ip()))
-                    .await
-                    .unwrap_or(Err(ConnectResult::Timeout)),
+                Ok(()) => {
+                    timeout_at(deadline, attempt.connect(player.ip())).await.unwrap_or(Err(ConnectResult::Timeout))
+                }
                 Err(full) => Err(full),
             };
             match connected {

@@ -68,7 +68,9 @@ impl From<ConnectResult> for CheckResult {
             ConnectResult::Timeout => Self::Timeout,
             ConnectResult::Unreachable => Self::Unreachable,
             ConnectResult::Resolve => Self::Resolve,
-            ConnectResult::Handshake | ConnectResult::Queue | ConnectResult::NoAddress | ConnectResult::Error => Self::Error,
+            ConnectResult::Handshake | ConnectResult::Queue | ConnectResult::NoAddress | ConnectResult::Error => {
+                Self::Error
+            }
         }
     }
 }

@@ -9,7 +9,9 @@ use tokio::sync::mpsc;
 use super::Relay;
 use super::places::{SessionHolder, SessionPlaces};
 use super::settings::RelaySettings;
-use crate::admission::{AddressKey, AdmissionGuard, ConnectQueues, ENDED_LINES, InboundShared, REFUSED_LINES, TunnelOrigin};
+use crate::admission::{
+    AddressKey, AdmissionGuard, ConnectQueues, ENDED_LINES, InboundShared, REFUSED_LINES, TunnelOrigin,
+};
 use crate::metrics::Metrics;
 use otproxy_config as config;
 use otproxy_net::{DetachedStream, RateLimitedLog};

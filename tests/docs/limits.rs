@@ -28,8 +28,17 @@ fn rows(text: &str) -> Vec<Vec<&str>> {
 }
 
 fn is_limit(key: &Key) -> bool {
-    let parts =
-        ["sessions.", "limits.", ".timeouts.", ".status.", "_per_second", ".connects", "shutdown_timeout", "bans.after", "bans.for"];
+    let parts = [
+        "sessions.",
+        "limits.",
+        ".timeouts.",
+        ".status.",
+        "_per_second",
+        ".connects",
+        "shutdown_timeout",
+        "bans.after",
+        "bans.for",
+    ];
     let others = ["sessions.bind_sessions", "limits.reset", "limits.fair_share", "limits.pressure"];
     let of_status = ["status.address", "status.port"];
     let is_other = others.iter().chain(&of_status).any(|other| key.path.ends_with(other));

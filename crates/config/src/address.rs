@@ -399,7 +399,8 @@ mod tests {
     #[test]
     fn what_leads_to_one_host_is_known_by_it() {
         let host = |text: &str| TargetHost::from(&target(&fragment(&format!("\"{text}\""))).unwrap());
-        for own in ["127.0.0.1:7171", "127.0.0.2:7172", "localhost:1", "LOCALHOST:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+        for own in ["127.0.0.1:7171", "127.0.0.2:7172", "localhost:1", "LOCALHOST:1", "[::1]:1", "[::ffff:127.0.0.1]:1"]
+        {
             assert_eq!(host(own), TargetHost::Loopback, "{own}");
         }
         assert_eq!(host("Game.example:7171"), host("game.example.:7172"));

@@ -50,7 +50,10 @@ impl Read for GameServerConfig {
         }
         if let (Some(Some(_)), Some(Some(count))) = (keys.connects, keys.connects_per_second) {
             let rate = format!("1/{}ms", 1000_u32.div_ceil(count));
-            item.wrong("connects_per_second", format!("says the same as `connects`; keep that, as in `connects: {rate}`"));
+            item.wrong(
+                "connects_per_second",
+                format!("says the same as `connects`; keep that, as in `connects: {rate}`"),
+            );
         }
         keys.complete()
     }

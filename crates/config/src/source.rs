@@ -10,8 +10,7 @@ use super::tree::{Node, Value};
 const PER_PLAYER: &str = "loopback_per_player";
 
 /// The default in the reference.
-pub(super) const BY_DEFAULT: &str =
-    "`loopback_per_player` to 127.0.0.0/8 where no address is told, else `default`";
+pub(super) const BY_DEFAULT: &str = "`loopback_per_player` to 127.0.0.0/8 where no address is told, else `default`";
 
 pub(super) const SOURCE: Format<SourceAddress> =
     Format::new("`default`, `loopback_per_player` or an address of this host", source);
@@ -41,9 +40,9 @@ fn source(node: &Node) -> Result<SourceAddress, String> {
     match &node.value {
         Value::Text(text) if text == "default" => Ok(SourceAddress::Default),
         Value::Text(text) if text == PER_PLAYER => Ok(SourceAddress::LoopbackPerPlayer),
-        _ => ip(node)
-            .map(SourceAddress::Address)
-            .map_err(|message| format!("{message}; beside an address of this host it takes `default` and `{PER_PLAYER}`")),
+        _ => ip(node).map(SourceAddress::Address).map_err(|message| {
+            format!("{message}; beside an address of this host it takes `default` and `{PER_PLAYER}`")
+        }),
     }
 }
 

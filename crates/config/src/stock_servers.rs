@@ -34,7 +34,10 @@ impl Config {
         let mut rates = BTreeMap::new();
         let mut add = |target: &HostPort, rate: Option<Quota>| {
             if let Some(rate) = rate {
-                rates.entry(TargetHost::from(target)).and_modify(|known: &mut Quota| *known = known.slower(rate)).or_insert(rate);
+                rates
+                    .entry(TargetHost::from(target))
+                    .and_modify(|known: &mut Quota| *known = known.slower(rate))
+                    .or_insert(rate);
             }
         };
         if let Self::Core(core) = self {
@@ -52,7 +55,9 @@ impl Config {
         let Self::Core(core) = self else { return Vec::new() };
         let rates = self.connect_rates();
         let one_for_all = |target: &HostPort, told: bool, source: SourceAddress| {
-            !told && source.towards(target) != SourceAddress::LoopbackPerPlayer && !rates.contains_key(&TargetHost::from(target))
+            !told
+                && source.towards(target) != SourceAddress::LoopbackPerPlayer
+                && !rates.contains_key(&TargetHost::from(target))
         };
         let mut warnings = Vec::new();
         for (index, server) in core.game_servers.iter().enumerate() {
@@ -86,7 +91,11 @@ fn warning(
          when a few of them come at once, and then nobody gets in"
     );
     let here = TargetHost::from(target) == TargetHost::Loopback && source == SourceAddress::Default;
-    let own = if here { "leave out `source`, and write the address as `127.0.0.1:..`, so that each has its own; or " } else { "" };
+    let own = if here {
+        "leave out `source`, and write the address as `127.0.0.1:..`, so that each has its own; or "
+    } else {
+        ""
+    };
     let remedy = format!("{own}give `connects: 1/600ms` for that host, or a patched server the form that it reads");
     StockServerWarning { path, subject, is_game_server, message, remedy }
 }

@@ -64,11 +64,7 @@ impl ResolvedAddresses {
     ///
     /// # Errors
     /// Returns the result of the last attempt.
-    pub async fn connect(
-        &self,
-        source: SourceIp,
-        within: Duration,
-    ) -> Result<(TcpStream, SocketAddr), ConnectResult> {
+    pub async fn connect(&self, source: SourceIp, within: Duration) -> Result<(TcpStream, SocketAddr), ConnectResult> {
         let answer = self.answer(within).await?;
         let (before, after) = answer.addresses.split_at(answer.first.load(Relaxed).min(answer.addresses.len()));
         let order: Vec<_> = after.iter().chain(before).copied().collect();

@@ -31,7 +31,8 @@ pub async fn check(
     source: SourceIp,
     within: Duration,
 ) -> Result<Option<Duration>, CheckResult> {
-    let connected = timeout(within * TRIES, addresses.connect(source, within)).await.map_err(|_| CheckResult::Timeout)?;
+    let connected =
+        timeout(within * TRIES, addresses.connect(source, within)).await.map_err(|_| CheckResult::Timeout)?;
     let (mut stream, _) = connected?;
     let asking = async {
         match kind {

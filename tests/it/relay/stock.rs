@@ -39,9 +39,8 @@ async fn log_in(core: &Role, player: SocketAddr) -> TcpStream {
 fn all_who_come_at_once_get_into_a_stock_server_on_this_host() {
     run(async {
         let throttle = Arc::new(ConnectThrottle::new(ThrottleBy::Address));
-        let server = || {
-            MockGameServer::start_throttled((Ipv4Addr::LOCALHOST, 0).into(), QUIET, Arc::clone(&throttle)).unwrap()
-        };
+        let server =
+            || MockGameServer::start_throttled((Ipv4Addr::LOCALHOST, 0).into(), QUIET, Arc::clone(&throttle)).unwrap();
         let (login, world) = (server(), server());
         // As it ships, with a check that comes more often than anybody would have it.
         let core = core(login.addr(), world.addr(), "check: tcp, inter: 50ms", "");

@@ -120,9 +120,9 @@ mod tests {
     #[test]
     fn those_that_are_far_enough_apart_are_never_blocked() {
         let (throttle, start) = (ConnectThrottle::new(ThrottleBy::All), Instant::now());
-        let at = |n: u32| throttle.admits(if n % 2 == 0 { ONE } else { OTHER }, start + Duration::from_millis(501) * n);
+        let at = |n: u32| throttle.admits([ONE, OTHER][(n % 2) as usize], start + Duration::from_millis(501) * n);
         assert!((0..100).all(at));
-        let at_once = |n: u32| throttle.admits(if n % 2 == 0 { ONE } else { OTHER }, start + Duration::from_secs(200));
+        let at_once = |n: u32| throttle.admits([ONE, OTHER][(n % 2) as usize], start + Duration::from_secs(200));
         assert!(!(0..6).all(at_once), "addresses are one");
     }
 }
