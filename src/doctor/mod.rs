@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
 use crate::unit::{UnreadableFile, unreadable};
-use otproxy_config::{BindSessions, Config, CoreConfig, EdgePeer, HostPort, RoleKind};
+use otproxy_config::{BindSessions, Config, CoreConfig, EdgePeer, HostPort, RoleKind, StockServerWarning};
 
 mod admin;
 mod bans;
@@ -183,6 +183,7 @@ pub async fn examine(config: Config, file: &Path, files: OpenFiles) -> Vec<Docto
     if let Some(table) = config.process().bans.nftables.clone() {
         pending.push(("bans", tokio::spawn(async move { vec![bans::examine(&table, unit.as_ref()).await] })));
     }
+    checks.extend(config.stock_server_warnings().into_iter().map(stock_server));
     pending.push(("clock", tokio::spawn(async { vec![clock::examine().await] })));
 
     let end = Instant::now() + WITHIN;
@@ -257,6 +258,11 @@ fn mixed_families(core: &CoreConfig, known: &[&EdgePeer]) -> Option<DoctorCheck>
             "set `sessions.bind_sessions: client`, the default, or give all edges one family",
         )
     })
+}
+
+fn stock_server(warning: StockServerWarning) -> DoctorCheck {
+    let check = if warning.is_game_server { "game_server" } else { "target" };
+    DoctorCheck::warn((check, &warning.subject), warning.message, warning.remedy)
 }
 
 /// Returns the name of a role's unit, without `.service`.
