@@ -1,6 +1,10 @@
 //! Tables for people: aligned columns, which fit to the terminal.
 
+use std::fmt::Display;
+
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, TableStyle, Width};
+
+use otproxy_protocol::printable::Printable;
 
 /// The width that a column of words is cut down to at the least.
 const NARROWEST: u16 = 6;
@@ -69,8 +73,8 @@ pub(super) fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-fn line<const N: usize>(cells: [impl ToString; N]) -> Row {
-    let mut row = Row::from(cells);
+fn line<const N: usize>(cells: [impl Display; N]) -> Row {
+    let mut row = Row::from(cells.map(Printable));
     row.max_height(1);
     row
 }
@@ -99,6 +103,13 @@ mod tests {
         assert_eq!(text, "NAME    COUNT  WHAT\na       1 000  something tha..\nlonger      7\n");
         // Where it is too narrow for anything, numbers are whole.
         assert!(table().text(Some(1)).contains("1 000  some.."));
+    }
+
+    #[test]
+    fn a_cell_is_one_line_of_text() {
+        let mut table = TextTable::new(["NAME", "WHAT"]);
+        table.row(["a\nb".to_owned(), "\x1b[2J\u{9b}m".to_owned()]);
+        assert_eq!(table.text(None), "NAME  WHAT\na\\nb  \\u{1b}[2J\\u{9b}m\n");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::admin::api::{
     UndrainRequest,
 };
 use crate::admin::{AdminClient, ApiAnswer};
+use otproxy_protocol::printable::{Printable, printable_json};
 
 mod find;
 mod human;
@@ -347,7 +348,7 @@ impl ApiFlags {
 
     /// Returns the output for an answer. A refusal goes to stderr, for people, and is a failure.
     fn tell<A: DeserializeOwned + Show + 'static>(&self, answer: &ApiAnswer) -> anyhow::Result<Said> {
-        let json = || format!("{}\n", String::from_utf8_lossy(&answer.body));
+        let json = || format!("{}\n", printable_json(&String::from_utf8_lossy(&answer.body)));
         if answer.status == 200 {
             let out: Box<dyn Show> = if self.json { Box::new(json()) } else { Box::new(parse::<A>(answer)?) };
             return Ok(Said { code: 0, out, err: String::new() });
@@ -357,8 +358,8 @@ impl ApiFlags {
         if self.json {
             return Ok(Said { code, out: Box::new(json()), err: String::new() });
         }
-        let mut err = format!("otproxy: {}; {}\n", refusal.error, refusal.remedy);
-        refusal.errors.iter().for_each(|error| err.push_str(&format!("{error}\n")));
+        let mut err = format!("otproxy: {}; {}\n", Printable(refusal.error), Printable(refusal.remedy));
+        refusal.errors.iter().for_each(|error| err.push_str(&format!("{}\n", Printable(error))));
         Ok(Said { code, out: Box::new(String::new()), err })
     }
 }

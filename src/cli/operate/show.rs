@@ -9,6 +9,7 @@ use crate::admin::api::{
     SessionsView, StatusView, TargetView, TargetsView, Unbanned,
 };
 use crate::cli::text_table::TextTable;
+use otproxy_protocol::printable::Printable;
 
 /// An answer that can be shown to people, on a terminal of a given width.
 pub(super) trait Show {
@@ -49,10 +50,11 @@ impl Show for StatusView {
         ));
         let mut text = String::new();
         for (name, value) in lines {
+            let value = Printable(value);
             let _ = if name.is_empty() { writeln!(text, "{value}") } else { writeln!(text, "{name:<12} {value}") };
         }
         for error in self.last_reload.iter().flat_map(|reload| &reload.errors) {
-            let _ = writeln!(text, "{:<12} {error}", "");
+            let _ = writeln!(text, "{:<12} {}", "", Printable(error));
         }
         text
     }
@@ -302,7 +304,7 @@ impl Show for Reloaded {
     fn show(&self, _: Option<usize>) -> String {
         let mut text = format!("reloaded at {}\n", self.time);
         if !self.needs_restart.is_empty() {
-            let _ = writeln!(text, "used only after a restart: {}", self.needs_restart.join(", "));
+            let _ = writeln!(text, "used only after a restart: {}", Printable(self.needs_restart.join(", ")));
         }
         text
     }
@@ -336,6 +338,13 @@ mod tests {
              \x20            edge.yaml:1:1: bad\n"
         );
         assert!(!FakeOperator::new(Role::Edge).status().show(None).contains("sessions"));
+        let mut hostile = core().status();
+        hostile.name = "\x1b[2J".to_owned();
+        hostile.version = "1\nup 7d".to_owned();
+        hostile.last_reload.as_mut().unwrap().errors = vec!["a\nb\x07".to_owned()];
+        let text = hostile.show(None);
+        assert!(text.contains("otproxy 1\\nup 7d, ready\n") && text.ends_with(" a\\nb\\u{7}\n"), "{text}");
+        assert!(!text.contains('\x1b'), "{text}");
     }
 
     #[test]

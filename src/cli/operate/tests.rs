@@ -122,6 +122,8 @@ fn scripts_get_what_the_api_says() {
     let (code, out, err) = running.run("drain none --json");
     assert_eq!((code, &*err), (1, ""));
     assert_eq!(out, "{\"error\":\"there is no listener `none`\",\"remedy\":\"the listeners are: login\"}\n");
+    let (_, out, _) = running.run("drain \u{9b}2J --json");
+    assert!(out.starts_with("{\"error\":\"there is no listener `\\u009b2J`\""), "{out}");
 }
 
 #[test]
@@ -131,6 +133,7 @@ fn a_failure_has_its_exit_code() {
         ("drain none", "otproxy: there is no listener `none`; the listeners are: login\n"),
         ("ban 192.0.2.1", "otproxy: 192.0.2.1 is in `bans.exempt`; take it out of that, and reload\n"),
         ("target none first ready", "otproxy: there is no listener `none`; the listeners are: login\n"),
+        ("drain \x1b[2J\u{9b}m", "otproxy: there is no listener `\\u{1b}[2J\\u{9b}m`; the listeners are: login\n"),
     ] {
         let (code, out, err) = running.run(command);
         assert_eq!((code, &*out, &*err), (1, "", says), "{command}");
