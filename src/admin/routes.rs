@@ -81,7 +81,7 @@ fn list(routes: Routes) -> Routes {
             Ok(operator.targets())
         })
         .see("/connections", "Open connections, newest first", |operator, asked: ConnectionsQuestion| async move {
-            Ok(operator.connections(&asked))
+            operator.connections(&asked)
         })
         .see(
             "/sessions",

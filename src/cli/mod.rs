@@ -29,6 +29,7 @@ mod doctor;
 mod files;
 mod init;
 mod log;
+mod man;
 mod notify;
 mod operate;
 mod ping;
@@ -108,8 +109,10 @@ enum Command {
         /// The shell
         shell: Shell,
     },
-    /// Print the manual page, as roff
-    Man,
+    /// Print the manual page of otproxy or of a command, as roff
+    ///
+    /// See it with `otproxy man target | man -l -`, or install all of them with --dir.
+    Man(man::Man),
 }
 
 #[derive(Debug, clap::Args)]
@@ -205,11 +208,7 @@ impl Cli {
                 clap_complete::generate(*shell, &mut Self::command(), "otproxy", &mut script);
                 print_raw(&script)
             }
-            Command::Man => {
-                let mut page = Vec::new();
-                clap_mangen::Man::new(Self::command()).render(&mut page)?;
-                print_raw(&page)
-            }
+            Command::Man(man) => man.run(),
         }
     }
 
