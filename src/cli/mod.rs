@@ -225,6 +225,7 @@ impl Cli {
         let log = log::start(format, self.log_level.unwrap_or(process.log.level));
         let (limit, level) = (raise_file_limit(), self.log_level);
         warn_of_files(limit, &config);
+        warn_of_stock_servers(&config);
         let (runtime, signals) = runtime()?;
         let requests = {
             let _inside = runtime.enter();
@@ -239,6 +240,7 @@ impl Cli {
         control.set_file(file.to_owned(), move |config| {
             log.set_level(level.unwrap_or(config.process().log.level));
             warn_of_files(limit, config);
+            warn_of_stock_servers(config);
         });
         let stop = async {
             // From here on connections that wait in the kernel are accepted: the workers are starting.
@@ -276,6 +278,13 @@ fn warn_of_files(limit: u64, config: &Config) {
     }
 }
 
+/// Warns of servers to which all players seem to be one.
+fn warn_of_stock_servers(config: &Config) {
+    for config::StockServerWarning { path, message, remedy, .. } in config.stock_server_warnings() {
+        warn!(key = path, "{message}; {remedy}");
+    }
+}
+
 /// Reads the configuration again at each signal that asks for it, forever.
 async fn reload_at(mut requests: Requests, control: Control) {
     loop {
@@ -298,6 +307,9 @@ fn check(file: &Path) -> anyhow::Result<ExitCode> {
     if !unreadable.is_empty() {
         unreadable.iter().for_each(|unreadable| drop(writeln!(io::stderr(), "{unreadable}")));
         return Ok(ExitCode::from(EXIT_CONFIG));
+    }
+    for config::StockServerWarning { path, message, remedy, .. } in config.stock_server_warnings() {
+        let _ = writeln!(io::stderr(), "{}: warning: {path}: {message}; {remedy}", file.display());
     }
     print(format!("{}: ok: {}\n", file.display(), config.summary()).as_bytes())
 }

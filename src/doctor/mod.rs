@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
 use crate::unit::{self, UnreadableFile};
-use otproxy_config::{Config, Destination, ForwardConfig, HostPort, ListenerConfig, RoleKind};
+use otproxy_config::{Config, Destination, ForwardConfig, HostPort, ListenerConfig, RoleKind, StockServerWarning};
 
 mod admin;
 mod certificates;
@@ -143,6 +143,7 @@ pub async fn examine(config: Config, file: &Path, files: OpenFiles) -> Vec<Docto
         pending.push(("tunnel", tokio::spawn(async move { vec![trial.examine(identity, &running).await] })));
     }
     checks.extend(edges(&config));
+    checks.extend(config.stock_server_warnings().into_iter().map(stock_server));
     pending.push(("clock", tokio::spawn(async { vec![clock::examine().await] })));
 
     let end = Instant::now() + WITHIN;
@@ -215,6 +216,11 @@ fn edges(config: &Config) -> Option<DoctorCheck> {
     } else {
         DoctorCheck::ok("edges", "", message)
     })
+}
+
+fn stock_server(warning: StockServerWarning) -> DoctorCheck {
+    let check = if warning.is_game_server { "game_server" } else { "target" };
+    DoctorCheck::warn((check, &warning.subject), warning.message, warning.remedy)
 }
 
 fn unit_name(role: RoleKind) -> String {
