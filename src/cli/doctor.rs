@@ -26,7 +26,7 @@ impl Doctor {
             Ok(config) => {
                 let files = OpenFiles { limit: raise_file_limit(), needed: files_needed(&config) };
                 let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
-                let checks = runtime.block_on(doctor::examine(config, files));
+                let checks = runtime.block_on(doctor::examine(config, file, files));
                 // A name look-up that hangs would delay the end.
                 runtime.shutdown_background();
                 checks

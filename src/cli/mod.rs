@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::roles::{self, Control};
 use crate::stderr;
+use crate::unit;
 use otproxy_config as config;
 use otproxy_config::{Config, ConfigErrors, LogFormat, LogLevel};
 use otproxy_protocol::printable::{Printable, printable_lines};
@@ -299,6 +300,12 @@ fn check(file: &Path) -> anyhow::Result<ExitCode> {
     let config = config::load(file)?;
     if let Err(error) = roles::check_files(&config) {
         let _ = writeln!(io::stderr(), "{}: {}", file.display(), Printable(error));
+        return Ok(ExitCode::from(EXIT_CONFIG));
+    }
+    // Whoever runs this may read what the service may not.
+    let unreadable = unit::unreadable(&config, file);
+    if !unreadable.is_empty() {
+        unreadable.iter().for_each(|unreadable| drop(writeln!(io::stderr(), "{unreadable}")));
         return Ok(ExitCode::from(EXIT_CONFIG));
     }
     for config::StockServerWarning { path, message, remedy, .. } in config.stock_server_warnings() {
