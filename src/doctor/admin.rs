@@ -1,8 +1,11 @@
 //! The otproxy that runs here, if any, and what it reports.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::geteuid;
 use serde::de::DeserializeOwned;
 
 use super::{ANSWER, CheckStatus, DoctorCheck, unit_name};
@@ -79,8 +82,9 @@ fn client(role: RoleKind, admin: &config::AdminConfig) -> Result<AdminClient, &'
         (None, Some(address)) => AdminClient::tcp(address).within(ANSWER),
     };
     let token = admin.read_token_file.as_ref().or(admin.token_file.as_ref());
-    Ok(match token.and_then(|file| read_token(file).ok()) {
-        Some(token) => client.with_token(token),
+    let token = token.and_then(|file| Some((read_token(file).ok()?, fs::metadata(file).ok()?.uid())));
+    Ok(match token {
+        Some((token, owner)) => client.with_token(token, vec![owner, geteuid().as_raw()]),
         None => client,
     })
 }

@@ -659,7 +659,7 @@ impl SetUp {
 
     /// A player logs in over this edge; the login server is told so, and answers.
     fn carries_a_login(&self, edge: &str) {
-        let mut player = TcpStream::connect((edge, 7171)).expect("it listens");
+        let mut player = elsewhere(edge);
         // As a client begins: the length, and a packet of the login protocol.
         let hello: Vec<u8> = [20, 0, 1].into_iter().chain(10..29).collect();
         player.write_all(&hello).expect("writable");
@@ -691,6 +691,15 @@ impl SetUp {
         fs::write(&path, format!("{made}admin: {{ listen: '{address}:9162' }}\n")).expect("own file");
         path
     }
+}
+
+/// Connects to an edge as a player from another address than the edge's own host has: of that one no server is told.
+fn elsewhere(edge: &str) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 77], 0)).into()).expect("an address of loopback");
+    let edge = SocketAddr::new(edge.parse().expect("an address"), 7171);
+    socket.connect(&edge.into()).expect("it listens");
+    socket.into()
 }
 
 fn start(role: &str, file: &Path) -> Running {
