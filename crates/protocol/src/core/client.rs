@@ -25,6 +25,7 @@ const MAX_RECENT: usize = 16;
 /// may not join: a link may have been dead for ten seconds before it was lost, and a client waits for thirty.
 const TELL_WITHIN: Duration = Duration::from_secs(18);
 
+#[repr(C)]
 pub(super) struct Link<L> {
     pub owned: L,
     pub writer: LinkWriter,
@@ -57,6 +58,7 @@ pub(super) struct Link<L> {
 ///
 /// A session that is [finished](Self::is_finished) is accounted for by [`close`](Self::close), and once it
 /// [is over](Self::is_over), [`remove`](Self::remove) makes its id free.
+#[repr(C)]
 pub struct ClientMachine<O: ClientOwner> {
     pub(super) links: Slots<Link<O::Link>>,
     pub(super) sessions: Sessions<O::Session, O::Player>,
