@@ -22,8 +22,9 @@ section! {
         player_address: PlayerAddress = word().or("otc"),
         /// what the length of a game packet counts; `auto` sees it in the first packet
         framing: Framing = word().or("auto"),
-        /// packets of one player to the game server; more are held back, not dropped
-        max_packets_per_second: Option<u32> = value(COUNT_OR_NONE).or("none").example("25"),
+        /// the limit of the game server on packets of one player in a second, as its `maxPacketsPerSecond`: no second has
+        /// more; they are held back, not dropped
+        max_packets_per_second: Option<u32> = value(COUNT_OR_NONE).or("25"),
         /// connects to this game server, spread evenly; for servers that block an address which connects too often
         connects_per_second: Option<u32> = value(COUNT_OR_NONE).or("none").example("10"),
         /// `loopback_per_player` connects from an address in 127.0.0.0/8 for each player, for servers on the same host that

@@ -289,6 +289,11 @@ impl<S, P> Session<S, P> {
         (&self.owned, if self.connected { self.upstream.writable(now) } else { &[] })
     }
 
+    /// Has packets for the game server lead nowhere from now on.
+    pub fn drop_upstream(&mut self) {
+        self.upstream.close();
+    }
+
     pub fn wrote(&mut self, count: usize) {
         self.upstream.wrote(count);
     }
