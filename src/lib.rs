@@ -5,6 +5,7 @@
 //! - [`cli`]: commands, flags, exit codes.
 //! - [`init`]: all hosts' files from one topology. [`doctor`]: tries from here the hosts and files that a configuration
 //!   needs.
+//! - [`probe`]: links, opened as a player's client opens them.
 //! - [`roles`]: an edge and a core, started from a checked configuration.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core. [`admin`]: metrics, health and
 //!   the admin API over HTTP.
@@ -44,6 +45,7 @@ pub mod doctor;
 pub mod forward;
 pub mod init;
 pub mod metrics;
+pub mod probe;
 pub mod relay;
 pub mod roles;
 mod sharded;

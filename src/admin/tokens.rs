@@ -251,6 +251,11 @@ mod tests {
         assert_eq!(tokens.right(ACT.as_bytes()), None);
         fs::set_permissions(files.0.join("act"), Permissions::from_mode(0o600)).unwrap();
         assert_eq!(tokens.right(ACT.as_bytes()), Some(Permission::Act));
+        // A mode that makes a good file a bad one.
+        fs::set_permissions(files.0.join("act"), Permissions::from_mode(0o604)).unwrap();
+        assert_eq!(tokens.right(ACT.as_bytes()), None);
+        fs::set_permissions(files.0.join("act"), Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(tokens.right(ACT.as_bytes()), Some(Permission::Act));
         // The same token for both counts as the weaker one.
         files.write("act", READ, 0o600);
         assert_eq!(tokens.right(READ.as_bytes()), Some(Permission::Read));

@@ -110,13 +110,17 @@ impl IdentityWatch {
     }
 }
 
-/// The metadata that tells one content of a file from another, without reading it.
+/// The metadata that tells one content of a file from another, and one right to read it from another, without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileStamp {
     device: u64,
     inode: u64,
     len: u64,
     modified: (i64, i64),
+    /// The time of the last change to content or metadata, which no program can set back.
+    changed: (i64, i64),
+    mode: u32,
+    owner: (u32, u32),
 }
 
 /// Returns the stamp of each file as it is now; `None` for one that is not there.
@@ -128,7 +132,14 @@ impl FileStamp {
     /// Returns the stamp of a file as it is now; `None` if it does not exist.
     fn of(file: &Path) -> Option<Self> {
         let file = fs::metadata(file).ok()?;
-        let modified = (file.mtime(), file.mtime_nsec());
-        Some(Self { device: file.dev(), inode: file.ino(), len: file.len(), modified })
+        Some(Self {
+            device: file.dev(),
+            inode: file.ino(),
+            len: file.len(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+            mode: file.mode(),
+            owner: (file.uid(), file.gid()),
+        })
     }
 }

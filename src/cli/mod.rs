@@ -1,7 +1,7 @@
 //! Commands, flags and exit codes.
 //!
 //! Data goes to stdout, logs and errors to stderr. Exit codes: 0; 1 if a command could not run, the demo or a load test
-//! failed, or a certificate has expired; 2 for unknown flags; 78 for an invalid configuration.
+//! failed, a ping was not answered, or a certificate has expired; 2 for unknown flags; 78 for an invalid configuration.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -30,6 +30,7 @@ mod init;
 mod log;
 mod notify;
 mod operate;
+mod ping;
 mod signals;
 mod text_table;
 
@@ -38,6 +39,7 @@ pub use files::{files_needed, raise_file_limit};
 use bench::Bench;
 use demo::Demo;
 use notify::{NotifyState, notify};
+use ping::Ping;
 use signals::{Requests, Signals};
 
 /// The exit code of an invalid configuration: `EX_CONFIG` of sysexits.h. The systemd units do not restart after it.
@@ -77,6 +79,11 @@ enum Command {
     /// One line for each thing, with the remedy where something is wrong; it takes seconds at most, and changes
     /// nothing. Exit code 1 if anything fails.
     Doctor(doctor::Doctor),
+    /// Ping edges over links, as a player's client does: through the edge to the core and back
+    ///
+    /// It opens a link to each address of each edge and no session, so nobody is in the game for it. A line for each ping, then
+    /// the round trips and what was lost, with remedies. Exit code 1 if any ping was not answered.
+    Ping(Ping),
     #[command(flatten)]
     Operate(operate::Operate),
     /// Make, renew and show the certificates that the core and the edges know each other by
@@ -189,6 +196,7 @@ impl Cli {
             }
             Command::Init(init) => init.run(),
             Command::Doctor(doctor) => doctor.run(),
+            Command::Ping(ping) => ping.run(),
             Command::Operate(operate) => operate.run(),
             Command::Cert(cert) => cert.execute(),
             Command::Completions { shell } => {

@@ -1,6 +1,7 @@
-//! `docs/doctor.md`: each check, and the times.
+//! `docs/doctor.md`: each check, and the times. `docs/ping.md`: each error.
 
 use otproxy::doctor::{ANSWER, CHECKS, CONNECT, WITHIN};
+use otproxy::probe::PROBE_ERRORS;
 use otproxy::tunnel::DAYS_LEFT;
 
 #[test]
@@ -14,4 +15,13 @@ fn the_document_has_each_check_and_the_times() {
         format!("connects wait for {connect} s, answers for {answer} s, and all that\nruns at once for {within} s");
     assert!(document.contains(&times), "{times}");
     assert!(document.contains(&format!("valid for {DAYS_LEFT} more days at least")));
+}
+
+#[test]
+fn the_document_of_pings_has_each_error() {
+    let document = include_str!("../../docs/ping.md");
+    let (_, table) = document.split_once("| error | meaning |").expect("the table");
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" |")).map(|(words, _)| words);
+    let words: Vec<_> = rows.flat_map(|words| words.split(", ")).map(|word| word.trim_matches('`')).collect();
+    assert_eq!(words, PROBE_ERRORS);
 }

@@ -29,5 +29,6 @@ mod doctor;
 mod haproxy;
 mod hostile;
 mod init;
+mod ping;
 mod stderr;
 mod tunnel;

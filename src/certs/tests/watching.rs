@@ -1,5 +1,7 @@
 //! Renewals while a process runs.
 
+use std::os::unix::fs::MetadataExt;
+
 use super::*;
 use crate::certs::CertProblem;
 use crate::certs::watch::{IdentityWatch, WatchResult};
@@ -52,6 +54,27 @@ fn each_of_the_three_files_is_watched() {
     let ca = operator.folder.file("ca.pem");
     fs::write(&ca, text(&ca) + "\n").unwrap();
     assert!(renewed(&mut watch));
+}
+
+#[test]
+fn a_file_that_is_written_in_place_with_the_length_and_the_time_of_before_is_read_again() {
+    let operator = Operator::new();
+    let mut watch = watch(&operator);
+    let ca = operator.folder.file("ca.pem");
+    let (content, before) = (text(&ca), fs::metadata(&ca).unwrap());
+    let after = loop {
+        fs::write(&ca, &content).unwrap();
+        let file = fs::File::options().write(true).open(&ca).unwrap();
+        file.set_modified(before.modified().unwrap()).unwrap();
+        let after = file.metadata().unwrap();
+        // The clock of a file system stands still for some milliseconds.
+        if (after.ctime(), after.ctime_nsec()) != (before.ctime(), before.ctime_nsec()) {
+            break after;
+        }
+    };
+    assert_eq!((after.len(), after.mtime_nsec()), (before.len(), before.mtime_nsec()));
+    assert!(renewed(&mut watch));
+    assert!(!renewed(&mut watch));
 }
 
 #[test]
