@@ -201,6 +201,7 @@ pub fn closed(reason: CloseReason, connected: bool) -> &'static str {
 pub fn unreached(result: ConnectResult) -> &'static str {
     match result {
         ConnectResult::Timeout => "sC",
+        ConnectResult::Queue => "SQ",
         // Too few descriptors or ports.
         ConnectResult::NoAddress | ConnectResult::Error => "RC",
         ConnectResult::Ok

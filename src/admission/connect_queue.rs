@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use thiserror::Error;
-use tokio::time::timeout_at;
+use tokio::time::{sleep_until, timeout_at};
 
 use super::AddressKey;
 use super::fair_queue::FairQueue;
@@ -20,7 +20,7 @@ use otproxy_protocol::quota::Quota;
 #[error("too many connects wait for their turn")]
 pub struct QueueFull;
 
-/// The queue of connects to one server, over all workers. Networks take turns in it. One lock is held for a moment when a
+/// The queue of connects to the servers of one host, over all workers. Networks take turns in it. One lock is held for a moment when a
 /// connect comes, has its turn, or is given up.
 #[derive(Debug)]
 pub struct ConnectQueue(Mutex<State>);
@@ -104,9 +104,37 @@ impl ConnectQueue {
         state.waiting.insert(number, Waiting { address, changed: false, waker: None });
         Ok(ConnectPlace { queue: Arc::clone(self), number, until })
     }
+
+    /// Waits for a turn to connect that no player waits for, and takes it. After half of the time until `until` it takes the
+    /// next turn, whoever waits: a host that is never looked at seems to be down.
+    ///
+    /// # Errors
+    /// There was no turn by then.
+    pub async fn turn_behind(&self, until: Instant) -> Result<(), QueueFull> {
+        let began = tokio::time::Instant::now().into_std();
+        let patient_until = began + until.saturating_duration_since(began) / 2;
+        loop {
+            let now = tokio::time::Instant::now().into_std();
+            let others_are_done = self.0.lock().others_are_done(now);
+            if others_are_done <= now || now >= patient_until {
+                let turn = self.0.lock().pacer.take(now, until).ok_or(QueueFull)?;
+                sleep_until(turn.into()).await;
+                return Ok(());
+            }
+            sleep_until(others_are_done.min(patient_until).into()).await;
+        }
+    }
 }
 
 impl State {
+    /// Returns the time at which all that wait now will have had their turns.
+    fn others_are_done(&self, now: Instant) -> Instant {
+        match u32::try_from(self.waiting.len()).unwrap_or(u32::MAX) {
+            0 => now,
+            waiting => self.pacer.next(now) + self.rate.interval().saturating_mul(waiting),
+        }
+    }
+
     fn step(&mut self, number: u64, now: Instant) -> Step {
         let is_next = self.queue.next() == Some(number);
         let Some(waiting) = self.waiting.get_mut(&number) else { return Step::Evicted };
@@ -303,6 +331,31 @@ mod tests {
             }
             assert_eq!(results, [Ok(()), Ok(()), Err(QueueFull), Err(QueueFull)]);
             assert_eq!(test.began.elapsed(), WAIT);
+        });
+    }
+
+    #[test]
+    fn what_goes_behind_players_waits_for_those_that_are_there_and_for_half_of_its_time() {
+        block_on(async {
+            let test = Test::new(Quota::new(SECOND, 1));
+            let behind = |name: usize, within: Duration| {
+                let (queue, turns, began) = (Arc::clone(&test.queue), Rc::clone(&test.turns), test.began);
+                spawn_local(async move {
+                    queue.turn_behind(tokio::time::Instant::now().into_std() + within).await?;
+                    turns.borrow_mut().push((name, began.elapsed().as_secs()));
+                    Ok(())
+                })
+            };
+            let players: Vec<_> = (0..6).map(|name| test.wait(name, "10.0.0.1")).collect();
+            yield_now().await;
+            let (patient, hasty, hopeless) =
+                (behind(100, SECOND * 30), behind(200, SECOND * 5), behind(300, SECOND / 2));
+            assert_eq!(hopeless.await.unwrap(), Err(QueueFull));
+            for one in players.into_iter().chain([patient, hasty]) {
+                assert_eq!(one.await.unwrap(), Ok(()));
+            }
+            let expected = [(0, 0), (1, 1), (2, 2), (200, 3), (3, 4), (4, 5), (5, 6), (100, 7)];
+            assert_eq!(*test.turns.borrow(), expected);
         });
     }
 

@@ -4,7 +4,7 @@
 //! - [`AdmissionControl`] and [`ListenerAdmission`]: access lists, slots and rates of a listener and of the process.
 //!   [`Bans`]: addresses that are refused for a while.
 //! - [`Slots`]: connections or sessions at once, shared fairly by network. [`ConnectQueue`]: connects that wait for their
-//!   turn, likewise.
+//!   turn, likewise; [`ConnectQueues`] has one for each host.
 //! - [`AdaptiveTimeout`]: time limits that shrink while slots run out.
 //! - [`Carrier`]: the part of a listener of any kind that carries its connections. [`TunnelledStream`]: a stream of the
 //!   tunnel in place of a socket.
@@ -15,6 +15,7 @@ pub mod bans;
 mod by_address;
 mod carrier;
 mod connect_queue;
+mod connect_queues;
 mod control;
 mod fair_queue;
 mod fair_share;
@@ -34,6 +35,7 @@ pub use bans::{BANS, Ban, BanMetrics, BanPolicy, BanReason, Bans, LONGEST_BAN};
 pub use by_address::{AddressKey, HostKey, Reporter};
 pub use carrier::Carrier;
 pub use connect_queue::{ConnectPlace, ConnectQueue, QueueFull};
+pub use connect_queues::{CONNECT_BURST, CONNECT_INTERVAL, ConnectQueues};
 pub use control::{AdmissionControl, AdmissionGuard, ListenerAdmission, ProcessAdmission};
 pub use fair_share::{FairShare, Network};
 pub use inbound::{AdmittedConnection, CarriedGuard, Inbound, InboundShared, PeerInfo};

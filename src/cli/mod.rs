@@ -224,6 +224,7 @@ impl Cli {
         let log = log::start(format, self.log_level.unwrap_or(process.log.level));
         let (limit, level) = (raise_file_limit(), self.log_level);
         warn_of_files(limit, &config);
+        warn_of_stock_servers(&config);
         let (runtime, signals) = runtime()?;
         let requests = {
             let _inside = runtime.enter();
@@ -238,6 +239,7 @@ impl Cli {
         control.set_file(file.to_owned(), move |config| {
             log.set_level(level.unwrap_or(config.process().log.level));
             warn_of_files(limit, config);
+            warn_of_stock_servers(config);
         });
         let stop = async {
             // From here on connections that wait in the kernel are accepted: the workers are starting.
@@ -275,6 +277,13 @@ fn warn_of_files(limit: u64, config: &Config) {
     }
 }
 
+/// Warns of servers to which all players seem to be one.
+fn warn_of_stock_servers(config: &Config) {
+    for config::StockServerWarning { path, message, remedy, .. } in config.stock_server_warnings() {
+        warn!(key = path, "{message}; {remedy}");
+    }
+}
+
 /// Reads the configuration again at each signal that asks for it, forever.
 async fn reload_at(mut requests: Requests, control: Control) {
     loop {
@@ -291,6 +300,9 @@ fn check(file: &Path) -> anyhow::Result<ExitCode> {
     if let Err(error) = roles::check_files(&config) {
         let _ = writeln!(io::stderr(), "{}: {error}", file.display());
         return Ok(ExitCode::from(EXIT_CONFIG));
+    }
+    for config::StockServerWarning { path, message, remedy, .. } in config.stock_server_warnings() {
+        let _ = writeln!(io::stderr(), "{}: warning: {path}: {message}; {remedy}", file.display());
     }
     print(format!("{}: ok: {}\n", file.display(), config.summary()).as_bytes())
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
-use otproxy_config::{Config, Destination, ForwardConfig, HostPort, ListenerConfig, RoleKind};
+use otproxy_config::{Config, Destination, ForwardConfig, HostPort, ListenerConfig, RoleKind, StockServerWarning};
 
 mod admin;
 mod certificates;
@@ -137,6 +137,7 @@ pub async fn examine(config: Config, files: OpenFiles) -> Vec<DoctorCheck> {
         pending.push(("tunnel", tokio::spawn(async move { vec![trial.examine(identity, &running).await] })));
     }
     checks.extend(edges(&config));
+    checks.extend(config.stock_server_warnings().into_iter().map(stock_server));
     pending.push(("clock", tokio::spawn(async { vec![clock::examine().await] })));
 
     let end = Instant::now() + WITHIN;
@@ -209,6 +210,11 @@ fn edges(config: &Config) -> Option<DoctorCheck> {
     } else {
         DoctorCheck::ok("edges", "", message)
     })
+}
+
+fn stock_server(warning: StockServerWarning) -> DoctorCheck {
+    let check = if warning.is_game_server { "game_server" } else { "target" };
+    DoctorCheck::warn((check, &warning.subject), warning.message, warning.remedy)
 }
 
 fn unit(role: RoleKind) -> String {

@@ -1,6 +1,6 @@
 //! Forwarding: one connection in, one connection to a target, bytes in both directions.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,6 @@ use crate::admission::{
 };
 use crate::connection::{CloseReason, ConnectionHandle, Route};
 use crate::metrics::{ByReason, Metrics};
-use crate::tunnel::SparePool;
 use otproxy_config as config;
 use otproxy_config::SendProxy;
 use otproxy_net::pump::{Observer, pump};
@@ -32,12 +31,12 @@ mod targets;
 
 use moved::ForwardObserver;
 use status::StatusShared;
-use targets::{ChosenTarget, TargetStream};
+use targets::{ChosenTarget, ConnectFor, TargetStream};
 
 pub use status_cache::{MAX_REQUESTS, StatusResult};
 #[cfg(test)]
 pub use targets::metrics::{TargetChecks, show_state};
-pub use targets::{CheckResult, FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetSnapshot, TargetState, Targets};
+pub use targets::{CheckResult, FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetSnapshot, TargetState, TargetWays, Targets};
 
 /// How many times `timeouts.connect` one connection spends on targets, however many targets and addresses there are.
 /// Clients give up after 12.5 s.
@@ -74,16 +73,16 @@ struct Logs {
 }
 
 impl ForwardShared {
-    /// Makes it from the listener's configuration, whose `inbound` part was made before. `pool` has the connections to
-    /// the core if it uses the tunnel. Events outside of the workers are counted in `metrics`.
+    /// Makes it from the listener's configuration, whose `inbound` part was made before; `ways` are those to its targets.
+    /// Events outside of the workers are counted in `metrics`.
     pub fn new(
         config: &config::ForwardConfig,
         inbound: Arc<InboundShared>,
         header_for: HeaderFor,
-        pool: Option<Arc<SparePool>>,
+        ways: TargetWays,
         metrics: &Arc<Metrics>,
     ) -> Arc<Self> {
-        let targets = Targets::new(config, pool, metrics);
+        let targets = Targets::new(config, ways, metrics);
         let status = config.status.clone().map(StatusShared::new);
         let logs = Logs { refused: RateLimitedLog::new(REFUSED_LINES), ended: RateLimitedLog::new(ENDED_LINES) };
         Arc::new(Self { inbound, send_proxy: config.send_proxy, header_for, targets, status, logs: Arc::new(logs) })
@@ -96,8 +95,8 @@ impl ForwardShared {
             return Arc::clone(self);
         }
         let targets = |config: &config::ForwardConfig| {
-            let config::ForwardConfig { forward_to, choice, check, resolve, send_proxy, inbound, .. } = config;
-            (forward_to.clone(), *choice, *check, *resolve, *send_proxy, inbound.timeouts.connect)
+            let config::ForwardConfig { forward_to, choice, check, resolve, send_proxy, source, inbound, .. } = config;
+            (forward_to.clone(), *choice, *check, *resolve, (*send_proxy, *source), inbound.timeouts.connect)
         };
         // Unchanged targets keep the rhythm of their checks.
         if targets(&config) != targets(before) {
@@ -230,7 +229,8 @@ impl Forward {
         record: &mut ConnectionLogGuard<'_>,
     ) -> CloseReason {
         let began = Instant::now();
-        let reached = match Box::pin(self.reach(admitted.player, admitted.destination)).await {
+        let reaching = self.reach(ConnectFor::Player(admitted.key), admitted.player, admitted.destination);
+        let reached = match Box::pin(reaching).await {
             Ok(reached) => reached,
             Err(missed) => {
                 record.missed(missed);
@@ -256,7 +256,12 @@ impl Forward {
     }
 
     /// Connects to the first target that answers, on behalf of `player`, which connected to `local`.
-    async fn reach(&self, player: SocketAddr, local: SocketAddr) -> Result<Connected, ConnectFailure> {
+    async fn reach(
+        &self,
+        connect_for: ConnectFor,
+        player: SocketAddr,
+        local: SocketAddr,
+    ) -> Result<Connected, ConnectFailure> {
         let metrics = self.inbound.metrics();
         let within = self.inbound.config().timeouts.connect;
         let deadline = tokio::time::Instant::now() + within * TRIES;
@@ -265,8 +270,16 @@ impl Forward {
         while tokio::time::Instant::now() < deadline
             && let Some(attempt) = self.shared.targets.choose(player.ip(), &mut tried)
         {
-            let (retries, began) = (tried.len().saturating_sub(1), Instant::now());
-            match timeout_at(deadline, attempt.connect()).await.unwrap_or(Err(ConnectResult::Timeout)) {
+            let retries = tried.len().saturating_sub(1);
+            let turn = attempt.turn(connect_for, deadline - within).await;
+            let began = Instant::now();
+            let connected = match turn {
+                Ok(()) => {
+                    timeout_at(deadline, attempt.connect(player.ip())).await.unwrap_or(Err(ConnectResult::Timeout))
+                }
+                Err(full) => Err(full),
+            };
+            match connected {
                 Ok(connected) => {
                     metrics.connect(ConnectResult::Ok);
                     attempt.connected();
@@ -313,6 +326,11 @@ impl Forward {
     fn header(&self, mut player: SocketAddr, mut destination: SocketAddr, target: SocketAddr) -> Vec<u8> {
         let mut out = Vec::new();
         if let HeaderFor::GameServer(pseudo) = &self.shared.header_for {
+            // The status is asked for like this. The server sees the very address that a header would tell it, and some
+            // read that backwards: then they answer one request in some seconds.
+            if player.ip().to_canonical() == Ipv4Addr::LOCALHOST && target.ip().to_canonical().is_loopback() {
+                return out;
+            }
             player.set_ip(ipv4_of(player.ip(), pseudo).into());
             if destination.is_ipv6() {
                 destination = if target.is_ipv4() { target } else { SocketAddr::from(([127, 0, 0, 1], target.port())) };

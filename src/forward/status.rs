@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::status_cache::{CachedAnswer, Lookup, StatusCache};
-use super::{Connected, ConnectionLogGuard, Forward};
+use super::{ConnectFor, Connected, ConnectionLogGuard, Forward};
 use crate::admission::AdmittedConnection;
 use crate::connection::{AdmissionError, CloseReason, ConnectionHandle};
 use crate::forward::StatusResult;
@@ -163,7 +163,8 @@ async fn ask_target(
 ) -> Option<Bytes> {
     // The request is made on behalf of this host: game servers answer others once in some seconds, and always by IPv4.
     let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let reached = forward.reach(here(admitted.player.port()), here(admitted.destination.port())).await.ok()?;
+    let (player, local) = (here(admitted.player.port()), here(admitted.destination.port()));
+    let reached = forward.reach(ConnectFor::Status, player, local).await.ok()?;
     let within = forward.inbound.config().timeouts.connect;
     let exchange = exchange(reached, request, forward.inbound.scratch());
     let result = timeout(within, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));

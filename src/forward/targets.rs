@@ -4,7 +4,7 @@
 //! Checks and name look-ups run once for the process, on the runtime of its main thread: there they do not compete with
 //! players, and a busy worker does not make a target look slow.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,13 @@ use tracing::{info, warn};
 use self::addresses::ResolvedAddresses;
 use self::health::{Attempt, HealthChange, TargetHealth};
 use self::metrics::TargetChecks;
-use crate::admission::HostKey;
+use crate::admission::{AddressKey, ConnectQueue, ConnectQueues, HostKey};
 use crate::metrics::{Metrics, PanicCount};
 use crate::tunnel::SparePool;
 use otproxy_config as config;
-use otproxy_config::{CheckConfig, CheckKind, Destination, SendProxy};
+use otproxy_config::{CheckConfig, CheckKind, Destination, SendProxy, SourceAddress};
 use otproxy_net::{ConnectResult, Stream};
+use otproxy_protocol::player_address::PseudoIpv4;
 use otproxy_protocol::words;
 
 mod addresses;
@@ -33,6 +34,9 @@ mod health;
 pub(super) mod metrics;
 
 pub use health::{FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetSnapshot};
+
+/// The local address of checks of a server on loopback that tells players apart by theirs: none of theirs.
+const CHECK_SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 words! {
     /// The result of a check of a target.
@@ -64,7 +68,9 @@ impl From<ConnectResult> for CheckResult {
             ConnectResult::Timeout => Self::Timeout,
             ConnectResult::Unreachable => Self::Unreachable,
             ConnectResult::Resolve => Self::Resolve,
-            ConnectResult::Handshake | ConnectResult::NoAddress | ConnectResult::Error => Self::Error,
+            ConnectResult::Handshake | ConnectResult::Queue | ConnectResult::NoAddress | ConnectResult::Error => {
+                Self::Error
+            }
         }
     }
 }
@@ -81,11 +87,31 @@ words! {
     }
 }
 
+/// What all listeners share on the way to their targets.
+#[derive(Debug, Clone)]
+pub struct TargetWays {
+    /// The connections to the core, at an edge with a tunnel.
+    pub pool: Option<Arc<SparePool>>,
+    /// The queues of connects to hosts where they wait for their turn.
+    pub connects: Arc<ConnectQueues>,
+    /// The addresses by which a server on loopback tells players apart.
+    pub pseudo_ipv4: PseudoIpv4,
+}
+
+/// The one for whom a target is connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectFor {
+    /// A player, whose connects are counted by this key.
+    Player(AddressKey),
+    /// This program, which asks for the status. It waits behind players.
+    Status,
+}
+
 /// The targets of one listener.
 #[derive(Debug)]
 pub struct Targets {
     listener: String,
-    pool: Option<Arc<SparePool>>,
+    ways: TargetWays,
     /// Locked briefly by each connection, and by a reload.
     now: Mutex<CurrentTargets>,
     /// Notifies the watching task that the targets have changed.
@@ -108,6 +134,8 @@ struct Target {
     way: Way,
     check: CheckConfig,
     send_proxy: SendProxy,
+    /// The local address of connections without the tunnel.
+    source: SourceAddress,
     /// The time limit of a connect.
     within: Duration,
     up: IntGauge,
@@ -131,13 +159,12 @@ pub enum TargetStream {
 }
 
 impl Targets {
-    /// Makes them from the listener's configuration; `pool` has the connections to the core if there is a tunnel.
-    /// Counts in `metrics`, which belong to the process and to no worker.
-    pub fn new(config: &config::ForwardConfig, pool: Option<Arc<SparePool>>, metrics: &Arc<Metrics>) -> Arc<Self> {
+    /// Makes them from the listener's configuration. Counts in `metrics`, which belong to the process and to no worker.
+    pub fn new(config: &config::ForwardConfig, ways: TargetWays, metrics: &Arc<Metrics>) -> Arc<Self> {
         let now = CurrentTargets { list: Vec::new(), health: TargetHealth::new(config.choice, config.check, &[]) };
         let targets = Self {
             listener: config.inbound.name.clone(),
-            pool,
+            ways,
             now: Mutex::new(now),
             changed: watch::Sender::default(),
             metrics: Arc::clone(metrics),
@@ -187,7 +214,7 @@ impl Targets {
         let way = match (&target.destination, before.map(|before| &before.way)) {
             (Destination::Target(_), Some(Way::Direct(known))) => Way::Direct(known.looked_up_each(config.resolve)),
             (Destination::Target(host), _) => Way::Direct(ResolvedAddresses::new(host.clone(), config.resolve)),
-            (Destination::Core(_), _) => Way::Tunnel(self.pool.clone()),
+            (Destination::Core(_), _) => Way::Tunnel(self.ways.pool.clone()),
         };
         let ping = config.check.kind == CheckKind::Ping && matches!(way, Way::Direct(_));
         let checked = config.check.kind != CheckKind::Off;
@@ -201,6 +228,10 @@ impl Targets {
             way,
             check: config.check,
             send_proxy: config.send_proxy,
+            source: match &target.destination {
+                Destination::Target(host) => config.source.towards(host),
+                Destination::Core(_) => SourceAddress::Default,
+            },
             within: config.inbound.timeouts.connect,
             up: gauge,
             checks: checked.then(|| TargetChecks::new(&self.metrics, &self.listener, &target.name, ping)),
@@ -274,7 +305,7 @@ impl Targets {
     }
 
     async fn keep_checking(self: Arc<Self>, target: Arc<Target>, _panics: PanicCount) {
-        let Target { way, check, send_proxy, within, checks: Some(checks), .. } = &*target else { return };
+        let Target { way, check, send_proxy, source, within, checks: Some(checks), .. } = &*target else { return };
         let mut ticks = interval(check.inter);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut made = 0;
@@ -283,8 +314,19 @@ impl Targets {
             if self.now().health.state(target.number) == Some(TargetState::Maint) {
                 continue;
             }
+            // One that does not have its turn before the next one says nothing.
+            if let Some(queue) = self.queue(&target)
+                && queue.turn_behind((tokio::time::Instant::now() + check.inter).into_std()).await.is_err()
+            {
+                continue;
+            }
+            let source = match source {
+                SourceAddress::Default => None,
+                SourceAddress::LoopbackPerPlayer => Some(CHECK_SOURCE),
+                SourceAddress::Address(own) => Some(*own),
+            };
             let checked = match way {
-                Way::Direct(addresses) => check::check(addresses, check.kind, *send_proxy, *within).await,
+                Way::Direct(addresses) => check::check(addresses, check.kind, *send_proxy, source, *within).await,
                 Way::Tunnel(pool) => has_spare(pool.as_deref(), &mut made).map(|()| None),
             };
             let result = checked.err().unwrap_or(CheckResult::Ok);
@@ -296,6 +338,14 @@ impl Targets {
                 let change = self.now().health.checked(target.number, checked.is_ok());
                 self.report(&target, change, result.as_str());
             }
+        }
+    }
+
+    /// Returns the queue in which connects to a target wait for their turn.
+    fn queue(&self, target: &Target) -> Option<Arc<ConnectQueue>> {
+        match &target.destination {
+            Destination::Target(host) => self.ways.connects.of(host),
+            Destination::Core(_) => None,
         }
     }
 
@@ -333,15 +383,42 @@ pub struct ChosenTarget {
 }
 
 impl ChosenTarget {
-    /// Connects.
+    /// Waits for the turn to connect, until `until` at the most.
+    ///
+    /// # Errors
+    /// Returns [`ConnectResult::Queue`] if too many wait.
+    pub async fn turn(&self, connect_for: ConnectFor, until: tokio::time::Instant) -> Result<(), ConnectResult> {
+        let Some(queue) = self.targets.queue(&self.target) else { return Ok(()) };
+        let turn = match connect_for {
+            ConnectFor::Status => queue.turn_behind(until.into_std()).await,
+            ConnectFor::Player(key) => {
+                let place = queue.join(key, tokio::time::Instant::now().into_std(), until.into_std());
+                match place {
+                    Ok(place) => place.turn().await,
+                    Err(full) => Err(full),
+                }
+            }
+        };
+        turn.map_err(|_| ConnectResult::Queue)
+    }
+
+    /// Connects, on behalf of `player`.
     ///
     /// # Errors
     /// Returns the result of a failed connect.
-    pub async fn connect(&self) -> Result<TargetStream, ConnectResult> {
-        let Target { way, destination, within, .. } = &*self.target;
+    pub async fn connect(&self, player: IpAddr) -> Result<TargetStream, ConnectResult> {
+        let Target { way, destination, source, within, .. } = &*self.target;
         match (way, destination) {
             (Way::Direct(addresses), _) => {
-                let (stream, address) = addresses.connect(*within).await?;
+                let source = match source {
+                    SourceAddress::LoopbackPerPlayer if !player.to_canonical().is_loopback() => {
+                        Some(IpAddr::V4(self.targets.ways.pseudo_ipv4.loopback(player)))
+                    }
+                    // The status is asked for from 127.0.0.1, which game servers answer without limit.
+                    SourceAddress::Default | SourceAddress::LoopbackPerPlayer => None,
+                    SourceAddress::Address(own) => Some(*own),
+                };
+                let (stream, address) = addresses.connect(source, *within).await?;
                 Ok(TargetStream::Direct(plain(stream)?, address))
             }
             (Way::Tunnel(Some(pool)), Destination::Core(listener)) => {

@@ -41,7 +41,7 @@ impl ClientOwner for Relay {
     ) -> Result<AdmittedSession<Rc<RelaySession>>, OpenError> {
         let settings = self.shared.settings();
         let server = settings.server(port).ok_or(OpenError::Port)?;
-        if link.player().is_ipv6() && server.config.ipv6_players == Ipv6Players::Refuse {
+        if link.player().is_ipv6() && server.ipv6_players == Ipv6Players::Refuse {
             return Err(OpenError::Ipv6Player);
         }
         // Counted by the edge too: its word alone says who the player is.
@@ -56,18 +56,19 @@ impl ClientOwner for Relay {
             settings.open_was_in_vain(address, now);
             error
         };
-        let connect = server.connects.join(address, now, now + CONNECT_WAIT);
+        let queue = self.shared.connects.of(&server.address);
+        let connect = queue.map(|queue| queue.join(address, now, now + CONNECT_WAIT)).transpose();
         let connect = connect.map_err(|_| in_vain(OpenError::ConnectQueue))?;
         let (worker, client) = (self.index, link.client());
         let holder = |place| SessionHolder { worker, client, session: id, place };
         let (place, evicted) = sessions.enter(address, holder).map_err(|_| in_vain(OpenError::SessionLimit))?;
         evicted.into_iter().for_each(|evicted| self.shared.end(evicted, EndReason::Evicted));
-        let port = self.port(server.config.port);
+        let port = self.port(server.port);
         Ok(AdmittedSession {
             session: Rc::new(RelaySession::new(link, address, id, server, port, connect, place)),
             limits: settings.limits,
-            framing: server.config.framing,
-            max_packets_per_second: server.config.max_packets_per_second,
+            framing: server.framing,
+            max_packets_per_second: server.max_packets_per_second,
         })
     }
 }

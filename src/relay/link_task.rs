@@ -203,7 +203,7 @@ mod tests {
             let bans = Bans::new(BanPolicy::off(), BanMetrics::new(&metrics));
             let gate = || AdmissionControl::new(AdmissionLimits::default(), Arc::default());
             let process = ProcessAdmission::new(gate(), bans);
-            let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]));
+            let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]), Arc::default());
             let tasks = Tasks::new(metrics.on_panic());
             let relay = Relay::new(shared, 0, Arc::clone(&metrics), Rc::new(scratch()), tasks);
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

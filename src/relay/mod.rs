@@ -56,12 +56,6 @@ pub use snapshot::{LinkSnapshot, SessionSnapshot};
 
 /// The label of links from peers that are none of the configured edges.
 pub const OTHER_EDGE: &str = "other";
-/// Connects to one game server that may begin at once, and the time between further ones, unless `connects_per_second`
-/// is set. When thousands of players come back in one second, the connects that do not fit into a listen queue (often
-/// of 128) would be answered with SYN cookies, and connections that find the queue full are then reset.
-pub const CONNECT_BURST: u32 = 64;
-/// See [`CONNECT_BURST`].
-pub const CONNECT_INTERVAL: Duration = Duration::from_micros(500);
 /// The time that a session may wait for its turn to connect: clients give up a session that has brought no packet for
 /// this long.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(30);

@@ -14,9 +14,9 @@ use super::client::RelayClient;
 use super::link::RelayLink;
 use super::metrics::PortMetrics;
 use super::places::SessionPlace;
-use super::settings::GameServerSettings;
 use super::task_waker::TaskWaker;
 use crate::admission::{AddressKey, ConnectPlace, Inbound};
+use otproxy_config::GameServerConfig;
 use otproxy_net::Stream;
 use otproxy_protocol::core::SessionKey;
 use otproxy_protocol::frame::SessionId;
@@ -41,21 +41,21 @@ pub struct RelaySession {
     /// The listener that it was opened through.
     inbound: Rc<Inbound>,
     /// The game server that it leads to.
-    pub(super) server: Arc<GameServerSettings>,
+    pub(super) server: Arc<GameServerConfig>,
     /// Its place in the queue of connects to the game server, until its task waits there.
     connect: Cell<Option<ConnectPlace>>,
     pub(super) started: Instant,
 }
 
 impl RelaySession {
-    /// Returns a session that `link` opens to `server`, where it has a place in the queue of connects.
+    /// Returns a session that `link` opens to `server`, with its place in the queue of connects if there is one.
     pub(super) fn new(
         link: &RelayLink,
         opener: AddressKey,
         id: SessionId,
-        server: &Arc<GameServerSettings>,
+        server: &Arc<GameServerConfig>,
         port: Rc<PortMetrics>,
-        connect: ConnectPlace,
+        connect: Option<ConnectPlace>,
         place: SessionPlace,
     ) -> Self {
         Self {
@@ -69,7 +69,7 @@ impl RelaySession {
             opener,
             inbound: Rc::clone(&link.inbound),
             server: Arc::clone(server),
-            connect: Cell::new(Some(connect)),
+            connect: Cell::new(connect),
             started: Instant::now(),
         }
     }

@@ -2,14 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{CONNECT_BURST, CONNECT_INTERVAL};
-use crate::admission::{AddressKey, ConnectQueue, RateLimit};
+use crate::admission::{AddressKey, RateLimit};
 use otproxy_config as config;
 use otproxy_config::{BindSessions, GameServerConfig};
 use otproxy_protocol::core::SessionLimits;
-use otproxy_protocol::quota::Quota;
 
 /// Settings of new links and sessions. A session keeps those that it began with.
 #[derive(Debug)]
@@ -21,30 +19,13 @@ pub(super) struct RelaySettings {
     pub opens: Option<RateLimit>,
     /// Those of them that do not count, as they reached no game server: as many again.
     unreached: Option<RateLimit>,
-    servers: HashMap<u16, Arc<GameServerSettings>>,
-}
-
-/// A game server that sessions may lead to.
-#[derive(Debug)]
-pub(super) struct GameServerSettings {
-    pub config: GameServerConfig,
-    /// The queue of connects to it.
-    pub connects: Arc<ConnectQueue>,
+    servers: HashMap<u16, Arc<GameServerConfig>>,
 }
 
 impl RelaySettings {
     /// Makes the settings of `config`; counts are taken over from `before`.
     pub fn new(config: &config::CoreConfig, before: Option<&Self>) -> Self {
         let sessions = &config.sessions;
-        let server = |server: &GameServerConfig| {
-            let known = before.and_then(|before| before.servers.get(&server.port));
-            let connects = match known {
-                Some(known) if known.config.address == server.address => Arc::clone(&known.connects),
-                _ => ConnectQueue::new(connect_rate(server)),
-            };
-            connects.set(connect_rate(server));
-            (server.port, Arc::new(GameServerSettings { config: server.clone(), connects }))
-        };
         let rate = |known: Option<&RateLimit>| {
             let limit = |rate| known.map_or_else(|| RateLimit::new(rate), |known| known.with_rate(rate));
             sessions.opens_per_address.map(limit)
@@ -61,7 +42,7 @@ impl RelaySettings {
             max_per_link: sessions.max_per_link,
             opens: rate(before.and_then(|before| before.opens.as_ref())),
             unreached: rate(before.and_then(|before| before.unreached.as_ref())),
-            servers: config.game_servers.iter().map(server).collect(),
+            servers: config.game_servers.iter().map(|server| (server.port, Arc::new(server.clone()))).collect(),
         }
     }
 
@@ -75,14 +56,7 @@ impl RelaySettings {
     }
 
     /// Returns the game server that clients ask for by this port.
-    pub fn server(&self, port: u32) -> Option<&Arc<GameServerSettings>> {
+    pub fn server(&self, port: u32) -> Option<&Arc<GameServerConfig>> {
         self.servers.get(&u16::try_from(port).ok()?)
-    }
-}
-
-fn connect_rate(server: &GameServerConfig) -> Quota {
-    match server.connects_per_second {
-        Some(count) => Quota::new(Duration::from_secs(1) / count.max(1), 1),
-        None => Quota::new(CONNECT_INTERVAL, CONNECT_BURST),
     }
 }

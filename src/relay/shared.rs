@@ -9,7 +9,9 @@ use tokio::sync::mpsc;
 use super::Relay;
 use super::places::{SessionHolder, SessionPlaces};
 use super::settings::RelaySettings;
-use crate::admission::{AddressKey, AdmissionGuard, ENDED_LINES, InboundShared, REFUSED_LINES, TunnelOrigin};
+use crate::admission::{
+    AddressKey, AdmissionGuard, ConnectQueues, ENDED_LINES, InboundShared, REFUSED_LINES, TunnelOrigin,
+};
 use crate::metrics::Metrics;
 use otproxy_config as config;
 use otproxy_net::{DetachedStream, RateLimitedLog};
@@ -25,6 +27,8 @@ pub struct RelayShared {
     /// The places of all sessions.
     pub(super) sessions: Arc<SessionPlaces>,
     pub(super) pseudo_ipv4: PseudoIpv4,
+    /// The queues of connects to game servers.
+    pub(super) connects: Arc<ConnectQueues>,
     /// The hash that assigns clients to workers: keyed at random, so that no client can choose.
     owners: RandomState,
     /// To each worker. Not bounded by themselves: each link on its way is a connection that counts, with a descriptor, and
@@ -39,14 +43,20 @@ pub struct RelayShared {
 pub type WorkerCommands = mpsc::UnboundedReceiver<WorkerCommand>;
 
 impl RelayShared {
-    /// Returns the shared part, as the core's configuration has it, and the commands to each worker.
-    pub fn new(config: &config::CoreConfig, pseudo_ipv4: PseudoIpv4) -> (Arc<Self>, Vec<WorkerCommands>) {
+    /// Returns the shared part, as the core's configuration has it, and the commands to each worker. Sessions wait for their
+    /// turn in `connects`.
+    pub fn new(
+        config: &config::CoreConfig,
+        pseudo_ipv4: PseudoIpv4,
+        connects: Arc<ConnectQueues>,
+    ) -> (Arc<Self>, Vec<WorkerCommands>) {
         let sessions = &config.sessions;
         let (commands, receivers) = (0..config.process.workers.get()).map(|_| mpsc::unbounded_channel()).unzip();
         let shared = Self {
             settings: RwLock::new(Arc::new(RelaySettings::new(config, None))),
             sessions: SessionPlaces::new(sessions),
             pseudo_ipv4,
+            connects,
             owners: RandomState::new(),
             commands,
             log: RateLimitedLog::new(REFUSED_LINES),

@@ -102,7 +102,7 @@ fn picked(
 
 fn view(machine: &RelayMachine, client: ClientId, key: SessionKey) -> Option<SessionSnapshot> {
     let (session, figures) = (machine.session(key)?, machine.figures(key)?);
-    let server = &session.server.config;
+    let server = &session.server;
     let links = (0..).map_while(|number| machine.links_of(key, number)).filter_map(|link| machine.link(link));
     Some(SessionSnapshot {
         client,

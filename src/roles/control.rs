@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::listeners::{ListenerSet, ListenerSnapshot};
-use crate::admission::ProcessAdmission;
+use crate::admission::{ConnectQueues, ProcessAdmission};
 use crate::certs::CertError;
 use crate::certs::watch::IdentityWatch;
 use crate::forward::Targets;
@@ -110,6 +110,8 @@ pub(super) struct ServiceState {
     pub gate: Arc<ProcessAdmission>,
     pub listeners: ListenerSet,
     pub relay: Option<Arc<RelayShared>>,
+    /// The queues of connects to game servers.
+    pub connects: Arc<ConnectQueues>,
     /// Each worker's counters.
     pub metrics: Vec<Arc<Metrics>>,
     /// The edges and listeners that the tunnel's server knows.
@@ -129,6 +131,7 @@ impl ServiceState {
         let process = config.process();
         self.gate.set((&process.limits).into(), Arc::new(process.into()));
         self.gate.bans().set((&process.bans).into());
+        self.connects.set(&config);
         if let Config::Core(core) = &config {
             self.change_core(core, &closed);
         }

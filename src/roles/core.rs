@@ -8,7 +8,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::service::{Service, ServiceParts, StartError};
 use super::worker::Worker;
-use crate::forward::HeaderFor;
+use crate::admission::ConnectQueues;
+use crate::forward::{HeaderFor, TargetWays};
 use crate::relay::{Relay, RelayShared};
 use crate::tunnel::{TunnelPeers, TunnelServer};
 use otproxy_config as config;
@@ -22,16 +23,18 @@ use otproxy_protocol::player_address::PseudoIpv4;
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
 pub fn bind(config: config::CoreConfig) -> Result<Service, StartError> {
     let pseudo_ipv4 = PseudoIpv4::new(host_key());
-    let (shared, commands) = RelayShared::new(&config, pseudo_ipv4.clone());
     let tunnel = config.tunnel.clone();
-    let config = Config::Core(config);
+    let whole = Config::Core(config.clone());
+    let connects = ConnectQueues::new(&whole);
+    let (shared, commands) = RelayShared::new(&config, pseudo_ipv4.clone(), Arc::clone(&connects));
+    let config = whole;
     let certificates = super::certificates(&config)?.map(watch::Sender::new);
     let presented = certificates.as_ref().map(watch::Sender::subscribe);
     // The edges and listeners arrive with the first change.
     let (known, knows) = watch::channel(TunnelPeers { edges: Vec::new(), listeners: HashSet::new() });
     let parts = ServiceParts {
-        header_for: HeaderFor::GameServer(pseudo_ipv4),
-        pool: None,
+        header_for: HeaderFor::GameServer(pseudo_ipv4.clone()),
+        ways: TargetWays { pool: None, connects, pseudo_ipv4 },
         relay: Some(Arc::clone(&shared)),
         known: Some(known),
         certificates,

@@ -6,10 +6,13 @@ use tokio::sync::{Notify, watch};
 
 use super::service::{Service, ServiceParts, StartError};
 use super::worker::Worker;
-use crate::forward::HeaderFor;
+use crate::admission::ConnectQueues;
+use crate::forward::{HeaderFor, TargetWays};
 use crate::tunnel::{SparePool, TunnelClient};
 use otproxy_config as config;
 use otproxy_config::{Config, Reach};
+use otproxy_net::host_key;
+use otproxy_protocol::player_address::PseudoIpv4;
 
 /// Binds all sockets of an edge.
 ///
@@ -21,8 +24,9 @@ pub fn bind(config: config::EdgeConfig) -> Result<Service, StartError> {
     let certificates = super::certificates(&config)?.map(watch::Sender::new);
     let (presented, wanted) = (certificates.as_ref().map(watch::Sender::subscribe), Arc::new(Notify::new()));
     let pool = tunnel.is_some().then(|| SparePool::new(Arc::clone(&wanted)));
-    let parts =
-        ServiceParts { header_for: HeaderFor::Proxy, pool: pool.clone(), relay: None, known: None, certificates };
+    let (connects, pseudo_ipv4) = (ConnectQueues::new(&config), PseudoIpv4::new(host_key()));
+    let ways = TargetWays { pool: pool.clone(), connects, pseudo_ipv4 };
+    let parts = ServiceParts { header_for: HeaderFor::Proxy, ways, relay: None, known: None, certificates };
     let (mut service, plans) = Service::bind(config, parts)?;
     if let (Some(tunnel), Some(presented), Some(pool)) = (tunnel, presented, pool) {
         let sockets = match tunnel.reach() {

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use crate::access_log::AccessLog;
 use crate::admission::{Carrier, Inbound, InboundShared, ListenerMetrics, ProcessAdmission};
-use crate::forward::{Forward, ForwardShared, HeaderFor};
+use crate::forward::{Forward, ForwardShared, HeaderFor, TargetWays};
 use crate::metrics::Metrics;
 use crate::relay::{Relay, RelayListener};
-use crate::tunnel::SparePool;
 use otproxy_config as config;
 use otproxy_config::ListenerConfig;
 use otproxy_net::worker::Scratch;
@@ -17,8 +16,7 @@ use otproxy_net::worker::Scratch;
 /// The parts that all listeners of a service share.
 pub(super) struct ListenerParts {
     pub header_for: HeaderFor,
-    /// The pool of connections to the core, at an edge with a tunnel.
-    pub pool: Option<Arc<SparePool>>,
+    pub ways: TargetWays,
     /// The admission that all listeners share.
     pub gate: Arc<ProcessAdmission>,
     pub access_log: Option<AccessLog>,
@@ -59,7 +57,7 @@ impl Running {
     /// Makes the listener that `config` describes; from `before`, the one of that name, which had that configuration, if
     /// there was one. Counts and knowledge about targets stay.
     pub fn new(config: &ListenerConfig, making: &ListenerParts, before: Option<(&Self, &ListenerConfig)>) -> Self {
-        let ListenerParts { header_for, pool, gate, access_log, own_metrics, .. } = making;
+        let ListenerParts { header_for, ways, gate, access_log, own_metrics, .. } = making;
         let inbound = |config: &config::InboundConfig| match before {
             Some((before, _)) => before.inbound.reloaded(config.clone()),
             None => {
@@ -75,7 +73,7 @@ impl Running {
                     Some((shared, was)) => shared.reloaded(config.clone(), was),
                     None => {
                         let inbound = inbound(&config.inbound);
-                        ForwardShared::new(config, inbound, header_for.clone(), pool.clone(), own_metrics)
+                        ForwardShared::new(config, inbound, header_for.clone(), ways.clone(), own_metrics)
                     }
                 };
                 Self {

@@ -28,10 +28,10 @@ use crate::admission::{AdmissionControl, BanMetrics, Bans, ProcessAdmission, ban
 use crate::certs::watch::IdentityWatch;
 use crate::certs::{CertError, HandshakeResult};
 use crate::connection::EdgeRegistry;
-use crate::forward::HeaderFor;
+use crate::forward::{HeaderFor, TargetWays};
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::relay::RelayShared;
-use crate::tunnel::{self, SparePool, TunnelPeers};
+use crate::tunnel::{self, TunnelPeers};
 use otproxy_config as config;
 use otproxy_config::{Config, RoleKind};
 use otproxy_net::worker::{self, Scratch, StopSignals, Tasks};
@@ -81,8 +81,7 @@ pub struct Service {
 /// The parts in which roles differ.
 pub(super) struct ServiceParts {
     pub header_for: HeaderFor,
-    /// The pool of connections to the core, at an edge with a tunnel.
-    pub pool: Option<Arc<SparePool>>,
+    pub ways: TargetWays,
     pub relay: Option<Arc<RelayShared>>,
     /// The edges and listeners that the tunnel's server knows.
     pub known: Option<watch::Sender<TunnelPeers>>,
@@ -110,11 +109,11 @@ impl Service {
         let gate =
             ProcessAdmission::new(AdmissionControl::new((&process.limits).into(), Arc::new(process.into())), bans);
         gate.set_gauge(own_metrics.pressure_ratio.with_label_values(&[""]));
-        let ServiceParts { header_for, pool, relay, known, certificates } = parts;
+        let ServiceParts { header_for, ways, relay, known, certificates } = parts;
         relay.iter().for_each(|relay| relay.set_gauge(&own_metrics));
         let making = ListenerParts {
             header_for,
-            pool,
+            ways: ways.clone(),
             gate: Arc::clone(&gate),
             access_log,
             metrics: metrics.clone(),
@@ -128,6 +127,7 @@ impl Service {
             gate: Arc::clone(&gate),
             listeners,
             relay: relay.clone(),
+            connects: ways.connects,
             metrics: metrics_of_workers,
             known,
             certificates,
@@ -332,14 +332,15 @@ mod tests {
 
     use super::*;
     use otproxy_config as config;
+    use otproxy_protocol::player_address::PseudoIpv4;
 
     #[test]
     fn a_worker_that_ends_on_its_own_ends_all() {
         let text = "role: edge\nworkers: 2\nshutdown_timeout: 60s\nadmin: { listen: off }\n\
                     listeners: [{ name: a, listen: '127.0.0.1:0', forward_to: '127.0.0.1:9' }]\n";
         let config = config::parse("edge.yaml", text).unwrap();
-        let parts =
-            ServiceParts { header_for: HeaderFor::Proxy, pool: None, relay: None, known: None, certificates: None };
+        let ways = TargetWays { pool: None, connects: Arc::default(), pseudo_ipv4: PseudoIpv4::new([1; 16]) };
+        let parts = ServiceParts { header_for: HeaderFor::Proxy, ways, relay: None, known: None, certificates: None };
         let (mut service, _plans) = Service::bind(config, parts).unwrap();
         service.add_worker(Box::new(|stop| {
             Box::pin(async move {

@@ -28,8 +28,17 @@ fn rows(text: &str) -> Vec<Vec<&str>> {
 }
 
 fn is_limit(key: &Key) -> bool {
-    let parts =
-        ["sessions.", "limits.", ".timeouts.", ".status.", "_per_second", "shutdown_timeout", "bans.after", "bans.for"];
+    let parts = [
+        "sessions.",
+        "limits.",
+        ".timeouts.",
+        ".status.",
+        "_per_second",
+        ".connects",
+        "shutdown_timeout",
+        "bans.after",
+        "bans.for",
+    ];
     let others = ["sessions.bind_sessions", "limits.reset", "limits.fair_share", "limits.pressure"];
     let of_status = ["status.address", "status.port"];
     let is_other = others.iter().chain(&of_status).any(|other| key.path.ends_with(other));
@@ -68,8 +77,8 @@ fn expected() -> BTreeSet<String> {
         ("relay::FRAMES_PER_TURN", relay::FRAMES_PER_TURN.to_string()),
         ("relay::MAX_REFUSALS", relay::MAX_REFUSALS.to_string()),
         ("relay::REFUSALS_PERIOD", format!("{:?}", relay::REFUSALS_PERIOD)),
-        ("relay::CONNECT_BURST", relay::CONNECT_BURST.to_string()),
-        ("relay::CONNECT_INTERVAL", format!("{:?}", relay::CONNECT_INTERVAL)),
+        ("admission::CONNECT_BURST", admission::CONNECT_BURST.to_string()),
+        ("admission::CONNECT_INTERVAL", format!("{:?}", admission::CONNECT_INTERVAL)),
         ("relay::CONNECT_WAIT", format!("{:?}", relay::CONNECT_WAIT)),
         ("relay::SILENCE", format!("{:?}", relay::SILENCE)),
         ("protocol::core::OPEN_WITHIN", format!("{:?}", protocol::core::OPEN_WITHIN)),

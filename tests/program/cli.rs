@@ -119,6 +119,19 @@ fn check_says_what_would_run() {
 }
 
 #[test]
+fn check_warns_of_a_server_to_which_all_players_are_one() {
+    let core = CORE.replace("'127.0.0.1:7172'", "'203.0.113.9:7172', player_address: none");
+    let file = file("stock.yaml", &core);
+    let output = run(&["check", "-c", path(&file)]);
+    assert_eq!(output.status.code(), Some(0), "it may be wanted");
+    let warning = text(&output.stderr);
+    for says in ["stock.yaml: warning: game_servers[0].player_address: ", "203.0.113.9:7172", "connects: 1/600ms"] {
+        assert!(warning.contains(says), "{warning}");
+    }
+    assert!(text(&output.stdout).contains(": ok: core"));
+}
+
+#[test]
 fn check_says_all_that_is_wrong() {
     let file = file("wrong.yaml", "role: edge\nworker: 2\nlisteners: []\n");
     let errors = fails(&["check", "-c", path(&file)], 78);

@@ -219,6 +219,24 @@ fn targets_that_cannot_be_reached() {
 }
 
 #[test]
+fn servers_to_which_all_players_are_one() {
+    let (_game, game) = open();
+    let core = format!(
+        "role: core\n{NO_ADMIN}listeners:\n- {{ name: links, kind: relay, listen: '{}', trusted_peers: 127.0.0.1 }}\n\
+         - {{ name: login, listen: '{}', trusted_peers: 127.0.0.1, forward_to: '{game}', send_proxy: none, source: default }}\n\
+         game_servers:\n- {{ port: 7172, address: '{game}', player_address: none, source: default }}\n",
+        free(),
+        free()
+    );
+    let said = doctor(&core);
+    said.says("warn  game_server 7172: `none` tells", &["blocks it", "leave out `source`", "connects: 1/600ms"]);
+    said.says("warn  target login: `none` tells", &["nobody gets in"]);
+    assert_eq!(said.code, Some(0));
+    let said = doctor(&core.replace(", source: default }", " }"));
+    assert!(!said.text.contains("`none` tells"), "{}", said.text);
+}
+
+#[test]
 fn what_runs_at_the_address_of_the_admin() {
     let (_core, core) = open();
     let (_closed, nobody) = closed();

@@ -54,11 +54,46 @@ impl HostPort {
     pub fn literal(&self) -> Option<SocketAddr> {
         self.host.parse().ok().map(|ip| SocketAddr::new(ip, self.port))
     }
+
+    /// Returns whether it is on this host's loopback, by IPv4.
+    #[must_use]
+    pub fn is_ipv4_loopback(&self) -> bool {
+        self.host.eq_ignore_ascii_case("localhost") || self.host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
+    }
 }
 
 impl From<SocketAddr> for HostPort {
     fn from(addr: SocketAddr) -> Self {
         Self { host: addr.ip().to_string(), port: addr.port() }
+    }
+}
+
+/// The host that a target is on. All names and addresses of this host's loopback are one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TargetHost {
+    /// This host.
+    Loopback,
+    /// Another one, by its name or address as the file has it.
+    Other(String),
+}
+
+impl From<&HostPort> for TargetHost {
+    fn from(target: &HostPort) -> Self {
+        match target.host.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+            Ok(ip) if ip.is_loopback() || ip.is_unspecified() => Self::Loopback,
+            Ok(ip) => Self::Other(ip.to_string()),
+            Err(_) if target.host.eq_ignore_ascii_case("localhost") => Self::Loopback,
+            Err(_) => Self::Other(target.host.trim_end_matches('.').to_ascii_lowercase()),
+        }
+    }
+}
+
+impl fmt::Display for TargetHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loopback => f.write_str("this host"),
+            Self::Other(host) => f.write_str(host),
+        }
     }
 }
 
@@ -210,6 +245,26 @@ pub(super) fn host(node: &Node) -> Result<String, String> {
     if looks_like_name(text) { Ok(text.to_owned()) } else { Err(format!("{} is not a host; {EXAMPLE}", quote(text))) }
 }
 
+/// Parses an address of one host, without a port.
+pub(super) fn ip(node: &Node) -> Result<IpAddr, String> {
+    const EXAMPLE: &str = "write it as `198.51.100.7` or `2001:db8::7`";
+    let Value::Text(text) = &node.value else {
+        return Err(format!("{} is not an address; {EXAMPLE}", node.quoted()));
+    };
+    let text = text.trim();
+    if let Some(message) = leading_zero(text) {
+        return Err(message);
+    }
+    if text.parse::<SocketAddr>().is_ok() {
+        return Err(format!("{} has a port; leave it out", quote(text)));
+    }
+    match text.parse::<IpAddr>() {
+        Ok(ip) if ip.is_unspecified() => Err(format!("{} is no address of one host; {EXAMPLE}", quote(text))),
+        Ok(ip) => Ok(ip.to_canonical()),
+        Err(_) => Err(format!("{} is not an address; {EXAMPLE}", quote(text))),
+    }
+}
+
 /// Parses the number of a port: digits, and nothing else that Rust takes for a number.
 fn port_number(text: &str) -> Option<u16> {
     text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
@@ -254,11 +309,6 @@ fn looks_like_name(host: &str) -> bool {
     };
     let last = host.rsplit('.').next().unwrap_or_default();
     host.len() <= MAX_HOST && host.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit())
-}
-
-/// Returns whether `target` is on this host's loopback, by IPv4.
-pub(super) fn is_ipv4_loopback(target: &HostPort) -> bool {
-    target.host.eq_ignore_ascii_case("localhost") || target.host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Parses a network: a CIDR, or an address as a network of one. IPv4-mapped ones become IPv4.
@@ -347,6 +397,18 @@ mod tests {
     }
 
     #[test]
+    fn what_leads_to_one_host_is_known_by_it() {
+        let host = |text: &str| TargetHost::from(&target(&fragment(&format!("\"{text}\""))).unwrap());
+        for own in ["127.0.0.1:7171", "127.0.0.2:7172", "localhost:1", "LOCALHOST:1", "[::1]:1", "[::ffff:127.0.0.1]:1"]
+        {
+            assert_eq!(host(own), TargetHost::Loopback, "{own}");
+        }
+        assert_eq!(host("Game.example:7171"), host("game.example.:7172"));
+        assert_eq!(host("[2001:db8:0::9]:1"), host("[2001:db8::9]:2"));
+        assert_ne!(host("10.0.0.1:1"), host("10.0.0.2:1"));
+    }
+
+    #[test]
     fn where_to_connect() {
         let read = |text: &str| target(&fragment(&format!("\"{text}\"")));
         for right in ["203.0.113.9:7171", "[2001:db8::9]:7171", "core.example:1", "localhost:7171", "a_b-c.d:7171"] {
@@ -373,8 +435,8 @@ mod tests {
             let message = read(wrong).expect_err(wrong);
             assert!(message.contains(says), "{wrong}: {message}");
         }
-        assert!(is_ipv4_loopback(&read("127.8.0.1:1").expect("valid")));
-        assert!(!is_ipv4_loopback(&read("[::1]:1").expect("valid")));
+        assert!(read("127.8.0.1:1").expect("valid").is_ipv4_loopback());
+        assert!(!read("[::1]:1").expect("valid").is_ipv4_loopback());
     }
 
     #[test]

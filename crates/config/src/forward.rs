@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use otproxy_protocol::quota::Quota;
 use otproxy_protocol::words;
 
-use super::address::{DESTINATION, Destination, HOST, destination};
+use super::address::{DESTINATION, Destination, HOST, HostPort, destination};
 use super::declare::{Read as _, Section as _, section};
-use super::formats::{COUNT, DURATION, FLAG, LABEL, PERIOD, PORT, TIMEOUT};
+use super::formats::{COUNT, DURATION, FLAG, LABEL, PERIOD, PORT, RATE_OR_NONE, TIMEOUT};
 use super::inbound::InboundConfig;
 use super::key::RoleKind;
 use super::mapping::{elsewhere, flat, mapping};
 use super::scope::Scope;
+use super::source::{BY_DEFAULT, SOURCE, SourceAddress, for_targets};
 use super::takes::{Takes, value, word};
 use super::tree::Node;
 
@@ -32,6 +34,12 @@ section! {
         resolve: Duration = value(DURATION).or("30s"),
         /// the PROXY header that tells the target the player's address
         send_proxy: SendProxy = word().or("v2"),
+        /// the local address of connections to targets without the tunnel; `loopback_per_player` takes one in 127.0.0.0/8 for each
+        /// player, so that a server on this host tells players apart
+        source: SourceAddress = value(SOURCE).or_else(BY_DEFAULT, SourceAddress::default).example("default"),
+        /// connects to the host of each target without the tunnel, over all that leads there; for servers that block an address which
+        /// connects too often
+        connects: Option<Quota> = value(RATE_OR_NONE).or("none").example("1/600ms"),
         /// `status`: answers to requests for the status, kept and refreshed from the target
         status: Option<StatusConfig> = mapping().optional(),
     }
@@ -125,6 +133,11 @@ impl CheckConfig {
 }
 
 impl ForwardConfig {
+    /// Returns the targets that are connected to without the tunnel.
+    pub fn hosts(&self) -> impl Iterator<Item = &HostPort> + Clone {
+        hosts(&self.forward_to)
+    }
+
     /// Returns the keys that it has beside those of all listeners.
     pub(super) fn read(item: &Scope<'_>, inbound: Option<InboundConfig>) -> Option<Self> {
         let mut keys = ForwardKeys::read(item);
@@ -134,8 +147,20 @@ impl ForwardConfig {
             item.wrong("check", "`proxy` sends a header of version 2, and `send_proxy` is another; use `tcp`");
         }
         keys.inbound = inbound;
+        if let Some(targets) = &keys.forward_to {
+            let told = keys.send_proxy != Some(SendProxy::None);
+            keys.source = for_targets(item, keys.source, hosts(targets), told);
+        }
         keys.complete()
     }
+}
+
+/// Returns those of `targets` that are connected to without the tunnel.
+fn hosts(targets: &[ForwardTarget]) -> impl Iterator<Item = &HostPort> + Clone {
+    targets.iter().filter_map(|target| match &target.destination {
+        Destination::Target(host) => Some(host),
+        Destination::Core(_) => None,
+    })
 }
 
 /// Declares the targets of a listener: each with a name, and at least one that is no backup.

@@ -1,13 +1,17 @@
 //! `game_servers[]`: the ports that clients may ask for.
 
+use std::time::Duration;
+
 use otproxy_protocol::game_packet::Framing;
 use otproxy_protocol::player_address::PlayerAddress;
+use otproxy_protocol::quota::Quota;
 use otproxy_protocol::words;
 
-use super::address::{HostPort, TARGET, is_ipv4_loopback};
+use super::address::{HostPort, TARGET};
 use super::declare::{Read, section};
-use super::formats::{COUNT_OR_NONE, PORT};
+use super::formats::{COUNT_OR_NONE, PORT, RATE_OR_NONE};
 use super::scope::Scope;
+use super::source::{BY_DEFAULT, SOURCE, SourceAddress, for_targets};
 use super::takes::{value, word};
 
 section! {
@@ -25,11 +29,14 @@ section! {
         /// the limit of the game server on packets of one player in a second, as its `maxPacketsPerSecond`: no second has
         /// more; they are held back, not dropped
         max_packets_per_second: Option<u32> = value(COUNT_OR_NONE).or("25"),
-        /// connects to this game server, spread evenly; for servers that block an address which connects too often
+        /// connects to the host of this game server, over all that leads there; for servers that block an address which connects
+        /// too often
+        connects: Option<Quota> = value(RATE_OR_NONE).or("none").example("1/600ms"),
+        /// the same as a number in each second, spread evenly
         connects_per_second: Option<u32> = value(COUNT_OR_NONE).or("none").example("10"),
-        /// `loopback_per_player` connects from an address in 127.0.0.0/8 for each player, for servers on the same host that
-        /// count connections by address
-        source: SourceAddress = word().or("default"),
+        /// the local address of connections to it; `loopback_per_player` takes one in 127.0.0.0/8 for each player, so that a server
+        /// on this host tells players apart
+        source: SourceAddress = value(SOURCE).or_else(BY_DEFAULT, SourceAddress::default).example("default"),
         /// players without an IPv4 address get a stable one in 240.0.0.0/4, or are refused
         ipv6_players: Ipv6Players = word().or("pseudo_ipv4"),
     }
@@ -37,28 +44,28 @@ section! {
 
 impl Read for GameServerConfig {
     fn read(item: &Scope<'_>) -> Option<Self> {
-        let keys = GameServerKeys::read(item);
-        if let (Some(SourceAddress::LoopbackPerPlayer), Some(address)) = (keys.source, &keys.address)
-            && !is_ipv4_loopback(address)
-        {
-            let message = format!(
-                "`loopback_per_player` needs a game server on this host, and `{address}` is not on 127.0.0.0/8; write \
-                 the address as `127.0.0.1:{}`, or leave this out",
-                address.port
+        let mut keys = GameServerKeys::read(item);
+        if let Some(address) = &keys.address {
+            let told = keys.player_address != Some(PlayerAddress::None);
+            keys.source = for_targets(item, keys.source, std::iter::once(address), told);
+        }
+        if let (Some(Some(_)), Some(Some(count))) = (keys.connects, keys.connects_per_second) {
+            let rate = format!("1/{}ms", 1000_u32.div_ceil(count));
+            item.wrong(
+                "connects_per_second",
+                format!("says the same as `connects`; keep that, as in `connects: {rate}`"),
             );
-            item.wrong("source", message);
         }
         keys.complete()
     }
 }
 
-words! {
-    /// `game_servers[].source`: the local address of connections to the game server.
-    pub enum SourceAddress {
-        /// As the kernel chooses.
-        Default = "default",
-        /// An address in 127.0.0.0/8 for each player.
-        LoopbackPerPlayer = "loopback_per_player",
+impl GameServerConfig {
+    /// Returns the rate of connects that the file gives.
+    #[must_use]
+    pub fn connect_rate(&self) -> Option<Quota> {
+        let per_second = self.connects_per_second.map(|count| Quota::new(Duration::from_secs(1) / count.max(1), 1));
+        self.connects.or(per_second)
     }
 }
 

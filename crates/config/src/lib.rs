@@ -10,10 +10,10 @@
 //! | `error`, `tree` | what is wrong and where; YAML as a tree of which each node can be found again |
 //! | `word`, `key`, `scope` | words of a fixed set; what there is to know of a key; reading the keys of one mapping |
 //! | `declare`, `takes`, `mapping` | the declaration of a key |
-//! | `memory`, `formats`, `address`, `address_set`, `access`, `name` | how values are written, and what `auto` is here |
+//! | `memory`, `formats`, `address`, `address_set`, `access`, `name`, `source` | how values are written, and what `auto` is here |
 //! | `sessions`, `game_server`, `edges`, `limits`, `log`, `admin`, `bans`, `process`, `tunnel`, `inbound`, `forward`, `listener` | the mappings of a file |
 //! | `document`, `file`, `topology` | whole files: those of the roles, and that of `init` |
-//! | `reference`, `restart`, `summary` | what follows from it: the tables in the documents, what takes a restart, the line of `check` |
+//! | `reference`, `restart`, `stock_servers`, `summary` | what follows from it: the tables in the documents, what takes a restart, what players of unpatched servers meet, the line of `check` |
 
 mod access;
 mod address;
@@ -41,6 +41,8 @@ mod reference;
 mod restart;
 mod scope;
 mod sessions;
+mod source;
+mod stock_servers;
 mod summary;
 mod takes;
 mod topology;
@@ -49,7 +51,7 @@ mod tunnel;
 mod word;
 
 pub use access::MAX_LIST_LEN;
-pub use address::{Destination, HostPort, network_text as network};
+pub use address::{Destination, HostPort, TargetHost, network_text as network};
 pub use address_set::AddressSet;
 pub use admin::{AdminConfig, AdminTlsConfig, SOCKET as ADMIN_SOCKET};
 pub use bans::{BansConfig, NftTable};
@@ -58,7 +60,7 @@ pub use edges::EdgePeer;
 pub use error::{ConfigError, ConfigErrors, Location};
 pub use file::{Config, CoreConfig, EdgeConfig, KEYS, load, load_core, load_edge, load_for, parse};
 pub use forward::{CheckConfig, CheckKind, ForwardConfig, ForwardTarget, SendProxy, StatusConfig, TargetChoice};
-pub use game_server::{GameServerConfig, Ipv6Players, SourceAddress};
+pub use game_server::{GameServerConfig, Ipv6Players};
 pub use inbound::{AcceptProxy, InboundConfig, Timeouts};
 pub use key::{Key, ListenerType, RoleKind, WhenAbsent};
 pub use limits::{ListenerLimits, ProcessLimits};
@@ -70,6 +72,8 @@ pub use process::ProcessConfig;
 pub use reference::{tables, topology_table};
 pub use restart::NEEDS_RESTART;
 pub use sessions::{BindSessions, SessionsConfig};
+pub use source::SourceAddress;
+pub use stock_servers::StockServerWarning;
 pub use topology::{
     ADMIN_PORTS, CoreMode, LINKS_PORT, LOGIN_PORT, TOPOLOGY_KEYS, Topology, TopologyCore, TopologyEdge, World,
     load_topology, parse_topology,

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use otproxy_protocol::player_address::PlayerAddress;
 use otproxy_protocol::words;
 
-use super::address::{self, ADDRESS_OR_HOST, HostPort, TARGET};
+use super::address::{ADDRESS_OR_HOST, HostPort, TARGET};
 use super::declare::{Read, Section as _, section};
 use super::document::{document, text_of};
 use super::edges::name;
@@ -104,7 +104,7 @@ impl World {
     /// Returns whether its game server is on the core's host, on IPv4's loopback.
     #[must_use]
     pub fn is_on_loopback(&self) -> bool {
-        address::is_ipv4_loopback(&self.address)
+        self.address.is_ipv4_loopback()
     }
 }
 

@@ -33,6 +33,8 @@ words! {
         Resolve = "resolve",
         /// Through the tunnel: the handshake failed.
         Handshake = "handshake",
+        /// Too many connects waited for their turn: nothing was tried.
+        Queue = "queue",
         /// This host has no local address with a free port for it.
         NoAddress = "no_address",
         /// Any other failure, such as no free descriptor.
@@ -57,7 +59,7 @@ impl ConnectResult {
 
     /// Returns whether it says something about this host alone, and nothing about the target.
     pub const fn is_of_this_host(self) -> bool {
-        matches!(self, Self::NoAddress | Self::Error)
+        matches!(self, Self::Queue | Self::NoAddress | Self::Error)
     }
 }
 
@@ -80,20 +82,20 @@ pub async fn connect(
     within: Duration,
 ) -> Result<(Stream, SocketAddr), ConnectResult> {
     let addresses = resolve((host, port), within).await?;
-    let fitting = addresses.into_iter().filter(|a| source.is_none_or(|s| s.is_ipv4() == a.is_ipv4()));
-    let (stream, address) = connect_with(fitting, source, within, |_| {}).await?;
+    let (stream, address) = connect_with(addresses, source, within, |_| {}).await?;
     Ok((Stream::new(stream).map_err(|error| ConnectResult::of(&error))?, address))
 }
 
-/// Connects to the addresses of a forward's target, as a plain socket.
+/// Connects to the addresses of a forward's target, as a plain socket; from `source`, to those of its family.
 ///
 /// # Errors
 /// Returns the result of the last attempt.
 pub async fn connect_forward(
     addresses: impl IntoIterator<Item = SocketAddr>,
+    source: SourceIp,
     within: Duration,
 ) -> Result<(TcpStream, SocketAddr), ConnectResult> {
-    connect_with(addresses, None, within, |socket| options::towards_target(&SockRef::from(socket))).await
+    connect_with(addresses, source, within, |socket| options::towards_target(&SockRef::from(socket))).await
 }
 
 /// Returns the addresses of a host with its port, in the order in which they are to be tried.
@@ -125,7 +127,7 @@ async fn connect_with(
     prepare: impl Fn(&TcpSocket),
 ) -> Result<(TcpStream, SocketAddr), ConnectResult> {
     let mut last = ConnectResult::Resolve;
-    for address in addresses {
+    for address in addresses.into_iter().filter(|a| source.is_none_or(|s| s.is_ipv4() == a.is_ipv4())) {
         match timeout(within, connect_to(address, source, &prepare)).await {
             Ok(Ok(stream)) => return Ok((stream, address)),
             Ok(Err(error)) => {

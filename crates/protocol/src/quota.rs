@@ -32,6 +32,13 @@ impl Quota {
         self.interval
     }
 
+    /// Returns the slower one of two: the one with fewer places in the long run, and then the one with fewer at once.
+    #[must_use]
+    pub fn slower(self, other: Self) -> Self {
+        let pace = |quota: Self| (quota.interval, std::cmp::Reverse(quota.slack));
+        if pace(other) > pace(self) { other } else { self }
+    }
+
     /// Returns when the next place is: `now` where it is free.
     pub fn next(&self, earned: Option<Instant>, now: Instant) -> Instant {
         earned.and_then(|earned| earned.checked_sub(self.slack)).map_or(now, |next| next.max(now))
@@ -68,6 +75,14 @@ mod tests {
         assert_eq!(admitted(&mut earned, start + Duration::from_millis(166)), 0);
         assert_eq!(admitted(&mut earned, start + Duration::from_millis(1667)), 10);
         assert_eq!(admitted(&mut earned, start + Duration::from_secs(3600)), 60, "rest earns no more than the burst");
+    }
+
+    #[test]
+    fn the_slower_of_two() {
+        let of = |count, seconds| Quota::per(count, Duration::from_secs(seconds));
+        assert_eq!(of(5, 1).slower(of(1, 1)), of(1, 1));
+        assert_eq!(of(1, 1).slower(of(5, 5)), of(1, 1), "fewer at once");
+        assert_eq!(of(5, 5).slower(of(1, 1)), of(1, 1));
     }
 
     #[test]

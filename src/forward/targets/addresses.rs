@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use otproxy_config as config;
-use otproxy_net::{Backoff, ConnectResult};
+use otproxy_net::{Backoff, ConnectResult, SourceIp};
 
 /// The first wait after a failed look-up without an earlier answer; it doubles up to `resolve`.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -59,15 +59,16 @@ impl ResolvedAddresses {
         Self { target: self.target.clone(), every, known }
     }
 
-    /// Connects to the first address that answers, each within that time. Also returns that address.
+    /// Connects to the first address that answers, each within that time; from `source`, to addresses of its family alone.
+    /// Also returns that address.
     ///
     /// # Errors
     /// Returns the result of the last attempt.
-    pub async fn connect(&self, within: Duration) -> Result<(TcpStream, SocketAddr), ConnectResult> {
+    pub async fn connect(&self, source: SourceIp, within: Duration) -> Result<(TcpStream, SocketAddr), ConnectResult> {
         let answer = self.answer(within).await?;
         let (before, after) = answer.addresses.split_at(answer.first.load(Relaxed).min(answer.addresses.len()));
         let order: Vec<_> = after.iter().chain(before).copied().collect();
-        let (stream, address) = otproxy_net::connect_forward(order, within).await?;
+        let (stream, address) = otproxy_net::connect_forward(order, source, within).await?;
         if let Some(first) = answer.addresses.iter().position(|other| *other == address) {
             answer.first.store(first, Relaxed);
         }

@@ -12,14 +12,15 @@ use tokio::time::{Instant, timeout};
 use super::addresses::ResolvedAddresses;
 use crate::forward::{CheckResult, TRIES};
 use otproxy_config::{CheckKind, SendProxy};
+use otproxy_net::SourceIp;
 use otproxy_protocol::frame::{self, ClientId, PONG};
 use otproxy_protocol::proxy_header;
 
 /// The client that the checks of this process appear as to a relay: one that opens no session.
 static CLIENT: LazyLock<ClientId> = LazyLock::new(|| ClientId(RandomState::new().hash_one(0u8) as u32 | 1));
 
-/// Checks a target as a connection would reach it: each of its addresses `within` that time, and an answer as well.
-/// Returns the round trip of a ping.
+/// Checks a target as a connection would reach it: each of its addresses `within` that time, and an answer as well; from
+/// `source`. Returns the round trip of a ping.
 ///
 /// # Errors
 /// Returns the problem of the target.
@@ -27,9 +28,11 @@ pub async fn check(
     addresses: &ResolvedAddresses,
     kind: CheckKind,
     send_proxy: SendProxy,
+    source: SourceIp,
     within: Duration,
 ) -> Result<Option<Duration>, CheckResult> {
-    let connected = timeout(within * TRIES, addresses.connect(within)).await.map_err(|_| CheckResult::Timeout)?;
+    let connected =
+        timeout(within * TRIES, addresses.connect(source, within)).await.map_err(|_| CheckResult::Timeout)?;
     let (mut stream, _) = connected?;
     let asking = async {
         match kind {

@@ -24,7 +24,7 @@ fn checked<P: Future<Output = ()>>(
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addresses = ResolvedAddresses::new(listener.local_addr().unwrap().into(), Duration::ZERO);
         let playing = async { play(listener.accept().await.unwrap().0).await };
-        let (result, ()) = tokio::join!(check(&addresses, kind, send_proxy, within), playing);
+        let (result, ()) = tokio::join!(check(&addresses, kind, send_proxy, None, within), playing);
         result
     };
     runtime.block_on(async { timeout(Duration::from_secs(90), test).await.expect("it hangs") })
@@ -109,7 +109,7 @@ fn what_refuses_is_not_up() {
         let address: SocketAddr = socket.local_addr().unwrap();
         let addresses = ResolvedAddresses::new(address.into(), Duration::ZERO);
         for kind in [CheckKind::Tcp, CheckKind::Proxy, CheckKind::Ping] {
-            assert_eq!(check(&addresses, kind, SendProxy::V2, WITHIN).await, Err(CheckResult::Refused));
+            assert_eq!(check(&addresses, kind, SendProxy::V2, None, WITHIN).await, Err(CheckResult::Refused));
         }
     });
 }
@@ -135,11 +135,13 @@ fn what_this_host_lacks_is_not_the_targets_failure() {
     let text = "role: edge\nlisteners:\n- { name: a, listen: '127.0.0.1:1', forward_to: ['127.0.0.1:2', '127.0.0.1:3'], \
                 check: tcp, fall: 1 }\n";
     let Ok(config::Config::Edge(edge)) = config::parse("edge.yaml", text) else { panic!("an edge") };
-    let targets = Targets::new(edge.listeners[0].forward().unwrap(), None, &Arc::new(Metrics::new()));
+    let ways = TargetWays { pool: None, connects: Arc::default(), pseudo_ipv4: PseudoIpv4::new([1; 16]) };
+    let targets = Targets::new(edge.listeners[0].forward().unwrap(), ways, &Arc::new(Metrics::new()));
     let next = || targets.choose(IpAddr::from([127, 0, 0, 1]), &mut Vec::new()).unwrap();
     assert_eq!(next().tried.target, 0);
     next().failed(ConnectResult::Error);
     next().failed(ConnectResult::NoAddress);
+    next().failed(ConnectResult::Queue);
     assert_eq!((next().tried.target, targets.now().list[0].up.get()), (0, 1));
     next().failed(ConnectResult::Refused);
     assert_eq!((next().tried.target, targets.now().list[0].up.get()), (1, 0));

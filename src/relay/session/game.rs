@@ -54,7 +54,7 @@ impl SessionTask {
                 *session.game.borrow_mut() = None;
             }
             Some(Err(error)) => {
-                let server = &session.server.config.address;
+                let server = &session.server.address;
                 self.warn(&format_args!("game server {server} cannot be reached: {error}"));
                 self.relay.shared.settings().open_was_in_vain(session.opener, Instant::now());
                 let mut machine = client.machine.borrow_mut();
@@ -91,11 +91,12 @@ impl SessionTask {
     /// Connects to the game server, and announces the player to it.
     async fn connect(&self) -> Result<Rc<Stream>, ConnectError> {
         let session = &self.session;
-        let (inbound, server) = (&session.inbound, &session.server.config);
+        let (inbound, server) = (&session.inbound, &session.server);
         let pseudo = &self.relay.shared.pseudo_ipv4;
         let source = match server.source {
             config::SourceAddress::Default => None,
             config::SourceAddress::LoopbackPerPlayer => Some(IpAddr::V4(pseudo.loopback(session.player.ip()))),
+            config::SourceAddress::Address(own) => Some(own),
         };
         if let Some(place) = session.connect.take() {
             place.turn().await.map_err(ConnectError::Queue)?;

@@ -74,7 +74,7 @@ impl SessionTask {
 
     fn log(&self, account: &Account) {
         let (session, client) = (&self.session, self.client.id);
-        let (inbound, server) = (&session.inbound, &session.server.config);
+        let (inbound, server) = (&session.inbound, &session.server);
         let Account { reason, packets_in, packets_out, bytes_in, bytes_out } = *account;
         inbound.access_log(|| {
             let what = Ended::Session(SessionEnd {

@@ -43,7 +43,7 @@ async fn panics() {
     let tasks = Tasks::new(metrics.on_panic());
     let bans = Bans::new(BanPolicy::off(), BanMetrics::new(&metrics));
     let process = ProcessAdmission::new(AdmissionControl::new(AdmissionLimits::default(), Arc::default()), bans);
-    let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]));
+    let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]), Arc::default());
     let relay = Relay::new(shared, 0, Arc::clone(&metrics), Rc::new(scratch()), tasks.clone());
 
     let links = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -9,4 +9,5 @@ mod limits;
 mod operator;
 mod protocol;
 mod reload;
+mod stock;
 mod whole;

@@ -86,7 +86,7 @@ fn a_header_without_tcp_addresses_leaves_the_peers_own() {
             ("UNKNOWN with addresses", b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n".to_vec()),
         ] {
             let (peer, bytes) = received(&core, &game, &header).await;
-            assert_eq!(as_a_game_server(&bytes), (peer, core.addr("a")), "{what}");
+            assert!(peer.ip().is_loopback() && bytes == b"request", "the game server sees that by itself: {what}");
         }
         core.stop().await;
     });

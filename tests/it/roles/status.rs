@@ -437,9 +437,8 @@ fn the_game_server_is_asked_in_the_name_of_the_loopback_address_through_edge_and
             let mut client = connect_from("::1", edge.addr("a")).await;
             client.write_all(XML).await.unwrap();
             let mut server = accept(&game).await;
-            let here = |addr: SocketAddr| SocketAddr::from(([127, 0, 0, 1], addr.port()));
-            let header = v2(here(client.local_addr().unwrap()), here(edge.addr("a")));
-            assert_eq!(read(&mut server, 28).await, header);
+            // That is the address it sees, so nothing has to be told.
+            assert!(server.peer_addr().unwrap().ip() == std::net::Ipv4Addr::LOCALHOST);
             assert_eq!(read(&mut server, XML.len()).await, XML);
             server.write_all(&xml("10.0.0.1")).await.unwrap();
             drop(server);

@@ -25,6 +25,7 @@ use otproxy_protocol::proxy_header::{may_be_header, parse, unmap};
 use super::clock;
 use super::message::Message;
 use super::packet::{self, PacketOrigin};
+use super::throttle::ConnectThrottle;
 use super::timer::Timer;
 use crate::delivery::{Delivery, DeliveryCheck};
 
@@ -84,12 +85,20 @@ pub struct ConnectionStats {
 #[derive(Debug)]
 struct Shared {
     options: MockGameServerOptions,
+    /// Refuses those that connect too often, if there is one.
+    throttle: Option<Arc<ConnectThrottle>>,
     connections: Mutex<VecDeque<Arc<Mutex<ConnectionStats>>>>,
     /// Counts changes of any connection's numbers.
     changes: watch::Sender<u64>,
     quiet: CancellationToken,
     stop: CancellationToken,
     timer: Timer,
+}
+
+impl Shared {
+    fn admits(&self, peer: SocketAddr) -> bool {
+        self.throttle.as_ref().is_none_or(|throttle| throttle.admits(peer.ip(), Instant::now()))
+    }
 }
 
 /// A game server. Dropping it stops it.
@@ -117,6 +126,30 @@ impl MockGameServer {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start_at(addr: SocketAddr, options: MockGameServerOptions) -> io::Result<Self> {
+        Self::start_with(addr, options, None)
+    }
+
+    /// Starts a game server as [`MockGameServer::start_at`] does, which lets in as this throttle does. Ports of one server
+    /// share it.
+    ///
+    /// # Errors
+    /// Where the address cannot be bound.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start_throttled(
+        addr: SocketAddr,
+        options: MockGameServerOptions,
+        throttle: Arc<ConnectThrottle>,
+    ) -> io::Result<Self> {
+        Self::start_with(addr, options, Some(throttle))
+    }
+
+    fn start_with(
+        addr: SocketAddr,
+        options: MockGameServerOptions,
+        throttle: Option<Arc<ConnectThrottle>>,
+    ) -> io::Result<Self> {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
         socket.bind(addr)?;
@@ -125,6 +158,7 @@ impl MockGameServer {
         let (timer, driver) = Timer::new()?;
         let shared = Arc::new(Shared {
             options,
+            throttle,
             connections: Mutex::default(),
             changes: watch::channel(0).0,
             quiet: CancellationToken::new(),
@@ -187,6 +221,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: TaskTracker) 
             accepted = listener.accept() => accepted,
         };
         match accepted {
+            Ok((_, peer)) if !shared.admits(peer) => {}
             Ok((stream, _)) => drop(tasks.spawn(serve(stream, shared.clone()))),
             Err(_) => sleep(ACCEPT_PAUSE).await,
         }
