@@ -9,6 +9,7 @@
 
 mod admit;
 mod client;
+mod game_servers;
 mod idle_watch;
 mod link;
 mod link_task;

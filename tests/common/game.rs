@@ -13,7 +13,12 @@ pub struct Game {
 
 impl Game {
     pub async fn new() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    /// A game server at an address of the test's choice, as one that has been restarted.
+    pub async fn at(addr: SocketAddr) -> Self {
+        let listener = TcpListener::bind(addr).await.unwrap();
         Self { addr: listener.local_addr().unwrap(), listener }
     }
 

@@ -35,6 +35,7 @@ fn is_limit(key: &Key) -> bool {
         ".status.",
         "_per_second",
         ".connects",
+        ".max_connections",
         "shutdown_timeout",
         "bans.after",
         "bans.for",

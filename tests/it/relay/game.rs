@@ -174,6 +174,31 @@ fn each_player_has_a_loopback_address_of_its_own() {
 }
 
 #[test]
+fn a_game_server_that_is_down_is_seen_while_nobody_plays() {
+    run(async {
+        let game = Game::new().await;
+        let checked = "check: tcp, inter: 10ms, fall: 2, rise: 2";
+        let core = Setup::to(&game, checked).and(7173, game.addr, "").start();
+        let up = async |port: &str, wanted| {
+            core.wait("otproxy_game_server_up", &[&format!("port=\"{port}\"")], wanted).await
+        };
+        up("7172", 1.0).await;
+        let addr = game.addr;
+        drop(game);
+        up("7172", 0.0).await;
+        up("7173", 1.0).await;
+        // Nothing checks that one, so a player finds out.
+        let mut link = core.link().await;
+        link.open(S, 7173).await;
+        assert_eq!(link.next().await, Some(Seen::End(S)));
+        up("7173", 0.0).await;
+        let _back = Game::at(addr).await;
+        up("7172", 1.0).await;
+        core.close().await;
+    });
+}
+
+#[test]
 fn the_relays_own_peer_is_the_player_where_no_edge_stands() {
     run(async {
         let game = Game::new().await;
