@@ -1,6 +1,7 @@
 //! Game servers as they are known to be, up or down: by checks, or by what sessions met.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus::IntGauge;
@@ -13,6 +14,9 @@ use crate::admission::ConnectQueues;
 use crate::metrics::{Metrics, PanicCount};
 use otproxy_config::{GameServerCheck, GameServerConfig};
 use otproxy_net::{ConnectResult, connect};
+
+/// The time limit of a check of a game server, which is that of connects by default.
+pub const CHECK_WITHIN: Duration = Duration::from_secs(4);
 
 /// All game servers of the file. A session locks them once, when it has connected.
 #[derive(Debug, Default)]
@@ -130,7 +134,7 @@ impl GameServer {
             {
                 continue;
             }
-            let checked = connect((&address.host, address.port), source.of_checks(), *inter).await;
+            let checked = connect((&address.host, address.port), source.of_checks(), CHECK_WITHIN).await;
             match checked {
                 Ok(_) => self.record(ConnectResult::Ok, *rise),
                 Err(result) => self.record(result, *fall),
@@ -190,11 +194,10 @@ mod tests {
         game_servers.set(&servers(text));
         let up = |port: &str| metrics.game_server_up.with_label_values(&[port]).get();
         assert_eq!((up("1"), up("2")), (1, 1));
-        [1, 2].map(|port| game_servers.connected(port, ConnectResult::Refused));
+        [1, 2].iter().for_each(|port| game_servers.connected(*port, ConnectResult::Refused));
         assert_eq!((up("1"), up("2")), (0, 1), "the second is checked");
-        game_servers.set(&servers(
-            &text.replace("2' }", "2' }, { port: 3, address: '127.0.0.1:3' }").replace("check: tcp", "check: off"),
-        ));
+        let more = text.replace("check: tcp }", "check: off }, { port: 3, address: '127.0.0.1:3' }");
+        game_servers.set(&servers(&more));
         assert_eq!((up("1"), up("2"), up("3")), (0, 1, 1));
         game_servers.connected(1, ConnectResult::NoAddress);
         assert_eq!(up("1"), 0, "that is of this host");

@@ -13,12 +13,7 @@ pub struct Game {
 
 impl Game {
     pub async fn new() -> Self {
-        Self::at(SocketAddr::from(([127, 0, 0, 1], 0))).await
-    }
-
-    /// A game server at an address of the test's choice, as one that has been restarted.
-    pub async fn at(addr: SocketAddr) -> Self {
-        let listener = TcpListener::bind(addr).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self { addr: listener.local_addr().unwrap(), listener }
     }
 

@@ -81,6 +81,7 @@ fn expected() -> BTreeSet<String> {
         ("admission::CONNECT_BURST", admission::CONNECT_BURST.to_string()),
         ("admission::CONNECT_INTERVAL", format!("{:?}", admission::CONNECT_INTERVAL)),
         ("relay::CONNECT_WAIT", format!("{:?}", relay::CONNECT_WAIT)),
+        ("relay::CHECK_WITHIN", format!("{:?}", relay::CHECK_WITHIN)),
         ("relay::SILENCE", format!("{:?}", relay::SILENCE)),
         ("protocol::core::OPEN_WITHIN", format!("{:?}", protocol::core::OPEN_WITHIN)),
         ("protocol::core::CLOSE_EVERY", format!("{:?}", protocol::core::CLOSE_EVERY)),
