@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use subtle::{Choice, ConstantTimeEq};
 use tracing::error;
 
 use crate::certs::watch::{WatchResult, Watched};
+use crate::unit::SecretReader;
 use otproxy_config as config;
 
 /// Characters of a token, at least.
@@ -25,6 +26,16 @@ pub(super) enum Permission {
     Read,
     /// Permission to change things as well.
     Act,
+}
+
+impl Permission {
+    /// Returns the key of the token that gives it.
+    pub fn token_key(self) -> &'static str {
+        match self {
+            Self::Read => "read_token_file",
+            Self::Act => "token_file",
+        }
+    }
 }
 
 /// The tokens of a process.
@@ -98,7 +109,7 @@ impl fmt::Debug for TokenFile {
 
 impl TokenFile {
     fn load(file: &Path) -> Result<Self, TokenError> {
-        let token = Watched::load(vec![file.to_owned()], || read(file));
+        let token = Watched::load(vec![file.to_owned()], || read(file, TokenSide::Server));
         let token = token.map_err(|problem| TokenError { file: file.to_owned(), problem })?;
         Ok(Self { file: file.to_owned(), token: Mutex::new(token) })
     }
@@ -106,7 +117,7 @@ impl TokenFile {
     /// Reads the file again, if it has changed. A file that cannot be used any more lets nobody in.
     fn look(&self) {
         let mut token = self.token.lock();
-        if let WatchResult::Unusable(problem) = token.look(|| read(&self.file)) {
+        if let WatchResult::Unusable(problem) = token.look(|| read(&self.file, TokenSide::Server)) {
             error!(file = %self.file.display(), problem, "nobody gets in with this token until its file is right");
             token.set(Vec::new());
         }
@@ -127,27 +138,71 @@ impl TokenFile {
 /// # Errors
 /// Fails if the server would not accept the file.
 pub fn read_token(file: &Path) -> Result<String, TokenError> {
-    let token = read(file).map_err(|problem| TokenError { file: file.to_owned(), problem })?;
+    let token = read(file, TokenSide::Bearer).map_err(|problem| TokenError { file: file.to_owned(), problem })?;
     Ok(String::from_utf8_lossy(&token).into_owned())
 }
 
+/// The side that reads a token, which decides on the remedies.
+#[derive(Clone, Copy)]
+enum TokenSide {
+    /// The server, whose own file it is.
+    Server,
+    /// A command that presents it.
+    Bearer,
+}
+
+impl TokenSide {
+    /// Returns how to have a token.
+    fn make(self, file: &Path) -> String {
+        match self {
+            Self::Server => SecretReader::here().make(file),
+            Self::Bearer => "copy it from the file that `admin.token_file` of the server names".to_owned(),
+        }
+    }
+
+    /// Returns how to have a right to read this one. Another file like it would not be readable either.
+    fn give(self, file: &Path) -> String {
+        match self {
+            Self::Server => SecretReader::here().give(file),
+            Self::Bearer => "read it as a user who may, as root, or use `admin.socket`".to_owned(),
+        }
+    }
+
+    /// Returns how to take that right from everybody else.
+    fn close(self, file: &Path) -> String {
+        match self {
+            Self::Server => SecretReader::here().give(file),
+            Self::Bearer => format!("run `chmod o= {}`", file.display()),
+        }
+    }
+}
+
 /// Reads the token of a file.
-fn read(file: &Path) -> Result<Vec<u8>, String> {
-    let make = || format!("make one: `(umask 077; openssl rand -hex 32 > {})`", file.display());
-    let opened = File::open(file).map_err(|error| format!("cannot be read: {error}; {}", make()))?;
-    let mode = opened.metadata().map_err(|error| format!("cannot be read: {error}"))?.permissions().mode();
+fn read(file: &Path, side: TokenSide) -> Result<Vec<u8>, String> {
+    let unread = |error: io::Error| {
+        let denied = error.kind() == io::ErrorKind::PermissionDenied;
+        format!("cannot be read: {error}; {}", if denied { side.give(file) } else { side.make(file) })
+    };
+    let opened = File::open(file).map_err(unread)?;
+    let mode = opened.metadata().map_err(unread)?.permissions().mode();
     if mode & 0o007 != 0 {
-        return Err(format!("can be read or written by everybody; run `chmod o= {}`", file.display()));
+        return Err(format!("can be read or written by everybody; {}", side.close(file)));
     }
     let mut text = String::new();
     let most = u64::try_from(LONGEST_TOKEN).unwrap_or(u64::MAX).saturating_add(2);
-    opened.take(most).read_to_string(&mut text).map_err(|error| format!("cannot be read: {error}; {}", make()))?;
+    opened.take(most).read_to_string(&mut text).map_err(unread)?;
     let token = text.trim_start_matches('\u{feff}').trim();
     if !(SHORTEST_TOKEN..=LONGEST_TOKEN).contains(&token.len()) {
-        return Err(format!("must hold a token of {SHORTEST_TOKEN} to {LONGEST_TOKEN} characters; {}", make()));
+        return Err(format!(
+            "must hold a token of {SHORTEST_TOKEN} to {LONGEST_TOKEN} characters; {}",
+            side.make(file)
+        ));
     }
     if !token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(format!("must hold one token, without spaces and other than ASCII characters; {}", make()));
+        return Err(format!(
+            "must hold one token, without spaces and other than ASCII characters; {}",
+            side.make(file)
+        ));
     }
     Ok(token.as_bytes().to_vec())
 }
@@ -220,16 +275,27 @@ mod tests {
             (&"x".repeat(LONGEST_TOKEN + 1), 0o600, "must hold a token of 16 to 1024 characters"),
             ("0123456789 abcdef", 0o600, "must hold one token"),
             ("0123456789äbcdef", 0o600, "must hold one token"),
-            (ACT, 0o604, "can be read or written by everybody; run `chmod o= "),
+            (ACT, 0o604, "can be read or written by everybody; run `chown "),
             (READ, 0o600, "read: has the token of "),
         ] {
             files.write("act", text, mode);
             let error = files.load().unwrap_err();
             assert!(error.contains(says), "{error}");
         }
+        let bearer = |file: &str| read_token(&files.0.join(file)).map_err(|error| error.to_string());
+        files.write("act", ACT, 0o604);
+        assert!(bearer("act").unwrap_err().contains("can be read or written by everybody; run `chmod o= "));
         fs::remove_file(files.0.join("act")).unwrap();
+        // A bearer makes no token, and takes no file from the server.
+        assert!(
+            bearer("act").unwrap_err().contains("; copy it from the file that `admin.token_file` of the server names")
+        );
+        assert_eq!(bearer("read").unwrap(), READ);
         let error = files.load().unwrap_err();
-        assert!(error.contains("/act: cannot be read: No such file") && error.contains("openssl rand"), "{error}");
+        assert!(
+            error.contains("/act: cannot be read: No such file") && error.contains("; make one: `install -m 600 -o "),
+            "{error}"
+        );
     }
 
     #[test]

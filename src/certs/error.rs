@@ -22,6 +22,14 @@ pub enum CertProblem {
     /// It cannot be read.
     #[error("cannot be read: {0}")]
     Read(io::Error),
+    /// Its mode or owner does not let this process read it.
+    #[error("cannot be read: {error}; {remedy}")]
+    Denied {
+        /// The error.
+        error: io::Error,
+        /// The remedy.
+        remedy: String,
+    },
     /// It, or the directory, cannot be written.
     #[error("cannot be written: {0}")]
     Write(io::Error),

@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::error::{CertError, CertProblem};
+use crate::unit::SecretReader;
 use otproxy_config::without_byte_order_mark;
 
 /// Bytes of a file that are read at most. Hundreds of certificates fit; a device or a log given by mistake does not.
@@ -19,21 +20,25 @@ const MAX_LEN: u64 = 256 * 1024;
 /// # Errors
 /// Fails if it cannot be read or holds none.
 pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertError> {
-    let text = read(file)?;
+    let text = read(file, || format!("run `chmod a+r {}`", file.display()))?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     found.ok().filter(|found| !found.is_empty()).ok_or_else(|| CertProblem::Damaged("certificate").of(file))
 }
 
 /// Reads the private key of a PEM file.
 pub(super) fn key(file: &Path) -> Result<PrivateKeyDer<'static>, CertError> {
-    let text = read(file)?;
+    let text = read(file, || SecretReader::here().give(file))?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|_| CertProblem::Damaged("private key").of(file))
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, CertError> {
+/// Reads a file. `give` says how to give the right to.
+fn read(file: &Path, give: impl FnOnce() -> String) -> Result<Vec<u8>, CertError> {
     let mut text = Vec::new();
     let read = File::open(file).and_then(|opened| opened.take(MAX_LEN).read_to_end(&mut text));
-    read.map_err(|error| CertProblem::Read(error).of(file))?;
+    read.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => CertProblem::Denied { error, remedy: give() }.of(file),
+        _ => CertProblem::Read(error).of(file),
+    })?;
     Ok(without_byte_order_mark(&text).to_vec())
 }
 

@@ -1,6 +1,6 @@
 //! The otproxy that runs here, if any, and what it reports.
 
-use super::{ANSWER, DoctorCheck, unit};
+use super::{ANSWER, DoctorCheck, unit_name};
 use crate::admin::AdminClient;
 use otproxy_config as config;
 use otproxy_config::RoleKind;
@@ -37,7 +37,7 @@ pub(super) async fn examine(role: RoleKind, admin: &config::AdminConfig) -> (Opt
         }
     };
     let client = client.within(ANSWER);
-    let (place, unit) = (client.place(), unit(role));
+    let (place, unit) = (client.place(), unit_name(role));
     let Some((ready, _)) = get(&client, "/ready").await else {
         let message = format!("nothing answers at {place}: otproxy does not run here");
         return (

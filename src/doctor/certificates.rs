@@ -7,13 +7,19 @@ use std::time::SystemTime;
 
 use rustix::process::geteuid;
 
-use super::{DoctorCheck, unit};
+use super::{DoctorCheck, unit_name};
 use crate::certs::identity::{Identity, IdentityKind};
 use crate::tunnel::DAYS_LEFT;
+use crate::unit::UnreadableFile;
 use otproxy_config::Config;
 
-/// Loads them as a role does; `None` if there is no tunnel, or if they cannot be used.
-pub(super) fn examine(config: &Config, checks: &mut Vec<DoctorCheck>) -> Option<Identity> {
+/// Loads them as a role does; `None` if there is no tunnel, or if they cannot be used. Some may be known to be closed to the
+/// service.
+pub(super) fn examine(
+    config: &Config,
+    unreadable: &[UnreadableFile],
+    checks: &mut Vec<DoctorCheck>,
+) -> Option<Identity> {
     let (files, own) = match config {
         Config::Edge(edge) => (&edge.tunnel.as_ref()?.tls, IdentityKind::Edge),
         Config::Core(core) => (&core.tunnel.as_ref()?.tls, IdentityKind::Core),
@@ -37,7 +43,9 @@ pub(super) fn examine(config: &Config, checks: &mut Vec<DoctorCheck>) -> Option<
     } else {
         DoctorCheck::ok("certificate", &file, message)
     });
-    checks.push(key(&files.key, &unit(config.role())));
+    if unreadable.iter().all(|unreadable| unreadable.file != files.key) {
+        checks.push(key(&files.key, &unit_name(config.role())));
+    }
     Some(identity)
 }
 

@@ -3,12 +3,14 @@
 //! Every check has a time limit, and independent checks run at once: the whole takes little longer than [`WITHIN`],
 //! whatever the network does.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
+use crate::unit::{self, UnreadableFile};
 use otproxy_config::{Config, Destination, ForwardConfig, HostPort, ListenerConfig, RoleKind, StockServerWarning};
 
 mod admin;
@@ -116,8 +118,8 @@ pub struct OpenFiles {
     pub needed: u64,
 }
 
-/// Checks everything that a configuration needs.
-pub async fn examine(config: Config, files: OpenFiles) -> Vec<DoctorCheck> {
+/// Checks everything that the configuration of this file needs.
+pub async fn examine(config: Config, file: &Path, files: OpenFiles) -> Vec<DoctorCheck> {
     let mut checks = vec![DoctorCheck::ok("file", "", config.summary()), file_limit(files)];
     let role = config.role();
     // An otproxy that runs already decides what the other results mean.
@@ -131,7 +133,11 @@ pub async fn examine(config: Config, files: OpenFiles) -> Vec<DoctorCheck> {
     for (check, subject, target) in targets(&config) {
         pending.push((check, tokio::spawn(async move { vec![reach::examine(check, subject, role, &target).await] })));
     }
-    let identity = certificates::examine(&config, &mut checks);
+    let unreadable = unit::unreadable(&config, file);
+    let identity = certificates::examine(&config, &unreadable, &mut checks);
+    checks.extend(unreadable.into_iter().map(|UnreadableFile { file, problem, remedy }| {
+        DoctorCheck::fail(("file", &file.display().to_string()), problem, remedy)
+    }));
     for trial in tunnel::of(&config) {
         let (identity, running) = (identity.clone(), Arc::clone(&running));
         pending.push(("tunnel", tokio::spawn(async move { vec![trial.examine(identity, &running).await] })));
@@ -217,6 +223,6 @@ fn stock_server(warning: StockServerWarning) -> DoctorCheck {
     DoctorCheck::warn((check, &warning.subject), warning.message, warning.remedy)
 }
 
-fn unit(role: RoleKind) -> String {
+fn unit_name(role: RoleKind) -> String {
     format!("otproxy-{role}")
 }

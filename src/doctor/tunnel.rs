@@ -86,7 +86,10 @@ fn wait(role: RoleKind, name: Option<String>, running: Option<&RunningProcess>) 
         Some(_) => DoctorCheck::warn(
             what,
             format!("{other} connects to here, and has no connection now"),
-            format!("run `otproxy doctor` on its host, and see the log here: `journalctl -u {}`", super::unit(role)),
+            format!(
+                "run `otproxy doctor` on its host, and see the log here: `journalctl -u {}`",
+                super::unit_name(role)
+            ),
         ),
         None => DoctorCheck::warn(
             what,

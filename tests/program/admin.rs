@@ -3,8 +3,9 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread;
@@ -116,19 +117,52 @@ fn under_systemd_it_is_in_the_directory_of_the_unit() {
 }
 
 #[test]
-fn check_reads_the_tokens() {
+fn check_reads_the_tokens_and_each_remedy_remedies() {
     let directory = Directory::new("tokens");
     let file = directory.edge("token_file: token");
     let check = || otproxy(&["check", "-c", &file]).output().expect("the program starts");
-    let error = failed(&check(), 78);
-    assert!(error.starts_with(&format!("{file}: admin: {}: cannot be read: ", directory.path("token"))), "{error}");
-    assert!(error.contains("make one: `(umask 077; openssl rand -hex 32 > "), "{error}");
+    let remedied = |says: &str| {
+        let error = failed(&check(), 78);
+        assert!(error.starts_with(&format!("{file}: admin: {}: {says}", directory.path("token"))), "{error}");
+        let remedy = error.split('`').nth(1).expect("a command");
+        assert!(Command::new("sh").args(["-c", remedy]).status().expect("a shell").success(), "{remedy}");
+    };
+    let well = || {
+        let output = check();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    };
+    remedied("cannot be read: No such file or directory (os error 2); make one: `install -m 600 -o ");
+    well();
+    fs::set_permissions(directory.path("token"), fs::Permissions::from_mode(0o644)).expect("own file");
+    remedied("can be read or written by everybody; run `chown ");
+    well();
     fs::write(directory.path("token"), "short").expect("writable file");
-    assert!(failed(&check(), 78).contains("can be read or written by everybody"));
-    let remedy = format!("umask 077; rm {0}; openssl rand -hex 32 > {0}", directory.path("token"));
-    assert!(Command::new("sh").args(["-c", &remedy]).status().expect("a shell").success());
-    let output = check();
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    remedied("must hold a token of 16 to 1024 characters; make one: `");
+    well();
+}
+
+#[test]
+fn a_credential_of_systemd_is_read_in_place_of_the_file() {
+    let directory = Directory::new("credential");
+    let file = directory.edge("token_file: admin.token");
+    fs::create_dir(directory.path("credentials")).expect("a folder");
+    let credential = directory.path("credentials/admin.token");
+    fs::write(&credential, "0123456789abcdef-credential").expect("writable file");
+    fs::set_permissions(&credential, fs::Permissions::from_mode(0o440)).expect("own file");
+    let mut command = otproxy(&["edge", "-c", &file]);
+    command.env("CREDENTIALS_DIRECTORY", directory.path("credentials"));
+    let (_running, ready) = Running::start(command);
+    let ready: Value = serde_json::from_str(&ready).expect("JSON");
+    let url = format!("http://{}", ready["admin"].as_str().expect("an address"));
+    let status = |token: &str| {
+        let output = otproxy(&["status", "--url", &url, "--token-file", token]).output().expect("the program starts");
+        output.status.code()
+    };
+    assert_eq!(status(&credential), Some(0));
+    // What runs has it from nowhere else.
+    assert!(
+        failed(&otproxy(&["check", "-c", &file]).output().expect("it starts"), 78).contains("admin.token: cannot be")
+    );
 }
 
 /// An edge that runs, with the target that it leads to.
@@ -319,4 +353,49 @@ fn tokens_are_for_the_address() {
         let (code, err) = code(command, token);
         assert!(code == Some(expected) && err.contains(says), "{command} {token:?}: {code:?}: {err}");
     }
+}
+
+/// The user and the group `nobody` of each Linux.
+const NOBODY: u32 = 65534;
+
+#[test]
+fn a_token_is_not_sent_to_another_user() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can start a process of another user");
+        return;
+    }
+    let directory = Directory::new("stranger");
+    let make = format!("umask 077; openssl rand -hex 32 > {0}/act; chown {NOBODY} {0}", directory.0.display());
+    assert!(Command::new("sh").args(["-c", &make]).status().expect("a shell").success());
+    let file = directory.edge("socket: off");
+    let mut command = otproxy(&["edge", "-c", &file]);
+    command.uid(NOBODY).gid(NOBODY);
+    let (_running, ready) = Running::start(command);
+    let ready: Value = serde_json::from_str(&ready).expect("JSON");
+    let url = format!("http://{}", ready["admin"].as_str().expect("an address"));
+    let ask = |arguments: &[&str]| otproxy(arguments).output().expect("the program starts");
+    let token = directory.path("act");
+    let error = failed(&ask(&["status", "--url", &url, "--token-file", &token]), 1);
+    assert!(error.contains("the token would be sent to user id 65534") && error.contains("unix socket"), "{error}");
+    assert_eq!(ask(&["status", "--url", &url]).status.code(), Some(0), "without a token anybody is asked");
+    // The owner of the file knows the token anyway.
+    assert!(Command::new("chown").args([NOBODY.to_string(), token.clone()]).status().expect("chown").success());
+    assert_eq!(ask(&["status", "--url", &url, "--token-file", &token]).status.code(), Some(0));
+}
+
+#[test]
+fn an_address_without_a_token_is_read_and_nothing_else() {
+    let directory = Directory::new("reads");
+    let file = directory.edge("socket: admin.sock");
+    let (_running, ready) = Running::start(otproxy(&["edge", "-c", &file]));
+    let ready: Value = serde_json::from_str(&ready).expect("JSON");
+    let url = format!("http://{}", ready["admin"].as_str().expect("an address"));
+    let ask = |command: &str, place: [&str; 2]| {
+        let arguments: Vec<_> = command.split(' ').chain(place).collect();
+        otproxy(&arguments).output().expect("the program starts")
+    };
+    assert_eq!(ask("status", ["--url", &url]).status.code(), Some(0));
+    let error = failed(&ask("drain login", ["--url", &url]), 1);
+    assert!(error.contains("without a token this address may be read") && error.contains("`admin.socket`"), "{error}");
+    assert_eq!(ask("drain login", ["--socket", &directory.path("admin.sock")]).status.code(), Some(0));
 }

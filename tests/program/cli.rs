@@ -104,10 +104,45 @@ fn flags_that_do_not_exist_are_exit_code_2() {
 #[test]
 fn completions_and_the_manual_page() {
     for shell in ["bash", "zsh", "fish"] {
-        assert!(succeeds(&["completions", shell]).contains("log-format"), "{shell}");
+        let script = succeeds(&["completions", shell]);
+        assert!(script.contains("log-format") && script.contains("maint"), "{shell}");
     }
+    assert!(succeeds(&["target", "--help"]).contains("maint: "));
     let page = succeeds(&["man"]);
     assert!(page.contains(".TH otproxy 1") && page.contains("demo"), "{page}");
+    let page = succeeds(&["man", "cert", "edge"]);
+    assert!(page.contains(".TH otproxy-cert-edge 1"), "{page}");
+    assert!(fails(&["man", "cert", "edg"], 1).contains("otproxy has no command `cert edg`"));
+}
+
+/// Returns the variables that the sources of a folder read.
+fn variables(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            found.extend(variables(&path));
+        } else if !path.ends_with("tests.rs") && path.extension().is_some_and(|end| end == "rs") {
+            let text = fs::read_to_string(&path).expect("a source");
+            for before in ["env::var(\"", "env::var_os(\"", "env = \"", "variable(\""] {
+                let names = text.split(before).skip(1).filter_map(|rest| rest.split('"').next());
+                found.extend(names.map(str::to_owned));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_manual_has_each_variable_of_the_environment() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let found = variables(&root.join("src")).into_iter().chain(variables(&root.join("crates/config/src")));
+    let found: Vec<_> = found.filter(|name| !name.starts_with("CARGO")).collect();
+    assert!(found.len() >= 8, "{found:?}");
+    let page = succeeds(&["man"]);
+    for name in found {
+        assert!(page.contains(&format!("\n\\fB{name}\\fR\n")), "{name} is missing");
+    }
 }
 
 #[test]
@@ -443,7 +478,7 @@ fn the_demo_ends_early_at_a_signal() {
 
 pub(super) fn get(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("it listens");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("writable");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("writable");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     answer

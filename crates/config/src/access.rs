@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::AddressSet;
-use super::document::without_byte_order_mark;
+use super::document::{unread, without_byte_order_mark};
 use super::scope::{Scope, Spot};
 use super::takes::Takes;
 use super::tree::{Node, Value};
@@ -80,7 +80,7 @@ fn read(path: &Path, max_len: u64, networks: &mut Vec<IpNet>) -> Result<(), Stri
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|opened| opened.take(max_len + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("{path_shown}: cannot be read: {error}"))?;
+        .map_err(|error| format!("{path_shown}: {}", unread(path, &error)))?;
     if bytes.len() as u64 > max_len {
         return Err(format!("{path_shown}: is longer than {max_len} bytes, and cannot be a list of addresses"));
     }

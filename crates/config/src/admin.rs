@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::address::LISTEN_OR_OFF;
 use super::declare::{Read, section};
-use super::formats::{self, PATH};
+use super::formats::{self, PATH, SECRET};
 use super::mapping::mapping;
 use super::scope::Scope;
 use super::takes::{Format, value};
@@ -33,9 +33,9 @@ section! {
             .example("/run/otproxy-edge/admin.sock")
             .restart(),
         /// the file of the token with which the API of `admin.listen` may be read and used to act; reread when it changes
-        token_file: Option<PathBuf> = value(PATH).optional("no token").example("admin.token").restart(),
+        token_file: Option<PathBuf> = value(SECRET).optional("no token").example("admin.token").restart(),
         /// the file of the token with which it may only be read; reread when it changes
-        read_token_file: Option<PathBuf> = value(PATH).optional("no token").example("read.token").restart(),
+        read_token_file: Option<PathBuf> = value(SECRET).optional("no token").example("read.token").restart(),
         /// `tls`: what `admin.listen` speaks, where it is not plain.
         tls: Option<AdminTlsConfig> = mapping().restart().optional(),
     }
@@ -48,7 +48,7 @@ section! {
         /// with `admin.tls` it is served over TLS alone: the certificate, PEM; reread when it changes
         cert: PathBuf = value(PATH).required("admin.pem"),
         /// the certificate's private key, PEM
-        key: PathBuf = value(PATH).required("admin.key"),
+        key: PathBuf = value(SECRET).required("admin.key"),
         /// the authority that every client's certificate must come from, PEM
         client_ca: Option<PathBuf> = value(PATH).optional("clients need no certificate").example("clients.pem"),
     }

@@ -1,7 +1,7 @@
 //! Reading a file up to its top-level mapping.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::error::{ConfigErrors, Location};
@@ -20,6 +20,17 @@ pub fn without_byte_order_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
+/// Returns the problem of a file that cannot be read; nothing in it is secret.
+pub(super) fn unread(path: &Path, error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            format!("; run `chmod a+r {}`, and `chmod a+x` on its folder", path.display())
+        }
+        _ => String::new(),
+    };
+    format!("cannot be read: {error}{remedy}")
+}
+
 /// The beginning of a file.
 const START: Location = Location { line: 1, column: 1 };
 
@@ -29,7 +40,7 @@ pub(super) fn text_of(path: &Path) -> Result<(String, String), ConfigErrors> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|opened| opened.take(MAX_FILE_LEN + 1).read_to_end(&mut bytes))
-        .map_err(|error| ConfigErrors::one(&file, None, format!("cannot be read: {error}")))?;
+        .map_err(|error| ConfigErrors::one(&file, None, unread(path, &error)))?;
     if too_long(bytes.len()) {
         return Err(file_too_long(&file));
     }

@@ -2,8 +2,10 @@
 //!
 //! A parser takes a node and returns the value, or what is wrong with it and what to do.
 
+use std::env;
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -53,6 +55,10 @@ pub(super) const WORKERS: Format<NonZeroUsize> = Format::new("1 to 1024", worker
 pub(super) const SPARE: Format<usize> = Format::new("1 to 1024", spare);
 pub(super) const FLAG: Format<bool> = Format::new("`true` or `false`", flag);
 pub(super) const PATH: Format<PathBuf> = Format::new("path", path).seen_from(|path, folder| folder.join(path));
+/// A file that nobody but the process reads. As a credential of systemd it is somewhere else, by its name.
+pub(super) const SECRET: Format<PathBuf> = Format::new("path", path).seen_from(|path, folder| {
+    credential(&path, env::var_os("CREDENTIALS_DIRECTORY")).unwrap_or_else(|| folder.join(path))
+});
 pub(super) const PORT: Format<u16> = Format::new("port", port);
 pub(super) const LABEL: Format<String> = Format::new("name", label);
 pub(super) const PROCESS_NAME: Format<String> = Format::new("text", process_name);
@@ -219,6 +225,12 @@ pub(super) fn path(node: &Node) -> Result<PathBuf, String> {
     }
 }
 
+/// Returns the credential that has the name of a file, if there is one in this directory.
+fn credential(file: &Path, directory: Option<OsString>) -> Option<PathBuf> {
+    let credential = Path::new(&directory?).join(file.file_name()?);
+    (credential.is_absolute() && credential.is_file()).then_some(credential)
+}
+
 /// Parses a port, not 0.
 pub(super) fn port(node: &Node) -> Result<u16, String> {
     int(node)
@@ -308,6 +320,21 @@ fn int(node: &Node) -> Option<i128> {
 mod tests {
     use super::super::tree::fragment;
     use super::*;
+
+    #[test]
+    fn a_credential_takes_the_place_of_the_file_of_its_name() {
+        let folder = std::env::temp_dir().join(format!("otproxy-credential-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("admin.token"), "").unwrap();
+        let found = |file: &str, directory: Option<&Path>| credential(Path::new(file), directory.map(Into::into));
+        let handed_over = Some(folder.join("admin.token"));
+        assert_eq!(found("admin.token", Some(&folder)), handed_over);
+        assert_eq!(found("/etc/otproxy/admin.token", Some(&folder)), handed_over);
+        assert_eq!(found("read.token", Some(&folder)), None);
+        assert_eq!(found("admin.token", None), None);
+        assert_eq!(found("src", Some(Path::new("."))), None);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn durations() {

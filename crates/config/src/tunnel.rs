@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::address::{HostPort, LISTEN, TARGET};
 use super::declare::{Read, section};
 use super::edges::EdgePeer;
-use super::formats::{PATH, SPARE};
+use super::formats::{PATH, SECRET, SPARE};
 use super::mapping::mapping;
 use super::scope::Scope;
 use super::takes::{list, some, value};
@@ -64,7 +64,7 @@ section! {
         /// the own certificate, PEM
         cert: PathBuf = value(PATH).required("own.pem"),
         /// the certificate's private key, PEM
-        key: PathBuf = value(PATH).required("own.key"),
+        key: PathBuf = value(SECRET).required("own.key"),
     }
 }
 
