@@ -1,5 +1,6 @@
 //! Logs: on stderr, for people or for machines.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::env;
 use std::fmt::{Debug, Write as _};
 use std::fs::File;
@@ -8,7 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{self, PanicHookInfo};
 
-use tracing::field::Field;
+use tracing::field::{Field, debug};
 use tracing::{Level, Metadata, error};
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::LevelFilter;
@@ -149,7 +150,8 @@ impl Write for Line {
     }
 }
 
-/// Logs a panic. It ends its task or thread and nothing else, so it is a line like others.
+/// Logs a panic. It ends its task or thread and nothing else, so it is a line like others. `RUST_BACKTRACE` has it say the
+/// calls that led there, too.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let location = panic.location().map(ToString::to_string).unwrap_or_default();
     let payload = panic.payload();
@@ -157,7 +159,10 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
         payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let message = message.unwrap_or("a panic without words");
     let thread = std::thread::current();
-    error!(location, thread = thread.name().unwrap_or_default(), "a defect of this program: {message}");
+    let calls = Backtrace::capture();
+    // Its short form has no line feeds.
+    let backtrace = (calls.status() == BacktraceStatus::Captured).then(|| debug(calls));
+    error!(location, thread = thread.name().unwrap_or_default(), backtrace, "a defect of this program: {message}");
 }
 
 #[cfg(test)]
@@ -215,12 +220,18 @@ mod tests {
     fn a_panic_is_one_line_with_its_place() {
         let test = std::env::current_exe().unwrap();
         let child = ["--exact", "--ignored", "cli::log::tests::panics_on_purpose"];
-        let output = Command::new(test).args(child).output().unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{stderr}");
-        let lines: Vec<_> = stderr.lines().collect();
-        let [line] = lines[..] else { panic!("{stderr}") };
-        let line: serde_yaml::Value = serde_yaml::from_str(line).unwrap();
+        let line = |backtrace| -> serde_yaml::Value {
+            let output = Command::new(&test).args(child).env("RUST_BACKTRACE", backtrace).output().unwrap();
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.success(), "{stderr}");
+            let lines: Vec<_> = stderr.lines().collect();
+            let [line] = lines[..] else { panic!("{stderr}") };
+            serde_yaml::from_str(line).unwrap()
+        };
+        let calls = line("1")["backtrace"].as_str().unwrap().to_owned();
+        assert!(calls.contains("panics_on_purpose") && calls.contains("log.rs"), "{calls}");
+        let line = line("0");
+        assert!(line.get("backtrace").is_none(), "{line:?}");
         let message = line["message"].as_str().unwrap();
         let place = message.strip_prefix("a defect of this program: on purpose, at ").expect(message);
         assert!(line["location"].as_str().unwrap().starts_with(&format!("src/cli/log.rs:{place}:")), "{line:?}");

@@ -11,7 +11,7 @@ version=4.32.5
 here=$(cd "$(dirname "$0")" && pwd)
 root=$here/../..
 binary=$(realpath "${1:-$root/target/dist/otproxy}")
-[ -x "$binary" ] || { echo "no program at $binary: build it first, cargo build --profile dist" >&2; exit 1; }
+[ -x "$binary" ] || { echo "no program at $binary: build it first, bash dist.sh" >&2; exit 1; }
 
 environment=$(realpath -m "$root/target")/schemathesis-$version
 if [ ! -x "$environment/bin/schemathesis" ]; then
