@@ -18,6 +18,7 @@ use otproxy_config::name::Name;
 use otproxy_protocol::proxy_header::LOCAL;
 use rustix::process::Signal;
 use rustls::{ServerConfig, ServerConnection};
+use socket2::{Domain, Socket, Type};
 
 use crate::common::HANG;
 use crate::common::folder::Folder;
@@ -659,7 +660,12 @@ impl SetUp {
 
     /// A player logs in over this edge; the login server is told so, and answers.
     fn carries_a_login(&self, edge: &str) {
-        let mut player = elsewhere(edge);
+        // Not from 127.0.0.1, which a server on loopback sees without being told.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from(([127, 0, 0, 9], 0)).into()).expect("free");
+        let edge = SocketAddr::new(edge.parse().expect("an address"), 7171);
+        socket.connect(&edge.into()).expect("it listens");
+        let mut player = TcpStream::from(socket);
         // As a client begins: the length, and a packet of the login protocol.
         let hello: Vec<u8> = [20, 0, 1].into_iter().chain(10..29).collect();
         player.write_all(&hello).expect("writable");
@@ -691,15 +697,6 @@ impl SetUp {
         fs::write(&path, format!("{made}admin: {{ listen: '{address}:9162' }}\n")).expect("own file");
         path
     }
-}
-
-/// Connects to an edge as a player from another address than the edge's own host has: of that one no server is told.
-fn elsewhere(edge: &str) -> TcpStream {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    socket.bind(&SocketAddr::from(([127, 0, 0, 77], 0)).into()).expect("an address of loopback");
-    let edge = SocketAddr::new(edge.parse().expect("an address"), 7171);
-    socket.connect(&edge.into()).expect("it listens");
-    socket.into()
 }
 
 fn start(role: &str, file: &Path) -> Running {
