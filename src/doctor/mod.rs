@@ -135,6 +135,7 @@ pub async fn examine(config: Config, file: &Path, files: OpenFiles) -> Vec<Docto
     }
     let unreadable = unit::unreadable(&config, file);
     let identity = certificates::examine(&config, &unreadable, &mut checks);
+    certificates::admin(&config, &mut checks);
     checks.extend(unreadable.into_iter().map(|UnreadableFile { file, problem, remedy }| {
         DoctorCheck::fail(("file", &file.display().to_string()), problem, remedy)
     }));

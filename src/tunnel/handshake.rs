@@ -16,7 +16,7 @@ use super::{CONNECT, HANDSHAKE};
 use crate::admission::{AddressKey, KeyedLimit, REFUSED_LINES};
 use crate::certs;
 use crate::certs::HandshakeResult;
-use crate::certs::certificate::{Certificate, hex};
+use crate::certs::certificate::{Certificate, DAYS_LEFT, hex};
 use crate::certs::identity::Identity;
 use crate::certs::watch::{IdentityWatch, WatchResult};
 use crate::connection::EdgeCertificate;
@@ -34,8 +34,6 @@ pub const KNOWN_PER_ADDRESS: usize = 256;
 /// out.
 pub const KNOWN: usize = 256;
 
-/// Days before a certificate's expiry from which on a warning is logged.
-pub const DAYS_LEFT: i64 = 30;
 /// The interval of the warning.
 const WARN_EACH: Duration = Duration::from_secs(24 * 60 * 60);
 
