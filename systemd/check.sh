@@ -10,7 +10,7 @@ threshold=15
 
 here=$(cd "$(dirname "$0")" && pwd)
 binary=$(realpath "${1:-$here/../target/dist/otproxy}")
-[ -x "$binary" ] || { echo "no program at $binary: build it first, cargo build --profile dist" >&2; exit 1; }
+[ -x "$binary" ] || { echo "no program at $binary: build it first, bash dist.sh" >&2; exit 1; }
 
 copies=$(mktemp -d)
 trap 'rm -rf "$copies"' EXIT

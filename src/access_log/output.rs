@@ -10,26 +10,23 @@ use tracing::{error, info};
 
 use crate::stderr;
 use otproxy_config::AccessLogFile;
-use otproxy_net::RateLimitedLog;
+use otproxy_net::OutageLog;
 
 /// The mode of a new file. Players' addresses are not for everybody to read.
 pub const FILE_MODE: u32 = 0o640;
-/// Log lines about an unwritable file in each window: a full disk accepts a few bytes now and then.
-const LOG_LINES: u16 = 1;
 
 pub(super) struct LogOutput {
     to: AccessLogFile,
     file: Option<File>,
     /// True if the file ends within a line.
     torn: bool,
-    /// True if the last write failed and the failure was logged.
-    pub(super) failing: bool,
-    log: RateLimitedLog,
+    /// A full disk accepts a few bytes now and then.
+    pub(super) outage: OutageLog<io::ErrorKind>,
 }
 
 impl LogOutput {
     pub(super) fn new(to: AccessLogFile) -> Self {
-        Self { to, file: None, torn: false, failing: false, log: RateLimitedLog::new(LOG_LINES) }
+        Self { to, file: None, torn: false, outage: OutageLog::new() }
     }
 
     /// Writes whole lines; returns how many were lost.
@@ -54,19 +51,25 @@ impl LogOutput {
         stderr::count(rest)
     }
 
-    /// Logs the first failure to write, and the first success after it.
+    /// Logs failures to write, and the first success after them.
     fn report(&mut self, result: io::Result<()>) {
         let AccessLogFile::Path(path) = &self.to else { return };
         match result {
-            Ok(()) if self.failing => {
-                self.failing = false;
-                info!(file = %path.display(), "the access log is written again");
+            Ok(()) => {
+                if let Some(seconds) = self.outage.worked(Instant::now()) {
+                    info!(file = %path.display(), seconds, "the access log is written again");
+                }
             }
-            Err(error) if !self.failing && self.log.allow(Instant::now()).is_some() => {
-                self.failing = true;
-                error!(file = %path.display(), %error, "cannot write the access log; its lines are dropped and counted");
+            Err(error) => {
+                if let Some(suppressed) = self.outage.failed(error.kind(), Instant::now()) {
+                    error!(
+                        file = %path.display(),
+                        %error,
+                        suppressed,
+                        "cannot write the access log; its lines are dropped and counted"
+                    );
+                }
             }
-            _ => {}
         }
     }
 }

@@ -52,6 +52,11 @@ pub(super) struct BoundedStream<S> {
 }
 
 impl<S> BoundedStream<S> {
+    /// Returns the stream itself.
+    pub(super) fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
     /// Fails once the time is up; until then registers the task to be woken at that time.
     fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.deadline.as_mut().poll(cx) {

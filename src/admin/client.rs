@@ -1,5 +1,6 @@
 //! A client of a running otproxy, over its unix socket or its address.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::owner;
 use crate::certs::certificates;
 
 /// Bytes of an answer that are read at most: more than the longest list, or the metrics of hundreds of edges, has.
@@ -32,8 +34,23 @@ const CONNECT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct AdminClient {
     way: Way,
-    token: Option<String>,
+    token: Option<Token>,
     within: Duration,
+}
+
+/// A token to send.
+#[derive(Clone)]
+struct Token {
+    text: String,
+    /// The users that may have it, but for root.
+    users: Vec<u32>,
+}
+
+/// Shows a token without its text.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token").field("users", &self.users).finish_non_exhaustive()
+    }
 }
 
 /// The way to reach it.
@@ -77,6 +94,29 @@ pub enum ClientError {
     /// The answer broke off, or is too long.
     #[error("the answer was cut short, or is too long")]
     Cut,
+    /// The token would go to another host, for everybody on the way to read.
+    #[error(
+        "the token would be sent in clear to {0}; use https with `admin.tls` there, or the unix socket on that host itself"
+    )]
+    Clear(SocketAddr),
+    /// The token would go to a user of this host who has no business with it.
+    #[error(
+        "the token would be sent to user id {uid}, who listens at {peer}, and is neither root, nor this user, nor the owner of          the token's file; stop that process, or use the unix socket"
+    )]
+    Stranger {
+        /// The address.
+        peer: SocketAddr,
+        /// The user.
+        uid: u32,
+    },
+    /// The listener's user is not known, so no token is sent.
+    #[error("the token is not sent: it cannot be told who listens at {peer} ({error}); use the unix socket, or https")]
+    Unknown {
+        /// The address.
+        peer: SocketAddr,
+        /// The cause.
+        error: io::Error,
+    },
 }
 
 impl AdminClient {
@@ -126,10 +166,11 @@ impl AdminClient {
         Self { way, token: None, within: super::SOCKET_TIMEOUT }
     }
 
-    /// Sends a token with each request.
+    /// Sends a token with each request: over the unix socket, over TLS, and else within this host alone, to root and
+    /// `users`.
     #[must_use]
-    pub fn with_token(self, token: String) -> Self {
-        Self { token: Some(token), ..self }
+    pub fn with_token(self, text: String, users: Vec<u32>) -> Self {
+        Self { token: Some(Token { text, users }), ..self }
     }
 
     /// Sets the time limit of an answer.
@@ -163,6 +204,9 @@ impl AdminClient {
                 }
                 Way::Tcp(address) => {
                     let stream = within(CONNECT, TcpStream::connect(address)).await?;
+                    if let Some(token) = &self.token {
+                        token.may_go(&stream)?;
+                    }
                     self.exchange(stream, address, method, path, body).await
                 }
                 Way::Tls(address, name, config) => {
@@ -189,7 +233,7 @@ impl AdminClient {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         if let Some(token) = &self.token {
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+            request = request.header(AUTHORIZATION, format!("Bearer {}", token.text));
         }
         let request = request.body(Body::from(body)).map_err(io::Error::other)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -214,6 +258,26 @@ impl AdminClient {
             Way::Tls(address, ..) => format!("https://{address}"),
         }
     }
+}
+
+impl Token {
+    /// Checks that a plain connection leads to somebody who may have it.
+    fn may_go(&self, stream: &TcpStream) -> Result<(), ClientError> {
+        let (own, peer) = (stream.local_addr()?, stream.peer_addr()?);
+        if !is_within_host(own, peer) {
+            return Err(ClientError::Clear(peer));
+        }
+        match owner::stranger(own, peer, &self.users) {
+            Ok(None) => Ok(()),
+            Ok(Some(uid)) => Err(ClientError::Stranger { peer, uid }),
+            Err(error) => Err(ClientError::Unknown { peer, error }),
+        }
+    }
+}
+
+/// Returns whether a connection between these addresses stays within this host.
+fn is_within_host(own: SocketAddr, peer: SocketAddr) -> bool {
+    peer.ip().to_canonical().is_loopback() || peer.ip() == own.ip()
 }
 
 async fn within<T>(time: Duration, work: impl Future<Output = io::Result<T>>) -> Result<T, ClientError> {
@@ -261,5 +325,27 @@ mod tests {
             assert!(error.contains("write it as `http://127.0.0.1:9162`"), "{error}");
         }
         assert!(url("https://a").unwrap_err().contains("`--ca`"));
+    }
+
+    #[test]
+    fn plain_connections_to_other_hosts_are_known() {
+        for (own, peer, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:9162", true),
+            ("127.0.0.1:1", "127.0.0.9:9162", true),
+            ("[::1]:1", "[::1]:9162", true),
+            ("[::ffff:127.0.0.1]:1", "[::ffff:127.0.0.1]:9162", true),
+            ("192.0.2.10:1", "192.0.2.10:9162", true),
+            ("192.0.2.10:1", "192.0.2.11:9162", false),
+            ("[2001:db8::1]:1", "[2001:db8::2]:9162", false),
+        ] {
+            assert_eq!(is_within_host(own.parse().unwrap(), peer.parse().unwrap()), expected, "{own} {peer}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_not_shown() {
+        let client = AdminClient::socket(Path::new("/run/x")).with_token("0123456789abcdef".to_owned(), vec![7]);
+        let shown = format!("{client:?}");
+        assert!(shown.contains("users: [7]") && !shown.contains("0123456789abcdef"), "{shown}");
     }
 }

@@ -11,7 +11,7 @@ use super::api::PREFIX;
 const REFUSALS: [(&str, &str); 10] = [
     ("400", "It is not JSON, or not a query that can be asked"),
     ("401", "It needs a token, or another one"),
-    ("403", "The token is for reading, or a web page sent it"),
+    ("403", "Acting takes the socket or another token, or a web page sent it"),
     ("404", "What is named does not exist"),
     ("405", "The method is not for this path"),
     ("409", "As things are, it cannot be done"),

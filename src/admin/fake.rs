@@ -131,8 +131,11 @@ impl Operator for FakeOperator {
         TargetsView { targets: vec![target(TargetState::Ready), unchecked] }
     }
 
-    fn connections(&self, asked: &ConnectionsQuestion) -> ConnectionsView {
-        let total = if asked.listener.as_deref().is_some_and(|name| name != "login") { 0 } else { self.connections };
+    fn connections(&self, asked: &ConnectionsQuestion) -> Result<ConnectionsView, ApiError> {
+        if let Some(name) = asked.listener.as_deref().filter(|name| *name != "login") {
+            return Err(no_listener(name));
+        }
+        let total = self.connections;
         let connection = |id| ConnectionView {
             id,
             listener: "login".to_owned(),
@@ -147,7 +150,7 @@ impl Operator for FakeOperator {
             bytes_out: 20,
         };
         let ids = (1..=total).rev().take(asked.limit.get());
-        ConnectionsView { total, connections: ids.map(connection).collect() }
+        Ok(ConnectionsView { total, connections: ids.map(connection).collect() })
     }
 
     fn sessions(&self, asked: &SessionsQuestion) -> ApiFuture<'_, SessionsView> {

@@ -4,10 +4,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract;
+use axum::extract::{self, Request};
 use axum::http::header::{CONNECTION, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode, Uri};
-use axum::middleware::map_response;
+use axum::middleware::{self, Next, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
@@ -33,8 +33,18 @@ pub(super) fn router(state: AdminState, context: ApiContext) -> Router {
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .fallback(not_found)
-        .with_state(Arc::new(state));
+        .with_state(Arc::new(state))
+        .layer(middleware::from_fn_with_state(context.clone(), guard));
     pages.nest(PREFIX, routes::routes().with_state(context)).layer(map_response(close))
+}
+
+/// Answers a request unless a web page may have sent it. The pages hold no secret of a player, but tell a stranger that
+/// otproxy runs here, as what, and how much it carries.
+async fn guard(extract::State(context): extract::State<ApiContext>, request: Request, next: Next) -> Response {
+    match context.allow_page(&request) {
+        Ok(()) => next.run(request).await,
+        Err(denied) => answer::denied(denied),
+    }
 }
 
 async fn not_found(path: Uri) -> Response {

@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Json, Query, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Json, Query, Request, State};
 use axum::routing::{get, post};
 use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::Semaphore;
+use tracing::field::display;
 use tracing::{info, warn};
 
 use super::access::{self, AuthError, Transport};
@@ -22,6 +23,7 @@ use super::api::{
     AddressesQuestion, ApiError, BansQuestion, ConnectionsQuestion, DisconnectRequest, DrainRequest, NewBan,
     NoQuestion, Operator, ReloadRequest, SessionsQuestion, TargetRequest, UnbanRequest, UndrainRequest,
 };
+use super::caller::Caller;
 use super::document::OpenApiDocument;
 use super::tokens::{Permission, Tokens};
 use crate::admission::REFUSED_LINES;
@@ -46,7 +48,7 @@ pub(super) struct ApiContext {
 pub(super) fn routes() -> Router<ApiContext> {
     let answer = |State(context): State<ApiContext>, request: Request| async move {
         match context.allow(&request, Permission::Read) {
-            Ok(()) => answer::text(document()),
+            Ok(_) => answer::text(document()),
             Err(denied) => answer::denied(denied),
         }
     };
@@ -79,7 +81,7 @@ fn list(routes: Routes) -> Routes {
             Ok(operator.targets())
         })
         .see("/connections", "Open connections, newest first", |operator, asked: ConnectionsQuestion| async move {
-            Ok(operator.connections(&asked))
+            operator.connections(&asked)
         })
         .see(
             "/sessions",
@@ -184,25 +186,42 @@ impl Routes {
             document.act::<B, A>(path, about);
         }
         let answer = move |State(context): State<ApiContext>, request: Request| async move {
-            if let Err(denied) = context.allow(&request, Permission::Act) {
-                return answer::denied(denied);
-            }
+            let author = match context.allow(&request, Permission::Act) {
+                Ok(author) => author,
+                Err(denied) => return answer::denied(denied),
+            };
             let asked = match Json::<Object<B>>::from_request(request, &()).await {
                 Ok(Json(Object(asked))) => asked,
                 Err(rejection) => return answer::wrong_body(&rejection),
             };
             let door = context.door.as_str();
+            let Author { caller, token } = &author;
+            let (uid, user, certificate) = (caller.uid, caller.user(), caller.certificate());
+            let (address, token) =
+                (caller.address.map(|address| address.to_string()), token.map(Permission::token_key));
             let request = serde_json::to_string(&asked).unwrap_or_default();
             // It runs as a task of its own: the client may leave or run out of time, but an action that has begun is
             // completed.
             let done = tokio::spawn(act(context.operator, asked)).await;
             match done {
                 Ok(Ok(answer)) => {
-                    info!(door, act = path, request, "an operator has acted");
+                    info!(door, uid, user, address, certificate, token, act = path, request, "an operator has acted");
                     answer::ok(&answer)
                 }
                 Ok(Err(refusal)) => {
-                    warn!(door, act = path, request, error = %refusal, "an operator could not act");
+                    let error = display(&refusal);
+                    warn!(
+                        door,
+                        uid,
+                        user,
+                        address,
+                        certificate,
+                        token,
+                        act = path,
+                        request,
+                        error,
+                        "an operator could not act"
+                    );
                     answer::refused(&refusal)
                 }
                 Err(error) => answer::failed(&error.to_string()),
@@ -213,17 +232,42 @@ impl Routes {
     }
 }
 
+/// The author of a request that is allowed.
+struct Author {
+    caller: Caller,
+    /// The right of the token that it needed.
+    token: Option<Permission>,
+}
+
 impl ApiContext {
-    /// Checks that a request may be answered. Denied requests are logged, up to the log's limit.
-    fn allow(&self, request: &Request, right: Permission) -> Result<(), AuthError> {
-        static LOG: RateLimitedLog = RateLimitedLog::new(REFUSED_LINES);
-        access::check(self.door, &self.tokens, request.headers(), right).inspect_err(|denied| {
-            if let Some(suppressed) = LOG.allow(Instant::now()) {
-                let (door, path, reason) = (self.door.as_str(), request.uri().path(), denied.text().0);
-                warn!(door, path, reason, suppressed, "a request to the admin API is refused");
-            }
-        })
+    /// Checks that a request may be answered, and returns its author. Denied requests are logged, up to the log's limit.
+    fn allow(&self, request: &Request, right: Permission) -> Result<Author, AuthError> {
+        let caller = caller(request);
+        let token = access::check(self.door, &caller, &self.tokens, request.headers(), right);
+        let token = token.inspect_err(|denied| self.log_denied(request, *denied))?;
+        Ok(Author { caller, token })
     }
+
+    /// Checks the same of a request for a page beside the API.
+    pub fn allow_page(&self, request: &Request) -> Result<(), AuthError> {
+        let allowed = access::check_page(self.door, &self.tokens, request.headers());
+        allowed.inspect_err(|denied| self.log_denied(request, *denied))
+    }
+
+    fn log_denied(&self, request: &Request, denied: AuthError) {
+        static LOG: RateLimitedLog = RateLimitedLog::new(REFUSED_LINES);
+        if let Some(suppressed) = LOG.allow(Instant::now()) {
+            let (door, path, reason) = (self.door.as_str(), request.uri().path(), denied.text().0);
+            let address = caller(request).address.map(|address| address.to_string());
+            warn!(door, address, path, reason, suppressed, "a request to the admin server is refused");
+        }
+    }
+}
+
+/// Returns the caller of a request.
+fn caller(request: &Request) -> Caller {
+    let known = request.extensions().get::<ConnectInfo<Caller>>();
+    known.map(|ConnectInfo(caller)| caller.clone()).unwrap_or_default()
 }
 
 /// A request that is a JSON object. Its type alone would accept an array of its fields as well.

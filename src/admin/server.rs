@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Transport;
 use super::bounded::BoundedListener;
+use super::caller::{Caller, HasCaller};
 use super::routes::{ApiContext, MAX_ANSWERS};
 use super::socket::{AdminSocket, SocketError};
 use super::tls::{AdminTls, TlsListener};
@@ -178,12 +179,13 @@ pub(super) async fn serve<L>(
     stop: &CancellationToken,
 ) where
     L: Listener,
-    L::Io: Unpin,
+    L::Io: HasCaller + Unpin,
     L::Addr: std::fmt::Debug,
 {
     let Some(listener) = listener else { return };
     let stopped = stop.clone().cancelled_owned();
-    let served = axum::serve(listener, pages::router(state.clone(), context)).with_graceful_shutdown(stopped).await;
+    let pages = pages::router(state.clone(), context).into_make_service_with_connect_info::<Caller>();
+    let served = axum::serve(listener, pages).with_graceful_shutdown(stopped).await;
     if let Err(error) = served {
         // Accept errors are retried, so no known error gets here.
         tracing::error!(%error, "the admin server ended");

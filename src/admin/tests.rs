@@ -125,7 +125,7 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8
 #[tokio::test]
 async fn pages() {
     let server = Admin::edge().await;
-    for (host, socket) in [("Host: test", false), ("Host: test", true)] {
+    for (host, socket) in [("Host: localhost", false), ("Host: localhost", true)] {
         let get = async |path: &str| match socket {
             true => server.over_socket("GET", path, &[], "").await,
             false => server.over_tcp("GET", path, &[host], "").await,
@@ -144,7 +144,7 @@ async fn pages() {
         let (status, _, body) = get("/secret").await;
         assert_eq!((status, &*body), (404, "not found\n"));
     }
-    let (status, ..) = server.over_tcp("POST", "/metrics", &["Host: test"], "").await;
+    let (status, ..) = server.over_tcp("POST", "/metrics", &["Host: localhost"], "").await;
     assert_eq!(status, 405);
     let stream = TcpStream::connect(server.address).await.unwrap();
     let answer = exchange(stream, b"\x07\x00nonsense\r\n\r\n").await;
@@ -155,7 +155,7 @@ async fn pages() {
 async fn readiness_follows_the_process() {
     let server = Admin::edge().await;
     let ask = async || {
-        let answer = server.over_tcp("GET", "/ready", &["Host: test"], "").await;
+        let answer = server.over_tcp("GET", "/ready", &["Host: localhost"], "").await;
         (answer.0, answer.2)
     };
     let (yes, no) = ((200, "ready\n".to_owned()), (503, "not ready\n".to_owned()));

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::serve::Listener;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -18,8 +19,9 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 use tracing::{error, info, warn};
 
+use super::caller::{Caller, HasCaller};
 use crate::certs::CertError;
-use crate::certs::certificate::DAYS_LEFT;
+use crate::certs::certificate::{Certificate, DAYS_LEFT};
 use crate::certs::operators::{AdminIdentity, RevokedOperators};
 use crate::certs::watch::{WatchResult, Watched};
 use crate::metrics::Metrics;
@@ -131,7 +133,7 @@ impl Listener for TlsListener {
     async fn accept(&mut self) -> (TlsConnection, SocketAddr) {
         let (stream, peer) = Listener::accept(&mut self.listener).await;
         let accept = TlsAcceptor::from(self.tls.now()).accept(stream);
-        (TlsConnection::Handshake(Box::new(accept)), peer)
+        (TlsConnection { state: TlsState::Handshake(Box::new(accept)), caller: Caller::at(Some(peer)) }, peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -140,7 +142,12 @@ impl Listener for TlsListener {
 }
 
 /// A connection in TLS, or still in its handshake.
-pub(super) enum TlsConnection {
+pub(super) struct TlsConnection {
+    state: TlsState,
+    caller: Caller,
+}
+
+enum TlsState {
     Handshake(Box<Accept<TcpStream>>),
     Open(Box<TlsStream<TcpStream>>),
 }
@@ -148,15 +155,30 @@ pub(super) enum TlsConnection {
 impl TlsConnection {
     /// Polls the handshake; returns the stream once it is done.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Pin<&mut TlsStream<TcpStream>>>> {
-        if let Self::Handshake(accept) = self {
+        if let TlsState::Handshake(accept) = &mut self.state {
             let stream = ready!(Pin::new(&mut **accept).poll(cx))?;
-            *self = Self::Open(Box::new(stream));
+            if let Some(certificate) = stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
+                self.caller.proved(title(certificate));
+            }
+            self.state = TlsState::Open(Box::new(stream));
         }
-        match self {
-            Self::Open(stream) => Poll::Ready(Ok(Pin::new(&mut **stream))),
-            Self::Handshake(_) => Poll::Pending,
+        match &mut self.state {
+            TlsState::Open(stream) => Poll::Ready(Ok(Pin::new(&mut **stream))),
+            TlsState::Handshake(_) => Poll::Pending,
         }
     }
+}
+
+impl HasCaller for TlsConnection {
+    fn caller(&self) -> Caller {
+        self.caller.clone()
+    }
+}
+
+/// Returns the name of a certificate's holder, for the log.
+fn title(certificate: &CertificateDer<'_>) -> String {
+    let parsed = Certificate::parse(certificate);
+    parsed.map_or_else(|error| error.to_string(), |parsed| parsed.name().unwrap_or(&parsed.subject).to_owned())
 }
 
 impl AsyncRead for TlsConnection {

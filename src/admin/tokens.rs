@@ -28,6 +28,16 @@ pub(super) enum Permission {
     Act,
 }
 
+impl Permission {
+    /// Returns the key of the token that gives it.
+    pub fn token_key(self) -> &'static str {
+        match self {
+            Self::Read => "read_token_file",
+            Self::Act => "token_file",
+        }
+    }
+}
+
 /// The tokens of a process.
 #[derive(Debug, Default)]
 pub struct Tokens {

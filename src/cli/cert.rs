@@ -12,6 +12,7 @@ use super::print;
 use crate::certs::authority::{Authority, DAYS, IssueTerms, IssuedCertificate, KeyFile, YEARS};
 use crate::certs::name::Name;
 use crate::certs::show;
+use otproxy_protocol::printable::{Printable, printable_json};
 
 /// The folder of the operators' authority, in that of the tunnel's.
 const OPERATORS: &str = "operators";
@@ -201,11 +202,11 @@ fn said(name: &Name, authority: &Authority, issued: &IssuedCertificate, host: &s
 
 fn show(files: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
     let (report, now) = (show::read(files), SystemTime::now());
-    let text = if json { format!("{:#}\n", report.json(now)) } else { report.text(now) };
+    let text = if json { printable_json(&format!("{:#}\n", report.json(now))).into() } else { report.text(now) };
     print(text.as_bytes())?;
     let problems = report.problems(now);
     for problem in &problems {
-        let _ = writeln!(io::stderr(), "otproxy: {problem}");
+        let _ = writeln!(io::stderr(), "otproxy: {}", Printable(problem));
     }
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

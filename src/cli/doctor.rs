@@ -1,12 +1,12 @@
 //! `otproxy doctor`
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use tokio::runtime::Builder;
 
-use super::{ConfigFile, files_needed, print, raise_file_limit};
+use super::{ConfigFile, colours, files_needed, print_raw, raise_file_limit};
 use crate::doctor::{self, DoctorCheck, OpenFiles};
 use otproxy_config as config;
 
@@ -37,8 +37,8 @@ impl Doctor {
                 lines.lines().map(|error| DoctorCheck::wrong_file(&shown, error)).collect()
             }
         };
-        let text = if self.json { doctor::json(&checks) } else { doctor::text(&checks, io::stdout().is_terminal()) };
-        print(text.as_bytes())?;
+        let text = if self.json { doctor::json(&checks) } else { doctor::text(&checks, colours(&io::stdout())) };
+        print_raw(text.as_bytes())?;
         Ok(if doctor::passed(&checks) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

@@ -4,7 +4,7 @@
 //! failed, a ping was not answered, or a certificate has expired; 2 for unknown flags; 78 for an invalid configuration.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -21,6 +21,7 @@ use crate::stderr;
 use crate::unit;
 use otproxy_config as config;
 use otproxy_config::{Config, ConfigErrors, LogFormat, LogLevel};
+use otproxy_protocol::printable::{Printable, printable_lines};
 
 mod bench;
 mod cert;
@@ -29,6 +30,7 @@ mod doctor;
 mod files;
 mod init;
 mod log;
+mod man;
 mod notify;
 mod operate;
 mod ping;
@@ -108,8 +110,10 @@ enum Command {
         /// The shell
         shell: Shell,
     },
-    /// Print the manual page, as roff
-    Man,
+    /// Print the manual page of otproxy or of a command, as roff
+    ///
+    /// See it with `otproxy man target | man -l -`, or install all of them with --dir.
+    Man(man::Man),
 }
 
 #[derive(Debug, clap::Args)]
@@ -136,12 +140,12 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => error,
     };
     if let Some(errors) = error.downcast_ref::<ConfigErrors>() {
-        stderr::write(format!("{errors}\n").as_bytes());
+        stderr::write(printable_lines(&format!("{errors}\n")).as_bytes());
         ExitCode::from(EXIT_CONFIG)
     } else if let Some(error) = error.downcast_ref::<clap::Error>() {
         wrong_flags(error)
     } else {
-        stderr::write(format!("otproxy: {}\n", chain(&error)).as_bytes());
+        stderr::write(printable_lines(&format!("otproxy: {}\n", chain(&error))).as_bytes());
         ExitCode::FAILURE
     }
 }
@@ -203,13 +207,9 @@ impl Cli {
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(*shell, &mut Self::command(), "otproxy", &mut script);
-                print(&script)
+                print_raw(&script)
             }
-            Command::Man => {
-                let mut page = Vec::new();
-                clap_mangen::Man::new(Self::command()).render(&mut page)?;
-                print(&page)
-            }
+            Command::Man(man) => man.run(),
         }
     }
 
@@ -301,15 +301,15 @@ fn check(file: &Path) -> anyhow::Result<ExitCode> {
     let soon = match roles::check_files(&config) {
         Ok(soon) => soon,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "{}: {error}", file.display());
+            let _ = writeln!(io::stderr(), "{}: {}", file.display(), Printable(error));
             return Ok(ExitCode::from(EXIT_CONFIG));
         }
     };
-    soon.iter().for_each(|soon| drop(writeln!(io::stderr(), "{}: warning: {soon}", file.display())));
+    soon.iter().for_each(|soon| drop(writeln!(io::stderr(), "{}: warning: {}", file.display(), Printable(soon))));
     // Whoever runs this may read what the service may not.
     let unreadable = unit::unreadable(&config, file);
     if !unreadable.is_empty() {
-        unreadable.iter().for_each(|unreadable| drop(writeln!(io::stderr(), "{unreadable}")));
+        unreadable.iter().for_each(|unreadable| drop(writeln!(io::stderr(), "{}", Printable(unreadable))));
         return Ok(ExitCode::from(EXIT_CONFIG));
     }
     for config::StockServerWarning { path, message, remedy, .. } in config.stock_server_warnings() {
@@ -332,8 +332,23 @@ fn runtime() -> anyhow::Result<(Runtime, Signals)> {
     Ok((runtime, signals))
 }
 
-/// Writes to stdout. A reader that has closed it is no failure.
-fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
+/// Returns whether colours are wanted on a stream: it is a terminal that has some, and nobody has set NO_COLOR.
+fn colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && wants_colours(|name| std::env::var_os(name))
+}
+
+/// Returns whether these variables of the environment allow colours: see <https://no-color.org>.
+fn wants_colours(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    variable("NO_COLOR").is_none_or(|value| value.is_empty()) && variable("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Writes text for people to stdout. A part of it may come from a file or another host.
+fn print(text: &[u8]) -> anyhow::Result<ExitCode> {
+    print_raw(printable_lines(&String::from_utf8_lossy(text)).as_bytes())
+}
+
+/// Writes to stdout as it is. A reader that has closed it is no failure.
+fn print_raw(bytes: &[u8]) -> anyhow::Result<ExitCode> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
@@ -356,6 +371,14 @@ mod tests {
         // An error whose text leaves its cause out.
         let plain = anyhow::Error::from(io::Error::other("why")).context("cannot run");
         assert_eq!(chain(&plain), "cannot run: why");
+    }
+
+    #[test]
+    fn colours_are_left_out_where_nobody_wants_them() {
+        let with = |name, value: &str| wants_colours(|asked| (asked == name).then(|| value.into()));
+        assert!(wants_colours(|_| None) && with("TERM", "xterm-256color"));
+        assert!(with("NO_COLOR", ""), "an empty variable is as good as none");
+        assert!(!with("NO_COLOR", "1") && !with("TERM", "dumb"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use tracing::info;
 
 use otproxy_config::EdgePeer;
-use otproxy_net::RateLimitedLog;
+use otproxy_net::{OutageLog, RateLimitedLog};
 
 /// Lines about edges that come and go, in each window of a rate-limited log.
 pub const EDGE_LINES: u16 = 20;
@@ -50,6 +50,7 @@ struct Presence {
     since: Option<SystemTime>,
     certificate: Option<EdgeCertificate>,
     error: Option<EdgeError>,
+    away: OutageLog<()>,
 }
 
 /// The certificate that an edge proved itself with.
@@ -118,7 +119,7 @@ impl EdgeRegistry {
     /// Counts a connection of the tunnel with the edge of this name, until the guard is dropped.
     pub fn connected(self: &Arc<Self>, name: &Arc<str>, address: IpAddr, by: EdgeCertificate) -> EdgePresence {
         let address = address.to_canonical();
-        self.with(name, |presence| presence.connected(address, by).map(|news| (news, address)));
+        self.with(name, |presence| presence.connected(address, by, Instant::now()).map(|news| (news, address)));
         EdgePresence { edges: Arc::clone(self), name: Arc::clone(name), address, spare: true }
     }
 
@@ -145,6 +146,7 @@ impl EdgeRegistry {
         };
         let Some((news, address)) = news else { return };
         let Some(suppressed) = self.log.allow(Instant::now()) else { return };
+        let suppressed = suppressed + if let News::Gone { suppressed, .. } = news { suppressed } else { 0 };
         let suppressed = (suppressed > 0).then_some(suppressed);
         let serial = certificate.map(|certificate| certificate.serial);
         match news {
@@ -155,7 +157,7 @@ impl EdgeRegistry {
             News::Elsewhere => {
                 info!(edge = name, %address, serial, suppressed, "edge comes from a new address");
             }
-            News::Gone { seconds } => info!(edge = name, %address, seconds, suppressed, "edge is gone"),
+            News::Gone { seconds, .. } => info!(edge = name, %address, seconds, suppressed, "edge is gone"),
         }
     }
 }
@@ -167,12 +169,12 @@ enum News {
     Up { before: Option<IpAddr> },
     /// It has a connection from an address that it is not known to come from.
     Elsewhere,
-    /// Its last connection has ended.
-    Gone { seconds: f64 },
+    /// Its last connection has ended, after so long; as it has so many times since the last time that is told.
+    Gone { seconds: f64, suppressed: u64 },
 }
 
 impl Presence {
-    fn connected(&mut self, address: IpAddr, by: EdgeCertificate) -> Option<News> {
+    fn connected(&mut self, address: IpAddr, by: EdgeCertificate, now: Instant) -> Option<News> {
         let (first, before) = (self.addresses.is_empty(), self.known.front().copied());
         let is_known = self.known.contains(&address);
         *self.addresses.entry(address).or_insert(0) += 1;
@@ -183,12 +185,14 @@ impl Presence {
         self.certificate = Some(by);
         if first {
             self.since = Some(SystemTime::now());
-            return Some(News::Up { before: before.filter(|before| *before != address) });
+            // One that comes and goes is told of now and then; that it comes from elsewhere, each time.
+            let is_back = before == Some(address) && self.away.worked(now).is_none();
+            return (!is_back).then_some(News::Up { before: before.filter(|before| *before != address) });
         }
         (!is_known).then_some(News::Elsewhere)
     }
 
-    fn ended(&mut self, address: IpAddr, spare: bool) -> Option<News> {
+    fn ended(&mut self, address: IpAddr, spare: bool, now: Instant) -> Option<News> {
         self.spare = self.spare.saturating_sub(spare.into());
         let count = self.addresses.get_mut(&address)?;
         *count -= 1;
@@ -199,7 +203,8 @@ impl Presence {
             return None;
         }
         let lasted = self.since.take().and_then(|since| since.elapsed().ok()).unwrap_or_default();
-        Some(News::Gone { seconds: lasted.as_secs_f64() })
+        let suppressed = self.away.failed((), now)?;
+        Some(News::Gone { seconds: lasted.as_secs_f64(), suppressed })
     }
 }
 
@@ -246,12 +251,15 @@ impl EdgePresence {
 impl Drop for EdgePresence {
     fn drop(&mut self) {
         let (address, spare) = (self.address, self.spare);
-        self.edges.with(&self.name, |presence| presence.ended(address, spare).map(|news| (news, address)));
+        self.edges
+            .with(&self.name, |presence| presence.ended(address, spare, Instant::now()).map(|news| (news, address)));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn peer(name: &str) -> EdgePeer {
@@ -269,20 +277,38 @@ mod tests {
     #[test]
     fn what_is_new_is_that_it_comes_and_goes_and_from_where() {
         let (mut presence, one, other) = (Presence::default(), ip("192.0.2.1"), ip("2001:db8::1"));
-        assert_eq!(presence.connected(one, certificate()), Some(News::Up { before: None }));
-        assert_eq!(presence.connected(one, certificate()), None);
-        assert_eq!(presence.connected(other, certificate()), Some(News::Elsewhere));
-        assert_eq!(presence.ended(other, true), None);
-        assert_eq!(presence.connected(other, certificate()), None, "it is known from there");
+        let now = Instant::now();
+        assert_eq!(presence.connected(one, certificate(), now), Some(News::Up { before: None }));
+        assert_eq!(presence.connected(one, certificate(), now), None);
+        assert_eq!(presence.connected(other, certificate(), now), Some(News::Elsewhere));
+        assert_eq!(presence.ended(other, true, now), None);
+        assert_eq!(presence.connected(other, certificate(), now), None, "it is known from there");
         for _ in 0..2 {
-            assert_eq!(presence.ended(one, true), None);
+            assert_eq!(presence.ended(one, true, now), None);
         }
-        assert!(matches!(presence.ended(other, true), Some(News::Gone { .. })));
-        assert_eq!(presence.connected(one, certificate()), Some(News::Up { before: Some(other) }));
+        assert!(matches!(presence.ended(other, true, now), Some(News::Gone { .. })));
+        assert_eq!(presence.connected(one, certificate(), now), Some(News::Up { before: Some(other) }));
         for n in 0..100 {
-            presence.connected(IpAddr::from([10, 0, 0, n]), certificate());
+            presence.connected(IpAddr::from([10, 0, 0, n]), certificate(), now);
         }
         assert_eq!(presence.known.len(), KNOWN_ADDRESSES);
+    }
+
+    #[test]
+    fn one_that_comes_and_goes_all_day_is_told_of_now_and_then() {
+        let (mut presence, start) = (Presence::default(), Instant::now());
+        let (mut told, mut times) = (0, 0);
+        for second in (0..24 * 3600).step_by(2) {
+            let now = start + Duration::from_secs(second);
+            told += usize::from(presence.connected(ip("192.0.2.1"), certificate(), now).is_some());
+            if let Some(News::Gone { suppressed, .. }) = presence.ended(ip("192.0.2.1"), true, now) {
+                (told, times) = (told + 1, times + 1 + suppressed);
+            }
+        }
+        assert!((100..2000).contains(&told), "{told}");
+        assert!((43_000 - 300..=43_200).contains(&times), "{times}");
+        let elsewhere = presence.connected(ip("192.0.2.2"), certificate(), start + Duration::from_secs(24 * 3600));
+        assert_eq!(elsewhere, Some(News::Up { before: Some(ip("192.0.2.1")) }), "that is told in any case");
     }
 
     #[test]

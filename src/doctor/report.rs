@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::{CheckStatus, DoctorCheck, passed};
+use otproxy_protocol::printable::{Printable, printable_json};
 
 /// Formats lines as `fail  tunnel core: ..; remedy: ..`, with colours for a terminal, and a last line with counts.
 #[must_use]
@@ -18,12 +19,12 @@ pub fn text(checks: &[DoctorCheck], colours: bool) -> String {
             (true, CheckStatus::Warn) => ("\x1b[33m", "\x1b[0m"),
             (true, CheckStatus::Fail) => ("\x1b[1;31m", "\x1b[0m"),
         };
-        let subject = if check.subject.is_empty() { String::new() } else { format!(" {}", check.subject) };
+        let subject = if check.subject.is_empty() { String::new() } else { format!(" {}", Printable(&check.subject)) };
         // Text from a file or another host must stay on its line.
-        let message = one_line(&check.message);
+        let message = Printable(&check.message);
         let _ = write!(text, "{on}{word:<4}{off}  {}{subject}: {message}", check.check);
         if let Some(remedy) = &check.remedy {
-            let _ = write!(text, "; remedy: {}", one_line(remedy));
+            let _ = write!(text, "; remedy: {}", Printable(remedy));
         }
         text.push('\n');
     }
@@ -55,9 +56,5 @@ pub fn json(checks: &[DoctorCheck]) -> String {
         .collect();
     let mut text = json!({ "ok": passed(checks), "checks": list }).to_string();
     text.push('\n');
-    text
-}
-
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    printable_json(&text).into_owned()
 }

@@ -1,5 +1,6 @@
 //! Forwarding: one connection in, one connection to a target, bytes in both directions.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use tracing::{info, warn};
 use crate::access_log::{AccessLogEntry, Ended, Forwarded};
 use crate::admission::{
     AddressKey, AdmittedConnection, AuthenticatedEdge, CarriedGuard, Carrier, ENDED_LINES, Inbound, InboundShared,
-    REFUSED_LINES, TunnelledStream, unfinished,
+    TunnelledStream, unfinished,
 };
 use crate::connection::{CloseReason, ConnectionHandle, Route};
 use crate::metrics::{ByReason, Metrics};
@@ -20,7 +21,7 @@ use otproxy_config as config;
 use otproxy_config::SendProxy;
 use otproxy_net::pump::{Observer, pump};
 use otproxy_net::worker::Tasks;
-use otproxy_net::{ConnectResult, RateLimitedLog, Stream};
+use otproxy_net::{ConnectResult, OutageLog, RateLimitedLog, Stream};
 use otproxy_protocol::player_address::{PseudoIpv4, ipv4_of};
 use otproxy_protocol::proxy_header;
 
@@ -68,7 +69,10 @@ pub struct ForwardShared {
 /// The limits that keep a listener from filling the disk with log lines.
 #[derive(Debug)]
 struct Logs {
-    refused: RateLimitedLog,
+    /// Of connects to the targets, which fail for a reason, or as none is ready.
+    reach: OutageLog<Option<ConnectResult>>,
+    /// Of status answers.
+    status: OutageLog<io::ErrorKind>,
     ended: RateLimitedLog,
 }
 
@@ -84,7 +88,8 @@ impl ForwardShared {
     ) -> Arc<Self> {
         let targets = Targets::new(config, ways, metrics);
         let status = config.status.clone().map(StatusShared::new);
-        let logs = Logs { refused: RateLimitedLog::new(REFUSED_LINES), ended: RateLimitedLog::new(ENDED_LINES) };
+        let ended = RateLimitedLog::new(ENDED_LINES);
+        let logs = Logs { reach: OutageLog::new(), status: OutageLog::new(), ended };
         Arc::new(Self { inbound, send_proxy: config.send_proxy, header_for, targets, status, logs: Arc::new(logs) })
     }
 
@@ -283,6 +288,14 @@ impl Forward {
                 Ok(connected) => {
                     metrics.connect(ConnectResult::Ok);
                     attempt.connected();
+                    if let Some(seconds) = self.shared.logs.reach.worked(Instant::now()) {
+                        info!(
+                            listener = self.inbound.config().name,
+                            target = attempt.destination(),
+                            seconds,
+                            "a target can be reached again"
+                        );
+                    }
                     return Ok(self.reached(connected, player, local, (retries, attempt)));
                 }
                 Err(result) => {
@@ -295,7 +308,8 @@ impl Forward {
                 }
             }
         }
-        if let Some(suppressed) = self.shared.logs.refused.allow(Instant::now()) {
+        let reason = last.name.as_ref().map(|_| last.result);
+        if let Some(suppressed) = self.shared.logs.reach.failed(reason, Instant::now()) {
             let (listener, targets) = (&self.inbound.config().name, self.shared.targets.destinations().join(", "));
             match last.name {
                 Some(_) => warn!(listener, targets, result = %last.result, suppressed, "no target can be reached"),

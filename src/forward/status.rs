@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::status_cache::{CachedAnswer, Lookup, StatusCache};
 use super::{ConnectFor, Connected, ConnectionLogGuard, Forward};
@@ -172,11 +172,16 @@ async fn ask_target(
     let published = result.and_then(|answer| {
         request.publish(&answer, PublishedFields { address, port: *port }).map_err(io::Error::other)
     });
+    let (outage, listener) = (&forward.shared.logs.status, &forward.inbound.config().name);
     match published {
-        Ok(answer) => Some(answer.into()),
+        Ok(answer) => {
+            if let Some(seconds) = outage.worked(Instant::now()) {
+                info!(listener, seconds, "the target tells its status again");
+            }
+            Some(answer.into())
+        }
         Err(error) => {
-            if let Some(suppressed) = forward.shared.logs.refused.allow(Instant::now()) {
-                let listener = &forward.inbound.config().name;
+            if let Some(suppressed) = outage.failed(error.kind(), Instant::now()) {
                 warn!(listener, %error, suppressed, "the target tells no status");
             }
             None

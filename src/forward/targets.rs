@@ -24,7 +24,7 @@ use crate::metrics::{Metrics, PanicCount};
 use crate::tunnel::SparePool;
 use otproxy_config as config;
 use otproxy_config::{CheckConfig, CheckKind, Destination, SendProxy, SourceAddress};
-use otproxy_net::{ConnectResult, Stream};
+use otproxy_net::{ConnectResult, OutageLog, Stream};
 use otproxy_protocol::player_address::PseudoIpv4;
 use otproxy_protocol::words;
 
@@ -139,6 +139,7 @@ struct Target {
     /// The time limit of a connect.
     within: Duration,
     up: IntGauge,
+    outage: Arc<OutageLog<()>>,
     checks: Option<TargetChecks>,
 }
 
@@ -234,6 +235,7 @@ impl Targets {
             },
             within: config.inbound.timeouts.connect,
             up: gauge,
+            outage: before.map(|before| Arc::clone(&before.outage)).unwrap_or_default(),
             checks: checked.then(|| TargetChecks::new(&self.metrics, &self.listener, &target.name, ping)),
         }
     }
@@ -349,13 +351,21 @@ impl Targets {
         }
     }
 
-    /// Logs a change, and shows it in the metrics.
+    /// Logs a change, as far as that goes, and shows it in the metrics.
     fn report(&self, target: &Target, change: Option<HealthChange>, reason: &str) {
-        let (Some(change), Target { name, destination, up, .. }) = (change, target) else { return };
-        let listener = &self.listener;
+        let (Some(change), Target { name, destination, up, outage, .. }) = (change, target) else { return };
+        let (listener, now) = (&self.listener, Instant::now());
         match change {
-            HealthChange::Up => info!(listener, target = name, address = %destination, "the target is up"),
-            HealthChange::Down => warn!(listener, target = name, address = %destination, reason, "the target is down"),
+            HealthChange::Up => {
+                if let Some(seconds) = outage.worked(now) {
+                    info!(listener, target = name, address = %destination, seconds, "the target is up");
+                }
+            }
+            HealthChange::Down => {
+                if let Some(suppressed) = outage.failed((), now) {
+                    warn!(listener, target = name, address = %destination, reason, suppressed, "the target is down");
+                }
+            }
         }
         up.set(i64::from(change == HealthChange::Up));
     }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::admission::{AddressKey, RateLimit};
 use otproxy_config as config;
 use otproxy_config::{BindSessions, GameServerConfig};
+use otproxy_net::{ConnectResult, OutageLog};
 use otproxy_protocol::core::SessionLimits;
 
 /// Settings of new links and sessions. A session keeps those that it began with.
@@ -20,12 +21,18 @@ pub(super) struct RelaySettings {
     /// Those of them that do not count, as they reached no game server: as many again.
     unreached: Option<RateLimit>,
     servers: HashMap<u16, Arc<GameServerConfig>>,
+    /// The limits of the lines about game servers that cannot be reached, for a reason of the connect or of the queue.
+    outages: HashMap<u16, Arc<OutageLog<Option<ConnectResult>>>>,
 }
 
 impl RelaySettings {
     /// Makes the settings of `config`; counts are taken over from `before`.
     pub fn new(config: &config::CoreConfig, before: Option<&Self>) -> Self {
         let sessions = &config.sessions;
+        let outage = |server: &GameServerConfig| {
+            let known = before.and_then(|before| before.outages.get(&server.port));
+            (server.port, known.map(Arc::clone).unwrap_or_default())
+        };
         let rate = |known: Option<&RateLimit>| {
             let limit = |rate| known.map_or_else(|| RateLimit::new(rate), |known| known.with_rate(rate));
             sessions.opens_per_address.map(limit)
@@ -43,6 +50,7 @@ impl RelaySettings {
             opens: rate(before.and_then(|before| before.opens.as_ref())),
             unreached: rate(before.and_then(|before| before.unreached.as_ref())),
             servers: config.game_servers.iter().map(|server| (server.port, Arc::new(server.clone()))).collect(),
+            outages: config.game_servers.iter().map(outage).collect(),
         }
     }
 
@@ -53,6 +61,11 @@ impl RelaySettings {
         {
             opens.give_back(address);
         }
+    }
+
+    /// Returns the limit of the lines about the game server of this port; `None` for one that a reload took away.
+    pub fn outage(&self, port: u16) -> Option<&OutageLog<Option<ConnectResult>>> {
+        self.outages.get(&port).map(Arc::as_ref)
     }
 
     /// Returns the game server that clients ask for by this port.

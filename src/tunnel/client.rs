@@ -19,7 +19,7 @@ use crate::certs::watch::IdentityWatch;
 use crate::metrics::Metrics;
 use otproxy_config::{CORE_NAME, EdgeTunnel, HostPort, Reach};
 use otproxy_net::worker::{Scratch, Tasks};
-use otproxy_net::{ConnectResult, Stream};
+use otproxy_net::{ConnectResult, OutageLog, Stream};
 
 /// The edge's end, which keeps connections to the core and offers them in a pool.
 pub struct TunnelClient {
@@ -66,12 +66,12 @@ impl TunnelClient {
     }
 
     async fn dial(self: Rc<Self>, core: HostPort, spare: usize, wanted: Arc<Notify>) {
-        let core = Rc::new(core);
+        let (core, outage) = (Rc::new(core), Rc::new(OutageLog::new()));
         let count = || spare + self.pool.waiting();
         let make = |slot| {
-            let (end, core) = (Rc::clone(&self), Rc::clone(&core));
+            let (end, core, outage) = (Rc::clone(&self), Rc::clone(&core), Rc::clone(&outage));
             self.tasks.spawn(async move {
-                let way = DialTarget { target: &core, name: CORE_NAME };
+                let way = DialTarget { target: &core, name: CORE_NAME, outage: &outage };
                 let result = end.connect(&way).await;
                 end.metrics.dialled(result.as_ref().err().copied());
                 match result {
@@ -88,7 +88,7 @@ impl TunnelClient {
         let (stream, ..) = self.handshakes.connect(way).await?;
         stream.towards_target();
         if spare::core_answers(&stream, &self.scratch).await {
-            self.handshakes.proven();
+            self.handshakes.proven(way);
             Ok(stream)
         } else {
             self.handshakes.not_proven(way);

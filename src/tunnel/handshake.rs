@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tracing::field::{DisplayValue, display};
 use tracing::{debug, info, warn};
 
 use super::unauthenticated::UnauthenticatedLimiter;
@@ -22,7 +23,7 @@ use crate::certs::watch::{IdentityWatch, WatchResult};
 use crate::connection::EdgeCertificate;
 use crate::metrics::{ByReason, Metrics};
 use otproxy_config::HostPort;
-use otproxy_net::{ConnectResult, RateLimitedLog, Stream, TlsError, connect};
+use otproxy_net::{ConnectResult, OutageLog, RateLimitedLog, Stream, TlsError, connect};
 
 /// Handshakes of unauthenticated peers at once. Each costs a descriptor and a few kilobytes until its deadline.
 pub const UNAUTHENTICATED: usize = 1024;
@@ -33,6 +34,8 @@ pub const KNOWN_PER_ADDRESS: usize = 256;
 /// Addresses that are remembered because a peer has authenticated from there: unauthenticated peers do not keep them
 /// out.
 pub const KNOWN: usize = 256;
+/// Addresses that are remembered because the last handshake with a peer there failed.
+const FAILING: usize = 64;
 
 /// The interval of the warning.
 const WARN_EACH: Duration = Duration::from_secs(24 * 60 * 60);
@@ -49,10 +52,21 @@ pub(super) struct Handshakes {
     results: ByReason<HandshakeResult>,
     /// One log for each result: lines that anybody can cause do not suppress those that only an edge can cause.
     logs: Vec<RateLimitedLog>,
-    connect_log: RateLimitedLog,
+    /// The peers whose last handshake failed, the latest in front: one that tries again and again has no line each time.
+    failing: RefCell<VecDeque<(AddressKey, OutageLog<PeerFailure>)>>,
     next_warning: Cell<Option<Instant>>,
     /// True if the other side's address may appear in logs.
     log_addresses: bool,
+}
+
+/// The reason of a peer's failed handshake, and the name that it is known by.
+type PeerFailure = (HandshakeResult, Option<String>);
+
+/// The reason for which a connection of the tunnel could not be made.
+#[derive(Debug, PartialEq)]
+pub(super) enum DialFailure {
+    Connect(ConnectResult),
+    Handshake(HandshakeResult),
 }
 
 /// The destination of a connection of the tunnel.
@@ -61,6 +75,8 @@ pub(super) struct DialTarget<'a> {
     pub target: &'a HostPort,
     /// The name that the peer's certificate must have.
     pub name: &'a str,
+    /// The limit of lines about it.
+    pub outage: &'a OutageLog<DialFailure>,
 }
 
 /// A failed handshake, and the name in the peer's certificate if that comes from the authority.
@@ -83,7 +99,7 @@ impl Handshakes {
             results: ByReason::new(&metrics.tunnel_handshakes, &[]),
             metrics,
             logs: HandshakeResult::ALL.iter().map(|_| RateLimitedLog::new(REFUSED_LINES)).collect(),
-            connect_log: RateLimitedLog::new(REFUSED_LINES),
+            failing: RefCell::default(),
             next_warning: Cell::new(None),
             log_addresses,
         };
@@ -155,6 +171,7 @@ impl Handshakes {
         match self.admitted(peer, Box::pin(self.try_accept(stream, trusted))).await {
             Ok(accepted) => {
                 self.remember(peer);
+                self.works(peer);
                 self.results.inc(HandshakeResult::Ok);
                 Some(accepted)
             }
@@ -165,8 +182,8 @@ impl Handshakes {
                 None
             }
             Err(HandshakeFailure(result, name)) => {
-                let name = name.map(|name| format!(", with the certificate of `{}`", name.escape_debug()));
-                self.failed(result, &peer, &name.unwrap_or_default());
+                self.results.inc(result);
+                self.warn_of_peer(peer, result, name);
                 None
             }
         }
@@ -219,23 +236,28 @@ impl Handshakes {
     pub async fn connect(&self, way: &DialTarget<'_>) -> Result<(Stream, SocketAddr, EdgeCertificate), ConnectResult> {
         let (stream, address) =
             connect((&way.target.host, way.target.port), None, CONNECT).await.inspect_err(|result| {
-                self.warn(&self.connect_log, way.target, &format_args!("cannot connect to `{}`: {result}", way.name));
+                let what = format_args!("cannot connect to `{}`: {result}", way.name);
+                self.warn_of_dial(way, DialFailure::Connect(*result), &what);
             })?;
         let (stream, certificate) = Box::pin(self.try_connect(stream, way.name)).await.map_err(|result| {
-            self.failed(result, way.target, "");
+            self.failed(way, result, "");
             ConnectResult::Handshake
         })?;
         Ok((stream, address, certificate))
     }
 
     /// Records that the other side has shown that it accepted a connection from here.
-    pub fn proven(&self) {
+    pub fn proven(&self, way: &DialTarget<'_>) {
         self.results.inc(HandshakeResult::Ok);
+        if let Some(seconds) = way.outage.worked(Instant::now()) {
+            let peer = self.shown(&way.target);
+            info!(peer, seconds, "connected to `{}` again", way.name);
+        }
     }
 
     /// Records that it has not, for reasons that it does not tell.
     pub fn not_proven(&self, way: &DialTarget<'_>) {
-        self.failed(HandshakeResult::Refused, way.target, "; the other side's log says why");
+        self.failed(way, HandshakeResult::Refused, "; the other side's log says why");
     }
 
     async fn try_connect(&self, stream: Stream, name: &str) -> Result<(Stream, EdgeCertificate), HandshakeResult> {
@@ -249,19 +271,56 @@ impl Handshakes {
         if found == name { Ok((stream, certificate)) } else { Err(HandshakeResult::WrongName) }
     }
 
-    fn failed(&self, result: HandshakeResult, peer: &dyn fmt::Display, more: &str) {
+    fn failed(&self, way: &DialTarget<'_>, result: HandshakeResult, more: &str) {
         self.results.inc(result);
-        if let Some(log) = self.logs.get(result as usize) {
-            self.warn(log, peer, &format_args!("tunnel handshake failed: {result}{more}"));
+        self.warn_of_dial(
+            way,
+            DialFailure::Handshake(result),
+            &format_args!("tunnel handshake failed: {result}{more}"),
+        );
+    }
+
+    /// Logs that a connection from here could not be made, up to the log's limit.
+    fn warn_of_dial(&self, way: &DialTarget<'_>, failure: DialFailure, what: &dyn fmt::Display) {
+        if let Some(suppressed) = way.outage.failed(failure, Instant::now()) {
+            warn!(peer = self.shown(&way.target), suppressed, "{what}");
         }
     }
 
-    /// Logs an event that the peer, or anybody, can cause, up to the log's limit.
-    fn warn(&self, log: &RateLimitedLog, peer: &dyn fmt::Display, what: &dyn fmt::Display) {
-        if let Some(suppressed) = log.allow(Instant::now()) {
-            let peer = self.log_addresses.then(|| tracing::field::display(peer));
-            warn!(peer, suppressed, "{what}");
+    /// Logs that the handshake of a peer failed, which anybody can cause, up to the limits of this peer and of all.
+    fn warn_of_peer(&self, peer: SocketAddr, result: HandshakeResult, name: Option<String>) {
+        let (address, now, mut failing) = (AddressKey::from(peer.ip()), Instant::now(), self.failing.borrow_mut());
+        let (_, outage) = match failing.iter().position(|(other, _)| *other == address) {
+            Some(known) => failing.remove(known),
+            None => None,
         }
+        .unwrap_or_else(|| (address, OutageLog::new()));
+        let again = outage.failed((result, name.clone()), now);
+        failing.truncate(FAILING - 1);
+        failing.push_front((address, outage));
+        if let Some(again) = again
+            && let Some(suppressed) = self.logs.get(result as usize).and_then(|log| log.allow(now))
+        {
+            let name = name.map(|name| format!(", with the certificate of `{}`", name.escape_debug()));
+            let (peer, suppressed) = (self.shown(&peer), suppressed + again);
+            warn!(peer, suppressed, "tunnel handshake failed: {result}{}", name.unwrap_or_default());
+        }
+    }
+
+    /// Logs that the handshakes of a peer succeed again, if a line told that they fail.
+    fn works(&self, peer: SocketAddr) {
+        let (address, mut failing) = (AddressKey::from(peer.ip()), self.failing.borrow_mut());
+        let place = failing.iter().position(|(other, _)| *other == address);
+        if let Some((_, outage)) = place.and_then(|place| failing.remove(place))
+            && let Some(seconds) = outage.worked(Instant::now())
+        {
+            info!(peer = self.shown(&peer), seconds, "tunnel handshakes succeed again");
+        }
+    }
+
+    /// Returns the other side's address for a line, if it may appear there.
+    fn shown<'p, T: fmt::Display>(&self, peer: &'p T) -> Option<DisplayValue<&'p T>> {
+        self.log_addresses.then(|| display(peer))
     }
 }
 

@@ -16,19 +16,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::acceptor::accept;
-use super::handshake::{DialTarget, Handshakes};
+use super::handshake::{DialFailure, DialTarget, Handshakes};
 use super::maintainer::{SpareMaintainer, SpareSlot};
 use super::metrics::TunnelMetrics;
 use super::refusal::TunnelError;
 use super::{REREAD, SILENCE};
-use crate::admission::{AuthenticatedEdge, REFUSED_LINES, TunnelOrigin, TunnelledStream};
+use crate::admission::{AuthenticatedEdge, TunnelOrigin, TunnelledStream};
 use crate::certs::HandshakeResult;
 use crate::certs::watch::IdentityWatch;
 use crate::connection::{EdgeCertificate, EdgePresence, EdgeRegistry};
 use crate::metrics::{GaugeGuard, Metrics};
 use otproxy_config::{CoreTunnel, EdgePeer, HostPort};
 use otproxy_net::worker::{Scratch, Tasks};
-use otproxy_net::{ConnectResult, RateLimitedLog, Stream};
+use otproxy_net::{ConnectResult, OutageLog, Stream};
 use otproxy_protocol::proxy_header::{self, LOCAL};
 
 /// Bytes that are read at once from a connection that is not in use yet.
@@ -66,7 +66,6 @@ pub struct TunnelServer {
     metrics: Arc<Metrics>,
     scratch: Rc<Scratch>,
     tasks: Tasks,
-    log: RateLimitedLog,
 }
 
 /// A trusted edge.
@@ -79,6 +78,9 @@ struct Edge {
     /// Notifies the maintainer of connections to this edge to look again.
     changed: Arc<Notify>,
     demand: RefCell<Demand>,
+    /// The limits of the lines about connections that cannot be made, and about streams that are refused.
+    outage: OutageLog<DialFailure>,
+    refusals: OutageLog<TunnelError>,
     /// Cancelled when the way of dialling it changes.
     replaced: CancellationToken,
 }
@@ -107,7 +109,6 @@ impl TunnelServer {
             metrics: Arc::clone(&metrics),
             scratch,
             tasks,
-            log: RateLimitedLog::new(REFUSED_LINES),
         });
         end.go_by(&known.borrow_and_update());
         let accepting = Rc::clone(&end);
@@ -161,6 +162,8 @@ impl TunnelServer {
                 metrics: TunnelMetrics::new(&self.metrics, &peer.name),
                 changed: Arc::default(),
                 demand: RefCell::default(),
+                outage: OutageLog::new(),
+                refusals: OutageLog::new(),
                 replaced: CancellationToken::new(),
             });
             self.edges.borrow_mut().insert(peer.name.clone(), Rc::clone(&edge));
@@ -194,7 +197,7 @@ impl TunnelServer {
             let (end, edge) = (Rc::clone(&self), Rc::clone(&edge));
             self.tasks.spawn(async move {
                 let Some(target) = &edge.dial else { return };
-                let way = DialTarget { target, name: edge.proven.name() };
+                let way = DialTarget { target, name: edge.proven.name(), outage: &edge.outage };
                 match end.handshakes.connect(&way).await {
                     Ok((stream, address, certificate)) => {
                         let (from, edge) = ((address.ip(), certificate), Rc::clone(&edge));
@@ -255,7 +258,7 @@ impl TunnelServer {
         let heard = || {
             slot.iter_mut().for_each(SpareSlot::keep);
             if spare.is_none() {
-                self.handshakes.proven();
+                way.iter().for_each(|way| self.handshakes.proven(way));
                 edge.metrics.dialled(None);
                 spare = Some(count());
             }
@@ -297,7 +300,7 @@ impl TunnelServer {
     fn refuse(&self, edge: &Edge, refusal: TunnelError) {
         edge.metrics.refused(refusal);
         self.registry.failed(edge.proven.name(), refusal.as_str(), None);
-        if let Some(suppressed) = self.log.allow(Instant::now()) {
+        if let Some(suppressed) = edge.refusals.failed(refusal, Instant::now()) {
             warn!(edge = %edge.proven.name(), reason = %refusal, suppressed, "stream refused");
         }
     }

@@ -11,7 +11,7 @@ version=4.32.5
 here=$(cd "$(dirname "$0")" && pwd)
 root=$here/../..
 binary=$(realpath "${1:-$root/target/dist/otproxy}")
-[ -x "$binary" ] || { echo "no program at $binary: build it first, cargo build --profile dist" >&2; exit 1; }
+[ -x "$binary" ] || { echo "no program at $binary: build it first, bash dist.sh" >&2; exit 1; }
 
 environment=$(realpath -m "$root/target")/schemathesis-$version
 if [ ! -x "$environment/bin/schemathesis" ]; then
@@ -27,12 +27,13 @@ stop() {
 }
 trap stop EXIT
 
+token=$(umask 077; openssl rand -hex 32 | tee "$work/token")
 cat >"$work/core.yaml" <<'YAML'
 role: core
 name: tested
 workers: 2
 shutdown_timeout: 0s
-admin: { listen: "127.0.0.1:0" }
+admin: { listen: "127.0.0.1:0", token_file: token }
 log: { format: json }
 listeners:
   - { name: links, kind: relay, listen: "127.0.0.1:0", accept_proxy: none }
@@ -54,7 +55,7 @@ for _ in $(seq 600); do
 done
 
 # It keeps notes where it is run.
-(cd "$work" && "$environment/bin/schemathesis" --config-file "$here/schemathesis.toml" run "http://$address/api/v1/openapi.json")
+(cd "$work" && "$environment/bin/schemathesis" --config-file "$here/schemathesis.toml" run --header "Authorization: Bearer $token" "http://$address/api/v1/openapi.json")
 # Whatever it was sent, it is still there, and nothing in it failed.
 metrics=$(curl --silent --show-error --fail "http://$address/metrics")
 grep -x 'otproxy_panics_total 0' <<<"$metrics"

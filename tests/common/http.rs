@@ -13,7 +13,7 @@ pub async fn get(addr: SocketAddr, path: &str) -> io::Result<(u16, String)> {
 
 /// Gets the same, over a connection that stands already.
 pub async fn get_over(stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> io::Result<(u16, String)> {
-    ask(stream, &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")).await
+    ask(stream, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await
 }
 
 /// Sends a request, and returns the status and the body.

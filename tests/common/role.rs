@@ -2,7 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use otproxy::admission::Bans;
 use otproxy::roles::{self, Control, ReloadError, ReloadResult};
@@ -13,11 +15,14 @@ use otproxy_testkit::role::RunningRole;
 use super::metrics::Metered;
 
 /// The keys that tests leave out most often, as they are then.
-const REST: [(&str, &str); 3] = [("name", "test"), ("workers", "2"), ("admin", "{ listen: \"127.0.0.1:0\" }")];
+const REST: [(&str, &str); 3] =
+    [("name", "test"), ("workers", "2"), ("admin", "{ listen: \"127.0.0.1:0\", socket: SOCKET }")];
 
 /// A role that runs on a thread of its own. Dropping it shuts it down.
 pub struct Role {
     yaml: String,
+    /// The socket that it has if the YAML says nothing of one.
+    socket: PathBuf,
     running: RunningRole,
     control: Control,
     bans: Arc<Bans>,
@@ -34,12 +39,16 @@ impl Role {
         Self::start(&format!("role: core\n{yaml}\n"))
     }
 
-    /// Starts the role of this YAML. Unless it says otherwise, it has two workers, and a free port for admin.
+    /// Starts the role of this YAML. Unless it says otherwise, it has two workers, a free port for admin and a socket of
+    /// its own.
     pub fn start(yaml: &str) -> Self {
-        let service = roles::bind(parsed(yaml)).expect("a role that can start");
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("otproxy-role-{}-{}.sock", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let socket = std::env::temp_dir().join(name);
+        let service = roles::bind(parsed(yaml, &socket)).expect("a role that can start");
         let (control, bans) = (service.control(), Arc::clone(service.bans()));
         let running = RunningRole::start("role", service).expect("a thread");
-        Self { yaml: yaml.to_owned(), running, control, bans }
+        Self { yaml: yaml.to_owned(), socket, running, control, bans }
     }
 
     /// Returns the first address of a listener.
@@ -61,7 +70,7 @@ impl Role {
 
     /// Changes it while it runs to what this YAML says, completed as that which it was started with.
     pub async fn reload(&self, yaml: &str) -> Result<ReloadResult, ReloadError> {
-        let (control, config) = (self.control.clone(), parsed(yaml));
+        let (control, config) = (self.control.clone(), parsed(yaml, &self.socket));
         // Tasks that begin with a reload are to end with the role, and not with the test's runtime.
         self.running.runtime().spawn(async move { control.reload_with(config).await }).await.expect("the role runs")
     }
@@ -75,6 +84,11 @@ impl Role {
     /// Returns what changes it while it runs.
     pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// Returns the socket at which it is steered.
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Returns the bans.
@@ -116,12 +130,18 @@ impl Metered for Role {
     }
 }
 
+impl AsRef<Self> for Role {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 /// Parses a configuration, completed by the keys of [`REST`] that it lacks.
-fn parsed(yaml: &str) -> Config {
+fn parsed(yaml: &str, socket: &Path) -> Config {
     let mut text = format!("{yaml}\n");
     for (key, value) in REST {
         if !yaml.lines().any(|line| line.split_once(':').is_some_and(|(before, _)| before == key)) {
-            text += &format!("{key}: {value}\n");
+            text += &format!("{key}: {}\n", value.replace("SOCKET", &socket.display().to_string()));
         }
     }
     config::parse("test.yaml", &text).unwrap_or_else(|errors| panic!("{errors}\n{text}"))

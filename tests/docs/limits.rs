@@ -108,6 +108,11 @@ fn expected() -> BTreeSet<String> {
         ("admission::ENDED_LINES", admission::ENDED_LINES.to_string()),
         ("connection::EDGE_LINES", connection::EDGE_LINES.to_string()),
         ("net::LOG_WINDOW", format!("{:?}", net::LOG_WINDOW)),
+        (
+            "net::OUTAGE_AGAIN",
+            format!("the first at once, and then one in each {}", humantime::format_duration(net::OUTAGE_AGAIN)),
+        ),
+        ("net::OUTAGES", net::OUTAGES.to_string()),
         ("access_log::QUEUE", access_log::QUEUE.to_string()),
         ("stderr::QUEUE", format!("{} bytes", stderr::QUEUE)),
         ("stderr::LAST_WAIT", format!("{:?}", stderr::LAST_WAIT)),

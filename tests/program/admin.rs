@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread;
@@ -450,4 +451,49 @@ fn tokens_are_for_the_address() {
         let (code, err) = code(command, token);
         assert!(code == Some(expected) && err.contains(says), "{command} {token:?}: {code:?}: {err}");
     }
+}
+
+/// The user and the group `nobody` of each Linux.
+const NOBODY: u32 = 65534;
+
+#[test]
+fn a_token_is_not_sent_to_another_user() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can start a process of another user");
+        return;
+    }
+    let directory = Directory::new("stranger");
+    let make = format!("umask 077; openssl rand -hex 32 > {0}/act; chown {NOBODY} {0}", directory.0.display());
+    assert!(Command::new("sh").args(["-c", &make]).status().expect("a shell").success());
+    let file = directory.edge("socket: off");
+    let mut command = otproxy(&["edge", "-c", &file]);
+    command.uid(NOBODY).gid(NOBODY);
+    let (_running, ready) = Running::start(command);
+    let ready: Value = serde_json::from_str(&ready).expect("JSON");
+    let url = format!("http://{}", ready["admin"].as_str().expect("an address"));
+    let ask = |arguments: &[&str]| otproxy(arguments).output().expect("the program starts");
+    let token = directory.path("act");
+    let error = failed(&ask(&["status", "--url", &url, "--token-file", &token]), 1);
+    assert!(error.contains("the token would be sent to user id 65534") && error.contains("unix socket"), "{error}");
+    assert_eq!(ask(&["status", "--url", &url]).status.code(), Some(0), "without a token anybody is asked");
+    // The owner of the file knows the token anyway.
+    assert!(Command::new("chown").args([NOBODY.to_string(), token.clone()]).status().expect("chown").success());
+    assert_eq!(ask(&["status", "--url", &url, "--token-file", &token]).status.code(), Some(0));
+}
+
+#[test]
+fn an_address_without_a_token_is_read_and_nothing_else() {
+    let directory = Directory::new("reads");
+    let file = directory.edge("socket: admin.sock");
+    let (_running, ready) = Running::start(otproxy(&["edge", "-c", &file]));
+    let ready: Value = serde_json::from_str(&ready).expect("JSON");
+    let url = format!("http://{}", ready["admin"].as_str().expect("an address"));
+    let ask = |command: &str, place: [&str; 2]| {
+        let arguments: Vec<_> = command.split(' ').chain(place).collect();
+        otproxy(&arguments).output().expect("the program starts")
+    };
+    assert_eq!(ask("status", ["--url", &url]).status.code(), Some(0));
+    let error = failed(&ask("drain login", ["--url", &url]), 1);
+    assert!(error.contains("without a token this address may be read") && error.contains("`admin.socket`"), "{error}");
+    assert_eq!(ask("drain login", ["--socket", &directory.path("admin.sock")]).status.code(), Some(0));
 }

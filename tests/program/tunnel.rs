@@ -70,11 +70,13 @@ fn an_edge_that_connects_does_not_say_where() {
                 let labels = ["edge=\"waw1\"", &format!("result=\"{result}\"")];
                 edge.wait_until("otproxy_tunnel_dials_total", &labels, |now| now >= 2.0).await;
                 let line = if result == "handshake" {
-                    "tunnel handshake failed: unknown_ca"
+                    "tunnel handshake failed: unknown_ca".to_owned()
                 } else {
-                    "cannot connect to `core`"
+                    format!("cannot connect to `core`: {result}")
                 };
-                edge.wait_for_line(line).await;
+                edge.wait_for_line(&line).await;
+                // Once, however often it tries.
+                assert_eq!(edge.log().matches(&line).count(), 1, "{}", edge.log());
                 player_in_vain(&edge).await;
                 assert_eq!(shows_address(&edge).await, log, "{result}: {}", edge.log());
                 edge.stop().await;
@@ -85,12 +87,16 @@ fn an_edge_that_connects_does_not_say_where() {
         let listeners = "[{ name: login, forward_to: '127.0.0.1:9' }]";
         let yaml = core(&ours, "[{ name: waw1 }]", listeners, "").replace("127.0.0.1:0", &format!("{HIDDEN}9:0"));
         let core = Role::start(&yaml);
-        let edge = edge_program(&format!("{{ dial: '{}', tls: {tls}, spare: 2 }}", core.addr("tunnel")), false);
+        let address = core.addr("tunnel");
+        let edge = edge_program(&format!("{{ dial: '{address}', tls: {tls}, spare: 2 }}"), false);
         core.spares("waw1", 2).await;
         in_vain(edge.addr("login")).await;
         edge.wait_for_line("connection ended").await;
         core.stop().await;
         edge.wait_for_line("cannot connect to `core`").await;
+        let core = Role::start(&yaml.replace(&format!("{HIDDEN}9:0"), &address.to_string()));
+        edge.wait_for_line("connected to `core` again").await;
+        core.stop().await;
         // Reading the file again ends nothing, and tells nothing.
         edge.reload("level: trace", "level: debug");
         edge.wait_for_line("\"configuration reloaded\"").await;
@@ -118,8 +124,13 @@ fn an_edge_that_is_connected_to_does_not_say_from_where() {
         let (tls, asked) = (ours.tls("waw1"), ours.asked("waw1"));
         for log in [false, true] {
             let edge = edge_program(&format!("{{ accept: '127.0.0.1:0', tls: {tls} }}"), log);
-            from_core(&edge).await.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-            edge.wait_for_line("tunnel handshake failed: not_tls").await;
+            let not_tls = "tunnel handshake failed: not_tls";
+            for _ in 0..3 {
+                from_core(&edge).await.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+            }
+            edge.wait_until("otproxy_tunnel_handshakes_total", &["result=\"not_tls\""], |now| now >= 3.0).await;
+            edge.wait_for_line(not_tls).await;
+            assert_eq!(edge.log().matches(not_tls).count(), 1, "{}", edge.log());
             drop(from_core(&edge).await);
             let wrong = client(Some(papers(&theirs, &["core"], Time::Now)), None);
             let _ = Peer::connected(from_core(&edge).await, wrong, &asked).shake().await;
@@ -130,6 +141,7 @@ fn an_edge_that_is_connected_to_does_not_say_from_where() {
                 &asked,
             );
             core.shake().await.unwrap();
+            edge.wait_for_line("tunnel handshakes succeed again").await;
             core.expect(LOCAL).await;
             core.send(LOCAL).await.unwrap();
             let mut player = TcpStream::connect(edge.addr("login")).await.unwrap();

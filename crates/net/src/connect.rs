@@ -10,13 +10,11 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::{RateLimitedLog, Stream, options};
+use super::{OutageLog, Stream, options};
 use otproxy_protocol::words;
 
 /// The kernel's range of ports for connections, of IPv6 as well.
 const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-/// Log lines about failed connects in each window.
-const LOG_LINES: u16 = 1;
 
 words! {
     /// The result of an attempt to reach a target.
@@ -151,10 +149,11 @@ async fn connect_to(address: SocketAddr, source: SourceIp, prepare: impl Fn(&Tcp
     socket.connect(address).await
 }
 
-/// Logs that a connect failed for a reason of this host, up to the log's limit.
+/// Logs that a connect failed for a reason of this host, up to the log's limit. One to another target that works says nothing
+/// about that reason.
 fn warn_of_connect(target: SocketAddr, source: SourceIp, error: &io::Error) {
-    static LOG: RateLimitedLog = RateLimitedLog::new(LOG_LINES);
-    if let Some(suppressed) = LOG.allow(Instant::now()) {
+    static LOG: OutageLog<Option<i32>> = OutageLog::new();
+    if let Some(suppressed) = LOG.failed(error.raw_os_error(), Instant::now()) {
         let remedy = remedy(target, source, error, &port_range());
         warn!(%target, %error, suppressed, "cannot connect, for a reason of this host; {remedy}");
     }

@@ -6,6 +6,7 @@ mod connect;
 mod host_key;
 mod listener;
 mod options;
+mod outage_log;
 pub mod pump;
 mod rate_limited_log;
 mod socket;
@@ -18,6 +19,7 @@ pub use connect::{ConnectResult, SourceIp, connect, connect_forward, lookup, res
 pub use host_key::host_key;
 pub use listener::{BindError, BoundListener, accept_until, bind, bind_beside, warn_of_accept};
 pub use options::UNSENT;
+pub use outage_log::{OUTAGE_AGAIN, OUTAGES, OutageLog};
 pub use rate_limited_log::{LOG_WINDOW, RateLimitedLog};
 pub use stream::{DetachedStream, Stream};
 pub use tls::TlsError;

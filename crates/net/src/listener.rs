@@ -9,15 +9,13 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 use tracing::warn;
 
-use crate::RateLimitedLog;
+use crate::OutageLog;
 use crate::connect::is_without_family;
 
 /// Connections that the kernel may complete ahead of an accept; it cuts this to its own limit.
 const BACKLOG: u16 = 4096;
 /// The wait of an accept loop when the process or the system has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Log lines about failed accepts in each window.
-const LOG_LINES: u16 = 1;
 
 /// The error of an address that cannot be listened on.
 #[derive(Debug, Error)]
@@ -150,10 +148,10 @@ pub async fn accept_until<T>(
     Ok(closing)
 }
 
-/// Logs that an accept of this listener failed, up to the log's limit.
+/// Logs that an accept of this listener failed, up to the log's limit. With few descriptors left the next one may well work.
 pub fn warn_of_accept(listener: &str, error: &io::Error) {
-    static LOG: RateLimitedLog = RateLimitedLog::new(LOG_LINES);
-    if let Some(suppressed) = LOG.allow(Instant::now()) {
+    static LOG: OutageLog<Option<i32>> = OutageLog::new();
+    if let Some(suppressed) = LOG.failed(error.raw_os_error(), Instant::now()) {
         warn!(listener, %error, suppressed, "cannot accept; raise LimitNOFILE if descriptors are short");
     }
 }

@@ -8,7 +8,7 @@
 //!   incomplete unit of either.
 //! - [`player_address`]: the forms in which game servers learn the player's address. [`proxy_header`]: PROXY headers.
 //! - [`status`]: requests for a game server's status, and answers. [`sniff`]: the first bytes of connections.
-//! - [`quota`] and [`pacer`]: rate limits. [`words!`]: enums whose values have words.
+//! - [`quota`] and [`pacer`]: rate limits. [`words!`]: enums whose values have words. [`printable`]: text from elsewhere.
 //!
 //! A parser tells what is incomplete (`None`: read more) from what is wrong (an error).
 //!
@@ -30,6 +30,7 @@ pub mod game_packet;
 pub mod pacer;
 pub mod player;
 pub mod player_address;
+pub mod printable;
 pub mod proxy_header;
 pub mod quota;
 pub mod reassembly;

@@ -26,7 +26,10 @@ pub trait Operator: Send + Sync {
     fn targets(&self) -> TargetsView;
 
     /// Returns open connections, newest first.
-    fn connections(&self, asked: &ConnectionsQuestion) -> ConnectionsView;
+    ///
+    /// # Errors
+    /// Fails if the listener that is asked for does not exist, and no connection of such a one is left.
+    fn connections(&self, asked: &ConnectionsQuestion) -> Result<ConnectionsView, ApiError>;
 
     /// Returns sessions, newest first. An edge has none: it refuses, and says where to ask ([`ApiError::not_found`]).
     fn sessions(&self, asked: &SessionsQuestion) -> ApiFuture<'_, SessionsView>;

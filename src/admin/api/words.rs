@@ -63,6 +63,7 @@ words! {
         Closed = "closed",
     }
     /// What an operator wants of a target.
+    #[derive(clap::ValueEnum)]
     TargetState {
         /// It has connections as far as it is up.
         Ready = "ready",

@@ -25,13 +25,13 @@ async fn pages(max: usize, connection_timeout: Duration) -> SocketAddr {
 }
 
 async fn get(address: SocketAddr, path: &str) -> u16 {
-    ask(TcpStream::connect(address).await.unwrap(), "GET", path, &["Host: test"], "").await.0
+    ask(TcpStream::connect(address).await.unwrap(), "GET", path, &["Host: localhost"], "").await.0
 }
 
 #[tokio::test]
 async fn a_silent_or_slow_client_is_dropped() {
     let address = pages(1, Duration::from_millis(300)).await;
-    for request in ["", "GET /live HT", "GET /live HTTP/1.1\r\nHost: test\r\n"] {
+    for request in ["", "GET /live HT", "GET /live HTTP/1.1\r\nHost: localhost\r\n"] {
         let began = Instant::now();
         exchange(TcpStream::connect(address).await.unwrap(), request.as_bytes()).await;
         assert!(began.elapsed() >= Duration::from_millis(200), "{request:?} had its time");

@@ -52,29 +52,115 @@ async fn tokens_are_needed_where_there_are_any() {
     let (_, head, body) = server.over_tcp("GET", "/api/v1/openapi.json", &["Host: a"], "").await;
     assert!(head.starts_with("http/1.1 401") && head.contains("www-authenticate: bearer"), "{head}");
     assert!(body.contains("admin.token_file"), "{body}");
-    // Neither health nor metrics need a token, nor does a user who may open the socket.
-    for path in ["/metrics", "/live"] {
-        assert_eq!(server.over_tcp("GET", path, &["Host: a"], "").await.0, 200);
+    // Neither health nor metrics need a token, nor does a user who may open the socket. A name that a page in a browser
+    // could have takes one there, too: whoever has it is no such page.
+    for path in ["/metrics", "/live", "/ready", "/"] {
+        assert_eq!(server.over_tcp("GET", path, &["Host: 192.0.2.10:9162"], "").await.0, 200);
+        assert_eq!(server.over_tcp("GET", path, &["Host: edge.example:9162"], "").await.0, 403);
+        let bearer = bearer(READ);
+        assert_eq!(server.over_tcp("GET", path, &["Host: edge.example:9162", &bearer], "").await.0, 200);
     }
     assert_eq!(server.post("/api/v1/drain", "{}").await.0, 200);
     assert_eq!(server.operator.done().len(), 2);
 }
 
 #[tokio::test]
+async fn without_a_token_an_address_is_read_and_nothing_else() {
+    let server = Admin::core().await;
+    let headers = ["Host: 127.0.0.1:1", "Content-Type: application/json"];
+    for path in ["reload", "drain", "undrain", "ban", "unban", "disconnect", "target"] {
+        let (status, _, body) = server.over_tcp("POST", &format!("/api/v1/{path}"), &headers, "{}").await;
+        assert_eq!(status, 403, "{path}");
+        assert!(body.contains("`admin.socket`") && body.contains("`admin.token_file`"), "{body}");
+    }
+    for path in ["status", "connections", "bans"] {
+        assert_eq!(server.over_tcp("GET", &format!("/api/v1/{path}"), &headers, "").await.0, 200, "{path}");
+    }
+    assert!(server.operator.done().is_empty());
+    assert_eq!(server.post("/api/v1/drain", "{}").await.0, 200);
+    assert_eq!(server.operator.done().len(), 1);
+}
+
+#[tokio::test]
 async fn a_web_page_is_refused() {
     let server = Admin::core().await;
-    let json = "Content-Type: application/json";
-    let act = async |headers: &[&str]| server.over_tcp("POST", "/api/v1/drain", headers, "{}").await.0;
-    assert_eq!(act(&["Host: 127.0.0.1:1", json]).await, 200);
-    assert_eq!(act(&["Host: localhost", json]).await, 200);
-    assert_eq!(act(&["Host: 127.0.0.1:1", json, "Origin: http://evil.example"]).await, 403);
-    assert_eq!(act(&["Host: 127.0.0.1:1", json, "Origin: null"]).await, 403);
-    // The page's own host name resolves to loopback by now.
-    assert_eq!(act(&["Host: evil.example", json]).await, 403);
-    let (status, _, body) = server.over_tcp("GET", "/api/v1/connections", &["Host: evil.example:9162"], "").await;
-    assert_eq!(status, 403);
-    assert!(body.contains("remedy") && !body.contains("connections\":["), "{body}");
-    assert_eq!(server.operator.done().len(), 2);
+    for path in ["/api/v1/connections", "/metrics", "/live", "/ready", "/"] {
+        let see = async |headers: &[&str]| server.over_tcp("GET", path, headers, "").await;
+        assert_eq!(see(&["Host: 127.0.0.1:1"]).await.0, 200, "{path}");
+        assert_eq!(see(&["Host: localhost"]).await.0, 200, "{path}");
+        assert_eq!(see(&["Host: 127.0.0.1:1", "Origin: http://evil.example"]).await.0, 403, "{path}");
+        assert_eq!(see(&["Host: 127.0.0.1:1", "Origin: null"]).await.0, 403, "{path}");
+        // The page's own host name resolves to loopback by now.
+        let (status, _, body) = see(&["Host: evil.example:9162"]).await;
+        assert_eq!(status, 403, "{path}");
+        assert!(body.contains("remedy") && !body.contains("connections") && !body.contains("otproxy_"), "{body}");
+    }
+    let from_page = ["Host: evil.example", "Content-Type: application/json"];
+    assert_eq!(server.over_tcp("POST", "/api/v1/drain", &from_page, "{}").await.0, 403);
+    assert!(server.operator.done().is_empty());
+}
+
+/// A log that a test reads.
+#[derive(Clone, Default)]
+struct Log(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Has what this thread logs written here, while the guard lives.
+    fn begin(&self) -> tracing::subscriber::DefaultGuard {
+        let log = self.clone();
+        let lines = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || log.clone());
+        tracing::subscriber::set_default(lines.finish())
+    }
+
+    /// Returns the last line about an act.
+    fn last(&self) -> Value {
+        let text = String::from_utf8(self.0.lock().clone()).unwrap();
+        let mut lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.rfind(|line| line.get("act").is_some()).expect("a line")
+    }
+}
+
+#[tokio::test]
+async fn an_act_is_logged_with_its_author() {
+    let log = Log::default();
+    let _logging = log.begin();
+    let server = with_tokens().await;
+    server.post("/api/v1/drain", "{}").await;
+    let line = log.last();
+    let me = rustix::process::geteuid().as_raw();
+    assert_eq!((&line["door"], &line["uid"], &line["act"]), (&"socket".into(), &me.into(), &"/drain".into()));
+    if me == 0 {
+        assert_eq!(line["user"], "root");
+    }
+    assert!(line.get("address").is_none() && line.get("token").is_none(), "{line}");
+
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let own = stream.local_addr().unwrap().to_string();
+    let bearer = format!("Authorization: Bearer {ACT}");
+    let headers = ["Host: a", "Content-Type: application/json", &bearer];
+    // One that is refused is logged with its author, too.
+    ask(stream, "POST", "/api/v1/drain", &headers, r#"{"listener":"none"}"#).await;
+    let line = log.last();
+    assert_eq!((&line["level"], &line["door"]), (&"WARN".into(), &"tcp".into()));
+    assert_eq!((&line["address"], &line["token"]), (&own.into(), &"token_file".into()));
+    assert!(line.get("uid").is_none(), "{line}");
+
+    let server = with_tls(true).await;
+    over_tls(&server, "POST /api/v1/undrain", true).await.unwrap();
+    let line = log.last();
+    assert_eq!((&line["door"], &line["certificate"]), (&"tls".into(), &"client".into()));
+    assert!(line["address"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
 }
 
 /// Makes certificates of a server and a client, by one authority, in `directory`.
@@ -107,7 +193,7 @@ async fn with_tls(client_ca: bool) -> Admin {
     Admin::start(FakeOperator::new(Role::Core), change).await
 }
 
-/// Sends a GET over TLS; fails if there is no answer.
+/// Sends a request over TLS: a GET for a path, or a POST of an empty object; fails if there is no answer.
 async fn over_tls(server: &Admin, path: &str, certificate: bool) -> std::io::Result<String> {
     let pem = |name: &str| server.directory.join(name);
     let mut roots = rustls::RootCertStore::empty();
@@ -125,7 +211,13 @@ async fn over_tls(server: &Admin, path: &str, certificate: bool) -> std::io::Res
     let stream = TcpStream::connect(server.address).await.unwrap();
     let name = ServerName::try_from("admin.example").unwrap();
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: admin.example\r\n\r\n").as_bytes()).await?;
+    let request = match path.strip_prefix("POST ") {
+        None => format!("GET {path} HTTP/1.1\r\nHost: admin.example\r\n\r\n"),
+        Some(path) => format!(
+            "POST {path} HTTP/1.1\r\nHost: admin.example\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
+        ),
+    };
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     // The answer states its own length, so the stream may end without a TLS alert.
     let _ = timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await.expect("it closes");
@@ -142,6 +234,8 @@ async fn tls_serves_the_same_and_nothing_without_it() {
     let answer = over_tls(&server, "/api/v1/status", false).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"role\":\"core\""), "{answer}");
     assert!(over_tls(&server, "/metrics", false).await.unwrap().contains("otproxy_build_info"));
+    let act = over_tls(&server, "POST /api/v1/drain", false).await.unwrap();
+    assert!(act.starts_with("HTTP/1.1 403 ") && server.operator.done().is_empty(), "{act}");
     let plain = TcpStream::connect(server.address).await.unwrap();
     let answer = {
         let (mut plain, mut answer) = (plain, Vec::new());
@@ -184,6 +278,8 @@ async fn where_clients_have_certificates_nobody_gets_in_without() {
     let server = with_tls(true).await;
     let answer = over_tls(&server, "/api/v1/status", true).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let act = over_tls(&server, "POST /api/v1/drain", true).await.unwrap();
+    assert!(act.starts_with("HTTP/1.1 200 ") && server.operator.done() == ["drain None None"], "{act}");
     for path in ["/api/v1/status", "/metrics"] {
         over_tls(&server, path, false).await.expect_err(path);
     }

@@ -17,9 +17,9 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{Ban, Bans};
-use crate::admission::{REFUSED_LINES, Reporter};
+use crate::admission::Reporter;
 use otproxy_config::NftTable;
-use otproxy_net::{Backoff, RateLimitedLog};
+use otproxy_net::{Backoff, OutageLog};
 
 /// The time limit of one call.
 const CALL: Duration = Duration::from_secs(30);
@@ -49,14 +49,14 @@ pub struct KernelBans {
     not_before: Option<Instant>,
     failures: u32,
     errors: IntCounter,
-    log: RateLimitedLog,
+    outage: OutageLog<()>,
 }
 
 impl KernelBans {
     /// Makes it for the sets in `table`; failed calls are counted in `errors`.
     pub fn new(table: NftTable, errors: IntCounter) -> Self {
-        let (sets, log) = (Sets { table, elements: None }, RateLimitedLog::new(REFUSED_LINES));
-        Self { sets, version: None, told: None, not_before: None, failures: 0, errors, log }
+        let (sets, outage) = (Sets { table, elements: None }, OutageLog::new());
+        Self { sets, version: None, told: None, not_before: None, failures: 0, errors, outage }
     }
 
     /// Updates the sets to `bans`, if they differ. The first call also finds out whether they exist.
@@ -78,8 +78,8 @@ impl KernelBans {
         let ended = Instant::now();
         match result {
             Ok(()) => {
-                if self.failures > 0 {
-                    info!(table = %self.sets.table, "nftables has the bans again");
+                if let Some(seconds) = self.outage.worked(ended) {
+                    info!(table = %self.sets.table, seconds, "nftables has the bans again");
                 }
                 if whole {
                     self.told = Some(began);
@@ -92,7 +92,7 @@ impl KernelBans {
                 self.failures = self.failures.saturating_add(1);
                 self.not_before = Some(ended + BACKOFF.wait(self.failures));
                 self.errors.inc();
-                if let Some(suppressed) = self.log.allow(ended) {
+                if let Some(suppressed) = self.outage.failed((), ended) {
                     let (table, remedy) = (&self.sets.table, self.sets.remedy(&error));
                     warn!(%table, error, remedy, suppressed, "bans hold here alone: nftables does not take them");
                 }

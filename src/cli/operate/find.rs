@@ -1,7 +1,9 @@
 //! The choice of the running otproxy, here or elsewhere, that a command is for.
 
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -60,10 +62,18 @@ impl ApiLocation {
             here(UNIT_DIRECTORIES, ADMIN_PORTS).await?
         };
         match &self.token_file {
-            Some(file) => Ok(client.with_token(read_token(file)?)),
+            Some(file) => with_token(client, file),
             None => Ok(client),
         }
     }
+}
+
+/// Has a client send the token of a file. Besides root, this user, the file's owner and the users of the units may have it.
+fn with_token(client: AdminClient, file: &Path) -> anyhow::Result<AdminClient> {
+    let token = read_token(file)?;
+    let owned = [file].into_iter().chain(UNIT_DIRECTORIES.iter().map(|(_, directory)| Path::new(*directory)));
+    let owners = owned.filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.uid());
+    Ok(client.with_token(token, owners.chain([rustix::process::geteuid().as_raw()]).collect()))
 }
 
 /// Returns a client of the otproxy that has this configuration file.
@@ -93,7 +103,7 @@ fn of_file(file: &Path) -> anyhow::Result<AdminClient> {
     }
     let client = AdminClient::tcp(listen);
     match &admin.token_file {
-        Some(token) => Ok(client.with_token(read_token(token)?)),
+        Some(token) => with_token(client, token),
         None => Ok(client),
     }
 }
@@ -138,7 +148,6 @@ async fn here(directories: [(&str, &str); 2], ports: [u16; 2]) -> anyhow::Result
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::net::UnixListener;
 
     use super::*;

@@ -27,6 +27,15 @@ pub(super) fn time(seconds: u64) -> String {
     }
 }
 
+/// Formats a round time in as few units as it has: `365d`, `1d`.
+pub(super) fn round(seconds: u32) -> String {
+    let text = time(seconds.into());
+    match text.split_once(" 0") {
+        Some((largest, _)) => largest.to_owned(),
+        None => text,
+    }
+}
+
 /// Formats an age in whole units.
 pub(super) fn age(seconds: f64) -> String {
     // The conversion from a float saturates.
@@ -84,6 +93,8 @@ mod tests {
             (age(0.9), age(61.2), age(f64::NAN), age(-1.0)),
             ("0s".into(), "1m 1s".into(), "0s".into(), "0s".into())
         );
+        let rounded = [86_400 * 365, 86_400, 7200, 60, 90, 5].map(round);
+        assert_eq!(rounded, ["365d", "1d", "2h", "1m", "1m 30s", "5s"]);
         assert_eq!(milliseconds(0.0314), "31.4 ms");
         assert_eq!(count(0), "0");
         assert_eq!((count(999), count(1000), count(1_234_567)), ("999".into(), "1 000".into(), "1 234 567".into()));

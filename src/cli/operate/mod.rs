@@ -1,5 +1,6 @@
 //! `otproxy status` and the other commands that query or control a running otproxy.
 
+use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::admin::api::{
     UndrainRequest,
 };
 use crate::admin::{AdminClient, ApiAnswer};
+use otproxy_protocol::printable::{Printable, printable_json};
 
 mod find;
 mod human;
@@ -186,7 +188,7 @@ pub(super) enum Operate {
         /// The target: its name, or its place in the list, from 1
         target: String,
         /// What is wanted of it
-        #[arg(value_parser = target_state)]
+        #[arg(value_enum)]
         state: TargetState,
         #[command(flatten)]
         asking: ApiFlags,
@@ -347,7 +349,7 @@ impl ApiFlags {
 
     /// Returns the output for an answer. A refusal goes to stderr, for people, and is a failure.
     fn tell<A: DeserializeOwned + Show + 'static>(&self, answer: &ApiAnswer) -> anyhow::Result<Said> {
-        let json = || format!("{}\n", String::from_utf8_lossy(&answer.body));
+        let json = || format!("{}\n", printable_json(&String::from_utf8_lossy(&answer.body)));
         if answer.status == 200 {
             let out: Box<dyn Show> = if self.json { Box::new(json()) } else { Box::new(parse::<A>(answer)?) };
             return Ok(Said { code: 0, out, err: String::new() });
@@ -357,8 +359,8 @@ impl ApiFlags {
         if self.json {
             return Ok(Said { code, out: Box::new(json()), err: String::new() });
         }
-        let mut err = format!("otproxy: {}; {}\n", refusal.error, refusal.remedy);
-        refusal.errors.iter().for_each(|error| err.push_str(&format!("{error}\n")));
+        let mut err = format!("otproxy: {}; {}\n", Printable(refusal.error), Printable(refusal.remedy));
+        refusal.errors.iter().for_each(|error| err.push_str(&format!("{}\n", Printable(error))));
         Ok(Said { code, out: Box::new(String::new()), err })
     }
 }
@@ -377,10 +379,18 @@ fn parse<T: DeserializeOwned>(answer: &ApiAnswer) -> anyhow::Result<T> {
     serde_json::from_slice(&answer.body).with_context(what)
 }
 
-/// Returns the columns of the terminal that is printed to; `None` if it is none.
+/// Returns the columns of the terminal that is printed to; `None` if it is none: what is piped is for programs.
 fn width() -> Option<usize> {
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
-    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+    let stdout = io::stdout();
+    let size = || rustix::termios::tcgetwinsize(&stdout).ok().map(|size| size.ws_col);
+    stdout.is_terminal().then(|| columns(env::var("COLUMNS").ok().as_deref(), size()))
+}
+
+/// Returns the columns by the variable of the environment, else by the terminal, else those that most have.
+fn columns(variable: Option<&str>, terminal: Option<u16>) -> usize {
+    let variable = variable.and_then(|columns| columns.parse().ok());
+    let known = [variable, terminal].into_iter().flatten().find(|columns| *columns > 0);
+    usize::from(known.unwrap_or(80))
 }
 
 fn at_most<const DEFAULT: usize>(limit: Option<usize>) -> PageSize<DEFAULT> {
@@ -406,15 +416,8 @@ fn drain_time(text: &str) -> Result<u32, String> {
 fn seconds(text: &str, least: u32, most: u32) -> Result<u32, String> {
     let time = humantime::parse_duration(text).map_err(|_| "write it as `30s`, `10m` or `2h`".to_owned())?;
     let seconds = u32::try_from(time.as_secs()).ok().filter(|seconds| (least..=most).contains(seconds));
-    let longest = humantime::format_duration(Duration::from_secs(most.into()));
-    seconds
-        .filter(|_| time.subsec_nanos() == 0)
-        .ok_or_else(|| format!("it has whole seconds, from {least}s to {longest}"))
-}
-
-fn target_state(text: &str) -> Result<TargetState, String> {
-    let found = TargetState::ALL.iter().find(|state| state.as_str() == text);
-    found.copied().ok_or_else(|| "it is `ready`, `drain` or `maint`".to_owned())
+    let seconds = seconds.filter(|_| time.subsec_nanos() == 0);
+    seconds.ok_or_else(|| format!("it has whole seconds, from {least}s to {}", human::round(most)))
 }
 
 #[cfg(test)]

@@ -6,9 +6,10 @@ use std::fmt::Write;
 use super::human::{age, bytes, count, milliseconds, time};
 use crate::admin::api::{
     AddressesView, Banned, BansView, ConnectionsView, Count, Disconnected, Drained, EdgesView, ListenersView, Reloaded,
-    SessionsView, StatusView, TargetView, TargetsView, Unbanned,
+    SessionsView, StatusView, TargetView, TargetsView, Time, Unbanned,
 };
-use crate::cli::text_table::TextTable;
+use crate::cli::text_table::{NO_BREAK, TextTable};
+use otproxy_protocol::printable::Printable;
 
 /// An answer that can be shown to people, on a terminal of a given width.
 pub(super) trait Show {
@@ -49,10 +50,11 @@ impl Show for StatusView {
         ));
         let mut text = String::new();
         for (name, value) in lines {
+            let value = Printable(value);
             let _ = if name.is_empty() { writeln!(text, "{value}") } else { writeln!(text, "{name:<12} {value}") };
         }
         for error in self.last_reload.iter().flat_map(|reload| &reload.errors) {
-            let _ = writeln!(text, "{:<12} {error}", "");
+            let _ = writeln!(text, "{:<12} {}", "", Printable(error));
         }
         text
     }
@@ -66,19 +68,30 @@ fn of(Count { open, limit }: Count) -> String {
     }
 }
 
+/// Returns a text that a table does not break.
+fn whole(text: &str) -> String {
+    text.replace(' ', NO_BREAK.encode_utf8(&mut [0; 2]))
+}
+
+/// Formats a time so that a table can break it behind the date.
+fn moment(time: Time) -> String {
+    time.to_string().replacen('T', " ", 1)
+}
+
 /// Formats counts by reason, the highest first: `limit 3, rate 1 000 000`.
 fn reasons(counts: &BTreeMap<String, u64>) -> String {
     let mut counts: Vec<_> = counts.iter().collect();
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-    let words: Vec<_> = counts.into_iter().map(|(reason, number)| format!("{reason} {}", count(*number))).collect();
+    let words: Vec<_> =
+        counts.into_iter().map(|(reason, number)| format!("{reason} {}", whole(&count(*number)))).collect();
     words.join(", ")
 }
 
 impl Show for ListenersView {
     fn show(&self, width: Option<usize>) -> String {
         let headings =
-            ["LISTENER", "KIND", "STATE", ">OPEN", ">ACCEPTED", ">IN", ">OUT", "ADDRESSES", "REJECTED", "CLOSED"];
-        let mut table = TextTable::new(headings);
+            ["LISTENER", "KIND", "STATE", ">OPEN", ">ACCEPTED", ">IN", ">OUT", "~ADDRESSES", "~REJECTED", "~CLOSED"];
+        let mut table = TextTable::new(headings).leaving_out(["KIND", "OUT", "IN", "ACCEPTED"]);
         for listener in &self.listeners {
             let addresses: Vec<_> = listener.addresses.iter().map(ToString::to_string).collect();
             table.row([
@@ -100,8 +113,8 @@ impl Show for ListenersView {
 
 impl Show for TargetsView {
     fn show(&self, width: Option<usize>) -> String {
-        let headings = ["LISTENER", "TARGET", "ADDRESS", "UP", "STATE", ">OPEN", "CHECK", ">AGO", ">ROUND TRIP"];
-        let mut table = TextTable::new(headings);
+        let headings = ["LISTENER", "TARGET", "ADDRESS", "~UP", "STATE", ">OPEN", "~CHECK", ">AGO", ">ROUND TRIP"];
+        let mut table = TextTable::new(headings).leaving_out(["ROUND TRIP", "AGO", "OPEN"]);
         for target in &self.targets {
             let TargetView { listener, name, address, up, state, backup, connections, check } = target;
             let up = match (up, backup) {
@@ -144,8 +157,9 @@ fn or_dash(text: Option<impl ToString>) -> String {
 
 impl Show for ConnectionsView {
     fn show(&self, width: Option<usize>) -> String {
-        let headings = ["ID", "LISTENER", "PLAYER", "PEER", "EDGE", "STATE", "LEADS TO", ">AGE", ">IN", ">OUT"];
-        let mut table = TextTable::new(headings);
+        let headings = ["ID", "LISTENER", "PLAYER", "PEER", "EDGE", "STATE", "~LEADS TO", ">AGE", ">IN", ">OUT"];
+        // The peer goes last: behind an edge it is that edge's address, and elsewhere mostly the player's.
+        let mut table = TextTable::new(headings).leaving_out(["OUT", "IN", "STATE", "AGE", "PEER"]);
         for connection in &self.connections {
             let client = connection.client.map(|client| format!("client {client}"));
             table.row([
@@ -179,13 +193,15 @@ impl Show for SessionsView {
             ">PENDING",
             ">IN",
             ">OUT",
-            "LINKS",
+            "~LINKS",
         ];
-        let mut table = TextTable::new(headings);
+        let least = ["OUT", "IN", "PENDING", "PORT", "AGE", "UNACKED", "GAME SERVER", "STATE"];
+        let mut table = TextTable::new(headings).leaving_out(least);
         for session in &self.sessions {
             let links = session.links.iter().map(|link| {
                 let edge = link.edge.as_deref().unwrap_or("other");
-                link.round_trip_seconds.map_or_else(|| edge.to_owned(), |trip| format!("{edge} {}", milliseconds(trip)))
+                link.round_trip_seconds
+                    .map_or_else(|| edge.to_owned(), |trip| format!("{edge} {}", whole(&milliseconds(trip))))
             });
             table.row([
                 session.client.to_string(),
@@ -224,23 +240,23 @@ impl Show for AddressesView {
 
 impl Show for EdgesView {
     fn show(&self, width: Option<usize>) -> String {
-        let headings = ["EDGE", "ADDRESS", ">IN USE", ">SPARE", "UP SINCE", "SERIAL", "VALID UNTIL", "LAST ERROR"];
-        let mut table = TextTable::new(headings);
+        let headings = ["~EDGE", "~ADDRESS", ">IN USE", ">SPARE", "~UP SINCE", "SERIAL", "~VALID UNTIL", "~LAST ERROR"];
+        let mut table = TextTable::new(headings).leaving_out(["SERIAL", "SPARE"]);
         for edge in &self.edges {
             let addresses: Vec<_> = edge.addresses.iter().map(ToString::to_string).collect();
             let certificate = edge.certificate.as_ref();
             let error = edge.last_error.as_ref().map(|error| match error.address {
-                Some(address) => format!("{} from {address}, {}", error.reason, error.time),
-                None => format!("{}, {}", error.reason, error.time),
+                Some(address) => format!("{} from {address}, {}", error.reason, moment(error.time)),
+                None => format!("{}, {}", error.reason, moment(error.time)),
             });
             table.row([
                 if edge.revoked { format!("{} (revoked)", edge.name) } else { edge.name.clone() },
                 or_dash(Some(addresses.join(", ")).filter(|addresses| !addresses.is_empty())),
                 count(edge.in_use),
                 or_dash(edge.spare.map(count)),
-                or_dash(edge.since),
+                or_dash(edge.since.map(moment)),
                 or_dash(certificate.map(|certificate| &certificate.serial)),
-                or_dash(certificate.map(|certificate| certificate.until)),
+                or_dash(certificate.map(|certificate| moment(certificate.until))),
                 or_dash(error),
             ]);
         }
@@ -250,10 +266,10 @@ impl Show for EdgesView {
 
 impl Show for BansView {
     fn show(&self, width: Option<usize>) -> String {
-        let mut table = TextTable::new(["NETWORK", ">LEFT", "UNTIL", "BY", "THROUGH"]);
+        let mut table = TextTable::new(["NETWORK", ">LEFT", "~UNTIL", "BY", "THROUGH"]);
         for ban in &self.bans {
             let through = ban.edge.clone().unwrap_or_else(|| "any".to_owned());
-            let (left, until, by) = (time(ban.seconds_left), ban.until.to_string(), ban.by.to_string());
+            let (left, until, by) = (time(ban.seconds_left), moment(ban.until), ban.by.to_string());
             table.row([ban.network.to_string(), left, until, by, through]);
         }
         table.text(width) + &more(self.bans.len(), self.total, "bans")
@@ -302,7 +318,7 @@ impl Show for Reloaded {
     fn show(&self, _: Option<usize>) -> String {
         let mut text = format!("reloaded at {}\n", self.time);
         if !self.needs_restart.is_empty() {
-            let _ = writeln!(text, "used only after a restart: {}", self.needs_restart.join(", "));
+            let _ = writeln!(text, "used only after a restart: {}", Printable(self.needs_restart.join(", ")));
         }
         text
     }
@@ -336,6 +352,13 @@ mod tests {
              \x20            edge.yaml:1:1: bad\n"
         );
         assert!(!FakeOperator::new(Role::Edge).status().show(None).contains("sessions"));
+        let mut hostile = core().status();
+        hostile.name = "\x1b[2J".to_owned();
+        hostile.version = "1\nup 7d".to_owned();
+        hostile.last_reload.as_mut().unwrap().errors = vec!["a\nb\x07".to_owned()];
+        let text = hostile.show(None);
+        assert!(text.contains("otproxy 1\\nup 7d, ready\n") && text.ends_with(" a\\nb\\u{7}\n"), "{text}");
+        assert!(!text.contains('\x1b'), "{text}");
     }
 
     #[test]
@@ -357,7 +380,7 @@ mod tests {
     fn connections_and_sessions() {
         let asked = ConnectionsQuestion { limit: PageSize::new(1).unwrap(), ..ConnectionsQuestion::default() };
         assert_eq!(
-            core().connections(&asked).show(None),
+            core().connections(&asked).unwrap().show(None),
             "ID  LISTENER  PLAYER              PEER                 EDGE  STATE  LEADS TO   AGE    IN   OUT\n\
              2   login     198.51.100.7:50000  [2001:db8::7]:50000  waw1  link   client 77   0s  10 B  20 B\n\
              1 of 2 connections; --limit shows more\n"
@@ -382,8 +405,8 @@ mod tests {
         assert_eq!(
             core().bans(&BansQuestion::default()).show(None),
             "NETWORK              LEFT  UNTIL                 BY        THROUGH\n\
-             198.51.100.0/24    9m 59s  2030-03-17T17:46:40Z  operator  any\n\
-             2001:db8:0:1::/64  9m 59s  2030-03-17T17:46:40Z  rules     waw1\n"
+             198.51.100.0/24    9m 59s  2030-03-17 17:46:40Z  operator  any\n\
+             2001:db8:0:1::/64  9m 59s  2030-03-17 17:46:40Z  rules     waw1\n"
         );
     }
 
@@ -392,9 +415,42 @@ mod tests {
         assert_eq!(
             core().edges().unwrap().show(None),
             "EDGE            ADDRESS                    IN USE  SPARE  UP SINCE              SERIAL    VALID UNTIL           LAST ERROR\n\
-             waw1            198.51.100.7, 2001:db8::7      12      8  2030-03-17T17:46:40Z  40:1f:99  2030-03-17T17:46:40Z  wrong_address from 203.0.113.66, 2030-03-17T17:46:40Z\n\
+             waw1            198.51.100.7, 2001:db8::7      12      8  2030-03-17 17:46:40Z  40:1f:99  2030-03-17 17:46:40Z  wrong_address from 203.0.113.66, 2030-03-17 17:46:40Z\n\
              fra1 (revoked)  -                               0      -  -                     -         -                     -\n"
         );
+    }
+
+    #[test]
+    fn on_80_columns_each_table_shows_what_it_is_for() {
+        let core = core();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let sessions = runtime.block_on(core.sessions(&SessionsQuestion::default())).unwrap();
+        let tables: [(Box<dyn Show>, &[&str]); 7] = [
+            (
+                Box::new(core.listeners()),
+                &["login", "open", "0.0.0.0:7171", "[::]:7171", "rate", "1 000 000", "silent", "client", "234 557"],
+            ),
+            (Box::new(core.targets()), &["login", "first", "game.example:7171", "down, backup", "ready", "ok"]),
+            (
+                Box::new(core.connections(&ConnectionsQuestion::default()).unwrap()),
+                &["198.51.100.7:50000", "[2001:db8::7]:50000", "waw1", "client 77"],
+            ),
+            (Box::new(sessions), &["198.51.100.7:50000", "127.0.0.1:7172", "waw1", "31.0 ms", "other"]),
+            (
+                Box::new(core.edges().unwrap()),
+                &["waw1", "198.51.100.7", "2001:db8::7", "wrong_address", "203.0.113.66"],
+            ),
+            (Box::new(core.addresses(&AddressesQuestion::default())), &["2001:db8:0:1::/64", "banned"]),
+            (Box::new(core.bans(&BansQuestion::default())), &["2001:db8:0:1::/64", "rules", "waw1"]),
+        ];
+        for (table, says) in tables {
+            let text = table.show(Some(80));
+            assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+            // Lists may be in several lines.
+            for word in says.iter().flat_map(|says| says.split(", ")) {
+                assert!(text.contains(word), "{word}: {text}");
+            }
+        }
     }
 
     #[test]

@@ -74,7 +74,6 @@ fn each_command_asks_what_it_says() {
         ("listeners", "rate 1 000 000"),
         ("targets", "12.3 ms"),
         ("connections --listener login --address 198.51.100.0/24 --limit 1", "1 of 2 connections; --limit shows more"),
-        ("connections --listener none", "ID  LISTENER"),
         ("sessions --client 7", "\n7       1        198.51.100.7:50000"),
         ("addresses --by bytes --limit 1", "1 of 2 addresses"),
         ("bans --address 2001:db8::/32", "  rules"),
@@ -123,6 +122,8 @@ fn scripts_get_what_the_api_says() {
     let (code, out, err) = running.run("drain none --json");
     assert_eq!((code, &*err), (1, ""));
     assert_eq!(out, "{\"error\":\"there is no listener `none`\",\"remedy\":\"the listeners are: login\"}\n");
+    let (_, out, _) = running.run("drain \u{9b}2J --json");
+    assert!(out.starts_with("{\"error\":\"there is no listener `\\u009b2J`\""), "{out}");
 }
 
 #[test]
@@ -130,8 +131,10 @@ fn a_failure_has_its_exit_code() {
     let running = Running::start("failures");
     for (command, says) in [
         ("drain none", "otproxy: there is no listener `none`; the listeners are: login\n"),
+        ("connections --listener none", "otproxy: there is no listener `none`; the listeners are: login\n"),
         ("ban 192.0.2.1", "otproxy: 192.0.2.1 is in `bans.exempt`; take it out of that, and reload\n"),
         ("target none first ready", "otproxy: there is no listener `none`; the listeners are: login\n"),
+        ("drain \x1b[2J\u{9b}m", "otproxy: there is no listener `\\u{1b}[2J\\u{9b}m`; the listeners are: login\n"),
     ] {
         let (code, out, err) = running.run(command);
         assert_eq!((code, &*out, &*err), (1, "", says), "{command}");
@@ -146,7 +149,8 @@ fn a_failure_has_its_exit_code() {
         ("disconnect", "required"),
         ("disconnect --session 1", "required"),
         ("disconnect --client 1 --connection 1", "cannot be used with"),
-        ("target a b off", "`ready`, `drain` or `maint`"),
+        ("target a b off", "[possible values: ready, drain, maint]"),
+        ("ban 198.51.100.7 --for 400d", "from 1s to 365d"),
         ("bans --limit 0", "a list has 1 to 10000 items"),
         ("status --url http://127.0.0.1:1", "cannot be used with"),
     ] {
@@ -163,9 +167,18 @@ fn times_are_whole_seconds() {
     for wrong in ["", "10", "0s", "1500ms", "400days", "soon"] {
         assert!(ban_time(wrong).is_err(), "{wrong}");
     }
-    assert_eq!(drain_time("2days"), Err("it has whole seconds, from 0s to 1day".to_owned()));
-    assert_eq!(target_state("maint"), Ok(TargetState::Maint));
-    assert!(target_state("MAINT").is_err());
+    assert_eq!(drain_time("2days"), Err("it has whole seconds, from 0s to 1d".to_owned()));
+}
+
+#[test]
+fn a_terminal_is_as_wide_as_it_or_its_user_says() {
+    assert_eq!(columns(Some("132"), Some(80)), 132);
+    assert_eq!(columns(None, Some(100)), 100);
+    for nothing in ["", "0", "wide", "-1"] {
+        assert_eq!(columns(Some(nothing), Some(100)), 100, "{nothing}");
+        assert_eq!(columns(Some(nothing), Some(0)), 80, "{nothing}");
+    }
+    assert_eq!(columns(None, None), 80);
 }
 
 /// `docs/admin.md`.

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use otproxy_config as config;
-use otproxy_net::{Backoff, ConnectResult, SourceIp};
+use otproxy_net::{Backoff, ConnectResult, OutageLog, SourceIp};
 
 /// The first wait after a failed look-up without an earlier answer; it doubles up to `resolve`.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -94,7 +94,7 @@ impl ResolvedAddresses {
             return;
         }
         let backoff = Backoff::new(FIRST_WAIT, self.every);
-        let mut failures = 0u32;
+        let (mut failures, outage) = (0u32, OutageLog::new());
         loop {
             let answer = match lookup(self.target.clone()).await {
                 Ok(found) if found.is_empty() => Err(io::Error::other("it has no address")),
@@ -102,9 +102,16 @@ impl ResolvedAddresses {
             };
             let host = &self.target.host;
             match &answer {
-                Ok(_) if failures > 0 => info!(listener, host, "the name resolves again"),
-                Err(error) if failures == 0 => warn!(listener, host, %error, "the name cannot be looked up"),
-                _ => {}
+                Ok(_) => {
+                    if let Some(seconds) = outage.worked(Instant::now()) {
+                        info!(listener, host, seconds, "the name resolves again");
+                    }
+                }
+                Err(error) => {
+                    if let Some(suppressed) = outage.failed(error.kind(), Instant::now()) {
+                        warn!(listener, host, %error, suppressed, "the name cannot be looked up");
+                    }
+                }
             }
             failures = if answer.is_ok() { 0 } else { failures.saturating_add(1) };
             if self.learn(answer.ok()) {

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use thiserror::Error;
 use tokio::time::{Sleep, sleep_until};
+use tracing::{info, warn};
 
 use super::log::SessionLogGuard;
 use super::{SessionTask, TableEntry};
@@ -54,8 +55,7 @@ impl SessionTask {
                 *session.game.borrow_mut() = None;
             }
             Some(Err(error)) => {
-                let server = &session.server.address;
-                self.warn(&format_args!("game server {server} cannot be reached: {error}"));
+                self.log_unreached(&error);
                 self.relay.shared.settings().open_was_in_vain(session.opener, Instant::now());
                 let mut machine = client.machine.borrow_mut();
                 match error {
@@ -108,10 +108,25 @@ impl SessionTask {
         let player = SocketAddrV4::new(ipv4_of(session.player.ip(), pseudo), session.player.port());
         let mut header = Vec::new();
         server.player_address.write(&mut header, player, address);
+        let settings = self.relay.shared.settings();
+        if let Some(seconds) = settings.outage(server.port).and_then(|outage| outage.worked(Instant::now())) {
+            info!(seconds, "game server {} can be reached again", server.address);
+        }
         let game = Rc::new(stream);
         *session.game.borrow_mut() = Some(Rc::clone(&game));
         self.client.machine.borrow_mut().connected(self.key, &header);
         Ok(game)
+    }
+
+    /// Logs that the game server was not reached, up to the log's limit.
+    fn log_unreached(&self, error: &ConnectError) {
+        let (settings, server) = (self.relay.shared.settings(), &self.session.server);
+        let reason = if let ConnectError::Failed(result) = error { Some(*result) } else { None };
+        let may_tell = settings.outage(server.port).and_then(|outage| outage.failed(reason, Instant::now()));
+        if let Some(suppressed) = may_tell {
+            let (player, client, session) = (self.session.player, self.client.id, self.session.id);
+            warn!(%player, %client, %session, suppressed, "game server {} cannot be reached: {error}", server.address);
+        }
     }
 
     /// Moves packets until the session ends.

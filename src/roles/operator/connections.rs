@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
+use super::no_listener;
 use crate::admin::api::{
-    AddressesQuestion, AddressesView, ConnectionState, ConnectionView, ConnectionsQuestion, ConnectionsView, Network,
-    TalkerView, Top,
+    AddressesQuestion, AddressesView, ApiError, ConnectionState, ConnectionView, ConnectionsQuestion, ConnectionsView,
+    Network, TalkerView, Top,
 };
 use crate::admission::AddressKey;
 use crate::connection::{Closing, ConnectionHandle, ConnectionRegistry, Route};
@@ -20,17 +21,32 @@ pub(super) fn is_in(network: Network, player: SocketAddr) -> bool {
     network.0.contains(&player.ip().to_canonical())
 }
 
-/// Returns open connections, newest first.
-pub(super) fn connections(registry: &ConnectionRegistry, asked: &ConnectionsQuestion, now: Instant) -> ConnectionsView {
+/// Returns open connections, newest first. A listener may be one of `listeners`, or one that was removed and has
+/// connections left.
+///
+/// # Errors
+/// Fails if the listener that is asked for is neither.
+pub(super) fn connections(
+    registry: &ConnectionRegistry,
+    listeners: &[String],
+    asked: &ConnectionsQuestion,
+    now: Instant,
+) -> Result<ConnectionsView, ApiError> {
     let mut picked = registry.select(|handle| {
         asked.listener.as_ref().is_none_or(|name| handle.listener() == name)
             && asked.address.is_none_or(|network| is_in(network, handle.player_or_peer()))
     });
+    if let Some(name) = &asked.listener
+        && picked.is_empty()
+        && !listeners.contains(name)
+    {
+        return Err(no_listener(name, listeners));
+    }
     let total = picked.len() as u64;
     // Numbers are given out in order.
     picked.sort_unstable_by_key(|handle| Reverse(handle.id()));
     picked.truncate(asked.limit.get());
-    ConnectionsView { total, connections: picked.iter().map(|handle| connection(handle, now)).collect() }
+    Ok(ConnectionsView { total, connections: picked.iter().map(|handle| connection(handle, now)).collect() })
 }
 
 fn connection(handle: &ConnectionHandle, now: Instant) -> ConnectionView {
@@ -116,6 +132,10 @@ mod tests {
         connections.connections.iter().map(|connection| connection.id).collect()
     }
 
+    fn listeners() -> [String; 2] {
+        ["links", "login"].map(str::to_owned)
+    }
+
     #[test]
     fn connections_are_picked_by_listener_and_network_and_the_newest_come_first() {
         let registry = Arc::default();
@@ -132,16 +152,22 @@ mod tests {
                 address: address.map(|address| address.parse().unwrap()),
                 ..ConnectionsQuestion::default()
             };
-            ids(&connections(&registry, &asked, Instant::now()))
+            connections(&registry, &listeners(), &asked, Instant::now()).map(|found| ids(&found))
         };
-        assert_eq!(ask(None, None), [5, 4, 3, 2, 1]);
-        assert_eq!(ask(Some("links"), None), [1]);
-        assert_eq!(ask(None, Some("192.0.2.1")), [5, 2, 1], "a v4-mapped address is the IPv4 address");
-        assert_eq!(ask(Some("login"), Some("192.0.2.128/25")), [3]);
-        assert_eq!(ask(None, Some("2001:db8::/32")), [4]);
-        assert_eq!(ask(Some("none"), None), [0; 0]);
+        assert_eq!(ask(None, None).unwrap(), [5, 4, 3, 2, 1]);
+        assert_eq!(ask(Some("links"), None).unwrap(), [1]);
+        assert_eq!(ask(None, Some("192.0.2.1")).unwrap(), [5, 2, 1], "a v4-mapped address is the IPv4 address");
+        assert_eq!(ask(Some("login"), Some("192.0.2.128/25")).unwrap(), [3]);
+        assert_eq!(ask(None, Some("2001:db8::/32")).unwrap(), [4]);
+        assert_eq!(ask(Some("links"), Some("2001:db8::/32")).unwrap(), [0; 0]);
+        let error = ask(Some("lonks"), None).unwrap_err();
+        let expected = ("there is no listener `lonks`", "the listeners are: links, login");
+        assert_eq!((error.error.as_str(), error.remedy.as_str()), expected);
+        let left = enter(&registry, "removed", "192.0.2.1:6");
+        assert_eq!(ask(Some("removed"), None).unwrap(), [6]);
+        drop(left);
         let two = ConnectionsQuestion { limit: crate::admin::api::PageSize::new(2).unwrap(), ..Default::default() };
-        let two = connections(&registry, &two, Instant::now());
+        let two = connections(&registry, &listeners(), &two, Instant::now()).unwrap();
         assert_eq!((two.total, ids(&two)), (5, vec![5, 4]));
     }
 
@@ -156,7 +182,7 @@ mod tests {
         all[1].handle().add_in(10);
         all[1].handle().add_out(20);
         let now = unknown.handle().began() + std::time::Duration::from_millis(1500);
-        let seen = connections(&registry, &ConnectionsQuestion::default(), now).connections;
+        let seen = connections(&registry, &listeners(), &ConnectionsQuestion::default(), now).unwrap().connections;
         let [last, opening, forwarding, link] = &seen[..] else { panic!("{seen:?}") };
         assert_eq!((last.player, last.peer, last.age_seconds), (None, "198.51.100.7:40000".parse().unwrap(), 1.5));
         assert_eq!((opening.state, &opening.target), (ConnectionState::Opening, &None));

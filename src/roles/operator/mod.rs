@@ -67,15 +67,17 @@ impl RoleOperator {
 
     /// Returns the listener of this name, or all.
     fn names(&self, listener: Option<&str>) -> Result<Vec<String>, ApiError> {
-        let known: Vec<_> = self.parts.control.listeners().into_iter().map(|listener| listener.name).collect();
+        let known = self.known();
         match listener {
             None => Ok(known),
             Some(name) if known.iter().any(|known| known == name) => Ok(vec![name.to_owned()]),
-            Some(name) => {
-                let remedy = format!("the listeners are: {}", known.join(", "));
-                Err(ApiError::not_found(format!("there is no listener `{name}`"), remedy))
-            }
+            Some(name) => Err(no_listener(name, &known)),
         }
+    }
+
+    /// Returns the names of all listeners.
+    fn known(&self) -> Vec<String> {
+        self.parts.control.listeners().into_iter().map(|listener| listener.name).collect()
     }
 
     fn state_of(&self, listener: &ListenerSnapshot) -> ListenerState {
@@ -248,8 +250,8 @@ impl api::Operator for RoleOperator {
         TargetsView { targets: targets::targets(&self.parts.control, Instant::now()) }
     }
 
-    fn connections(&self, asked: &ConnectionsQuestion) -> ConnectionsView {
-        connections::connections(self.parts.process.registry(), asked, Instant::now())
+    fn connections(&self, asked: &ConnectionsQuestion) -> Result<ConnectionsView, ApiError> {
+        connections::connections(self.parts.process.registry(), &self.known(), asked, Instant::now())
     }
 
     fn sessions(&self, asked: &SessionsQuestion) -> ApiFuture<'_, SessionsView> {
@@ -324,6 +326,12 @@ impl api::Operator for RoleOperator {
     fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<TargetView, ApiError> {
         targets::set(&self.parts.control, listener, target, state)
     }
+}
+
+/// Makes the refusal for a listener that is none of those that are known.
+fn no_listener(name: &str, known: &[String]) -> ApiError {
+    let remedy = format!("the listeners are: {}", known.join(", "));
+    ApiError::not_found(format!("there is no listener `{name}`"), remedy)
 }
 
 fn count(open: usize, limit: Option<usize>) -> Count {

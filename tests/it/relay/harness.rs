@@ -36,7 +36,7 @@ impl Setup {
 
     pub fn text(&self) -> String {
         format!(
-            "role: core\nworkers: {}\nshutdown_timeout: 0s\nadmin: {{ listen: \"127.0.0.1:0\" }}\n\
+            "role: core\nworkers: {}\nshutdown_timeout: 0s\n\
              edges: [{{ name: a, address: {EDGE_A} }}, {{ name: b, address: {EDGE_B} }}]\n\
              listeners: [{{ name: links, kind: relay, listen: \"127.0.0.1:0\", {} }}]\n\
              game_servers: [{}]\nsessions: {{ {} }}\n",
@@ -56,6 +56,12 @@ impl Setup {
 pub struct Core {
     pub links: SocketAddr,
     role: Role,
+}
+
+impl AsRef<Role> for Core {
+    fn as_ref(&self) -> &Role {
+        &self.role
+    }
 }
 
 impl Metered for Core {
@@ -124,7 +130,7 @@ impl Edge {
 
     fn text(name: &str, listen: SocketAddr, core: SocketAddr, more: &str) -> String {
         format!(
-            "role: edge\nname: edge\nworkers: 1\nshutdown_timeout: 0s\nadmin: {{ listen: \"127.0.0.1:0\" }}\n\
+            "role: edge\nname: edge\nworkers: 1\nshutdown_timeout: 0s\n\
              listeners: [{{ name: {name}, listen: \"{listen}\", forward_to: \"{core}\", {more} }}]\n"
         )
     }
@@ -138,6 +144,12 @@ impl Edge {
     pub async fn kill(self) -> SocketAddr {
         self.role.stop().await;
         self.addr
+    }
+}
+
+impl AsRef<Role> for Edge {
+    fn as_ref(&self) -> &Role {
+        &self.role
     }
 }
 

@@ -31,7 +31,7 @@ fn a_session_is_seen_with_its_links_and_what_it_holds() {
         eventually("what pings told", async || {
             link.sync().await;
             second.sync().await;
-            let one = see(core.admin(), &format!("sessions?client={}", CLIENT.0)).await;
+            let one = see(&core, &format!("sessions?client={}", CLIENT.0)).await;
             let links = one["sessions"][0]["links"].as_array()?;
             links.iter().all(|link| link["round_trip_seconds"] == 0.02).then_some(())
         })
@@ -48,11 +48,11 @@ fn a_session_is_seen_with_its_links_and_what_it_holds() {
         let (_other, _) = game.accept_otc().await;
         elsewhere.sync().await;
 
-        let all = see(core.admin(), "sessions").await;
+        let all = see(&core, "sessions").await;
         assert_eq!((&all["total"], numbers(&all)), (&json!(2), vec![S.0.into(), OTHER.0.into()]));
-        let status = see(core.admin(), "status").await;
+        let status = see(&core, "status").await;
         assert_eq!((&status["role"], &status["sessions"]["open"]), (&json!("core"), &json!(2)));
-        let one = see(core.admin(), &format!("sessions?client={}", CLIENT.0)).await;
+        let one = see(&core, &format!("sessions?client={}", CLIENT.0)).await;
         assert_eq!(numbers(&one), [u64::from(S.0)]);
         let session = &one["sessions"][0];
         assert_eq!((&session["state"], &session["port"]), (&json!("carried"), &json!(PORT)));
@@ -65,13 +65,13 @@ fn a_session_is_seen_with_its_links_and_what_it_holds() {
         assert_eq!(edges, ["a", "b"]);
         assert!(links.iter().all(|link| link["round_trip_seconds"] == 0.02), "what its pings told: {links:?}");
         let connection = links[1]["connection"].as_u64().unwrap();
-        let of_b = see(core.admin(), "connections?limit=10000").await;
+        let of_b = see(&core, "connections?limit=10000").await;
         let of_b = of_b["connections"].as_array().unwrap().iter().find(|c| c["id"] == connection).unwrap().clone();
         assert_eq!((&of_b["state"], &of_b["edge"], &of_b["client"]), (&json!("link"), &json!("b"), &json!(CLIENT.0)));
-        assert_eq!(numbers(&see(core.admin(), "sessions?address=203.0.113.0/24").await), [0; 0]);
+        assert_eq!(numbers(&see(&core, "sessions?address=203.0.113.0/24").await), [0; 0]);
 
         // Its connection is closed, and the session goes on over the other one.
-        act(core.admin(), "disconnect", json!({ "connection": connection })).await;
+        act(&core, "disconnect", json!({ "connection": connection })).await;
         assert_eq!(second.next_or_cut().await, data(1, 0, &packet(b"seven..")));
         assert_eq!(second.next_or_cut().await, None);
         link.data(S, 2, 1, b"def").await;
@@ -87,9 +87,9 @@ fn a_session_that_is_disconnected_ends_for_client_and_game_server_and_its_link_s
         let core = Setup::to(&game, "").start();
         let (mut link, mut conn) = core.play(&game).await;
         let (status, answer) =
-            ask(core.admin(), "disconnect", Some(&json!({ "client": CLIENT.0, "session": OTHER.0 }).to_string())).await;
+            ask(&core, "disconnect", Some(&json!({ "client": CLIENT.0, "session": OTHER.0 }).to_string())).await;
         assert_eq!(status, 404, "{answer}");
-        let gone = act(core.admin(), "disconnect", json!({ "client": CLIENT.0, "session": S.0 })).await;
+        let gone = act(&core, "disconnect", json!({ "client": CLIENT.0, "session": S.0 })).await;
         assert_eq!(gone, json!({ "connections": 0, "sessions": 1 }));
         assert_eq!(link.next().await, Some(Seen::End(S)));
         conn.expect_end().await;
@@ -117,7 +117,7 @@ fn a_client_and_an_address_are_disconnected_with_all_that_they_have() {
             let mut other = core.link_of(EDGE_A, player(2), ClientId(99)).await;
             other.open(S, PORT).await;
             let (mut others, _) = game.accept_otc().await;
-            let gone = act(core.admin(), "disconnect", what).await;
+            let gone = act(&core, "disconnect", what).await;
             assert_eq!(gone, json!({ "connections": 2, "sessions": 1 }));
             assert_eq!(
                 (link.next_or_cut().await, link.next_or_cut().await),
@@ -148,11 +148,11 @@ fn who_plays_loses_nothing_while_one_edge_after_the_other_is_drained() {
         let mut crew = Crew::start(4, &free).await;
         for turn in 0..4 {
             let edge = &edges[turn % 2];
-            act(edge.admin(), "drain", json!({ "deadline_seconds": 1 })).await;
-            while see(edge.admin(), "status").await["connections"]["open"] != 0 {
+            act(&edge, "drain", json!({ "deadline_seconds": 1 })).await;
+            while see(&edge, "status").await["connections"]["open"] != 0 {
                 crew.play().await;
             }
-            act(edge.admin(), "undrain", json!({})).await;
+            act(&edge, "undrain", json!({})).await;
             crew.rejoin().await;
         }
         assert!(crew.lost_nothing().await.iter().all(|losses| *losses >= 4), "each drain took a link of each");
@@ -173,7 +173,7 @@ fn an_edge_without_a_tunnel_is_seen_with_its_address_and_its_connections() {
         let core = Setup { workers: 2, ..Setup::to(&game, "") }.start();
         let mut links = vec![core.link().await, core.link().await];
         links.push(core.link_of(EDGE_B, player(1), ClientId(9)).await);
-        let seen = see(core.admin(), "edges").await;
+        let seen = see(&core, "edges").await;
         let show = |edge: &Value| (edge["addresses"].clone(), edge["in_use"].clone(), edge["spare"].clone());
         let all: Vec<_> = seen["edges"].as_array().unwrap().iter().map(show).collect();
         assert_eq!(all, [(json!([EDGE_A]), json!(2), Value::Null), (json!([EDGE_B]), json!(1), Value::Null)]);

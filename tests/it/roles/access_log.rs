@@ -73,7 +73,7 @@ fn a_forward_names_the_edge_that_a_connection_came_through_by_its_address() {
             let mut stream = connect_from(local, core.addr("a")).await;
             stream.write_all(&header("192.0.2.1:4000")).await.unwrap();
             echoes(&mut stream, b"hello").await;
-            let open = see(core.admin(), "connections").await;
+            let open = see(&core, "connections").await;
             assert_eq!(open["connections"][0]["edge"], edge, "{open}");
             let mut refused = connect_from(local, core.addr("a")).await;
             refused.write_all(&header("192.0.2.66:4000")).await.unwrap();

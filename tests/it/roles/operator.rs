@@ -21,11 +21,11 @@ async fn edge(more: &str) -> Role {
 }
 
 async fn see(role: &Role, path: &str) -> Value {
-    admin::see(role.admin(), path).await
+    admin::see(role, path).await
 }
 
 async fn act(role: &Role, path: &str, body: Value) -> Value {
-    admin::act(role.admin(), path, body).await
+    admin::act(role, path, body).await
 }
 
 /// Connects from an address, and is served.
@@ -94,7 +94,7 @@ fn what_is_open_is_seen_and_can_be_closed_by_number_by_address_and_by_listener()
             (json!({ "listener": "c" }), "there is no listener `c`"),
             (json!({ "client": 7 }), "client 7 has no link and no session"),
         ] {
-            let (status, answer) = admin::ask(edge.admin(), "disconnect", Some(&body.to_string())).await;
+            let (status, answer) = admin::ask(&edge, "disconnect", Some(&body.to_string())).await;
             assert_eq!(status, 404, "{answer}");
             assert!(answer["error"].as_str().unwrap().starts_with(says), "{answer}");
         }
@@ -143,7 +143,7 @@ fn a_drained_listener_takes_nobody_and_what_is_open_goes_on_until_the_deadline()
             (see(&edge, "listeners").await["listeners"][0]["state"] == "drained").then_some(())
         })
         .await;
-        let (status, answer) = admin::ask(edge.admin(), "drain", Some("{\"listener\": \"c\"}")).await;
+        let (status, answer) = admin::ask(&edge, "drain", Some("{\"listener\": \"c\"}")).await;
         assert_eq!((status, &answer["error"]), (404, &json!("there is no listener `c`")));
         edge.stop().await;
     });
@@ -231,7 +231,7 @@ fn whom_the_operator_bans_is_refused_and_closed_where_he_says_so() {
         edge.wait_for("otproxy_connections_rejected_total{listener=a,reason=banned}", 1).await;
         let bans = see(&edge, "bans?address=127.0.0.2").await;
         assert_eq!((&bans["total"], &bans["bans"][0]["by"]), (&json!(1), &json!("operator")));
-        let (status, _) = admin::ask(edge.admin(), "ban", Some("{\"network\": \"127.0.0.0/24\"}")).await;
+        let (status, _) = admin::ask(&edge, "ban", Some("{\"network\": \"127.0.0.0/24\"}")).await;
         assert_eq!(status, 409, "somebody in it is exempt");
         assert_eq!(
             act(&edge, "unban", json!({ "network": "127.0.0.0/8" })).await,
@@ -266,7 +266,7 @@ fn a_target_that_is_drained_has_no_new_connections() {
         set("one", "ready").await;
         let (_third, _at_one) = (connect().await, accept(&first.0).await);
         let body = json!({ "listener": "a", "target": "three", "state": "maint" }).to_string();
-        let (status, answer) = admin::ask(edge.admin(), "target", Some(&body)).await;
+        let (status, answer) = admin::ask(&edge, "target", Some(&body)).await;
         assert_eq!((status, &answer["remedy"]), (404, &json!("its targets are: one, two")));
         edge.stop_after((open, _other, _third)).await;
     });
@@ -276,7 +276,7 @@ fn a_target_that_is_drained_has_no_new_connections() {
 fn an_edge_says_where_sessions_are() {
     run(async {
         let edge = edge("").await;
-        let (status, answer) = admin::ask(edge.admin(), "sessions", None).await;
+        let (status, answer) = admin::ask(&edge, "sessions", None).await;
         assert_eq!((status, &answer["error"]), (404, &json!("an edge has no sessions")));
         edge.stop().await;
     });

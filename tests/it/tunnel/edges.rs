@@ -14,7 +14,7 @@ const LISTENERS: &str = "[{ name: login, listen: \"127.0.0.1:0\", forward_to: co
 /// Returns what the core says of an edge, once that is so.
 async fn edge_that(core: &Role, name: &str, is: impl Fn(&Value) -> bool) -> Value {
     eventually(name, async || {
-        let edges = see(core.admin(), "edges").await;
+        let edges = see(&core, "edges").await;
         let edge = edges["edges"].as_array()?.iter().find(|edge| edge["name"] == name)?.clone();
         is(&edge).then_some(edge)
     })
@@ -52,7 +52,7 @@ fn an_edge_comes_from_its_address_alone_and_is_seen_with_all_that_is_known_of_it
         assert_eq!(gone["addresses"], serde_json::json!(["127.0.0.1"]), "the last one");
         core.replace("role: core", "role: core").await;
         edge_that(&core, "waw1", |edge| edge["spare"] == 3).await;
-        assert_eq!(ask(waw1.admin(), "edges", None).await.0, 404);
+        assert_eq!(ask(&waw1, "edges", None).await.0, 404);
         drop(fra1);
     });
 }
