@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use arbitrary::{Result, Unstructured};
 use otproxy_protocol::core::{
     AckBeyondSent, AdmittedSession, ClientMachine, ClientOwner, Effect, EndReason, FrameCounts, JOIN_INTERVAL,
-    LinkDuty, LinkKey, MAX_JOINS, MAX_LINKS, OpenError, OpenRules, ProtocolError, ReorderFull, SessionKey,
-    SessionLimits, Standing,
+    LinkDuty, LinkKey, MAX_JOINS, MAX_LINKS, OpenError, OpenRules, PACKETS_PERIOD, ProtocolError, ReorderFull,
+    SessionKey, SessionLimits, Standing,
 };
 use otproxy_protocol::frame::{self, ClientId, Frame, FromCore, HEADER_LEN, PacketId, SessionId};
 use otproxy_protocol::game_packet::Framing;
@@ -1035,13 +1035,12 @@ impl World {
             },
         );
         let offered = offered.unwrap_or_default();
-        assert_eq!(full.expect("it takes what it has room for"), got.len() < offered);
+        assert_eq!(full, got.len() < offered);
         let until = session.got_up + offered;
         if let Some(rate) = rate {
-            // A burst, and then one in each interval: whole packets.
-            let interval = Duration::from_secs(1) / rate;
-            let passed = (now - session.opened).as_nanos() / interval.as_nanos();
-            let most = u128::from((rate / 4).max(1)) + passed + 1;
+            // So many in each period, and whole packets.
+            let passed = (now - session.opened).as_nanos() / PACKETS_PERIOD.as_nanos();
+            let most = u128::from(rate) * (passed + 1);
             let packets = session.up_ends.partition_point(|end| *end <= until);
             assert!(packets as u128 <= most, "{packets} packets at a rate of {rate}, and {most} are the most by now");
             assert!(until <= HEADER.len() || session.up_ends[packets - 1] == until, "part of a packet");

@@ -101,7 +101,8 @@ pub enum ClientError {
     Clear(SocketAddr),
     /// The token would go to a user of this host who has no business with it.
     #[error(
-        "the token would be sent to user id {uid}, who listens at {peer}, and is neither root, nor this user, nor the owner of          the token's file; stop that process, or use the unix socket"
+        "the token would be sent to user id {uid}, who listens at {peer}, and is neither root, nor this user, nor the \
+         owner of the token's file; stop that process, or use the unix socket"
     )]
     Stranger {
         /// The address.

@@ -202,22 +202,15 @@ pub(super) fn flush_game(machine: &mut RelayMachine, key: SessionKey) {
     let blocked = write_game_stream(machine, key);
     let paced = machine.paced_until(key).is_some();
     let Some(session) = machine.session(key) else { return };
-    match blocked {
-        Ok(false) if paced => session.task.wake(),
-        Ok(false) => {}
-        // The task waits for the socket; an error shows there again.
-        Ok(true) | Err(_) => {
-            session.game_blocked.set(true);
-            session.task.wake();
-        }
+    // The task waits for the socket, or for the time.
+    session.game_blocked.set(blocked);
+    if blocked || paced {
+        session.task.wake();
     }
 }
 
-/// Writes what waits for the game server of a session; returns whether its socket takes no more.
-///
-/// # Errors
-/// Returns the errors of the stream.
-pub(super) fn write_game_stream(machine: &mut RelayMachine, key: SessionKey) -> io::Result<bool> {
+/// Writes what waits for the game server of a session; returns whether its socket takes no more for now.
+pub(super) fn write_game_stream(machine: &mut RelayMachine, key: SessionKey) -> bool {
     machine.write_game(key, Instant::now, |session, bytes| match &*session.game.borrow() {
         Some(game) => game.try_write(&[IoSlice::new(bytes)]),
         None => Err(io::ErrorKind::NotConnected.into()),

@@ -16,34 +16,35 @@ use otproxy_protocol::core::{RoundTrips, WriteOutcome};
 use otproxy_protocol::frame::ClientId;
 use otproxy_protocol::quota::Quota;
 
-/// A link on the worker that owns its client.
+/// A link on the worker that owns its client. What packets need is first.
+#[repr(C)]
 pub struct RelayLink {
-    pub(super) stream: Stream,
-    /// Counts its bytes, and says when it is to be closed.
-    pub(super) handle: Arc<ConnectionHandle>,
-    /// The key by which what the player does is counted.
-    key: AddressKey,
-    client: ClientId,
-    pub(super) edge: Rc<EdgeMetrics>,
-    /// The edge whose stream of the tunnel it is, if it is one.
-    pub(super) origin: Option<TunnelOrigin>,
-    /// The listener as the link began with it.
-    pub(super) inbound: Rc<Inbound>,
+    pub(super) task: TaskWaker,
     /// The socket takes no more: the link's task waits for it.
     pub(super) blocked: Cell<bool>,
     /// The reason for which the link must be closed, if something other than its reading found out.
     pub(super) closing: Cell<Option<CloseReason>>,
     /// Nothing has come for longer than a client is ever silent: its task tells the machine.
     pub(super) silent: Cell<bool>,
+    /// Counts its bytes, and says when it is to be closed.
+    pub(super) handle: Arc<ConnectionHandle>,
+    pub(super) edge: Rc<EdgeMetrics>,
+    /// The listener as the link began with it.
+    pub(super) inbound: Rc<Inbound>,
     /// The link's place in the [`IdleWatch`](super::idle_watch::IdleWatch).
     pub(super) watched: Cell<usize>,
+    pub(super) stream: Stream,
+    client: ClientId,
+    /// The key by which what the player does is counted.
+    key: AddressKey,
+    /// The edge whose stream of the tunnel it is, if it is one.
+    pub(super) origin: Option<TunnelOrigin>,
     /// Judges the round trips that the client tells.
     pub(super) round_trips: Cell<RoundTrips>,
     /// The last one that counted.
     pub(super) round_trip: Cell<Option<Duration>>,
     /// The state of the limit of refusals.
     refusals: Cell<Option<Instant>>,
-    pub(super) task: TaskWaker,
 }
 
 impl RelayLink {
@@ -58,21 +59,21 @@ impl RelayLink {
         stream.limit_unsent();
         let round_trips = Cell::new(RoundTrips::new(handle.began()));
         Self {
-            stream,
-            handle,
-            key,
-            client,
-            edge,
-            origin,
-            inbound,
+            task: TaskWaker::default(),
             blocked: Cell::new(false),
             closing: Cell::new(None),
             silent: Cell::new(false),
+            handle,
+            edge,
+            inbound,
             watched: Cell::new(0),
+            stream,
+            client,
+            key,
+            origin,
             round_trips,
             round_trip: Cell::new(None),
             refusals: Cell::new(None),
-            task: TaskWaker::default(),
         }
     }
 

@@ -23,7 +23,17 @@ use otproxy_protocol::frame::SessionId;
 
 /// A session's connection, and its place within limits. It is there as long as the machine has the session, or its task
 /// runs.
+///
+/// What packets need is first.
+#[repr(C)]
 pub struct RelaySession {
+    pub(super) task: TaskWaker,
+    pub(super) game: RefCell<Option<Rc<Stream>>>,
+    pub(super) port: Rc<PortMetrics>,
+    /// Its place among all sessions while it lives.
+    pub(super) place: SessionPlace,
+    /// The game connection takes no more: the session's task waits for it.
+    pub(super) game_blocked: Cell<bool>,
     pub(super) id: SessionId,
     pub(super) player: SocketAddr,
     /// The address for which its open counts.
@@ -32,16 +42,9 @@ pub struct RelaySession {
     inbound: Rc<Inbound>,
     /// The game server that it leads to.
     pub(super) server: Arc<GameServerConfig>,
-    pub(super) port: Rc<PortMetrics>,
     /// Its place in the queue of connects to the game server, until its task waits there.
     connect: Cell<Option<ConnectPlace>>,
-    pub(super) game: RefCell<Option<Rc<Stream>>>,
-    /// The game connection takes no more: the session's task waits for it.
-    pub(super) game_blocked: Cell<bool>,
-    pub(super) task: TaskWaker,
     pub(super) started: Instant,
-    /// Its place among all sessions while it lives.
-    pub(super) place: SessionPlace,
 }
 
 impl RelaySession {
@@ -56,18 +59,18 @@ impl RelaySession {
         place: SessionPlace,
     ) -> Self {
         Self {
+            task: TaskWaker::default(),
+            game: RefCell::default(),
+            port,
+            place,
+            game_blocked: Cell::new(false),
             id,
             player: link.player(),
             opener,
             inbound: Rc::clone(&link.inbound),
             server: Arc::clone(server),
-            port,
             connect: Cell::new(connect),
-            game: RefCell::default(),
-            game_blocked: Cell::new(false),
-            task: TaskWaker::default(),
             started: Instant::now(),
-            place,
         }
     }
 }

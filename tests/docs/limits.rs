@@ -84,6 +84,7 @@ fn expected() -> BTreeSet<String> {
         ("protocol::core::OPEN_WITHIN", format!("{:?}", protocol::core::OPEN_WITHIN)),
         ("protocol::core::CLOSE_EVERY", format!("{:?}", protocol::core::CLOSE_EVERY)),
         ("protocol::core::MAX_CLOSES", protocol::core::MAX_CLOSES.to_string()),
+        ("protocol::core::PACKETS_PERIOD", format!("{:?}", protocol::core::PACKETS_PERIOD)),
         ("protocol::core::MAX_PONGS", protocol::core::MAX_PONGS.to_string()),
         ("protocol::core::MAX_ENDS", protocol::core::MAX_ENDS.to_string()),
         ("net::worker::SCRATCH", format!("{} bytes", net::worker::SCRATCH)),

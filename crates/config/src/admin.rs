@@ -21,8 +21,8 @@ section! {
     /// `admin`: where metrics, health and the admin API are, and who may use it.
     #[derive(Debug, Clone, Default, PartialEq, Eq)]
     pub struct AdminConfig from AdminKeys {
-        /// where `/metrics`, `/live`, `/ready` and the [admin API](admin.md) are served; beyond loopback it takes tokens or
-        /// certificates of clients
+        /// where `/metrics`, `/live`, `/ready` and the [admin API](admin.md) are served; to act there takes tokens or
+        /// certificates of clients, and so does an address beyond loopback
         listen: Option<SocketAddr> = value(LISTEN_OR_OFF)
             .or_by_role("127.0.0.1:9162", "127.0.0.1:9163")
             .example("127.0.0.1:9162")

@@ -26,8 +26,9 @@ section! {
         player_address: PlayerAddress = word().or("otc"),
         /// what the length of a game packet counts; `auto` sees it in the first packet
         framing: Framing = word().or("auto"),
-        /// packets of one player to the game server; more are held back, not dropped
-        max_packets_per_second: Option<u32> = value(COUNT_OR_NONE).or("none").example("25"),
+        /// the limit of the game server on packets of one player in a second, as its `maxPacketsPerSecond`: no second has
+        /// more; they are held back, not dropped
+        max_packets_per_second: Option<u32> = value(COUNT_OR_NONE).or("25"),
         /// connects to the host of this game server, over all that leads there; for servers that block an address which connects
         /// too often
         connects: Option<Quota> = value(RATE_OR_NONE).or("none").example("1/600ms"),

@@ -74,12 +74,13 @@ struct Half {
     eof: bool,
     /// True once everything is written and the writing side was told of the end.
     done: bool,
+    /// True once the writing side has failed: what is read from then on is for nobody. It is read all the same, for
+    /// closing over unread bytes would reset the reading side, and cost it bytes that it has yet to take.
+    broken: bool,
 }
 
-enum HalfError {
-    Read,
-    Write,
-}
+/// The reading side was reset or failed.
+struct ReadError;
 
 impl Half {
     fn flush(&mut self, cx: &mut Context<'_>, to: &Stream) -> Poll<io::Result<()>> {
@@ -95,7 +96,17 @@ impl Half {
         to.poll_flush(cx)
     }
 
-    /// Moves bytes as far as possible; ready when this direction is done or failed.
+    /// Returns whether this direction has nothing more to deliver.
+    fn is_over(&self) -> bool {
+        self.done || self.broken
+    }
+
+    fn breaks(&mut self) {
+        self.broken = true;
+        self.pending = Vec::new();
+    }
+
+    /// Moves bytes as far as possible; ready when this direction has nothing more to read.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -103,21 +114,25 @@ impl Half {
         scratch: &Scratch,
         observer: &impl Observer,
         moved: &mut bool,
-    ) -> Poll<Result<(), HalfError>> {
+    ) -> Poll<Result<(), ReadError>> {
         for _ in 0..READS_PER_TURN {
             if self.done {
                 return Poll::Ready(Ok(()));
             }
-            ready!(self.flush(cx, to)).map_err(|_| HalfError::Write)?;
+            if !self.broken && ready!(self.flush(cx, to)).is_err() {
+                self.breaks();
+            }
             if self.eof {
-                ready!(to.poll_shutdown(cx)).map_err(|_| HalfError::Write)?;
+                if !self.broken && ready!(to.poll_shutdown(cx)).is_err() {
+                    self.breaks();
+                }
                 self.done = true;
                 *moved = true;
                 return Poll::Ready(Ok(()));
             }
             let mut scratch = scratch.borrow_mut();
             let part = scratch.get_mut(..READ).unwrap_or_default();
-            let n = ready!(from.poll_read(cx, part)).map_err(|_| HalfError::Read)?;
+            let n = ready!(from.poll_read(cx, part)).map_err(|_| ReadError)?;
             *moved = true;
             if n == 0 {
                 self.eof = true;
@@ -133,10 +148,16 @@ impl Half {
             } else {
                 observer.count_out(n as u64);
             }
+            if self.broken {
+                continue;
+            }
             let taken = match to.try_write(&[io::IoSlice::new(data)]) {
                 Ok(taken) => taken,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(_) => return Poll::Ready(Err(HalfError::Write)),
+                Err(_) => {
+                    self.breaks();
+                    continue;
+                }
             };
             if let Some(rest) = data.get(taken..)
                 && !rest.is_empty()
@@ -164,7 +185,8 @@ fn cut_after(failed: &Stream, other: &Stream) {
     }
 }
 
-/// Moves bytes both ways until both sides have ended, one failed, or nothing moved for `idle`; returns why it ended.
+/// Moves bytes both ways until both sides have ended, one failed, or nothing moved for `idle`; returns why it ended. What a
+/// side had sent before it failed still reaches the other.
 /// `first` goes to the target before anything else and is not observed.
 pub async fn pump(
     client: &Stream,
@@ -191,19 +213,22 @@ pub async fn pump(
         if down.eof {
             first_to_end.get_or_insert(PumpEnd::Target);
         }
-        match (a, b) {
-            (Poll::Ready(Err(HalfError::Read)), _) | (_, Poll::Ready(Err(HalfError::Write))) => {
-                cut_after(client, target);
-                return Poll::Ready(first_to_end.unwrap_or(PumpEnd::ClientError));
-            }
-            (Poll::Ready(Err(HalfError::Write)), _) | (_, Poll::Ready(Err(HalfError::Read))) => {
-                cut_after(target, client);
-                return Poll::Ready(first_to_end.unwrap_or(PumpEnd::TargetError));
-            }
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
-                return Poll::Ready(first_to_end.unwrap_or(PumpEnd::Client));
-            }
-            _ => {}
+        if matches!(a, Poll::Ready(Err(ReadError))) {
+            cut_after(client, target);
+            return Poll::Ready(first_to_end.unwrap_or(PumpEnd::ClientError));
+        }
+        if matches!(b, Poll::Ready(Err(ReadError))) {
+            cut_after(target, client);
+            return Poll::Ready(first_to_end.unwrap_or(PumpEnd::TargetError));
+        }
+        if up.broken {
+            first_to_end.get_or_insert(PumpEnd::TargetError);
+        }
+        if down.broken {
+            first_to_end.get_or_insert(PumpEnd::ClientError);
+        }
+        if up.is_over() && down.is_over() {
+            return Poll::Ready(first_to_end.unwrap_or(PumpEnd::Client));
         }
         if moved {
             last_moved = Instant::now();
@@ -222,4 +247,63 @@ pub async fn pump(
         Poll::Pending
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::worker::scratch;
+
+    /// An observer that ignores everything.
+    struct Nothing;
+
+    impl Observer for Nothing {
+        fn begins(&self, _: &[u8]) {}
+        fn count_in(&self, _: u64) {}
+        fn count_out(&self, _: u64) {}
+    }
+
+    /// Returns the pump's socket and the one at its other end.
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (listener.accept().await.unwrap().0, far)
+    }
+
+    #[test]
+    fn what_a_side_sent_before_it_was_reset_still_arrives() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let ((client, mut player), (target, mut server)) = (pair().await, pair().await);
+            // So that the player's side takes a part of it at a time.
+            SockRef::from(&client).set_send_buffer_size(1).unwrap();
+            SockRef::from(&player).set_recv_buffer_size(1).unwrap();
+            let sent: Vec<u8> = (0..40_000u32).map(|n| n as u8).collect();
+            server.write_all(&sent).await.unwrap();
+            while target.peek(&mut vec![0; sent.len()]).await.unwrap() < sent.len() {}
+            SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(server);
+            // The first thing that the pump meets is a target that takes nothing any more.
+            player.write_all(b"more").await.unwrap();
+            let (client, target) = (Stream::new(client).unwrap(), Stream::new(target).unwrap());
+            let (scratch, idle) = (scratch(), Duration::from_secs(3600));
+            let pumping = async {
+                let end = pump(&client, &target, Vec::new(), idle, &scratch, &Nothing).await;
+                drop((client, target));
+                end
+            };
+            let got = async {
+                let mut got = Vec::new();
+                player.read_to_end(&mut got).await.unwrap();
+                got
+            };
+            let (end, got) = tokio::join!(pumping, got);
+            assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+            assert_eq!(end, PumpEnd::TargetError);
+        });
+    }
 }

@@ -140,14 +140,10 @@ impl SessionTask {
                 }
                 let blocked = &self.session.game_blocked;
                 if blocked.get() {
-                    let write = || write_game_stream(&mut self.client.machine.borrow_mut(), self.key);
-                    match game.poll_drain(cx, write) {
-                        Poll::Ready(Ok(())) => blocked.set(false),
-                        Poll::Ready(Err(_)) => {
-                            self.client.machine.borrow_mut().game_closed(self.key);
-                            return Poll::Ready(());
-                        }
-                        Poll::Pending => {}
+                    let write = || Ok(write_game_stream(&mut self.client.machine.borrow_mut(), self.key));
+                    // After an error of the socket itself there is nothing to wait for: reading shows its end.
+                    if game.poll_drain(cx, write).is_ready() {
+                        blocked.set(false);
                     }
                 }
                 let paced = self.client.machine.borrow().paced_until(self.key).filter(|_| !blocked.get());

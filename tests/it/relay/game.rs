@@ -1,8 +1,13 @@
 //! What goes to and comes from the game server.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use otproxy_protocol::frame::{ClientId, SessionId};
+use socket2::SockRef;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::relay::harness::*;
 
@@ -137,10 +142,10 @@ fn the_longest_packet_passes_and_a_longer_one_ends_the_session() {
 }
 
 #[test]
-fn a_paced_burst_arrives_in_order() {
+fn a_burst_that_is_held_back_arrives_in_order() {
     run(async {
         let game = Game::new().await;
-        let core = Setup::to(&game, "max_packets_per_second: 200").start();
+        let core = Setup::to(&game, "max_packets_per_second: 60").start();
         let mut link = core.link().await;
         link.open(S, PORT).await;
         let packets: Vec<_> = (1..=120u8).map(|n| packet(&[n; 5])).collect();
@@ -185,6 +190,43 @@ fn the_relays_own_peer_is_the_player_where_no_edge_stands() {
         let _session = player.open(PORT).await;
         assert_eq!(game.accept_otc().await.1, Ipv4Addr::LOCALHOST);
         player.close().await.unwrap();
+        core.close().await;
+    });
+}
+
+/// Waits until the other side's kernel has taken all bytes of a socket whose writing side is shut down: it is in FIN_WAIT2.
+async fn all_taken(socket: &TcpStream) {
+    let port = |address: SocketAddr| format!("0100007F:{:04X}", address.port());
+    let row = format!(" {} {} 05 ", port(socket.local_addr().unwrap()), port(socket.peer_addr().unwrap()));
+    while !fs::read_to_string("/proc/net/tcp").unwrap().contains(&row) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn what_a_game_server_sent_before_its_end_arrives_though_it_takes_no_more() {
+    run(async {
+        let game = Game::new().await;
+        let core = Setup::to(&game, "").sessions("unacked: 64KiB").start();
+        let (mut link, mut conn) = core.play(&game).await;
+        const PACKETS: u32 = 120;
+        let body = |n: u32| packet(&[&n.to_le_bytes()[..], &[1; 1396]].concat());
+        for n in 1..=PACKETS {
+            conn.send(&body(n)).await;
+        }
+        // The core stops reading at its limit, and the kernel has the rest.
+        conn.stream.shutdown().await.unwrap();
+        all_taken(&conn.stream).await;
+        SockRef::from(&conn.stream).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(conn);
+        for n in 1..=PACKETS {
+            let Some(Seen::Data { packet: number, payload, .. }) = link.next().await else { panic!("at {n}") };
+            assert_eq!((number, payload), (n, body(n)));
+            // A packet for a game server that is gone; it acknowledges, and so more comes.
+            link.data(S, n, n, &packet(b"key")).await;
+        }
+        assert_eq!(link.next().await, Some(Seen::End(S)));
+        core.ended("game_closed").await;
         core.close().await;
     });
 }

@@ -20,13 +20,15 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// One game server, on [`PORT`]; `extra` are more of its keys.
+    /// One game server, on [`PORT`]; `extra` are more of its keys. It takes packets as fast as tests send them, unless
+    /// they say something else.
     pub fn to(game: &Game, extra: &str) -> Self {
         Self { servers: Vec::new(), sessions: "", listener: "", workers: 1 }.and(PORT, game.addr, extra)
     }
 
     pub fn and(mut self, port: u16, addr: SocketAddr, extra: &str) -> Self {
-        self.servers.push(format!("{{ port: {port}, address: \"{addr}\", {extra} }}"));
+        let pace = if extra.contains("max_packets_per_second") { "" } else { "max_packets_per_second: none, " };
+        self.servers.push(format!("{{ port: {port}, address: \"{addr}\", {pace}{extra} }}"));
         self
     }
 

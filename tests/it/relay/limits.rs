@@ -589,12 +589,12 @@ fn a_crowd_in_one_network_gives_up_its_newest_session_for_each_other_network() {
 fn a_crowd_in_one_network_that_waits_for_connects_keeps_nobody_else_out() {
     run(async {
         let game = Game::new().await;
-        let setup = Setup { workers: 4, ..Setup::to(&game, "connects_per_second: 20") };
+        let setup = Setup { workers: 4, ..Setup::to(&game, "connects_per_second: 4") };
         let core = setup.sessions("max_per_link: 1000, max_per_address: 1000, opens_per_address: none").start();
         let mut crowd = core.link().await;
-        crowd.send(&(1..=700).flat_map(|id| frame::open(SessionId(id), PORT)).collect::<Vec<_>>()).await;
+        crowd.send(&(1..=300).flat_map(|id| frame::open(SessionId(id), PORT)).collect::<Vec<_>>()).await;
         let (_first, _) = game.accept_otc().await;
-        // The crowd fills the queue.
+        // The crowd fills the queue, which has as many places as turns in 30 s, long before many had theirs.
         let Some(Seen::End(_)) = crowd.next().await else { panic!("all have a place") };
         let mut other = core.link_of(EDGE_A, elsewhere(1), ClientId(2)).await;
         other.open(S, PORT).await;
@@ -603,7 +603,7 @@ fn a_crowd_in_one_network_that_waits_for_connects_keeps_nobody_else_out() {
             turns += 1;
         }
         // Behind one of the other network's, and what connected before it came.
-        assert!(turns < 100, "{turns}");
+        assert!(turns < 60, "{turns}");
         core.wait("otproxy_relay_sessions_ended_total", &["reason=\"connect_queue\""], 1.0).await;
         core.close().await;
     });

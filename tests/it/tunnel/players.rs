@@ -27,7 +27,7 @@ pub struct Game {
 
 impl Game {
     fn more(server: &MockGameServer) -> String {
-        format!("game_servers: [{{ port: 7172, address: \"{}\" }}]", server.addr())
+        format!("game_servers: [{{ port: 7172, address: \"{}\", max_packets_per_second: none }}]", server.addr())
     }
 
     pub async fn play(server: MockGameServer, paths: Vec<SocketAddr>) -> Self {

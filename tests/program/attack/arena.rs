@@ -66,7 +66,7 @@ impl Arena {
             "listeners:\n\
              - {{ name: links, kind: relay, listen: '127.0.0.1:0' }}\n\
              - {{ name: login, listen: '127.0.0.1:0', forward_to: '{}', send_proxy: none }}\n\
-             game_servers: [{{ port: {PORT}, address: '{}' }}]\n",
+             game_servers: [{{ port: {PORT}, address: '{}', max_packets_per_second: none }}]\n",
             login_server.addr, game.addr
         ));
         let edge = RoleProcess::edge(&format!(

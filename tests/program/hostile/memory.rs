@@ -28,7 +28,7 @@ const UNACKED: &str = "otproxy_relay_unacked_bytes";
 fn core(game: &Game, sessions: &str) -> RoleProcess {
     let core = RoleProcess::core(&format!(
         "listeners: [{{ name: links, kind: relay, listen: '127.0.0.1:0', timeouts: {{ idle: 10m, header: 10m }} }}]\n\
-         game_servers: [{{ port: {PORT}, address: '{}' }}]\nsessions: {{ {sessions} }}\n",
+         game_servers: [{{ port: {PORT}, address: '{}', max_packets_per_second: none }}]\nsessions: {{ {sessions} }}\n",
         game.addr
     ));
     core.forget_peak();

@@ -25,6 +25,7 @@ const MAX_RECENT: usize = 16;
 /// may not join: a link may have been dead for ten seconds before it was lost, and a client waits for thirty.
 const TELL_WITHIN: Duration = Duration::from_secs(18);
 
+#[repr(C)]
 pub(super) struct Link<L> {
     pub owned: L,
     pub writer: LinkWriter,
@@ -57,6 +58,7 @@ pub(super) struct Link<L> {
 ///
 /// A session that is [finished](Self::is_finished) is accounted for by [`close`](Self::close), and once it
 /// [is over](Self::is_over), [`remove`](Self::remove) makes its id free.
+#[repr(C)]
 pub struct ClientMachine<O: ClientOwner> {
     pub(super) links: Slots<Link<O::Link>>,
     pub(super) sessions: Sessions<O::Session, O::Player>,
@@ -199,29 +201,32 @@ impl<O: ClientOwner> ClientMachine<O> {
     /// it was given, or fails with `WouldBlock`. Returns whether the game server takes no more for now. Asks for the
     /// time only if packets to the game server are smoothed.
     ///
-    /// # Errors
-    /// Any other error of `write`.
+    /// After any other error nothing is written any more, and packets for the game server are dropped. The session goes
+    /// on all the same: what the game server sent before its end is still the client's.
     pub fn write_game(
         &mut self,
         session: SessionKey,
         now: impl Fn() -> Instant,
         mut write: impl FnMut(&O::Session, &[u8]) -> io::Result<usize>,
-    ) -> io::Result<bool> {
-        let Some(session) = self.sessions.get_mut(session) else { return Ok(false) };
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(session) else { return false };
         loop {
             let (owned, bytes) = session.writable(&now);
             if bytes.is_empty() {
-                return Ok(false);
+                return false;
             }
             let wanted = bytes.len();
             let taken = match write(owned, bytes) {
                 Ok(taken) => taken,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-                Err(e) => return Err(e),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(_) => {
+                    session.drop_upstream();
+                    return false;
+                }
             };
             session.wrote(taken);
             if taken < wanted {
-                return Ok(true);
+                return true;
             }
         }
     }

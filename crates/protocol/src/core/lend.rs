@@ -85,22 +85,29 @@ impl<O: ClientOwner> ClientMachine<O> {
 
     /// Returns a link on which something is to be done without its having asked. To be called until `None` after each
     /// other call but [`ClientMachine::write_link`] and [`ClientMachine::write_game`].
+    #[inline]
     pub fn poll_link(&mut self, owner: &O) -> Option<(LinkKey, LinkDuty)> {
-        if std::mem::take(&mut self.lending.due) {
-            let mut number = 0;
-            while let Some(&(_, session)) = self.sessions.listed().get(number) {
-                self.lend(session, owner);
-                number += 1;
-            }
-            // What was done needs no further look.
-            (self.lending.due, self.lending.arrived) = (false, false);
+        if self.lending.due {
+            self.look_after_links(owner);
         }
-        let duty = self.lending.duties.pop();
+        let duty = self.lending.duties.pop()?;
         if self.lending.duties.is_empty() {
             // Rare, and so not worth memory for each client.
             self.lending.duties = Vec::new();
         }
-        duty
+        Some(duty)
+    }
+
+    /// Looks at the links of all sessions, after something has changed that lending depends on.
+    #[cold]
+    fn look_after_links(&mut self, owner: &O) {
+        let mut number = 0;
+        while let Some(&(_, session)) = self.sessions.listed().get(number) {
+            self.lend(session, owner);
+            number += 1;
+        }
+        // What was done needs no further look.
+        (self.lending.due, self.lending.arrived) = (false, false);
     }
 
     /// Lends a session the other links of its client, or takes them back: one that its client has not left is sent over

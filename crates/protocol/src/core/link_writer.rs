@@ -43,6 +43,17 @@ pub(super) struct Joined {
     cursor: Cursor,
 }
 
+/// What most links never have: sessions that they do not carry and must answer for.
+#[derive(Debug, Default)]
+struct NotCarried {
+    /// Sessions whose ends are to be told.
+    ends: VecDeque<SessionId>,
+    /// Sessions that it may not join, though they go on: the last ones that it asked for.
+    kept_off: VecDeque<SessionId>,
+    /// The places at which it stood in sessions that it carries no more.
+    stood: VecDeque<Stood>,
+}
+
 /// The place at which a link stood in a session.
 #[derive(Debug)]
 struct Stood {
@@ -67,19 +78,17 @@ pub struct WriteOutcome {
 }
 
 /// The sessions that a link carries, with a cursor each, and what else waits to be written on it.
+///
+/// There is one for each link, and a packet touches all of it: what is rare is apart.
 #[derive(Debug, Default)]
 pub(super) struct LinkWriter {
     /// The rest of a frame that a write cut; nothing may come before it.
     cut: Bytes,
     pongs: usize,
-    ends: VecDeque<SessionId>,
-    /// Sessions that it may not join, though they go on: the last ones that it asked for.
-    kept_off: VecDeque<SessionId>,
     joined: Vec<Joined>,
-    /// The places at which it stood in sessions that it carries no more.
-    stood: VecDeque<Stood>,
     /// The session whose turn is next, so that none starves another.
     turn: usize,
+    not_carried: Option<Box<NotCarried>>,
 }
 
 impl LinkWriter {
@@ -90,33 +99,40 @@ impl LinkWriter {
 
     /// Tells the client that a session which the link does not carry is over.
     pub fn end(&mut self, session: SessionId) {
-        if self.ends.len() < MAX_ENDS && !self.ends.contains(&session) {
-            self.ends.push_back(session);
+        let ends = &mut self.not_carried.get_or_insert_default().ends;
+        if ends.len() < MAX_ENDS && !ends.contains(&session) {
+            ends.push_back(session);
         }
     }
 
     /// Takes note that the link may not join that session, which goes on.
     pub fn keep_off(&mut self, session: SessionId) {
-        if !self.is_kept_off(session) {
-            if self.kept_off.len() >= MAX_KEPT_OFF {
-                self.kept_off.pop_front();
+        let kept_off = &mut self.not_carried.get_or_insert_default().kept_off;
+        if !kept_off.contains(&session) {
+            if kept_off.len() >= MAX_KEPT_OFF {
+                kept_off.pop_front();
             }
-            self.kept_off.push_back(session);
+            kept_off.push_back(session);
         }
     }
 
     /// Returns whether the link was told that it may not join that session, which went on then.
     pub fn is_kept_off(&self, session: SessionId) -> bool {
-        self.kept_off.contains(&session)
+        self.not_carried.as_ref().is_some_and(|not_carried| not_carried.kept_off.contains(&session))
     }
 
     /// Carries a session from now on, the client's `born`th: from where this link stood in it, or else from its first
     /// unacknowledged frame.
     pub fn join(&mut self, session: SessionKey, born: u64, machine: &mut Machine, standing: Standing) {
         machine.joined(standing);
-        self.kept_off.retain(|other| *other != machine.id());
-        let stood = self.stood.iter().position(|stood| stood.born == born);
-        let cursor = stood.and_then(|at| self.stood.remove(at)).map_or(machine.outbox().start(), |stood| stood.cursor);
+        let stood = self.not_carried.as_mut().and_then(|not_carried| {
+            not_carried.kept_off.retain(|other| *other != machine.id());
+            let stood = not_carried.stood.iter().position(|stood| stood.born == born)?;
+            not_carried.stood.remove(stood)
+        });
+        let cursor = stood.map_or(machine.outbox().start(), |stood| stood.cursor);
+        // Most links carry one, and there are many links.
+        self.joined.reserve_exact(1);
         self.joined.push(Joined { id: machine.id(), session, standing, born, cursor });
     }
 
@@ -141,10 +157,11 @@ impl LinkWriter {
     /// Remembers where the link stood in a session that it carries no more. All that it was given before arrives, so a
     /// client that takes the link into use again has no need of it a second time.
     fn stand(&mut self, joined: &Joined, told: bool) {
-        if self.stood.len() >= MAX_STOOD {
-            self.stood.pop_front();
+        let stood = &mut self.not_carried.get_or_insert_default().stood;
+        if stood.len() >= MAX_STOOD {
+            stood.pop_front();
         }
-        self.stood.push_back(Stood { born: joined.born, cursor: joined.cursor, told });
+        stood.push_back(Stood { born: joined.born, cursor: joined.cursor, told });
     }
 
     /// Returns whether the link carries the client's `born`th session.
@@ -154,19 +171,23 @@ impl LinkWriter {
 
     /// Returns whether the link carried the client's `born`th session, and does not any more.
     pub fn stood_in(&self, born: u64) -> bool {
-        self.stood.iter().any(|stood| stood.born == born)
+        self.stood(born).is_some()
     }
 
     /// Returns whether the link has told the client the end of its `born`th session.
     pub fn told(&self, born: u64) -> bool {
-        self.stood.iter().any(|stood| stood.born == born && stood.told)
+        self.stood(born).is_some_and(|stood| stood.told)
+    }
+
+    fn stood(&self, born: u64) -> Option<&Stood> {
+        self.not_carried.as_ref()?.stood.iter().find(|stood| stood.born == born)
     }
 
     /// Tells the client that a session is over which the link may not join, if there is one of that id.
     pub fn end_kept_off(&mut self, session: SessionId) -> bool {
         let kept_off = self.is_kept_off(session);
-        if kept_off {
-            self.kept_off.retain(|other| *other != session);
+        if kept_off && let Some(not_carried) = &mut self.not_carried {
+            not_carried.kept_off.retain(|other| *other != session);
             self.end(session);
         }
         kept_off
@@ -216,12 +237,14 @@ impl LinkWriter {
                     return Ok(done);
                 }
             }
-            if let Some(&session) = self.ends.front() {
+            if let Some(ends) = self.not_carried.as_mut().map(|not_carried| &mut not_carried.ends)
+                && let Some(&session) = ends.front()
+            {
                 let end = frame::end(session);
                 let taken = write(&[IoSlice::new(&end)], &mut done)?;
                 // Until it has begun, a pong may still overtake it.
                 if taken > 0 {
-                    self.ends.pop_front();
+                    ends.pop_front();
                     self.cut = Bytes::copy_from_slice(end.get(taken..).unwrap_or_default());
                 }
                 if done.blocked {

@@ -9,19 +9,20 @@ use super::outbox::{AckBeyondSent, Batch, Outbox};
 use super::reason::EndReason;
 use crate::frame::{PacketId, SessionId};
 
-/// Limits and times of a session, as the configuration has them.
+/// Limits and times of a session, as the configuration has them. What packets need is first.
 #[derive(Debug, Clone, Copy)]
+#[repr(C)]
 pub struct SessionLimits {
+    /// `sessions.unacked`, bytes.
+    pub unacked: usize,
+    /// `sessions.pending`, bytes that may wait for the game server.
+    pub pending: usize,
+    /// `sessions.reorder`, bytes.
+    pub reorder: usize,
     /// `sessions.linger`
     pub linger: Duration,
     /// `sessions.leave_grace`
     pub leave_grace: Duration,
-    /// `sessions.unacked`, bytes.
-    pub unacked: usize,
-    /// `sessions.reorder`, bytes.
-    pub reorder: usize,
-    /// `sessions.pending`, bytes that may wait for the game server.
-    pub pending: usize,
 }
 
 /// The phase of a session, apart from the connection to its game server.
@@ -78,24 +79,25 @@ impl ProtocolError {
     }
 }
 
-/// The state of one session. See the module's documentation for what it does not do.
+/// The state of one session. See the module's documentation for what it does not do. What packets need is first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Machine {
     id: SessionId,
-    inbox: Inbox,
+    /// The first packet that no link has begun to write.
+    unsent: PacketId,
     outbox: Outbox,
-    limits: SessionLimits,
-    /// Links that carry the session now, whatever their standing.
-    links: usize,
-    /// Those on which all comes that the client sends.
-    complete: usize,
+    inbox: Inbox,
     /// The time and the reason of its end if nothing else comes; none while a complete link carries it.
     deadline: Option<(Instant, EndReason)>,
     ended: Option<EndReason>,
     /// A link has written all data and the end after it.
     end_sent: bool,
-    /// The first packet that no link has begun to write.
-    unsent: PacketId,
+    limits: SessionLimits,
+    /// Links that carry the session now, whatever their standing.
+    links: usize,
+    /// Those on which all comes that the client sends.
+    complete: usize,
 }
 
 impl Machine {

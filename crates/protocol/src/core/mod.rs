@@ -36,7 +36,7 @@ pub use reason::{EndReason, OpenError};
 pub use round_trips::{ROUND_TRIP_SPACING, RoundTrips};
 pub use session::{Framed, JOIN_INTERVAL, MAX_ADDRESSES, MAX_JOINS, SessionFigures};
 pub use turn::ReceivedBytes;
-pub use upstream::Upstream;
+pub use upstream::{PERIOD as PACKETS_PERIOD, Upstream};
 
 // The rule comes before the client is known.
 pub use crate::frame::{NoPing, first_ping};

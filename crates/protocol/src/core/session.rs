@@ -63,38 +63,41 @@ enum Closed {
     Over,
 }
 
+/// A session in the table of its client. What packets need is first, and side by side: with thousands of players, the
+/// memory that a packet touches is what it costs.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Session<S, P> {
     pub owned: S,
-    /// The player that opened it.
-    pub player: P,
-    /// Other addresses from which links have joined it, those that joined last at the end.
-    elsewhere: Vec<P>,
-    pub machine: Machine,
     /// Links that carry it.
     pub links: Vec<LinkKey>,
+    reassembly: ReassemblyBuffer,
+    bytes_in: u64,
+    bytes_out: u64,
+    upstream: Upstream,
+    decoder: GamePacketDecoder,
+    /// There is a connection to the game server.
+    connected: bool,
+    /// Links find it.
+    listed: bool,
+    /// It is not kept for its client once it has ended.
+    hurried: bool,
+    /// It was ended while no link was there to hear of it.
+    unheard: bool,
     /// The time at which a link is closed so that the client joins anew; only while no complete link is there.
     pub rejoin_at: Option<Instant>,
+    closed: Closed,
+    pub machine: Machine,
     /// Links that were closed for that since the last complete one.
     pub closes: u32,
     /// The number of the session among all of its client.
     pub born: u64,
     /// The state of the limit of joins.
     joins: Option<Instant>,
-    /// Links find it.
-    listed: bool,
-    closed: Closed,
-    /// It is not kept for its client once it has ended.
-    hurried: bool,
-    /// It was ended while no link was there to hear of it.
-    unheard: bool,
-    upstream: Upstream,
-    /// There is a connection to the game server.
-    connected: bool,
-    decoder: GamePacketDecoder,
-    reassembly: ReassemblyBuffer,
-    bytes_in: u64,
-    bytes_out: u64,
+    /// The player that opened it.
+    pub player: P,
+    /// Other addresses from which links have joined it, those that joined last at the end.
+    elsewhere: Vec<P>,
 }
 
 /// Addresses from which links may carry one session at once. A client has one, or one on each path; each change of
@@ -286,6 +289,11 @@ impl<S, P> Session<S, P> {
         (&self.owned, if self.connected { self.upstream.writable(now) } else { &[] })
     }
 
+    /// Has packets for the game server lead nowhere from now on.
+    pub fn drop_upstream(&mut self) {
+        self.upstream.close();
+    }
+
     pub fn wrote(&mut self, count: usize) {
         self.upstream.wrote(count);
     }
@@ -365,12 +373,13 @@ impl<S, P> Session<S, P> {
 }
 
 /// The sessions of a client.
+#[repr(C)]
 pub(super) struct Sessions<S, P> {
     slots: Slots<Session<S, P>>,
-    /// The sessions that links find, by id: another one may still be telling its links that it has ended.
-    listed: Vec<(SessionId, SessionKey)>,
     /// The sessions that their owner must look at again.
     changed: Vec<SessionKey>,
+    /// The sessions that links find, by id: another one may still be telling its links that it has ended.
+    listed: Vec<(SessionId, SessionKey)>,
     /// Sessions that there were.
     born: u64,
 }

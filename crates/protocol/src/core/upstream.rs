@@ -1,13 +1,16 @@
-//! The queue of bytes for the game server, smoothed to a rate if one is set.
+//! The queue of bytes for the game server, within its limit on packets in a second if one is set.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::pacer::Pacer;
-use crate::quota::Quota;
-
 /// Memory that an empty queue keeps for the next packet, bytes.
 const KEEP: usize = 1024;
+/// Places for packets that an empty queue keeps for the next ones that wait.
+const KEPT_PLACES: usize = 32;
+/// The second of a game server, made longer by a tenth: the way there may be quicker for one packet than for the one before.
+pub const PERIOD: Duration = Duration::from_millis(1100);
+/// The least number of blocks in which the packets of a period go.
+const BLOCKS: u32 = 5;
 
 /// Bytes on their way to a game server that its socket has not taken yet.
 #[derive(Debug, Default)]
@@ -15,10 +18,12 @@ pub struct Upstream {
     bytes: Vec<u8>,
     written: usize,
     pacer: Option<PacketPacer>,
+    /// Nobody takes bytes any more: none are kept.
+    closed: bool,
 }
 
 impl Upstream {
-    /// Makes an empty queue; `max_packets_per_second` (at least 1) smooths bursts of packets.
+    /// Makes an empty queue; no more than `max_packets_per_second` (at least 1) go in any [`PERIOD`].
     pub fn new(max_packets_per_second: Option<u32>) -> Self {
         Self { pacer: max_packets_per_second.map(PacketPacer::new), ..Self::default() }
     }
@@ -28,7 +33,7 @@ impl Upstream {
         self.bytes.len() - self.written
     }
 
-    /// Returns the cost of all waiting bytes, for a limit: the bytes, and if packets are smoothed a length for each, so
+    /// Returns the cost of all waiting bytes, for a limit: the bytes, and a length for each packet that is held back, so
     /// that their places are not free.
     pub fn cost(&self) -> usize {
         self.len() + self.pacer.as_ref().map_or(0, |pacer| pacer.waiting.len() * size_of::<u16>())
@@ -48,9 +53,17 @@ impl Upstream {
         }
     }
 
+    /// Drops all bytes, and those of packets to come.
+    pub fn close(&mut self) {
+        *self = Self { closed: true, ..Self::default() };
+    }
+
     /// Appends one packet: what a frame can carry. One of no bytes is nothing to a game server, and no
     /// place is kept for it.
     pub fn push(&mut self, packet: &[u8]) {
+        if self.closed {
+            return;
+        }
         if self.bytes.len() + packet.len() > self.bytes.capacity() {
             // Written bytes make room before more are taken.
             self.drop_written();
@@ -64,12 +77,12 @@ impl Upstream {
         }
     }
 
-    /// Returns the bytes that may be written now. It asks for the time only if a rate is set.
+    /// Returns the bytes that may be written now. It asks for the time at most once, and not for most packets.
     pub fn writable(&mut self, now: impl FnOnce() -> Instant) -> &[u8] {
         let waiting = self.bytes.get(self.written..).unwrap_or_default();
         match &mut self.pacer {
             None => waiting,
-            Some(pacer) => waiting.get(..pacer.allowed_at(now())).unwrap_or(waiting),
+            Some(pacer) => waiting.get(..pacer.allowed_at(now)).unwrap_or(waiting),
         }
     }
 
@@ -99,10 +112,21 @@ impl Upstream {
     }
 }
 
-/// Lets packets through one by one, evenly, after a burst of a quarter of a second's worth.
+/// A limit on packets in any second, such as a game server's, that holds wherever its second begins.
+///
+/// Packets go in blocks: a fifth of the limit may go once a block is open, and only opening one takes a look at the clock. All
+/// packets of a block go between its opening and that of the next. So no [`PERIOD`] has more than the limit if the
+/// openings that one may have in full are that far apart. A block whose packets the socket did not take when they might go
+/// counts as opened when they are tried again, and so do all others then.
 #[derive(Debug)]
 struct PacketPacer {
-    pace: Pacer,
+    /// Packets in a block.
+    block: u32,
+    /// Packets that may still go in the open one.
+    left: u32,
+    /// When the latest blocks were opened: as many as the limit lets begin in one period.
+    opened: VecDeque<Instant>,
+    most: usize,
     /// Lengths of the packets that may not go yet. As small as they can be: a client may send packets of one byte.
     waiting: VecDeque<u16>,
     /// Bytes at the front of the queue that may go.
@@ -112,22 +136,58 @@ struct PacketPacer {
 }
 
 impl PacketPacer {
-    fn new(per_second: u32) -> Self {
-        let pace = Pacer::new(Quota::new(Duration::from_secs(1) / per_second.max(1), per_second / 4));
-        Self { pace, waiting: VecDeque::new(), allowed: 0, next: None }
+    fn new(limit: u32) -> Self {
+        let block = (limit / BLOCKS).max(1);
+        // A block of one is over as it is opened; of others a period can also have a part of the one before.
+        let most = if block == 1 { limit.max(1) } else { limit / block - 1 };
+        let opened = VecDeque::with_capacity(most as usize);
+        Self { block, left: 0, opened, most: most as usize, waiting: VecDeque::new(), allowed: 0, next: None }
     }
 
-    fn allowed_at(&mut self, now: Instant) -> usize {
-        while !self.waiting.is_empty() && self.pace.take(now, now).is_some() {
-            self.allowed += self.waiting.pop_front().map_or(0, usize::from);
+    /// Returns the bytes that may go now. It asks for the time only if a block is to be opened, or was not taken.
+    fn allowed_at(&mut self, now: impl FnOnce() -> Instant) -> usize {
+        let (mut now, mut known) = (Some(now), None);
+        self.next = None;
+        if self.allowed > 0 && !self.opened.is_empty() {
+            known = now.take().map(|now| now());
+            known.iter().for_each(|now| self.opened.iter_mut().for_each(|opened| *opened = *now));
         }
-        self.next = (!self.waiting.is_empty()).then(|| self.pace.next(now));
+        while let Some(length) = self.waiting.front().copied() {
+            if self.left == 0 {
+                known = known.or_else(|| now.take().map(|now| now()));
+                if !known.is_some_and(|now| self.opens(now)) {
+                    break;
+                }
+            }
+            self.left -= 1;
+            self.allowed += usize::from(length);
+            self.waiting.pop_front();
+        }
+        if self.waiting.is_empty() {
+            self.waiting.shrink_to(KEPT_PLACES);
+        }
         self.allowed
+    }
+
+    fn opens(&mut self, now: Instant) -> bool {
+        if self.opened.len() == self.most {
+            let next = self.opened.front().map_or(now, |oldest| *oldest + PERIOD);
+            if next > now {
+                self.next = Some(next);
+                return false;
+            }
+            self.opened.pop_front();
+        }
+        self.opened.push_back(now);
+        self.left = self.block;
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -144,30 +204,88 @@ mod tests {
         assert!(up.is_empty() && up.next_at().is_none());
     }
 
-    #[test]
-    fn a_rate_smooths_a_burst_in_order_and_loses_nothing() {
-        let mut up = Upstream::new(Some(20));
-        let start = Instant::now() + Duration::from_secs(10);
-        up.push_header(b"H");
-        for i in 0..20u8 {
-            up.push(&[i, i]);
-        }
-        let (mut now, mut got, mut times) = (start, Vec::new(), Vec::new());
+    /// Writes all that is there from `now` on, as soon as it may go, one byte at a time: a slow socket must not confuse
+    /// the count. Returns the bytes, each with its time.
+    fn written(up: &mut Upstream, mut now: Instant) -> Vec<(u8, Instant)> {
+        let mut got = Vec::new();
         while !up.is_empty() {
-            let part = up.writable(|| now).to_vec();
-            if part.is_empty() {
-                now = up.next_at().expect("packets wait");
-                continue;
+            match up.writable(|| now).first() {
+                Some(byte) => {
+                    got.push((*byte, now));
+                    up.wrote(1);
+                }
+                None => now = up.next_at().expect("packets wait"),
             }
-            // One byte at a time: a slow socket must not confuse the count.
-            got.push(part[0]);
-            times.push(now - start);
-            up.wrote(1);
         }
-        let want: Vec<u8> = std::iter::once(b'H').chain((0..20).flat_map(|i| [i, i])).collect();
-        assert_eq!(got, want);
-        assert_eq!(times[10], Duration::ZERO, "five packets are the burst of a rate of 20");
-        assert_eq!(*times.last().unwrap(), Duration::from_millis(50 * 15));
+        got
+    }
+
+    #[test]
+    fn a_backlog_goes_in_order_within_the_limit_and_nothing_is_lost() {
+        let mut up = Upstream::new(Some(25));
+        let start = Instant::now();
+        up.push_header(b"H");
+        (0..60u8).for_each(|i| up.push(&[i, i]));
+        let got = written(&mut up, start);
+        let want: Vec<u8> = std::iter::once(b'H').chain((0..60).flat_map(|i| [i, i])).collect();
+        assert_eq!(got.iter().map(|(byte, _)| *byte).collect::<Vec<_>>(), want);
+        let packets_by = |time: Duration| got[1..].iter().filter(|(_, at)| *at <= start + time).count() / 2;
+        assert_eq!(packets_by(Duration::ZERO), 20, "what fits goes at once");
+        assert_eq!((packets_by(PERIOD), packets_by(PERIOD * 2), packets_by(PERIOD * 3)), (40, 60, 60));
+    }
+
+    #[test]
+    fn ordinary_play_waits_for_nothing_and_rarely_looks_at_the_clock() {
+        let (mut up, start) = (Upstream::new(Some(25)), Instant::now());
+        let mut looks = 0;
+        for n in 0..1000 {
+            // Fifteen a second, in pairs.
+            let now = start + Duration::from_secs(1) * (n / 2 * 2) / 15;
+            up.push(b"xy");
+            assert_eq!(
+                up.writable(|| [now, {
+                    looks += 1;
+                    now
+                }][1]),
+                b"xy",
+                "{n}"
+            );
+            up.wrote(2);
+        }
+        assert_eq!(looks, 1000 / 5);
+    }
+
+    proptest! {
+        #[test]
+        fn no_second_has_more_than_the_limit_wherever_it_begins(
+            limit in 1u32..60,
+            pushes in prop::collection::vec((0u64..1500, 0u32..40, 0u64..2000, 0usize..80), 1..40),
+        ) {
+            let (mut up, mut now, mut sent) = (Upstream::new(Some(limit)), Instant::now(), Vec::new());
+            for (wait, packets, patience, mut room) in pushes {
+                now += Duration::from_millis(wait);
+                (0..packets).for_each(|_| up.push(b"x"));
+                let until = now + Duration::from_millis(patience);
+                // The socket takes bytes now and then, until then, and not more than it has room for.
+                loop {
+                    let count = up.writable(|| now).len().min(room);
+                    sent.extend(std::iter::repeat_n(now, count));
+                    if count > 0 {
+                        up.wrote(count);
+                    }
+                    room -= count;
+                    match up.next_at() {
+                        Some(next) if next <= until => now = next.max(now),
+                        _ => break,
+                    }
+                }
+            }
+            for (n, first) in sent.iter().enumerate() {
+                if let Some(later) = sent.get(n + limit as usize) {
+                    prop_assert!(*later >= *first + PERIOD, "packet {n}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -202,6 +320,19 @@ mod tests {
         }
         assert_eq!(up.writable(|| now), packet.repeat(10));
         assert!(up.bytes.capacity() <= 2 * 10_000, "{}", up.bytes.capacity());
+    }
+
+    #[test]
+    fn a_closed_queue_keeps_nothing() {
+        let mut up = Upstream::new(Some(1));
+        (0..10).for_each(|_| up.push(b"packet"));
+        let now = Instant::now();
+        assert_eq!(up.writable(|| now), b"packet");
+        up.wrote(3);
+        up.close();
+        up.push(b"more");
+        assert_eq!((up.cost(), up.next_at()), (0, None));
+        assert!(up.writable(|| now).is_empty());
     }
 
     #[test]
