@@ -313,7 +313,10 @@ impl Forward {
             let (listener, targets) = (&self.inbound.config().name, self.shared.targets.destinations().join(", "));
             match last.name {
                 Some(_) => warn!(listener, targets, result = %last.result, suppressed, "no target can be reached"),
-                None => warn!(listener, targets, suppressed, "no target is ready: they are drained, or in maintenance"),
+                None => warn!(
+                    listener,
+                    targets, suppressed, "no target is ready: they are drained, in maintenance, or full"
+                ),
             }
         }
         Err(last)

@@ -35,9 +35,6 @@ pub(super) mod metrics;
 
 pub use health::{FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetSnapshot};
 
-/// The local address of checks of a server on loopback that tells players apart by theirs: none of theirs.
-const CHECK_SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
-
 words! {
     /// The result of a check of a target.
     pub enum CheckResult {
@@ -322,13 +319,10 @@ impl Targets {
             {
                 continue;
             }
-            let source = match source {
-                SourceAddress::Default => None,
-                SourceAddress::LoopbackPerPlayer => Some(CHECK_SOURCE),
-                SourceAddress::Address(own) => Some(*own),
-            };
             let checked = match way {
-                Way::Direct(addresses) => check::check(addresses, check.kind, *send_proxy, source, *within).await,
+                Way::Direct(addresses) => {
+                    check::check(addresses, check.kind, *send_proxy, source.of_checks(), *within).await
+                }
                 Way::Tunnel(pool) => has_spare(pool.as_deref(), &mut made).map(|()| None),
             };
             let result = checked.err().unwrap_or(CheckResult::Ok);
@@ -421,7 +415,7 @@ impl ChosenTarget {
         match (way, destination) {
             (Way::Direct(addresses), _) => {
                 let source = match source {
-                    SourceAddress::LoopbackPerPlayer if !player.to_canonical().is_loopback() => {
+                    SourceAddress::LoopbackPerPlayer if player.to_canonical() != Ipv4Addr::LOCALHOST => {
                         Some(IpAddr::V4(self.targets.ways.pseudo_ipv4.loopback(player)))
                     }
                     // The status is asked for from 127.0.0.1, which game servers answer without limit.

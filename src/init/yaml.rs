@@ -129,7 +129,8 @@ listeners:
     send_proxy: {send_proxy}
 
 # The only ports that clients can reach over links. player_address says how a game server is told the player's address: otc
-# with the OTC proxy patch, otc_reversed with its TFS 1.6 branch, proxy_v2 or proxy_v1, none without a patch.
+# with the OTC proxy patch, otc_reversed with its TFS 1.6 branch, proxy_v2 or proxy_v1, none without a patch. A stock TFS 1.6
+# or later takes all addresses for one, and blocks it when some connect at once: give it connects: 1/600ms.
 game_servers:
 {game_servers}",
         login = topology.login,
@@ -142,11 +143,15 @@ fn game_servers(topology: &Topology) -> String {
     let mut add = |what: &str, port: u16, address: &HostPort, on_loopback: bool| {
         let player_address = topology.player_address;
         // Otherwise all players have one address, and limits by address hold for all of them together.
-        let alone = topology.player_address == PlayerAddress::None && on_loopback;
-        let source = if alone { ", source: loopback_per_player" } else { "" };
+        // On another host they all come from the core's, and a server without a patch blocks that when some come at once.
+        let source = match topology.player_address {
+            PlayerAddress::None if on_loopback => ", source: loopback_per_player",
+            PlayerAddress::None => ", connects: 1/600ms",
+            _ => "",
+        };
         let _ = writeln!(
             lines,
-            "  # {what}.\n  - {{ port: {port}, address: \"{address}\", player_address: {player_address}{source} }}"
+            "  # {what}.\n  - {{ port: {port}, address: \"{address}\", player_address: {player_address}{source}, check: tcp }}"
         );
     };
     let login = login(topology);

@@ -150,6 +150,8 @@ catalogue! {
             "Checks of targets, on listeners with `check`.";
         target_check_rtt: HistogramVec = "otproxy_target_check_rtt_seconds" ["listener", "target"]
             "From the ping of a check to the answer, with `check: ping`.";
+        game_server_up: IntGaugeVec = "otproxy_game_server_up" ["port"]
+            "Whether the game server that clients ask for by this port is up: 1 or 0. Where nothing checks it, 0 is that the last session could not connect.";
         status_requests: IntCounterVec = "otproxy_status_requests_total" ["listener", "result"]
             "Status requests on listeners with `status`, by what became of them.";
         accept_errors: IntCounterVec = "otproxy_accept_errors_total" ["listener"]

@@ -28,6 +28,7 @@ fn worker() -> (Arc<Metrics>, ListenerMetrics, EdgeMetrics, PortMetrics) {
     TargetChecks::new(&metrics, "links", "1", true);
     TunnelMetrics::new(&metrics, "waw1");
     metrics.target_up.with_label_values(&["links", "1"]);
+    metrics.game_server_up.with_label_values(&["7172"]);
     show_state(&metrics, "links", "1", TargetState::Ready);
     metrics.pressure_ratio.with_label_values(&["links"]);
     metrics.certificate_expiry_timestamp.with_label_values(&["own"]);

@@ -9,6 +9,7 @@
 
 mod admit;
 mod client;
+mod game_servers;
 mod idle_watch;
 mod link;
 mod link_task;
@@ -47,6 +48,7 @@ use link_task::LinkTask;
 use session::RelaySession;
 use shared::{Handover, NewLink};
 
+pub use game_servers::CHECK_WITHIN;
 pub use idle_watch::SILENCE;
 pub use listener::RelayListener;
 pub use metrics::{EdgeMetrics, PortMetrics};

@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
 use super::Relay;
+use super::game_servers::GameServers;
 use super::places::{SessionHolder, SessionPlaces};
 use super::settings::RelaySettings;
 use crate::admission::{
@@ -29,6 +30,8 @@ pub struct RelayShared {
     pub(super) pseudo_ipv4: PseudoIpv4,
     /// The queues of connects to game servers.
     pub(super) connects: Arc<ConnectQueues>,
+    /// Those that are up.
+    pub(super) game_servers: GameServers,
     /// The hash that assigns clients to workers: keyed at random, so that no client can choose.
     owners: RandomState,
     /// To each worker. Not bounded by themselves: each link on its way is a connection that counts, with a descriptor, and
@@ -57,6 +60,7 @@ impl RelayShared {
             sessions: SessionPlaces::new(sessions),
             pseudo_ipv4,
             connects,
+            game_servers: GameServers::default(),
             owners: RandomState::new(),
             commands,
             log: RateLimitedLog::new(REFUSED_LINES),
@@ -69,13 +73,20 @@ impl RelayShared {
     /// Takes `config` from now on. Links and sessions that there are stay, and count.
     pub fn reload(&self, config: &config::CoreConfig) {
         self.sessions.set(&config.sessions);
+        self.game_servers.set(&config.game_servers);
         let settings = Arc::new(RelaySettings::new(config, Some(&self.settings())));
         *self.settings.write() = settings;
     }
 
-    /// Shows from now on in `metrics`, which are no worker's, the memory of all sessions.
-    pub fn set_gauge(&self, metrics: &Metrics) {
+    /// Shows from now on in `metrics`, which are no worker's, the memory of all sessions, and which game servers are up.
+    pub fn set_gauge(&self, metrics: &Arc<Metrics>) {
         self.sessions.set_gauge(metrics.relay_memory_bytes.clone());
+        self.game_servers.show_in(metrics);
+    }
+
+    /// Checks the game servers that are to be checked, until dropped. To be run once for all workers.
+    pub async fn watch_game_servers(&self) {
+        self.game_servers.watch(&self.connects).await;
     }
 
     /// Asks each worker `question`, and returns the answers in no order. Answers of workers that are gone are missing.

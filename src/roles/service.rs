@@ -243,6 +243,7 @@ impl Service {
         let stop = StopSignals::default();
         let errors = self.own_metrics.bans_nftables_errors.clone();
         let kernel = self.nftables.map(|table| bans::KernelBans::new(table, errors));
+        let checking = self.relay.clone();
         let operator = operator::OperatorParts {
             role: self.role,
             control: running.0.clone(),
@@ -279,6 +280,8 @@ impl Service {
             threads.push(worker::spawn(name, main)?);
         }
         running.0.watch_targets();
+        let _checking =
+            checking.map(|relay| AbortOnDropHandle::new(tokio::spawn(async move { relay.watch_game_servers().await })));
         let _keeping = AbortOnDropHandle::new(tokio::spawn(bans::keep(Arc::clone(self.process.bans()), kernel)));
         let mut ended = spawn_blocking(move || {
             let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();

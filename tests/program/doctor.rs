@@ -18,6 +18,7 @@ use otproxy_config::name::Name;
 use otproxy_protocol::proxy_header::LOCAL;
 use rustix::process::Signal;
 use rustls::{ServerConfig, ServerConnection};
+use socket2::{Domain, Socket, Type};
 
 use crate::common::HANG;
 use crate::common::folder::Folder;
@@ -540,7 +541,12 @@ impl SetUp {
 
     /// A player logs in over this edge; the login server is told so, and answers.
     fn carries_a_login(&self, edge: &str) {
-        let mut player = TcpStream::connect((edge, 7171)).expect("it listens");
+        // Not from 127.0.0.1, which a server on loopback sees without being told.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from(([127, 0, 0, 9], 0)).into()).expect("free");
+        let edge = SocketAddr::new(edge.parse().expect("an address"), 7171);
+        socket.connect(&edge.into()).expect("it listens");
+        let mut player = TcpStream::from(socket);
         // As a client begins: the length, and a packet of the login protocol.
         let hello: Vec<u8> = [20, 0, 1].into_iter().chain(10..29).collect();
         player.write_all(&hello).expect("writable");

@@ -17,6 +17,8 @@ const WRITE_NETWORK: &str = "write it as `198.51.100.7`, `10.0.0.0/8` or `2001:d
 /// Bits in front of the IPv4 address in an IPv4-mapped IPv6 address.
 const MAPPED_PREFIX: u8 = 96;
 
+/// Ports in one range to listen on: each has sockets of its own on each worker.
+const MAX_PORTS: u16 = 1000;
 /// The addresses of a file to listen on, which must differ.
 const LISTENED_ON: &str = "addresses to listen on";
 /// The beginning of a destination that is a listener of the core.
@@ -127,6 +129,24 @@ pub(super) fn claim(scope: &Scope<'_>, spot: &Spot, address: SocketAddr) {
     if address.port() != 0 {
         scope.claim(LISTENED_ON, spot, address.to_string());
     }
+}
+
+/// Parses an address to listen on, with a port or a range of ports.
+pub(super) fn listen_range(node: &Node) -> Result<Vec<SocketAddr>, String> {
+    let Value::Text(text) = &node.value else { return listen(node).map(|address| vec![address]) };
+    let range = text.trim().rsplit_once(':').and_then(|(host, ports)| Some((host, ports.split_once('-')?)));
+    let Some((host, (first, last))) = range else { return listen(node).map(|address| vec![address]) };
+    let (Some(from), Some(to)) = (port_number(first), port_number(last)) else {
+        return Err(format!("{} has no valid range of ports; write one as `0.0.0.0:7171-7175`", quote(text)));
+    };
+    if from == 0 || from > to || to - from >= MAX_PORTS {
+        return Err(format!(
+            "{} is no range of ports; write the lower one first, from 1, and {MAX_PORTS} of them at the most",
+            quote(text)
+        ));
+    }
+    let first = listen(&Node { id: node.id, value: Value::Text(format!("{host}:{first}")) })?;
+    Ok((from..=to).map(|port| SocketAddr::new(first.ip(), port)).collect())
 }
 
 /// Parses an address to listen on. The port may be 0.
@@ -393,6 +413,28 @@ mod tests {
         assert_eq!(listen_or_off(&fragment("off")), Ok(None));
         for wrong in ["false", "no", "[]"] {
             assert!(listen_or_off(&fragment(wrong)).expect_err(wrong).contains("`off` for none"));
+        }
+    }
+
+    #[test]
+    fn ranges_of_ports() {
+        let read = |text: &str| listen_range(&fragment(&format!("\"{text}\"")));
+        let ports = |text: &str| read(text).map(|all| all.iter().map(SocketAddr::port).collect::<Vec<_>>());
+        assert_eq!(ports("0.0.0.0:7171-7173"), Ok(vec![7171, 7172, 7173]));
+        assert_eq!(read("[::1]:7171-7171").map(|all| all[0].to_string()).as_deref(), Ok("[::1]:7171"));
+        assert_eq!(ports("0.0.0.0:7171"), Ok(vec![7171]));
+        assert_eq!(ports("0.0.0.0:1-1000").map(|all| all.len()), Ok(1000));
+        for (wrong, says) in [
+            ("0.0.0.0:7175-7171", "the lower one first"),
+            ("0.0.0.0:0-5", "from 1"),
+            ("0.0.0.0:1-1001", "1000 of them at the most"),
+            ("0.0.0.0:7171-", "no valid range"),
+            ("0.0.0.0:7171-65536", "no valid range"),
+            (":7171-7175", "has no address"),
+            ("my-host.example:7171", "begins with a name"),
+        ] {
+            let message = read(wrong).expect_err(wrong);
+            assert!(message.contains(says), "{wrong}: {message}");
         }
     }
 

@@ -66,7 +66,9 @@ pub(super) const TITLE: Format<String> = Format::new("text", title);
 
 /// Parses a duration that may be zero.
 pub(super) fn duration(node: &Node) -> Result<Duration, String> {
-    let unit = |number: &str| Err(format!("`{number}` has no unit; write `{number}s` for seconds, or `{number}ms`"));
+    let unit = |number: &str| {
+        Err(format!("`{number}` has no unit; write `{number}s` for seconds, or `{number}ms`, as HAProxy takes it"))
+    };
     let text = match &node.value {
         Value::Int(number) => return unit(&number.to_string()),
         Value::Float(number) => return unit(&number.to_string()),
@@ -343,7 +345,8 @@ mod tests {
         assert_eq!(read("24h"), Ok(MAX_DURATION));
         assert_eq!(read("0s"), Ok(Duration::ZERO));
         for number in ["30", "'30'", "1.5", "0"] {
-            assert!(read(number).expect_err(number).contains("has no unit"), "{number}");
+            let said = read(number).expect_err(number);
+            assert!(said.contains("has no unit") && said.contains("as HAProxy takes it"), "{said}");
         }
         for wrong in ["''", "s", "-1s", "30 parrots", "true", "[1s]", "25h", "10us", "99999999999999999999y"] {
             assert!(read(wrong).is_err(), "{wrong}");

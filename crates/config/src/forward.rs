@@ -7,7 +7,7 @@ use otproxy_protocol::words;
 
 use super::address::{DESTINATION, Destination, HOST, HostPort, destination};
 use super::declare::{Read as _, Section as _, section};
-use super::formats::{COUNT, DURATION, FLAG, LABEL, PERIOD, PORT, RATE_OR_NONE, TIMEOUT};
+use super::formats::{COUNT, DURATION, FLAG, LABEL, PERIOD, PORT, QUANTITY_OR_NONE, RATE_OR_NONE, TIMEOUT};
 use super::inbound::InboundConfig;
 use super::key::RoleKind;
 use super::mapping::{elsewhere, flat, mapping};
@@ -55,6 +55,8 @@ section! {
         name: String = value(LABEL).or_else("its place in the list: `1`, `2`, ..", String::new).example("waw"),
         /// whether it has connections only while no other is up
         backup: bool = value(FLAG).or("false"),
+        /// connections at once to it, over this listener; beyond that the next target is tried
+        max_connections: Option<usize> = value(QUANTITY_OR_NONE).or("none").example("500"),
     }
 }
 
@@ -166,7 +168,8 @@ fn hosts(targets: &[ForwardTarget]) -> impl Iterator<Item = &HostPort> + Clone {
 /// Declares the targets of a listener: each with a name, and at least one that is no backup.
 fn targets() -> Takes<Vec<ForwardTarget>> {
     let bare = |node: &Node| {
-        destination(node).map(|destination| ForwardTarget { destination, name: String::new(), backup: false })
+        let (name, backup, max_connections) = (String::new(), false, None);
+        destination(node).map(|destination| ForwardTarget { destination, name, backup, max_connections })
     };
     let read = move |item: &Scope<'_>, key: &str| {
         let list = item.some_or_keys(key, bare, ForwardTarget::read)?;

@@ -9,7 +9,7 @@ use otproxy_protocol::words;
 
 use super::address::{HostPort, TARGET};
 use super::declare::{Read, section};
-use super::formats::{COUNT_OR_NONE, PORT, RATE_OR_NONE};
+use super::formats::{COUNT, COUNT_OR_NONE, PERIOD, PORT, RATE_OR_NONE};
 use super::scope::Scope;
 use super::source::{BY_DEFAULT, SOURCE, SourceAddress, for_targets};
 use super::takes::{value, word};
@@ -37,6 +37,14 @@ section! {
         /// the local address of connections to it; `loopback_per_player` takes one in 127.0.0.0/8 for each player, so that a server
         /// on this host tells players apart
         source: SourceAddress = value(SOURCE).or_else(BY_DEFAULT, SourceAddress::default).example("default"),
+        /// whether the game server is checked while nobody plays: `tcp` connects; see `otproxy_game_server_up`
+        check: GameServerCheck = word().or("off"),
+        /// with `check`, from one check to the next
+        inter: Duration = value(PERIOD).or("10s"),
+        /// with `check`, failures one after the other until it is down
+        fall: u32 = value(COUNT).or("3"),
+        /// with `check`, checks that it must pass one after the other to be up again
+        rise: u32 = value(COUNT).or("2"),
         /// players without an IPv4 address get a stable one in 240.0.0.0/4, or are refused
         ipv6_players: Ipv6Players = word().or("pseudo_ipv4"),
     }
@@ -66,6 +74,16 @@ impl GameServerConfig {
     pub fn connect_rate(&self) -> Option<Quota> {
         let per_second = self.connects_per_second.map(|count| Quota::new(Duration::from_secs(1) / count.max(1), 1));
         self.connects.or(per_second)
+    }
+}
+
+words! {
+    /// `game_servers[].check`: the way in which a game server is checked.
+    pub enum GameServerCheck {
+        /// It is not.
+        Off = "off",
+        /// By a connect.
+        Tcp = "tcp",
     }
 }
 

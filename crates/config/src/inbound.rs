@@ -10,14 +10,14 @@ use otproxy_protocol::words;
 
 use super::AddressSet;
 use super::access::{allowed, denied};
-use super::address::{LISTEN, NETWORK, claim};
+use super::address::{NETWORK, claim, listen_range};
 use super::declare::section;
 use super::formats::{LABEL, TIMEOUT};
 use super::key::{ListenerType, RoleKind};
 use super::limits::ListenerLimits;
 use super::mapping::mapping;
 use super::scope::Scope;
-use super::takes::{list, some, value, word};
+use super::takes::{Takes, list, value, word};
 
 section! {
     /// The keys that every listener has.
@@ -28,7 +28,7 @@ section! {
         /// `forward` carries TCP to a target, `relay` (core only) takes links of the multi-path protocol
         kind: ListenerType = word().or("forward").read_before(),
         /// where to listen; port 0 lets the system choose; a core with a `tunnel` may leave it out
-        listen: Vec<SocketAddr> = some(LISTEN).required_unless(through_tunnel, "0.0.0.0:7171"),
+        listen: Vec<SocketAddr> = addresses().required_unless(through_tunnel, "0.0.0.0:7171"),
         /// whether the peer announces the player's address in a PROXY header
         accept_proxy: AcceptProxy = word().or_by_role("none", "required").example("required"),
         /// whose PROXY header is believed; with `accept_proxy: required` nobody else may connect
@@ -80,13 +80,22 @@ impl InboundConfig {
     /// Returns the keys that all listeners have. `edges` are the addresses of the core's edges, `None` if those were wrong.
     pub(super) fn read(item: &Scope<'_>, kind: Option<ListenerType>, edges: Option<&[IpNet]>) -> Option<Self> {
         let mut keys = InboundKeys::read(item);
-        for (spot, address) in item.spots("listen").iter().zip(keys.listen.iter().flatten()) {
-            claim(item, spot, *address);
-        }
         keys.kind = kind;
         keys.trusted_peers = trusted_peers(item, keys.accept_proxy, keys.trusted_peers.take(), edges);
         keys.complete()
     }
+}
+
+/// Declares addresses to listen on, each of which no other listener has.
+fn addresses() -> Takes<Vec<SocketAddr>> {
+    let read = |item: &Scope<'_>, key: &str| {
+        let list = item.some(key, listen_range)?;
+        let all = list
+            .into_iter()
+            .flat_map(|(spot, addresses)| addresses.into_iter().inspect(move |address| claim(item, &spot, *address)));
+        Some(all.collect())
+    };
+    Takes::new("address with port, or with ports as in `0.0.0.0:7171-7175`, or a list", read)
 }
 
 /// Returns whether connections come through the core's tunnel, which may be the only ones.

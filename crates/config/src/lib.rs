@@ -60,7 +60,7 @@ pub use edges::EdgePeer;
 pub use error::{ConfigError, ConfigErrors, Location};
 pub use file::{Config, CoreConfig, EdgeConfig, KEYS, load, load_core, load_edge, load_for, parse};
 pub use forward::{CheckConfig, CheckKind, ForwardConfig, ForwardTarget, SendProxy, StatusConfig, TargetChoice};
-pub use game_server::{GameServerConfig, Ipv6Players};
+pub use game_server::{GameServerCheck, GameServerConfig, Ipv6Players};
 pub use inbound::{AcceptProxy, InboundConfig, Timeouts};
 pub use key::{Key, ListenerType, RoleKind, WhenAbsent};
 pub use limits::{ListenerLimits, ProcessLimits};

@@ -1,6 +1,6 @@
 //! `source`: the local address of connections to a target or a game server.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::address::{HostPort, ip};
 use super::scope::Scope;
@@ -27,7 +27,20 @@ pub enum SourceAddress {
     Address(IpAddr),
 }
 
+/// The source of checks of a server on loopback that tells players apart by theirs: no player's.
+const OF_CHECKS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
 impl SourceAddress {
+    /// Returns the local address of checks; `None` lets the kernel choose.
+    #[must_use]
+    pub fn of_checks(self) -> Option<IpAddr> {
+        match self {
+            Self::Default => None,
+            Self::LoopbackPerPlayer => Some(OF_CHECKS),
+            Self::Address(own) => Some(own),
+        }
+    }
+
     /// Returns the source of connections to `target`, one of several: elsewhere than on loopback the kernel chooses.
     #[must_use]
     pub fn towards(self, target: &HostPort) -> Self {

@@ -88,6 +88,7 @@ struct Health {
     name: String,
     destination: Destination,
     backup: bool,
+    max_connections: Option<usize>,
     state: TargetState,
     up: bool,
     check: Option<LastCheck>,
@@ -124,6 +125,7 @@ impl TargetHealth {
             self.next = self.next.max(standing.number + 1);
             standing.name.clone_from(&target.name);
             standing.backup = target.backup;
+            standing.max_connections = target.max_connections;
             // Checks open targets that connections had closed; without checks, a test decides anew about those that
             // checks had closed.
             standing.again = standing.again.filter(|_| check.kind == CheckKind::Off);
@@ -183,7 +185,9 @@ impl TargetHealth {
             let open = standing.is_open(checked, now);
             (!open, !open && !standing.up, standing.backup, fewest, score)
         };
-        let ready = self.targets.iter_mut().filter(|standing| standing.state == TargetState::Ready);
+        let has_room = |standing: &Health| standing.max_connections.is_none_or(|most| standing.connections < most);
+        let ready =
+            self.targets.iter_mut().filter(|standing| standing.state == TargetState::Ready && has_room(standing));
         let left = ready.filter(|standing| !tried.contains(&standing.number));
         // Among equals the first one of the file is chosen.
         let standing = left.min_by_key(preferred)?;
@@ -266,6 +270,7 @@ impl Health {
             name: target.name.clone(),
             destination: target.destination.clone(),
             backup: target.backup,
+            max_connections: target.max_connections,
             state: TargetState::Ready,
             up: true,
             check: None,

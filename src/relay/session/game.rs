@@ -103,7 +103,9 @@ impl SessionTask {
         }
         let target = (server.address.host.as_str(), server.address.port);
         let result = connect(target, source, inbound.config().timeouts.connect).await;
-        inbound.metrics().connect(result.as_ref().err().copied().unwrap_or(ConnectResult::Ok));
+        let connected = result.as_ref().err().copied().unwrap_or(ConnectResult::Ok);
+        inbound.metrics().connect(connected);
+        self.relay.shared.game_servers.connected(server.port, connected);
         let (stream, address) = result.map_err(ConnectError::Failed)?;
         let player = SocketAddrV4::new(ipv4_of(session.player.ip(), pseudo), session.player.port());
         let mut header = Vec::new();

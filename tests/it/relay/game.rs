@@ -9,6 +9,7 @@ use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::common::sandbox::refusing;
 use crate::relay::harness::*;
 
 #[test]
@@ -174,6 +175,31 @@ fn each_player_has_a_loopback_address_of_its_own() {
         peers.sort();
         peers.dedup();
         assert_eq!(peers.len(), 3);
+        core.close().await;
+    });
+}
+
+#[test]
+fn a_game_server_that_is_down_is_seen_while_nobody_plays() {
+    run(async {
+        let (socket, addr) = refusing();
+        let setup = Setup { servers: Vec::new(), sessions: "", listener: "", workers: 1 };
+        let checked = "check: tcp, inter: 10ms, fall: 2, rise: 2";
+        let core = setup.and(PORT, addr, checked).and(7173, addr, "").start();
+        let up = async |port: &str, wanted| {
+            core.wait("otproxy_game_server_up", &[&format!("port=\"{port}\"")], wanted).await
+        };
+        up("7172", 0.0).await;
+        up("7173", 1.0).await;
+        // Nothing checks that one, so a player finds out.
+        let mut link = core.link().await;
+        link.open(S, 7173).await;
+        assert_eq!(link.next().await, Some(Seen::End(S)));
+        up("7173", 0.0).await;
+        let back = socket.listen(1024).unwrap();
+        let taking = tokio::spawn(async move { while back.accept().await.is_ok() {} });
+        up("7172", 1.0).await;
+        taking.abort();
         core.close().await;
     });
 }

@@ -110,13 +110,17 @@ fn a_login_and_a_session_of_one_player_come_from_one_address_and_checks_from_ano
         let game = Game::new().await;
         let core = core(game.addr, game.addr, "check: tcp, inter: 1h", "");
         let check = game.accept().await.peer.ip();
+        let _local = log_in(&core, "127.0.0.9:40000".parse().unwrap()).await;
+        let local = game.accept().await.peer.ip();
         let _login = log_in(&core, player(1)).await;
         let login = game.accept().await.peer.ip();
+        assert_ne!(login, local);
         let mut link = Link::connect(core.addr("links"), EDGE_A, player(1), CLIENT).await;
         link.open(S, PORT).await;
         assert_eq!(game.accept().await.peer.ip(), login, "some servers tie a session to the login's address");
         let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
         assert!(login.is_loopback() && login != localhost && check != login && check != localhost, "{login} {check}");
+        assert!(local != localhost && local != check, "whoever plays by the host's own loopback is a player too");
         core.stop().await;
     });
 }

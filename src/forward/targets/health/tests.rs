@@ -16,6 +16,7 @@ fn health(choice: TargetChoice, check: CheckConfig, backups: &[bool]) -> TargetH
         name: (index + 1).to_string(),
         destination: Destination::Core("links".to_owned()),
         backup: *backup,
+        max_connections: None,
     };
     TargetHealth::new(choice, check, &backups.iter().enumerate().map(target).collect::<Vec<_>>())
 }
@@ -190,6 +191,7 @@ fn what_is_known_of_a_target_outlives_a_reload_and_nobody_takes_another_for_it()
         name: name.to_owned(),
         destination: Destination::Core(host.to_owned()),
         backup: false,
+        max_connections: None,
     };
     let mut health = TargetHealth::new(TargetChoice::Least, OFF, &[target("1", "a"), target("2", "b")]);
     let tried: Vec<_> = (0..3).map(|n| health.choose(player(n), &[], now).unwrap()).collect();
@@ -219,11 +221,30 @@ fn what_is_known_of_a_target_outlives_a_reload_and_nobody_takes_another_for_it()
 }
 
 #[test]
+fn a_full_target_is_not_tried_until_a_connection_of_it_ends() {
+    let now = Instant::now();
+    let target = |name: &str, most: Option<usize>| ForwardTarget {
+        name: name.to_owned(),
+        destination: Destination::Core(name.to_owned()),
+        backup: false,
+        max_connections: most,
+    };
+    let mut health = TargetHealth::new(TargetChoice::First, OFF, &[target("a", Some(2)), target("b", Some(1))]);
+    let next = |health: &mut TargetHealth| health.choose(player(1), &[], now).map(|chosen| chosen.target);
+    assert_eq!([(); 4].map(|()| next(&mut health)), [Some(0), Some(0), Some(1), None]);
+    health.release(0);
+    assert_eq!([(); 2].map(|()| next(&mut health)), [Some(0), None]);
+    health.set(TargetChoice::First, OFF, &[target("a", None), target("b", Some(1))]);
+    assert_eq!([(); 2].map(|()| next(&mut health)), [Some(0), Some(0)]);
+}
+
+#[test]
 fn what_the_operator_wants_outlives_a_reload() {
     let target = |name: &str, place: &str| ForwardTarget {
         name: name.to_owned(),
         destination: Destination::Core(place.to_owned()),
         backup: false,
+        max_connections: None,
     };
     let mut health = TargetHealth::new(TargetChoice::First, OFF, &[target("1", "a"), target("2", "b")]);
     health.set_state("2", TargetState::Maint);
