@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::owner;
-use super::tls::certificates;
+use crate::certs::certificates;
 
 /// Bytes of an answer that are read at most: more than the longest list, or the metrics of hundreds of edges, has.
 const MAX_ANSWER: usize = 16 << 20;

@@ -26,9 +26,10 @@ mod tokens;
 pub use client::{AdminClient, ApiAnswer, ClientError, ClientFiles};
 pub use ready::Readiness;
 pub use routes::{MAX_ANSWERS, MAX_REQUEST};
-pub use server::{AdminError, AdminServer, CONNECTION_TIMEOUT, MAX_CONNECTIONS, SOCKET_TIMEOUT, check_files};
+pub use server::{
+    AdminError, AdminServer, CONNECTION_TIMEOUT, MAX_CONNECTIONS, SOCKET_TIMEOUT, check_files, check_tokens,
+};
 pub use socket::{SOCKET_MODE, SocketError};
-pub use tls::TlsFileError;
 pub use tokens::{LONGEST_TOKEN, SHORTEST_TOKEN, TokenError, read_token};
 
 /// The sources of everything that is served.

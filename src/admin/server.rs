@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::serve::Listener;
 use tokio::sync::Semaphore;
@@ -15,9 +15,12 @@ use super::bounded::BoundedListener;
 use super::caller::{Caller, HasCaller};
 use super::routes::{ApiContext, MAX_ANSWERS};
 use super::socket::{AdminSocket, SocketError};
-use super::tls::{AdminIdentity, TlsFileError, TlsListener};
+use super::tls::{AdminTls, TlsListener};
 use super::tokens::{TokenError, Tokens};
 use super::{AdminState, pages};
+use crate::certs::CertError;
+use crate::certs::certificate::DAYS_LEFT;
+use crate::certs::operators::{AdminIdentity, DatedCertificate, RevokedOperators};
 use otproxy_config as config;
 use otproxy_net::{BindError, bind};
 
@@ -43,52 +46,74 @@ pub enum AdminError {
     Token(#[from] TokenError),
     /// A certificate cannot be used.
     #[error("admin.tls: {0}")]
-    Tls(#[from] TlsFileError),
+    Tls(#[from] CertError),
 }
 
 /// An admin server whose sockets are bound. Connections wait in the kernel until [`AdminServer::serve`].
 #[derive(Debug)]
 pub struct AdminServer {
-    tcp: Option<(TcpListener, Option<AdminIdentity>)>,
+    tcp: Option<(TcpListener, Option<Arc<AdminTls>>)>,
+    revoked: RevokedOperators,
     socket: Option<AdminSocket>,
     tokens: Arc<Tokens>,
 }
 
-/// Checks that the files that `config` names can be used.
+/// Checks that the files that `config` names can be used, and are valid now. `tunnel_ca` is the file of the tunnel's
+/// authorities, if there is a tunnel. Returns the certificates that end soon.
 ///
 /// # Errors
 /// The error names the file, its problem and the remedy.
-pub fn check_files(config: &config::AdminConfig) -> Result<(), AdminError> {
-    files(config).map(drop)
+pub fn check_files(
+    config: &config::AdminConfig,
+    tunnel_ca: Option<&Path>,
+) -> Result<Vec<DatedCertificate>, AdminError> {
+    check_tokens(config)?;
+    let Some(tls) = &config.tls else { return Ok(Vec::new()) };
+    let (identity, now) = (AdminIdentity::load(tls, tunnel_ca, &RevokedOperators::default())?, SystemTime::now());
+    match identity.dated().iter().find_map(|dated| dated.problem(now)) {
+        Some(problem) => Err(problem.into()),
+        None => Ok(identity.dated().iter().filter(|dated| dated.days_left(now) < DAYS_LEFT).cloned().collect()),
+    }
 }
 
-fn files(config: &config::AdminConfig) -> Result<(Tokens, Option<AdminIdentity>), AdminError> {
-    let tokens = Tokens::load(config)?;
-    let identity = config.tls.clone().map(AdminIdentity::load).transpose()?;
-    Ok((tokens, identity))
+/// Checks that the tokens that `config` names can be used.
+///
+/// # Errors
+/// The error names the file, its problem and the remedy.
+pub fn check_tokens(config: &config::AdminConfig) -> Result<(), TokenError> {
+    Tokens::load(config).map(drop)
 }
 
 impl AdminServer {
-    /// Binds the sockets that `config` names, and reads its files.
+    /// Binds the sockets that `config` names, and reads its files. `tunnel_ca` is the file of the tunnel's authorities, if there
+    /// is a tunnel.
     ///
     /// # Errors
     /// Fails if a socket cannot be bound or a file cannot be used.
-    pub fn bind(config: &config::AdminConfig) -> Result<Self, AdminError> {
-        let (tokens, identity) = files(config)?;
+    pub fn bind(config: &config::AdminConfig, tunnel_ca: Option<&Path>) -> Result<Self, AdminError> {
+        let (tokens, revoked) = (Tokens::load(config)?, RevokedOperators::default());
+        // A certificate that has ended is an error of the log: players do not need it.
+        let tls =
+            config.tls.clone().map(|tls| AdminTls::load(tls, tunnel_ca, revoked.clone())).transpose()?.map(Arc::new);
         let tcp = match config.listen {
             Some(address) => {
                 let listener = bind("admin", &[address], 1)?.sockets.pop().and_then(|mut sockets| sockets.pop());
-                listener.map(|listener| (listener, identity))
+                listener.map(|listener| (listener, tls))
             }
             None => None,
         };
         let socket = config.socket.as_deref().map(AdminSocket::bind).transpose()?;
-        Ok(Self { tcp, socket, tokens: Arc::new(tokens) })
+        Ok(Self { tcp, revoked, socket, tokens: Arc::new(tokens) })
     }
 
     /// Returns the address, with the port that the kernel chose.
     pub fn address(&self) -> Option<SocketAddr> {
         self.tcp.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
+    }
+
+    /// Returns the list of operators whose certificates are refused, which may change while it serves.
+    pub fn revoked(&self) -> RevokedOperators {
+        self.revoked.clone()
     }
 
     /// Returns the path of the unix socket.
@@ -107,14 +132,21 @@ impl AdminServer {
             let (tokens, operator) = (Arc::clone(&self.tokens), Arc::clone(&state.operator));
             ApiContext { door, tokens, operator, places: Arc::new(Semaphore::new(MAX_ANSWERS)) }
         };
+        let keeping = self.tcp.as_ref().and_then(|(_, tls)| tls.clone());
+        let keeping = async {
+            if let (Some(tls), Some(metrics)) = (keeping, state.metrics.first()) {
+                // Readers find the sum of all workers: it does not matter which one has it.
+                stop.run_until_cancelled(tls.keep(metrics)).await;
+            }
+        };
         let (tcp, tls) = match self.tcp {
             None => (None, None),
-            Some((listener, identity)) => {
+            Some((listener, tls)) => {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
-                match identity {
+                match tls {
                     None => (Some(BoundedListener::new(listener, MAX_CONNECTIONS, CONNECTION_TIMEOUT)), None),
-                    Some(identity) => {
-                        let listener = TlsListener::new(listener, identity);
+                    Some(tls) => {
+                        let listener = TlsListener::new(listener, tls);
                         (None, Some(BoundedListener::new(listener, MAX_CONNECTIONS, CONNECTION_TIMEOUT)))
                     }
                 }
@@ -134,7 +166,7 @@ impl AdminServer {
             shutdown.await;
             stop.cancel();
         };
-        tokio::join!(serving, stopping);
+        tokio::join!(serving, keeping, stopping);
         Ok(())
     }
 }

@@ -52,7 +52,7 @@ impl Admin {
         let listen = Some("127.0.0.1:0".parse().unwrap());
         let mut config = config::AdminConfig { listen, socket: Some(socket.clone()), ..config::AdminConfig::default() };
         change(&mut config, &directory);
-        let server = AdminServer::bind(&config).unwrap();
+        let server = AdminServer::bind(&config, None).unwrap();
         let address = server.address().unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
         let ready: Arc<Readiness> = Arc::default();
         let metrics = Arc::new(Metrics::new());

@@ -6,114 +6,123 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::serve::Listener;
-use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::version::TLS13;
-use rustls::{RootCertStore, ServerConfig};
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::caller::{Caller, HasCaller};
-use crate::certs::certificate::Certificate;
+use crate::certs::CertError;
+use crate::certs::certificate::{Certificate, DAYS_LEFT};
+use crate::certs::operators::{AdminIdentity, RevokedOperators};
 use crate::certs::watch::{WatchResult, Watched};
+use crate::metrics::Metrics;
 use otproxy_config::AdminTlsConfig;
 
-/// The problem of a file that cannot be used for TLS, and its remedy.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {problem}", file.display())]
-pub struct TlsFileError {
-    file: PathBuf,
-    problem: String,
-}
+/// The interval of looks at the files and at the clock, as there may be no connection for weeks.
+const ROUND: Duration = Duration::from_secs(60);
+/// The interval of the lines about certificates that end, or have ended.
+const WARN_EACH: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The server's identity at `admin.listen`, and the authorities of its clients.
+/// The server's identity at `admin.listen`, read again when its files change.
 #[derive(Debug)]
-pub struct AdminIdentity {
+pub(super) struct AdminTls {
     files: AdminTlsConfig,
-    config: Watched<Arc<ServerConfig>>,
+    tunnel_ca: Option<PathBuf>,
+    revoked: RevokedOperators,
+    identity: Mutex<Watched<AdminIdentity>>,
 }
 
-impl AdminIdentity {
-    /// Reads the files.
+impl AdminTls {
+    /// Reads the files. `tunnel_ca` is the file of the tunnel's authorities, if there is a tunnel.
     ///
     /// # Errors
     /// Fails if one cannot be used.
-    pub fn load(files: AdminTlsConfig) -> Result<Self, TlsFileError> {
+    pub fn load(files: AdminTlsConfig, tunnel_ca: Option<&Path>, revoked: RevokedOperators) -> Result<Self, CertError> {
+        revoked.set(&files.revoked);
         let watched = [&files.cert, &files.key].into_iter().chain(&files.client_ca).cloned().collect();
-        let config = Watched::load(watched, || config(&files))?;
-        Ok(Self { files, config })
+        let identity = Watched::load(watched, || AdminIdentity::load(&files, tunnel_ca, &revoked))?;
+        Ok(Self { files, tunnel_ca: tunnel_ca.map(Path::to_owned), revoked, identity: Mutex::new(identity) })
     }
 
     /// Returns the configuration for a new connection. It reads changed files again; if they cannot be used, the
     /// previous configuration stays.
-    fn now(&mut self) -> Arc<ServerConfig> {
-        match self.config.look(|| config(&self.files)) {
-            WatchResult::None => {}
-            WatchResult::Renewed => info!("the certificate of admin.listen was read again"),
-            WatchResult::Unusable(error) => error!(%error, "admin.listen goes on with the certificate of before"),
-        }
-        Arc::clone(self.config.value())
+    fn now(&self) -> Arc<ServerConfig> {
+        self.look().0.server_config()
     }
-}
 
-fn config(files: &AdminTlsConfig) -> Result<Arc<ServerConfig>, TlsFileError> {
-    let AdminTlsConfig { cert, key, client_ca } = files;
-    let chain = certificates(cert)?;
-    let private =
-        PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, format!("holds no private key: {error}")))?;
-    let provider = Arc::new(ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
-    let builder = builder.with_protocol_versions(&[&TLS13]).map_err(|error| wrong(cert, error.to_string()))?;
-    let builder = match client_ca {
-        Some(file) => {
-            let mut roots = RootCertStore::empty();
-            for authority in certificates(file)? {
-                roots
-                    .add(authority)
-                    .map_err(|error| wrong(file, format!("holds a certificate that is no authority's: {error}")))?;
+    /// Returns the present identity, and whether it is new.
+    fn look(&self) -> (AdminIdentity, bool) {
+        let mut identity = self.identity.lock();
+        let read = || AdminIdentity::load(&self.files, self.tunnel_ca.as_deref(), &self.revoked);
+        let renewed = match identity.look(read) {
+            WatchResult::None => false,
+            WatchResult::Renewed => {
+                info!("the certificate of admin.listen was read again");
+                true
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| wrong(file, error.to_string()))?)
-        }
-        None => builder.with_no_client_auth(),
-    };
-    let mut config = builder
-        .with_single_cert(chain, private)
-        .map_err(|error| wrong(cert, format!("cannot be used with the key in {}: {error}", key.display())))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
+            WatchResult::Unusable(error) => {
+                error!(%error, "admin.listen goes on with the certificate of before");
+                false
+            }
+        };
+        (identity.value().clone(), renewed)
+    }
 
-/// Reads the certificates of a PEM file, at least one.
-pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
-    let found = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(wrong(file, "holds no certificate in PEM form".to_owned())),
-        Err(error) => Err(wrong(file, format!("holds no certificate that can be read: {error}"))),
+    /// Shows in `metrics` when the certificates end, and logs it in time, until dropped.
+    pub async fn keep(&self, metrics: &Metrics) {
+        let mut rounds = interval(ROUND);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next: Option<Instant> = None;
+        loop {
+            let now = rounds.tick().await;
+            let (identity, renewed) = self.look();
+            count(&identity, metrics);
+            if renewed || next.is_none_or(|next| next <= now) {
+                next = now.checked_add(WARN_EACH);
+                warn_of_ends(&identity, SystemTime::now());
+            }
+        }
     }
 }
 
-fn wrong(file: &Path, problem: String) -> TlsFileError {
-    TlsFileError { file: file.to_owned(), problem }
+fn count(identity: &AdminIdentity, metrics: &Metrics) {
+    for dated in identity.dated() {
+        let seconds = dated.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let gauge = metrics.certificate_expiry_timestamp.with_label_values(&[dated.label]);
+        gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+}
+
+fn warn_of_ends(identity: &AdminIdentity, now: SystemTime) {
+    for dated in identity.dated() {
+        let days = dated.days_left(now);
+        if let Some(problem) = dated.problem(now) {
+            error!(%problem, "nobody gets in at admin.listen by its certificates");
+        } else if days < DAYS_LEFT {
+            let (file, remedy) = (dated.file.display(), dated.remedy());
+            warn!(%file, days, remedy, "a certificate of admin.listen expires");
+        }
+    }
 }
 
 /// A listener whose connections begin TLS with their first read or write, so no handshake delays another.
 pub(super) struct TlsListener {
     listener: TcpListener,
-    identity: AdminIdentity,
+    tls: Arc<AdminTls>,
 }
 
 impl TlsListener {
-    pub(super) fn new(listener: TcpListener, identity: AdminIdentity) -> Self {
-        Self { listener, identity }
+    pub(super) fn new(listener: TcpListener, tls: Arc<AdminTls>) -> Self {
+        Self { listener, tls }
     }
 }
 
@@ -123,7 +132,7 @@ impl Listener for TlsListener {
 
     async fn accept(&mut self) -> (TlsConnection, SocketAddr) {
         let (stream, peer) = Listener::accept(&mut self.listener).await;
-        let accept = TlsAcceptor::from(self.identity.now()).accept(stream);
+        let accept = TlsAcceptor::from(self.tls.now()).accept(stream);
         (TlsConnection { state: TlsState::Handshake(Box::new(accept)), caller: Caller::at(Some(peer)) }, peer)
     }
 

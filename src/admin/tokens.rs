@@ -47,10 +47,45 @@ pub struct Tokens {
 
 /// The problem of a token file, and its remedy.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {problem}", file.display())]
+#[error("{}: {fault}", file.display())]
 pub struct TokenError {
     file: PathBuf,
+    fault: TokenFault,
+}
+
+/// A problem and its remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("{problem}; {remedy}")]
+struct TokenFault {
     problem: String,
+    remedy: String,
+}
+
+impl TokenFault {
+    fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { problem: problem.into(), remedy: remedy.into() }
+    }
+}
+
+impl TokenError {
+    fn of(file: &Path, fault: TokenFault) -> Self {
+        Self { file: file.to_owned(), fault }
+    }
+
+    /// Returns the file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Returns its problem.
+    pub fn problem(&self) -> &str {
+        &self.fault.problem
+    }
+
+    /// Returns the remedy.
+    pub fn remedy(&self) -> &str {
+        &self.fault.remedy
+    }
 }
 
 impl Tokens {
@@ -64,8 +99,8 @@ impl Tokens {
         if let (Some(act), Some(read)) = (&tokens.act, &tokens.read)
             && bool::from(read.holds(&act.token()))
         {
-            let problem = format!("has the token of {} too; give it one of its own", act.file.display());
-            return Err(TokenError { file: read.file.clone(), problem });
+            let problem = format!("has the token of {} too", act.file.display());
+            return Err(TokenError::of(&read.file, TokenFault::new(problem, "give it one of its own")));
         }
         Ok(tokens)
     }
@@ -110,7 +145,7 @@ impl fmt::Debug for TokenFile {
 impl TokenFile {
     fn load(file: &Path) -> Result<Self, TokenError> {
         let token = Watched::load(vec![file.to_owned()], || read(file, TokenSide::Server));
-        let token = token.map_err(|problem| TokenError { file: file.to_owned(), problem })?;
+        let token = token.map_err(|fault| TokenError::of(file, fault))?;
         Ok(Self { file: file.to_owned(), token: Mutex::new(token) })
     }
 
@@ -118,7 +153,7 @@ impl TokenFile {
     fn look(&self) {
         let mut token = self.token.lock();
         if let WatchResult::Unusable(problem) = token.look(|| read(&self.file, TokenSide::Server)) {
-            error!(file = %self.file.display(), problem, "nobody gets in with this token until its file is right");
+            error!(file = %self.file.display(), %problem, "nobody gets in with this token until its file is right");
             token.set(Vec::new());
         }
     }
@@ -138,7 +173,7 @@ impl TokenFile {
 /// # Errors
 /// Fails if the server would not accept the file.
 pub fn read_token(file: &Path) -> Result<String, TokenError> {
-    let token = read(file, TokenSide::Bearer).map_err(|problem| TokenError { file: file.to_owned(), problem })?;
+    let token = read(file, TokenSide::Bearer).map_err(|fault| TokenError::of(file, fault))?;
     Ok(String::from_utf8_lossy(&token).into_owned())
 }
 
@@ -178,31 +213,27 @@ impl TokenSide {
 }
 
 /// Reads the token of a file.
-fn read(file: &Path, side: TokenSide) -> Result<Vec<u8>, String> {
+fn read(file: &Path, side: TokenSide) -> Result<Vec<u8>, TokenFault> {
     let unread = |error: io::Error| {
         let denied = error.kind() == io::ErrorKind::PermissionDenied;
-        format!("cannot be read: {error}; {}", if denied { side.give(file) } else { side.make(file) })
+        TokenFault::new(format!("cannot be read: {error}"), if denied { side.give(file) } else { side.make(file) })
     };
     let opened = File::open(file).map_err(unread)?;
     let mode = opened.metadata().map_err(unread)?.permissions().mode();
     if mode & 0o007 != 0 {
-        return Err(format!("can be read or written by everybody; {}", side.close(file)));
+        return Err(TokenFault::new("can be read or written by everybody", side.close(file)));
     }
     let mut text = String::new();
     let most = u64::try_from(LONGEST_TOKEN).unwrap_or(u64::MAX).saturating_add(2);
     opened.take(most).read_to_string(&mut text).map_err(unread)?;
     let token = text.trim_start_matches('\u{feff}').trim();
     if !(SHORTEST_TOKEN..=LONGEST_TOKEN).contains(&token.len()) {
-        return Err(format!(
-            "must hold a token of {SHORTEST_TOKEN} to {LONGEST_TOKEN} characters; {}",
-            side.make(file)
-        ));
+        let problem = format!("must hold a token of {SHORTEST_TOKEN} to {LONGEST_TOKEN} characters");
+        return Err(TokenFault::new(problem, side.make(file)));
     }
     if !token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(format!(
-            "must hold one token, without spaces and other than ASCII characters; {}",
-            side.make(file)
-        ));
+        let problem = "must hold one token, without spaces and other than ASCII characters";
+        return Err(TokenFault::new(problem, side.make(file)));
     }
     Ok(token.as_bytes().to_vec())
 }

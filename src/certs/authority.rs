@@ -15,7 +15,7 @@ use rcgen::{
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 
-use super::certificate::{Certificate, Validity, days};
+use super::certificate::{Certificate, OPERATOR, Validity, days};
 use super::error::{CertError, CertProblem};
 use super::files;
 use super::identity;
@@ -37,6 +37,15 @@ pub struct Authority {
     der: CertificateDer<'static>,
     facts: Certificate,
     issuer: Issuer<'static, KeyPair>,
+}
+
+/// The holder of a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// An end of the tunnel.
+    Host,
+    /// A person who uses the admin API.
+    Operator,
 }
 
 /// The terms of a new certificate.
@@ -177,9 +186,33 @@ impl Authority {
         self.issue_at(name, directory, terms, SystemTime::now())
     }
 
+    /// Issues an operator's certificate as [`issue`](Self::issue) does a host's.
+    ///
+    /// # Errors
+    /// Fails as that does.
+    pub fn issue_operator(
+        &self,
+        name: &Name,
+        directory: &Path,
+        terms: IssueTerms,
+    ) -> Result<IssuedCertificate, CertError> {
+        self.issue_for(Holder::Operator, name, directory, terms, SystemTime::now())
+    }
+
     /// Issues a certificate as of a given time.
     pub(super) fn issue_at(
         &self,
+        name: &Name,
+        directory: &Path,
+        terms: IssueTerms,
+        now: SystemTime,
+    ) -> Result<IssuedCertificate, CertError> {
+        self.issue_for(Holder::Host, name, directory, terms, now)
+    }
+
+    pub(super) fn issue_for(
+        &self,
+        holder: Holder,
         name: &Name,
         directory: &Path,
         terms: IssueTerms,
@@ -199,9 +232,19 @@ impl Authority {
         let asked = now + days(terms.days);
         let not_after = asked.min(end);
         params.not_after = not_after.into();
-        params.subject_alt_names = vec![SanType::DnsName(name.as_str().try_into().map_err(not_made)?)];
+        let (alternative, purposes) = match holder {
+            Holder::Host => (
+                SanType::DnsName(name.as_str().try_into().map_err(not_made)?),
+                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+            ),
+            Holder::Operator => {
+                let uri = format!("{OPERATOR}{name}").try_into().map_err(not_made)?;
+                (SanType::URI(uri), vec![ExtendedKeyUsagePurpose::ClientAuth])
+            }
+        };
+        params.subject_alt_names = vec![alternative];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = purposes;
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &self.issuer).map_err(not_made)?;
         match made {

@@ -24,6 +24,10 @@ pub(super) fn sha256(parts: &[&[u8]]) -> Option<Vec<u8>> {
     Some(hash.finish().as_ref().to_vec())
 }
 
+/// The beginning of the URI that names an operator in its certificate, which has no other name: no end of a tunnel accepts it.
+pub(super) const OPERATOR: &str = "urn:otproxy:operator:";
+/// Days before a certificate's end from which on there are warnings.
+pub const DAYS_LEFT: i64 = 30;
 /// Seconds in a day.
 const DAY: u64 = 24 * 60 * 60;
 
@@ -46,6 +50,10 @@ pub struct Certificate {
     pub not_after: SystemTime,
     /// True if it may issue certificates.
     pub is_ca: bool,
+    /// True if it says that it is for servers, perhaps beside others.
+    pub is_server: bool,
+    /// The name of the operator that it was issued for.
+    pub operator: Option<String>,
     /// The SHA-256 hash of the whole certificate.
     pub fingerprint: Vec<u8>,
     /// The public key that it certifies.
@@ -69,6 +77,17 @@ pub enum Validity {
 }
 
 impl Validity {
+    /// Returns the state at `now` of what is valid from one moment to another.
+    pub fn at(now: SystemTime, from: SystemTime, until: SystemTime) -> Self {
+        if now < from {
+            Self::NotYetValid
+        } else if now <= until {
+            Self::Valid
+        } else {
+            Self::Expired
+        }
+    }
+
     /// Returns the state as one word.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -91,6 +110,11 @@ impl Certificate {
         let dns =
             |name: &GeneralName<'_>| if let GeneralName::DNSName(dns) = name { Some((*dns).to_owned()) } else { None };
         let names: Vec<_> = alternative.iter().filter_map(dns).collect();
+        let operator = |name: &GeneralName<'_>| match name {
+            GeneralName::URI(uri) => uri.strip_prefix(OPERATOR).map(str::to_owned),
+            _ => None,
+        };
+        let purposes = parsed.extended_key_usage().map_err(|_| MalformedCertificate)?;
         Ok(Self {
             other_names: alternative.len() - names.len(),
             names,
@@ -100,6 +124,8 @@ impl Certificate {
             not_before: system_time(parsed.validity().not_before),
             not_after: system_time(parsed.validity().not_after),
             is_ca: parsed.is_ca(),
+            is_server: purposes.is_some_and(|purposes| purposes.value.server_auth),
+            operator: alternative.iter().find_map(operator),
             fingerprint: sha256(&[der]).ok_or(MalformedCertificate)?,
             public_key: parsed.public_key().raw.to_vec(),
         })
@@ -113,10 +139,12 @@ impl Certificate {
         }
     }
 
-    /// Returns `ca`, `core` or `edge`; `None` for a certificate that the tunnel has no use for.
+    /// Returns `ca`, `core`, `edge` or `operator`; `None` for a certificate that neither the tunnel nor the admin API has a name
+    /// for.
     pub fn role(&self) -> Option<&'static str> {
         match self.name() {
             _ if self.is_ca => Some("ca"),
+            _ if self.operator.is_some() => Some("operator"),
             Some(CORE_NAME) => Some("core"),
             Some(name) => Name::edge(name).is_ok().then_some("edge"),
             None => None,
@@ -125,13 +153,7 @@ impl Certificate {
 
     /// Returns whether it is valid at `now`.
     pub fn state(&self, now: SystemTime) -> Validity {
-        if now < self.not_before {
-            Validity::NotYetValid
-        } else if now <= self.not_after {
-            Validity::Valid
-        } else {
-            Validity::Expired
-        }
+        Validity::at(now, self.not_before, self.not_after)
     }
 
     /// Returns the whole days left; negative once it has expired.

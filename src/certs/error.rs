@@ -40,7 +40,7 @@ pub enum CertProblem {
     #[error("there is no authority here; make one with `otproxy cert init`, or name its directory with `--dir`")]
     NoAuthority,
     /// It does not hold what is expected.
-    #[error("holds no {0} in PEM form, or a damaged one; copy it again from where `otproxy cert` wrote it")]
+    #[error("holds no {0} in PEM form, or a damaged one; copy it again from where it was made")]
     Damaged(&'static str),
     /// The key is of an unsupported kind.
     #[error("holds a private key of a kind that cannot be used; `otproxy cert` makes the right kind: ECDSA P-256")]
@@ -48,6 +48,13 @@ pub enum CertProblem {
     /// It holds another certificate than that of an authority.
     #[error("holds the certificate of `{0}`, which is no authority's; name the ca.pem that `otproxy cert init` wrote")]
     NotAuthority(String),
+    /// It is an authority of the tunnel, and is to be that of operators.
+    #[error(
+        "is an authority of the tunnel, as in {}: each edge has a certificate of it, and could act here; make operators' \
+         with `otproxy cert operator NAME`, and name the ca.pem that is beside them",
+        .0.display()
+    )]
+    TunnelAuthority(PathBuf),
     /// It has several names, or none.
     #[error("must have exactly one name, a DNS name, and has {0}; make it with `otproxy cert`")]
     Names(usize),
@@ -60,7 +67,7 @@ pub enum CertProblem {
         demanded: String,
     },
     /// The key belongs to another certificate.
-    #[error("is not the key of the certificate in {}; copy both from where `otproxy cert` wrote them", .0.display())]
+    #[error("is not the key of the certificate in {}; copy both from where they were made", .0.display())]
     OtherKey(PathBuf),
     /// No known authority has issued it.
     #[error(

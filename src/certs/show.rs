@@ -65,6 +65,7 @@ impl CertificateReport {
                 text.push('\n');
             }
             let names = match &certificate.names[..] {
+                // Safe to print, as the name of an operator is.
                 [] => certificate.subject.clone(),
                 names => names.join(", ").escape_debug().to_string(),
             };
@@ -75,7 +76,7 @@ impl CertificateReport {
             };
             let lines = [
                 ("name", names),
-                ("role", certificate.role().unwrap_or("none in a tunnel").to_owned()),
+                ("role", certificate.role().unwrap_or("none").to_owned()),
                 ("may issue others", if certificate.is_ca { "yes" } else { "no" }.to_owned()),
                 ("issuer", certificate.issuer.clone()),
                 ("serial", hex(&certificate.serial)),

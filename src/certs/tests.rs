@@ -16,6 +16,7 @@ use otproxy_config::TlsFiles;
 mod handshakes;
 mod issuing;
 mod loading;
+mod operators;
 mod watching;
 
 /// A directory of a test's own, removed at its end.

@@ -14,6 +14,9 @@ use crate::certs::name::Name;
 use crate::certs::show;
 use otproxy_protocol::printable::{Printable, printable_json};
 
+/// The folder of the operators' authority, in that of the tunnel's.
+const OPERATORS: &str = "operators";
+
 /// What to do with certificates.
 #[derive(Debug, Subcommand)]
 pub(super) enum Cert {
@@ -33,6 +36,17 @@ pub(super) enum Cert {
     /// Make or renew an edge's certificate: NAME.pem and NAME.key
     Edge {
         /// The edge, as in `edges` of core.yaml
+        #[arg(value_name = "NAME", value_parser = Name::edge)]
+        name: Name,
+        #[command(flatten)]
+        issue: Issue,
+    },
+    /// Make or renew the certificate of an operator, who acts by it at `admin.listen`: operators/NAME.pem and NAME.key
+    ///
+    /// It comes from an authority of the operators' own, which is made with the first one: operators/ca.pem goes to each
+    /// host, as `admin.tls.client_ca`. Edges have certificates of the other authority, and cannot act.
+    Operator {
+        /// The operator, as it is called in logs and in `admin.tls.revoked`
         #[arg(value_name = "NAME", value_parser = Name::edge)]
         name: Name,
         #[command(flatten)]
@@ -74,6 +88,7 @@ impl Cert {
             Self::Init { place, years } => init(&place.dir, *years),
             Self::Core { issue } => issue.execute(&Name::core(), "the core's host", "tunnel.tls"),
             Self::Edge { name, issue } => issue.execute(name, &format!("the host of {name}"), "core.tls"),
+            Self::Operator { name, issue } => issue.operator(name),
             Self::Show { files, json } => show(files, *json),
         }
     }
@@ -100,13 +115,61 @@ impl Issue {
     fn execute(&self, name: &Name, host: &str, keys: &str) -> anyhow::Result<ExitCode> {
         let directory = &self.place.dir;
         let authority = Authority::open(directory)?;
-        if authority.key_is_exposed() {
-            let key = authority.key_file().display();
-            let _ = writeln!(io::stderr(), "otproxy: warning: {key} can be read by others; run `chmod 600 {key}`");
-        }
-        let issued = authority.issue(name, directory, IssueTerms { days: self.days, new_key: self.new_key })?;
+        warn_if_exposed(&authority);
+        let issued = authority.issue(name, directory, self.terms())?;
         print(said(name, &authority, &issued, host, keys).as_bytes())
     }
+
+    /// Issues an operator's certificate; makes their authority with the first one.
+    fn operator(&self, name: &Name) -> anyhow::Result<ExitCode> {
+        let directory = self.place.dir.join(OPERATORS);
+        let new = !Authority::exists(&directory);
+        let authority = if new { Authority::create(&directory, YEARS)? } else { Authority::open(&directory)? };
+        warn_if_exposed(&authority);
+        let issued = authority.issue_operator(name, &directory, self.terms())?;
+        print(said_of_operator(name, &authority, &issued, new).as_bytes())
+    }
+
+    fn terms(&self) -> IssueTerms {
+        IssueTerms { days: self.days, new_key: self.new_key }
+    }
+}
+
+fn warn_if_exposed(authority: &Authority) {
+    if authority.key_is_exposed() {
+        let key = authority.key_file().display();
+        let _ = writeln!(io::stderr(), "otproxy: warning: {key} can be read by others; run `chmod 600 {key}`");
+    }
+}
+
+/// Returns the messages on an operator's certificate.
+fn said_of_operator(name: &Name, authority: &Authority, issued: &IssuedCertificate, new: bool) -> String {
+    let made = match new {
+        true => format!(
+            "made the operators' authority `{}`, beside the one of the tunnel\n",
+            authority.certificate().subject
+        ),
+        false => String::new(),
+    };
+    let done = if issued.renewed { "renewed" } else { "made" };
+    let until = format_rfc3339_seconds(issued.not_after);
+    let end = if issued.shortened { ", as long as its authority" } else { "" };
+    let key = match issued.key_file {
+        KeyFile::Made => "new: both go to the operator, who gives them to `otproxy` as `--cert` and `--key`",
+        KeyFile::Kept => "the same key as before: leave it where it is",
+        KeyFile::Replaced => "NEW: both go to the operator; revoke the old certificate by its serial number",
+    };
+    format!(
+        "{made}{done} the certificate of the operator `{name}`, valid until {until}{end}\n\
+         {}  goes to the operator\n\
+         {}  {key}\n\
+         {}  goes to each host, as `admin.tls.client_ca`\n\
+         {}  stays here: with it anybody can act\n",
+        issued.certificate.display(),
+        issued.key.display(),
+        authority.certificate_file().display(),
+        authority.key_file().display(),
+    )
 }
 
 /// Returns the messages on what was written and on which file goes where.

@@ -298,14 +298,18 @@ async fn reload_at(mut requests: Requests, control: Control) {
 
 fn check(file: &Path) -> anyhow::Result<ExitCode> {
     let config = config::load(file)?;
-    if let Err(error) = roles::check_files(&config) {
-        let _ = writeln!(io::stderr(), "{}: {}", file.display(), Printable(error));
-        return Ok(ExitCode::from(EXIT_CONFIG));
-    }
+    let soon = match roles::check_files(&config) {
+        Ok(soon) => soon,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{}: {}", file.display(), Printable(error));
+            return Ok(ExitCode::from(EXIT_CONFIG));
+        }
+    };
+    soon.iter().for_each(|soon| drop(writeln!(io::stderr(), "{}: warning: {}", file.display(), Printable(soon))));
     // Whoever runs this may read what the service may not.
     let unreadable = unit::unreadable(&config, file);
     if !unreadable.is_empty() {
-        unreadable.iter().for_each(|unreadable| drop(writeln!(io::stderr(), "{unreadable}")));
+        unreadable.iter().for_each(|unreadable| drop(writeln!(io::stderr(), "{}", Printable(unreadable))));
         return Ok(ExitCode::from(EXIT_CONFIG));
     }
     for config::StockServerWarning { path, message, remedy, .. } in config.stock_server_warnings() {
@@ -360,7 +364,7 @@ mod tests {
     fn no_part_of_an_error_is_said_twice() {
         let file = std::path::Path::new("/nonexistent/token");
         let admin = otproxy_config::AdminConfig { token_file: Some(file.to_owned()), ..Default::default() };
-        let error = anyhow::Error::from(crate::admin::check_files(&admin).unwrap_err()).context("cannot start");
+        let error = anyhow::Error::from(crate::admin::check_files(&admin, None).unwrap_err()).context("cannot start");
         let said = chain(&error);
         assert!(said.starts_with("cannot start: admin: /nonexistent/token: cannot be read: No such file"), "{said}");
         assert_eq!(said.matches("cannot be read").count(), 1, "{said}");

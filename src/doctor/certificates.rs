@@ -1,4 +1,4 @@
-//! The files of the tunnel's identity.
+//! The files of the tunnel's identity, and those of `admin`.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,8 +8,10 @@ use std::time::SystemTime;
 use rustix::process::geteuid;
 
 use super::{DoctorCheck, unit_name};
+use crate::admin::check_tokens;
+use crate::certs::certificate::DAYS_LEFT;
 use crate::certs::identity::{Identity, IdentityKind};
-use crate::tunnel::DAYS_LEFT;
+use crate::certs::operators::{AdminIdentity, DatedCertificate, RevokedOperators};
 use crate::unit::UnreadableFile;
 use otproxy_config::Config;
 
@@ -47,6 +49,38 @@ pub(super) fn examine(
         checks.push(key(&files.key, &unit_name(config.role())));
     }
     Some(identity)
+}
+
+/// Checks the tokens and certificates of `admin`. Some may be known to be closed to the service.
+pub(super) fn admin(config: &Config, checks: &mut Vec<DoctorCheck>) {
+    let admin = &config.process().admin;
+    if let Err(error) = check_tokens(admin) {
+        let file = error.file().display().to_string();
+        checks.push(DoctorCheck::fail(("file", file.as_str()), error.problem(), error.remedy()));
+    }
+    let Some(tls) = &admin.tls else { return };
+    let tunnel = config.tunnel_files().map(|files| files.ca.as_path());
+    match AdminIdentity::load(tls, tunnel, &RevokedOperators::default()) {
+        Ok(identity) => checks.extend(identity.dated().iter().map(|dated| end_of(dated, SystemTime::now()))),
+        Err(error) => {
+            let file = error.file.display().to_string();
+            let remedy = "see the file that is named; `otproxy cert show` says what is in a certificate";
+            checks.push(DoctorCheck::fail(("certificate", file.as_str()), error.problem.to_string(), remedy));
+        }
+    }
+}
+
+/// Checks whether a certificate of `admin` is valid, and for how long.
+fn end_of(dated: &DatedCertificate, now: SystemTime) -> DoctorCheck {
+    let (file, left) = (dated.file.display().to_string(), dated.days_left(now));
+    let what = ("certificate", file.as_str());
+    match dated.problem(now) {
+        Some(error) => DoctorCheck::fail(what, error.problem.to_string(), dated.remedy()),
+        None if left < DAYS_LEFT => {
+            DoctorCheck::warn(what, format!("of admin.tls, valid for {left} more days"), dated.remedy())
+        }
+        None => DoctorCheck::ok("certificate", &file, format!("of admin.tls, valid for {left} more days")),
+    }
 }
 
 /// Checks that the service, and nobody else, may read the key.

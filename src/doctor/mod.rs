@@ -170,6 +170,7 @@ pub async fn examine(config: Config, file: &Path, files: OpenFiles) -> Vec<Docto
     }
     let closed = unreadable(&config, file);
     let identity = certificates::examine(&config, &closed, &mut checks);
+    certificates::admin(&config, &mut checks);
     checks.extend(closed.into_iter().map(|UnreadableFile { file, problem, remedy }| {
         DoctorCheck::fail(("file", &file.display().to_string()), problem, remedy)
     }));

@@ -193,7 +193,7 @@ catalogue! {
         tunnel_streams_refused: IntCounterVec = "otproxy_tunnel_streams_refused_total" ["edge", "reason"]
             "Streams that an edge began and the core did not take.";
         certificate_expiry_timestamp: IntGaugeVec = "otproxy_certificate_expiry_timestamp_seconds" ["certificate"]
-            "When a certificate expires, since unix epoch: this process' `own`, and the first to expire of its `ca`.";
+            "When a certificate expires, since unix epoch: this process' `own` of the tunnel and its `ca`, that of `admin.tls`, and its operators' `admin_ca`.";
         config_last_reload_successful: IntGauge = "otproxy_config_last_reload_successful" []
             "Whether the last reload of the configuration, or the start, succeeded: 1 or 0.";
         config_last_reload_success_timestamp: IntGauge = "otproxy_config_last_reload_success_timestamp_seconds" []

@@ -215,7 +215,10 @@ fn the_documented_table_is_the_catalogue() {
         ("`result` of `otproxy_tunnel_handshakes_total`", words(HandshakeResult::ALL)),
         ("`result` of `otproxy_tunnel_dials_total`", words(ConnectResult::ALL)),
         ("`reason` of `otproxy_tunnel_streams_refused_total`", words(TunnelError::ALL)),
-        ("`certificate` of `otproxy_certificate_expiry_timestamp_seconds`", "`own`, `ca`".to_owned()),
+        (
+            "`certificate` of `otproxy_certificate_expiry_timestamp_seconds`",
+            "`own`, `ca`, `admin`, `admin_ca`".to_owned(),
+        ),
     ] {
         writeln!(table, "| {label} | {words} |").unwrap();
     }

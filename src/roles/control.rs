@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use super::listeners::{ListenerSet, ListenerSnapshot};
 use crate::admission::{ConnectQueues, ProcessAdmission};
 use crate::certs::CertError;
+use crate::certs::operators::RevokedOperators;
 use crate::certs::watch::IdentityWatch;
 use crate::forward::Targets;
 use crate::metrics::Metrics;
@@ -118,6 +119,8 @@ pub(super) struct ServiceState {
     pub known: Option<watch::Sender<TunnelPeers>>,
     /// The certificates of the tunnel's identity.
     pub certificates: Option<watch::Sender<IdentityWatch>>,
+    /// The operators whose certificates are refused.
+    pub revoked: RevokedOperators,
 }
 
 impl ServiceState {
@@ -132,6 +135,7 @@ impl ServiceState {
         self.gate.set((&process.limits).into(), Arc::new(process.into()));
         self.gate.bans().set((&process.bans).into());
         self.connects.set(&config);
+        self.revoked.set(process.admin.tls.as_ref().map(|tls| tls.revoked.as_slice()).unwrap_or_default());
         if let Config::Core(core) = &config {
             self.change_core(core, &closed);
         }

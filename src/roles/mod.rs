@@ -18,9 +18,11 @@ pub use service::{Service, StartError};
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use crate::admin;
 use crate::certs::CertError;
+use crate::certs::certificate::DAYS_LEFT;
 use crate::certs::identity::IdentityKind;
 use crate::certs::watch::IdentityWatch;
 use otproxy_config as config;
@@ -64,18 +66,32 @@ impl BoundRole for Service {
 /// Checks that the files that a configuration names can be used: certificates of the tunnel, tokens and certificates of
 /// admin.
 ///
+/// Returns what is to be done soon, as some of these certificates end.
+///
 /// # Errors
 /// The error names the file, its problem and the remedy.
-pub fn check_files(config: &Config) -> Result<(), StartError> {
-    certificates(config)?;
-    Ok(admin::check_files(&config.process().admin)?)
+pub fn check_files(config: &Config) -> Result<Vec<String>, StartError> {
+    let mut soon = Vec::new();
+    let (now, tunnel) = (SystemTime::now(), config.tunnel_files());
+    if let (Some(files), Some(certificates)) = (tunnel, certificates(config)?) {
+        let days = certificates.identity().expiry().days_left(now);
+        if days < DAYS_LEFT {
+            let file = files.cert.display();
+            soon.push(format!("{file}: it, or its authority, ends in {days} days; issue it anew with `otproxy cert`"));
+        }
+    }
+    for dated in admin::check_files(&config.process().admin, tunnel.map(|files| files.ca.as_path()))? {
+        let (file, days, remedy) = (dated.file.display(), dated.days_left(now), dated.remedy());
+        soon.push(format!("{file}: ends in {days} days; {remedy}"));
+    }
+    Ok(soon)
 }
 
 /// Loads the certificates that a configuration names, if any.
 fn certificates(config: &Config) -> Result<Option<IdentityWatch>, CertError> {
-    let (files, own) = match config {
-        Config::Edge(edge) => (edge.tunnel.as_ref().map(|tunnel| &tunnel.tls), IdentityKind::Edge),
-        Config::Core(core) => (core.tunnel.as_ref().map(|tunnel| &tunnel.tls), IdentityKind::Core),
+    let own = match config {
+        Config::Edge(_) => IdentityKind::Edge,
+        Config::Core(_) => IdentityKind::Core,
     };
-    files.map(|files| IdentityWatch::load(files.clone(), own)).transpose()
+    config.tunnel_files().map(|files| IdentityWatch::load(files.clone(), own)).transpose()
 }

@@ -94,7 +94,7 @@ impl Service {
     pub(super) fn bind(config: Config, parts: ServiceParts) -> Result<(Self, Vec<ListenerPlans>), StartError> {
         let role = config.role();
         let process = config.process();
-        let admin = admin::AdminServer::bind(&process.admin)?;
+        let admin = admin::AdminServer::bind(&process.admin, config.tunnel_files().map(|files| files.ca.as_path()))?;
         let metrics: Vec<_> = (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect();
         let own_metrics = Arc::new(Metrics::new());
         // So that the zeros are there, whether there is a relay or a tunnel or not.
@@ -131,6 +131,7 @@ impl Service {
             metrics: metrics_of_workers,
             known,
             certificates,
+            revoked: admin.revoked(),
         };
         // The first change of all, which workers find when they start.
         state.change(config, closed)?;

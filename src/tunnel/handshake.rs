@@ -17,7 +17,7 @@ use super::{CONNECT, HANDSHAKE};
 use crate::admission::{AddressKey, KeyedLimit, REFUSED_LINES};
 use crate::certs;
 use crate::certs::HandshakeResult;
-use crate::certs::certificate::{Certificate, hex};
+use crate::certs::certificate::{Certificate, DAYS_LEFT, hex};
 use crate::certs::identity::Identity;
 use crate::certs::watch::{IdentityWatch, WatchResult};
 use crate::connection::EdgeCertificate;
@@ -37,8 +37,6 @@ pub const KNOWN: usize = 256;
 /// Addresses that are remembered because the last handshake with a peer there failed.
 const FAILING: usize = 64;
 
-/// Days before a certificate's expiry from which on a warning is logged.
-pub const DAYS_LEFT: i64 = 30;
 /// The interval of the warning.
 const WARN_EACH: Duration = Duration::from_secs(24 * 60 * 60);
 

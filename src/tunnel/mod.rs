@@ -21,9 +21,10 @@ mod unauthenticated;
 
 use std::time::Duration;
 
+pub use crate::certs::certificate::DAYS_LEFT;
 pub use acceptor::NAME;
 pub use client::TunnelClient;
-pub use handshake::{DAYS_LEFT, KNOWN, KNOWN_PER_ADDRESS, UNAUTHENTICATED, UNAUTHENTICATED_PER_ADDRESS};
+pub use handshake::{KNOWN, KNOWN_PER_ADDRESS, UNAUTHENTICATED, UNAUTHENTICATED_PER_ADDRESS};
 pub use maintainer::{AT_ONCE, FIRST_WAIT, LONGEST_WAIT};
 pub use metrics::TunnelMetrics;
 pub use pool::SparePool;

@@ -15,20 +15,16 @@ pub struct NamedFile {
 
 /// Returns the certificates, keys and tokens that a configuration names.
 pub fn files(config: &Config) -> Vec<NamedFile> {
-    let tunnel = match config {
-        Config::Edge(edge) => edge.tunnel.as_ref().map(|tunnel| &tunnel.tls),
-        Config::Core(core) => core.tunnel.as_ref().map(|tunnel| &tunnel.tls),
-    };
     let admin = &config.process().admin;
     let mut files = Vec::new();
     let mut name = |path: &Path, secret| files.push(NamedFile { path: path.to_owned(), secret });
-    if let Some(TlsFiles { ca, cert, key }) = tunnel {
+    if let Some(TlsFiles { ca, cert, key }) = config.tunnel_files() {
         name(ca, false);
         name(cert, false);
         name(key, true);
     }
     admin.token_file.iter().chain(&admin.read_token_file).for_each(|token| name(token, true));
-    if let Some(AdminTlsConfig { cert, key, client_ca }) = &admin.tls {
+    if let Some(AdminTlsConfig { cert, key, client_ca, .. }) = &admin.tls {
         name(cert, false);
         name(key, true);
         client_ca.iter().for_each(|authority| name(authority, false));

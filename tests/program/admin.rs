@@ -165,6 +165,104 @@ fn a_credential_of_systemd_is_read_in_place_of_the_file() {
     );
 }
 
+/// Runs `otproxy cert` in a directory, and expects that it succeeds.
+fn cert(directory: &Directory, arguments: &str) {
+    let place = format!("{}{}", directory.0.display(), if arguments.starts_with("edge ") { "/operators" } else { "" });
+    let arguments: Vec<_> = ["cert"].into_iter().chain(arguments.split(' ')).chain(["--dir", &place]).collect();
+    let output = otproxy(&arguments).output().expect("the program starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+const OPERATORS: &str = "cert: operators/localhost.pem, key: operators/localhost.key, client_ca: operators/ca.pem";
+
+#[test]
+fn operators_act_by_certificates_of_their_own_until_they_are_revoked() {
+    let directory = Directory::new("operators");
+    for made in ["operator anna", "operator bert", "edge localhost"] {
+        cert(&directory, made);
+    }
+    let file = directory.edge(&format!("socket: admin.sock, tls: {{ {OPERATORS} }}"));
+    let (mut running, ready) = Running::start(otproxy(&["edge", "-c", &file]));
+    let ready: Value = serde_json::from_str(&ready).expect("JSON");
+    let address: SocketAddr = ready["admin"].as_str().expect("an address").parse().expect("one");
+    let url = format!("https://localhost:{}", address.port());
+    let drains = |own: Option<&str>| {
+        let ca = directory.path("operators/ca.pem");
+        let own = own.map(|name| ["pem", "key"].map(|end| directory.path(&format!("operators/{name}.{end}"))));
+        let mut arguments = vec!["drain", "--url", &url, "--ca", &ca];
+        arguments.extend(own.iter().flat_map(|[cert, key]| ["--cert", cert, "--key", key]));
+        otproxy(&arguments).output().expect("the program starts").status.code()
+    };
+    // The host's certificate comes from the same authority, and is none of an operator.
+    assert_eq!([Some("anna"), Some("bert"), Some("localhost"), None].map(drains), [Some(0), Some(0), Some(1), Some(1)]);
+    running.line_with("admin.listen refused the certificate of an operator: ");
+
+    directory.edge(&format!("socket: admin.sock, tls: {{ {OPERATORS}, revoked: [anna] }}"));
+    let reload = otproxy(&["reload", "--socket", &directory.path("admin.sock")]).output().expect("it starts");
+    assert!(reload.status.success() && !text(&reload.stdout).contains("restart"), "{}", text(&reload.stdout));
+    assert_eq!([Some("anna"), Some("bert")].map(drains), [Some(1), Some(0)]);
+    let line = running.line_with("admin.listen refused the certificate of an operator: ");
+    assert!(line.contains("\"operator\":\"anna\"") && line.contains("Revoked"), "{line}");
+}
+
+#[test]
+fn the_end_of_the_admin_s_certificate_is_said_before_and_after() {
+    let directory = Directory::new("ends");
+    cert(&directory, "operator anna");
+    cert(&directory, "edge localhost --days 5");
+    let file = directory.edge(&format!("tls: {{ {OPERATORS} }}"));
+    let run = |command: &str| otproxy(&[command, "-c", &file]).output().expect("the program starts");
+    let soon = run("check");
+    let warning = format!("{file}: warning: {}: ends in 4 days; renew it", directory.path("operators/localhost.pem"));
+    assert!(soon.status.success() && text(&soon.stderr).starts_with(&warning), "{}", text(&soon.stderr));
+    assert!(
+        text(&run("doctor").stdout).contains("localhost.pem: of admin.tls, valid for 4 more days; remedy: renew it")
+    );
+    let (mut running, _) = Running::start(otproxy(&["edge", "-c", &file]));
+    running.line_with("a certificate of admin.listen expires");
+
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    (params.not_before, params.not_after) = (rcgen::date_time_ymd(2001, 1, 1), rcgen::date_time_ymd(2002, 1, 1));
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let ended = params.self_signed(&key).expect("a certificate");
+    fs::write(directory.path("operators/localhost.pem"), ended.pem()).expect("writable");
+    fs::write(directory.path("operators/localhost.key"), key.serialize_pem()).expect("writable");
+    let error = failed(&run("check"), 78);
+    let says = format!("{file}: admin.tls: {}: was valid until 2002-01-01T", directory.path("operators/localhost.pem"));
+    assert!(error.starts_with(&says) && error.contains("; renew it where it was made"), "{error}");
+    let doctor = run("doctor");
+    assert_eq!(doctor.status.code(), Some(1));
+    assert!(text(&doctor.stdout).contains("operators/localhost.pem: was valid until 2002-01-01T"));
+    // Players need no operator: it starts, and says so.
+    let (mut running, _) = Running::start(otproxy(&["edge", "-c", &file]));
+    running.line_with("nobody gets in at admin.listen by its certificates");
+}
+
+#[test]
+fn the_tunnel_s_authority_lets_nobody_act() {
+    let directory = Directory::new("tunnel-ca");
+    for made in ["init", "edge waw1", "operator anna"] {
+        let place = directory.path("ca");
+        let arguments: Vec<_> = ["cert"].into_iter().chain(made.split(' ')).chain(["--dir", &place]).collect();
+        assert!(otproxy(&arguments).output().expect("it starts").status.success());
+    }
+    let file = directory.path("edge.yaml");
+    let check = |client_ca: &str| {
+        let text = format!(
+            "role: edge\nadmin: {{ listen: '127.0.0.1:0', tls: {{ cert: ca/waw1.pem, key: ca/waw1.key, client_ca: {client_ca} }} }}\n\
+             core: {{ dial: 'localhost:1', tls: {{ ca: ca/ca.pem, cert: ca/waw1.pem, key: ca/waw1.key }} }}\n\
+             listeners: [{{ name: login, listen: '127.0.0.1:0', forward_to: 'core/login' }}]\n"
+        );
+        fs::write(&file, text).expect("writable");
+        otproxy(&["check", "-c", &file]).output().expect("the program starts")
+    };
+    let error = failed(&check("ca/ca.pem"), 78);
+    assert!(error.contains("ca/ca.pem: is an authority of the tunnel, as in "), "{error}");
+    let start = failed(&otproxy(&["edge", "-c", &file]).output().expect("the program starts"), 1);
+    assert!(start.contains("is an authority of the tunnel"), "{start}");
+    assert_eq!(check("ca/operators/ca.pem").status.code(), Some(0));
+}
+
 /// An edge that runs, with the target that it leads to.
 struct Edge {
     directory: Directory,

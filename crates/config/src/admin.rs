@@ -9,8 +9,8 @@ use super::declare::{Read, section};
 use super::formats::{self, PATH, SECRET};
 use super::mapping::mapping;
 use super::scope::Scope;
-use super::takes::{Format, value};
-use super::tree::Node;
+use super::takes::{Format, list, value};
+use super::tree::{Node, Value};
 
 /// Bytes of a unix socket's path, by the kernel: its field has 108, the last of which ends the text.
 const MAX_SOCKET: usize = 107;
@@ -37,7 +37,7 @@ section! {
         /// the file of the token with which it may only be read; reread when it changes
         read_token_file: Option<PathBuf> = value(SECRET).optional("no token").example("read.token").restart(),
         /// `tls`: what `admin.listen` speaks, where it is not plain.
-        tls: Option<AdminTlsConfig> = mapping().restart().optional(),
+        tls: Option<AdminTlsConfig> = mapping().optional(),
     }
 }
 
@@ -46,16 +46,33 @@ section! {
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct AdminTlsConfig {
         /// with `admin.tls` it is served over TLS alone: the certificate, PEM; reread when it changes
-        cert: PathBuf = value(PATH).required("admin.pem"),
+        cert: PathBuf = value(PATH).required("admin.pem").restart(),
         /// the certificate's private key, PEM
-        key: PathBuf = value(SECRET).required("admin.key"),
-        /// the authority that every client's certificate must come from, PEM
-        client_ca: Option<PathBuf> = value(PATH).optional("clients need no certificate").example("clients.pem"),
+        key: PathBuf = value(SECRET).required("admin.key").restart(),
+        /// the authority that every operator's certificate must come from, PEM; not the tunnel's. `otproxy cert operator` makes it;
+        /// reread when it changes
+        client_ca: Option<PathBuf> =
+            value(PATH).optional("clients need no certificate").example("operators.pem").restart(),
+        /// operators whose certificates are refused, by name or serial number
+        revoked: Vec<String> = list(OPERATOR).or("[]").example("[anna]"),
     }
 }
 
 const SOCKET_OR_OFF: Format<Option<PathBuf>> =
     Format::new("path, or `off`", socket).seen_from(|path, folder| path.map(|path| folder.join(path)));
+
+/// An operator, or one of its certificates.
+const OPERATOR: Format<String> = Format::new("name or serial number", operator);
+
+fn operator(node: &Node) -> Result<String, String> {
+    match &node.value {
+        Value::Text(text) if !text.is_empty() => Ok(text.clone()),
+        _ => Err(format!(
+            "{} is neither the name of an operator nor the serial number of a certificate; `otproxy cert show` says both",
+            node.quoted()
+        )),
+    }
+}
 
 impl Read for AdminConfig {
     fn read(admin: &Scope<'_>) -> Option<Self> {
@@ -94,6 +111,15 @@ impl Read for AdminConfig {
                 }
             }
             _ => {}
+        }
+        if let Some(Some(tls)) = &keys.tls
+            && tls.client_ca.is_none()
+            && !tls.revoked.is_empty()
+        {
+            admin.wrong(
+                "tls",
+                "has `revoked` without `client_ca`; give the authority of the operators, or leave it out",
+            );
         }
         keys.complete()
     }

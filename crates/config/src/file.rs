@@ -20,7 +20,7 @@ use super::scope::Scope;
 use super::sessions::SessionsConfig;
 use super::takes::{items, value};
 use super::tree::Entry;
-use super::tunnel::{CoreTunnel, EdgeTunnel};
+use super::tunnel::{CoreTunnel, EdgeTunnel, TlsFiles};
 use super::{takes, word};
 
 /// A checked configuration file, by its role.
@@ -64,6 +64,17 @@ section! {
             items().or("[]").example("[{ port: 7172, address: \"127.0.0.1:7172\" }]"),
         /// `sessions`
         sessions: SessionsConfig = mapping(),
+    }
+}
+
+impl Config {
+    /// Returns the files of the tunnel's identity, if there is a tunnel.
+    #[must_use]
+    pub fn tunnel_files(&self) -> Option<&TlsFiles> {
+        match self {
+            Self::Edge(edge) => edge.tunnel.as_ref().map(|tunnel| &tunnel.tls),
+            Self::Core(core) => core.tunnel.as_ref().map(|tunnel| &tunnel.tls),
+        }
     }
 }
 

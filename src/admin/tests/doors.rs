@@ -187,6 +187,7 @@ async fn with_tls(client_ca: bool) -> Admin {
             cert: directory.join("admin.example.pem"),
             key: directory.join("admin.example.key"),
             client_ca: client_ca.then(|| directory.join("ca.pem")),
+            revoked: Vec::new(),
         });
     };
     Admin::start(FakeOperator::new(Role::Core), change).await
@@ -249,6 +250,30 @@ async fn tls_serves_the_same_and_nothing_without_it() {
 }
 
 #[tokio::test]
+async fn the_ends_of_its_certificates_are_a_metric() {
+    let server = with_tls(true).await;
+    let ends = async || {
+        let (_, _, metrics) = server.over_socket("GET", "/metrics", &[], "").await;
+        let of = |label: &str| {
+            let series = format!("otproxy_certificate_expiry_timestamp_seconds{{certificate=\"{label}\"}} ");
+            metrics.lines().find_map(|line| line.strip_prefix(&series)?.parse::<f64>().ok())
+        };
+        of("admin").zip(of("admin_ca"))
+    };
+    // Both are of the year 4096, as is what gives no end.
+    let found = async {
+        loop {
+            if let Some(found) = ends().await {
+                break found;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let (own, ca) = timeout(Duration::from_secs(60), found).await.expect("they are counted");
+    assert!(own > 4e9 && ca > 4e9, "{own} {ca}");
+}
+
+#[tokio::test]
 async fn where_clients_have_certificates_nobody_gets_in_without() {
     let server = with_tls(true).await;
     let answer = over_tls(&server, "/api/v1/status", true).await.unwrap();
@@ -280,20 +305,21 @@ fn files_that_are_no_good_are_said_before_anything_is_bound() {
     let path = |name: &str| directory.join(name);
     write(&directory, "text.pem", "nonsense");
     for (cert, key, ca, says) in [
-        ("none.pem", "client.key", None, "none.pem: holds no certificate that can be read: "),
+        ("none.pem", "client.key", None, "none.pem: cannot be read: No such file"),
         ("text.pem", "client.key", None, "text.pem: holds no certificate in PEM form"),
-        ("client.pem", "none.key", None, "none.key: holds no private key: "),
-        ("client.pem", "client.pem", None, "client.pem: holds no private key: "),
-        ("client.pem", "admin.example.key", None, "client.pem: cannot be used with the key in "),
+        ("client.pem", "none.key", None, "none.key: cannot be read: No such file"),
+        ("client.pem", "client.pem", None, "client.pem: holds no private key in PEM form"),
+        ("client.pem", "admin.example.key", None, "admin.example.key: is not the key of the certificate in "),
         ("client.pem", "client.key", Some("text.pem"), "text.pem: holds no certificate in PEM form"),
     ] {
-        let tls = config::AdminTlsConfig { cert: path(cert), key: path(key), client_ca: ca.map(path) };
+        let tls =
+            config::AdminTlsConfig { cert: path(cert), key: path(key), client_ca: ca.map(path), revoked: Vec::new() };
         let config = config::AdminConfig { tls: Some(tls), ..config::AdminConfig::default() };
-        let error = check_files(&config).unwrap_err().to_string();
+        let error = check_files(&config, None).unwrap_err().to_string();
         assert!(error.starts_with("admin.tls: ") && error.contains(says), "{error}");
     }
     let config = config::AdminConfig { token_file: Some(path("none")), ..config::AdminConfig::default() };
-    let error = check_files(&config).unwrap_err().to_string();
+    let error = check_files(&config, None).unwrap_err().to_string();
     assert!(error.starts_with("admin: ") && error.contains("none: cannot be read"), "{error}");
     fs::remove_dir_all(&directory).unwrap();
 }

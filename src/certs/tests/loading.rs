@@ -95,14 +95,12 @@ fn files_that_are_not_what_they_should_be_are_named() {
             "-----BEGIN PRIVATE KEY-----\n!!\n-----END PRIVATE KEY-----\n",
         ] {
             fs::write(file(name), damaged).unwrap();
-            let copy_again = "or a damaged one; copy it again from where `otproxy cert` wrote it";
+            let copy_again = "or a damaged one; copy it again from where it was made";
             check(&format!("{name}: holds no {what} in PEM form, {copy_again}"));
         }
     }
     fs::write(file("waw1.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
-    check(
-        "waw1.pem: holds no certificate in PEM form, or a damaged one; copy it again from where `otproxy cert` wrote it",
-    );
+    check("waw1.pem: holds no certificate in PEM form, or a damaged one; copy it again from where it was made");
     fs::write(file("waw1.key"), "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").unwrap();
     check(
         "waw1.key: holds a private key of a kind that cannot be used; `otproxy cert` makes the right kind: ECDSA P-256",
@@ -114,7 +112,7 @@ fn files_that_are_not_what_they_should_be_are_named() {
     copy("core.key", "waw1.key");
     let key = file("waw1.pem");
     check(&format!(
-        "waw1.key: is not the key of the certificate in {}; copy both from where `otproxy cert` wrote them",
+        "waw1.key: is not the key of the certificate in {}; copy both from where they were made",
         key.display().to_string().replace(&format!("{}/", operator.folder.0.display()), "")
     ));
     copy("core.pem", "waw1.pem");

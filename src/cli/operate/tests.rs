@@ -29,7 +29,8 @@ impl Running {
         let directory = std::env::temp_dir().join(format!("otproxy-operate-{name}-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let socket = Some(directory.join("admin.sock"));
-        let server = AdminServer::bind(&config::AdminConfig { socket, ..config::AdminConfig::default() }).unwrap();
+        let server =
+            AdminServer::bind(&config::AdminConfig { socket, ..config::AdminConfig::default() }, None).unwrap();
         let operator = Arc::new(FakeOperator::new(Role::Core));
         let answering: Arc<dyn Operator> = operator.clone();
         let build = BuildInfo { version: "1.2.3", role: "core" };
