@@ -55,30 +55,38 @@ pub fn file(name: &str, contents: &str) -> PathBuf {
 pub struct Running {
     child: Child,
     stderr: BufReader<Box<dyn Read + Send>>,
+    /// The lines before the one that said `ready`.
+    before: String,
 }
 
 impl Running {
     /// Starts it and reads stderr up to the line that says `ready`, which is given too.
     pub fn start(mut command: Command) -> (Self, String) {
         let mut running = Self::of(command.spawn().expect("the program starts"));
-        let ready = running.line_with("ready");
+        let (before, ready) = running.lines_to("ready");
+        running.before = before;
         (running, ready)
     }
 
     /// Takes a program that has just been started.
     pub fn of(mut child: Child) -> Self {
         let stderr: Box<dyn Read + Send> = Box::new(child.stderr.take().expect("piped"));
-        Self { child, stderr: BufReader::new(stderr) }
+        Self { child, stderr: BufReader::new(stderr), before: String::new() }
     }
 
     pub fn line_with(&mut self, what: &str) -> String {
+        self.lines_to(what).1
+    }
+
+    /// Reads up to a line with that; returns the lines before it, and it.
+    fn lines_to(&mut self, what: &str) -> (String, String) {
         let mut before = String::new();
         loop {
             let mut line = String::new();
             let read = self.stderr.read_line(&mut line).expect("readable stderr");
             assert_ne!(read, 0, "no line with {what:?} in:\n{before}");
             if line.contains(what) {
-                return line;
+                return (before, line);
             }
             before += &line;
         }
@@ -101,9 +109,10 @@ impl Running {
         std::mem::replace(&mut self.stderr, BufReader::new(Box::new(std::io::empty())))
     }
 
-    /// Reads on what follows on stderr, for as long as it runs.
+    /// Reads on what follows on stderr, for as long as it runs, and gives it behind what came before `ready`.
     pub fn follow(&mut self) -> Log {
         let log = Log::default();
+        log.0.lock().unwrap().push_str(&std::mem::take(&mut self.before));
         let (stderr, to) = (self.take_stderr(), Arc::clone(&log.0));
         thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
+use tracing::field::display;
 use tracing::warn;
 
 use super::{OutageLog, Stream, options};
@@ -45,7 +46,8 @@ impl ConnectResult {
     pub fn of(error: &std::io::Error) -> Self {
         use std::io::ErrorKind::*;
         match error.kind() {
-            ConnectionRefused => Self::Refused,
+            // A reset comes where its listener was closed in the same moment.
+            ConnectionRefused | ConnectionReset => Self::Refused,
             TimedOut => Self::Timeout,
             HostUnreachable | NetworkUnreachable | NetworkDown => Self::Unreachable,
             AddrNotAvailable | AddrInUse => Self::NoAddress,
@@ -70,7 +72,7 @@ pub(super) fn is_without_family(error: &io::Error) -> bool {
 pub type SourceIp = Option<IpAddr>;
 
 /// Connects to a port of a host, by name or address, trying each address of its name, each for at most `within`. Returns
-/// the stream and the address that answered.
+/// the stream and the address that answered. It logs no address: the core's may be one that is to stand in no log.
 ///
 /// # Errors
 /// Returns the result of the last attempt.
@@ -80,7 +82,7 @@ pub async fn connect(
     within: Duration,
 ) -> Result<(Stream, SocketAddr), ConnectResult> {
     let addresses = resolve((host, port), within).await?;
-    let (stream, address) = connect_with(addresses, source, within, |_| {}).await?;
+    let (stream, address) = connect_with(addresses, source, within, false, |_| {}).await?;
     Ok((Stream::new(stream).map_err(|error| ConnectResult::of(&error))?, address))
 }
 
@@ -93,7 +95,7 @@ pub async fn connect_forward(
     source: SourceIp,
     within: Duration,
 ) -> Result<(TcpStream, SocketAddr), ConnectResult> {
-    connect_with(addresses, source, within, |socket| options::towards_target(&SockRef::from(socket))).await
+    connect_with(addresses, source, within, true, |socket| options::towards_target(&SockRef::from(socket))).await
 }
 
 /// Returns the addresses of a host with its port, in the order in which they are to be tried.
@@ -122,6 +124,7 @@ async fn connect_with(
     addresses: impl IntoIterator<Item = SocketAddr>,
     source: SourceIp,
     within: Duration,
+    log_address: bool,
     prepare: impl Fn(&TcpSocket),
 ) -> Result<(TcpStream, SocketAddr), ConnectResult> {
     let mut last = ConnectResult::Resolve;
@@ -131,7 +134,7 @@ async fn connect_with(
             Ok(Err(error)) => {
                 last = ConnectResult::of(&error);
                 if last.is_of_this_host() {
-                    warn_of_connect(address, source, &error);
+                    warn_of_connect(address, source, &error, log_address);
                 }
             }
             Err(_) => last = ConnectResult::Timeout,
@@ -151,11 +154,12 @@ async fn connect_to(address: SocketAddr, source: SourceIp, prepare: impl Fn(&Tcp
 
 /// Logs that a connect failed for a reason of this host, up to the log's limit. One to another target that works says nothing
 /// about that reason.
-fn warn_of_connect(target: SocketAddr, source: SourceIp, error: &io::Error) {
+fn warn_of_connect(target: SocketAddr, source: SourceIp, error: &io::Error, log_address: bool) {
     static LOG: OutageLog<Option<i32>> = OutageLog::new();
     if let Some(suppressed) = LOG.failed(error.raw_os_error(), Instant::now()) {
         let remedy = remedy(target, source, error, &port_range());
-        warn!(%target, %error, suppressed, "cannot connect, for a reason of this host; {remedy}");
+        let target = log_address.then(|| display(target));
+        warn!(target, %error, suppressed, "cannot connect, for a reason of this host; {remedy}");
     }
 }
 
@@ -191,6 +195,11 @@ fn port_range() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connect_that_is_reset_is_no_fault_of_this_host() {
+        assert_eq!(ConnectResult::of(&Errno::CONNRESET.into()), ConnectResult::Refused);
+    }
 
     #[test]
     fn a_connect_that_this_host_fails_says_what_the_host_lacks() {
