@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use otproxy_config as config;
 use otproxy_config::{AcceptProxy, ProtocolSniffer};
 use otproxy_net::worker::Scratch;
-use otproxy_net::{RateLimitedLog, Stream};
+use otproxy_net::{CloseQueue, RateLimitedLog, Stream};
 use otproxy_protocol::proxy_header::{self, ProxyHeader};
 use otproxy_protocol::sniff::{MAX_FIRST, Sniffed};
 
@@ -200,8 +200,13 @@ impl Inbound {
         AdaptiveTimeout::new(&self.shared.state.admission, self.config().timeouts.idle, PRESSURE_IDLE)
     }
 
-    /// Admits a connection, or counts and logs its refusal.
-    pub async fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<AdmittedConnection> {
+    /// Admits a connection, or counts and logs its refusal, once it has its turn in `closes`.
+    pub async fn admit(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        closes: &Rc<CloseQueue>,
+    ) -> Option<AdmittedConnection> {
         let (peer, accepted) = (proxy_header::unmap_socket(peer), Instant::now());
         let edge = self.shared.state.admission.edges().at(peer.ip());
         let mut who = PeerInfo { address: peer, reporter: Reporter::Socket, edge: edge.as_ref(), accepted };
@@ -232,6 +237,7 @@ impl Inbound {
                 Some(AdmittedConnection { stream, peer, player, key, destination, early, guard, origin, accepted })
             }
             Err(reason) => {
+                closes.turn().await;
                 self.refuse(&stream.options(), reason, who, true);
                 None
             }

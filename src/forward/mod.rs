@@ -21,7 +21,7 @@ use otproxy_config as config;
 use otproxy_config::SendProxy;
 use otproxy_net::pump::{Observer, pump};
 use otproxy_net::worker::Tasks;
-use otproxy_net::{ConnectResult, OutageLog, RateLimitedLog, Stream};
+use otproxy_net::{CloseQueue, ConnectResult, OutageLog, RateLimitedLog, Stream};
 use otproxy_protocol::player_address::{PseudoIpv4, ipv4_of};
 use otproxy_protocol::proxy_header;
 
@@ -182,11 +182,11 @@ impl Carrier for Forward {
     }
 
     fn spawn(self: Rc<Self>, tasks: &Tasks, stream: TcpStream, peer: SocketAddr) {
-        tasks.spawn(self.carry(stream, peer));
+        tasks.spawn(self.carry(stream, peer, Rc::clone(tasks.closes())));
     }
 
     fn spawn_tunnelled(self: Rc<Self>, tasks: &Tasks, tunnelled: TunnelledStream) {
-        tasks.spawn(self.carry_tunnelled(tunnelled));
+        tasks.spawn(self.carry_tunnelled(tunnelled, Rc::clone(tasks.closes())));
     }
 }
 
@@ -198,22 +198,22 @@ impl Forward {
     }
 
     /// Carries one accepted connection to its end.
-    async fn carry(self: Rc<Self>, stream: TcpStream, peer: SocketAddr) {
-        if let Some(admitted) = self.inbound.admit(stream, peer).await {
-            self.carry_admitted(admitted).await;
+    async fn carry(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, closes: Rc<CloseQueue>) {
+        if let Some(admitted) = self.inbound.admit(stream, peer, &closes).await {
+            self.carry_admitted(admitted, &closes).await;
         }
     }
 
     /// Carries a stream of the tunnel to its end, as long as its edge is trusted.
-    async fn carry_tunnelled(self: Rc<Self>, tunnelled: TunnelledStream) {
+    async fn carry_tunnelled(self: Rc<Self>, tunnelled: TunnelledStream, closes: Rc<CloseQueue>) {
         if let Some(admitted) = self.inbound.admit_tunnelled(tunnelled).await
             && let Some(edge) = admitted.origin.as_ref().map(|origin| Arc::clone(&origin.edge))
         {
-            edge.carry(self.carry_admitted(admitted)).await;
+            edge.carry(self.carry_admitted(admitted, &closes)).await;
         }
     }
 
-    async fn carry_admitted(&self, mut admitted: AdmittedConnection) {
+    async fn carry_admitted(&self, mut admitted: AdmittedConnection, closes: &Rc<CloseQueue>) {
         if let (Some(shared), Some(metrics)) = (&self.shared.status, &self.status)
             && Box::pin(status::serve(self, shared, metrics, &mut admitted)).await.is_break()
         {
@@ -221,7 +221,7 @@ impl Forward {
         }
         let handle = Arc::clone(admitted.guard.handle());
         let mut record = ConnectionLogGuard::new(self, &admitted);
-        if let Ok(reason) = handle.run_until_closed(self.carry_to_target(&mut admitted, &mut record)).await {
+        if let Ok(reason) = handle.run_until_closed(self.carry_to_target(&mut admitted, &mut record, closes)).await {
             record.end(reason);
         }
     }
@@ -232,6 +232,7 @@ impl Forward {
         &self,
         admitted: &mut AdmittedConnection,
         record: &mut ConnectionLogGuard<'_>,
+        closes: &Rc<CloseQueue>,
     ) -> CloseReason {
         let began = Instant::now();
         let reaching = self.reach(ConnectFor::Player(admitted.key), admitted.player, admitted.destination);
@@ -257,7 +258,9 @@ impl Forward {
         moved.begins(&early);
         drop(early);
         let idle = self.inbound.idle_timeout();
-        pump(&admitted.stream, &target, first, idle, self.inbound.scratch(), &moved).await.into()
+        let end = pump(&admitted.stream, &target, first, idle, self.inbound.scratch(), &moved).await;
+        closes.turn().await;
+        end.into()
     }
 
     /// Connects to the first target that answers, on behalf of `player`, which connected to `local`.

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tracing::debug;
@@ -14,6 +14,7 @@ use super::link::RelayLink;
 use crate::access_log::{AccessLogEntry, Ended, LinkEnd};
 use crate::admission::{AdmissionGuard, unfinished};
 use crate::connection::CloseReason;
+use otproxy_net::CloseTurn;
 use otproxy_protocol::core::LinkKey;
 
 /// Reads in one turn: then other links have theirs. Most often the second finds nothing.
@@ -34,6 +35,8 @@ pub struct LinkTask {
     /// Frames that were read are left for another turn.
     paused: bool,
     reason: Option<CloseReason>,
+    /// The place among the links that have ended in this moment, if there are many.
+    turn: Option<Rc<CloseTurn>>,
     /// Counts the link against the listener's limits.
     _guard: AdmissionGuard,
 }
@@ -50,7 +53,7 @@ impl LinkTask {
         link.edge.links.inc();
         relay.idle_watch.add(&link);
         let key = client.machine.borrow_mut().add_link(Rc::clone(&link));
-        Self { relay, client, key, link, early: Some(early), paused: false, reason: None, _guard: guard }
+        Self { relay, client, key, link, early: Some(early), paused: false, reason: None, turn: None, _guard: guard }
     }
 
     fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
@@ -122,12 +125,14 @@ impl Future for LinkTask {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let polled = self.poll_link(cx);
-        polled.map(|reason| {
-            self.reason = Some(reason);
-            // Under TLS an end that is not said looks like a cut. It is tried once: nobody waits here any more.
-            let _ = self.link.stream.poll_shutdown(cx);
-        })
+        if self.reason.is_none() {
+            self.reason = Some(ready!(self.poll_link(cx)));
+        }
+        let Self { relay, turn, link, .. } = &mut *self;
+        ready!(relay.tasks.closes().poll_turn(cx, turn));
+        // Under TLS an end that is not said looks like a cut. It is tried once: nobody waits here any more.
+        let _ = link.stream.poll_shutdown(cx);
+        Poll::Ready(())
     }
 }
 
@@ -218,6 +223,23 @@ mod tests {
             let client = relay.client(ClientId(5));
             let task = LinkTask::new(Rc::clone(&relay), client, link, early, guard);
             test(relay, Box::pin(task), peer).await;
+        });
+    }
+
+    #[test]
+    fn a_link_that_ends_with_many_others_waits_for_its_turn() {
+        with_link(frame::ping(ClientId(5), 0).to_vec(), async |relay, mut task, peer| {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            drop(peer);
+            while task.reason.is_none() {
+                tokio::task::yield_now().await;
+                while relay.tasks.closes().poll_turn(&mut cx, &mut None).is_ready() {}
+                assert!(task.as_mut().poll(&mut cx).is_pending());
+            }
+            assert_eq!(task.reason, Some(CloseReason::Client));
+            assert_eq!(relay.clients.borrow().len(), 1, "it is there until then");
+            task.await;
+            assert!(relay.clients.borrow().is_empty());
         });
     }
 

@@ -149,7 +149,7 @@ impl Relay {
 
     /// Carries one accepted connection: to its end, or to the worker that owns its client.
     pub async fn carry(self: Rc<Self>, inbound: Rc<Inbound>, stream: TcpStream, peer: SocketAddr) {
-        if let Some(admitted) = inbound.admit(stream, peer).await {
+        if let Some(admitted) = inbound.admit(stream, peer, self.tasks.closes()).await {
             self.carry_admitted(&inbound, admitted).await;
         }
     }
@@ -185,6 +185,7 @@ impl Relay {
                 Some((stream, NewLink { inbound, client, key, early, guard, origin }))
             }
             Err(reason) => {
+                self.tasks.closes().turn().await;
                 let who = PeerInfo { address: player, reporter: key.reporter, edge: guard.handle().edge(), accepted };
                 inbound.refuse(&stream.options(), reason, who, true);
                 None

@@ -116,6 +116,7 @@ fn expected() -> BTreeSet<String> {
             format!("the first at once, and then one in each {}", humantime::format_duration(net::OUTAGE_AGAIN)),
         ),
         ("net::OUTAGES", net::OUTAGES.to_string()),
+        ("net::CLOSES_PER_TURN", net::CLOSES_PER_TURN.to_string()),
         ("access_log::QUEUE", access_log::QUEUE.to_string()),
         ("stderr::QUEUE", format!("{} bytes", stderr::QUEUE)),
         ("stderr::LAST_WAIT", format!("{:?}", stderr::LAST_WAIT)),

@@ -2,6 +2,7 @@
 //! workers. This crate has no policy and counts nothing: its callers hand in both.
 
 mod backoff;
+mod close_queue;
 mod connect;
 mod host_key;
 mod listener;
@@ -15,6 +16,7 @@ pub mod tls;
 pub mod worker;
 
 pub use backoff::Backoff;
+pub use close_queue::{CLOSES_PER_TURN, CloseQueue, CloseTurn};
 pub use connect::{ConnectResult, SourceIp, connect, connect_forward, lookup, resolve};
 pub use host_key::host_key;
 pub use listener::{BindError, BoundListener, accept_until, bind, bind_beside, is_left_out, warn_of_accept};

@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -14,6 +15,8 @@ use pin_project_lite::pin_project;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::CloseQueue;
 
 /// The largest read. A game packet and its length fit, so that one read can take a whole one.
 pub const SCRATCH: usize = 64 * 1024;
@@ -66,6 +69,7 @@ impl<F: Future> Future for Reported<F> {
 pub struct Tasks {
     tracker: TaskTracker,
     on_panic: OnPanic,
+    closes: Rc<CloseQueue>,
 }
 
 impl fmt::Debug for Tasks {
@@ -77,12 +81,17 @@ impl fmt::Debug for Tasks {
 impl Tasks {
     /// Makes a set without tasks; each panic of one calls `on_panic`.
     pub fn new(on_panic: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { tracker: TaskTracker::new(), on_panic: Arc::new(on_panic) }
+        Self { tracker: TaskTracker::new(), on_panic: Arc::new(on_panic), closes: Rc::default() }
     }
 
     /// Runs `task` on this worker. A panic ends this task alone, and is reported.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.tracker.spawn_local(Reported { task, _report: PanicReport(Arc::clone(&self.on_panic)) });
+    }
+
+    /// Returns the queue in which connections that have ended wait to be taken apart.
+    pub fn closes(&self) -> &Rc<CloseQueue> {
+        &self.closes
     }
 
     /// Waits until the last task has ended.
@@ -123,7 +132,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
 

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::runtime::LocalOptions;
 use tokio::time::Instant as Clock;
 
 use super::*;
@@ -28,14 +29,18 @@ async fn kept(yaml: &str) -> Duration {
     let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, peer) = listener.accept().await.unwrap();
     let began = Clock::now();
-    assert!(inbound.admit(stream, peer).await.is_none());
+    assert!(inbound.admit(stream, peer, &Rc::default()).await.is_none());
     began.elapsed()
 }
 
 #[test]
 fn the_silent_have_less_time_where_places_run_out() {
     // The clock jumps whenever nothing else is to be done.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build_local(LocalOptions::default())
+        .unwrap();
     for (waits_for, hours) in [("expect: links", 5), ("accept_proxy: required, trusted_peers: 127.0.0.1", 10)] {
         for (limits, part) in [("connections: 2", 5), ("connections: 1", 1), ("connections: 1, pressure: false", 5)] {
             let kept = runtime.block_on(kept(&format!("{waits_for}, limits: {{ {limits} }}")));
