@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -65,7 +66,9 @@ impl AdminSocket {
         }
         // It is created beside its place and moved there in one step: it is never there unfinished, and replaces a dead
         // one.
-        let beside = path.with_file_name(format!(".{}", std::process::id()));
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let beside = path.with_file_name(format!(".{}.{number}", std::process::id()));
         let made = listen(&beside).and_then(|listener| {
             let file = fs::symlink_metadata(&beside)?;
             fs::rename(&beside, path)?;
@@ -153,6 +156,19 @@ mod tests {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
+    }
+
+    #[test]
+    fn sockets_that_one_process_makes_at_once_are_in_nobody_s_way() {
+        let directory = Directory::new("many");
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let directory = &directory.0;
+                let bind = move |number| AdminSocket::bind(&directory.join(format!("{thread}-{number}"))).unwrap();
+                scope.spawn(move || (0..100).map(bind).collect::<Vec<_>>());
+            }
+        });
+        assert!(directory.names().is_empty(), "each removed its own: {:?}", directory.names());
     }
 
     #[test]
