@@ -15,7 +15,7 @@
 //!   configurations of them.
 //! - [`connection`]: open connections, and the reasons for which they end.
 //! - [`metrics`]: the metrics of everything above. [`stderr`]: the lines of the process there, and their thread. `sharded`: tables
-//!   that threads share. [`unit`]: the user of systemd's unit, and the files that it cannot read.
+//!   that threads share. [`unit`](mod@unit): the user of systemd's unit, and the files that it cannot read.
 //!
 //! Below stand crates, which cargo keeps from importing any of these: [`otproxy_net`], sockets and the threads that carry
 //! them; [`otproxy_config`], YAML to checked values; [`otproxy_protocol`], the protocol and the formats on the wire, pure.

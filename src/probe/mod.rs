@@ -1,7 +1,7 @@
 //! Links, opened as a player's client opens them: a connect, pings, their pongs. No session is opened.
 //!
-//! - [`link`]: one link. [`failure`]: the reasons why there is no pong, and their remedies.
-//! - [`series`]: pings of one address, one after the other, and their figures.
+//! - `link`: one link. `failure`: the reasons why there is no pong, and their remedies.
+//! - `series`: pings of one address, one after the other, and their figures.
 
 mod failure;
 mod link;
