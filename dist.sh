@@ -9,7 +9,8 @@ cargo build --profile dist "$@"
 cd "${CARGO_TARGET_DIR:-target}/dist"
 
 # cargo puts the whole program there again each time.
-readelf --section-headers --wide otproxy | grep -q '\.debug_line' || { echo "the program has no symbols to set apart" >&2; exit 1; }
+sections=$(readelf --section-headers --wide otproxy)
+[[ $sections == *.debug_line* ]] || { echo "the program has no symbols to set apart" >&2; exit 1; }
 # The name and the checksum of the one are in the other: gdb, perf and the program's own backtraces find it by them.
 objcopy --only-keep-debug --compress-debug-sections=zlib otproxy otproxy.debug
 chmod 644 otproxy.debug
