@@ -18,7 +18,7 @@ use super::Closing;
 /// The counts are written by one thread alone and read now and then: a packet costs a store into memory that is this
 /// thread's own.
 ///
-/// What packets need is first, on one line of the cache.
+/// The fields that packets need are first, on one line of the cache.
 #[derive(Debug)]
 #[repr(C)]
 pub struct ConnectionHandle {

@@ -143,7 +143,7 @@ catalogue! {
         target_connects: IntCounterVec = "otproxy_target_connects_total" ["listener", "result"]
             "Attempts to reach a target.";
         target_up: IntGaugeVec = "otproxy_target_up" ["listener", "target"]
-            "Whether a target is up: 1 or 0. Where nothing checks it, 0 is that the last connect failed.";
+            "Whether a target is up: 1 or 0. Without a check, 0 is that the last connect failed.";
         target_state: IntGaugeVec = "otproxy_target_state" ["listener", "target", "state"]
             "What the operator wants of a target: 1 for that state, and 0 for the others.";
         target_checks: IntCounterVec = "otproxy_target_checks_total" ["listener", "target", "result"]
@@ -151,7 +151,7 @@ catalogue! {
         target_check_rtt: HistogramVec = "otproxy_target_check_rtt_seconds" ["listener", "target"]
             "From the ping of a check to the answer, with `check: ping`.";
         game_server_up: IntGaugeVec = "otproxy_game_server_up" ["port"]
-            "Whether the game server that clients ask for by this port is up: 1 or 0. Where nothing checks it, 0 is that the last session could not connect.";
+            "Whether the game server that clients ask for by this port is up: 1 or 0. Without a check, 0 is that the last session could not connect.";
         status_requests: IntCounterVec = "otproxy_status_requests_total" ["listener", "result"]
             "Status requests on listeners with `status`, by what became of them.";
         accept_errors: IntCounterVec = "otproxy_accept_errors_total" ["listener"]

@@ -16,7 +16,7 @@ use otproxy_protocol::core::{RoundTrips, WriteOutcome};
 use otproxy_protocol::frame::ClientId;
 use otproxy_protocol::quota::Quota;
 
-/// A link on the worker that owns its client. What packets need is first.
+/// A link on the worker that owns its client. The fields that packets need are first.
 #[repr(C)]
 pub struct RelayLink {
     pub(super) task: TaskWaker,

@@ -24,7 +24,7 @@ use otproxy_protocol::frame::SessionId;
 /// A session's connection, and its place within limits. It is there as long as the machine has the session, or its task
 /// runs.
 ///
-/// What packets need is first.
+/// The fields that packets need are first.
 #[repr(C)]
 pub struct RelaySession {
     pub(super) task: TaskWaker,

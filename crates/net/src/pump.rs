@@ -185,8 +185,8 @@ fn cut_after(failed: &Stream, other: &Stream) {
     }
 }
 
-/// Moves bytes both ways until both sides have ended, one failed, or nothing moved for `idle`; returns why it ended. What a
-/// side had sent before it failed still reaches the other.
+/// Moves bytes both ways until both sides have ended, one failed, or nothing moved for `idle`; returns why it ended. The bytes
+/// that a side had sent before it failed still reach the other.
 /// `first` goes to the target before anything else and is not observed.
 pub async fn pump(
     client: &Stream,

@@ -43,7 +43,7 @@ pub(super) struct Joined {
     cursor: Cursor,
 }
 
-/// What most links never have: sessions that they do not carry and must answer for.
+/// The state that most links never have: sessions that they do not carry and must answer for.
 #[derive(Debug, Default)]
 struct NotCarried {
     /// Sessions whose ends are to be told.

@@ -9,7 +9,7 @@ use super::outbox::{AckBeyondSent, Batch, Outbox};
 use super::reason::EndReason;
 use crate::frame::{PacketId, SessionId};
 
-/// Limits and times of a session, as the configuration has them. What packets need is first.
+/// Limits and times of a session, as the configuration has them. The fields that packets need are first.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct SessionLimits {
@@ -79,7 +79,7 @@ impl ProtocolError {
     }
 }
 
-/// The state of one session. See the module's documentation for what it does not do. What packets need is first.
+/// The state of one session. See the module's documentation for what it does not do. The fields that packets need are first.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Machine {
@@ -96,7 +96,7 @@ pub struct Machine {
     limits: SessionLimits,
     /// Links that carry the session now, whatever their standing.
     links: usize,
-    /// Those on which all comes that the client sends.
+    /// The links among them on which all comes that the client sends.
     complete: usize,
 }
 

@@ -63,7 +63,7 @@ enum Closed {
     Over,
 }
 
-/// A session in the table of its client. What packets need is first, and side by side: with thousands of players, the
+/// A session in the table of its client. The fields that packets need are first, and side by side: with thousands of players, the
 /// memory that a packet touches is what it costs.
 #[derive(Debug)]
 #[repr(C)]

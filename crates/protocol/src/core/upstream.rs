@@ -150,7 +150,9 @@ impl PacketPacer {
         self.next = None;
         if self.allowed > 0 && !self.opened.is_empty() {
             known = now.take().map(|now| now());
-            known.iter().for_each(|now| self.opened.iter_mut().for_each(|opened| *opened = *now));
+            if let Some(now) = known {
+                self.opened.iter_mut().for_each(|opened| *opened = now);
+            }
         }
         while let Some(length) = self.waiting.front().copied() {
             if self.left == 0 {
