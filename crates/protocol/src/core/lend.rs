@@ -209,13 +209,14 @@ impl<O: ClientOwner> ClientMachine<O> {
         }
         session.rejoin_at = Some(now + CLOSE_EVERY);
         let Some(session) = self.sessions.get(key) else { return };
-        let sessions = |link: LinkKey| self.links.get(link.0).map(|link| link.writer.sessions());
+        // An older one of the same id is none: the client knows it by its id alone.
+        let id = session.machine.id();
+        let writer = |link: LinkKey| self.links.get(link.0).map(|link| &link.writer);
         let carries_others =
-            |link: LinkKey| sessions(link).unwrap_or_default() > usize::from(self.standing(link, key).is_some());
+            |link: LinkKey| writer(link).is_some_and(|writer| writer.sessions() > usize::from(writer.get(id).is_some()));
         let unused = |link: LinkKey| self.standing(link, key) != Some(Standing::Used);
         // Of equal ones the first: a link that was closed before comes back as the last that is lent.
         // Opening it on a link that may not join it would be in vain.
-        let id = session.machine.id();
         let may_join = |link: &LinkKey| self.links.get(link.0).is_some_and(|link| !link.writer.is_kept_off(id));
         let others = (0..self.links.end()).map(LinkKey).filter(may_join);
         let links = session.links.iter().copied().chain(others);
