@@ -212,8 +212,9 @@ impl<O: ClientOwner> ClientMachine<O> {
         // An older one of the same id is none: the client knows it by its id alone.
         let id = session.machine.id();
         let writer = |link: LinkKey| self.links.get(link.0).map(|link| &link.writer);
-        let carries_others =
-            |link: LinkKey| writer(link).is_some_and(|writer| writer.sessions() > usize::from(writer.get(id).is_some()));
+        let carries_others = |link: LinkKey| {
+            writer(link).is_some_and(|writer| writer.sessions() > usize::from(writer.get(id).is_some()))
+        };
         let unused = |link: LinkKey| self.standing(link, key) != Some(Standing::Used);
         // Of equal ones the first: a link that was closed before comes back as the last that is lent.
         // Opening it on a link that may not join it would be in vain.
