@@ -8,6 +8,7 @@
 //!   incomplete unit of either.
 //! - [`player_address`]: the forms in which game servers learn the player's address. [`proxy_header`]: PROXY headers.
 //! - [`status`]: requests for a game server's status, and answers. [`sniff`]: the first bytes of connections.
+//! - [`trunk`]: many players' streams in one connection between an edge and the core. [`byte_queue`]: bytes that wait.
 //! - [`quota`] and [`pacer`]: rate limits. [`words!`]: enums whose values have words. [`printable`]: text from elsewhere.
 //!
 //! A parser tells what is incomplete (`None`: read more) from what is wrong (an error).
@@ -24,6 +25,7 @@
     )
 )]
 
+pub mod byte_queue;
 pub mod core;
 pub mod frame;
 pub mod game_packet;
@@ -36,6 +38,7 @@ pub mod quota;
 pub mod reassembly;
 pub mod sniff;
 pub mod status;
+pub mod trunk;
 mod words;
 
 pub use words::Word;

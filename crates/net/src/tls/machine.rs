@@ -11,34 +11,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{ClientConfig, CommonState, Error, InvalidMessage, ServerConfig};
 
 use super::MAX_RECORD;
-
-/// Waiting bytes, of which the front may have been used. Holds no memory when empty.
-#[derive(Default)]
-struct Waiting {
-    bytes: Vec<u8>,
-    gone: usize,
-}
-
-impl Waiting {
-    fn rest(&self) -> &[u8] {
-        self.bytes.get(self.gone..).unwrap_or_default()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.rest().is_empty()
-    }
-
-    fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    fn take(&mut self, count: usize) {
-        self.gone += count;
-        if self.is_empty() {
-            *self = Self::default();
-        }
-    }
-}
+use otproxy_protocol::byte_queue::ByteQueue;
 
 enum Connection {
     Client(UnbufferedClientConnection),
@@ -91,9 +64,9 @@ struct Sink<'a> {
     out: &'a mut [u8],
     filled: usize,
     /// Plaintext that the reader's buffer has no room for.
-    plain: &'a mut Waiting,
+    plain: &'a mut ByteQueue,
     /// Bytes for the peer.
-    outgoing: &'a mut Waiting,
+    outgoing: &'a mut ByteQueue,
     /// The content to be sealed, and the buffer for the record.
     wish: Option<(&'a RecordContent<'a>, &'a mut [u8])>,
 }
@@ -163,9 +136,9 @@ pub(super) struct TlsMachine {
     /// True if there may be a whole record in `kept`.
     unread: bool,
     /// Plaintext that the reader had no room for.
-    plain: Waiting,
+    plain: ByteQueue,
     /// Records that the socket has not taken.
-    outgoing: Waiting,
+    outgoing: ByteQueue,
     said_goodbye: bool,
 }
 
@@ -184,8 +157,8 @@ impl TlsMachine {
             incoming: Incoming::Open,
             kept: Vec::new(),
             unread: false,
-            plain: Waiting::default(),
-            outgoing: Waiting::default(),
+            plain: ByteQueue::default(),
+            outgoing: ByteQueue::default(),
             said_goodbye: false,
         }
     }
@@ -289,12 +262,7 @@ impl TlsMachine {
 
     /// Reads plaintext that has arrived already; `None` if more bytes are needed first.
     pub(super) fn read(&mut self, out: &mut [u8]) -> Option<io::Result<usize>> {
-        let waiting = self.plain.rest();
-        let count = waiting.len().min(out.len());
-        if let (Some(out), Some(now)) = (out.get_mut(..count), waiting.get(..count)) {
-            out.copy_from_slice(now);
-        }
-        self.plain.take(count);
+        let count = self.plain.take_into(out);
         if count > 0 || out.is_empty() {
             return Some(Ok(count));
         }
@@ -364,7 +332,7 @@ impl TlsMachine {
     /// Returns the bytes of memory beside those of rustls.
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
-        self.kept.capacity() + self.plain.bytes.capacity() + self.outgoing.bytes.capacity()
+        self.kept.capacity() + self.plain.memory() + self.outgoing.memory()
     }
 
     /// Removes `count` waiting bytes, which the socket has taken.
