@@ -190,6 +190,7 @@ impl<S> TrunkMachine<S> {
         }
         match kind {
             FrameKind::Hello | FrameKind::Data => malformed,
+            FrameKind::GoAway | FrameKind::End if !payload.is_empty() => malformed,
             FrameKind::Ping => {
                 let Ok(token) = payload.try_into() else { return malformed };
                 // Of several that it could not answer, the last: so they take no memory.
@@ -204,14 +205,12 @@ impl<S> TrunkMachine<S> {
             FrameKind::Open => self.on_open(id, payload),
             FrameKind::Credit => {
                 let Ok(more) = payload.try_into().map(u32::from_le_bytes) else { return malformed };
-                self.check_opened(id)?;
-                let Some(stream) = self.streams.get_mut(&id) else { return Ok(None) };
+                let Some(stream) = self.opened(id)? else { return Ok(None) };
                 stream.credit = stream.credit.saturating_add(more);
                 Ok(Some(TrunkEvent::Writable(id)))
             }
             FrameKind::End => {
-                self.check_opened(id)?;
-                let Some(stream) = self.streams.get_mut(&id) else { return Ok(None) };
+                let Some(stream) = self.opened(id)? else { return Ok(None) };
                 if !stream.end() && !stream.is_reset() {
                     return malformed;
                 }
@@ -219,8 +218,7 @@ impl<S> TrunkMachine<S> {
             }
             FrameKind::Reset => {
                 let [reason] = payload else { return malformed };
-                self.check_opened(id)?;
-                let Some(stream) = self.streams.get_mut(&id) else { return Ok(None) };
+                let Some(stream) = self.opened(id)? else { return Ok(None) };
                 stream.reset(ResetReason::from_wire(*reason));
                 Ok(Some(TrunkEvent::Writable(id)))
             }
@@ -246,6 +244,12 @@ impl<S> TrunkMachine<S> {
 
     fn check_opened(&self, id: StreamId) -> Result<(), TrunkError> {
         if id == StreamId::TRUNK || id > self.last { Err(TrunkError::UnknownStream(id.0)) } else { Ok(()) }
+    }
+
+    /// Returns a stream that a frame is for; `None` if it is gone, and the frame was on its way.
+    fn opened(&mut self, id: StreamId) -> Result<Option<&mut Stream<S>>, TrunkError> {
+        self.check_opened(id)?;
+        Ok(self.streams.get_mut(&id))
     }
 
     /// Opens a stream. `None` once there are no numbers left: another trunk has to carry it.

@@ -97,7 +97,7 @@ impl<S> Stream<S> {
 
     /// Returns whether nothing more comes from the other side, and nothing goes there.
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.closed, Some(Closed::Reset(_))) || (self.closed.is_some() && self.ended)
+        self.is_reset() || (self.closed.is_some() && self.ended)
     }
 
     pub(super) fn is_reset(&self) -> bool {

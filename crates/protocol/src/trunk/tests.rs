@@ -184,6 +184,8 @@ fn what_no_side_sends_ends_the_trunk() {
         ([open(1), full, data(1, 1)].concat(), TrunkError::Overrun(1)),
         ([open(1), frame_of(FrameKind::End, 1, &[]), data(1, 1)].concat(), TrunkError::Overrun(1)),
         ([open(1), frame_of(FrameKind::End, 1, &[]).repeat(2)].concat(), TrunkError::Malformed(FrameKind::End)),
+        ([open(1), frame_of(FrameKind::End, 1, &[0])].concat(), TrunkError::Malformed(FrameKind::End)),
+        (frame_of(FrameKind::GoAway, 0, &[0]), TrunkError::Malformed(FrameKind::GoAway)),
         ([open(1), frame_of(FrameKind::Credit, 1, &[0; 3])].concat(), TrunkError::Malformed(FrameKind::Credit)),
         ([open(1), frame_of(FrameKind::Reset, 1, &[])].concat(), TrunkError::Malformed(FrameKind::Reset)),
         (frame_of(FrameKind::Ping, 0, &[0; 7]), TrunkError::Malformed(FrameKind::Ping)),
