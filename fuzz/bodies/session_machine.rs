@@ -79,7 +79,8 @@ pub mod event {
     pub const WRITE_ALL: u8 = 9;
     /// LINK COUNT: pings, which report a round trip of so many milliseconds.
     pub const PING: u8 = 10;
-    /// LINK COUNT: data for sessions that the core does not know.
+    /// LINK COUNT: data for so many sessions that the core does not know, of a client that has got packets of them; if
+    /// COUNT is 0, for the one that is opened next, of which it has got none.
     pub const STRAY: u8 = 11;
     /// SESSION LENGTH: the game server takes so many bytes.
     pub const GAME_TAKES: u8 = 12;
@@ -330,6 +331,8 @@ struct Link {
     ends: VecDeque<SessionId>,
     /// Sessions that it may not join.
     kept_off: VecDeque<SessionId>,
+    /// The last session of which it brought data and which nobody had opened.
+    unopened: Option<SessionId>,
     /// Data frames: begun as the machine says, whole as the bytes say.
     begun: u64,
     whole: u64,
@@ -350,6 +353,7 @@ impl Link {
             pongs: 0,
             ends: VecDeque::new(),
             kept_off: VecDeque::new(),
+            unopened: None,
             begun: 0,
             whole: 0,
             ends_begun: 0,
@@ -521,13 +525,22 @@ impl World {
                 let told = vec![told; count.into()];
                 self.arrives(link, &ping.repeat(count.into()), &told, count > 0, FrameCounts::default());
                 self.links[link].pongs = (self.links[link].pongs + usize::from(count)).min(MAX_WAITING);
+                if count > 0
+                    && let Some(id) = self.links[link].unopened.take()
+                    && self.listed(id).is_none()
+                    && !self.recent.contains(&id)
+                {
+                    self.close_link(link);
+                }
             }
             event::STRAY => {
                 let (link, count) = (link(input)?, input.arbitrary::<u8>()?);
+                if count == 0 {
+                    self.unopened(link);
+                }
                 let ids: Vec<_> = (0..u32::from(count)).map(|n| SessionId(STRANGE + n)).collect();
-                let frames: Vec<_> = ids.iter().flat_map(|id| data(*id, 1, 0, b"")).collect();
-                let refused = |id: &SessionId| Effect::Refused { session: *id, error: OpenError::UnknownSession };
-                let refused: Vec<_> = ids.iter().map(refused).collect();
+                let frames: Vec<_> = ids.iter().flat_map(|id| data(*id, 1, 1, b"")).collect();
+                let refused: Vec<_> = ids.iter().copied().map(unknown).collect();
                 self.arrives(link, &frames, &refused, count > 0, FrameCounts::default());
                 ids.into_iter().for_each(|id| self.links[link].end(id));
             }
@@ -613,6 +626,7 @@ impl World {
         if let Some(error) = refusal {
             let refused = Effect::Refused { session: id, error };
             self.arrives(link_index, &frame, &[refused], true, FrameCounts::default());
+            self.remember(id);
             return self.refuse(link_index, id);
         }
         let (effects, answered, counts) = self.receive(self.links[link_index].key, &frame);
@@ -765,7 +779,15 @@ impl World {
         let Some(link) = session.joined.iter().copied().chain(rest).min_by_key(worth) else { return };
         if session.closes < MAX_CLOSES || !others(link) {
             session.closes += 1;
-            self.closes.push(self.links[link].key);
+            self.close_link(link);
+        }
+    }
+
+    /// Foresees that a link is closed, once for all reasons that there are.
+    fn close_link(&mut self, link: usize) {
+        let key = self.links[link].key;
+        if !self.closes.contains(&key) {
+            self.closes.push(key);
         }
     }
 
@@ -776,6 +798,26 @@ impl World {
         } else {
             self.links[link].end(id);
         }
+    }
+
+    /// Lets data come of the session that is opened next, unless that was refused.
+    fn unopened(&mut self, link: usize) {
+        let id = SessionId(self.sessions.len() as u32 + 1);
+        let late = self.recent.contains(&id);
+        let refused = (!late).then(|| unknown(id));
+        self.arrives(link, &data(id, 1, 0, b"?"), refused.as_slice(), true, FrameCounts::default());
+        if late {
+            self.refuse(link, id);
+        } else {
+            self.links[link].unopened = Some(id);
+        }
+    }
+
+    /// Remembers a session that is over, or was refused.
+    fn remember(&mut self, id: SessionId) {
+        self.recent.retain(|other| *other != id);
+        self.recent.push_back(id);
+        self.recent.drain(..self.recent.len().saturating_sub(MAX_RECENT));
     }
 
     /// Returns whether a session goes on, or has something left for its client.
@@ -869,6 +911,10 @@ impl World {
             if let Some(error) = error {
                 let kept_off = self.goes_on(id) && self.links[link].kept_off.contains(&id);
                 let late = known.is_none() && self.recent.contains(&id);
+                if known.is_none() && !late && ack == 0 {
+                    self.links[link].unopened = Some(id);
+                    return self.arrives(link, &stray, &[unknown(id)], true, FrameCounts::default());
+                }
                 let refused = (!kept_off && !late).then_some(Effect::Refused { session: id, error });
                 self.arrives(link, &stray, refused.as_slice(), true, FrameCounts::default());
                 if !kept_off {
@@ -1191,7 +1237,7 @@ impl World {
 
     /// Closes sessions that have told their end, and removes them in time, as an owner does after each event.
     fn close(&mut self) {
-        let (now, limits) = (self.now(), self.host.limits);
+        let (now, limits, mut removed) = (self.now(), self.host.limits, Vec::new());
         for session in &mut self.sessions {
             let Some(key) = session.key else { continue };
             let mut links = self.links.iter_mut();
@@ -1213,14 +1259,14 @@ impl World {
                 assert!(self.client.is_over(key));
                 assert_eq!(self.client.remove(key), session.unacked());
                 session.listed = false;
-                self.recent.push_back(session.id);
-                self.recent.drain(..self.recent.len().saturating_sub(MAX_RECENT));
+                removed.push(session.id);
                 end_kept_off(session.id);
             }
             if !session.listed && session.links.is_empty() {
                 session.key = None;
             }
         }
+        removed.into_iter().for_each(|id| self.remember(id));
     }
 
     /// Checks what holds after each event.
@@ -1289,6 +1335,10 @@ impl World {
         assert!(self.sessions.iter().all(|session| session.is_over() && session.key.is_none()));
         assert!(self.client.is_empty());
     }
+}
+
+fn unknown(session: SessionId) -> Effect {
+    Effect::Refused { session, error: OpenError::UnknownSession }
 }
 
 fn data(id: SessionId, packet: u32, ack: u32, payload: &[u8]) -> Vec<u8> {

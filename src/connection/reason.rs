@@ -111,7 +111,7 @@ words! {
         Disconnected = "disconnected",
         /// Its listener is drained.
         Drained = "drained",
-        /// On a relay: a session of its client was on no link that had opened it, so that the client opens it anew.
+        /// On a relay: a session of its client was on no link that had opened it, or was never opened: the client opens it anew.
         Rejoin = "rejoin",
     }
 }

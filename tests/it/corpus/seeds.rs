@@ -313,6 +313,26 @@ pub fn session_machine() -> Seeds {
         ("pong-overtakes", after(usual, &[a, &[PUSH, 0, 7, 200, WRITE, 0, 50, 0, PING, 0, 3, WRITE_ALL]])),
         ("pongs-without-end", after(usual, &[a, &[PING, 0, 255, WRITE, 0, 20, 0, PING, 0, 255, WRITE_ALL]])),
         ("pong-behind-a-stray-end", after(usual, &[&[STRAY, 0, 2, WRITE, 0, 0, 0, PING, 0, 1, WRITE_ALL]])),
+        (
+            "unopened-until-the-next-ping",
+            after(usual, &[&[STRAY, 0, 0, STRAY, 0, 0, WAIT, 0, 4, PING, 0, 2, PING, 0, 1], a]),
+        ),
+        (
+            "unopened-ahead-of-the-open",
+            after(usual, &[&[STRAY, 0, 0], b, &[PING, 0, 1, DATA, 0, 0, 0, 0, 4, WRITE_ALL]]),
+        ),
+        (
+            "unopened-and-refused",
+            after(
+                usual,
+                &[
+                    &[a, b, &[CLOSE, 0, WRITE, 1, 255, 255]].concat().repeat(3),
+                    &[STRAY, 1, 0],
+                    a,
+                    &[STRAY, 2, 0, PING, 1, 1, PING, 2, 1, WRITE_ALL],
+                ],
+            ),
+        ),
         ("strays-without-end", after(usual, &[&[STRAY, 1, 255, WRITE, 1, 7, 0, STRAY, 1, 255, WRITE_ALL]])),
         ("out-of-order", after(usual, &[a, &[DATA, 0, 0, 2, 0, 9, DATA, 0, 0, 1, 0, 9, DATA, 0, 0, 0, 0, 9]])),
         ("twice", after(usual, &[a, b, &[DATA, 0, 0, 0, 0, 9, DATA, 1, 0, 255, 0, 9]])),

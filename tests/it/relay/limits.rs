@@ -653,7 +653,7 @@ fn a_link_whose_requests_are_refused_again_and_again_is_closed() {
         let core = Setup::to(&game, "").start();
         let (mut good, mut conn) = core.play(&game).await;
         let mut link = core.link().await;
-        let junk = data_frame(SessionId(99), 1, 0, b"x");
+        let junk = data_frame(SessionId(99), 9, 1, b"x");
         // As many as a client may have on their way when it does not know that its session is over.
         link.send(&junk.repeat(MAX_REFUSALS as usize)).await;
         link.send(&frame::ping(CLIENT, 20)).await;

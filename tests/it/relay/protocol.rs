@@ -444,6 +444,28 @@ fn data_for_a_session_that_does_not_exist_is_answered_with_an_end() {
     });
 }
 
+/// Its open was lost with the link before, which was back before the client looked.
+#[test]
+fn a_link_with_packets_of_a_session_that_nobody_opened_is_closed_at_the_next_ping() {
+    run(async {
+        let game = Game::new().await;
+        let core = Setup::to(&game, "").start();
+        let mut link = core.link().await;
+        link.data(S, 1, 0, &packet(b"login")).await;
+        core.refused("unknown_session", 1.0).await;
+        link.send(&frame::ping(CLIENT, 20)).await;
+        while link.next_or_cut().await.is_some_and(|seen| seen == Seen::Pong) {}
+        let closed = "otproxy_connections_closed_total";
+        core.wait(closed, &["listener=\"links\"", "reason=\"rejoin\""], 1.0).await;
+        let mut back = core.link().await;
+        back.open(S, PORT).await;
+        back.data(S, 1, 0, &packet(b"login")).await;
+        let (mut conn, _) = game.accept_otc().await;
+        conn.expect(&packet(b"login")).await;
+        core.close().await;
+    });
+}
+
 #[test]
 fn what_is_no_frame_closes_the_link_and_no_other() {
     run(async {
@@ -491,7 +513,7 @@ fn a_later_ping_does_not_change_whose_link_it_is() {
         let mut other = core.link_of(EDGE_A, player(1), ClientId(5)).await;
         other.send(&frame::ping(CLIENT, 20)).await;
         assert_eq!(other.next().await, Some(Seen::Pong));
-        other.data(S, 1, 0, &packet(b"not mine")).await;
+        other.data(S, 1, 1, &packet(b"not mine")).await;
         assert_eq!(other.next().await, Some(Seen::End(S)));
         core.refused("unknown_session", 1.0).await;
         owner.data(S, 1, 0, &packet(b"mine")).await;

@@ -63,7 +63,8 @@ pub struct ClientMachine<O: ClientOwner> {
     pub(super) links: Slots<Link<O::Link>>,
     pub(super) sessions: Sessions<O::Session, O::Player>,
     pub(super) lending: Lending,
-    /// Sessions that were removed, the last ones: what is late for them is no breach of a rule.
+    /// Sessions that were removed, or whose opens were refused, the last ones: what is late for them is no breach of a
+    /// rule, and there is nothing to open.
     pub(super) recent: VecDeque<SessionId>,
 }
 
@@ -326,12 +327,18 @@ impl<O: ClientOwner> ClientMachine<O> {
         let Some(there) = self.sessions.get(session) else { return 0 };
         let (id, unacked) = (there.machine.id(), there.machine.outbox().unacked());
         self.end_kept_off(id);
+        self.remember(id);
+        self.sessions.remove(session);
+        unacked
+    }
+
+    /// Remembers that a session is over, or was not let in.
+    pub(super) fn remember(&mut self, id: SessionId) {
+        self.recent.retain(|other| *other != id);
         if self.recent.len() >= MAX_RECENT {
             self.recent.pop_front();
         }
         self.recent.push_back(id);
-        self.sessions.remove(session);
-        unacked
     }
 
     /// Returns whether a session was closed, so that it is there for what its client has not heard.

@@ -10,6 +10,8 @@
 //! - So is a session that has ended, until a link has told the end that is alive: what kernels took may be lost.
 //! - If no link is, then one of the client's is closed after [`OPEN_WITHIN`]: the client notices that, and opens the
 //!   session anew on that link or another, with all packets that were not acknowledged.
+//! - So is a link over which packets come of a session that nobody has opened and whose client has got none of it: the open
+//!   was lost with the link before.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +19,7 @@ use super::client::{ClientMachine, Link};
 use super::keys::{LinkKey, SessionKey};
 use super::machine::{SessionPhase, Standing};
 use super::owner::ClientOwner;
-use crate::frame::PacketId;
+use crate::frame::{PacketId, SessionId};
 
 /// The time in which a client opens its sessions on a link that is back, if it ever does: it looks at them every half
 /// second, and needs two round trips to have the first answer on the link. By then it is still a second until it looks
@@ -52,6 +54,14 @@ impl Lending {
     /// Has the owner write on a link.
     pub fn write(&mut self, link: LinkKey) {
         self.duties.push((link, LinkDuty::Write));
+    }
+
+    /// Has the owner close a link.
+    fn close(&mut self, link: LinkKey) {
+        let duty = (link, LinkDuty::Close);
+        if !self.duties.contains(&duty) {
+            self.duties.push(duty);
+        }
     }
 
     /// Takes note that links are to be looked at.
@@ -226,6 +236,14 @@ impl<O: ClientOwner> ClientMachine<O> {
         if let Some(session) = self.sessions.get_mut(key) {
             session.closes = session.closes.saturating_add(1);
         }
-        self.lending.duties.push((link, LinkDuty::Close));
+        self.lending.close(link);
+    }
+
+    /// Has a link closed over which packets of a session came, unless it was opened or refused in the meantime. To be
+    /// called as the client pings: it has just looked after its links, so it misses this one before it is back.
+    pub(super) fn close_unopened(&mut self, link: LinkKey, id: SessionId) {
+        if self.sessions.find(id).is_none() && !self.recent.contains(&id) {
+            self.lending.close(link);
+        }
     }
 }

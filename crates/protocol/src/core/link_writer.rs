@@ -52,6 +52,8 @@ struct NotCarried {
     kept_off: VecDeque<SessionId>,
     /// The places at which it stood in sessions that it carries no more.
     stood: VecDeque<Stood>,
+    /// A session of which packets came over it, though nobody has opened it: the last one.
+    unopened: Option<SessionId>,
 }
 
 /// The place at which a link stood in a session.
@@ -119,6 +121,16 @@ impl LinkWriter {
     /// Returns whether the link was told that it may not join that session, which went on then.
     pub fn is_kept_off(&self, session: SessionId) -> bool {
         self.not_carried.as_ref().is_some_and(|not_carried| not_carried.kept_off.contains(&session))
+    }
+
+    /// Takes note that packets of a session came over it which nobody has opened.
+    pub fn note_unopened(&mut self, session: SessionId) {
+        self.not_carried.get_or_insert_default().unopened = Some(session);
+    }
+
+    /// Takes the last session of which packets came over it and which nobody had opened then.
+    pub fn take_unopened(&mut self) -> Option<SessionId> {
+        self.not_carried.as_mut()?.unopened.take()
     }
 
     /// Carries a session from now on, the client's `born`th: from where this link stood in it, or else from its first

@@ -41,7 +41,7 @@ words! {
         Identity = "identity",
         /// `sessions.max` or `sessions.max_per_address` was reached.
         SessionLimit = "session_limit",
-        /// Data for a session that does not exist (any more).
+        /// Data for a session that does not exist any more, or was not opened.
         UnknownSession = "unknown_session",
         /// An IPv6 player, and the game server is set to `ipv6_players: refuse`.
         Ipv6Player = "ipv6_player",

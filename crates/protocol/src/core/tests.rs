@@ -419,8 +419,8 @@ fn data_for_what_there_is_not_is_answered_with_an_end() {
     both(|mut world| {
         let (link, other) = (world.link(), world.link());
         let session = world.play(link, S);
-        world.refused(other, &data(OTHER, 1, 0, b"?"), OTHER, OpenError::UnknownSession);
-        assert_eq!(world.read(other), frame::end(OTHER));
+        world.refused(other, &data(OTHER, 9, 1, b"?"), OTHER, OpenError::UnknownSession);
+        assert_eq!(world.read(other), frame::end(OTHER), "its client has got packets of a session that is over");
         assert_eq!(world.send(other, &frame::end(S)), [], "it cannot leave what it does not carry");
         assert_eq!((world.game_reads(session), world.counts), (vec![], FrameCounts::default()));
     });
@@ -725,7 +725,7 @@ fn what_comes_late_for_a_session_that_is_over_is_nothing() {
             assert_eq!(world.send(link, &data(S, 9, 1, b"later")), []);
             assert_eq!(world.read(link), frame::end(S));
         }
-        world.refused(third, &data(OTHER, 1, 0, b"?"), OTHER, OpenError::UnknownSession);
+        world.refused(third, &data(OTHER, 9, 1, b"?"), OTHER, OpenError::UnknownSession);
     });
 }
 

@@ -138,12 +138,23 @@ impl<O: ClientOwner> ClientMachine<O> {
             // The first ping said whose link this is; what later ones say changes nothing.
             FromClient::Ping { client: _, rtt } => {
                 state.answer = true;
-                self.links.get_mut(link.0)?.writer.pong();
+                let writer = &mut self.links.get_mut(link.0)?.writer;
+                writer.pong();
+                if let Some(session) = writer.take_unopened() {
+                    self.close_unopened(link, session);
+                }
                 rtt.map(Effect::RoundTrip)
             }
             FromClient::Open { session, port } => {
                 state.answer = true;
-                self.on_open(link, session, port, owner)
+                match self.on_open(link, session, port, owner) {
+                    Ok(effect) => effect,
+                    Err(error) => {
+                        // Its packets may be on their way.
+                        self.remember(session);
+                        self.refuse(link, session, error)
+                    }
+                }
             }
             FromClient::Leave { session } => self.on_leave(link, session, owner),
         }
@@ -191,7 +202,7 @@ impl<O: ClientOwner> ClientMachine<O> {
 
     /// Has a link join a session of which data came over it: the client counts it as joined, as it was lost and back
     /// before the client noticed. What comes late for a session that is over changes nothing. Refuses other data for
-    /// sessions that the link does not carry.
+    /// sessions that the link does not carry; without an end, if its open may be lost or on its way.
     ///
     /// # Errors
     /// The effect, if the data is not to be taken, or not before it.
@@ -224,6 +235,10 @@ impl<O: ClientOwner> ClientMachine<O> {
                 self.reject(link, id);
                 return Err(None);
             }
+            Ok(None) if ack == PacketId::NONE => {
+                self.links.get_mut(link.0).ok_or(None)?.writer.note_unopened(id);
+                return Err(Some(Effect::Refused { session: id, error: OpenError::UnknownSession }));
+            }
             Ok(None) => OpenError::UnknownSession,
             Err(error) => error,
         };
@@ -231,29 +246,29 @@ impl<O: ClientOwner> ClientMachine<O> {
         if kept_off && self.goes_on(id) { Err(None) } else { Err(self.refuse(link, id, error)) }
     }
 
-    /// Opens a session, or joins the link to the one that there is.
-    fn on_open(&mut self, link: LinkKey, id: SessionId, port: u32, owner: &O) -> Option<Effect> {
-        let writer = &self.links.get(link.0)?.writer;
+    /// Opens a session, or joins the link to the one that there is. Returns what is to be done.
+    ///
+    /// # Errors
+    /// It is to be refused.
+    fn on_open(&mut self, link: LinkKey, id: SessionId, port: u32, owner: &O) -> Result<Option<Effect>, OpenError> {
+        let Some(Link { owned, writer, .. }) = self.links.get(link.0) else { return Ok(None) };
         if let Some(joined) = writer.get(id) {
             let session = joined.session;
             self.complete(link, session);
-            return None;
+            return Ok(None);
         }
         if writer.sessions() >= owner.rules().max_per_link {
-            return self.refuse(link, id, OpenError::LinkSessions);
+            return Err(OpenError::LinkSessions);
         }
-        let (session, new) = match self.find(self.link(link)?, id, owner) {
-            Ok(Some(session)) => (session, None),
-            Ok(None) => match self.create(link, id, port, owner) {
-                Ok(session) => (session?, session.map(Effect::Connect)),
-                Err(error) => return self.refuse(link, id, error),
+        let (session, new) = match self.find(owned, id, owner)? {
+            Some(session) => (session, None),
+            None => match self.create(link, id, port, owner)? {
+                Some(session) => (session, Some(Effect::Connect(session))),
+                None => return Ok(None),
             },
-            Err(error) => return self.refuse(link, id, error),
         };
-        match self.join(link, session, Standing::Complete, owner) {
-            Ok(elsewhere) => new.or(elsewhere.then_some(Effect::JoinedElsewhere(session))),
-            Err(error) => self.refuse(link, id, error),
-        }
+        let elsewhere = self.join(link, session, Standing::Complete, owner)?;
+        Ok(new.or(elsewhere.then_some(Effect::JoinedElsewhere(session))))
     }
 
     /// Has a link carry a session. Returns whether it comes from an address from which none came before.

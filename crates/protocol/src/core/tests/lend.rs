@@ -191,3 +191,55 @@ fn data_from_a_new_address_joins_as_an_open_from_there_would() {
         assert_eq!(world.duties(), [(another, LinkDuty::Write)]);
     });
 }
+
+/// A client whose open was lost with the link, and which has it back before it looks, sends packets of a session that the
+/// core never saw. It is made to notice, right after it has looked after its links.
+#[test]
+fn a_session_whose_open_was_lost_with_its_link_is_opened_anew() {
+    both(|mut world| {
+        let link = world.link();
+        for packet in [1, 2] {
+            world.refused(link, &data(S, packet, 0, b"?"), S, OpenError::UnknownSession);
+        }
+        assert_eq!((world.duties(), world.read(link)), (vec![], vec![]), "an end would end it on all links");
+        world.send(link, &frame::ping(CLIENT, 20));
+        assert_eq!(world.duties(), [(link, LinkDuty::Close)]);
+        world.send(link, &frame::ping(CLIENT, 20));
+        assert_eq!(world.duties(), [], "once for what came");
+        world.lose(link);
+        let back = world.link();
+        assert!(matches!(world.send(back, &frame::open(S, PORT))[..], [Effect::Connect(_)]));
+        world.send(back, &[data(S, 1, 0, b"one"), frame::ping(CLIENT, 20).to_vec()].concat());
+        assert_eq!(world.duties(), []);
+    });
+}
+
+/// The other link of a session may be opened on a slower path.
+#[test]
+fn an_open_that_comes_later_on_another_link_spares_the_first() {
+    both(|mut world| {
+        let (fast, slow) = (world.link(), world.link());
+        world.refused(fast, &data(S, 1, 0, b"one"), S, OpenError::UnknownSession);
+        let session = world.play(slow, S);
+        world.send(slow, &data(S, 1, 0, b"one"));
+        world.send(fast, &frame::ping(CLIENT, 20));
+        assert_eq!((world.duties(), world.read(fast)), (vec![], PONG.to_vec()));
+        world.send(fast, &data(S, 2, 0, b"two"));
+        assert_eq!((world.game_reads(session), world.carriers(session)), (b"onetwo".to_vec(), vec![slow, fast]));
+    });
+}
+
+#[test]
+fn packets_behind_a_refused_open_are_late_and_cost_no_link() {
+    both(|mut world| {
+        let (link, other) = (world.link(), world.link());
+        world.host.full.set(Some(OpenError::SessionLimit));
+        world.refused(other, &data(S, 1, 0, b"ahead"), S, OpenError::UnknownSession);
+        world.refused(link, &frame::open(S, PORT), S, OpenError::SessionLimit);
+        assert_eq!(world.send(link, &data(S, 1, 0, b"one")), []);
+        for link in [link, other] {
+            world.send(link, &frame::ping(CLIENT, 20));
+        }
+        assert_eq!((world.duties(), world.read(link)), (vec![], [&PONG[..], &frame::end(S)].concat()));
+    });
+}
