@@ -160,6 +160,7 @@ pub fn rejected(reason: AdmissionError) -> &'static str {
         | AdmissionError::Unexpected
         | AdmissionError::NoPing
         | AdmissionError::ClientLinks
+        | AdmissionError::WrongWorker
         | AdmissionError::Evicted => "PR",
         AdmissionError::Disconnected | AdmissionError::Drained => "KR",
         AdmissionError::HeaderTimeout | AdmissionError::Silent => "cR",
@@ -181,6 +182,7 @@ pub fn closed(reason: CloseReason, connected: bool) -> &'static str {
         (
             CloseReason::Shutdown
             | CloseReason::Revoked
+            | CloseReason::Tunnel
             | CloseReason::Disconnected
             | CloseReason::Drained
             | CloseReason::Rejoin,

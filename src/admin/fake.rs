@@ -206,9 +206,19 @@ impl Operator for FakeOperator {
         let waw1 = EdgeView {
             name: "waw1".to_owned(),
             revoked: false,
+            revoked_by: None,
             addresses: vec![address("198.51.100.7"), address("2001:db8::7")],
             in_use: 12,
-            spare: Some(8),
+            trunks: Some(vec![TrunkView {
+                address: address("198.51.100.7"),
+                since: time(),
+                streams: 12,
+                bytes_in: 1_234_567,
+                bytes_out: 7_654_321,
+                round_trip_seconds: Some(0.0123),
+                version: "1.2.3".to_owned(),
+                certificate: EdgeCertificateView { serial: "40:1f:99".to_owned(), until: time() },
+            }]),
             since: Some(time()),
             certificate: Some(EdgeCertificateView { serial: "40:1f:99".to_owned(), until: time() }),
             last_error: Some(EdgeErrorView {
@@ -220,9 +230,10 @@ impl Operator for FakeOperator {
         let fra1 = EdgeView {
             name: "fra1".to_owned(),
             revoked: true,
+            revoked_by: Some(RevokedBy::File),
             addresses: Vec::new(),
             in_use: 0,
-            spare: None,
+            trunks: None,
             since: None,
             certificate: None,
             last_error: None,
@@ -286,6 +297,26 @@ impl Operator for FakeOperator {
     fn unban(&self, network: Network) -> Result<Unbanned, ApiError> {
         self.does(format!("unban {network}"));
         Ok(Unbanned { networks: vec![network] })
+    }
+
+    fn revoke(&self, edge: String, undo: bool) -> ApiFuture<'_, Revoked> {
+        Box::pin(async move {
+            match (&*edge, undo) {
+                ("waw1", _) => {}
+                ("fra1", true) => {
+                    return Err(ApiError::conflict(
+                        "fra1 is revoked by the file",
+                        "take `revoked` out of it, and reload",
+                    ));
+                }
+                _ => {
+                    return Err(ApiError::not_found(format!("there is no edge `{edge}`"), "the edges are: waw1, fra1"));
+                }
+            }
+            self.does(format!("revoke {edge} {undo}"));
+            let (revoked_by, connections) = if undo { (None, 0) } else { (Some(RevokedBy::Operator), 12) };
+            Ok(Revoked { edge, revoked_by, connections, trusted_on: Vec::new() })
+        })
     }
 
     fn disconnect(&self, what: Disconnect) -> ApiFuture<'_, Disconnected> {

@@ -21,7 +21,7 @@ use super::access::{self, AuthError, Transport};
 use super::answer;
 use super::api::{
     AddressesQuestion, ApiError, BansQuestion, ConnectionsQuestion, DisconnectRequest, DrainRequest, NewBan,
-    NoQuestion, Operator, ReloadRequest, SessionsQuestion, TargetRequest, UnbanRequest, UndrainRequest,
+    NoQuestion, Operator, ReloadRequest, RevokeRequest, SessionsQuestion, TargetRequest, UnbanRequest, UndrainRequest,
 };
 use super::caller::Caller;
 use super::document::OpenApiDocument;
@@ -118,6 +118,9 @@ fn list(routes: Routes) -> Routes {
         })
         .act("/unban", "End the bans of a network, and of all in it", |operator, asked: UnbanRequest| async move {
             operator.unban(asked.network)
+        })
+        .act("/revoke", "Throw out an edge at once, or let it in again", |operator, asked: RevokeRequest| async move {
+            operator.revoke(asked.edge, asked.undo).await
         })
         .act("/disconnect", "Close connections, and end sessions", |operator, asked: DisconnectRequest| async move {
             operator.disconnect(asked.what()?).await

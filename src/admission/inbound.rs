@@ -215,7 +215,11 @@ impl Inbound {
         let (guard, expected) = match self.enter(peer, accepted) {
             Ok(entered) => entered,
             Err(reason) => {
-                self.refuse(&SockRef::from(&stream), reason, who, false);
+                if self.config().limits.reset {
+                    // A socket that is gone already needs no reset.
+                    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+                }
+                self.count_refused(reason, who, false);
                 return None;
             }
         };
@@ -238,43 +242,39 @@ impl Inbound {
             }
             Err(reason) => {
                 closes.turn().await;
-                self.refuse(&stream.options(), reason, who, true);
+                self.refuse(&stream, reason, who);
                 None
             }
         }
     }
 
-    /// Refuses a connection, which the caller then drops. `counts` says whether it still counts as open.
-    pub fn refuse(&self, socket: &SockRef<'_>, reason: AdmissionError, who: PeerInfo<'_>, counts: bool) {
+    /// Refuses a connection, which the caller then drops. It still counts as open.
+    pub fn refuse(&self, stream: &Stream, reason: AdmissionError, who: PeerInfo<'_>) {
         if self.config().limits.reset {
-            // A socket that is gone already needs no reset.
-            let _ = socket.set_linger(Some(Duration::ZERO));
+            stream.reset_at_close();
         }
-        self.count_refused(reason, who, counts);
+        self.count_refused(reason, who, true);
     }
 
     /// Admits a stream of the tunnel, whose sender is authenticated. Or counts and logs its refusal.
     pub async fn admit_tunnelled(&self, tunnelled: TunnelledStream) -> Option<AdmittedConnection> {
         self.metrics.accepted.inc();
         let accepted = Instant::now();
-        let TunnelledStream { stream, player, destination, mut early, origin } = tunnelled;
+        let TunnelledStream { stream, player, destination, origin } = tunnelled;
+        let mut early = Vec::new();
         let (reporter, edge) = (origin.edge.reporter(), Some(origin.edge.name()));
         let who = PeerInfo { address: player, reporter, edge, accepted };
-        let admitted = self.shared.state.admission.admit_reported(player, reporter, accepted);
-        let entered = admitted.and_then(|guard| {
-            guard.handle().set_edge(Arc::clone(origin.edge.name()));
-            Ok((guard, stream.attach().map_err(|_| AdmissionError::Closed)?))
-        });
-        let (guard, stream) = match entered {
-            Ok(entered) => entered,
+        let guard = match self.shared.state.admission.admit_reported(player, reporter, accepted) {
+            Ok(guard) => guard,
             Err(reason) => {
                 self.count_refused(reason, who, false);
                 return None;
             }
         };
+        guard.handle().set_edge(Arc::clone(origin.edge.name()));
         let opening = guard.handle().run_until_closed(self.first_bytes(&stream, &mut early)).await;
         if let Err(reason) = opening.unwrap_or_else(|closing| Err(closing.into())) {
-            self.refuse(&stream.options(), reason, who, true);
+            self.refuse(&stream, reason, who);
             return None;
         }
         Some(AdmittedConnection {

@@ -45,7 +45,7 @@ pub use metrics::ListenerMetrics;
 pub use pressure::{PRESSURE_FROM, PRESSURE_IDLE, PRESSURE_LEAST};
 pub use rate_limit::{ADDRESSES, RateLimit};
 pub use slots::{HEADERLESS, Slot, Slots, TakenSlot};
-pub use tunnelled::{AuthenticatedEdge, TunnelOrigin, TunnelledStream, unfinished};
+pub use tunnelled::{AuthenticatedEdge, TunnelOrigin, TunnelledStream, lost, unfinished};
 
 /// Lines about refusals and broken rules, for each listener and for the sessions, in each window of a rate-limited log.
 pub const REFUSED_LINES: u16 = 5;

@@ -1,4 +1,4 @@
-//! A stream of the tunnel on its way to a worker, with what belongs to it.
+//! A stream of the tunnel, with what belongs to it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
-use otproxy_net::DetachedStream;
+use otproxy_net::Stream;
 
 use super::Reporter;
-use crate::connection::{CloseReason, ConnectionHandle, EdgePresence};
+use crate::connection::{CloseReason, ConnectionHandle};
 use crate::metrics::GaugeGuard;
 
-/// An authenticated edge, which ends all of its streams once it is no longer trusted.
+/// An authenticated edge, which ends all of its trunks once it is no longer trusted.
 #[derive(Debug)]
 pub struct AuthenticatedEdge {
     name: Arc<str>,
@@ -50,7 +50,7 @@ impl AuthenticatedEdge {
         self.revoked.is_cancelled()
     }
 
-    /// Runs `task`, which carries a stream of this edge, as long as it is trusted.
+    /// Runs `task`, which carries a trunk of this edge, as long as it is trusted.
     pub async fn carry(self: Arc<Self>, task: impl Future<Output = ()>) {
         self.revoked.run_until_cancelled(task).await;
     }
@@ -61,25 +61,30 @@ impl AuthenticatedEdge {
 pub struct TunnelOrigin {
     /// The edge.
     pub edge: Arc<AuthenticatedEdge>,
-    /// The guard that counts it as in use.
-    pub in_use: GaugeGuard,
-    /// The guard that counts it as a connection of that edge.
-    pub presence: EdgePresence,
+    /// The guard that counts it as a stream.
+    pub _counted: GaugeGuard,
 }
 
 /// A stream that has begun, for a worker to carry.
 #[derive(Debug)]
 pub struct TunnelledStream {
     /// The stream.
-    pub stream: DetachedStream,
+    pub stream: Stream,
     /// The player, as reported by the edge.
     pub player: SocketAddr,
     /// The address that the player connected to.
     pub destination: SocketAddr,
-    /// Bytes that were read after the header.
-    pub early: Vec<u8>,
     /// The origin.
     pub origin: TunnelOrigin,
+}
+
+/// Returns why a stream of the tunnel was lost with its trunk, if it was: its edge is no longer trusted, or the way to it has
+/// failed.
+pub fn lost(stream: &Stream, origin: Option<&TunnelOrigin>) -> Option<CloseReason> {
+    stream.lost_trunk().then(|| match origin {
+        Some(origin) if origin.edge.is_revoked() => CloseReason::Revoked,
+        _ => CloseReason::Tunnel,
+    })
 }
 
 /// Returns why a connection was dropped before its own end: because of a defect, because it was closed by request,

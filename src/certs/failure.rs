@@ -21,6 +21,8 @@ words! {
         Stranger = "stranger",
         /// The other side did not agree on the protocol in the tunnel.
         NoAlpn = "no_alpn",
+        /// The other side agreed on it and did not speak it.
+        NoHello = "no_hello",
         /// The other side has no certificate.
         NoCertificate = "no_certificate",
         /// The other side's certificate comes from another authority.

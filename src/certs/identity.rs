@@ -21,7 +21,7 @@ use super::error::{CertError, CertProblem};
 use super::files;
 use super::name::Name;
 use otproxy_config::{CORE_NAME, TlsFiles};
-use otproxy_net::tls::ALPN;
+use otproxy_net::tls::{ALPN, FORMER_ALPN};
 
 /// The kind of an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,9 @@ pub struct Identity {
     /// The authority that has issued the own certificate. The peer knows it, whatever others both know.
     issuer: Arc<Certificate>,
     expiry: Expiry,
+    /// The own certificates, and the authorities.
+    chain: Vec<CertificateDer<'static>>,
+    roots: Arc<RootCertStore>,
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
 }
@@ -113,9 +116,9 @@ impl Identity {
         let client = client_config(provider.clone(), verifier, chain.clone(), key).map_err(unusable)?;
         // Peers ask by the authority of their own certificate, which is any of these while one replaces another.
         let asked = authorities.iter().filter_map(|(_, authority)| asked_name(authority, name.as_str())).collect();
-        let server = server_config(provider, roots, asked, certified).map_err(unusable)?;
+        let server = server_config(provider, Arc::clone(&roots), asked, certified).map_err(unusable)?;
         let name = name.as_str().to_owned();
-        Ok(Self { name, issuer, expiry, client: Arc::new(client), server: Arc::new(server) })
+        Ok(Self { name, issuer, expiry, chain, roots, client: Arc::new(client), server: Arc::new(server) })
     }
 
     /// Returns the name in the own certificate: `core`, or the edge's.
@@ -131,6 +134,16 @@ impl Identity {
     /// Returns the name by which a peer is asked for in a handshake; `None` if no peer can have that name.
     pub fn server_name(&self, peer: &str) -> Option<ServerName<'static>> {
         server_name(&self.issuer, peer)
+    }
+
+    /// Returns whether it has the same certificates and the same authorities as another one.
+    pub fn is(&self, other: &Self) -> bool {
+        self.chain == other.chain && self.roots.roots == other.roots.roots
+    }
+
+    /// Returns whether a peer that proved itself with these certificates, for this name, would be trusted now.
+    pub fn trusts(&self, name: &str, chain: &[CertificateDer<'static>]) -> bool {
+        verify(chain, RootCertStore::clone(&self.roots), name, SystemTime::now()).is_ok()
     }
 
     /// Returns the TLS configuration of a client, which asks by the peer's [`server_name`](Self::server_name).
@@ -260,7 +273,7 @@ fn client_config(
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13])?;
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = builder.with_client_auth_cert(chain, key)?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![ALPN.to_vec(), FORMER_ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config)
 }
@@ -275,7 +288,7 @@ fn server_config(
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13])?;
     let resolver = OnlyIfAsked { names, certified: Arc::new(certified) };
     let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(resolver));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![ALPN.to_vec(), FORMER_ALPN.to_vec()];
     // Every connection proves itself anew, so that a revoked peer does not come back with a ticket.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -296,7 +309,8 @@ impl ResolvesServerCert for OnlyIfAsked {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let asked = hello.server_name();
         let name = asked.is_some_and(|asked| self.names.iter().any(|name| asked.eq_ignore_ascii_case(name)));
-        let protocol = hello.alpn().is_some_and(|mut offered| offered.any(|offered| offered == ALPN));
+        let protocol =
+            hello.alpn().is_some_and(|mut offered| offered.any(|offered| offered == ALPN || offered == FORMER_ALPN));
         (name && protocol).then(|| self.certified.clone())
     }
 }

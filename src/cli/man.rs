@@ -73,7 +73,7 @@ const EXIT_STATUS: [(&str, &str); 4] = [
 ];
 
 /// Examples, each with what it does. The first word behind `otproxy` is the command on whose page it stands too.
-pub(super) const EXAMPLES: [(&str, &str); 13] = [
+pub(super) const EXAMPLES: [(&str, &str); 14] = [
     (
         "otproxy init --edge waw1=198.51.100.7 --edge fra1=203.0.113.9 --game 7172=127.0.0.1:7172",
         "makes the files of two edges and of the core, ready to copy",
@@ -85,6 +85,7 @@ pub(super) const EXAMPLES: [(&str, &str); 13] = [
     ("otproxy sessions --address 198.51.100.0/24", "shows a core's sessions of players in a network"),
     ("otproxy edges --json", "tells a script which edges a core knows"),
     ("otproxy ban 198.51.100.7 --for 30m --disconnect", "keeps an address out for half an hour"),
+    ("otproxy revoke waw1", "throws out an edge whose key is stolen, at once and until a restart"),
     ("otproxy drain login --deadline 5m --wait", "lets a listener run empty, for five minutes at the most"),
     ("otproxy target login first maint", "leads no new connections to a target, and does not check it"),
     ("otproxy reload -c /etc/otproxy/edge.yaml", "has it read its file again; exit code 78 if the file is wrong"),

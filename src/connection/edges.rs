@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::RwLock;
 use tracing::info;
 
 use otproxy_config::EdgePeer;
-use otproxy_net::{OutageLog, RateLimitedLog};
+use otproxy_net::{OutageLog, RateLimitedLog, TrunkStats};
 
 /// Lines about edges that come and go, in each window of a rate-limited log.
 pub const EDGE_LINES: u16 = 20;
@@ -21,12 +22,14 @@ const KNOWN_ADDRESSES: usize = 16;
 #[derive(Debug)]
 pub struct EdgeRegistry {
     edges: RwLock<Vec<KnownEdge>>,
+    /// The number of the next trunk.
+    next: AtomicU64,
     log: RateLimitedLog,
 }
 
 impl Default for EdgeRegistry {
     fn default() -> Self {
-        Self { edges: RwLock::default(), log: RateLimitedLog::new(EDGE_LINES) }
+        Self { edges: RwLock::default(), next: AtomicU64::new(0), log: RateLimitedLog::new(EDGE_LINES) }
     }
 }
 
@@ -38,19 +41,51 @@ struct KnownEdge {
     presence: Presence,
 }
 
-/// What is known of an edge from its connections of the tunnel.
+/// What is known of an edge from its trunks.
 #[derive(Debug, Default)]
 struct Presence {
-    /// The number of connections from each address.
+    /// The number of trunks from each address.
     addresses: BTreeMap<IpAddr, usize>,
-    /// Those of them that carry nothing.
-    spare: usize,
+    /// The trunks, in the order in which they came.
+    trunks: BTreeMap<u64, KnownTrunk>,
     /// The addresses that it came from, the latest in front.
     known: VecDeque<IpAddr>,
     since: Option<SystemTime>,
     certificate: Option<EdgeCertificate>,
     error: Option<EdgeError>,
     away: OutageLog<()>,
+}
+
+/// A trunk of an edge.
+#[derive(Debug)]
+struct KnownTrunk {
+    address: IpAddr,
+    since: SystemTime,
+    certificate: EdgeCertificate,
+    /// The version of the edge's program.
+    software: String,
+    stats: Arc<TrunkStats>,
+}
+
+/// A trunk of an edge at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrunkSnapshot {
+    /// The edge's address.
+    pub address: IpAddr,
+    /// The time from which on it is there.
+    pub since: SystemTime,
+    /// The certificate that the edge proved itself with.
+    pub certificate: EdgeCertificate,
+    /// The version of the edge's program.
+    pub software: String,
+    /// Streams now.
+    pub streams: u64,
+    /// Bytes from the edge.
+    pub bytes_in: u64,
+    /// Bytes to the edge.
+    pub bytes_out: u64,
+    /// The last round trip, if there was one.
+    pub round_trip: Option<Duration>,
 }
 
 /// The certificate that an edge proved itself with.
@@ -80,11 +115,11 @@ pub struct EdgeSnapshot {
     pub name: Arc<str>,
     /// True if it is refused.
     pub revoked: bool,
-    /// The addresses of its connections of the tunnel; without one, the last address.
+    /// The addresses of its trunks; without one, the last address.
     pub addresses: Vec<IpAddr>,
-    /// Connections of the tunnel that carry nothing.
-    pub spare: usize,
-    /// The time from which on it has had connections of the tunnel.
+    /// Its trunks, the oldest first.
+    pub trunks: Vec<TrunkSnapshot>,
+    /// The time from which on it has had trunks.
     pub since: Option<SystemTime>,
     /// The last certificate that it proved itself with.
     pub certificate: Option<EdgeCertificate>,
@@ -116,11 +151,26 @@ impl EdgeRegistry {
         edges.iter().find(at).map(|edge| Arc::clone(&edge.name))
     }
 
-    /// Counts a connection of the tunnel with the edge of this name, until the guard is dropped.
-    pub fn connected(self: &Arc<Self>, name: &Arc<str>, address: IpAddr, by: EdgeCertificate) -> EdgePresence {
+    /// Counts a trunk of the edge of this name, until the guard is dropped. `software` is the version of its program.
+    pub fn connected(
+        self: &Arc<Self>,
+        name: &Arc<str>,
+        address: IpAddr,
+        by: EdgeCertificate,
+        software: &str,
+    ) -> TrunkPresence {
         let address = address.to_canonical();
-        self.with(name, |presence| presence.connected(address, by, Instant::now()).map(|news| (news, address)));
-        EdgePresence { edges: Arc::clone(self), name: Arc::clone(name), address, spare: true }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let stats: Arc<TrunkStats> = Arc::default();
+        let trunk = KnownTrunk {
+            address,
+            since: SystemTime::now(),
+            certificate: by,
+            software: software.to_owned(),
+            stats: Arc::clone(&stats),
+        };
+        self.with(name, |presence| presence.connected(number, trunk, Instant::now()).map(|news| (news, address)));
+        TrunkPresence { edges: Arc::clone(self), name: Arc::clone(name), number, stats }
     }
 
     /// Records why a connection of this edge, or in its name, came to nothing.
@@ -174,15 +224,16 @@ enum News {
 }
 
 impl Presence {
-    fn connected(&mut self, address: IpAddr, by: EdgeCertificate, now: Instant) -> Option<News> {
+    fn connected(&mut self, number: u64, trunk: KnownTrunk, now: Instant) -> Option<News> {
+        let address = trunk.address;
         let (first, before) = (self.addresses.is_empty(), self.known.front().copied());
         let is_known = self.known.contains(&address);
         *self.addresses.entry(address).or_insert(0) += 1;
-        self.spare += 1;
         self.known.retain(|known| *known != address);
         self.known.truncate(KNOWN_ADDRESSES - 1);
         self.known.push_front(address);
-        self.certificate = Some(by);
+        self.certificate = Some(trunk.certificate.clone());
+        self.trunks.insert(number, trunk);
         if first {
             self.since = Some(SystemTime::now());
             // One that comes and goes is told of now and then; that it comes from elsewhere, each time.
@@ -192,8 +243,8 @@ impl Presence {
         (!is_known).then_some(News::Elsewhere)
     }
 
-    fn ended(&mut self, address: IpAddr, spare: bool, now: Instant) -> Option<News> {
-        self.spare = self.spare.saturating_sub(spare.into());
+    fn ended(&mut self, number: u64, now: Instant) -> Option<(News, IpAddr)> {
+        let address = self.trunks.remove(&number)?.address;
         let count = self.addresses.get_mut(&address)?;
         *count -= 1;
         if *count == 0 {
@@ -204,7 +255,24 @@ impl Presence {
         }
         let lasted = self.since.take().and_then(|since| since.elapsed().ok()).unwrap_or_default();
         let suppressed = self.away.failed((), now)?;
-        Some(News::Gone { seconds: lasted.as_secs_f64(), suppressed })
+        Some((News::Gone { seconds: lasted.as_secs_f64(), suppressed }, address))
+    }
+}
+
+impl KnownTrunk {
+    fn snapshot(&self) -> TrunkSnapshot {
+        let Self { address, since, certificate, software, stats } = self;
+        let figure = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        TrunkSnapshot {
+            address: *address,
+            since: *since,
+            certificate: certificate.clone(),
+            software: software.clone(),
+            streams: figure(&stats.streams),
+            bytes_in: figure(&stats.bytes_in),
+            bytes_out: figure(&stats.bytes_out),
+            round_trip: Some(Duration::from_micros(figure(&stats.round_trip))).filter(|trip| !trip.is_zero()),
+        }
     }
 }
 
@@ -219,7 +287,7 @@ impl KnownEdge {
             name: Arc::clone(name),
             revoked: peer.revoked,
             addresses,
-            spare: presence.spare,
+            trunks: presence.trunks.values().map(KnownTrunk::snapshot).collect(),
             since: presence.since,
             certificate: presence.certificate.clone(),
             error: presence.error.clone(),
@@ -227,39 +295,35 @@ impl KnownEdge {
     }
 }
 
-/// The guard of a connection of the tunnel with an edge. Dropping it counts it off.
+/// The guard of a trunk of an edge. Dropping it counts it off.
 #[derive(Debug)]
-pub struct EdgePresence {
+pub struct TrunkPresence {
     edges: Arc<EdgeRegistry>,
     name: Arc<str>,
-    address: IpAddr,
-    spare: bool,
+    number: u64,
+    stats: Arc<TrunkStats>,
 }
 
-impl EdgePresence {
-    /// Counts it as one that carries something from now on.
-    pub fn take(&mut self) {
-        if std::mem::take(&mut self.spare) {
-            self.edges.with(&self.name, |presence| {
-                presence.spare = presence.spare.saturating_sub(1);
-                None
-            });
-        }
+impl TrunkPresence {
+    /// Returns the figures that are shown of it.
+    pub fn stats(&self) -> &Arc<TrunkStats> {
+        &self.stats
+    }
+
+    /// Records the reason for which it ended.
+    pub fn failed(&self, reason: &'static str) {
+        self.edges.failed(&self.name, reason, None);
     }
 }
 
-impl Drop for EdgePresence {
+impl Drop for TrunkPresence {
     fn drop(&mut self) {
-        let (address, spare) = (self.address, self.spare);
-        self.edges
-            .with(&self.name, |presence| presence.ended(address, spare, Instant::now()).map(|news| (news, address)));
+        self.edges.with(&self.name, |presence| presence.ended(self.number, Instant::now()));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn peer(name: &str) -> EdgePeer {
@@ -270,6 +334,12 @@ mod tests {
         EdgeCertificate { serial: "40:01".to_owned(), until: SystemTime::UNIX_EPOCH }
     }
 
+    /// A trunk from that address.
+    fn from(address: IpAddr) -> KnownTrunk {
+        let (since, software) = (SystemTime::UNIX_EPOCH, String::new());
+        KnownTrunk { address, since, certificate: certificate(), software, stats: Arc::default() }
+    }
+
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
@@ -278,18 +348,18 @@ mod tests {
     fn what_is_new_is_that_it_comes_and_goes_and_from_where() {
         let (mut presence, one, other) = (Presence::default(), ip("192.0.2.1"), ip("2001:db8::1"));
         let now = Instant::now();
-        assert_eq!(presence.connected(one, certificate(), now), Some(News::Up { before: None }));
-        assert_eq!(presence.connected(one, certificate(), now), None);
-        assert_eq!(presence.connected(other, certificate(), now), Some(News::Elsewhere));
-        assert_eq!(presence.ended(other, true, now), None);
-        assert_eq!(presence.connected(other, certificate(), now), None, "it is known from there");
-        for _ in 0..2 {
-            assert_eq!(presence.ended(one, true, now), None);
+        assert_eq!(presence.connected(0, from(one), now), Some(News::Up { before: None }));
+        assert_eq!(presence.connected(1, from(one), now), None);
+        assert_eq!(presence.connected(2, from(other), now), Some(News::Elsewhere));
+        assert_eq!(presence.ended(2, now), None);
+        assert_eq!(presence.connected(3, from(other), now), None, "it is known from there");
+        for number in 0..2 {
+            assert_eq!(presence.ended(number, now), None);
         }
-        assert!(matches!(presence.ended(other, true, now), Some(News::Gone { .. })));
-        assert_eq!(presence.connected(one, certificate(), now), Some(News::Up { before: Some(other) }));
+        assert!(matches!(presence.ended(3, now), Some((News::Gone { .. }, address)) if address == other));
+        assert_eq!(presence.connected(4, from(one), now), Some(News::Up { before: Some(other) }));
         for n in 0..100 {
-            presence.connected(IpAddr::from([10, 0, 0, n]), certificate(), now);
+            presence.connected(5 + u64::from(n), from(IpAddr::from([10, 0, 0, n])), now);
         }
         assert_eq!(presence.known.len(), KNOWN_ADDRESSES);
     }
@@ -300,14 +370,14 @@ mod tests {
         let (mut told, mut times) = (0, 0);
         for second in (0..24 * 3600).step_by(2) {
             let now = start + Duration::from_secs(second);
-            told += usize::from(presence.connected(ip("192.0.2.1"), certificate(), now).is_some());
-            if let Some(News::Gone { suppressed, .. }) = presence.ended(ip("192.0.2.1"), true, now) {
+            told += usize::from(presence.connected(second, from(ip("192.0.2.1")), now).is_some());
+            if let Some((News::Gone { suppressed, .. }, _)) = presence.ended(second, now) {
                 (told, times) = (told + 1, times + 1 + suppressed);
             }
         }
         assert!((100..2000).contains(&told), "{told}");
         assert!((43_000 - 300..=43_200).contains(&times), "{times}");
-        let elsewhere = presence.connected(ip("192.0.2.2"), certificate(), start + Duration::from_secs(24 * 3600));
+        let elsewhere = presence.connected(0, from(ip("192.0.2.2")), start + Duration::from_secs(24 * 3600));
         assert_eq!(elsewhere, Some(News::Up { before: Some(ip("192.0.2.1")) }), "that is told in any case");
     }
 
@@ -316,20 +386,24 @@ mod tests {
         let edges = Arc::new(EdgeRegistry::default());
         edges.set(&[peer("waw1"), peer("fra1")]);
         let name = Arc::from("waw1");
-        let mut first = edges.connected(&name, ip("::ffff:192.0.2.1"), certificate());
-        let second = edges.connected(&name, ip("192.0.2.1"), certificate());
-        first.take();
+        let first = edges.connected(&name, ip("::ffff:192.0.2.1"), certificate(), "1.2.3");
+        let second = edges.connected(&name, ip("192.0.2.1"), certificate(), "1.2.3");
+        first.stats().streams.store(7, Ordering::Relaxed);
+        first.stats().round_trip.store(1500, Ordering::Relaxed);
         edges.failed("waw1", "expired", None);
         edges.set(&[peer("fra1"), EdgePeer { revoked: true, ..peer("waw1") }]);
         let [fra1, waw1] = &edges.snapshot()[..] else { panic!("two") };
         assert_eq!((fra1.addresses.len(), fra1.since, &fra1.error), (0, None, &None));
-        assert_eq!((&waw1.addresses[..], waw1.spare, waw1.revoked), (&[ip("192.0.2.1")][..], 1, true));
+        assert_eq!((&waw1.addresses[..], waw1.revoked), (&[ip("192.0.2.1")][..], true));
+        let [trunk, quiet] = &waw1.trunks[..] else { panic!("two") };
+        assert_eq!((trunk.streams, trunk.round_trip), (7, Some(Duration::from_micros(1500))));
+        assert_eq!((quiet.streams, quiet.round_trip, quiet.software.as_str()), (0, None, "1.2.3"));
         assert_eq!((waw1.since.is_some(), waw1.certificate.clone()), (true, Some(certificate())));
         assert_eq!(waw1.error.as_ref().map(|error| error.reason), Some("expired"));
         drop((first, second));
         let gone = &edges.snapshot()[1];
-        assert_eq!((&gone.addresses[..], gone.spare, gone.since), (&[ip("192.0.2.1")][..], 0, None));
-        let late = edges.connected(&name, ip("192.0.2.1"), certificate());
+        assert_eq!((&gone.addresses[..], gone.trunks.len(), gone.since), (&[ip("192.0.2.1")][..], 0, None));
+        let late = edges.connected(&name, ip("192.0.2.1"), certificate(), "1.2.3");
         edges.set(&[]);
         drop(late);
         assert!(edges.snapshot().is_empty());

@@ -6,7 +6,7 @@ mod handle;
 mod reason;
 mod registry;
 
-pub use edges::{EDGE_LINES, EdgeCertificate, EdgeError, EdgePresence, EdgeRegistry, EdgeSnapshot};
+pub use edges::{EDGE_LINES, EdgeCertificate, EdgeError, EdgeRegistry, EdgeSnapshot, TrunkPresence, TrunkSnapshot};
 pub use handle::{ConnectionHandle, Route, RunUntilClosed};
 pub use reason::{AdmissionError, CloseReason, Closing};
 pub use registry::{ConnectionRegistry, Registration};

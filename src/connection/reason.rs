@@ -40,6 +40,8 @@ words! {
         NoPing = "no_ping",
         /// On a relay: the client has more links than any client.
         ClientLinks = "client_links",
+        /// On a relay: the link came over a trunk of another worker than the one that owns its client.
+        WrongWorker = "wrong_worker",
         /// Its place was given to another one, as a limit of connections in all was reached.
         Evicted = "evicted",
         /// The operator had it closed.
@@ -72,6 +74,8 @@ impl AdmissionError {
             Self::BadHeader => false,
             // Health checks do this, and people who lose patience.
             Self::Closed => false,
+            // The edge's fault.
+            Self::WrongWorker => false,
             // For what was decided here.
             Self::Evicted | Self::Disconnected | Self::Drained => false,
         }
@@ -105,6 +109,8 @@ words! {
         Panic = "panic",
         /// The edge that it came through is trusted no more.
         Revoked = "revoked",
+        /// The trunk that carried it, between edge and core, has ended.
+        Tunnel = "tunnel",
         /// Its place was given to another one, as a limit of connections in all was reached.
         Evicted = "evicted",
         /// The operator had it closed.
@@ -125,6 +131,8 @@ words! {
         Disconnected = "disconnected",
         /// Its listener is drained.
         Drained = "drained",
+        /// The operator has thrown out the edge that it came through.
+        Revoked = "revoked",
     }
 }
 
@@ -132,7 +140,8 @@ impl From<Closing> for AdmissionError {
     fn from(closing: Closing) -> Self {
         match closing {
             Closing::Evicted => Self::Evicted,
-            Closing::Disconnected => Self::Disconnected,
+            // One that was not admitted yet is closed with the others.
+            Closing::Disconnected | Closing::Revoked => Self::Disconnected,
             Closing::Drained => Self::Drained,
         }
     }
@@ -144,6 +153,7 @@ impl From<Closing> for CloseReason {
             Closing::Evicted => Self::Evicted,
             Closing::Disconnected => Self::Disconnected,
             Closing::Drained => Self::Drained,
+            Closing::Revoked => Self::Revoked,
         }
     }
 }

@@ -11,12 +11,13 @@ use super::reach::{self, ConnectFailure, ConnectSuccess};
 use super::{ANSWER, CheckStatus, DoctorCheck};
 use crate::certs::identity::Identity;
 use crate::certs::{HandshakeResult, failure};
+use crate::tunnel;
 use otproxy_config::{CORE_NAME, Config, HostPort, Reach, RoleKind};
 use otproxy_net::tls::ALPN;
-use otproxy_protocol::proxy_header::LOCAL;
+use otproxy_protocol::trunk::Hello;
 
-/// The metric of the tunnel's connections, by edge and state.
-const CONNECTIONS: &str = "otproxy_tunnel_connections";
+/// The metric of the tunnel's trunks, by edge.
+const TRUNKS: &str = "otproxy_tunnel_trunks";
 
 /// A trial of the tunnel.
 pub(super) enum TunnelTrial {
@@ -42,9 +43,7 @@ pub(super) fn of(config: &Config) -> Vec<TunnelTrial> {
         Config::Edge(edge) => {
             let role = RoleKind::Edge;
             let trial = edge.tunnel.as_ref().map(|tunnel| match tunnel.reach() {
-                Reach::Dial { core, .. } => {
-                    TunnelTrial::Dial { role, name: CORE_NAME.to_owned(), target: core.clone() }
-                }
+                Reach::Dial(core) => TunnelTrial::Dial { role, name: CORE_NAME.to_owned(), target: core.clone() },
                 Reach::Accept(_) => TunnelTrial::Wait { role, name: None },
             });
             trial.into_iter().collect()
@@ -88,12 +87,12 @@ fn wait(role: RoleKind, name: Option<String>, running: Option<&RunningProcess>) 
             "run `otproxy doctor` on its host; and here again once otproxy runs",
         );
     };
-    let count = running.sum(CONNECTIONS, label);
+    let count = running.sum(TRUNKS, label);
     if count > 0.0 {
-        return DoctorCheck::ok("tunnel", &subject, format!("{count} connections with {other}"));
+        return DoctorCheck::ok("tunnel", &subject, format!("{count} trunks with {other}"));
     }
     // Other edges go on without this one; without any nobody plays.
-    let status = if running.sum(CONNECTIONS, None) > 0.0 { CheckStatus::Warn } else { CheckStatus::Fail };
+    let status = if running.sum(TRUNKS, None) > 0.0 { CheckStatus::Warn } else { CheckStatus::Fail };
     let known = running.edges.iter().find(|edge| Some(&edge.name) == name.as_ref());
     let last = known.and_then(|edge| edge.last_error.as_ref()).map(|error| {
         let from = error.address.map(|address| format!(" from {address}")).unwrap_or_default();
@@ -170,18 +169,25 @@ fn shake_hands(mut stream: TcpStream, role: RoleKind, name: &str, identity: &Ide
     if tls.alpn_protocol() != Some(ALPN) {
         return Err(Failure::NoAlpn);
     }
-    // In TLS 1.3 the client's handshake ends before the server has verified its certificate. The heartbeat of a parked
-    // connection shows the result: the edge begins with it, the core answers.
+    // In TLS 1.3 the client's handshake ends before the server has verified its certificate. A hello shows the result: the edge
+    // says it first, the core answers.
     let mut tls = rustls::Stream::new(&mut tls, &mut stream);
     if role == RoleKind::Edge {
-        tls.write_all(LOCAL).and_then(|()| tls.flush())?;
+        tls.write_all(&tunnel::hello(1).to_frame()).and_then(|()| tls.flush())?;
     }
-    let mut answer = [0; LOCAL.len()];
-    match tls.read_exact(&mut answer) {
-        Ok(()) if answer == *LOCAL => Ok(()),
-        Ok(()) => Err(Failure::NoAlpn),
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(Failure::Dropped),
-        Err(error) => Err(error.into()),
+    let (mut heard, mut part) = (Vec::new(), [0; 2048]);
+    loop {
+        match tls.read(&mut part) {
+            Ok(0) => return Err(Failure::Dropped),
+            Ok(count) => heard.extend_from_slice(part.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Err(Failure::Dropped),
+            Err(error) => return Err(error.into()),
+        }
+        match Hello::parse(&heard) {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => {}
+            Err(_) => return Err(Failure::NoAlpn),
+        }
     }
 }
 

@@ -7,21 +7,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
-use tokio::time::timeout_at;
+use tokio::time::{sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::access_log::{AccessLogEntry, Ended, Forwarded};
 use crate::admission::{
     AddressKey, AdmittedConnection, AuthenticatedEdge, CarriedGuard, Carrier, ENDED_LINES, Inbound, InboundShared,
-    TunnelledStream, unfinished,
+    TunnelledStream, lost, unfinished,
 };
 use crate::connection::{CloseReason, ConnectionHandle, Route};
-use crate::metrics::{ByReason, Metrics};
+use crate::metrics::{ByReason, GaugeGuard, Metrics};
+use crate::tunnel::{EdgeTrunks, LOSS_SPREAD};
 use otproxy_config as config;
 use otproxy_config::SendProxy;
 use otproxy_net::pump::{Observer, pump};
 use otproxy_net::worker::Tasks;
-use otproxy_net::{CloseQueue, ConnectResult, OutageLog, RateLimitedLog, Stream};
+use otproxy_net::{CloseQueue, ConnectResult, OutageLog, RateLimitedLog, Stream, random_part};
+use otproxy_protocol::core::first_ping;
+use otproxy_protocol::frame::{ClientId, HEADER_LEN, MAX_FIRST_PAYLOAD};
 use otproxy_protocol::player_address::{PseudoIpv4, ipv4_of};
 use otproxy_protocol::proxy_header;
 
@@ -32,7 +35,7 @@ mod targets;
 
 use moved::ForwardObserver;
 use status::StatusShared;
-use targets::{ChosenTarget, ConnectFor, TargetStream};
+use targets::{ChosenTarget, ConnectFor, OnBehalf, TargetStream, TunnelWay};
 
 pub use status_cache::{MAX_REQUESTS, StatusResult};
 #[cfg(test)]
@@ -152,6 +155,8 @@ pub struct Forward {
     shared: Arc<ForwardShared>,
     inbound: Inbound,
     status: Option<ByReason<StatusResult>>,
+    /// This worker's trunks, at an edge with a tunnel.
+    trunks: Option<Rc<EdgeTrunks>>,
 }
 
 /// A destination to which a connection was made.
@@ -165,6 +170,8 @@ struct Connected {
     retries: usize,
     /// The guard that counts it as a connection of its target.
     _attempt: ChosenTarget,
+    /// The guard that counts it as a stream of the tunnel.
+    _counted: Option<GaugeGuard>,
 }
 
 /// The last target that could not be reached.
@@ -191,10 +198,15 @@ impl Carrier for Forward {
 }
 
 impl Forward {
-    /// Makes one worker's part, which counts in `metrics`.
-    pub fn new(shared: Arc<ForwardShared>, inbound: Inbound, metrics: &Metrics) -> Self {
+    /// Makes one worker's part, which counts in `metrics`; `trunks` are that worker's.
+    pub fn new(
+        shared: Arc<ForwardShared>,
+        inbound: Inbound,
+        trunks: Option<Rc<EdgeTrunks>>,
+        metrics: &Metrics,
+    ) -> Self {
         let status = shared.status_metrics(metrics);
-        Self { shared, inbound, status }
+        Self { shared, inbound, status, trunks }
     }
 
     /// Carries one accepted connection to its end.
@@ -204,12 +216,10 @@ impl Forward {
         }
     }
 
-    /// Carries a stream of the tunnel to its end, as long as its edge is trusted.
+    /// Carries a stream of the tunnel to its end.
     async fn carry_tunnelled(self: Rc<Self>, tunnelled: TunnelledStream, closes: Rc<CloseQueue>) {
-        if let Some(admitted) = self.inbound.admit_tunnelled(tunnelled).await
-            && let Some(edge) = admitted.origin.as_ref().map(|origin| Arc::clone(&origin.edge))
-        {
-            edge.carry(self.carry_admitted(admitted, &closes)).await;
+        if let Some(admitted) = self.inbound.admit_tunnelled(tunnelled).await {
+            self.carry_admitted(admitted, &closes).await;
         }
     }
 
@@ -235,15 +245,19 @@ impl Forward {
         closes: &Rc<CloseQueue>,
     ) -> CloseReason {
         let began = Instant::now();
-        let reaching = self.reach(ConnectFor::Player(admitted.key), admitted.player, admitted.destination);
-        let reached = match Box::pin(reaching).await {
+        let tunnel = match self.tunnel_way(admitted).await {
+            Ok(tunnel) => tunnel,
+            Err(reason) => return reason,
+        };
+        let behalf = OnBehalf { player: admitted.player, local: admitted.destination, tunnel };
+        let reached = match Box::pin(self.reach(ConnectFor::Player(admitted.key), behalf)).await {
             Ok(reached) => reached,
             Err(missed) => {
                 record.missed(missed);
                 return CloseReason::ConnectFailed;
             }
         };
-        let Connected { stream: target, name, header: mut first, retries, _attempt } = reached;
+        let Connected { stream: target, name, header: mut first, retries, _attempt, _counted } = reached;
         record.reached(name, retries, began.elapsed());
         // Taken, so that it is not kept for as long as the connection lasts.
         let early = std::mem::take(&mut admitted.early);
@@ -259,17 +273,62 @@ impl Forward {
         drop(early);
         let idle = self.inbound.idle_timeout();
         let end = pump(&admitted.stream, &target, first, idle, self.inbound.scratch(), &moved).await;
+        let lost = lost(&target, None).or_else(|| lost(&admitted.stream, admitted.origin.as_ref()));
+        if target.lost_trunk() {
+            // So that the clients of a trunk do not all come back in one moment.
+            sleep(LOSS_SPREAD.mul_f64(random_part())).await;
+        }
         closes.turn().await;
-        end.into()
+        lost.unwrap_or_else(|| end.into())
     }
 
-    /// Connects to the first target that answers, on behalf of `player`, which connected to `local`.
-    async fn reach(
-        &self,
-        connect_for: ConnectFor,
-        player: SocketAddr,
-        local: SocketAddr,
-    ) -> Result<Connected, ConnectFailure> {
+    /// Returns the way through the tunnel for a connection that is no link.
+    fn tunnel(&self) -> TunnelWay<'_> {
+        TunnelWay { trunks: self.trunks.as_deref().ok_or(ConnectResult::Error), client: None }
+    }
+
+    /// Returns the way of a connection through the tunnel. Waits until a link has told its client, if its way depends on that;
+    /// only a core can say so, and that of the first trunk does.
+    ///
+    /// # Errors
+    /// Returns the reason for which the connection has ended.
+    async fn tunnel_way(&self, admitted: &mut AdmittedConnection) -> Result<TunnelWay<'_>, CloseReason> {
+        let mut way = self.tunnel();
+        let (Ok(trunks), true) = (way.trunks, self.shared.targets.go_by_tunnel()) else { return Ok(way) };
+        if let Err(missing) = trunks.any(self.inbound.config().timeouts.connect).await {
+            way.trunks = Err(missing);
+        } else if self.shared.targets.go_by_client(trunks) {
+            way.client = self.client_of(admitted).await?;
+        }
+        Ok(way)
+    }
+
+    /// Reads the first ping of a link, which tells its client. `None` if the connection begins otherwise: the core refuses it,
+    /// as it would without the tunnel.
+    ///
+    /// # Errors
+    /// Returns the reason for which the connection has ended.
+    async fn client_of(&self, admitted: &mut AdmittedConnection) -> Result<Option<ClientId>, CloseReason> {
+        let AdmittedConnection { stream, early, .. } = admitted;
+        let telling = async {
+            loop {
+                let Ok(told) = first_ping(early) else { return Ok(None) };
+                if told.is_some() {
+                    return Ok(told);
+                }
+                match stream.read_onto(early, HEADER_LEN + MAX_FIRST_PAYLOAD, self.inbound.scratch()).await {
+                    Ok(0) => return Err(CloseReason::Client),
+                    Err(_) => return Err(CloseReason::ClientError),
+                    Ok(_) => {}
+                }
+            }
+        };
+        timeout(self.inbound.config().timeouts.idle, telling).await.unwrap_or(Err(CloseReason::Idle))
+    }
+
+    /// Connects to the first target that answers, on behalf of a player.
+    async fn reach(&self, connect_for: ConnectFor, behalf: OnBehalf<'_>) -> Result<Connected, ConnectFailure> {
+        let OnBehalf { player, local, .. } = behalf;
         let metrics = self.inbound.metrics();
         let within = self.inbound.config().timeouts.connect;
         let deadline = tokio::time::Instant::now() + within * TRIES;
@@ -282,9 +341,7 @@ impl Forward {
             let turn = attempt.turn(connect_for, deadline - within).await;
             let began = Instant::now();
             let connected = match turn {
-                Ok(()) => {
-                    timeout_at(deadline, attempt.connect(player.ip())).await.unwrap_or(Err(ConnectResult::Timeout))
-                }
+                Ok(()) => timeout_at(deadline, attempt.connect(behalf)).await.unwrap_or(Err(ConnectResult::Timeout)),
                 Err(full) => Err(full),
             };
             match connected {
@@ -332,15 +389,16 @@ impl Forward {
         local: SocketAddr,
         (retries, attempt): (usize, ChosenTarget),
     ) -> Connected {
-        let (stream, name, header) = match connected {
-            TargetStream::Direct(stream, address) => (stream, address.to_string(), self.header(player, local, address)),
-            TargetStream::Tunnel(stream, listener) => {
-                let mut header = Vec::new();
-                proxy_header::write_v2_to(&mut header, player, local, Some(&listener));
-                (stream, config::Destination::Core(listener).to_string(), header)
+        let (stream, name, header, counted) = match connected {
+            TargetStream::Direct(stream, address) => {
+                (stream, address.to_string(), self.header(player, local, address), None)
+            }
+            // Its opening has said what a header would.
+            TargetStream::Tunnel(stream, listener, counted) => {
+                (stream, config::Destination::Core(listener).to_string(), Vec::new(), Some(counted))
             }
         };
-        Connected { stream, name, header, retries, _attempt: attempt }
+        Connected { stream, name, header, retries, _attempt: attempt, _counted: counted }
     }
 
     fn header(&self, mut player: SocketAddr, mut destination: SocketAddr, target: SocketAddr) -> Vec<u8> {

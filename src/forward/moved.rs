@@ -71,7 +71,7 @@ mod tests {
             pumped = pumping => panic!("{pumped:?}"),
             () = exchange => {}
         }
-        (client.options().tcp_notsent_lowat().unwrap(), target.options().recv_buffer_size().unwrap())
+        (client.options().unwrap().tcp_notsent_lowat().unwrap(), target.options().unwrap().recv_buffer_size().unwrap())
     }
 
     #[test]

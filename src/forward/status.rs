@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::status_cache::{CachedAnswer, Lookup, StatusCache};
-use super::{ConnectFor, Connected, ConnectionLogGuard, Forward};
+use super::{ConnectFor, Connected, ConnectionLogGuard, Forward, OnBehalf};
 use crate::admission::AdmittedConnection;
 use crate::connection::{AdmissionError, CloseReason, ConnectionHandle};
 use crate::forward::StatusResult;
@@ -72,7 +72,7 @@ pub(super) async fn serve(
             Ok(FirstPacket::Request(request)) => Some(request),
             Ok(FirstPacket::TooLong) => None,
             Err(reason) => {
-                forward.inbound.refuse(&admitted.stream.options(), reason, admitted.peer_info(), true);
+                forward.inbound.refuse(&admitted.stream, reason, admitted.peer_info());
                 return ControlFlow::Break(());
             }
         };
@@ -164,7 +164,8 @@ async fn ask_target(
     // The request is made on behalf of this host: game servers answer others once in some seconds, and always by IPv4.
     let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let (player, local) = (here(admitted.player.port()), here(admitted.destination.port()));
-    let reached = forward.reach(ConnectFor::Status, player, local).await.ok()?;
+    let behalf = OnBehalf { player, local, tunnel: forward.tunnel() };
+    let reached = forward.reach(ConnectFor::Status, behalf).await.ok()?;
     let within = forward.inbound.config().timeouts.connect;
     let exchange = exchange(reached, request, forward.inbound.scratch());
     let result = timeout(within, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));

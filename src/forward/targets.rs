@@ -20,12 +20,14 @@ use self::addresses::ResolvedAddresses;
 use self::health::{Attempt, HealthChange, TargetHealth};
 use self::metrics::TargetChecks;
 use crate::admission::{AddressKey, ConnectQueue, ConnectQueues, HostKey};
-use crate::metrics::{Metrics, PanicCount};
-use crate::tunnel::SparePool;
+use crate::metrics::{GaugeGuard, Metrics, PanicCount};
+use crate::tunnel::{EdgeTrunks, TrunkPool};
 use otproxy_config as config;
 use otproxy_config::{CheckConfig, CheckKind, Destination, SendProxy, SourceAddress};
 use otproxy_net::{ConnectResult, OutageLog, Stream};
+use otproxy_protocol::frame::ClientId;
 use otproxy_protocol::player_address::PseudoIpv4;
+use otproxy_protocol::trunk::OpenRequest;
 use otproxy_protocol::words;
 
 mod addresses;
@@ -50,8 +52,8 @@ words! {
         Resolve = "resolve",
         /// It took the connection, and closed it or said something else than a relay does.
         NoPong = "no_pong",
-        /// Through the tunnel: no spare connection is there.
-        NoSpare = "no_spare",
+        /// Through the tunnel: no trunk is there.
+        NoTrunk = "no_trunk",
         /// Any other failure, such as no free descriptor.
         Error = "error",
     }
@@ -87,8 +89,8 @@ words! {
 /// What all listeners share on the way to their targets.
 #[derive(Debug, Clone)]
 pub struct TargetWays {
-    /// The connections to the core, at an edge with a tunnel.
-    pub pool: Option<Arc<SparePool>>,
+    /// The trunks to the core, at an edge with a tunnel.
+    pub pool: Option<Arc<TrunkPool>>,
     /// The queues of connects to hosts where they wait for their turn.
     pub connects: Arc<ConnectQueues>,
     /// The addresses by which a server on loopback tells players apart.
@@ -144,7 +146,7 @@ struct Target {
 #[derive(Debug)]
 enum Way {
     Direct(ResolvedAddresses),
-    Tunnel(Option<Arc<SparePool>>),
+    Tunnel,
 }
 
 /// A connection to a target, by its kind.
@@ -152,8 +154,8 @@ enum Way {
 pub enum TargetStream {
     /// A connection to this address.
     Direct(Stream, SocketAddr),
-    /// A connection to this listener of the core, through the tunnel.
-    Tunnel(Stream, String),
+    /// A stream to this listener of the core, through the tunnel, and the guard that counts it.
+    Tunnel(Stream, String, GaugeGuard),
 }
 
 impl Targets {
@@ -212,7 +214,7 @@ impl Targets {
         let way = match (&target.destination, before.map(|before| &before.way)) {
             (Destination::Target(_), Some(Way::Direct(known))) => Way::Direct(known.looked_up_each(config.resolve)),
             (Destination::Target(host), _) => Way::Direct(ResolvedAddresses::new(host.clone(), config.resolve)),
-            (Destination::Core(_), _) => Way::Tunnel(self.ways.pool.clone()),
+            (Destination::Core(_), _) => Way::Tunnel,
         };
         let ping = config.check.kind == CheckKind::Ping && matches!(way, Way::Direct(_));
         let checked = config.check.kind != CheckKind::Off;
@@ -269,6 +271,19 @@ impl Targets {
         Some(ChosenTarget { targets: Arc::clone(self), target, tried: next })
     }
 
+    /// Returns whether connections lead through the tunnel.
+    pub fn go_by_tunnel(&self) -> bool {
+        self.now().list.iter().any(|target| matches!(target.way, Way::Tunnel))
+    }
+
+    /// Returns whether connections lead to a listener of the core that takes links, each of which has to go to the worker that
+    /// owns its client. The trunks know it once there is one.
+    pub fn go_by_client(&self, trunks: &EdgeTrunks) -> bool {
+        let of_links =
+            |target: &Arc<Target>| matches!(&target.destination, Destination::Core(name) if trunks.by_client(name));
+        self.now().list.iter().any(of_links)
+    }
+
     /// Returns their destinations, in the order of the file.
     pub fn destinations(&self) -> Vec<String> {
         self.now().list.iter().map(|target| target.destination.to_string()).collect()
@@ -307,7 +322,6 @@ impl Targets {
         let Target { way, check, send_proxy, source, within, checks: Some(checks), .. } = &*target else { return };
         let mut ticks = interval(check.inter);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut made = 0;
         loop {
             ticks.tick().await;
             if self.now().health.state(target.number) == Some(TargetState::Maint) {
@@ -323,7 +337,11 @@ impl Targets {
                 Way::Direct(addresses) => {
                     check::check(addresses, check.kind, *send_proxy, source.of_checks(), *within).await
                 }
-                Way::Tunnel(pool) => has_spare(pool.as_deref(), &mut made).map(|()| None),
+                // The core answers on each, or it is given up.
+                Way::Tunnel => match &self.ways.pool {
+                    Some(pool) if pool.alive() > 0 => Ok(None),
+                    _ => Err(CheckResult::NoTrunk),
+                },
             };
             let result = checked.err().unwrap_or(CheckResult::Ok);
             let round_trip = checked.ok().flatten();
@@ -370,12 +388,24 @@ impl Targets {
     }
 }
 
-/// Checks that the tunnel has spare connections, or had new ones since the last check, all of which are in use by now.
-/// The check takes none of them from a player, and the core has answered on each.
-fn has_spare(pool: Option<&SparePool>, made: &mut usize) -> Result<(), CheckResult> {
-    let (spare, all) = pool.map_or((0, 0), SparePool::spare);
-    let more = std::mem::replace(made, all) != all;
-    if spare > 0 || more { Ok(()) } else { Err(CheckResult::NoSpare) }
+/// The player whom a target is connected to for, as a target may have to know.
+#[derive(Debug, Clone, Copy)]
+pub struct OnBehalf<'a> {
+    /// The player.
+    pub player: SocketAddr,
+    /// The address that the player connected to.
+    pub local: SocketAddr,
+    /// The way through the tunnel.
+    pub tunnel: TunnelWay<'a>,
+}
+
+/// The way of a connection through the tunnel.
+#[derive(Debug, Clone, Copy)]
+pub struct TunnelWay<'a> {
+    /// This worker's trunks, or the reason why there are none.
+    pub trunks: Result<&'a EdgeTrunks, ConnectResult>,
+    /// The client, if the connection is a link that had to tell it.
+    pub client: Option<ClientId>,
 }
 
 /// A target that was chosen for a connection, and counts as one of its connections while this lives.
@@ -406,11 +436,13 @@ impl ChosenTarget {
         turn.map_err(|_| ConnectResult::Queue)
     }
 
-    /// Connects, on behalf of `player`.
+    /// Connects on behalf of a player.
     ///
     /// # Errors
     /// Returns the result of a failed connect.
-    pub async fn connect(&self, player: IpAddr) -> Result<TargetStream, ConnectResult> {
+    pub async fn connect(&self, behalf: OnBehalf<'_>) -> Result<TargetStream, ConnectResult> {
+        let OnBehalf { player: from, local, tunnel } = behalf;
+        let player = from.ip();
         let Target { way, destination, source, within, .. } = &*self.target;
         match (way, destination) {
             (Way::Direct(addresses), _) => {
@@ -425,11 +457,12 @@ impl ChosenTarget {
                 let (stream, address) = addresses.connect(source, *within).await?;
                 Ok(TargetStream::Direct(plain(stream)?, address))
             }
-            (Way::Tunnel(Some(pool)), Destination::Core(listener)) => {
-                let stream = pool.take(*within).await?.attach().map_err(|_| ConnectResult::Error)?;
-                Ok(TargetStream::Tunnel(stream, listener.clone()))
+            (Way::Tunnel, Destination::Core(listener)) => {
+                let request = OpenRequest { listener: listener.clone(), player: from, destination: local };
+                let (stream, counted) = tunnel.trunks?.open(&request, tunnel.client, *within).await?;
+                Ok(TargetStream::Tunnel(stream, request.listener, counted))
             }
-            (Way::Tunnel(_), _) => Err(ConnectResult::Error),
+            (Way::Tunnel, Destination::Target(_)) => Err(ConnectResult::Error),
         }
     }
 

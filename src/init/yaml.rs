@@ -21,7 +21,7 @@ fn edge(topology: &Topology, edge: &TopologyEdge) -> String {
     let reach = match (topology.core.mode, &topology.core.address) {
         (CoreMode::Accept, Some(core)) => {
             let core = HostPort { host: core.clone(), port: topology.tunnel_port };
-            format!("core:\n  dial: \"{core}\"\n  # Connections to the core kept ready for new players.\n  spare: 8\n")
+            format!("core:\n  dial: \"{core}\"\n")
         }
         _ => format!(
             "# The core connects to this edge: where the core is stands in no file here.\ncore:\n  accept: {}\n",
@@ -111,8 +111,6 @@ fn core(topology: &Topology) -> String {
         CoreMode::Dial => "\
 # The tunnel: TLS to the edges, with certificates on both sides. The core connects to each edge: no port is open here.
 tunnel:
-  # Connections kept ready at each edge for new players.
-  spare: 8
 "
         .to_owned(),
         CoreMode::Accept => format!(

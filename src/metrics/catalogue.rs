@@ -184,14 +184,16 @@ catalogue! {
             "Bytes kept for replay until clients acknowledge them, over all sessions.";
         relay_memory_bytes: IntGauge = "otproxy_relay_memory_bytes" []
             "Memory of all sessions, in steps: what they keep for replay, ahead of its turn, and for game servers. See `sessions.memory`.";
-        tunnel_connections: IntGaugeVec = "otproxy_tunnel_connections" ["edge", "state"]
-            "Connections of the tunnel open now: `spare` ones are ready for new players, those `in_use` carry one.";
+        tunnel_trunks: IntGaugeVec = "otproxy_tunnel_trunks" ["edge"]
+            "Trunks of the tunnel open now: connections between an edge and the core that carry streams.";
+        tunnel_streams: IntGaugeVec = "otproxy_tunnel_streams" ["edge"]
+            "Streams in those trunks open now: links and forwarded connections.";
         tunnel_handshakes: IntCounterVec = "otproxy_tunnel_handshakes_total" ["result"]
             "Handshakes of the tunnel, made and taken.";
         tunnel_dials: IntCounterVec = "otproxy_tunnel_dials_total" ["edge", "result"]
             "Attempts to connect to the other side of the tunnel.";
         tunnel_streams_refused: IntCounterVec = "otproxy_tunnel_streams_refused_total" ["edge", "reason"]
-            "Streams that an edge began and the core did not take.";
+            "Streams that an edge opened and the core did not take, and trunks.";
         certificate_expiry_timestamp: IntGaugeVec = "otproxy_certificate_expiry_timestamp_seconds" ["certificate"]
             "When a certificate expires, since unix epoch: this process' `own` of the tunnel and its `ca`, that of `admin.tls`, and its operators' `admin_ca`.";
         config_last_reload_successful: IntGauge = "otproxy_config_last_reload_successful" []

@@ -110,7 +110,7 @@ fn reasons_count_under_their_own_words() {
     tunnel.dialled(None);
     (0..2).for_each(|_| tunnel.dialled(Some(ConnectResult::Handshake)));
     tunnel.refused(TunnelError::UnknownListener);
-    let (held, dropped) = (tunnel.spare(), tunnel.spare());
+    let (held, dropped) = (tunnel.trunk(), tunnel.trunk());
     drop(dropped);
     ByReason::new(&metrics.relay_refused, &[]).inc(OpenError::Identity);
     let text = render(&[metrics], BUILD);
@@ -139,7 +139,7 @@ fn reasons_count_under_their_own_words() {
     has(&text, "otproxy_tunnel_dials_total{edge=\"waw1\",result=\"ok\"} 1");
     has(&text, "otproxy_tunnel_dials_total{edge=\"waw1\",result=\"handshake\"} 2");
     has(&text, "otproxy_tunnel_streams_refused_total{edge=\"waw1\",reason=\"unknown_listener\"} 1");
-    has(&text, "otproxy_tunnel_connections{edge=\"waw1\",state=\"spare\"} 1");
+    has(&text, "otproxy_tunnel_trunks{edge=\"waw1\"} 1");
     drop(held);
     has(&text, "otproxy_target_connects_total{listener=\"links\",result=\"timeout\"} 1");
     has(&text, "otproxy_relay_refused_total{reason=\"identity\"} 1");
@@ -211,7 +211,6 @@ fn the_documented_table_is_the_catalogue() {
         ("`result` of `otproxy_status_requests_total`", words(StatusResult::ALL)),
         ("`reason` of `otproxy_relay_sessions_ended_total`", words(EndReason::ALL)),
         ("`reason` of `otproxy_relay_refused_total`", words(OpenError::ALL)),
-        ("`state` of `otproxy_tunnel_connections`", "`spare`, `in_use`".to_owned()),
         ("`result` of `otproxy_tunnel_handshakes_total`", words(HandshakeResult::ALL)),
         ("`result` of `otproxy_tunnel_dials_total`", words(ConnectResult::ALL)),
         ("`reason` of `otproxy_tunnel_streams_refused_total`", words(TunnelError::ALL)),

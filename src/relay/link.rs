@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::metrics::EdgeMetrics;
-use super::task_waker::TaskWaker;
 use super::{MAX_REFUSALS, REFUSALS_PERIOD};
 use crate::admission::{AddressKey, Inbound, TunnelOrigin};
 use crate::connection::{CloseReason, ConnectionHandle};
-use otproxy_net::Stream;
+use otproxy_net::{Stream, TaskWaker};
 use otproxy_protocol::core::{RoundTrips, WriteOutcome};
 use otproxy_protocol::frame::ClientId;
 use otproxy_protocol::quota::Quota;

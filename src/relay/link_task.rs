@@ -12,7 +12,7 @@ use super::Relay;
 use super::client::{RelayClient, write_stream};
 use super::link::RelayLink;
 use crate::access_log::{AccessLogEntry, Ended, LinkEnd};
-use crate::admission::{AdmissionGuard, unfinished};
+use crate::admission::{AdmissionGuard, lost, unfinished};
 use crate::connection::CloseReason;
 use otproxy_net::CloseTurn;
 use otproxy_protocol::core::LinkKey;
@@ -73,7 +73,7 @@ impl LinkTask {
             let write = || write_stream(&mut self.client.machine.borrow_mut(), self.key);
             match self.link.stream.poll_drain(cx, write) {
                 Poll::Ready(Ok(())) => self.link.blocked.set(false),
-                Poll::Ready(Err(_)) => return Poll::Ready(CloseReason::ClientError),
+                Poll::Ready(Err(_)) => return Poll::Ready(self.failed()),
                 Poll::Pending => {}
             }
         }
@@ -96,7 +96,7 @@ impl LinkTask {
                 let n = match self.link.stream.poll_read(cx, &mut scratch) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(0)) => return Poll::Ready(CloseReason::Client),
-                    Poll::Ready(Err(_)) => return Poll::Ready(CloseReason::ClientError),
+                    Poll::Ready(Err(_)) => return Poll::Ready(self.failed()),
                     Poll::Ready(Ok(n)) => n,
                 };
                 self.on_bytes(scratch.get(..n).unwrap_or_default())
@@ -111,6 +111,11 @@ impl LinkTask {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Returns the reason for which a link whose stream failed has ended.
+    fn failed(&self) -> CloseReason {
+        lost(&self.link.stream, self.link.origin.as_ref()).unwrap_or(CloseReason::ClientError)
     }
 
     fn on_bytes(&self, bytes: &[u8]) -> Result<bool, CloseReason> {

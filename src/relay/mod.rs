@@ -20,7 +20,6 @@ mod session;
 mod settings;
 mod shared;
 mod snapshot;
-mod task_waker;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -40,6 +39,7 @@ use otproxy_net::Stream;
 use otproxy_net::worker::{Scratch, Tasks};
 use otproxy_protocol::core::{OpenError, first_ping};
 use otproxy_protocol::frame::{ClientId, HEADER_LEN, MAX_FIRST_PAYLOAD, SessionId};
+use otproxy_protocol::trunk::ResetReason;
 
 use client::RelayClient;
 use idle_watch::IdleWatch;
@@ -156,10 +156,8 @@ impl Relay {
 
     /// Carries a stream of the tunnel, in the same way.
     pub async fn carry_tunnelled(self: Rc<Self>, inbound: Rc<Inbound>, tunnelled: TunnelledStream) {
-        if let Some(admitted) = inbound.admit_tunnelled(tunnelled).await
-            && let Some(edge) = admitted.origin.as_ref().map(|origin| Arc::clone(&origin.edge))
-        {
-            edge.carry(self.carry_admitted(&inbound, admitted)).await;
+        if let Some(admitted) = inbound.admit_tunnelled(tunnelled).await {
+            self.carry_admitted(&inbound, admitted).await;
         }
     }
 
@@ -168,7 +166,15 @@ impl Relay {
         let owner = self.shared.owner(new_link.client);
         if owner == self.index {
             // A task of its own: what only the start needed takes no memory while the link lives.
-            self.carry_link(stream, new_link);
+            return self.carry_link(stream, new_link);
+        }
+        if stream.is_of_trunk() {
+            let NewLink { guard, key, .. } = &new_link;
+            let handle = guard.handle();
+            let (address, edge) = (handle.player_or_peer(), handle.edge());
+            let who = PeerInfo { address, reporter: key.reporter, edge, accepted: handle.began() };
+            inbound.refuse(&stream, AdmissionError::WrongWorker, who);
+            stream.refuse(ResetReason::WrongWorker);
         } else if let (Some(sender), Ok(stream)) = (self.shared.commands.get(owner), stream.detach()) {
             // It fails only when that worker is gone, in a shutdown.
             let _ = sender.send(WorkerCommand::Carry(Box::new(Handover { stream, new_link })));
@@ -187,7 +193,7 @@ impl Relay {
             Err(reason) => {
                 self.tasks.closes().turn().await;
                 let who = PeerInfo { address: player, reporter: key.reporter, edge: guard.handle().edge(), accepted };
-                inbound.refuse(&stream.options(), reason, who, true);
+                inbound.refuse(&stream, reason, who);
                 None
             }
         }
@@ -196,8 +202,8 @@ impl Relay {
     /// Starts the task that carries a link of one of this worker's clients.
     fn carry_link(self: &Rc<Self>, stream: Stream, new_link: NewLink) {
         let NewLink { inbound, client, key, early, guard, origin } = new_link;
-        let proven = origin.as_ref().map(|origin| Arc::clone(&origin.edge));
-        if proven.as_ref().is_some_and(|edge| edge.is_revoked()) {
+        // Its first bytes may have come before its trunk was lost. The series of an edge that is gone must not come back.
+        if origin.as_ref().is_some_and(|origin| origin.edge.is_revoked()) {
             return;
         }
         let inbound = self.inbound(&inbound);
@@ -206,7 +212,7 @@ impl Relay {
             let handle = guard.handle();
             let (address, edge) = (handle.player_or_peer(), handle.edge());
             let who = PeerInfo { address, reporter: key.reporter, edge, accepted: handle.began() };
-            inbound.refuse(&stream.options(), AdmissionError::ClientLinks, who, true);
+            inbound.refuse(&stream, AdmissionError::ClientLinks, who);
             return;
         }
         let handle = Arc::clone(guard.handle());
@@ -214,11 +220,7 @@ impl Relay {
         handle.set_link();
         handle.set_route(Route::Client(client.0));
         let link = Rc::new(RelayLink::new(stream, (handle, key), client, edge, origin, inbound));
-        let task = LinkTask::new(Rc::clone(self), owner, link, early, guard);
-        match proven {
-            Some(edge) => self.tasks.spawn(edge.carry(task)),
-            None => self.tasks.spawn(task),
-        }
+        self.tasks.spawn(LinkTask::new(Rc::clone(self), owner, link, early, guard));
     }
 
     /// Returns the counters of an edge. Only names that the configuration has had come here.

@@ -14,10 +14,9 @@ use super::client::RelayClient;
 use super::link::RelayLink;
 use super::metrics::PortMetrics;
 use super::places::SessionPlace;
-use super::task_waker::TaskWaker;
 use crate::admission::{AddressKey, ConnectPlace, Inbound};
 use otproxy_config::GameServerConfig;
-use otproxy_net::Stream;
+use otproxy_net::{Stream, TaskWaker};
 use otproxy_protocol::core::SessionKey;
 use otproxy_protocol::frame::SessionId;
 

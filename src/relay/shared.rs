@@ -1,6 +1,5 @@
 //! The part of the relay that all workers share, and the commands by which they work for one another.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -15,10 +14,11 @@ use crate::admission::{
 };
 use crate::metrics::Metrics;
 use otproxy_config as config;
-use otproxy_net::{DetachedStream, RateLimitedLog};
+use otproxy_net::{DetachedStream, RateLimitedLog, random_key};
 use otproxy_protocol::core::EndReason;
 use otproxy_protocol::frame::ClientId;
 use otproxy_protocol::player_address::PseudoIpv4;
+use otproxy_protocol::trunk::CoreWorkers;
 
 /// The part of the relay that all workers share.
 #[derive(Debug)]
@@ -32,8 +32,8 @@ pub struct RelayShared {
     pub(super) connects: Arc<ConnectQueues>,
     /// Those that are up.
     pub(super) game_servers: GameServers,
-    /// The hash that assigns clients to workers: keyed at random, so that no client can choose.
-    owners: RandomState,
+    /// The key of the hash that assigns clients to workers: random, so that no client can choose.
+    owner_key: [u8; 16],
     /// To each worker. Not bounded by themselves: each link on its way is a connection that counts, with a descriptor, and
     /// operators ask one thing after the other.
     pub(super) commands: Vec<mpsc::UnboundedSender<WorkerCommand>>,
@@ -61,7 +61,7 @@ impl RelayShared {
             pseudo_ipv4,
             connects,
             game_servers: GameServers::default(),
-            owners: RandomState::new(),
+            owner_key: random_key(),
             commands,
             log: RateLimitedLog::new(REFUSED_LINES),
             ended_log: RateLimitedLog::new(ENDED_LINES),
@@ -137,7 +137,13 @@ impl RelayShared {
     /// Returns the worker that carries all links and sessions of a client. The id alone decides, so that a join from
     /// another player's address meets the session that it asks for, and is refused.
     pub(super) fn owner(&self, client: ClientId) -> usize {
-        self.owners.hash_one(client) as usize % self.commands.len().max(1)
+        let workers = u16::try_from(self.commands.len()).unwrap_or(u16::MAX);
+        CoreWorkers::owner(self.owner_key, workers, client).into()
+    }
+
+    /// Returns the key by which workers own clients: edges choose by it.
+    pub fn owner_key(&self) -> [u8; 16] {
+        self.owner_key
     }
 }
 

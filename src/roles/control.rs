@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use super::listeners::{ListenerSet, ListenerSnapshot};
+use super::listeners::{ListenerSet, ListenerSnapshot, PreparedListeners};
+use super::revoked::{EdgeTrust, RevokedEdges};
 use crate::admission::{ConnectQueues, ProcessAdmission};
 use crate::certs::CertError;
 use crate::certs::operators::RevokedOperators;
@@ -115,12 +116,13 @@ pub(super) struct ServiceState {
     pub connects: Arc<ConnectQueues>,
     /// Each worker's counters.
     pub metrics: Vec<Arc<Metrics>>,
-    /// The edges and listeners that the tunnel's server knows.
+    /// The edges and relays that the tunnel's server knows.
     pub known: Option<watch::Sender<TunnelPeers>>,
     /// The certificates of the tunnel's identity.
     pub certificates: Option<watch::Sender<IdentityWatch>>,
     /// The operators whose certificates are refused.
     pub revoked: RevokedOperators,
+    pub revoked_edges: RevokedEdges,
 }
 
 impl ServiceState {
@@ -130,24 +132,44 @@ impl ServiceState {
     /// # Errors
     /// Fails if an address cannot be bound. Nothing has changed then.
     pub fn change(&mut self, config: Config, closed: HashSet<String>) -> Result<mpsc::Receiver<Infallible>, BindError> {
-        let prepared = self.listeners.prepare(&config, &closed)?;
-        let process = config.process();
+        let prepared = self.listeners.prepare(&self.revoked_edges.applied(&config), &closed)?;
+        Ok(self.adopt(config, closed, prepared))
+    }
+
+    /// Refuses an edge, whatever the configuration says, or goes by that again. No file is read, and no descriptor taken: they
+    /// may have run out when this is needed most. Returns a receiver that ends when all workers have changed.
+    pub fn set_revoked(&mut self, edge: &str, revoked: bool) -> mpsc::Receiver<Infallible> {
+        self.revoked_edges.set(edge, revoked);
+        let prepared = self.listeners.keep(&self.revoked_edges.applied(&self.config));
+        self.adopt(self.config.clone(), self.closed.clone(), prepared)
+    }
+
+    /// Goes by `config`, whose listeners are prepared.
+    fn adopt(
+        &mut self,
+        config: Config,
+        closed: HashSet<String>,
+        prepared: PreparedListeners,
+    ) -> mpsc::Receiver<Infallible> {
+        let used = self.revoked_edges.applied(&config);
+        let process = used.process();
         self.gate.set((&process.limits).into(), Arc::new(process.into()));
         self.gate.bans().set((&process.bans).into());
-        self.connects.set(&config);
+        self.connects.set(&used);
         self.revoked.set(process.admin.tls.as_ref().map(|tls| tls.revoked.as_slice()).unwrap_or_default());
-        if let Config::Core(core) = &config {
-            self.change_core(core, &closed);
+        if let Config::Core(core) = &*used {
+            self.change_core(core);
         }
+        drop(used);
         let (done, ended) = mpsc::channel(1);
-        self.listeners.change(prepared, &done);
+        self.listeners.change(prepared, &closed, &done);
         (self.config, self.closed) = (config, closed);
         // A listener that was removed is forgotten here too.
         self.closed.retain(|name| self.listeners.has(name));
-        Ok(ended)
+        ended
     }
 
-    fn change_core(&self, core: &config::CoreConfig, closed: &HashSet<String>) {
+    fn change_core(&self, core: &config::CoreConfig) {
         // Workers make these again. A scrape before that must find the zeros as well.
         for metrics in &self.metrics {
             let edges = core.edges.iter().map(|edge| edge.name.as_str());
@@ -163,9 +185,9 @@ impl ServiceState {
             }
         }
         if let Some(known) = &self.known {
-            let names = core.listeners.iter().map(|listener| &listener.inbound().name);
-            let listeners = names.filter(|name| !closed.contains(*name)).cloned().collect();
-            known.send_replace(TunnelPeers { edges: core.edges.clone(), listeners });
+            let relays = core.listeners.iter().filter(|listener| matches!(listener, ListenerConfig::Relay(_)));
+            let links = relays.map(|listener| listener.inbound().name.clone()).collect();
+            known.send_replace(TunnelPeers { edges: core.edges.clone(), links });
         }
     }
 }
@@ -234,6 +256,34 @@ impl Control {
     /// Fails if there is no such listener, or if one of its addresses cannot be bound.
     pub async fn open_listener(&self, name: &str) -> Result<(), ReloadError> {
         self.set_closed(name, false).await
+    }
+
+    /// Refuses an edge, whatever the file says, or goes by that again. A reload keeps it. It does not wait for its turn: a
+    /// reload may be reading from a disk that hangs.
+    ///
+    /// # Errors
+    /// Fails if the process is ending.
+    pub(super) async fn set_revoked(&self, edge: &str, revoked: bool) -> Result<(), ReloadError> {
+        let changed = self.state().as_mut().map(|state| state.set_revoked(edge, revoked)).ok_or(ReloadError::Ended)?;
+        settled(changed).await;
+        Ok(())
+    }
+
+    /// Returns the edges of the core, and who has them refused; `None` for an edge, and once the service ends.
+    pub(super) fn edge_trust(&self) -> Option<EdgeTrust> {
+        let state = self.state();
+        let Config::Core(core) = &state.as_ref()?.config else { return None };
+        Some(state.as_ref()?.revoked_edges.trust(&core.edges))
+    }
+
+    /// Returns the listeners that believe a PROXY header from an address of this edge.
+    pub(super) fn listeners_trusting(&self, edge: &str) -> Vec<String> {
+        let state = self.state();
+        let Some(state) = state.as_ref() else { return Vec::new() };
+        match &*state.revoked_edges.applied(&state.config) {
+            Config::Core(core) => core.listeners_trusting(edge).map(str::to_owned).collect(),
+            Config::Edge(_) => Vec::new(),
+        }
     }
 
     /// Returns all listeners with the addresses that they listen on now.

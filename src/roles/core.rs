@@ -1,13 +1,12 @@
 //! The core: the relay, and forwards for login and status.
 
-use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
 use super::service::{Service, ServiceParts, StartError};
-use super::worker::Worker;
+use super::worker::{Worker, WorkerTrunks};
 use crate::admission::ConnectQueues;
 use crate::forward::{HeaderFor, TargetWays};
 use crate::relay::{Relay, RelayShared};
@@ -31,7 +30,7 @@ pub fn bind(config: config::CoreConfig) -> Result<Service, StartError> {
     let certificates = super::certificates(&config)?.map(watch::Sender::new);
     let presented = certificates.as_ref().map(watch::Sender::subscribe);
     // The edges and listeners arrive with the first change.
-    let (known, knows) = watch::channel(TunnelPeers { edges: Vec::new(), listeners: HashSet::new() });
+    let (known, knows) = watch::channel(TunnelPeers { edges: Vec::new(), links: Vec::new() });
     let parts = ServiceParts {
         header_for: HeaderFor::GameServer(pseudo_ipv4.clone()),
         ways: TargetWays { pool: None, connects, pseudo_ipv4 },
@@ -40,15 +39,15 @@ pub fn bind(config: config::CoreConfig) -> Result<Service, StartError> {
         certificates,
     };
     let (mut service, plans) = Service::bind(config, parts)?;
-    let (to_workers, streams): (Vec<_>, Vec<_>) = plans.iter().map(|_| mpsc::unbounded_channel()).unzip();
+    let (to_workers, trunks): (Vec<_>, Vec<_>) = plans.iter().map(|_| mpsc::unbounded_channel()).unzip();
     if let (Some(tunnel), Some(presented)) = (tunnel, presented) {
         let sockets = service.listen_tunnel(&tunnel.accept)?;
-        let knows = (knows, service.edges());
+        let (knows, owner_key) = ((knows, service.edges()), shared.owner_key());
         service.run_tunnel(move |metrics, scratch, tasks| {
-            TunnelServer::run(tunnel, presented, knows, to_workers, sockets, metrics, (scratch, tasks))
+            TunnelServer::run(presented, knows, (to_workers, owner_key), sockets, metrics, (scratch, tasks))
         });
     }
-    for (index, ((plans, commands), streams)) in plans.into_iter().zip(commands).zip(streams).enumerate() {
+    for (index, ((plans, commands), trunks)) in plans.into_iter().zip(commands).zip(trunks).enumerate() {
         let Some(metrics) = service.metrics().get(index).map(Arc::clone) else { continue };
         let shared = Arc::clone(&shared);
         service.add_worker(Box::new(move |stop| {
@@ -58,7 +57,7 @@ pub fn bind(config: config::CoreConfig) -> Result<Service, StartError> {
                 tokio::task::spawn_local(Rc::clone(&relay).run_commands(commands));
                 tokio::task::spawn_local(Rc::clone(&relay).watch_idle());
                 let ending = Rc::clone(&relay);
-                worker.serve(Some(relay), plans, Some(streams), || ending.shut_down()).await;
+                worker.serve(Some(relay), plans, Some(WorkerTrunks::Core(trunks)), || ending.shut_down()).await;
                 Ok(())
             })
         }));

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::service::{Service, ServiceParts, StartError};
-use super::worker::Worker;
+use super::worker::{Worker, WorkerTrunks};
 use crate::admission::ConnectQueues;
 use crate::forward::{HeaderFor, TargetWays};
-use crate::tunnel::{SparePool, TunnelClient};
+use crate::tunnel::{EdgeTrunks, TrunkPool, TunnelClient};
 use otproxy_config as config;
 use otproxy_config::{Config, Reach};
 use otproxy_net::host_key;
@@ -22,27 +22,32 @@ pub fn bind(config: config::EdgeConfig) -> Result<Service, StartError> {
     let (tunnel, log_core) = (config.tunnel.clone(), config.log_core_address);
     let config = Config::Edge(config);
     let certificates = super::certificates(&config)?.map(watch::Sender::new);
-    let (presented, wanted) = (certificates.as_ref().map(watch::Sender::subscribe), Arc::new(Notify::new()));
-    let pool = tunnel.is_some().then(|| SparePool::new(Arc::clone(&wanted)));
+    let presented = certificates.as_ref().map(watch::Sender::subscribe);
+    let workers = config.process().workers.get();
+    let name = presented.as_ref().map(|presented| presented.borrow().identity().name().to_owned());
+    let (pool, trunks) = name.map(|name| TrunkPool::new(&name, workers)).unzip();
+    let trunks = trunks.unwrap_or_default().into_iter().map(Some).chain(std::iter::repeat_with(|| None));
     let (connects, pseudo_ipv4) = (ConnectQueues::new(&config), PseudoIpv4::new(host_key()));
     let ways = TargetWays { pool: pool.clone(), connects, pseudo_ipv4 };
     let parts = ServiceParts { header_for: HeaderFor::Proxy, ways, relay: None, known: None, certificates };
     let (mut service, plans) = Service::bind(config, parts)?;
-    if let (Some(tunnel), Some(presented), Some(pool)) = (tunnel, presented, pool) {
+    if let (Some(tunnel), Some(presented), Some(carried)) = (tunnel, presented, pool.clone()) {
         let sockets = match tunnel.reach() {
             Reach::Accept(addresses) => service.listen_tunnel(addresses)?,
-            Reach::Dial { .. } => Vec::new(),
+            Reach::Dial(_) => Vec::new(),
         };
         service.run_tunnel(move |metrics, scratch, tasks| {
-            TunnelClient::run((tunnel, log_core), presented, (pool, wanted), sockets, metrics, (scratch, tasks))
+            TunnelClient::run((tunnel, log_core), presented, carried, sockets, metrics, (scratch, tasks))
         });
     }
-    for (index, plans) in plans.into_iter().enumerate() {
+    for (index, (plans, new)) in plans.into_iter().zip(trunks).enumerate() {
         let Some(metrics) = service.metrics().get(index).map(Arc::clone) else { continue };
+        let pool = pool.clone();
         service.add_worker(Box::new(move |stop| {
             Box::pin(async move {
+                let trunks = new.zip(pool).map(|(new, pool)| WorkerTrunks::Edge(EdgeTrunks::new(pool, &metrics), new));
                 // A link may be closed at any time without loss, so there is nobody to notify.
-                Worker::new(metrics, stop).serve(None, plans, None, || {}).await;
+                Worker::new(metrics, stop).serve(None, plans, trunks, || {}).await;
                 Ok(())
             })
         }));

@@ -154,8 +154,24 @@ impl ListenerSet {
         Ok(prepared)
     }
 
-    /// Replaces all listeners by these. `done` is dropped when all workers have them.
-    pub fn change(&mut self, PreparedListeners { listeners, sockets }: PreparedListeners, done: &DoneSignal) {
+    /// Prepares the listeners of a `config` that differs from the present one in no address. It takes no descriptor.
+    pub fn keep(&self, config: &Config) -> PreparedListeners {
+        let listeners = listeners_of(config).into_iter().map(|listener| {
+            let there = self.list.iter().find(|listening| listening.running.name() == listener.inbound().name);
+            let addresses = there.map(|listening| listening.addresses.clone()).unwrap_or_default();
+            (listener, addresses)
+        });
+        let sockets = self.workers.iter().map(|_| Vec::new()).collect();
+        PreparedListeners { listeners: listeners.collect(), sockets }
+    }
+
+    /// Replaces all listeners by these, of which those in `closed` take nothing. `done` is dropped when all workers have them.
+    pub fn change(
+        &mut self,
+        PreparedListeners { listeners, sockets }: PreparedListeners,
+        closed: &HashSet<String>,
+        done: &DoneSignal,
+    ) {
         let mut before = std::mem::take(&mut self.list);
         for (config, addresses) in listeners {
             let name = &config.inbound().name;
@@ -172,7 +188,12 @@ impl ListenerSet {
         };
         for (worker, sockets) in self.workers.iter().zip(sockets) {
             // This fails only if the worker is gone, during a shutdown.
-            let _ = worker.send(ListenerPlan { listeners: all().collect(), sockets, done: done.clone() });
+            let _ = worker.send(ListenerPlan {
+                listeners: all().collect(),
+                closed: closed.clone(),
+                sockets,
+                done: done.clone(),
+            });
         }
     }
 

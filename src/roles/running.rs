@@ -9,6 +9,7 @@ use crate::admission::{Carrier, Inbound, InboundShared, ListenerMetrics, Process
 use crate::forward::{Forward, ForwardShared, HeaderFor, TargetWays};
 use crate::metrics::Metrics;
 use crate::relay::{Relay, RelayListener};
+use crate::tunnel::EdgeTrunks;
 use otproxy_config as config;
 use otproxy_config::ListenerConfig;
 use otproxy_net::worker::Scratch;
@@ -32,6 +33,8 @@ pub(super) struct WorkerParts<'a> {
     pub scratch: &'a Rc<Scratch>,
     /// The relay on that worker, at a core.
     pub relay: Option<&'a Rc<Relay>>,
+    /// The trunks on that worker, at an edge with a tunnel.
+    pub edge_trunks: Option<&'a Rc<EdgeTrunks>>,
 }
 
 /// A listener of any kind that runs, on all workers.
@@ -123,9 +126,9 @@ impl Running {
 }
 
 fn forward_on(worker: &WorkerParts<'_>, shared: &Arc<ForwardShared>) -> Rc<dyn Carrier> {
-    let WorkerParts { metrics, scratch, .. } = worker;
+    let WorkerParts { metrics, scratch, edge_trunks, .. } = worker;
     let inbound = Arc::clone(shared.inbound());
     let counters = ListenerMetrics::new(metrics, &inbound.config().name);
     let inbound = Inbound::new(inbound, counters, Rc::clone(scratch));
-    Rc::new(Forward::new(Arc::clone(shared), inbound, metrics))
+    Rc::new(Forward::new(Arc::clone(shared), inbound, edge_trunks.cloned(), metrics))
 }

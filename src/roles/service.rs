@@ -20,6 +20,7 @@ use super::control::{Control, ServiceState};
 use super::drain::{LAST_SPREAD, close_links};
 use super::listeners::ListenerSet;
 use super::operator::{self, RoleOperator};
+use super::revoked::RevokedEdges;
 use super::running::ListenerParts;
 use super::worker::{ListenerPlans, Worker};
 use crate::access_log::{AccessLog, LogFlushed};
@@ -83,7 +84,7 @@ pub(super) struct ServiceParts {
     pub header_for: HeaderFor,
     pub ways: TargetWays,
     pub relay: Option<Arc<RelayShared>>,
-    /// The edges and listeners that the tunnel's server knows.
+    /// The edges and relays that the tunnel's server knows.
     pub known: Option<watch::Sender<TunnelPeers>>,
     /// The certificates of the tunnel's identity.
     pub certificates: Option<watch::Sender<IdentityWatch>>,
@@ -132,6 +133,7 @@ impl Service {
             known,
             certificates,
             revoked: admin.revoked(),
+            revoked_edges: RevokedEdges::default(),
         };
         // The first change of all, which workers find when they start.
         state.change(config, closed)?;
@@ -187,7 +189,7 @@ impl Service {
         let main = move |stop| -> WorkerFuture {
             Box::pin(async move {
                 let worker = Worker::new(Arc::clone(&metrics), stop);
-                // Spare connections end with it; those in use belong to workers.
+                // Trunks that are being made end with it; those that are there belong to workers.
                 worker.stop.drain.run_until_cancelled(run(metrics, worker.scratch, worker.tasks)).await;
                 Ok(())
             })

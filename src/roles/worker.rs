@@ -1,7 +1,7 @@
 //! A worker's listeners, and the carrying of their connections under the present configuration.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::running::{Running, WorkerParts};
-use crate::admission::Carrier;
+use crate::admission::{Carrier, TunnelledStream};
 use crate::metrics::Metrics;
 use crate::relay::Relay;
-use crate::tunnel::TunnelStreams;
+use crate::tunnel::{EdgeTrunks, NewCoreTrunks, NewEdgeTrunks, carry_core_trunks};
 use otproxy_net::worker::{self, Scratch, StopSignals, Tasks};
 use otproxy_net::{accept_until, warn_of_accept};
 
@@ -28,6 +29,8 @@ pub(super) type DoneSignal = mpsc::Sender<Infallible>;
 pub(super) struct ListenerPlan {
     /// All listeners, each with the addresses that it listens on.
     pub listeners: Vec<(Running, Vec<SocketAddr>)>,
+    /// Those of them that take nothing, also not through the tunnel.
+    pub closed: HashSet<String>,
     /// The sockets of the addresses that are new to the worker.
     pub sockets: Vec<(SocketAddr, TcpListener)>,
     /// Dropped when the plan is carried out and unused sockets are closed.
@@ -49,13 +52,40 @@ pub(super) struct Worker {
 struct Listeners<'a> {
     worker: &'a Worker,
     relay: Option<Rc<Relay>>,
-    /// The listeners by name.
-    carriers: RefCell<HashMap<String, Carrying>>,
+    edge_trunks: Option<Rc<EdgeTrunks>>,
+    carriers: Rc<Carriers>,
     sockets: RefCell<HashMap<SocketAddr, Socket>>,
 }
 
 /// A listener, with the part that carries its connections on this worker.
 type Carrying = (Running, Rc<dyn Carrier>);
+
+/// The listeners that carry connections, by name.
+#[derive(Default)]
+struct Carriers {
+    all: RefCell<HashMap<String, Carrying>>,
+    closed: RefCell<HashSet<String>>,
+}
+
+impl Carriers {
+    /// Takes a stream of the tunnel to the listener of that name, or returns it if there is none that takes it.
+    fn take(&self, listener: &str, tunnelled: TunnelledStream, tasks: &Tasks) -> Option<TunnelledStream> {
+        let all = self.all.borrow();
+        let Some((_, carrier)) = all.get(listener).filter(|_| !self.closed.borrow().contains(listener)) else {
+            return Some(tunnelled);
+        };
+        Rc::clone(carrier).spawn_tunnelled(tasks, tunnelled);
+        None
+    }
+}
+
+/// The trunks of the tunnel that a worker carries.
+pub(super) enum WorkerTrunks {
+    /// A core's, on which edges open streams.
+    Core(NewCoreTrunks),
+    /// An edge's, on which this worker opens streams.
+    Edge(Rc<EdgeTrunks>, NewEdgeTrunks),
+}
 
 /// A socket that accepts.
 struct Socket {
@@ -68,24 +98,40 @@ impl Worker {
         Self { tasks: Tasks::new(metrics.on_panic()), metrics, scratch: Rc::new(worker::scratch()), stop }
     }
 
-    /// Listens as `plans` say, and carries the streams of the tunnel, until the stop. `on_kill` is called if
+    /// Listens as `plans` say, and carries the trunks of the tunnel, until the stop. `on_kill` is called if
     /// connections remain at its deadline; they are dropped after it.
     pub async fn serve(
         self,
         relay: Option<Rc<Relay>>,
         plans: ListenerPlans,
-        streams: Option<TunnelStreams>,
+        trunks: Option<WorkerTrunks>,
         on_kill: impl FnOnce(),
     ) {
         let StopSignals { drain, kill } = self.stop.clone();
-        let listeners = Listeners { worker: &self, relay, carriers: RefCell::default(), sockets: RefCell::default() };
-        let listening = async { tokio::join!(listeners.take_plans(plans), listeners.take_streams(streams)) };
-        drain.run_until_cancelled(listening).await;
-        drain.cancelled().await;
+        let edge_trunks = match &trunks {
+            Some(WorkerTrunks::Edge(trunks, _)) => Some(Rc::clone(trunks)),
+            Some(WorkerTrunks::Core(_)) | None => None,
+        };
+        let listeners =
+            Listeners { worker: &self, relay, edge_trunks, carriers: Rc::default(), sockets: RefCell::default() };
+        let (carried, close) = (Tasks::new(self.metrics.on_panic()), CancellationToken::new());
+        let carrying = listeners.carry_trunks(trunks, &carried, &close);
+        let working = async {
+            drain.run_until_cancelled(listeners.take_plans(plans)).await;
+            drain.cancelled().await;
+            tokio::select! {
+                () = self.tasks.ended() => {}
+                () = kill.cancelled() => on_kill(),
+            }
+        };
         tokio::select! {
-            () = self.tasks.ended() => {}
-            () = kill.cancelled() => on_kill(),
+            () = working => {}
+            () = carrying => {}
         }
+        // What connections said at their end is in the trunks.
+        close.cancel();
+        listeners.edge_trunks.iter().for_each(|trunks| trunks.close());
+        carried.ended().await;
     }
 
     /// Accepts on `socket` until the drain, or until it is told to close.
@@ -114,11 +160,13 @@ impl Listeners<'_> {
         }
     }
 
-    fn go_by(&self, ListenerPlan { listeners, sockets, done }: ListenerPlan) {
+    fn go_by(&self, ListenerPlan { listeners, closed, sockets, done }: ListenerPlan) {
         let Worker { metrics, scratch, .. } = self.worker;
-        let parts = WorkerParts { metrics, scratch, relay: self.relay.as_ref() };
+        let parts =
+            WorkerParts { metrics, scratch, relay: self.relay.as_ref(), edge_trunks: self.edge_trunks.as_ref() };
         let mut new: HashMap<_, _> = sockets.into_iter().collect();
-        let (mut carriers, mut there) = (self.carriers.borrow_mut(), self.sockets.borrow_mut());
+        self.carriers.closed.replace(closed);
+        let (mut carriers, mut there) = (self.carriers.all.borrow_mut(), self.sockets.borrow_mut());
         let (mut before, mut closing) = (std::mem::take(&mut *carriers), std::mem::take(&mut *there));
         for (listener, addresses) in listeners {
             let name = listener.name().to_owned();
@@ -156,15 +204,19 @@ impl Listeners<'_> {
         Socket { leads_to, close: self.worker.accept(socket, accepted, failed) }
     }
 
-    /// Carries the streams of the tunnel that are given to this worker.
-    async fn take_streams(&self, streams: Option<TunnelStreams>) {
-        let Some(mut streams) = streams else { return };
-        while let Some((listener, tunnelled)) = streams.recv().await {
-            // A stream whose listener was removed at this moment ends here.
-            if let Some((_, carrier)) = self.carriers.borrow().get(&listener) {
-                Rc::clone(carrier).spawn_tunnelled(&self.worker.tasks, tunnelled);
+    /// Carries the trunks that are given to this worker, as tasks of `carried`, forever.
+    async fn carry_trunks(&self, trunks: Option<WorkerTrunks>, carried: &Tasks, close: &CancellationToken) {
+        let Worker { metrics, scratch, tasks, stop } = self.worker;
+        match trunks {
+            None => {}
+            Some(WorkerTrunks::Edge(trunks, new)) => trunks.run(new, Rc::clone(scratch), carried.clone()).await,
+            Some(WorkerTrunks::Core(new)) => {
+                let (carriers, tasks) = (Rc::clone(&self.carriers), tasks.clone());
+                let take = move |listener: &str, tunnelled| carriers.take(listener, tunnelled, &tasks);
+                carry_core_trunks(new, metrics, (scratch, carried), (&stop.drain, close), take).await;
             }
         }
+        std::future::pending().await
     }
 }
 

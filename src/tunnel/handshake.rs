@@ -3,7 +3,7 @@
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,8 +12,9 @@ use tokio::time::timeout;
 use tracing::field::{DisplayValue, display};
 use tracing::{debug, info, warn};
 
+use super::tether::HeldTrunks;
 use super::unauthenticated::UnauthenticatedLimiter;
-use super::{CONNECT, HANDSHAKE};
+use super::{CONNECT, HANDSHAKE, LOOKUP};
 use crate::admission::{AddressKey, KeyedLimit, REFUSED_LINES};
 use crate::certs;
 use crate::certs::HandshakeResult;
@@ -23,7 +24,7 @@ use crate::certs::watch::{IdentityWatch, WatchResult};
 use crate::connection::EdgeCertificate;
 use crate::metrics::{ByReason, Metrics};
 use otproxy_config::HostPort;
-use otproxy_net::{ConnectResult, OutageLog, RateLimitedLog, Stream, TlsError, connect};
+use otproxy_net::{ConnectResult, OutageLog, RateLimitedLog, Stream, TlsError, connect_any, resolve};
 
 /// Handshakes of unauthenticated peers at once. Each costs a descriptor and a few kilobytes until its deadline.
 pub const UNAUTHENTICATED: usize = 1024;
@@ -75,8 +76,39 @@ pub(super) struct DialTarget<'a> {
     pub target: &'a HostPort,
     /// The name that the peer's certificate must have.
     pub name: &'a str,
-    /// The limit of lines about it.
-    pub outage: &'a OutageLog<DialFailure>,
+    /// What is known from earlier connections.
+    pub past: &'a DialPast,
+}
+
+/// The past of connections to one destination.
+#[derive(Debug)]
+pub(super) struct DialPast {
+    /// The limit of lines about those that cannot be made.
+    outage: OutageLog<DialFailure>,
+    /// The last good answer of the resolver.
+    addresses: RefCell<Vec<SocketAddr>>,
+}
+
+impl Default for DialPast {
+    fn default() -> Self {
+        Self { outage: OutageLog::new(), addresses: RefCell::default() }
+    }
+}
+
+impl DialTarget<'_> {
+    /// Returns the addresses to connect to: a name server that is away does not hold up those who know them already.
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, ConnectResult> {
+        let known = self.past.addresses.borrow().clone();
+        let within = if known.is_empty() { CONNECT } else { LOOKUP };
+        match resolve((&self.target.host, self.target.port), within).await {
+            Ok(found) => {
+                self.past.addresses.borrow_mut().clone_from(&found);
+                Ok(found)
+            }
+            Err(_) if !known.is_empty() => Ok(known),
+            Err(result) => Err(result),
+        }
+    }
 }
 
 /// A failed handshake, and the name in the peer's certificate if that comes from the authority.
@@ -136,20 +168,27 @@ impl Handshakes {
         Ref::map(self.certificates.borrow(), IdentityWatch::identity)
     }
 
-    /// Uses these certificates for later handshakes.
-    pub fn replace(&self, certificates: IdentityWatch) {
-        self.certificates.replace(certificates);
+    /// Uses these certificates from now on, and has `trunks` made anew if they are others.
+    pub fn replace(&self, certificates: IdentityWatch, trunks: &HeldTrunks) {
+        let before = self.certificates.replace(certificates);
         self.count_expiry();
+        if !self.identity().is(before.identity()) {
+            trunks.renew(&self.identity());
+        }
     }
 
-    /// Reads the certificates again if their files have changed, for later handshakes.
-    pub fn reread(&self) {
+    /// Reads the certificates again if their files have changed, and uses them in the same way.
+    pub fn reread(&self, trunks: &HeldTrunks) {
+        let before = self.identity().clone();
         let change = self.certificates.borrow_mut().look();
         match change {
             WatchResult::None => {}
             WatchResult::Renewed => {
                 self.count_expiry();
-                info!("certificates reread; new connections use them");
+                if !self.identity().is(&before) {
+                    info!("certificates reread; trunks are made anew with them");
+                    trunks.renew(&self.identity());
+                }
             }
             WatchResult::Unusable(error) => {
                 warn!(%error, "the files of the certificates have changed, and are not used")
@@ -234,13 +273,13 @@ impl Handshakes {
     /// # Errors
     /// Returns the result, which is counted and logged.
     pub async fn connect(&self, way: &DialTarget<'_>) -> Result<(Stream, SocketAddr, EdgeCertificate), ConnectResult> {
-        let (stream, address) =
-            connect((&way.target.host, way.target.port), None, CONNECT).await.inspect_err(|result| {
-                let what = format_args!("cannot connect to `{}`: {result}", way.name);
-                self.warn_of_dial(way, DialFailure::Connect(*result), &what);
-            })?;
+        let connecting = async { connect_any(way.addresses().await?, None, CONNECT).await };
+        let (stream, address) = connecting.await.inspect_err(|result| {
+            let what = format_args!("cannot connect to `{}`: {result}", way.name);
+            self.warn_of_dial(way, DialFailure::Connect(*result), &what);
+        })?;
         let (stream, certificate) = Box::pin(self.try_connect(stream, way.name)).await.map_err(|result| {
-            self.failed(way, result, "");
+            self.failed(way, result, explained(result));
             ConnectResult::Handshake
         })?;
         Ok((stream, address, certificate))
@@ -249,7 +288,7 @@ impl Handshakes {
     /// Records that the other side has shown that it accepted a connection from here.
     pub fn proven(&self, way: &DialTarget<'_>) {
         self.results.inc(HandshakeResult::Ok);
-        if let Some(seconds) = way.outage.worked(Instant::now()) {
+        if let Some(seconds) = way.past.outage.worked(Instant::now()) {
             let peer = self.shown(&way.target);
             info!(peer, seconds, "connected to `{}` again", way.name);
         }
@@ -258,6 +297,12 @@ impl Handshakes {
     /// Records that it has not, for reasons that it does not tell.
     pub fn not_proven(&self, way: &DialTarget<'_>) {
         self.failed(way, HandshakeResult::Refused, "; the other side's log says why");
+    }
+
+    /// Records that a peer that shook hands, of this name, did not say its hello.
+    pub fn no_hello(&self, (peer, name): (IpAddr, &str), result: HandshakeResult) {
+        self.results.inc(result);
+        self.warn_of_peer(SocketAddr::new(peer, 0), result, Some(name.to_owned()));
     }
 
     async fn try_connect(&self, stream: Stream, name: &str) -> Result<(Stream, EdgeCertificate), HandshakeResult> {
@@ -282,7 +327,7 @@ impl Handshakes {
 
     /// Logs that a connection from here could not be made, up to the log's limit.
     fn warn_of_dial(&self, way: &DialTarget<'_>, failure: DialFailure, what: &dyn fmt::Display) {
-        if let Some(suppressed) = way.outage.failed(failure, Instant::now()) {
+        if let Some(suppressed) = way.past.outage.failed(failure, Instant::now()) {
             warn!(peer = self.shown(&way.target), suppressed, "{what}");
         }
     }
@@ -303,7 +348,8 @@ impl Handshakes {
         {
             let name = name.map(|name| format!(", with the certificate of `{}`", name.escape_debug()));
             let (peer, suppressed) = (self.shown(&peer), suppressed + again);
-            warn!(peer, suppressed, "tunnel handshake failed: {result}{}", name.unwrap_or_default());
+            let (name, more) = (name.unwrap_or_default(), explained(result));
+            warn!(peer, suppressed, "tunnel handshake failed: {result}{name}{more}");
         }
     }
 
@@ -324,6 +370,14 @@ impl Handshakes {
     }
 }
 
+/// Returns what a line says of a result beyond its word.
+fn explained(result: HandshakeResult) -> &'static str {
+    match result {
+        HandshakeResult::NoAlpn => "; the other side's version is one without trunks: update it",
+        _ => "",
+    }
+}
+
 async fn within(handshake: impl Future<Output = Result<Stream, TlsError>>) -> Result<Stream, HandshakeResult> {
     match timeout(HANDSHAKE, handshake).await {
         Ok(Ok(stream)) => Ok(stream),
@@ -336,8 +390,9 @@ async fn within(handshake: impl Future<Output = Result<Stream, TlsError>>) -> Re
 
 /// Returns the one name in the peer's certificate, and the facts of it.
 fn peer_identity(stream: &Stream) -> Result<(String, EdgeCertificate), HandshakeResult> {
-    let leaf = stream.peer_certificate().ok_or(HandshakeResult::NoCertificate)?;
-    let facts = Certificate::parse(&leaf).map_err(|_| HandshakeResult::WrongName)?;
+    let chain = stream.peer_certificates();
+    let leaf = chain.first().ok_or(HandshakeResult::NoCertificate)?;
+    let facts = Certificate::parse(leaf).map_err(|_| HandshakeResult::WrongName)?;
     let name = facts.name().ok_or(HandshakeResult::WrongName)?.to_owned();
     Ok((name, EdgeCertificate { serial: hex(&facts.serial), until: facts.not_after }))
 }

@@ -20,7 +20,7 @@ pub const AT_ONCE: usize = 64;
 
 /// The maintainer of a number of connections.
 #[derive(Debug, Default)]
-pub(super) struct SpareMaintainer {
+pub(super) struct TrunkMaintainer {
     /// Connections that are kept or being made.
     slots: Cell<usize>,
     /// Connections that are being made.
@@ -30,24 +30,24 @@ pub(super) struct SpareMaintainer {
     changed: Arc<Notify>,
 }
 
-/// The place of one connection, from its making to its use.
+/// The place of one connection.
 #[derive(Debug)]
-pub(super) struct SpareSlot {
-    keeper: Rc<SpareMaintainer>,
+pub(super) struct TrunkSlot {
+    keeper: Rc<TrunkMaintainer>,
     /// True if it was made after a failure, to test whether it would fail again.
     probe: bool,
     kept: bool,
-    taken: bool,
+    left: bool,
 }
 
-impl SpareMaintainer {
+impl TrunkMaintainer {
     /// Makes one that looks again whenever `changed` is notified.
     pub fn new(changed: Arc<Notify>) -> Rc<Self> {
         Rc::new(Self { changed, ..Self::default() })
     }
 
     /// Calls `make` as long as there are fewer connections than `wanted` says, forever.
-    pub async fn run(self: Rc<Self>, wanted: impl Fn() -> usize, make: impl Fn(SpareSlot)) {
+    pub async fn run(self: Rc<Self>, wanted: impl Fn() -> usize, make: impl Fn(TrunkSlot)) {
         loop {
             let missing = wanted().saturating_sub(self.slots.get());
             let failures = self.failures.get();
@@ -64,14 +64,14 @@ impl SpareMaintainer {
         }
     }
 
-    fn slot(self: &Rc<Self>) -> SpareSlot {
+    fn slot(self: &Rc<Self>) -> TrunkSlot {
         self.slots.set(self.slots.get() + 1);
         self.making.set(self.making.get() + 1);
-        SpareSlot { keeper: Rc::clone(self), probe: self.failures.get() > 0, kept: false, taken: false }
+        TrunkSlot { keeper: Rc::clone(self), probe: self.failures.get() > 0, kept: false, left: false }
     }
 }
 
-impl SpareSlot {
+impl TrunkSlot {
     /// Records that the connection is made, and that the other side has answered on it.
     pub fn keep(&mut self) {
         if !self.kept {
@@ -82,21 +82,21 @@ impl SpareSlot {
         }
     }
 
-    /// Frees the place, as the connection is in use.
-    pub fn take(mut self) {
+    /// Frees the place, as another connection is to take it: it has not failed.
+    pub fn leave(mut self) {
         self.keep();
-        self.taken = true;
+        self.left = true;
     }
 }
 
-impl Drop for SpareSlot {
+impl Drop for TrunkSlot {
     fn drop(&mut self) {
         let keeper = &self.keeper;
         keeper.slots.set(keeper.slots.get() - 1);
         if !self.kept {
             keeper.making.set(keeper.making.get() - 1);
         }
-        if !self.taken {
+        if !self.left {
             // Several that fail together, as when the other side restarts, are one failure.
             let more = u32::from(self.probe && !self.kept);
             keeper.failures.set(keeper.failures.get().saturating_add(more).max(1));
@@ -114,10 +114,10 @@ mod tests {
     use super::*;
 
     /// Runs a maintainer that wants `wanted`, on a clock that jumps; returns the time of each place.
-    fn kept(wanted: usize, on_place: impl Fn(usize, SpareSlot) -> Option<SpareSlot>, until: Duration) -> Vec<Duration> {
+    fn kept(wanted: usize, on_place: impl Fn(usize, TrunkSlot) -> Option<TrunkSlot>, until: Duration) -> Vec<Duration> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
-            let keeper = SpareMaintainer::new(Arc::default());
+            let keeper = TrunkMaintainer::new(Arc::default());
             let (made, slots, began) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()), Instant::now());
             let make = |slot| {
                 made.borrow_mut().push(began.elapsed());
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn it_makes_what_is_wanted_and_no_more() {
-        let keep = |_, mut slot: SpareSlot| {
+        let keep = |_, mut slot: TrunkSlot| {
             slot.keep();
             Some(slot)
         };
@@ -144,23 +144,23 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_is_taken_is_filled_at_once() {
-        let take = |number, mut slot: SpareSlot| {
+    fn a_place_that_is_left_is_filled_at_once() {
+        let leave = |number, mut slot: TrunkSlot| {
             if number <= 5 {
-                slot.take();
+                slot.leave();
                 return None;
             }
             slot.keep();
             Some(slot)
         };
-        let made = kept(3, take, Duration::from_secs(60));
+        let made = kept(3, leave, Duration::from_secs(60));
         assert_eq!(made.len(), 8);
         assert!(made.iter().all(Duration::is_zero), "{made:?}");
     }
 
     #[test]
     fn failures_slow_it_down_and_a_success_ends_that() {
-        let fail = |number, mut slot: SpareSlot| {
+        let fail = |number, mut slot: TrunkSlot| {
             if number <= 11 {
                 return None;
             }
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn one_that_dies_is_not_made_anew_at_once() {
-        let die = |number, mut slot: SpareSlot| {
+        let die = |number, mut slot: TrunkSlot| {
             slot.keep();
             (number > 3).then_some(slot)
         };

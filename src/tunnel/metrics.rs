@@ -9,9 +9,8 @@ use crate::metrics::{ByReason, GaugeGuard, Metrics};
 /// The metrics of the tunnel with one edge.
 #[derive(Debug, Clone)]
 pub struct TunnelMetrics {
-    spare: IntGauge,
-    /// Connections that carry a player.
-    pub in_use: IntGauge,
+    trunks: IntGauge,
+    streams: IntGauge,
     dials: ByReason<ConnectResult>,
     refused: ByReason<TunnelError>,
 }
@@ -20,8 +19,8 @@ impl TunnelMetrics {
     /// Returns the handles of the tunnel with one edge, by its name.
     pub fn new(metrics: &Metrics, edge: &str) -> Self {
         Self {
-            spare: metrics.tunnel_connections.with_label_values(&[edge, "spare"]),
-            in_use: metrics.tunnel_connections.with_label_values(&[edge, "in_use"]),
+            trunks: metrics.tunnel_trunks.with_label_values(&[edge]),
+            streams: metrics.tunnel_streams.with_label_values(&[edge]),
             dials: ByReason::new(&metrics.tunnel_dials, &[edge]),
             refused: ByReason::new(&metrics.tunnel_streams_refused, &[edge]),
         }
@@ -30,9 +29,8 @@ impl TunnelMetrics {
     /// Removes the series of an edge that is trusted no more: nobody waits for it.
     pub fn forget(metrics: &Metrics, edge: &str) {
         // What is removed already needs no removal.
-        for state in ["spare", "in_use"] {
-            let _ = metrics.tunnel_connections.remove_label_values(&[edge, state]);
-        }
+        let _ = metrics.tunnel_trunks.remove_label_values(&[edge]);
+        let _ = metrics.tunnel_streams.remove_label_values(&[edge]);
         for result in ConnectResult::ALL {
             let _ = metrics.tunnel_dials.remove_label_values(&[edge, result.as_str()]);
         }
@@ -41,9 +39,14 @@ impl TunnelMetrics {
         }
     }
 
-    /// Counts a spare connection while the guard is held.
-    pub fn spare(&self) -> GaugeGuard {
-        GaugeGuard::new(self.spare.clone())
+    /// Counts a trunk while the guard is held.
+    pub fn trunk(&self) -> GaugeGuard {
+        GaugeGuard::new(self.trunks.clone())
+    }
+
+    /// Counts a stream while the guard is held.
+    pub fn stream(&self) -> GaugeGuard {
+        GaugeGuard::new(self.streams.clone())
     }
 
     /// Counts an attempt to connect, and how it failed, if it did.

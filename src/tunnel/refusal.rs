@@ -1,15 +1,17 @@
-//! Why a stream of the tunnel was refused.
+//! Why a stream or a trunk of the tunnel was refused.
 
 use otproxy_protocol::words;
 
 words! {
-    /// The reason for which a stream of the tunnel was refused.
+    /// The reason for which a stream of the tunnel was refused, or a whole trunk.
     pub enum TunnelError {
-        /// The edge's bytes are no header of a stream, or the header lacks the listener or the player.
-        BadHeader = "bad_header",
-        /// The header names no listener of the core.
+        /// It was to lead to a listener that the core does not have.
         UnknownListener = "unknown_listener",
-        /// The edge said nothing for so long that it cannot be there any more.
-        Silent = "silent",
+        /// Its opening lacks the listener or the player.
+        BadHeader = "bad_header",
+        /// The trunk is one more than an edge may have.
+        TooMany = "too_many",
+        /// The trunk ended as the edge sent what the format does not allow.
+        Protocol = "protocol",
     }
 }

@@ -1,10 +1,12 @@
-//! Somebody who speaks TLS by rules of his own: with any certificate, name and protocol, and whoever the other side is.
+//! Somebody who speaks TLS by rules of his own, with any certificate, name and protocol, and whoever the other side is; and
+//! over it the frames of a trunk, whatever they say.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use otproxy_net::tls::ALPN;
+use otproxy_protocol::trunk::{CREDIT, CoreWorkers, FrameKind, HEADER_LEN, Hello, ResetReason, VERSION};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, date_time_ymd};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
@@ -126,6 +128,9 @@ fn alpn(protocols: Option<&[&str]>) -> Vec<Vec<u8>> {
     protocols.map_or_else(|| vec![ALPN.to_vec()], |names| names.iter().map(|name| name.as_bytes().to_vec()).collect())
 }
 
+/// Bytes of plaintext in a record at the most.
+const RECORD: usize = 16 * 1024;
+
 /// One side of a connection.
 pub struct Peer {
     pub tcp: TcpStream,
@@ -187,8 +192,19 @@ impl Peer {
     }
 
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.tls.writer().write_all(bytes).unwrap();
-        self.push().await
+        // TLS keeps only so much for later.
+        for part in bytes.chunks(RECORD) {
+            self.tls.writer().write_all(part).unwrap();
+            self.push().await?;
+        }
+        Ok(())
+    }
+
+    /// Says that this was all, and ends its direction.
+    pub async fn leave(&mut self) -> io::Result<()> {
+        self.tls.send_close_notify();
+        self.push().await?;
+        self.tcp.shutdown().await
     }
 
     /// Returns what comes next: empty once the other side has said that this was all, an error if it ended otherwise.
@@ -223,5 +239,161 @@ impl Peer {
         if let Ok(bytes) = self.read().await {
             assert!(bytes.is_empty(), "it says {bytes:?}");
         }
+    }
+}
+
+/// Returns the hello of an edge with one worker.
+pub fn edge_hello() -> Hello {
+    Hello {
+        version: VERSION,
+        software: "0.0.0".to_owned(),
+        credit: CREDIT,
+        workers: 1,
+        wish: None,
+        owner: None,
+        links: Vec::new(),
+    }
+}
+
+/// Returns the hello of a core with one worker.
+pub fn core_hello() -> Hello {
+    Hello { owner: Some(CoreWorkers { worker: 0, key: [7; 16] }), ..edge_hello() }
+}
+
+/// Returns a frame as it goes over a trunk.
+pub fn frame(kind: FrameKind, stream: u32, payload: &[u8]) -> Vec<u8> {
+    any_frame(kind as u8, stream, payload)
+}
+
+/// Returns the same of any kind.
+pub fn any_frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    [&(payload.len() as u16).to_le_bytes()[..], &[kind], &stream.to_le_bytes(), payload].concat()
+}
+
+/// A frame that has come over a trunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Got {
+    pub kind: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
+}
+
+impl Got {
+    /// Makes a reset.
+    pub fn reset(stream: u32, reason: ResetReason) -> Self {
+        Self { kind: FrameKind::Reset as u8, stream, payload: vec![reason.to_wire()] }
+    }
+
+    pub fn is(&self, kind: FrameKind) -> bool {
+        self.kind == kind as u8
+    }
+}
+
+/// One side of a trunk, which answers when it is asked whether it is there, and else does what it is told.
+pub struct AnyTrunk {
+    pub peer: Peer,
+    /// The other side's hello.
+    pub told: Hello,
+    input: Vec<u8>,
+    asked: u64,
+}
+
+impl AnyTrunk {
+    /// Says this hello of an edge with `more` behind it, and waits for the core's.
+    pub async fn as_edge(mut peer: Peer, hello: &Hello, more: &[u8]) -> io::Result<Self> {
+        peer.send(&[&hello.to_frame(), more].concat()).await?;
+        Self::hears(peer).await
+    }
+
+    /// Waits for the edge's hello, and says this one of a core.
+    pub async fn as_core(peer: Peer, hello: &Hello) -> io::Result<Self> {
+        let mut trunk = Self::hears(peer).await?;
+        trunk.send(&hello.to_frame()).await?;
+        Ok(trunk)
+    }
+
+    async fn hears(mut peer: Peer) -> io::Result<Self> {
+        let mut input = Vec::new();
+        loop {
+            if let Some((told, len)) = Hello::parse(&input).expect("a hello") {
+                input.drain(..len);
+                return Ok(Self { peer, told, input, asked: 0 });
+            }
+            let more = peer.read().await?;
+            if more.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            input.extend(more);
+        }
+    }
+
+    /// Sends bytes that are frames, or are not.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.peer.send(bytes).await
+    }
+
+    /// Returns the next frame that is neither a question whether this side is there nor a farewell. `None` once the other side
+    /// has said that this was all.
+    pub async fn next(&mut self) -> io::Result<Option<Got>> {
+        loop {
+            while let Some(got) = self.take() {
+                if got.is(FrameKind::Ping) {
+                    self.send(&frame(FrameKind::Pong, 0, &got.payload)).await?;
+                } else if !got.is(FrameKind::GoAway) {
+                    return Ok(Some(got));
+                }
+            }
+            let more = self.peer.read().await?;
+            if more.is_empty() {
+                return Ok(None);
+            }
+            self.input.extend(more);
+        }
+    }
+
+    fn take(&mut self) -> Option<Got> {
+        let (&[l0, l1, kind, s0, s1, s2, s3], rest) = self.input.split_first_chunk::<HEADER_LEN>()?;
+        let len = usize::from(u16::from_le_bytes([l0, l1]));
+        let payload = rest.get(..len)?.to_vec();
+        self.input.drain(..HEADER_LEN + len);
+        Some(Got { kind, stream: u32::from_le_bytes([s0, s1, s2, s3]), payload })
+    }
+
+    /// Asks whether the other side is there, and returns what it had said before it answered.
+    pub async fn goes_on(&mut self) -> Vec<Got> {
+        self.asked += 1;
+        let token = self.asked.to_le_bytes();
+        self.send(&frame(FrameKind::Ping, 0, &token)).await.unwrap();
+        let mut before = Vec::new();
+        loop {
+            let got = self.next().await.unwrap().expect("the trunk goes on");
+            if got.is(FrameKind::Pong) && got.payload == token {
+                return before;
+            }
+            before.push(got);
+        }
+    }
+
+    /// Reads up to the end of the trunk.
+    pub async fn ends(&mut self) {
+        while let Ok(Some(_)) = self.next().await {}
+    }
+
+    /// Reads so many bytes of a stream.
+    pub async fn bytes(&mut self, stream: u32, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while bytes.len() < count {
+            let got = self.next().await.unwrap().expect("the trunk goes on");
+            assert!(got.stream == stream && !got.is(FrameKind::Reset) && !got.is(FrameKind::End), "{got:?}");
+            if got.is(FrameKind::Data) {
+                bytes.extend(got.payload);
+            }
+        }
+        bytes
+    }
+
+    /// Keeps the trunk up to its end.
+    pub async fn stays(mut self) {
+        self.ends().await;
     }
 }

@@ -11,10 +11,15 @@ pub use super::role::Role;
 
 /// A role at an end of the tunnel.
 pub trait TunnelEnd: Metered {
-    /// Waits until so many spare connections are there.
-    async fn spares(&self, edge: &str, count: usize) {
+    /// Waits until so many trunks are there.
+    async fn trunks(&self, edge: &str, count: usize) {
         let edge = format!("edge=\"{edge}\"");
-        self.wait_until("otproxy_tunnel_connections", &[&edge, "state=\"spare\""], |now| now == count as f64).await;
+        self.wait_until("otproxy_tunnel_trunks", &[&edge], |now| now == count as f64).await;
+    }
+
+    /// Waits until so many streams are there.
+    async fn streams(&self, count: usize) {
+        self.wait_until("otproxy_tunnel_streams", &[], |now| now == count as f64).await;
     }
 
     /// Returns the number of handshakes that ended so.
@@ -34,7 +39,7 @@ impl TunnelEnd for Role {}
 /// Returns the YAML of a core that edges connect to; `edges` and `listeners` are YAML lists.
 pub fn core(certificates: &Certificates, edges: &str, listeners: &str, more: &str) -> String {
     format!(
-        "role: core\nshutdown_timeout: 0s\ntunnel: {{ accept: \"127.0.0.1:0\", tls: {}, spare: 3 }}\nedges: {edges}\nlisteners: {listeners}\n{more}",
+        "role: core\nworkers: 2\nshutdown_timeout: 0s\ntunnel: {{ accept: \"127.0.0.1:0\", tls: {} }}\nedges: {edges}\nlisteners: {listeners}\n{more}",
         certificates.tls("core")
     )
 }
@@ -42,7 +47,7 @@ pub fn core(certificates: &Certificates, edges: &str, listeners: &str, more: &st
 /// Returns the YAML of an edge that connects to a core; `listeners` is a YAML list.
 pub fn edge(certificates: &Certificates, name: &str, core: SocketAddr, listeners: &str) -> String {
     format!(
-        "role: edge\nshutdown_timeout: 0s\ncore: {{ dial: \"{core}\", tls: {}, spare: 3 }}\nlisteners: {listeners}\n",
+        "role: edge\nworkers: 2\nshutdown_timeout: 0s\ncore: {{ dial: \"{core}\", tls: {} }}\nlisteners: {listeners}\n",
         certificates.tls(name)
     )
 }
@@ -50,7 +55,7 @@ pub fn edge(certificates: &Certificates, name: &str, core: SocketAddr, listeners
 /// Returns the YAML of an edge that the core connects to.
 pub fn edge_dialled(certificates: &Certificates, name: &str, accept: &str, listeners: &str) -> String {
     format!(
-        "role: edge\nshutdown_timeout: 0s\ncore: {{ accept: \"{accept}\", tls: {} }}\nlisteners: {listeners}\n",
+        "role: edge\nworkers: 2\nshutdown_timeout: 0s\ncore: {{ accept: \"{accept}\", tls: {} }}\nlisteners: {listeners}\n",
         certificates.tls(name)
     )
 }

@@ -94,11 +94,14 @@ fn expected() -> BTreeSet<String> {
         ("net::tls::MAX_RECORD", format!("{} bytes", net::tls::MAX_RECORD)),
         ("net::tls::MAX_PLAIN", format!("{} bytes", net::tls::MAX_PLAIN)),
         ("net::worker::LOOKUP_THREADS", net::worker::LOOKUP_THREADS.to_string()),
-        ("tunnel::STRANGERS", tunnel::UNAUTHENTICATED.to_string()),
-        ("tunnel::STRANGERS_PER_ADDRESS", tunnel::UNAUTHENTICATED_PER_ADDRESS.to_string()),
+        ("tunnel::UNAUTHENTICATED", tunnel::UNAUTHENTICATED.to_string()),
+        ("tunnel::UNAUTHENTICATED_PER_ADDRESS", tunnel::UNAUTHENTICATED_PER_ADDRESS.to_string()),
         ("tunnel::KNOWN_PER_ADDRESS", tunnel::KNOWN_PER_ADDRESS.to_string()),
         ("tunnel::HANDSHAKE", format!("{:?}", tunnel::HANDSHAKE)),
-        ("tunnel::SILENCE", format!("{:?}", tunnel::SILENCE)),
+        ("net::trunk::SILENCE", format!("{:?}", net::trunk::SILENCE)),
+        ("protocol::trunk::CREDIT", format!("{} bytes", protocol::trunk::CREDIT)),
+        ("protocol::trunk::MAX_QUEUED", format!("{} bytes", protocol::trunk::MAX_QUEUED)),
+        ("tunnel::MAX_TRUNKS", tunnel::MAX_TRUNKS.to_string()),
         ("tunnel::KNOWN", tunnel::KNOWN.to_string()),
         ("admission::HEADERLESS", admission::HEADERLESS.to_string()),
         ("admission::ADDRESSES", admission::ADDRESSES.to_string()),
@@ -263,14 +266,15 @@ fn the_clocks_of_the_tunnel_are_those_of_the_code() {
     let values = [
         ("CONNECT", format!("{:?}", tunnel::CONNECT)),
         ("HANDSHAKE", format!("{:?}", tunnel::HANDSHAKE)),
-        ("HEARTBEAT", format!("{:?}", tunnel::HEARTBEAT)),
-        ("ANSWER", format!("{:?}", tunnel::ANSWER)),
-        ("SILENCE", format!("{:?}", tunnel::SILENCE)),
+        ("LOOKUP", format!("{:?}", tunnel::LOOKUP)),
         ("FIRST_WAIT", format!("{:?}", tunnel::FIRST_WAIT)),
         ("LONGEST_WAIT", format!("{:?}", tunnel::LONGEST_WAIT)),
         ("AT_ONCE", tunnel::AT_ONCE.to_string()),
-        ("RECENT", format!("{:?}", tunnel::RECENT)),
-        ("MOST_READY", tunnel::MOST_READY.to_string()),
+        ("LOSS_SPREAD", format!("{:?}", tunnel::LOSS_SPREAD)),
+        ("TRUNKS", tunnel::TRUNKS.to_string()),
+        ("MAX_TRUNKS", tunnel::MAX_TRUNKS.to_string()),
+        ("GREATEST_AGE", format!("{:?}", tunnel::GREATEST_AGE)),
+        ("LEFT_FOR", format!("{:?}", tunnel::LEFT_FOR)),
         ("REREAD", format!("{:?}", tunnel::REREAD)),
         ("DAYS_LEFT", format!("{} days before", tunnel::DAYS_LEFT)),
     ];
@@ -278,5 +282,19 @@ fn the_clocks_of_the_tunnel_are_those_of_the_code() {
         assert!(text.contains(&format!("| {value}, `tunnel::{name}`")), "{name}: {value}");
     }
     assert_eq!(text.matches("`tunnel::").count(), values.len(), "a constant that is not checked");
-    assert!(text.contains(&format!("{} bytes", protocol::proxy_header::LOCAL.len())));
+    let of_trunks = [
+        ("HEARTBEAT", format!("{:?}", net::trunk::HEARTBEAT)),
+        ("SILENCE", format!("{:?}", net::trunk::SILENCE)),
+        ("STALLED", format!("{:?}", net::trunk::STALLED)),
+        ("CREDIT", protocol::trunk::CREDIT.to_string()),
+        ("QUANTUM", protocol::trunk::QUANTUM.to_string()),
+        ("MAX_UNSENT", protocol::trunk::MAX_UNSENT.to_string()),
+        ("MAX_QUEUED", protocol::trunk::MAX_QUEUED.to_string()),
+        ("MAX_DATA", protocol::trunk::MAX_DATA.to_string()),
+        ("MAX_CONTROL", protocol::trunk::MAX_CONTROL.to_string()),
+    ];
+    for (name, value) in &of_trunks {
+        assert!(text.contains(&format!("| {value}, `trunk::{name}`")), "{name}: {value}");
+    }
+    assert_eq!(text.matches("`trunk::").count(), of_trunks.len(), "a constant that is not checked");
 }

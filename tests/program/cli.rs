@@ -75,6 +75,7 @@ fn version_and_help() {
         "bans",
         "ban",
         "unban",
+        "revoke",
         "disconnect",
         "drain",
         "undrain",

@@ -16,11 +16,13 @@ use otproxy::tunnel::DAYS_LEFT;
 use otproxy_config::TlsFiles;
 use otproxy_config::name::Name;
 use otproxy_protocol::proxy_header::LOCAL;
+use otproxy_protocol::trunk::Hello;
 use rustix::process::Signal;
 use rustls::{ServerConfig, ServerConnection};
 use socket2::{Domain, Socket, Type};
 
 use crate::common::HANG;
+use crate::common::anybody::{core_hello, edge_hello};
 use crate::common::folder::Folder;
 use crate::common::process::{Running, otproxy, text, through};
 
@@ -459,14 +461,14 @@ impl Keys {
 #[derive(Clone, Copy)]
 enum Then {
     /// As an edge or a core does.
-    Beat,
+    Greet,
     /// Lets go.
     Close,
     /// Sends something else.
     Nonsense,
 }
 
-/// The other side of one connection of the tunnel. `first`: it is an edge, and begins with the heartbeat.
+/// The other side of one connection of the tunnel. `first`: it is an edge, and says its hello first.
 fn peer(config: Arc<ServerConfig>, first: bool, then: Then) -> String {
     let (listener, address) = open();
     thread::spawn(move || {
@@ -477,18 +479,21 @@ fn peer(config: Arc<ServerConfig>, first: bool, then: Then) -> String {
                 tls.complete_io(&mut stream)?;
             }
             let mut tls = rustls::Stream::new(&mut tls, &mut stream);
-            let mut got = [0; 16];
+            let mut heard = Vec::new();
             match then {
                 Then::Close => return Ok(()),
-                Then::Nonsense => tls.write_all(b"this is no heartbeat")?,
-                Then::Beat if first => tls.write_all(LOCAL)?,
-                Then::Beat => {
-                    tls.read_exact(&mut got)?;
-                    assert_eq!(&got, LOCAL);
-                    tls.write_all(&got)?;
+                Then::Nonsense => tls.write_all(b"this is no hello")?,
+                Then::Greet if first => tls.write_all(&edge_hello().to_frame())?,
+                Then::Greet => {
+                    while Hello::parse(&heard).expect("a hello").is_none() {
+                        let mut part = [0; 100];
+                        let count = tls.read(&mut part)?;
+                        heard.extend_from_slice(&part[..count]);
+                    }
+                    tls.write_all(&core_hello().to_frame())?;
                 }
             }
-            let _ = tls.read(&mut got);
+            let _ = tls.read(&mut [0; 16]);
             Ok(())
         };
         // Whatever the doctor makes of it: it may have gone.
@@ -508,13 +513,13 @@ fn end(tls: &mut ServerConnection, stream: &mut TcpStream) {
 #[test]
 fn a_tunnel_that_works() {
     let keys = Keys::new();
-    let core = peer(keys.identity("core").server_config(), false, Then::Beat);
+    let core = peer(keys.identity("core").server_config(), false, Then::Greet);
     let said = keys.edge(&core);
     said.says("ok    certificate ", &["waw1.pem: for `waw1`, valid for 699 more days"]);
     said.says(&format!("ok    tunnel core: {core} answers, in "), &["is `core`, and accepts our certificate"]);
     assert_eq!(said.code, Some(0), "{}", said.text);
 
-    let edge = peer(keys.identity("waw1").server_config(), true, Then::Beat);
+    let edge = peer(keys.identity("waw1").server_config(), true, Then::Greet);
     let said = keys.core(&format!(
         "- {{ name: waw1, dial: '{edge}' }}\n- {{ name: fra1, dial: 'nowhere.invalid:1', revoked: true }}\n"
     ));
@@ -554,22 +559,22 @@ fn tunnels_that_fail() {
     keys.edge(&core(Then::Nonsense)).says("fail  tunnel core: ", &["not otproxy's protocol"]);
 
     // Each side finds that the other one is another authority's.
-    let stranger = peer(others.identity("core").server_config(), false, Then::Beat);
+    let stranger = peer(others.identity("core").server_config(), false, Then::Greet);
     keys.edge(&stranger)
         .says("fail  tunnel core: ", &["fails the handshake: ", "received fatal alert", "files of another authority"]);
     // The ca.pem of both, so that it is only the other side that refuses.
     let both = |keys: &Keys| fs::read_to_string(keys.folder.join("ca.pem")).expect("there");
     let lenient = Keys::new();
     fs::write(lenient.folder.join("ca.pem"), both(&lenient) + &both(&others)).expect("own file");
-    let stranger = peer(others.identity("core").server_config(), false, Then::Beat);
+    let stranger = peer(others.identity("core").server_config(), false, Then::Greet);
     lenient
         .edge(&stranger)
         .says("fail  tunnel core: ", &["fails the handshake: received fatal alert", "files of another authority"]);
 
     // An edge where the core should be: it shows its certificate to nobody who asks for another.
-    let edge = peer(keys.identity("waw1").server_config(), true, Then::Beat);
+    let edge = peer(keys.identity("waw1").server_config(), true, Then::Greet);
     keys.edge(&edge).says("fail  tunnel core: ", &["fails the handshake: received fatal alert"]);
-    let core = peer(keys.identity("core").server_config(), false, Then::Beat);
+    let core = peer(keys.identity("core").server_config(), false, Then::Greet);
     let said = keys.core(&format!("- {{ name: waw1, dial: '{core}' }}\n"));
     said.says(
         "fail  tunnel waw1: ",
@@ -744,7 +749,7 @@ fn what_init_makes_runs_where_the_core_connects() {
     said.says("fail  links links: players get no pong: ", &["see `tunnel` and `target` here"]);
 
     let run_core = start("core", &core);
-    let said = doctor_until(&edges[0], "ok    tunnel core: ", " connections with the core");
+    let said = doctor_until(&edges[0], "ok    tunnel core: ", " trunks with the core");
     assert_eq!(said.text.lines().filter(|line| line.starts_with("ok    listener ")).count(), 3, "{}", said.text);
     said.says("ok    links links: ", &[waw1, "is answered, through the core, in "]);
     assert_eq!(said.code, Some(0), "{}", said.text);
@@ -771,7 +776,7 @@ fn what_init_makes_runs_where_the_edges_connect() {
     said.says("ok    tunnel core: ", &["is `core`, and accepts our certificate"]);
     assert_eq!(said.code, Some(0), "{}", said.text);
     let run_edge = start("edge", &edge);
-    let said = doctor_until(&core, "ok    tunnel waw1: ", " connections with the edge waw1");
+    let said = doctor_until(&core, "ok    tunnel waw1: ", " trunks with the edge waw1");
     said.says("warn  tunnel fra1: ", &["has no connection now"]);
     assert_eq!(said.code, Some(0), "{}", said.text);
     made.carries_a_login(waw1);

@@ -4,7 +4,6 @@ use std::fs;
 use std::net::SocketAddr;
 
 use otproxy::certs::authority::IssueTerms;
-use otproxy_protocol::proxy_header::LOCAL;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -66,7 +65,7 @@ fn an_edge_that_connects_does_not_say_where() {
                 }
             });
             for (to, result) in [(&nobody, "refused"), (&no_name, "resolve"), (&impostor, "handshake")] {
-                let edge = edge_program(&format!("{{ dial: '{to}', tls: {tls}, spare: 2 }}"), log);
+                let edge = edge_program(&format!("{{ dial: '{to}', tls: {tls} }}"), log);
                 let labels = ["edge=\"waw1\"", &format!("result=\"{result}\"")];
                 edge.wait_until("otproxy_tunnel_dials_total", &labels, |now| now >= 2.0).await;
                 let line = if result == "handshake" {
@@ -88,8 +87,8 @@ fn an_edge_that_connects_does_not_say_where() {
         let yaml = core(&ours, "[{ name: waw1 }]", listeners, "").replace("127.0.0.1:0", &format!("{HIDDEN}9:0"));
         let core = Role::start(&yaml);
         let address = core.addr("tunnel");
-        let edge = edge_program(&format!("{{ dial: '{address}', tls: {tls}, spare: 2 }}"), false);
-        core.spares("waw1", 2).await;
+        let edge = edge_program(&format!("{{ dial: '{address}', tls: {tls} }}"), false);
+        core.trunks("waw1", 4).await;
         in_vain(edge.addr("login")).await;
         edge.wait_for_line("connection ended").await;
         core.stop().await;
@@ -135,18 +134,14 @@ fn an_edge_that_is_connected_to_does_not_say_from_where() {
             let wrong = client(Some(papers(&theirs, &["core"], Time::Now)), None);
             let _ = Peer::connected(from_core(&edge).await, wrong, &asked).shake().await;
             edge.wait_for_line("tunnel handshake failed: unknown_ca").await;
-            let mut core = Peer::connected(
-                from_core(&edge).await,
-                client(Some(papers(&ours, &["core"], Time::Now)), None),
-                &asked,
-            );
-            core.shake().await.unwrap();
+            let config = client(Some(papers(&ours, &["core"], Time::Now)), None);
+            let mut peer = Peer::connected(from_core(&edge).await, config, &asked);
+            peer.shake().await.unwrap();
             edge.wait_for_line("tunnel handshakes succeed again").await;
-            core.expect(LOCAL).await;
-            core.send(LOCAL).await.unwrap();
+            let mut core = AnyTrunk::as_core(peer, &core_hello()).await.unwrap();
             let mut player = TcpStream::connect(edge.addr("login")).await.unwrap();
             player.write_all(b"hello").await.unwrap();
-            while !core.read().await.unwrap().ends_with(b"hello") {}
+            while core.next().await.unwrap().expect("the trunk goes on").payload != b"hello" {}
             drop(core);
             assert_eq!(player.read(&mut [0]).await.unwrap_or(0), 0);
             edge.wait_for_line("connection ended").await;
@@ -182,9 +177,9 @@ fn a_reload_revokes_an_edge_and_what_is_wrong_changes_nothing() {
             edges.push(edge);
             players.push((player, behind));
         }
-        let connections = "otproxy_tunnel_connections";
+        let trunks = "otproxy_tunnel_trunks";
         for edge in ["edge=\"waw1\"", "edge=\"fra1\""] {
-            core.wait_until(connections, &[edge, "spare"], |now| now == 3.0).await;
+            core.wait_until(trunks, &[edge], |now| now == 4.0).await;
         }
 
         core.reload("name: waw1", "name: waw1, revoked: true");
@@ -201,7 +196,7 @@ fn a_reload_revokes_an_edge_and_what_is_wrong_changes_nothing() {
             log.lines().filter(other).all(|line| line.contains("\"edge is up\"")) && !log.contains("restart"),
             "{log}"
         );
-        core.wait(connections, &["edge=\"waw1\""], 0.0).await;
+        core.wait(trunks, &["edge=\"waw1\""], 0.0).await;
         core.wait("otproxy_connections_closed_total", &["reason=\"revoked\""], 1.0).await;
         core.wait_until("otproxy_tunnel_handshakes_total", &["result=\"revoked\""], |now| now >= 1.0).await;
         assert_eq!(players[0].0.read(&mut [0]).await.unwrap_or(0), 0);
@@ -230,7 +225,7 @@ fn a_reload_revokes_an_edge_and_what_is_wrong_changes_nothing() {
 
         // Trusted again it is served again; and the other was served all the time.
         core.reload(", revoked: true", "");
-        core.wait_until(connections, &["edge=\"waw1\"", "spare"], |now| now == 3.0).await;
+        core.wait_until(trunks, &["edge=\"waw1\""], |now| now == 4.0).await;
         let (player, behind) = &mut players[1];
         player.write_all(b"2").await.unwrap();
         assert_eq!(behind.read_u8().await.unwrap(), b'2');

@@ -30,8 +30,6 @@ const MAX_COUNT: u32 = 1_000_000_000;
 const MAX_WORKERS: usize = 1024;
 /// The memory that a connection may take, with both of its sockets in the kernel.
 const CONNECTION_MEMORY: ByteSize = ByteSize::kib(32);
-/// Connections that one side of the tunnel keeps ready for one other; more is a slip.
-const MAX_SPARE: usize = 1024;
 /// Characters of a name that is a label.
 const MAX_LABEL: usize = 64;
 /// Characters of the name of the process: as long as a host name may be.
@@ -52,7 +50,6 @@ pub(super) const CONNECTIONS_OR_NONE: Format<Option<usize>> =
     Format::new("count, `auto` or `none`", |node| or_none(node, connections));
 pub(super) const RATE_OR_NONE: Format<Option<Quota>> = Format::new("rate or `none`", |node| or_none(node, rate));
 pub(super) const WORKERS: Format<NonZeroUsize> = Format::new("1 to 1024", workers);
-pub(super) const SPARE: Format<usize> = Format::new("1 to 1024", spare);
 pub(super) const FLAG: Format<bool> = Format::new("`true` or `false`", flag);
 pub(super) const PATH: Format<PathBuf> = Format::new("path", path).seen_from(|path, folder| folder.join(path));
 /// A file that nobody but the process reads. As a credential of systemd it is somewhere else, by its name.
@@ -199,14 +196,6 @@ fn auto_connections() -> usize {
     let files = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX) / 8 * 3;
     let connections = files.min(memory() / CONNECTION_MEMORY.as_u64()).clamp(1, MAX_COUNT.into());
     usize::try_from(connections).unwrap_or(usize::MAX)
-}
-
-/// Parses a number of connections kept ready.
-pub(super) fn spare(node: &Node) -> Result<usize, String> {
-    let number = int(node).and_then(|number| usize::try_from(number).ok());
-    number
-        .filter(|number| (1..=MAX_SPARE).contains(number))
-        .ok_or_else(|| format!("{} is not a number of connections; write one from 1 to {MAX_SPARE}", node.quoted()))
 }
 
 /// Parses true or false.

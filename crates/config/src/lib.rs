@@ -13,7 +13,7 @@
 //! | `memory`, `formats`, `address`, `address_set`, `access`, `name`, `source` | how values are written, and what `auto` is here |
 //! | `sessions`, `game_server`, `edges`, `limits`, `log`, `admin`, `bans`, `process`, `tunnel`, `inbound`, `forward`, `listener` | the mappings of a file |
 //! | `document`, `file`, `topology` | whole files: those of the roles, and that of `init` |
-//! | `reference`, `restart`, `stock_servers`, `summary` | what follows from it: the tables in the documents, what takes a restart, what players of unpatched servers meet, the line of `check` |
+//! | `reference`, `restart`, `revoke`, `stock_servers`, `summary` | what follows from it: the tables in the documents, what takes a restart, what is left when an edge is refused, what players of unpatched servers meet, the line of `check` |
 
 mod access;
 mod address;
@@ -39,6 +39,7 @@ pub mod name;
 mod process;
 mod reference;
 mod restart;
+mod revoke;
 mod scope;
 mod sessions;
 mod source;

@@ -36,6 +36,13 @@ impl ListenerConfig {
         }
     }
 
+    pub(super) fn inbound_mut(&mut self) -> &mut InboundConfig {
+        match self {
+            Self::Forward(forward) => &mut forward.inbound,
+            Self::Relay(relay) => &mut relay.inbound,
+        }
+    }
+
     /// Returns the listener if it has targets.
     #[must_use]
     pub fn forward(&self) -> Option<&ForwardConfig> {

@@ -95,7 +95,6 @@ mod tests {
             ("name: a\naccess_log: { file: stderr }", "dial: 'a:1'", login, &["access_log"]),
             ("name: a\nlog_core_address: true", "dial: 'a:1'", login, &["log_core_address"]),
             ("name: a", "dial: 'a:2'", login, &["core.dial"]),
-            ("name: a", "dial: 'a:1', spare: 9", login, &["core.spare"]),
             ("name: a", "accept: '127.0.0.1:3'", login, &["core.dial", "core.accept"]),
             ("name: a\nlog: { level: debug }\nshutdown_timeout: 1s\ndeny: [192.0.2.1]", "dial: 'a:1'", login, &[]),
             (
@@ -117,10 +116,7 @@ mod tests {
             )
         };
         let plain = core("accept: '127.0.0.1:3'", "");
-        assert_eq!(
-            needs_restart_for(&plain, &core("accept: '127.0.0.1:4', spare: 9", "")),
-            ["tunnel.accept", "tunnel.spare"]
-        );
+        assert_eq!(needs_restart_for(&plain, &core("accept: '127.0.0.1:4'", "")), ["tunnel.accept"]);
         let more = "sessions: { max: 9 }\ngame_servers: [{ port: 7172, address: '127.0.0.1:9' }]";
         assert_eq!(needs_restart_for(&plain, &core("accept: '127.0.0.1:3'", more)), [""; 0]);
         assert_eq!(needs_restart_for(&plain, &without), ["role"]);

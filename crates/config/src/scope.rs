@@ -8,6 +8,12 @@ use super::key::{self, Key, ListenerType, RoleKind, WhenAbsent};
 use super::tree::{Entry, Node, NodeId, Value, fragment};
 use super::word::similar;
 
+/// The remedy of a line with a key that earlier versions had.
+const NO_SPARES: &str = "is gone: an edge and the core share a few connections, and none is kept ready for each player; remove \
+                         this line";
+/// Keys that earlier versions had, each with what to do.
+const FORMER_KEYS: &[(&str, &str)] = &[("core.spare", NO_SPARES), ("tunnel.spare", NO_SPARES)];
+
 /// Everything that was found wrong.
 #[derive(Default)]
 pub(super) struct Report {
@@ -323,6 +329,10 @@ impl<'a> Scope<'a> {
     fn unknown(&self, key: &str) -> String {
         if key == "<<" {
             return "merge keys are not supported; write the keys out".to_owned();
+        }
+        let pattern = self.pattern_of(key);
+        if let Some((_, remedy)) = FORMER_KEYS.iter().find(|(former, _)| *former == pattern) {
+            return (*remedy).to_owned();
         }
         if let Some(word) = self.meant(key) {
             return format!("unknown key; did you mean `{word}`?");

@@ -55,7 +55,7 @@ impl Config {
         );
         let tunnel = match self {
             Self::Edge(edge) => edge.tunnel.as_ref().map(|tunnel| match tunnel.reach() {
-                Reach::Dial { core, .. } => format!("to {core}"),
+                Reach::Dial(core) => format!("to {core}"),
                 Reach::Accept(addresses) => format!("at {}", list(addresses)),
             }),
             Self::Core(core) => core.tunnel.as_ref().map(|tunnel| {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::address::{HostPort, LISTEN, TARGET};
 use super::declare::{Read, section};
 use super::edges::EdgePeer;
-use super::formats::{PATH, SECRET, SPARE};
+use super::formats::{PATH, SECRET};
 use super::mapping::mapping;
 use super::scope::Scope;
 use super::takes::{list, some, value};
@@ -33,8 +33,6 @@ section! {
             ("cert", "this edge's certificate, PEM; reread when it changes", "waw1.pem"),
             ("key", "the certificate's private key, PEM", "waw1.key"),
         ]),
-        /// connections to the core kept ready for new players; only with `core.dial`
-        spare: usize = value(SPARE).or("8").restart(),
     }
 }
 
@@ -50,8 +48,6 @@ section! {
             ("cert", "the core's certificate, PEM; reread when it changes", "core.pem"),
             ("key", "the certificate's private key, PEM", "core.key"),
         ]),
-        /// connections kept ready at each edge that the core dials
-        spare: usize = value(SPARE).or("8").restart(),
     }
 }
 
@@ -71,13 +67,8 @@ section! {
 /// The side of the tunnel that connects.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Reach<'a> {
-    /// The edge connects to the core.
-    Dial {
-        /// `core.dial`
-        core: &'a HostPort,
-        /// `core.spare`: connections kept ready, not 0.
-        spare: usize,
-    },
+    /// The edge connects to the core, as `core.dial` says.
+    Dial(&'a HostPort),
     /// `core.accept`: the core connects to the edge, here.
     Accept(&'a [SocketAddr]),
 }
@@ -87,7 +78,7 @@ impl EdgeTunnel {
     #[must_use]
     pub fn reach(&self) -> Reach<'_> {
         match &self.dial {
-            Some(core) => Reach::Dial { core, spare: self.spare },
+            Some(core) => Reach::Dial(core),
             None => Reach::Accept(&self.accept),
         }
     }
@@ -97,15 +88,7 @@ impl Read for EdgeTunnel {
     fn read(core: &Scope<'_>) -> Option<Self> {
         let keys = EdgeTunnelKeys::read(core);
         match (core.has("dial"), core.has("accept")) {
-            (true, false) => {}
-            (false, true) => {
-                if core.has("spare") {
-                    core.wrong(
-                        "spare",
-                        "only with `core.dial`; where the core connects, `tunnel.spare` in core.yaml says it",
-                    );
-                }
-            }
+            (true, false) | (false, true) => {}
             (true, true) => {
                 core.wrong("accept", "is there together with `core.dial`; keep the one that says which side connects");
             }

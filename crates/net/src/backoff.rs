@@ -23,13 +23,17 @@ impl Backoff {
 
     /// Returns that wait, shortened at random by up to a half, so that peers that failed together do not come back together.
     pub fn wait_with_jitter(self, failures: u32) -> Duration {
-        shortened(self.wait(failures), RandomState::new().build_hasher().finish())
+        shortened(self.wait(failures), random_part())
     }
 }
 
-fn shortened(wait: Duration, random: u64) -> Duration {
-    let part = (random % 1024) as u32;
-    wait.saturating_sub(wait / 2 * part / 1024)
+fn shortened(wait: Duration, part: f64) -> Duration {
+    wait.saturating_sub((wait / 2).mul_f64(part))
+}
+
+/// Returns a random number from 0 up to, and without, 1.
+pub fn random_part() -> f64 {
+    (RandomState::new().build_hasher().finish() % 1024) as f64 / 1024.0
 }
 
 #[cfg(test)]
@@ -42,10 +46,10 @@ mod tests {
         for (failures, longest) in [(1, 100), (2, 200), (3, 400), (5, 1600), (6, 2000), (60, 2000), (u32::MAX, 2000)] {
             let longest = Duration::from_millis(longest);
             assert_eq!(backoff.wait(failures), longest);
-            assert_eq!(shortened(longest, 0), longest);
-            for random in [1, 511, 1023, u64::MAX] {
-                let wait = shortened(longest, random);
-                assert!(wait < longest && wait >= longest / 2, "{failures} {random}: {wait:?}");
+            assert_eq!(shortened(longest, 0.0), longest);
+            for part in [0.001, 0.5, 0.999] {
+                let wait = shortened(longest, part);
+                assert!(wait < longest && wait >= longest / 2, "{failures} {part}: {wait:?}");
             }
             let wait = backoff.wait_with_jitter(failures);
             assert!(wait <= longest && wait >= longest / 2, "{failures}: {wait:?}");

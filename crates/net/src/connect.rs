@@ -81,7 +81,18 @@ pub async fn connect(
     source: SourceIp,
     within: Duration,
 ) -> Result<(Stream, SocketAddr), ConnectResult> {
-    let addresses = resolve((host, port), within).await?;
+    connect_any(resolve((host, port), within).await?, source, within).await
+}
+
+/// Connects to the first of these addresses that answers, in the same way.
+///
+/// # Errors
+/// Returns the result of the last attempt.
+pub async fn connect_any(
+    addresses: impl IntoIterator<Item = SocketAddr>,
+    source: SourceIp,
+    within: Duration,
+) -> Result<(Stream, SocketAddr), ConnectResult> {
     let (stream, address) = connect_with(addresses, source, within, false, |_| {}).await?;
     Ok((Stream::new(stream).map_err(|error| ConnectResult::of(&error))?, address))
 }

@@ -16,11 +16,14 @@ pub fn host_key() -> [u8; 16] {
             *byte = std::str::from_utf8(pair).ok().and_then(|p| u8::from_str_radix(p, 16).ok()).unwrap_or_default();
         }
     }
-    if key == [0; 16] {
-        let random = RandomState::new();
-        for (half, number) in key.chunks_mut(8).zip([1u8, 2]) {
-            half.copy_from_slice(&random.hash_one(number).to_le_bytes());
-        }
+    if key == [0; 16] { random_key() } else { key }
+}
+
+/// Returns a key that is random for this process.
+pub fn random_key() -> [u8; 16] {
+    let (random, mut key) = (RandomState::new(), [0; 16]);
+    for (half, number) in key.chunks_mut(8).zip([1u8, 2]) {
+        half.copy_from_slice(&random.hash_one(number).to_le_bytes());
     }
     key
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::Stream;
 use super::worker::Scratch;
-use super::{Stream, options};
 
 /// Reads of one direction in one turn, before the other direction has its turn.
 const READS_PER_TURN: usize = 8;
@@ -174,13 +174,13 @@ impl Half {
 /// other connections may be downloads, for which large queues are faster.
 pub fn keep_queues_small(client: &Stream, target: &Stream) {
     client.limit_unsent();
-    options::link_towards_target(&target.options());
+    target.link_towards_target();
 }
 
-/// Cuts `other` after `failed`, if that is a stream under TLS: its bytes may be incomplete, and `other` must not take
-/// them for everything.
+/// Cuts `other` after `failed`, if that tells cuts: its bytes may be incomplete, and `other` must not take them for
+/// everything.
 fn cut_after(failed: &Stream, other: &Stream) {
-    if failed.is_tls() {
+    if failed.tells_cuts() {
         other.cut_at_close();
     }
 }

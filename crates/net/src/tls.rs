@@ -22,7 +22,10 @@ use super::options::UNSENT;
 use super::socket::{Socket, whole_ones};
 
 /// The protocol inside, on which both sides must agree (ALPN).
-pub const ALPN: &[u8] = b"otproxy/1";
+pub const ALPN: &[u8] = b"otproxy/2";
+/// The protocol of versions before trunks. It is offered and taken, so that a handshake with such a side fails for what it
+/// is: [`TlsError::Alpn`].
+pub const FORMER_ALPN: &[u8] = b"otproxy/1";
 
 /// The largest record that rustls takes, with its header. It also limits the bytes of a handshake that are on their way
 /// at once, and the ciphertext that a stream keeps.
@@ -45,7 +48,7 @@ pub enum TlsError {
     #[error(transparent)]
     Tls(#[from] rustls::Error),
     /// The peer speaks TLS, but not the expected protocol inside it.
-    #[error("no agreement on the protocol `otproxy/1` (ALPN)")]
+    #[error("no agreement on the protocol `otproxy/2` (ALPN)")]
     Alpn,
 }
 
@@ -116,9 +119,9 @@ impl TlsLayer {
         }
     }
 
-    /// Returns the peer's certificate.
-    pub(super) fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
-        self.machine.borrow().peer_certificate().cloned()
+    /// Returns the peer's certificate, and those that it sent behind it.
+    pub(super) fn peer_certificates(&self) -> Vec<CertificateDer<'static>> {
+        self.machine.borrow().peer_certificates().to_vec()
     }
 
     pub(super) fn poll_read(

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{ApiError, ListenerState, Network, TargetState, Time};
+use super::{ApiError, ListenerState, Network, RevokedBy, TargetState, Time};
 use crate::admission;
 use otproxy_protocol::frame::{ClientId, SessionId};
 
@@ -130,14 +130,41 @@ pub struct Unbanned {
     pub networks: Vec<Network>,
 }
 
-/// What is to be closed: a `connection`, all of a `listener`, all of an `address` (also of one `listener` alone), all of a
-/// `client`, or one `session` of a `client`.
+/// An edge is to be thrown out of a core, or let in again. A reload keeps it, a restart does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(example = json!({ "edge": "waw1" }), example = json!({ "edge": "waw1", "undo": true }))]
+pub struct RevokeRequest {
+    /// Its name in `edges`.
+    pub edge: String,
+    /// Whether it is let in again.
+    #[serde(default)]
+    pub undo: bool,
+}
+
+/// What became of an edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Revoked {
+    /// Its name.
+    pub edge: String,
+    /// Who has it refused now; `null` if nobody has. If it is the operator alone, write `revoked: true` into the file as well, or
+    /// a restart lets it in again.
+    pub revoked_by: Option<RevokedBy>,
+    /// Connections of players through it that were closed.
+    pub connections: u64,
+    /// Listeners that still believe a PROXY header from its address, as a network of their own `trusted_peers` has it.
+    pub trusted_on: Vec<String>,
+}
+
+/// What is to be closed: a `connection`, all of a `listener`, all of an `address` (also of one `listener` alone), all of an
+/// `edge`, all of a `client`, or one `session` of a `client`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(
     example = json!({ "connection": 7 }),
     example = json!({ "listener": "login" }),
     example = json!({ "address": "198.51.100.7", "listener": "login" }),
+    example = json!({ "edge": "waw1" }),
     example = json!({ "client": 1, "session": 1 })
 )]
 pub struct DisconnectRequest {
@@ -147,6 +174,8 @@ pub struct DisconnectRequest {
     pub listener: Option<String>,
     /// An address or a CIDR of players.
     pub address: Option<Network>,
+    /// The name of an edge, at a core.
+    pub edge: Option<String>,
     /// A client, with its links and sessions.
     pub client: Option<u32>,
     /// With `client`: this session of it, and no link.
@@ -163,6 +192,8 @@ pub enum Disconnect {
     /// All connections of players in this network, and their sessions; if a listener is named, only its connections,
     /// and no session.
     Address(Network, Option<String>),
+    /// All connections that came through an edge. Sessions that they carry live on, as with a listener.
+    Edge(String),
     /// All links and sessions of a client.
     Client(ClientId),
     /// One session of a client, and no link.
@@ -184,18 +215,19 @@ impl DisconnectRequest {
     /// # Errors
     /// Fails if it names nothing, or several things that do not go together.
     pub fn what(self) -> Result<Disconnect, ApiError> {
-        let Self { connection, listener, address, client, session } = self;
-        match (connection, listener, address, client, session) {
-            (Some(id), None, None, None, None) => Ok(Disconnect::Connection(id)),
-            (None, Some(listener), None, None, None) => Ok(Disconnect::Listener(listener)),
-            (None, listener, Some(address), None, None) => Ok(Disconnect::Address(address, listener)),
-            (None, None, None, Some(client), None) => Ok(Disconnect::Client(ClientId(client))),
-            (None, None, None, Some(client), Some(session)) => {
+        let Self { connection, listener, address, edge, client, session } = self;
+        match (connection, listener, address, edge, client, session) {
+            (Some(id), None, None, None, None, None) => Ok(Disconnect::Connection(id)),
+            (None, Some(listener), None, None, None, None) => Ok(Disconnect::Listener(listener)),
+            (None, listener, Some(address), None, None, None) => Ok(Disconnect::Address(address, listener)),
+            (None, None, None, Some(edge), None, None) => Ok(Disconnect::Edge(edge)),
+            (None, None, None, None, Some(client), None) => Ok(Disconnect::Client(ClientId(client))),
+            (None, None, None, None, Some(client), Some(session)) => {
                 Ok(Disconnect::Session(ClientId(client), SessionId(session)))
             }
             _ => Err(ApiError::invalid(
                 "it is not said what to disconnect",
-                "give one of `connection`, `listener`, `address`, `client`; a `session` goes with its `client`, and a \
+                "give one of `connection`, `listener`, `address`, `edge`, `client`; a `session` goes with its `client`, and a \
                  `listener` may go with an `address`",
             )),
         }

@@ -13,7 +13,8 @@ mod words;
 
 pub use action::{
     Banned, Disconnect, DisconnectRequest, Disconnected, DrainRequest, Drained, DrainedListener, LONGEST_BAN,
-    LONGEST_DRAIN, NewBan, ReloadRequest, Reloaded, TargetRequest, UnbanRequest, Unbanned, UndrainRequest,
+    LONGEST_DRAIN, NewBan, ReloadRequest, Reloaded, RevokeRequest, Revoked, TargetRequest, UnbanRequest, Unbanned,
+    UndrainRequest,
 };
 pub use operator::{ApiFuture, Operator};
 pub use question::{
@@ -23,10 +24,10 @@ pub use refusal::{ApiError, ApiErrorKind};
 pub use view::{
     AddressesView, BanView, BansView, CheckView, ConnectionView, ConnectionsView, Count, EdgeCertificateView,
     EdgeErrorView, EdgeView, EdgesView, ListenerView, ListenersView, ReloadView, SessionLinkView, SessionView,
-    SessionsView, StatusView, TalkerView, TargetView, TargetsView,
+    SessionsView, StatusView, TalkerView, TargetView, TargetsView, TrunkView,
 };
 pub use words::{
-    BannedBy, ConnectionState, ListenerKind, ListenerState, Network, Role, SessionState, TargetState, Time,
+    BannedBy, ConnectionState, ListenerKind, ListenerState, Network, RevokedBy, Role, SessionState, TargetState, Time,
 };
 
 /// The prefix of all paths.

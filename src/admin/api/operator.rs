@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{
     AddressesQuestion, AddressesView, ApiError, Banned, BansQuestion, BansView, ConnectionsQuestion, ConnectionsView,
-    Disconnect, Disconnected, Drained, EdgesView, ListenersView, Network, Reloaded, SessionsQuestion, SessionsView,
-    StatusView, TargetState, TargetView, TargetsView, Unbanned,
+    Disconnect, Disconnected, Drained, EdgesView, ListenersView, Network, Reloaded, Revoked, SessionsQuestion,
+    SessionsView, StatusView, TargetState, TargetView, TargetsView, Unbanned,
 };
 
 /// The future of an answer for which workers or files have to be asked.
@@ -75,7 +75,14 @@ pub trait Operator: Send + Sync {
     /// Fails if there are none ([`ApiError::not_found`]).
     fn unban(&self, network: Network) -> Result<Unbanned, ApiError>;
 
-    /// Closes connections and ends sessions. A connection, listener, client or session that does not exist is refused
+    /// Refuses an edge from now on and closes what it has open, whatever the file says; with `undo` goes by the file again. No
+    /// file is read. An edge that the file refuses stays refused ([`ApiError::conflict`]).
+    ///
+    /// # Errors
+    /// Fails if there is no such edge, and on an edge.
+    fn revoke(&self, edge: String, undo: bool) -> ApiFuture<'_, Revoked>;
+
+    /// Closes connections and ends sessions. A connection, listener, edge, client or session that does not exist is refused
     /// ([`ApiError::not_found`]); an address without connections is not.
     fn disconnect(&self, what: Disconnect) -> ApiFuture<'_, Disconnected>;
 

@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{BannedBy, ConnectionState, ListenerKind, ListenerState, Network, Role, SessionState, TargetState, Time};
+use super::{
+    BannedBy, ConnectionState, ListenerKind, ListenerState, Network, RevokedBy, Role, SessionState, TargetState, Time,
+};
 
 /// How many there are, of how many there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -259,20 +261,44 @@ pub struct EdgesView {
 pub struct EdgeView {
     /// `name` of it in the file, and in its certificate.
     pub name: String,
-    /// It is refused: `revoked` of the file.
+    /// Whether it is refused.
     pub revoked: bool,
+    /// Who has it refused; `null` if nobody has. It is the file where both have, as that holds after a restart too.
+    pub revoked_by: Option<RevokedBy>,
     /// From where it has connections now; without any, the last one. Where the core connects to it, its address.
     pub addresses: Vec<IpAddr>,
     /// Connections of players through it.
     pub in_use: u64,
-    /// Connections of its tunnel that carry nothing; `null` without a tunnel.
-    pub spare: Option<u64>,
+    /// The trunks of its tunnel, the oldest first; `null` without a tunnel.
+    pub trunks: Option<Vec<TrunkView>>,
     /// Since when its tunnel has been up without a break; `null` where it is down, and without a tunnel.
     pub since: Option<Time>,
     /// What it proved itself with the last time; `null` before, and without a tunnel.
     pub certificate: Option<EdgeCertificateView>,
     /// The last time that a connection of its tunnel, or of somebody with its certificate, came to nothing.
     pub last_error: Option<EdgeErrorView>,
+}
+
+/// A trunk of an edge: a connection between it and the core.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Trunk")]
+pub struct TrunkView {
+    /// The edge's address.
+    pub address: IpAddr,
+    /// Since when it is there.
+    pub since: Time,
+    /// Links and forwarded connections that it carries now.
+    pub streams: u64,
+    /// Bytes that came from the edge, without those of TLS.
+    pub bytes_in: u64,
+    /// Bytes that went to the edge, likewise.
+    pub bytes_out: u64,
+    /// The last round trip; `null` before the first.
+    pub round_trip_seconds: Option<f64>,
+    /// The version of the edge's program.
+    pub version: String,
+    /// What the edge proved itself with.
+    pub certificate: EdgeCertificateView,
 }
 
 /// A certificate of an edge.

@@ -101,6 +101,13 @@ words! {
         /// `bans.after`: the address broke the rules so often.
         Rules = "rules",
     }
+    /// Who has an edge refused.
+    RevokedBy {
+        /// `edges[].revoked`.
+        File = "file",
+        /// A person or a script, by this API: until that is undone, or until a restart.
+        Operator = "operator",
+    }
 }
 
 impl From<config::ListenerType> for ListenerKind {

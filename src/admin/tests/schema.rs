@@ -8,12 +8,13 @@ use serde_json::json;
 use super::*;
 
 /// A request for each path that acts.
-const ACTS: [(&str, &str); 7] = [
+const ACTS: [(&str, &str); 8] = [
     ("reload", "{}"),
     ("drain", "{}"),
     ("undrain", "{}"),
     ("ban", r#"{"network":"198.51.100.7"}"#),
     ("unban", r#"{"network":"198.51.100.7"}"#),
+    ("revoke", r#"{"edge":"waw1"}"#),
     ("disconnect", r#"{"connection":1}"#),
     ("target", r#"{"listener":"login","target":"first","state":"drain"}"#),
 ];
@@ -98,8 +99,8 @@ async fn every_path_of_the_document_is_served() {
         }
         names.insert(path.trim_start_matches("/api/v1/").to_owned());
     }
-    let all = "addresses ban bans connections disconnect drain edges listeners openapi.json reload sessions status target targets \
-               unban undrain";
+    let all = "addresses ban bans connections disconnect drain edges listeners openapi.json reload revoke sessions status target \
+               targets unban undrain";
     assert!(names.iter().eq(all.split_whitespace()), "{names:?}");
     assert_eq!(document["openapi"], "3.1.0");
 }

@@ -16,9 +16,9 @@ use super::{EXIT_CONFIG, print};
 use crate::admin::api::{
     AddressesQuestion, AddressesView, ApiError, Banned, BansQuestion, BansView, ConnectionsQuestion, ConnectionsView,
     DisconnectRequest, Disconnected, DrainRequest, Drained, EdgesView, LONGEST_BAN, LONGEST_DRAIN, ListenerState,
-    ListenersView, MOST, Network, NewBan, NoQuestion, PageSize, ReloadRequest, Reloaded, SessionsQuestion,
-    SessionsView, StatusView, TargetRequest, TargetState, TargetView, TargetsView, Top, UnbanRequest, Unbanned,
-    UndrainRequest,
+    ListenersView, MOST, Network, NewBan, NoQuestion, PageSize, ReloadRequest, Reloaded, RevokeRequest, Revoked,
+    SessionsQuestion, SessionsView, StatusView, TargetRequest, TargetState, TargetView, TargetsView, Top, UnbanRequest,
+    Unbanned, UndrainRequest,
 };
 use crate::admin::{AdminClient, ApiAnswer};
 use otproxy_protocol::printable::{Printable, printable_json};
@@ -138,13 +138,26 @@ pub(super) enum Operate {
         #[command(flatten)]
         asking: ApiFlags,
     },
+    /// Throw out an edge at once, as one whose key is stolen
+    ///
+    /// For a core. What the edge has open is closed, and it is refused over reloads, until --undo or a restart: so write
+    /// `revoked: true` into the file as well. No file is read for it.
+    Revoke {
+        /// The edge, as `edges` in the core's file names it
+        edge: String,
+        /// Let it in again, as the file says
+        #[arg(long)]
+        undo: bool,
+        #[command(flatten)]
+        asking: ApiFlags,
+    },
     /// Close connections, and end sessions
     ///
     /// A player comes back at once, unless banned as well: see `otproxy ban --disconnect`.
-    #[command(group(ArgGroup::new("what").required(true).multiple(true).args(["connection", "listener", "address", "client"])))]
+    #[command(group(ArgGroup::new("what").required(true).multiple(true).args(["connection", "listener", "address", "edge", "client"])))]
     Disconnect {
         /// The connection with this id; a session that it carries goes on over its other links
-        #[arg(long, value_name = "ID", conflicts_with_all = ["listener", "address", "client"])]
+        #[arg(long, value_name = "ID", conflicts_with_all = ["listener", "address", "edge", "client"])]
         connection: Option<u64>,
         /// All connections of this listener
         #[arg(long, value_name = "NAME", conflicts_with = "client")]
@@ -152,6 +165,9 @@ pub(super) enum Operate {
         /// All connections and sessions of players in this address or CIDR; with --listener only its connections
         #[arg(long, value_name = "NETWORK", conflicts_with = "client")]
         address: Option<Network>,
+        /// At a core: all connections that came through this edge
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["listener", "address", "client"])]
+        edge: Option<String>,
         /// All links and sessions of this client
         #[arg(long, value_name = "ID")]
         client: Option<u32>,
@@ -265,11 +281,15 @@ impl Operate {
             Self::Unban { network, asking } => {
                 asking.act::<Unbanned>("unban", &UnbanRequest { network: *network }).await
             }
-            Self::Disconnect { connection, listener, address, client, session, asking } => {
+            Self::Revoke { edge, undo, asking } => {
+                asking.act::<Revoked>("revoke", &RevokeRequest { edge: edge.clone(), undo: *undo }).await
+            }
+            Self::Disconnect { connection, listener, address, edge, client, session, asking } => {
                 let request = DisconnectRequest {
                     connection: *connection,
                     listener: listener.clone(),
                     address: *address,
+                    edge: edge.clone(),
                     client: *client,
                     session: *session,
                 };

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::human::{age, bytes, count, milliseconds, time};
 use crate::admin::api::{
     AddressesView, Banned, BansView, ConnectionsView, Count, Disconnected, Drained, EdgesView, ListenersView, Reloaded,
-    SessionsView, StatusView, TargetView, TargetsView, Time, Unbanned,
+    Revoked, RevokedBy, SessionsView, StatusView, TargetView, TargetsView, Time, Unbanned,
 };
 use crate::cli::text_table::{NO_BREAK, TextTable};
 use otproxy_protocol::printable::Printable;
@@ -240,8 +240,19 @@ impl Show for AddressesView {
 
 impl Show for EdgesView {
     fn show(&self, width: Option<usize>) -> String {
-        let headings = ["~EDGE", "~ADDRESS", ">IN USE", ">SPARE", "~UP SINCE", "SERIAL", "~VALID UNTIL", "~LAST ERROR"];
-        let mut table = TextTable::new(headings).leaving_out(["SERIAL", "SPARE"]);
+        let headings = [
+            "~EDGE",
+            "~ADDRESS",
+            ">IN USE",
+            ">TRUNKS",
+            ">ROUND TRIP",
+            "~UP SINCE",
+            "VERSION",
+            "SERIAL",
+            "~VALID UNTIL",
+            "~LAST ERROR",
+        ];
+        let mut table = TextTable::new(headings).leaving_out(["SERIAL", "VERSION", "ROUND TRIP", "TRUNKS"]);
         for edge in &self.edges {
             let addresses: Vec<_> = edge.addresses.iter().map(ToString::to_string).collect();
             let certificate = edge.certificate.as_ref();
@@ -249,12 +260,23 @@ impl Show for EdgesView {
                 Some(address) => format!("{} from {address}, {}", error.reason, moment(error.time)),
                 None => format!("{}, {}", error.reason, moment(error.time)),
             });
+            let trunks = edge.trunks.as_deref().unwrap_or_default();
+            // The slowest: over it goes what a player notices.
+            let slowest = trunks.iter().filter_map(|trunk| trunk.round_trip_seconds).reduce(f64::max);
+            let mut versions: Vec<_> = trunks.iter().map(|trunk| trunk.version.as_str()).collect();
+            versions.dedup();
             table.row([
-                if edge.revoked { format!("{} (revoked)", edge.name) } else { edge.name.clone() },
+                match (edge.revoked, edge.revoked_by) {
+                    (false, _) => edge.name.clone(),
+                    (true, Some(RevokedBy::Operator)) => format!("{} (revoked by operator)", edge.name),
+                    (true, _) => format!("{} (revoked)", edge.name),
+                },
                 or_dash(Some(addresses.join(", ")).filter(|addresses| !addresses.is_empty())),
                 count(edge.in_use),
-                or_dash(edge.spare.map(count)),
+                or_dash(edge.trunks.as_ref().map(|trunks| count(trunks.len() as u64))),
+                or_dash(slowest.map(milliseconds)),
                 or_dash(edge.since.map(moment)),
+                or_dash(Some(versions.join(", ")).filter(|versions| !versions.is_empty())),
                 or_dash(certificate.map(|certificate| &certificate.serial)),
                 or_dash(certificate.map(|certificate| moment(certificate.until))),
                 or_dash(error),
@@ -289,6 +311,25 @@ impl Show for Banned {
 impl Show for Unbanned {
     fn show(&self, _: Option<usize>) -> String {
         self.networks.iter().map(|network| format!("{network} is not banned any more\n")).collect()
+    }
+}
+
+impl Show for Revoked {
+    fn show(&self, _: Option<usize>) -> String {
+        let Self { edge, revoked_by, connections, trusted_on } = self;
+        let edge = Printable(edge);
+        let mut text = match revoked_by {
+            None => format!("{edge} is trusted again\n"),
+            Some(_) => format!("{edge} is revoked, closed {} connections\n", count(*connections)),
+        };
+        if *revoked_by == Some(RevokedBy::Operator) {
+            let _ = writeln!(text, "a restart lets it in again: write `revoked: true` for it into `edges` of the file");
+        }
+        if !trusted_on.is_empty() {
+            let listeners = Printable(trusted_on.join(", "));
+            let _ = writeln!(text, "its address is still in `trusted_peers` of: {listeners}");
+        }
+        text
     }
 }
 
@@ -414,9 +455,9 @@ mod tests {
     fn edges() {
         assert_eq!(
             core().edges().unwrap().show(None),
-            "EDGE            ADDRESS                    IN USE  SPARE  UP SINCE              SERIAL    VALID UNTIL           LAST ERROR\n\
-             waw1            198.51.100.7, 2001:db8::7      12      8  2030-03-17 17:46:40Z  40:1f:99  2030-03-17 17:46:40Z  wrong_address from 203.0.113.66, 2030-03-17 17:46:40Z\n\
-             fra1 (revoked)  -                               0      -  -                     -         -                     -\n"
+            "EDGE            ADDRESS                    IN USE  TRUNKS  ROUND TRIP  UP SINCE              VERSION  SERIAL    VALID UNTIL           LAST ERROR\n\
+             waw1            198.51.100.7, 2001:db8::7      12       1     12.3 ms  2030-03-17 17:46:40Z  1.2.3    40:1f:99  2030-03-17 17:46:40Z  wrong_address from 203.0.113.66, 2030-03-17 17:46:40Z\n\
+             fra1 (revoked)  -                               0       -           -  -                     -        -         -                     -\n"
         );
     }
 
@@ -461,6 +502,17 @@ mod tests {
         let text = "192.0.2.1 is banned until 2030-03-17T17:46:40Z\nclosed 3 connections, ended 1 sessions\n";
         assert_eq!(banned.show(None), text);
         assert_eq!(Unbanned { networks: vec![network] }.show(None), "192.0.2.1 is not banned any more\n");
+        let by = |revoked_by, connections, trusted_on| {
+            Revoked { edge: "waw1".to_owned(), revoked_by, connections, trusted_on }.show(None)
+        };
+        assert_eq!(by(Some(RevokedBy::File), 3, Vec::new()), "waw1 is revoked, closed 3 connections\n");
+        assert_eq!(by(None, 0, Vec::new()), "waw1 is trusted again\n");
+        assert_eq!(
+            by(Some(RevokedBy::Operator), 0, vec!["links".to_owned()]),
+            "waw1 is revoked, closed 0 connections\n\
+             a restart lets it in again: write `revoked: true` for it into `edges` of the file\n\
+             its address is still in `trusted_peers` of: links\n"
+        );
         let reloaded = Reloaded { time, needs_restart: vec!["workers".to_owned(), "admin.listen".to_owned()] };
         let text = "reloaded at 2030-03-17T17:46:40Z\nused only after a restart: workers, admin.listen\n";
         assert_eq!(reloaded.show(None), text);

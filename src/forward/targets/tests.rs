@@ -2,7 +2,6 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::check::check;
@@ -112,22 +111,6 @@ fn what_refuses_is_not_up() {
             assert_eq!(check(&addresses, kind, SendProxy::V2, None, WITHIN).await, Err(CheckResult::Refused));
         }
     });
-}
-
-#[test]
-fn the_tunnel_is_up_while_it_has_spare_connections_or_new_ones() {
-    let pool = SparePool::new(Arc::new(Notify::new()));
-    let mut made = 0;
-    assert_eq!(has_spare(None, &mut made), Err(CheckResult::NoSpare));
-    let mut look = || has_spare(Some(&pool), &mut made);
-    assert_eq!(look(), Err(CheckResult::NoSpare));
-    let kept = pool.hold();
-    assert_eq!((look(), look()), (Ok(()), Ok(())));
-    drop(kept);
-    assert_eq!(look(), Err(CheckResult::NoSpare));
-    // Players take each one as soon as it is there.
-    drop((pool.hold(), pool.hold()));
-    assert_eq!((look(), look()), (Ok(()), Err(CheckResult::NoSpare)));
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::admin::api::{EdgeCertificateView, EdgeErrorView, EdgeView, EdgesView, Time};
+use crate::admin::api::{ApiError, EdgeCertificateView, EdgeErrorView, EdgeView, EdgesView, Time, TrunkView};
 use crate::admission::ProcessAdmission;
-use crate::connection::EdgeSnapshot;
+use crate::connection::{EdgeCertificate, EdgeSnapshot, TrunkSnapshot};
+use crate::roles::revoked::EdgeTrust;
 
 /// The open connections of players through one edge.
 #[derive(Default)]
@@ -16,8 +17,8 @@ struct Use {
     peers: BTreeSet<IpAddr>,
 }
 
-/// Returns all edges. `tunnel` tells whether they come through it, or by their address alone.
-pub(super) fn edges(process: &ProcessAdmission, tunnel: bool) -> EdgesView {
+/// Returns all edges. `tunnel` tells whether they come through it, or by their address alone; `trust` who has them refused.
+pub(super) fn edges(process: &ProcessAdmission, tunnel: bool, trust: &EdgeTrust) -> EdgesView {
     let mut used: HashMap<Arc<str>, Use> = HashMap::new();
     process.registry().select(|handle| {
         if let Some(edge) = handle.edge() {
@@ -32,27 +33,55 @@ pub(super) fn edges(process: &ProcessAdmission, tunnel: bool) -> EdgesView {
     let known = process.edges().snapshot().into_iter();
     let edges = known.map(|edge| {
         let used = used.remove(&edge.name).unwrap_or_default();
-        view(edge, used, tunnel)
+        let by = trust.revoked_by(&edge.name).filter(|_| edge.revoked);
+        EdgeView { revoked_by: by, ..view(edge, used, tunnel) }
     });
     EdgesView { edges: edges.collect() }
 }
 
 fn view(edge: EdgeSnapshot, used: Use, tunnel: bool) -> EdgeView {
-    let EdgeSnapshot { name, revoked, mut addresses, spare, since, certificate, error } = edge;
+    let EdgeSnapshot { name, revoked, mut addresses, trunks, since, certificate, error } = edge;
     addresses.extend(used.peers);
     EdgeView {
         name: name.to_string(),
         revoked,
+        revoked_by: None,
         addresses,
         in_use: used.connections,
-        spare: tunnel.then_some(spare as u64),
+        trunks: tunnel.then(|| trunks.into_iter().map(trunk).collect()),
         since: since.map(Time),
-        certificate: certificate
-            .map(|certificate| EdgeCertificateView { serial: certificate.serial, until: Time(certificate.until) }),
+        certificate: certificate.map(proof),
         last_error: error.map(|error| EdgeErrorView {
             time: Time(error.time),
             reason: error.reason.to_owned(),
             address: error.address,
         }),
     }
+}
+
+fn trunk(trunk: TrunkSnapshot) -> TrunkView {
+    let TrunkSnapshot { address, since, certificate, software, streams, bytes_in, bytes_out, round_trip } = trunk;
+    TrunkView {
+        address,
+        since: Time(since),
+        streams,
+        bytes_in,
+        bytes_out,
+        round_trip_seconds: round_trip.map(|round_trip| round_trip.as_secs_f64()),
+        version: software,
+        certificate: proof(certificate),
+    }
+}
+
+fn proof(EdgeCertificate { serial, until }: EdgeCertificate) -> EdgeCertificateView {
+    EdgeCertificateView { serial, until: Time(until) }
+}
+
+/// Makes the refusal for an edge that is none of those that are known.
+pub(super) fn no_edge(name: &str, known: &[&str]) -> ApiError {
+    let remedy = match known {
+        [] => "the file has no `edges`".to_owned(),
+        known => format!("the edges are: {}", known.join(", ")),
+    };
+    ApiError::not_found(format!("there is no edge `{name}`"), remedy)
 }

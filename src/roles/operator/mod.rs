@@ -8,12 +8,13 @@ use tracing::info;
 
 use super::control::{Control, ReloadError};
 use super::listeners::ListenerSnapshot;
+use super::revoked::EdgeTrust;
 use crate::admin::Readiness;
 use crate::admin::api::{
     self, AddressesQuestion, AddressesView, ApiError, ApiFuture, Banned, BansQuestion, BansView, ConnectionsQuestion,
     ConnectionsView, Count, Disconnect, Disconnected, Drained, DrainedListener, EdgesView, ListenerState,
-    ListenersView, Network, ReloadView, Reloaded, SessionsQuestion, SessionsView, StatusView, TargetState, TargetView,
-    TargetsView, Time, Unbanned,
+    ListenersView, Network, ReloadView, Reloaded, Revoked, RevokedBy, SessionsQuestion, SessionsView, StatusView,
+    TargetState, TargetView, TargetsView, Time, Unbanned,
 };
 use crate::admission::ProcessAdmission;
 use crate::connection::{Closing, ConnectionHandle, Route};
@@ -144,6 +145,45 @@ impl RoleOperator {
         close(self.parts.process.registry(), Closing::Disconnected, wanted)
     }
 
+    /// Returns the edges of the core, and who has them refused.
+    fn trust(&self) -> Result<EdgeTrust, ApiError> {
+        if self.parts.role == RoleKind::Edge {
+            return Err(ApiError::not_found("an edge knows no other edges", "ask the core"));
+        }
+        self.parts.control.edge_trust().ok_or_else(|| refusal(&ReloadError::Ended))
+    }
+
+    async fn set_revoked(&self, edge: String, revoked: bool) -> Result<Revoked, ApiError> {
+        let (control, trust) = (&self.parts.control, self.trust()?);
+        if !trust.knows(&edge) {
+            return Err(edges::no_edge(&edge, &trust.names()));
+        }
+        if !revoked && trust.revoked_by(&edge) == Some(RevokedBy::File) {
+            return Err(ApiError::conflict(
+                format!("the edge {edge} is revoked by the file"),
+                "take its `revoked: true` out of `edges`, and reload",
+            ));
+        }
+        let end = || match revoked {
+            true => close(self.parts.process.registry(), Closing::Revoked, |handle| {
+                handle.edge().is_some_and(|name| **name == *edge)
+            }),
+            false => 0,
+        };
+        // First those that are there, which would end with their trunks uncounted; then those that came meanwhile.
+        let mut connections = end();
+        control.set_revoked(&edge, revoked).await.map_err(|error| refusal(&error))?;
+        connections += end();
+        let revoked_by = self.trust()?.revoked_by(&edge);
+        let trusted_on = if revoked { control.listeners_trusting(&edge) } else { Vec::new() };
+        if revoked {
+            info!(edge, connections, "the edge is revoked by the operator");
+        } else {
+            info!(edge, "the operator revokes the edge no more");
+        }
+        Ok(Revoked { edge, revoked_by, connections, trusted_on })
+    }
+
     async fn end(&self, what: Disconnect) -> Result<Disconnected, ApiError> {
         match what {
             Disconnect::Connection(id) => match self.parts.process.registry().get(id) {
@@ -164,6 +204,15 @@ impl RoleOperator {
                 self.names(Some(&name))?;
                 let connections =
                     self.close(|handle| handle.listener() == name && is_in(network, handle.player_or_peer()));
+                Ok(Disconnected { connections, sessions: 0 })
+            }
+            Disconnect::Edge(name) => {
+                let trust = self.trust()?;
+                let connections = self.close(|handle| handle.edge().is_some_and(|edge| **edge == *name));
+                // One that is no longer in the file may have left some.
+                if connections == 0 && !trust.knows(&name) {
+                    return Err(edges::no_edge(&name, &trust.names()));
+                }
                 Ok(Disconnected { connections, sessions: 0 })
             }
             // Sessions come first, so that their clients learn of the end before their links close.
@@ -270,12 +319,10 @@ impl api::Operator for RoleOperator {
     }
 
     fn edges(&self) -> Result<EdgesView, ApiError> {
-        let OperatorParts { role, control, process, .. } = &self.parts;
-        if *role == RoleKind::Edge {
-            return Err(ApiError::not_found("an edge knows no other edges", "ask the core"));
-        }
+        let OperatorParts { control, process, .. } = &self.parts;
+        let trust = self.trust()?;
         let tunnel = control.with_config(|config| matches!(config, Config::Core(core) if core.tunnel.is_some()));
-        Ok(edges::edges(process, tunnel))
+        Ok(edges::edges(process, tunnel, &trust))
     }
 
     fn addresses(&self, asked: &AddressesQuestion) -> AddressesView {
@@ -317,6 +364,10 @@ impl api::Operator for RoleOperator {
 
     fn unban(&self, network: Network) -> Result<Unbanned, ApiError> {
         bans::unban(self.parts.process.bans(), network)
+    }
+
+    fn revoke(&self, edge: String, undo: bool) -> ApiFuture<'_, Revoked> {
+        Box::pin(self.set_revoked(edge, !undo))
     }
 
     fn disconnect(&self, what: Disconnect) -> ApiFuture<'_, Disconnected> {

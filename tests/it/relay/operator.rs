@@ -174,9 +174,29 @@ fn an_edge_without_a_tunnel_is_seen_with_its_address_and_its_connections() {
         let mut links = vec![core.link().await, core.link().await];
         links.push(core.link_of(EDGE_B, player(1), ClientId(9)).await);
         let seen = see(&core, "edges").await;
-        let show = |edge: &Value| (edge["addresses"].clone(), edge["in_use"].clone(), edge["spare"].clone());
+        let show = |edge: &Value| (edge["addresses"].clone(), edge["in_use"].clone(), edge["trunks"].clone());
         let all: Vec<_> = seen["edges"].as_array().unwrap().iter().map(show).collect();
         assert_eq!(all, [(json!([EDGE_A]), json!(2), Value::Null), (json!([EDGE_B]), json!(1), Value::Null)]);
+        core.close().await;
+    });
+}
+
+#[test]
+fn an_edge_known_by_its_address_is_thrown_out_too() {
+    run(async {
+        let game = Game::new().await;
+        let core = Setup::to(&game, "").start();
+        let (mut link, _conn) = core.play(&game).await;
+        let revoked = act(&core, "revoke", json!({ "edge": "a" })).await;
+        assert_eq!((&revoked["revoked_by"], &revoked["connections"]), (&json!("operator"), &json!(1)));
+        assert_eq!(link.next().await, None);
+        core.wait("otproxy_connections_closed_total", &["reason=\"revoked\""], 1.0).await;
+        let refused = Link::silent(core.links, EDGE_A, player(4)).await;
+        core.wait("otproxy_connections_rejected_total", &["reason=\"untrusted\""], 1.0).await;
+        drop(refused);
+        act(&core, "revoke", json!({ "edge": "a", "undo": true })).await;
+        let again = core.link_of(EDGE_A, player(1), CLIENT).await;
+        drop((again, link));
         core.close().await;
     });
 }

@@ -49,6 +49,17 @@ impl Game {
         }
     }
 
+    /// Takes what comes until that is done. A player whose packets nobody takes stops reading, and its links are not made anew.
+    pub async fn meanwhile<T>(&mut self, done: impl Future<Output = T>) -> T {
+        let mut done = std::pin::pin!(done);
+        loop {
+            tokio::select! {
+                done = &mut done => return done,
+                () = self.take() => {}
+            }
+        }
+    }
+
     async fn take(&mut self) {
         let packet = self.session.recv().await.expect("the session goes on");
         match numbered_packet::number(&packet) {
@@ -159,16 +170,20 @@ fn certificates_are_renewed_while_players_play() {
         let mut game = Game::play(server, setup.paths.clone()).await;
         game.on(100, 2).await;
         let expiry = "otproxy_certificate_expiry_timestamp_seconds";
-        let before = setup.core.metric(expiry, &["certificate=\"own\""]).await;
-        for (name, process) in [("core", &setup.core), ("waw1", setup.edges[0].as_ref().unwrap())] {
-            certificates.issue(name, IssueTerms { days: 100, new_key: true });
-            process.wait_until(expiry, &["certificate=\"own\""], |now| now < before).await;
+        let made = async || setup.core.handshakes_so_far("ok").await;
+        // All trunks are made anew with the new ones: of both edges, and then of one.
+        for (name, process, trunks) in [("core", &setup.core, 8), ("waw1", setup.edges[0].as_ref().unwrap(), 4)] {
+            let before = (made().await, process.metric(expiry, &["certificate=\"own\""]).await);
+            certificates.issue(name, IssueTerms { days: 100 + trunks as u32, new_key: true });
+            process.wait_until(expiry, &["certificate=\"own\""], |now| now != before.1).await;
+            setup.core.handshakes("ok", before.0 + trunks).await;
             game.on(100, 2).await;
         }
-        // What is made from now on is made with the new ones.
-        let made = setup.core.metric("otproxy_tunnel_handshakes_total", &["result=\"ok\""]).await;
-        drop(tokio::net::TcpStream::connect(setup.paths[0]).await.unwrap());
-        setup.core.wait_until("otproxy_tunnel_handshakes_total", &["result=\"ok\""], |now| now > made).await;
+        // Links stay on the old ones.
+        for reason in ["tunnel", "revoked"] {
+            let labels = ["listener=\"links\"", &format!("reason=\"{reason}\"")];
+            assert_eq!(setup.core.metric("otproxy_connections_closed_total", &labels).await, 0.0, "{reason}");
+        }
         assert_eq!(setup.core.metric("otproxy_tunnel_handshakes_total", &["result=\"refused\""]).await, 0.0);
         game.on(100, 2).await;
         game.end().await;
@@ -188,7 +203,7 @@ fn an_edge_that_is_revoked_is_out_at_once_and_players_go_on() {
             let edge = format!("edge=\"{name}\"");
             let before = core.metric("otproxy_connections_closed_total", &["reason=\"revoked\""]).await;
             core.replace(&format!("name: {name}"), &format!("revoked: true, name: {name}")).await;
-            core.wait_until("otproxy_tunnel_connections", &[&edge], |now| now == 0.0).await;
+            core.wait_until("otproxy_tunnel_trunks", &[&edge], |now| now == 0.0).await;
             core.wait_until("otproxy_connections_closed_total", &["reason=\"revoked\""], |now| now > before).await;
             core.wait_until("otproxy_relay_links_active", &[&edge], |now| now == 0.0).await;
             if name == "waw1" {
@@ -204,5 +219,29 @@ fn an_edge_that_is_revoked_is_out_at_once_and_players_go_on() {
         core.handshakes("unknown_edge", 1).await;
         game.on(100, 1).await;
         game.end().await;
+    });
+}
+
+#[test]
+fn links_of_all_clients_come_to_the_workers_that_own_them() {
+    const CLIENTS: u32 = 16;
+    run(async {
+        let certificates = Certificates::new();
+        let server = game_server().await;
+        // Two workers at each side.
+        let setup = Setup::start(&certificates, &server);
+        let mut players = Vec::new();
+        for client in 1..=CLIENTS {
+            let mut clocks = ClientClocks::faster(20);
+            clocks.session_silence = Duration::from_secs(100);
+            let options = PlayerOptions::new(ClientId(client), setup.paths.clone());
+            let player = Player::connect(PlayerOptions { clocks, ..options });
+            let mut session = player.open(7172).await;
+            session.send(numbered_packet::numbered(PacketOrigin::Player, 1, 60)).await.unwrap();
+            assert!(session.recv().await.is_some(), "client {client}");
+            players.push((player, session));
+        }
+        setup.core.wait_until("otproxy_relay_sessions_active", &[], |now| now == f64::from(CLIENTS)).await;
+        assert_eq!(setup.core.metric("otproxy_connections_rejected_total", &["reason=\"wrong_worker\""]).await, 0.0);
     });
 }

@@ -59,24 +59,24 @@ fn a_stream_goes_through_whoever_connects() {
         let core_dials =
             Role::start(&core(&certificates, &edges, &listeners, "").replace("accept: \"127.0.0.1:0\", ", ""));
         for (edge, name, core) in [(&dials, "waw1", &core_accepts), (&accepts, "fra1", &core_dials)] {
-            edge.spares(name, 3).await;
-            core.spares(name, 3).await;
+            edge.trunks(name, 4).await;
+            core.trunks(name, 4).await;
             for bytes in [0, 1, 20_000, 3_000_000] {
                 exchange(edge, &game, bytes).await;
             }
-            // As many are ready as before.
-            edge.wait_until("otproxy_tunnel_connections", &["state=\"spare\""], |now| now >= 3.0).await;
-            core.wait_until("otproxy_tunnel_connections", &["state=\"in_use\""], |now| now == 0.0).await;
+            // They were as many all the time.
+            assert_eq!(edge.metric("otproxy_tunnel_trunks", &[]).await, 4.0);
+            core.streams(0).await;
             assert_eq!(core.metric("otproxy_connections_accepted_total", &["listener=\"login\""]).await, 4.0);
             assert_eq!(core.metric("otproxy_tunnel_streams_refused_total", &[]).await, 0.0);
         }
-        assert!(core_dials.metric("otproxy_tunnel_dials_total", &["edge=\"fra1\"", "result=\"ok\""]).await >= 7.0);
-        assert!(dials.metric("otproxy_tunnel_dials_total", &["edge=\"waw1\"", "result=\"ok\""]).await >= 7.0);
+        assert!(core_dials.metric("otproxy_tunnel_dials_total", &["edge=\"fra1\"", "result=\"ok\""]).await == 4.0);
+        assert!(dials.metric("otproxy_tunnel_dials_total", &["edge=\"waw1\"", "result=\"ok\""]).await == 4.0);
     });
 }
 
 #[test]
-fn a_crowd_finds_connections_beyond_the_spares() {
+fn a_crowd_shares_the_trunks() {
     run(async {
         let certificates = Certificates::new();
         let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -105,9 +105,9 @@ fn a_crowd_finds_connections_beyond_the_spares() {
             for (n, player) in players.iter_mut().enumerate() {
                 assert_eq!(player.read_u8().await.unwrap(), n as u8);
             }
-            core.wait_until("otproxy_tunnel_connections", &["state=\"in_use\""], |now| now == 60.0).await;
+            core.streams(60).await;
             drop(players);
-            core.wait_until("otproxy_tunnel_connections", &["state=\"in_use\""], |now| now == 0.0).await;
+            core.streams(0).await;
         }
     });
 }
@@ -125,11 +125,11 @@ fn without_a_core_a_player_is_told_and_with_one_again_served() {
         let yaml = core(&certificates, "[{ name: waw1 }]", &listeners, "").replace("127.0.0.1:0", &nobody.to_string());
         let mut core = Role::start(&yaml);
         for _ in 0..3 {
-            edge.spares("waw1", 3).await;
-            core.spares("waw1", 3).await;
+            edge.trunks("waw1", 4).await;
+            core.trunks("waw1", 4).await;
             exchange(&edge, &game, 1000).await;
             let yaml = core.stop().await;
-            edge.spares("waw1", 0).await;
+            edge.trunks("waw1", 0).await;
             core = Role::start(&yaml);
         }
     });
@@ -191,7 +191,7 @@ fn the_status_is_asked_for_once_and_answered_at_either_end() {
             let core = Role::start(&core(&certificates, "[{ name: waw1 }]", &listeners, ""));
             let login = LOGIN.replace(" }]", &format!("{patient}{on_edge} }}]"));
             let edge = Role::start(&edge(&certificates, "waw1", core.addr("tunnel"), &login));
-            edge.spares("waw1", 3).await;
+            edge.trunks("waw1", 4).await;
             let ask = async || {
                 let mut player = TcpStream::connect(edge.addr("login")).await.unwrap();
                 player.write_all(REQUEST).await.unwrap();
@@ -231,11 +231,11 @@ fn the_access_log_of_an_edge_names_the_core_and_not_its_address() {
             let address = core.addr("tunnel");
             let short = LOGIN.replace(" }]", ", timeouts: { connect: 200ms } }]");
             let edge = Role::start(&(edge(&certificates, "waw1", address, &short) + &yaml("edge")));
-            edge.spares("waw1", 3).await;
+            edge.trunks("waw1", 4).await;
             exchange(&edge, &game, 1000).await;
-            core.wait_until("otproxy_tunnel_connections", &["state=\"in_use\""], |now| now == 0.0).await;
+            core.streams(0).await;
             core.stop().await;
-            edge.wait_until("otproxy_tunnel_connections", &["state=\"spare\""], |now| now == 0.0).await;
+            edge.trunks("waw1", 0).await;
             let mut player = TcpStream::connect(edge.addr("login")).await.unwrap();
             assert_eq!(player.read(&mut [0]).await.unwrap(), 0);
             edge.stop().await;
@@ -269,7 +269,7 @@ fn a_player_is_banned_and_never_the_edge_that_he_came_through() {
         let bans = "bans: { after: 1/1h, for: 1h }";
         let core = Role::start(&core(&certificates, edges, listeners, bans));
         let edge = Role::start(&edge(&certificates, "waw1", core.addr("tunnel"), LOGIN));
-        edge.spares("waw1", 3).await;
+        edge.trunks("waw1", 4).await;
         let rejected = async |reason: &str, count: f64| {
             let reason = format!("reason=\"{reason}\"");
             let labels = ["listener=\"login\"", &reason];

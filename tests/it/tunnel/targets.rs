@@ -28,7 +28,7 @@ async fn player(edge: &Role) -> u8 {
 }
 
 #[test]
-fn the_tunnel_falls_with_its_spare_connections_and_rises_with_them() {
+fn the_tunnel_falls_with_its_trunks_and_rises_with_them() {
     run(async {
         let certificates = Certificates::new();
         let (through, backup) = (named(1).await, named(2).await);
@@ -42,21 +42,25 @@ fn the_tunnel_falls_with_its_spare_connections_and_rises_with_them() {
             "[{{ name: login, listen: \"127.0.0.1:0\", forward_to: {targets}, check: ping, inter: 10ms, fall: 2 }}]"
         );
         let edge = Role::start(&edge(&certificates, "waw1", accept, &login));
-        edge.spares("waw1", 3).await;
+        edge.trunks("waw1", 4).await;
         edge.wait_until("otproxy_target_up", UP, |up| up == 1.0).await;
         let dialled = edge.metric("otproxy_tunnel_dials_total", &["result=\"ok\""]).await;
         let ok = ["listener=\"login\"", "target=\"core\"", "result=\"ok\""];
         let checks = edge.metric("otproxy_target_checks_total", &ok).await;
         edge.wait_until("otproxy_target_checks_total", &ok, |now| now >= checks + 20.0).await;
-        assert_eq!(edge.metric("otproxy_tunnel_dials_total", &["result=\"ok\""]).await, dialled, "no spare was taken");
+        assert_eq!(
+            edge.metric("otproxy_tunnel_dials_total", &["result=\"ok\""]).await,
+            dialled,
+            "none was made for it"
+        );
         assert_eq!(core.metric("otproxy_connections_accepted_total", &["listener=\"login\""]).await, 0.0);
         assert_eq!(player(&edge).await, 1);
 
         let yaml = core.stop().await;
         edge.wait_until("otproxy_target_up", UP, |up| up == 0.0).await;
         assert_eq!(player(&edge).await, 2);
-        let no_spare = ["target=\"core\"", "result=\"no_spare\""];
-        assert!(edge.metric("otproxy_target_checks_total", &no_spare).await >= 2.0);
+        let no_trunk = ["target=\"core\"", "result=\"no_trunk\""];
+        assert!(edge.metric("otproxy_target_checks_total", &no_trunk).await >= 2.0);
 
         let core = Role::start(&yaml);
         edge.wait_until("otproxy_target_up", UP, |up| up == 1.0).await;

@@ -172,8 +172,8 @@ impl TlsMachine {
         self.connection.common().alpn_protocol()
     }
 
-    pub(super) fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
-        self.connection.common().peer_certificates()?.first()
+    pub(super) fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        self.connection.common().peer_certificates().unwrap_or_default()
     }
 
     /// Returns the bytes that must stand before those that [`TlsMachine::take_in`] is given next.

@@ -2,10 +2,7 @@
 //!
 //! A trunk is a byte stream, under TLS, of frames in both directions. Each side begins with a [`Hello`], the edge first. From then
 //! on a [`TrunkMachine`] at each side speaks for its streams: the edge opens them, each with the addresses of its player and
-//! the name of the listener that it leads to, and both sides send what credit allows. The format stands with the frames, the hello
-//! and the request for a stream.
-//!
-//! The tunnel does not use them yet: a stream has a connection of its own there.
+//! the name of the listener that it leads to, and both sides send what credit allows. `docs/tunnel.md` has the format.
 
 mod frame;
 mod hello;
