@@ -3,9 +3,10 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use otproxy_config::{Config, ListenerConfig};
+use otproxy_net::descriptors::HELD_BACK;
 
-/// Descriptors for everything that is no connection: listeners, runtimes, scrapes, logs.
-const SPARE: u64 = 64;
+/// Descriptors for everything that is no connection, listeners, runtimes, scrapes and logs, and those that are held back.
+const SPARE: u64 = 64 + HELD_BACK;
 
 /// Raises the soft limit of open files to the hard one. Returns the resulting limit, in files; `u64::MAX` for none.
 pub fn raise_file_limit() -> u64 {
@@ -59,10 +60,10 @@ mod tests {
             - { name: a, listen: '127.0.0.1:1', forward_to: '127.0.0.1:2', limits: { connections: 100 } }\n\
             - { name: b, listen: '127.0.0.1:3', forward_to: '127.0.0.1:2', limits: { connections: 10 } }\n\
             - { name: c, listen: '127.0.0.1:4', forward_to: '127.0.0.1:2' }\n";
-        assert_eq!(needed(&format!("{text}limits: {{ connections: none }}\n")), 2 * 110 + 64);
+        assert_eq!(needed(&format!("{text}limits: {{ connections: none }}\n")), 2 * 110 + SPARE);
         // The third listener may have all of them.
-        assert_eq!(needed(&format!("{text}limits: {{ connections: 50 }}\n")), 2 * 50 + 64);
-        assert_eq!(needed(&format!("{text}limits: {{ connections: 500 }}\n")), 2 * 500 + 64);
+        assert_eq!(needed(&format!("{text}limits: {{ connections: 50 }}\n")), 2 * 50 + SPARE);
+        assert_eq!(needed(&format!("{text}limits: {{ connections: 500 }}\n")), 2 * 500 + SPARE);
     }
 
     #[test]
@@ -78,9 +79,9 @@ mod tests {
             - { name: a, kind: relay, listen: '127.0.0.1:1', limits: { connections: 1000 } }\n\
             - { name: b, listen: '127.0.0.1:3', forward_to: '127.0.0.1:2', limits: { connections: 10 } }\n\
             game_servers:\n- { port: 7172, address: '127.0.0.1:7172' }\n";
-        assert_eq!(needed(text), 1000 + 2 * 10 + 50 + 64);
-        assert_eq!(needed(&format!("{text}limits: {{ connections: 5000 }}\n")), 1000 + 2 * 10 + 50 + 64);
-        assert_eq!(needed(&format!("{text}limits: {{ connections: 7 }}\n")), 2 * 7 + 50 + 64);
+        assert_eq!(needed(text), 1000 + 2 * 10 + 50 + SPARE);
+        assert_eq!(needed(&format!("{text}limits: {{ connections: 5000 }}\n")), 1000 + 2 * 10 + 50 + SPARE);
+        assert_eq!(needed(&format!("{text}limits: {{ connections: 7 }}\n")), 2 * 7 + 50 + SPARE);
     }
 
     #[test]

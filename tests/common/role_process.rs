@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
 
+use super::folder::Folder;
 use super::metrics::{LOOK, Metered};
-use super::process::{Log, Running, file, otproxy, through};
+use super::process::{Log, Running, otproxy, through};
+
+/// The name of its file.
+const YAML: &str = "role.yaml";
 
 pub const KIB: usize = 1024;
 pub const MIB: usize = 1024 * KIB;
@@ -21,16 +23,7 @@ pub struct RoleProcess {
     addresses: HashMap<String, SocketAddr>,
     admin: SocketAddr,
     log: Log,
-    file: Yaml,
-}
-
-/// A configuration file, removed at its end.
-struct Yaml(PathBuf);
-
-impl Drop for Yaml {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+    folder: Folder,
 }
 
 impl RoleProcess {
@@ -60,13 +53,16 @@ impl RoleProcess {
     }
 
     fn start(role: &str, yaml: &str, files: Option<u32>) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = Folder::new();
+        let socket = folder.join("admin.sock");
         let text = format!(
-            "role: {role}\nname: test\nworkers: 1\nshutdown_timeout: 0s\nadmin: {{ listen: '127.0.0.1:0' }}\n{yaml}"
+            "role: {role}\nname: test\nworkers: 1\nshutdown_timeout: 0s\n\
+             admin: {{ listen: '127.0.0.1:0', socket: '{}' }}\n{yaml}",
+            socket.display()
         );
-        let file = Yaml(file(&format!("hostile-{number}.yaml"), &text));
-        let arguments = [role, "-c", file.0.to_str().unwrap(), "--log-format", "json"];
+        let file = folder.join(YAML);
+        fs::write(&file, text).unwrap();
+        let arguments = [role, "-c", file.to_str().unwrap(), "--log-format", "json"];
         let mut command = otproxy(&arguments);
         if let Some(files) = files {
             // The limit must hold before the program starts, and setting it in a child of this
@@ -82,11 +78,22 @@ impl RoleProcess {
         let addresses = addresses.collect();
         let admin = ready["admin"].as_str().unwrap().parse().unwrap();
         let log = running.follow();
-        Self { running, addresses, admin, log, file }
+        Self { running, addresses, admin, log, folder }
     }
 
     pub fn addr(&self, listener: &str) -> SocketAddr {
         self.addresses[listener]
+    }
+
+    /// Returns its admin socket.
+    pub fn socket(&self) -> String {
+        self.folder.join("admin.sock").to_str().unwrap().to_owned()
+    }
+
+    /// Sets how many files it may have open from now on.
+    pub fn limit_files(&self, files: u64) {
+        prlimit(Some(self.running.pid()), Resource::Nofile, Rlimit { current: Some(files), maximum: Some(files) })
+            .unwrap();
     }
 
     /// Returns the resident memory now, in bytes.
@@ -115,10 +122,10 @@ impl RoleProcess {
         self.running.descriptors()
     }
 
-    /// Returns the number of descriptors that it may still open, of `limit` in all. Inherited ones can be beyond that.
-    pub fn free_descriptors(&self, limit: u32) -> usize {
+    /// Returns the number of descriptors that it may still open, of those below `limit`. Inherited ones can be beyond that.
+    pub fn free_descriptors(&self, limit: u64) -> usize {
         let numbers = fs::read_dir(self.proc("fd")).unwrap().map(|file| file.unwrap().file_name());
-        let numbers = numbers.map(|name| name.to_str().unwrap().parse::<u32>().unwrap());
+        let numbers = numbers.map(|name| name.to_str().unwrap().parse::<u64>().unwrap());
         limit as usize - numbers.filter(|number| *number < limit).count()
     }
 
@@ -144,9 +151,10 @@ impl RoleProcess {
 
     /// Replaces `from` by `to` in its file, and has it read that again.
     pub fn reload(&self, from: &str, to: &str) {
-        let yaml = fs::read_to_string(&self.file.0).unwrap();
+        let file = self.folder.join(YAML);
+        let yaml = fs::read_to_string(&file).unwrap();
         assert!(yaml.contains(from), "{yaml}");
-        fs::write(&self.file.0, yaml.replace(from, to)).unwrap();
+        fs::write(&file, yaml.replace(from, to)).unwrap();
         self.running.signal(Signal::HUP);
     }
 

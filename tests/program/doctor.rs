@@ -190,7 +190,7 @@ fn too_few_files() {
     let command = otproxy(&["doctor", "-c", file.to_str().expect("UTF-8")]);
     let output = through(command, "sh", &["-c", "ulimit -n 500; exec \"$@\"", "sh"]).output().expect("a shell");
     let said = Said { code: output.status.code(), text: text(&output.stdout) };
-    said.says("warn  files: 500 open files are allowed here", &["can need 2064", "raise LimitNOFILE"]);
+    said.says("warn  files: 500 open files are allowed here", &["can need 2128", "raise LimitNOFILE"]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tracing::field::display;
 use tracing::warn;
 
-use super::{OutageLog, Stream, options};
+use super::{OutageLog, Stream, descriptors, options};
 use otproxy_protocol::words;
 
 /// The kernel's range of ports for connections, of IPv6 as well.
@@ -156,6 +156,9 @@ async fn connect_with(
 
 async fn connect_to(address: SocketAddr, source: SourceIp, prepare: impl Fn(&TcpSocket)) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if descriptors::is_held_back(&socket) {
+        return Err(descriptors::none_left());
+    }
     prepare(&socket);
     if let Some(source) = source {
         socket.bind(SocketAddr::new(source, 0))?;

@@ -4,6 +4,7 @@
 mod backoff;
 mod close_queue;
 mod connect;
+pub mod descriptors;
 mod host_key;
 mod listener;
 mod options;

@@ -11,6 +11,7 @@ use tracing::warn;
 
 use crate::OutageLog;
 use crate::connect::is_without_family;
+use crate::descriptors;
 
 /// Connections that the kernel may complete ahead of an accept; it cuts this to its own limit.
 const BACKLOG: u16 = 4096;
@@ -125,7 +126,7 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 }
 
 /// Accepts until `closing`, and hands each connection to `accepted`. Connections that wait in the kernel at that time
-/// are the last ones. Errors never end it: it reports to `failed`, waits if descriptors are short, and goes on.
+/// are the last ones. Errors never end it: it reports to `failed`, waits if descriptors are [short](descriptors), and goes on.
 ///
 /// # Errors
 /// Fails only if the runtime cannot watch the socket.
@@ -136,10 +137,23 @@ pub async fn accept_until<T>(
     mut failed: impl FnMut(&io::Error),
 ) -> io::Result<T> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    // One that was accepted with a descriptor that is held back, and waits.
+    let mut waits = None;
     let accepting = async {
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => accepted(stream, peer),
+                Ok((stream, peer)) => {
+                    if descriptors::is_held_back(&stream) {
+                        waits = Some((stream, peer));
+                        while !descriptors::is_one_left(&listener) {
+                            failed(&descriptors::none_left());
+                            tokio::time::sleep(PAUSE).await;
+                        }
+                        waits.take().into_iter().for_each(|(stream, peer)| accepted(stream, peer));
+                    } else {
+                        accepted(stream, peer);
+                    }
+                }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     failed(&error);
@@ -152,6 +166,7 @@ pub async fn accept_until<T>(
         closing = closing => closing,
         never = accepting => never,
     };
+    waits.into_iter().for_each(|(stream, peer)| accepted(stream, peer));
     // The kernel itself is asked: the runtime may not have heard yet of connections that have just arrived.
     let listener = listener.into_std()?;
     for _ in 0..BACKLOG {

@@ -16,6 +16,7 @@ use crate::common::anybody::*;
 use crate::common::certificates::Certificates;
 use crate::common::flood::{self, CONNECTIONS, FILES};
 use crate::common::metrics::Metered;
+use crate::common::process::otproxy;
 use crate::common::role_process::{KIB, MIB, RoleProcess, may_open};
 use crate::common::run;
 
@@ -298,6 +299,39 @@ fn an_edge_that_opens_thousands_of_streams_and_never_reads_is_in_nobodys_way() {
         world.core.wait("otproxy_tunnel_streams", &["edge=\"liar\""], 0.0).await;
         world.core.wait_for_descriptors(|now| now <= descriptors).await;
         assert_eq!(world.core.metric(REFUSED, &[]).await, 0.0);
+        world.end().await;
+    });
+}
+
+#[test]
+fn an_edge_that_uses_up_all_descriptors_is_revoked_nevertheless() {
+    run(async {
+        let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let world = World::start(target.local_addr().unwrap()).await;
+        let files = world.core.descriptors() as u64 + 100;
+        world.core.limit_files(files);
+        tokio::spawn(async move {
+            let mut all = Vec::new();
+            while let Ok((stream, _)) = target.accept().await {
+                all.push(stream);
+            }
+        });
+        let mut liar = world.liar(&edge_hello()).await;
+        let mut streams = 1..;
+        let (failed, labels) = ("otproxy_target_connects_total", ["listener=\"other\"", "result=\"error\""]);
+        while world.core.metric(failed, &labels).await == 0.0 {
+            let opens: Vec<u8> = streams.by_ref().take(10).flat_map(|stream| open(stream, "other")).collect();
+            liar.send(&opens).await.unwrap();
+        }
+        world.core.wait_for_line("cannot connect, for a reason of this host").await;
+        // The operator takes several at once: he looks, and the file is read again.
+        world.core.reload("limits: { connections: none }", "limits: { connections: 100000 }");
+        world.core.wait_for_line("configuration reloaded").await;
+        let socket = world.core.socket();
+        let revoked = otproxy(&["revoke", "liar", "--socket", &socket]).output().unwrap();
+        assert!(revoked.status.success(), "{revoked:?}");
+        world.core.wait("otproxy_connections_active", &["listener=\"other\""], 0.0).await;
+        world.core.wait("otproxy_tunnel_trunks", &["edge=\"liar\""], 0.0).await;
         world.end().await;
     });
 }
