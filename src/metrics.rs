@@ -11,9 +11,11 @@ use otproxy_protocol::Word;
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
 mod catalogue;
+mod fleet;
 mod render;
 
 pub use catalogue::{CATALOGUE, MetricFamily, MetricKind, Metrics};
+pub use fleet::with_edges;
 pub use render::{BuildInfo, CONTENT_TYPE, render};
 
 impl Default for Metrics {

@@ -20,6 +20,8 @@ pub(super) enum Transport {
     Tcp,
     /// By `admin.listen`, over TLS.
     Tls,
+    /// By the tunnel: the core asks its edge.
+    Tunnel,
 }
 
 impl Transport {
@@ -29,6 +31,7 @@ impl Transport {
             Self::Socket => "socket",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+            Self::Tunnel => "tunnel",
         }
     }
 }
@@ -48,6 +51,8 @@ pub(super) enum AuthError {
     WebPage,
     /// Its `Host` is a name, as that of a web page would be that resolves to this host.
     HostName,
+    /// The core asks for what it does not decide.
+    NotOfTheCore,
 }
 
 impl AuthError {
@@ -71,6 +76,7 @@ impl AuthError {
                 "act by the unix socket (`admin.socket`, or the one of the unit), or give `admin.token_file` and send its token",
             ),
             Self::WebPage => ("web pages may not use this", "use `otproxy`, curl or a program of your own"),
+            Self::NotOfTheCore => ("the core may not do this here", "do it on the edge's own host"),
             Self::HostName => (
                 "without a token the host must be an address, `localhost` or the name of this host",
                 "ask http://127.0.0.1 and the port, or send a token of `admin.token_file` or `admin.read_token_file`",
@@ -91,7 +97,7 @@ pub(super) fn check(
     headers: &HeaderMap,
     right: Permission,
 ) -> Result<Option<Permission>, AuthError> {
-    if door == Transport::Socket {
+    if matches!(door, Transport::Socket | Transport::Tunnel) {
         return Ok(None);
     }
     if headers.contains_key(ORIGIN) {
@@ -112,7 +118,7 @@ pub(super) fn check(
 /// # Errors
 /// The reason of the denial.
 pub(super) fn check_page(door: Transport, tokens: &Tokens, headers: &HeaderMap) -> Result<(), AuthError> {
-    if door == Transport::Socket {
+    if matches!(door, Transport::Socket | Transport::Tunnel) {
         return Ok(());
     }
     if headers.contains_key(ORIGIN) {

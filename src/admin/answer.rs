@@ -62,9 +62,11 @@ pub(super) fn denied(denied: AuthError) -> Response {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             response
         }
-        AuthError::OnlyReads | AuthError::Unproved | AuthError::WebPage | AuthError::HostName => {
-            with_status(StatusCode::FORBIDDEN, &refusal)
-        }
+        AuthError::OnlyReads
+        | AuthError::Unproved
+        | AuthError::WebPage
+        | AuthError::HostName
+        | AuthError::NotOfTheCore => with_status(StatusCode::FORBIDDEN, &refusal),
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes, to_bytes};
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::http::request;
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::crypto::ring;
@@ -27,6 +28,8 @@ use crate::certs::certificates;
 
 /// Bytes of an answer that are read at most: more than the longest list, or the metrics of hundreds of edges, has.
 const MAX_ANSWER: usize = 16 << 20;
+/// The same of an edge that the core asks.
+pub const MAX_ERRAND: usize = 4 << 20;
 /// The time limit of a connect.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -229,26 +232,11 @@ impl AdminClient {
         path: &str,
         body: String,
     ) -> Result<ApiAnswer, ClientError> {
-        let mut request = Request::builder().method(method).uri(path).header(HOST, host);
-        if !body.is_empty() {
-            request = request.header(CONTENT_TYPE, "application/json");
-        }
+        let mut request = request(method, path, host, &body);
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.text));
         }
-        let request = request.body(Body::from(body)).map_err(io::Error::other)?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let asking = async {
-            let (head, body) = sender.send_request(request).await?.into_parts();
-            let body = to_bytes(Body::new(body), MAX_ANSWER).await.map_err(|_| ClientError::Cut)?;
-            Ok(ApiAnswer { status: head.status.as_u16(), body })
-        };
-        tokio::pin!(asking);
-        tokio::select! {
-            answer = &mut asking => answer,
-            // The answer arrives with the connection's end, or never does.
-            _ = connection => asking.await,
-        }
+        exchange(stream, request, (body, MAX_ANSWER)).await
     }
 
     /// Returns the place that it connects to, for people.
@@ -258,6 +246,46 @@ impl AdminClient {
             Way::Tcp(address) => format!("http://{address}"),
             Way::Tls(address, ..) => format!("https://{address}"),
         }
+    }
+}
+
+/// Asks over a stream that leads to the admin server of another process, for one request: a GET, or with a body a POST.
+///
+/// # Errors
+/// Fails if there is no answer.
+pub async fn ask_over(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    path: &str,
+    body: Option<String>,
+) -> Result<ApiAnswer, ClientError> {
+    let method = if body.is_some() { Method::POST } else { Method::GET };
+    let body = body.unwrap_or_default();
+    let request = request(method, path, "localhost", &body);
+    exchange(stream, request, (body, MAX_ERRAND)).await
+}
+
+fn request(method: Method, path: &str, host: &str, body: &str) -> request::Builder {
+    let request = Request::builder().method(method).uri(path).header(HOST, host);
+    if body.is_empty() { request } else { request.header(CONTENT_TYPE, "application/json") }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: request::Builder,
+    (body, most): (String, usize),
+) -> Result<ApiAnswer, ClientError> {
+    let request = request.body(Body::from(body)).map_err(io::Error::other)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let asking = async {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = to_bytes(Body::new(body), most).await.map_err(|_| ClientError::Cut)?;
+        Ok(ApiAnswer { status: head.status.as_u16(), body })
+    };
+    tokio::pin!(asking);
+    tokio::select! {
+        answer = &mut asking => answer,
+        // The answer arrives with the connection's end, or never does.
+        _ = connection => asking.await,
     }
 }
 

@@ -290,13 +290,31 @@ impl Operator for FakeOperator {
             }
             self.does(format!("ban {network} {lasts:?} {disconnect}"));
             let disconnected = Disconnected { connections: u64::from(disconnect), sessions: 0 };
-            Ok(Banned { network, until: time(), disconnected })
+            Ok(Banned { network, until: time(), disconnected, edges: Vec::new() })
         })
     }
 
-    fn unban(&self, network: Network) -> Result<Unbanned, ApiError> {
+    fn drain_edge(&self, edge: String, listener: Option<String>, deadline: Option<Duration>) -> ApiFuture<'_, Drained> {
+        Box::pin(async move {
+            self.does(format!("drain {edge} {listener:?} {deadline:?}"));
+            self.drained(listener.as_deref(), ListenerState::Draining)
+        })
+    }
+
+    fn undrain_edge(&self, edge: String, listener: Option<String>) -> ApiFuture<'_, Drained> {
+        Box::pin(async move {
+            self.does(format!("undrain {edge} {listener:?}"));
+            self.drained(listener.as_deref(), ListenerState::Open)
+        })
+    }
+
+    fn unban(&self, network: Network) -> ApiFuture<'_, Unbanned> {
         self.does(format!("unban {network}"));
-        Ok(Unbanned { networks: vec![network] })
+        Box::pin(async move { Ok(Unbanned { networks: vec![network], edges: Vec::new() }) })
+    }
+
+    fn edges_metrics(&self) -> ApiFuture<'_, Vec<(String, String)>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
     fn revoke(&self, edge: String, undo: bool) -> ApiFuture<'_, Revoked> {

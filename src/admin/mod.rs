@@ -14,6 +14,7 @@ mod bounded;
 mod caller;
 mod client;
 mod document;
+mod errands;
 mod owner;
 mod pages;
 mod ready;
@@ -23,7 +24,7 @@ mod socket;
 mod tls;
 mod tokens;
 
-pub use client::{AdminClient, ApiAnswer, ClientError, ClientFiles};
+pub use client::{AdminClient, ApiAnswer, ClientError, ClientFiles, MAX_ERRAND, ask_over};
 pub use ready::Readiness;
 pub use routes::{MAX_ANSWERS, MAX_REQUEST};
 pub use server::{

@@ -60,7 +60,10 @@ async fn ready(extract::State(state): extract::State<Arc<AdminState>>) -> impl I
 }
 
 async fn metrics(extract::State(state): extract::State<Arc<AdminState>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&state.metrics, state.build))
+    let edges = state.operator.edges_metrics().await.unwrap_or_default();
+    let own = metrics::render(&state.metrics, state.build);
+    let all = if edges.is_empty() { own } else { metrics::with_edges(&own, &edges) };
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], all)
 }
 
 /// Closes the connection after one request: an idle kept-alive one would hold its permit until its time is up.

@@ -25,6 +25,7 @@ use super::api::{
 };
 use super::caller::Caller;
 use super::document::OpenApiDocument;
+use super::errands::OF_THE_CORE;
 use super::tokens::{Permission, Tokens};
 use crate::admission::REFUSED_LINES;
 use otproxy_net::RateLimitedLog;
@@ -106,18 +107,24 @@ fn list(routes: Routes) -> Routes {
             |operator, asked: DrainRequest| async move {
                 {
                     let deadline = asked.deadline()?;
-                    operator.drain(asked.listener, deadline).await
+                    match asked.edge {
+                        None => operator.drain(asked.listener, deadline).await,
+                        Some(edge) => operator.drain_edge(edge, asked.listener, deadline).await,
+                    }
                 }
             },
         )
         .act("/undrain", "Take connections again", |operator, asked: UndrainRequest| async move {
-            operator.undrain(asked.listener).await
+            match asked.edge {
+                None => operator.undrain(asked.listener).await,
+                Some(edge) => operator.undrain_edge(edge, asked.listener).await,
+            }
         })
         .act("/ban", "Refuse an address or a network for a while", |operator, asked: NewBan| async move {
             operator.ban(asked.network, asked.lasts()?, asked.disconnect).await
         })
         .act("/unban", "End the bans of a network, and of all in it", |operator, asked: UnbanRequest| async move {
-            operator.unban(asked.network)
+            operator.unban(asked.network).await
         })
         .act("/revoke", "Throw out an edge at once, or let it in again", |operator, asked: RevokeRequest| async move {
             operator.revoke(asked.edge, asked.undo).await
@@ -246,7 +253,12 @@ impl ApiContext {
     /// Checks that a request may be answered, and returns its author. Denied requests are logged, up to the log's limit.
     fn allow(&self, request: &Request, right: Permission) -> Result<Author, AuthError> {
         let caller = caller(request);
-        let token = access::check(self.door, &caller, &self.tokens, request.headers(), right);
+        let token = match (self.door, right) {
+            (Transport::Tunnel, Permission::Act) if !OF_THE_CORE.contains(&request.uri().path()) => {
+                Err(AuthError::NotOfTheCore)
+            }
+            _ => access::check(self.door, &caller, &self.tokens, request.headers(), right),
+        };
         let token = token.inspect_err(|denied| self.log_denied(request, *denied))?;
         Ok(Author { caller, token })
     }

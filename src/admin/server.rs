@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::access::Transport;
 use super::bounded::BoundedListener;
 use super::caller::{Caller, HasCaller};
+use super::errands::ErrandListener;
 use super::routes::{ApiContext, MAX_ANSWERS};
 use super::socket::{AdminSocket, SocketError};
 use super::tls::{AdminTls, TlsListener};
@@ -21,6 +22,7 @@ use super::{AdminState, pages};
 use crate::certs::CertError;
 use crate::certs::certificate::DAYS_LEFT;
 use crate::certs::operators::{AdminIdentity, DatedCertificate, RevokedOperators};
+use crate::tunnel::ErrandsTaken;
 use otproxy_config as config;
 use otproxy_net::{BindError, bind};
 
@@ -121,12 +123,17 @@ impl AdminServer {
         self.socket.as_ref().map(AdminSocket::path)
     }
 
-    /// Serves until `shutdown`, then until open requests are answered, which takes a limited time. The unix socket is
+    /// Serves, the errands of the core too, until `shutdown`, then until open requests are answered, which takes a limited time. The unix socket is
     /// removed at the end, and also if this is dropped earlier.
     ///
     /// # Errors
     /// Fails if the runtime refuses a socket.
-    pub async fn serve(self, state: AdminState, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+    pub async fn serve(
+        self,
+        state: AdminState,
+        errands: Option<ErrandsTaken>,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
         let stop = CancellationToken::new();
         let context = |door| {
             let (tokens, operator) = (Arc::clone(&self.tokens), Arc::clone(&state.operator));
@@ -155,11 +162,14 @@ impl AdminServer {
         let (socket, place) = self.socket.map(AdminSocket::into_parts).transpose()?.unzip();
         let _place = place;
         let socket = socket.map(|listener| BoundedListener::new(listener, MAX_CONNECTIONS, SOCKET_TIMEOUT));
+        let errands = errands.map(ErrandListener);
+        let errands = errands.map(|errands| BoundedListener::new(errands, MAX_CONNECTIONS, CONNECTION_TIMEOUT));
         let serving = async {
             tokio::join!(
                 serve(tcp, &state, context(Transport::Tcp), &stop),
                 serve(tls, &state, context(Transport::Tls), &stop),
                 serve(socket, &state, context(Transport::Socket), &stop),
+                serve(errands, &state, context(Transport::Tunnel), &stop),
             )
         };
         let stopping = async {

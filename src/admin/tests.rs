@@ -62,7 +62,7 @@ impl Admin {
         let answering: Arc<dyn Operator> = operator.clone();
         let state = AdminState { metrics: vec![metrics], ready: Arc::clone(&ready), build, operator: answering };
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving = server.serve(state, async { drop(stopped.await) });
+        let serving = server.serve(state, None, async { drop(stopped.await) });
         let task = tokio::spawn(async { serving.await.unwrap() });
         Self { address, socket, directory, ready, operator, stop: Some(stop), task }
     }

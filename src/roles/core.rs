@@ -10,7 +10,7 @@ use super::worker::{Worker, WorkerTrunks};
 use crate::admission::ConnectQueues;
 use crate::forward::{HeaderFor, TargetWays};
 use crate::relay::{Relay, RelayShared};
-use crate::tunnel::{TunnelPeers, TunnelServer};
+use crate::tunnel::{EdgeErrands, TunnelPeers, TunnelServer};
 use otproxy_config as config;
 use otproxy_config::Config;
 use otproxy_net::host_key;
@@ -39,9 +39,11 @@ pub fn bind(config: config::CoreConfig) -> Result<Service, StartError> {
         certificates,
     };
     let (mut service, plans) = Service::bind(config, parts)?;
+    let errands = Arc::new(EdgeErrands::default());
     let (to_workers, trunks): (Vec<_>, Vec<_>) = plans.iter().map(|_| mpsc::unbounded_channel()).unzip();
     if let (Some(tunnel), Some(presented)) = (tunnel, presented) {
         let sockets = service.listen_tunnel(&tunnel.accept)?;
+        service.ask_edges(Arc::clone(&errands));
         let (knows, owner_key) = ((knows, service.edges()), shared.owner_key());
         service.run_tunnel(move |metrics, scratch, tasks| {
             TunnelServer::run(presented, knows, (to_workers, owner_key), sockets, metrics, (scratch, tasks))
@@ -49,7 +51,7 @@ pub fn bind(config: config::CoreConfig) -> Result<Service, StartError> {
     }
     for (index, ((plans, commands), trunks)) in plans.into_iter().zip(commands).zip(trunks).enumerate() {
         let Some(metrics) = service.metrics().get(index).map(Arc::clone) else { continue };
-        let shared = Arc::clone(&shared);
+        let (shared, errands) = (Arc::clone(&shared), Arc::clone(&errands));
         service.add_worker(Box::new(move |stop| {
             Box::pin(async move {
                 let worker = Worker::new(Arc::clone(&metrics), stop);
@@ -57,7 +59,9 @@ pub fn bind(config: config::CoreConfig) -> Result<Service, StartError> {
                 tokio::task::spawn_local(Rc::clone(&relay).run_commands(commands));
                 tokio::task::spawn_local(Rc::clone(&relay).watch_idle());
                 let ending = Rc::clone(&relay);
-                worker.serve(Some(relay), plans, Some(WorkerTrunks::Core(trunks)), || ending.shut_down()).await;
+                worker
+                    .serve(Some(relay), plans, Some(WorkerTrunks::Core(trunks, errands)), || ending.shut_down())
+                    .await;
                 Ok(())
             })
         }));

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::service::{Service, ServiceParts, StartError};
 use super::worker::{Worker, WorkerTrunks};
 use crate::admission::ConnectQueues;
 use crate::forward::{HeaderFor, TargetWays};
-use crate::tunnel::{EdgeTrunks, TrunkPool, TunnelClient};
+use crate::tunnel::{EdgeTrunks, TrunkPool, TunnelClient, WAITING};
 use otproxy_config as config;
 use otproxy_config::{Config, Reach};
 use otproxy_net::host_key;
@@ -40,12 +40,19 @@ pub fn bind(config: config::EdgeConfig) -> Result<Service, StartError> {
             TunnelClient::run((tunnel, log_core), presented, carried, sockets, metrics, (scratch, tasks))
         });
     }
+    let (errands, taken) = mpsc::channel(WAITING);
+    if pool.is_some() {
+        service.take_errands(taken);
+    }
+    let mut errands = Some(errands);
     for (index, (plans, new)) in plans.into_iter().zip(trunks).enumerate() {
         let Some(metrics) = service.metrics().get(index).map(Arc::clone) else { continue };
-        let pool = pool.clone();
+        let (pool, errands) = (pool.clone(), errands.take());
         service.add_worker(Box::new(move |stop| {
             Box::pin(async move {
-                let trunks = new.zip(pool).map(|(new, pool)| WorkerTrunks::Edge(EdgeTrunks::new(pool, &metrics), new));
+                let trunks = new.zip(pool);
+                let trunks =
+                    trunks.map(|(new, pool)| WorkerTrunks::Edge(EdgeTrunks::new(pool, &metrics), new, errands));
                 // A link may be closed at any time without loss, so there is nobody to notify.
                 Worker::new(metrics, stop).serve(None, plans, trunks, || {}).await;
                 Ok(())

@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use super::control::{Control, ServiceState};
 use super::drain::{LAST_SPREAD, close_links};
 use super::listeners::ListenerSet;
-use super::operator::{self, RoleOperator};
+use super::operator::{self, Fleet, RoleOperator};
 use super::revoked::RevokedEdges;
 use super::running::ListenerParts;
 use super::worker::{ListenerPlans, Worker};
@@ -32,7 +32,7 @@ use crate::connection::EdgeRegistry;
 use crate::forward::{HeaderFor, TargetWays};
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::relay::RelayShared;
-use crate::tunnel::{self, TunnelPeers};
+use crate::tunnel::{self, EdgeErrands, ErrandsTaken, TunnelPeers};
 use otproxy_config as config;
 use otproxy_config::{Config, RoleKind};
 use otproxy_net::worker::{self, Scratch, StopSignals, Tasks};
@@ -76,6 +76,10 @@ pub struct Service {
     control: Control,
     workers: Vec<WorkerMain>,
     tunnel: Option<(Arc<Metrics>, WorkerMain)>,
+    /// What a core asks of this edge.
+    errands: Option<ErrandsTaken>,
+    /// The edges of a core that is asked about them.
+    fleet: Option<Fleet>,
     access_log: Option<LogFlushed>,
 }
 
@@ -152,6 +156,8 @@ impl Service {
             control,
             workers,
             tunnel,
+            errands: None,
+            fleet: None,
             access_log: written,
         };
         Ok((service, plans))
@@ -172,6 +178,16 @@ impl Service {
         let mut bound = bind(tunnel::NAME, addresses, 1)?;
         self.addresses.push((tunnel::NAME.to_owned(), bound.addresses));
         Ok(bound.sockets.pop().unwrap_or_default())
+    }
+
+    /// Lets the core ask this edge through the tunnel.
+    pub(super) fn take_errands(&mut self, errands: ErrandsTaken) {
+        self.errands = Some(errands);
+    }
+
+    /// Lets the operator of a core ask its edges through the tunnel.
+    pub(super) fn ask_edges(&mut self, errands: Arc<EdgeErrands>) {
+        self.fleet = Some(Fleet::new(self.edges(), errands));
     }
 
     /// Returns a handle that changes it while it runs.
@@ -253,14 +269,17 @@ impl Service {
             relay: self.relay,
             metrics: self.metrics.clone(),
             ready: Arc::clone(&ready),
+            fleet: self.fleet.clone(),
         };
+        let keeping = self.fleet.map(|fleet| tokio::spawn(fleet.keep_bans(Arc::clone(self.process.bans()))));
+        let _keeping = keeping.map(AbortOnDropHandle::new);
         let state = admin::AdminState {
             metrics: self.metrics.into_iter().chain(tunnel_metrics).chain([self.own_metrics]).collect(),
             ready: Arc::clone(&ready),
             build: BuildInfo { version: env!("CARGO_PKG_VERSION"), role: self.role.as_str() },
             operator: Arc::new(RoleOperator::new(operator)),
         };
-        let serving = self.admin.serve(state, std::future::pending());
+        let serving = self.admin.serve(state, self.errands, std::future::pending());
         let admin = AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(error) = serving.await {
                 error!(%error, "the admin server cannot run");

@@ -17,7 +17,9 @@ use super::running::{Running, WorkerParts};
 use crate::admission::{Carrier, TunnelledStream};
 use crate::metrics::Metrics;
 use crate::relay::Relay;
-use crate::tunnel::{EdgeTrunks, NewCoreTrunks, NewEdgeTrunks, carry_core_trunks};
+use crate::tunnel::{
+    EdgeErrands, EdgeTrunks, ErrandsTo, NewCoreTrunks, NewEdgeTrunks, carry_core_trunks, take_errands,
+};
 use otproxy_net::worker::{self, Scratch, StopSignals, Tasks};
 use otproxy_net::{accept_until, warn_of_accept};
 
@@ -81,10 +83,10 @@ impl Carriers {
 
 /// The trunks of the tunnel that a worker carries.
 pub(super) enum WorkerTrunks {
-    /// A core's, on which edges open streams.
-    Core(NewCoreTrunks),
-    /// An edge's, on which this worker opens streams.
-    Edge(Rc<EdgeTrunks>, NewEdgeTrunks),
+    /// A core's, on which edges open streams, those for errands among them.
+    Core(NewCoreTrunks, Arc<EdgeErrands>),
+    /// An edge's, on which this worker opens streams; one of the workers opens those for errands.
+    Edge(Rc<EdgeTrunks>, NewEdgeTrunks, Option<ErrandsTo>),
 }
 
 /// A socket that accepts.
@@ -109,8 +111,8 @@ impl Worker {
     ) {
         let StopSignals { drain, kill } = self.stop.clone();
         let edge_trunks = match &trunks {
-            Some(WorkerTrunks::Edge(trunks, _)) => Some(Rc::clone(trunks)),
-            Some(WorkerTrunks::Core(_)) | None => None,
+            Some(WorkerTrunks::Edge(trunks, ..)) => Some(Rc::clone(trunks)),
+            Some(WorkerTrunks::Core(..)) | None => None,
         };
         let listeners =
             Listeners { worker: &self, relay, edge_trunks, carriers: Rc::default(), sockets: RefCell::default() };
@@ -209,11 +211,20 @@ impl Listeners<'_> {
         let Worker { metrics, scratch, tasks, stop } = self.worker;
         match trunks {
             None => {}
-            Some(WorkerTrunks::Edge(trunks, new)) => trunks.run(new, Rc::clone(scratch), carried.clone()).await,
-            Some(WorkerTrunks::Core(new)) => {
+            Some(WorkerTrunks::Edge(trunks, new, errands)) => {
+                if let Some(to) = errands {
+                    let (trunks, scratch, tasks) = (Rc::clone(&trunks), Rc::clone(scratch), carried.clone());
+                    let close = close.clone();
+                    carried.spawn(async move {
+                        close.run_until_cancelled(take_errands(trunks, to, scratch, tasks)).await;
+                    });
+                }
+                trunks.run(new, Rc::clone(scratch), carried.clone()).await;
+            }
+            Some(WorkerTrunks::Core(new, errands)) => {
                 let (carriers, tasks) = (Rc::clone(&self.carriers), tasks.clone());
                 let take = move |listener: &str, tunnelled| carriers.take(listener, tunnelled, &tasks);
-                carry_core_trunks(new, metrics, (scratch, carried), (&stop.drain, close), take).await;
+                carry_core_trunks(new, metrics, (scratch, carried), (&stop.drain, close), &errands, take).await;
             }
         }
         std::future::pending().await

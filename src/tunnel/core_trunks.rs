@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::errands::{ERRANDS, EdgeErrands};
 use super::metrics::TunnelMetrics;
 use super::refusal::TunnelError;
 use super::tether::TrunkTether;
@@ -44,6 +45,9 @@ struct Accepting<F> {
     refusals: Arc<OutageLog<TunnelError>>,
     drain: CancellationToken,
     tether: TrunkTether,
+    errands: Arc<EdgeErrands>,
+    scratch: Rc<Scratch>,
+    tasks: Tasks,
     take: F,
 }
 
@@ -54,6 +58,9 @@ impl<F: Fn(&str, TunnelledStream) -> Option<TunnelledStream>> TrunkOwner for Acc
             return;
         }
         let OpenRequest { listener, player, destination } = request;
+        if listener == ERRANDS {
+            return self.errands.keep(self.edge.name(), stream.into(), Rc::clone(&self.scratch), &self.tasks);
+        }
         let origin = TunnelOrigin { edge: Arc::clone(&self.edge), _counted: self.metrics.stream() };
         let tunnelled = TunnelledStream { stream: stream.into(), player, destination, origin };
         if let Some(left) = (self.take)(&listener, tunnelled) {
@@ -81,26 +88,40 @@ impl<F> Accepting<F> {
 }
 
 /// Carries the trunks that are given to a worker, as tasks of `tasks`, until there are no more. `take` takes a stream to the
-/// listener of that name, or returns it if there is none. From the `drain` on nothing is opened; from `close` on all end, once
+/// listener of that name, or returns it if there is none; those for errands are kept in `errands`. From the `drain` on nothing is opened; from `close` on all end, once
 /// what was said on them is out as far as their sockets take it.
 pub async fn carry_core_trunks(
     mut new: NewCoreTrunks,
     metrics: &Arc<Metrics>,
     (scratch, tasks): (&Rc<Scratch>, &Tasks),
     (drain, close): (&CancellationToken, &CancellationToken),
+    errands: &Arc<EdgeErrands>,
     take: impl Fn(&str, TunnelledStream) -> Option<TunnelledStream> + Clone + 'static,
 ) {
     while let Some(new) = new.recv().await {
         let NewCoreTrunk { stream, early, peer, edge, presence, refusals, tether } = new;
         let Ok(stream) = stream.attach() else { continue };
         let (all_metrics, metrics) = (Arc::clone(metrics), TunnelMetrics::new(metrics, edge.name()));
-        let (scratch, take) = (Rc::clone(scratch), take.clone());
+        let (scratch, take, errands) = (Rc::clone(scratch), take.clone(), Arc::clone(errands));
+        let tasks_of_trunk = tasks.clone();
         let (drain, close) = (drain.clone(), close.clone());
         let until_revoked = Arc::clone(&edge);
         let carrying = async move {
             let _counted = metrics.trunk();
             let trunk = Trunk::new(Side::Core, peer.credit, Arc::clone(presence.stats()));
-            let accepting = Accepting { edge, metrics, refusals, drain: drain.clone(), tether, take };
+            let (own_scratch, tasks) = (Rc::clone(&scratch), tasks_of_trunk);
+            let drain_of_trunk = drain.clone();
+            let accepting = Accepting {
+                edge,
+                metrics,
+                refusals,
+                drain: drain_of_trunk,
+                tether,
+                errands,
+                scratch: own_scratch,
+                tasks,
+                take,
+            };
             let running = trunk.run(stream, early, &scratch, &accepting);
             let draining = async {
                 drain.cancelled().await;

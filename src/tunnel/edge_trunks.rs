@@ -267,14 +267,32 @@ impl EdgeTrunks {
         timeout(within, looking).await.unwrap_or(Err(ConnectResult::Timeout))
     }
 
+    /// Opens a stream that belongs to no player, in the same way.
+    ///
+    /// # Errors
+    /// Fails as [`EdgeTrunks::open`] does.
+    pub(super) async fn open_aside(&self, request: &OpenRequest, within: Duration) -> Result<Stream, ConnectResult> {
+        let open = || {
+            let mut stream = self.least_used(None)?.open(request).map(Stream::from)?;
+            stream.set_aside();
+            Some(stream)
+        };
+        self.wait(within, open).await
+    }
+
     fn open_now(&self, request: &OpenRequest, client: Option<ClientId>) -> Option<(Stream, GaugeGuard)> {
+        let stream = self.least_used(client)?.open(request)?;
+        Some((stream.into(), self.metrics.stream()))
+    }
+
+    /// Returns the trunk for a new stream, of this client if it is a link.
+    fn least_used(&self, client: Option<ClientId>) -> Option<Rc<Trunk>> {
         let now = Instant::now();
         let trunks = self.trunks.borrow();
         let fits =
             |known: &&KnownTrunk| known.trunk.takes_streams() && client.is_none_or(|client| known.core.is_for(client));
         let least = trunks.iter().filter(fits).min_by_key(|known| (known.trunk.is_stalled(now), known.trunk.streams()));
-        let stream = least?.trunk.open(request)?;
-        Some((stream.into(), self.metrics.stream()))
+        least.map(|known| Rc::clone(&known.trunk))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Either side may make the connections. The edge says its hello first, and the core answers with its own, which tells the edge
 //! that it is accepted. From then on the trunk belongs to a worker on each side, and the edge opens streams on it: `edge_trunks`
-//! and `core_trunks` carry them, over [`Trunk`](otproxy_net::Trunk).
+//! and `core_trunks` carry them, over [`Trunk`](otproxy_net::Trunk). Over streams of its own the core asks its edges: `errands`.
 //!
 //! Handshakes and hellos run on a thread of their own, so that they cost players nothing. The protocol is specified in
 //! `docs/tunnel.md`.
@@ -11,6 +11,7 @@ mod acceptor;
 mod client;
 mod core_trunks;
 mod edge_trunks;
+mod errands;
 mod greeting;
 mod handshake;
 mod maintainer;
@@ -27,6 +28,7 @@ pub use acceptor::NAME;
 pub use client::TunnelClient;
 pub use core_trunks::{NewCoreTrunk, NewCoreTrunks, carry_core_trunks};
 pub use edge_trunks::{EdgeTrunks, NewEdgeTrunks, TrunkPool};
+pub use errands::{ERRANDS, EdgeErrands, ErrandsTaken, ErrandsTo, WAITING, take_errands};
 pub use greeting::hello;
 pub use handshake::{KNOWN, KNOWN_PER_ADDRESS, UNAUTHENTICATED, UNAUTHENTICATED_PER_ADDRESS};
 pub use maintainer::{AT_ONCE, FIRST_WAIT, LONGEST_WAIT};

@@ -1,10 +1,12 @@
 //! Somebody who speaks TLS by rules of his own, with any certificate, name and protocol, and whoever the other side is; and
 //! over it the frames of a trunk, whatever they say.
 
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use otproxy::tunnel::ERRANDS;
 use otproxy_net::tls::ALPN;
 use otproxy_protocol::trunk::{CREDIT, CoreWorkers, FrameKind, HEADER_LEN, Hello, ResetReason, VERSION};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, date_time_ymd};
@@ -296,6 +298,8 @@ pub struct AnyTrunk {
     pub told: Hello,
     input: Vec<u8>,
     asked: u64,
+    /// The streams that an edge keeps open for what the core asks it, which this side never does.
+    errands: HashSet<u32>,
 }
 
 impl AnyTrunk {
@@ -317,7 +321,7 @@ impl AnyTrunk {
         loop {
             if let Some((told, len)) = Hello::parse(&input).expect("a hello") {
                 input.drain(..len);
-                return Ok(Self { peer, told, input, asked: 0 });
+                return Ok(Self { peer, told, input, asked: 0, errands: HashSet::new() });
             }
             let more = peer.read().await?;
             if more.is_empty() {
@@ -332,13 +336,17 @@ impl AnyTrunk {
         self.peer.send(bytes).await
     }
 
-    /// Returns the next frame that is neither a question whether this side is there nor a farewell. `None` once the other side
+    /// Returns the next frame that is neither a question whether this side is there, nor of an errand, nor a farewell. `None` once the other side
     /// has said that this was all.
     pub async fn next(&mut self) -> io::Result<Option<Got>> {
         loop {
             while let Some(got) = self.take() {
                 if got.is(FrameKind::Ping) {
                     self.send(&frame(FrameKind::Pong, 0, &got.payload)).await?;
+                } else if got.is(FrameKind::Open) && got.payload.ends_with(ERRANDS.as_bytes()) {
+                    self.errands.insert(got.stream);
+                } else if self.errands.contains(&got.stream) {
+                    // Of a trunk that ends.
                 } else if !got.is(FrameKind::GoAway) {
                     return Ok(Some(got));
                 }

@@ -94,6 +94,8 @@ fn expected() -> BTreeSet<String> {
         ("net::tls::MAX_RECORD", format!("{} bytes", net::tls::MAX_RECORD)),
         ("net::tls::MAX_PLAIN", format!("{} bytes", net::tls::MAX_PLAIN)),
         ("net::worker::LOOKUP_THREADS", net::worker::LOOKUP_THREADS.to_string()),
+        ("tunnel::WAITING", tunnel::WAITING.to_string()),
+        ("admin::MAX_ERRAND", format!("{} bytes", admin::MAX_ERRAND)),
         ("net::descriptors::HELD_BACK", net::descriptors::HELD_BACK.to_string()),
         ("tunnel::UNAUTHENTICATED", tunnel::UNAUTHENTICATED.to_string()),
         ("tunnel::UNAUTHENTICATED_PER_ADDRESS", tunnel::UNAUTHENTICATED_PER_ADDRESS.to_string()),

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use super::address::LISTEN_OR_OFF;
 use super::declare::{Read, section};
-use super::formats::{self, PATH, SECRET};
+use super::formats::{self, FLAG, PATH, SECRET};
+use super::key::RoleKind;
 use super::mapping::mapping;
 use super::scope::Scope;
 use super::takes::{Format, list, value};
@@ -36,6 +37,9 @@ section! {
         token_file: Option<PathBuf> = value(SECRET).optional("no token").example("admin.token").restart(),
         /// the file of the token with which it may only be read; reread when it changes
         read_token_file: Option<PathBuf> = value(SECRET).optional("no token").example("read.token").restart(),
+        /// at a core, whether `/metrics` has those of all edges of the tunnel too, each with the labels `role="edge"` and `edge`, its
+        /// name: then a Prometheus beside the core needs no way to the edges
+        edges_metrics: bool = value(FLAG).or("false"),
         /// `tls`: what `admin.listen` speaks, where it is not plain.
         tls: Option<AdminTlsConfig> = mapping().optional(),
     }
@@ -77,6 +81,9 @@ fn operator(node: &Node) -> Result<String, String> {
 impl Read for AdminConfig {
     fn read(admin: &Scope<'_>) -> Option<Self> {
         let keys = AdminKeys::read(admin);
+        if keys.edges_metrics == Some(true) && admin.role() == RoleKind::Edge {
+            admin.wrong("edges_metrics", "is for a core, which asks its edges; an edge knows no others");
+        }
         if let (Some(Some(token)), Some(Some(read_token))) = (&keys.token_file, &keys.read_token_file)
             && token == read_token
         {

@@ -114,6 +114,13 @@ impl Stream {
         matches!(self.0, Transport::Trunk(_))
     }
 
+    /// Leaves a stream of a trunk out of its trunk's count: nobody loses anything with it.
+    pub fn set_aside(&mut self) {
+        if let Transport::Trunk(stream) = &mut self.0 {
+            stream.set_aside();
+        }
+    }
+
     /// Returns whether it was lost with its trunk.
     pub fn lost_trunk(&self) -> bool {
         matches!(&self.0, Transport::Trunk(stream) if stream.lost_trunk())

@@ -107,6 +107,8 @@ pub struct Trunk {
     gone_away: Cell<bool>,
     /// The time of the ping that is not answered yet.
     asked: Cell<Option<Instant>>,
+    /// Streams that do not count.
+    aside: Cell<usize>,
     stats: Arc<TrunkStats>,
 }
 
@@ -126,6 +128,7 @@ impl Trunk {
             closing: Cell::new(false),
             gone_away: Cell::new(false),
             asked: Cell::new(None),
+            aside: Cell::new(0),
             stats,
         })
     }
@@ -135,9 +138,9 @@ impl Trunk {
         &self.stats
     }
 
-    /// Returns the number of its streams.
+    /// Returns the number of its streams, without those that are [aside](Stream::set_aside).
     pub fn streams(&self) -> usize {
-        self.machine.borrow().len()
+        self.machine.borrow().len().saturating_sub(self.aside.get())
     }
 
     /// Returns whether new streams can go over it: it lives, and the other side takes them.
@@ -171,13 +174,14 @@ impl Trunk {
         let id = self.machine.borrow_mut().open(request, Waiters::default())?;
         self.task.wake();
         self.count_streams();
-        Some(TrunkStream { trunk: Rc::clone(self), id })
+        Some(TrunkStream::new(Rc::clone(self), id))
     }
 
     fn count_streams(&self) {
         // A panic may unwind through whoever has borrowed it.
         if let Ok(machine) = self.machine.try_borrow() {
-            self.stats.streams.store(machine.len() as u64, Ordering::Relaxed);
+            let streams = machine.len().saturating_sub(self.aside.get());
+            self.stats.streams.store(streams as u64, Ordering::Relaxed);
         }
     }
 
@@ -305,7 +309,7 @@ impl Carry<'_> {
                     machine.accept(id, Waiters::default());
                     drop(machine);
                     trunk.count_streams();
-                    owner.opened(request, TrunkStream { trunk: Rc::clone(trunk), id });
+                    owner.opened(request, TrunkStream::new(Rc::clone(trunk), id));
                 }
                 TrunkEvent::BadOpen(_) => {
                     drop(machine);
@@ -385,6 +389,8 @@ impl Carry<'_> {
 pub struct TrunkStream {
     trunk: Rc<Trunk>,
     id: StreamId,
+    /// True if it does not count among the trunk's streams.
+    aside: bool,
 }
 
 impl fmt::Debug for TrunkStream {
@@ -394,6 +400,18 @@ impl fmt::Debug for TrunkStream {
 }
 
 impl TrunkStream {
+    fn new(trunk: Rc<Trunk>, id: StreamId) -> Self {
+        Self { trunk, id, aside: false }
+    }
+
+    /// Leaves it out of the trunk's count of streams: nobody loses anything with it.
+    pub(super) fn set_aside(&mut self) {
+        if !std::mem::replace(&mut self.aside, true) {
+            self.trunk.aside.set(self.trunk.aside.get() + 1);
+            self.trunk.count_streams();
+        }
+    }
+
     /// Reads available bytes; 0 is the end. Never fails with `WouldBlock`.
     pub(super) fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut machine = self.trunk.machine.borrow_mut();
@@ -467,6 +485,9 @@ impl Drop for TrunkStream {
         // Likewise.
         if let Ok(mut machine) = self.trunk.machine.try_borrow_mut() {
             machine.reset(self.id, ResetReason::Aborted);
+        }
+        if self.aside {
+            self.trunk.aside.set(self.trunk.aside.get().saturating_sub(1));
         }
         self.trunk.count_streams();
         self.trunk.task.wake();

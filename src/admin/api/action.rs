@@ -39,6 +39,9 @@ pub struct DrainRequest {
     /// After so long those that are left are closed; without it they go on until they end.
     #[schemars(range(max = LONGEST_DRAIN))]
     pub deadline_seconds: Option<u32>,
+    /// At a core: the edge that is to do it, in place of the core.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge: Option<String>,
 }
 
 impl DrainRequest {
@@ -58,6 +61,9 @@ impl DrainRequest {
 pub struct UndrainRequest {
     /// The listener; without it all of them.
     pub listener: Option<String>,
+    /// At a core: the edge that is to do it, in place of the core.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge: Option<String>,
 }
 
 /// What listeners do now.
@@ -112,6 +118,18 @@ pub struct Banned {
     pub until: Time,
     /// What was closed, where that was asked for.
     pub disconnected: Disconnected,
+    /// At a core: its edges, which ban it as well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edges: Vec<EdgeAnswer>,
+}
+
+/// What became of something at an edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EdgeAnswer {
+    /// Its name.
+    pub edge: String,
+    /// Why it was not done there; `null` if it was.
+    pub error: Option<String>,
 }
 
 /// Whose bans are to end.
@@ -124,10 +142,13 @@ pub struct UnbanRequest {
 }
 
 /// Bans that have ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Unbanned {
     /// Whose they were.
     pub networks: Vec<Network>,
+    /// At a core: its edges, where they have ended as well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edges: Vec<EdgeAnswer>,
 }
 
 /// An edge is to be thrown out of a core, or let in again. A reload keeps it, a restart does not.

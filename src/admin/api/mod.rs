@@ -12,9 +12,9 @@ mod view;
 mod words;
 
 pub use action::{
-    Banned, Disconnect, DisconnectRequest, Disconnected, DrainRequest, Drained, DrainedListener, LONGEST_BAN,
-    LONGEST_DRAIN, NewBan, ReloadRequest, Reloaded, RevokeRequest, Revoked, TargetRequest, UnbanRequest, Unbanned,
-    UndrainRequest,
+    Banned, Disconnect, DisconnectRequest, Disconnected, DrainRequest, Drained, DrainedListener, EdgeAnswer,
+    LONGEST_BAN, LONGEST_DRAIN, NewBan, ReloadRequest, Reloaded, RevokeRequest, Revoked, TargetRequest, UnbanRequest,
+    Unbanned, UndrainRequest,
 };
 pub use operator::{ApiFuture, Operator};
 pub use question::{

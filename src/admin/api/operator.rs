@@ -64,16 +64,31 @@ pub trait Operator: Send + Sync {
     /// Fails if there is no such listener, or if the process is ending ([`ApiError::conflict`]).
     fn undrain(&self, listener: Option<String>) -> ApiFuture<'_, Drained>;
 
+    /// Has an edge refuse new connections, as [`Operator::drain`] does here.
+    ///
+    /// # Errors
+    /// Fails on an edge, if there is no such edge or listener of it, or if the edge cannot be asked ([`ApiError::unavailable`]).
+    fn drain_edge(&self, edge: String, listener: Option<String>, deadline: Option<Duration>) -> ApiFuture<'_, Drained>;
+
+    /// Has an edge accept connections again.
+    ///
+    /// # Errors
+    /// Fails as [`Operator::drain_edge`] does.
+    fn undrain_edge(&self, edge: String, listener: Option<String>) -> ApiFuture<'_, Drained>;
+
     /// Bans a network for this long, or for `bans.for`, and replaces an existing ban of the same network. Refuses a
     /// network that contains an address of `bans.exempt` ([`ApiError::conflict`]), and one ban too many
-    /// ([`ApiError::unavailable`]).
+    /// ([`ApiError::unavailable`]). At a core its edges ban it as well.
     fn ban(&self, network: Network, lasts: Option<Duration>, disconnect: bool) -> ApiFuture<'_, Banned>;
 
     /// Ends the bans of a network, and of all networks within it.
     ///
     /// # Errors
     /// Fails if there are none ([`ApiError::not_found`]).
-    fn unban(&self, network: Network) -> Result<Unbanned, ApiError>;
+    fn unban(&self, network: Network) -> ApiFuture<'_, Unbanned>;
+
+    /// Returns the metrics of all edges that answer, in the text format of Prometheus, by name; none where they are not wanted.
+    fn edges_metrics(&self) -> ApiFuture<'_, Vec<(String, String)>>;
 
     /// Refuses an edge from now on and closes what it has open, whatever the file says; with `undo` goes by the file again. No
     /// file is read. An edge that the file refuses stays refused ([`ApiError::conflict`]).

@@ -34,6 +34,18 @@ pub enum ApiErrorKind {
     Unavailable,
 }
 
+impl ApiErrorKind {
+    /// Returns the kind that the status of an answer stands for.
+    pub fn of(status: u16) -> Self {
+        match status {
+            404 => Self::NotFound,
+            409 => Self::Conflict,
+            503 | 200 => Self::Unavailable,
+            _ => Self::Invalid,
+        }
+    }
+}
+
 impl ApiError {
     fn new(kind: ApiErrorKind, error: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { error: error.into(), remedy: remedy.into(), errors: Vec::new(), kind }

@@ -65,6 +65,47 @@ async fn tokens_are_needed_where_there_are_any() {
 }
 
 #[tokio::test]
+async fn the_core_sees_all_through_the_tunnel_and_does_what_it_may_decide() {
+    let server = AdminServer::bind(&config::AdminConfig::default(), None).unwrap();
+    let operator = Arc::new(FakeOperator::new(Role::Edge));
+    let state = AdminState {
+        metrics: vec![Arc::new(Metrics::new())],
+        ready: Arc::default(),
+        build: BuildInfo { version: "1.2.3", role: "edge" },
+        operator: operator.clone(),
+    };
+    let (errands, taken) = tokio::sync::mpsc::channel(1);
+    let serving = tokio::spawn(server.serve(state, Some(taken), std::future::pending()));
+    let over_tunnel = async |path: &str, body: Option<&str>| {
+        let (near, far) = tokio::io::duplex(100);
+        errands.send(far).await.unwrap();
+        let answer = ask_over(near, path, body.map(str::to_owned)).await.unwrap();
+        (answer.status, String::from_utf8(answer.body.to_vec()).unwrap())
+    };
+    for path in ["/metrics", "/ready", "/api/v1/status", "/api/v1/connections", "/api/v1/bans", "/api/v1/openapi.json"]
+    {
+        assert_eq!(over_tunnel(path, None).await.0, 200, "{path}");
+    }
+    let network = r#"{"network": "192.0.2.9"}"#;
+    for (act, body) in [("drain", "{}"), ("undrain", "{}"), ("ban", network), ("unban", network)] {
+        assert_eq!(over_tunnel(&format!("/api/v1/{act}"), Some(body)).await.0, 200, "{act}");
+    }
+    assert_eq!(operator.done().len(), 4);
+    let others = [
+        ("reload", "{}"),
+        ("disconnect", r#"{"listener": "login"}"#),
+        ("target", r#"{"listener": "login", "target": "first", "state": "maint"}"#),
+        ("revoke", r#"{"edge": "waw1"}"#),
+    ];
+    for (act, body) in others {
+        let (status, answer) = over_tunnel(&format!("/api/v1/{act}"), Some(body)).await;
+        assert!(status == 403 && answer.contains("the core may not do this here"), "{act}: {answer}");
+    }
+    assert_eq!(operator.done().len(), 4);
+    serving.abort();
+}
+
+#[tokio::test]
 async fn without_a_token_an_address_is_read_and_nothing_else() {
     let server = Admin::core().await;
     let headers = ["Host: 127.0.0.1:1", "Content-Type: application/json"];

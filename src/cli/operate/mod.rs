@@ -187,6 +187,9 @@ pub(super) enum Operate {
         /// Wait until none is left
         #[arg(long)]
         wait: bool,
+        /// At a core: have this edge do it, through the tunnel
+        #[arg(long, value_name = "NAME", conflicts_with = "wait")]
+        edge: Option<String>,
         #[command(flatten)]
         asking: ApiFlags,
     },
@@ -194,6 +197,9 @@ pub(super) enum Operate {
     Undrain {
         /// The listener; all of them without it
         listener: Option<String>,
+        /// At a core: have this edge do it, through the tunnel
+        #[arg(long, value_name = "NAME")]
+        edge: Option<String>,
         #[command(flatten)]
         asking: ApiFlags,
     },
@@ -295,12 +301,14 @@ impl Operate {
                 };
                 asking.act::<Disconnected>("disconnect", &request).await
             }
-            Self::Drain { listener, deadline, wait, asking } => {
-                let request = DrainRequest { listener: listener.clone(), deadline_seconds: *deadline };
+            Self::Drain { listener, deadline, wait, edge, asking } => {
+                let request =
+                    DrainRequest { listener: listener.clone(), deadline_seconds: *deadline, edge: edge.clone() };
                 asking.drain(&request, *wait).await
             }
-            Self::Undrain { listener, asking } => {
-                asking.act::<Drained>("undrain", &UndrainRequest { listener: listener.clone() }).await
+            Self::Undrain { listener, edge, asking } => {
+                let request = UndrainRequest { listener: listener.clone(), edge: edge.clone() };
+                asking.act::<Drained>("undrain", &request).await
             }
             Self::Target { listener, target, state, asking } => {
                 let request = TargetRequest { listener: listener.clone(), target: target.clone(), state: *state };

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use super::human::{age, bytes, count, milliseconds, time};
 use crate::admin::api::{
-    AddressesView, Banned, BansView, ConnectionsView, Count, Disconnected, Drained, EdgesView, ListenersView, Reloaded,
-    Revoked, RevokedBy, SessionsView, StatusView, TargetView, TargetsView, Time, Unbanned,
+    AddressesView, Banned, BansView, ConnectionsView, Count, Disconnected, Drained, EdgeAnswer, EdgesView,
+    ListenersView, Reloaded, Revoked, RevokedBy, SessionsView, StatusView, TargetView, TargetsView, Time, Unbanned,
 };
 use crate::cli::text_table::{NO_BREAK, TextTable};
 use otproxy_protocol::printable::Printable;
@@ -304,13 +304,29 @@ impl Show for Banned {
         if self.disconnected != Disconnected::default() {
             text.push_str(&self.disconnected.show(width));
         }
-        text
+        text + &at_edges(&self.edges)
     }
+}
+
+/// Returns what became of a ban at the edges.
+fn at_edges(edges: &[EdgeAnswer]) -> String {
+    let done: Vec<_> = edges.iter().filter(|edge| edge.error.is_none()).map(|edge| Printable(&edge.edge)).collect();
+    let mut text = String::new();
+    if !done.is_empty() {
+        let _ = writeln!(text, "so at {}", done.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+    }
+    for EdgeAnswer { edge, error } in edges {
+        if let Some(error) = error {
+            let _ = writeln!(text, "not at {}: {}", Printable(edge), Printable(error));
+        }
+    }
+    text
 }
 
 impl Show for Unbanned {
     fn show(&self, _: Option<usize>) -> String {
-        self.networks.iter().map(|network| format!("{network} is not banned any more\n")).collect()
+        let here: String = self.networks.iter().map(|network| format!("{network} is not banned any more\n")).collect();
+        here + &at_edges(&self.edges)
     }
 }
 
@@ -498,10 +514,18 @@ mod tests {
     fn acts() {
         let closed = Disconnected { connections: 3, sessions: 1 };
         let (time, network) = (crate::admin::fake::time(), "192.0.2.1".parse().unwrap());
-        let banned = Banned { network, until: time, disconnected: closed };
+        let banned = Banned { network, until: time, disconnected: closed, edges: Vec::new() };
         let text = "192.0.2.1 is banned until 2030-03-17T17:46:40Z\nclosed 3 connections, ended 1 sessions\n";
         assert_eq!(banned.show(None), text);
-        assert_eq!(Unbanned { networks: vec![network] }.show(None), "192.0.2.1 is not banned any more\n");
+        let at =
+            |edge: &str, error: Option<&str>| EdgeAnswer { edge: edge.to_owned(), error: error.map(str::to_owned) };
+        let edges = vec![at("fra1", None), at("ams1", Some("it\u{1b}s away")), at("waw1", None)];
+        let there = "so at fra1, waw1\nnot at ams1: it\\u{1b}s away\n";
+        assert_eq!(Banned { edges, ..banned }.show(None), format!("{text}{there}"));
+        assert_eq!(
+            Unbanned { networks: vec![network], edges: Vec::new() }.show(None),
+            "192.0.2.1 is not banned any more\n"
+        );
         let by = |revoked_by, connections, trusted_on| {
             Revoked { edge: "waw1".to_owned(), revoked_by, connections, trusted_on }.show(None)
         };

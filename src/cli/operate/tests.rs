@@ -38,7 +38,7 @@ impl Running {
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(server.serve(state, async { drop(stopped.await) })).unwrap();
+            runtime.block_on(server.serve(state, None, async { drop(stopped.await) })).unwrap();
         });
         Self { directory, operator, stop: Some(stop), thread: Some(thread) }
     }

@@ -55,9 +55,14 @@ pub(super) fn ban(bans: &Bans, network: Network, lasts: Duration) -> Result<Syst
 pub(super) fn unban(bans: &Bans, network: Network) -> Result<Unbanned, ApiError> {
     let networks: Vec<_> = bans.unban(network.0).into_iter().map(|ban| Network(ban.network)).collect();
     if networks.is_empty() {
-        return Err(ApiError::not_found(format!("{network} is not banned"), "see who is: `otproxy bans`"));
+        return Err(ApiError::not_found(not_banned(network), "see who is: `otproxy bans`"));
     }
-    Ok(Unbanned { networks })
+    Ok(Unbanned { networks, edges: Vec::new() })
+}
+
+/// Returns the words of the refusal to end a ban that there is not.
+pub(super) fn not_banned(network: Network) -> String {
+    format!("{network} is not banned")
 }
 
 #[cfg(test)]

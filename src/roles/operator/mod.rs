@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tracing::info;
 
 use super::control::{Control, ReloadError};
@@ -12,9 +14,9 @@ use super::revoked::EdgeTrust;
 use crate::admin::Readiness;
 use crate::admin::api::{
     self, AddressesQuestion, AddressesView, ApiError, ApiFuture, Banned, BansQuestion, BansView, ConnectionsQuestion,
-    ConnectionsView, Count, Disconnect, Disconnected, Drained, DrainedListener, EdgesView, ListenerState,
-    ListenersView, Network, ReloadView, Reloaded, Revoked, RevokedBy, SessionsQuestion, SessionsView, StatusView,
-    TargetState, TargetView, TargetsView, Time, Unbanned,
+    ConnectionsView, Count, Disconnect, Disconnected, DrainRequest, Drained, DrainedListener, EdgeAnswer, EdgesView,
+    ListenerState, ListenersView, Network, NewBan, ReloadView, Reloaded, Revoked, RevokedBy, SessionsQuestion,
+    SessionsView, StatusView, TargetState, TargetView, TargetsView, Time, UnbanRequest, Unbanned, UndrainRequest,
 };
 use crate::admission::ProcessAdmission;
 use crate::connection::{Closing, ConnectionHandle, Route};
@@ -28,12 +30,14 @@ mod connections;
 mod drains;
 mod edges;
 mod files;
+mod fleet;
 mod listeners;
 mod sessions;
 mod targets;
 
 use connections::{close, is_in};
 use drains::{DrainPolicy, Drains};
+pub(super) use fleet::Fleet;
 use listeners::ListenerFacts;
 
 /// The remedy for a question about sessions at an edge.
@@ -58,6 +62,8 @@ pub(super) struct OperatorParts {
     /// Each worker's counters.
     pub metrics: Vec<Arc<Metrics>>,
     pub ready: Arc<Readiness>,
+    /// The edges of a core.
+    pub fleet: Option<Fleet>,
 }
 
 impl RoleOperator {
@@ -184,6 +190,29 @@ impl RoleOperator {
         Ok(Revoked { edge, revoked_by, connections, trusted_on })
     }
 
+    /// Has all edges do something that is done here.
+    async fn tell<B: Serialize + Clone + Send + Sync + 'static>(&self, path: &'static str, body: B) -> Vec<EdgeAnswer> {
+        match &self.parts.fleet {
+            Some(fleet) => fleet.tell(path, body).await,
+            None => Vec::new(),
+        }
+    }
+
+    /// Has one edge do something.
+    async fn at_edge<A: DeserializeOwned>(&self, edge: &str, path: &str, body: &impl Serialize) -> Result<A, ApiError> {
+        let trust = self.trust()?;
+        if !trust.knows(edge) {
+            return Err(edges::no_edge(edge, &trust.names()));
+        }
+        match &self.parts.fleet {
+            Some(fleet) => fleet.act(edge, path, body).await,
+            None => Err(ApiError::conflict(
+                "without a `tunnel` the core cannot ask its edges",
+                "do it on that edge's own host",
+            )),
+        }
+    }
+
     async fn end(&self, what: Disconnect) -> Result<Disconnected, ApiError> {
         match what {
             Disconnect::Connection(id) => match self.parts.process.registry().get(id) {
@@ -250,7 +279,7 @@ impl RoleOperator {
 
 impl api::Operator for RoleOperator {
     fn status(&self) -> StatusView {
-        let OperatorParts { role, control, process, relay, metrics, ready } = &self.parts;
+        let OperatorParts { role, control, process, relay, metrics, ready, .. } = &self.parts;
         let (limit, most) = control.with_config(|config| {
             let most = if let Config::Core(core) = config { core.sessions.max } else { 0 };
             (config.process().limits.connections, most)
@@ -358,12 +387,44 @@ impl api::Operator for RoleOperator {
                 true => self.end(Disconnect::Address(network, None)).await?,
                 false => Disconnected::default(),
             };
-            Ok(Banned { network, until: Time(until), disconnected })
+            let for_seconds = u32::try_from(lasts.as_secs()).ok();
+            let edges = self.tell("/ban", NewBan { network, for_seconds, disconnect }).await;
+            Ok(Banned { network, until: Time(until), disconnected, edges })
         })
     }
 
-    fn unban(&self, network: Network) -> Result<Unbanned, ApiError> {
-        bans::unban(self.parts.process.bans(), network)
+    fn unban(&self, network: Network) -> ApiFuture<'_, Unbanned> {
+        Box::pin(async move {
+            let here = bans::unban(self.parts.process.bans(), network);
+            // Most edges have fewer bans than the core.
+            let mut edges = self.tell("/unban", UnbanRequest { network }).await;
+            edges.retain(|edge| edge.error.as_deref() != Some(&bans::not_banned(network)));
+            match here {
+                Err(error) if edges.is_empty() => Err(error),
+                here => Ok(Unbanned { edges, ..here.unwrap_or_default() }),
+            }
+        })
+    }
+
+    fn drain_edge(&self, edge: String, listener: Option<String>, deadline: Option<Duration>) -> ApiFuture<'_, Drained> {
+        Box::pin(async move {
+            let deadline_seconds = deadline.and_then(|deadline| u32::try_from(deadline.as_secs()).ok());
+            self.at_edge(&edge, "/drain", &DrainRequest { listener, deadline_seconds, edge: None }).await
+        })
+    }
+
+    fn undrain_edge(&self, edge: String, listener: Option<String>) -> ApiFuture<'_, Drained> {
+        Box::pin(async move { self.at_edge(&edge, "/undrain", &UndrainRequest { listener, edge: None }).await })
+    }
+
+    fn edges_metrics(&self) -> ApiFuture<'_, Vec<(String, String)>> {
+        Box::pin(async move {
+            let wanted = self.parts.control.with_config(|config| config.process().admin.edges_metrics);
+            match &self.parts.fleet {
+                Some(fleet) if wanted => Ok(fleet.metrics().await),
+                _ => Ok(Vec::new()),
+            }
+        })
     }
 
     fn revoke(&self, edge: String, undo: bool) -> ApiFuture<'_, Revoked> {

@@ -2,6 +2,7 @@
 //! what becomes of players when one of them goes.
 
 mod edges;
+mod errands;
 mod hostile;
 mod players;
 mod reload;
