@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
@@ -12,23 +13,43 @@ use tracing::{info, warn};
 
 use crate::admin::api::{ApiError, ApiErrorKind, EdgeAnswer, Network, NewBan, PREFIX};
 use crate::admin::ask_over;
-use crate::admission::{BanReason, Bans};
+use crate::admission::{BanReason, Bans, REFUSED_LINES};
 use crate::connection::EdgeRegistry;
 use crate::tunnel::EdgeErrands;
+use otproxy_net::RateLimitedLog;
 
 /// The time limit of an edge's answer, the wait for its stream included.
 const WITHIN: Duration = Duration::from_secs(3);
+
+/// The reason why an edge did not do something.
+#[derive(Debug)]
+pub(in crate::roles) enum FleetError {
+    /// It did not answer, and may have done it or not.
+    Away(ApiError),
+    /// It refused.
+    Refused(ApiError),
+}
+
+impl From<FleetError> for ApiError {
+    fn from(error: FleetError) -> Self {
+        match error {
+            FleetError::Away(error) | FleetError::Refused(error) => error,
+        }
+    }
+}
 
 /// The edges that come through the tunnel.
 #[derive(Debug, Clone)]
 pub(in crate::roles) struct Fleet {
     registry: Arc<EdgeRegistry>,
     errands: Arc<EdgeErrands>,
+    /// The edges that know all bans, with the time since when they were there as they were told.
+    told: Arc<Mutex<HashMap<Arc<str>, SystemTime>>>,
 }
 
 impl Fleet {
     pub fn new(registry: Arc<EdgeRegistry>, errands: Arc<EdgeErrands>) -> Self {
-        Self { registry, errands }
+        Self { registry, errands, told: Arc::default() }
     }
 
     /// Returns the edges that are there now, with the time since when.
@@ -41,7 +62,12 @@ impl Fleet {
     ///
     /// # Errors
     /// Returns its refusal, or says why it cannot be asked.
-    pub async fn act<A: DeserializeOwned>(&self, edge: &str, path: &str, body: &impl Serialize) -> Result<A, ApiError> {
+    pub async fn act<A: DeserializeOwned>(
+        &self,
+        edge: &str,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<A, FleetError> {
         let body = serde_json::to_string(body).unwrap_or_default();
         let answer = self.ask(edge, &format!("{PREFIX}{path}"), Some(body)).await?;
         let strange = |_| ApiError::unavailable(format!("{edge} gave an answer that is none"), "update the edge");
@@ -50,18 +76,18 @@ impl Fleet {
             Ok(done) if status == 200 => Ok(done),
             _ => {
                 let refusal: ApiError = serde_json::from_slice(&body).unwrap_or_else(strange);
-                Err(ApiError { kind: ApiErrorKind::of(status), ..refusal })
+                Err(FleetError::Refused(ApiError { kind: ApiErrorKind::of(status), ..refusal }))
             }
         }
     }
 
     /// Asks an edge; returns the status and the body.
-    async fn ask(&self, edge: &str, path: &str, body: Option<String>) -> Result<(u16, Vec<u8>), ApiError> {
+    async fn ask(&self, edge: &str, path: &str, body: Option<String>) -> Result<(u16, Vec<u8>), FleetError> {
         let away = || {
-            ApiError::unavailable(
+            FleetError::Away(ApiError::unavailable(
                 format!("{edge} does not answer through the tunnel"),
                 "see `otproxy edges`, or do it on that edge's host",
-            )
+            ))
         };
         let asking = async {
             let stream = self.errands.open(edge, WITHIN).await?;
@@ -83,7 +109,7 @@ impl Fleet {
         all
     }
 
-    /// Has all edges do something that is done here already.
+    /// Has all edges do something that is done here already. Those that cannot be asked are told all bans when they can.
     pub async fn tell<B: Serialize + Clone + Send + Sync + 'static>(
         &self,
         path: &'static str,
@@ -91,7 +117,10 @@ impl Fleet {
     ) -> Vec<EdgeAnswer> {
         let tell = |fleet: Self, edge: Arc<str>, body: B| async move {
             let done = fleet.act::<serde_json::Value>(&edge, path, &body).await;
-            EdgeAnswer { edge: edge.to_string(), error: done.err().map(|error| error.error) }
+            if let Err(FleetError::Away(_)) = &done {
+                fleet.told.lock().remove(&edge);
+            }
+            EdgeAnswer { edge: edge.to_string(), error: done.err().map(|error| ApiError::from(error).error) }
         };
         let told: JoinSet<_> =
             self.present().into_iter().map(|(edge, _)| tell(self.clone(), edge, body.clone())).collect();
@@ -102,11 +131,10 @@ impl Fleet {
 
     /// Tells each edge that comes the bans that the operator has made, for as long as they last; never returns.
     pub async fn keep_bans(self, bans: Arc<Bans>) {
-        let mut told: HashMap<Arc<str>, SystemTime> = HashMap::new();
         loop {
             let came = self.errands.came();
             for (edge, since) in self.present() {
-                if told.insert(Arc::clone(&edge), since) != Some(since) {
+                if self.told.lock().insert(Arc::clone(&edge), since) != Some(since) {
                     self.tell_bans(&edge, &bans).await;
                 }
             }
@@ -115,20 +143,30 @@ impl Fleet {
     }
 
     async fn tell_bans(&self, edge: &str, bans: &Bans) {
+        static LOG: RateLimitedLog = RateLimitedLog::new(REFUSED_LINES);
         let now = Instant::now();
         let own = bans.list(now).into_iter().filter(|ban| ban.reason == BanReason::Operator && ban.edge.is_none());
-        let mut count = 0u64;
+        let (mut count, mut refused, mut last) = (0u64, 0u64, None);
         for ban in own {
             let left = ban.until.saturating_duration_since(now).as_secs();
             let Ok(left @ 1..) = u32::try_from(left) else { continue };
             let ban = NewBan { network: Network(ban.network), for_seconds: Some(left), disconnect: false };
-            if let Err(error) = self.act::<serde_json::Value>(edge, "/ban", &ban).await {
-                warn!(edge, network = %ban.network, %error, "an edge does not ban what is banned here");
-                return;
+            match self.act::<serde_json::Value>(edge, "/ban", &ban).await {
+                Ok(_) => count += 1,
+                // It is told again when it can be asked.
+                Err(FleetError::Away(_)) => {
+                    self.told.lock().remove(edge);
+                    return;
+                }
+                Err(FleetError::Refused(error)) => {
+                    refused += 1;
+                    last = Some((ban.network, error));
+                }
             }
-            count += 1;
         }
-        if count > 0 {
+        if let (Some((network, error)), Some(suppressed)) = (last, LOG.allow(Instant::now())) {
+            warn!(edge, refused, %network, %error, suppressed, "an edge does not ban all that is banned here");
+        } else if count > 0 {
             info!(edge, count, "an edge that came back bans what is banned here");
         }
     }

@@ -205,7 +205,7 @@ impl RoleOperator {
             return Err(edges::no_edge(edge, &trust.names()));
         }
         match &self.parts.fleet {
-            Some(fleet) => fleet.act(edge, path, body).await,
+            Some(fleet) => Ok(fleet.act(edge, path, body).await?),
             None => Err(ApiError::conflict(
                 "without a `tunnel` the core cannot ask its edges",
                 "do it on that edge's own host",

@@ -145,14 +145,10 @@ fn the_core_shows_the_metrics_of_its_edges_where_they_are_wanted() {
 fn an_edge_that_answers_nonsense_or_nothing_costs_a_moment() {
     run(async {
         let certificates = Certificates::new();
-        let more = "admin: { listen: \"127.0.0.1:0\", socket: \"off\", edges_metrics: true }\n\
-             game_servers: [{ port: 7172, address: \"127.0.0.1:1\" }]";
+        let more = "game_servers: [{ port: 7172, address: \"127.0.0.1:1\" }]";
         let core = Role::start(&core(&certificates, "[{ name: waw1 }]", RELAY, more));
-        let config = client(Some(papers(&certificates, &["waw1"], Time::Now)), None);
-        let mut peer = Peer::connect(core.addr("tunnel"), config, &certificates.asked("core")).await;
-        peer.shake().await.unwrap();
-        let hello = Hello { wish: Some(0), ..edge_hello() };
-        let mut edge = AnyTrunk::as_edge(peer, &hello, b"").await.unwrap();
+        let mut edge = waw1(&certificates, &core).await;
+        core.replace("\ngame_servers:", "\nadmin: { edges_metrics: true }\ngame_servers:").await;
         let answers: [&[u8]; 4] = [
             b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n# TYPE a_total counter\na_total\n",
             b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n\xff\xff\xff",
@@ -185,6 +181,46 @@ fn an_edge_that_answers_nonsense_or_nothing_costs_a_moment() {
         }
         closed.sort_unstable();
         assert_eq!(closed, [100, 101, 102, 103, 104, 105, 109]);
+    });
+}
+
+/// Connects to a core as its edge `waw1`.
+async fn waw1(certificates: &Certificates, core: &Role) -> AnyTrunk {
+    let config = client(Some(papers(certificates, &["waw1"], Time::Now)), None);
+    let mut peer = Peer::connect(core.addr("tunnel"), config, &certificates.asked("core")).await;
+    peer.shake().await.unwrap();
+    let edge = AnyTrunk::as_edge(peer, &Hello { wish: Some(0), ..edge_hello() }, b"").await.unwrap();
+    core.wait_until("otproxy_tunnel_trunks", &["edge=\"waw1\""], |now| now == 1.0).await;
+    edge
+}
+
+/// Reads what the core asks on a stream.
+async fn asked(edge: &mut AnyTrunk, stream: u32) -> String {
+    loop {
+        let got = edge.next().await.unwrap().expect("the trunk goes on");
+        if got.stream == stream && got.is(FrameKind::Data) {
+            return String::from_utf8(got.payload).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_edge_that_misses_a_ban_is_told_when_it_listens_again() {
+    run(async {
+        let certificates = Certificates::new();
+        let more = "game_servers: [{ port: 7172, address: \"127.0.0.1:1\" }]";
+        let core = Role::start(&core(&certificates, "[{ name: waw1 }]", RELAY, more));
+        let mut edge = waw1(&certificates, &core).await;
+        edge.send(&open(1)).await.unwrap();
+        let away = async {
+            assert!(asked(&mut edge, 1).await.contains("POST /api/v1/ban"));
+            edge.send(&frame(FrameKind::Reset, 1, &[0])).await.unwrap();
+        };
+        let (banned, ()) = tokio::join!(act(&core, "ban", json!({ "network": NETWORK })), away);
+        assert_eq!(banned["edges"], json!([{ "edge": "waw1", "error": "waw1 does not answer through the tunnel" }]));
+        edge.send(&open(2)).await.unwrap();
+        let told = asked(&mut edge, 2).await;
+        assert!(told.contains("POST /api/v1/ban") && told.contains(NETWORK), "{told}");
     });
 }
 
