@@ -42,7 +42,8 @@ struct Greeted {
     core: Hello,
     /// Bytes that came behind the hello.
     early: Vec<u8>,
-    place: TrunkPlace,
+    /// The place that it was made for.
+    wished: Option<TrunkPlace>,
 }
 
 impl TunnelClient {
@@ -136,22 +137,22 @@ impl TunnelClient {
     /// side's own.
     async fn greet(&self, stream: &Stream) -> Result<Greeted, HandshakeResult> {
         let owners = self.core_workers.get();
-        let place = self.pool.place(0..owners);
-        // Before the first answer it is not known how many the core has.
-        let wish = (owners > 1).then_some(place.owner());
+        // Before the first answer it is not known how many the core has: it chooses.
+        let wished = (owners > 1).then(|| self.pool.place(0..owners));
+        let wish = wished.as_ref().map(TrunkPlace::owner);
         say(stream, &Hello { wish, ..hello(self.pool.workers()) }).await?;
         let (core, early) = hear(stream, &self.scratch).await?;
-        Ok(Greeted { core, early, place })
+        Ok(Greeted { core, early, wished })
     }
 
     /// Gives the trunk to a worker, and waits for its end.
-    async fn carry(&self, stream: Stream, Greeted { core, early, place }: Greeted, mut slot: Option<TrunkSlot>) {
+    async fn carry(&self, stream: Stream, Greeted { core, early, wished }: Greeted, mut slot: Option<TrunkSlot>) {
         self.core_workers.set(core.workers);
         slot.iter_mut().for_each(TrunkSlot::keep);
         let chain = stream.peer_certificates();
         let Ok(stream) = stream.detach() else { return };
         let (held, tether, end) = self.held.hold(CORE_NAME, chain);
-        self.pool.give((stream, early), core, (place, tether));
+        self.pool.give((stream, early), core, (wished, tether));
         held.keep(slot, (), end).await;
     }
 }

@@ -1,7 +1,6 @@
 //! The trunks of an edge, over which its workers open streams.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,9 +10,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::metrics::TunnelMetrics;
+use super::places::{TrunkPlaces, WorkerPair};
 use super::tether::TrunkTether;
 use crate::metrics::{GaugeGuard, Metrics};
 use otproxy_net::worker::{Scratch, Tasks};
@@ -40,8 +41,7 @@ pub type NewEdgeTrunks = mpsc::UnboundedReceiver<NewEdgeTrunk>;
 /// The trunks of an edge over all workers.
 #[derive(Debug)]
 pub struct TrunkPool {
-    /// The number of trunks of each worker to each worker of the core, those that are being made included.
-    counts: Mutex<HashMap<(usize, u16), usize>>,
+    places: Mutex<TrunkPlaces>,
     /// The number of all.
     alive: AtomicUsize,
     /// Unbounded channels, as each queued trunk is an open connection of the core.
@@ -57,8 +57,8 @@ pub struct TrunkPool {
 #[derive(Debug)]
 pub(super) struct TrunkPlace {
     pool: Arc<TrunkPool>,
-    /// The worker that has it, and that of the core.
-    pair: (usize, u16),
+    number: u64,
+    pair: WorkerPair,
 }
 
 impl TrunkPlace {
@@ -70,9 +70,7 @@ impl TrunkPlace {
 
 impl Drop for TrunkPlace {
     fn drop(&mut self) {
-        if let Some(count) = self.pool.counts.lock().get_mut(&self.pair) {
-            *count -= 1;
-        }
+        self.pool.places.lock().free(self.number);
     }
 }
 
@@ -81,7 +79,7 @@ impl TrunkPool {
     pub fn new(edge: &str, workers: usize) -> (Arc<Self>, Vec<NewEdgeTrunks>) {
         let (senders, receivers) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
         let pool = Self {
-            counts: Mutex::default(),
+            places: Mutex::new(TrunkPlaces::new(workers)),
             alive: AtomicUsize::new(0),
             workers: senders,
             failed: Notify::new(),
@@ -107,34 +105,34 @@ impl TrunkPool {
         self.failed.notify_waiters();
     }
 
-    /// Takes the place of a trunk: that of the workers which have the fewest between them, if the core has so many, or has that one.
+    /// Takes the place of a trunk to one of these workers of the core: that of the pair which has the fewest.
     pub(super) fn place(self: &Arc<Self>, owners: Range<u16>) -> TrunkPlace {
-        let mut counts = self.counts.lock();
-        let pairs = owners.flat_map(|owner| (0..self.workers.len()).map(move |worker| (worker, owner)));
-        let pair = pairs.min_by_key(|pair| counts.get(pair).copied().unwrap_or(0)).unwrap_or_default();
-        *counts.entry(pair).or_default() += 1;
-        TrunkPlace { pool: Arc::clone(self), pair }
+        let (number, pair) = self.places.lock().take(owners);
+        TrunkPlace { pool: Arc::clone(self), number, pair }
     }
 
-    /// Gives a trunk to the worker that has its place; bytes came behind the core's hello.
+    /// Gives a trunk to the worker that has the place that was wished for. If the core has chosen another of its workers, or there
+    /// was no wish, it goes to the worker that has the fewest to that one. Bytes came behind the core's hello.
     pub(super) fn give(
         self: &Arc<Self>,
         (stream, early): (DetachedStream, Vec<u8>),
         core: Hello,
-        (place, tether): (TrunkPlace, TrunkTether),
+        (wished, tether): (Option<TrunkPlace>, TrunkTether),
     ) {
-        let owner = core.owner.map_or(0, |owner| owner.worker);
-        let place = if place.owner() == owner {
-            place
-        } else {
-            drop(place);
-            self.place(owner..owner.saturating_add(1))
-        };
+        let place = self.settle(&core, wished, tether.leaving());
         if let Some(sender) = self.workers.get(place.pair.0) {
             let alive = AliveTrunk::new(self);
             // It fails only once the worker is gone, in a shutdown.
             let _ = sender.send(NewEdgeTrunk { stream, early, core, place, alive, tether });
         }
+    }
+
+    fn settle(self: &Arc<Self>, core: &Hello, wished: Option<TrunkPlace>, leave: CancellationToken) -> TrunkPlace {
+        let owner = core.owner.map_or(0, |owner| owner.worker);
+        let fits = |place: &TrunkPlace| place.owner() == owner;
+        let place = wished.filter(fits).unwrap_or_else(|| self.place(owner..owner.saturating_add(1)));
+        self.places.lock().fill(place.number, leave, core.workers);
+        place
     }
 }
 
@@ -312,39 +310,23 @@ impl Drop for Listed<'_> {
 
 #[cfg(test)]
 mod tests {
+    use otproxy_protocol::trunk::CoreWorkers;
+
+    use super::super::hello;
     use super::*;
 
-    /// Returns the pairs of so many places, and those.
-    fn places(pool: &Arc<TrunkPool>, count: usize, owners: u16) -> (Vec<(usize, u16)>, Vec<TrunkPlace>) {
-        let places: Vec<_> = (0..count).map(|_| pool.place(0..owners)).collect();
-        let mut pairs: Vec<_> = places.iter().map(|place| place.pair).collect();
+    #[test]
+    fn whichever_workers_the_core_chooses_each_pair_has_a_trunk() {
+        let (pool, _workers) = TrunkPool::new("waw1", 2);
+        let says = |worker| Hello { owner: Some(CoreWorkers { worker, key: [0; 16] }), ..hello(2) };
+        // Made at once, when the edge did not know yet how many workers the core has.
+        let places = [0, 1, 0, 1].map(|owner| pool.settle(&says(owner), None, CancellationToken::new()));
+        let mut pairs = places.map(|place| place.pair);
         pairs.sort_unstable();
-        (pairs, places)
-    }
-
-    #[test]
-    fn each_pair_of_workers_has_as_many_trunks() {
-        let (pool, _workers) = TrunkPool::new("waw1", 2);
-        let all: Vec<_> = (0..2).flat_map(|worker| (0..3).map(move |owner| (worker, owner))).collect();
-        let (first, mut places_of_first) = places(&pool, 6, 3);
-        assert_eq!(first, all);
-        let (second, _places) = places(&pool, 6, 3);
-        assert_eq!(second, all);
-        // The place of one that is gone, or that takes no more streams, is the next one.
-        let gone = places_of_first.remove(4);
-        let pair = gone.pair;
-        drop(gone);
-        assert_eq!(pool.place(0..3).pair, pair);
-        // The core has chosen the other one.
-        let place = pool.place(2..3);
-        assert_eq!(place.owner(), 2);
-    }
-
-    #[test]
-    fn an_edge_whose_core_is_unknown_counts_one_worker_there() {
-        let (pool, _workers) = TrunkPool::new("waw1", 2);
-        assert_eq!(places(&pool, 4, 1).0, [(0, 0), (0, 0), (1, 0), (1, 0)]);
-        assert_eq!(pool.place(0..0).pair, (0, 0), "nonsense is no panic");
+        assert_eq!(pairs, [(0, 0), (0, 1), (1, 0), (1, 1)]);
+        // The core does not have the one that was wished for.
+        let wished = pool.place(1..2);
+        assert_eq!(pool.settle(&says(0), Some(wished), CancellationToken::new()).owner(), 0);
     }
 
     #[test]

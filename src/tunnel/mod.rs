@@ -16,6 +16,7 @@ mod greeting;
 mod handshake;
 mod maintainer;
 mod metrics;
+mod places;
 mod refusal;
 mod server;
 mod tether;

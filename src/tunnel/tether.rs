@@ -29,6 +29,11 @@ pub(super) struct TrunkTether {
 }
 
 impl TrunkTether {
+    /// Returns what has the trunk take no more streams.
+    pub fn leaving(&self) -> CancellationToken {
+        self.leave.clone()
+    }
+
     /// Takes note that the other side wants no more streams on the trunk.
     pub fn gone_away(&self) {
         self.leave.cancel();
