@@ -95,17 +95,9 @@ fn is_served(player: &Host, from: &str) -> bool {
     })
 }
 
-/// Whether there is nft. Where it is missing, a test has nothing to do; in CI it fails.
-fn nft_is_here() -> bool {
-    let Err(error) = Command::new("nft").arg("-v").output() else { return true };
-    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "nft is missing: apt-get install nftables");
-    eprintln!("skipped: nft cannot be run (apt-get install nftables): {error}");
-    false
-}
-
 #[test]
 fn the_commands_in_the_document_make_the_sets() {
-    if !host::can_be_made() || !nft_is_here() {
+    if !host::can_be_made() || !host::nft_is_here() {
         return;
     }
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/security.md")).unwrap();
@@ -127,7 +119,7 @@ fn the_kernel_drops_what_banned_addresses_send_until_the_ban_is_lifted() {
         return;
     }
     let (edge, player) = (Host::make("bans-edge"), Host::make("bans-player"));
-    if !nft_is_here() {
+    if !host::nft_is_here() {
         return;
     }
     edge.join("edge", &player, "player");

@@ -1,7 +1,7 @@
 //! A host: a network namespace, and what runs in it.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,6 +10,7 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// What the namespaces of all runs are called, before the id of the process that made them.
 const PREFIX: &str = "otproxy";
@@ -38,6 +39,14 @@ fn try_to_make() -> bool {
     };
     assert_ne!(std::env::var("OTPROXY_NETWORKS").as_deref(), Ok("must"), "{missing}");
     eprintln!("skipped: {missing}");
+    false
+}
+
+/// Whether there is nft. Where it is missing, a test has nothing to do; in CI it fails.
+pub fn nft_is_here() -> bool {
+    let Err(error) = Command::new("nft").arg("-v").output() else { return true };
+    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "nft is missing: apt-get install nftables");
+    eprintln!("skipped: nft cannot be run (apt-get install nftables): {error}");
     false
 }
 
@@ -98,6 +107,40 @@ impl Host {
             Command::new("ip").args(["-n", &self.namespace, "-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success(), "{}: {commands}", self.namespace);
+    }
+
+    /// Loads rules of nftables on it.
+    pub fn load_rules(&self, rules: &str) {
+        self.inside(|| {
+            let mut child = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+            child.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
+            assert!(child.wait().unwrap().success(), "{rules}");
+        });
+    }
+
+    /// Sets a variable of its kernel, by its path under `/proc/sys`.
+    pub fn set(&self, variable: &str, value: &str) {
+        self.inside(|| std::fs::write(Path::new("/proc/sys").join(variable), value).unwrap());
+    }
+
+    /// Has its kernel forget all connections that rules with `ct state`, or masquerading, have it follow.
+    pub fn forget_connections(&self) {
+        const REQUEST_AND_ACK: u16 = 1 | 4;
+        // The subsystem 1 is the table of connections, and its message 2 deletes: without a further word, all.
+        let kind = 1 << 8 | 2_u16;
+        let mut message = Vec::from(20_u32.to_ne_bytes());
+        message.extend([kind.to_ne_bytes(), REQUEST_AND_ACK.to_ne_bytes()].concat());
+        // A number, the sender, and the header of the subsystem: any family.
+        message.extend([0; 12]);
+        let answer = self.inside(|| {
+            let (netlink, netfilter) = (Domain::from(16), Protocol::from(12));
+            let mut socket = Socket::new(netlink, Type::from(3), Some(netfilter)).unwrap();
+            socket.send(&message).unwrap();
+            let mut answer = [0; 64];
+            let count = socket.read(&mut answer).unwrap();
+            answer[..count].to_vec()
+        });
+        assert_eq!(answer.get(16..20), Some(&[0; 4][..]), "an error of the kernel: {answer:?}");
     }
 
     /// What moves the thread that calls it to this host.

@@ -1,25 +1,52 @@
-//! Players, edges, core and game server, each on a host of its own, with the real program on edges and core.
+//! Players, edges, core and game server on hosts of their own, with the real program on edges and core.
 //!
 //! ```text
 //! player --- e1 (20 ms) --- core --- game
 //!        --- e2 (25 ms) ---
 //!        --- e3 (40 ms) ---      (edges to core: 5 ms)
 //! ```
+//!
+//! Or behind a router, with the tunnel in trunks that the core makes, and the game server beside the core:
+//!
+//! ```text
+//! player --- e1 (20 ms) --- router --- core
+//!        --- e2 (25 ms) ---                 (edges to router: 5 ms)
+//! ```
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::common;
+use crate::common::certificates::Certificates;
 use crate::common::folder::Folder;
+use crate::common::metrics;
 use crate::common::process::{Log, Running, otproxy};
+use crate::host::Host;
 use crate::link::Conditions;
 use crate::simulator::{Network, Spec};
 
 /// The edges' hosts.
 pub const EDGES: [&str; 3] = ["e1", "e2", "e3"];
+/// Those of them that the core reaches through a router.
+pub const ROUTED: [&str; 2] = ["e1", "e2"];
 /// The port that players ask for, and that the game server has.
 pub const GAME_PORT: u16 = 7172;
 const LINKS_PORT: u16 = 7162;
+const TUNNEL_PORT: u16 = 7100;
+/// The masquerading of a router, which takes in nothing else from the edges' side.
+const MASQUERADE: &str = "\
+table ip router {
+    chain out { type nat hook postrouting priority srcnat; oifname != \"router-core\" masquerade; }
+    chain input { type filter hook input priority filter; policy drop; ct state established,related accept; }
+    chain forward {
+        type filter hook forward priority filter; policy drop
+        ct state established,related accept
+        ct state invalid drop
+        iifname \"router-core\" accept
+    }
+}
+";
 
 /// Milliseconds.
 pub const fn ms(count: u64) -> Duration {
@@ -37,6 +64,8 @@ pub struct Topology {
     edges: Vec<Role>,
     core: Role,
     network: Network,
+    /// The host of the game server.
+    game: &'static str,
     folder: Folder,
 }
 
@@ -48,20 +77,68 @@ impl Topology {
         specs.extend(EDGES.map(|edge| ([edge, "core"], near)));
         specs.push((["core", "game"], Conditions::default()));
         let network = Network::new(seed, &specs);
-        // Each player has an address, whatever its path.
-        network.host("player").ip("route add local 10.99.0.0/16 dev lo\n");
-        for edge in EDGES {
-            network.host(edge).ip(&format!("route add 10.99.0.0/16 dev player-{edge}\n"));
-        }
+        give_players_addresses(&network, &EDGES);
         let folder = Folder::new();
         let core = Role::start(&network, "core", "core", &folder, &core_yaml(&network));
         let edges = EDGES.map(|edge| Role::start(&network, edge, "edge", &folder, &edge_yaml(&network, edge)));
-        Self { edges: edges.into(), core, network, folder }
+        Self { edges: edges.into(), core, network, game: "game", folder }
+    }
+
+    /// The core with a router that masquerades between it and two edges, to which it connects.
+    pub fn behind_a_router(seed: u64) -> Self {
+        let near = Conditions { delay: ms(5), ..Conditions::default() };
+        let mut specs: Vec<Spec> =
+            ROUTED.into_iter().zip(paths(ms(0), 0.0)).map(|(edge, path)| (["player", edge], path)).collect();
+        specs.extend(ROUTED.map(|edge| ([edge, "router"], near)));
+        specs.push((["router", "core"], Conditions::default()));
+        let network = Network::new(seed, &specs);
+        give_players_addresses(&network, &ROUTED);
+        let router = network.host("router");
+        router.set("net/ipv4/ip_forward", "1");
+        router.load_rules(MASQUERADE);
+        for edge in ROUTED {
+            let address = network.address(edge, "router");
+            network.host("core").ip(&format!("route add {address} dev router-core\n"));
+            // The other addresses that the router may have.
+            network.host(edge).ip(&format!("route add 10.98.0.0/16 dev {edge}-router\n"));
+        }
+        let certificates = Certificates::new();
+        let edges = ROUTED.map(|edge| {
+            let yaml = format!(
+                "role: edge\nname: {edge}\nworkers: 2\nlog: {{ level: warn }}\ncore: {{ accept: \"0.0.0.0:{TUNNEL_PORT}\", tls: {} }}\n\
+                 listeners:\n  - {{ name: links, listen: \"0.0.0.0:{LINKS_PORT}\", forward_to: core/links }}\n",
+                certificates.tls(edge)
+            );
+            Role::start(&network, edge, "edge", &certificates.folder, &yaml)
+        });
+        let core =
+            Role::start(&network, "core", "core", &certificates.folder, &routed_core_yaml(&network, &certificates));
+        Self { edges: edges.into(), core, network, game: "core", folder: certificates.folder }
     }
 
     /// The network.
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// The host of the game server.
+    pub fn game(&self) -> &Host {
+        self.network.host(self.game)
+    }
+
+    /// The sum of all series of a metric of the core that have these labels.
+    pub fn core_metric(&self, name: &str, labels: &[&str]) -> f64 {
+        self.metric("core", 9163, name, labels)
+    }
+
+    /// The same of an edge.
+    pub fn edge_metric(&self, edge: &str, name: &str, labels: &[&str]) -> f64 {
+        self.metric(edge, 9162, name, labels)
+    }
+
+    fn metric(&self, host: &str, port: u16, name: &str, labels: &[&str]) -> f64 {
+        let admin = (Ipv4Addr::LOCALHOST, port).into();
+        self.network.host(host).inside(|| common::run(metrics::metric(admin, name, labels)))
     }
 
     /// Where a player finds an edge.
@@ -91,6 +168,14 @@ impl Topology {
     }
 }
 
+/// Gives each player an address, whatever its path.
+fn give_players_addresses(network: &Network, edges: &[&'static str]) {
+    network.host("player").ip("route add local 10.99.0.0/16 dev lo\n");
+    for edge in edges {
+        network.host(edge).ip(&format!("route add 10.99.0.0/16 dev player-{edge}\n"));
+    }
+}
+
 /// The address of a player, the first being 0.
 pub fn player_address(index: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 99, (index / 250) as u8, (index % 250 + 1) as u8)
@@ -113,6 +198,19 @@ fn core_yaml(network: &Network) -> String {
         "role: core\nlog: {{ level: warn }}\nsessions: {{ linger: 10m }}\nedges:\n{edges}listeners:\n  - {{ name: links, kind: relay, \
          listen: \"0.0.0.0:{LINKS_PORT}\" }}\ngame_servers:\n  - {{ port: {GAME_PORT}, address: \
          \"{game}:{GAME_PORT}\" }}\n"
+    )
+}
+
+fn routed_core_yaml(network: &Network, certificates: &Certificates) -> String {
+    let edges: String = ROUTED
+        .iter()
+        .map(|edge| format!("  - {{ name: {edge}, dial: \"{}:{TUNNEL_PORT}\" }}\n", network.address(edge, "router")))
+        .collect();
+    format!(
+        "role: core\nworkers: 2\nlog: {{ level: warn }}\nsessions: {{ linger: 10m }}\ntunnel: {{ tls: {} }}\nedges:\n{edges}\
+         listeners:\n  - {{ name: links, kind: relay }}\ngame_servers:\n  - {{ port: {GAME_PORT}, address: \
+         \"127.0.0.1:{GAME_PORT}\" }}\n",
+        certificates.tls("core")
     )
 }
 

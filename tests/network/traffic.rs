@@ -119,7 +119,7 @@ impl Traffic {
         let records: Records = Arc::new((0..play.players).map(|_| Mutex::default()).collect());
         let (quiet, stop) = (CancellationToken::new(), CancellationToken::new());
         let (sender, players) = mpsc::channel();
-        let enter = topology.network().host("game").entrance();
+        let enter = topology.game().entrance();
         let (server_play, server_records) = (play.clone(), Arc::clone(&records));
         let (server_quiet, server_stop) = (quiet.clone(), stop.clone());
         let game = thread::spawn(move || {
@@ -195,6 +195,15 @@ impl Traffic {
             record.up.late.clear();
             record.down.late.clear();
         }
+    }
+
+    /// How late the latest packet has been since.
+    pub fn latest(&self) -> Duration {
+        let latest = |record: &Mutex<Record>| {
+            let record = lock(record);
+            record.up.late.iter().chain(&record.down.late).max().copied()
+        };
+        self.records.iter().filter_map(latest).max().unwrap_or_default()
     }
 
     /// The last round trips that players measured on a path.
