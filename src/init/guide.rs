@@ -67,7 +67,8 @@ The edges connect to the core: each edge's file has the core's address, and the 
         "
 ## 2. The firewalls
 
-Each folder has an `nftables.conf`. It replaces all rules of its host: read it, and its host's README.md, before.
+Each folder has an `nftables.conf`, best loaded before otproxy starts on that host. It replaces all rules there: read it, and its host's
+README.md, before.
 
 ## 3. The game server, the database, the clients
 
@@ -118,15 +119,9 @@ Made by `otproxy init`. To be copied to {place}. Commands are run as root, there
 
 1. The program: copied to `/usr/local/bin/otproxy.new`. `install.sh` puts it into the place of `otproxy` there, which cannot be
    written to while it runs.
-2. The files, and the start. `install.sh` does what the table says, but for the firewall:
-
-   ```sh
-   sh {folder}/install.sh
-   systemctl status otproxy-{role}
-   ```
-
-3. The firewall (`apt install nftables`). It replaces all rules there are. Keep one ssh session open while you try it, and log
-   in with a second one before you close it:
+2. The firewall (`apt install nftables`), before otproxy starts: of connections that stand when it is loaded it has not seen the
+   beginning. It replaces all rules there are. Keep one ssh session open while you try it, and log in with a second one before you
+   close it:
 
    ```sh
    nft -c -f {folder}/nftables.conf     # only checks
@@ -136,6 +131,13 @@ Made by `otproxy init`. To be copied to {place}. Commands are run as root, there
    ```
 
    Where the provider has a firewall of its own, put the same rules there too.
+3. The files, and the start. `install.sh` does what the table says, but for the firewall:
+
+   ```sh
+   sh {folder}/install.sh
+   systemctl status otproxy-{role}
+   ```
+
 4. Does it work?
 
    ```sh
