@@ -40,11 +40,11 @@ struct Options {
     #[arg(long, default_value_t = 5)]
     edges: usize,
     /// Packets a second from each player
-    #[arg(long, default_value_t = 5)]
-    up: u32,
+    #[arg(long, default_value_t = 5.0)]
+    up: f64,
     /// Packets a second to each player
-    #[arg(long, default_value_t = 10)]
-    down: u32,
+    #[arg(long, default_value_t = 10.0)]
+    down: f64,
     /// How long each is measured
     #[arg(long, default_value_t = 10)]
     seconds: u32,
@@ -57,6 +57,9 @@ struct Options {
     /// Processes of the load test, each with its part of the players: a process has only so many files
     #[arg(long, default_value_t = 1)]
     loads: u32,
+    /// One way alone: `plain`, `tunnel`, `before` or `haproxy`
+    #[arg(long, value_name = "WAY")]
+    only: Option<String>,
     /// Another build of the program, whose tunnel is measured as well
     #[arg(long, value_name = "FILE")]
     before: Option<PathBuf>,
@@ -118,6 +121,7 @@ fn main() {
         Ok(_) => ways.push(("haproxy", Way::HaProxy)),
         Err(_) => eprintln!("there is no haproxy here: it is left out"),
     }
+    ways.retain(|(name, _)| options.only.as_deref().is_none_or(|only| only == *name));
     println!(
         "{} players, {} edges, {} up and {} down a second, {} s, workers: {}",
         options.players, options.edges, options.up, options.down, options.seconds, options.workers
@@ -176,15 +180,9 @@ fn measure(way: Way<'_>, options: &Options) -> Figures {
         let mut command = Command::new(OTPROXY);
         command.args(["bench", "--json", "--log-level", "error", "--edges", &addresses.join(",")]);
         command.args(["--port", &game.to_string(), "--serve", &format!("127.0.0.1:{game}")]);
-        let numbers = [
-            ("--players", options.players / options.loads),
-            ("--up", options.up),
-            ("--down", options.down),
-            ("--seconds", options.seconds),
-        ];
-        numbers.iter().for_each(|(name, number)| {
-            command.args([name, &number.to_string()[..]]);
-        });
+        let players = (options.players / options.loads).to_string();
+        let (up, down, seconds) = (options.up.to_string(), options.down.to_string(), options.seconds.to_string());
+        command.args(["--players", &players, "--up", &up, "--down", &down, "--seconds", &seconds]);
         command.stdout(Stdio::piped()).spawn().expect("it runs")
     };
     let loads: Vec<Child> = games.iter().map(load).collect();
@@ -269,7 +267,7 @@ fn edge(
         Way::Plain => (String::new(), format!("127.0.0.1:{core}")),
     };
     let text = format!(
-        "role: edge\nworkers: 1\nadmin: {{ listen: \"off\", socket: \"off\" }}\n{dial}\
+        "role: edge\nworkers: 1\nlimits: {{ connections: none }}\nadmin: {{ listen: \"off\", socket: \"off\" }}\n{dial}\
          listeners: [{{ name: links, listen: \"127.0.0.1:{port}\", forward_to: \"{to}\" }}]\n"
     );
     fs::write(&file, text).expect("writable");
