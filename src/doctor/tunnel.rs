@@ -13,7 +13,7 @@ use crate::certs::identity::Identity;
 use crate::certs::{HandshakeResult, failure};
 use crate::tunnel;
 use otproxy_config::{CORE_NAME, Config, HostPort, Reach, RoleKind};
-use otproxy_net::tls::ALPN;
+use otproxy_net::tls::{ALPN, FORMER_ALPN};
 use otproxy_protocol::trunk::Hello;
 
 /// The metric of the tunnel's trunks, by edge.
@@ -142,6 +142,8 @@ enum Failure {
     Dropped,
     /// It does not speak the protocol in the tunnel.
     NoAlpn,
+    /// It is an otproxy, and too old for this one.
+    FormerAlpn,
     /// The name cannot be in a certificate.
     Name,
 }
@@ -166,8 +168,10 @@ fn shake_hands(mut stream: TcpStream, role: RoleKind, name: &str, identity: &Ide
     while tls.is_handshaking() {
         tls.complete_io(&mut stream)?;
     }
-    if tls.alpn_protocol() != Some(ALPN) {
-        return Err(Failure::NoAlpn);
+    match tls.alpn_protocol() {
+        Some(ALPN) => {}
+        Some(FORMER_ALPN) => return Err(Failure::FormerAlpn),
+        _ => return Err(Failure::NoAlpn),
     }
     // In TLS 1.3 the client's handshake ends before the server has verified its certificate. A hello shows the result: the edge
     // says it first, the core answers.
@@ -236,6 +240,10 @@ impl Failure {
             Self::NoAlpn => (
                 "speaks TLS, and not otproxy's protocol in it".to_owned(),
                 format!("another program listens there: see `ss -ltnp` on {other}'s host"),
+            ),
+            Self::FormerAlpn => (
+                "speaks the tunnel of an older otproxy, from before trunks".to_owned(),
+                format!("update otproxy on {other}'s host"),
             ),
             Self::Name => (format!("cannot be asked for `{name}`"), "give the edge a name like a host name".to_owned()),
         }

@@ -15,6 +15,7 @@ use otproxy::certs::identity::{Identity, IdentityKind};
 use otproxy::tunnel::DAYS_LEFT;
 use otproxy_config::TlsFiles;
 use otproxy_config::name::Name;
+use otproxy_net::tls::FORMER_ALPN;
 use otproxy_protocol::proxy_header::LOCAL;
 use otproxy_protocol::trunk::Hello;
 use rustix::process::Signal;
@@ -557,6 +558,12 @@ fn tunnels_that_fail() {
         &["closed the connection after the handshake", "this edge must be in its `edges`"],
     );
     keys.edge(&core(Then::Nonsense)).says("fail  tunnel core: ", &["not otproxy's protocol"]);
+
+    // A core from before trunks.
+    let mut former = ServerConfig::clone(&keys.identity("core").server_config());
+    former.alpn_protocols = vec![FORMER_ALPN.to_vec()];
+    keys.edge(&peer(former.into(), false, Then::Nonsense))
+        .says("fail  tunnel core: ", &["speaks the tunnel of an older otproxy", "update otproxy on the core's host"]);
 
     // Each side finds that the other one is another authority's.
     let stranger = peer(others.identity("core").server_config(), false, Then::Greet);
