@@ -1,7 +1,7 @@
 //! The tunnel: a connection, a handshake with our certificate, and a sign that the other side accepted it.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 
 use rustls::{AlertDescription, ClientConnection};
 use tokio::task::spawn_blocking;
@@ -15,6 +15,9 @@ use crate::tunnel;
 use otproxy_config::{CORE_NAME, Config, HostPort, Reach, RoleKind};
 use otproxy_net::tls::{ALPN, FORMER_ALPN};
 use otproxy_protocol::trunk::Hello;
+
+/// The bytes that the other side may still send when it is told that this was all.
+const MOST_LEFT: u64 = 64 * 1024;
 
 /// The metric of the tunnel's trunks, by edge.
 const TRUNKS: &str = "otproxy_tunnel_trunks";
@@ -188,11 +191,22 @@ fn shake_hands(mut stream: TcpStream, role: RoleKind, name: &str, identity: &Ide
             Err(error) => return Err(error.into()),
         }
         match Hello::parse(&heard) {
-            Ok(Some(_)) => return Ok(()),
+            Ok(Some(_)) => break,
             Ok(None) => {}
             Err(_) => return Err(Failure::NoAlpn),
         }
     }
+    leave(tls);
+    Ok(())
+}
+
+/// Ends the connection as a trunk is ended, so that it counts as no failure on the other side. What is still to come is read, as the
+/// end could overtake it otherwise.
+fn leave(tls: rustls::Stream<'_, ClientConnection, TcpStream>) {
+    tls.conn.send_close_notify();
+    // The other side has shown all that was asked for, whatever becomes of this.
+    let _ = tls.conn.complete_io(tls.sock).and_then(|_| tls.sock.shutdown(Shutdown::Write));
+    let _ = io::copy(&mut tls.sock.take(MOST_LEFT), &mut io::sink());
 }
 
 impl Failure {

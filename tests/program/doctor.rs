@@ -786,6 +786,10 @@ fn what_init_makes_runs_where_the_edges_connect() {
     let said = doctor_until(&core, "ok    tunnel waw1: ", " trunks with the edge waw1");
     said.says("warn  tunnel fra1: ", &["has no connection now"]);
     assert_eq!(said.code, Some(0), "{}", said.text);
+    // The doctor of the edge was there before, and its end counts as no failure.
+    let output = otproxy(&["edges", "--json", "-c", core.to_str().expect("UTF-8")]).output().expect("starts");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&json["edges"][0]["name"], &json["edges"][0]["last_error"]), (&"waw1".into(), &().into()), "{json}");
     made.carries_a_login(waw1);
     run_edge.signal(Signal::TERM);
     assert_eq!(run_edge.end().0, Some(0));
