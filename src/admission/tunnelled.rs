@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
@@ -20,14 +20,18 @@ pub struct AuthenticatedEdge {
     number: u32,
     /// Cancelled once it is no longer trusted.
     revoked: CancellationToken,
+    /// Its streams now, in all of its trunks, and the most that it may have.
+    streams: AtomicUsize,
+    most: usize,
 }
 
 impl AuthenticatedEdge {
-    /// Makes a trusted edge.
-    pub fn new(name: &str) -> Arc<Self> {
+    /// Makes a trusted edge that may have so many streams.
+    pub fn new(name: &str, most: usize) -> Arc<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { name: name.into(), number, revoked: CancellationToken::new() })
+        let (revoked, streams) = (CancellationToken::new(), AtomicUsize::new(0));
+        Arc::new(Self { name: name.into(), number, revoked, streams, most })
     }
 
     /// Returns the name in its certificate and in `edges`.
@@ -62,7 +66,23 @@ pub struct TunnelOrigin {
     /// The edge.
     pub edge: Arc<AuthenticatedEdge>,
     /// The guard that counts it as a stream.
-    pub _counted: GaugeGuard,
+    _counted: GaugeGuard,
+}
+
+impl TunnelOrigin {
+    /// Counts one more stream of an edge. `None` if it has as many as it may have.
+    pub fn count(edge: &Arc<AuthenticatedEdge>, counted: GaugeGuard) -> Option<Self> {
+        let one_more = |streams| (streams < edge.most).then_some(streams + 1);
+        // The number guards no other memory.
+        edge.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Self { edge: Arc::clone(edge), _counted: counted })
+    }
+}
+
+impl Drop for TunnelOrigin {
+    fn drop(&mut self) {
+        self.edge.streams.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A stream that has begun, for a worker to carry.
@@ -98,5 +118,25 @@ pub fn unfinished(handle: &ConnectionHandle, edge: Option<&AuthenticatedEdge>) -
         CloseReason::Revoked
     } else {
         CloseReason::Shutdown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::IntGauge;
+
+    use super::*;
+
+    #[test]
+    fn an_edge_has_no_more_streams_than_it_may() {
+        let (edge, other) = (AuthenticatedEdge::new("waw1", 2), AuthenticatedEdge::new("fra1", 2));
+        let count = |edge: &Arc<AuthenticatedEdge>| {
+            TunnelOrigin::count(edge, GaugeGuard::new(IntGauge::new("streams", "streams").unwrap()))
+        };
+        let (first, second) = (count(&edge), count(&edge));
+        assert!(first.is_some() && second.is_some() && count(&edge).is_none() && count(&other).is_some());
+        drop(first);
+        let third = count(&edge);
+        assert!(third.is_some() && count(&edge).is_none());
     }
 }

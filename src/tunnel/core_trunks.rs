@@ -61,7 +61,9 @@ impl<F: Fn(&str, TunnelledStream) -> Option<TunnelledStream>> TrunkOwner for Acc
         if listener == ERRANDS {
             return self.errands.keep(self.edge.name(), stream.into(), Rc::clone(&self.scratch), &self.tasks);
         }
-        let origin = TunnelOrigin { edge: Arc::clone(&self.edge), _counted: self.metrics.stream() };
+        let Some(origin) = TunnelOrigin::count(&self.edge, self.metrics.stream()) else {
+            return self.refuse(TunnelError::TooMany);
+        };
         let tunnelled = TunnelledStream { stream: stream.into(), player, destination, origin };
         if let Some(left) = (self.take)(&listener, tunnelled) {
             left.stream.refuse(ResetReason::UnknownListener);

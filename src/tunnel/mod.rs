@@ -49,6 +49,10 @@ pub const REREAD: Duration = Duration::from_secs(5);
 pub const TRUNKS: usize = 4;
 /// The most trunks that the core takes from one edge.
 pub const MAX_TRUNKS: usize = 512;
+/// The most streams that the core takes from one edge, where it has memory enough.
+pub const MAX_STREAMS: usize = 65_536;
+/// The streams of one edge that the core takes with however little memory.
+pub const LEAST_STREAMS: usize = 1024;
 /// The age at which a trunk is replaced by a new one, at the latest: its streams go on, and new ones go over the new one.
 pub const GREATEST_AGE: Duration = Duration::from_secs(12 * 60 * 60);
 /// The time for which a trunk that was replaced carries the streams that it has.

@@ -9,7 +9,7 @@ words! {
         UnknownListener = "unknown_listener",
         /// Its opening lacks the listener or the player.
         BadHeader = "bad_header",
-        /// The trunk is one more than an edge may have.
+        /// The trunk, or the stream, is one more than an edge may have.
         TooMany = "too_many",
         /// The trunk ended as the edge sent what the format does not allow.
         Protocol = "protocol",

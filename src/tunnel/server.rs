@@ -23,16 +23,16 @@ use super::maintainer::{TrunkMaintainer, TrunkSlot};
 use super::metrics::TunnelMetrics;
 use super::refusal::TunnelError;
 use super::tether::HeldTrunks;
-use super::{FILES_PER_TRUNK, MAX_TRUNKS, REREAD, TRUNKS, trunks_wanted};
+use super::{FILES_PER_TRUNK, LEAST_STREAMS, MAX_STREAMS, MAX_TRUNKS, REREAD, TRUNKS, trunks_wanted};
 use crate::admission::AuthenticatedEdge;
 use crate::certs::HandshakeResult;
 use crate::certs::watch::IdentityWatch;
 use crate::connection::{EdgeCertificate, EdgeRegistry};
 use crate::metrics::Metrics;
-use otproxy_config::{EdgePeer, HostPort};
+use otproxy_config::{EdgePeer, HostPort, memory};
 use otproxy_net::worker::{Scratch, Tasks};
 use otproxy_net::{ConnectResult, OutageLog, Stream};
-use otproxy_protocol::trunk::{CoreWorkers, Hello};
+use otproxy_protocol::trunk::{CREDIT, CoreWorkers, Hello};
 
 /// The edges and listeners that the core's end knows, until a reload changes them.
 #[derive(Debug)]
@@ -59,6 +59,7 @@ pub struct TunnelServer {
     owner_key: [u8; 16],
     /// The most trunks of one edge.
     max_trunks: usize,
+    max_streams: usize,
     metrics: Arc<Metrics>,
     scratch: Rc<Scratch>,
     tasks: Tasks,
@@ -105,6 +106,7 @@ impl TunnelServer {
             workers,
             owner_key,
             max_trunks: max_trunks(getrlimit(Resource::Nofile).maximum),
+            max_streams: max_streams(memory()),
             metrics: Arc::clone(&metrics),
             scratch,
             tasks,
@@ -156,7 +158,7 @@ impl TunnelServer {
                     edge.replaced.cancel();
                     self.still_trusted(edge, peer)
                 }
-                None => AuthenticatedEdge::new(&peer.name),
+                None => AuthenticatedEdge::new(&peer.name, self.max_streams),
             };
             let edge = Rc::new(Edge {
                 proven,
@@ -188,7 +190,7 @@ impl TunnelServer {
         }
         info!(edge = %name, "comes from elsewhere than `address` says now: its connections are closed");
         edge.proven.revoke();
-        AuthenticatedEdge::new(name)
+        AuthenticatedEdge::new(name, self.max_streams)
     }
 
     /// Keeps trunks to `edge`, as long as it is dialled in this way.
@@ -338,6 +340,13 @@ fn max_trunks(files: Option<u64>) -> usize {
     share.clamp(TRUNKS, MAX_TRUNKS)
 }
 
+/// Returns the most streams of one edge in a process that may use so much memory: with the credit of each used up and not read, they
+/// hold no more than half of it.
+fn max_streams(memory: u64) -> usize {
+    let streams = memory / 2 / u64::from(CREDIT);
+    usize::try_from(streams).unwrap_or(usize::MAX).clamp(LEAST_STREAMS, MAX_STREAMS)
+}
+
 fn may_come_from(addresses: &[IpNet], peer: IpAddr) -> bool {
     let peer = peer.to_canonical();
     addresses.is_empty() || addresses.iter().any(|network| network.contains(&peer))
@@ -351,6 +360,14 @@ mod tests {
     fn an_edge_cannot_have_all_files() {
         for (files, trunks) in [(None, 512), (Some(1 << 20), 512), (Some(1024), 64), (Some(256), 16), (Some(20), 4)] {
             assert_eq!(max_trunks(files), trunks, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn an_edge_cannot_have_all_memory() {
+        const GIB: u64 = 1 << 30;
+        for (memory, streams) in [(0, 1024), (GIB / 2, 8192), (GIB, 16384), (4 * GIB, 65536), (u64::MAX, 65536)] {
+            assert_eq!(max_streams(memory), streams, "{memory}");
         }
     }
 }
