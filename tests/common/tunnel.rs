@@ -1,6 +1,7 @@
 //! An authority, a core and edges with a tunnel between them, on loopback.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -60,9 +61,13 @@ pub fn edge_dialled(certificates: &Certificates, name: &str, accept: &str, liste
     )
 }
 
-/// Returns an address on loopback that nobody has, until somebody takes it.
+/// Returns an address on loopback that nobody has, until it is taken. Its host is nobody else's: at 127.0.0.1 the kernel could give
+/// the port to a connection meanwhile.
 pub fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let (process, count) = (std::process::id() % (50 * 250), COUNT.fetch_add(1, Ordering::Relaxed) % 250);
+    let host = format!("127.{}.{}.{}:0", 200 + process / 250, 1 + process % 250, 1 + count);
+    std::net::TcpListener::bind(host).unwrap().local_addr().unwrap()
 }
 
 /// Connects as a player who is told that there is nobody to play with, perhaps before he knows that he is connected.
