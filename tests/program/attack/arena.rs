@@ -7,6 +7,7 @@ use otproxy_testkit::mock::{MockGameServer, MockGameServerOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::attack::login_server::LoginServer;
+use crate::common::certificates::Certificates;
 use crate::common::link::PORT;
 use crate::common::metrics::Metered;
 use crate::common::role_process::RoleProcess;
@@ -76,6 +77,31 @@ impl Arena {
             core.addr("links"),
             core.addr("login")
         ));
+        Self { edge, core, _game: game, _login: login_server }
+    }
+
+    /// The same with a tunnel between edge and core.
+    pub async fn with_tunnel(links: &str, login: &str, both: &str) -> Self {
+        let (game, login_server, certificates) = (Game::start(), LoginServer::start().await, Certificates::new());
+        let core = RoleProcess::with(
+            "core",
+            &format!(
+                "tunnel: {{ accept: '127.0.0.1:0', tls: {} }}\nedges: [{{ name: waw1 }}]\nlisteners:\n\
+                 - {{ name: links, kind: relay }}\n- {{ name: login, forward_to: '{}', send_proxy: none }}\n\
+                 game_servers: [{{ port: {PORT}, address: '{}', max_packets_per_second: none }}]\n",
+                certificates.tls("core"),
+                login_server.addr,
+                game.addr
+            ),
+        );
+        let edge = RoleProcess::edge(&format!(
+            "core: {{ dial: '{}', tls: {} }}\nlisteners:\n\
+             - {{ name: links, listen: '127.0.0.1:0', forward_to: core/links{links} }}\n\
+             - {{ name: login, listen: '127.0.0.1:0', forward_to: core/login{login} }}\n{both}",
+            core.addr("tunnel"),
+            certificates.tls("waw1")
+        ));
+        core.wait("otproxy_tunnel_trunks", &[], 4.0).await;
         Self { edge, core, _game: game, _login: login_server }
     }
 

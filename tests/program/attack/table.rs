@@ -78,7 +78,11 @@ impl Protections {
             self.pressure,
             if self.bans { "600/60s" } else { "none" }
         );
-        Arena::new(&listener("links", "40/10s"), &(listener("login", "20/10s") + &status), &both).await
+        let (links, login) = (listener("links", "40/10s"), listener("login", "20/10s") + &status);
+        match std::env::var("OTPROXY_ATTACK_WAY").as_deref() {
+            Ok("tunnel") => Arena::with_tunnel(&links, &login, &both).await,
+            _ => Arena::new(&links, &login, &both).await,
+        }
     }
 }
 
