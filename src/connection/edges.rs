@@ -41,7 +41,7 @@ struct KnownEdge {
     presence: Presence,
 }
 
-/// What is known of an edge from its trunks.
+/// Knowledge of an edge from its trunks.
 #[derive(Debug, Default)]
 struct Presence {
     /// The number of trunks from each address.

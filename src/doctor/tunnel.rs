@@ -200,7 +200,7 @@ fn shake_hands(mut stream: TcpStream, role: RoleKind, name: &str, identity: &Ide
     Ok(())
 }
 
-/// Ends the connection as a trunk is ended, so that it counts as no failure on the other side. What is still to come is read, as the
+/// Ends the connection as a trunk is ended, so that it counts as no failure on the other side. The rest is read, as the
 /// end could overtake it otherwise.
 fn leave(tls: rustls::Stream<'_, ClientConnection, TcpStream>) {
     tls.conn.send_close_notify();

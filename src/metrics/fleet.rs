@@ -20,7 +20,7 @@ struct Family {
 /// Returns the text of a core's metrics with those of its `edges`, by name: each series of an edge has two labels more,
 /// `role="edge"` and `edge`, its name.
 ///
-/// What an edge says is checked, as one line that is wrong would cost Prometheus all others: lines that are no series, series that
+/// The words of an edge are checked, as one line that is wrong would cost Prometheus all others: lines that are no series, series that
 /// are there twice or that belong to no family, and families of another type than the core's are left out. An edge speaks for
 /// itself alone, whatever labels it gives.
 pub fn with_edges(own: &str, edges: &[(String, String)]) -> String {

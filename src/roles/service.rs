@@ -76,7 +76,7 @@ pub struct Service {
     control: Control,
     workers: Vec<WorkerMain>,
     tunnel: Option<(Arc<Metrics>, WorkerMain)>,
-    /// What a core asks of this edge.
+    /// The requests of the core to this edge.
     errands: Option<ErrandsTaken>,
     /// The edges of a core that is asked about them.
     fleet: Option<Fleet>,

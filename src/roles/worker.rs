@@ -130,7 +130,7 @@ impl Worker {
             () = working => {}
             () = carrying => {}
         }
-        // What connections said at their end is in the trunks.
+        // The last words of connections are in the trunks.
         close.cancel();
         listeners.edge_trunks.iter().for_each(|trunks| trunks.close());
         carried.ended().await;

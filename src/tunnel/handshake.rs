@@ -76,7 +76,7 @@ pub(super) struct DialTarget<'a> {
     pub target: &'a HostPort,
     /// The name that the peer's certificate must have.
     pub name: &'a str,
-    /// What is known from earlier connections.
+    /// Knowledge from earlier connections.
     pub past: &'a DialPast,
 }
 

@@ -97,7 +97,7 @@ impl HeldTrunks {
         (held, TrunkTether { leave, cut, _ended: ended }, end)
     }
 
-    /// Has all trunks made anew, with `identity`. Those whose other side it does not trust any more end at once.
+    /// Has all trunks made anew, with `identity`. A trunk whose other side it does not trust any more ends at once.
     pub fn renew(&self, identity: &Identity) {
         for held in self.living() {
             if identity.trusts(&held.name, &held.chain) { held.leave.cancel() } else { held.cut.cancel() }

@@ -255,7 +255,7 @@ impl Carry<'_> {
         if let Poll::Ready(Err(error)) = self.poll_write(cx) {
             return Poll::Ready(Err(error.into()));
         }
-        // What was read counts before a connection that takes no more.
+        // Bytes that were read count before a connection that takes no more.
         match read {
             Poll::Ready(Err(end)) => Poll::Ready(Err(end)),
             Poll::Ready(Ok(())) => {

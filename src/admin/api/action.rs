@@ -123,7 +123,7 @@ pub struct Banned {
     pub edges: Vec<EdgeAnswer>,
 }
 
-/// What became of something at an edge.
+/// The result of something that was to be done at an edge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EdgeAnswer {
     /// Its name.

@@ -297,7 +297,7 @@ pub struct TrunkView {
     pub round_trip_seconds: Option<f64>,
     /// The version of the edge's program.
     pub version: String,
-    /// What the edge proved itself with.
+    /// The certificate that the edge proved itself with.
     pub certificate: EdgeCertificateView,
 }
 

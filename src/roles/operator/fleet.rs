@@ -109,7 +109,7 @@ impl Fleet {
         all
     }
 
-    /// Has all edges do something that is done here already. Those that cannot be asked are told all bans when they can.
+    /// Has all edges do something that is done here already. Edges that cannot be asked are told all bans when they can.
     pub async fn tell<B: Serialize + Clone + Send + Sync + 'static>(
         &self,
         path: &'static str,

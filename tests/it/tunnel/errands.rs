@@ -1,4 +1,4 @@
-//! What the core does at its edges through the tunnel: metrics, bans, drains.
+//! Acts of the core at its edges through the tunnel: metrics, bans, drains.
 
 use serde_json::{Value, json};
 
