@@ -12,8 +12,8 @@ use tracing::{info, warn};
 
 use crate::access_log::{AccessLogEntry, Ended, Forwarded};
 use crate::admission::{
-    AddressKey, AdmittedConnection, AuthenticatedEdge, CarriedGuard, Carrier, ENDED_LINES, Inbound, InboundShared,
-    TunnelledStream, lost, unfinished,
+    AddressKey, AdmittedConnection, AuthenticatedEdge, CarriedGuard, Carrier, ENDED_LINES, FirstPingError, Inbound,
+    InboundShared, TunnelledStream, lost, read_first_ping, unfinished,
 };
 use crate::connection::{CloseReason, ConnectionHandle, Route};
 use crate::metrics::{ByReason, GaugeGuard, Metrics};
@@ -23,8 +23,7 @@ use otproxy_config::SendProxy;
 use otproxy_net::pump::{Observer, pump};
 use otproxy_net::worker::Tasks;
 use otproxy_net::{CloseQueue, ConnectResult, OutageLog, RateLimitedLog, Stream, random_part};
-use otproxy_protocol::core::first_ping;
-use otproxy_protocol::frame::{ClientId, HEADER_LEN, MAX_FIRST_PAYLOAD};
+use otproxy_protocol::frame::ClientId;
 use otproxy_protocol::player_address::{PseudoIpv4, ipv4_of};
 use otproxy_protocol::proxy_header;
 
@@ -310,20 +309,14 @@ impl Forward {
     /// Returns the reason for which the connection has ended.
     async fn client_of(&self, admitted: &mut AdmittedConnection) -> Result<Option<ClientId>, CloseReason> {
         let AdmittedConnection { stream, early, .. } = admitted;
-        let telling = async {
-            loop {
-                let Ok(told) = first_ping(early) else { return Ok(None) };
-                if told.is_some() {
-                    return Ok(told);
-                }
-                match stream.read_onto(early, HEADER_LEN + MAX_FIRST_PAYLOAD, self.inbound.scratch()).await {
-                    Ok(0) => return Err(CloseReason::Client),
-                    Err(_) => return Err(CloseReason::ClientError),
-                    Ok(_) => {}
-                }
-            }
-        };
-        timeout(self.inbound.config().timeouts.idle, telling).await.unwrap_or(Err(CloseReason::Idle))
+        let telling = read_first_ping(stream, early, self.inbound.scratch());
+        match timeout(self.inbound.config().timeouts.idle, telling).await {
+            Ok(Ok(client)) => Ok(Some(client)),
+            Ok(Err(FirstPingError::NoPing)) => Ok(None),
+            Ok(Err(FirstPingError::Ended)) => Err(CloseReason::Client),
+            Ok(Err(FirstPingError::Failed)) => Err(CloseReason::ClientError),
+            Err(_) => Err(CloseReason::Idle),
+        }
     }
 
     /// Connects to the first target that answers, on behalf of a player.

@@ -32,13 +32,15 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::admission::{AdmittedConnection, Inbound, InboundShared, ListenerMetrics, PeerInfo, TunnelledStream};
+use crate::admission::{
+    AdmittedConnection, Inbound, InboundShared, ListenerMetrics, PeerInfo, TunnelledStream, read_first_ping,
+};
 use crate::connection::{AdmissionError, Route};
 use crate::metrics::{ByReason, Metrics};
 use otproxy_net::Stream;
 use otproxy_net::worker::{Scratch, Tasks};
-use otproxy_protocol::core::{OpenError, first_ping};
-use otproxy_protocol::frame::{ClientId, HEADER_LEN, MAX_FIRST_PAYLOAD, SessionId};
+use otproxy_protocol::core::OpenError;
+use otproxy_protocol::frame::{ClientId, SessionId};
 use otproxy_protocol::trunk::ResetReason;
 
 use client::RelayClient;
@@ -169,11 +171,7 @@ impl Relay {
             return self.carry_link(stream, new_link);
         }
         if stream.is_of_trunk() {
-            let NewLink { guard, key, .. } = &new_link;
-            let handle = guard.handle();
-            let (address, edge) = (handle.player_or_peer(), handle.edge());
-            let who = PeerInfo { address, reporter: key.reporter, edge, accepted: handle.began() };
-            inbound.refuse(&stream, AdmissionError::WrongWorker, who);
+            inbound.refuse(&stream, AdmissionError::WrongWorker, new_link.peer_info());
             stream.refuse(ResetReason::WrongWorker);
         } else if let (Some(sender), Ok(stream)) = (self.shared.commands.get(owner), stream.detach()) {
             // It fails only when that worker is gone, in a shutdown.
@@ -183,7 +181,8 @@ impl Relay {
 
     async fn first_frame(&self, inbound: &Inbound, admitted: AdmittedConnection) -> Option<(Stream, NewLink)> {
         let AdmittedConnection { stream, player, key, mut early, guard, origin, accepted, .. } = admitted;
-        let first = timeout(inbound.config().timeouts.idle, read_first_ping(&stream, &mut early, &self.scratch));
+        let telling = async { Ok(read_first_ping(&stream, &mut early, &self.scratch).await?) };
+        let first = timeout(inbound.config().timeouts.idle, telling);
         let first = guard.handle().run_until_closed(first).await.unwrap_or_else(|closing| Ok(Err(closing.into())));
         match first.unwrap_or(Err(AdmissionError::NoPing)) {
             Ok(client) => {
@@ -201,20 +200,16 @@ impl Relay {
 
     /// Starts the task that carries a link of one of this worker's clients.
     fn carry_link(self: &Rc<Self>, stream: Stream, new_link: NewLink) {
-        let NewLink { inbound, client, key, early, guard, origin } = new_link;
         // Its first bytes may have come before its trunk was lost. The series of an edge that is gone must not come back.
-        if origin.as_ref().is_some_and(|origin| origin.edge.is_revoked()) {
+        if new_link.origin.as_ref().is_some_and(|origin| origin.edge.is_revoked()) {
             return;
         }
-        let inbound = self.inbound(&inbound);
-        let owner = self.client(client);
-        if !owner.has_room_for(guard.handle(), key) {
-            let handle = guard.handle();
-            let (address, edge) = (handle.player_or_peer(), handle.edge());
-            let who = PeerInfo { address, reporter: key.reporter, edge, accepted: handle.began() };
-            inbound.refuse(&stream, AdmissionError::ClientLinks, who);
+        let (inbound, owner) = (self.inbound(&new_link.inbound), self.client(new_link.client));
+        if !owner.has_room_for(new_link.guard.handle(), new_link.key) {
+            inbound.refuse(&stream, AdmissionError::ClientLinks, new_link.peer_info());
             return;
         }
+        let NewLink { inbound: _, client, key, early, guard, origin } = new_link;
         let handle = Arc::clone(guard.handle());
         let edge = self.edge_named(handle.edge().map_or(OTHER_EDGE, |edge| &**edge));
         handle.set_link();
@@ -256,20 +251,6 @@ impl Relay {
     fn warn(&self, player: SocketAddr, (client, session): (ClientId, SessionId), what: &dyn std::fmt::Display) {
         if let Some(suppressed) = self.shared.log.allow(Instant::now()) {
             warn!(%player, %client, %session, suppressed, "{what}");
-        }
-    }
-}
-
-/// Reads until the first frame, a ping, is there, and returns whose link it begins. It stays in `early`.
-async fn read_first_ping(stream: &Stream, early: &mut Vec<u8>, scratch: &Scratch) -> Result<ClientId, AdmissionError> {
-    loop {
-        // An incomplete frame is short: one that claims to be longer than a ping is not read to its end.
-        if let Some(client) = first_ping(early).map_err(|_| AdmissionError::NoPing)? {
-            return Ok(client);
-        }
-        match stream.read_onto(early, HEADER_LEN + MAX_FIRST_PAYLOAD, scratch).await {
-            Ok(0) | Err(_) => return Err(AdmissionError::Closed),
-            Ok(_) => {}
         }
     }
 }

@@ -10,7 +10,7 @@ use super::game_servers::GameServers;
 use super::places::{SessionHolder, SessionPlaces};
 use super::settings::RelaySettings;
 use crate::admission::{
-    AddressKey, AdmissionGuard, ConnectQueues, ENDED_LINES, InboundShared, REFUSED_LINES, TunnelOrigin,
+    AddressKey, AdmissionGuard, ConnectQueues, ENDED_LINES, InboundShared, PeerInfo, REFUSED_LINES, TunnelOrigin,
 };
 use crate::metrics::Metrics;
 use otproxy_config as config;
@@ -180,4 +180,13 @@ pub(super) struct NewLink {
     pub early: Vec<u8>,
     pub guard: AdmissionGuard,
     pub origin: Option<TunnelOrigin>,
+}
+
+impl NewLink {
+    /// Returns its peer for the logs.
+    pub fn peer_info(&self) -> PeerInfo<'_> {
+        let handle = self.guard.handle();
+        let (address, edge) = (handle.player_or_peer(), handle.edge());
+        PeerInfo { address, reporter: self.key.reporter, edge, accepted: handle.began() }
+    }
 }

@@ -90,8 +90,8 @@ impl<F> Accepting<F> {
 }
 
 /// Carries the trunks that are given to a worker, as tasks of `tasks`, until there are no more. `take` takes a stream to the
-/// listener of that name, or returns it if there is none; those for errands are kept in `errands`. From the `drain` on nothing is opened; from `close` on all end, once
-/// what was said on them is out as far as their sockets take it.
+/// listener of that name, or returns it if there is none; streams for errands are kept in `errands`. From the `drain` on nothing is
+/// opened; from `close` on all end, once what was said on them is out as far as their sockets take it.
 pub async fn carry_core_trunks(
     mut new: NewCoreTrunks,
     metrics: &Arc<Metrics>,
@@ -103,30 +103,24 @@ pub async fn carry_core_trunks(
     while let Some(new) = new.recv().await {
         let NewCoreTrunk { stream, early, peer, edge, presence, refusals, tether } = new;
         let Ok(stream) = stream.attach() else { continue };
-        let (all_metrics, metrics) = (Arc::clone(metrics), TunnelMetrics::new(metrics, edge.name()));
-        let (scratch, take, errands) = (Rc::clone(scratch), take.clone(), Arc::clone(errands));
-        let tasks_of_trunk = tasks.clone();
-        let (drain, close) = (drain.clone(), close.clone());
-        let until_revoked = Arc::clone(&edge);
+        let (all_metrics, until_revoked, close) = (Arc::clone(metrics), Arc::clone(&edge), close.clone());
+        let accepting = Accepting {
+            metrics: TunnelMetrics::new(metrics, edge.name()),
+            edge,
+            refusals,
+            drain: drain.clone(),
+            tether,
+            errands: Arc::clone(errands),
+            scratch: Rc::clone(scratch),
+            tasks: tasks.clone(),
+            take: take.clone(),
+        };
         let carrying = async move {
-            let _counted = metrics.trunk();
+            let _counted = accepting.metrics.trunk();
             let trunk = Trunk::new(Side::Core, peer.credit, Arc::clone(presence.stats()));
-            let (own_scratch, tasks) = (Rc::clone(&scratch), tasks_of_trunk);
-            let drain_of_trunk = drain.clone();
-            let accepting = Accepting {
-                edge,
-                metrics,
-                refusals,
-                drain: drain_of_trunk,
-                tether,
-                errands,
-                scratch: own_scratch,
-                tasks,
-                take,
-            };
-            let running = trunk.run(stream, early, &scratch, &accepting);
+            let running = trunk.run(stream, early, &accepting.scratch, &accepting);
             let draining = async {
-                drain.cancelled().await;
+                accepting.drain.cancelled().await;
                 trunk.go_away();
                 close.cancelled().await;
                 trunk.close();

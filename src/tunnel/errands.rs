@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncWriteExt, DuplexStream, copy_bidirectional_with_sizes, duplex};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::edge_trunks::EdgeTrunks;
 use super::{FIRST_WAIT, LONGEST_WAIT};
@@ -112,22 +112,19 @@ impl EdgeErrands {
         self.came.notified()
     }
 
-    /// Opens a stream to the admin API of an edge, for one request. `None` if there was none `within` that time.
-    pub async fn open(&self, edge: &str, within: Duration) -> Option<DuplexStream> {
+    /// Opens a stream to the admin API of an edge, for one request, as soon as the edge has one open. The caller sets the deadline.
+    pub async fn open(&self, edge: &str) -> DuplexStream {
         let (near, mut far) = duplex(BUFFER);
-        let opening = async {
-            loop {
-                let came = self.came.notified();
-                while let Some(next) = self.next(edge) {
-                    match next.send(far) {
-                        Ok(()) => return,
-                        Err(back) => far = back,
-                    }
+        loop {
+            let came = self.came.notified();
+            while let Some(next) = self.next(edge) {
+                match next.send(far) {
+                    Ok(()) => return near,
+                    Err(back) => far = back,
                 }
-                came.await;
             }
-        };
-        timeout(within, opening).await.ok().map(|()| near)
+            came.await;
+        }
     }
 
     fn next(&self, edge: &str) -> Option<oneshot::Sender<DuplexStream>> {

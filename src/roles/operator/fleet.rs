@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::admin::api::{ApiError, ApiErrorKind, EdgeAnswer, Network, NewBan, PREFIX};
-use crate::admin::ask_over;
+use crate::admin::{ApiAnswer, ask_over};
 use crate::admission::{BanReason, Bans, REFUSED_LINES};
 use crate::connection::EdgeRegistry;
 use crate::tunnel::EdgeErrands;
@@ -69,9 +69,8 @@ impl Fleet {
         body: &impl Serialize,
     ) -> Result<A, FleetError> {
         let body = serde_json::to_string(body).unwrap_or_default();
-        let answer = self.ask(edge, &format!("{PREFIX}{path}"), Some(body)).await?;
+        let ApiAnswer { status, body } = self.ask(edge, &format!("{PREFIX}{path}"), Some(body)).await?;
         let strange = |_| ApiError::unavailable(format!("{edge} gave an answer that is none"), "update the edge");
-        let (status, body) = answer;
         match serde_json::from_slice::<A>(&body) {
             Ok(done) if status == 200 => Ok(done),
             _ => {
@@ -81,27 +80,23 @@ impl Fleet {
         }
     }
 
-    /// Asks an edge; returns the status and the body.
-    async fn ask(&self, edge: &str, path: &str, body: Option<String>) -> Result<(u16, Vec<u8>), FleetError> {
+    /// Asks an edge.
+    async fn ask(&self, edge: &str, path: &str, body: Option<String>) -> Result<ApiAnswer, FleetError> {
         let away = || {
             FleetError::Away(ApiError::unavailable(
                 format!("{edge} does not answer through the tunnel"),
                 "see `otproxy edges`, or do it on that edge's host",
             ))
         };
-        let asking = async {
-            let stream = self.errands.open(edge, WITHIN).await?;
-            ask_over(stream, path, body).await.ok()
-        };
-        let answer = timeout(WITHIN, asking).await.ok().flatten().ok_or_else(away)?;
-        Ok((answer.status, answer.body.to_vec()))
+        let asking = async { ask_over(self.errands.open(edge).await, path, body).await };
+        timeout(WITHIN, asking).await.ok().and_then(Result::ok).ok_or_else(away)
     }
 
     /// Returns the metrics of all edges that answer.
     pub async fn metrics(&self) -> Vec<(String, String)> {
         let text = |fleet: Self, edge: Arc<str>| async move {
-            let (status, body) = fleet.ask(&edge, "/metrics", None).await.ok()?;
-            Some((edge.to_string(), String::from_utf8(body).ok().filter(|_| status == 200)?))
+            let answer = fleet.ask(&edge, "/metrics", None).await.ok().filter(|answer| answer.status == 200)?;
+            Some((edge.to_string(), String::from_utf8(answer.body.to_vec()).ok()?))
         };
         let asked: JoinSet<_> = self.present().into_iter().map(|(edge, _)| text(self.clone(), edge)).collect();
         let mut all: Vec<_> = asked.join_all().await.into_iter().flatten().collect();
