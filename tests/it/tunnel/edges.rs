@@ -8,6 +8,7 @@ use crate::common::metrics::scrape;
 use crate::common::sandbox::{echo_target, echoes, read_to_close};
 use crate::common::tunnel::*;
 use crate::common::{eventually, run};
+use crate::tunnel::players::playing;
 
 const LISTENERS: &str = "[{ name: login, listen: \"127.0.0.1:0\", forward_to: core/login }]";
 
@@ -66,11 +67,8 @@ fn an_edge_comes_from_its_address_alone_and_is_seen_with_all_that_is_known_of_it
 fn the_series_of_an_edge_go_with_it_and_come_back_with_it() {
     run(async {
         let certificates = Certificates::new();
-        let server = super::players::game_server().await;
-        let setup = super::players::Setup::start(&certificates, &server);
+        let (setup, mut game) = playing(&certificates).await;
         let core = &setup.core;
-        let mut game = super::players::Game::play(server, setup.paths.clone()).await;
-        game.on(100, 2).await;
         let series = async || {
             let all = scrape(core.admin()).await;
             all.lines().filter(|line| line.contains("edge=\"waw1\"")).map(str::to_owned).collect::<Vec<_>>()
@@ -91,10 +89,8 @@ fn the_series_of_an_edge_go_with_it_and_come_back_with_it() {
 fn an_operator_throws_an_edge_out_over_reloads_and_lets_it_in_again() {
     run(async {
         let certificates = Certificates::new();
-        let server = super::players::game_server().await;
-        let setup = super::players::Setup::start(&certificates, &server);
+        let (setup, mut game) = playing(&certificates).await;
         let core = &setup.core;
-        let mut game = super::players::Game::play(server, setup.paths.clone()).await;
         let file = certificates.folder.join("core.yaml");
         std::fs::write(&file, "\u{7}[{garbage").unwrap();
         core.control().set_file(file, |_| {});
@@ -146,11 +142,8 @@ fn an_operator_throws_an_edge_out_over_reloads_and_lets_it_in_again() {
 fn the_connections_of_one_edge_can_be_closed() {
     run(async {
         let certificates = Certificates::new();
-        let server = super::players::game_server().await;
-        let setup = super::players::Setup::start(&certificates, &server);
+        let (setup, mut game) = playing(&certificates).await;
         let core = &setup.core;
-        let mut game = super::players::Game::play(server, setup.paths.clone()).await;
-        game.on(100, 2).await;
         let closed = act(core, "disconnect", json!({ "edge": "waw1" })).await;
         assert_eq!(closed, json!({ "connections": 1, "sessions": 0 }));
         core.wait_until("otproxy_connections_closed_total", &["reason=\"disconnected\""], |now| now == 1.0).await;

@@ -144,10 +144,7 @@ fn the_core_shows_the_metrics_of_its_edges_where_they_are_wanted() {
 #[test]
 fn an_edge_that_answers_nonsense_or_nothing_costs_a_moment() {
     run(async {
-        let certificates = Certificates::new();
-        let more = "game_servers: [{ port: 7172, address: \"127.0.0.1:1\" }]";
-        let core = Role::start(&core(&certificates, "[{ name: waw1 }]", RELAY, more));
-        let mut edge = waw1(&certificates, &core).await;
+        let (_certificates, core, mut edge) = core_and_edge().await;
         core.replace("\ngame_servers:", "\nadmin: { edges_metrics: true }\ngame_servers:").await;
         let answers: [&[u8]; 4] = [
             b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n# TYPE a_total counter\na_total\n",
@@ -184,14 +181,17 @@ fn an_edge_that_answers_nonsense_or_nothing_costs_a_moment() {
     });
 }
 
-/// Connects to a core as its edge `waw1`.
-async fn waw1(certificates: &Certificates, core: &Role) -> AnyTrunk {
-    let config = client(Some(papers(certificates, &["waw1"], Time::Now)), None);
+/// Starts a core, and connects to it as its only edge.
+async fn core_and_edge() -> (Certificates, Role, AnyTrunk) {
+    let certificates = Certificates::new();
+    let more = "game_servers: [{ port: 7172, address: \"127.0.0.1:1\" }]";
+    let core = Role::start(&core(&certificates, "[{ name: waw1 }]", RELAY, more));
+    let config = client(Some(papers(&certificates, &["waw1"], Time::Now)), None);
     let mut peer = Peer::connect(core.addr("tunnel"), config, &certificates.asked("core")).await;
     peer.shake().await.unwrap();
     let edge = AnyTrunk::as_edge(peer, &Hello { wish: Some(0), ..edge_hello() }, b"").await.unwrap();
     core.wait_until("otproxy_tunnel_trunks", &["edge=\"waw1\""], |now| now == 1.0).await;
-    edge
+    (certificates, core, edge)
 }
 
 /// Reads what the core asks on a stream.
@@ -207,10 +207,7 @@ async fn asked(edge: &mut AnyTrunk, stream: u32) -> String {
 #[test]
 fn an_edge_that_misses_a_ban_is_told_when_it_listens_again() {
     run(async {
-        let certificates = Certificates::new();
-        let more = "game_servers: [{ port: 7172, address: \"127.0.0.1:1\" }]";
-        let core = Role::start(&core(&certificates, "[{ name: waw1 }]", RELAY, more));
-        let mut edge = waw1(&certificates, &core).await;
+        let (_certificates, core, mut edge) = core_and_edge().await;
         edge.send(&open(1)).await.unwrap();
         let away = async {
             assert!(asked(&mut edge, 1).await.contains("POST /api/v1/ban"));

@@ -19,7 +19,7 @@ use crate::common::flood::{FILES, Flood};
 use crate::common::role_process::may_open;
 use crate::common::run;
 use crate::common::tunnel::*;
-use crate::tunnel::players::{Game, Setup, game_server};
+use crate::tunnel::players::playing;
 
 const LOGIN: &str = "[{ name: login, listen: \"127.0.0.1:0\", forward_to: core/login }]";
 const REFUSED: &str = "otproxy_tunnel_streams_refused_total";
@@ -1119,10 +1119,7 @@ fn thousands_of_half_open_handshakes_keep_no_edge_out_and_cost_players_nothing()
     }
     run(async {
         let certificates = Certificates::new();
-        let server = game_server().await;
-        let mut setup = Setup::start(&certificates, &server);
-        let mut game = Game::play(server, setup.paths.clone()).await;
-        game.on(100, 2).await;
+        let (mut setup, mut game) = playing(&certificates).await;
         // At the core, where `waw1` connects, and at `fra1`, where the core does.
         let at = [&setup.core, setup.edges[1].as_ref().unwrap()].map(|process| process.addr("tunnel"));
         let floods = at.map(Flood::start);

@@ -93,6 +93,15 @@ pub async fn game_server() -> MockGameServer {
         .unwrap()
 }
 
+/// Starts a core with its edges, and a game that is played over both.
+pub async fn playing(certificates: &Certificates) -> (Setup, Game) {
+    let server = game_server().await;
+    let setup = Setup::start(certificates, &server);
+    let mut game = Game::play(server, setup.paths.clone()).await;
+    game.on(100, 2).await;
+    (setup, game)
+}
+
 const RELAY: &str = "[{ name: links, kind: relay }]";
 
 /// One edge that connects to the core, and one that the core connects to.
@@ -120,10 +129,7 @@ impl Setup {
 fn nothing_is_lost_while_edges_restart() {
     run(async {
         let certificates = Certificates::new();
-        let server = game_server().await;
-        let mut setup = Setup::start(&certificates, &server);
-        let mut game = Game::play(server, setup.paths.clone()).await;
-        game.on(100, 2).await;
+        let (mut setup, mut game) = playing(&certificates).await;
         for round in 0..6 {
             let yaml = setup.edges[round % 2].take().unwrap().stop().await;
             game.on(100, 1).await;
@@ -165,10 +171,7 @@ fn players_are_served_again_whichever_starts_first() {
 fn certificates_are_renewed_while_players_play() {
     run(async {
         let certificates = Certificates::new();
-        let server = game_server().await;
-        let setup = Setup::start(&certificates, &server);
-        let mut game = Game::play(server, setup.paths.clone()).await;
-        game.on(100, 2).await;
+        let (setup, mut game) = playing(&certificates).await;
         let expiry = "otproxy_certificate_expiry_timestamp_seconds";
         let made = async || setup.core.handshakes_so_far("ok").await;
         // All trunks are made anew with the new ones: of both edges, and then of one.
@@ -194,10 +197,8 @@ fn certificates_are_renewed_while_players_play() {
 fn an_edge_that_is_revoked_is_out_at_once_and_players_go_on() {
     run(async {
         let certificates = Certificates::new();
-        let server = game_server().await;
-        let setup = Setup::start(&certificates, &server);
+        let (setup, mut game) = playing(&certificates).await;
         let core = &setup.core;
-        let mut game = Game::play(server, setup.paths.clone()).await;
         for name in ["waw1", "fra1"] {
             game.on(100, 2).await;
             let edge = format!("edge=\"{name}\"");
