@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use otproxy_protocol::Word;
+use prometheus::core::Collector as _;
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
 mod catalogue;
@@ -25,6 +26,13 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Returns the number of trunks that this worker has, of all edges.
+    pub fn trunks(&self) -> u64 {
+        let families = self.tunnel_trunks.collect();
+        let trunks = families.iter().flat_map(|family| family.get_metric());
+        trunks.map(|trunks| trunks.get_gauge().get_value() as u64).sum()
+    }
+
     /// Returns metrics at zero.
     ///
     /// # Panics

@@ -14,3 +14,4 @@ pub mod player;
 pub mod proxy_header;
 pub mod session_machine;
 pub mod status;
+pub mod trunk;

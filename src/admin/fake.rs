@@ -86,6 +86,7 @@ impl Operator for FakeOperator {
             listeners: 1,
             connections: Count { open: 7, limit: Some(1000) },
             sessions: (self.role == Role::Core).then_some(Count { open: 3, limit: None }),
+            trunks: Some(4),
             bans: 1,
             files: Count { open: 40, limit: Some(1024) },
             last_reload: Some(ReloadView { time: time(), ok: false, errors: vec!["edge.yaml:1:1: bad".to_owned()] }),

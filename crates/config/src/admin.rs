@@ -83,6 +83,11 @@ impl Read for AdminConfig {
         let keys = AdminKeys::read(admin);
         if keys.edges_metrics == Some(true) && admin.role() == RoleKind::Edge {
             admin.wrong("edges_metrics", "is for a core, which asks its edges; an edge knows no others");
+        } else if keys.edges_metrics == Some(true) && !admin.file_has("tunnel") {
+            admin.wrong(
+                "edges_metrics",
+                "asks the edges through the `tunnel`, which this file does not have; leave it out",
+            );
         }
         if let (Some(Some(token)), Some(Some(read_token))) = (&keys.token_file, &keys.read_token_file)
             && token == read_token

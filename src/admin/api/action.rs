@@ -66,35 +66,35 @@ pub struct UndrainRequest {
     pub edge: Option<String>,
 }
 
-/// What listeners do now.
+/// The listeners after that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Drained {
-    /// Those that were named.
+    /// The ones that were named.
     pub listeners: Vec<DrainedListener>,
 }
 
-/// What one listener does now.
+/// One of these listeners.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DrainedListener {
     /// Its name.
     pub name: String,
-    /// Whether it takes connections.
+    /// Its state: an open one takes connections.
     pub state: ListenerState,
     /// Connections now.
     pub connections: u64,
 }
 
-/// Who is to be banned.
+/// The request to ban a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(example = json!({ "network": "198.51.100.0/24", "for_seconds": 600, "disconnect": true }))]
 pub struct NewBan {
-    /// Who.
+    /// The address or network.
     pub network: Network,
     /// For how long; without it for `bans.for`.
     #[schemars(range(min = 1, max = LONGEST_BAN))]
     pub for_seconds: Option<u32>,
-    /// Whether what it has open is closed too.
+    /// True to close what it has open as well.
     #[serde(default)]
     pub disconnect: bool,
 }
@@ -112,11 +112,11 @@ impl NewBan {
 /// A ban that holds from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Banned {
-    /// Who.
+    /// The address or network.
     pub network: Network,
     /// Its last moment.
     pub until: Time,
-    /// What was closed, where that was asked for.
+    /// The things that were closed, if that was asked for.
     pub disconnected: Disconnected,
     /// At a core: its edges, which ban it as well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -158,17 +158,17 @@ pub struct Unbanned {
 pub struct RevokeRequest {
     /// Its name in `edges`.
     pub edge: String,
-    /// Whether it is let in again.
+    /// True to let it in again.
     #[serde(default)]
     pub undo: bool,
 }
 
-/// What became of an edge.
+/// The state of an edge after that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Revoked {
     /// Its name.
     pub edge: String,
-    /// Who has it refused now; `null` if nobody has. If it is the operator alone, write `revoked: true` into the file as well, or
+    /// The one that has it refused now; `null` if nobody has. If it is the operator alone, write `revoked: true` into the file as well, or
     /// a restart lets it in again.
     pub revoked_by: Option<RevokedBy>,
     /// Connections of players through it that were closed.
@@ -177,7 +177,7 @@ pub struct Revoked {
     pub trusted_on: Vec<String>,
 }
 
-/// What is to be closed: a `connection`, all of a `listener`, all of an `address` (also of one `listener` alone), all of an
+/// The request to close something: a `connection`, all of a `listener`, all of an `address` (also of one `listener` alone), all of an
 /// `edge`, all of a `client`, or one `session` of a `client`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -221,7 +221,7 @@ pub enum Disconnect {
     Session(ClientId, SessionId),
 }
 
-/// What was closed.
+/// The things that were closed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Disconnected {
     /// Connections.
@@ -255,7 +255,7 @@ impl DisconnectRequest {
     }
 }
 
-/// What is wanted of a target from now on. A reload keeps it, a restart does not.
+/// The state that is wanted of a target from now on. A reload keeps it, a restart does not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(example = json!({ "listener": "login", "target": "first", "state": "drain" }))]
@@ -264,7 +264,7 @@ pub struct TargetRequest {
     pub listener: String,
     /// The target's.
     pub target: String,
-    /// What is wanted.
+    /// The state.
     pub state: TargetState,
 }
 

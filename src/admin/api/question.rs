@@ -84,7 +84,7 @@ pub struct SessionsQuestion {
     pub limit: PageSize<100>,
 }
 
-/// What top talkers have the most of.
+/// The measure by which top talkers are ordered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Top {
@@ -99,7 +99,7 @@ pub enum Top {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddressesQuestion {
-    /// What they have the most of.
+    /// The measure by which they are ordered.
     #[serde(default)]
     pub by: Top,
     /// At the most.

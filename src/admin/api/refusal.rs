@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 #[error("{error}")]
 #[schemars(rename = "Refusal")]
 pub struct ApiError {
-    /// What is wrong.
+    /// The fault.
     pub error: String,
-    /// What to do.
+    /// The remedy.
     pub remedy: String,
-    /// Where a file is wrong: everything that is, each with its place.
+    /// All faults of a file, each with its place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
-    /// What the status of the answer is made of.
+    /// The kind, from which the status of the answer follows.
     #[serde(skip)]
     pub kind: ApiErrorKind,
 }

@@ -23,7 +23,7 @@ pub struct Count {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Status")]
 pub struct StatusView {
-    /// What it is.
+    /// Its role.
     pub role: Role,
     /// `name` of the file.
     pub name: String,
@@ -31,7 +31,7 @@ pub struct StatusView {
     pub version: String,
     /// The process' number.
     pub pid: u32,
-    /// When it started.
+    /// The time of its start.
     pub started: Time,
     /// Since then.
     pub uptime_seconds: u64,
@@ -47,6 +47,8 @@ pub struct StatusView {
     pub connections: Count,
     /// Of players with game servers; `null` on an edge, which knows of none.
     pub sessions: Option<Count>,
+    /// Of its tunnel: an edge's to the core, or those of all edges. `null` without a tunnel.
+    pub trunks: Option<u64>,
     /// Addresses and networks that are banned.
     pub bans: u64,
     /// Descriptors in use, and those that the system allows.
@@ -55,13 +57,13 @@ pub struct StatusView {
     pub last_reload: Option<ReloadView>,
 }
 
-/// What came of reading the file again.
+/// The result of reading the file again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Reload")]
 pub struct ReloadView {
-    /// When.
+    /// Its time.
     pub time: Time,
-    /// Whether what it says is used. If not, all went on as before.
+    /// True if the file is used now. If not, all went on as before.
     pub ok: bool,
     /// Everything that was wrong, each with its place; empty if `ok`.
     pub errors: Vec<String>,
@@ -81,11 +83,11 @@ pub struct ListenersView {
 pub struct ListenerView {
     /// Its name.
     pub name: String,
-    /// What it does.
+    /// Its kind.
     pub kind: ListenerKind,
-    /// Where it listens; none where the tunnel is its only way in.
+    /// Its addresses; none where the tunnel is its only way in.
     pub addresses: Vec<SocketAddr>,
-    /// Whether it takes connections.
+    /// Its state: an open one takes connections.
     pub state: ListenerState,
     /// Connections, and its own limit.
     pub connections: Count,
@@ -109,7 +111,7 @@ pub struct TargetsView {
     pub targets: Vec<TargetView>,
 }
 
-/// Where a listener leads.
+/// A host that a listener leads to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Target")]
 pub struct TargetView {
@@ -119,9 +121,9 @@ pub struct TargetView {
     pub name: String,
     /// As in the file.
     pub address: String,
-    /// Whether connections reach it, as far as that is known.
+    /// True if connections reach it, as far as that is known.
     pub up: bool,
-    /// What an operator wants of it.
+    /// The state that an operator wants of it.
     pub state: TargetState,
     /// It has connections only while no other is up.
     pub backup: bool,
@@ -163,11 +165,11 @@ pub struct ConnectionView {
     pub listener: String,
     /// The player, as far as that is known.
     pub player: Option<SocketAddr>,
-    /// Who connected: the player, or whoever announces the player in a PROXY header.
+    /// The peer: the player, or the one that announces the player in a PROXY header.
     pub peer: SocketAddr,
     /// The edge that it came through, where that is known.
     pub edge: Option<String>,
-    /// How far it has come.
+    /// Its state.
     pub state: ConnectionState,
     /// The name of its target; `null` for a link, and where it has none yet.
     pub target: Option<String>,
@@ -203,7 +205,7 @@ pub struct SessionView {
     pub port: u16,
     /// The player, as the link said that opened it.
     pub player: SocketAddr,
-    /// How far it has come.
+    /// Its state.
     pub state: SessionState,
     /// Since it was opened.
     pub age_seconds: f64,
@@ -261,19 +263,19 @@ pub struct EdgesView {
 pub struct EdgeView {
     /// `name` of it in the file, and in its certificate.
     pub name: String,
-    /// Whether it is refused.
+    /// True if it is refused.
     pub revoked: bool,
-    /// Who has it refused; `null` if nobody has. It is the file where both have, as that holds after a restart too.
+    /// The one that has it refused; `null` if nobody has. It is the file where both have, as that holds after a restart too.
     pub revoked_by: Option<RevokedBy>,
-    /// From where it has connections now; without any, the last one. Where the core connects to it, its address.
+    /// The addresses from which it has connections now; without any, the last one. Where the core connects to it, its address.
     pub addresses: Vec<IpAddr>,
     /// Connections of players through it.
     pub in_use: u64,
     /// The trunks of its tunnel, the oldest first; `null` without a tunnel.
     pub trunks: Option<Vec<TrunkView>>,
-    /// Since when its tunnel has been up without a break; `null` where it is down, and without a tunnel.
+    /// The time since which its tunnel has been up without a break; `null` where it is down, and without a tunnel.
     pub since: Option<Time>,
-    /// What it proved itself with the last time; `null` before, and without a tunnel.
+    /// The certificate that it proved itself with the last time; `null` before, and without a tunnel.
     pub certificate: Option<EdgeCertificateView>,
     /// The last time that a connection of its tunnel, or of somebody with its certificate, came to nothing.
     pub last_error: Option<EdgeErrorView>,
@@ -285,7 +287,7 @@ pub struct EdgeView {
 pub struct TrunkView {
     /// The edge's address.
     pub address: IpAddr,
-    /// Since when it is there.
+    /// The time of its handshake.
     pub since: Time,
     /// Links and forwarded connections that it carries now.
     pub streams: u64,
@@ -315,16 +317,16 @@ pub struct EdgeCertificateView {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "EdgeError")]
 pub struct EdgeErrorView {
-    /// When.
+    /// Its time.
     pub time: Time,
-    /// Why: a word of `otproxy_tunnel_handshakes_total`, `otproxy_tunnel_dials_total` or
+    /// The reason: a word of `otproxy_tunnel_handshakes_total`, `otproxy_tunnel_dials_total` or
     /// `otproxy_tunnel_streams_refused_total`.
     pub reason: String,
-    /// From where; `null` where that is known already.
+    /// The address; `null` where that is known already.
     pub address: Option<IpAddr>,
 }
 
-/// Who has the most.
+/// The addresses that have the most.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Addresses")]
 pub struct AddressesView {
@@ -334,7 +336,7 @@ pub struct AddressesView {
     pub addresses: Vec<TalkerView>,
 }
 
-/// What one player address has open.
+/// One player address, and what it has open.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Talker")]
 pub struct TalkerView {
@@ -346,17 +348,17 @@ pub struct TalkerView {
     pub bytes_in: u64,
     /// To there, likewise.
     pub bytes_out: u64,
-    /// Whether it is banned: what it has open goes on then.
+    /// True if it is banned: what it has open goes on then.
     pub banned: bool,
 }
 
-/// Who is banned.
+/// The bans.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Bans")]
 pub struct BansView {
     /// How many bans there are of those that were asked for.
     pub total: u64,
-    /// Whether bans are put into nftables too.
+    /// True if bans are put into nftables too.
     pub nftables: bool,
     /// Of these the ones that last the longest, longest first; as many as were asked for.
     pub bans: Vec<BanView>,
@@ -366,7 +368,7 @@ pub struct BansView {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Ban")]
 pub struct BanView {
-    /// Who.
+    /// The network.
     pub network: Network,
     /// The edge, or the trusted peer, through which alone it is refused, as what it did rests on that one's word; `null` if
     /// it is refused everywhere.
@@ -375,7 +377,7 @@ pub struct BanView {
     pub until: Time,
     /// Until then.
     pub seconds_left: u64,
-    /// Who has banned it.
+    /// The one that banned it.
     pub by: BannedBy,
 }
 

@@ -37,7 +37,7 @@ macro_rules! words {
 }
 
 words! {
-    /// What the process is.
+    /// The role of the process.
     Role {
         /// It forwards connections to the core.
         Edge = "edge",
@@ -51,7 +51,7 @@ words! {
         /// Links of the multi-path protocol.
         Relay = "relay",
     }
-    /// Whether a listener takes connections.
+    /// The state of a listener: an open one takes connections.
     ListenerState {
         /// It takes them.
         Open = "open",
@@ -62,7 +62,7 @@ words! {
         /// It is not in the file any more, or the process ends: it takes none, and those that it has go on.
         Closed = "closed",
     }
-    /// What an operator wants of a target.
+    /// The state that an operator wants of a target.
     #[derive(clap::ValueEnum)]
     TargetState {
         /// It has connections as far as it is up.
@@ -74,7 +74,7 @@ words! {
     }
     /// How far a connection has come.
     ConnectionState {
-        /// What it is, and where it leads, is not known yet.
+        /// Its kind and its target are not known yet.
         Opening = "opening",
         /// It is carried to a target.
         Forwarding = "forwarding",
@@ -94,14 +94,14 @@ words! {
         /// The game server has closed.
         Ending = "ending",
     }
-    /// Who has banned an address.
+    /// The one that banned an address.
     BannedBy {
         /// A person or a script, by this API.
         Operator = "operator",
         /// `bans.after`: the address broke the rules so often.
         Rules = "rules",
     }
-    /// Who has an edge refused.
+    /// The one that has an edge refused.
     RevokedBy {
         /// `edges[].revoked`.
         File = "file",

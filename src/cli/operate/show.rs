@@ -37,6 +37,11 @@ impl Show for StatusView {
         if let Some(sessions) = self.sessions {
             lines.push(("sessions", of(sessions)));
         }
+        match self.trunks {
+            Some(0) => lines.push(("tunnel", "no trunk".to_owned())),
+            Some(trunks) => lines.push(("tunnel", format!("{} trunks", count(trunks)))),
+            None => {}
+        }
         lines.push(("listeners", format!("{}, {} workers", self.listeners, self.workers)));
         lines.push(("bans", count(self.bans)));
         lines.push(("files", of(self.files)));
@@ -335,7 +340,7 @@ impl Show for Revoked {
         let Self { edge, revoked_by, connections, trusted_on } = self;
         let edge = Printable(edge);
         let mut text = match revoked_by {
-            None => format!("{edge} is trusted again\n"),
+            None => format!("{edge} is trusted\n"),
             Some(_) => format!("{edge} is revoked, closed {} connections\n", count(*connections)),
         };
         if *revoked_by == Some(RevokedBy::Operator) {
@@ -530,7 +535,7 @@ mod tests {
             Revoked { edge: "waw1".to_owned(), revoked_by, connections, trusted_on }.show(None)
         };
         assert_eq!(by(Some(RevokedBy::File), 3, Vec::new()), "waw1 is revoked, closed 3 connections\n");
-        assert_eq!(by(None, 0, Vec::new()), "waw1 is trusted again\n");
+        assert_eq!(by(None, 0, Vec::new()), "waw1 is trusted\n");
         assert_eq!(
             by(Some(RevokedBy::Operator), 0, vec!["links".to_owned()]),
             "waw1 is revoked, closed 0 connections\n\

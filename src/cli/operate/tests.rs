@@ -87,7 +87,7 @@ fn each_command_asks_what_it_says() {
         ("ban 198.51.100.0/24 --for 10m --disconnect", "ban 198.51.100.0/24 Some(600s) true", "closed 1 connections"),
         ("unban 2001:db8::/32", "unban 2001:db8::/32", "2001:db8::/32 is not banned any more"),
         ("revoke waw1", "revoke waw1 false", "waw1 is revoked, closed 12 connections\na restart lets it in again"),
-        ("revoke waw1 --undo", "revoke waw1 true", "waw1 is trusted again"),
+        ("revoke waw1 --undo", "revoke waw1 true", "waw1 is trusted"),
         ("disconnect --edge waw1", "Edge(\"waw1\")", "closed 1 connections"),
         ("disconnect --connection 7", "Connection(7)", "closed 1 connections, ended 2 sessions"),
         ("disconnect --client 7 --session 1", "Session(ClientId(7), SessionId(1))", "ended 2 sessions"),

@@ -300,6 +300,7 @@ impl api::Operator for RoleOperator {
             listeners: control.listeners().len() as u64,
             connections: count(process.connections(), limit),
             sessions: relay.as_ref().map(|relay| count(relay.sessions(), Some(most))),
+            trunks: control.started().tunnel_files().map(|_| metrics.iter().map(|metrics| metrics.trunks()).sum()),
             bans: process.bans().list(Instant::now()).len() as u64,
             files: files::files(),
             last_reload: control.last_reload().map(|last| ReloadView {

@@ -28,7 +28,7 @@ struct Target {
     folders: &'static [&'static str],
 }
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 9] = [
     Target {
         name: "config",
         run: bodies::config::run,
@@ -61,6 +61,7 @@ const TARGETS: [Target; 8] = [
         folders: &[],
     },
     Target { name: "status", run: bodies::status::run, seeds: seeds::status, files: (21, 0), folders: &[] },
+    Target { name: "trunk", run: bodies::trunk::run, seeds: seeds::trunk, files: (44, 0), folders: &[] },
 ];
 
 /// Where the files of a target are, for `kind` of `corpus` or `regressions`.

@@ -4,7 +4,8 @@ use std::fs;
 use std::net::SocketAddr;
 
 use otproxy_protocol::frame::{self, ClientId, MAX_PAYLOAD, PacketId, SessionId};
-use otproxy_protocol::proxy_header::{write_v1, write_v2};
+use otproxy_protocol::proxy_header::{write_v1, write_v2, write_v2_to};
+use otproxy_protocol::trunk::{CREDIT, CoreWorkers, FrameKind, Hello, MAX_DATA, VERSION};
 
 use super::bodies::{player::event as player_event, session_machine::event};
 
@@ -430,4 +431,66 @@ pub fn status() -> Seeds {
         ("parts-answer", [&[2, 1][..], &server].concat()),
         ("parts-answer-cut", [&[2, 1][..], &server[..12]].concat()),
     ])
+}
+
+/// Each kind of frame of a trunk, to the core and to an edge, and what ends one.
+pub fn trunk() -> Seeds {
+    let frame = |kind: FrameKind, stream: u32, payload: &[u8]| {
+        let length = (payload.len() as u16).to_le_bytes();
+        [&length[..], &[kind as u8], &stream.to_le_bytes(), payload].concat()
+    };
+    let open = |stream| {
+        let mut header = Vec::new();
+        let [player, edge] = ["192.0.2.7:50001", "198.51.100.1:7162"].map(|text| text.parse().expect("an address"));
+        write_v2_to(&mut header, player, edge, Some("links"));
+        frame(FrameKind::Open, stream, &header)
+    };
+    let hello = Hello {
+        version: VERSION,
+        software: "0.1.0".to_owned(),
+        credit: CREDIT,
+        workers: 2,
+        wish: None,
+        owner: Some(CoreWorkers { worker: 1, key: [7; 16] }),
+        links: vec!["links".to_owned()],
+    };
+    let data = frame(FrameKind::Data, 1, b"first words");
+    let longest = frame(FrameKind::Data, 1, &[7; MAX_DATA]);
+    let to_core = named([
+        ("nothing", Vec::new()),
+        ("open-and-data", [open(1), data.clone(), frame(FrameKind::End, 1, &[])].concat()),
+        ("two-streams", [open(1), open(2), data.clone(), frame(FrameKind::Data, 2, b"other words")].concat()),
+        ("reset-and-late-data", [open(1), frame(FrameKind::Reset, 1, &[3]), data.clone()].concat()),
+        ("more-than-credit", [open(1), longest.repeat(5)].concat()),
+        ("data-behind-the-end", [open(1), frame(FrameKind::End, 1, &[]), data.clone()].concat()),
+        ("open-of-nobody", frame(FrameKind::Open, 1, b"no header")),
+        ("out-of-turn", [open(2), open(1)].concat()),
+        ("ping", frame(FrameKind::Ping, 0, &[9; 8])),
+        ("go-away", frame(FrameKind::GoAway, 0, &[])),
+        ("skipped", vec![3, 0, 200, 0, 0, 0, 0, 1, 2, 3]),
+        ("unknown-kind", vec![0, 0, 77, 0, 0, 0, 0]),
+        ("too-long", vec![0xFF, 0xFF, 6, 1, 0, 0, 0]),
+        ("hello", hello.to_frame()),
+        ("hello-of-an-edge", Hello { wish: Some(1), owner: None, links: Vec::new(), ..hello.clone() }.to_frame()),
+        ("hello-cut", hello.to_frame().split_at(20).0.to_vec()),
+    ]);
+    // There one stream is open from the start.
+    let to_edge = named([
+        ("edge-data", [data.clone(), frame(FrameKind::Credit, 1, &9u32.to_le_bytes())].concat()),
+        ("edge-reset", [data.clone(), frame(FrameKind::Reset, 1, &[1])].concat()),
+        ("edge-pong", frame(FrameKind::Pong, 0, &[9; 8])),
+        ("edge-open", open(1)),
+        ("edge-credit-of-nothing", frame(FrameKind::Credit, 9, &[0; 4])),
+        ("edge-much-read", longest.repeat(6)),
+    ]);
+    let sides = [(1, to_core), (0, to_edge)];
+    sides
+        .into_iter()
+        .flat_map(|(side, seeds)| {
+            seeds.into_iter().flat_map(move |(name, bytes)| {
+                [("", WHOLE), ("-bytewise", BYTEWISE)]
+                    .map(|(how, pieces)| (format!("{name}{how}"), [pieces, &[side], &bytes].concat()))
+            })
+        })
+        .collect()
 }

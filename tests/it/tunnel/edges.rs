@@ -43,6 +43,9 @@ fn an_edge_comes_from_its_address_alone_and_is_seen_with_all_that_is_known_of_it
         assert_eq!(refused["last_error"]["address"], "127.0.0.1");
         assert_eq!((&refused["since"], trunks(&refused)), (&Value::Null, 0));
         let seen = edge_that(&core, "waw1", |edge| trunks(edge) == 4).await;
+        for (role, open) in [(&core, 4), (&waw1, 4), (&fra1, 0)] {
+            assert_eq!(see(&role, "status").await["trunks"], open);
+        }
         assert_eq!(seen["addresses"], serde_json::json!(["127.0.0.1"]));
         assert!(seen["since"].is_string() && seen["last_error"].is_null(), "{seen}");
         let issued = &show::read(&[certificates.folder.join("waw1.pem")]).shown[0].certificate;

@@ -94,13 +94,13 @@ impl Hello {
     /// Fails for anything that is no such frame, as soon as that is there.
     pub fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, TrunkError> {
         const MALFORMED: TrunkError = TrunkError::Malformed(FrameKind::Hello);
-        let Some((header, rest)) = bytes.split_first_chunk::<HEADER_LEN>() else {
-            // A peer that speaks otherwise is seen by its first bytes.
-            let kind = bytes.get(2).is_none_or(|kind| *kind == FrameKind::Hello as u8);
-            return if kind { Ok(None) } else { Err(MALFORMED) };
-        };
+        // A peer that speaks otherwise is seen by its first bytes.
+        if bytes.get(2).is_some_and(|kind| *kind != FrameKind::Hello as u8) {
+            return Err(MALFORMED);
+        }
+        let Some((header, rest)) = bytes.split_first_chunk::<HEADER_LEN>() else { return Ok(None) };
         let header = FrameHeader::parse(header)?;
-        if header.kind != Some(FrameKind::Hello) || header.stream != StreamId::TRUNK {
+        if header.stream != StreamId::TRUNK {
             return Err(MALFORMED);
         }
         let Some(mut fields) = rest.get(..header.len) else { return Ok(None) };
