@@ -407,6 +407,7 @@ mod tests {
              up           1d 2h, since 2030-03-17T17:46:40Z, pid 4711\n\
              connections  7 of 1 000\n\
              sessions     3\n\
+             tunnel       4 trunks\n\
              listeners    1, 2 workers\n\
              bans         1\n\
              files        40 of 1 024\n\
