@@ -6,12 +6,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::ValueHint;
+use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 
 use super::{print, wrong_together};
 use crate::init::{self, FileOutcome};
 use otproxy_config as config;
-use otproxy_config::{CoreMode, Topology};
+use otproxy_config::{CoreMode, GameServerProfile, Topology};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Init {
@@ -36,13 +37,16 @@ pub(super) struct Init {
     /// The core's host: needed with `--core-mode accept`
     #[arg(long, value_name = "ADDRESS")]
     core: Option<String>,
-    /// Who connects: the core to the edges, or the edges to the core, which `accept`s [default: dial]
+    /// The side that connects: the core to the edges, or the edges to the core, which `accept`s [default: dial]
     #[arg(long, value_name = "MODE")]
     core_mode: Option<CoreMode>,
     /// The tunnel's port [default: 7100]
     #[arg(long, value_name = "PORT")]
     tunnel_port: Option<String>,
-    /// How game servers are told players' addresses: otc, otc_reversed, proxy_v2, proxy_v1, none [default: otc]
+    /// The server that the game servers are, from which all settings for it follow [default: tfs14-otc]
+    #[arg(long, value_name = "SERVER", value_parser = PossibleValuesParser::new(GameServerProfile::ALL.iter().map(|known| known.as_str())))]
+    game_server: Option<String>,
+    /// How game servers of another kind are told players' addresses: otc, otc_reversed, proxy_v2, proxy_v1, none
     #[arg(long, value_name = "HOW")]
     player_address: Option<String>,
 }
@@ -50,7 +54,8 @@ pub(super) struct Init {
 /// The folder that is filled the first time.
 const OUT: &str = "otproxy-hosts";
 /// The flags that describe a topology.
-const FLAGS: [&str; 8] = ["edge", "game", "login", "status", "core", "core_mode", "tunnel_port", "player_address"];
+const FLAGS: [&str; 9] =
+    ["edge", "game", "login", "status", "core", "core_mode", "tunnel_port", "game_server", "player_address"];
 
 #[derive(Debug, Clone)]
 struct Edge {
@@ -135,6 +140,7 @@ impl Init {
             ("tunnel_port", &self.tunnel_port),
             ("login", &self.login),
             ("status", &self.status),
+            ("game_server", &self.game_server),
             ("player_address", &self.player_address),
         ] {
             if let Some(value) = value {

@@ -1,7 +1,7 @@
 //! Forwarding: one connection in, one connection to a target, bytes in both directions.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ use otproxy_net::pump::{Observer, pump};
 use otproxy_net::worker::Tasks;
 use otproxy_net::{CloseQueue, ConnectResult, OutageLog, RateLimitedLog, Stream, random_part};
 use otproxy_protocol::frame::ClientId;
-use otproxy_protocol::player_address::{PseudoIpv4, ipv4_of};
+use otproxy_protocol::player_address::{PseudoIpv4, backwards, ipv4_of};
 use otproxy_protocol::proxy_header;
 
 mod moved;
@@ -409,6 +409,12 @@ impl Forward {
         }
         match self.shared.send_proxy {
             SendProxy::V2 => proxy_header::write_v2(&mut out, player, destination),
+            SendProxy::V2Reversed => {
+                if let IpAddr::V4(address) = player.ip() {
+                    player.set_ip(backwards(address).into());
+                }
+                proxy_header::write_v2(&mut out, player, destination);
+            }
             SendProxy::V1 => proxy_header::write_v1(&mut out, player, destination),
             SendProxy::None => {}
         }

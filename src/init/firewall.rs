@@ -51,9 +51,14 @@ table inet otproxy {{
 
 /// Returns the rules that let players in, except banned ones: those keep ssh and everything else of the host.
 fn players(topology: &Topology) -> String {
-    let ports = [LINKS_PORT, LOGIN_PORT].into_iter().chain(topology.status.as_ref().map(|status| status.port));
+    let status = topology.status.as_ref().map(|status| status.port);
+    let games: Vec<_> = topology.forwarded_worlds().map(|world| world.port).collect();
+    let mut what = vec!["links", "login"];
+    what.extend(status.map(|_| "status"));
+    what.extend(games.first().map(|_| "game"));
+    let what = what.join(", ");
+    let ports = [LINKS_PORT, LOGIN_PORT].into_iter().chain(status).chain(games);
     let ports: Vec<_> = ports.map(|port| port.to_string()).collect();
-    let what = if topology.status.is_some() { "links, login, and status" } else { "links, and login" };
     let ports = format!("tcp dport {{ {} }}", ports.join(", "));
     let rules = [
         format!("ip saddr @banned4 {ports} drop"),

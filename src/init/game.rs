@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use otproxy_config::{LINKS_PORT, Topology, TopologyEdge, World};
+use otproxy_config::{GameServerProfile, LINKS_PORT, Topology, TopologyEdge, World};
 
 /// Returns `proxies.sql`. Hosts are names or addresses, so nothing in them needs escaping.
 pub(super) fn sql(topology: &Topology) -> String {
@@ -60,22 +60,25 @@ pub(super) fn client(topology: &Topology) -> String {
 pub(super) fn server(topology: &Topology) -> String {
     let login = topology.login.port;
     let on_loopback = topology.worlds.iter().all(World::is_on_loopback);
-    let mut text = "\
--- Lines of the game server's config.lua. Made by `otproxy init`. Older branches name the ports loginPort, gamePort and
--- statusPort.
+    let mut text = format!(
+        "\
+-- Lines of the game server's config.lua, for `game_server: {}`. Made by `otproxy init`. Older branches name the ports loginPort,
+-- gamePort and statusPort.
 
 -- What the login hands out as the world's address: with 127.0.0.1 a client uses its links. It is also in the status that
 -- server lists get. Where a web service does the login, it is that service's world address.
 ip = \"127.0.0.1\"
-"
-    .to_owned();
+",
+        topology.profile
+    );
     text += if on_loopback {
         "bindOnlyGlobalAddress = true   -- listen on that address only\n"
     } else {
         "bindOnlyGlobalAddress = false   -- the core connects from elsewhere: let your firewall keep all others out\n"
     };
+    text += &switches(topology);
     let status = topology.status.as_ref().map_or(login, |status| status.port);
-    let _ = write!(text, "loginProtocolPort = {login}\nstatusProtocolPort = {status}\n");
+    let _ = write!(text, "\nloginProtocolPort = {login}\nstatusProtocolPort = {status}\n");
     if topology.worlds.len() > 1 {
         text += "-- Of the worlds on one host only one can have these two ports.\n";
     }
@@ -84,7 +87,7 @@ ip = \"127.0.0.1\"
             let name = world.name.as_deref().unwrap_or("a world");
             let _ = write!(text, "\n-- {name:?}\n");
         }
-        let _ = writeln!(text, "gameProtocolPort = {}", world.address.port);
+        text += &game_port(topology, world);
         if world.address.port != world.port {
             let _ = writeln!(
                 text,
@@ -94,6 +97,78 @@ ip = \"127.0.0.1\"
         }
     }
     text
+}
+
+/// Returns the switches without which a server of this kind refuses everybody, and the notes that go with it.
+fn switches(topology: &Topology) -> String {
+    use GameServerProfile::{Canary, Canary860, Custom, Tfs14Otc, Tfs16Otc, TfsProxy, Tvp, Unpatched};
+    let profile = topology.profile;
+    let mut text = String::new();
+    if let Tfs14Otc | Tfs16Otc = profile {
+        text += "
+-- The switches of the OTC proxy patch, which are off by default: without them the server closes all that the core sends it.
+allowOtcProxy = true
+allowHaProxy = true
+";
+    }
+    if profile == Tfs14Otc {
+        text += "\
+-- One branch of TFS 1.4 reads both from another key by mistake. The sign: with the lines above it still closes at once, as
+-- `otproxy doctor` on the core says. Then:
+-- binaryPlayerItems = true
+";
+    }
+    if let Tfs14Otc | Tfs16Otc = profile
+        && let Some(edge) = live(topology).next()
+    {
+        let _ = write!(
+            text,
+            "-- The address that players without links and server lists are told: an edge's. Some branches name it statusIP.\n\
+             statusIp = \"{}\"\n",
+            edge.public
+        );
+    }
+    text += match profile {
+        Tfs14Otc | Tfs16Otc | Custom => "",
+        TfsProxy => {
+            "
+-- No switch: this server believes headers of its own host, so the core has to run there. It tells all players 127.0.0.1.
+"
+        }
+        Canary | Unpatched => {
+            "
+-- This server reads no header of the core's. With the core on its host it sees each player at an address of its own in 127.0.0.0/8.
+"
+        }
+        Canary860 => {
+            "
+-- Clients of 8.60. The server reads no header of the core's, and matches a login to the game by its address: with the core on its
+-- host each player has an address of its own in 127.0.0.0/8, for both.
+allowOldProtocol = true
+"
+        }
+        Tvp => {
+            "
+-- This server reads no header of the core's, and locks an address out after wrong passwords (ipLockDuration): with the core on its
+-- host each player has an address of its own in 127.0.0.0/8, so that nobody locks out others.
+"
+        }
+    };
+    text
+}
+
+/// Returns the line with a world's port.
+fn game_port(topology: &Topology, world: &World) -> String {
+    let port = world.address.port;
+    if topology.profile != GameServerProfile::Canary860 {
+        return format!("gameProtocolPort = {port}\n");
+    }
+    // The port of newer clients must be another one.
+    let status = topology.status.as_ref().map(|status| status.port);
+    let mut taken: Vec<_> = topology.worlds.iter().map(|world| world.address.port).collect();
+    taken.extend([topology.login.port].into_iter().chain(status));
+    let other = (port..=u16::MAX).chain(1..port).find(|free| !taken.contains(free)).unwrap_or(port);
+    format!("legacy860GameProtocolPort = {port}\ngameProtocolPort = {other}   -- of newer clients: any free port\n")
 }
 
 fn live(topology: &Topology) -> impl Iterator<Item = &TopologyEdge> {

@@ -6,7 +6,10 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use super::host::Host;
-use otproxy_config::{CoreMode, HostPort, LINKS_PORT, LOGIN_PORT, PlayerAddress, Topology, TopologyEdge, World};
+use otproxy_config::{
+    CoreMode, Framing, GameServerSettings, HostPort, LINKS_PORT, LOGIN_PORT, PlayerAddress, Topology, TopologyEdge,
+    World,
+};
 
 /// Returns `edge.yaml` or `core.yaml`.
 pub(super) fn of_host(topology: &Topology, host: &Host<'_>) -> String {
@@ -38,9 +41,9 @@ name: \"{name}\"
 {reach}  # Paths are seen from this file. They are reread when they change.
   tls: {{ ca: ca.pem, cert: \"{name}.pem\", key: \"{name}.key\" }}
 
-# Who breaks the rules too often is refused for a while: far more often than a carrier with many players behind one address,
-# some of whom a limit keeps out. With `nftables: inet otproxy` the kernel drops what he sends; docs/security.md says what that
-# takes.
+# An address that breaks the rules too often is refused for a while: far more often than a carrier with many players behind one
+# address, some of whom a limit keeps out. With `nftables: inet otproxy` the kernel drops what it sends; docs/security.md says
+# what that takes.
 bans: {{ after: 600/60s, for: 10m }}
 
 # All listen on IPv4 and on IPv6; on a host without IPv6 on IPv4 alone.
@@ -52,15 +55,16 @@ listeners:
     forward_to: core/links
     expect: links
     limits: {{ connections_per_address: 20, rate_per_address: {LINKS_RATE} }}
-{login}",
+{login}{games}",
         links = listen(LINKS_PORT),
         login = logins(topology, edge),
+        games = games(topology),
     )
 }
 
 /// New links of one address, in a time: after a cut, households come back with all their links at once.
 const LINKS_RATE: &str = "40/10s";
-/// New logins and status requests of one address, likewise.
+/// New logins, status requests and games of one address, likewise.
 const LOGIN_RATE: &str = "20/10s";
 
 /// Returns the listeners for logins and status requests.
@@ -100,6 +104,26 @@ fn logins(topology: &Topology, edge: &TopologyEdge) -> String {
     )
 }
 
+/// Returns the listeners for games of players without links.
+fn games(topology: &Topology) -> String {
+    let mut lines = String::new();
+    for world in topology.forwarded_worlds() {
+        if lines.is_empty() {
+            lines += "  # Games of players whose clients know no links: they have this edge alone.\n";
+        }
+        let _ = writeln!(
+            lines,
+            "  - name: {name}
+    listen: {listen}
+    forward_to: core/{name}
+    limits: {{ connections_per_address: 20, rate_per_address: {LOGIN_RATE} }}",
+            name = world.listener(),
+            listen = listen(world.port),
+        );
+    }
+    lines
+}
+
 /// Returns the addresses of all of IPv4 and of all of IPv6.
 fn listen(port: u16) -> String {
     format!("[\"0.0.0.0:{port}\", \"[::]:{port}\"]")
@@ -133,11 +157,7 @@ tunnel:
         let revoked = if edge.revoked { ", revoked: true" } else { "" };
         let _ = writeln!(edges, "  - {{ name: \"{}\"{dial}{revoked} }}", edge.name);
     }
-    let send_proxy = match topology.player_address {
-        PlayerAddress::Otc | PlayerAddress::OtcReversed | PlayerAddress::ProxyV2 => "v2",
-        PlayerAddress::ProxyV1 => "v1",
-        PlayerAddress::None => "none",
-    };
+    let send_proxy = topology.settings().send_proxy;
     format!(
         "\
 # The core: joins the links of each player and leads them to the game servers. Made by `otproxy init`.
@@ -155,9 +175,9 @@ listeners:
     kind: relay
   - name: login
     forward_to: \"{login}\"
-    # How the login server is told the player's address: v2, v1 or none.
+    # How the login server is told the player's address: v2, v2_reversed, v1 or none.
     send_proxy: {send_proxy}
-{status}{sessions}
+{status}{games}{sessions}
 # The only ports that clients can reach over links. player_address says how a game server is told the player's address: otc
 # with the OTC proxy patch, otc_reversed with its TFS 1.6 branch, proxy_v2 or proxy_v1, none without a patch. A stock TFS 1.6
 # or later takes all addresses for one, and blocks it when some connect at once: give it connects: 1/600ms.
@@ -167,9 +187,28 @@ game_servers:
         status = topology.status.as_ref().map_or_else(String::new, |status| {
             format!("  - name: status\n    forward_to: \"{status}\"\n    send_proxy: {send_proxy}\n")
         }),
+        games = games_of_players_without_links(topology),
         sessions = sessions(topology),
         game_servers = game_servers(topology),
     )
+}
+
+/// Returns the core's listeners for players without links.
+fn games_of_players_without_links(topology: &Topology) -> String {
+    let send_proxy = topology.settings().send_proxy;
+    let mut lines = String::new();
+    for world in topology.forwarded_worlds() {
+        if lines.is_empty() {
+            lines += "  # Games of players without links, who play over one edge.\n";
+        }
+        let _ = writeln!(
+            lines,
+            "  - name: {}\n    forward_to: \"{}\"\n    send_proxy: {send_proxy}",
+            world.listener(),
+            world.address
+        );
+    }
+    lines
 }
 
 /// Returns the keys of sessions that matter where edges have addresses of both families.
@@ -194,17 +233,22 @@ pub(super) fn has_both_families(topology: &Topology) -> bool {
 fn game_servers(topology: &Topology) -> String {
     let mut lines = String::new();
     let mut add = |what: &str, port: u16, address: &HostPort, on_loopback: bool| {
-        let player_address = topology.player_address;
+        let GameServerSettings { player_address, framing, counts_all_as_one, .. } = topology.settings();
+        let framing = match framing {
+            Framing::Auto => String::new(),
+            framing => format!(", framing: {framing}"),
+        };
         // Otherwise all players have one address, and limits by address hold for all of them together.
         // On another host they all come from the core's, and a server without a patch blocks that when some come at once.
-        let source = match topology.player_address {
+        let source = match player_address {
             PlayerAddress::None if on_loopback => ", source: loopback_per_player",
             PlayerAddress::None => ", connects: 1/600ms",
+            _ if counts_all_as_one => ", connects: 1/600ms",
             _ => "",
         };
         let _ = writeln!(
             lines,
-            "  # {what}.\n  - {{ port: {port}, address: \"{address}\", player_address: {player_address}{source}, check: tcp }}"
+            "  # {what}.\n  - {{ port: {port}, address: \"{address}\", player_address: {player_address}{framing}{source}, check: tcp }}"
         );
     };
     let login = login(topology);

@@ -14,7 +14,7 @@ use otproxy::certs::authority::{Authority, IssueTerms};
 use otproxy::certs::identity::{Identity, IdentityKind};
 use otproxy::init::RENEW_DAYS;
 use otproxy_config::name::Name;
-use otproxy_config::{Config, TlsFiles, load, parse_topology, topology_table};
+use otproxy_config::{Config, GameServerProfile, PlayerAddress, TlsFiles, load, parse_topology, topology_table};
 use proptest::prelude::*;
 
 use crate::common::process::{failed, otproxy, text};
@@ -799,4 +799,71 @@ fn commands_in_the_documents_can_be_typed() {
     let arguments: Vec<_> = ["init"].iter().chain(&flags).copied().collect();
     let output = otproxy(&arguments).current_dir(&here).output().expect("starts");
     assert!(output.status.success() && here.join("otproxy-hosts/README.md").exists());
+}
+
+#[test]
+fn each_game_server_has_the_settings_that_are_documented() {
+    let mut table = "\
+| `game_server` | `player_address` | `send_proxy` of forwards | `framing` | on the core's host | elsewhere | players without links |
+|---|---|---|---|---|---|---|
+"
+    .to_owned();
+    for profile in GameServerProfile::ALL {
+        let settings = profile.settings(PlayerAddress::Otc);
+        let rows = [("127.0.0.1:7172", true), ("192.0.2.5:7172", false)].map(|(address, here)| {
+            let out = fresh(&format!("profile-{profile}-{here}"));
+            let (world, login) = (format!("7172={address}"), address.replace("7172", "7171"));
+            let flags = ["--game", &world, "--login", &login, "--game-server", profile.as_str()];
+            made(&[&FLAGS[..4], &flags].concat(), &out);
+            let Config::Core(core) = load(&out.join("core/core.yaml")).unwrap_or_else(|errors| panic!("{errors}"))
+            else {
+                panic!("a core")
+            };
+            for server in &core.game_servers {
+                assert_eq!((server.player_address, server.framing), (settings.player_address, settings.framing));
+            }
+            let forwards: Vec<_> = core.listeners.iter().filter_map(|listener| listener.forward()).collect();
+            let names: Vec<_> = forwards.iter().map(|forward| forward.inbound.name.as_str()).collect();
+            let expected: &[_] = if settings.tells_ways_apart { &["login", "game-7172"] } else { &["login"] };
+            assert_eq!(names, expected, "{profile}");
+            assert!(forwards.iter().all(|forward| forward.send_proxy == settings.send_proxy), "{profile}");
+            // A warning here would be one in everybody's log.
+            assert_eq!(Config::Core(core).stock_server_warnings(), [], "{profile} at {address}");
+            let lua = fs::read_to_string(out.join("config.lua")).expect("made");
+            let switches = ["allowOtcProxy = true\n", "allowHaProxy = true\n", "statusIp = \"p1.example\"\n"];
+            let otc = matches!(profile, GameServerProfile::Tfs14Otc | GameServerProfile::Tfs16Otc);
+            assert!(switches.iter().all(|line| lua.contains(line) == otc), "{profile}: {lua}");
+            let old = lua.contains("legacy860GameProtocolPort = 7172\ngameProtocolPort = 7173 ");
+            assert_eq!(old, *profile == GameServerProfile::Canary860, "{lua}");
+            let yaml = fs::read_to_string(out.join("core/core.yaml")).expect("made");
+            let own = ["source: loopback_per_player", "connects: 1/600ms"]
+                .into_iter()
+                .filter(|setting| yaml.lines().any(|line| line.starts_with("  - {") && line.contains(setting)))
+                .map(|setting| format!("`{setting}`"));
+            let own: Vec<_> = own.collect();
+            if own.is_empty() { "-".to_owned() } else { own.join(", ") }
+        });
+        let row = [
+            profile.to_string(),
+            settings.player_address.to_string(),
+            settings.send_proxy.to_string(),
+            settings.framing.to_string(),
+        ];
+        let told =
+            if *profile == GameServerProfile::Custom { "as its `player_address` says; here for `otc`: " } else { "" };
+        let plain = if settings.tells_ways_apart { "yes" } else { "no" };
+        table += &format!(
+            "| `{}` | {told}`{}` | `{}` | `{}` | {} | {} | {plain} |\n",
+            row[0], row[1], row[2], row[3], rows[0], rows[1]
+        );
+    }
+    let path = repository("docs/game-servers.md");
+    let document = fs::read_to_string(&path).expect("a document");
+    let (before, rest) = document.split_once("<!-- profiles -->\n").expect("where it begins");
+    let (_, after) = rest.split_once("<!-- end of profiles -->").expect("where it ends");
+    assert_golden(&path, &format!("{before}<!-- profiles -->\n{table}<!-- end of profiles -->{after}"));
+    let heads: Vec<_> = document.lines().filter(|line| line.starts_with("## `")).collect();
+    for profile in GameServerProfile::ALL {
+        assert!(heads.iter().any(|head| head.contains(&format!("`{profile}`"))), "no section for {profile}");
+    }
 }

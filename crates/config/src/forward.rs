@@ -122,6 +122,8 @@ words! {
     pub enum SendProxy {
         /// The binary header.
         V2 = "v2",
+        /// The binary header with the player's IPv4 address backwards, for servers that read it so.
+        V2Reversed = "v2_reversed",
         /// The text line.
         V1 = "v1",
         /// No header.
@@ -147,6 +149,9 @@ impl ForwardConfig {
             (keys.check.map(|check| check.kind), keys.send_proxy)
         {
             item.wrong("check", "`proxy` sends a header of version 2, and `send_proxy` is another; use `tcp`");
+        }
+        if item.role() == RoleKind::Edge && keys.send_proxy == Some(SendProxy::V2Reversed) {
+            item.wrong("send_proxy", "`v2_reversed` is what some game servers read, and a core does not; use `v2`");
         }
         keys.inbound = inbound;
         if let Some(targets) = &keys.forward_to {

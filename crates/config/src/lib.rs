@@ -37,6 +37,7 @@ mod mapping;
 mod memory;
 pub mod name;
 mod process;
+mod profile;
 mod reference;
 mod restart;
 mod revoke;
@@ -70,6 +71,7 @@ pub use log::{AccessLogConfig, AccessLogFile, AccessLogFormat, LogConfig, LogFor
 pub use memory::memory;
 pub use name::CORE_NAME;
 pub use process::ProcessConfig;
+pub use profile::{GameServerProfile, GameServerSettings};
 pub use reference::{tables, topology_table};
 pub use restart::NEEDS_RESTART;
 pub use sessions::{BindSessions, SessionsConfig};

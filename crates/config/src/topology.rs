@@ -16,6 +16,7 @@ use super::formats::{FLAG, PORT, TITLE};
 use super::key::{Key, RoleKind};
 use super::mapping::mapping;
 use super::name::Name;
+use super::profile::{GameServerProfile, GameServerSettings};
 use super::scope::Scope;
 use super::takes::{Takes, items, value, word};
 
@@ -45,8 +46,14 @@ section! {
         status: Option<HostPort> = value(TARGET).optional("at `login`").example("127.0.0.1:7173"),
         /// the worlds; at least one
         worlds as "game_servers": Vec<World> = items().required("[{ port: 7172, address: \"127.0.0.1:7172\" }]"),
-        /// how the game servers are told players' addresses; `none` where they have no patch for it
+        /// the server that the game servers are: all settings for it follow from this
+        profile as "game_server": GameServerProfile =
+            word().or_else("`tfs14-otc`; with `player_address` `custom`", || GameServerProfile::Tfs14Otc).example("canary"),
+        /// with `game_server: custom`, how the game servers are told players' addresses; `none` where they have no patch for it
         player_address: PlayerAddress = word().or("otc"),
+        /// players whose clients know no links can play, over one edge: edges forward the worlds' ports
+        players_without_links: bool =
+            value(FLAG).or_else("`true` where `game_server` tells them an edge's address: `tfs14-otc`, `tfs16-otc`, `custom` with these forms", || true),
     }
 }
 
@@ -102,7 +109,30 @@ words! {
     }
 }
 
+impl Topology {
+    /// Returns the settings for the game servers.
+    #[must_use]
+    pub fn settings(&self) -> GameServerSettings {
+        self.profile.settings(self.player_address)
+    }
+
+    /// Returns the worlds whose ports edges forward, for players without links.
+    pub fn forwarded_worlds(&self) -> impl Iterator<Item = &World> {
+        let taken = |port| {
+            let status = self.status.as_ref().is_some_and(|status| status.port == port);
+            status || port == self.tunnel_port || taken(port)
+        };
+        self.worlds.iter().filter(move |world| self.players_without_links && !taken(world.port))
+    }
+}
+
 impl World {
+    /// Returns the name of the listeners for its players without links.
+    #[must_use]
+    pub fn listener(&self) -> String {
+        format!("game-{}", self.port)
+    }
+
     /// Returns whether its game server is on the core's host, on IPv4's loopback.
     #[must_use]
     pub fn is_on_loopback(&self) -> bool {
@@ -146,6 +176,21 @@ fn topology(root: &Scope<'_>) -> Option<Topology> {
     }
     if let Some(port) = keys.tunnel_port.filter(|port| taken(*port)) {
         root.wrong("tunnel_port", format!("`{port}` is used by otproxy itself; choose another, as 7100"));
+    }
+    if root.has("player_address") {
+        if !root.has("game_server") {
+            keys.profile = Some(GameServerProfile::Custom);
+        } else if let Some(profile) = keys.profile.filter(|profile| *profile != GameServerProfile::Custom) {
+            root.wrong(
+                "player_address",
+                format!("follows from `game_server: {profile}`; leave it out, or give `game_server: custom`"),
+            );
+        }
+    }
+    if !root.has("players_without_links")
+        && let (Some(profile), Some(told)) = (keys.profile, keys.player_address)
+    {
+        keys.players_without_links = Some(profile.settings(told).tells_ways_apart);
     }
     if keys.status.as_ref().is_some_and(|status| *status == keys.login) {
         keys.status = Some(None);
@@ -224,12 +269,13 @@ mod tests {
         let text = "edges: [{ name: waw1, address: 198.51.100.7 }]\n\
             game_servers: [{ port: 7172, address: '127.0.0.1:7172' }]\n";
         let topology = parse_topology("t.yaml", text).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(topology.forwarded_worlds().map(World::listener).collect::<Vec<_>>(), ["game-7172"]);
         assert_eq!((topology.core.mode, topology.core.address, topology.tunnel_port), (CoreMode::Dial, None, 7100));
         assert_eq!(topology.login.to_string(), "127.0.0.1:7171");
         assert_eq!(topology.status, None);
         assert_eq!(topology.edges[0].public, "198.51.100.7");
         assert_eq!((topology.worlds[0].port, &topology.worlds[0].name), (7172, &None));
-        assert_eq!(topology.player_address, PlayerAddress::Otc);
+        assert_eq!((topology.profile, topology.player_address), (GameServerProfile::Tfs14Otc, PlayerAddress::Otc));
     }
 
     #[test]
@@ -248,6 +294,41 @@ mod tests {
             let errors = parse(taken).expect_err(taken).to_string();
             assert!(errors.contains("status: `") && errors.contains("give the server another port for it"), "{errors}");
         }
+    }
+
+    #[test]
+    fn a_profile_and_the_form_of_an_address() {
+        let parse = |more: &str| {
+            let text = format!(
+                "edges: [{{ name: waw1, address: 198.51.100.7 }}]\ngame_servers: [{{ port: 7172, address: '127.0.0.1:7172' }}]\n{more}"
+            );
+            parse_topology("t.yaml", &text)
+        };
+        for (more, profile, forwarded) in [
+            ("player_address: none", GameServerProfile::Custom, false),
+            ("player_address: otc", GameServerProfile::Custom, true),
+            ("{game_server: custom, player_address: none}", GameServerProfile::Custom, false),
+            ("game_server: tfs16-otc", GameServerProfile::Tfs16Otc, true),
+            ("game_server: canary", GameServerProfile::Canary, false),
+            ("{game_server: canary, players_without_links: true}", GameServerProfile::Canary, true),
+            ("players_without_links: false", GameServerProfile::Tfs14Otc, false),
+        ] {
+            let lines = more.trim_matches(['{', '}']).replace(", ", "\n");
+            let topology = parse(&lines).unwrap_or_else(|errors| panic!("{errors}"));
+            assert_eq!((topology.profile, topology.players_without_links), (profile, forwarded), "{more}");
+        }
+        let errors = parse("game_server: canary\nplayer_address: none").expect_err("both").to_string();
+        assert!(errors.contains("player_address: follows from `game_server: canary`; leave it out"), "{errors}");
+    }
+
+    #[test]
+    fn a_world_at_a_port_that_edges_have_for_something_else_is_not_forwarded() {
+        let text = "edges: [{ name: waw1, address: 198.51.100.7 }]\nstatus: '127.0.0.1:7175'\ngame_servers:\n";
+        let worlds: String =
+            [7171, 7175, 7100, 9162, 7173].map(|port| format!("- {{ port: {port}, address: 'a:{port}' }}\n")).concat();
+        let topology =
+            parse_topology("t.yaml", &(text.to_owned() + &worlds)).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(topology.forwarded_worlds().map(|world| world.port).collect::<Vec<_>>(), [7173]);
     }
 
     #[test]

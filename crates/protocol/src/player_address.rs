@@ -47,7 +47,7 @@ impl PlayerAddress {
             }
             Self::OtcReversed => {
                 out.extend_from_slice(&OTC_START);
-                out.extend(octets.iter().rev());
+                out.extend_from_slice(&backwards(*player.ip()).octets());
             }
             Self::ProxyV2 => write_v2(out, player.into(), destination()),
             Self::ProxyV1 => write_v1(out, player.into(), destination()),
@@ -55,6 +55,12 @@ impl PlayerAddress {
         }
     }
 }
+/// Returns an address with its bytes in the other order, as servers read it that take it for a number of their own.
+#[must_use]
+pub const fn backwards(address: Ipv4Addr) -> Ipv4Addr {
+    Ipv4Addr::from_bits(address.to_bits().swap_bytes())
+}
+
 /// IPv4 addresses that stand for players without one that a game server could use.
 ///
 /// They are derived from the player's address and a key: they stay the same as long as the key does, so that

@@ -53,7 +53,7 @@ pub async fn check(
 async fn ping(stream: &mut TcpStream, send_proxy: SendProxy) -> io::Result<Duration> {
     stream.set_nodelay(true)?;
     let mut bytes = match send_proxy {
-        SendProxy::V2 => proxy_header::LOCAL.to_vec(),
+        SendProxy::V2 | SendProxy::V2Reversed => proxy_header::LOCAL.to_vec(),
         SendProxy::V1 => proxy_header::UNKNOWN.to_vec(),
         SendProxy::None => Vec::new(),
     };

@@ -71,6 +71,20 @@ fn every_header_of_an_ipv4_player_goes_out_as_the_same_28_bytes() {
 }
 
 #[test]
+fn a_server_that_reads_addresses_backwards_is_told_them_so() {
+    run(async {
+        let (core, game) = core(", send_proxy: v2_reversed").await;
+        let (_, bytes) = received(&core, &game, &v2(addr("203.0.113.7:50000"), addr(EDGE))).await;
+        assert_eq!(as_a_game_server(&bytes), (addr("7.113.0.203:50000"), addr(EDGE)));
+        let (_, bytes) = received(&core, &game, &v2(addr("[2001:db8:1:2::3]:50000"), addr("[2001:db8::7]:7171"))).await;
+        let (source, _) = as_a_game_server(&bytes);
+        let IpAddr::V4(source) = source.ip() else { panic!("{source}") };
+        assert!(source.octets()[3] >= 240, "{source} is a pseudo address backwards");
+        core.stop().await;
+    });
+}
+
+#[test]
 fn a_header_without_tcp_addresses_leaves_the_peers_own() {
     run(async {
         let (core, game) = core("").await;
