@@ -3,6 +3,7 @@
 //! Every check has a time limit, and independent checks run at once: the whole takes little longer than [`WITHIN`],
 //! whatever the network does.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
 use crate::unit::{UnreadableFile, unreadable};
-use otproxy_config::{BindSessions, Config, CoreConfig, EdgePeer, HostPort, RoleKind, StockServerWarning};
+use otproxy_config::{BindSessions, Config, CoreConfig, EdgePeer, HostPort, RoleKind, StockServerWarning, TargetHost};
 
 mod admin;
 mod bans;
@@ -22,6 +23,7 @@ mod links;
 mod ports;
 mod reach;
 mod report;
+mod server;
 mod systemd;
 mod tool;
 mod tunnel;
@@ -39,7 +41,7 @@ pub const CONNECT: Duration = Duration::from_secs(4);
 pub const ANSWER: Duration = Duration::from_secs(5);
 
 /// The kinds of checks, in the order of the report: from the host outwards.
-pub const CHECKS: [&str; 14] = [
+pub const CHECKS: [&str; 15] = [
     "file",
     "files",
     "clock",
@@ -53,6 +55,7 @@ pub const CHECKS: [&str; 14] = [
     "tunnel",
     "target",
     "game_server",
+    "player_address",
     "links",
 ];
 
@@ -167,6 +170,13 @@ pub async fn examine(config: Config, file: &Path, files: OpenFiles) -> Vec<Docto
     pending.push(("listener", spawn_blocking(move || ports::examine(&listening, own.is_some()))));
     for trial in reach::of(&config) {
         pending.push((trial.check, tokio::spawn(async move { vec![trial.examine().await] })));
+    }
+    let mut hosts: BTreeMap<TargetHost, Vec<_>> = BTreeMap::new();
+    for trial in server::of(&config) {
+        hosts.entry(trial.host()).or_default().push(trial);
+    }
+    for trials in hosts.into_values() {
+        pending.push(("player_address", tokio::spawn(server::examine(trials))));
     }
     let closed = unreadable(&config, file);
     let identity = certificates::examine(&config, &closed, &mut checks);

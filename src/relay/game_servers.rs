@@ -1,5 +1,6 @@
 //! Game servers as they are known to be, up or down: by checks, or by what sessions met.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::admission::ConnectQueues;
 use crate::metrics::{Metrics, PanicCount};
 use otproxy_config::{GameServerCheck, GameServerConfig};
 use otproxy_net::{ConnectResult, connect};
+use otproxy_protocol::core::EndReason;
 
 /// The time limit of a check of a game server, which is that of connects by default.
 pub const CHECK_WITHIN: Duration = Duration::from_secs(4);
@@ -33,7 +35,14 @@ struct GameServer {
     config: GameServerConfig,
     known: Mutex<Known>,
     up: IntGauge,
+    /// Sessions in a row that ended in vain.
+    in_vain: AtomicU32,
 }
+
+/// Sessions in a row that end in vain before the log says so.
+const IN_VAIN: u32 = 5;
+/// The bytes of a game server's first packet, which it sends before it has read anything.
+const FIRST_PACKET: u64 = 14;
 
 /// What is known of a game server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +93,8 @@ impl GameServers {
             let known = before.iter().find(same).map_or(Known::AT_FIRST, |before| *before.known.lock());
             let up = metrics.game_server_up.with_label_values(&[&config.port.to_string()]);
             up.set(known.up.into());
-            list.push(Arc::new(GameServer { config: config.clone(), known: Mutex::new(known), up }));
+            let (known, in_vain) = (Mutex::new(known), AtomicU32::new(0));
+            list.push(Arc::new(GameServer { config: config.clone(), known, up, in_vain }));
         }
         for gone in before.iter().filter(|before| servers.iter().all(|server| server.port != before.config.port)) {
             // What is removed already needs no removal.
@@ -95,10 +105,37 @@ impl GameServers {
 
     /// Records the result of a session's connect, which counts where nothing checks the server.
     pub fn connected(&self, port: u16, result: ConnectResult) {
-        let server = self.list.lock().iter().find(|server| server.config.port == port).map(Arc::clone);
-        if let Some(server) = server.filter(|server| server.config.check == GameServerCheck::Off) {
+        if let Some(server) = self.at(port).filter(|server| server.config.check == GameServerCheck::Off) {
             server.record(result, 1);
         }
+    }
+
+    /// Records the end of a session that had these bytes of the game server. Returns whether it was told in the log that none has
+    /// more than a first packet, as where a server closes on a form of `player_address` that it does not read.
+    pub fn ended(&self, port: u16, reason: EndReason, bytes: u64) -> bool {
+        let Some(server) = self.at(port) else { return false };
+        if bytes > FIRST_PACKET {
+            server.in_vain.store(0, Ordering::Relaxed);
+        }
+        if reason != EndReason::GameClosed || bytes > FIRST_PACKET {
+            return false;
+        }
+        let told = server.in_vain.fetch_add(1, Ordering::Relaxed) + 1 == IN_VAIN;
+        if told {
+            let GameServerConfig { address, player_address, .. } = &server.config;
+            warn!(
+                port,
+                %address,
+                %player_address,
+                "the game server has closed the last {IN_VAIN} sessions after no more than a first packet: see that it reads this \
+                 `player_address`, as `otproxy doctor` tries"
+            );
+        }
+        told
+    }
+
+    fn at(&self, port: u16) -> Option<Arc<GameServer>> {
+        self.list.lock().iter().find(|server| server.config.port == port).map(Arc::clone)
     }
 
     /// Checks those that are to be checked, until dropped. They wait for their turn to connect in `connects`.
@@ -184,6 +221,21 @@ mod tests {
         );
         let config::Config::Core(core) = config::parse("core.yaml", &text).unwrap() else { panic!("a core") };
         core.game_servers
+    }
+
+    #[test]
+    fn sessions_that_all_end_in_vain_are_told_once() {
+        let game_servers = GameServers::default();
+        game_servers.show_in(&Arc::new(Metrics::new()));
+        game_servers.set(&servers("[{ port: 1, address: '127.0.0.1:1' }]"));
+        let ended = |reason, bytes| game_servers.ended(1, reason, bytes);
+        let in_vain = || (0..20).filter(|_| ended(EndReason::GameClosed, FIRST_PACKET)).count();
+        assert!((1..IN_VAIN).all(|_| !ended(EndReason::GameClosed, 0)));
+        assert!(!ended(EndReason::ClientLeft, FIRST_PACKET), "a player's own end says nothing");
+        assert_eq!(in_vain(), 1);
+        assert!(!ended(EndReason::GameClosed, FIRST_PACKET + 1), "somebody played");
+        assert_eq!(in_vain(), 1);
+        assert!(!game_servers.ended(2, EndReason::GameClosed, 0), "a port that is gone");
     }
 
     #[test]

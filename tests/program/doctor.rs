@@ -34,7 +34,7 @@ fn path_with_clock(answer: Option<&str>) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doctor").join(folder)
 }
 
-struct Said {
+pub struct Said {
     code: Option<i32>,
     text: String,
 }
@@ -49,7 +49,7 @@ impl Said {
     }
 
     #[track_caller]
-    fn says(&self, beginning: &str, words: &[&str]) {
+    pub fn says(&self, beginning: &str, words: &[&str]) {
         let line = self.line(beginning);
         for word in words {
             assert!(line.contains(word), "no {word:?} in {line}");
@@ -77,7 +77,7 @@ fn doctor_with(tools: &Path, folder: &Path, yaml: &str) -> Said {
     Said { code: output.status.code(), text: text(&output.stdout) }
 }
 
-fn doctor(yaml: &str) -> Said {
+pub fn doctor(yaml: &str) -> Said {
     doctor_in(&Folder::new(), yaml, Some("yes"))
 }
 
@@ -87,7 +87,7 @@ fn edge(more: &str, listen: &str, forward_to: &str) -> String {
     )
 }
 
-const NO_ADMIN: &str = "admin: { listen: off }\n";
+pub const NO_ADMIN: &str = "admin: { listen: off }\n";
 
 /// A port that answers.
 fn open() -> (TcpListener, String) {
@@ -113,7 +113,7 @@ fn own_address() -> String {
 }
 
 /// A port that nothing has.
-fn free() -> String {
+pub fn free() -> String {
     own_address() + ":7171"
 }
 
@@ -757,7 +757,7 @@ fn what_init_makes_runs_where_the_core_connects() {
 
     let run_core = start("core", &core);
     let said = doctor_until(&edges[0], "ok    tunnel core: ", " trunks with the core");
-    assert_eq!(said.text.lines().filter(|line| line.starts_with("ok    listener ")).count(), 3, "{}", said.text);
+    assert_eq!(said.text.lines().filter(|line| line.starts_with("ok    listener ")).count(), 4, "{}", said.text);
     said.says("ok    links links: ", &[waw1, "is answered, through the core, in "]);
     assert_eq!(said.code, Some(0), "{}", said.text);
     assert_eq!(doctor_on(&core).code, Some(0));

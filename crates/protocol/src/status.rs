@@ -12,6 +12,7 @@
 //! | [`StatusRequest::Parts`] | `01`, flags in a u16 of which the lower byte counts, perhaps a name | a packet: a u16 and so many bytes |
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use adler2::adler32_slice as adler32;
 use serde_json::Value;
@@ -162,17 +163,47 @@ impl StatusRequest {
     }
 }
 
+/// Returns the address that an answer in XML shows; `None` if it is no such answer, or shows none.
+#[must_use]
+pub fn address_in_xml(answer: &[u8]) -> Option<String> {
+    let mut address = None;
+    server_info(answer, |name, value| {
+        if name == b"ip" {
+            address = Some(value);
+        }
+    })?;
+    str::from_utf8(answer.get(address?)?).ok().map(str::to_owned)
+}
+
 /// Changes `ip` and `port` of `serverinfo`, as far as it has them.
 fn publish_xml(xml: &[u8], published: PublishedFields<'_>) -> Option<Vec<u8>> {
-    const TAG: &[u8] = b"<serverinfo";
     let port = published.port.map(|port| port.to_string());
+    let mut changed = Vec::new();
+    server_info(xml, |name, old| match name {
+        b"ip" => changed.push((old, published.address)),
+        b"port" => changed.extend(port.as_deref().map(|port| (old, port))),
+        _ => {}
+    })?;
+    let (mut out, mut copied) = (Vec::with_capacity(xml.len()), 0);
+    for (old, new) in changed {
+        out.extend_from_slice(xml.get(copied..old.start)?);
+        out.extend_from_slice(new.as_bytes());
+        copied = old.end;
+    }
+    out.extend_from_slice(xml.get(copied..)?);
+    Some(out)
+}
+
+/// Calls `each` with the name of each attribute of `serverinfo`, and the place of its value. `None` if that is not there, or not
+/// whole.
+fn server_info<'a>(xml: &'a [u8], mut each: impl FnMut(&'a [u8], Range<usize>)) -> Option<()> {
+    const TAG: &[u8] = b"<serverinfo";
     let at = xml.windows(TAG.len()).position(|window| window == TAG)? + TAG.len();
     let mut tag = Scan { bytes: xml, at };
-    let (mut out, mut copied) = (Vec::with_capacity(xml.len()), 0);
     loop {
         let space = tag.take_while(|byte| byte.is_ascii_whitespace());
         match tag.peek()? {
-            b'/' | b'>' => break,
+            b'/' | b'>' => return Some(()),
             _ if space.is_empty() => return None,
             _ => {}
         }
@@ -183,20 +214,9 @@ fn publish_xml(xml: &[u8], published: PublishedFields<'_>) -> Option<Vec<u8>> {
         let quote = tag.take_one(|byte| byte == b'"' || byte == b'\'')?;
         let begin = tag.at;
         tag.take_while(|byte| byte != quote);
-        let value = match name {
-            b"ip" => Some(published.address),
-            b"port" => port.as_deref(),
-            _ => None,
-        };
-        if let Some(value) = value {
-            out.extend_from_slice(xml.get(copied..begin)?);
-            out.extend_from_slice(value.as_bytes());
-            copied = tag.at;
-        }
+        each(name, begin..tag.at);
         tag.take_one(|byte| byte == quote)?;
     }
-    out.extend_from_slice(xml.get(copied..)?);
-    Some(out)
 }
 
 /// A place in some bytes.

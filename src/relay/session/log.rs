@@ -38,6 +38,8 @@ impl Drop for SessionLogGuard<'_> {
         let port = &self.0.session.port;
         port.sessions_active.dec();
         port.ended(account.reason);
+        let Account { reason, bytes_out, .. } = account;
+        self.0.relay.shared.game_servers.ended(self.0.session.server.port, reason, bytes_out);
         self.0.log(&account);
     }
 }

@@ -223,3 +223,12 @@ proptest! {
         prop_assert_eq!(xml(&text(&value)), Ok(text("play.example")));
     }
 }
+
+#[test]
+fn the_address_that_an_answer_shows() {
+    let shown = |answer: &str| super::address_in_xml(answer.as_bytes());
+    assert_eq!(shown("<tsqp><serverinfo a='1' ip=\"10.0.0.1\" port='1'/></tsqp>").as_deref(), Some("10.0.0.1"));
+    for none in ["", "ip='1'", "<serverinfo a='1'/>", "<serverinfo ip='1", "<serverinfo ip=1/>", "<serverinfo ip='1'"] {
+        assert_eq!(shown(none), None, "{none}");
+    }
+}
