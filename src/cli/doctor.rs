@@ -17,6 +17,9 @@ pub(super) struct Doctor {
     /// One JSON object on stdout instead of lines
     #[arg(long)]
     json: bool,
+    /// Also find out whether game servers block an address that connects too often: they may refuse new players for some seconds then
+    #[arg(long)]
+    try_connects: bool,
 }
 
 impl Doctor {
@@ -26,7 +29,7 @@ impl Doctor {
             Ok(config) => {
                 let files = OpenFiles { limit: raise_file_limit(), needed: files_needed(&config) };
                 let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
-                let checks = runtime.block_on(doctor::examine(config, file, files));
+                let checks = runtime.block_on(doctor::examine(config, file, files, self.try_connects));
                 // A name look-up that hangs would delay the end.
                 runtime.shutdown_background();
                 checks

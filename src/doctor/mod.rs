@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::unit::{UnreadableFile, unreadable};
 use otproxy_config::{BindSessions, Config, CoreConfig, EdgePeer, HostPort, RoleKind, StockServerWarning, TargetHost};
@@ -25,6 +25,7 @@ mod reach;
 mod report;
 mod server;
 mod systemd;
+mod throttle;
 mod tool;
 mod tunnel;
 
@@ -41,7 +42,7 @@ pub const CONNECT: Duration = Duration::from_secs(4);
 pub const ANSWER: Duration = Duration::from_secs(5);
 
 /// The kinds of checks, in the order of the report: from the host outwards.
-pub const CHECKS: [&str; 15] = [
+pub const CHECKS: [&str; 16] = [
     "file",
     "files",
     "clock",
@@ -56,6 +57,7 @@ pub const CHECKS: [&str; 15] = [
     "target",
     "game_server",
     "player_address",
+    "connects",
     "links",
 ];
 
@@ -148,8 +150,9 @@ pub struct OpenFiles {
     pub needed: u64,
 }
 
-/// Checks everything that the configuration of this file needs.
-pub async fn examine(config: Config, file: &Path, files: OpenFiles) -> Vec<DoctorCheck> {
+/// Checks everything that the configuration of this file needs. `try_connects` also finds out which game servers block who connects
+/// too often, at the price that new players may be refused for some seconds.
+pub async fn examine(config: Config, file: &Path, files: OpenFiles, try_connects: bool) -> Vec<DoctorCheck> {
     let mut checks = vec![DoctorCheck::ok("file", "", config.summary()), file_limit(files)];
     let role = config.role();
     // An otproxy that runs already decides what the other results mean.
@@ -213,6 +216,10 @@ pub async fn examine(config: Config, file: &Path, files: OpenFiles) -> Vec<Docto
                 ));
             }
         }
+    }
+    // Last, when nothing else connects any more.
+    for trial in throttle::of(&config).into_iter().filter(|_| try_connects) {
+        checks.extend(timeout(WITHIN, trial.examine()).await.ok().flatten());
     }
     checks.sort_by_key(|check| CHECKS.iter().position(|kind| *kind == check.check));
     checks

@@ -13,7 +13,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{CONNECT, DoctorCheck};
 use otproxy_config::{
-    Config, Destination, Framing, HostPort, ListenerConfig, PlayerAddress, SendProxy, SourceAddress, TargetHost,
+    Config, Destination, Framing, GameServerConfig, HostPort, ListenerConfig, PlayerAddress, SendProxy, SourceAddress,
+    TargetHost,
 };
 use otproxy_net::{connect_forward, resolve};
 use otproxy_protocol::player_address::backwards;
@@ -26,6 +27,8 @@ const CHECK: &str = "player_address";
 const AT_ONCE: Duration = Duration::from_millis(600);
 /// The time limit of the answer to a request for the status. A server that takes the request for something else waits for more.
 const ANSWER: Duration = Duration::from_secs(2);
+/// The time in which a server closes what it blocks, short enough for the next connect to count as one too soon.
+const BLOCKED: Duration = Duration::from_millis(100);
 /// The time limit of all servers of one host.
 const WITHIN: Duration = Duration::from_secs(12);
 /// The player that headers tell: one that servers always answer.
@@ -152,14 +155,7 @@ pub(super) struct ServerTrial {
 /// Returns the servers behind a core.
 pub(super) fn of(config: &Config) -> Vec<ServerTrial> {
     let Config::Core(core) = config else { return Vec::new() };
-    let sessions = core.game_servers.iter().map(|game| ServerTrial {
-        subject: game.port.to_string(),
-        target: game.address.clone(),
-        source: game.source,
-        header: Header::of_session(game.player_address),
-        key: "player_address",
-        framing: game.framing,
-    });
+    let sessions = core.game_servers.iter().map(ServerTrial::of_game_server);
     let forwards = core.listeners.iter().filter_map(ListenerConfig::forward).flat_map(|forward| {
         forward.forward_to.iter().filter_map(|to| match &to.destination {
             Destination::Core(_) => None,
@@ -192,6 +188,31 @@ pub(super) async fn examine(trials: Vec<ServerTrial>) -> Vec<DoctorCheck> {
 }
 
 impl ServerTrial {
+    /// Makes the trial of one of `game_servers`.
+    pub fn of_game_server(game: &GameServerConfig) -> Self {
+        Self {
+            subject: game.port.to_string(),
+            target: game.address.clone(),
+            source: game.source,
+            header: Header::of_session(game.player_address),
+            key: "player_address",
+            framing: game.framing,
+        }
+    }
+
+    /// Returns whether each player comes to it from an address of its own.
+    pub fn is_per_player(&self) -> bool {
+        self.source.towards(&self.target) == SourceAddress::LoopbackPerPlayer
+    }
+
+    /// Connects as this player, from `own` or as the file says, and returns whether the server closes at once. `None` without a
+    /// connection.
+    pub async fn closes_at_once(&self, player: SocketAddrV4, own: Option<IpAddr>) -> Option<bool> {
+        let mut stream = self.connect(self.header, player, own.or(self.fixed_source())).await?;
+        let (_, closed) = read_for(&mut stream, BLOCKED, MAX_FIRST).await;
+        Some(closed)
+    }
+
     /// Returns the host, for which connects have to wait for each other.
     pub fn host(&self) -> TargetHost {
         TargetHost::from(&self.target)
@@ -320,6 +341,23 @@ impl ServerTrial {
         ))
     }
 
+    /// Returns the address of this host that the file has for connections to it.
+    fn fixed_source(&self) -> Option<IpAddr> {
+        match self.source {
+            SourceAddress::Address(own) => Some(own),
+            SourceAddress::Default | SourceAddress::LoopbackPerPlayer => None,
+        }
+    }
+
+    /// Connects, and sends a header.
+    async fn connect(&self, header: Header, player: SocketAddrV4, source: Option<IpAddr>) -> Option<TcpStream> {
+        let addresses = resolve((&self.target.host, self.target.port), CONNECT).await.ok()?;
+        let (mut stream, server) = connect_forward(addresses, source, CONNECT).await.ok()?;
+        // One that has closed already is seen by the next read.
+        let _ = stream.write_all(&header.bytes(player, server)).await;
+        Some(stream)
+    }
+
     async fn answers(&self, header: Header) -> bool {
         matches!(self.try_with(header).await, Reaction::Answers(_))
     }
@@ -327,19 +365,9 @@ impl ServerTrial {
     /// Connects, sends a header, and sees what comes; a request for the status, if nothing does.
     async fn try_with(&self, header: Header) -> Reaction {
         // Servers answer 127.0.0.1 always, and another address of loopback as seldom as any.
-        let source = match self.source {
-            SourceAddress::Address(own) => Some(own),
-            SourceAddress::Default | SourceAddress::LoopbackPerPlayer => None,
-        };
-        let Ok(addresses) = resolve((&self.target.host, self.target.port), CONNECT).await else {
+        let Some(mut stream) = self.connect(header, PLAYER, self.fixed_source()).await else {
             return Reaction::Unreachable;
         };
-        let Ok((mut stream, server)) = connect_forward(addresses, source, CONNECT).await else {
-            return Reaction::Unreachable;
-        };
-        if stream.write_all(&header.bytes(PLAYER, server)).await.is_err() {
-            return Reaction::Closes;
-        }
         let (first, closed) = read_for(&mut stream, AT_ONCE, MAX_FIRST).await;
         match (closed, first.is_empty()) {
             (true, _) => return Reaction::Closes,

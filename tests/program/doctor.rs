@@ -36,7 +36,7 @@ fn path_with_clock(answer: Option<&str>) -> PathBuf {
 
 pub struct Said {
     code: Option<i32>,
-    text: String,
+    pub text: String,
 }
 
 impl Said {
@@ -69,9 +69,14 @@ fn doctor_in(folder: &Path, yaml: &str, clock: Option<&str>) -> Said {
 
 /// The same, with the system's tools in that directory.
 fn doctor_with(tools: &Path, folder: &Path, yaml: &str) -> Said {
+    run(tools, folder, yaml, &[])
+}
+
+fn run(tools: &Path, folder: &Path, yaml: &str, flags: &[&str]) -> Said {
     let file = folder.join("file.yaml");
     fs::write(&file, yaml).expect("writable");
     let mut command = otproxy(&["doctor", "-c", file.to_str().expect("UTF-8")]);
+    command.args(flags);
     let output = command.env("PATH", tools).output().expect("the program starts");
     assert_eq!(text(&output.stderr), "");
     Said { code: output.status.code(), text: text(&output.stdout) }
@@ -79,6 +84,11 @@ fn doctor_with(tools: &Path, folder: &Path, yaml: &str) -> Said {
 
 pub fn doctor(yaml: &str) -> Said {
     doctor_in(&Folder::new(), yaml, Some("yes"))
+}
+
+/// The same with flags.
+pub fn doctor_and(flags: &[&str], yaml: &str) -> Said {
+    run(&path_with_clock(Some("yes")), &Folder::new(), yaml, flags)
 }
 
 fn edge(more: &str, listen: &str, forward_to: &str) -> String {

@@ -1,6 +1,6 @@
 //! `otproxy doctor` beside stand-ins of the game servers that people run: it tells which one it is, and what to change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::common::folder::Folder;
 use crate::common::process::{Running, otproxy};
-use crate::doctor::{NO_ADMIN, Said, doctor, free};
+use crate::doctor::{NO_ADMIN, Said, doctor, doctor_and, free};
 
 /// A game server, as far as the first bytes of a connection go.
 #[derive(Clone, Copy, Default)]
@@ -24,9 +24,29 @@ struct Kind {
     blocks: bool,
     /// The address that its status shows.
     shows: &'static str,
+    /// Those whose connects it counts, and blocks from the sixth on.
+    blocks_who: Blocks,
 }
 
-const STOCK: Kind = Kind { reads_otc: false, reads_proxy: false, backwards: false, blocks: false, shows: "127.0.0.1" };
+/// The addresses that a server blocks.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Blocks {
+    #[default]
+    Nobody,
+    /// Each peer, for itself.
+    Peers,
+    /// All together.
+    All,
+}
+
+const STOCK: Kind = Kind {
+    reads_otc: false,
+    reads_proxy: false,
+    backwards: false,
+    blocks: false,
+    shows: "127.0.0.1",
+    blocks_who: Blocks::Nobody,
+};
 const PATCHED: Kind = Kind { reads_otc: true, reads_proxy: true, ..STOCK };
 const BACKWARDS: Kind = Kind { backwards: true, ..PATCHED };
 
@@ -44,7 +64,16 @@ impl Server {
             // Others than 127.0.0.1 are answered once, as if the five seconds never passed.
             let answered = Arc::new(Mutex::new(BTreeSet::new()));
             thread::spawn(move || {
+                let mut connects = BTreeMap::<_, u32>::new();
                 for stream in listener.incoming().map_while(Result::ok) {
+                    let peer = stream.peer_addr().expect("connected").ip();
+                    // Other checks come from 127.0.0.1, so that those of the throttle are the first of their addresses.
+                    let who = Some(peer).filter(|_| kind.blocks_who == Blocks::Peers);
+                    let count = connects.entry(who).or_default();
+                    *count += u32::from(peer != Ipv4Addr::LOCALHOST);
+                    if *count > 5 && kind.blocks_who != Blocks::Nobody {
+                        continue;
+                    }
                     let answered = Arc::clone(&answered);
                     thread::spawn(move || drop(serve(stream, kind, is_game, &answered)));
                 }
@@ -56,16 +85,21 @@ impl Server {
 
     /// Has the doctor look at a core in front of it.
     fn examined(&self, player_address: &str, send_proxy: &str, framing: &str) -> Said {
+        doctor(&self.core(player_address, send_proxy, &format!("framing: {framing}")))
+    }
+
+    /// Returns the file of a core in front of it, with more keys of the world.
+    fn core(&self, player_address: &str, send_proxy: &str, world: &str) -> String {
         let Self { login, game } = self;
-        doctor(&format!(
+        format!(
             "role: core\n{NO_ADMIN}edges: [{{ name: waw1, address: 192.0.2.1 }}]\n\
              listeners:\n\
              - {{ name: links, kind: relay, listen: '127.0.0.1:0' }}\n\
              - {{ name: login, listen: '127.0.0.1:0', forward_to: '{login}', send_proxy: {send_proxy} }}\n\
              game_servers:\n\
              - {{ port: 7171, address: '{login}', player_address: {player_address} }}\n\
-             - {{ port: 7172, address: '{game}', player_address: {player_address}, framing: {framing} }}\n"
-        ))
+             - {{ port: 7172, address: '{game}', player_address: {player_address}, {world} }}\n"
+        )
     }
 }
 
@@ -194,4 +228,24 @@ fn a_core_whose_sessions_all_end_at_once_names_the_key() {
     core.signal(Signal::TERM);
     let (_, rest) = core.end();
     assert!(!rest.contains("after no more than a first packet"), "{rest}");
+}
+
+#[test]
+fn a_server_that_blocks_who_connects_too_often() {
+    for (blocks_who, world, beginning, words) in [
+        (Blocks::Nobody, "", "ok    connects", "takes 8 connects"),
+        (Blocks::Peers, "", "ok    connects", "tells players apart: no other was blocked"),
+        (
+            Blocks::All,
+            "",
+            "fail  connects",
+            "blocks the others; remedy: give one of its `game_servers` `connects: 1/600ms`",
+        ),
+        (Blocks::All, "connects: 1/600ms", "ok    connects", "`connects` makes them slow enough"),
+    ] {
+        let server = Server::start(Kind { blocks_who, ..STOCK });
+        let yaml = server.core("none", "none", world);
+        doctor_and(&["--try-connects"], &yaml).says(beginning, &[words]);
+        assert!(!doctor(&yaml).text.contains("connects 127."), "not unasked");
+    }
 }
