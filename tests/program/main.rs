@@ -25,6 +25,7 @@ mod attack;
 mod bench;
 mod cert;
 mod cli;
+mod client;
 mod doctor;
 mod game_server_kinds;
 mod haproxy;
