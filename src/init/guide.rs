@@ -88,12 +88,14 @@ and 127.0.0.1 is that service's world address.
 
 ## 4. Does it work?
 
-`otproxy doctor -c FILE` on each host tries the real thing, and has a remedy for each thing that fails. From anywhere else,
-`otproxy ping` sees the edges as players do:
+`otproxy doctor -c FILE` on each host tries the real thing, and has a remedy for each thing that fails. On a host that is none of
+these, as at home, `otproxy probe` sees all of it as players do:
 
 ```sh
-otproxy ping {pings}
+otproxy probe {pings}
 ```
+
+With `--core ADDRESS` it tries the core's host as well, which must not answer there.
 
 ## Later
 

@@ -32,5 +32,6 @@ mod haproxy;
 mod hostile;
 mod init;
 mod ping;
+mod probe;
 mod stderr;
 mod tunnel;
