@@ -52,7 +52,7 @@ pub(super) struct Init {
     /// Names ahead in the clients' list, which go on from those of the edges, as p3.example from p1.example and p2.example
     #[arg(long, value_name = "N")]
     spare_names: Option<String>,
-    /// Where clients find a newer list of the edges; once for each, in the order in which they are tried
+    /// A URL of a newer list of the edges, for clients; once for each, in the order in which they are tried
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
     list_url: Vec<String>,
 }

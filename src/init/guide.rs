@@ -76,7 +76,7 @@ The lines of `config.lua` and `proxies.sql`, each in its place as the table says
 
 The folder `client/otproxy` goes into the `mods` of the client that you hand to your players, beside what is there: `mods/otproxy/otproxy.otmod`
 and `mods/otproxy/otproxy.lua`. It is the same for OTCv8, OTAcademy, OTClient Redemption and their forks; where the client is packed, it goes into `mods` in
-its data.zip. It needs no line in `init.lua`. What stands there is the server's address:
+its data.zip. In `init.lua` it needs no line; the server's address stands there:
 
 | client | in `init.lua` |
 |---|---|

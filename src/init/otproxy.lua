@@ -14,7 +14,7 @@
 local EDGES = {
 --[[EDGES]]
 }
--- Where a newer list is: {"proxies":[{"host":"p1.example:7162","priority":0}]}. They are tried in turn. None: the list above is all.
+-- The addresses of a newer list, as {"proxies":[{"host":"p1.example:7162","priority":0}]}. They are tried in turn. Without any, the list above is all.
 local LIST_URLS = {
 --[[LIST_URLS]]
 }
@@ -42,7 +42,7 @@ local timer, clear, wrapped
 
 -- Writes a line into the client's log, but not the same line about the same thing again.
 local function log(about, line)
-  line = (about .. ': ' .. tostring(line)):gsub('%c', ' '):sub(1, 300)
+  line = (about .. ': ' .. tostring(line)):gsub('%c', ' '):sub(1, 380)
   if said[about] ~= line then
     said[about] = line
     pcall(function() g_logger.warning('[otproxy] ' .. line) end)
@@ -116,7 +116,7 @@ local function tell_again()
   for _, edge in pairs(told) do g_proxy.addProxy(edge.host, edge.port, edge.priority) end
 end
 
--- Returns whether a link is up, to one of these edges if some are given. Where the client cannot tell, one is.
+-- Returns whether a link is up, to one of these edges if some are given. If the client cannot tell, one is.
 local function is_up(edges)
   local ok, pings = pcall(function() return g_proxy.getProxies() end)
   if not ok or type(pings) ~= 'table' then return true end

@@ -233,7 +233,7 @@ test('the last good list outlives a restart', function()
   local other = Client.new(client.settings)
   other:load(OTHER)
   equal(other:told(), BUILT_IN .. ' p4.example:7162')
-  -- What somebody did to the settings does no harm.
+  -- Settings that somebody edited do no harm.
   for _, text in ipairs({ 'x', ':', 'p1.example:0 0', ('p1.example:7162 0, '):rep(40), '7' }) do
     client.settings['otproxy-list'] = text
     local edited = Client.new(client.settings)

@@ -95,7 +95,7 @@ impl SeenEdge {
         let address = SocketAddr::new(ip, seen.listed.at.port);
         let series = PingSeries { address, probing, count: Some(PINGS), interval: INTERVAL };
         let links = &mut seen.links;
-        // What was counted by then holds.
+        // The pings that were counted by then hold.
         let pinging = timeout(EDGE, series.run(|pinged| links.count(&pinged)));
         let asking = async {
             let login = connect(SocketAddr::new(ip, login_port)).await.map(|(_, took)| took);
@@ -159,7 +159,7 @@ mod tests {
             let mut request = [0; 8];
             stream.read_exact(&mut request).await.unwrap();
             assert_eq!(&request, b"\x06\0\xFF\xFFinfo");
-            // Whoever has read enough may be gone.
+            // A reader that has enough may be gone.
             let _ = stream.write_all(answer).await;
         };
         tokio::join!(status(address), answering).0

@@ -18,7 +18,7 @@ const SHOWN: usize = 60;
 /// The edges of a list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EdgeList {
-    /// Those that clients take.
+    /// The ones that clients take.
     pub edges: Vec<ListedEdge>,
     /// Entries that clients leave out.
     pub left_out: Vec<String>,

@@ -127,7 +127,7 @@ fn lost_pings_are_told() {
         link.message.starts_with("1 of 2 pings answered") && link.message.ends_with("; then it closed the link"),
         "{link:?}"
     );
-    // What cannot be tried from here is no failure.
+    // An edge that cannot be tried from here is no failure.
     let mut untried = dead(edge("p1.example", "2001:db8::7", 1));
     untried.links = PingFigures::default();
     untried.links.count(&Pinged { number: 1, connect: None, result: Err(ProbeError::NoFamily) });
