@@ -4,7 +4,7 @@
 //!
 //! - [`cli`]: commands, flags, exit codes.
 //! - [`init`]: all hosts' files from one topology. [`doctor`]: tries from here the hosts and files that a configuration
-//!   needs.
+//!   needs, and from elsewhere a whole set-up, as a player sees it.
 //! - [`probe`]: links, opened as a player's client opens them.
 //! - [`roles`]: an edge and a core, started from a checked configuration.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core. [`admin`]: metrics, health and

@@ -49,13 +49,30 @@ pub(super) struct Init {
     /// How game servers of another kind are told players' addresses: otc, otc_reversed, proxy_v2, proxy_v1, none
     #[arg(long, value_name = "HOW")]
     player_address: Option<String>,
+    /// Names ahead in the clients' list, which go on from those of the edges, as p3.example from p1.example and p2.example
+    #[arg(long, value_name = "N")]
+    spare_names: Option<String>,
+    /// A URL of a newer list of the edges, for clients; once for each, in the order in which they are tried
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    list_url: Vec<String>,
 }
 
 /// The folder that is filled the first time.
 const OUT: &str = "otproxy-hosts";
 /// The flags that describe a topology.
-const FLAGS: [&str; 9] =
-    ["edge", "game", "login", "status", "core", "core_mode", "tunnel_port", "game_server", "player_address"];
+const FLAGS: [&str; 11] = [
+    "edge",
+    "game",
+    "login",
+    "status",
+    "core",
+    "core_mode",
+    "tunnel_port",
+    "game_server",
+    "player_address",
+    "spare_names",
+    "list_url",
+];
 
 #[derive(Debug, Clone)]
 struct Edge {
@@ -142,10 +159,15 @@ impl Init {
             ("status", &self.status),
             ("game_server", &self.game_server),
             ("player_address", &self.player_address),
+            ("spare_names", &self.spare_names),
         ] {
             if let Some(value) = value {
                 let _ = writeln!(text, "{key}: {}", quoted(value));
             }
+        }
+        if !self.list_url.is_empty() {
+            let urls: Vec<_> = self.list_url.iter().map(|url| quoted(url)).collect();
+            let _ = writeln!(text, "list_urls: [{}]", urls.join(", "));
         }
         text += "game_servers:\n";
         for Game { port, address } in &self.game {
@@ -169,6 +191,7 @@ fn flag(key: &str) -> String {
     match word {
         "edges" => "--edge".to_owned(),
         "game_servers" => "--game".to_owned(),
+        "list_urls" => "--list-url".to_owned(),
         "core.address" => "--core".to_owned(),
         word => format!("--{}", word.replace(['_', '.'], "-")),
     }

@@ -73,13 +73,21 @@ const EXIT_STATUS: [(&str, &str); 4] = [
 ];
 
 /// Examples, each with what it does. The first word behind `otproxy` is the command on whose page it stands too.
-pub(super) const EXAMPLES: [(&str, &str); 14] = [
+pub(super) const EXAMPLES: [(&str, &str); 16] = [
     (
         "otproxy init --edge waw1=198.51.100.7 --edge fra1=203.0.113.9 --game 7172=127.0.0.1:7172",
         "makes the files of two edges and of the core, ready to copy",
     ),
     ("otproxy check -c /etc/otproxy/edge.yaml", "prints every error of a file, or what would run"),
     ("otproxy doctor -c /etc/otproxy/core.yaml", "tries what the file needs, with a remedy for what is wrong"),
+    (
+        "otproxy probe p1.example p2.example",
+        "looks at a set-up from a player's side: run it on a host that is none of yours",
+    ),
+    (
+        "otproxy probe --list edges.json --core 203.0.113.9",
+        "the same for a list as clients fetch it; the core must be out of reach",
+    ),
     ("otproxy status", "shows how the otproxy on this host is doing"),
     ("otproxy connections --listener login --limit 20", "shows the newest connections of a listener"),
     ("otproxy sessions --address 198.51.100.0/24", "shows a core's sessions of players in a network"),

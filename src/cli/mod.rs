@@ -1,7 +1,7 @@
 //! Commands, flags and exit codes.
 //!
 //! Data goes to stdout, logs and errors to stderr. Exit codes: 0; 1 if a command could not run, the demo or a load test
-//! failed, a ping was not answered, or a certificate has expired; 2 for unknown flags; 78 for an invalid configuration.
+//! failed, a ping was not answered, players would not get in, or a certificate has expired; 2 for unknown flags; 78 for an invalid configuration.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -34,6 +34,7 @@ mod man;
 mod notify;
 mod operate;
 mod ping;
+mod probe;
 mod signals;
 mod text_table;
 
@@ -43,6 +44,7 @@ use bench::Bench;
 use demo::Demo;
 use notify::{NotifyState, notify};
 use ping::Ping;
+use probe::Probe;
 use signals::{Requests, Signals};
 
 /// The exit code of an invalid configuration: `EX_CONFIG` of sysexits.h. The systemd units do not restart after it.
@@ -87,6 +89,11 @@ enum Command {
     /// It opens a link to each address of each edge and no session, so nobody is in the game for it. A line for each ping, then
     /// the round trips and what was lost, with remedies. Exit code 1 if any ping was not answered.
     Ping(Ping),
+    /// Look at a set-up from a player's side: links, the edges that a client would choose, login, status
+    ///
+    /// From a host that is none of yours. One line for each thing, with the remedy if something is wrong; nobody is in the game for it.
+    /// Exit code 1 if players would not get in, or if the core given with --core can be reached.
+    Probe(Probe),
     #[command(flatten)]
     Operate(operate::Operate),
     /// Make, renew and show the certificates that the core and the edges know each other by
@@ -202,6 +209,7 @@ impl Cli {
             Command::Init(init) => init.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Ping(ping) => ping.run(),
+            Command::Probe(probe) => probe.run(),
             Command::Operate(operate) => operate.run(),
             Command::Cert(cert) => cert.execute(),
             Command::Completions { shell } => {

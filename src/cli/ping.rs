@@ -51,7 +51,7 @@ pub(super) struct Ping {
 }
 
 /// Parses an edge, as `p1.example`, `198.51.100.7:7162`, `2001:db8::7` or `[2001:db8::7]:7162`.
-fn edge(text: &str) -> Result<HostPort, String> {
+pub(super) fn edge(text: &str) -> Result<HostPort, String> {
     let wrong = || "write it as `p1.example`, `198.51.100.7:7162` or `[2001:db8::7]:7162`".to_owned();
     if let Ok(address) = text.parse::<SocketAddr>() {
         return if address.port() == 0 { Err(wrong()) } else { Ok(address.into()) };

@@ -20,6 +20,7 @@ mod certificates;
 mod clock;
 mod holder;
 mod links;
+mod outside;
 mod ports;
 mod reach;
 mod report;
@@ -29,6 +30,10 @@ mod throttle;
 mod tool;
 mod tunnel;
 
+pub use outside::{
+    EdgeList, HiddenCore, ListError, ListedEdge, MAX_LIST, OUTSIDE_CHECKS, OUTSIDE_TIMES, Outside, OutsideReport,
+    SeenEdge, examine_outside, json as outside_json, read_list,
+};
 pub use report::{json, text};
 
 use admin::RunningProcess;

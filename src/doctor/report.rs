@@ -42,21 +42,23 @@ pub fn text(checks: &[DoctorCheck], colours: bool) -> String {
 /// Formats one object: `ok`, and `checks` as they are in [`DoctorCheck`].
 #[must_use]
 pub fn json(checks: &[DoctorCheck]) -> String {
-    let list: Vec<Value> = checks
-        .iter()
-        .map(|check| {
-            json!({
-                "check": check.check,
-                "subject": check.subject,
-                "status": check.status.as_str(),
-                "message": check.message,
-                "remedy": check.remedy,
-            })
-        })
-        .collect();
-    let mut text = json!({ "ok": passed(checks), "checks": list }).to_string();
+    let mut text = json!({ "ok": passed(checks), "checks": list(checks) }).to_string();
     text.push('\n');
     printable_json(&text).into_owned()
+}
+
+/// Returns the list `checks`.
+pub(super) fn list(checks: &[DoctorCheck]) -> Vec<Value> {
+    let one = |check: &DoctorCheck| {
+        json!({
+            "check": check.check,
+            "subject": check.subject,
+            "status": check.status.as_str(),
+            "message": check.message,
+            "remedy": check.remedy,
+        })
+    };
+    checks.iter().map(one).collect()
 }
 
 /// Splits an error at its first semicolon outside of backticks: what is wrong, and what to do about it. `None` if there is none.

@@ -18,7 +18,7 @@ use otproxy_config::{
 };
 use otproxy_net::{connect_forward, resolve};
 use otproxy_protocol::player_address::backwards;
-use otproxy_protocol::status::{MAX_ANSWER, StatusRequest, address_in_xml};
+use otproxy_protocol::status::{MAX_ANSWER, StatusRequest, StatusView};
 
 /// The check of what a server reads.
 const CHECK: &str = "player_address";
@@ -331,7 +331,7 @@ impl ServerTrial {
 
     /// Warns of an answer that shows this host's own address.
     async fn shown(&self, status: &[u8]) -> Option<DoctorCheck> {
-        let shown = address_in_xml(status)?;
+        let shown = StatusView::read(status)?.address;
         let mut found = timeout(CONNECT, lookup_host((shown.as_str(), 0))).await.ok()?.ok()?;
         let own = found.find(|address| is_public(address.ip()) && UdpSocket::bind((address.ip(), 0)).is_ok())?;
         Some(self.warn(
@@ -378,7 +378,7 @@ impl ServerTrial {
             return Reaction::Nothing;
         }
         let (answer, _) = read_for(&mut stream, ANSWER, MAX_ANSWER).await;
-        if address_in_xml(&answer).is_some() { Reaction::Answers(answer) } else { Reaction::Nothing }
+        if StatusView::read(&answer).is_some() { Reaction::Answers(answer) } else { Reaction::Nothing }
     }
 }
 

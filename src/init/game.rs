@@ -1,8 +1,8 @@
-//! The files for clients and the game server: the table `proxies`, the client's lines, the server's.
+//! The files for the game server: its lines, and the table `proxies` of its database.
 
 use std::fmt::Write;
 
-use otproxy_config::{GameServerProfile, LINKS_PORT, Topology, TopologyEdge, World};
+use otproxy_config::{GameServerProfile, LINKS_PORT, Topology, World};
 
 /// Returns `proxies.sql`. Hosts are names or addresses, so nothing in them needs escaping.
 pub(super) fn sql(topology: &Topology) -> String {
@@ -18,7 +18,7 @@ CREATE TABLE IF NOT EXISTS `proxies` (
 );
 "
     .to_owned();
-    for edge in live(topology) {
+    for edge in topology.live() {
         let (name, host) = (&edge.name, &edge.public);
         let _ = write!(
             text,
@@ -37,25 +37,6 @@ CREATE TABLE IF NOT EXISTS `proxies` (
     text
 }
 
-/// Returns `client.lua`.
-pub(super) fn client(topology: &Topology) -> String {
-    let mut text = "\
--- For the client's init.lua. Made by `otproxy init`. The third argument is a priority: milliseconds added to the ping that
--- the client measures. 0 leaves the choice to the ping; 50 on an edge makes it a spare.
-"
-    .to_owned();
-    for edge in live(topology) {
-        let _ = writeln!(text, "g_proxy.addProxy(\"{}\", {LINKS_PORT}, 0)", edge.public);
-    }
-    let _ = write!(
-        text,
-        "-- And where the client has its server's address: 127.0.0.1, port {}. Not an edge's name: it is this address that makes\n\
-         -- the login go over links as well.\n",
-        topology.login.port
-    );
-    text
-}
-
 /// Returns the lines of `config.lua` that matter here.
 pub(super) fn server(topology: &Topology) -> String {
     let login = topology.login.port;
@@ -66,7 +47,7 @@ pub(super) fn server(topology: &Topology) -> String {
 -- gamePort and statusPort.
 
 -- What the login hands out as the world's address: with 127.0.0.1 a client uses its links. It is also in the status that
--- server lists get. Where a web service does the login, it is that service's world address.
+-- server lists get. If a web service does the login, it is that service's world address.
 ip = \"127.0.0.1\"
 ",
         topology.profile
@@ -119,7 +100,7 @@ allowHaProxy = true
 ";
     }
     if let Tfs14Otc | Tfs16Otc = profile
-        && let Some(edge) = live(topology).next()
+        && let Some(edge) = topology.live().next()
     {
         let _ = write!(
             text,
@@ -169,8 +150,4 @@ fn game_port(topology: &Topology, world: &World) -> String {
     taken.extend([topology.login.port].into_iter().chain(status));
     let other = (port..=u16::MAX).chain(1..port).find(|free| !taken.contains(free)).unwrap_or(port);
     format!("legacy860GameProtocolPort = {port}\ngameProtocolPort = {other}   -- of newer clients: any free port\n")
-}
-
-fn live(topology: &Topology) -> impl Iterator<Item = &TopologyEdge> {
-    topology.edges.iter().filter(|edge| !edge.revoked)
 }

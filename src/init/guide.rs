@@ -30,10 +30,10 @@ Made by `otproxy init`. Commands are run in this folder.
 
 | here | goes to |
 |---|---|
-{folders}| `ca/` | nowhere: it stays with you. Who has `ca.key` can play your core and your edges: keep it off their hosts |
+{folders}| `ca/` | nowhere: it stays with you. Anybody with `ca.key` can play your core and your edges: keep it off their hosts |
 | `config.lua` | its lines into the game server's `config.lua` |
 | `proxies.sql` | the game's database, where the login server reads the table `proxies` |
-| `client.lua` | its lines into the client's `init.lua` |
+| `client/otproxy/` | the client's folder `mods`, as a whole: see step 3 |
 
 "
     );
@@ -61,7 +61,7 @@ The edges connect to the core: each edge's file has the core's address, and the 
             "\n`{UNKNOWN}` is the game server's host; where you are on it already, run what stands in quotes.\n"
         );
     }
-    let pings: Vec<_> = topology.edges.iter().filter(|edge| !edge.revoked).map(|edge| edge.public.as_str()).collect();
+    let pings: Vec<_> = topology.live().map(|edge| edge.public.as_str()).collect();
     let _ = write!(
         text,
         "
@@ -72,16 +72,30 @@ README.md, before.
 
 ## 3. The game server, the database, the clients
 
-The lines of `config.lua`, `proxies.sql` and `client.lua`, each in its place as the table says.
+The lines of `config.lua` and `proxies.sql`, each in its place as the table says.
+
+The folder `client/otproxy` goes into the `mods` of the client that you hand to your players, beside what is there: `mods/otproxy/otproxy.otmod`
+and `mods/otproxy/otproxy.lua`. It is the same for OTCv8, OTAcademy, OTClient Redemption and their forks; where the client is packed, it goes into `mods` in
+its data.zip. In `init.lua` it needs no line; the server's address stands there:
+
+| client | in `init.lua` |
+|---|---|
+| OTCv8, OTAcademy | `Servers = {{ MyServer = \"127.0.0.1:{login}:1098\" }}`, with your protocol in place of 1098 |
+| OTClient Redemption | `Servers_init = {{ [\"127.0.0.1\"] = {{ port = {login}, protocol = 1098, httpLogin = false }} }}`, likewise |
+
+It is 127.0.0.1 and not an edge's name: this address makes the login go over links as well. If a web service does the login, its URL stands there,
+and 127.0.0.1 is that service's world address.
 
 ## 4. Does it work?
 
-`otproxy doctor -c FILE` on each host tries the real thing, and has a remedy for each thing that fails. From anywhere else,
-`otproxy ping` sees the edges as players do:
+`otproxy doctor -c FILE` on each host tries the real thing, and has a remedy for each thing that fails. On a host that is none of
+these, as at home, `otproxy probe` sees all of it as players do:
 
 ```sh
-otproxy ping {pings}
+otproxy probe {pings}
 ```
+
+With `--core ADDRESS` it tries the core's host as well, which must not answer there.
 
 ## Later
 
@@ -89,14 +103,24 @@ Change the topology (the file that you gave, or `topology.yaml` here) and run `o
 what has changed, and nothing else; keys stay, and so does what you have edited: the new text is then beside it, in a
 file that ends in `.new`. Copy the folders that it names, and run their `install.sh`.
 
-- **A new edge:** add it to `edges`. The core takes it up with its new `core.yaml`, while it runs; tell the clients last.
+- **A new edge:** add it to `edges`. The core takes it up with its new `core.yaml`, while it runs; tell the clients last{ahead}.
 - **An edge that is given up, or was broken into:** set `revoked: true` on it. With its new `core.yaml` the core, while it runs,
   closes what that edge has open, and refuses it from then on.
 - **Certificates:** whatever ends within {RENEW_DAYS} days is issued anew by the same command, for the same key, and taken up without a restart.
 ",
+        login = topology.login.port,
         pings = pings.join(" "),
+        ahead = ahead(topology),
     );
     text
+}
+
+/// Returns how clients hear of a new edge, as the end of a sentence.
+fn ahead(topology: &Topology) -> String {
+    match topology.spare_names().first() {
+        Some(next) => format!(": they know its name ahead if that is {next}, and a DNS record is all that it takes"),
+        None => String::new(),
+    }
 }
 
 /// Returns `README.md` of one host.
@@ -130,7 +154,7 @@ Made by `otproxy init`. To be copied to {place}. Commands are run as root, there
    systemctl restart nftables
    ```
 
-   Where the provider has a firewall of its own, put the same rules there too.
+   If the provider has a firewall of its own, put the same rules there too.
 3. The files, and the start. `install.sh` does what the table says, but for the firewall:
 
    ```sh

@@ -4,7 +4,6 @@
 //! leaves edited files alone. Keys and certificates are made once (`certificates`).
 
 use std::io;
-use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -13,6 +12,7 @@ use crate::certs::CertError;
 use otproxy_config::{Topology, TopologyEdge};
 
 mod certificates;
+mod client;
 mod firewall;
 mod folder;
 mod game;
@@ -100,6 +100,7 @@ fn fill(folder: &mut Folder, topology: &Topology, text: Option<&str>) -> Result<
     let mut files = Vec::new();
     let mut notes = given_up(topology, folder);
     notes.extend(of_families(topology));
+    notes.extend(former(folder));
     for file in set_up(topology, text) {
         let outcome = folder.put(&file.path, &file.text)?;
         files.push((file.path, outcome));
@@ -127,7 +128,9 @@ fn set_up(topology: &Topology, text: Option<&str>) -> Vec<File> {
     files.extend(text.map(|text| file(TOPOLOGY_FILE, text.to_owned())));
     files.push(file("config.lua", game::server(topology)));
     files.push(file("proxies.sql", game::sql(topology)));
-    files.push(file("client.lua", game::client(topology)));
+    let of_client = |name: &str, text| file(&format!("{}/{name}", client::FOLDER), text);
+    files.push(of_client("otproxy.otmod", client::description().to_owned()));
+    files.push(of_client("otproxy.lua", client::module(topology)));
     files
 }
 
@@ -148,14 +151,28 @@ fn of_host(topology: &Topology, host: &Host<'_>, ca: &str) -> Vec<File> {
 
 /// Returns a note for each edge that players without IPv6 cannot use.
 fn of_families(topology: &Topology) -> Vec<String> {
-    let edges = topology.edges.iter().filter(|edge| !edge.revoked && edge.public.parse::<Ipv6Addr>().is_ok());
+    let edges = topology.live().filter(|edge| client::is_left_out(edge));
     let note = |edge: &TopologyEdge| {
         format!(
-            "clients are told {} for the edge {}: players without IPv6 get no link to it, so have two edges with IPv4 as well",
-            edge.public, edge.name
+            "clients are told {} for the edge {}: players without IPv6 get no link to it, so have two edges with IPv4 as well; and \
+             {}/ leaves it out, as lists of edges have names and IPv4 addresses alone: give it a name as `public`",
+            edge.public,
+            edge.name,
+            client::FOLDER
         )
     };
     edges.map(note).collect()
+}
+
+/// Returns a note where the folder still has what was made for clients before.
+fn former(folder: &Folder) -> Option<String> {
+    folder.path(client::LINES).exists().then(|| {
+        format!(
+            "{} is no longer made, as most clients forgot its edges at each login: remove it, and use {}/",
+            client::LINES,
+            client::FOLDER
+        )
+    })
 }
 
 /// Returns whether this folder has been filled before.

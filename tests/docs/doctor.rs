@@ -1,6 +1,6 @@
-//! `docs/doctor.md`: each check, and the times. `docs/ping.md`: each error.
+//! `docs/doctor.md`, `docs/probe.md`: each check, and the times. `docs/ping.md`: each error.
 
-use otproxy::doctor::{ANSWER, CHECKS, CONNECT, WITHIN};
+use otproxy::doctor::{ANSWER, CHECKS, CONNECT, MAX_LIST, OUTSIDE_CHECKS, OUTSIDE_TIMES, WITHIN};
 use otproxy::probe::PROBE_ERRORS;
 use otproxy::tunnel::DAYS_LEFT;
 
@@ -15,6 +15,24 @@ fn the_document_has_each_check_and_the_times() {
         format!("connects wait for {connect} s, answers for {answer} s, and all that\nruns at once for {within} s");
     assert!(document.contains(&times), "{times}");
     assert!(document.contains(&format!("valid for {DAYS_LEFT} more days at least")));
+}
+
+#[test]
+fn the_document_of_looks_from_outside_has_each_check_and_the_times() {
+    let document = include_str!("../../docs/probe.md");
+    let (_, table) = document.split_once("| check | ok if |").expect("the table");
+    let rows: Vec<_> =
+        table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name).collect();
+    assert_eq!(rows, OUTSIDE_CHECKS);
+    let (pings, [interval, step, edge]) = OUTSIDE_TIMES;
+    let times = format!(
+        "{pings} pings over one link, {} ms apart; each step waits for {} s, and all of an edge for {} s",
+        interval.as_millis(),
+        step.as_secs(),
+        edge.as_secs()
+    );
+    assert!(document.contains(&times), "{times}");
+    assert!(document.contains(&format!("up to {} KiB", MAX_LIST / 1024)));
 }
 
 #[test]

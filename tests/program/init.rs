@@ -257,6 +257,10 @@ fn edges_of_both_families_are_no_trap() {
             "{said}"
         );
     }
+    // The module for clients takes no IPv6 address, and says so.
+    let out = fresh("families");
+    let said = made(&["--edge", "waw1=2001:db8::9", "--game", "7172=127.0.0.1:7172"], &out);
+    assert!(said.contains("and client/otproxy/ leaves it out"), "{said}");
     // Each edge listens on both.
     let edge = fs::read_to_string(repository("tests/init/golden/dial/edge-waw1/edge.yaml")).expect("there");
     for port in [7162, 7171, 7100] {
@@ -388,10 +392,20 @@ fn without_the_list_nothing_that_differs_is_overwritten() {
     let error = failed(&init(&FLAGS, &out), 1);
     assert!(error.contains(".otproxy-init.json: is damaged: ") && error.contains("remove it"), "{error}");
     fs::remove_file(&list).expect("there");
-    fs::write(out.join("client.lua"), "-- mine\n").expect("own file");
+    fs::write(out.join("config.lua"), "-- mine\n").expect("own file");
     let output = made(&FLAGS, &out);
-    assert_eq!(said(&output, "edited"), ["client.lua by hand, and left so; the new one is client.lua.new"]);
-    assert_eq!(fs::read_to_string(out.join("client.lua")).expect("there"), "-- mine\n");
+    assert_eq!(said(&output, "edited"), ["config.lua by hand, and left so; the new one is config.lua.new"]);
+    assert_eq!(fs::read_to_string(out.join("config.lua")).expect("there"), "-- mine\n");
+}
+
+#[test]
+fn what_was_made_for_clients_before_is_named() {
+    let out = fresh("former");
+    assert!(!made(&FLAGS, &out).contains("client.lua"));
+    fs::write(out.join("client.lua"), "g_proxy.addProxy(\"p1.example\", 7162, 0)\n").expect("own file");
+    let said = made(&FLAGS, &out);
+    assert!(said.contains("note: client.lua is no longer made, ") && said.contains("use client/otproxy/\n"), "{said}");
+    assert!(out.join("client.lua").exists());
 }
 
 #[test]
@@ -401,7 +415,7 @@ fn a_new_edge_changes_what_names_edges_and_nothing_else() {
     let before = files(&out);
     let more = [&FLAGS[..], &["--edge", "lon1=198.51.100.11"]].concat();
     let output = made(&more, &out);
-    let changed = ["README.md", "client.lua", "core/core.yaml", "proxies.sql", "topology.yaml"];
+    let changed = ["README.md", "client/otproxy/otproxy.lua", "core/core.yaml", "proxies.sql", "topology.yaml"];
     assert_eq!(said(&output, "changed"), changed);
     let after = files(&out);
     let rest: Vec<_> = differing(&before, &after).into_iter().filter(|name| !name.starts_with("edge-lon1/")).collect();
@@ -435,7 +449,7 @@ fn an_edge_that_is_gone_is_not_forgotten() {
     let read = |file: &str| fs::read_to_string(out.join(file)).expect(file);
     assert!(read("core/core.yaml").contains("{ name: \"fra1\", dial: \"198.51.100.9:7100\", revoked: true }"));
     assert!(read("proxies.sql").contains("SET `disabled` = 1 WHERE `host` = '198.51.100.9' AND `port` = 7162;"));
-    assert!(!read("client.lua").contains("198.51.100.9"));
+    assert!(!read("client/otproxy/otproxy.lua").contains("198.51.100.9"));
 
     // Once the folder is removed there is nothing to say.
     fs::remove_dir_all(out.join("edge-fra1")).expect("there");
@@ -537,6 +551,8 @@ const WORDS: &[&str] = &[
     "login:",
     "tunnel_port:",
     "player_address:",
+    "spare_names: 8",
+    "list_urls:",
     "\n",
     "\n  ",
     "\n  - ",
@@ -592,6 +608,14 @@ fn flags_say_what_is_missing_or_wrong() {
     );
     says(&["--edge", "waw1"], &["invalid value 'waw1' for '--edge", "write it as in waw1=198.51.100.7"]);
     says(&["topology.yaml", "--edge", "waw1=198.51.100.7"], &["cannot be used with"]);
+    says(
+        &[&FLAGS[..], &["--spare-names", "8", "--list-url", "https://a.example/", "--list-url", "a.example"]].concat(),
+        &[
+            "--spare-names: the names ahead go on from those of the edges, as p3.example from p1.example and p2.example, and \
+             `198.51.100.9`, the name of the edge fra1, is in no such row; give it a `public` like that, or leave this out\n",
+            "--list-url: `a.example` is not a URL; write it as `https://www.example/edges.json`\n",
+        ],
+    );
     says(
         &[
             "--edge",

@@ -32,6 +32,8 @@ const MAX_WORKERS: usize = 1024;
 const CONNECTION_MEMORY: ByteSize = ByteSize::kib(32);
 /// Characters of a name that is a label.
 const MAX_LABEL: usize = 64;
+/// Characters of a URL.
+const MAX_URL: usize = 255;
 /// Characters of the name of the process: as long as a host name may be.
 const MAX_NAME: usize = 255;
 
@@ -60,6 +62,7 @@ pub(super) const PORT: Format<u16> = Format::new("port", port);
 pub(super) const LABEL: Format<String> = Format::new("name", label);
 pub(super) const PROCESS_NAME: Format<String> = Format::new("text", process_name);
 pub(super) const TITLE: Format<String> = Format::new("text", title);
+pub(super) const URL: Format<String> = Format::new("URL", url);
 
 /// Parses a duration that may be zero.
 pub(super) fn duration(node: &Node) -> Result<Duration, String> {
@@ -274,6 +277,21 @@ pub(super) fn title(node: &Node) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Parses a URL that clients are told. It fits between quotes in Lua as it is.
+pub(super) fn url(node: &Node) -> Result<String, String> {
+    const EXAMPLE: &str = "write it as `https://www.example/edges.json`";
+    let text = text(node)?;
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let fits = |c: char| c.is_ascii_graphic() && !"\"'\\`<>".contains(c);
+    if rest.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')) || !text.chars().all(fits) {
+        return Err(format!("{} is not a URL; {EXAMPLE}", quote(text)));
+    }
+    if text.len() > MAX_URL {
+        return Err(format!("{} is too long; a URL has at most {MAX_URL} characters", quote(text)));
+    }
+    Ok(text.to_owned())
+}
+
 /// Returns the host name, as the name of the process.
 pub(super) fn host_name() -> String {
     let host: String = rustix::system::uname()
@@ -309,6 +327,30 @@ fn int(node: &Node) -> Option<i128> {
 mod tests {
     use super::super::tree::fragment;
     use super::*;
+
+    #[test]
+    fn urls_are_told_as_they_are() {
+        let read = |text: &str| url(&Node { id: fragment("x").id, value: Value::Text(text.to_owned()) });
+        for right in ["https://www.example/edges.json", "http://198.51.100.7:8080/?a=b&c=%20d", "http://[2001:db8::7]/"]
+        {
+            assert_eq!(read(right).as_deref(), Ok(right));
+        }
+        let long = format!("https://{}", "a".repeat(MAX_URL));
+        for wrong in [
+            "",
+            "www.example",
+            "ftp://a",
+            "https://",
+            "https:///x",
+            "https://a b",
+            "https://a\"",
+            "https://a\\",
+            "https://ä",
+            &long,
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_credential_takes_the_place_of_the_file_of_its_name() {

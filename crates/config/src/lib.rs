@@ -12,7 +12,7 @@
 //! | `declare`, `takes`, `mapping` | the declaration of a key |
 //! | `memory`, `formats`, `address`, `address_set`, `access`, `name`, `source` | how values are written, and what `auto` is here |
 //! | `sessions`, `game_server`, `edges`, `limits`, `log`, `admin`, `bans`, `process`, `tunnel`, `inbound`, `forward`, `listener` | the mappings of a file |
-//! | `document`, `file`, `topology` | whole files: those of the roles, and that of `init` |
+//! | `document`, `file`, `topology`, `spare_names` | whole files: those of the roles, and that of `init` with the names that follow its edges' |
 //! | `reference`, `restart`, `revoke`, `stock_servers`, `summary` | what follows from it: the tables in the documents, what takes a restart, what is left when an edge is refused, what players of unpatched servers meet, the line of `check` |
 
 mod access;
@@ -44,6 +44,7 @@ mod revoke;
 mod scope;
 mod sessions;
 mod source;
+mod spare_names;
 mod stock_servers;
 mod summary;
 mod takes;
@@ -78,8 +79,8 @@ pub use sessions::{BindSessions, SessionsConfig};
 pub use source::SourceAddress;
 pub use stock_servers::StockServerWarning;
 pub use topology::{
-    ADMIN_PORTS, CoreMode, LINKS_PORT, LOGIN_PORT, TOPOLOGY_KEYS, Topology, TopologyCore, TopologyEdge, World,
-    load_topology, parse_topology,
+    ADMIN_PORTS, CoreMode, LINKS_PORT, LOGIN_PORT, MAX_CLIENT_EDGES, TOPOLOGY_KEYS, Topology, TopologyCore,
+    TopologyEdge, World, load_topology, parse_topology,
 };
 pub use tunnel::{CoreTunnel, EdgeTunnel, Reach, TlsFiles};
 

@@ -12,13 +12,14 @@ use super::declare::{Read, Section as _, section};
 use super::document::{document, text_of};
 use super::edges::name;
 use super::error::ConfigErrors;
-use super::formats::{FLAG, PORT, TITLE};
+use super::formats::{COUNT, FLAG, PORT, TITLE, URL};
 use super::key::{Key, RoleKind};
 use super::mapping::mapping;
 use super::name::Name;
 use super::profile::{GameServerProfile, GameServerSettings};
 use super::scope::Scope;
-use super::takes::{Takes, items, value, word};
+use super::spare_names::spare_names;
+use super::takes::{Takes, items, list, value, word};
 
 /// The port at which clients connect to an edge with links, also in the table `proxies`.
 pub const LINKS_PORT: u16 = 7162;
@@ -26,6 +27,10 @@ pub const LINKS_PORT: u16 = 7162;
 pub const LOGIN_PORT: u16 = 7171;
 /// The ports at which an edge and the core serve metrics, as in [`super::KEYS`].
 pub const ADMIN_PORTS: [u16; 2] = [9162, 9163];
+/// Edges that a client is told at most, names ahead included: it keeps a link, or looks up the name, for each.
+pub const MAX_CLIENT_EDGES: usize = 32;
+/// URLs of a newer list at most: a client asks one after the other.
+const MAX_LIST_URLS: usize = 8;
 
 /// Every key of the file, in the order of the reference.
 pub static TOPOLOGY_KEYS: LazyLock<Vec<Key>> = LazyLock::new(Topology::keys);
@@ -54,6 +59,10 @@ section! {
         /// players whose clients know no links can play, over one edge: edges forward the worlds' ports
         players_without_links: bool =
             value(FLAG).or_else("`true` where `game_server` tells them an edge's address: `tfs14-otc`, `tfs16-otc`, `custom` with these forms", || true),
+        /// names ahead in the clients' list, which go on from those of the edges; a DNS record then makes one an edge
+        spares as "spare_names": Option<u32> = value(COUNT).optional("none").example("8"),
+        /// where clients find a newer list of the edges, tried in turn
+        list_urls: Vec<String> = list(URL).or("[]").example("[\"https://www.example/edges.json\"]"),
     }
 }
 
@@ -123,6 +132,18 @@ impl Topology {
             status || port == self.tunnel_port || taken(port)
         };
         self.worlds.iter().filter(move |world| self.players_without_links && !taken(world.port))
+    }
+
+    /// Returns the edges that clients are told of.
+    pub fn live(&self) -> impl Iterator<Item = &TopologyEdge> {
+        self.edges.iter().filter(|edge| !edge.revoked)
+    }
+
+    /// Returns the names ahead that clients are told.
+    #[must_use]
+    pub fn spare_names(&self) -> Vec<String> {
+        // The reader has checked that there are such names.
+        self.spares.and_then(|count| spare_names(&self.edges, count).ok()).unwrap_or_default()
     }
 }
 
@@ -205,7 +226,28 @@ fn topology(root: &Scope<'_>) -> Option<Topology> {
         );
         root.wrong("status", message);
     }
+    if keys.list_urls.as_ref().is_some_and(|urls| urls.len() > MAX_LIST_URLS) {
+        root.wrong("list_urls", format!("has too many; {MAX_LIST_URLS} are the most"));
+    }
+    if let (Some(edges), Some(spares)) = (&keys.edges, keys.spares) {
+        told_to_clients(root, edges, spares);
+    }
     keys.complete()
+}
+
+/// Checks what clients are told: the edges, and the names ahead.
+fn told_to_clients(root: &Scope<'_>, edges: &[TopologyEdge], spares: Option<u32>) {
+    let live = edges.iter().filter(|edge| !edge.revoked).count();
+    let most = MAX_CLIENT_EDGES.saturating_sub(live);
+    let spares_fit = spares.is_none_or(|spares| usize::try_from(spares).is_ok_and(|spares| spares <= most));
+    if live > MAX_CLIENT_EDGES {
+        root.wrong("edges", format!("{live} edges are too many for a client; {MAX_CLIENT_EDGES} are the most"));
+    } else if !spares_fit {
+        let message = format!("too many: clients take {MAX_CLIENT_EDGES} edges, so with yours {most} are the most");
+        root.wrong("spare_names", message);
+    } else if let Some(Err(message)) = spares.map(|count| spare_names(edges, count)) {
+        root.wrong("spare_names", message);
+    }
 }
 
 impl Read for TopologyCore {
@@ -329,6 +371,37 @@ mod tests {
         let topology =
             parse_topology("t.yaml", &(text.to_owned() + &worlds)).unwrap_or_else(|errors| panic!("{errors}"));
         assert_eq!(topology.forwarded_worlds().map(|world| world.port).collect::<Vec<_>>(), [7173]);
+    }
+
+    #[test]
+    fn clients_are_told_no_more_than_they_take() {
+        let parse = |edges: u32, more: &str| {
+            let edge = |n: u32| {
+                format!("  - {{ name: e{n}, address: 198.51.100.{n}, public: p{n}.example, revoked: {} }}\n", n == 1)
+            };
+            let edges: String = (1..=edges).map(edge).collect();
+            let text = format!("edges:\n{edges}game_servers: [{{ port: 7172, address: '127.0.0.1:7172' }}]\n{more}");
+            parse_topology("t.yaml", &text).map_err(|errors| errors.to_string())
+        };
+        let topology = parse(3, "spare_names: 2\nlist_urls: http://www.example/e.json\n").unwrap();
+        assert_eq!(topology.spare_names(), ["p4.example", "p5.example"]);
+        assert_eq!(topology.list_urls, ["http://www.example/e.json"]);
+        assert_eq!(topology.live().count(), 2);
+        assert_eq!(parse(3, "").unwrap().spare_names(), [""; 0]);
+        assert_eq!(parse(33, "").unwrap().live().count(), MAX_CLIENT_EDGES);
+        assert_eq!(parse(31, "spare_names: 2").unwrap().spare_names().len(), 2);
+        let urls = format!("list_urls: [{}]", ["'https://a.example/'"; MAX_LIST_URLS + 1].join(", "));
+        for (edges, more, says) in [
+            (34, "", "edges: 33 edges are too many for a client; 32 are the most"),
+            (31, "spare_names: 3", "spare_names: too many: clients take 32 edges, so with yours 2 are the most"),
+            (3, "spare_names: 0", "spare_names: must not be 0"),
+            (1, "spare_names: 1", "spare_names: every edge is revoked"),
+            (3, urls.as_str(), "list_urls: has too many; 8 are the most"),
+            (3, "list_urls: 'ftp://a.example'", "list_urls: `ftp://a.example` is not a URL"),
+        ] {
+            let error = parse(edges, more).expect_err(says);
+            assert!(error.contains(says), "{error}");
+        }
     }
 
     #[test]

@@ -12,11 +12,17 @@
 //! | [`StatusRequest::Parts`] | `01`, flags in a u16 of which the lower byte counts, perhaps a name | a packet: a u16 and so many bytes |
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use adler2::adler32_slice as adler32;
 use serde_json::Value;
 use thiserror::Error;
+
+mod view;
+mod xml;
+
+pub use view::StatusView;
+
+use xml::Attributes;
 
 /// The longest packet that may hold a request, its length field included. Logins are a third of that.
 pub const MAX_REQUEST: usize = 1024;
@@ -163,85 +169,25 @@ impl StatusRequest {
     }
 }
 
-/// Returns the address that an answer in XML shows; `None` if it is no such answer, or shows none.
-#[must_use]
-pub fn address_in_xml(answer: &[u8]) -> Option<String> {
-    let mut address = None;
-    server_info(answer, |name, value| {
-        if name == b"ip" {
-            address = Some(value);
-        }
-    })?;
-    str::from_utf8(answer.get(address?)?).ok().map(str::to_owned)
-}
-
 /// Changes `ip` and `port` of `serverinfo`, as far as it has them.
 fn publish_xml(xml: &[u8], published: PublishedFields<'_>) -> Option<Vec<u8>> {
     let port = published.port.map(|port| port.to_string());
-    let mut changed = Vec::new();
-    server_info(xml, |name, old| match name {
-        b"ip" => changed.push((old, published.address)),
-        b"port" => changed.extend(port.as_deref().map(|port| (old, port))),
-        _ => {}
-    })?;
+    let mut tag = Attributes::of(xml, b"<serverinfo")?;
     let (mut out, mut copied) = (Vec::with_capacity(xml.len()), 0);
-    for (old, new) in changed {
-        out.extend_from_slice(xml.get(copied..old.start)?);
-        out.extend_from_slice(new.as_bytes());
-        copied = old.end;
+    while let Some((name, value)) = tag.read_next().ok()? {
+        let new = match name {
+            b"ip" => Some(published.address),
+            b"port" => port.as_deref(),
+            _ => None,
+        };
+        if let Some(new) = new {
+            out.extend_from_slice(xml.get(copied..value.start)?);
+            out.extend_from_slice(new.as_bytes());
+            copied = value.end;
+        }
     }
     out.extend_from_slice(xml.get(copied..)?);
     Some(out)
-}
-
-/// Calls `each` with the name of each attribute of `serverinfo`, and the place of its value. `None` if that is not there, or not
-/// whole.
-fn server_info<'a>(xml: &'a [u8], mut each: impl FnMut(&'a [u8], Range<usize>)) -> Option<()> {
-    const TAG: &[u8] = b"<serverinfo";
-    let at = xml.windows(TAG.len()).position(|window| window == TAG)? + TAG.len();
-    let mut tag = Scan { bytes: xml, at };
-    loop {
-        let space = tag.take_while(|byte| byte.is_ascii_whitespace());
-        match tag.peek()? {
-            b'/' | b'>' => return Some(()),
-            _ if space.is_empty() => return None,
-            _ => {}
-        }
-        let name = tag.take_while(|byte| !byte.is_ascii_whitespace() && !b"=/><\"'".contains(&byte));
-        tag.take_while(|byte| byte.is_ascii_whitespace());
-        tag.take_one(|byte| byte == b'=')?;
-        tag.take_while(|byte| byte.is_ascii_whitespace());
-        let quote = tag.take_one(|byte| byte == b'"' || byte == b'\'')?;
-        let begin = tag.at;
-        tag.take_while(|byte| byte != quote);
-        each(name, begin..tag.at);
-        tag.take_one(|byte| byte == quote)?;
-    }
-}
-
-/// A place in some bytes.
-struct Scan<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Scan<'a> {
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    fn take_one(&mut self, is: impl Fn(u8) -> bool) -> Option<u8> {
-        let byte = self.peek().filter(|byte| is(*byte))?;
-        self.at += 1;
-        Some(byte)
-    }
-
-    fn take_while(&mut self, is: impl Fn(u8) -> bool) -> &'a [u8] {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let taken = rest.iter().position(|byte| !is(*byte)).unwrap_or(rest.len());
-        self.at += taken;
-        rest.get(..taken).unwrap_or_default()
-    }
 }
 
 /// Publishes in JSON. The result is equal, and byte for byte so if the answer came without spaces and with its keys in

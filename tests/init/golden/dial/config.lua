@@ -2,7 +2,7 @@
 -- gamePort and statusPort.
 
 -- What the login hands out as the world's address: with 127.0.0.1 a client uses its links. It is also in the status that
--- server lists get. Where a web service does the login, it is that service's world address.
+-- server lists get. If a web service does the login, it is that service's world address.
 ip = "127.0.0.1"
 bindOnlyGlobalAddress = false   -- the core connects from elsewhere: let your firewall keep all others out
 

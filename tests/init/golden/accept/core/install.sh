@@ -41,7 +41,7 @@ if systemctl --quiet is-active "$unit"; then
     if [ -n "$program" ]; then
         echo "$unit still runs the old program, and takes up the new one with a restart (at a server save: it ends all sessions):"
     else
-        echo "$unit has read its files again. Where its log says that a change needs a restart (at a server save: it ends all sessions):"
+        echo "$unit has read its files again. If its log says that a change needs a restart (at a server save: it ends all sessions):"
     fi
     echo "    systemctl restart $unit"
 else

@@ -41,7 +41,7 @@ if systemctl --quiet is-active "$unit"; then
     if [ -n "$program" ]; then
         echo "$unit still runs the old program, and takes up the new one with a restart:"
     else
-        echo "$unit has read its files again. Where its log says that a change needs a restart:"
+        echo "$unit has read its files again. If its log says that a change needs a restart:"
     fi
     echo "    systemctl restart $unit"
 else
