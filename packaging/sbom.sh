@@ -3,10 +3,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . packaging/env.sh
-version=$1 out=$(realpath "$2")
-tool=0.5.9
+version=$1 out=$2 tool=0.5.9
 export PATH=$PWD/target/sbom/bin:$PATH
-# Built without optimisation, for it runs for a second.
-[ "$(cargo-cyclonedx --version 2>/dev/null)" = "cargo-cyclonedx-cyclonedx $tool" ] ||
-    env -u CARGO_ENCODED_RUSTFLAGS -u CFLAGS cargo install -q cargo-cyclonedx --version "$tool" --locked --debug --root target/sbom
-cargo cyclonedx --format json --spec-version 1.5 --describe binaries --target all --override-filename "otproxy-$version.cdx"
+# Without optimisation and symbols, as it runs for a second. It is built with flags of its own.
+if [ "$(cargo-cyclonedx --version 2>/dev/null)" != "cargo-cyclonedx-cyclonedx $tool" ]; then
+    env -u CARGO_ENCODED_RUSTFLAGS -u CFLAGS -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 \
+        cargo install -q "cargo-cyclonedx@$tool" --locked --debug --root target/sbom
+fi
+# It writes beside Cargo.toml, and names the crates of this repository by their folders.
+cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --target x86_64-unknown-linux-gnu --no-build-deps
+sed "s|path+file://$PWD|path+file:///otproxy|g" otproxy_bin.cdx.json >"$out/otproxy-$version.cdx.json"
+rm otproxy_bin.cdx.json

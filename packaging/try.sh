@@ -12,7 +12,6 @@ suite=${1:?which suite: bookworm, trixie, ...} units=${2:-}
 deb=$(realpath target/packages/otproxy_*_"$(dpkg --print-architecture)".deb)
 cache=target/try/$suite.tar
 root=$(mktemp -d)
-chmod 755 "$root"
 trap 'rm -rf "$root"' EXIT
 log=$root.log
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -35,6 +34,8 @@ if [ ! -e "$cache" ]; then
 else
     tar --extract --file "$cache" --directory "$root"
 fi
+# mktemp lets nobody else in.
+chmod 755 "$root"
 
 # The same package, of an older version.
 dpkg-deb --raw-extract "$deb" "$root/old"
@@ -111,10 +112,10 @@ cat >"$root/etc/systemd/system/try.service" <<'END'
 [Service]
 Type=oneshot
 Environment=LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive
-ExecStart=/bin/sh -ex /try.sh
+ExecStart=/bin/sh -c 'sh -ex /try.sh || { journalctl --no-pager --lines 40; exit 1; }'
 ExecStopPost=/bin/systemctl --no-block poweroff
-StandardOutput=file:/try.log
-StandardError=file:/try.log
+StandardOutput=append:/try.log
+StandardError=append:/try.log
 [Install]
 WantedBy=multi-user.target
 END
@@ -162,7 +163,7 @@ dpkg --remove otproxy
 echo all of it
 END
 inside systemctl enable try.service || fail "systemctl enable"
-if ! timeout 180 systemd-nspawn --quiet --register=no --private-network --directory="$root" --boot </dev/null >"$log" 2>&1 || [ ! -e "$root/try.log" ]; then
+if ! timeout 180 systemd-nspawn --quiet --register=no --keep-unit --private-network --directory="$root" --boot </dev/null >"$log" 2>&1 || [ ! -e "$root/try.log" ]; then
     cat "$log" >&2
     echo "$suite: UNITS NOT TRIED: systemd-nspawn runs no systemd on this machine, as said above" >&2
     exit 3
