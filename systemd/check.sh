@@ -19,7 +19,7 @@ systemd-analyze --version | head -n 1
 for unit in "$here"/otproxy-edge.service "$here"/otproxy-core.service; do
     name=$(basename "$unit")
     copy=$copies/$name
-    sed "s|/usr/local/bin/otproxy|$binary|" "$unit" >"$copy"
+    sed "s|=otproxy |=$binary |" "$unit" >"$copy"
 
     # verify exits 0 on an unknown key: it only says so. Any word about this unit is a failure.
     said=$(systemd-analyze verify --man=no --recursive-errors=no "$copy" 2>&1) || { echo "$said" >&2; exit 1; }

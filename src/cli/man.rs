@@ -33,7 +33,10 @@ const FILES: [(&str, &str); 6] = [
         "certificates and private keys of the tunnel, as `otproxy init` places them",
     ),
     ("/run/otproxy-edge/admin.sock, /run/otproxy-core/admin.sock", "the sockets at which the commands find what runs"),
-    ("/etc/systemd/system/otproxy-edge.service, otproxy-core.service", "the units"),
+    (
+        "/etc/systemd/system/otproxy-edge.service, otproxy-core.service",
+        "the units, as install.sh places them; those of a package are in /usr/lib/systemd/system",
+    ),
     (
         "otproxy-hosts/",
         "the folder that `otproxy init` fills, with one for each host; it keeps the authority's key, ca.key",

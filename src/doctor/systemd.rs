@@ -181,7 +181,7 @@ impl Unit {
                 format!("its command line or environment is wrong: see `systemctl cat {name}` and `journalctl -u {name}`")
             }
             ("exit-code", "203") => {
-                "the program cannot be run: /usr/local/bin/otproxy must be there, for this machine, with mode 755".to_owned()
+                "the program cannot be run: otproxy must be in /usr/local/bin or /usr/bin, for this machine, with mode 755".to_owned()
             }
             ("exit-code", "217") => {
                 "its user is not there: useradd --system --user-group --no-create-home --shell /usr/sbin/nologin otproxy"

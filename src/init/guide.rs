@@ -137,12 +137,12 @@ Made by `otproxy init`. To be copied to {place}. Commands are run as root, there
 |---|---|
 | `{role}.yaml`, `ca.pem`, `{name}.pem` | `/etc/otproxy/` |
 | `{name}.key` | `/etc/otproxy/`, for the user `otproxy` alone |
-| `{unit}` | `/etc/systemd/system/` |
+| `{unit}` | `/etc/systemd/system/`; nowhere, if a package has brought it |
 | `{DROP_IN}` | `/etc/systemd/system/{unit}.d/` |
 | `nftables.conf` | `/etc/nftables.conf`, after a look at it |
 
-1. The program: copied to `/usr/local/bin/otproxy.new`. `install.sh` puts it into the place of `otproxy` there, which cannot be
-   written to while it runs.
+1. The program: a package (`apt install ./otproxy_*.deb`), or a copy at `/usr/local/bin/otproxy.new`, which `install.sh` puts into the
+   place of `otproxy` there, as one that runs cannot be written to.
 2. The firewall (`apt install nftables`), before otproxy starts: of connections that stand when it is loaded it has not seen the
    beginning. It replaces all rules there are. Keep one ssh session open while you try it, and log in with a second one before you
    close it:

@@ -27,7 +27,7 @@ User=otproxy
 "
 }
 
-/// Returns `install.sh`.
+/// Returns `install.sh`. Program and unit of a package stay where it put them.
 pub(super) fn install(host: &Host<'_>) -> String {
     let (role, name) = (host.role(), host.name());
     let (who, when) = match host {
@@ -42,6 +42,7 @@ pub(super) fn install(host: &Host<'_>) -> String {
 set -eu
 cd \"$(dirname \"$0\")\"
 bin=${{DESTDIR:-}}/usr/local/bin
+packaged=${{DESTDIR:-}}/usr
 etc=${{DESTDIR:-}}/etc
 unit=otproxy-{role}.service
 units=$etc/systemd/system
@@ -54,7 +55,10 @@ if [ -e \"$bin/otproxy.new\" ]; then
     mv -f \"$bin/otproxy.new\" \"$bin/otproxy\"
     program=new
 fi
-command -v otproxy >/dev/null || {{ echo \"copy the program to /usr/local/bin/otproxy.new first\" >&2; exit 1; }}
+command -v otproxy >/dev/null || {{ echo \"install the package, or copy the program to /usr/local/bin/otproxy.new first\" >&2; exit 1; }}
+if [ -e \"$bin/otproxy\" ] && [ -e \"$packaged/bin/otproxy\" ]; then
+    echo \"/usr/local/bin/otproxy is what runs, and not the package's program: rm /usr/local/bin/otproxy\" >&2
+fi
 getent passwd otproxy >/dev/null || useradd --system --user-group --no-create-home --shell /usr/sbin/nologin otproxy
 
 # All is put together beside its place, with what is there already, and checked. So an error changes nothing; and each file
@@ -68,8 +72,13 @@ install -m 644 {role}.yaml ca.pem {name}.pem \"$stage/\"
 install -m 600 -o otproxy -g otproxy {name}.key \"$stage/\"
 otproxy check -c \"$stage/{role}.yaml\"
 for file in {name}.key {name}.pem ca.pem {role}.yaml; do mv -f \"$stage/$file\" \"$etc/otproxy/$file\"; done
-install -m 644 \"$unit\" \"$units/$unit.new\"
-mv -f \"$units/$unit.new\" \"$units/$unit\"
+# One here would hide a package's unit, and what upgrades change in that.
+if [ -e \"$packaged/lib/systemd/system/$unit\" ]; then
+    rm -f \"$units/$unit\"
+else
+    install -m 644 \"$unit\" \"$units/$unit.new\"
+    mv -f \"$units/$unit.new\" \"$units/$unit\"
+fi
 install -m 644 {DROP_IN} \"$units/$unit.d/{DROP_IN}.new\"
 mv -f \"$units/$unit.d/{DROP_IN}.new\" \"$units/$unit.d/{DROP_IN}\"
 

@@ -8,8 +8,7 @@ use super::*;
 /// A folder in the place of `/`, removed at the end.
 struct Host(PathBuf);
 
-const DYNAMIC: &str =
-    "[Service]\nDynamicUser=yes\nUser=otproxy\nExecStart=/usr/local/bin/otproxy edge -c /etc/otproxy/edge.yaml\n";
+const DYNAMIC: &str = "[Service]\nDynamicUser=yes\nUser=otproxy\nExecStart=otproxy edge -c /etc/otproxy/edge.yaml\n";
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\notproxy:x:997:996::/nonexistent:/usr/sbin/nologin\n";
 const GROUP: &str = "root:x:0:\notproxy:x:996:\nssl-cert:x:110:postgres,otproxy\n";
 

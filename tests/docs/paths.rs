@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 /// The folders at the top whose paths are checked.
-const TOP: [&str; 8] = ["src/", "crates/", "tests/", "fuzz/", "benches/", "docs/", "configs/", "systemd/"];
+const TOP: [&str; 9] =
+    ["src/", "crates/", "tests/", "fuzz/", "benches/", "docs/", "configs/", "systemd/", "packaging/"];
 
 /// Returns all Markdown files of the project's own, by their paths from the root.
 fn documents(root: &Path) -> Vec<String> {
@@ -12,7 +13,7 @@ fn documents(root: &Path) -> Vec<String> {
         let name = entry.expect("readable").file_name();
         format!("docs/{}", name.to_str().expect("UTF-8"))
     });
-    let top = ["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(str::to_owned);
+    let top = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "packaging/README.md"].map(str::to_owned);
     docs.chain(top).filter(|path| path.ends_with(".md")).collect()
 }
 

@@ -411,7 +411,7 @@ fn a_reload_by_command_says_what_is_wrong() {
 fn the_units_way_to_reload_fails_where_the_file_is_wrong() {
     let edge = Edge::start("unit-reload");
     let unit = fs::read_to_string("systemd/otproxy-edge.service").expect("the unit");
-    let reload = unit.lines().find_map(|line| line.strip_prefix("ExecReload=/usr/local/bin/otproxy ")).expect("a line");
+    let reload = unit.lines().find_map(|line| line.strip_prefix("ExecReload=otproxy ")).expect("a line");
     let reload: Vec<_> = reload.split(' ').map(|word| word.replace("/etc/otproxy/edge.yaml", &edge.file)).collect();
     let reload: Vec<_> = reload.iter().map(String::as_str).collect();
     assert!(otproxy(&reload).output().expect("the program starts").status.success());
@@ -419,7 +419,7 @@ fn the_units_way_to_reload_fails_where_the_file_is_wrong() {
     fs::write(&edge.file, before.replace("name: here", "nam: here")).expect("writable file");
     assert!(failed(&otproxy(&reload).output().expect("the program starts"), 78).contains("nam: unknown key"));
     let core = fs::read_to_string("systemd/otproxy-core.service").expect("the unit");
-    assert!(core.contains("\nExecReload=/usr/local/bin/otproxy reload -c /etc/otproxy/core.yaml\n"));
+    assert!(core.contains("\nExecReload=otproxy reload -c /etc/otproxy/core.yaml\n"));
 }
 
 #[test]

@@ -763,6 +763,31 @@ fn a_new_program_takes_the_place_of_the_one_that_runs() {
     assert!(copies.iter().all(|line| line.ends_with(":/usr/local/bin/otproxy.new'")), "{copies:?}");
 }
 
+/// A unit in /etc would hide the package's, and a program in /usr/local the package's too.
+#[test]
+fn program_and_unit_of_a_package_stay_where_they_are() {
+    let installing = Installing::new("install-packaged");
+    installing.succeeds("edge-waw1", "3");
+    let unit = "systemd/system/otproxy-edge.service";
+    let (own, packaged) = (installing.root.join("etc").join(unit), installing.root.join("usr/lib").join(unit));
+    assert!(own.exists());
+    fs::create_dir_all(packaged.parent().expect("a folder")).expect("writable");
+    fs::write(&packaged, "the package's\n").expect("writable");
+    let run = installing.run("edge-waw1", "0");
+    assert!(run.status.success() && !text(&run.stderr).contains("rm "), "{}", text(&run.stderr));
+    assert!(!own.exists(), "it hides the package's");
+    assert_eq!(fs::read_to_string(&packaged).expect("there"), "the package's\n");
+    assert!(installing.root.join("etc").join(unit.to_owned() + ".d/tunnel.conf").exists());
+    // Two programs: the one that runs is named.
+    for bin in ["usr/local/bin", "usr/bin"] {
+        fs::create_dir_all(installing.root.join(bin)).expect("writable");
+        fs::write(installing.root.join(bin).join("otproxy"), "").expect("writable");
+    }
+    let run = installing.run("edge-waw1", "0");
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    assert!(text(&run.stderr).contains("rm /usr/local/bin/otproxy"), "{}", text(&run.stderr));
+}
+
 #[test]
 fn the_keys_in_the_document_are_generated() {
     let path = repository("docs/init.md");

@@ -4,6 +4,7 @@
 set -eu
 cd "$(dirname "$0")"
 bin=${DESTDIR:-}/usr/local/bin
+packaged=${DESTDIR:-}/usr
 etc=${DESTDIR:-}/etc
 unit=otproxy-edge.service
 units=$etc/systemd/system
@@ -16,7 +17,10 @@ if [ -e "$bin/otproxy.new" ]; then
     mv -f "$bin/otproxy.new" "$bin/otproxy"
     program=new
 fi
-command -v otproxy >/dev/null || { echo "copy the program to /usr/local/bin/otproxy.new first" >&2; exit 1; }
+command -v otproxy >/dev/null || { echo "install the package, or copy the program to /usr/local/bin/otproxy.new first" >&2; exit 1; }
+if [ -e "$bin/otproxy" ] && [ -e "$packaged/bin/otproxy" ]; then
+    echo "/usr/local/bin/otproxy is what runs, and not the package's program: rm /usr/local/bin/otproxy" >&2
+fi
 getent passwd otproxy >/dev/null || useradd --system --user-group --no-create-home --shell /usr/sbin/nologin otproxy
 
 # All is put together beside its place, with what is there already, and checked. So an error changes nothing; and each file
@@ -30,8 +34,13 @@ install -m 644 edge.yaml ca.pem waw1.pem "$stage/"
 install -m 600 -o otproxy -g otproxy waw1.key "$stage/"
 otproxy check -c "$stage/edge.yaml"
 for file in waw1.key waw1.pem ca.pem edge.yaml; do mv -f "$stage/$file" "$etc/otproxy/$file"; done
-install -m 644 "$unit" "$units/$unit.new"
-mv -f "$units/$unit.new" "$units/$unit"
+# One here would hide a package's unit, and what upgrades change in that.
+if [ -e "$packaged/lib/systemd/system/$unit" ]; then
+    rm -f "$units/$unit"
+else
+    install -m 644 "$unit" "$units/$unit.new"
+    mv -f "$units/$unit.new" "$units/$unit"
+fi
 install -m 644 tunnel.conf "$units/$unit.d/tunnel.conf.new"
 mv -f "$units/$unit.d/tunnel.conf.new" "$units/$unit.d/tunnel.conf"
 
