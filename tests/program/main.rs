@@ -25,6 +25,7 @@ mod attack;
 mod bench;
 mod cert;
 mod cli;
+mod deploy;
 mod doctor;
 mod haproxy;
 mod hostile;
