@@ -50,7 +50,7 @@ pub(super) struct Deploy {
     /// The user to log in as, where the topology's `ssh` has none [default: root]
     #[arg(long, value_name = "USER", value_parser = ssh_user)]
     user: Option<String>,
-    /// Run commands by sudo there, which must not ask for a password
+    /// Run commands by sudo there, which must not ask for a password over ssh
     #[arg(long)]
     sudo: bool,
     /// An option for ssh, as ssh takes it; once for each
@@ -115,7 +115,7 @@ impl Deploy {
             user: self.user.clone(),
             sudo: self.sudo,
             ssh: self.ssh_option.clone(),
-            control: std::env::temp_dir().join(format!("otproxy-deploy-{}", std::process::id())),
+            control: deploy::socket_folder(&std::env::temp_dir(), std::process::id()),
             program: self.program()?,
             firewall: match (self.no_firewall, self.replace_firewall) {
                 (true, _) => FirewallChoice::Leave,

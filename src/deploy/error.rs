@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::plan::Step;
+use crate::init::RULES;
 
 /// The reason why a deployment stopped: the host, the step, and what to do.
 #[derive(Debug, Error)]
@@ -75,64 +76,65 @@ impl Failure {
         }
     }
 
-    /// Returns what to do about it. `way` is how a person calls the host, `folder` its folder here.
-    pub fn remedy(&self, step: Step, way: &str, folder: &str) -> String {
+    /// Returns what to do about it. `login` is how a person logs in there, `folder` its folder here.
+    pub fn remedy(&self, step: Step, login: &str, folder: &str) -> String {
         match self {
             Self::Start { program, .. } => format!("install it, as with `apt install {}`", package_of(program)),
             Self::Input { .. } => "run `otproxy init` again".to_owned(),
-            Self::Code { code: CONNECTION, stderr } => of_connection(stderr, way),
+            // What does not come through here did so a moment ago.
+            _ if step == Step::Confirm => of_step(step, folder),
+            Self::Code { code: CONNECTION, stderr } => of_connection(stderr, login),
+            Self::Code { .. } => of_step(step, folder),
             Self::Signal | Self::Time(_) => {
                 "see on the host what holds it up, then run `otproxy deploy` again".to_owned()
             }
-            Self::Code { .. } => match step {
-                Step::Look | Step::Undo => {
-                    "see what the host says above; with `--sudo` its sudo must not ask for a password".to_owned()
-                }
-                Step::Program => {
-                    "the program must run on that host: give one that was built there or on an older system, with \
-                                  `--program FILE`"
-                        .to_owned()
-                }
-                Step::Package => "see what apt-get says above".to_owned(),
-                Step::Files => "the host needs `tar` and room in /run".to_owned(),
-                Step::Install => {
-                    format!(
-                        "put right what it says above, in {folder}, and run `otproxy deploy` again, which goes on from here"
-                    )
-                }
-                Step::Load => {
-                    format!("put right what it says above, in {folder}/nftables.conf, or give `--no-firewall`")
-                }
-                Step::Confirm => format!(
-                    "{folder}/nftables.conf must let ssh in at the port that it has, which `ssh` in the topology can name"
-                ),
-                Step::Doctor => {
-                    "each line that fails has its remedy; then run `otproxy deploy` again, which goes on from here"
-                        .to_owned()
-                }
-            },
+        }
+    }
+}
+
+/// Returns what to do about a step that failed on the host.
+fn of_step(step: Step, folder: &str) -> String {
+    match step {
+        Step::Look | Step::Undo => {
+            "see what the host says above; with `--sudo` its sudo must not ask for a password".to_owned()
+        }
+        Step::Program => {
+            "give a program that was built on that host's system or an older one, with `--program FILE`".to_owned()
+        }
+        Step::Package => "put right what apt-get says above".to_owned(),
+        Step::Files => "the host needs `tar` and room in /run".to_owned(),
+        Step::Install => format!(
+            "put right what it says above; its files are those of {folder}. Then run `otproxy deploy` again, which goes on from here"
+        ),
+        Step::Load => format!("put right what it says above, in {folder}/{RULES}, or give `--no-firewall`"),
+        Step::Confirm => {
+            format!(
+                "{folder}/{RULES} must let ssh in at the host's own port of ssh, which `ssh` in the topology can name"
+            )
+        }
+        Step::Doctor => {
+            "each line that fails has its remedy; then run `otproxy deploy` again, which goes on from here".to_owned()
         }
     }
 }
 
 /// Returns what to do about words of ssh.
-fn of_connection(stderr: &str, way: &str) -> String {
+fn of_connection(stderr: &str, login: &str) -> String {
     let has = |words: &str| stderr.contains(words);
     if has("IDENTIFICATION HAS CHANGED") {
         format!(
             "somebody may sit between you and the host, or it was installed anew: compare its key with what the provider's console \
-             shows, then `ssh-keygen -R HOST`, and log in once by `ssh {way}`"
+             shows, then `ssh-keygen -R HOST`, and log in once by `{login}`"
         )
     } else if has("Host key verification failed") {
-        format!("log in once by `ssh {way}`, and compare the host's key with what the provider's console shows")
+        format!("log in once by `{login}`, and compare the host's key with what the provider's console shows")
     } else if has("Permission denied") {
-        format!(
-            "give the host your key, as with `ssh-copy-id {way}`, or name another user: `ssh` in the topology, or `--user`"
-        )
+        "give the host your key, as with `ssh-copy-id`, or name another user: `ssh` in the topology, or `--user`"
+            .to_owned()
     } else if has("Could not resolve") {
         "put the host's address right in the topology".to_owned()
     } else {
-        format!("`ssh {way}` must let you in from here")
+        format!("`{login}` must let you in from here")
     }
 }
 

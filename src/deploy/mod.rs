@@ -18,5 +18,6 @@ mod wanted;
 pub use error::DeployError;
 pub use plan::{DeployOptions, FirewallChoice, Plan, ProgramChoice, Selection, Step};
 pub use quote::quoted;
+pub use reach::socket_folder;
 pub use run::{COMMAND_WITHIN, MAX_OUTPUT, Said, run};
 pub use script::UNDO_AFTER;

@@ -261,7 +261,7 @@ impl<'t> HostPlan<'t> {
     fn new(topology: &Topology, host: Host<'t>, out: &Path, options: &DeployOptions) -> Result<Self, String> {
         let name = host.name().to_string();
         let way = if options.is_here(&host) {
-            Way::Here
+            Way::Here { sudo: options.sudo }
         } else {
             let target = host.target(topology, options.user.as_deref()).ok_or_else(|| {
                 format!(

@@ -1,6 +1,6 @@
 //! The ways to a host: over ssh, or none if it is this one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use otproxy_config::SshTarget;
 
@@ -17,6 +17,19 @@ const FRESH: [&str; 2] = ["ControlMaster=no", "ControlPath=none"];
 /// Folders with programs of the system that a login without a terminal may not have in its path.
 const PROGRAMS: &str = "PATH=$PATH:/usr/local/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
+/// Characters of a folder for sockets, whose paths have 108 at the most: ssh puts 58 behind it.
+const MAX_FOLDER: usize = 48;
+
+/// Returns a folder for the sockets of this process, below the one for temporary files: `/tmp` if ssh would misread that.
+#[must_use]
+pub fn socket_folder(temporary: &Path, process: u32) -> PathBuf {
+    let name = format!("otproxy-deploy-{process}");
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    let fits =
+        |folder: &PathBuf| folder.to_str().is_some_and(|path| path.len() <= MAX_FOLDER && path.chars().all(plain));
+    Some(temporary.join(&name)).filter(fits).unwrap_or_else(|| Path::new("/tmp").join(name))
+}
+
 /// The way to a host.
 #[derive(Debug, Clone)]
 pub(super) enum Way {
@@ -30,7 +43,7 @@ pub(super) enum Way {
         sudo: bool,
     },
     /// It is this host.
-    Here,
+    Here { sudo: bool },
 }
 
 impl Way {
@@ -43,7 +56,18 @@ impl Way {
     pub fn shown(&self) -> String {
         match self {
             Self::Ssh { target, .. } => target.to_string(),
-            Self::Here => "this host".to_owned(),
+            Self::Here { .. } => "this host".to_owned(),
+        }
+    }
+
+    /// Returns what a person types to log in.
+    pub fn login(&self) -> String {
+        match self {
+            Self::Ssh { target: SshTarget { user, host, port: Some(port) }, .. } => {
+                format!("ssh -p {port} {}", SshTarget { user: user.clone(), host: host.clone(), port: None })
+            }
+            Self::Ssh { target, .. } => format!("ssh {target}"),
+            Self::Here { .. } => "sh".to_owned(),
         }
     }
 
@@ -51,9 +75,10 @@ impl Way {
     pub fn command(&self, script: &str, input: Input) -> LocalCommand {
         match self {
             Self::Ssh { .. } => self.ssh(self.shared(), Some(script), input),
-            Self::Here => {
-                let arguments = vec!["-c".to_owned(), with_path(script)];
-                LocalCommand { program: "sh", arguments, input }
+            Self::Here { sudo } => {
+                let words = ["sudo", "sh", "-c"].map(str::to_owned).into_iter().chain([with_path(script)]);
+                let (program, known) = if *sudo { ("sudo", 1) } else { ("sh", 2) };
+                LocalCommand { program, arguments: words.skip(known).collect(), input }
             }
         }
     }
@@ -97,4 +122,19 @@ impl Way {
 
 fn with_path(script: &str) -> String {
     format!("{PROGRAMS}; {script}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_have_paths_that_ssh_takes() {
+        let folder = |temporary: &str| socket_folder(Path::new(temporary), 7).display().to_string();
+        assert_eq!(folder("/run/user/1000"), "/run/user/1000/otproxy-deploy-7");
+        let long = "/x".repeat(40);
+        for odd in ["/tmp/a b", "/tmp/%h", "/tmp/\"", &long] {
+            assert_eq!(folder(odd), "/tmp/otproxy-deploy-7");
+        }
+    }
 }

@@ -127,7 +127,7 @@ async fn step(
     if let Some(more) = taken_back(host, step, &failure).await {
         said = format!("{said}; {more}");
     }
-    let remedy = failure.remedy(step, &way, &host.folder());
+    let remedy = failure.remedy(step, &host.way.login(), &host.folder());
     Err(DeployError::Failed { host: host.name(), step, failure: said, remedy, command: command.to_string() })
 }
 

@@ -309,7 +309,10 @@ fn it_goes_on_after_a_failure_at_each_step() {
             fs::write(deploying.folder.join("hosts/break"), format!("{how} {step}\n")).expect("own file");
             let (said, _) = deploying.fails(&flags);
             assert!(said.contains("waw1: ") && said.contains("ended with exit code 255; "), "{said}");
-            assert!(said.contains("`ssh root@198.51.100.7` must let you in from here\nThe command: "), "{said}");
+            let is_confirm = said.contains("waw1: confirm: ");
+            let remedy =
+                if is_confirm { "must let ssh in" } else { "`ssh root@198.51.100.7` must let you in from here\n" };
+            assert!(said.contains(remedy) && said.contains("\nThe command: "), "{said}");
             // What runs is never half of anything.
             let program = deploying.read(HOSTS[0], "usr/local/bin/otproxy");
             assert!(program.is_empty() || program == text(&expected["usr/local/bin/otproxy"]), "{how} {step}");
@@ -334,7 +337,7 @@ fn a_host_that_cannot_be_reached_stops_it_with_the_remedy() {
     let (said, before) = deploying.fails(&[]);
     // The words of ssh, and ours.
     assert!(said.contains("    ssh: connect to host 198.51.100.9 port 22: Connection timed out\n"), "{said}");
-    let says = "otproxy: fra1: look: ended with exit code 255; `ssh admin@198.51.100.9:2222` must let you in from here\n\
+    let says = "otproxy: fra1: look: ended with exit code 255; `ssh -p 2222 admin@198.51.100.9` must let you in from here\n\
                 The command: ssh -T -o ControlMaster=auto ";
     assert!(said.contains(says), "{said}");
     assert!(before.contains("waw1: confirms the firewall") && !before.contains("lon1 ("), "{before}");
@@ -346,7 +349,7 @@ fn a_host_that_cannot_be_reached_stops_it_with_the_remedy() {
             "compare its key with what the provider's console shows",
         ),
         ("Host key verification failed.", "log in once by `ssh root@198.51.100.7`, and compare the host's key"),
-        ("root@198.51.100.7: Permission denied (publickey).", "as with `ssh-copy-id root@198.51.100.7`"),
+        ("root@198.51.100.7: Permission denied (publickey).", "as with `ssh-copy-id`"),
         (
             "ssh: Could not resolve hostname p1: Name or service not known",
             "put the host's address right in the topology",
@@ -380,7 +383,7 @@ fn a_program_that_cannot_run_there_is_not_installed() {
     let output = deploying.run_plain(&["--edge", "waw1", "--program", other.to_str().expect("UTF-8")]);
     let said = text(&output.stderr);
     assert!(said.contains("    version GLIBC_2.38 not found\n"), "{said}");
-    assert!(said.contains("waw1: program: ended with exit code 1; the program must run on that host: "), "{said}");
+    assert!(said.contains("waw1: program: ended with exit code 1; give a program that was built on that"), "{said}");
     fs::remove_file(deploying.host(HOSTS[0], "state/old")).expect("own file");
     assert_eq!(deploying.state(HOSTS[0]), before);
     // Somebody who is not root.
@@ -400,7 +403,7 @@ fn files_that_are_not_accepted_stop_it() {
     fs::write(&yaml, format!("{good}worker: 1\n")).expect("own file");
     let (said, _) = deploying.fails(&["--edge", "waw1"]);
     assert!(said.contains("worker: unknown key"), "the host's words: {said}");
-    assert!(said.contains("waw1: install: ended with exit code 78; put right what it says above, in "), "{said}");
+    assert!(said.contains("waw1: install: ended with exit code 78; put right what it says above; "), "{said}");
     assert_eq!(deploying.state(HOSTS[0]), before);
     deploying.assert_nothing_is_left();
 
@@ -431,7 +434,7 @@ fn a_firewall_that_nobody_gets_through_is_taken_back() {
     let good = fs::read_to_string(&rules).expect("there");
     fs::write(&rules, format!("{good}# deaf\n")).expect("own file");
     let (said, _) = deploying.fails(&flags);
-    assert!(said.contains("waw1: confirm: ended with exit code 255; the firewall from before is back; "), "{said}");
+    assert!(said.contains("waw1: confirm: ended with exit code 255; the firewall from before is back; otproxy-hosts/edge-waw1/nftables.conf must let ssh in"), "{said}");
     assert_eq!(deploying.state(HOSTS[0]), before);
 
     // Where this end is gone too, the host does it by itself.
@@ -552,6 +555,8 @@ fn the_host_that_this_is_takes_no_ssh() {
     assert!(said.contains(says), "{said}");
     let said = text(&deploying.run(&["--local", "core", "--dry-run", "--core"]).stdout);
     assert!(!said.contains("ssh ") && said.contains("\nsh -c '") && !said.contains("nft -f"), "{said}");
+    let said = text(&deploying.run(&["--local", "core", "--dry-run", "--core", "--sudo"]).stdout);
+    assert!(said.contains("\nsudo sh -c '") && !said.contains("\nsh -c '"), "{said}");
 }
 
 #[test]
