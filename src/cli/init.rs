@@ -186,7 +186,7 @@ fn lines(report: &init::InitReport, out: &Path) -> String {
 /// Returns the lines of what is new, and a last one.
 pub(super) fn changes(report: &init::InitReport, out: &Path) -> String {
     let text = of_files(report, |outcome| outcome != FileOutcome::Unchanged);
-    format!("{text}{}: {}\n", out.display(), if is_still(report) { "nothing has changed" } else { "is made" })
+    format!("{text}{}: {}\n", out.display(), if is_still(report) { "nothing has changed" } else { "is up to date" })
 }
 
 /// Returns whether nothing was written.
