@@ -3,6 +3,7 @@
 //! The layers, from the top. A module imports only from rows below its own; a test holds that.
 //!
 //! - [`cli`]: commands, flags, exit codes.
+//! - [`deploy`]: puts the files of all hosts in their places, over ssh.
 //! - [`init`]: all hosts' files from one topology. [`doctor`]: tries from here the hosts and files that a configuration
 //!   needs, and from elsewhere a whole set-up, as a player sees it.
 //! - [`probe`]: links, opened as a player's client opens them.
@@ -41,6 +42,7 @@ pub mod admission;
 pub mod certs;
 pub mod cli;
 pub mod connection;
+pub mod deploy;
 pub mod doctor;
 pub mod forward;
 pub mod init;

@@ -107,19 +107,9 @@ impl Init {
                 (self.parse(&text)?, Some(text))
             }
         };
-        let out = self.out();
+        let out = folder(self.out.as_deref(), self.topology.as_deref());
         let report = init::run(&topology, text.as_deref(), &out).context("cannot make the set-up")?;
         print(lines(&report, &out).as_bytes())
-    }
-
-    /// Returns the folder to fill. One that was filled before is filled again: another one inside it would get another authority.
-    fn out(&self) -> PathBuf {
-        let here = Path::new(".");
-        let of_topology =
-            self.topology.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
-        let mut candidates = of_topology.into_iter().chain([here]);
-        let filled = candidates.find(|folder| init::is_filled(folder)).unwrap_or(Path::new(OUT));
-        self.out.clone().unwrap_or_else(|| filled.to_owned())
     }
 
     /// Writes the flags as a topology file, so that there is one reader for both.
@@ -185,6 +175,16 @@ impl Init {
     }
 }
 
+/// Returns the folder to fill, if it is not given. One that was filled before is filled again: another one inside it would get
+/// another authority.
+pub(super) fn folder(out: Option<&Path>, topology: Option<&Path>) -> PathBuf {
+    let here = Path::new(".");
+    let of_topology = topology.and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+    let mut candidates = of_topology.into_iter().chain([here]);
+    let filled = candidates.find(|folder| init::is_filled(folder)).unwrap_or(Path::new(OUT));
+    out.unwrap_or(filled).to_owned()
+}
+
 /// Returns the flag that sets this key.
 fn flag(key: &str) -> String {
     let word = key.split('[').next().unwrap_or_default();
@@ -203,8 +203,30 @@ fn quoted(text: &str) -> String {
 }
 
 fn lines(report: &init::InitReport, out: &Path) -> String {
+    let text = of_files(report, |_| true);
+    let out = out.display();
+    if is_still(report) {
+        format!("{text}{out}: nothing has changed\n")
+    } else {
+        format!("{text}{out}: done; {out}/README.md says what goes where, in order\n")
+    }
+}
+
+/// Returns the lines of what is new, and a last one.
+pub(super) fn changes(report: &init::InitReport, out: &Path) -> String {
+    let text = of_files(report, |outcome| outcome != FileOutcome::Unchanged);
+    format!("{text}{}: {}\n", out.display(), if is_still(report) { "nothing has changed" } else { "is up to date" })
+}
+
+/// Returns whether nothing was written.
+fn is_still(report: &init::InitReport) -> bool {
+    report.files.iter().all(|(_, outcome)| matches!(outcome, FileOutcome::Unchanged | FileOutcome::Edited))
+}
+
+/// Returns a line for each file that is `shown`, and the notes.
+fn of_files(report: &init::InitReport, shown: impl Fn(FileOutcome) -> bool) -> String {
     let mut text = String::new();
-    for (path, outcome) in &report.files {
+    for (path, outcome) in report.files.iter().filter(|(_, outcome)| shown(*outcome)) {
         let more = match outcome {
             FileOutcome::Beside => format!(" by hand, and left so; the new one is {path}.new"),
             FileOutcome::Edited => " by hand, and left so; there is nothing new for it".to_owned(),
@@ -215,12 +237,5 @@ fn lines(report: &init::InitReport, out: &Path) -> String {
     for note in &report.notes {
         let _ = writeln!(text, "note: {note}");
     }
-    let still = report.files.iter().all(|(_, outcome)| matches!(outcome, FileOutcome::Unchanged | FileOutcome::Edited));
-    let out = out.display();
-    let _ = if still {
-        writeln!(text, "{out}: nothing has changed")
-    } else {
-        writeln!(text, "{out}: done; {out}/README.md says what goes where, in order")
-    };
     text
 }

@@ -76,10 +76,15 @@ const EXIT_STATUS: [(&str, &str); 4] = [
 ];
 
 /// Examples, each with what it does. The first word behind `otproxy` is the command on whose page it stands too.
-pub(super) const EXAMPLES: [(&str, &str); 16] = [
+pub(super) const EXAMPLES: [(&str, &str); 18] = [
     (
         "otproxy init --edge waw1=198.51.100.7 --edge fra1=203.0.113.9 --game 7172=127.0.0.1:7172",
         "makes the files of two edges and of the core, ready to copy",
+    ),
+    ("otproxy deploy --dry-run", "prints the commands that put the files onto their hosts"),
+    (
+        "otproxy deploy --edge fra1 --core",
+        "puts what has changed onto the core and one edge, as after that edge was added",
     ),
     ("otproxy check -c /etc/otproxy/edge.yaml", "prints every error of a file, or what would run"),
     ("otproxy doctor -c /etc/otproxy/core.yaml", "tries what the file needs, with a remedy for what is wrong"),

@@ -26,6 +26,7 @@ use otproxy_protocol::printable::{Printable, printable_lines};
 mod bench;
 mod cert;
 mod demo;
+mod deploy;
 mod doctor;
 mod files;
 mod init;
@@ -42,6 +43,7 @@ pub use files::{files_needed, raise_file_limit};
 
 use bench::Bench;
 use demo::Demo;
+use deploy::Deploy;
 use notify::{NotifyState, notify};
 use ping::Ping;
 use probe::Probe;
@@ -79,6 +81,12 @@ enum Command {
     /// Give the topology as a file or with flags. Each host gets a folder, ready to copy. Running it again
     /// writes what has changed and nothing else; it overwrites no key, and no file that was edited.
     Init(init::Init),
+    /// Put the folder of `otproxy init` onto its hosts, over ssh
+    ///
+    /// It runs `otproxy init` first, so an edge more is a line in the topology and this. Each host gets the program, its files and
+    /// its firewall, which the host undoes by itself unless a second connection confirms it; then `otproxy doctor` runs there. What is
+    /// in place is skipped, so it can be run again whatever happened. Nobody is disconnected.
+    Deploy(Deploy),
     /// Try from here what a file needs: addresses, certificates, the tunnel, game servers
     ///
     /// One line for each thing, with the remedy where something is wrong; it takes seconds at most, and changes
@@ -207,6 +215,7 @@ impl Cli {
                 bench.run()
             }
             Command::Init(init) => init.run(),
+            Command::Deploy(deploy) => deploy.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Ping(ping) => ping.run(),
             Command::Probe(probe) => probe.run(),

@@ -38,10 +38,14 @@ table inet otproxy {{
         ct state established,related accept
         ct state invalid drop
         meta l4proto {{ icmp, icmpv6 }} accept
-        tcp dport 22 accept comment \"ssh: your port, if it is another\"
+        {ssh}
 {rules}    }}
 }}
 ",
+        ssh = match host.ssh_port(topology) {
+            Some(port) => format!("tcp dport {port} accept comment \"ssh\""),
+            None => "tcp dport 22 accept comment \"ssh: your port, if it is another\"".to_owned(),
+        },
         who = match host {
             Host::Core => "the core".to_owned(),
             Host::Edge(edge) => format!("the edge {}", edge.name),

@@ -19,7 +19,7 @@ use otproxy_config::without_byte_order_mark;
 /// The file of the manifest.
 pub(super) const MANIFEST: &str = ".otproxy-init.json";
 /// The suffix of a file that is put beside an edited one.
-const NEW: &str = ".new";
+pub const NEW: &str = ".new";
 
 /// The outcome for a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,11 +13,7 @@ const UNKNOWN: &str = "CORE";
 
 /// Returns `README.md` of the whole folder.
 pub(super) fn whole(topology: &Topology) -> String {
-    let mut hosts = Host::all(topology);
-    if topology.core.mode == CoreMode::Dial {
-        // The host that connects comes last, and finds the others.
-        hosts.rotate_left(1);
-    }
+    let hosts = Host::in_order(topology);
     let mut folders = String::new();
     for host in &hosts {
         let _ = writeln!(folders, "| `{}/` | {} |", host.folder(), place(topology, host));
@@ -51,7 +47,30 @@ The edges connect to the core: each edge's file has the core's address, and the 
 "
         }
     };
-    text += "## 1. Copy and start\n\nAny order works: who is first waits for the others.\n";
+    text += "\
+## 1. Copy and start
+
+Over ssh, as root: each host gets the program, its folder and its firewall, and is tried in the end. The first line shows each command that the
+second one runs. What is in place is skipped, so run it again after a change, or if it stops. If the topology is a file of yours, and not
+`topology.yaml` here, name it behind `deploy`.
+
+```sh
+otproxy deploy --dry-run
+otproxy deploy
+```
+
+";
+    text += match topology.core.mode {
+        CoreMode::Dial if topology.core.address.is_none() && topology.core.ssh.is_none() => {
+            "\
+It must know where the core is: write `core: { ssh: root@HOST }` into the topology, or run `otproxy deploy --core --local core` on the core's host, where
+no ssh is needed, and name the edges here with `--edge`.
+
+"
+        }
+        _ => "",
+    };
+    text += "Or by hand. Any order works: the first host waits for the others.\n";
     for host in &hosts {
         let _ = write!(text, "\n{}:\n\n```sh\n{}```\n", title(host), commands(topology, host));
     }
@@ -68,7 +87,7 @@ The edges connect to the core: each edge's file has the core's address, and the 
 ## 2. The firewalls
 
 Each folder has an `nftables.conf`, best loaded before otproxy starts on that host. It replaces all rules there: read it, and its host's
-README.md, before.
+README.md, before. `otproxy deploy` loads it with a way back: a host undoes it unless a second connection comes through.
 
 ## 3. The game server, the database, the clients
 
@@ -99,9 +118,9 @@ With `--core ADDRESS` it tries the core's host as well, which must not answer th
 
 ## Later
 
-Change the topology (the file that you gave, or `topology.yaml` here) and run `otproxy init TOPOLOGY --out .` again. It writes
-what has changed, and nothing else; keys stay, and so does what you have edited: the new text is then beside it, in a
-file that ends in `.new`. Copy the folders that it names, and run their `install.sh`.
+Change the topology (the file that you gave, or `topology.yaml` here) and run `otproxy deploy TOPOLOGY --out .` again, which begins with
+`otproxy init TOPOLOGY --out .`: that writes what has changed, and nothing else; keys stay, and so does what you have edited: the new text is then
+beside it, in a file that ends in `.new`. By hand, copy the folders that it names, and run their `install.sh`.
 
 - **A new edge:** add it to `edges`. The core takes it up with its new `core.yaml`, while it runs; tell the clients last{ahead}.
 - **An edge that is given up, or was broken into:** set `revoked: true` on it. With its new `core.yaml` the core, while it runs,

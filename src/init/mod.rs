@@ -22,14 +22,17 @@ mod service;
 mod yaml;
 
 pub use certificates::RENEW_DAYS;
-pub use folder::FileOutcome;
+pub use folder::{FileOutcome, NEW};
+pub use host::Host;
+pub use service::{INSTALL, InstalledFile, installed, unit_name};
 
 use certificates::Certificates;
 use folder::Folder;
-use host::Host;
 
 /// The file that keeps a topology given by flags, so that the next call needs none.
-const TOPOLOGY_FILE: &str = "topology.yaml";
+pub const TOPOLOGY_FILE: &str = "topology.yaml";
+/// The file of a host's firewall, in its folder.
+pub const RULES: &str = "nftables.conf";
 
 /// The reason why a folder could not be filled.
 #[derive(Debug, Error)]
@@ -140,9 +143,9 @@ fn of_host(topology: &Topology, host: &Host<'_>, ca: &str) -> Vec<File> {
     let file = |name: &str, text: String| File { path: format!("{folder}/{name}"), text };
     vec![
         file("README.md", guide::of_host(topology, host)),
-        file("install.sh", service::install(host)),
+        file(INSTALL, service::install(host)),
         file(&format!("{role}.yaml"), yaml::of_host(topology, host)),
-        file("nftables.conf", firewall::of_host(topology, host)),
+        file(RULES, firewall::of_host(topology, host)),
         file(&service::unit_name(host), service::unit(host).to_owned()),
         file(service::DROP_IN, service::drop_in().to_owned()),
         file("ca.pem", ca.to_owned()),

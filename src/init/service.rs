@@ -1,4 +1,4 @@
-//! Files for systemd, and the script that installs a host's files.
+//! Files for systemd, the script that installs a host's files, and where it puts them.
 
 use super::host::Host;
 use otproxy_config::RoleKind;
@@ -14,8 +14,33 @@ pub(super) fn unit(host: &Host<'_>) -> &'static str {
     }
 }
 
-pub(super) fn unit_name(host: &Host<'_>) -> String {
+/// Returns the name of the unit.
+#[must_use]
+pub fn unit_name(host: &Host<'_>) -> String {
     format!("otproxy-{}.service", host.role())
+}
+
+/// A file of a host's folder, and where `install.sh` puts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstalledFile {
+    /// Its name in the folder.
+    pub name: String,
+    /// Its path on the host.
+    pub place: String,
+}
+
+/// The script of a host's folder that puts its files in place.
+pub const INSTALL: &str = "install.sh";
+
+/// Returns the files that `install.sh` puts in place.
+#[must_use]
+pub fn installed(host: &Host<'_>) -> Vec<InstalledFile> {
+    let (role, name, unit) = (host.role(), host.name(), unit_name(host));
+    let own = [format!("{role}.yaml"), "ca.pem".to_owned(), format!("{name}.pem"), format!("{name}.key")];
+    let own = own.map(|name| InstalledFile { place: format!("/etc/otproxy/{name}"), name });
+    let drop_in = InstalledFile { name: DROP_IN.to_owned(), place: format!("/etc/systemd/system/{unit}.d/{DROP_IN}") };
+    let unit = InstalledFile { place: format!("/etc/systemd/system/{unit}"), name: unit };
+    own.into_iter().chain([unit, drop_in]).collect()
 }
 
 pub(super) fn drop_in() -> &'static str {

@@ -839,8 +839,8 @@ fn commands_in_the_documents_can_be_typed() {
     // What is typed then is what the folder says.
     let steps = fs::read_to_string(out.join("README.md")).expect("there");
     let (_, after) = readme.split_once(&line).expect("there");
-    let commands = after.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).expect("three commands");
-    assert_eq!(commands.lines().count(), 3);
+    let commands = after.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).expect("two commands");
+    assert_eq!(commands.lines().count(), 2);
     assert!(steps.contains(commands), "{steps}");
     // Without `--out`, the folder that the documents name.
     let here = fresh("default-folder");

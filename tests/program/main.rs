@@ -26,6 +26,7 @@ mod bench;
 mod cert;
 mod cli;
 mod client;
+mod deploy;
 mod doctor;
 mod game_server_kinds;
 mod haproxy;

@@ -10,7 +10,7 @@
 //! | `error`, `tree` | what is wrong and where; YAML as a tree of which each node can be found again |
 //! | `word`, `key`, `scope` | words of a fixed set; what there is to know of a key; reading the keys of one mapping |
 //! | `declare`, `takes`, `mapping` | the declaration of a key |
-//! | `memory`, `formats`, `address`, `address_set`, `access`, `name`, `source` | how values are written, and what `auto` is here |
+//! | `memory`, `formats`, `address`, `address_set`, `access`, `name`, `source`, `ssh` | how values are written, and what `auto` is here |
 //! | `sessions`, `game_server`, `edges`, `limits`, `log`, `admin`, `bans`, `process`, `tunnel`, `inbound`, `forward`, `listener` | the mappings of a file |
 //! | `document`, `file`, `topology`, `spare_names` | whole files: those of the roles, and that of `init` with the names that follow its edges' |
 //! | `reference`, `restart`, `revoke`, `stock_servers`, `summary` | what follows from it: the tables in the documents, what takes a restart, what is left when an edge is refused, what players of unpatched servers meet, the line of `check` |
@@ -45,6 +45,7 @@ mod scope;
 mod sessions;
 mod source;
 mod spare_names;
+mod ssh;
 mod stock_servers;
 mod summary;
 mod takes;
@@ -77,6 +78,7 @@ pub use reference::{tables, topology_table};
 pub use restart::NEEDS_RESTART;
 pub use sessions::{BindSessions, SessionsConfig};
 pub use source::SourceAddress;
+pub use ssh::{SshTarget, ssh_user};
 pub use stock_servers::StockServerWarning;
 pub use topology::{
     ADMIN_PORTS, CoreMode, LINKS_PORT, LOGIN_PORT, MAX_CLIENT_EDGES, TOPOLOGY_KEYS, Topology, TopologyCore,

@@ -75,6 +75,7 @@ mod tests {
             address: String::new(),
             public: public.trim_start_matches('!').to_owned(),
             revoked: public.starts_with('!'),
+            ssh: None,
         };
         spare_names(&publics.iter().enumerate().map(edge).collect::<Vec<_>>(), count)
     }

@@ -19,6 +19,7 @@ use super::name::Name;
 use super::profile::{GameServerProfile, GameServerSettings};
 use super::scope::Scope;
 use super::spare_names::spare_names;
+use super::ssh::{SSH, SshTarget};
 use super::takes::{Takes, items, list, value, word};
 
 /// The port at which clients connect to an edge with links, also in the table `proxies`.
@@ -76,6 +77,9 @@ section! {
         address: String = value(ADDRESS_OR_HOST).required("198.51.100.7"),
         /// what clients are told; a name with one address, as they try no other
         public: String = value(ADDRESS_OR_HOST).or_else("`edges[].address`", String::new).example("p1.example"),
+        /// where `otproxy deploy` reaches the edge's host, as in `admin@p1.example:2222`
+        ssh: Option<SshTarget> =
+            value(SSH).optional("`root` at `edges[].address`").example("root@198.51.100.7:22"),
         /// the edge is given up: the core refuses it, and clients are not told of it
         revoked: bool = value(FLAG).or("false"),
     }
@@ -91,6 +95,9 @@ section! {
         /// the core's host; with `mode: dial` it is only in the commands that copy files there
         address: Option<String> =
             value(ADDRESS_OR_HOST).optional("not needed with `mode: dial`").example("core.example"),
+        /// where `otproxy deploy` reaches the core's host
+        ssh: Option<SshTarget> =
+            value(SSH).optional("`root` at `core.address`").example("root@core.example:22"),
     }
 }
 
