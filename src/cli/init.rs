@@ -1,6 +1,7 @@
 //! `otproxy init`: reads the topology from a file or from flags, and reports what was done.
 
 use std::fmt::Write;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,12 +12,16 @@ use clap::error::ErrorKind;
 
 use super::{print, wrong_together};
 use crate::init::{self, FileOutcome};
+use crate::stderr;
 use otproxy_config as config;
 use otproxy_config::{CoreMode, GameServerProfile, Topology};
+use otproxy_protocol::printable::printable_json;
 
-#[derive(Debug, clap::Args)]
+mod dialogue;
+
+#[derive(Debug, Clone, Default, PartialEq, clap::Args)]
 pub(super) struct Init {
-    /// The topology, YAML: edges, core, game servers. Or give it with the flags below
+    /// The topology, YAML: edges, core, game servers. Or give it with the flags below. On a terminal with none of both it is asked for
     #[arg(value_name = "TOPOLOGY", value_hint = ValueHint::FilePath, conflicts_with_all = FLAGS)]
     topology: Option<PathBuf>,
     /// The folder to fill [default: the one that it has filled before, if TOPOLOGY or this directory is in it; else otproxy-hosts]
@@ -57,6 +62,9 @@ pub(super) struct Init {
     list_url: Vec<String>,
 }
 
+/// What a topology's text comes from.
+const FROM_FLAGS: &str = "the flags of";
+const FROM_ANSWERS: &str = "your answers to";
 /// The folder that is filled the first time.
 const OUT: &str = "otproxy-hosts";
 /// The flags that describe a topology.
@@ -74,17 +82,19 @@ const FLAGS: [&str; 11] = [
     "list_url",
 ];
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Edge {
     name: String,
     address: String,
     public: Option<String>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Game {
     port: String,
     address: String,
+    /// No flag has it.
+    name: Option<String>,
 }
 
 fn edge(text: &str) -> Result<Edge, &'static str> {
@@ -95,7 +105,7 @@ fn edge(text: &str) -> Result<Edge, &'static str> {
 
 fn game(text: &str) -> Result<Game, &'static str> {
     let (port, address) = text.split_once('=').ok_or("write it as in 7172=127.0.0.1:7172")?;
-    Ok(Game { port: port.to_owned(), address: address.to_owned() })
+    Ok(Game { port: port.to_owned(), address: address.to_owned(), name: None })
 }
 
 impl Init {
@@ -103,7 +113,10 @@ impl Init {
         let (topology, text) = match &self.topology {
             Some(file) => (config::load_topology(file)?, None),
             None => {
-                let text = self.text()?;
+                let Some(text) = self.given_or_asked()? else {
+                    stderr::write(b"nothing was written\n");
+                    return Ok(ExitCode::FAILURE);
+                };
                 (self.parse(&text)?, Some(text))
             }
         };
@@ -112,8 +125,27 @@ impl Init {
         print(lines(&report, &out).as_bytes())
     }
 
-    /// Writes the flags as a topology file, so that there is one reader for both.
-    fn text(&self) -> Result<String, clap::Error> {
+    /// Returns the topology that the flags are, or without any the answers on the terminal; `None` if there it is not wanted.
+    fn given_or_asked(&self) -> anyhow::Result<Option<String>> {
+        let (stdin, stdout) = (io::stdin(), io::stdout());
+        let is_bare = *self == Self { out: self.out.clone(), ..Self::default() };
+        if !(is_bare && stdin.is_terminal() && stdout.is_terminal()) {
+            return Ok(Some(self.text(FROM_FLAGS)?));
+        }
+        let file = folder(self.out.as_deref(), None).join(init::TOPOLOGY_FILE);
+        if file.exists() {
+            let file = file.display();
+            let message = format!(
+                "{file} is there already: change it there, then run `otproxy deploy`, or `otproxy init {file}`"
+            );
+            return Err(wrong_together("init", ErrorKind::MissingRequiredArgument, &message).into());
+        }
+        let asked = dialogue::ask(stdin.lock(), stdout, &file.display().to_string()).context("cannot ask")?;
+        Ok(asked.map(|answers| answers.text(FROM_ANSWERS)).transpose()?)
+    }
+
+    /// Writes the flags as a topology file, so that there is one reader for both. `origin` says what they come from.
+    fn text(&self, origin: &str) -> Result<String, clap::Error> {
         let mut missing = Vec::new();
         if self.edge.is_empty() {
             missing.push("an edge, as in `--edge waw1=198.51.100.7`");
@@ -128,8 +160,7 @@ impl Init {
             let message = format!("missing: {}; or give a topology file, which has them all", missing.join("; "));
             return Err(wrong_together("init", ErrorKind::MissingRequiredArgument, &message));
         }
-        let mut text =
-            "# The topology, from the flags of `otproxy init`. From now on change it here.\nedges:\n".to_owned();
+        let mut text = format!("# The topology, from {origin} `otproxy init`. From now on change it here.\nedges:\n");
         for Edge { name, address, public } in &self.edge {
             let public = public.as_ref().map(|public| format!(", public: {}", quoted(public))).unwrap_or_default();
             let _ = writeln!(text, "  - {{ name: {}, address: {}{public} }}", quoted(name), quoted(address));
@@ -160,8 +191,9 @@ impl Init {
             let _ = writeln!(text, "list_urls: [{}]", urls.join(", "));
         }
         text += "game_servers:\n";
-        for Game { port, address } in &self.game {
-            let _ = writeln!(text, "  - {{ port: {}, address: {} }}", quoted(port), quoted(address));
+        for Game { port, address, name } in &self.game {
+            let name = name.as_ref().map(|name| format!(", name: {}", quoted(name))).unwrap_or_default();
+            let _ = writeln!(text, "  - {{ port: {}, address: {}{name} }}", quoted(port), quoted(address));
         }
         Ok(text)
     }
@@ -199,7 +231,8 @@ fn flag(key: &str) -> String {
 
 /// Quotes any text as a YAML value.
 fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    // JSON lets control characters stand that YAML does not.
+    printable_json(&serde_json::Value::from(text).to_string()).into_owned()
 }
 
 fn lines(report: &init::InitReport, out: &Path) -> String {

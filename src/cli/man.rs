@@ -76,7 +76,8 @@ const EXIT_STATUS: [(&str, &str); 4] = [
 ];
 
 /// Examples, each with what it does. The first word behind `otproxy` is the command on whose page it stands too.
-pub(super) const EXAMPLES: [(&str, &str); 18] = [
+pub(super) const EXAMPLES: [(&str, &str); 19] = [
+    ("otproxy init", "asks on a terminal for the hosts and worlds, and makes the files of all of them"),
     (
         "otproxy init --edge waw1=198.51.100.7 --edge fra1=203.0.113.9 --game 7172=127.0.0.1:7172",
         "makes the files of two edges and of the core, ready to copy",

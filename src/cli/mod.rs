@@ -78,8 +78,9 @@ enum Command {
     Check(ConfigFile),
     /// Make the files of all hosts from one short topology: configuration, certificates, units, firewalls
     ///
-    /// Give the topology as a file or with flags. Each host gets a folder, ready to copy. Running it again
-    /// writes what has changed and nothing else; it overwrites no key, and no file that was edited.
+    /// Give the topology as a file or with flags, or answer its questions on a terminal. Each host gets a folder, which
+    /// `otproxy deploy` puts there. Running it again writes what has changed and nothing else; it overwrites no key, and no file that
+    /// was edited.
     Init(init::Init),
     /// Put the folder of `otproxy init` onto its hosts, over ssh
     ///

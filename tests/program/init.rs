@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::SystemTime;
 
 use otproxy::certs::authority::{Authority, IssueTerms};
@@ -639,6 +640,87 @@ fn flags_say_what_is_missing_or_wrong() {
             "--login: `7171` has no port; write it as `203.0.113.9:7171`, `game.example:7171` or",
         ],
     );
+}
+
+/// `otproxy init` on a terminal of its own, which `script` makes.
+struct Terminal {
+    child: Child,
+    said: String,
+}
+
+impl Terminal {
+    fn new(folder: &Path) -> Self {
+        fs::create_dir_all(folder).expect("writable");
+        let command = format!("{} init", env!("CARGO_BIN_EXE_otproxy"));
+        let mut script = Command::new("script");
+        script.args(["-qec", &command, "/dev/null"]).current_dir(folder).env("TERM", "dumb");
+        let child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script, of bsdutils");
+        Self { child, said: String::new() }
+    }
+
+    /// Reads until it has said that.
+    fn hears(&mut self, what: &str) {
+        let stdout = self.child.stdout.as_mut().expect("piped");
+        while !self.said.contains(what) {
+            let mut part = [0; 256];
+            let len = stdout.read(&mut part).expect("readable");
+            assert_ne!(len, 0, "no {what:?} in:\n{}", self.said);
+            self.said += &String::from_utf8_lossy(&part[..len]);
+        }
+    }
+
+    fn types(&mut self, keys: &str) {
+        self.child.stdin.as_mut().expect("piped").write_all(keys.as_bytes()).expect("it reads");
+    }
+
+    /// Waits for its end; returns its exit code, and all that it has said.
+    fn ends(mut self) -> (Option<i32>, String) {
+        let mut rest = Vec::new();
+        self.child.stdout.as_mut().expect("piped").read_to_end(&mut rest).expect("readable");
+        let code = self.child.wait().expect("it ends").code();
+        (code, (self.said + &String::from_utf8_lossy(&rest)).replace('\r', ""))
+    }
+}
+
+#[test]
+fn on_a_terminal_it_asks() {
+    let here = fresh("asks");
+    let mut terminal = Terminal::new(&here);
+    terminal.hears("The core's way [dial]: ");
+    terminal.types("\n\n198.51.100.7\nwaw1\np1.example\n\n\n\nAntica\n\n");
+    terminal.hears("and make the files? [yes]: ");
+    assert!(!here.join("otproxy-hosts").exists(), "nothing is written yet");
+    terminal.types("\n");
+    let (code, said) = terminal.ends();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("created   topology.yaml\n") && said.contains("otproxy-hosts: done; "), "{said}");
+    let out = here.join("otproxy-hosts");
+    let again = made(&[utf8(&out.join("topology.yaml"))], &out);
+    assert!(again.ends_with(": nothing has changed\n"), "{again}");
+    assert!(fs::read_to_string(out.join("core/core.yaml")).expect("there").contains("Antica"));
+
+    // A topology that is there is not asked for.
+    let before = files(&out);
+    let (code, said) = Terminal::new(&here).ends();
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("otproxy-hosts/topology.yaml is there already: change it there"), "{said}");
+    assert_eq!(differing(&before, &files(&out)), [""; 0]);
+}
+
+#[test]
+fn keys_that_end_the_questions_write_nothing() {
+    for (key, expected) in [("\u{4}", Some(1)), ("\u{3}", Some(130))] {
+        let here = fresh("asks-and-ends");
+        let mut terminal = Terminal::new(&here);
+        terminal.hears("The core's way [dial]: ");
+        terminal.types("\n\n198.51.100.7\n");
+        terminal.hears("Edge 1: its name");
+        terminal.types(key);
+        let (code, said) = terminal.ends();
+        assert_eq!(code, expected, "{said}");
+        assert_eq!(said.contains("nothing was written\n"), code == Some(1), "{said}");
+        assert_eq!(fs::read_dir(&here).expect("a folder").count(), 0);
+    }
 }
 
 /// `install.sh`, with everything that would change this host replaced.
