@@ -39,7 +39,7 @@ impl Found {
                 "user" => found.is_root = rest == "0",
                 "unit" => found.is_active = rest == "active",
                 "boot" => found.rules_at_boot = rest == "enabled",
-                "package" => found.package = Some(rest.to_owned()),
+                "package" => found.package = rest.strip_suffix(" installed").map(str::to_owned),
                 "table" => found.tables.push(line.trim().to_owned()),
                 "listens" => found.listens.extend(open_port(rest)),
                 hash if hash.len() == HASH_LEN => drop(found.hashes.insert(rest.to_owned(), hash.to_owned())),
@@ -74,7 +74,7 @@ mod tests {
     fn an_answer_is_read_and_noise_is_not() {
         let hash = "0a".repeat(32);
         let text = format!(
-            "Welcome, user 0!\nmachine x86_64\nuser 0\nunit active\nboot enabled\npackage 0.1.0_amd64\ntable inet otproxy\n\
+            "Welcome, user 0!\nmachine x86_64\nuser 0\nunit active\nboot enabled\npackage 0.1.0_amd64 installed\ntable inet otproxy\n\
              table ip nat\nlistens 0.0.0.0:22\nlistens [::]:22\nlistens 127.0.0.1:9162\nlistens [::ffff:127.0.0.1]:1\nlistens [::1]:9\n\
              listens 127.0.0.53%lo:53\nlistens *:443\nlistens\n{hash}  /etc/otproxy/a b\nsha256sum: x\n"
         );
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn no_answer_is_a_host_that_has_nothing() {
-        let found = Found::parse("machine\nuser\nunit inactive\nboot not-found\n");
+        let found = Found::parse("machine\nuser\nunit inactive\nboot not-found\npackage 0.1.0_amd64 config-files\n");
         assert_eq!(found, Found::default());
     }
 }

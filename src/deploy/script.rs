@@ -29,7 +29,7 @@ pub(super) fn look(unit: &str, places: &[&str]) -> String {
     format!(
         "echo machine $(uname -m); echo user $(id -u); echo unit $(systemctl is-active {unit}); \
          echo boot $(systemctl is-enabled nftables); \
-         dpkg-query -W -f=\"package \\${{Version}}_\\${{Architecture}}\\n\" otproxy 2>/dev/null; nft list tables 2>/dev/null; \
+         dpkg-query -W -f=\"package \\${{Version}}_\\${{Architecture}} \\${{db:Status-Status}}\\n\" otproxy 2>/dev/null; nft list tables 2>/dev/null; \
          ss -Hltn 2>/dev/null | while read -r state receive send at rest; do echo listens $at; done; \
          sha256sum {} 2>/dev/null; true",
         words(places)

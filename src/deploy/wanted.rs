@@ -7,7 +7,7 @@ use ring::digest::{Context, SHA256};
 use super::found::Found;
 use super::plan::{DeployOptions, FirewallChoice, ProgramChoice, Step};
 use super::script::{NEW_PROGRAM, PROGRAM, RULES_FILE};
-use crate::init::{Host, NEW, RULES, installed, unit_name};
+use crate::init::{Host, NEW, RULES, installed, unit_place};
 use otproxy_config::Topology;
 
 /// The table of the rules that `otproxy init` makes.
@@ -19,6 +19,8 @@ pub(super) struct Wanted {
     program: ProgramChoice,
     /// Each file's place, and its hash.
     files: Vec<(String, String)>,
+    /// The unit's place. A package brings a unit of its own, and `install.sh` leaves it that one.
+    unit: String,
     rules: Option<WantedRules>,
 }
 
@@ -55,10 +57,10 @@ impl Wanted {
             }
             std::fs::read(&path).map_err(|error| format!("{}: {error}; run `otproxy init` again", path.display()))
         };
-        // A package brings a unit of its own.
-        let own = installed(host).into_iter();
-        let own = own.filter(|file| !options.program.is_package() || file.name != unit_name(host));
-        let files = own.map(|file| Ok((file.place, sha256(&read(&file.name)?)))).collect::<Result<_, Obstacle>>()?;
+        let installed = installed(host).into_iter();
+        let files =
+            installed.map(|file| Ok((file.place, sha256(&read(&file.name)?)))).collect::<Result<_, Obstacle>>()?;
+        let unit = unit_place(host);
         let rules = match options.firewall_of(host) {
             FirewallChoice::Leave => None,
             choice => Some(WantedRules {
@@ -68,7 +70,7 @@ impl Wanted {
                 file: folder.join(RULES).display().to_string(),
             }),
         };
-        Ok(Self { program: options.program.clone(), files, rules })
+        Ok(Self { program: options.program.clone(), files, unit, rules })
     }
 
     /// Returns which steps are needed on a host.
@@ -89,7 +91,9 @@ impl Wanted {
             }
             ProgramChoice::Package { version, .. } => (version.is_none() || found.package != *version, false),
         };
-        let files = program || !found.is_active || self.files.iter().any(|(place, hash)| !found.has(place, hash));
+        let is_packaged = self.program.is_package() || found.package.is_some();
+        let own = self.files.iter().filter(|(place, _)| !(is_packaged && *place == self.unit));
+        let files = program || !found.is_active || own.into_iter().any(|(place, hash)| !found.has(place, hash));
         let mut steps = Vec::new();
         if program && !has_new {
             steps.push(if self.program.is_package() { Step::Package } else { Step::Program });

@@ -24,7 +24,7 @@ mod yaml;
 pub use certificates::RENEW_DAYS;
 pub use folder::{FileOutcome, NEW};
 pub use host::Host;
-pub use service::{INSTALL, InstalledFile, installed, unit_name};
+pub use service::{INSTALL, InstalledFile, installed, unit_name, unit_place};
 
 use certificates::Certificates;
 use folder::Folder;

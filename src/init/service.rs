@@ -20,6 +20,12 @@ pub fn unit_name(host: &Host<'_>) -> String {
     format!("otproxy-{}.service", host.role())
 }
 
+/// Returns the place of the unit, without a package.
+#[must_use]
+pub fn unit_place(host: &Host<'_>) -> String {
+    format!("/etc/systemd/system/{}", unit_name(host))
+}
+
 /// A file of a host's folder, and where `install.sh` puts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstalledFile {
@@ -39,7 +45,7 @@ pub fn installed(host: &Host<'_>) -> Vec<InstalledFile> {
     let own = [format!("{role}.yaml"), "ca.pem".to_owned(), format!("{name}.pem"), format!("{name}.key")];
     let own = own.map(|name| InstalledFile { place: format!("/etc/otproxy/{name}"), name });
     let drop_in = InstalledFile { name: DROP_IN.to_owned(), place: format!("/etc/systemd/system/{unit}.d/{DROP_IN}") };
-    let unit = InstalledFile { place: format!("/etc/systemd/system/{unit}"), name: unit };
+    let unit = InstalledFile { place: unit_place(host), name: unit };
     own.into_iter().chain([unit, drop_in]).collect()
 }
 

@@ -576,6 +576,12 @@ fn a_package_is_installed_once() {
     assert!(events.starts_with("installed ") && events.contains("started otproxy-edge.service"), "{events}");
     let again = run(&["--package", "otproxy_0.1.0_amd64.deb"]);
     assert!(again.contains("waw1: the package is in place\nwaw1: the files are in place\n"), "{again}");
+    // The unit is the package's own, as long as that is installed.
+    fs::remove_file(deploying.host(HOSTS[0], "etc/systemd/system/otproxy-edge.service")).expect("there");
+    assert!(run(&["--package", "otproxy_0.1.0_amd64.deb"]).contains("waw1: the files are in place\n"));
+    deploying.write(HOSTS[0], "state/package", "package 0.1.0_amd64 config-files\n");
+    let plain = deploying.succeeds(&["--edge", "waw1"]);
+    assert!(plain.contains("waw1: the program is in place\nwaw1: copies the files\n"), "{plain}");
     // One whose name says nothing may be any.
     fs::copy(&package, deploying.folder.join("new.deb")).expect("writable");
     assert!(run(&["--package", "new.deb"]).contains("waw1: copies the package and installs it\n"));
