@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . packaging/env.sh
-all= out=${CARGO_TARGET_DIR:-target}/packages
+all="" out=${CARGO_TARGET_DIR:-target}/packages
 while [ $# -gt 0 ]; do
     case $1 in
     --all) all=yes ;;

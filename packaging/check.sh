@@ -14,7 +14,7 @@ fail() { echo "$*" >&2; exit 1; }
 # contents KIND FILE LIST: every line of LIST, as "-rw-r--r-- root/root /path", is a row of packaging/README.md, and each row for this
 # KIND is in LIST. Folders are listed only below /etc.
 contents() {
-    local kind=$1 file=$2 list=$3 row path mode in line found count=0
+    local kind=$1 file=$2 list=$3 path mode in line found count=0
     local -A used=()
     while read -r line; do
         found=
@@ -52,6 +52,19 @@ nothing_forgotten() {
     done
     [ "$count" -ge 20 ] || fail "only $count commands in otproxy --help"
 }
+
+# The image has the program where build.sh put it, is nobody's, and asks after its health with a command that there is.
+image() {
+    local file=packaging/Dockerfile
+    grep -qF '${TARGETARCH}/otproxy /usr/bin/otproxy' $file || fail "$file copies another program"
+    grep -qF 'container/$debian/otproxy' packaging/build.sh || fail "packaging/build.sh has another context than $file"
+    grep -qxF 'ENTRYPOINT ["/usr/bin/otproxy"]' $file || fail "$file starts another program"
+    grep -qE '^USER [1-9][0-9]*:[1-9][0-9]*$' $file || fail "$file runs as root"
+    grep -qE '^HEALTHCHECK .* CMD \["/usr/bin/otproxy", "status"\]$' $file || fail "$file has no look at its health"
+    "$program" status --help >/dev/null
+    grep -qF -- '--file packaging/Dockerfile --tag otproxy target/packages/container' docs/container.md || fail "docs/container.md builds another"
+}
+image
 
 (cd "$packages" && sha256sum --check --quiet SHA256SUMS)
 [ "$("$program" --version)" = "otproxy $version" ] || fail "the program is not of version $version"

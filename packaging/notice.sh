@@ -6,7 +6,7 @@ otproxy_notice() {
             echo "otproxy: /etc/systemd/system/$unit.service takes the place of the package's unit. Unless you wrote it, remove it:"
             echo "    rm /etc/systemd/system/$unit.service && systemctl daemon-reload"
         fi
-        [ -d /run/systemd/system ] && systemctl --quiet is-active "$unit.service" || continue
+        if [ ! -d /run/systemd/system ] || ! systemctl --quiet is-active "$unit.service"; then continue; fi
         case $unit in
         otproxy-core) echo "otproxy: the core still runs the old program. A restart ends every game. At a server save:" ;;
         *) echo "otproxy: the edge still runs the old program. When your other edges are up:" ;;
