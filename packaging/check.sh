@@ -39,7 +39,7 @@ contents() {
     echo "$file: $count files, as packaging/README.md has them"
 }
 
-# What is in the repository, and each command's page, is in a package whose paths LIST has.
+# All documents and examples, and each command's page, are in a package whose paths LIST has.
 nothing_forgotten() {
     local list=$1 file name count=0
     for file in docs/*.md configs/*.yaml; do

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What a release is built with, so that its bytes depend on the source and the tools alone: not on the folder, the user or the
+# The environment in which a release is built, so that its bytes depend on the source and the tools alone: not on the folder, the user or the
 # day. To be sourced, in the root of the repository; dist.sh does, and so does everything here.
 
 # The time of all files in packages: that of the commit.

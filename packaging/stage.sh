@@ -30,7 +30,7 @@ complete() {
 }
 complete bash bash-completion/completions/otproxy
 complete fish fish/vendor_completions.d/otproxy.fish
-# Where Debian looks; an rpm has another folder.
+# The folder of Debian; an rpm has another.
 complete zsh zsh/vendor-completions/_otproxy
 
 install -D -m 644 -t "$doc" README.md SECURITY.md

@@ -57,7 +57,7 @@ done
 inside man --where otproxy-cert-edge && says "/usr/share/man/man1/otproxy-cert-edge.1.gz" || fail "no page of the manual"
 ok "installs: nothing enabled, nothing started, the user is there, the program plays a demo"
 
-# What an owner has there.
+# The files that an owner has there.
 echo "role: core" >"$root/etc/otproxy/core.yaml"
 install -m 600 /dev/null "$root/etc/otproxy/core.key"
 inside chown otproxy:otproxy /etc/otproxy/core.key

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::quote::quoted;
 
-/// What a command reads.
+/// The input of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Input {
     /// Nothing.

@@ -13,7 +13,7 @@ pub enum DeployError {
     Obstacle {
         /// The host's name.
         host: String,
-        /// What it is, with the remedy.
+        /// The problem, with the remedy.
         obstacle: String,
     },
     /// A command failed.
@@ -25,7 +25,7 @@ pub enum DeployError {
         step: Step,
         /// How it failed.
         failure: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
         /// The command, as a person types it.
         command: String,
@@ -49,7 +49,7 @@ pub(super) enum Failure {
     /// The program is not here.
     #[error("`{program}` cannot be started: {error}")]
     Start { program: &'static str, error: std::io::Error },
-    /// What it reads cannot be opened.
+    /// Its input cannot be opened.
     #[error("{path}: {error}")]
     Input { path: String, error: std::io::Error },
     /// It ended with that code.
@@ -81,7 +81,7 @@ impl Failure {
         match self {
             Self::Start { program, .. } => format!("install it, as with `apt install {}`", package_of(program)),
             Self::Input { .. } => "run `otproxy init` again".to_owned(),
-            // What does not come through here did so a moment ago.
+            // The host that cannot be reached here was reached a moment ago.
             _ if step == Step::Confirm => of_step(step, folder),
             Self::Code { code: CONNECTION, stderr } => of_connection(stderr, login),
             Self::Code { .. } => of_step(step, folder),

@@ -1,4 +1,4 @@
-//! What a host says of itself.
+//! The state of a host, as it says itself.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -33,7 +33,7 @@ words! {
         Confirm = "confirm",
         /// The firewall is taken back.
         Undo = "undo",
-        /// What was set up is tried.
+        /// The host is tried as it was set up.
         Doctor = "doctor",
     }
 }
@@ -137,7 +137,7 @@ impl ProgramChoice {
     }
 }
 
-/// What to do about the firewalls.
+/// The way in which firewalls are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FirewallChoice {
     /// They are loaded, unless that would take away something that nobody has looked at.

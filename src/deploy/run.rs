@@ -22,14 +22,14 @@ pub const COMMAND_WITHIN: Duration = Duration::from_secs(600);
 /// Bytes of a command's output that are kept and shown; the rest is not.
 pub const MAX_OUTPUT: u64 = 256 * 1024;
 
-/// What a deployment has to say, as it goes.
+/// The progress of a deployment, as it is told.
 #[derive(Debug, Clone, Copy)]
 pub enum Said<'a> {
     /// A step, in one line.
     Step(&'a str),
-    /// What a host printed, in lines.
+    /// The lines that a host printed.
     Output(&'a str),
-    /// What ssh or a host had to say on stderr, in lines.
+    /// The lines of ssh or a host on stderr.
     Complaint(&'a str),
 }
 
@@ -191,7 +191,7 @@ fn open(input: &Input) -> Result<(Stdio, Option<Child>), Failure> {
         Input::File(path) => Ok((File::open(path).map_err(failed)?.into(), None)),
         Input::Archive { folder, files } => {
             let mut tar = spawn("tar", &archive(folder, files), Stdio::null())?;
-            // What it complains of is that a file is missing; files were read before.
+            // It complains that a file is missing, and files were read before.
             drop(tar.stderr.take());
             let pipe = tar.stdout.take().ok_or_else(|| std::io::Error::other("no pipe")).map_err(failed)?;
             Ok((pipe.into_owned_fd().map_err(failed)?.into(), Some(tar)))
@@ -210,7 +210,7 @@ fn spawn(program: &'static str, arguments: &[String], input: Stdio) -> Result<Ch
 async fn beginning(stream: &mut Option<impl AsyncRead + Unpin>) -> String {
     let Some(stream) = stream else { return String::new() };
     let mut kept = Vec::new();
-    // What cannot be read any more has ended.
+    // A stream that cannot be read any more has ended.
     let _ = (&mut *stream).take(MAX_OUTPUT).read_to_end(&mut kept).await;
     let _ = tokio::io::copy(stream, &mut tokio::io::sink()).await;
     String::from_utf8_lossy(&kept).into_owned()

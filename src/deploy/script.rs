@@ -1,4 +1,4 @@
-//! What is run on a host. Each script has one line, no `!`, which some shells take for more than a character, and no `'`, since it
+//! The scripts that are run on a host. Each has one line, no `!`, which some shells take for more than a character, and no `'`, since it
 //! stands in such quotes.
 
 use std::time::Duration;

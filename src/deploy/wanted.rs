@@ -1,4 +1,4 @@
-//! What a host is to have, and what of it is missing there.
+//! The files and the program that a host is to have, and those that are missing there.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What a game server reads in front of a connection, found out by trying.
+//! The headers that a game server reads in front of a connection, found out by trying.
 //!
 //! A header and a request for the status behind it are answered exactly where that header is read. Servers answer one address so
 //! often only, but 127.0.0.1 always: so two answers in a row to a header with that address tell the order of its bytes. On a game port the

@@ -94,7 +94,7 @@ impl Deploying {
         text(&output.stdout)
     }
 
-    /// What it says on stderr, as it fails; and on stdout.
+    /// Returns its stderr, as it fails, and its stdout.
     #[track_caller]
     fn fails(&self, arguments: &[&str]) -> (String, String) {
         let output = self.run(arguments);
@@ -271,7 +271,7 @@ fn a_dry_run_shows_what_would_run_and_runs_nothing() {
         assert!(deploying.calls().is_empty() && !deploying.out().exists());
     }
 
-    // What is shown is what runs.
+    // The commands that are shown are those that run.
     let shown = text(&deploying.run(&["--dry-run"]).stdout);
     deploying.succeeds(&[]);
     let sockets = |text: &str| {
@@ -293,7 +293,7 @@ fn a_dry_run_shows_what_would_run_and_runs_nothing() {
     assert_eq!(ran, shown.iter().map(|words| format!("ssh{words}")).collect::<Vec<_>>());
 }
 
-/// What is behind a failure is done the next time, wherever it was, and what was done before it is not done again.
+/// The steps behind a failure are done the next time, wherever it was, and those before it are not done again.
 #[test]
 fn it_goes_on_after_a_failure_at_each_step() {
     let whole = Deploying::new();
@@ -313,7 +313,7 @@ fn it_goes_on_after_a_failure_at_each_step() {
             let remedy =
                 if is_confirm { "must let ssh in" } else { "`ssh root@198.51.100.7` must let you in from here\n" };
             assert!(said.contains(remedy) && said.contains("\nThe command: "), "{said}");
-            // What runs, or will, is never half of anything.
+            // The program that runs, or will, is never half of one.
             for place in ["usr/local/bin/otproxy", "usr/local/bin/otproxy.new"] {
                 let program = deploying.read(HOSTS[0], place);
                 assert!(program.is_empty() || program == text(&expected["usr/local/bin/otproxy"]), "{how} {step}");
@@ -322,7 +322,7 @@ fn it_goes_on_after_a_failure_at_each_step() {
             deploying.forget_calls();
             deploying.succeeds(&flags);
             assert_eq!(deploying.state(HOSTS[0]), expected, "{how} {step}");
-            // What is done by then is not done again.
+            // The steps that are done by then are not done again.
             let left = if how == "after" { steps - step } else { steps + 1 - step };
             assert!(deploying.calls().len() <= left.max(1) + 2, "{how} {step}: {:?}", deploying.calls());
             deploying.assert_nothing_is_left();
@@ -439,7 +439,7 @@ fn a_firewall_that_nobody_gets_through_is_taken_back() {
     assert!(said.contains("waw1: confirm: ended with exit code 255; the firewall from before is back; otproxy-hosts/edge-waw1/nftables.conf must let ssh in"), "{said}");
     assert_eq!(deploying.state(HOSTS[0]), before);
 
-    // Where this end is gone too, the host does it by itself.
+    // If this end is gone too, the host does it by itself.
     deploying.forget_calls();
     fs::write(deploying.folder.join("hosts/break"), "gone 2\n").expect("own file");
     fs::write(&rules, format!("{good}# another\n")).expect("own file");
@@ -472,7 +472,7 @@ fn a_firewall_that_nobody_gets_through_is_taken_back() {
     assert!(deploying.read(HOSTS[0], "state/rules").contains("another"));
 }
 
-/// What a host has and the file does not, nobody loses by default.
+/// Nobody loses by default what a host has and the file does not.
 #[test]
 fn a_firewall_takes_nothing_away_that_nobody_has_looked_at() {
     let deploying = Deploying::new();
@@ -516,7 +516,7 @@ fn a_firewall_takes_nothing_away_that_nobody_has_looked_at() {
         );
         assert_eq!(deploying.read(hidden, "state/rules").contains("table ip nat"), is_left);
     }
-    // What the host had before is kept.
+    // The host's former file is kept.
     deploying.write("198.51.100.7", "etc/nftables.conf", "# mine\n");
     deploying.succeeds(&["--edge", "waw1"]);
     assert_eq!(deploying.read("198.51.100.7", "etc/nftables.conf.before-otproxy"), "# mine\n");

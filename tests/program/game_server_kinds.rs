@@ -24,7 +24,7 @@ struct Kind {
     blocks: bool,
     /// The address that its status shows.
     shows: &'static str,
-    /// Those whose connects it counts, and blocks from the sixth on.
+    /// The addresses whose connects it counts, and blocks from the sixth on.
     blocks_who: Blocks,
 }
 

@@ -37,7 +37,7 @@ struct Dialogue<R, W> {
     draft: Init,
 }
 
-/// What Enter alone stands for.
+/// The meaning of Enter alone.
 enum Enter<'a> {
     /// Nothing: it is asked again.
     Nothing,
@@ -325,7 +325,7 @@ mod tests {
         );
     }
 
-    /// What the topology says of a wrong value is said of a wrong answer, and it is asked again.
+    /// A wrong answer has the topology's own message about such a value, and the question comes again.
     #[test]
     fn a_wrong_answer_is_said_to_be_wrong_at_once() {
         let long = "x".repeat(3 * MAX_ANSWER);
