@@ -1,4 +1,4 @@
-//! A folder of one test.
+//! A folder of one test, and files of the repository that are held against what is made.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -37,4 +37,14 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// Compares a file of the repository with what the program made, or writes it there.
+pub fn assert_golden(path: &Path, made: &str) {
+    if std::env::var_os("OTPROXY_BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
+        std::fs::write(path, made).expect("writable");
+    }
+    let expected = std::fs::read_to_string(path).unwrap_or_default();
+    assert_eq!(made, expected, "{} differs; OTPROXY_BLESS=1 rewrites it", path.display());
 }

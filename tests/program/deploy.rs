@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use otproxy::deploy::{COMMAND_WITHIN, UNDO_AFTER, quoted};
 use proptest::prelude::*;
 
-use crate::common::folder::Folder;
+use crate::common::folder::{Folder, assert_golden};
 use crate::common::process::{failed, otproxy, text};
 
 const HOSTS: [&str; 4] = ["198.51.100.7", "198.51.100.9", "2001-db8--7", "hidden"];
@@ -165,16 +165,6 @@ impl Deploying {
         });
         assert_eq!(sockets.count(), 0);
     }
-}
-
-/// Compares a file of the repository with what the program said, or writes it there.
-fn assert_golden(path: &Path, made: &str) {
-    if std::env::var_os("OTPROXY_BLESS").is_some() {
-        fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
-        fs::write(path, made).expect("writable");
-    }
-    let expected = fs::read_to_string(path).unwrap_or_default();
-    assert_eq!(made, expected, "{} differs; OTPROXY_BLESS=1 rewrites it", path.display());
 }
 
 #[test]

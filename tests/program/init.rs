@@ -18,6 +18,7 @@ use otproxy_config::name::Name;
 use otproxy_config::{Config, GameServerProfile, PlayerAddress, TlsFiles, load, parse_topology, topology_table};
 use proptest::prelude::*;
 
+use crate::common::folder::assert_golden;
 use crate::common::process::{failed, otproxy, text};
 
 const FLAGS: [&str; 6] =
@@ -100,16 +101,6 @@ fn said(output: &str, word: &str) -> Vec<String> {
     let mut names: Vec<_> = output.lines().filter_map(of).collect();
     names.sort();
     names
-}
-
-/// Compares a file of the repository with what the program made, or writes it there.
-fn assert_golden(path: &Path, made: &str) {
-    if std::env::var_os("OTPROXY_BLESS").is_some() {
-        fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
-        fs::write(path, made).expect("writable");
-    }
-    let expected = fs::read_to_string(path).unwrap_or_default();
-    assert_eq!(made, expected, "{} differs; OTPROXY_BLESS=1 rewrites it", path.display());
 }
 
 #[test]
