@@ -7,9 +7,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::{CONNECT, DoctorCheck};
 use otproxy_config::{
@@ -22,11 +23,15 @@ use otproxy_protocol::status::{MAX_ANSWER, StatusRequest, StatusView};
 
 /// The check of what a server reads.
 const CHECK: &str = "player_address";
-/// The time in which a server speaks first, or closes what it does not understand. Servers block an address whose connects are less
-/// than half a second apart, and of those to one host each waits for the one before.
+/// The time in which a server speaks first, or closes what it does not understand.
 const AT_ONCE: Duration = Duration::from_millis(600);
-/// The time limit of the answer to a request for the status. A server that takes the request for something else waits for more.
-const ANSWER: Duration = Duration::from_secs(2);
+/// The time between two connects to one host: servers block an address, or all together, whose connects are half a second apart.
+const APART: Duration = Duration::from_millis(600);
+/// The time for which servers block an address at first, and some more.
+const BLOCK: Duration = Duration::from_secs(4);
+/// The time limit of the answer to a request for the status, which takes a server milliseconds. One that takes the request for something
+/// else waits for more.
+const ANSWER: Duration = Duration::from_secs(1);
 /// The time in which a server closes what it blocks, short enough for the next connect to count as one too soon.
 const BLOCKED: Duration = Duration::from_millis(100);
 /// The time limit of all servers of one host.
@@ -174,17 +179,42 @@ pub(super) fn of(config: &Config) -> Vec<ServerTrial> {
 
 /// Tries servers of one host, one after the other, as long as there is time.
 pub(super) async fn examine(trials: Vec<ServerTrial>) -> Vec<DoctorCheck> {
-    let (mut checks, end) = (Vec::new(), Instant::now() + WITHIN);
+    let (mut checks, mut late) = (Vec::new(), Vec::new());
+    // The other checks have just connected.
+    let (pace, end) = (Pace::now(), Instant::now() + WITHIN);
     for trial in trials {
-        match timeout_at(end, trial.examine()).await {
+        match timeout_at(end, trial.examine(&pace)).await {
             Ok(found) => checks.extend(found),
-            Err(_) => checks.push(trial.warn(
-                format!("{} was not tried: others on its host took too long", trial.target),
-                "see what they do with a request for the status: a server answers or closes at once",
-            )),
+            Err(_) => late.push(trial),
         }
     }
+    if let Some(first) = late.first() {
+        let subjects: Vec<_> = late.iter().map(|trial| trial.subject.as_str()).collect();
+        let message =
+            format!("not tried, as servers of one host are tried one after the other: {}", subjects.join(", "));
+        checks.push(DoctorCheck::ok(CHECK, first.host().to_string(), message));
+    }
     checks
+}
+
+/// The pace of connects to one host.
+struct Pace(Mutex<Instant>);
+
+impl Pace {
+    /// Returns one that has just connected.
+    fn now() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+
+    /// Waits until the next connect may come.
+    async fn turn(&self) {
+        let at = {
+            let mut last = self.0.lock();
+            *last = Instant::now().max(*last + APART);
+            *last
+        };
+        sleep_until(at).await;
+    }
 }
 
 impl ServerTrial {
@@ -219,18 +249,25 @@ impl ServerTrial {
     }
 
     /// Tries the server. Without a finding it could not be told, or another check tells it.
-    async fn examine(&self) -> Vec<DoctorCheck> {
-        match self.try_with(self.header).await {
+    async fn examine(&self, pace: &Pace) -> Vec<DoctorCheck> {
+        let mut reaction = self.try_with(self.header, pace).await;
+        if reaction == Reaction::Closes && self.closes_always(pace).await {
+            // A server that has blocked this host for its connects has forgotten it by then.
+            sleep(BLOCK).await;
+            reaction = self.try_with(self.header, pace).await;
+        }
+        match reaction {
             Reaction::Unreachable => Vec::new(),
             Reaction::Speaks(first) => vec![self.framing_of(&first)],
-            Reaction::Closes => vec![self.closes().await],
+            Reaction::Closes => vec![self.closes(pace).await],
             Reaction::Answers(status) => {
-                let reads = if self.header == Header::None { self.unasked().await } else { self.order(true).await };
+                let reads =
+                    if self.header == Header::None { self.unasked(pace).await } else { self.order(true, pace).await };
                 [reads].into_iter().chain(self.shown(&status).await).collect()
             }
             // Without an answer to a bare request there is nothing to tell by.
-            Reaction::Nothing if self.header == Header::None || !self.answers(Header::None).await => Vec::new(),
-            Reaction::Nothing => vec![self.order(false).await],
+            Reaction::Nothing if self.header == Header::None || !self.answers(Header::None, pace).await => Vec::new(),
+            Reaction::Nothing => vec![self.order(false, pace).await],
         }
     }
 
@@ -257,11 +294,12 @@ impl ServerTrial {
         let (wrong, right) = match self.framing {
             Framing::Bytes if first.starts_with(&FIRST_IN_BLOCKS) => ("bytes", "blocks"),
             Framing::Blocks if first.starts_with(&FIRST_IN_BYTES) => ("blocks", "bytes"),
+            _ if self.header == Header::None => {
+                return self.ok(format!("{target} speaks first, as a game port does"));
+            }
             _ => {
-                return self.ok(format!(
-                    "{target} speaks first, as a game port does, and keeps a connection with {}",
-                    self.said()
-                ));
+                let what = "speaks first, as a game port does, and does not close on";
+                return self.ok(format!("{target} {what} {}; that is no proof that it reads that", self.said()));
             }
         };
         self.fail(
@@ -270,12 +308,16 @@ impl ServerTrial {
         )
     }
 
+    /// Returns whether it closes without a header too.
+    async fn closes_always(&self, pace: &Pace) -> bool {
+        self.header == Header::None
+            || matches!(self.try_with(Header::None, pace).await, Reaction::Closes | Reaction::Unreachable)
+    }
+
     /// Finds out whether it is the header for which it closes.
-    async fn closes(&self) -> DoctorCheck {
+    async fn closes(&self, pace: &Pace) -> DoctorCheck {
         let target = &self.target;
-        let closes_always = matches!(self.header, Header::None)
-            || matches!(self.try_with(Header::None).await, Reaction::Closes | Reaction::Unreachable);
-        if closes_always {
+        if self.closes_always(pace).await {
             return self.fail(
                 format!("{target} takes connections, and closes them at once"),
                 "see its log: it may be starting, be full, or block this host because it connects too often (`connects: 1/600ms`)",
@@ -291,14 +333,14 @@ impl ServerTrial {
 
     /// Finds out in which order it reads the bytes of an address, if it reads the header at all. `answered` says whether it has
     /// answered once: then a second answer shows that it was told 127.0.0.1.
-    async fn order(&self, answered: bool) -> DoctorCheck {
+    async fn order(&self, answered: bool, pace: &Pace) -> DoctorCheck {
         let (target, said) = (&self.target, self.said());
-        if answered && self.answers(self.header).await {
+        if answered && self.answers(self.header, pace).await {
             return self.ok(format!("{target} reads {said}: it answers a request for the status behind it"));
         }
         if let Some(other) = self.header.backwards()
-            && self.answers(other).await
-            && self.answers(other).await
+            && self.answers(other, pace).await
+            && self.answers(other, pace).await
         {
             return self.fail(
                 format!("{target} reverses addresses: with {said} it takes 203.0.113.7 for 7.113.0.203"),
@@ -317,10 +359,10 @@ impl ServerTrial {
     }
 
     /// Finds out whether a server that is told nothing would read a header.
-    async fn unasked(&self) -> DoctorCheck {
+    async fn unasked(&self, pace: &Pace) -> DoctorCheck {
         let target = &self.target;
         let would = if self.key == "send_proxy" { Header::ProxyV2 } else { Header::Otc };
-        if self.answers(would).await {
+        if self.answers(would, pace).await {
             return self.warn(
                 format!("{target} reads `{}: {}`, and is told no player's address", self.key, would.word(self.key)),
                 format!("give it `{}: {}`, so that it sees each player's own", self.key, would.word(self.key)),
@@ -358,12 +400,13 @@ impl ServerTrial {
         Some(stream)
     }
 
-    async fn answers(&self, header: Header) -> bool {
-        matches!(self.try_with(header).await, Reaction::Answers(_))
+    async fn answers(&self, header: Header, pace: &Pace) -> bool {
+        matches!(self.try_with(header, pace).await, Reaction::Answers(_))
     }
 
     /// Connects, sends a header, and sees what comes; a request for the status, if nothing does.
-    async fn try_with(&self, header: Header) -> Reaction {
+    async fn try_with(&self, header: Header, pace: &Pace) -> Reaction {
+        pace.turn().await;
         // Servers answer 127.0.0.1 always, and another address of loopback as seldom as any.
         let Some(mut stream) = self.connect(header, PLAYER, self.fixed_source()).await else {
             return Reaction::Unreachable;

@@ -73,11 +73,10 @@ impl World {
         let core = Role::start(&core(&certificates, &edges, &listeners, ""));
         let waw1 = Role::start(&edge(&certificates, "waw1", core.addr("tunnel"), LOGIN));
         let mut players = Vec::new();
-        for edge in [&waw1, &fra1] {
+        // A player who comes before the trunks is kept waiting for `timeouts.connect`, and no longer.
+        for (name, edge) in [("waw1", &waw1), ("fra1", &fra1)] {
+            core.trunks(name, 4).await;
             players.push(TcpStream::connect(edge.addr("login")).await.unwrap());
-        }
-        for edge in ["waw1", "fra1"] {
-            core.trunks(edge, 4).await;
         }
         let mut world = Self { certificates, core, _waw1: waw1, fra1, players, said: 0 };
         world.play_on().await;
