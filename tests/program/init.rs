@@ -643,8 +643,10 @@ impl Terminal {
     fn new(folder: &Path) -> Self {
         fs::create_dir_all(folder).expect("writable");
         let command = format!("{} init", env!("CARGO_BIN_EXE_otproxy"));
-        let mut script = Command::new("script");
-        script.args(["-qec", &command, "/dev/null"]).current_dir(folder).env("TERM", "dumb");
+        // A shell has what it runs in the background ignore Ctrl-C, and all that this runs inherits that.
+        let mut script = Command::new("env");
+        script.args(["--default-signal=INT", "script", "-qec", &command, "/dev/null"]);
+        script.current_dir(folder).env("TERM", "dumb");
         let child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script, of bsdutils");
         Self { child, said: String::new() }
     }
@@ -678,7 +680,7 @@ fn on_a_terminal_it_asks() {
     let here = fresh("asks");
     let mut terminal = Terminal::new(&here);
     terminal.hears("The core's way [dial]: ");
-    terminal.types("\n\n198.51.100.7\nwaw1\np1.example\n\n\n\nAntica\n\n");
+    terminal.types("\n\n198.51.100.7\nwaw1\np1.example\n\ncanary\n\n\nAntica\n\n");
     terminal.hears("and make the files? [yes]: ");
     assert!(!here.join("otproxy-hosts").exists(), "nothing is written yet");
     terminal.types("\n");
@@ -688,7 +690,8 @@ fn on_a_terminal_it_asks() {
     let out = here.join("otproxy-hosts");
     let again = made(&[utf8(&out.join("topology.yaml"))], &out);
     assert!(again.ends_with(": nothing has changed\n"), "{again}");
-    assert!(fs::read_to_string(out.join("core/core.yaml")).expect("there").contains("Antica"));
+    let core = fs::read_to_string(out.join("core/core.yaml")).expect("there");
+    assert!(core.contains("Antica") && core.contains("player_address: none"), "{core}");
 
     // A topology that is there is not asked for.
     let before = files(&out);
