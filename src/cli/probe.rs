@@ -13,12 +13,7 @@ use super::ping::edge;
 use super::{colours, print_raw, runtime, wrong_together};
 use crate::doctor::{self, EdgeList, HiddenCore, MAX_LIST, Outside};
 use otproxy_config as config;
-use otproxy_config::{HostPort, LINKS_PORT, LOGIN_PORT, MAX_CLIENT_EDGES};
-
-/// The game's port, which is to be closed at the core as those of links and logins are.
-const GAME_PORT: u16 = 7172;
-/// The port of the tunnel without a topology that says another.
-const TUNNEL_PORT: u16 = 7100;
+use otproxy_config::{GAME_PORT, HostPort, LINKS_PORT, LOGIN_PORT, MAX_CLIENT_EDGES, TUNNEL_PORT};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Probe {

@@ -19,7 +19,7 @@ use otproxy_config::{
 };
 use otproxy_net::{connect_forward, resolve};
 use otproxy_protocol::player_address::backwards;
-use otproxy_protocol::status::{MAX_ANSWER, StatusRequest, StatusView};
+use otproxy_protocol::status::{MAX_ANSWER, ServerStatus, StatusRequest};
 
 /// The check of what a server reads.
 const CHECK: &str = "player_address";
@@ -251,15 +251,17 @@ impl ServerTrial {
     /// Tries the server. Without a finding it could not be told, or another check tells it.
     async fn examine(&self, pace: &Pace) -> Vec<DoctorCheck> {
         let mut reaction = self.try_with(self.header, pace).await;
-        if reaction == Reaction::Closes && self.closes_always(pace).await {
+        let mut always = reaction == Reaction::Closes && self.closes_always(pace).await;
+        if always {
             // A server that has blocked this host for its connects has forgotten it by then.
             sleep(BLOCK).await;
             reaction = self.try_with(self.header, pace).await;
+            always = reaction == Reaction::Closes && self.closes_always(pace).await;
         }
         match reaction {
             Reaction::Unreachable => Vec::new(),
             Reaction::Speaks(first) => vec![self.framing_of(&first)],
-            Reaction::Closes => vec![self.closes(pace).await],
+            Reaction::Closes => vec![self.closes(always)],
             Reaction::Answers(status) => {
                 let reads =
                     if self.header == Header::None { self.unasked(pace).await } else { self.order(true, pace).await };
@@ -314,10 +316,10 @@ impl ServerTrial {
             || matches!(self.try_with(Header::None, pace).await, Reaction::Closes | Reaction::Unreachable)
     }
 
-    /// Finds out whether it is the header for which it closes.
-    async fn closes(&self, pace: &Pace) -> DoctorCheck {
+    /// Returns the finding that it closes: `always`, or for the header.
+    fn closes(&self, always: bool) -> DoctorCheck {
         let target = &self.target;
-        if self.closes_always(pace).await {
+        if always {
             return self.fail(
                 format!("{target} takes connections, and closes them at once"),
                 "see its log: it may be starting, be full, or block this host because it connects too often (`connects: 1/600ms`)",
@@ -373,7 +375,7 @@ impl ServerTrial {
 
     /// Warns of an answer that shows this host's own address.
     async fn shown(&self, status: &[u8]) -> Option<DoctorCheck> {
-        let shown = StatusView::read(status)?.address;
+        let shown = ServerStatus::read(status)?.address;
         let mut found = timeout(CONNECT, lookup_host((shown.as_str(), 0))).await.ok()?.ok()?;
         let own = found.find(|address| is_public(address.ip()) && UdpSocket::bind((address.ip(), 0)).is_ok())?;
         Some(self.warn(
@@ -421,7 +423,7 @@ impl ServerTrial {
             return Reaction::Nothing;
         }
         let (answer, _) = read_for(&mut stream, ANSWER, MAX_ANSWER).await;
-        if StatusView::read(&answer).is_some() { Reaction::Answers(answer) } else { Reaction::Nothing }
+        if ServerStatus::read(&answer).is_some() { Reaction::Answers(answer) } else { Reaction::Nothing }
     }
 }
 

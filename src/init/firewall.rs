@@ -82,9 +82,8 @@ fn banned() -> String {
 
 /// Returns the sets of the edges' addresses, and the rules that let them to the tunnel's port.
 fn edges_alone(topology: &Topology) -> (String, String) {
-    let edges = topology.edges.iter().filter(|edge| !edge.revoked);
     // The reader of the topology has checked that they are addresses.
-    let addresses: Vec<IpAddr> = edges.filter_map(|edge| edge.address.parse().ok()).collect();
+    let addresses: Vec<IpAddr> = topology.live().filter_map(|edge| edge.address.parse().ok()).collect();
     let (mut sets, mut rules) = (String::new(), String::new());
     for (family, set, kind) in [("ip", "edges4", "ipv4_addr"), ("ip6", "edges6", "ipv6_addr")] {
         let own = addresses.iter().filter(|address| address.is_ipv4() == (family == "ip"));

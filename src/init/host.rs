@@ -21,7 +21,7 @@ impl<'t> Host<'t> {
     /// Returns the core and the edges that are not revoked.
     #[must_use]
     pub fn all(topology: &'t Topology) -> Vec<Self> {
-        let edges = topology.edges.iter().filter(|edge| !edge.revoked).map(Host::Edge);
+        let edges = topology.live().map(Host::Edge);
         std::iter::once(Host::Core).chain(edges).collect()
     }
 

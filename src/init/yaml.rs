@@ -225,8 +225,8 @@ sessions: { bind_sessions: client }
 
 /// Returns whether some edges are told to clients by an IPv4 address, and some by an IPv6 one.
 pub(super) fn has_both_families(topology: &Topology) -> bool {
-    let live = topology.edges.iter().filter(|edge| !edge.revoked);
-    let families: Vec<bool> = live.filter_map(|edge| edge.public.parse().ok()).map(|ip: IpAddr| ip.is_ipv6()).collect();
+    let families: Vec<bool> =
+        topology.live().filter_map(|edge| edge.public.parse().ok()).map(|ip: IpAddr| ip.is_ipv6()).collect();
     families.contains(&true) && families.contains(&false)
 }
 

@@ -81,8 +81,8 @@ pub use source::SourceAddress;
 pub use ssh::{SshTarget, ssh_user};
 pub use stock_servers::StockServerWarning;
 pub use topology::{
-    ADMIN_PORTS, CoreMode, LINKS_PORT, LOGIN_PORT, MAX_CLIENT_EDGES, TOPOLOGY_KEYS, Topology, TopologyCore,
-    TopologyEdge, World, load_topology, parse_topology,
+    ADMIN_PORTS, CoreMode, GAME_PORT, LINKS_PORT, LOGIN_PORT, MAX_CLIENT_EDGES, TOPOLOGY_KEYS, TUNNEL_PORT, Topology,
+    TopologyCore, TopologyEdge, World, load_topology, parse_topology,
 };
 pub use tunnel::{CoreTunnel, EdgeTunnel, Reach, TlsFiles};
 

@@ -26,6 +26,10 @@ use super::takes::{Takes, items, list, value, word};
 pub const LINKS_PORT: u16 = 7162;
 /// The port at which an edge accepts logins and status requests without links.
 pub const LOGIN_PORT: u16 = 7171;
+/// The port of a world, as stock game servers have it.
+pub const GAME_PORT: u16 = 7172;
+/// The tunnel's port without `tunnel_port`.
+pub const TUNNEL_PORT: u16 = 7100;
 /// The ports at which an edge and the core serve metrics, as in [`super::KEYS`].
 pub const ADMIN_PORTS: [u16; 2] = [9162, 9163];
 /// Edges that a client is told at most, names ahead included: it keeps a link, or looks up the name, for each.
@@ -320,7 +324,7 @@ mod tests {
         let topology = parse_topology("t.yaml", text).unwrap_or_else(|errors| panic!("{errors}"));
         assert_eq!(topology.forwarded_worlds().map(World::listener).collect::<Vec<_>>(), ["game-7172"]);
         assert_eq!((topology.core.mode, topology.core.address, topology.tunnel_port), (CoreMode::Dial, None, 7100));
-        assert_eq!(topology.login.to_string(), "127.0.0.1:7171");
+        assert_eq!((topology.login.to_string().as_str(), topology.tunnel_port), ("127.0.0.1:7171", TUNNEL_PORT));
         assert_eq!(topology.status, None);
         assert_eq!(topology.edges[0].public, "198.51.100.7");
         assert_eq!((topology.worlds[0].port, &topology.worlds[0].name), (7172, &None));

@@ -20,7 +20,7 @@ use thiserror::Error;
 mod view;
 mod xml;
 
-pub use view::StatusView;
+pub use view::ServerStatus;
 
 use xml::Attributes;
 

@@ -7,13 +7,11 @@ use std::io::{self, BufRead, Read, Write};
 
 use super::{Edge, Game, Init};
 use otproxy_config as config;
-use otproxy_config::{CoreMode, GameServerProfile};
+use otproxy_config::{CoreMode, GAME_PORT, GameServerProfile};
 use otproxy_protocol::printable::printable_lines;
 
 /// Bytes of an answer, its end included.
 const MAX_ANSWER: usize = 1024;
-/// The port of the first world, as stock game servers have it.
-const GAME_PORT: &str = "7172";
 
 /// Asks for a topology. `None` if the answers end, or the last one is no: then nothing is to be written.
 ///
@@ -137,7 +135,8 @@ impl<R: BufRead, W: Write> Dialogue<R, W> {
         self.say("\nWorlds are its ports for games, as the core reaches them.")?;
         for index in 0.. {
             let (number, key) = (index + 1, |of: &str| format!("game_servers[{index}].{of}"));
-            let enter = if index == 0 { Enter::Answer(GAME_PORT) } else { Enter::None("no more") };
+            let first = GAME_PORT.to_string();
+            let enter = if index == 0 { Enter::Answer(&first) } else { Enter::None("no more") };
             let text = format!("World {number}: its port, as clients ask for it");
             let port = self.ask(&Question { text: &text, key: &key("port"), enter }, |draft, port| {
                 let game = port.map(|port| Game { address: format!("127.0.0.1:{GAME_PORT}"), port, name: None });
@@ -229,7 +228,7 @@ impl Init {
             whole.edge.push(Edge { name: "waw1".to_owned(), address: "198.51.100.7".to_owned(), public: None });
         }
         if whole.game.is_empty() {
-            let game = Game { port: GAME_PORT.to_owned(), address: format!("127.0.0.1:{GAME_PORT}"), name: None };
+            let game = Game { port: GAME_PORT.to_string(), address: format!("127.0.0.1:{GAME_PORT}"), name: None };
             whole.game.push(game);
         }
         whole.text(super::FROM_ANSWERS).map_or_else(|error| vec![error.to_string()], |text| messages(&text, key))

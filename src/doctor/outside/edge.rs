@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::{EDGE, INTERVAL, ListedEdge, PINGS, STEP};
 use crate::probe::{self, PingFigures, PingSeries, ProbeError, Probing};
 use otproxy_net::ConnectResult;
-use otproxy_protocol::status::{MAX_ANSWER, StatusRequest, StatusView};
+use otproxy_protocol::status::{MAX_ANSWER, ServerStatus, StatusRequest};
 
 /// An edge, and what it did.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct SeenEdge {
     /// The time that a connect to the login's port took.
     pub login: Result<Duration, ProbeError>,
     /// The answer to a request for the status.
-    pub status: Result<StatusView, StatusError>,
+    pub status: Result<ServerStatus, StatusError>,
     /// The addresses of the name that the status shows.
     pub shown: Vec<IpAddr>,
 }
@@ -125,7 +125,7 @@ async fn connect(address: SocketAddr) -> Result<(TcpStream, Duration), ProbeErro
 }
 
 /// Asks for the status, and reads the answer to its end.
-async fn status(address: SocketAddr) -> Result<StatusView, StatusError> {
+async fn status(address: SocketAddr) -> Result<ServerStatus, StatusError> {
     let (mut stream, _) = connect(address).await.map_err(StatusError::Connect)?;
     let mut answer = Vec::new();
     let exchange = async {
@@ -138,7 +138,7 @@ async fn status(address: SocketAddr) -> Result<StatusView, StatusError> {
         // A reset behind a whole answer takes nothing away from it.
         Ok(_) if answer.is_empty() => Err(StatusError::Closed),
         Ok(_) if answer.len() > MAX_ANSWER => Err(StatusError::NotStatus),
-        Ok(_) => StatusView::read(&answer).ok_or(StatusError::NotStatus),
+        Ok(_) => ServerStatus::read(&answer).ok_or(StatusError::NotStatus),
     }
 }
 
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     /// Asks somebody for the status who answers with these bytes.
-    async fn answered(answer: &[u8]) -> Result<StatusView, StatusError> {
+    async fn answered(answer: &[u8]) -> Result<ServerStatus, StatusError> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let answering = async {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Outside, SeenEdge};
 use crate::doctor::{CheckStatus, DoctorCheck};
-use otproxy_protocol::status::StatusView;
+use otproxy_protocol::status::ServerStatus;
 
 /// Edges that a client plays over at once.
 const WAYS: usize = 2;
@@ -169,7 +169,7 @@ fn of_status(edge: &SeenEdge, port: u16, edges: &[SeenEdge], otherwise: CheckSta
 }
 
 /// Returns what a status says, as `Antica: 12 of 100 players online, at p1.example:7171`.
-fn told(view: &StatusView) -> String {
+fn told(view: &ServerStatus) -> String {
     let name = if view.name.is_empty() { "a server without a name" } else { view.name.as_str() };
     let players = match (view.online, view.max) {
         (Some(online), Some(max)) => format!("{online} of {max} players online"),
@@ -182,7 +182,7 @@ fn told(view: &StatusView) -> String {
 }
 
 /// Returns what is wrong with the address that a status shows, as the end of a sentence.
-fn shown_address(edge: &SeenEdge, view: &StatusView, edges: &[SeenEdge]) -> Option<String> {
+fn shown_address(edge: &SeenEdge, view: &ServerStatus, edges: &[SeenEdge]) -> Option<String> {
     let is_edges = |shown: &str| edges.iter().any(|edge| edge.listed.at.host.eq_ignore_ascii_case(shown));
     let of_edges = |ip: &IpAddr| edges.iter().any(|edge| edge.addresses.contains(ip));
     if view.address.is_empty() || is_edges(&view.address) || edge.shown.iter().any(of_edges) {

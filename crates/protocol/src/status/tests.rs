@@ -226,18 +226,18 @@ proptest! {
 
 #[test]
 fn what_people_look_at_in_an_answer() {
-    let view = StatusView::read(SERVER).unwrap();
-    let StatusView { name, address, port, online, max } = view;
+    let view = ServerStatus::read(SERVER).unwrap();
+    let ServerStatus { name, address, port, online, max } = view;
     assert_eq!((name.as_str(), address.as_str(), port.as_str()), ("A > B", "10.0.0.1", "7"));
     assert_eq!((online, max), (Some(3), Some(100)));
-    let read = |xml: &str| StatusView::read(xml.as_bytes());
-    assert_eq!(read("<serverinfo/>"), Some(StatusView::default()));
+    let read = |xml: &str| ServerStatus::read(xml.as_bytes());
+    assert_eq!(read("<serverinfo/>"), Some(ServerStatus::default()));
     assert_eq!(
         read("<serverinfo a='1' ip=\"10.0.0.1\" port='1'/>").map(|view| view.address).as_deref(),
         Some("10.0.0.1")
     );
     assert_eq!(read("<serverinfo servername='&amp;lt;'/>").map(|view| view.name).as_deref(), Some("&lt;"));
-    assert_eq!(read("<serverinfo/><players online='many' max='-1'/>"), Some(StatusView::default()));
+    assert_eq!(read("<serverinfo/><players online='many' max='-1'/>"), Some(ServerStatus::default()));
     for wrong in [
         "",
         "HTTP/1.1 400",

@@ -4,7 +4,7 @@ use super::xml::Attributes;
 
 /// The part of a server's status that people look at. All of it is the server's word.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StatusView {
+pub struct ServerStatus {
     /// Its name.
     pub name: String,
     /// The address that it gives to players.
@@ -17,7 +17,7 @@ pub struct StatusView {
     pub max: Option<u32>,
 }
 
-impl StatusView {
+impl ServerStatus {
     /// Reads an answer to [`StatusRequest::Xml`](super::StatusRequest::Xml); `None` if it is none.
     #[must_use]
     pub fn read(xml: &[u8]) -> Option<Self> {

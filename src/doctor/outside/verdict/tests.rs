@@ -11,7 +11,7 @@ const MS: Duration = Duration::from_millis(1);
 fn edge(host: &str, address: &str, ping: u32) -> SeenEdge {
     let mut links = PingFigures::default();
     links.count(&Pinged { number: 1, connect: None, result: Ok(ping * MS) });
-    let status = StatusView {
+    let status = ServerStatus {
         name: "Antica".to_owned(),
         address: host.to_owned(),
         port: "7171".to_owned(),
