@@ -327,7 +327,15 @@ mod tests {
     use super::*;
 
     fn peer(name: &str) -> EdgePeer {
-        EdgePeer { name: name.to_owned(), addresses: Vec::new(), dial: None, revoked: false }
+        EdgePeer {
+            name: name.to_owned(),
+            addresses: Vec::new(),
+            dial: None,
+            public: None,
+            priority: 0,
+            disabled: false,
+            revoked: false,
+        }
     }
 
     fn certificate() -> EdgeCertificate {

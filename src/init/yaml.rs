@@ -3,7 +3,7 @@
 //! Names are quoted: an edge may be called `true`.
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::host::Host;
 use otproxy_config::{
@@ -154,8 +154,11 @@ tunnel:
             }
             CoreMode::Accept => String::new(),
         };
+        // Clients are not told of an edge that is given up, and cannot take an IPv6 address.
+        let told = !edge.revoked && edge.public.parse::<Ipv6Addr>().is_err();
+        let public = if told { format!(", public: \"{}\"", edge.public) } else { String::new() };
         let revoked = if edge.revoked { ", revoked: true" } else { "" };
-        let _ = writeln!(edges, "  - {{ name: \"{}\"{dial}{revoked} }}", edge.name);
+        let _ = writeln!(edges, "  - {{ name: \"{}\"{dial}{public}{revoked} }}", edge.name);
     }
     let send_proxy = topology.settings().send_proxy;
     format!(

@@ -1,13 +1,23 @@
 //! `edges[]`: the edges that the core knows.
 
-use ipnet::IpNet;
+use std::net::IpAddr;
 
-use super::address::{HostPort, NETWORK, TARGET};
+use ipnet::IpNet;
+use otproxy_protocol::edge_list::{EdgeList, ListedEdge};
+
+use super::address::{self, HostPort, NETWORK, TARGET};
 use super::declare::{Read, section};
-use super::formats::{self, FLAG};
+use super::formats::{self, FLAG, MILLISECONDS};
 use super::name::Name;
 use super::scope::Scope;
-use super::takes::{Takes, some, value};
+use super::takes::{Format, Takes, some, value};
+use super::tree::{Node, Value};
+
+/// The port at which clients connect to an edge with links, also in the table `proxies`.
+pub const LINKS_PORT: u16 = 7162;
+
+/// What clients are told of an edge.
+const PUBLIC: Format<HostPort> = Format::new("host, or host with port", public);
 
 /// The `edge` label of links that come from no edge.
 const OTHER: &str = "other";
@@ -22,6 +32,13 @@ section! {
         addresses as "address": Vec<IpNet> = some(NETWORK).required_unless(has_tunnel, "198.51.100.7"),
         /// the edge's `core.accept`, which the core connects to
         dial: Option<HostPort> = value(TARGET).optional("the edge dials").example("198.51.100.7:7100"),
+        /// what clients are told of this edge: its name or IPv4 address, with the port of links where that is not 7162
+        public: Option<HostPort> =
+            value(PUBLIC).optional("clients are not told of it").example("p1.example"),
+        /// what clients add to the round trip over this edge before they choose, in ms
+        priority: u16 = value(MILLISECONDS).or("0"),
+        /// takes this edge out of what clients are told; links that it has, and new ones, go on
+        disabled: bool = value(FLAG).or("false"),
         /// refuses this edge: its address, and its certificate
         revoked: bool = value(FLAG).or("false"),
     }
@@ -37,6 +54,33 @@ impl Read for EdgePeer {
             item.wrong("dial", "needs the core's end of the tunnel; give `tunnel` with `tls`");
         }
         keys.complete()
+    }
+}
+
+/// Returns what clients are to be told of these edges now.
+pub(super) fn edge_list(edges: &[EdgePeer]) -> EdgeList {
+    let listed = |edge: &EdgePeer| {
+        let HostPort { host, port } = edge.public.clone().filter(|_| !edge.disabled && !edge.revoked)?;
+        Some(ListedEdge { host, port, priority: edge.priority })
+    };
+    EdgeList(edges.iter().filter_map(listed).collect())
+}
+
+/// Parses a host that clients can look up, and the port of links there.
+fn public(node: &Node) -> Result<HostPort, String> {
+    // An IPv6 address without brackets has colons of its own.
+    let has_port =
+        |text: &str| text.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
+    let public = match &node.value {
+        Value::Text(text) if has_port(text.trim()) => address::target(node)?,
+        _ => HostPort { host: address::host(node)?, port: LINKS_PORT },
+    };
+    match public.host.parse() {
+        Ok(IpAddr::V6(ip)) => Err(format!(
+            "`{ip}` is an IPv6 address, which clients cannot take: they look for the port behind its last colon; give a name that \
+             has it, as `p1.example`"
+        )),
+        _ => Ok(public),
     }
 }
 
@@ -61,4 +105,32 @@ pub(super) fn name(certified: fn(&Scope<'_>) -> bool) -> Takes<String> {
         }
         Some(name)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree::fragment;
+    use super::*;
+
+    #[test]
+    fn what_clients_are_told_is_a_host_that_they_can_look_up() {
+        for (text, host, port) in [
+            ("p1.example", "p1.example", 7162),
+            ("p1.example:443", "p1.example", 443),
+            ("198.51.100.7", "198.51.100.7", 7162),
+            ("198.51.100.7:7163", "198.51.100.7", 7163),
+        ] {
+            assert_eq!(public(&fragment(text)), Ok(HostPort { host: host.to_owned(), port }), "{text}");
+        }
+        for (wrong, says) in [
+            ("'2001:db8::7'", "`2001:db8::7` is an IPv6 address, which clients cannot take"),
+            ("'[2001:db8::7]:7162'", "`2001:db8::7` is an IPv6 address, which clients cannot take"),
+            ("p1.example:0", "has port 0"),
+            ("p 1", "is not a host"),
+            ("7162", "is not a host"),
+        ] {
+            let message = public(&fragment(wrong)).unwrap_err();
+            assert!(message.contains(says), "{wrong}: {message}");
+        }
+    }
 }

@@ -59,6 +59,7 @@ pub(super) const SECRET: Format<PathBuf> = Format::new("path", path).seen_from(|
     credential(&path, env::var_os("CREDENTIALS_DIRECTORY")).unwrap_or_else(|| folder.join(path))
 });
 pub(super) const PORT: Format<u16> = Format::new("port", port);
+pub(super) const MILLISECONDS: Format<u16> = Format::new("0 to 65535", milliseconds);
 pub(super) const LABEL: Format<String> = Format::new("name", label);
 pub(super) const PROCESS_NAME: Format<String> = Format::new("text", process_name);
 pub(super) const TITLE: Format<String> = Format::new("text", title);
@@ -229,6 +230,13 @@ pub(super) fn port(node: &Node) -> Result<u16, String> {
         .and_then(|number| u16::try_from(number).ok())
         .filter(|port| *port != 0)
         .ok_or_else(|| format!("{} is not a port; write a number from 1 to 65535", node.quoted()))
+}
+
+/// Parses a number of milliseconds, as clients take it.
+pub(super) fn milliseconds(node: &Node) -> Result<u16, String> {
+    int(node)
+        .and_then(|number| u16::try_from(number).ok())
+        .ok_or_else(|| format!("{} is no number of milliseconds from 0 to 65535; write one as `20`", node.quoted()))
 }
 
 /// Parses a name that is a label in metrics and logs.

@@ -60,7 +60,7 @@ pub use address_set::AddressSet;
 pub use admin::{AdminConfig, AdminTlsConfig, SOCKET as ADMIN_SOCKET};
 pub use bans::{BansConfig, NftTable};
 pub use document::{MAX_FILE_LEN, without_byte_order_mark};
-pub use edges::EdgePeer;
+pub use edges::{EdgePeer, LINKS_PORT};
 pub use error::{ConfigError, ConfigErrors, Location};
 pub use file::{Config, CoreConfig, EdgeConfig, KEYS, load, load_core, load_edge, load_for, parse};
 pub use forward::{CheckConfig, CheckKind, ForwardConfig, ForwardTarget, SendProxy, StatusConfig, TargetChoice};
@@ -81,8 +81,8 @@ pub use source::SourceAddress;
 pub use ssh::{SshTarget, ssh_user};
 pub use stock_servers::StockServerWarning;
 pub use topology::{
-    ADMIN_PORTS, CoreMode, GAME_PORT, LINKS_PORT, LOGIN_PORT, MAX_CLIENT_EDGES, TOPOLOGY_KEYS, TUNNEL_PORT, Topology,
-    TopologyCore, TopologyEdge, World, load_topology, parse_topology,
+    ADMIN_PORTS, CoreMode, GAME_PORT, LOGIN_PORT, MAX_CLIENT_EDGES, TOPOLOGY_KEYS, TUNNEL_PORT, Topology, TopologyCore,
+    TopologyEdge, World, load_topology, parse_topology,
 };
 pub use tunnel::{CoreTunnel, EdgeTunnel, Reach, TlsFiles};
 

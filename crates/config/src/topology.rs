@@ -10,7 +10,7 @@ use otproxy_protocol::words;
 use super::address::{ADDRESS_OR_HOST, HostPort, TARGET};
 use super::declare::{Read, Section as _, section};
 use super::document::{document, text_of};
-use super::edges::name;
+use super::edges::{LINKS_PORT, name};
 use super::error::ConfigErrors;
 use super::formats::{COUNT, FLAG, PORT, TITLE, URL};
 use super::key::{Key, RoleKind};
@@ -22,8 +22,6 @@ use super::spare_names::spare_names;
 use super::ssh::{SSH, SshTarget};
 use super::takes::{Takes, items, list, value, word};
 
-/// The port at which clients connect to an edge with links, also in the table `proxies`.
-pub const LINKS_PORT: u16 = 7162;
 /// The port at which an edge accepts logins and status requests without links.
 pub const LOGIN_PORT: u16 = 7171;
 /// The port of a world, as stock game servers have it.
