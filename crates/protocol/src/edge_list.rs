@@ -1,5 +1,9 @@
 //! The list of edges that clients are told: what all ways of telling it have in common.
 
+mod json;
+
+pub use json::{ListError, MAX_EDGES, MAX_LIST};
+
 /// The edges that clients are to use now, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EdgeList(pub Vec<ListedEdge>);
