@@ -8,6 +8,7 @@
 //!   needs, and from elsewhere a whole set-up, as a player sees it.
 //! - [`probe`]: links, opened as a player's client opens them.
 //! - [`roles`]: an edge and a core, started from a checked configuration.
+//! - [`web`]: the list of edges, the status and logins over HTTP.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core. [`admin`]: metrics, health and
 //!   the admin API over HTTP.
 //! - [`tunnel`]: TLS between edges and the core.
@@ -54,3 +55,4 @@ mod sharded;
 pub mod stderr;
 pub mod tunnel;
 pub mod unit;
+pub mod web;

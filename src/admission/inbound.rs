@@ -16,7 +16,7 @@ use super::{
     ListenerMetrics, PRESSURE_IDLE, ProcessAdmission, REFUSED_LINES, Reporter, TunnelOrigin, TunnelledStream,
 };
 use crate::access_log::{AccessLog, AccessLogEntry, Ended, OpenCounts};
-use crate::connection::{AdmissionError, CloseReason, ConnectionHandle};
+use crate::connection::{AdmissionError, CloseReason, ConnectionHandle, EdgeRegistry};
 use crate::metrics::Metrics;
 use otproxy_config as config;
 use otproxy_config::{AcceptProxy, ProtocolSniffer};
@@ -355,10 +355,44 @@ impl Inbound {
         self.shared.state.admission.check_peer(peer.ip(), now)?;
         let expected = self.header_from(peer.ip())?;
         let guard = match expected {
+            // The player is known once the proxy for web sites has told it.
+            AcceptProxy::None if self.tells_players(peer.ip()) => self.shared.state.admission.admit_peer(peer)?,
             AcceptProxy::None => self.shared.state.admission.admit(peer, now)?,
             AcceptProxy::Optional | AcceptProxy::Required => self.shared.state.admission.admit_peer(peer)?,
         };
         Ok((guard, expected))
+    }
+
+    /// Returns whether a peer is a proxy for web sites, whose word for a player's address is believed.
+    pub fn tells_players(&self, peer: IpAddr) -> bool {
+        self.config().real_ip.as_ref().is_some_and(|real_ip| real_ip.believes(peer))
+    }
+
+    /// Admits the player of a connection whose peer [tells players](Inbound::tells_players), or counts and logs the refusal. Without
+    /// a word of the peer's it is the player. Returns the player, and the key by which all that it does is counted.
+    ///
+    /// # Errors
+    /// Returns the ban, the list or the limit that refuses it.
+    pub fn admit_told(
+        &self,
+        guard: &AdmissionGuard,
+        (peer, accepted): (SocketAddr, Instant),
+        told: Option<SocketAddr>,
+    ) -> Result<(SocketAddr, AddressKey), AdmissionError> {
+        let (address, reporter) = match told {
+            Some(player) => (player, Reporter::Peer(HostKey::from(peer.ip()))),
+            None => (peer, Reporter::Socket),
+        };
+        let who = PeerInfo { address, reporter, edge: None, accepted };
+        self.shared.state.admission.admit_player(guard, (address, reporter), Instant::now()).inspect_err(|reason| {
+            self.count_refused(*reason, who, true);
+        })?;
+        Ok((address, who.key()))
+    }
+
+    /// Returns the edges that the core knows; an edge itself knows none.
+    pub fn edges(&self) -> &EdgeRegistry {
+        self.shared.state.admission.edges()
     }
 
     /// Returns the header that `peer` must send.

@@ -13,7 +13,6 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme,
@@ -22,7 +21,7 @@ use tracing::warn;
 
 use super::certificate::{Certificate, Validity, days_between, hex};
 use super::error::{CertError, CertProblem};
-use super::files;
+use super::{files, server};
 use otproxy_config::AdminTlsConfig;
 use otproxy_net::RateLimitedLog;
 
@@ -114,13 +113,9 @@ impl AdminIdentity {
         revoked: &RevokedOperators,
     ) -> Result<Self, CertError> {
         let AdminTlsConfig { cert, key, client_ca, .. } = files;
-        let chain = files::certificates(cert)?;
-        let private = files::key(key)?;
+        let (chain, private) = server::matching(cert, key)?;
         let unusable = |error| CertProblem::Unusable(error).of(cert);
         let provider = Arc::new(ring::default_provider());
-        let signing = provider.key_provider.load_private_key(private.clone_key());
-        let certified = CertifiedKey::new(chain.clone(), signing.map_err(|_| CertProblem::KeyKind.of(key))?);
-        certified.keys_match().map_err(|_| CertProblem::OtherKey(cert.clone()).of(key))?;
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_protocol_versions(&[&TLS13]).map_err(unusable)?;
         let own = parsed(cert, &chain)?;

@@ -24,7 +24,7 @@ pub fn files_needed(config: &Config) -> u64 {
     };
     // For each listener, the files of one connection and the limit of its connections. A forwarded one has two ends.
     let of = |listener: &ListenerConfig| {
-        let files = if listener.forward().is_some() { 2 } else { 1 };
+        let files = if listener.leading().is_some() { 2 } else { 1 };
         (files, listener.inbound().limits.connections)
     };
     let listeners: Vec<_> = config.listeners().iter().map(of).collect();

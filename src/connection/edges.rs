@@ -9,8 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::RwLock;
 use tracing::info;
 
-use otproxy_config::EdgePeer;
+use otproxy_config::{EdgePeer, edge_list};
 use otproxy_net::{OutageLog, RateLimitedLog, TrunkStats};
+use otproxy_protocol::edge_list::EdgeList;
 
 /// Lines about edges that come and go, in each window of a rate-limited log.
 pub const EDGE_LINES: u16 = 20;
@@ -22,6 +23,8 @@ const KNOWN_ADDRESSES: usize = 16;
 #[derive(Debug)]
 pub struct EdgeRegistry {
     edges: RwLock<Vec<KnownEdge>>,
+    /// What clients are told of them.
+    list: RwLock<Arc<EdgeList>>,
     /// The number of the next trunk.
     next: AtomicU64,
     log: RateLimitedLog,
@@ -29,7 +32,8 @@ pub struct EdgeRegistry {
 
 impl Default for EdgeRegistry {
     fn default() -> Self {
-        Self { edges: RwLock::default(), next: AtomicU64::new(0), log: RateLimitedLog::new(EDGE_LINES) }
+        let (edges, list, next) = (RwLock::default(), RwLock::default(), AtomicU64::new(0));
+        Self { edges, list, next, log: RateLimitedLog::new(EDGE_LINES) }
     }
 }
 
@@ -130,6 +134,7 @@ pub struct EdgeSnapshot {
 impl EdgeRegistry {
     /// Knows exactly these edges from now on. Knowledge of edges that stay is kept.
     pub fn set(&self, peers: &[EdgePeer]) {
+        *self.list.write() = Arc::new(edge_list(peers));
         let mut edges = self.edges.write();
         let mut before = std::mem::take(&mut *edges);
         *edges = peers
@@ -141,6 +146,11 @@ impl EdgeRegistry {
                 }
             })
             .collect();
+    }
+
+    /// Returns what clients are to be told of the edges now.
+    pub fn list(&self) -> Arc<EdgeList> {
+        Arc::clone(&self.list.read())
     }
 
     /// Returns the name of the edge that connects from this address, as `edges[].address` says.

@@ -95,6 +95,10 @@ words! {
         ConnectFailed = "connect_failed",
         /// It was a status request, which is answered here or not at all.
         Status = "status",
+        /// It was a request over HTTP, which was answered.
+        Answered = "answered",
+        /// Over HTTP no whole request came within `timeouts.header`, or what came is no HTTP.
+        NoRequest = "no_request",
         /// The process is shutting down.
         Shutdown = "shutdown",
         /// The client's side was reset or failed.
@@ -173,6 +177,6 @@ impl From<PumpEnd> for CloseReason {
 impl CloseReason {
     /// Returns whether it counts for `bans.after`.
     pub const fn breaks_rule(self) -> bool {
-        matches!(self, Self::ProtocolError | Self::Refused)
+        matches!(self, Self::ProtocolError | Self::Refused | Self::NoRequest)
     }
 }

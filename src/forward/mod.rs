@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout, timeout_at};
 use tracing::{info, warn};
@@ -26,6 +27,7 @@ use otproxy_net::{CloseQueue, ConnectResult, OutageLog, RateLimitedLog, Stream, 
 use otproxy_protocol::frame::ClientId;
 use otproxy_protocol::player_address::{PseudoIpv4, backwards, ipv4_of};
 use otproxy_protocol::proxy_header;
+use otproxy_protocol::status::StatusRequest;
 
 mod moved;
 mod status;
@@ -34,12 +36,15 @@ mod targets;
 
 use moved::ForwardObserver;
 use status::StatusShared;
-use targets::{ChosenTarget, ConnectFor, OnBehalf, TargetStream, TunnelWay};
+use targets::{ChosenTarget, TargetStream};
 
 pub use status_cache::{MAX_REQUESTS, StatusResult};
 #[cfg(test)]
 pub use targets::metrics::{TargetChecks, show_state};
-pub use targets::{CheckResult, FIRST_WAIT, LONGEST_WAIT, LastCheck, TargetSnapshot, TargetState, TargetWays, Targets};
+pub use targets::{
+    CheckResult, ConnectFor, FIRST_WAIT, LONGEST_WAIT, LastCheck, OnBehalf, TargetSnapshot, TargetState, TargetWays,
+    Targets, TunnelWay,
+};
 
 /// How many times `timeouts.connect` one connection spends on targets, however many targets and addresses there are.
 /// Clients give up after 12.5 s.
@@ -159,27 +164,38 @@ pub struct Forward {
 }
 
 /// A destination to which a connection was made.
-struct Connected {
-    stream: Stream,
+#[derive(Debug)]
+pub struct Connected {
+    /// The connection.
+    pub stream: Stream,
     /// The destination's name in logs.
-    name: String,
+    pub name: String,
     /// The bytes to send first: the PROXY header.
-    header: Vec<u8>,
+    pub header: Vec<u8>,
     /// Targets that could not be reached before it.
-    retries: usize,
-    /// The guard that counts it as a connection of its target.
-    _attempt: ChosenTarget,
+    pub retries: usize,
+    /// The target, of which it counts as a connection.
+    chosen: ChosenTarget,
     /// The guard that counts it as a stream of the tunnel.
     _counted: Option<GaugeGuard>,
 }
 
+impl Connected {
+    /// Records that it was of no use: the target is tried after others for a while.
+    pub fn failed(&self, result: ConnectResult) {
+        self.chosen.failed(result);
+    }
+}
+
 /// The last target that could not be reached.
-struct ConnectFailure {
+#[derive(Debug)]
+pub struct ConnectFailure {
     /// The target's name in logs; `None` if none was ready.
-    name: Option<String>,
+    pub name: Option<String>,
     /// Targets that could not be reached before it.
-    retries: usize,
-    result: ConnectResult,
+    pub retries: usize,
+    /// The reason.
+    pub result: ConnectResult,
 }
 
 impl Carrier for Forward {
@@ -256,7 +272,7 @@ impl Forward {
                 return CloseReason::ConnectFailed;
             }
         };
-        let Connected { stream: target, name, header: mut first, retries, _attempt, _counted } = reached;
+        let Connected { stream: target, name, header: mut first, retries, chosen: _chosen, _counted } = reached;
         record.reached(name, retries, began.elapsed());
         // Taken, so that it is not kept for as long as the connection lasts.
         let early = std::mem::take(&mut admitted.early);
@@ -281,8 +297,24 @@ impl Forward {
         lost.unwrap_or_else(|| end.into())
     }
 
+    /// Returns the number of its targets.
+    pub fn targets(&self) -> usize {
+        self.shared.targets.destinations().len()
+    }
+
+    /// Returns the status of the server behind it, in XML; `None` if it is not known, or the listener does not ask for it.
+    pub async fn status(&self) -> Option<Bytes> {
+        let answer = status::ask(self, self.shared.status.as_ref()?, (0, 0), &StatusRequest::Xml).await.answer;
+        (!answer.is_empty()).then_some(answer)
+    }
+
+    /// Begins to count and log a connection that is carried.
+    pub fn record<'a>(&'a self, admitted: &AdmittedConnection) -> ConnectionLogGuard<'a> {
+        ConnectionLogGuard::new(self, admitted)
+    }
+
     /// Returns the way through the tunnel for a connection that is no link.
-    fn tunnel(&self) -> TunnelWay<'_> {
+    pub fn tunnel(&self) -> TunnelWay<'_> {
         TunnelWay { trunks: self.trunks.as_deref().ok_or(ConnectResult::Error), client: None }
     }
 
@@ -321,20 +353,37 @@ impl Forward {
 
     /// Connects to the first target that answers, on behalf of a player.
     async fn reach(&self, connect_for: ConnectFor, behalf: OnBehalf<'_>) -> Result<Connected, ConnectFailure> {
-        let OnBehalf { player, local, .. } = behalf;
-        let metrics = self.inbound.metrics();
         let within = self.inbound.config().timeouts.connect;
         let deadline = tokio::time::Instant::now() + within * TRIES;
+        self.reach_next(connect_for, behalf, &mut Vec::new(), (within, deadline)).await
+    }
+
+    /// Connects to the first target that answers until `deadline`, of those that are not in `tried`; each has `within`.
+    ///
+    /// # Errors
+    /// Returns the last target that did not answer.
+    pub async fn reach_next(
+        &self,
+        connect_for: ConnectFor,
+        behalf: OnBehalf<'_>,
+        tried: &mut Vec<usize>,
+        (within, deadline): (Duration, tokio::time::Instant),
+    ) -> Result<Connected, ConnectFailure> {
+        let OnBehalf { player, local, .. } = behalf;
+        let metrics = self.inbound.metrics();
         let mut last = ConnectFailure { name: None, retries: 0, result: ConnectResult::Error };
-        let mut tried = Vec::new();
         while tokio::time::Instant::now() < deadline
-            && let Some(attempt) = self.shared.targets.choose(player.ip(), &mut tried)
+            && let Some(attempt) = self.shared.targets.choose(player.ip(), tried)
         {
             let retries = tried.len().saturating_sub(1);
-            let turn = attempt.turn(connect_for, deadline - within).await;
+            let until = deadline.checked_sub(within).unwrap_or(deadline);
+            let turn = attempt.turn(connect_for, until).await;
             let began = Instant::now();
             let connected = match turn {
-                Ok(()) => timeout_at(deadline, attempt.connect(behalf)).await.unwrap_or(Err(ConnectResult::Timeout)),
+                Ok(()) => {
+                    let until = deadline.min(tokio::time::Instant::now() + within);
+                    timeout_at(until, attempt.connect(behalf)).await.unwrap_or(Err(ConnectResult::Timeout))
+                }
                 Err(full) => Err(full),
             };
             match connected {
@@ -391,7 +440,7 @@ impl Forward {
                 (stream, config::Destination::Core(listener).to_string(), Vec::new(), Some(counted))
             }
         };
-        Connected { stream, name, header, retries, _attempt: attempt, _counted: counted }
+        Connected { stream, name, header, retries, chosen: attempt, _counted: counted }
     }
 
     fn header(&self, mut player: SocketAddr, mut destination: SocketAddr, target: SocketAddr) -> Vec<u8> {
@@ -423,7 +472,8 @@ impl Forward {
 }
 
 /// The log guard of one connection: it counts and logs the end, in whatever way it comes.
-struct ConnectionLogGuard<'a> {
+#[derive(Debug)]
+pub struct ConnectionLogGuard<'a> {
     forward: &'a Forward,
     player: SocketAddr,
     /// The key by which what the player does is counted.
@@ -463,6 +513,11 @@ impl<'a> ConnectionLogGuard<'a> {
         }
     }
 
+    /// Sets the player, and the key by which is counted what the player does.
+    pub fn set_player(&mut self, player: SocketAddr, key: AddressKey) {
+        (self.player, self.key) = (player, key);
+    }
+
     /// Counts bytes that were read before the target was connected.
     fn early(&self, bytes: &[u8]) {
         self.handle.add_in(bytes.len() as u64);
@@ -470,17 +525,19 @@ impl<'a> ConnectionLogGuard<'a> {
     }
 
     /// Records that the target was connected after this time.
-    fn reached(&mut self, target: String, retries: usize, after: Duration) {
+    pub fn reached(&mut self, target: String, retries: usize, after: Duration) {
         self.handle.set_route(Route::Target(target.as_str().into()));
         (self.target, self.retries, self.connected) = (Some(target), retries, Some(after));
         self.carried = Some(self.forward.inbound.carried_guard());
     }
 
-    fn missed(&mut self, ConnectFailure { name, retries, result }: ConnectFailure) {
+    /// Records that no target could be reached.
+    pub fn missed(&mut self, ConnectFailure { name, retries, result }: ConnectFailure) {
         (self.target, self.retries, self.connect) = (name, retries, result);
     }
 
-    fn end(mut self, reason: CloseReason) {
+    /// Records the reason of the end.
+    pub fn end(mut self, reason: CloseReason) {
         self.reason = Some(reason);
     }
 

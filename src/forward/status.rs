@@ -80,7 +80,9 @@ pub(super) async fn serve(
     record.early(&admitted.early);
     let answering = async {
         let told = match request {
-            Some(request) => ask(forward, shared, admitted, &request).await,
+            Some(request) => {
+                ask(forward, shared, (admitted.player.port(), admitted.destination.port()), &request).await
+            }
             None => CachedAnswer { result: StatusResult::Refused, answer: Bytes::new() },
         };
         metrics.inc(told.result);
@@ -128,11 +130,11 @@ async fn deliver(stream: &Stream, answer: &[u8], forward: &Forward, handle: &Con
     Ok(())
 }
 
-/// Returns the answer to a request.
-async fn ask(
+/// Returns the answer to a request from and to these ports.
+pub(super) async fn ask(
     forward: &Forward,
     shared: &StatusShared,
-    admitted: &AdmittedConnection,
+    ports: (u16, u16),
     request: &StatusRequest,
 ) -> CachedAnswer {
     loop {
@@ -147,7 +149,7 @@ async fn ask(
                 }
             }
             Lookup::Fetch(fetch) => {
-                let answer = ask_target(forward, shared, admitted, request).await;
+                let answer = ask_target(forward, shared, ports, request).await;
                 return shared.cache().fetched(fetch, answer, Instant::now());
             }
         }
@@ -158,12 +160,12 @@ async fn ask(
 async fn ask_target(
     forward: &Forward,
     shared: &StatusShared,
-    admitted: &AdmittedConnection,
+    ports: (u16, u16),
     request: &StatusRequest,
 ) -> Option<Bytes> {
     // The request is made on behalf of this host: game servers answer others once in some seconds, and always by IPv4.
     let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let (player, local) = (here(admitted.player.port()), here(admitted.destination.port()));
+    let (player, local) = (here(ports.0), here(ports.1));
     let behalf = OnBehalf { player, local, tunnel: forward.tunnel() };
     let reached = forward.reach(ConnectFor::Status, behalf).await.ok()?;
     let within = forward.inbound.config().timeouts.connect;
@@ -193,7 +195,7 @@ async fn ask_target(
 /// Sends the request, and reads the answer to its end. The own direction stays open until then, as game servers take
 /// its end for that of the connection.
 async fn exchange(reached: Connected, request: &StatusRequest, scratch: &Scratch) -> io::Result<Vec<u8>> {
-    let Connected { stream, mut header, _attempt, .. } = reached;
+    let Connected { stream, mut header, chosen: _chosen, .. } = reached;
     header.extend(request.to_bytes());
     stream.write_all(&header).await?;
     let mut answer = Vec::new();

@@ -13,6 +13,7 @@ use crate::connection::{AdmissionError, CloseReason};
 use crate::forward::{CheckResult, StatusResult, TargetChecks, TargetState, show_state};
 use crate::relay::{EdgeMetrics, PortMetrics};
 use crate::tunnel::{TunnelError, TunnelMetrics};
+use crate::web::{Route, WebResult};
 
 const BUILD: BuildInfo = BuildInfo { version: "1.2.3", role: "core" };
 
@@ -22,6 +23,7 @@ fn worker() -> (Arc<Metrics>, ListenerMetrics, EdgeMetrics, PortMetrics) {
     let listener = ListenerMetrics::new(&metrics, "links");
     let (edge, port) = (EdgeMetrics::new(&metrics, "waw1"), PortMetrics::new(&metrics, 7172));
     ByReason::<StatusResult>::new(&metrics.status_requests, &["links"]);
+    ByReason::<WebResult>::new(&metrics.web_requests, &["links", Route::Login.as_str()]);
     ByReason::<OpenError>::new(&metrics.relay_refused, &[]);
     ByReason::<HandshakeResult>::new(&metrics.tunnel_handshakes, &[]);
     BanMetrics::new(&metrics);
@@ -209,6 +211,8 @@ fn the_documented_table_is_the_catalogue() {
         ("`state` of `otproxy_target_state`", words(TargetState::ALL)),
         ("`result` of `otproxy_target_checks_total`", words(CheckResult::ALL)),
         ("`result` of `otproxy_status_requests_total`", words(StatusResult::ALL)),
+        ("`route` of `otproxy_web_requests_total`", words(Route::ALL)),
+        ("`result` of `otproxy_web_requests_total`", words(WebResult::ALL)),
         ("`reason` of `otproxy_relay_sessions_ended_total`", words(EndReason::ALL)),
         ("`reason` of `otproxy_relay_refused_total`", words(OpenError::ALL)),
         ("`result` of `otproxy_tunnel_handshakes_total`", words(HandshakeResult::ALL)),
@@ -216,7 +220,7 @@ fn the_documented_table_is_the_catalogue() {
         ("`reason` of `otproxy_tunnel_streams_refused_total`", words(TunnelError::ALL)),
         (
             "`certificate` of `otproxy_certificate_expiry_timestamp_seconds`",
-            "`own`, `ca`, `admin`, `admin_ca`".to_owned(),
+            "`own`, `ca`, `admin`, `admin_ca`, `listener:NAME`".to_owned(),
         ),
     ] {
         writeln!(table, "| {label} | {words} |").unwrap();

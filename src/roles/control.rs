@@ -23,6 +23,7 @@ use crate::forward::Targets;
 use crate::metrics::Metrics;
 use crate::relay::{EdgeMetrics, OTHER_EDGE, PortMetrics, RelayShared};
 use crate::tunnel::TunnelPeers;
+use crate::web;
 use otproxy_config as config;
 use otproxy_config::{Config, ConfigErrors, Destination, ListenerConfig};
 use otproxy_net::BindError;
@@ -364,6 +365,7 @@ impl Control {
         let reading = spawn_blocking(move || {
             let config = config::load_for(&file, role)?;
             let certificates = super::certificates(&config)?;
+            web::check_files(&config)?;
             Ok((config, certificates))
         });
         reading.await.unwrap_or(Err(ReloadError::Ended))
@@ -419,5 +421,5 @@ fn through_tunnel(config: &Config) -> Option<&str> {
     let leads = |forward: &&config::ForwardConfig| {
         forward.forward_to.iter().any(|target| matches!(target.destination, Destination::Core(_)))
     };
-    edge.listeners.iter().filter_map(ListenerConfig::forward).find(leads).map(|forward| forward.inbound.name.as_str())
+    edge.listeners.iter().filter_map(ListenerConfig::leading).find(leads).map(|forward| forward.inbound.name.as_str())
 }

@@ -11,6 +11,7 @@ use super::running::{ListenerParts, Running};
 use super::worker::{DoneSignal, ListenerPlan, ListenerPlans};
 use crate::admission::ListenerMetrics;
 use crate::forward::Targets;
+use crate::metrics::Metrics;
 use otproxy_config as config;
 use otproxy_config::{Config, ListenerConfig, ListenerType};
 use otproxy_net::{BindError, bind_beside, is_left_out};
@@ -31,6 +32,8 @@ struct Listening {
     addresses: Vec<Address>,
     /// The task that watches its targets.
     watching: Option<AbortOnDropHandle<()>>,
+    /// The task that reads its certificates again.
+    certificates: Option<AbortOnDropHandle<()>>,
 }
 
 /// The present state of a listener.
@@ -202,19 +205,29 @@ impl ListenerSet {
         let metrics = &self.making.metrics;
         metrics.iter().for_each(|metrics| drop(ListenerMetrics::new(metrics, &config.inbound().name)));
         let was = before.as_ref().map(|before| (&before.running, &before.config));
-        let running = Running::new(&config, &self.making, was);
-        let mut watching = None;
+        // Those that others refer to come first.
+        let others = |name: &str| {
+            let named = self.list.iter().find(|listening| listening.running.name() == name)?;
+            named.running.forward().cloned()
+        };
+        let running = Running::new(&config, &self.making, was, others);
+        let (mut watching, mut certificates) = (None, None);
         match (running.forward(), before) {
-            (Some(_), Some(before)) => watching = before.watching,
+            (Some(_), Some(before)) => (watching, certificates) = (before.watching, before.certificates),
             (None, Some(before)) => before.forget(),
             (_, None) => {}
+        }
+        // It keeps the files of the listener that it began with, whatever those are.
+        certificates = certificates.filter(|_| running.web().is_some());
+        if let Some(web) = running.web() {
+            metrics.iter().for_each(|metrics| drop(web.counters(metrics)));
         }
         if let Some(forward) = running.forward() {
             metrics.iter().for_each(|metrics| drop(forward.status_metrics(metrics)));
         }
-        let mut listening = Listening { running, config, addresses, watching };
+        let mut listening = Listening { running, config, addresses, watching, certificates };
         if self.watching {
-            listening.watch();
+            listening.watch(&self.making.own_metrics);
         }
         listening
     }
@@ -222,12 +235,16 @@ impl ListenerSet {
     /// Resolves and checks targets from now on, on the runtime that it is called in.
     pub fn watch(&mut self) {
         self.watching = true;
-        self.list.iter_mut().for_each(Listening::watch);
+        let metrics = &self.making.own_metrics;
+        self.list.iter_mut().for_each(|listening| listening.watch(metrics));
     }
 }
 
 impl Listening {
-    fn watch(&mut self) {
+    fn watch(&mut self, metrics: &Arc<Metrics>) {
+        if let (Some(web), None) = (self.running.web(), &self.certificates) {
+            self.certificates = Some(AbortOnDropHandle::new(tokio::spawn(web.keep_certificates(metrics))));
+        }
         if let (Some(forward), None) = (self.running.forward(), &self.watching) {
             self.watching = Some(AbortOnDropHandle::new(tokio::spawn(forward.watch_targets())));
         }

@@ -26,6 +26,7 @@ use crate::certs::CertError;
 use crate::certs::certificate::DAYS_LEFT;
 use crate::certs::identity::IdentityKind;
 use crate::certs::watch::IdentityWatch;
+use crate::web;
 use otproxy_config as config;
 use otproxy_config::Config;
 use otproxy_testkit::role::{BoundRole, RunningRole};
@@ -81,6 +82,7 @@ pub fn check_files(config: &Config) -> Result<Vec<String>, StartError> {
             soon.push(format!("{file}: it, or its authority, ends in {days} days; issue it anew with `otproxy cert`"));
         }
     }
+    soon.extend(web::check_files(config)?);
     for dated in admin::check_files(&config.process().admin, tunnel.map(|files| files.ca.as_path()))? {
         let (file, days, remedy) = (dated.file.display(), dated.days_left(now), dated.remedy());
         soon.push(format!("{file}: ends in {days} days; {remedy}"));

@@ -10,12 +10,14 @@ use crate::forward::{Forward, ForwardShared, HeaderFor, TargetWays};
 use crate::metrics::Metrics;
 use crate::relay::{Relay, RelayListener};
 use crate::tunnel::EdgeTrunks;
+use crate::web::{Web, WebShared};
 use otproxy_config as config;
-use otproxy_config::ListenerConfig;
+use otproxy_config::{ListenerConfig, RoleKind};
 use otproxy_net::worker::Scratch;
 
 /// The parts that all listeners of a service share.
 pub(super) struct ListenerParts {
+    pub role: RoleKind,
     pub header_for: HeaderFor,
     pub ways: TargetWays,
     /// The admission that all listeners share.
@@ -44,6 +46,8 @@ pub(super) struct Running {
     inbound: Arc<InboundShared>,
     /// The part that leads to targets, if it has some.
     forward: Option<Arc<ForwardShared>>,
+    /// The part that answers over HTTP, if it is for that.
+    web: Option<Arc<WebShared>>,
     on_worker: Arc<OnWorker>,
 }
 
@@ -58,9 +62,14 @@ impl fmt::Debug for Running {
 
 impl Running {
     /// Makes the listener that `config` describes; from `before`, the one of that name, which had that configuration, if
-    /// there was one. Counts and knowledge about targets stay.
-    pub fn new(config: &ListenerConfig, making: &ListenerParts, before: Option<(&Self, &ListenerConfig)>) -> Self {
-        let ListenerParts { header_for, ways, gate, access_log, own_metrics, .. } = making;
+    /// there was one. Counts and knowledge about targets stay. `others` finds the listeners that were made before, by name.
+    pub fn new(
+        config: &ListenerConfig,
+        making: &ListenerParts,
+        before: Option<(&Self, &ListenerConfig)>,
+        others: impl Fn(&str) -> Option<Arc<ForwardShared>>,
+    ) -> Self {
+        let ListenerParts { role, header_for, ways, gate, access_log, own_metrics, .. } = making;
         let inbound = |config: &config::InboundConfig| match before {
             Some((before, _)) => before.inbound.reloaded(config.clone()),
             None => {
@@ -69,21 +78,42 @@ impl Running {
                 shared
             }
         };
+        let leading = |config: &config::ForwardConfig| {
+            let was = before.and_then(|(before, was)| before.forward.as_ref().zip(was.leading()));
+            match was {
+                Some((shared, was)) => shared.reloaded(config.clone(), was),
+                None => {
+                    let inbound = inbound(&config.inbound);
+                    ForwardShared::new(config, inbound, header_for.clone(), ways.clone(), own_metrics)
+                }
+            }
+        };
         match config {
             ListenerConfig::Forward(config) => {
-                let was = before.and_then(|(before, was)| before.forward.as_ref().zip(was.forward()));
-                let shared = match was {
-                    Some((shared, was)) => shared.reloaded(config.clone(), was),
-                    None => {
-                        let inbound = inbound(&config.inbound);
-                        ForwardShared::new(config, inbound, header_for.clone(), ways.clone(), own_metrics)
-                    }
-                };
+                let shared = leading(config);
                 Self {
                     inbound: Arc::clone(shared.inbound()),
                     forward: Some(Arc::clone(&shared)),
-                    on_worker: Arc::new(move |worker| Some(forward_on(worker, &shared))),
+                    web: None,
+                    on_worker: Arc::new(move |worker| Some(Rc::new(forward_on(worker, &shared)))),
                 }
+            }
+            ListenerConfig::Web(config) => {
+                let forward = leading(&config.forward);
+                let status = config.routes.status.as_deref().and_then(others);
+                let leads = Arc::clone(&forward);
+                let shared = match before.and_then(|(before, _)| before.web.as_ref()) {
+                    Some(web) => web.reloaded(config, *role, leads),
+                    None => WebShared::new(config, *role, leads),
+                };
+                let (inbound, leads, answers) =
+                    (Arc::clone(forward.inbound()), Arc::clone(&forward), Arc::clone(&shared));
+                let on_worker = move |worker: &WorkerParts<'_>| -> Option<Rc<dyn Carrier>> {
+                    let status = status.as_ref().map(|status| forward_on(worker, status));
+                    let forward = forward_on(worker, &leads);
+                    Some(Rc::new(Web::new(Arc::clone(&answers), forward, status, worker.metrics)))
+                };
+                Self { inbound, forward: Some(forward), web: Some(shared), on_worker: Arc::new(on_worker) }
             }
             ListenerConfig::Relay(config) => {
                 let inbound = inbound(&config.inbound);
@@ -94,7 +124,7 @@ impl Running {
                         Some(Rc::new(RelayListener::new(worker.relay?, &inbound)))
                     }
                 };
-                Self { inbound, forward: None, on_worker: Arc::new(on_worker) }
+                Self { inbound, forward: None, web: None, on_worker: Arc::new(on_worker) }
             }
         }
     }
@@ -109,6 +139,11 @@ impl Running {
         self.forward.as_ref()
     }
 
+    /// Returns the part that answers over HTTP, if it is for that.
+    pub fn web(&self) -> Option<&Arc<WebShared>> {
+        self.web.as_ref()
+    }
+
     pub fn name(&self) -> &str {
         &self.inbound.config().name
     }
@@ -116,7 +151,8 @@ impl Running {
     /// Returns whether `other` is the same listener, with the same configuration.
     pub fn is(&self, other: &Self) -> bool {
         let forwards = (self.forward.as_ref().map(Arc::as_ptr), other.forward.as_ref().map(Arc::as_ptr));
-        Arc::ptr_eq(&self.inbound, &other.inbound) && forwards.0 == forwards.1
+        let webs = (self.web.as_ref().map(Arc::as_ptr), other.web.as_ref().map(Arc::as_ptr));
+        Arc::ptr_eq(&self.inbound, &other.inbound) && forwards.0 == forwards.1 && webs.0 == webs.1
     }
 
     /// Makes the part that carries its connections on one worker; `None` if that worker cannot.
@@ -125,10 +161,10 @@ impl Running {
     }
 }
 
-fn forward_on(worker: &WorkerParts<'_>, shared: &Arc<ForwardShared>) -> Rc<dyn Carrier> {
+fn forward_on(worker: &WorkerParts<'_>, shared: &Arc<ForwardShared>) -> Forward {
     let WorkerParts { metrics, scratch, edge_trunks, .. } = worker;
     let inbound = Arc::clone(shared.inbound());
     let counters = ListenerMetrics::new(metrics, &inbound.config().name);
     let inbound = Inbound::new(inbound, counters, Rc::clone(scratch));
-    Rc::new(Forward::new(Arc::clone(shared), inbound, edge_trunks.cloned(), metrics))
+    Forward::new(Arc::clone(shared), inbound, edge_trunks.cloned(), metrics)
 }

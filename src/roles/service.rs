@@ -33,6 +33,7 @@ use crate::forward::{HeaderFor, TargetWays};
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::relay::RelayShared;
 use crate::tunnel::{self, EdgeErrands, ErrandsTaken, TunnelPeers};
+use crate::web;
 use otproxy_config as config;
 use otproxy_config::{Config, RoleKind};
 use otproxy_net::worker::{self, Scratch, StopSignals, Tasks};
@@ -99,6 +100,7 @@ impl Service {
     pub(super) fn bind(config: Config, parts: ServiceParts) -> Result<(Self, Vec<ListenerPlans>), StartError> {
         let role = config.role();
         let process = config.process();
+        web::check_files(&config)?;
         let admin = admin::AdminServer::bind(&process.admin, config.tunnel_files().map(|files| files.ca.as_path()))?;
         let metrics: Vec<_> = (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect();
         let own_metrics = Arc::new(Metrics::new());
@@ -117,6 +119,7 @@ impl Service {
         let ServiceParts { header_for, ways, relay, known, certificates } = parts;
         relay.iter().for_each(|relay| relay.set_gauge(&own_metrics));
         let making = ListenerParts {
+            role,
             header_for,
             ways: ways.clone(),
             gate: Arc::clone(&gate),

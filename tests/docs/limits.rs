@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use otproxy::connection::{AdmissionError, CloseReason};
 use otproxy::metrics::CATALOGUE;
-use otproxy::{access_log, admin, admission, connection, forward, relay, roles, stderr, tunnel};
+use otproxy::{access_log, admin, admission, connection, forward, relay, roles, stderr, tunnel, web};
 use otproxy_config as config;
 use otproxy_config::{KEYS, Key, WhenAbsent};
 use otproxy_net as net;
 use otproxy_protocol as protocol;
 use otproxy_protocol::core::{EndReason, OpenError};
+use otproxy_protocol::edge_list;
 use otproxy_protocol::frame::PacketId;
 
 fn document() -> String {
@@ -41,7 +42,7 @@ fn is_limit(key: &Key) -> bool {
         "bans.for",
     ];
     let others = ["sessions.bind_sessions", "limits.reset", "limits.fair_share", "limits.pressure"];
-    let of_status = ["status.address", "status.port"];
+    let of_status = ["status.address", "status.port", "routes.status"];
     let is_other = others.iter().chain(&of_status).any(|other| key.path.ends_with(other));
     parts.iter().any(|part| key.path.contains(part)) && !is_other
 }
@@ -51,7 +52,7 @@ fn expected() -> BTreeSet<String> {
     let keys = KEYS.iter().filter(|key| is_limit(key)).map(|key| match key.default {
         WhenAbsent::Text(text) => format!("`{}`, `{text}`", key.path),
         WhenAbsent::ByRole { edge, core } => format!("`{}`, edge `{edge}`, core `{core}`", key.path),
-        WhenAbsent::ByKind { forward, relay } => format!("`{}`, forward `{forward}`, relay `{relay}`", key.path),
+        WhenAbsent::ByKind { forward, others } => format!("`{}`, forward `{forward}`, others `{others}`", key.path),
         other => panic!("{}: {other:?}", key.path),
     });
     let fixed = [
@@ -135,6 +136,16 @@ fn expected() -> BTreeSet<String> {
         ("admin::SOCKET_TIMEOUT", format!("{:?}", admin::SOCKET_TIMEOUT)),
         ("admin::MAX_ANSWERS", admin::MAX_ANSWERS.to_string()),
         ("admin::MAX_REQUEST", format!("{} bytes", admin::MAX_REQUEST)),
+        ("web::MAX_HEAD", format!("{} bytes", web::MAX_HEAD)),
+        ("web::MAX_BODY", format!("{} bytes", web::MAX_BODY)),
+        ("web::MAX_ANSWER", format!("{} bytes", web::MAX_ANSWER)),
+        ("web::MAX_KEPT", web::MAX_KEPT.to_string()),
+        ("web::FRESHEST", format!("{:?}", web::FRESHEST)),
+        ("web::ASK_AGAIN", format!("{:?}", web::ASK_AGAIN)),
+        ("web::STALE", format!("{}h", web::STALE.as_secs() / 3600)),
+        ("web::LINGER", format!("{:?}", web::LINGER)),
+        ("protocol::edge_list::MAX_WEB_OBJECT", format!("{} bytes", edge_list::MAX_WEB_OBJECT)),
+        ("config::MAX_LISTS", config::MAX_LISTS.to_string()),
         ("admin::api::MOST", admin::api::MOST.to_string()),
         ("admin::api::LONGEST_DRAIN", format!("{}s", admin::api::LONGEST_DRAIN)),
     ];

@@ -1,7 +1,7 @@
 //! Everything that runs within one process: parts alone, and roles on loopback with players and game servers.
 //!
 //! - [`player`], [`exchange`], [`corpus`], [`config`]: one part, mostly without sockets.
-//! - [`roles`], [`relay`], [`tunnel`]: edges and cores from YAML, on sockets.
+//! - [`roles`], [`relay`], [`tunnel`], [`web`]: edges and cores from YAML, on sockets.
 //!
 //! No test here changes what the whole process has (environment, current directory, panic hook, logging), nor counts
 //! what it holds.
@@ -30,3 +30,4 @@ mod player;
 mod relay;
 mod roles;
 mod tunnel;
+mod web;

@@ -58,7 +58,8 @@ impl Read for EdgePeer {
 }
 
 /// Returns what clients are to be told of these edges now.
-pub(super) fn edge_list(edges: &[EdgePeer]) -> EdgeList {
+#[must_use]
+pub fn edge_list(edges: &[EdgePeer]) -> EdgeList {
     let listed = |edge: &EdgePeer| {
         let HostPort { host, port } = edge.public.clone().filter(|_| !edge.disabled && !edge.revoked)?;
         Some(ListedEdge { host, port, priority: edge.priority })

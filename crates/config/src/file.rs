@@ -4,12 +4,11 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use ipnet::IpNet;
-use otproxy_protocol::edge_list::EdgeList;
 
 use super::address::reserve;
 use super::declare::{Field as _, Read as _, Section as _, section};
 use super::document::{document, text_of};
-use super::edges::{self, EdgePeer};
+use super::edges::EdgePeer;
 use super::error::ConfigErrors;
 use super::formats::FLAG;
 use super::game_server::GameServerConfig;
@@ -65,14 +64,6 @@ section! {
             items().or("[]").example("[{ port: 7172, address: \"127.0.0.1:7172\" }]"),
         /// `sessions`
         sessions: SessionsConfig = mapping(),
-    }
-}
-
-impl CoreConfig {
-    /// Returns the edges that clients are to be told of now.
-    #[must_use]
-    pub fn edge_list(&self) -> EdgeList {
-        edges::edge_list(&self.edges)
     }
 }
 

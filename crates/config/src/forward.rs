@@ -9,7 +9,7 @@ use super::address::{DESTINATION, Destination, HOST, HostPort, destination};
 use super::declare::{Read as _, Section as _, section};
 use super::formats::{COUNT, DURATION, FLAG, LABEL, PERIOD, PORT, QUANTITY_OR_NONE, RATE_OR_NONE, TIMEOUT};
 use super::inbound::InboundConfig;
-use super::key::RoleKind;
+use super::key::{ListenerType, RoleKind};
 use super::mapping::{elsewhere, flat, mapping};
 use super::scope::Scope;
 use super::source::{BY_DEFAULT, SOURCE, SourceAddress, for_targets};
@@ -24,7 +24,7 @@ section! {
         inbound: InboundConfig = elsewhere(),
         /// where connections lead; `core/NAME` (edge only) is the core's listener NAME, through the tunnel; a target with a name of its
         /// own, or a backup, is a mapping with the keys below
-        forward_to: Vec<ForwardTarget> = targets().required("203.0.113.9:7171"),
+        forward_to: Vec<ForwardTarget> = targets().required_unless(answers_itself, "203.0.113.9:7171"),
         /// which target of several: the first that is up, the one with the fewest connections now, or one and the same for a player's
         /// address (IPv6 by /64)
         choice: TargetChoice = word().or("first"),
@@ -32,7 +32,7 @@ section! {
         check: CheckConfig = flat(),
         /// how often the names of targets are looked up, beside the connections; `0s` looks them up for each connection
         resolve: Duration = value(DURATION).or("30s"),
-        /// the PROXY header that tells the target the player's address
+        /// the PROXY header that tells the target the player's address; a login service behind a core's `web` gets none
         send_proxy: SendProxy = word().or("v2"),
         /// the local address of connections to targets without the tunnel; `loopback_per_player` takes one in 127.0.0.0/8 for each
         /// player, so that a server on this host tells players apart
@@ -153,13 +153,24 @@ impl ForwardConfig {
         if item.role() == RoleKind::Edge && keys.send_proxy == Some(SendProxy::V2Reversed) {
             item.wrong("send_proxy", "`v2_reversed` is what some game servers read, and a core does not; use `v2`");
         }
+        if answers_itself(item) {
+            if item.has("send_proxy") {
+                item.wrong("send_proxy", "is not for a login service, which reads headers of HTTP; leave it out");
+            }
+            keys.send_proxy = Some(SendProxy::None);
+        }
         keys.inbound = inbound;
         if let Some(targets) = &keys.forward_to {
             let told = keys.send_proxy != Some(SendProxy::None);
-            keys.source = for_targets(item, keys.source, hosts(targets), told);
+            keys.source = for_targets(item, keys.source, hosts(targets), told || answers_itself(item));
         }
         keys.complete()
     }
+}
+
+/// Returns whether the listener answers requests by itself, and leads to a login service if anywhere.
+fn answers_itself(item: &Scope<'_>) -> bool {
+    item.kind() == Some(ListenerType::Web) && item.role() == RoleKind::Core
 }
 
 /// Returns those of `targets` that are connected to without the tunnel.

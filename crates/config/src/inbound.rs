@@ -18,6 +18,7 @@ use super::limits::ListenerLimits;
 use super::mapping::mapping;
 use super::scope::Scope;
 use super::takes::{Takes, list, value, word};
+use super::web::RealIpConfig;
 
 section! {
     /// The keys that every listener has.
@@ -25,7 +26,7 @@ section! {
     pub struct InboundConfig from InboundKeys {
         /// the label in metrics and logs; unique
         name: String = value(LABEL).unique().required("login"),
-        /// `forward` carries TCP to a target, `relay` (core only) takes links of the multi-path protocol
+        /// `forward` carries TCP to a target, `relay` (core only) takes links of the multi-path protocol, `web` takes HTTP
         kind: ListenerType = word().or("forward").read_before(),
         /// where to listen; port 0 lets the system choose; a core with a `tunnel` may leave it out
         listen: Vec<SocketAddr> = addresses().required_unless(through_tunnel, "0.0.0.0:7171"),
@@ -35,6 +36,8 @@ section! {
         trusted_peers: Vec<IpNet> = list(NETWORK)
             .or_else("on an edge none, on the core the addresses of `edges`", Vec::new)
             .example("10.0.0.0/8"),
+        /// `real_ip`: the proxy for web sites that tells players' addresses.
+        real_ip: Option<RealIpConfig> = mapping().optional(),
         /// how connections begin; nothing is connected to before they do
         expect: ProtocolSniffer = word().or("any").only_forward(),
         /// who is refused by this listener, whatever `allow` says; the peer, and the player that its PROXY header announces
@@ -55,11 +58,12 @@ section! {
     pub struct Timeouts {
         /// to reach a target or a game server; with `status` also for the target's answer
         connect: Duration = value(TIMEOUT).or("4s"),
-        /// for a PROXY header to arrive whole; with `status` also for the first packet, as far as it takes to know it
+        /// for a PROXY header to arrive whole; with `status` also for the first packet, as far as it takes to know it; with `web` for
+        /// the whole request
         header: Duration = value(TIMEOUT).or("5s"),
         /// for what `expect` says to arrive whole
         first_bytes: Duration = value(TIMEOUT).or("5s").only_forward(),
-        /// without a byte in either direction (`forward`), or without a whole frame (`relay`)
+        /// without a byte in either direction (`forward`, `web`), or without a whole frame (`relay`)
         idle: Duration = value(TIMEOUT).or_by_kind("50s", "10s").example("50s"),
     }
 }

@@ -20,6 +20,8 @@ words! {
     pub enum ListenerType {
         /// TCP to TCP.
         Forward = "forward",
+        /// HTTP.
+        Web = "web",
         /// Links of the multi-path protocol.
         Relay = "relay",
     }
@@ -43,8 +45,8 @@ pub enum WhenAbsent {
     ByKind {
         /// For `kind: forward`.
         forward: &'static str,
-        /// For `kind: relay`.
-        relay: &'static str,
+        /// For all others.
+        others: &'static str,
     },
     /// Found out at start; the text says how.
     Computed(&'static str),
@@ -57,8 +59,8 @@ pub struct Key {
     pub path: String,
     /// The one role that has it; `None` for both.
     pub role: Option<RoleKind>,
-    /// The one kind of listener that has it; `None` for both.
-    pub kind: Option<ListenerType>,
+    /// The kinds of listener that have it; none for all.
+    pub kinds: &'static [ListenerType],
     /// The value without it.
     pub default: WhenAbsent,
     /// The format of its value.
@@ -77,8 +79,8 @@ impl Key {
             (Text(text), ..) => Some(text),
             (ByRole { edge, .. }, RoleKind::Edge, _) => Some(edge),
             (ByRole { core, .. }, RoleKind::Core, _) => Some(core),
-            (ByKind { relay, .. }, _, Some(ListenerType::Relay)) => Some(relay),
-            (ByKind { forward, .. }, ..) => Some(forward),
+            (ByKind { forward, .. }, _, None | Some(ListenerType::Forward)) => Some(forward),
+            (ByKind { others, .. }, ..) => Some(others),
             (Required | Computed(_), ..) => None,
         }
     }
@@ -93,9 +95,22 @@ impl Key {
         Self { role: Some(role), ..self }
     }
 
-    /// Returns the same key for one kind of listener alone.
-    pub(super) fn only_with(self, kind: ListenerType) -> Self {
-        Self { kind: Some(kind), ..self }
+    /// Returns the same key for these kinds of listener alone, or for those of them that it had.
+    pub(super) fn only_with(self, kinds: &'static [ListenerType]) -> Self {
+        if self.kinds.is_empty() { Self { kinds, ..self } } else { self }
+    }
+
+    /// Returns whether listeners of this kind have it.
+    #[must_use]
+    pub fn is_of_kind(&self, kind: ListenerType) -> bool {
+        self.kinds.is_empty() || self.kinds.contains(&kind)
+    }
+
+    /// Returns the kinds of listener that have it, as in `kind: forward` or `kind: web`; `None` for all.
+    #[must_use]
+    pub fn of_kinds(&self) -> Option<String> {
+        let kinds: Vec<_> = self.kinds.iter().map(|kind| format!("`kind: {kind}`")).collect();
+        (!kinds.is_empty()).then(|| kinds.join(" or "))
     }
 }
 

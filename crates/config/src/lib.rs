@@ -52,6 +52,7 @@ mod takes;
 mod topology;
 mod tree;
 mod tunnel;
+mod web;
 mod word;
 
 pub use access::MAX_LIST_LEN;
@@ -60,7 +61,7 @@ pub use address_set::AddressSet;
 pub use admin::{AdminConfig, AdminTlsConfig, SOCKET as ADMIN_SOCKET};
 pub use bans::{BansConfig, NftTable};
 pub use document::{MAX_FILE_LEN, without_byte_order_mark};
-pub use edges::{EdgePeer, LINKS_PORT};
+pub use edges::{EdgePeer, LINKS_PORT, edge_list};
 pub use error::{ConfigError, ConfigErrors, Location};
 pub use file::{Config, CoreConfig, EdgeConfig, KEYS, load, load_core, load_edge, load_for, parse};
 pub use forward::{CheckConfig, CheckKind, ForwardConfig, ForwardTarget, SendProxy, StatusConfig, TargetChoice};
@@ -85,6 +86,7 @@ pub use topology::{
     TopologyEdge, World, load_topology, parse_topology,
 };
 pub use tunnel::{CoreTunnel, EdgeTunnel, Reach, TlsFiles};
+pub use web::{LISTS_PATH, MAX_LISTS, RealIpConfig, STATUS_PATH, WebConfig, WebList, WebRoutes, WebTlsConfig};
 
 pub use otproxy_protocol::game_packet::Framing;
 pub use otproxy_protocol::player_address::PlayerAddress;

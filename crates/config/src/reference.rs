@@ -42,7 +42,7 @@ fn section(path: &str) -> &str {
 fn table<'k>(keys: impl Iterator<Item = &'k Key>) -> String {
     let mut table = String::from("| key | takes | default | meaning |\n|---|---|---|---|\n");
     for key in keys {
-        let only = key.kind.map(|kind| format!(" (`kind: {kind}` only)")).unwrap_or_default();
+        let only = key.of_kinds().map(|kinds| format!(" ({kinds} only)")).unwrap_or_default();
         table.push_str(&format!("| `{}` | {} | {} | {}{only} |\n", key.path, key.form, default(key), key.meaning));
     }
     table
@@ -53,7 +53,7 @@ fn default(key: &Key) -> String {
         WhenAbsent::Required => "required".to_owned(),
         WhenAbsent::Text(text) => format!("`{text}`"),
         WhenAbsent::ByRole { edge, core } => format!("edge `{edge}`, core `{core}`"),
-        WhenAbsent::ByKind { forward, relay } => format!("forward `{forward}`, relay `{relay}`"),
+        WhenAbsent::ByKind { forward, others } => format!("forward `{forward}`, others `{others}`"),
         WhenAbsent::Computed(how) => how.to_owned(),
     }
 }

@@ -86,6 +86,11 @@ impl<'a> Scope<'a> {
         self.role
     }
 
+    /// Returns the kind of the listener that it is of.
+    pub fn kind(&self) -> Option<ListenerType> {
+        self.kind
+    }
+
     /// Returns the folder of other files that it names; `None` if those are not to be read.
     pub fn folder(&self) -> Option<&'a Path> {
         self.folder
@@ -317,11 +322,11 @@ impl<'a> Scope<'a> {
                 continue;
             };
             let other_role = key.role.filter(|role| *role != self.role);
-            let other_kind = key.kind.filter(|kind| self.kind.is_some_and(|own| own != *kind));
+            let other_kind = key.of_kinds().filter(|_| self.kind.is_some_and(|own| !key.is_of_kind(own)));
             if let Some(role) = other_role {
                 self.report.add(&spot, format!("only in `role: {role}`; leave it out here"));
-            } else if let Some(kind) = other_kind {
-                self.report.add(&spot, format!("only with `kind: {kind}`; leave it out here"));
+            } else if let Some(kinds) = other_kind {
+                self.report.add(&spot, format!("only with {kinds}; leave it out here"));
             }
         }
     }

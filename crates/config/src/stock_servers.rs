@@ -43,7 +43,7 @@ impl Config {
         if let Self::Core(core) = self {
             core.game_servers.iter().for_each(|server| add(&server.address, server.connect_rate()));
         }
-        for forward in self.listeners().iter().filter_map(ListenerConfig::forward) {
+        for forward in self.listeners().iter().filter_map(ListenerConfig::leading) {
             forward.hosts().for_each(|target| add(target, forward.connects));
         }
         rates

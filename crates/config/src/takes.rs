@@ -136,9 +136,9 @@ impl<T: 'static> Takes<T> {
         self.absent(WhenAbsent::ByRole { edge, core })
     }
 
-    /// Sets a default for each kind of listener.
-    pub fn or_by_kind(self, forward: &'static str, relay: &'static str) -> Leaf<T> {
-        self.absent(WhenAbsent::ByKind { forward, relay })
+    /// Sets a default for listeners of `kind: forward`, and one for all others.
+    pub fn or_by_kind(self, forward: &'static str, others: &'static str) -> Leaf<T> {
+        self.absent(WhenAbsent::ByKind { forward, others })
     }
 
     /// Makes its absence an error, which shows this value.
@@ -178,7 +178,7 @@ impl<T: 'static> Takes<T> {
     fn absent(self, default: WhenAbsent) -> Leaf<T> {
         let Self { form, read, below } = self;
         let (path, meaning) = (String::new(), String::new());
-        let key = Key { path, role: None, kind: None, default, form, example: "", meaning };
+        let key = Key { path, role: None, kinds: &[], default, form, example: "", meaning };
         Leaf { key, read, below, restart: false }
     }
 }
@@ -205,7 +205,7 @@ impl<T: 'static> Leaf<T> {
 
     /// Restricts it to listeners of `kind: forward`, though the section is for all.
     pub fn only_forward(self) -> Self {
-        Self { key: self.key.only_with(ListenerType::Forward), ..self }
+        Self { key: self.key.only_with(&[ListenerType::Forward]), ..self }
     }
 
     /// Declares that it is read before the rest of its section, whose reader sets it.

@@ -1,8 +1,10 @@
 //! The list of edges that clients are told: what all ways of telling it have in common.
 
 mod json;
+mod web_object;
 
 pub use json::{ListError, MAX_EDGES, MAX_LIST};
+pub use web_object::{MAX_WEB_OBJECT, WebObject, WebObjectError};
 
 /// The edges that clients are to use now, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

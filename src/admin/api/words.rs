@@ -50,6 +50,8 @@ words! {
         Forward = "forward",
         /// Links of the multi-path protocol.
         Relay = "relay",
+        /// HTTP, for clients and web sites.
+        Web = "web",
     }
     /// The state of a listener: an open one takes connections.
     ListenerState {
@@ -115,6 +117,7 @@ impl From<config::ListenerType> for ListenerKind {
         match kind {
             config::ListenerType::Forward => Self::Forward,
             config::ListenerType::Relay => Self::Relay,
+            config::ListenerType::Web => Self::Web,
         }
     }
 }

@@ -1,0 +1,154 @@
+//! A request that leads to a target: the core's listener, or a login service.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use bytes::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{
+    ACCEPT, ACCEPT_LANGUAGE, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, USER_AGENT,
+};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::time::{Instant, timeout_at};
+
+use super::answer::{MAX_ANSWER, WebAnswer};
+use crate::admission::AddressKey;
+use crate::forward::{ConnectFailure, ConnectFor, Connected, Forward, OnBehalf};
+use otproxy_net::{ConnectResult, StreamIo};
+
+/// The headers of a request that are passed on. All others are the client's own business, or could be taken for otproxy's word.
+const PASSED: [HeaderName; 7] =
+    [HOST, USER_AGENT, CONTENT_TYPE, ACCEPT, ACCEPT_LANGUAGE, ORIGIN, ACCESS_CONTROL_REQUEST_METHOD];
+/// The header with which a browser asks beforehand.
+const ACCESS_CONTROL_REQUEST_METHOD: HeaderName = HeaderName::from_static("access-control-request-method");
+/// The headers by which a login service learns the player's address. Known ones read the first of these that is there.
+const PLAYER: [HeaderName; 2] = [HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-real-ip")];
+
+/// A request with its whole body.
+pub(super) struct WebRequest {
+    pub method: Method,
+    /// The path, with the query of a POST.
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// The player for whom it is asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asker {
+    pub player: SocketAddr,
+    pub key: AddressKey,
+    /// The address that the player connected to.
+    pub destination: SocketAddr,
+    /// True if the target is told the player's address by headers of HTTP.
+    pub by_header: bool,
+}
+
+/// An answer of a target, and how it was reached.
+pub(super) struct Asked {
+    pub answer: WebAnswer,
+    /// The target's name in logs.
+    pub target: String,
+    /// Targets that gave none before.
+    pub retries: usize,
+    /// The time until it was connected.
+    pub after: Duration,
+}
+
+impl WebRequest {
+    /// Returns what is passed on of a client's request.
+    pub fn new(method: Method, path: String, headers: &HeaderMap, body: Bytes) -> Self {
+        let passed = |name: HeaderName| headers.get(&name).map(|value| (name, value.clone()));
+        Self { method, path, headers: PASSED.into_iter().filter_map(passed).collect(), body }
+    }
+
+    fn to_target(&self, asker: &Asker) -> Result<Request<Body>, hyper::http::Error> {
+        let mut request =
+            Request::builder().method(&self.method).uri(&self.path).body(Body::from(self.body.clone()))?;
+        let headers = request.headers_mut();
+        headers.clone_from(&self.headers);
+        headers.entry(HOST).or_insert(HeaderValue::from_static("localhost"));
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        if asker.by_header {
+            let player = HeaderValue::from_str(&asker.player.ip().to_string())?;
+            PLAYER.into_iter().for_each(|name| drop(headers.insert(name, player.clone())));
+        }
+        Ok(request)
+    }
+}
+
+/// Asks the targets of `forward` one after the other, until one answers; each gets an equal share of the time `within` which
+/// there has to be an answer.
+///
+/// # Errors
+/// Returns the last target that gave none.
+pub(super) async fn ask(
+    forward: &Forward,
+    request: &WebRequest,
+    asker: Asker,
+    within: Duration,
+) -> Result<Asked, ConnectFailure> {
+    let (began, mut tried) = (Instant::now(), Vec::new());
+    let deadline = began + within;
+    let mut last = ConnectFailure { name: None, retries: 0, result: ConnectResult::Error };
+    let mut unwell = None;
+    loop {
+        let left = u32::try_from(forward.targets().saturating_sub(tried.len())).unwrap_or(u32::MAX);
+        if left == 0 {
+            break;
+        }
+        let share = deadline.saturating_duration_since(Instant::now()) / left;
+        let behalf = OnBehalf { player: asker.player, local: asker.destination, tunnel: forward.tunnel() };
+        let until = Instant::now() + share;
+        let next = forward.reach_next(ConnectFor::Player(asker.key), behalf, &mut tried, (share, until)).await;
+        let connected = match next {
+            Ok(connected) => connected,
+            Err(missed) => {
+                let none_was_ready = missed.name.is_none();
+                last = missed;
+                if none_was_ready { break } else { continue }
+            }
+        };
+        let (target, retries, after) = (connected.name.clone(), tried.len().saturating_sub(1), began.elapsed());
+        match timeout_at(until, exchange(connected, request, &asker)).await {
+            Ok(Ok(answer)) => {
+                let asked = Asked { answer, target, retries, after };
+                if !is_unwell(asked.answer.status) {
+                    return Ok(asked);
+                }
+                // It is the answer if no other target has a better one.
+                unwell = Some(asked);
+            }
+            Ok(Err(_)) => last = ConnectFailure { name: Some(target), retries, result: ConnectResult::Error },
+            Err(_) => last = ConnectFailure { name: Some(target), retries, result: ConnectResult::Timeout },
+        }
+    }
+    unwell.ok_or(last)
+}
+
+/// Returns whether it is what a server says in place of another one behind it.
+fn is_unwell(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+}
+
+/// Sends the request, and reads the whole answer.
+async fn exchange(connected: Connected, request: &WebRequest, asker: &Asker) -> io::Result<WebAnswer> {
+    let Connected { stream, header, .. } = connected;
+    stream.write_all(&header).await?;
+    let request = request.to_target(asker).map_err(io::Error::other)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(StreamIo(stream))).await.map_err(io::Error::other)?;
+    let asking = async {
+        let (head, body) = sender.send_request(request).await.map_err(io::Error::other)?.into_parts();
+        let body = to_bytes(Body::new(body), MAX_ANSWER).await.map_err(io::Error::other)?;
+        Ok(WebAnswer::of_target(head, body))
+    };
+    tokio::pin!(asking);
+    tokio::select! {
+        answer = &mut asking => answer,
+        // The answer comes with the connection's end, or never does.
+        _ = connection => asking.await,
+    }
+}

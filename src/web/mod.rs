@@ -1,0 +1,446 @@
+//! Listeners of `kind: web`: the list of edges, the status and logins over HTTP/1.1.
+//!
+//! A core answers: `route` says what there is. An edge leads requests to its core, and keeps answers that may be kept, so that
+//! a list is there while the core is not. Each connection carries one request: so limits, lists and bans of connections are
+//! those of requests.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, to_bytes};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use self::answer::WebAnswer;
+use self::ask::{Asker, WebRequest, ask};
+use self::io::CountedStream;
+use self::kept::{KeptAnswers, Known};
+use self::tls::WebTls;
+use crate::admission::{
+    AddressKey, AdmissionGuard, AdmittedConnection, Carrier, Inbound, InboundShared, TunnelledStream,
+};
+use crate::certs::CertError;
+use crate::certs::certificate::DAYS_LEFT;
+use crate::connection::CloseReason;
+use crate::forward::{ConnectionLogGuard, Forward, ForwardShared};
+use crate::metrics::{ByReason, Metrics};
+use otproxy_config as config;
+use otproxy_config::RoleKind;
+use otproxy_net::worker::Tasks;
+use otproxy_net::{CloseQueue, Stream};
+use otproxy_protocol::Word;
+use otproxy_protocol::edge_list::WebObject;
+use otproxy_protocol::status::ServerStatus;
+
+mod answer;
+mod ask;
+mod io;
+mod kept;
+mod real_ip;
+mod route;
+mod tls;
+
+pub use answer::MAX_ANSWER;
+pub use kept::{ASK_AGAIN, FRESHEST, MAX_KEPT, STALE};
+pub use route::{Route, WebResult};
+pub use tls::REREAD;
+
+/// Bytes of the head of a request.
+pub const MAX_HEAD: usize = 16 << 10;
+/// Bytes of the body of a request; a login has a few hundred.
+pub const MAX_BODY: usize = 16 << 10;
+/// The time for which a client may leave a connection open that has its answer, and is told to close.
+pub const LINGER: Duration = Duration::from_secs(2);
+/// The time for which others may keep a list.
+pub const LIST_FRESH: Duration = Duration::from_secs(60);
+/// The time for which others may keep the status.
+pub const STATUS_FRESH: Duration = Duration::from_secs(5);
+
+/// The part of a listener that all workers share, from one reload to the next.
+#[derive(Debug)]
+pub struct WebShared {
+    forward: Arc<ForwardShared>,
+    /// The routes that it answers itself; `None` at an edge.
+    routes: Option<config::WebRoutes>,
+    tls: Arc<WebTls>,
+    kept: Arc<Mutex<KeptAnswers<WebAnswer>>>,
+}
+
+/// Checks that the certificates of a configuration's listeners can be used. Returns those that end soon, each with what to do.
+///
+/// # Errors
+/// The error names the file, its problem and the remedy.
+pub fn check_files(config: &config::Config) -> Result<Vec<String>, CertError> {
+    let now = std::time::SystemTime::now();
+    let mut soon = Vec::new();
+    for listener in config.listeners() {
+        let config::ListenerConfig::Web(config::WebConfig { tls: Some(files), .. }) = listener else { continue };
+        let watched = tls::load(files)?;
+        let (file, days) = (watched.value().file().display(), watched.value().days_left(now));
+        if days < DAYS_LEFT {
+            soon.push(format!("{file}: ends in {days} days; renew it where it was made: no restart is needed"));
+        }
+    }
+    Ok(soon)
+}
+
+impl WebShared {
+    /// Makes it from the listener's configuration, whose part that leads to targets was made before.
+    pub fn new(config: &config::WebConfig, role: RoleKind, forward: Arc<ForwardShared>) -> Arc<Self> {
+        let tls = WebTls::new(&config.forward.inbound.name, config.tls.as_ref());
+        Self::of(config, role, forward, (tls, Arc::default()))
+    }
+
+    /// Returns the same listener with a new `config`: certificates and answers stay.
+    #[must_use]
+    pub fn reloaded(&self, config: &config::WebConfig, role: RoleKind, forward: Arc<ForwardShared>) -> Arc<Self> {
+        self.tls.set(config.tls.as_ref());
+        Self::of(config, role, forward, (Arc::clone(&self.tls), Arc::clone(&self.kept)))
+    }
+
+    fn of(
+        config: &config::WebConfig,
+        role: RoleKind,
+        forward: Arc<ForwardShared>,
+        (tls, kept): (Arc<WebTls>, Arc<Mutex<KeptAnswers<WebAnswer>>>),
+    ) -> Arc<Self> {
+        let routes = (role == RoleKind::Core).then(|| config.routes.clone());
+        Arc::new(Self { forward, routes, tls, kept })
+    }
+
+    /// Reads certificates again when they change, until dropped. To be run once for all workers.
+    pub fn keep_certificates(&self, metrics: &Arc<Metrics>) -> impl Future<Output = ()> + Send + use<> {
+        Arc::clone(&self.tls).keep(Arc::clone(metrics))
+    }
+
+    /// Returns the part that admits connections.
+    pub fn inbound(&self) -> &Arc<InboundShared> {
+        self.forward.inbound()
+    }
+
+    /// Returns one worker's counters of each route.
+    pub fn counters(&self, metrics: &Metrics) -> Vec<ByReason<WebResult>> {
+        let listener = &self.inbound().config().name;
+        Route::ALL.iter().map(|route| ByReason::new(&metrics.web_requests, &[listener, route.as_str()])).collect()
+    }
+}
+
+/// One worker's part of a listener.
+pub struct Web {
+    shared: Arc<WebShared>,
+    forward: Forward,
+    /// The part of the listener that knows the status.
+    status: Option<Forward>,
+    counters: Vec<ByReason<WebResult>>,
+}
+
+/// One connection, while its request is answered.
+struct Exchange<'a> {
+    web: &'a Web,
+    guard: AdmissionGuard,
+    peer: SocketAddr,
+    destination: SocketAddr,
+    accepted: Instant,
+    player: Cell<(SocketAddr, AddressKey)>,
+    record: RefCell<ConnectionLogGuard<'a>>,
+    /// Notified when the request is whole.
+    asked: Notify,
+    answered: Cell<bool>,
+}
+
+impl Carrier for Web {
+    fn inbound(&self) -> &Inbound {
+        self.forward.inbound()
+    }
+
+    fn spawn(self: Rc<Self>, tasks: &Tasks, stream: TcpStream, peer: SocketAddr) {
+        let closes = Rc::clone(tasks.closes());
+        tasks.spawn(async move {
+            if let Some(admitted) = self.inbound().admit(stream, peer, &closes).await {
+                self.carry(admitted, &closes).await;
+            }
+        });
+    }
+
+    fn spawn_tunnelled(self: Rc<Self>, tasks: &Tasks, tunnelled: TunnelledStream) {
+        let closes = Rc::clone(tasks.closes());
+        tasks.spawn(async move {
+            if let Some(admitted) = self.inbound().admit_tunnelled(tunnelled).await {
+                self.carry(admitted, &closes).await;
+            }
+        });
+    }
+}
+
+impl Web {
+    /// Makes one worker's part. `forward` leads to its targets, `status` is the part of the listener that knows the status.
+    pub fn new(shared: Arc<WebShared>, forward: Forward, status: Option<Forward>, metrics: &Metrics) -> Self {
+        let counters = shared.counters(metrics);
+        Self { shared, forward, status, counters }
+    }
+
+    fn count(&self, route: Route, result: WebResult) {
+        if let Some(counter) = self.counters.get(route.index()) {
+            counter.inc(result);
+        }
+    }
+
+    /// Carries one admitted connection to its end.
+    async fn carry(&self, admitted: AdmittedConnection, closes: &Rc<CloseQueue>) {
+        let record = self.forward.record(&admitted);
+        let AdmittedConnection { stream, peer, player, key, destination, early, guard, origin, accepted } = admitted;
+        let handle = Arc::clone(guard.handle());
+        let exchange = Exchange {
+            web: self,
+            guard,
+            peer,
+            destination,
+            accepted,
+            player: Cell::new((player, key)),
+            record: RefCell::new(record),
+            asked: Notify::new(),
+            answered: Cell::new(false),
+        };
+        // What comes through the tunnel has ended its TLS at the edge.
+        let carrying = exchange.carry(stream, early, origin.is_none());
+        let ended = handle.run_until_closed(carrying).await;
+        closes.turn().await;
+        if let Ok(reason) = ended {
+            exchange.record.into_inner().end(reason);
+        }
+    }
+}
+
+impl Exchange<'_> {
+    /// Reads the request and answers it; returns the reason of the end.
+    async fn carry(&self, stream: Stream, early: Vec<u8>, own_tls: bool) -> CloseReason {
+        let (inbound, shared) = (self.web.inbound(), &self.web.shared);
+        let patience = inbound.timeout(inbound.config().timeouts.header);
+        let stream = match shared.tls.server_config() {
+            Ok(Some(config)) if own_tls => match patience.within(stream.tls_accept(config)).await {
+                Some(Ok(stream)) => stream,
+                Some(Err(_)) => return CloseReason::ClientError,
+                None => return CloseReason::NoRequest,
+            },
+            Err(()) if own_tls => return CloseReason::ConnectFailed,
+            _ => stream,
+        };
+        let counted = CountedStream::new(stream, early, self.guard.handle(), inbound.metrics());
+        let mut http = http1::Builder::new();
+        http.keep_alive(false).max_buf_size(MAX_HEAD).half_close(true);
+        let answer = service_fn(|request| Box::pin(self.answer(request)));
+        let mut serving = http.serve_connection(TokioIo::new(counted), answer);
+        let asking = async {
+            tokio::select! {
+                ended = poll_fn(|cx| serving.poll_without_shutdown(cx)) => Some(ended),
+                () = self.asked.notified() => None,
+            }
+        };
+        let ended = match patience.within(asking).await {
+            None => return CloseReason::NoRequest,
+            Some(Some(ended)) => Some(ended),
+            Some(None) => inbound.idle_timeout().within(poll_fn(|cx| serving.poll_without_shutdown(cx))).await,
+        };
+        if let Some(Ok(())) = ended {
+            let counted = serving.into_parts().io.into_inner();
+            // A client that does not close has had its time.
+            let _ = timeout(LINGER, counted.linger()).await;
+        }
+        match ended {
+            None => CloseReason::Idle,
+            Some(Ok(())) if self.answered.get() => CloseReason::Answered,
+            // As a health check does.
+            Some(Ok(())) => CloseReason::Client,
+            Some(Err(error)) if error.is_parse() => CloseReason::NoRequest,
+            Some(Err(_)) => CloseReason::ClientError,
+        }
+    }
+
+    /// Answers the request.
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let head_only = request.method() == Method::HEAD;
+        let (route, result, answer) = self.decide(request).await;
+        self.web.count(route, result);
+        self.answered.set(true);
+        Ok(answer.into_response(head_only))
+    }
+
+    async fn decide(&self, request: Request<Incoming>) -> (Route, WebResult, WebAnswer) {
+        let (head, body) = request.into_parts();
+        let is_post = head.method == Method::POST;
+        let path = head.uri.path();
+        let route = match &self.web.shared.routes {
+            Some(routes) => route::at_core(routes, path),
+            None => route::at_edge(path, is_post),
+        };
+        if let Err(refused) = self.meet(&head.headers) {
+            self.asked.notify_one();
+            return (route, WebResult::Refused, refused);
+        }
+        let body = match to_bytes(Body::new(body), MAX_BODY).await {
+            Ok(body) => body,
+            Err(_) => {
+                self.asked.notify_one();
+                let answer = WebAnswer::problem(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long");
+                return (route, WebResult::Refused, answer);
+            }
+        };
+        self.asked.notify_one();
+        // A query makes no other answer of a list, and must not get past what is kept.
+        let asked = if is_post { head.uri.path_and_query().map_or(path, |whole| whole.as_str()) } else { path };
+        let request = WebRequest::new(head.method, asked.to_owned(), &head.headers, body);
+        let (result, answer) = match &self.web.shared.routes {
+            Some(routes) => self.at_core(routes, route, &request).await,
+            None => self.at_edge(route, &request).await,
+        };
+        (route, result, answer)
+    }
+
+    /// Finds out who the player is, if the peer is a proxy for web sites, and lets it in.
+    fn meet(&self, headers: &hyper::HeaderMap) -> Result<(), WebAnswer> {
+        let inbound = self.web.inbound();
+        let Some(real_ip) = inbound.config().real_ip.as_ref().filter(|real_ip| real_ip.believes(self.peer.ip())) else {
+            return Ok(());
+        };
+        let told = real_ip::told(headers, &real_ip.header);
+        let player = inbound.admit_told(&self.guard, (self.peer, self.accepted), told).map_err(|reason| {
+            let status = if reason.breaks_rule() { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::FORBIDDEN };
+            WebAnswer::problem(status, "refused")
+        })?;
+        self.record.borrow_mut().set_player(player.0, player.1);
+        self.player.set(player);
+        Ok(())
+    }
+
+    /// Answers what there is at a core.
+    async fn at_core(&self, routes: &config::WebRoutes, route: Route, request: &WebRequest) -> (WebResult, WebAnswer) {
+        let reads = matches!(request.method, Method::GET | Method::HEAD);
+        match route {
+            Route::Proxies if reads => match route::list_name(routes, &request.path) {
+                Some(named) => {
+                    let list = self.web.inbound().edges().list();
+                    let web = named.web.as_ref().map(WebObject::raw);
+                    (WebResult::Ok, WebAnswer::public(list.to_json(web), LIST_FRESH))
+                }
+                None => not_found(),
+            },
+            Route::Status if reads => self.status().await,
+            Route::Login if request.method == Method::POST => self.lead(request, true).await,
+            Route::Proxies | Route::Status => wrong_method("GET, HEAD"),
+            Route::Login => wrong_method("POST"),
+            Route::Other => not_found(),
+        }
+    }
+
+    /// Leads a request to the core, or answers it with what is kept.
+    async fn at_edge(&self, route: Route, request: &WebRequest) -> (WebResult, WebAnswer) {
+        if !matches!(request.method, Method::GET | Method::HEAD) {
+            return self.lead(request, false).await;
+        }
+        let known = self.web.shared.kept.lock().look_up(&request.path, Instant::now());
+        let before = match known {
+            Known::Fresh(answer) => return (WebResult::Kept, answer),
+            Known::Stale { answer, ask: false } => return (WebResult::Stale, answer),
+            Known::Stale { answer, ask: true } => Some(answer),
+            Known::Nothing => None,
+        };
+        // The answer to a HEAD has no body to be kept.
+        let get = WebRequest {
+            method: Method::GET,
+            headers: request.headers.clone(),
+            path: request.path.clone(),
+            body: request.body.clone(),
+        };
+        let (result, answer) = self.lead(&get, false).await;
+        let unknown = result == WebResult::Failed || answer.status.is_server_error();
+        let mut kept = self.web.shared.kept.lock();
+        match (answer.fresh_for(), before) {
+            (Some(fresh), _) if route != Route::Other => {
+                kept.keep(&request.path, answer.clone(), fresh, Instant::now())
+            }
+            (_, Some(before)) if unknown => return (WebResult::Stale, before),
+            _ => kept.forget(&request.path),
+        }
+        (result, answer)
+    }
+
+    /// Leads a request to a target, and returns its answer.
+    async fn lead(&self, request: &WebRequest, by_header: bool) -> (WebResult, WebAnswer) {
+        let (player, key) = self.player.get();
+        let asker = Asker { player, key, destination: self.destination, by_header };
+        let whole = self.web.inbound().config().timeouts.connect;
+        // A core answers before the edge in front of it gives up.
+        let within = if by_header { whole / 8 * 7 } else { whole };
+        match ask(&self.web.forward, request, asker, within).await {
+            Ok(asked) => {
+                self.record.borrow_mut().reached(asked.target, asked.retries, asked.after);
+                let result =
+                    if asked.answer.status == StatusCode::NOT_FOUND { WebResult::NotFound } else { WebResult::Ok };
+                (result, asked.answer)
+            }
+            Err(missed) => {
+                self.record.borrow_mut().missed(missed);
+                (WebResult::Failed, unavailable(request))
+            }
+        }
+    }
+
+    /// Answers who is online.
+    async fn status(&self) -> (WebResult, WebAnswer) {
+        let known = match &self.web.status {
+            Some(listener) => listener.status().await.and_then(|xml| ServerStatus::read(&xml)),
+            None => None,
+        };
+        match known {
+            Some(status) => (WebResult::Ok, WebAnswer::public(status_json(Some(&status)), STATUS_FRESH)),
+            None => (WebResult::Failed, WebAnswer::public(status_json(None), STATUS_FRESH)),
+        }
+    }
+}
+
+/// Returns the status as web sites read it; `None` is that of a server which does not answer.
+fn status_json(status: Option<&ServerStatus>) -> String {
+    match status {
+        None => json!({ "online": false }).to_string(),
+        Some(ServerStatus { name, address, port, online, max }) => {
+            let players = json!({ "online": online, "max": max });
+            let port = port.parse::<u16>().ok();
+            json!({ "online": true, "players": players, "name": name, "address": address, "port": port }).to_string()
+        }
+    }
+}
+
+/// Returns the answer to a request for which nothing can be reached: to a login the error that clients show.
+fn unavailable(request: &WebRequest) -> WebAnswer {
+    const TEXT: &str = "The login server cannot be reached. Please try again in a moment.";
+    if request.method == Method::POST {
+        let body = json!({ "errorCode": 3, "errorMessage": TEXT }).to_string();
+        WebAnswer::json(StatusCode::OK, body)
+    } else {
+        WebAnswer::problem(StatusCode::SERVICE_UNAVAILABLE, "not available now")
+    }
+}
+
+fn not_found() -> (WebResult, WebAnswer) {
+    (WebResult::NotFound, WebAnswer::problem(StatusCode::NOT_FOUND, "there is nothing here"))
+}
+
+fn wrong_method(allowed: &'static str) -> (WebResult, WebAnswer) {
+    let mut answer = WebAnswer::problem(StatusCode::METHOD_NOT_ALLOWED, "this method is not for this path");
+    answer.headers.insert(ALLOW, HeaderValue::from_static(allowed));
+    (WebResult::NotFound, answer)
+}

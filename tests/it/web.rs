@@ -1,0 +1,334 @@
+//! Listeners of `kind: web`: a core that answers, and edges that lead there and keep answers.
+
+use std::net::SocketAddr;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::common::sandbox::*;
+use crate::common::tunnel::{self, Certificates, TunnelEnd};
+
+/// Where it is not about a time that is over, nothing is.
+const PATIENT: &str = "timeouts: { connect: 1h, header: 1h, idle: 1h }";
+const EDGES: &str = "[{ name: waw1, public: p1.example }, { name: fra1, public: \"p2.example:443\", priority: 20 }, \
+     { name: old1, public: p3.example, disabled: true }, { name: lost1, public: p4.example, revoked: true }, { name: own1 }]";
+const LIST: &str = r#"{"proxies":[{"host":"p1.example:7162","priority":0},{"host":"p2.example:443","priority":20}]}"#;
+
+/// A core that players reach directly.
+fn core(listener: &str) -> Role {
+    let edges = EDGES.replace("name: waw1,", "name: waw1, address: 198.51.100.1,");
+    let edges = edges.replace("name: fra1,", "name: fra1, address: 198.51.100.2,");
+    let edges = edges.replace("name: old1,", "name: old1, address: 198.51.100.3,");
+    let edges = edges.replace("name: lost1,", "name: lost1, address: 198.51.100.4,");
+    let edges = edges.replace("name: own1 ", "name: own1, address: 198.51.100.5 ");
+    let more = if listener.contains("timeouts") { String::new() } else { format!(", {PATIENT}") };
+    Role::core(&format!(
+        "edges: {edges}\nlisteners: [{{ name: web, kind: web, listen: \"127.0.0.1:0\", accept_proxy: none, {listener}{more} }}]"
+    ))
+}
+
+/// An answer, in parts.
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+}
+
+async fn send(to: SocketAddr, request: &str) -> TcpStream {
+    let mut stream = connect_from("127.0.0.1", to).await;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn answer(stream: &mut TcpStream) -> Answer {
+    let bytes = read_to_close(stream).await;
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+async fn ask(to: SocketAddr, request: &str) -> Answer {
+    answer(&mut send(to, request).await).await
+}
+
+async fn get(to: SocketAddr, path: &str) -> Answer {
+    ask(to, &format!("GET {path} HTTP/1.1\r\nHost: p1.example\r\n\r\n")).await
+}
+
+fn post(path: &str, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: p1.example\r\nUser-Agent: Mozilla/5.0\r\nX-Forwarded-For: 10.9.9.9\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// The login service takes one request, whose head it returns in lower case, and says this.
+async fn serve(service: &TcpListener, says: &str) -> (String, String) {
+    let mut stream = accept(service).await;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.extend(read(&mut stream, 1).await);
+    }
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
+    let body = String::from_utf8(read(&mut stream, length).await).unwrap();
+    stream.write_all(says.as_bytes()).await.unwrap();
+    (head, body)
+}
+
+fn says(status: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nKeep-Alive: timeout=5\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn counted(route: &str, result: &str) -> [String; 2] {
+    [format!("route=\"{route}\""), format!("result=\"{result}\"")]
+}
+
+async fn requests(role: &Role, route: &str, result: &str) -> f64 {
+    let labels = counted(route, result);
+    role.metric("otproxy_web_requests_total", &[labels[0].as_str(), labels[1].as_str()]).await
+}
+
+#[test]
+fn a_core_tells_the_edges_that_are_to_be_used() {
+    run(async {
+        let core = core("routes: { proxies: [{ name: myot }, { name: other }] }");
+        let web = core.addr("web");
+        for name in ["myot", "other", "myot?again=1"] {
+            let list = get(web, &format!("/proxies/{name}")).await;
+            assert_eq!((list.status, list.body.as_str()), (200, LIST), "{name}");
+            assert_eq!(list.header("content-type"), Some("application/json"));
+            assert_eq!(list.header("cache-control"), Some("public, max-age=60"));
+            assert_eq!(list.header("access-control-allow-origin"), Some("*"));
+            assert_eq!(list.header("content-length"), Some(LIST.len().to_string().as_str()));
+        }
+        let head = ask(web, "HEAD /proxies/myot HTTP/1.1\r\nHost: p1.example\r\n\r\n").await;
+        assert_eq!((head.status, head.body.as_str()), (200, ""));
+        assert_eq!(head.header("content-length"), Some(LIST.len().to_string().as_str()));
+        for path in ["/", "/proxies", "/proxies/", "/proxies/nobody", "/proxies/myot/", "/status", "/login", "/%00"] {
+            assert_eq!(get(web, path).await.status, 404, "{path}");
+        }
+        let posted = ask(web, &post("/proxies/myot", "")).await;
+        assert_eq!((posted.status, posted.header("allow")), (405, Some("GET, HEAD")));
+
+        // A reload changes it at once.
+        core.replace("priority: 20", "priority: 20, disabled: true").await;
+        assert_eq!(get(web, "/proxies/myot").await.body, r#"{"proxies":[{"host":"p1.example:7162","priority":0}]}"#);
+        core.replace(EDGES_PUBLIC, "[]").await;
+        assert_eq!(get(web, "/proxies/myot").await.body, r#"{"proxies":[]}"#);
+        assert_eq!(requests(&core, "proxies", "ok").await, 6.0);
+        assert_eq!(requests(&core, "other", "not_found").await, 8.0);
+        core.stop().await;
+    });
+}
+
+/// The edges of [`core`], as its YAML has them.
+const EDGES_PUBLIC: &str = "[{ name: waw1, address: 198.51.100.1, public: p1.example }, { name: fra1, address: 198.51.100.2, \
+     public: \"p2.example:443\", priority: 20 }, { name: old1, address: 198.51.100.3, public: p3.example, disabled: true }, \
+     { name: lost1, address: 198.51.100.4, public: p4.example, revoked: true }, { name: own1, address: 198.51.100.5 }]";
+
+#[test]
+fn what_is_no_request_ends_and_breaks_a_rule() {
+    run(async {
+        let core = core("routes: { proxies: [{ name: myot }] }, timeouts: { header: 100ms, idle: 1h }");
+        let web = core.addr("web");
+        let closed = |reason: &str| format!("reason=\"{reason}\"");
+        let (none, client) = (closed("no_request"), closed("client"));
+        // Silent, half a head, and half a body.
+        for part in
+            ["", "GET /proxies/myot HTTP/1.1\r\nHo", "POST /proxies/myot HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"]
+        {
+            let mut stream = send(web, part).await;
+            assert_eq!(read_to_close(&mut stream).await, b"", "{part}");
+        }
+        core.wait_until("otproxy_connections_closed_total", &[&none], |now| now == 3.0).await;
+        // Something else, whose head is as long as it likes.
+        for wrong in ["\x06\0\u{1}info\r\n\r\n".to_owned(), format!("GET /{} HTTP/1.1\r\n", "a".repeat(64 << 10))] {
+            let mut stream = send(web, &wrong).await;
+            let said = String::from_utf8_lossy(&read_to_close(&mut stream).await).into_owned();
+            assert!(said.is_empty() || said.starts_with("HTTP/1.1 4"), "{said}");
+        }
+        core.wait_until("otproxy_connections_closed_total", &[&none], |now| now == 5.0).await;
+        // A health check opens and closes.
+        drop(connect_from("127.0.0.1", web).await);
+        core.wait_until("otproxy_connections_closed_total", &[&client], |now| now == 1.0).await;
+        let long = ask(web, &post("/proxies/myot", &"a".repeat(17 << 10))).await;
+        assert_eq!(long.status, 413);
+        assert_eq!(get(web, "/proxies/myot").await.status, 200);
+        core.stop().await;
+    });
+}
+
+#[test]
+fn a_login_leads_to_the_first_login_service_that_answers_and_passes_as_it_is() {
+    run(async {
+        let ((_held, refusing), (service, addr)) = (refusing(), target().await);
+        let core =
+            core(&format!("forward_to: [\"{refusing}\", \"{addr}\"], routes: {{ login: [/login, /login.php] }}"));
+        let web = core.addr("web");
+        let body = r#"{"type":"cacheinfo"}"#;
+        for (path, status) in [("/login", "200 OK"), ("/login.php?a=b", "403 Forbidden")] {
+            let mut client = send(web, &post(path, body)).await;
+            let (head, asked) = serve(&service, &says(status, "whatever \u{e9}")).await;
+            assert!(head.starts_with(&format!("post {path} http/1.1\r\n")), "{head}");
+            assert!(
+                head.contains("\r\nx-forwarded-for: 127.0.0.1\r\n"),
+                "a client's own word is not passed on: {head}"
+            );
+            assert!(
+                head.contains("\r\nx-real-ip: 127.0.0.1\r\n") && head.contains("\r\nhost: p1.example\r\n"),
+                "{head}"
+            );
+            assert!(head.contains("\r\nuser-agent: mozilla/5.0\r\n"), "{head}");
+            assert_eq!(asked, body);
+            let told = answer(&mut client).await;
+            assert_eq!(told.status.to_string(), status[..3]);
+            assert_eq!((told.body.as_str(), told.header("content-type")), ("whatever \u{e9}", Some("text/plain")));
+            assert_eq!(told.header("keep-alive"), None);
+        }
+        let wrong = get(web, "/login").await;
+        assert_eq!((wrong.status, wrong.header("allow")), (405, Some("POST")));
+        core.stop().await;
+    });
+}
+
+#[test]
+fn a_login_without_a_login_service_ends_with_what_clients_show() {
+    run(async {
+        let ((_held, refusing), (silent, addr)) = (refusing(), target().await);
+        // One refuses, one says nothing until its share of the time is over, and one is unwell.
+        let (unwell, third) = target().await;
+        let core = core(&format!(
+            "forward_to: [\"{refusing}\", \"{addr}\", \"{third}\"], routes: {{ login: [/login] }}, \
+             timeouts: {{ connect: 300ms, header: 1h, idle: 1h }}"
+        ));
+        let web = core.addr("web");
+        let mut client = send(web, &post("/login", "{}")).await;
+        let held = accept(&silent).await;
+        serve(&unwell, &says("502 Bad Gateway", "nginx")).await;
+        let told = answer(&mut client).await;
+        assert_eq!((told.status, told.body.as_str()), (502, "nginx"), "the only answer that there is");
+        drop((held, unwell));
+        core.stop().await;
+
+        let core = core_of(&format!("forward_to: \"{refusing}\", routes: {{ login: [/login] }}"));
+        let told =
+            ask(core.addr("web"), &post("/login", r#"{"type":"login","email":"secret@example","password":"secret"}"#))
+                .await;
+        let error =
+            r#"{"errorCode":3,"errorMessage":"The login server cannot be reached. Please try again in a moment."}"#;
+        assert_eq!((told.status, told.body.as_str()), (200, error));
+        assert_eq!(requests(&core, "login", "failed").await, 1.0);
+        core.stop().await;
+    });
+}
+
+fn core_of(listener: &str) -> Role {
+    core(listener)
+}
+
+#[test]
+fn the_status_is_that_of_the_listener_that_knows_it() {
+    run(async {
+        let (game, addr) = target().await;
+        let core = Role::core(&format!(
+            "listeners:\n- {{ name: login, listen: \"127.0.0.1:0\", accept_proxy: none, forward_to: \"{addr}\", send_proxy: none, {PATIENT}, \
+             status: {{ cache: 1h, address: p1.example }} }}\n\
+             - {{ name: web, kind: web, listen: \"127.0.0.1:0\", accept_proxy: none, routes: {{ status: login }}, {PATIENT} }}"
+        ));
+        let mut asking = send(core.addr("web"), "GET /status HTTP/1.1\r\n\r\n").await;
+        let mut server = accept(&game).await;
+        assert_eq!(read(&mut server, 8).await, b"\x06\0\xFF\xFFinfo");
+        let xml = "<tsqp><serverinfo ip=\"10.0.0.1\" port=\"7171\" servername=\"A &quot;B&quot;\"/><players online=\"3\" max=\"50\"/></tsqp>";
+        server.write_all(xml.as_bytes()).await.unwrap();
+        drop(server);
+        let told = answer(&mut asking).await;
+        let expected =
+            r#"{"address":"p1.example","name":"A \"B\"","online":true,"players":{"max":50,"online":3},"port":7171}"#;
+        assert_eq!((told.status, told.body.as_str()), (200, expected));
+        assert_eq!(told.header("cache-control"), Some("public, max-age=5"));
+        // The game server is asked no second time.
+        assert_eq!(get(core.addr("web"), "/status").await.body, expected);
+        core.stop().await;
+    });
+}
+
+#[test]
+fn a_proxy_for_web_sites_tells_the_player() {
+    run(async {
+        let (service, addr) = target().await;
+        let core = core(&format!(
+            "forward_to: \"{addr}\", routes: {{ login: [/login], proxies: [{{ name: myot }}] }}, deny: 203.0.113.66, \
+             limits: {{ rate_per_address: 2/1h }}, real_ip: {{ header: CF-Connecting-IP, from: 127.0.0.1 }}"
+        ));
+        let web = core.addr("web");
+        let told =
+            |ip: &str| post("/login", "{}").replace("X-Forwarded-For: 10.9.9.9", &format!("CF-Connecting-IP: {ip}"));
+        for ip in ["203.0.113.7", "2001:db8::7"] {
+            let mut client = send(web, &told(ip)).await;
+            let (head, _) = serve(&service, &says("200 OK", "{}")).await;
+            assert!(head.contains(&format!("\r\nx-forwarded-for: {ip}\r\n")), "{head}");
+            assert_eq!(answer(&mut client).await.status, 200);
+        }
+        // Its limits and lists are the players', not its own.
+        assert_eq!(ask(web, &told("203.0.113.66")).await.status, 403);
+        let list = |ip: &str| format!("GET /proxies/myot HTTP/1.1\r\nCF-Connecting-IP: {ip}\r\n\r\n");
+        assert_eq!(ask(web, &list("203.0.113.7")).await.status, 200);
+        assert_eq!(ask(web, &list("203.0.113.7")).await.status, 429);
+        assert_eq!(ask(web, &list("203.0.113.8")).await.status, 200);
+        // Nobody else is believed.
+        let mut other = connect_from("127.0.0.9", web).await;
+        other.write_all(list("203.0.113.66").as_bytes()).await.unwrap();
+        assert_eq!(answer(&mut other).await.status, 200);
+        core.stop().await;
+    });
+}
+
+#[test]
+fn an_edge_has_the_list_while_its_core_is_gone() {
+    run(async {
+        let certificates = Certificates::new();
+        ["core", "waw1"].into_iter().for_each(|name| certificates.issue(name, Default::default()));
+        let (service, addr) = target().await;
+        let listener = format!(
+            "[{{ name: web, kind: web, forward_to: \"{addr}\", routes: {{ proxies: [{{ name: myot }}], login: [/login] }}, {PATIENT} }}]"
+        );
+        let core = Role::start(&tunnel::core(&certificates, EDGES, &listener, ""));
+        let to_core = core.addr("tunnel");
+        let web = format!(
+            "[{{ name: web, kind: web, listen: \"127.0.0.1:0\", forward_to: core/web, timeouts: {{ connect: 500ms, header: 1h, idle: 1h }} }}]"
+        );
+        let edge = Role::start(&tunnel::edge(&certificates, "waw1", to_core, &web));
+        edge.trunks("waw1", 4).await;
+        let web = edge.addr("web");
+        assert_eq!(get(web, "/proxies/nobody").await.status, 404);
+        for query in ["", "?again"] {
+            let list = get(web, &format!("/proxies/myot{query}")).await;
+            assert_eq!((list.status, list.body.as_str()), (200, LIST));
+            assert_eq!(list.header("cache-control"), Some("public, max-age=60"));
+        }
+        assert_eq!((requests(&edge, "proxies", "ok").await, requests(&edge, "proxies", "kept").await), (1.0, 1.0));
+        let mut client = send(web, &post("/login", "{}")).await;
+        let (head, _) = serve(&service, &says("200 OK", "{}")).await;
+        assert!(head.contains("\r\nx-forwarded-for: 127.0.0.1\r\n"), "{head}");
+        assert_eq!(answer(&mut client).await.body, "{}");
+
+        core.stop().await;
+        edge.trunks("waw1", 0).await;
+        assert_eq!(get(web, "/proxies/myot").await.body, LIST);
+        assert_eq!(get(web, "/proxies/nobody").await.status, 503);
+        let told = ask(web, &post("/login", "{}")).await;
+        assert!(told.status == 200 && told.body.starts_with(r#"{"errorCode":3,"#), "{}", told.body);
+        edge.stop().await;
+    });
+}
