@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use hyper::header::{ALLOW, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -35,7 +35,7 @@ use crate::admission::{
 };
 use crate::certs::CertError;
 use crate::certs::certificate::DAYS_LEFT;
-use crate::connection::CloseReason;
+use crate::connection::{AdmissionError, CloseReason};
 use crate::forward::{ConnectionLogGuard, Forward, ForwardShared};
 use crate::metrics::{ByReason, Metrics};
 use otproxy_config as config;
@@ -287,9 +287,10 @@ impl Exchange<'_> {
             Some(routes) => route::at_core(routes, path),
             None => route::at_edge(path, is_post),
         };
-        if let Err(refused) = self.meet(&head.headers) {
+        if let Err(reason) = self.meet(&head.headers) {
             self.asked.notify_one();
-            return (route, WebResult::Refused, refused);
+            let status = if reason.breaks_rule() { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::FORBIDDEN };
+            return (route, WebResult::Refused, WebAnswer::problem(status, "refused"));
         }
         let body = match to_bytes(Body::new(body), MAX_BODY).await {
             Ok(body) => body,
@@ -311,16 +312,13 @@ impl Exchange<'_> {
     }
 
     /// Finds out who the player is, if the peer is a proxy for web sites, and lets it in.
-    fn meet(&self, headers: &hyper::HeaderMap) -> Result<(), WebAnswer> {
+    fn meet(&self, headers: &HeaderMap) -> Result<(), AdmissionError> {
         let inbound = self.web.inbound();
         let Some(real_ip) = inbound.config().real_ip.as_ref().filter(|real_ip| real_ip.believes(self.peer.ip())) else {
             return Ok(());
         };
         let told = real_ip::told(headers, &real_ip.header);
-        let player = inbound.admit_told(&self.guard, (self.peer, self.accepted), told).map_err(|reason| {
-            let status = if reason.breaks_rule() { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::FORBIDDEN };
-            WebAnswer::problem(status, "refused")
-        })?;
+        let player = inbound.admit_told(&self.guard, (self.peer, self.accepted), told)?;
         self.record.borrow_mut().set_player(player.0, player.1);
         self.player.set(player);
         Ok(())
