@@ -305,10 +305,8 @@ fn an_edge_has_the_list_while_its_core_is_gone() {
         );
         let core = Role::start(&tunnel::core(&certificates, EDGES, &listener, ""));
         let to_core = core.addr("tunnel");
-        let web = format!(
-            "[{{ name: web, kind: web, listen: \"127.0.0.1:0\", forward_to: core/web, timeouts: {{ connect: 500ms, header: 1h, idle: 1h }} }}]"
-        );
-        let edge = Role::start(&tunnel::edge(&certificates, "waw1", to_core, &web));
+        let web = "[{ name: web, kind: web, listen: \"127.0.0.1:0\", forward_to: core/web, timeouts: { connect: 500ms, header: 1h, idle: 1h } }]";
+        let edge = Role::start(&tunnel::edge(&certificates, "waw1", to_core, web));
         edge.trunks("waw1", 4).await;
         let web = edge.addr("web");
         assert_eq!(get(web, "/proxies/nobody").await.status, 404);
