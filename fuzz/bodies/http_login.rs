@@ -6,13 +6,12 @@ use otproxy_protocol::login::http::{
 };
 use serde_json::Value;
 
-/// Takes the way on which worlds are reached, and a body: an answer, a request or a list.
+/// Takes the way on which worlds are reached, and a body: an answer or a request.
 pub fn run(data: &[u8]) {
     let Some((way, body)) = data.split_first() else { return };
     let address = if way % 2 == 0 { WorldAddress::Links } else { WorldAddress::Edge("p1.example") };
     check_answer(body, address);
     check_request(body);
-    check_list(body);
     check_characters(body, address);
 }
 
@@ -52,11 +51,6 @@ fn check_request(body: &[u8]) {
     let shown = format!("{request:?}");
     assert!(matches!(&*shown, "Other" | "Login(LoginRequest { .. })"), "{shown}");
     let _ = Client::of(body, Headers { user_agent: Some("Mozilla/5.0"), accept_language: None });
-}
-
-fn check_list(body: &[u8]) {
-    let Ok(list) = EdgeList::from_json(body) else { return };
-    assert_eq!(EdgeList::from_json(list.to_json(None).as_bytes()), Ok(list), "as it is written");
 }
 
 fn check_characters(body: &[u8], address: WorldAddress<'_>) {

@@ -2,8 +2,6 @@
 
 mod json;
 
-pub use json::{ListError, MAX_EDGES, MAX_LIST};
-
 /// The edges that clients are to use now, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EdgeList(pub Vec<ListedEdge>);

@@ -540,10 +540,5 @@ pub fn http_login() -> Seeds {
         ),
         ("request-official", text("{\"clientversion\":\"13\",\"email\":\"n\",\"password\":\"p\",\"type\":\"login\"}")),
         ("request-cacheinfo", text("{\"type\":\"cacheinfo\"}")),
-        (
-            "list",
-            text("{\"proxies\":[{\"host\":\"p1.example:7162\",\"priority\":0},{\"host\":\"wss://p1.example/links\"}]}"),
-        ),
-        ("list-wrong-host", text("{\"proxies\":[{\"host\":\"[2001:db8::7]:7162\",\"priority\":65536}]}")),
     ])
 }
