@@ -11,7 +11,7 @@ pub enum ErrorCode {
     Request = 2,
     /// The account or the password is wrong, or the account may not log in.
     Login = 3,
-    /// A one-time password is missing or wrong: clients ask the player for it.
+    /// A one-time password is missing or wrong: OTClient Redemption asks the player for it.
     Token = 6,
 }
 
