@@ -75,28 +75,24 @@ pub fn rewrite(body: &[u8], edges: &EdgeList, address: WorldAddress<'_>) -> Resu
     if top.contains_key(LIST) || parts.contains_key(LIST) {
         return Err(Unchanged::Listed);
     }
-    let mut edits = Edits::of(text);
     let worlds = parts.get("worlds").and_then(|worlds| elements(worlds.get())).ok_or(Unchanged::NoWorlds)?;
     let address = Value::from(match address {
         WorldAddress::Links => OVER_LINKS,
         WorldAddress::Edge(host) => host,
     });
-    let address = address.to_string();
+    let (address, list) = (address.to_string(), list(edges));
+    let mut edits = Edits::of(text);
     let mut found = false;
     for world in worlds {
         let world = members(world.get()).ok_or(Unchanged::NoWorlds)?;
         for old in ADDRESSES.iter().filter_map(|key| world.get(*key)).filter(|old| old.get().starts_with('"')) {
-            edits.replace(old, address.clone());
+            edits.replace(old, &address);
             found = true;
-        }
-        if edits.grows_by() > MAX_GROWTH {
-            return Err(Unchanged::TooLong);
         }
     }
     if !found {
         return Err(Unchanged::NoWorlds);
     }
-    let list = list(edges);
     edits.add(playdata, &list);
     edits.add(answer.get(), &list);
     if edits.grows_by() > MAX_GROWTH {
@@ -110,11 +106,11 @@ fn tells(value: &RawValue) -> bool {
     !matches!(value.get(), "0" | "null" | "false" | r#""""#)
 }
 
-/// Returns the member with the list of edges.
+/// Returns the member with the list of edges, as it stands behind others.
 fn list(edges: &EdgeList) -> String {
     let entry = |edge: &ListedEdge| json!({ "host": edge.host, "port": edge.port, "priority": edge.priority });
     let edges: Value = edges.0.iter().map(entry).collect();
-    format!(r#""{LIST}":{edges}"#)
+    format!(r#","{LIST}":{edges}"#)
 }
 
 #[cfg(test)]

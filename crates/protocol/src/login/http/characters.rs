@@ -47,7 +47,7 @@ pub struct Character {
 }
 
 impl AccountCharacters {
-    /// Returns them as JSON, as login services write it: with all that known clients read. What the game server does not say,
+    /// Returns them as JSON, as login services write it: with all that known clients read. Things that the game server does not say,
     /// as a level, is 0 or empty. Characters in no world are left out, since some clients break on them.
     #[must_use]
     pub fn to_json(&self) -> String {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-/// The longest request that is read, in bytes. Those of clients have a few hundred.
+/// The longest request that is read, in bytes. Clients send a few hundred.
 pub const MAX_REQUEST: usize = 16 << 10;
 
 /// A request to a login service, which is one for several things: its `type` says which.

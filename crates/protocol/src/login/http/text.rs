@@ -22,7 +22,7 @@ pub(super) fn elements(text: &str) -> Option<Vec<&RawValue>> {
 #[derive(Debug)]
 pub(super) struct Edits<'t> {
     text: &'t str,
-    changes: Vec<(Range<usize>, String)>,
+    changes: Vec<(Range<usize>, &'t str)>,
     grows_by: usize,
 }
 
@@ -33,15 +33,15 @@ impl<'t> Edits<'t> {
     }
 
     /// Has a value of the text replaced.
-    pub(super) fn replace(&mut self, value: &'t RawValue, by: String) {
+    pub(super) fn replace(&mut self, value: &'t RawValue, by: &'t str) {
         let start = self.place(value.get());
         self.change(start..start + value.get().len(), by);
     }
 
-    /// Has a member added to an object of the text, behind the others, of which there are some.
-    pub(super) fn add(&mut self, object: &'t str, member: &str) {
+    /// Has text added to an object of the text, behind its members.
+    pub(super) fn add(&mut self, object: &'t str, new: &'t str) {
         let end = self.place(object) + object.len().saturating_sub("}".len());
-        self.change(end..end, format!(",{member}"));
+        self.change(end..end, new);
     }
 
     /// Returns how much longer the text will be at the most.
@@ -62,12 +62,12 @@ impl<'t> Edits<'t> {
         Some(changed)
     }
 
-    fn change(&mut self, range: Range<usize>, new: String) {
+    fn change(&mut self, range: Range<usize>, new: &'t str) {
         self.grows_by += new.len();
         self.changes.push((range, new));
     }
 
-    /// Returns where a part of the text begins. What is read from a text without copying is such a part.
+    /// Returns where a part of the text begins. A value that is read from a text without copying is such a part.
     fn place(&self, part: &'t str) -> usize {
         part.as_ptr().addr().saturating_sub(self.text.as_ptr().addr())
     }
@@ -83,9 +83,9 @@ mod tests {
         let object = text.trim();
         let top = members(object).unwrap();
         let mut edits = Edits::of(text);
-        edits.add(object, r#""d":3"#);
-        edits.replace(top["a"], "4".to_owned());
-        edits.add(top["b"].get(), r#""d":5"#);
+        edits.add(object, r#","d":3"#);
+        edits.replace(top["a"], "4");
+        edits.add(top["b"].get(), r#","d":5"#);
         assert_eq!(edits.grows_by(), 6 + 1 + 6);
         let changed = "\t{ \"a\" : 1.10 ,\r\n \"b\":{\"c\":\"\\u0041\",\"d\":5}, \"a\":4 ,\"d\":3} ";
         assert_eq!(edits.apply().as_deref(), Some(changed));
