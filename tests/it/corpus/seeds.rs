@@ -522,7 +522,14 @@ pub fn http_login() -> Seeds {
         ("answer-no-worlds", worlds("")),
         ("answer-world-number", worlds("1")),
         ("answer-worlds-null", answer("\"worlds\":null")),
-        ("answer-listed", answer(&format!("\"worlds\":[{world}],\"proxies\":[]"))),
+        ("answer-no-list", answer(&format!("\"proxies\":[],\"worlds\":[{world}]"))),
+        (
+            "answer-of-otcv8",
+            text(
+                "{\"error\":\"\",\"session\":\"k\",\"characters\":[{\"name\":\"A\",\"worldIp\":\"192.0.2.1\",\"worldPort\":7172}],\"proxies\":null}",
+            ),
+        ),
+        ("answer-listed", answer(&format!("\"worlds\":[{world}],\"proxies\":[1]"))),
         ("answer-deep", worlds(&format!("{world},{{\"a\":{}{}}}", "[".repeat(200), "]".repeat(200)))),
         ("answer-cut", worlds(world)[..80].to_vec()),
         ("error", text("{\"errorCode\":3,\"errorMessage\":\"Account name or password is not correct.\"}")),

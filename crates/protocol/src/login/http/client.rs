@@ -8,7 +8,7 @@
 //! | browsers | `Mozilla/5.0` with more behind it | yes | |
 
 use super::request::MAX_REQUEST;
-use super::text::members;
+use super::text::Object;
 
 /// The `User-Agent` of all clients that are no browsers.
 const USER_AGENT: &str = "Mozilla/5.0";
@@ -57,12 +57,13 @@ impl Client {
     #[must_use]
     pub fn of(body: &[u8], headers: Headers<'_>) -> Self {
         let text = std::str::from_utf8(body).ok().filter(|text| text.len() <= MAX_REQUEST);
-        let members = text.and_then(members).unwrap_or_default();
+        let login = text.and_then(Object::read);
+        let has = |key: &str| login.as_ref().is_some_and(|login| login.get(key).is_some());
         let is_plain = headers.user_agent == Some(USER_AGENT);
         let is_qt = is_plain && headers.accept_language.is_some();
-        if members.contains_key(OF_OTCV8) {
+        if has(OF_OTCV8) {
             Self::Otcv8
-        } else if is_qt || OF_OFFICIAL.iter().any(|key| members.contains_key(*key)) {
+        } else if is_qt || OF_OFFICIAL.iter().any(|key| has(key)) {
             Self::Official
         } else if is_plain {
             Self::Redemption

@@ -1,16 +1,29 @@
 //! JSON as text, in which single values change and every other byte stays.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde_json::value::RawValue;
 
-/// Members of an object, by name. Of two with one name it has the last, as clients do.
-pub(super) type Members<'t> = BTreeMap<String, &'t RawValue>;
+/// An object in a text.
+#[derive(Debug)]
+pub(super) struct Object<'t> {
+    text: &'t str,
+    members: BTreeMap<String, &'t RawValue>,
+}
 
-/// Returns the members of an object; `None` if it is something else.
-pub(super) fn members(text: &str) -> Option<Members<'_>> {
-    serde_json::from_str(text).ok()
+impl<'t> Object<'t> {
+    /// Reads an object, and nothing within its members; `None` if it is something else.
+    pub(super) fn read(text: &'t str) -> Option<Self> {
+        let text = text.trim();
+        Some(Self { text, members: serde_json::from_str(text).ok()? })
+    }
+
+    /// Returns a member. Of two with one name it is the last, as clients take it.
+    pub(super) fn get(&self, name: &str) -> Option<&'t RawValue> {
+        self.members.get(name).copied()
+    }
 }
 
 /// Returns the elements of an array; `None` if it is something else.
@@ -22,7 +35,7 @@ pub(super) fn elements(text: &str) -> Option<Vec<&RawValue>> {
 #[derive(Debug)]
 pub(super) struct Edits<'t> {
     text: &'t str,
-    changes: Vec<(Range<usize>, &'t str)>,
+    changes: Vec<(Range<usize>, Cow<'t, str>)>,
     grows_by: usize,
 }
 
@@ -35,13 +48,18 @@ impl<'t> Edits<'t> {
     /// Has a value of the text replaced.
     pub(super) fn replace(&mut self, value: &'t RawValue, by: &'t str) {
         let start = self.place(value.get());
-        self.change(start..start + value.get().len(), by);
+        self.change(start..start + value.get().len(), by.into());
     }
 
-    /// Has text added to an object of the text, behind its members.
-    pub(super) fn add(&mut self, object: &'t str, new: &'t str) {
-        let end = self.place(object) + object.len().saturating_sub("}".len());
-        self.change(end..end, new);
+    /// Has a member of an object replaced, or put behind all others, of which there are some.
+    pub(super) fn set(&mut self, object: &Object<'t>, name: &str, to: &'t str) {
+        match object.get(name) {
+            Some(value) => self.replace(value, to),
+            None => {
+                let end = self.place(object.text) + object.text.len().saturating_sub("}".len());
+                self.change(end..end, format!(",\"{name}\":{to}").into());
+            }
+        }
     }
 
     /// Returns how much longer the text will be at the most.
@@ -62,7 +80,7 @@ impl<'t> Edits<'t> {
         Some(changed)
     }
 
-    fn change(&mut self, range: Range<usize>, new: &'t str) {
+    fn change(&mut self, range: Range<usize>, new: Cow<'t, str>) {
         self.grows_by += new.len();
         self.changes.push((range, new));
     }
@@ -80,12 +98,12 @@ mod tests {
     #[test]
     fn a_change_leaves_every_other_byte() {
         let text = "\t{ \"a\" : 1.10 ,\r\n \"b\":{\"c\":\"\\u0041\"}, \"a\":2e0 } ";
-        let object = text.trim();
-        let top = members(object).unwrap();
+        let top = Object::read(text).unwrap();
+        let inner = Object::read(top.get("b").unwrap().get()).unwrap();
         let mut edits = Edits::of(text);
-        edits.add(object, r#","d":3"#);
-        edits.replace(top["a"], "4");
-        edits.add(top["b"].get(), r#","d":5"#);
+        edits.set(&top, "d", "3");
+        edits.set(&top, "a", "4");
+        edits.set(&inner, "d", "5");
         assert_eq!(edits.grows_by(), 6 + 1 + 6);
         let changed = "\t{ \"a\" : 1.10 ,\r\n \"b\":{\"c\":\"\\u0041\",\"d\":5}, \"a\":4 ,\"d\":3} ";
         assert_eq!(edits.apply().as_deref(), Some(changed));
@@ -95,13 +113,13 @@ mod tests {
     #[test]
     fn depth_takes_no_stack() {
         let deep = format!("{{\"a\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
-        assert_eq!(members(&deep).unwrap()["a"].get().len(), 200_001);
+        assert_eq!(Object::read(&deep).unwrap().get("a").unwrap().get().len(), 200_001);
     }
 
     #[test]
     fn other_kinds_of_values_are_no_objects_and_arrays() {
         for text in ["", "1", "null", "\"{}\"", "[]", "{} {}", "{\"a\"}"] {
-            assert!(members(text).is_none(), "{text}");
+            assert!(Object::read(text).is_none(), "{text}");
         }
         assert!(elements("{}").is_none());
         assert_eq!(elements("[1, [2]]").unwrap().len(), 2);

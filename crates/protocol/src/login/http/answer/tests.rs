@@ -80,6 +80,29 @@ fn a_small_answer_byte_for_byte() {
 }
 
 #[test]
+fn the_form_of_otcv8_has_its_list_at_the_top() {
+    let answer = |address: &str, list: &str| {
+        format!(
+            r#"{{"error":"","rsa":"109","version":1099,"session":"name\nsecret\n\n1","characters":[{{"name":"A","worldName":"W","worldIp":"{address}","worldPort":7172}},{{"name":"B","worldName":"W","worldIp":"{address}","worldPort":7172}}],"account":{{"status":0,"subStatus":1,"premDays":65535}},"features":{{"22":true}}{list}}}"#
+        )
+    };
+    for list in ["", r#","proxies":null"#, r#","proxies":[ ]"#] {
+        let changed = rewritten(&answer("192.0.2.10", list), WorldAddress::Links);
+        assert_eq!(changed, Ok(answer("127.0.0.1", &format!(",{LISTED}"))), "{list}");
+    }
+    let listed = answer("127.0.0.1", &format!(",{LISTED}"));
+    assert_eq!(rewritten(&listed, WorldAddress::Links), Err(Unchanged::Listed));
+}
+
+#[test]
+fn a_list_without_edges_gives_way() {
+    let body = r#"{"proxies":null,"session":{},"playdata":{"proxies":[],"worlds":[{"externaladdress":"a"}]}}"#;
+    let expected =
+        format!(r#"{{{LISTED},"session":{{}},"playdata":{{{LISTED},"worlds":[{{"externaladdress":"127.0.0.1"}}]}}}}"#);
+    assert_eq!(rewritten(body, WorldAddress::Links), Ok(expected));
+}
+
+#[test]
 fn whatever_else_passes() {
     let with = |worlds: &str| format!(r#"{{"session":{{}},"playdata":{{"worlds":{worlds}}}}}"#);
     let world = r#"{"externaladdress":"a"}"#;
@@ -100,14 +123,19 @@ fn whatever_else_passes() {
         (r#"{"eventlist":[],"lastupdatetimestamp":1690000000}"#.to_owned(), Unchanged::NoLogin),
         (with(&format!("[{world}]")).replace("{}", r#""key""#), Unchanged::NoLogin),
         (r#"{"session":{},"playdata":[]}"#.to_owned(), Unchanged::NoLogin),
-        (with(&format!("[{world}]")).replacen('{', r#"{"proxies":[],"#, 1), Unchanged::Listed),
-        (with(&format!(r#"[{world}],"proxies":null"#)), Unchanged::Listed),
-        (with(&format!(r#"[{world}],"\u0070roxies":null"#)), Unchanged::Listed),
+        (with(&format!("[{world}]")).replacen('{', r#"{"proxies":[0],"#, 1), Unchanged::Listed),
+        (with(&format!(r#"[{world}],"proxies":[{{"host":"a"}}]"#)), Unchanged::Listed),
+        (with(&format!(r#"[{world}],"\u0070roxies":[{{}}]"#)), Unchanged::Listed),
+        (with(&format!(r#"[{world}],"proxies":"none""#)), Unchanged::Listed),
+        (r#"{"characters":[{"worldIp":"a"}],"proxies":[1]}"#.to_owned(), Unchanged::Listed),
         (with("[]"), Unchanged::NoWorlds),
         (with("null"), Unchanged::NoWorlds),
         (with(&format!("[{world},1]")), Unchanged::NoWorlds),
         (with(r#"[{"externaladdress":null,"externalport":7172}]"#), Unchanged::NoWorlds),
         (r#"{"session":{},"playdata":{}}"#.to_owned(), Unchanged::NoWorlds),
+        (r#"{"characters":[]}"#.to_owned(), Unchanged::NoWorlds),
+        (r#"{"characters":[{"name":"A"}]}"#.to_owned(), Unchanged::NoWorlds),
+        (r#"{"characters":{"worldIp":"a"}}"#.to_owned(), Unchanged::NoWorlds),
     ] {
         assert_eq!(rewritten(&body, WorldAddress::Links), Err(reason), "{body}");
     }
@@ -178,8 +206,17 @@ fn json() -> impl Strategy<Value = Value> {
     ];
     leaf.prop_recursive(5, 48, 5, |inner| {
         let key = prop_oneof![
-            prop::sample::select(vec!["session", "playdata", "worlds", "externaladdress", "errorCode", "proxies"])
-                .prop_map(str::to_owned),
+            prop::sample::select(vec![
+                "session",
+                "playdata",
+                "worlds",
+                "externaladdress",
+                "errorCode",
+                "proxies",
+                "characters",
+                "worldIp"
+            ])
+            .prop_map(str::to_owned),
             ".{0,6}",
         ];
         prop_oneof![
@@ -192,11 +229,17 @@ fn json() -> impl Strategy<Value = Value> {
 /// Takes the changed values out of an answer, so that the rest can be compared.
 fn without_changes(mut answer: Value) -> Value {
     answer.as_object_mut().unwrap().remove(LIST);
-    answer["playdata"].as_object_mut().unwrap().remove(LIST);
-    for world in answer["playdata"]["worlds"].as_array_mut().unwrap() {
-        for key in ADDRESSES {
-            if world[key].is_string() {
-                world[key] = "".into();
+    let (addressed, keys) = match answer.get_mut("playdata").and_then(Value::as_object_mut) {
+        Some(playdata) => {
+            playdata.remove(LIST);
+            (&mut playdata["worlds"], &WORLD[..])
+        }
+        None => (&mut answer["characters"], &CHARACTER[..]),
+    };
+    for object in addressed.as_array_mut().unwrap() {
+        for key in keys {
+            if object[key].is_string() {
+                object[key] = "".into();
             }
         }
     }
