@@ -9,6 +9,7 @@ pub mod config;
 pub mod expect;
 pub mod frames;
 pub mod game_packet;
+pub mod http_login;
 mod pieces;
 pub mod player;
 pub mod proxy_header;

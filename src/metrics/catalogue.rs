@@ -154,6 +154,8 @@ catalogue! {
             "Whether the game server that clients ask for by this port is up: 1 or 0. Without a check, 0 is that the last session could not connect.";
         status_requests: IntCounterVec = "otproxy_status_requests_total" ["listener", "result"]
             "Status requests on listeners with `status`, by what became of them.";
+        logins: IntCounterVec = "otproxy_logins_total" ["listener", "way", "result"]
+            "Logins whose answers are to tell players of the edges, by what became of the answer: `rewritten`, or the reason for which it passed as it was.";
         web_requests: IntCounterVec = "otproxy_web_requests_total" ["listener", "route", "result"]
             "Requests on listeners of `kind: web`, by what was asked for and what became of it.";
         accept_errors: IntCounterVec = "otproxy_accept_errors_total" ["listener"]

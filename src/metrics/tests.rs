@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use otproxy_net::ConnectResult;
 use otproxy_protocol::core::{EndReason, OpenError};
+use otproxy_protocol::login::http::Unchanged;
 
 use super::*;
 use crate::admission::{BanMetrics, ListenerMetrics};
@@ -23,6 +24,7 @@ fn worker() -> (Arc<Metrics>, ListenerMetrics, EdgeMetrics, PortMetrics) {
     let listener = ListenerMetrics::new(&metrics, "links");
     let (edge, port) = (EdgeMetrics::new(&metrics, "waw1"), PortMetrics::new(&metrics, 7172));
     ByReason::<StatusResult>::new(&metrics.status_requests, &["links"]);
+    ByReason::<Unchanged>::new(&metrics.logins, &["links", "http"]);
     ByReason::<WebResult>::new(&metrics.web_requests, &["links", Route::Login.as_str()]);
     ByReason::<OpenError>::new(&metrics.relay_refused, &[]);
     ByReason::<HandshakeResult>::new(&metrics.tunnel_handshakes, &[]);
@@ -211,6 +213,10 @@ fn the_documented_table_is_the_catalogue() {
         ("`state` of `otproxy_target_state`", words(TargetState::ALL)),
         ("`result` of `otproxy_target_checks_total`", words(CheckResult::ALL)),
         ("`result` of `otproxy_status_requests_total`", words(StatusResult::ALL)),
+        (
+            "`result` of `otproxy_logins_total`, with the way `http`",
+            format!("`rewritten`, `unanswered`, {}", words(Unchanged::ALL)),
+        ),
         ("`route` of `otproxy_web_requests_total`", words(Route::ALL)),
         ("`result` of `otproxy_web_requests_total`", words(WebResult::ALL)),
         ("`reason` of `otproxy_relay_sessions_ended_total`", words(EndReason::ALL)),

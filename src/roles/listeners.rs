@@ -220,7 +220,7 @@ impl ListenerSet {
         // It keeps the files of the listener that it began with, whatever those are.
         certificates = certificates.filter(|_| running.web().is_some());
         if let Some(web) = running.web() {
-            metrics.iter().for_each(|metrics| drop(web.counters(metrics)));
+            metrics.iter().for_each(|metrics| web.make_counters(metrics));
         }
         if let Some(forward) = running.forward() {
             metrics.iter().for_each(|metrics| drop(forward.status_metrics(metrics)));

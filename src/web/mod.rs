@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, to_bytes};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, HeaderValue};
+use hyper::header::{ACCEPT_LANGUAGE, ALLOW, HeaderName, HeaderValue, USER_AGENT};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use prometheus::IntCounter;
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -43,7 +44,8 @@ use otproxy_config::RoleKind;
 use otproxy_net::worker::Tasks;
 use otproxy_net::{CloseQueue, Stream};
 use otproxy_protocol::Word;
-use otproxy_protocol::edge_list::WebObject;
+use otproxy_protocol::edge_list::{EdgeList, WebObject};
+use otproxy_protocol::login::http::{self, Client, ErrorCode, Unchanged, WorldAddress, Worlds};
 use otproxy_protocol::status::ServerStatus;
 
 mod answer;
@@ -127,13 +129,18 @@ impl WebShared {
         Arc::clone(&self.tls).keep(Arc::clone(metrics))
     }
 
+    /// Makes all counters of one worker, so that the zeros are there.
+    pub fn make_counters(&self, metrics: &Metrics) {
+        drop((self.counters(metrics), LoginMetrics::new(metrics, &self.inbound().config().name)));
+    }
+
     /// Returns the part that admits connections.
     pub fn inbound(&self) -> &Arc<InboundShared> {
         self.forward.inbound()
     }
 
     /// Returns one worker's counters of each route.
-    pub fn counters(&self, metrics: &Metrics) -> Vec<ByReason<WebResult>> {
+    fn counters(&self, metrics: &Metrics) -> Vec<ByReason<WebResult>> {
         let listener = &self.inbound().config().name;
         Route::ALL.iter().map(|route| ByReason::new(&metrics.web_requests, &[listener, route.as_str()])).collect()
     }
@@ -146,6 +153,25 @@ pub struct Web {
     /// The part of the listener that knows the status.
     status: Option<Forward>,
     counters: Vec<ByReason<WebResult>>,
+    logins: LoginMetrics,
+}
+
+/// One worker's counters of logins on a listener.
+struct LoginMetrics {
+    rewritten: IntCounter,
+    /// Logins for which there was no answer.
+    unanswered: IntCounter,
+    /// Answers that passed as they were.
+    unchanged: ByReason<Unchanged>,
+}
+
+impl LoginMetrics {
+    fn new(metrics: &Metrics, listener: &str) -> Self {
+        const WAY: &str = "http";
+        let counter = |result| metrics.logins.with_label_values(&[listener, WAY, result]);
+        let unchanged = ByReason::new(&metrics.logins, &[listener, WAY]);
+        Self { rewritten: counter("rewritten"), unanswered: counter("unanswered"), unchanged }
+    }
 }
 
 /// One connection, while its request is answered.
@@ -190,7 +216,8 @@ impl Web {
     /// Makes one worker's part. `forward` leads to its targets, `status` is the part of the listener that knows the status.
     pub fn new(shared: Arc<WebShared>, forward: Forward, status: Option<Forward>, metrics: &Metrics) -> Self {
         let counters = shared.counters(metrics);
-        Self { shared, forward, status, counters }
+        let logins = LoginMetrics::new(metrics, &shared.inbound().config().name);
+        Self { shared, forward, status, counters, logins }
     }
 
     fn count(&self, route: Route, result: WebResult) {
@@ -240,10 +267,10 @@ impl Exchange<'_> {
             _ => stream,
         };
         let counted = CountedStream::new(stream, early, self.guard.handle(), inbound.metrics());
-        let mut http = http1::Builder::new();
-        http.keep_alive(false).max_buf_size(MAX_HEAD).half_close(true);
+        let mut builder = http1::Builder::new();
+        builder.keep_alive(false).max_buf_size(MAX_HEAD).half_close(true);
         let answer = service_fn(|request| Box::pin(self.answer(request)));
-        let mut serving = http.serve_connection(TokioIo::new(counted), answer);
+        let mut serving = builder.serve_connection(TokioIo::new(counted), answer);
         let asking = async {
             tokio::select! {
                 ended = poll_fn(|cx| serving.poll_without_shutdown(cx)) => Some(ended),
@@ -337,7 +364,7 @@ impl Exchange<'_> {
                 None => not_found(),
             },
             Route::Status if reads => self.status().await,
-            Route::Login if request.method == Method::POST => self.lead(request, true).await,
+            Route::Login if request.method == Method::POST => self.login(routes, request).await,
             Route::Proxies | Route::Status => wrong_method("GET, HEAD"),
             Route::Login => wrong_method("POST"),
             Route::Other => not_found(),
@@ -397,6 +424,25 @@ impl Exchange<'_> {
         }
     }
 
+    /// Leads a login to a login service, and puts the edges into its answer.
+    async fn login(&self, routes: &config::WebRoutes, request: &WebRequest) -> (WebResult, WebAnswer) {
+        let (result, mut answer) = self.lead(request, true).await;
+        let edges = self.web.inbound().edges().list();
+        let logins = &self.web.logins;
+        match (result, told(routes.worlds, request, &edges)) {
+            (WebResult::Failed, _) => logins.unanswered.inc(),
+            (_, Some(address)) => match http::rewrite(&answer.body, &edges, address) {
+                Ok(body) => {
+                    answer.body = body.into();
+                    logins.rewritten.inc();
+                }
+                Err(reason) => logins.unchanged.inc(reason),
+            },
+            (_, None) => logins.unchanged.inc(Unchanged::NoEdges),
+        }
+        (result, answer)
+    }
+
     /// Answers who is online.
     async fn status(&self) -> (WebResult, WebAnswer) {
         let known = match &self.web.status {
@@ -408,6 +454,17 @@ impl Exchange<'_> {
             None => (WebResult::Failed, WebAnswer::public(status_json(None), STATUS_FRESH)),
         }
     }
+}
+
+/// Returns the address of the worlds that the client of a login is told; `None` if there is no edge to be told of.
+fn told<'e>(worlds: Worlds, request: &WebRequest, edges: &'e EdgeList) -> Option<WorldAddress<'e>> {
+    let header = |name: HeaderName| request.headers.get(name)?.to_str().ok();
+    let headers = http::Headers { user_agent: header(USER_AGENT), accept_language: header(ACCEPT_LANGUAGE) };
+    let first = edges.first()?;
+    Some(match worlds.over_links(Client::of(&request.body, headers)) {
+        true => WorldAddress::Links,
+        false => WorldAddress::Edge(&first.host),
+    })
 }
 
 /// Returns the status as web sites read it; `None` is that of a server which does not answer.
@@ -426,8 +483,7 @@ fn status_json(status: Option<&ServerStatus>) -> String {
 fn unavailable(request: &WebRequest) -> WebAnswer {
     const TEXT: &str = "The login server cannot be reached. Please try again in a moment.";
     if request.method == Method::POST {
-        let body = json!({ "errorCode": 3, "errorMessage": TEXT }).to_string();
-        WebAnswer::json(StatusCode::OK, body)
+        WebAnswer::json(StatusCode::OK, http::error_body(ErrorCode::Login, TEXT))
     } else {
         WebAnswer::problem(StatusCode::SERVICE_UNAVAILABLE, "not available now")
     }

@@ -18,4 +18,5 @@ mod doctor;
 mod haproxy;
 mod layers;
 mod limits;
+mod login;
 mod paths;

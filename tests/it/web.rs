@@ -203,6 +203,47 @@ fn a_login_leads_to_the_first_login_service_that_answers_and_passes_as_it_is() {
 }
 
 #[test]
+fn the_answer_to_a_login_tells_of_the_edges() {
+    run(async {
+        let (service, addr) = target().await;
+        let listener = format!("forward_to: \"{addr}\", routes: {{ login: [/login], worlds: auto }}");
+        let core = core(&listener);
+        let web = core.addr("web");
+        let answered = r#"{"session":{"sessionkey":"a"},"playdata":{"worlds":[{"id":0,"externaladdress":"10.0.0.1","externalportprotected":7172}],"characters":[]}}"#;
+        let list = r#"[{"host":"p1.example","port":7162,"priority":0},{"host":"p2.example","port":443,"priority":20}]"#;
+        let otcv8 = r#"{"type":"login","email":"a","password":"secret","accountpassword":"secret"}"#;
+        let official = r#"{"type":"login","email":"a","password":"secret","clientversion":"13.40"}"#;
+        for (asked, address) in [(otcv8, "127.0.0.1"), (official, "p1.example")] {
+            let mut client = send(web, &post("/login", asked)).await;
+            serve(&service, &says("200 OK", answered)).await;
+            let told = answer(&mut client).await;
+            let expected = answered.replace("10.0.0.1", address);
+            for part in [format!("\"proxies\":{list}"), format!("\"externaladdress\":\"{address}\"")] {
+                assert!(told.body.contains(&part), "{}", told.body);
+            }
+            assert_eq!(
+                told.body.replace(&format!("\"proxies\":{list},"), "").replace(&format!(",\"proxies\":{list}"), ""),
+                expected
+            );
+        }
+        // A wrong password.
+        let error = r#"{"errorCode":3,"errorMessage":"no"}"#;
+        let mut client = send(web, &post("/login", otcv8)).await;
+        serve(&service, &says("200 OK", error)).await;
+        assert_eq!(answer(&mut client).await.body, error);
+        core.replace("worlds: auto", "worlds: edge").await;
+        let mut client = send(web, &post("/login", otcv8)).await;
+        serve(&service, &says("200 OK", answered)).await;
+        assert!(answer(&mut client).await.body.contains("\"externaladdress\":\"p1.example\""));
+        for (result, count) in [("rewritten", 3.0), ("error", 1.0), ("unanswered", 0.0)] {
+            let result = format!("result=\"{result}\"");
+            assert_eq!(core.metric("otproxy_logins_total", &["way=\"http\"", &result]).await, count, "{result}");
+        }
+        core.stop().await;
+    });
+}
+
+#[test]
 fn a_login_without_a_login_service_ends_with_what_clients_show() {
     run(async {
         let ((_held, refusing), (silent, addr)) = (refusing(), target().await);
@@ -229,6 +270,7 @@ fn a_login_without_a_login_service_ends_with_what_clients_show() {
             r#"{"errorCode":3,"errorMessage":"The login server cannot be reached. Please try again in a moment."}"#;
         assert_eq!((told.status, told.body.as_str()), (200, error));
         assert_eq!(requests(&core, "login", "failed").await, 1.0);
+        assert_eq!(core.metric("otproxy_logins_total", &["result=\"unanswered\""]).await, 1.0);
         core.stop().await;
     });
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use otproxy_protocol::edge_list::{MAX_WEB_OBJECT, WebObject};
+use otproxy_protocol::login::http::Worlds;
 
 use super::address::NETWORK;
 use super::declare::section;
@@ -17,7 +18,7 @@ use super::inbound::AcceptProxy;
 use super::key::RoleKind;
 use super::mapping::{elsewhere, mapping};
 use super::scope::Scope;
-use super::takes::{Format, Takes, items, list, some, value};
+use super::takes::{Format, Takes, items, list, some, value, word};
 use super::tree::{Node, Value};
 
 /// The beginning of the paths of lists; the name of one follows.
@@ -77,6 +78,9 @@ section! {
         status: Option<String> = value(LABEL).optional("no status").example("login"),
         /// the paths at which clients log in, which lead to `forward_to`: a login service
         login: Vec<String> = list(ROUTE).or("[]").example("[/login, /login.php]"),
+        /// which clients the answer to a login tells to play over links, at 127.0.0.1, and all others over an edge; the list of edges is
+        /// in it for all
+        worlds: Worlds = word().or("auto"),
     }
 }
 

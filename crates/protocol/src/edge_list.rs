@@ -3,7 +3,6 @@
 mod json;
 mod web_object;
 
-pub use json::{ListError, MAX_EDGES, MAX_LIST};
 pub use web_object::{MAX_WEB_OBJECT, WebObject, WebObjectError};
 
 /// The edges that clients are to use now, in order.

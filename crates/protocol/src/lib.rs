@@ -8,7 +8,7 @@
 //!   incomplete unit of either.
 //! - [`player_address`]: the forms in which game servers learn the player's address. [`proxy_header`]: PROXY headers.
 //! - [`status`]: requests for a game server's status, and answers. [`sniff`]: the first bytes of connections.
-//! - [`edge_list`]: the edges that clients are told.
+//! - [`edge_list`]: the edges that clients are told. [`login`]: logins, in which they are told of them.
 //! - [`trunk`]: many players' streams in one connection between an edge and the core. [`byte_queue`]: bytes that wait.
 //! - [`quota`] and [`pacer`]: rate limits. [`words!`]: enums whose values have words. [`printable`]: text from elsewhere.
 //!
@@ -31,6 +31,7 @@ pub mod core;
 pub mod edge_list;
 pub mod frame;
 pub mod game_packet;
+pub mod login;
 pub mod pacer;
 pub mod player;
 pub mod player_address;

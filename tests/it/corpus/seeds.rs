@@ -494,3 +494,58 @@ pub fn trunk() -> Seeds {
         })
         .collect()
 }
+
+pub fn http_login() -> Seeds {
+    let answer =
+        |rest: &str| format!("\0{{\"session\":{{\"sessionkey\":\"k\"}},\"playdata\":{{{rest}}}}}").into_bytes();
+    let world =
+        "{\"id\":0,\"externaladdress\":\"192.0.2.1\",\"externalport\":7172,\"externaladdressprotected\":\"192.0.2.1\"}";
+    let worlds =
+        |worlds: &str| answer(&format!("\"worlds\":[{worlds}],\"characters\":[{{\"worldid\":0,\"name\":\"A\"}}]"));
+    let to_edge = |mut bytes: Vec<u8>| {
+        bytes[0] = 1;
+        bytes
+    };
+    let text = |text: &str| [&[0], text.as_bytes()].concat();
+    named([
+        ("nothing", Vec::new()),
+        ("answer", worlds(world)),
+        ("answer-to-edge", to_edge(worlds(world))),
+        ("answer-two-worlds", worlds(&[world, world].join(","))),
+        (
+            "answer-spaced",
+            text("{ \"playdata\" :\r\n{\t\"worlds\" : [ {\"externaladdress\" : \"a\" } ] } , \"session\":{ } }\n"),
+        ),
+        ("answer-escaped-keys", worlds("{\"\\u0065xternaladdress\":\"a\",\"externaladdress\":\"b\"}")),
+        ("answer-numbers", worlds(&format!("{world},{{\"a\":1e999,\"b\":123456789012345678901234567890.10}}"))),
+        ("answer-address-null", worlds("{\"externaladdress\":null}")),
+        ("answer-no-worlds", worlds("")),
+        ("answer-world-number", worlds("1")),
+        ("answer-worlds-null", answer("\"worlds\":null")),
+        ("answer-no-list", answer(&format!("\"proxies\":[],\"worlds\":[{world}]"))),
+        (
+            "answer-of-otcv8",
+            text(
+                "{\"error\":\"\",\"session\":\"k\",\"characters\":[{\"name\":\"A\",\"worldIp\":\"192.0.2.1\",\"worldPort\":7172}],\"proxies\":null}",
+            ),
+        ),
+        ("answer-listed", answer(&format!("\"worlds\":[{world}],\"proxies\":[1]"))),
+        ("answer-deep", worlds(&format!("{world},{{\"a\":{}{}}}", "[".repeat(200), "]".repeat(200)))),
+        ("answer-cut", worlds(world)[..80].to_vec()),
+        ("error", text("{\"errorCode\":3,\"errorMessage\":\"Account name or password is not correct.\"}")),
+        ("cacheinfo", text("{\"playersonline\":12,\"twitchstreams\":0}")),
+        ("html", text("<html></html>")),
+        (
+            "request-otcv8",
+            text(
+                "{\"type\":\"login\",\"account\":\"n\",\"email\":\"n\",\"password\":\"p\",\"accountpassword\":\"p\",\"token\":\"\"}",
+            ),
+        ),
+        (
+            "request-redemption",
+            text("{\"email\":\"n\",\"password\":\"p\",\"stayloggedin\":true,\"token\":\"1\",\"type\":\"login\"}"),
+        ),
+        ("request-official", text("{\"clientversion\":\"13\",\"email\":\"n\",\"password\":\"p\",\"type\":\"login\"}")),
+        ("request-cacheinfo", text("{\"type\":\"cacheinfo\"}")),
+    ])
+}

@@ -1,0 +1,70 @@
+//! Logins over HTTP: an answer is changed in what it is to be, once, and everything else in it stays.
+
+use otproxy_protocol::edge_list::{EdgeList, ListedEdge};
+use otproxy_protocol::login::http::{
+    AccountCharacters, Character, Client, Headers, MAX_GROWTH, Request, Unchanged, World, WorldAddress, rewrite,
+};
+use serde_json::Value;
+
+/// Takes the way on which worlds are reached, and a body: an answer or a request.
+pub fn run(data: &[u8]) {
+    let Some((way, body)) = data.split_first() else { return };
+    let address = if way % 2 == 0 { WorldAddress::Links } else { WorldAddress::Edge("p1.example") };
+    check_answer(body, address);
+    check_request(body);
+    check_characters(body, address);
+}
+
+fn edges() -> EdgeList {
+    EdgeList(vec![ListedEdge { host: "p1.example".to_owned(), port: 7162, priority: 0 }])
+}
+
+fn check_answer(body: &[u8], address: WorldAddress<'_>) {
+    let Ok(changed) = rewrite(body, &edges(), address) else { return };
+    assert!(changed.len() <= body.len() + MAX_GROWTH, "{} bytes of {}", changed.len(), body.len());
+    assert_eq!(rewrite(&changed, &edges(), address), Err(Unchanged::Listed), "once more");
+    // What passes through need not be as this reader wants it: numbers have any size, and objects any depth.
+    let Ok(before) = serde_json::from_slice::<Value>(body) else { return };
+    let after: Value = serde_json::from_slice(&changed).expect("JSON as before");
+    assert!(after.get("characters").is_some() || after["proxies"] == after["playdata"]["proxies"]);
+    assert_eq!(after["proxies"][0]["port"], 7162);
+    assert_eq!(without_changes(after), without_changes(before));
+}
+
+/// Returns an answer without the values that are changed.
+fn without_changes(mut answer: Value) -> Value {
+    answer.as_object_mut().expect("an object").remove("proxies");
+    let addressed = match answer.get_mut("playdata").and_then(Value::as_object_mut) {
+        Some(playdata) => {
+            playdata.remove("proxies");
+            &mut playdata["worlds"]
+        }
+        None => &mut answer["characters"],
+    };
+    for object in addressed.as_array_mut().expect("an array") {
+        for key in ["externaladdress", "externaladdressprotected", "externaladdressunprotected", "worldIp"] {
+            if object[key].is_string() {
+                object[key] = "".into();
+            }
+        }
+    }
+    answer
+}
+
+fn check_request(body: &[u8]) {
+    let request = Request::read(body);
+    let shown = format!("{request:?}");
+    assert!(matches!(&*shown, "Other" | "Login(LoginRequest { .. })"), "{shown}");
+    let _ = Client::of(body, Headers { user_agent: Some("Mozilla/5.0"), accept_language: None });
+}
+
+fn check_characters(body: &[u8], address: WorldAddress<'_>) {
+    let text = String::from_utf8_lossy(body.get(..64).unwrap_or(body)).into_owned();
+    let account = AccountCharacters {
+        session_key: text.clone(),
+        worlds: vec![World { name: text.clone(), address: text.clone(), port: 7172, preview: false }],
+        characters: vec![Character { name: text, world: body.len() % 2 }],
+        ..AccountCharacters::default()
+    };
+    assert!(rewrite(account.to_json().as_bytes(), &edges(), address).is_ok(), "an answer of our own");
+}
