@@ -189,16 +189,20 @@ fn of_game(edge: &SeenEdge, SeenGame { port, first }: &SeenGame, otherwise: Chec
     DoctorCheck::bad(status, ("game", subject), format!("port {port} {}", error.finding()), error.remedy())
 }
 
+/// Characters of a name or an address in a status that are shown.
+const SHOWN: usize = 64;
+
 /// Returns what a status says, as `Antica: 12 of 100 players online, at p1.example:7171`.
 fn told(view: &ServerStatus) -> String {
-    let name = if view.name.is_empty() { "a server without a name" } else { view.name.as_str() };
+    let shown = |text: &str| text.chars().take(SHOWN).collect::<String>();
+    let name = if view.name.is_empty() { "a server without a name".to_owned() } else { shown(&view.name) };
     let players = match (view.online, view.max) {
         (Some(online), Some(max)) => format!("{online} of {max} players online"),
         (Some(online), None) => format!("{online} players online"),
         (None, _) => "it does not say how many players are online".to_owned(),
     };
-    let port = if view.port.is_empty() { String::new() } else { format!(":{}", view.port) };
-    let at = if view.address.is_empty() { "no address".to_owned() } else { format!("{}{port}", view.address) };
+    let port = if view.port.is_empty() { String::new() } else { format!(":{}", shown(&view.port)) };
+    let at = if view.address.is_empty() { "no address".to_owned() } else { format!("{}{port}", shown(&view.address)) };
     format!("{name}: {players}, at {at}")
 }
 

@@ -147,6 +147,18 @@ fn a_world_that_is_played_over_one_edge_keeps_nobody_out() {
 }
 
 #[test]
+fn a_status_of_any_length_is_shown_in_a_line() {
+    let mut long = edge("p1.example", "198.51.100.1", 1);
+    if let Ok(view) = &mut long.status {
+        (view.name, view.address, view.port) = ("n".repeat(5000), "a.".repeat(5000), "9".repeat(5000));
+    }
+    long.shown.clear();
+    let check = find(&checks(&[long]), "status").clone();
+    assert!(check.message.starts_with(&format!("{}: 12 of 100", "n".repeat(64))), "{check:?}");
+    assert!(check.message.len() < 4 * 64 + 100, "{check:?}");
+}
+
+#[test]
 fn lost_pings_are_told() {
     let mut lossy = edge("p1.example", "198.51.100.1", 1);
     lossy.links.count(&Pinged { number: 2, connect: None, result: Err(ProbeError::Closed { first: false }) });
