@@ -20,6 +20,7 @@ mod certificates;
 mod clock;
 mod holder;
 mod links;
+mod opening;
 mod outside;
 mod ports;
 mod reach;

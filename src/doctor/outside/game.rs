@@ -8,13 +8,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::STEP;
 use super::edge::connect;
-use crate::probe::{ProbeError, shown};
-use otproxy_protocol::game_packet::{Framing, GamePacketDecoder, LENGTH_LEN};
-
-/// Bytes that the first packet of a game server has at most. It has 14; text has more than 8000, read as a length.
-const MAX_FIRST: usize = 1024;
-/// Bytes that are shown of what is no game packet.
-const SHOWN: usize = 24;
+use crate::doctor::opening::{Opening, shown};
+use crate::probe::ProbeError;
 
 /// A world's port, and what came there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,29 +87,22 @@ async fn first_packet(at: SocketAddr) -> Result<Duration, GameError> {
     let (mut stream, _) = connect(at).await.map_err(GameError::Connect)?;
     let mut bytes = Vec::new();
     let reading = async {
-        while !is_too_long(&bytes) {
-            if GamePacketDecoder::new(Framing::Auto).next(&bytes).is_ok_and(|packet| packet.is_some()) {
-                return true;
-            }
-            // A reset is an end.
-            if stream.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
-                break;
+        loop {
+            match Opening::of(&bytes) {
+                Opening::Packet => return true,
+                Opening::Other => return false,
+                // A reset is an end.
+                Opening::Part if stream.read_buf(&mut bytes).await.unwrap_or(0) == 0 => return false,
+                Opening::Part => {}
             }
         }
-        false
     };
     match timeout(STEP, reading).await {
         Ok(true) => Ok(start.elapsed()),
         Ok(false) if bytes.is_empty() => Err(GameError::Closed),
         Err(_) if bytes.is_empty() => Err(GameError::Silent(STEP)),
-        _ => Err(GameError::NoGame(shown(bytes.get(..SHOWN).unwrap_or(&bytes)))),
+        _ => Err(GameError::NoGame(shown(&bytes))),
     }
-}
-
-/// Returns whether no game server begins so: with no packet at all, or a long one.
-fn is_too_long(bytes: &[u8]) -> bool {
-    let length = bytes.first_chunk::<LENGTH_LEN>().map(|length| usize::from(u16::from_le_bytes(*length)));
-    length.is_some_and(|length| length == 0 || length > MAX_FIRST)
 }
 
 #[cfg(test)]
@@ -155,7 +143,7 @@ mod tests {
         assert_eq!(seen(&[&[0; 4]], true).await, other("00 00 00 00"));
         assert_eq!(seen(&[&in_bytes[..5]], false).await, other("0c 00 07 07 07"));
         let endless = seen(&[&[b'x'; 1 << 20]], true).await;
-        assert_eq!(endless, other(&format!("`{}`", "x".repeat(SHOWN))));
+        assert_eq!(endless, other(&shown(&[b'x'; 1 << 20])));
     }
 
     #[tokio::test(start_paused = true)]
