@@ -10,8 +10,8 @@ cd "$(dirname "$0")/.."
 . packaging/env.sh
 root=$1 architecture=$2 version=$3-1 out=$4
 doc=$root/usr/share/doc/otproxy
-# There is no address of the project by mail: SECURITY.md says how to report.
-maintainer="otproxy contributors <otproxy@example.org>"
+# Debian wants an address by mail, and the project has none: this one cannot exist (RFC 6761). SECURITY.md says how to report.
+maintainer="otproxy contributors <nobody@otproxy.invalid>"
 
 # The packages that the program's libraries come from, in the versions that it needs.
 depends() {

@@ -65,6 +65,7 @@ impl Deploy {
         let out = cli_init::folder(self.out.as_deref(), Some(&file));
         let options = self.options()?;
         let plan = Plan::new(&topology, &out, &options)
+            .map_err(|message| format!("{}: {message}", file.display()))
             .map_err(|message| wrong_together("deploy", ErrorKind::ValueValidation, &message))?;
         if self.dry_run {
             let init = ["otproxy", "init"].map(str::to_owned).into_iter();

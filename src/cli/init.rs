@@ -39,7 +39,7 @@ pub(super) struct Init {
     /// The game server's status, where it has a port of its own [default: at the login]
     #[arg(long, value_name = "HOST:PORT")]
     status: Option<String>,
-    /// The core's host: needed with `--core-mode accept`
+    /// The core's host, for `otproxy deploy`; with `--core-mode accept` the edges connect there
     #[arg(long, value_name = "ADDRESS")]
     core: Option<String>,
     /// The side that connects: the core to the edges, or the edges to the core, which `accept`s [default: dial]

@@ -11,7 +11,7 @@ use clap::error::ErrorKind;
 
 use super::ping::edge;
 use super::{colours, print_raw, runtime, wrong_together};
-use crate::doctor::{self, EdgeList, HiddenCore, MAX_LIST, Outside};
+use crate::doctor::{self, EdgeList, EdgePorts, HiddenCore, MAX_LIST, Outside};
 use otproxy_config as config;
 use otproxy_config::{GAME_PORT, HostPort, LINKS_PORT, LOGIN_PORT, MAX_CLIENT_EDGES, TUNNEL_PORT};
 
@@ -35,6 +35,9 @@ pub(super) struct Probe {
     /// The edges' port for requests for the status [default: that of logins, or of the topology's `status`]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     status_port: Option<u16>,
+    /// A port of the edges for games without links; nobody logs in [default: those of the topology]; once for each world
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    game_port: Vec<u16>,
     /// One JSON object on stdout instead of lines
     #[arg(long)]
     json: bool,
@@ -88,7 +91,14 @@ impl Probe {
             ports.extend(topology.iter().flat_map(|topology| &topology.worlds).map(|world| world.address.port));
             HiddenCore { host: core.host.clone(), ports }
         });
-        Ok(Outside { list, login_port, status_port: self.status_port.or(own_status).unwrap_or(login_port), core })
+        let games = match &topology {
+            Some(topology) if self.game_port.is_empty() => {
+                topology.forwarded_worlds().map(|world| world.port).collect()
+            }
+            _ => self.game_port.clone(),
+        };
+        let status = self.status_port.or(own_status).unwrap_or(login_port);
+        Ok(Outside { list, ports: EdgePorts { login: login_port, status, games }, core })
     }
 }
 

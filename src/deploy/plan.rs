@@ -265,7 +265,7 @@ impl<'t> HostPlan<'t> {
         } else {
             let target = host.target(topology, options.user.as_deref()).ok_or_else(|| {
                 format!(
-                    "{name}: the topology does not say where it is; give `core: {{ ssh: root@HOST }}` there, run this on that host with \
+                    "{name}: has no `ssh` and no `address`; write `core: {{ ssh: root@HOST }}` there, run this on that host with \
                      `--local {name}`, or name the edges alone with `--edge`"
                 )
             })?;

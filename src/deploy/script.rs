@@ -50,7 +50,7 @@ pub(super) fn package(sha256: &str) -> String {
     format!(
         "set -eu; umask 022; trap \"rm -f {PACKAGE}\" EXIT; cat > {PACKAGE}; \
          echo \"{sha256}  {PACKAGE}\" | sha256sum -c --status; \
-         DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=60 install -y --no-install-recommends {PACKAGE}"
+         DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 install -y --no-install-recommends {PACKAGE}"
     )
 }
 

@@ -20,6 +20,7 @@ mod certificates;
 mod clock;
 mod holder;
 mod links;
+mod opening;
 mod outside;
 mod ports;
 mod reach;
@@ -31,8 +32,8 @@ mod tool;
 mod tunnel;
 
 pub use outside::{
-    EdgeList, HiddenCore, ListError, ListedEdge, MAX_LIST, OUTSIDE_CHECKS, OUTSIDE_TIMES, Outside, OutsideReport,
-    SeenEdge, examine_outside, json as outside_json, read_list,
+    EdgeList, EdgePorts, GameError, HiddenCore, ListError, ListedEdge, MAX_LIST, OUTSIDE_CHECKS, OUTSIDE_TIMES,
+    Outside, OutsideReport, SeenEdge, SeenGame, examine_outside, json as outside_json, read_list,
 };
 pub use report::{json, text};
 

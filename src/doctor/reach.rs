@@ -164,7 +164,7 @@ impl TargetTrial {
         match (self.role, self.check) {
             (RoleKind::Edge, _) => "the core",
             (RoleKind::Core, "game_server") => "the game server",
-            (RoleKind::Core, _) => "the login server",
+            (RoleKind::Core, _) => "the server",
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
+use super::opening::{MAX_OPENING, Opening, shown};
 use super::{CONNECT, DoctorCheck};
 use otproxy_config::{
     Config, Destination, Framing, GameServerConfig, HostPort, ListenerConfig, PlayerAddress, SendProxy, SourceAddress,
@@ -137,7 +138,7 @@ enum Reaction {
     Unreachable,
     /// It closes at once.
     Closes,
-    /// It speaks first, as a game port does, and goes on. The first bytes that it sent.
+    /// It speaks first, as a game port does, and does not close. The first bytes that it sent.
     Speaks(Vec<u8>),
     /// It answers a request for the status.
     Answers(Vec<u8>),
@@ -239,7 +240,7 @@ impl ServerTrial {
     /// connection.
     pub async fn closes_at_once(&self, player: SocketAddrV4, own: Option<IpAddr>) -> Option<bool> {
         let mut stream = self.connect(self.header, player, own.or(self.fixed_source())).await?;
-        let (_, closed) = read_for(&mut stream, BLOCKED, MAX_FIRST).await;
+        let (_, closed) = read_for(&mut stream, BLOCKED, MAX_OPENING).await;
         Some(closed)
     }
 
@@ -293,6 +294,12 @@ impl ServerTrial {
     /// Checks the framing of a game port's first packet.
     fn framing_of(&self, first: &[u8]) -> DoctorCheck {
         let target = &self.target;
+        if Opening::of(first) != Opening::Packet {
+            return self.fail(
+                format!("{target} speaks first, and not as a game server: {}", shown(first)),
+                "see which program listens there (`ss -ltnp` on its host), and give the game server's port",
+            );
+        }
         let (wrong, right) = match self.framing {
             Framing::Bytes if first.starts_with(&FIRST_IN_BLOCKS) => ("bytes", "blocks"),
             Framing::Blocks if first.starts_with(&FIRST_IN_BYTES) => ("blocks", "bytes"),
@@ -413,7 +420,7 @@ impl ServerTrial {
         let Some(mut stream) = self.connect(header, PLAYER, self.fixed_source()).await else {
             return Reaction::Unreachable;
         };
-        let (first, closed) = read_for(&mut stream, AT_ONCE, MAX_FIRST).await;
+        let (first, closed) = read_for(&mut stream, AT_ONCE, MAX_OPENING).await;
         match (closed, first.is_empty()) {
             (true, _) => return Reaction::Closes,
             (false, false) => return Reaction::Speaks(first),
@@ -426,9 +433,6 @@ impl ServerTrial {
         if ServerStatus::read(&answer).is_some() { Reaction::Answers(answer) } else { Reaction::Nothing }
     }
 }
-
-/// Bytes that are read of a server which speaks first: more than its first packet has.
-const MAX_FIRST: usize = 1024;
 
 /// Reads until the end, this time, or so many bytes. Returns them, and whether the other side has closed.
 async fn read_for(stream: &mut TcpStream, within: Duration, most: usize) -> (Vec<u8>, bool) {

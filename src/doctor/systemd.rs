@@ -9,7 +9,7 @@ use crate::admission::bans::NFT_UNIT_LINES;
 
 /// The properties that are asked for.
 const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileState,NRestarts,Result,ExecMainStatus,\
-    ActiveEnterTimestampMonotonic,AmbientCapabilities,CapabilityBoundingSet,PrivateUsers,RestrictAddressFamilies";
+    ActiveEnterTimestampMonotonic,MainPID,AmbientCapabilities,CapabilityBoundingSet,PrivateUsers,RestrictAddressFamilies";
 /// Restarts by systemd, one soon after the other, from which on a unit does not stay up.
 const RESTARTS: u32 = 3;
 /// The time up after which a unit that was restarted counts as staying up.
@@ -25,6 +25,8 @@ pub(super) struct Unit {
     properties: BTreeMap<String, String>,
     /// The time since it became active.
     up: Duration,
+    /// Whether another program has taken the place of the one that it runs.
+    is_outdated: bool,
 }
 
 impl Unit {
@@ -36,7 +38,11 @@ impl Unit {
         }
         let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
         let uptime = uptime.split_whitespace().next().and_then(|seconds| seconds.parse().ok()).unwrap_or_default();
-        Some(Self::parse(name, &said.stdout, Duration::try_from_secs_f64(uptime).unwrap_or_default()))
+        let mut unit = Self::parse(name, &said.stdout, Duration::try_from_secs_f64(uptime).unwrap_or_default());
+        // None but root and its own user may read it.
+        let program = fs::read_link(format!("/proc/{}/exe", unit.get("MainPID")));
+        unit.is_outdated = program.is_ok_and(|path| path.as_os_str().as_encoded_bytes().ends_with(b" (deleted)"));
+        Some(unit)
     }
 
     /// Parses lines of `KEY=VALUE`. `uptime` is the host's.
@@ -45,7 +51,7 @@ impl Unit {
         let properties: BTreeMap<_, _> = lines.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect();
         let since = properties.get("ActiveEnterTimestampMonotonic").and_then(|micros| micros.parse().ok());
         let up = uptime.saturating_sub(Duration::from_micros(since.unwrap_or_default()));
-        Self { name: name.to_owned(), properties, up }
+        Self { name: name.to_owned(), properties, up, is_outdated: false }
     }
 
     /// Returns a property; empty if systemd did not tell it.
@@ -153,6 +159,15 @@ impl Unit {
             let message = format!("{name} runs, and does not start with this host");
             return DoctorCheck::warn(what, message, format!("systemctl enable {name}"));
         }
+        if self.is_outdated {
+            let when = if name.ends_with("core") {
+                "at a server save, as it ends every game"
+            } else {
+                "when your other edges are up"
+            };
+            let message = format!("{name} still runs the program from before an upgrade");
+            return DoctorCheck::warn(what, message, format!("systemctl restart {name}, {when}"));
+        }
         DoctorCheck::ok("unit", "", format!("{name} has been up for {up}, and starts with this host"))
     }
 
@@ -221,6 +236,9 @@ mod tests {
         says(&unit(&[]), true, Ok, "has been up for 1day 3h 30m, and starts with this host");
         says(&unit(&[("UnitFileState", "disabled")]), true, Warn, "systemctl enable otproxy-edge");
         says(&unit(&[("NRestarts", "7")]), true, Ok, "has been up");
+        let mut old = unit(&[]);
+        old.is_outdated = true;
+        says(&old, true, Warn, "systemctl restart otproxy-edge, when your other edges are up");
         let mut young = unit(&[("NRestarts", "2")]);
         young.up = Duration::from_secs(50);
         says(&young, true, Warn, "restarted otproxy-edge 2 times, the last time 50s ago");

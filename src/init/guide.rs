@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::net::Ipv6Addr;
 
 use super::certificates::RENEW_DAYS;
-use super::host::Host;
+use super::host::{Host, ROOT};
 use super::service::{DROP_IN, unit_name};
-use otproxy_config::{CoreMode, LINKS_PORT, LOGIN_PORT, Topology};
+use otproxy_config::{CoreMode, LINKS_PORT, LOGIN_PORT, SshTarget, Topology};
 
 /// The placeholder of a host whose address is not in the topology.
 const UNKNOWN: &str = "CORE";
@@ -74,7 +74,7 @@ no ssh is needed, and name the edges here with `--edge`.
     for host in &hosts {
         let _ = write!(text, "\n{}:\n\n```sh\n{}```\n", title(host), commands(topology, host));
     }
-    if topology.core.address.is_none() {
+    if Host::Core.target(topology, None).is_none() {
         let _ = write!(
             text,
             "\n`{UNKNOWN}` is the game server's host; where you are on it already, run what stands in quotes.\n"
@@ -229,13 +229,44 @@ fn place(topology: &Topology, host: &Host<'_>) -> String {
 /// Returns the commands that copy the program and the folder from here, and start it.
 fn commands(topology: &Topology, host: &Host<'_>) -> String {
     let (folder, role) = (host.folder(), host.role());
-    let address = host.address(topology).unwrap_or(UNKNOWN);
-    let copy_to = if address.parse::<Ipv6Addr>().is_ok() { format!("[{address}]") } else { address.to_owned() };
+    let SshTarget { user, host, port } =
+        host.target(topology, None).unwrap_or_else(|| SshTarget::of_host(UNKNOWN).or_user(ROOT));
+    let user = user.map(|user| format!("{user}@")).unwrap_or_default();
+    let copy_to = if host.parse::<Ipv6Addr>().is_ok() { format!("[{host}]") } else { host.clone() };
+    let at = |flag: char| port.map(|port| format!(" -{flag} {port}")).unwrap_or_default();
     format!(
         "\
-scp \"$(command -v otproxy)\" 'root@{copy_to}:/usr/local/bin/otproxy.new'
-scp -r {folder} 'root@{copy_to}:'
-ssh root@{address} 'sh {folder}/install.sh && otproxy doctor -c /etc/otproxy/{role}.yaml'
-"
+scp{scp} \"$(command -v otproxy)\" '{user}{copy_to}:/usr/local/bin/otproxy.new'
+scp{scp} -r {folder} '{user}{copy_to}:'
+ssh{ssh} {user}{host} 'sh {folder}/install.sh && otproxy doctor -c /etc/otproxy/{role}.yaml'
+",
+        scp = at('P'),
+        ssh = at('p'),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use otproxy_config::parse_topology;
+
+    #[test]
+    fn hosts_are_reached_as_the_topology_says() {
+        let text = |core: &str| {
+            let text = format!(
+                "edges: [{{ name: waw1, address: '2001:db8::7' }}, {{ name: fra1, address: 198.51.100.9, ssh: fra }}]\n{core}\
+                 game_servers: [{{ port: 7172, address: '127.0.0.1:7172' }}]\n"
+            );
+            whole(&parse_topology("t.yaml", &text).unwrap_or_else(|errors| panic!("{errors}")))
+        };
+        let said = text("core: { ssh: 'admin@core.example:2222' }\n");
+        assert!(
+            said.contains("\nscp -P 2222 -r core 'admin@core.example:'\nssh -p 2222 admin@core.example 'sh "),
+            "{said}"
+        );
+        assert!(said.contains("\nscp -r edge-waw1 'root@[2001:db8::7]:'\nssh root@2001:db8::7 'sh "), "{said}");
+        assert!(said.contains("\nscp -r edge-fra1 'fra:'\nssh fra 'sh ") && !said.contains(UNKNOWN), "{said}");
+        assert!(text("core: { address: core.example }\n").contains("\nscp -r core 'root@core.example:'\n"));
+        assert!(text("").contains("\nscp -r core 'root@CORE:'\n"));
+    }
 }

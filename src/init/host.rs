@@ -6,7 +6,7 @@ use otproxy_config::{CORE_NAME, CoreMode, RoleKind, SshTarget, Topology, Topolog
 /// The prefix of an edge's folder.
 pub(super) const EDGE_PREFIX: &str = "edge-";
 /// The user that installs a host's files.
-const ROOT: &str = "root";
+pub(super) const ROOT: &str = "root";
 
 /// A host that otproxy runs on.
 #[derive(Debug, Clone, Copy)]

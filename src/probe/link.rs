@@ -108,7 +108,7 @@ async fn begin(stream: &mut TcpStream, address: SocketAddr, send_proxy: bool) ->
 }
 
 /// Returns bytes of somebody else as text that is safe to print.
-fn shown(bytes: &[u8]) -> String {
+pub(crate) fn shown(bytes: &[u8]) -> String {
     if bytes.iter().all(|byte| byte.is_ascii_graphic() || b" \r\n\t".contains(byte)) {
         return format!("`{}`", String::from_utf8_lossy(bytes).trim_end().replace(['\r', '\n', '\t'], " "));
     }

@@ -8,6 +8,7 @@ mod link;
 mod series;
 
 pub use failure::{PROBE_ERRORS, ProbeError};
+pub(crate) use link::shown;
 pub use link::{ProbeLink, Probing};
 pub use series::{PingFigures, PingSeries, Pinged};
 

@@ -72,6 +72,8 @@ fn expected() -> BTreeSet<String> {
         ("forward::MAX_REQUESTS", forward::MAX_REQUESTS.to_string()),
         ("protocol::game_packet::MAX_BODY", format!("{} bytes", protocol::game_packet::MAX_BODY)),
         ("protocol::frame::MAX_FIRST_PAYLOAD", format!("{} bytes", protocol::frame::MAX_FIRST_PAYLOAD)),
+        ("config::MAX_FILE_LEN", format!("{} bytes", config::MAX_FILE_LEN)),
+        ("config::MAX_NODES", config::MAX_NODES.to_string()),
         ("config::MAX_LIST_LEN", format!("{} bytes", config::MAX_LIST_LEN)),
         ("protocol::sniff::MAX_FIRST", format!("{} bytes", protocol::sniff::MAX_FIRST)),
         ("relay::MAX_LINKS", relay::MAX_LINKS.to_string()),

@@ -543,7 +543,7 @@ fn the_host_that_this_is_takes_no_ssh() {
     let output = deploying.run(&[]);
     assert_eq!(output.status.code(), Some(2));
     let said = text(&output.stderr);
-    let says = "core: the topology does not say where it is; give `core: { ssh: root@HOST }` there, run this on that host with `--local core`";
+    let says = "topology.yaml: core: has no `ssh` and no `address`; write `core: { ssh: root@HOST }` there, run this on that host with `--local core`";
     assert!(said.contains(says), "{said}");
     let said = text(&deploying.run(&["--local", "core", "--dry-run", "--core"]).stdout);
     assert!(!said.contains("ssh ") && said.contains("\nsh -c '") && !said.contains("nft -f"), "{said}");

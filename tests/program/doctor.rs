@@ -235,7 +235,7 @@ fn targets_that_cannot_be_reached() {
     );
     let said = doctor(&core);
     said.says("fail  game_server 7172: ", &["refuses connections", "see that the game server runs"]);
-    said.says("fail  target login: ", &["see that the login server runs"]);
+    said.says("fail  target login: ", &["see that the server runs"]);
     said.says("warn  edges: none is known", &[]);
 }
 

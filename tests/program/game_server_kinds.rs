@@ -156,6 +156,25 @@ fn a_server_that_reads_what_it_is_told() {
 }
 
 #[test]
+fn another_program_that_speaks_first() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let at = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        // They stay until the other side has gone.
+        let mut open: Vec<_> = Vec::new();
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.write_all(b"SSH-2.0-x\r\n");
+            open.push(stream);
+        }
+    });
+    let said = Server { login: at, game: at }.examined("otc", "v2", "auto");
+    for subject in ["7171", "7172", "login"] {
+        let what = ["speaks first, and not as a game server: `SSH-2.0-x`", "`ss -ltnp`"];
+        said.says(&format!("fail  player_address {subject}"), &what);
+    }
+}
+
+#[test]
 fn a_server_whose_switches_are_off_or_that_has_no_patch() {
     let said = Server::start(STOCK).examined("otc", "v2", "auto");
     let switch = "set `allowOtcProxy = true` in its config.lua (one branch of TFS 1.4 reads `binaryPlayerItems = true`";

@@ -731,8 +731,8 @@ impl Installing {
         Self { out, root }
     }
 
-    /// Runs it. `active` is the exit code of the question whether the unit runs.
-    fn run(&self, folder: &str, active: &str) -> Output {
+    /// Returns how to run it. `active` is the exit code of the question whether the unit runs.
+    fn command(&self, folder: &str, active: &str) -> Command {
         let path = format!("{}:{}", utf8(&repository("tests/init/programs")), std::env::var("PATH").expect("a path"));
         let mut command = Command::new("sh");
         command.arg(self.out.join(folder).join("install.sh")).current_dir("/");
@@ -741,7 +741,11 @@ impl Installing {
             .env("DESTDIR", &self.root)
             .env("OTPROXY", env!("CARGO_BIN_EXE_otproxy"))
             .env("ACTIVE", active);
-        command.output().expect("a shell")
+        command
+    }
+
+    fn run(&self, folder: &str, active: &str) -> Output {
+        self.command(folder, active).output().expect("a shell")
     }
 
     fn succeeds(&self, folder: &str, active: &str) -> String {
@@ -808,6 +812,29 @@ fn a_script_that_fails_changes_nothing() {
     assert!(text(&failed.stderr).contains("worker: unknown key"), "{}", text(&failed.stderr));
     assert!(!text(&failed.stdout).contains("systemctl"), "{}", text(&failed.stdout));
     assert_eq!(differing(&before, &files(&installing.root)), [""; 0]);
+}
+
+/// A package puts its program in place before `install.sh` runs.
+#[test]
+fn a_process_whose_program_was_replaced_is_told() {
+    let installing = Installing::new("install-packaged");
+    installing.succeeds("edge-waw1", "3");
+    let program = installing.out.join("old");
+    fs::copy("/bin/cat", &program).expect("writable");
+    let mut runs = Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs");
+    let said = |pid: u32| {
+        let output = installing.command("edge-waw1", "0").env("RUNS", pid.to_string()).output().expect("a shell");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    // It runs as soon as it answers.
+    runs.stdin.as_mut().expect("piped").write_all(b"x").expect("it reads");
+    runs.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("it answers");
+    assert!(said(runs.id()).contains("has read its files again"), "{}", said(runs.id()));
+    fs::remove_file(&program).expect("own file");
+    assert!(said(runs.id()).contains("still runs the old program, and takes up the new one with a restart:"));
+    runs.kill().expect("own process");
+    runs.wait().expect("own process");
 }
 
 /// A program that runs cannot be written to ("text file busy"), so it is copied beside it.

@@ -40,6 +40,21 @@ fn game_server() -> SocketAddr {
     address
 }
 
+/// A game server's port for games, where it speaks first: with these bytes.
+fn speaks(first: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let _ = stream.write_all(first);
+            // Until the other side has gone.
+            let _ = stream.read(&mut [0]);
+        }
+    });
+    address
+}
+
 /// A core, and an edge with two addresses for links and one for logins, which publishes this address.
 fn core_and_edge(published: &str) -> (RoleProcess, RoleProcess) {
     let core = RoleProcess::with(
@@ -137,6 +152,53 @@ async fn what_gives_the_core_away() {
     core.stop().await;
 }
 
+#[tokio::test]
+async fn the_ports_of_worlds_for_players_without_links() {
+    let closed = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    closed.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+    let down = closed.local_addr().expect("bound").as_socket().expect("an address");
+    let targets = [
+        ("game", speaks(b"\x0C\0\x11\x02\xE9\x03\x06\0\x1F\x01\x02\x03\x04\x05")),
+        ("ssh", speaks(b"SSH-2.0-x\r\n")),
+        ("down", down),
+    ];
+    let listeners: String = targets
+        .iter()
+        .map(|(name, to)| {
+            format!("  - {{ name: {name}, listen: '127.0.0.1:0', forward_to: '{to}', send_proxy: none }}\n")
+        })
+        .collect();
+    let edge = RoleProcess::edge(&format!("listeners:\n{listeners}"));
+    let port = |name: &str| edge.addr(name).port().to_string();
+    let ports = ["game", "ssh", "down"].map(port);
+    let [game, ssh, down] = &ports;
+    let arguments = ["127.0.0.1:1", "--game-port", game, "--game-port", ssh, "--game-port", down];
+    let (_, said) = json(&arguments);
+    let checks: Vec<_> =
+        said["checks"].as_array().expect("a list").iter().filter(|check| check["check"] == "game").collect();
+    let found: Vec<_> =
+        checks.iter().map(|check| (&check["status"], check["message"].as_str().expect("text"))).collect();
+    assert_eq!(found.len(), 3, "{said}");
+    assert_eq!(found[0].0, "ok", "{said}");
+    assert!(found[0].1.starts_with(&format!("port {game} leads to a game server, which speaks first, in ")), "{said}");
+    assert_eq!(
+        found[1],
+        (&"fail".into(), format!("port {ssh} answers, and not as a game server: `SSH-2.0-x`").as_str())
+    );
+    assert_eq!(
+        found[2],
+        (
+            &"fail".into(),
+            format!("port {down} takes the connection, and closes it in place of the game server's first packet")
+                .as_str()
+        )
+    );
+    let games = &said["edges"][0]["games"];
+    assert_eq!(games[0]["port"].to_string(), *game);
+    assert!(games[0]["seconds"].is_f64() && games[1]["seconds"].is_null(), "{said}");
+    edge.stop().await;
+}
+
 #[test]
 fn a_set_up_that_nobody_gets_into() {
     let closed = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
@@ -156,12 +218,26 @@ fn edges_come_from_a_topology_too() {
     let topology = file(
         "probe-topology.yaml",
         "edges:\n  - { name: waw1, address: 198.51.100.7, public: p1.invalid }\n  - { name: fra1, address: 198.51.100.9, public: \
-         p2.invalid, revoked: true }\ngame_servers: [{ port: 7172, address: '127.0.0.1:7172' }]\n",
+         p2.invalid, revoked: true }\n  - { name: sto1, address: 198.51.100.11, public: 127.0.0.9 }\n\
+         game_servers: [{ port: 7172, address: '127.0.0.1:7172' }, { port: 7171, address: '127.0.0.1:7173' }]\n",
     );
     let (code, said) = json(&["--topology", topology.to_str().expect("UTF-8")]);
     assert_eq!(code, Some(1), "{said}");
     let edges: Vec<_> = said["edges"].as_array().expect("a list").iter().map(|edge| &edge["edge"]).collect();
-    assert_eq!(edges, ["p1.invalid:7162"]);
+    assert_eq!(edges, ["p1.invalid:7162", "127.0.0.9:7162"]);
+    // The ports of worlds that edges forward; a name without an address has none to try.
+    let games = |said: &Value| {
+        said["edges"][1]["games"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|game| game["port"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(games(&said), [7172]);
+    assert_eq!(said["edges"][0]["games"], Value::Array(Vec::new()));
+    let (_, said) = json(&["--topology", topology.to_str().expect("UTF-8"), "--game-port", "7173"]);
+    assert_eq!(games(&said), [7173]);
 }
 
 #[test]

@@ -85,6 +85,7 @@ pub use topology::{
     ADMIN_PORTS, CoreMode, GAME_PORT, LOGIN_PORT, MAX_CLIENT_EDGES, TOPOLOGY_KEYS, TUNNEL_PORT, Topology, TopologyCore,
     TopologyEdge, World, load_topology, parse_topology,
 };
+pub use tree::MAX_NODES;
 pub use tunnel::{CoreTunnel, EdgeTunnel, Reach, TlsFiles};
 pub use web::{LISTS_PATH, MAX_LISTS, RealIpConfig, STATUS_PATH, WebConfig, WebList, WebRoutes, WebTlsConfig};
 

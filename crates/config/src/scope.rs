@@ -176,6 +176,11 @@ impl<'a> Scope<'a> {
         self.entry(key).is_some()
     }
 
+    /// Returns whether a key has a list without items.
+    pub fn has_empty_list(&self, key: &str) -> bool {
+        self.entry(key).is_some_and(|entry| matches!(&entry.node.value, Value::List(items) if items.is_empty()))
+    }
+
     /// Reads a value, or the key's default.
     pub fn value<T>(&self, key: &str, parse: impl Fn(&Node) -> Result<T, String>) -> Option<T> {
         match self.entry(key) {

@@ -195,10 +195,10 @@ pub fn parse_topology(file: &str, text: &str) -> Result<Topology, ConfigErrors> 
 
 fn topology(root: &Scope<'_>) -> Option<Topology> {
     let mut keys = TopologyKeys::read(root);
-    if keys.edges.as_ref().is_some_and(Vec::is_empty) {
+    if root.has_empty_list("edges") {
         root.wrong("edges", "is an empty list; give at least one, as in `- { name: waw1, address: 198.51.100.7 }`");
     }
-    if keys.worlds.as_ref().is_some_and(Vec::is_empty) {
+    if root.has_empty_list("game_servers") {
         root.wrong(
             "game_servers",
             "is an empty list; give at least one, as in `- { port: 7172, address: \"127.0.0.1:7172\" }`",

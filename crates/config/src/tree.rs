@@ -12,8 +12,9 @@ use serde_yaml::Deserializer;
 
 use super::error::Location;
 
-/// More nodes than any useful file has. Aliases can multiply a small file; this bounds the result.
-const MAX_NODES: usize = 20_000;
+/// Values and keys of a file: more than any useful one has. Aliases can multiply a small file; this bounds the result. No more brackets may open either: the
+/// time that the library takes grows with the square of those that are open at once.
+pub const MAX_NODES: usize = 20_000;
 /// Characters of a value that are quoted in an error.
 const MAX_QUOTED: usize = 60;
 
@@ -85,6 +86,10 @@ pub(super) fn quote(text: &str) -> String {
 
 /// Reads the one document of `text`.
 pub(super) fn build(text: &str) -> Result<Node, SyntaxError> {
+    if let Some((at, _)) = text.match_indices(['[', '{']).nth(MAX_NODES) {
+        let location = Location::end_of(text.get(..at).unwrap_or_default());
+        return Err(SyntaxError { location: Some(location), message: TOO_LARGE.to_owned() });
+    }
     let mut documents = Deserializer::from_str(text);
     let first = documents.next();
     let root = match first {
@@ -133,6 +138,9 @@ impl SyntaxError {
                 message = own.to_owned();
             }
         }
+        if message == TOO_DEEP_THERE {
+            message = TOO_DEEP.to_owned();
+        }
         if message.ends_with(PLAIN_WORD) {
             message = format!("a key must be {PLAIN_WORD}");
         }
@@ -160,7 +168,11 @@ fn hint(text: &str, at: Location) -> Option<&'static str> {
 const STOPPED: &str = "stopped at the node that was asked for";
 const NO_TAGS: &str = "a YAML tag (`!..`) means nothing here; leave it out, or quote the value";
 const PLAIN_WORD: &str = "a plain word";
-const TOO_LARGE: &str = "too many values for a configuration; are aliases multiplying them?";
+const TOO_LARGE: &str =
+    "more than 20000 values are too many for a configuration; leave some out, and see whether aliases multiply them";
+/// The library's message for it.
+const TOO_DEEP_THERE: &str = "recursion limit exceeded";
+const TOO_DEEP: &str = "is nested deeper than any configuration; see whether a bracket is not closed";
 
 /// Reads one node, and all below it.
 #[derive(Clone, Copy)]

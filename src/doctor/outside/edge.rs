@@ -1,13 +1,13 @@
-//! One edge, as a player uses it: links, the login's port, the status.
+//! One edge, as a player uses it: links, the login's port, the status, the ports of worlds.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{EDGE, INTERVAL, ListedEdge, PINGS, STEP};
+use super::{EDGE, EdgePorts, INTERVAL, ListedEdge, PINGS, STEP, SeenGame};
 use crate::probe::{self, PingFigures, PingSeries, ProbeError, Probing};
 use otproxy_net::ConnectResult;
 use otproxy_protocol::status::{MAX_ANSWER, ServerStatus, StatusRequest};
@@ -27,6 +27,8 @@ pub struct SeenEdge {
     pub status: Result<ServerStatus, StatusError>,
     /// The addresses of the name that the status shows.
     pub shown: Vec<IpAddr>,
+    /// The ports of worlds.
+    pub games: Vec<SeenGame>,
 }
 
 /// The reason why there is no status.
@@ -70,8 +72,9 @@ impl StatusError {
 }
 
 impl SeenEdge {
-    /// Tries all that a player uses of an edge, with its ports for logins and for the status.
-    pub(super) async fn look(listed: ListedEdge, (login_port, status_port): (u16, u16)) -> Self {
+    /// Tries all that a player uses of an edge.
+    pub(super) async fn look(listed: ListedEdge, ports: EdgePorts) -> Self {
+        let end = Instant::now() + EDGE;
         let mut addresses = Vec::new();
         for address in resolved(&listed.at.host).await {
             if !addresses.contains(&address) {
@@ -86,6 +89,7 @@ impl SeenEdge {
             login: Err(nowhere.clone()),
             status: Err(StatusError::Connect(nowhere.clone())),
             shown: Vec::new(),
+            games: Vec::new(),
         };
         let Some(ip) = seen.addresses.first().copied() else {
             seen.links.fail(nowhere);
@@ -96,12 +100,17 @@ impl SeenEdge {
         let series = PingSeries { address, probing, count: Some(PINGS), interval: INTERVAL };
         let links = &mut seen.links;
         // The pings that were counted by then hold.
-        let pinging = timeout(EDGE, series.run(|pinged| links.count(&pinged)));
+        let pinging = timeout_at(end, series.run(|pinged| links.count(&pinged)));
         let asking = async {
-            let login = connect(SocketAddr::new(ip, login_port)).await.map(|(_, took)| took);
-            (login, status(SocketAddr::new(ip, status_port)).await)
+            let login = connect(SocketAddr::new(ip, ports.login)).await.map(|(_, took)| took);
+            let status = status(SocketAddr::new(ip, ports.status)).await;
+            let mut games = Vec::new();
+            for port in ports.games {
+                games.push(SeenGame::look(SocketAddr::new(ip, port), end).await);
+            }
+            (login, status, games)
         };
-        (_, (seen.login, seen.status)) = tokio::join!(pinging, asking);
+        (_, (seen.login, seen.status, seen.games)) = tokio::join!(pinging, asking);
         if let Ok(view) = &seen.status {
             seen.shown = resolved(&view.address).await;
         }
@@ -115,7 +124,8 @@ async fn resolved(host: &str) -> Vec<IpAddr> {
     addresses.into_iter().map(|address| address.ip().to_canonical()).collect()
 }
 
-async fn connect(address: SocketAddr) -> Result<(TcpStream, Duration), ProbeError> {
+/// Connects; returns the time that took too.
+pub(super) async fn connect(address: SocketAddr) -> Result<(TcpStream, Duration), ProbeError> {
     let start = Instant::now();
     match timeout(STEP, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => Ok((stream, start.elapsed())),

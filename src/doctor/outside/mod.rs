@@ -1,6 +1,6 @@
 //! `otproxy probe`: a set-up as a player sees it, from a host that is none of its own.
 //!
-//! - `list`: the edges, as clients are told them. `edge`: what one of them does for a player. `hidden`: the core, which must not be
+//! - `list`: the edges, as clients are told them. `edge`: what one of them does for a player. `game`: a world's port there. `hidden`: the core, which must not be
 //!   reachable. `verdict`: what follows for players, without I/O. `report`: JSON.
 
 use std::time::Duration;
@@ -11,18 +11,20 @@ use super::DoctorCheck;
 use otproxy_config::HostPort;
 
 mod edge;
+mod game;
 mod hidden;
 mod list;
 mod report;
 mod verdict;
 
 pub use edge::SeenEdge;
+pub use game::{GameError, SeenGame};
 pub use hidden::HiddenCore;
 pub use list::{EdgeList, ListError, MAX_LIST, read_list};
 pub use report::json;
 
 /// The kinds of checks, in the order of the report.
-pub const OUTSIDE_CHECKS: [&str; 6] = ["list", "link", "choice", "login", "status", "core"];
+pub const OUTSIDE_CHECKS: [&str; 7] = ["list", "link", "choice", "login", "status", "game", "core"];
 /// Pings to each edge.
 const PINGS: u32 = 5;
 /// The time from one of them to the next.
@@ -44,15 +46,24 @@ pub struct ListedEdge {
     pub priority: u32,
 }
 
+/// The ports of edges, beside those of links.
+#[derive(Debug, Clone, Default)]
+pub struct EdgePorts {
+    /// For logins without links.
+    pub login: u16,
+    /// For requests for the status.
+    pub status: u16,
+    /// For games without links, one for each world that edges forward.
+    pub games: Vec<u16>,
+}
+
 /// The things to look at.
 #[derive(Debug, Clone)]
 pub struct Outside {
     /// The edges that clients are told.
     pub list: EdgeList,
-    /// The edges' port for logins without links.
-    pub login_port: u16,
-    /// The edges' port for requests for the status.
-    pub status_port: u16,
+    /// Their other ports.
+    pub ports: EdgePorts,
     /// The core, if it was told.
     pub core: Option<HiddenCore>,
 }
@@ -72,7 +83,7 @@ pub struct OutsideReport {
 pub async fn examine_outside(outside: Outside) -> OutsideReport {
     let mut looking = JoinSet::new();
     for (index, listed) in outside.list.edges.iter().enumerate() {
-        let (listed, ports) = (listed.clone(), (outside.login_port, outside.status_port));
+        let (listed, ports) = (listed.clone(), outside.ports.clone());
         looking.spawn(async move { (index, SeenEdge::look(listed, ports).await) });
     }
     let core = outside.core.clone().map(|core| tokio::spawn(core.examine()));

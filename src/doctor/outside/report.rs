@@ -30,6 +30,9 @@ fn of_edge(edge: &SeenEdge, is_chosen: bool) -> Value {
         }),
         "chosen": is_chosen,
         "login": edge.login.is_ok(),
+        "games": edge.games.iter().map(|game| {
+            value!({ "port": game.port, "seconds": game.first.as_ref().ok().copied().map(seconds) })
+        }).collect::<Vec<_>>(),
         "status": edge.status.as_ref().ok().map(|view| {
             value!({
                 "name": view.name, "address": view.address, "port": view.port, "online": view.online, "max": view.max,

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Outside, SeenEdge};
+use super::{GameError, Outside, SeenEdge, SeenGame};
 use crate::doctor::{CheckStatus, DoctorCheck};
 use otproxy_protocol::status::ServerStatus;
 
@@ -47,8 +47,9 @@ pub(super) fn of(outside: &Outside, edges: &[SeenEdge], chosen: &[usize]) -> Vec
         checks.extend(of_name(edge));
         // A name without an address has been told.
         if !edge.addresses.is_empty() {
-            checks.push(of_login(edge, outside.login_port, logs_in));
-            checks.push(of_status(edge, outside.status_port, edges, tells));
+            checks.push(of_login(edge, outside.ports.login, logs_in));
+            checks.push(of_status(edge, outside.ports.status, edges, tells));
+            checks.extend(edge.games.iter().map(|game| of_game(edge, game, unless(is_played(edges, game.port)))));
         }
     }
     let chosen: Vec<_> = chosen.iter().filter_map(|index| edges.get(*index)).collect();
@@ -168,16 +169,40 @@ fn of_status(edge: &SeenEdge, port: u16, edges: &[SeenEdge], otherwise: CheckSta
     }
 }
 
+/// Returns whether the game server behind a port speaks at any edge.
+fn is_played(edges: &[SeenEdge], port: u16) -> bool {
+    edges.iter().flat_map(|edge| &edge.games).any(|game| game.port == port && game.first.is_ok())
+}
+
+fn of_game(edge: &SeenEdge, SeenGame { port, first }: &SeenGame, otherwise: CheckStatus) -> DoctorCheck {
+    let subject = edge.listed.at.host.as_str();
+    let error = match first {
+        Ok(took) => {
+            let message = format!("port {port} leads to a game server, which speaks first, in {}", millis(*took));
+            return DoctorCheck::ok("game", subject, message);
+        }
+        Err(error) => error,
+    };
+    // Old game servers are silent, and a port that was not tried may be right.
+    let untold = matches!(error, GameError::Silent(_) | GameError::Untried);
+    let status = if untold { CheckStatus::Warn } else { otherwise };
+    DoctorCheck::bad(status, ("game", subject), format!("port {port} {}", error.finding()), error.remedy())
+}
+
+/// Characters of a name or an address in a status that are shown.
+const SHOWN: usize = 64;
+
 /// Returns what a status says, as `Antica: 12 of 100 players online, at p1.example:7171`.
 fn told(view: &ServerStatus) -> String {
-    let name = if view.name.is_empty() { "a server without a name" } else { view.name.as_str() };
+    let shown = |text: &str| text.chars().take(SHOWN).collect::<String>();
+    let name = if view.name.is_empty() { "a server without a name".to_owned() } else { shown(&view.name) };
     let players = match (view.online, view.max) {
         (Some(online), Some(max)) => format!("{online} of {max} players online"),
         (Some(online), None) => format!("{online} players online"),
         (None, _) => "it does not say how many players are online".to_owned(),
     };
-    let port = if view.port.is_empty() { String::new() } else { format!(":{}", view.port) };
-    let at = if view.address.is_empty() { "no address".to_owned() } else { format!("{}{port}", view.address) };
+    let port = if view.port.is_empty() { String::new() } else { format!(":{}", shown(&view.port)) };
+    let at = if view.address.is_empty() { "no address".to_owned() } else { format!("{}{port}", shown(&view.address)) };
     format!("{name}: {players}, at {at}")
 }
 

@@ -84,6 +84,20 @@ fn aliases_cannot_multiply_without_end() {
 }
 
 #[test]
+fn brackets_cannot_nest_without_end() {
+    let message = |open: &str, count: usize| {
+        let error = build(&format!("a: {}", open.repeat(count))).expect_err("too deep");
+        (error.location.map(|at| (at.line, at.column)), error.message)
+    };
+    assert_eq!(message("[", 200).1, TOO_DEEP);
+    // As many as a file may have characters would take hours.
+    for open in ["[", "{"] {
+        assert_eq!(message(open, 1 << 20), (Some((1, MAX_NODES + 4)), TOO_LARGE.to_owned()));
+    }
+    assert!(TOO_LARGE.contains(&format!(" {MAX_NODES} ")));
+}
+
+#[test]
 fn what_is_no_tree() {
     let message = |text: &str| {
         let error = build(text).expect_err(text);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::doctor::outside::edge::StatusError;
-use crate::doctor::outside::{EdgeList, ListedEdge};
+use crate::doctor::outside::{EdgeList, EdgePorts, ListedEdge};
 use crate::doctor::passed;
 use crate::probe::{PingFigures, Pinged, ProbeError};
 use otproxy_config::HostPort;
@@ -26,6 +26,7 @@ fn edge(host: &str, address: &str, ping: u32) -> SeenEdge {
         login: Ok(MS),
         status: Ok(status),
         shown: vec![address],
+        games: Vec::new(),
     }
 }
 
@@ -39,7 +40,8 @@ fn dead(mut edge: SeenEdge) -> SeenEdge {
 }
 
 fn checks(edges: &[SeenEdge]) -> Vec<DoctorCheck> {
-    let outside = Outside { list: EdgeList::default(), login_port: 7171, status_port: 7171, core: None };
+    let ports = EdgePorts { login: 7171, status: 7171, games: Vec::new() };
+    let outside = Outside { list: EdgeList::default(), ports, core: None };
     of(&outside, edges, &chosen(edges))
 }
 
@@ -115,6 +117,45 @@ fn one_host_under_two_names_is_one() {
     two.addresses.push("198.51.100.2".parse().unwrap());
     let found = checks(&[two]);
     assert!(found[1].message.contains("198.51.100.1, 198.51.100.2: clients try the first"), "{found:?}");
+}
+
+#[test]
+fn a_world_that_is_played_over_one_edge_keeps_nobody_out() {
+    let with = |games: &[(u16, Result<Duration, GameError>)]| {
+        let mut edge = edge("p1.example", "198.51.100.1", 1);
+        edge.games = games.iter().map(|(port, first)| SeenGame { port: *port, first: first.clone() }).collect();
+        edge
+    };
+    let games = |edges: &[SeenEdge]| {
+        let mut checks = checks(edges);
+        checks.retain(|check| check.check == "game");
+        checks
+    };
+    let closed = || Err(GameError::Closed);
+    let found = games(&[with(&[(7172, Ok(MS)), (7173, closed())]), with(&[(7172, closed()), (7173, closed())])]);
+    assert_eq!(words(&found), ["game ok", "game fail", "game warn", "game fail"]);
+    assert_eq!(found[0].message, "port 7172 leads to a game server, which speaks first, in 1.0 ms");
+    let errors = [
+        GameError::Connect(ProbeError::Silent(MS)),
+        GameError::NoGame("`SSH-2.0-x`".to_owned()),
+        GameError::Silent(MS),
+        GameError::Untried,
+    ];
+    let found = games(&[with(&errors.map(|error| (7172, Err(error))))]);
+    assert_eq!(words(&found), ["game fail", "game fail", "game warn", "game warn"]);
+    assert!(found.iter().all(|check| check.remedy.as_ref().is_some_and(|remedy| !remedy.is_empty())), "{found:?}");
+}
+
+#[test]
+fn a_status_of_any_length_is_shown_in_a_line() {
+    let mut long = edge("p1.example", "198.51.100.1", 1);
+    if let Ok(view) = &mut long.status {
+        (view.name, view.address, view.port) = ("n".repeat(5000), "a.".repeat(5000), "9".repeat(5000));
+    }
+    long.shown.clear();
+    let check = find(&checks(&[long]), "status").clone();
+    assert!(check.message.starts_with(&format!("{}: 12 of 100", "n".repeat(64))), "{check:?}");
+    assert!(check.message.len() < 4 * 64 + 100, "{check:?}");
 }
 
 #[test]

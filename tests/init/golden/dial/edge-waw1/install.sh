@@ -47,6 +47,8 @@ mv -f "$units/$unit.d/tunnel.conf.new" "$units/$unit.d/tunnel.conf"
 systemctl daemon-reload
 if systemctl --quiet is-active "$unit"; then
     systemctl reload "$unit"
+    # So does a package's new program leave the one that runs.
+    case $(readlink "/proc/$(systemctl show --property=MainPID --value "$unit")/exe" || true) in *' (deleted)') program=new ;; esac
     if [ -n "$program" ]; then
         echo "$unit still runs the old program, and takes up the new one with a restart:"
     else
