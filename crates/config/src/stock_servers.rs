@@ -56,7 +56,7 @@ impl Config {
         let rates = self.connect_rates();
         let one_for_all = |target: &HostPort, told: bool, source: SourceAddress| {
             !told
-                && source.towards(target) != SourceAddress::LoopbackPerPlayer
+                && !source.tells_apart(target)
                 && !rates.contains_key(&TargetHost::from(target))
         };
         let mut warnings = Vec::new();
