@@ -10,5 +10,5 @@ mod source;
 pub use edges::{EDGE_LINES, EdgeCertificate, EdgeError, EdgeRegistry, EdgeSnapshot, TrunkPresence, TrunkSnapshot};
 pub use handle::{ConnectionHandle, Route, RunUntilClosed};
 pub use reason::{AdmissionError, CloseReason, Closing};
-pub use source::source_for;
 pub use registry::{ConnectionRegistry, Registration};
+pub use source::source_for;

@@ -1,7 +1,8 @@
 //! Files for systemd, the script that installs a host's files, and where it puts them.
 
 use super::host::Host;
-use otproxy_config::RoleKind;
+use super::yaml::has_player_sources;
+use otproxy_config::{RoleKind, Topology};
 
 /// The file of settings beside the unit.
 pub(super) const DROP_IN: &str = "tunnel.conf";
@@ -49,17 +50,57 @@ pub fn installed(host: &Host<'_>) -> Vec<InstalledFile> {
     own.into_iter().chain([unit, drop_in]).collect()
 }
 
-pub(super) fn drop_in() -> &'static str {
-    "\
+/// The settings of a service that connects from players' addresses.
+const PLAYER_SOURCES: &str = include_str!("../../systemd/source-player.conf");
+
+/// Returns whether a host's service connects from players' addresses.
+fn needs_player_sources(topology: &Topology, host: &Host<'_>) -> bool {
+    host.role() == RoleKind::Core && has_player_sources(topology)
+}
+
+/// Returns the drop-in of the unit.
+pub(super) fn drop_in(topology: &Topology, host: &Host<'_>) -> String {
+    let mut text = "\
 # Made by `otproxy init`. The key of the tunnel's certificate can be read by the user otproxy alone, so the service is
 # that user: one that exists takes the place of the unit's dynamic one. All else in the unit holds.
 [Service]
 User=otproxy
 "
+    .to_owned();
+    if needs_player_sources(topology, host) {
+        // Its first lines are for those who install it by hand.
+        let settings = PLAYER_SOURCES.split_once("[Service]\n").map_or(PLAYER_SOURCES, |(_, settings)| settings);
+        text += "\n# For `source: player`: game servers on this host see players' own addresses. A change takes a restart.\n";
+        text += settings;
+    }
+    text
+}
+
+/// Returns the lines of `install.sh` for a service that runs without a privilege which its new configuration takes: read now,
+/// it would keep everybody out.
+fn without_privilege(topology: &Topology, host: &Host<'_>) -> (String, &'static str) {
+    if !needs_player_sources(topology, host) {
+        return (String::new(), "");
+    }
+    let before = format!(
+        "\
+# A service that runs gets the privilege for players' own addresses with a restart, and would refuse everybody without it.
+restart=
+if ! grep -qs '^AmbientCapabilities=CAP_NET_RAW$' \"$units/$unit.d/{DROP_IN}\"; then restart=first; fi
+"
+    );
+    let instead = "\
+if systemctl --quiet is-active \"$unit\" && [ -n \"$restart\" ]; then
+    echo \"$unit runs on with its old settings and its old file: game servers see players' own addresses, and all else here holds, from\"
+    echo \"its next restart on (at a server save: it ends all sessions):\"
+    echo \"    systemctl restart $unit\"
+el";
+    (before, instead)
 }
 
 /// Returns `install.sh`. Program and unit of a package stay where it put them.
-pub(super) fn install(host: &Host<'_>) -> String {
+pub(super) fn install(topology: &Topology, host: &Host<'_>) -> String {
+    let (before, instead) = without_privilege(topology, host);
     let (role, name) = (host.role(), host.name());
     let (who, when) = match host {
         Host::Core => ("the core".to_owned(), " (at a server save: it ends all sessions)"),
@@ -110,11 +151,11 @@ else
     install -m 644 \"$unit\" \"$units/$unit.new\"
     mv -f \"$units/$unit.new\" \"$units/$unit\"
 fi
-install -m 644 {DROP_IN} \"$units/$unit.d/{DROP_IN}.new\"
+{before}install -m 644 {DROP_IN} \"$units/$unit.d/{DROP_IN}.new\"
 mv -f \"$units/$unit.d/{DROP_IN}.new\" \"$units/$unit.d/{DROP_IN}\"
 
 systemctl daemon-reload
-if systemctl --quiet is-active \"$unit\"; then
+{instead}if systemctl --quiet is-active \"$unit\"; then
     systemctl reload \"$unit\"
     if [ -n \"$program\" ]; then
         echo \"$unit still runs the old program, and takes up the new one with a restart{when}:\"

@@ -162,7 +162,11 @@ async fn connect_with(
     Err(last)
 }
 
-async fn connect_to(address: SocketAddr, source: Source, prepare: impl Fn(&TcpSocket)) -> io::Result<TcpStream> {
+pub(super) async fn connect_to(
+    address: SocketAddr,
+    source: Source,
+    prepare: impl Fn(&TcpSocket),
+) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if descriptors::is_held_back(&socket) {
         return Err(descriptors::none_left());

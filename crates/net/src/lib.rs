@@ -28,7 +28,7 @@ pub use listener::{BindError, BoundListener, accept_until, bind, bind_beside, is
 pub use options::UNSENT;
 pub use outage_log::{OUTAGE_AGAIN, OUTAGES, OutageLog};
 pub use rate_limited_log::{LOG_WINDOW, RateLimitedLog};
-pub use source::{NO_PRIVILEGE, NO_ROUTE, PlayerSource, Source, try_as_player};
+pub use source::{PlayerSource, Source, remedy_as_player, try_as_player};
 pub use stream::{DetachedStream, Stream};
 pub use stream_io::StreamIo;
 pub use task_waker::TaskWaker;

@@ -12,12 +12,11 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::timeout;
 
-use super::connect::{ConnectResult, connect_any};
+use super::connect::{ConnectResult, connect_to};
 use otproxy_protocol::player_address::{PseudoIpv4, ipv4_of, ipv6_of};
 
 /// The addresses that [`try_as_player`] comes from, of documentation's networks: no player has them.
-const TRIED_AS: (Ipv4Addr, Ipv6Addr) =
-    (Ipv4Addr::new(192, 0, 2, 1), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+const TRIED_AS: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(192, 0, 2, 1), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
 /// The time limit of that: nothing leaves the host, and a kernel without the route answers never.
 const TRY_WITHIN: Duration = Duration::from_secs(2);
 
@@ -67,21 +66,22 @@ impl SourceError {
     /// Returns the remedy.
     pub(super) const fn remedy(&self) -> &'static str {
         match self {
-            Self::NoPlayer(_) | Self::Own(_) => {
-                "`source: player` connects from no such address: see what says that it is the player's (`trusted_peers`), or set \
-                 `sysctl -w net.ipv4.ip_nonlocal_bind=0`"
-            }
+            Self::NoPlayer(_) | Self::Own(_) => BAD_SOURCE,
             Self::NoPrivilege(_) => NO_PRIVILEGE,
         }
     }
 }
 
+/// The remedy for an address that no player can have.
+const BAD_SOURCE: &str = "`source: player` connects from no such address: see what says that it is the player's (`trusted_peers`), or set \
+     `sysctl -w net.ipv4.ip_nonlocal_bind=0`";
+
 /// The remedy for a process that may not connect from players' addresses.
-pub const NO_PRIVILEGE: &str = "`source: player` needs the privilege CAP_NET_RAW: `otproxy init` writes the lines of the unit for it, which are in \
+const NO_PRIVILEGE: &str = "`source: player` needs the privilege CAP_NET_RAW: `otproxy init` writes the lines of the unit for it, which are in \
      docs/configuration.md too, and they take a restart of the unit; without it set `source: loopback_per_player`";
 
 /// The remedy where nothing leads a server's answers back.
-pub const NO_ROUTE: &str = "`source: player` needs the rule and the route that `ip rule list pref 716` and `ip route show table 7162` show (`ip -6` for servers \
+const NO_ROUTE: &str = "`source: player` needs the rule and the route that `ip rule list pref 716` and `ip route show table 7162` show (`ip -6` for servers \
      on ::1), and a firewall that accepts what comes in over `lo`: the unit that `otproxy init` writes sets both when it starts, so \
      restart it; docs/configuration.md has the commands";
 
@@ -148,9 +148,7 @@ fn can_be_a_players(address: IpAddr) -> bool {
             let [first, ..] = v4.octets();
             !(first == 0 || v4.is_loopback() || v4.is_multicast() || v4.is_broadcast())
         }
-        IpAddr::V6(v6) => {
-            !(v6.is_unspecified() || v6.is_loopback() || v6.is_multicast() || v6.is_unicast_link_local())
-        }
+        IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_loopback() || v6.is_multicast() || v6.is_unicast_link_local()),
     }
 }
 
@@ -165,11 +163,24 @@ pub async fn try_as_player(loopback: IpAddr) -> Result<(), ConnectResult> {
     let (ipv4, ipv6) = TRIED_AS;
     let player = if loopback.is_ipv4() { IpAddr::V4(ipv4) } else { IpAddr::V6(ipv6) };
     let source = Source::Player(PlayerSource { player, ipv4, ipv6 });
-    let _stream = connect_any([target], source, TRY_WITHIN).await?;
+    let connected = timeout(TRY_WITHIN, connect_to(target, source, |_| {})).await;
+    let _stream = connected.map_err(|_| ConnectResult::Timeout)?.map_err(|error| ConnectResult::of(&error))?;
     match timeout(TRY_WITHIN, listener.accept()).await {
         Ok(Ok((_, peer))) if peer.ip() == player => Ok(()),
         Ok(_) => Err(ConnectResult::Error),
         Err(_) => Err(ConnectResult::Timeout),
+    }
+}
+
+/// Returns the remedy for what [`try_as_player`] failed with.
+#[must_use]
+pub const fn remedy_as_player(result: ConnectResult) -> &'static str {
+    match result {
+        ConnectResult::NoPrivilege => NO_PRIVILEGE,
+        ConnectResult::BadSource => BAD_SOURCE,
+        // Without the IPv6 route the kernel knows at once.
+        ConnectResult::Timeout | ConnectResult::Unreachable => NO_ROUTE,
+        _ => "see the log for the line about a reason of this host",
     }
 }
 
