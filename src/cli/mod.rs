@@ -261,7 +261,6 @@ impl Cli {
             log.set_level(level.unwrap_or(config.process().log.level));
             warn_of_files(limit, config);
             warn_of_stock_servers(config);
-            try_player_sources(config);
         });
         let stop = async {
             // From here on connections that wait in the kernel are accepted: the workers are starting.

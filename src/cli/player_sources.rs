@@ -1,4 +1,4 @@
-//! The trial of connects from players' own addresses, when a role starts and when its file was read again.
+//! The trial of connects from players' own addresses, when a role starts.
 
 use tracing::error;
 

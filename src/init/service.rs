@@ -76,31 +76,25 @@ User=otproxy
     text
 }
 
-/// Returns the lines of `install.sh` for a service that runs without a privilege which its new configuration takes: read now,
-/// it would keep everybody out.
-fn without_privilege(topology: &Topology, host: &Host<'_>) -> (String, &'static str) {
+/// Returns the line of `install.sh` that has a running service read its files. The first time that it is to connect from players'
+/// addresses it has no privilege for that, and refuses.
+fn reload(topology: &Topology, host: &Host<'_>) -> &'static str {
     if !needs_player_sources(topology, host) {
-        return (String::new(), "");
+        return "    systemctl reload \"$unit\"\n";
     }
-    let before = format!(
-        "\
-# A service that runs gets the privilege for players' own addresses with a restart, and would refuse everybody without it.
-restart=
-if ! grep -qs '^AmbientCapabilities=CAP_NET_RAW$' \"$units/$unit.d/{DROP_IN}\"; then restart=first; fi
+    "\
+    if ! systemctl reload \"$unit\"; then
+        echo \"$unit runs on with what it had: see why in \\`journalctl -u $unit\\`. The first time that game servers are to see players' own\"
+        echo \"addresses it takes a restart (at a server save: it ends all sessions):\"
+        echo \"    systemctl restart $unit\"
+        exit
+    fi
 "
-    );
-    let instead = "\
-if systemctl --quiet is-active \"$unit\" && [ -n \"$restart\" ]; then
-    echo \"$unit runs on with its old settings and its old file: game servers see players' own addresses, and all else here holds, from\"
-    echo \"its next restart on (at a server save: it ends all sessions):\"
-    echo \"    systemctl restart $unit\"
-el";
-    (before, instead)
 }
 
 /// Returns `install.sh`. Program and unit of a package stay where it put them.
 pub(super) fn install(topology: &Topology, host: &Host<'_>) -> String {
-    let (before, instead) = without_privilege(topology, host);
+    let reload = reload(topology, host);
     let (role, name) = (host.role(), host.name());
     let (who, when) = match host {
         Host::Core => ("the core".to_owned(), " (at a server save: it ends all sessions)"),
@@ -151,13 +145,12 @@ else
     install -m 644 \"$unit\" \"$units/$unit.new\"
     mv -f \"$units/$unit.new\" \"$units/$unit\"
 fi
-{before}install -m 644 {DROP_IN} \"$units/$unit.d/{DROP_IN}.new\"
+install -m 644 {DROP_IN} \"$units/$unit.d/{DROP_IN}.new\"
 mv -f \"$units/$unit.d/{DROP_IN}.new\" \"$units/$unit.d/{DROP_IN}\"
 
 systemctl daemon-reload
-{instead}if systemctl --quiet is-active \"$unit\"; then
-    systemctl reload \"$unit\"
-    if [ -n \"$program\" ]; then
+if systemctl --quiet is-active \"$unit\"; then
+{reload}    if [ -n \"$program\" ]; then
         echo \"$unit still runs the old program, and takes up the new one with a restart{when}:\"
     else
         echo \"$unit has read its files again. If its log says that a change needs a restart{when}:\"

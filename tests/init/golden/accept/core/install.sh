@@ -41,19 +41,17 @@ else
     install -m 644 "$unit" "$units/$unit.new"
     mv -f "$units/$unit.new" "$units/$unit"
 fi
-# A service that runs gets the privilege for players' own addresses with a restart, and would refuse everybody without it.
-restart=
-if ! grep -qs '^AmbientCapabilities=CAP_NET_RAW$' "$units/$unit.d/tunnel.conf"; then restart=first; fi
 install -m 644 tunnel.conf "$units/$unit.d/tunnel.conf.new"
 mv -f "$units/$unit.d/tunnel.conf.new" "$units/$unit.d/tunnel.conf"
 
 systemctl daemon-reload
-if systemctl --quiet is-active "$unit" && [ -n "$restart" ]; then
-    echo "$unit runs on with its old settings and its old file: game servers see players' own addresses, and all else here holds, from"
-    echo "its next restart on (at a server save: it ends all sessions):"
-    echo "    systemctl restart $unit"
-elif systemctl --quiet is-active "$unit"; then
-    systemctl reload "$unit"
+if systemctl --quiet is-active "$unit"; then
+if ! systemctl reload "$unit"; then
+        echo "$unit runs on with what it had: see why in \`journalctl -u $unit\`. The first time that game servers are to see players' own"
+        echo "addresses it takes a restart (at a server save: it ends all sessions):"
+        echo "    systemctl restart $unit"
+        exit
+    fi
     if [ -n "$program" ]; then
         echo "$unit still runs the old program, and takes up the new one with a restart (at a server save: it ends all sessions):"
     else
