@@ -82,8 +82,7 @@ fn reload(topology: &Topology, host: &Host<'_>) -> &'static str {
     if !needs_player_sources(topology, host) {
         return "    systemctl reload \"$unit\"\n";
     }
-    "\
-    if ! systemctl reload \"$unit\"; then
+    "    if ! systemctl reload \"$unit\"; then
         echo \"$unit runs on with what it had: see why in \\`journalctl -u $unit\\`. The first time that game servers are to see players' own\"
         echo \"addresses it takes a restart (at a server save: it ends all sessions):\"
         echo \"    systemctl restart $unit\"

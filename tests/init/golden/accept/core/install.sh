@@ -46,7 +46,7 @@ mv -f "$units/$unit.d/tunnel.conf.new" "$units/$unit.d/tunnel.conf"
 
 systemctl daemon-reload
 if systemctl --quiet is-active "$unit"; then
-if ! systemctl reload "$unit"; then
+    if ! systemctl reload "$unit"; then
         echo "$unit runs on with what it had: see why in \`journalctl -u $unit\`. The first time that game servers are to see players' own"
         echo "addresses it takes a restart (at a server save: it ends all sessions):"
         echo "    systemctl restart $unit"
