@@ -206,7 +206,9 @@ pub fn unreached(result: ConnectResult) -> &'static str {
         ConnectResult::Timeout => "sC",
         ConnectResult::Queue => "SQ",
         // Too few descriptors or ports.
-        ConnectResult::NoAddress | ConnectResult::Error => "RC",
+        ConnectResult::NoAddress | ConnectResult::NoPrivilege | ConnectResult::Error => "RC",
+        // As a rule that refuses it.
+        ConnectResult::BadSource => "PR",
         ConnectResult::Ok
         | ConnectResult::Refused
         | ConnectResult::Unreachable

@@ -35,6 +35,7 @@ mod man;
 mod notify;
 mod operate;
 mod ping;
+mod player_sources;
 mod probe;
 mod signals;
 mod text_table;
@@ -46,6 +47,7 @@ use demo::Demo;
 use deploy::Deploy;
 use notify::{NotifyState, notify};
 use ping::Ping;
+use player_sources::try_player_sources;
 use probe::Probe;
 use signals::{Requests, Signals};
 
@@ -264,6 +266,7 @@ impl Cli {
             // From here on connections that wait in the kernel are accepted: the workers are starting.
             info!(role = %config.role(), name = process.name, listeners = listeners.join(", "), admin, admin_socket, "ready");
             notify(NotifyState::Ready);
+            try_player_sources(&config);
             let _reloads = AbortOnDropHandle::new(tokio::spawn(reload_at(requests, control)));
             signals.caught().await;
             notify(NotifyState::Stopping);

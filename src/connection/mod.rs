@@ -5,8 +5,10 @@ mod edges;
 mod handle;
 mod reason;
 mod registry;
+mod source;
 
 pub use edges::{EDGE_LINES, EdgeCertificate, EdgeError, EdgeRegistry, EdgeSnapshot, TrunkPresence, TrunkSnapshot};
 pub use handle::{ConnectionHandle, Route, RunUntilClosed};
 pub use reason::{AdmissionError, CloseReason, Closing};
 pub use registry::{ConnectionRegistry, Registration};
+pub use source::source_for;

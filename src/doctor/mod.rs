@@ -26,6 +26,7 @@ mod ports;
 mod reach;
 mod report;
 mod server;
+mod source;
 mod systemd;
 mod throttle;
 mod tool;
@@ -48,7 +49,7 @@ pub const CONNECT: Duration = Duration::from_secs(4);
 pub const ANSWER: Duration = Duration::from_secs(5);
 
 /// The kinds of checks, in the order of the report: from the host outwards.
-pub const CHECKS: [&str; 16] = [
+pub const CHECKS: [&str; 17] = [
     "file",
     "files",
     "clock",
@@ -62,6 +63,7 @@ pub const CHECKS: [&str; 16] = [
     "tunnel",
     "target",
     "game_server",
+    "source",
     "player_address",
     "connects",
     "links",
@@ -200,8 +202,14 @@ pub async fn examine(config: Config, file: &Path, files: OpenFiles, try_connects
     for trial in links::of(&config).into_iter().filter(|_| runs) {
         pending.push(("links", tokio::spawn(async move { vec![trial.examine().await] })));
     }
+    let unit = Arc::new(unit);
     if let Some(table) = config.process().bans.nftables.clone() {
-        pending.push(("bans", tokio::spawn(async move { vec![bans::examine(&table, unit.as_ref()).await] })));
+        let unit = Arc::clone(&unit);
+        pending.push(("bans", tokio::spawn(async move { vec![bans::examine(&table, (*unit).as_ref()).await] })));
+    }
+    for loopback in config.loopbacks_of_players() {
+        let unit = Arc::clone(&unit);
+        pending.push(("source", tokio::spawn(async move { source::examine(loopback, (*unit).as_ref(), runs).await })));
     }
     checks.extend(config.stock_server_warnings().into_iter().map(stock_server));
     pending.push(("clock", tokio::spawn(async { vec![clock::examine().await] })));

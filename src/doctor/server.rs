@@ -14,12 +14,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::opening::{MAX_OPENING, Opening, shown};
 use super::{CONNECT, DoctorCheck};
+use crate::connection::source_for;
 use otproxy_config::{
     Config, Destination, Framing, GameServerConfig, HostPort, ListenerConfig, PlayerAddress, SendProxy, SourceAddress,
     TargetHost,
 };
-use otproxy_net::{connect_forward, resolve};
-use otproxy_protocol::player_address::backwards;
+use otproxy_net::{Source, connect_forward, resolve};
+use otproxy_protocol::player_address::{PseudoIpv4, backwards};
 use otproxy_protocol::status::{MAX_ANSWER, ServerStatus, StatusRequest};
 
 /// The check of what a server reads.
@@ -231,15 +232,15 @@ impl ServerTrial {
         }
     }
 
-    /// Returns whether each player comes to it from an address of its own.
-    pub fn is_per_player(&self) -> bool {
-        self.source.towards(&self.target) == SourceAddress::LoopbackPerPlayer
-    }
-
-    /// Connects as this player, from `own` or as the file says, and returns whether the server closes at once. `None` without a
-    /// connection.
-    pub async fn closes_at_once(&self, player: SocketAddrV4, own: Option<IpAddr>) -> Option<bool> {
-        let mut stream = self.connect(self.header, player, own.or(self.fixed_source())).await?;
+    /// Connects as this player, which has the address `own` on loopback where players have such, and returns whether the server closes at
+    /// once. `None` without a connection.
+    pub async fn closes_at_once(&self, player: SocketAddrV4, own: Ipv4Addr) -> Option<bool> {
+        let source = match self.source.towards(&self.target) {
+            SourceAddress::LoopbackPerPlayer => Source::Own(own.into()),
+            // The player has an IPv4 address, for which the key does not matter.
+            source => source_for(source, (*player.ip()).into(), &PseudoIpv4::new([0; 16])),
+        };
+        let mut stream = self.connect(self.header, player, source).await?;
         let (_, closed) = read_for(&mut stream, BLOCKED, MAX_OPENING).await;
         Some(closed)
     }
@@ -392,16 +393,16 @@ impl ServerTrial {
         ))
     }
 
-    /// Returns the address of this host that the file has for connections to it.
-    fn fixed_source(&self) -> Option<IpAddr> {
+    /// Returns the local address of this host's own connections to it.
+    fn own_source(&self) -> Source {
         match self.source {
-            SourceAddress::Address(own) => Some(own),
-            SourceAddress::Default | SourceAddress::LoopbackPerPlayer => None,
+            SourceAddress::Address(own) => Source::Own(own),
+            SourceAddress::Default | SourceAddress::LoopbackPerPlayer | SourceAddress::Player => Source::Kernel,
         }
     }
 
     /// Connects, and sends a header.
-    async fn connect(&self, header: Header, player: SocketAddrV4, source: Option<IpAddr>) -> Option<TcpStream> {
+    async fn connect(&self, header: Header, player: SocketAddrV4, source: Source) -> Option<TcpStream> {
         let addresses = resolve((&self.target.host, self.target.port), CONNECT).await.ok()?;
         let (mut stream, server) = connect_forward(addresses, source, CONNECT).await.ok()?;
         // One that has closed already is seen by the next read.
@@ -417,7 +418,7 @@ impl ServerTrial {
     async fn try_with(&self, header: Header, pace: &Pace) -> Reaction {
         pace.turn().await;
         // Servers answer 127.0.0.1 always, and another address of loopback as seldom as any.
-        let Some(mut stream) = self.connect(header, PLAYER, self.fixed_source()).await else {
+        let Some(mut stream) = self.connect(header, PLAYER, self.own_source()).await else {
             return Reaction::Unreachable;
         };
         let (first, closed) = read_for(&mut stream, AT_ONCE, MAX_OPENING).await;

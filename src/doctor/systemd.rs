@@ -10,6 +10,9 @@ use crate::admission::bans::NFT_UNIT_LINES;
 /// The properties that are asked for.
 const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,UnitFileState,NRestarts,Result,ExecMainStatus,\
     ActiveEnterTimestampMonotonic,MainPID,AmbientCapabilities,CapabilityBoundingSet,PrivateUsers,RestrictAddressFamilies";
+/// The lines that the shipped units lack for a process that connects from players' addresses.
+const PLAYER_SOURCE_LINES: [&str; 3] =
+    ["AmbientCapabilities=CAP_NET_RAW", "CapabilityBoundingSet=CAP_NET_RAW", "PrivateUsers=no"];
 /// Restarts by systemd, one soon after the other, from which on a unit does not stay up.
 const RESTARTS: u32 = 3;
 /// The time up after which a unit that was restarted counts as staying up.
@@ -71,7 +74,6 @@ impl Unit {
 
     /// Returns the lines that its `[Service]` lacks for a process that runs nft.
     pub fn lacks_for_nft(&self) -> Vec<&'static str> {
-        let has = |key, word: &str| self.get(key).split_whitespace().any(|has| has.eq_ignore_ascii_case(word));
         let families = self.get("RestrictAddressFamilies");
         let netlink = if families.starts_with('~') || families.is_empty() {
             !families.contains("AF_NETLINK")
@@ -80,12 +82,27 @@ impl Unit {
         };
         // In the order of the lines.
         let there = [
-            has("AmbientCapabilities", "cap_net_admin"),
-            has("CapabilityBoundingSet", "cap_net_admin"),
+            self.has("AmbientCapabilities", "cap_net_admin"),
+            self.has("CapabilityBoundingSet", "cap_net_admin"),
             self.get("PrivateUsers") != "yes",
             netlink,
         ];
         NFT_UNIT_LINES.into_iter().zip(there).filter(|(_, there)| !there).map(|(line, _)| line).collect()
+    }
+
+    /// Returns the lines that its `[Service]` lacks for a process that connects from players' addresses.
+    pub fn lacks_for_player_sources(&self) -> Vec<&'static str> {
+        let there = [
+            self.has("AmbientCapabilities", "cap_net_raw"),
+            self.has("CapabilityBoundingSet", "cap_net_raw"),
+            self.get("PrivateUsers") != "yes",
+        ];
+        PLAYER_SOURCE_LINES.into_iter().zip(there).filter(|(_, there)| !there).map(|(line, _)| line).collect()
+    }
+
+    /// Returns whether a property is a list with this word.
+    fn has(&self, key: &str, word: &str) -> bool {
+        self.get(key).split_whitespace().any(|has| has.eq_ignore_ascii_case(word))
     }
 
     /// Judges it. `answers`: the role's otproxy runs here, whatever started it.
@@ -304,5 +321,20 @@ mod tests {
             ("RestrictAddressFamilies", "AF_INET"),
         ]);
         assert_eq!(without_netlink.lacks_for_nft(), ["RestrictAddressFamilies=AF_NETLINK"]);
+    }
+
+    #[test]
+    fn the_lines_that_players_addresses_take_are_named_and_are_those_of_the_drop_in() {
+        let drop_in = include_str!("../../systemd/source-player.conf");
+        assert!(PLAYER_SOURCE_LINES.iter().all(|line| drop_in.lines().any(|there| there == *line)), "{drop_in}");
+        let hardened = [("AmbientCapabilities", ""), ("CapabilityBoundingSet", ""), ("PrivateUsers", "yes")];
+        assert_eq!(unit(&hardened).lacks_for_player_sources(), PLAYER_SOURCE_LINES);
+        let with = [
+            ("AmbientCapabilities", "cap_net_raw"),
+            ("CapabilityBoundingSet", "cap_net_admin cap_net_raw"),
+            ("PrivateUsers", "no"),
+        ];
+        assert_eq!(unit(&with).lacks_for_player_sources(), [""; 0]);
+        assert_eq!(unit(&[with[0], with[1], ("PrivateUsers", "yes")]).lacks_for_player_sources(), ["PrivateUsers=no"]);
     }
 }

@@ -6,13 +6,13 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::DoctorCheck;
 use super::server::ServerTrial;
-use otproxy_config::{Config, PlayerAddress, SourceAddress, TargetHost};
+use otproxy_config::{Config, PlayerAddress, TargetHost};
 
 /// The check of a server's throttle.
 pub(super) const CHECK: &str = "connects";
 /// Connects at once. Stock servers block an address at the sixth.
 const CONNECTS: usize = 8;
-/// Players of documentation's addresses, as headers tell them, and on loopback as sources that no player has.
+/// Players of documentation's addresses, as headers or connections tell them, and on loopback as sources that no player has.
 const TOLD: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(198, 51, 100, 2)];
 const SOURCES: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 3), Ipv4Addr::new(127, 0, 0, 4)];
 
@@ -34,7 +34,7 @@ pub(super) fn of(config: &Config) -> Vec<ThrottleTrial> {
     for game in &core.game_servers {
         let (host, server) = (TargetHost::from(&game.address), ServerTrial::of_game_server(game));
         if trials.iter().all(|trial| trial.host != host) {
-            let own = game.source.towards(&game.address) == SourceAddress::LoopbackPerPlayer;
+            let own = game.source.tells_apart(&game.address);
             let tells_apart = own || game.player_address != PlayerAddress::None;
             let is_slowed = rates.contains_key(&host);
             trials.push(ThrottleTrial { host, server, tells_apart, is_slowed });
@@ -59,9 +59,8 @@ impl ThrottleTrial {
     }
 
     async fn is_closed(&self, player: usize) -> Option<bool> {
-        let own = self.server.is_per_player().then(|| SOURCES.get(player)).flatten();
         let told = SocketAddrV4::new(*TOLD.get(player)?, 50_000);
-        self.server.closes_at_once(told, own.map(|own| (*own).into())).await
+        self.server.closes_at_once(told, *SOURCES.get(player)?).await
     }
 
     fn verdict(&self, blocked: bool, other: bool) -> DoctorCheck {

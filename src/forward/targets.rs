@@ -20,11 +20,12 @@ use self::addresses::ResolvedAddresses;
 use self::health::{Attempt, HealthChange, TargetHealth};
 use self::metrics::TargetChecks;
 use crate::admission::{AddressKey, ConnectQueue, ConnectQueues, HostKey};
+use crate::connection::source_for;
 use crate::metrics::{GaugeGuard, Metrics, PanicCount};
 use crate::tunnel::{EdgeTrunks, TrunkPool};
 use otproxy_config as config;
 use otproxy_config::{CheckConfig, CheckKind, Destination, SendProxy, SourceAddress};
-use otproxy_net::{ConnectResult, OutageLog, Stream};
+use otproxy_net::{ConnectResult, OutageLog, Source, Stream};
 use otproxy_protocol::frame::ClientId;
 use otproxy_protocol::player_address::PseudoIpv4;
 use otproxy_protocol::trunk::OpenRequest;
@@ -67,9 +68,12 @@ impl From<ConnectResult> for CheckResult {
             ConnectResult::Timeout => Self::Timeout,
             ConnectResult::Unreachable => Self::Unreachable,
             ConnectResult::Resolve => Self::Resolve,
-            ConnectResult::Handshake | ConnectResult::Queue | ConnectResult::NoAddress | ConnectResult::Error => {
-                Self::Error
-            }
+            ConnectResult::Handshake
+            | ConnectResult::Queue
+            | ConnectResult::NoAddress
+            | ConnectResult::BadSource
+            | ConnectResult::NoPrivilege
+            | ConnectResult::Error => Self::Error,
         }
     }
 }
@@ -319,7 +323,13 @@ impl Targets {
     }
 
     async fn keep_checking(self: Arc<Self>, target: Arc<Target>, _panics: PanicCount) {
-        let Target { way, check, send_proxy, source, within, checks: Some(checks), .. } = &*target else { return };
+        let Target { way, destination, check, send_proxy, source, within, checks: Some(checks), .. } = &*target else {
+            return;
+        };
+        let source = match destination {
+            Destination::Target(host) => source.of_checks(host),
+            Destination::Core(_) => None,
+        };
         let mut ticks = interval(check.inter);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -335,7 +345,7 @@ impl Targets {
             }
             let checked = match way {
                 Way::Direct(addresses) => {
-                    check::check(addresses, check.kind, *send_proxy, source.of_checks(), *within).await
+                    check::check(addresses, check.kind, *send_proxy, source.into(), *within).await
                 }
                 // The core answers on each, or it is given up.
                 Way::Tunnel => match &self.ways.pool {
@@ -447,12 +457,13 @@ impl ChosenTarget {
         match (way, destination) {
             (Way::Direct(addresses), _) => {
                 let source = match source {
-                    SourceAddress::LoopbackPerPlayer if player.to_canonical() != Ipv4Addr::LOCALHOST => {
-                        Some(IpAddr::V4(self.targets.ways.pseudo_ipv4.loopback(player)))
-                    }
                     // The status is asked for from 127.0.0.1, which game servers answer without limit.
-                    SourceAddress::Default | SourceAddress::LoopbackPerPlayer => None,
-                    SourceAddress::Address(own) => Some(*own),
+                    SourceAddress::LoopbackPerPlayer | SourceAddress::Player
+                        if player.to_canonical() == Ipv4Addr::LOCALHOST =>
+                    {
+                        Source::Kernel
+                    }
+                    source => source_for(*source, player, &self.targets.ways.pseudo_ipv4),
                 };
                 let (stream, address) = addresses.connect(source, *within).await?;
                 Ok(TargetStream::Direct(plain(stream)?, address))

@@ -118,20 +118,20 @@ allowHaProxy = true
         }
         Canary | Unpatched => {
             "
--- This server reads no header of the core's. With the core on its host it sees each player at an address of its own in 127.0.0.0/8.
+-- This server reads no header of the core's. With the core on its host it sees each player's own address all the same.
 "
         }
         Canary860 => {
             "
 -- Clients of 8.60. The server reads no header of the core's, and matches a login to the game by its address: with the core on its
--- host each player has an address of its own in 127.0.0.0/8, for both.
+-- host it sees the player's own, for both.
 allowOldProtocol = true
 "
         }
         Tvp => {
             "
 -- This server reads no header of the core's, and locks an address out after wrong passwords (ipLockDuration): with the core on its
--- host each player has an address of its own in 127.0.0.0/8, so that nobody locks out others.
+-- host it sees each player's own, so that nobody locks out others.
 "
         }
     };

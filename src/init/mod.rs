@@ -143,11 +143,11 @@ fn of_host(topology: &Topology, host: &Host<'_>, ca: &str) -> Vec<File> {
     let file = |name: &str, text: String| File { path: format!("{folder}/{name}"), text };
     vec![
         file("README.md", guide::of_host(topology, host)),
-        file(INSTALL, service::install(host)),
+        file(INSTALL, service::install(topology, host)),
         file(&format!("{role}.yaml"), yaml::of_host(topology, host)),
         file(RULES, firewall::of_host(topology, host)),
         file(&service::unit_name(host), service::unit(host).to_owned()),
-        file(service::DROP_IN, service::drop_in().to_owned()),
+        file(service::DROP_IN, service::drop_in(topology, host)),
         file("ca.pem", ca.to_owned()),
     ]
 }

@@ -1,7 +1,8 @@
 //! Files for systemd, the script that installs a host's files, and where it puts them.
 
 use super::host::Host;
-use otproxy_config::RoleKind;
+use super::yaml::has_player_sources;
+use otproxy_config::{RoleKind, Topology};
 
 /// The file of settings beside the unit.
 pub(super) const DROP_IN: &str = "tunnel.conf";
@@ -49,17 +50,50 @@ pub fn installed(host: &Host<'_>) -> Vec<InstalledFile> {
     own.into_iter().chain([unit, drop_in]).collect()
 }
 
-pub(super) fn drop_in() -> &'static str {
-    "\
+/// The settings of a service that connects from players' addresses.
+const PLAYER_SOURCES: &str = include_str!("../../systemd/source-player.conf");
+
+/// Returns whether a host's service connects from players' addresses.
+fn needs_player_sources(topology: &Topology, host: &Host<'_>) -> bool {
+    host.role() == RoleKind::Core && has_player_sources(topology)
+}
+
+/// Returns the drop-in of the unit.
+pub(super) fn drop_in(topology: &Topology, host: &Host<'_>) -> String {
+    let mut text = "\
 # Made by `otproxy init`. The key of the tunnel's certificate can be read by the user otproxy alone, so the service is
 # that user: one that exists takes the place of the unit's dynamic one. All else in the unit holds.
 [Service]
 User=otproxy
 "
+    .to_owned();
+    if needs_player_sources(topology, host) {
+        // Its first lines are for those who install it by hand.
+        let settings = PLAYER_SOURCES.split_once("[Service]\n").map_or(PLAYER_SOURCES, |(_, settings)| settings);
+        text += "\n# For `source: player`: game servers on this host see players' own addresses. A change takes a restart.\n";
+        text += settings;
+    }
+    text
+}
+
+/// Returns the line of `install.sh` that has a running service read its files. The first time that it is to connect from players'
+/// addresses it has no privilege for that, and refuses.
+fn reload(topology: &Topology, host: &Host<'_>) -> &'static str {
+    if !needs_player_sources(topology, host) {
+        return "    systemctl reload \"$unit\"\n";
+    }
+    "    if ! systemctl reload \"$unit\"; then
+        echo \"$unit runs on with what it had: see why in \\`journalctl -u $unit\\`. The first time that game servers are to see players' own\"
+        echo \"addresses it takes a restart (at a server save: it ends all sessions):\"
+        echo \"    systemctl restart $unit\"
+        exit
+    fi
+"
 }
 
 /// Returns `install.sh`. Program and unit of a package stay where it put them.
-pub(super) fn install(host: &Host<'_>) -> String {
+pub(super) fn install(topology: &Topology, host: &Host<'_>) -> String {
+    let reload = reload(topology, host);
     let (role, name) = (host.role(), host.name());
     let (who, when) = match host {
         Host::Core => ("the core".to_owned(), " (at a server save: it ends all sessions)"),
@@ -115,8 +149,7 @@ mv -f \"$units/$unit.d/{DROP_IN}.new\" \"$units/$unit.d/{DROP_IN}\"
 
 systemctl daemon-reload
 if systemctl --quiet is-active \"$unit\"; then
-    systemctl reload \"$unit\"
-    # So does a package's new program leave the one that runs.
+{reload}    # So does a package's new program leave the one that runs.
     case $(readlink \"/proc/$(systemctl show --property=MainPID --value \"$unit\")/exe\" || true) in *' (deleted)') program=new ;; esac
     if [ -n \"$program\" ]; then
         echo \"$unit still runs the old program, and takes up the new one with a restart{when}:\"

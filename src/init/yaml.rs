@@ -160,7 +160,6 @@ tunnel:
         let revoked = if edge.revoked { ", revoked: true" } else { "" };
         let _ = writeln!(edges, "  - {{ name: \"{}\"{dial}{public}{revoked} }}", edge.name);
     }
-    let send_proxy = topology.settings().send_proxy;
     format!(
         "\
 # The core: joins the links of each player and leads them to the game servers. Made by `otproxy init`.
@@ -179,16 +178,16 @@ listeners:
   - name: login
     forward_to: \"{login}\"
     # How the login server is told the player's address: v2, v2_reversed, v1 or none.
-    send_proxy: {send_proxy}
-{status}{games}{sessions}
+{login_source}{status}{games}{sessions}
 # The only ports that clients can reach over links. player_address says how a game server is told the player's address: otc
 # with the OTC proxy patch, otc_reversed with its TFS 1.6 branch, proxy_v2 or proxy_v1, none without a patch. A stock TFS 1.6
 # or later takes all addresses for one, and blocks it when some connect at once: give it connects: 1/600ms.
 game_servers:
 {game_servers}",
         login = topology.login,
+        login_source = told(topology, &topology.login),
         status = topology.status.as_ref().map_or_else(String::new, |status| {
-            format!("  - name: status\n    forward_to: \"{status}\"\n    send_proxy: {send_proxy}\n")
+            format!("  - name: status\n    forward_to: \"{status}\"\n{}", told(topology, status))
         }),
         games = games_of_players_without_links(topology),
         sessions = sessions(topology),
@@ -196,19 +195,25 @@ game_servers:
     )
 }
 
+/// Returns the lines of a forward that say how its target learns players' addresses.
+fn told(topology: &Topology, target: &HostPort) -> String {
+    let source = if is_player_source(topology, target) { "    source: player\n" } else { "" };
+    format!("    send_proxy: {}\n{source}", topology.settings().send_proxy)
+}
+
 /// Returns the core's listeners for players without links.
 fn games_of_players_without_links(topology: &Topology) -> String {
-    let send_proxy = topology.settings().send_proxy;
     let mut lines = String::new();
     for world in topology.forwarded_worlds() {
         if lines.is_empty() {
             lines += "  # Games of players without links, who play over one edge.\n";
         }
-        let _ = writeln!(
+        let _ = write!(
             lines,
-            "  - name: {}\n    forward_to: \"{}\"\n    send_proxy: {send_proxy}",
+            "  - name: {}\n    forward_to: \"{}\"\n{}",
             world.listener(),
-            world.address
+            world.address,
+            told(topology, &world.address)
         );
     }
     lines
@@ -235,7 +240,7 @@ pub(super) fn has_both_families(topology: &Topology) -> bool {
 
 fn game_servers(topology: &Topology) -> String {
     let mut lines = String::new();
-    let mut add = |what: &str, port: u16, address: &HostPort, on_loopback: bool| {
+    let mut add = |what: &str, port: u16, address: &HostPort| {
         let GameServerSettings { player_address, framing, counts_all_as_one, .. } = topology.settings();
         let framing = match framing {
             Framing::Auto => String::new(),
@@ -244,7 +249,7 @@ fn game_servers(topology: &Topology) -> String {
         // Otherwise all players have one address, and limits by address hold for all of them together.
         // On another host they all come from the core's, and a server without a patch blocks that when some come at once.
         let source = match player_address {
-            PlayerAddress::None if on_loopback => ", source: loopback_per_player",
+            PlayerAddress::None if is_player_source(topology, address) => ", source: player",
             PlayerAddress::None => ", connects: 1/600ms",
             _ if counts_all_as_one => ", connects: 1/600ms",
             _ => "",
@@ -256,13 +261,24 @@ fn game_servers(topology: &Topology) -> String {
     };
     let login = login(topology);
     if let Some(login) = &login {
-        add("Login over links", login.port, &login.address, login.is_on_loopback());
+        add("Login over links", login.port, &login.address);
     }
     for world in &topology.worlds {
         let what = world.name.as_ref().map_or_else(|| "A world".to_owned(), |name| format!("The world {name:?}"));
-        add(&what, world.port, &world.address, world.is_on_loopback());
+        add(&what, world.port, &world.address);
     }
     lines
+}
+
+/// Returns whether a server is connected to from players' own addresses: one on the core's host that reads no header.
+fn is_player_source(topology: &Topology, server: &HostPort) -> bool {
+    topology.settings().player_address == PlayerAddress::None && server.is_ipv4_loopback()
+}
+
+/// Returns whether any is.
+pub(super) fn has_player_sources(topology: &Topology) -> bool {
+    let worlds = topology.worlds.iter().map(|world| &world.address);
+    worlds.chain([&topology.login]).chain(&topology.status).any(|server| is_player_source(topology, server))
 }
 
 /// Returns the login as a port that clients ask for; `None` if the topology has that port already.

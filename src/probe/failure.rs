@@ -127,8 +127,15 @@ mod tests {
     #[test]
     fn each_has_a_finding_and_a_remedy_of_its_own() {
         let mut errors: Vec<_> = ConnectResult::ALL.iter().map(|result| ProbeError::Connect(*result)).collect();
-        // A probe goes through no tunnel of its own, and waits for no turn.
-        let never = [ConnectResult::Ok, ConnectResult::Handshake, ConnectResult::Queue].map(ProbeError::Connect);
+        // A probe goes through no tunnel of its own, waits for no turn, and comes from no player's address.
+        let never = [
+            ConnectResult::Ok,
+            ConnectResult::Handshake,
+            ConnectResult::Queue,
+            ConnectResult::BadSource,
+            ConnectResult::NoPrivilege,
+        ]
+        .map(ProbeError::Connect);
         errors.retain(|error| !never.contains(error));
         errors.extend([
             ProbeError::NoFamily,

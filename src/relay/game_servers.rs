@@ -171,7 +171,7 @@ impl GameServer {
             {
                 continue;
             }
-            let checked = connect((&address.host, address.port), source.of_checks(), CHECK_WITHIN).await;
+            let checked = connect((&address.host, address.port), source.of_checks(address).into(), CHECK_WITHIN).await;
             match checked {
                 Ok(_) => self.record(ConnectResult::Ok, *rise),
                 Err(result) => self.record(result, *fall),

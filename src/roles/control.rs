@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,7 +26,7 @@ use crate::tunnel::TunnelPeers;
 use crate::web;
 use otproxy_config as config;
 use otproxy_config::{Config, ConfigErrors, Destination, ListenerConfig};
-use otproxy_net::BindError;
+use otproxy_net::{BindError, ConnectResult, remedy_as_player, try_as_player};
 
 /// The reason why a reload failed. Nothing has changed then.
 #[derive(Debug, Error)]
@@ -43,6 +43,17 @@ pub enum ReloadError {
     /// A listener is to use a tunnel that the process was not started with.
     #[error("listener `{0}` leads through the tunnel to the core, and `core` takes a restart to be added")]
     NoTunnel(String),
+    /// Nobody would reach servers that were reached until now: connects from players' own addresses fail, as a trial shows.
+    #[error(
+        "`source: player` would keep players from the servers at {loopback}: a connect from a player's address fails ({result}); {}",
+        remedy_as_player(*result)
+    )]
+    PlayerSource {
+        /// The address of the servers.
+        loopback: IpAddr,
+        /// What the trial failed with.
+        result: ConnectResult,
+    },
     /// There is no such listener.
     #[error("there is no listener `{0}`")]
     NoListener(String),
@@ -373,6 +384,7 @@ impl Control {
 
     async fn apply(&self, config: Config, certificates: Option<IdentityWatch>) -> Result<ReloadResult, ReloadError> {
         let restart = self.0.started.needs_restart_for(&config);
+        self.try_new_sources(&config).await?;
         let changed = {
             let mut state = self.state();
             let state = state.as_mut().ok_or(ReloadError::Ended)?;
@@ -392,6 +404,15 @@ impl Control {
         };
         settled(changed).await;
         Ok(ReloadResult { restart })
+    }
+
+    /// Tries connects from players' own addresses, where none are made until now. The privilege for them takes a restart.
+    async fn try_new_sources(&self, config: &Config) -> Result<(), ReloadError> {
+        let before = self.state().as_ref().map(|state| state.config.loopbacks_of_players()).unwrap_or_default();
+        for loopback in config.loopbacks_of_players().difference(&before).copied() {
+            try_as_player(loopback).await.map_err(|result| ReloadError::PlayerSource { loopback, result })?;
+        }
+        Ok(())
     }
 
     fn tell(&self, reloaded: &Result<ReloadResult, ReloadError>) {

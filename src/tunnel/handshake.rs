@@ -24,7 +24,7 @@ use crate::certs::watch::{IdentityWatch, WatchResult};
 use crate::connection::EdgeCertificate;
 use crate::metrics::{ByReason, Metrics};
 use otproxy_config::HostPort;
-use otproxy_net::{ConnectResult, OutageLog, RateLimitedLog, Stream, TlsError, connect_any, resolve};
+use otproxy_net::{ConnectResult, OutageLog, RateLimitedLog, Source, Stream, TlsError, connect_any, resolve};
 
 /// Handshakes of unauthenticated peers at once. Each costs a descriptor and a few kilobytes until its deadline.
 pub const UNAUTHENTICATED: usize = 1024;
@@ -273,7 +273,7 @@ impl Handshakes {
     /// # Errors
     /// Returns the result, which is counted and logged.
     pub async fn connect(&self, way: &DialTarget<'_>) -> Result<(Stream, SocketAddr, EdgeCertificate), ConnectResult> {
-        let connecting = async { connect_any(way.addresses().await?, None, CONNECT).await };
+        let connecting = async { connect_any(way.addresses().await?, Source::Kernel, CONNECT).await };
         let (stream, address) = connecting.await.inspect_err(|result| {
             let what = format_args!("cannot connect to `{}`: {result}", way.name);
             self.warn_of_dial(way, DialFailure::Connect(*result), &what);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
@@ -29,30 +30,35 @@ pub struct RoleProcess {
 impl RoleProcess {
     /// Starts a role with this YAML, its `role` aside.
     pub fn with(role: &str, yaml: &str) -> Self {
-        Self::start(role, yaml, None)
+        Self::start(role, yaml, |command| command)
     }
 
     /// Starts a core with this YAML, its `role` aside. Every address of loopback is an edge.
     pub fn core(yaml: &str) -> Self {
-        Self::start("core", &core(yaml), None)
+        Self::start("core", &core(yaml), |command| command)
     }
 
     /// Starts an edge with this YAML, its `role` aside.
     pub fn edge(yaml: &str) -> Self {
-        Self::start("edge", yaml, None)
+        Self::start("edge", yaml, |command| command)
     }
 
     /// Starts a core that may have so many files open.
     pub fn core_with_files(yaml: &str, files: u32) -> Self {
-        Self::start("core", &core(yaml), Some(files))
+        Self::start("core", &core(yaml), |command| with_files(command, files))
     }
 
     /// Starts an edge that may have so many files open.
     pub fn edge_with_files(yaml: &str, files: u32) -> Self {
-        Self::start("edge", yaml, Some(files))
+        Self::start("edge", yaml, |command| with_files(command, files))
     }
 
-    fn start(role: &str, yaml: &str, files: Option<u32>) -> Self {
+    /// Starts a core by another program, which gets its command behind its own arguments.
+    pub fn core_through(yaml: &str, program: &str, arguments: &[&str]) -> Self {
+        Self::start("core", &core(yaml), |command| through(command, program, arguments))
+    }
+
+    fn start(role: &str, yaml: &str, started_by: impl FnOnce(Command) -> Command) -> Self {
         let folder = Folder::new();
         let socket = folder.join("admin.sock");
         let text = format!(
@@ -63,13 +69,7 @@ impl RoleProcess {
         let file = folder.join(YAML);
         fs::write(&file, text).unwrap();
         let arguments = [role, "-c", file.to_str().unwrap(), "--log-format", "json"];
-        let mut command = otproxy(&arguments);
-        if let Some(files) = files {
-            // The limit must hold before the program starts, and setting it in a child of this
-            // process takes code that is not safe: a shell does it.
-            command = through(command, "sh", &["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]);
-        }
-        let (mut running, ready) = Running::start(command);
+        let (mut running, ready) = Running::start(started_by(otproxy(&arguments)));
         let ready: serde_yaml::Value = serde_yaml::from_str(&ready).unwrap();
         let listeners = ready["listeners"].as_str().unwrap().split(", ");
         // One that is reached through the tunnel alone has none.
@@ -83,6 +83,11 @@ impl RoleProcess {
 
     pub fn addr(&self, listener: &str) -> SocketAddr {
         self.addresses[listener]
+    }
+
+    /// Returns its file.
+    pub fn file(&self) -> String {
+        self.folder.join(YAML).to_str().unwrap().to_owned()
     }
 
     /// Returns its admin socket.
@@ -189,6 +194,12 @@ impl Metered for RoleProcess {
     fn admin(&self) -> SocketAddr {
         self.admin
     }
+}
+
+/// Returns a command that may have so many files open. The limit must hold before the program starts, and setting it in a child
+/// of this process takes code that is not safe: a shell does it.
+fn with_files(command: Command, files: u32) -> Command {
+    through(command, "sh", &["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")])
 }
 
 fn core(yaml: &str) -> String {

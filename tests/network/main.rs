@@ -2,7 +2,8 @@
 //!
 //! [`link`] is what a link does to packets, pure; [`host`] a network namespace; [`simulator`] joins
 //! hosts by links; [`topology`] has the real program on hosts of their own; [`traffic`] plays over it
-//! and judges. The tests are in [`faults`] and [`routers`]; [`bans`] has the kernel drop what banned addresses send; [`figures`] measures and is
+//! and judges. The tests are in [`faults`] and [`routers`]; [`bans`] has the kernel drop what banned addresses send, and [`player_source`] has a server see players' own
+//! addresses; [`figures`] measures and is
 //! run by hand.
 //!
 //! Root and `/dev/net/tun` are needed.
@@ -29,6 +30,7 @@ mod faults;
 mod figures;
 mod host;
 mod link;
+mod player_source;
 mod routers;
 mod simulator;
 mod topology;

@@ -988,7 +988,7 @@ fn each_game_server_has_the_settings_that_are_documented() {
             let old = lua.contains("legacy860GameProtocolPort = 7172\ngameProtocolPort = 7173 ");
             assert_eq!(old, *profile == GameServerProfile::Canary860, "{lua}");
             let yaml = fs::read_to_string(out.join("core/core.yaml")).expect("made");
-            let own = ["source: loopback_per_player", "connects: 1/600ms"]
+            let own = ["source: player", "connects: 1/600ms"]
                 .into_iter()
                 .filter(|setting| yaml.lines().any(|line| line.starts_with("  - {") && line.contains(setting)))
                 .map(|setting| format!("`{setting}`"));

@@ -1,7 +1,7 @@
 //! Formats of addresses: where to listen, where to connect, and whom to trust.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -55,6 +55,12 @@ impl HostPort {
     /// Returns the address where the host is one, and no name.
     pub fn literal(&self) -> Option<SocketAddr> {
         self.host.parse().ok().map(|ip| SocketAddr::new(ip, self.port))
+    }
+
+    /// Returns whether it is on this host's loopback.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.is_ipv4_loopback() || self.host.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback())
     }
 
     /// Returns whether it is on this host's loopback, by IPv4.

@@ -35,7 +35,7 @@ section! {
         /// the PROXY header that tells the target the player's address; a login service behind a core's `web` gets none
         send_proxy: SendProxy = word().or("v2"),
         /// the local address of connections to targets without the tunnel; `loopback_per_player` takes one in 127.0.0.0/8 for each
-        /// player, so that a server on this host tells players apart
+        /// player, so that a server on this host tells players apart; `player` takes the player's own, which needs a privilege and a route
         source: SourceAddress = value(SOURCE).or_else(BY_DEFAULT, SourceAddress::default).example("default"),
         /// connects to the host of each target without the tunnel, over all that leads there; for servers that block an address which
         /// connects too often
@@ -161,8 +161,12 @@ impl ForwardConfig {
         }
         keys.inbound = inbound;
         if let Some(targets) = &keys.forward_to {
-            let told = keys.send_proxy != Some(SendProxy::None);
-            keys.source = for_targets(item, keys.source, hosts(targets), told || answers_itself(item));
+            let told = ("send_proxy", keys.send_proxy != Some(SendProxy::None));
+            // A login service over HTTP tells players apart by what it is told.
+            keys.source = match answers_itself(item) && !item.has("source") {
+                true => Some(SourceAddress::Default),
+                false => for_targets(item, keys.source, hosts(targets), told),
+            };
         }
         keys.complete()
     }

@@ -35,7 +35,7 @@ section! {
         /// the same as a number in each second, spread evenly
         connects_per_second: Option<u32> = value(COUNT_OR_NONE).or("none").example("10"),
         /// the local address of connections to it; `loopback_per_player` takes one in 127.0.0.0/8 for each player, so that a server
-        /// on this host tells players apart
+        /// on this host tells players apart; `player` takes the player's own, which needs a privilege and a route
         source: SourceAddress = value(SOURCE).or_else(BY_DEFAULT, SourceAddress::default).example("default"),
         /// whether the game server is checked while nobody plays: `tcp` connects; see `otproxy_game_server_up`
         check: GameServerCheck = word().or("off"),
@@ -54,7 +54,7 @@ impl Read for GameServerConfig {
     fn read(item: &Scope<'_>) -> Option<Self> {
         let mut keys = GameServerKeys::read(item);
         if let Some(address) = &keys.address {
-            let told = keys.player_address != Some(PlayerAddress::None);
+            let told = ("player_address", keys.player_address != Some(PlayerAddress::None));
             keys.source = for_targets(item, keys.source, std::iter::once(address), told);
         }
         if let (Some(Some(_)), Some(Some(count))) = (keys.connects, keys.connects_per_second) {

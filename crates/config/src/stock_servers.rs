@@ -55,9 +55,7 @@ impl Config {
         let Self::Core(core) = self else { return Vec::new() };
         let rates = self.connect_rates();
         let one_for_all = |target: &HostPort, told: bool, source: SourceAddress| {
-            !told
-                && source.towards(target) != SourceAddress::LoopbackPerPlayer
-                && !rates.contains_key(&TargetHost::from(target))
+            !told && !source.tells_apart(target) && !rates.contains_key(&TargetHost::from(target))
         };
         let mut warnings = Vec::new();
         for (index, server) in core.game_servers.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! Connects to targets.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tracing::field::display;
 use tracing::warn;
 
+use super::source::{Source, SourceError};
 use super::{OutageLog, Stream, descriptors, options};
 use otproxy_protocol::words;
 
@@ -36,6 +37,10 @@ words! {
         Queue = "queue",
         /// This host has no local address with a free port for it.
         NoAddress = "no_address",
+        /// With `source: player`: the player's address is none that a player can have, or one of this host.
+        BadSource = "bad_source",
+        /// With `source: player`: the kernel does not let this process connect from addresses of others.
+        NoPrivilege = "no_privilege",
         /// Any other failure, such as no free descriptor.
         Error = "error",
     }
@@ -45,6 +50,12 @@ impl ConnectResult {
     /// Returns the result that an I/O error of a connect stands for.
     pub fn of(error: &std::io::Error) -> Self {
         use std::io::ErrorKind::*;
+        if let Some(error) = SourceError::of(error) {
+            return match error {
+                SourceError::NoPlayer(_) | SourceError::Own(_) => Self::BadSource,
+                SourceError::NoPrivilege(_) => Self::NoPrivilege,
+            };
+        }
         match error.kind() {
             // A reset comes where its listener was closed in the same moment.
             ConnectionRefused | ConnectionReset => Self::Refused,
@@ -59,7 +70,7 @@ impl ConnectResult {
 
     /// Returns whether it says something about this host alone, and nothing about the target.
     pub const fn is_of_this_host(self) -> bool {
-        matches!(self, Self::Queue | Self::NoAddress | Self::Error)
+        matches!(self, Self::Queue | Self::NoAddress | Self::BadSource | Self::NoPrivilege | Self::Error)
     }
 }
 
@@ -68,9 +79,6 @@ pub(super) fn is_without_family(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT)
 }
 
-/// The local address that a connect starts from: `None` lets the kernel choose.
-pub type SourceIp = Option<IpAddr>;
-
 /// Connects to a port of a host, by name or address, trying each address of its name, each for at most `within`. Returns
 /// the stream and the address that answered. It logs no address: the core's may be one that is to stand in no log.
 ///
@@ -78,7 +86,7 @@ pub type SourceIp = Option<IpAddr>;
 /// Returns the result of the last attempt.
 pub async fn connect(
     (host, port): (&str, u16),
-    source: SourceIp,
+    source: Source,
     within: Duration,
 ) -> Result<(Stream, SocketAddr), ConnectResult> {
     connect_any(resolve((host, port), within).await?, source, within).await
@@ -90,7 +98,7 @@ pub async fn connect(
 /// Returns the result of the last attempt.
 pub async fn connect_any(
     addresses: impl IntoIterator<Item = SocketAddr>,
-    source: SourceIp,
+    source: Source,
     within: Duration,
 ) -> Result<(Stream, SocketAddr), ConnectResult> {
     let (stream, address) = connect_with(addresses, source, within, false, |_| {}).await?;
@@ -103,7 +111,7 @@ pub async fn connect_any(
 /// Returns the result of the last attempt.
 pub async fn connect_forward(
     addresses: impl IntoIterator<Item = SocketAddr>,
-    source: SourceIp,
+    source: Source,
     within: Duration,
 ) -> Result<(TcpStream, SocketAddr), ConnectResult> {
     connect_with(addresses, source, within, true, |socket| options::towards_target(&SockRef::from(socket))).await
@@ -133,13 +141,13 @@ pub async fn lookup((host, port): (&str, u16)) -> io::Result<Vec<SocketAddr>> {
 
 async fn connect_with(
     addresses: impl IntoIterator<Item = SocketAddr>,
-    source: SourceIp,
+    source: Source,
     within: Duration,
     log_address: bool,
     prepare: impl Fn(&TcpSocket),
 ) -> Result<(TcpStream, SocketAddr), ConnectResult> {
     let mut last = ConnectResult::Resolve;
-    for address in addresses.into_iter().filter(|a| source.is_none_or(|s| s.is_ipv4() == a.is_ipv4())) {
+    for address in addresses.into_iter().filter(|address| source.fits(*address)) {
         match timeout(within, connect_to(address, source, &prepare)).await {
             Ok(Ok(stream)) => return Ok((stream, address)),
             Ok(Err(error)) => {
@@ -154,23 +162,26 @@ async fn connect_with(
     Err(last)
 }
 
-async fn connect_to(address: SocketAddr, source: SourceIp, prepare: impl Fn(&TcpSocket)) -> io::Result<TcpStream> {
+pub(super) async fn connect_to(
+    address: SocketAddr,
+    source: Source,
+    prepare: impl Fn(&TcpSocket),
+) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if descriptors::is_held_back(&socket) {
         return Err(descriptors::none_left());
     }
     prepare(&socket);
-    if let Some(source) = source {
-        socket.bind(SocketAddr::new(source, 0))?;
-    }
+    source.bind(&socket, address)?;
     socket.connect(address).await
 }
 
 /// Logs that a connect failed for a reason of this host, up to the log's limit. One to another target that works says nothing
 /// about that reason.
-fn warn_of_connect(target: SocketAddr, source: SourceIp, error: &io::Error, log_address: bool) {
-    static LOG: OutageLog<Option<i32>> = OutageLog::new();
-    if let Some(suppressed) = LOG.failed(error.raw_os_error(), Instant::now()) {
+fn warn_of_connect(target: SocketAddr, source: Source, error: &io::Error, log_address: bool) {
+    static LOG: OutageLog<(ConnectResult, Option<i32>)> = OutageLog::new();
+    let reason = (ConnectResult::of(error), error.raw_os_error());
+    if let Some(suppressed) = LOG.failed(reason, Instant::now()) {
         let remedy = remedy(target, source, error, &port_range());
         let target = log_address.then(|| display(target));
         warn!(target, %error, suppressed, "cannot connect, for a reason of this host; {remedy}");
@@ -178,17 +189,20 @@ fn warn_of_connect(target: SocketAddr, source: SourceIp, error: &io::Error, log_
 }
 
 /// Returns the remedy for a failed connect that is no fault of the target. `ports` is the range of local ports.
-fn remedy(target: SocketAddr, source: SourceIp, error: &io::Error, ports: &str) -> String {
+fn remedy(target: SocketAddr, source: Source, error: &io::Error, ports: &str) -> String {
     let family = if target.is_ipv6() { "-6 " } else { "" };
+    if let Some(error) = SourceError::of(error) {
+        return error.remedy().to_owned();
+    }
     let needs = match (Errno::from_io_error(error), source) {
         (Some(Errno::MFILE), _) => return "raise LimitNOFILE or `ulimit -Hn`: too few files may be open".to_owned(),
         (Some(Errno::NFILE), _) => return "raise the sysctl fs.file-max: too few files may be open".to_owned(),
         (Some(Errno::PERM | Errno::ACCESS), _) => return "see its firewall: `nft list ruleset`".to_owned(),
-        (Some(Errno::ADDRNOTAVAIL), Some(source)) => {
+        (Some(Errno::ADDRNOTAVAIL), Source::Own(source)) => {
             format!("it needs the address {source} (`ip {family}address`), and")
         }
         // What the kernel answers too where IPv6 is turned off.
-        (Some(Errno::ADDRNOTAVAIL), None) if target.is_ipv6() => {
+        (Some(Errno::ADDRNOTAVAIL), _) if target.is_ipv6() => {
             "it needs an IPv6 address (`ip -6 address`), and".to_owned()
         }
         (Some(Errno::ADDRNOTAVAIL | Errno::ADDRINUSE), _) => "it needs".to_owned(),
@@ -208,6 +222,8 @@ fn port_range() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     #[test]
@@ -218,12 +234,12 @@ mod tests {
     #[test]
     fn a_connect_that_this_host_fails_says_what_the_host_lacks() {
         let (v4, v6) = ("192.0.2.1:7172".parse().unwrap(), "[2001:db8::1]:7172".parse().unwrap());
-        let own = Some(IpAddr::from([127, 0, 0, 9]));
+        let own = Source::Own(IpAddr::from([127, 0, 0, 9]));
         for (errno, target, source, result, says) in [
             (
                 Errno::ADDRNOTAVAIL,
                 v4,
-                None,
+                Source::Kernel,
                 ConnectResult::NoAddress,
                 "it needs a free port among 5 to 9, the /proc/sys/net",
             ),
@@ -244,14 +260,14 @@ mod tests {
             (
                 Errno::ADDRNOTAVAIL,
                 v6,
-                None,
+                Source::Kernel,
                 ConnectResult::NoAddress,
                 "it needs an IPv6 address (`ip -6 address`), and a free",
             ),
-            (Errno::MFILE, v4, None, ConnectResult::Error, "raise LimitNOFILE"),
-            (Errno::NFILE, v4, None, ConnectResult::Error, "fs.file-max"),
-            (Errno::PERM, v4, None, ConnectResult::Error, "firewall"),
-            (Errno::NOMEM, v4, None, ConnectResult::Error, "dmesg"),
+            (Errno::MFILE, v4, Source::Kernel, ConnectResult::Error, "raise LimitNOFILE"),
+            (Errno::NFILE, v4, Source::Kernel, ConnectResult::Error, "fs.file-max"),
+            (Errno::PERM, v4, Source::Kernel, ConnectResult::Error, "firewall"),
+            (Errno::NOMEM, v4, Source::Kernel, ConnectResult::Error, "dmesg"),
         ] {
             let error = io::Error::from(errno);
             assert_eq!(ConnectResult::of(&error), result, "{error}");
@@ -277,10 +293,10 @@ mod tests {
             let target = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = target.local_addr().unwrap();
             let source = IpAddr::from([127, 0, 0, 77]);
-            let stream = connect_to(address, Some(source), |_| {}).await.unwrap();
+            let stream = connect_to(address, Source::Own(source), |_| {}).await.unwrap();
             assert_eq!(stream.local_addr().unwrap().ip(), source);
             // Not an address of this host.
-            let foreign = connect_to(address, Some(IpAddr::from([192, 0, 2, 9])), |_| {}).await.unwrap_err();
+            let foreign = connect_to(address, Source::Own(IpAddr::from([192, 0, 2, 9])), |_| {}).await.unwrap_err();
             assert_eq!(ConnectResult::of(&foreign), ConnectResult::NoAddress);
         });
     }

@@ -133,6 +133,15 @@ pub fn ipv4_of(address: IpAddr, pseudo: &PseudoIpv4) -> Ipv4Addr {
     }
 }
 
+/// Returns the player's IPv6 address: its own, or the one that stands for an IPv4 address where there is IPv6 alone (RFC 6052, with
+/// the well-known prefix 64:ff9b::/96).
+pub fn ipv6_of(address: IpAddr) -> Ipv6Addr {
+    match unmap(address) {
+        IpAddr::V4(v4) => Ipv6Addr::from_bits(0x0064_ff9b << 96 | u128::from(v4.to_bits())),
+        IpAddr::V6(v6) => v6,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -182,6 +191,15 @@ mod tests {
         assert_eq!(ipv4_of(v4.into(), &PSEUDO), v4);
         assert_eq!(ipv4_of(v4.to_ipv6_mapped().into(), &PSEUDO), v4);
         assert_eq!(PSEUDO.loopback(v4.into()), PSEUDO.loopback(v4.to_ipv6_mapped().into()));
+    }
+
+    #[test]
+    fn an_ipv6_server_sees_ipv4_players_as_behind_nat64() {
+        let v4 = Ipv4Addr::new(192, 0, 2, 33);
+        let seen: Ipv6Addr = "64:ff9b::192.0.2.33".parse().unwrap();
+        assert_eq!((ipv6_of(v4.into()), ipv6_of(v4.to_ipv6_mapped().into())), (seen, seen));
+        let v6 = "2001:db8::7".parse().unwrap();
+        assert_eq!(ipv6_of(IpAddr::V6(v6)), v6);
     }
 
     #[test]

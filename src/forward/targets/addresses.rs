@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use otproxy_config as config;
-use otproxy_net::{Backoff, ConnectResult, OutageLog, SourceIp};
+use otproxy_net::{Backoff, ConnectResult, OutageLog, Source};
 
 /// The first wait after a failed look-up without an earlier answer; it doubles up to `resolve`.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -64,7 +64,7 @@ impl ResolvedAddresses {
     ///
     /// # Errors
     /// Returns the result of the last attempt.
-    pub async fn connect(&self, source: SourceIp, within: Duration) -> Result<(TcpStream, SocketAddr), ConnectResult> {
+    pub async fn connect(&self, source: Source, within: Duration) -> Result<(TcpStream, SocketAddr), ConnectResult> {
         let answer = self.answer(within).await?;
         let (before, after) = answer.addresses.split_at(answer.first.load(Relaxed).min(answer.addresses.len()));
         let order: Vec<_> = after.iter().chain(before).copied().collect();

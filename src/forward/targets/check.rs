@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::addresses::ResolvedAddresses;
 use crate::forward::{CheckResult, TRIES};
 use otproxy_config::{CheckKind, SendProxy};
-use otproxy_net::SourceIp;
+use otproxy_net::Source;
 use otproxy_protocol::frame::{self, ClientId, PONG};
 use otproxy_protocol::proxy_header;
 
@@ -28,7 +28,7 @@ pub async fn check(
     addresses: &ResolvedAddresses,
     kind: CheckKind,
     send_proxy: SendProxy,
-    source: SourceIp,
+    source: Source,
     within: Duration,
 ) -> Result<Option<Duration>, CheckResult> {
     let connected =

@@ -23,7 +23,7 @@ fn checked<P: Future<Output = ()>>(
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addresses = ResolvedAddresses::new(listener.local_addr().unwrap().into(), Duration::ZERO);
         let playing = async { play(listener.accept().await.unwrap().0).await };
-        let (result, ()) = tokio::join!(check(&addresses, kind, send_proxy, None, within), playing);
+        let (result, ()) = tokio::join!(check(&addresses, kind, send_proxy, Source::Kernel, within), playing);
         result
     };
     runtime.block_on(async { timeout(Duration::from_secs(90), test).await.expect("it hangs") })
@@ -108,7 +108,7 @@ fn what_refuses_is_not_up() {
         let address: SocketAddr = socket.local_addr().unwrap();
         let addresses = ResolvedAddresses::new(address.into(), Duration::ZERO);
         for kind in [CheckKind::Tcp, CheckKind::Proxy, CheckKind::Ping] {
-            assert_eq!(check(&addresses, kind, SendProxy::V2, None, WITHIN).await, Err(CheckResult::Refused));
+            assert_eq!(check(&addresses, kind, SendProxy::V2, Source::Kernel, WITHIN).await, Err(CheckResult::Refused));
         }
     });
 }

@@ -1,7 +1,7 @@
 //! A session's task: the connection to the game server, from its start to the session's end.
 
 use std::future::poll_fn;
-use std::net::{IpAddr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -14,9 +14,9 @@ use tracing::{info, warn};
 use super::log::SessionLogGuard;
 use super::{SessionTask, TableEntry};
 use crate::admission::QueueFull;
+use crate::connection::source_for;
 use crate::relay::client::{RelayMachine, flush_game, flush_links, tell, write_game_stream};
 use crate::relay::places::Spare;
-use otproxy_config as config;
 use otproxy_net::{ConnectResult, Stream, connect};
 use otproxy_protocol::core::{EndReason, SessionPhase};
 use otproxy_protocol::player_address::ipv4_of;
@@ -93,11 +93,7 @@ impl SessionTask {
         let session = &self.session;
         let (inbound, server) = (&session.inbound, &session.server);
         let pseudo = &self.relay.shared.pseudo_ipv4;
-        let source = match server.source {
-            config::SourceAddress::Default => None,
-            config::SourceAddress::LoopbackPerPlayer => Some(IpAddr::V4(pseudo.loopback(session.player.ip()))),
-            config::SourceAddress::Address(own) => Some(own),
-        };
+        let source = source_for(server.source, session.player.ip(), pseudo);
         if let Some(place) = session.connect.take() {
             place.turn().await.map_err(ConnectError::Queue)?;
         }

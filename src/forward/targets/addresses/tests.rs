@@ -5,6 +5,8 @@ use std::rc::Rc;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::Instant;
 
+use otproxy_net::Source;
+
 use super::*;
 
 const EVERY: Duration = Duration::from_secs(30);
@@ -164,21 +166,21 @@ fn all_addresses_are_tried_and_the_one_that_answered_is_the_next_ones_first() {
             other => panic!("{other:?}"),
         };
         assert_eq!(first(&name), dead);
-        assert_eq!(name.connect(None, WITHIN).await.unwrap().1, alive);
+        assert_eq!(name.connect(Source::Kernel, WITHIN).await.unwrap().1, alive);
         assert_eq!(first(&name), alive);
         // The same addresses in another order, as many resolvers rotate them: nothing has changed.
         assert!(name.learn(Some(vec![dead_too, dead, alive])));
-        assert_eq!((first(&name), name.connect(None, WITHIN).await.unwrap().1), (alive, alive));
+        assert_eq!((first(&name), name.connect(Source::Kernel, WITHIN).await.unwrap().1), (alive, alive));
         // Once that one is gone, those before it are tried again.
         drop(listener);
-        assert_eq!(name.connect(None, WITHIN).await.unwrap_err(), ConnectResult::Refused);
+        assert_eq!(name.connect(Source::Kernel, WITHIN).await.unwrap_err(), ConnectResult::Refused);
         drop(first_dead);
         let _back = TcpListener::bind(dead).await.unwrap();
-        assert_eq!(name.connect(None, WITHIN).await.unwrap().1, dead);
+        assert_eq!(name.connect(Source::Kernel, WITHIN).await.unwrap().1, dead);
         let (_new, other) = listening().await;
         assert!(name.learn(Some(vec![dead_too, other])));
         assert_eq!(first(&name), dead_too);
-        assert_eq!(name.connect(None, WITHIN).await.unwrap().1, other);
+        assert_eq!(name.connect(Source::Kernel, WITHIN).await.unwrap().1, other);
     });
 }
 
@@ -193,10 +195,10 @@ fn connections_follow_the_name() {
             async { answer }
         };
         let moving = async {
-            assert_eq!(name.connect(None, WITHIN).await.unwrap().1, first);
+            assert_eq!(name.connect(Source::Kernel, WITHIN).await.unwrap().1, first);
             one.accept().await.unwrap();
             now.set(second);
-            while name.connect(None, WITHIN).await.unwrap().1 != second {}
+            while name.connect(Source::Kernel, WITHIN).await.unwrap().1 != second {}
             two.accept().await.unwrap();
         };
         tokio::select! {

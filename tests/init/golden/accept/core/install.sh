@@ -46,7 +46,12 @@ mv -f "$units/$unit.d/tunnel.conf.new" "$units/$unit.d/tunnel.conf"
 
 systemctl daemon-reload
 if systemctl --quiet is-active "$unit"; then
-    systemctl reload "$unit"
+    if ! systemctl reload "$unit"; then
+        echo "$unit runs on with what it had: see why in \`journalctl -u $unit\`. The first time that game servers are to see players' own"
+        echo "addresses it takes a restart (at a server save: it ends all sessions):"
+        echo "    systemctl restart $unit"
+        exit
+    fi
     # So does a package's new program leave the one that runs.
     case $(readlink "/proc/$(systemctl show --property=MainPID --value "$unit")/exe" || true) in *' (deleted)') program=new ;; esac
     if [ -n "$program" ]; then
