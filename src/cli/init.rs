@@ -60,6 +60,15 @@ pub(super) struct Init {
     /// A URL of a newer list of the edges, for clients; once for each, in the order in which they are tried
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
     list_url: Vec<String>,
+    /// Has edges serve the list of edges over HTTP by this name, at /proxies/NAME, and who is online, at /status
+    #[arg(long, value_name = "NAME")]
+    web_list: Option<String>,
+    /// The port at which edges take HTTP [default: 8080]
+    #[arg(long, value_name = "PORT", requires = "web_list")]
+    web_port: Option<String>,
+    /// The login service over HTTP, as seen from the core, for which edges take logins at /login and /login.php
+    #[arg(long, value_name = "HOST:PORT", requires = "web_list")]
+    web_login: Option<String>,
 }
 
 /// What a topology's text comes from.
@@ -68,7 +77,7 @@ const FROM_ANSWERS: &str = "your answers to";
 /// The folder that is filled the first time.
 const OUT: &str = "otproxy-hosts";
 /// The flags that describe a topology.
-const FLAGS: [&str; 11] = [
+const FLAGS: [&str; 14] = [
     "edge",
     "game",
     "login",
@@ -80,6 +89,9 @@ const FLAGS: [&str; 11] = [
     "player_address",
     "spare_names",
     "list_url",
+    "web_list",
+    "web_port",
+    "web_login",
 ];
 
 #[derive(Debug, Clone, PartialEq)]
@@ -189,6 +201,12 @@ impl Init {
         if !self.list_url.is_empty() {
             let urls: Vec<_> = self.list_url.iter().map(|url| quoted(url)).collect();
             let _ = writeln!(text, "list_urls: [{}]", urls.join(", "));
+        }
+        let web = [("list", &self.web_list), ("port", &self.web_port), ("login", &self.web_login)];
+        let web: Vec<_> =
+            web.iter().filter_map(|(key, value)| Some(format!("{key}: {}", quoted(value.as_ref()?)))).collect();
+        if !web.is_empty() {
+            let _ = writeln!(text, "web: {{ {} }}", web.join(", "));
         }
         text += "game_servers:\n";
         for Game { port, address, name } in &self.game {

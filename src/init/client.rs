@@ -31,7 +31,7 @@ pub(super) fn module(topology: &Topology) -> String {
     }
     let ahead = topology.spare_names();
     edges.extend(ahead.iter().map(|host| format!("  {{ host = \"{host}:{LINKS_PORT}\", priority = 0 }},  -- ahead")));
-    let urls: Vec<_> = topology.list_urls.iter().map(|url| format!("  \"{url}\",")).collect();
+    let urls: Vec<_> = topology.newer_lists().iter().map(|url| format!("  \"{url}\",")).collect();
     let filled = [(EDGES, edges), (LIST_URLS, urls)];
     let mut text = String::new();
     for line in include_str!("otproxy.lua").lines() {

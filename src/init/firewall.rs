@@ -60,8 +60,10 @@ fn players(topology: &Topology) -> String {
     let mut what = vec!["links", "login"];
     what.extend(status.map(|_| "status"));
     what.extend(games.first().map(|_| "game"));
+    what.extend(topology.web.as_ref().map(|_| "HTTP"));
+    let web = topology.web.as_ref().map(|web| web.port);
     let what = what.join(", ");
-    let ports = [LINKS_PORT, LOGIN_PORT].into_iter().chain(status).chain(games);
+    let ports = [LINKS_PORT, LOGIN_PORT].into_iter().chain(status).chain(games).chain(web);
     let ports: Vec<_> = ports.map(|port| port.to_string()).collect();
     let ports = format!("tcp dport {{ {} }}", ports.join(", "));
     let rules = [

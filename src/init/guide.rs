@@ -198,8 +198,14 @@ Made by `otproxy init`. To be copied to {place}. Commands are run as root, there
     );
     let status = topology.status.as_ref().map(|status| status.port);
     let games = topology.forwarded_worlds().map(|world| world.port);
-    let players: Vec<_> =
-        [LINKS_PORT, LOGIN_PORT].into_iter().chain(status).chain(games).map(|port| port.to_string()).collect();
+    let web = topology.web.as_ref().map(|web| web.port);
+    let players: Vec<_> = [LINKS_PORT, LOGIN_PORT]
+        .into_iter()
+        .chain(status)
+        .chain(games)
+        .chain(web)
+        .map(|port| port.to_string())
+        .collect();
     let players = players.join(", ");
     text += &match (host, topology.core.mode) {
         (Host::Core, CoreMode::Dial) => "\nNo port is open here but ssh.\n".to_owned(),

@@ -58,7 +58,22 @@ listeners:
 {login}{games}",
         links = listen(LINKS_PORT),
         login = logins(topology, edge),
-        games = games(topology),
+        games = games(topology) + &web(topology),
+    )
+}
+
+/// Returns the listener for HTTP, where edges have one.
+fn web(topology: &Topology) -> String {
+    let Some(web) = &topology.web else { return String::new() };
+    format!(
+        "  # HTTP, for clients and web sites: the list of edges, and who is online. The core answers, and this edge keeps the answers.
+  - name: web
+    kind: web
+    listen: {}
+    forward_to: core/web
+    limits: {{ connections_per_address: 20, rate_per_address: {WEB_RATE} }}
+",
+        listen(web.port)
     )
 }
 
@@ -66,6 +81,9 @@ listeners:
 const LINKS_RATE: &str = "40/10s";
 /// New logins, status requests and games of one address, likewise.
 const LOGIN_RATE: &str = "20/10s";
+
+/// New requests over HTTP of one address, likewise: each has a connection.
+const WEB_RATE: &str = "30/10s";
 
 /// Returns the listeners for logins and status requests.
 fn logins(topology: &Topology, edge: &TopologyEdge) -> String {
@@ -160,6 +178,7 @@ tunnel:
         let revoked = if edge.revoked { ", revoked: true" } else { "" };
         let _ = writeln!(edges, "  - {{ name: \"{}\"{dial}{public}{revoked} }}", edge.name);
     }
+    let known = status_for_web(topology);
     format!(
         "\
 # The core: joins the links of each player and leads them to the game servers. Made by `otproxy init`.
@@ -185,11 +204,11 @@ listeners:
 game_servers:
 {game_servers}",
         login = topology.login,
-        login_source = told(topology, &topology.login),
+        login_source = told(topology, &topology.login) + if topology.status.is_none() { &known } else { "" },
         status = topology.status.as_ref().map_or_else(String::new, |status| {
-            format!("  - name: status\n    forward_to: \"{status}\"\n{}", told(topology, status))
+            format!("  - name: status\n    forward_to: \"{status}\"\n{}{known}", told(topology, status))
         }),
-        games = games_of_players_without_links(topology),
+        games = games_of_players_without_links(topology) + &web_of_core(topology),
         sessions = sessions(topology),
         game_servers = game_servers(topology),
     )
@@ -199,6 +218,32 @@ game_servers:
 fn told(topology: &Topology, target: &HostPort) -> String {
     let source = if is_player_source(topology, target) { "    source: player\n" } else { "" };
     format!("    send_proxy: {}\n{source}", topology.settings().send_proxy)
+}
+
+/// Returns the line that has a listener know the status, for the core's answers over HTTP.
+fn status_for_web(topology: &Topology) -> String {
+    let shown = topology.live().next().filter(|_| topology.web.is_some());
+    shown.map_or_else(String::new, |edge| format!("    status: {{ address: \"{}\" }}\n", edge.public))
+}
+
+/// Returns the core's listener for HTTP, where edges have one.
+fn web_of_core(topology: &Topology) -> String {
+    let Some(web) = &topology.web else { return String::new() };
+    let login = web.login.as_ref().map_or_else(String::new, |login| {
+        let source = if is_player_source(topology, login) { "    source: player\n" } else { "" };
+        format!("    # The login service; it finds players' addresses in X-Forwarded-For.\n    forward_to: \"{login}\"\n{source}")
+    });
+    let mut routes = format!("proxies: [{{ name: \"{}\" }}]", web.list);
+    if topology.live().next().is_some() {
+        routes += if topology.status.is_some() { ", status: status" } else { ", status: login" };
+    }
+    if web.login.is_some() {
+        routes += ", login: [/login, /login.php]";
+    }
+    format!(
+        "  # HTTP, to which the edges lead: the list of edges for clients, and who is online.\n  - name: web\n    kind: web\n\
+         {login}    routes: {{ {routes} }}\n"
+    )
 }
 
 /// Returns the core's listeners for players without links.

@@ -491,6 +491,10 @@ fn flags_and_a_file_make_the_same() {
         "localhost:7170",
         "--status",
         "localhost:7173",
+        "--web-list",
+        "myot",
+        "--web-login",
+        "127.0.0.1:8081",
         "--game",
         "7172=127.0.0.1:7172",
     ];

@@ -83,7 +83,7 @@ pub use ssh::{SshTarget, ssh_user};
 pub use stock_servers::StockServerWarning;
 pub use topology::{
     ADMIN_PORTS, CoreMode, GAME_PORT, LOGIN_PORT, MAX_CLIENT_EDGES, TOPOLOGY_KEYS, TUNNEL_PORT, Topology, TopologyCore,
-    TopologyEdge, World, load_topology, parse_topology,
+    TopologyEdge, TopologyWeb, World, load_topology, parse_topology,
 };
 pub use tree::MAX_NODES;
 pub use tunnel::{CoreTunnel, EdgeTunnel, Reach, TlsFiles};

@@ -1,6 +1,6 @@
 //! The short file that `otproxy init` makes a whole set-up from: which hosts there are, and which game servers.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -12,7 +12,7 @@ use super::declare::{Read, Section as _, section};
 use super::document::{document, text_of};
 use super::edges::{LINKS_PORT, name};
 use super::error::ConfigErrors;
-use super::formats::{COUNT, FLAG, PORT, TITLE, URL};
+use super::formats::{COUNT, FLAG, LABEL, PORT, TITLE, URL};
 use super::key::{Key, RoleKind};
 use super::mapping::mapping;
 use super::name::Name;
@@ -21,6 +21,7 @@ use super::scope::Scope;
 use super::spare_names::spare_names;
 use super::ssh::{SSH, SshTarget};
 use super::takes::{Takes, items, list, value, word};
+use super::web::LISTS_PATH;
 
 /// The port at which an edge accepts logins and status requests without links.
 pub const LOGIN_PORT: u16 = 7171;
@@ -65,7 +66,23 @@ section! {
         /// names ahead in the clients' list, which go on from those of the edges; a DNS record then makes one an edge
         spares as "spare_names": Option<u32> = value(COUNT).optional("none").example("8"),
         /// where clients find a newer list of the edges, tried in turn
-        list_urls: Vec<String> = list(URL).or("[]").example("[\"https://www.example/edges.json\"]"),
+        list_urls: Vec<String> =
+            list(URL).or_else("with `web`, the edges' own: `http://EDGE:8080/proxies/NAME`", Vec::new).example("[\"https://www.example/edges.json\"]"),
+        /// `web`: what edges answer over HTTP, where they do
+        web: Option<TopologyWeb> = mapping().optional(),
+    }
+}
+
+section! {
+    /// `web`: what edges answer over HTTP.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct TopologyWeb {
+        /// with `web` each edge serves the list of edges, at `/proxies/NAME` with this name, and who is online, at `/status`
+        list: String = value(LABEL).required("myot"),
+        /// the port at which edges take HTTP; below 1024 it takes a privilege
+        port: u16 = value(PORT).or("8080"),
+        /// the login service over HTTP, as seen from the core; edges take logins for it at `/login` and `/login.php`
+        login: Option<HostPort> = value(TARGET).optional("no logins over HTTP").example("127.0.0.1:80"),
     }
 }
 
@@ -132,6 +149,16 @@ impl Topology {
     #[must_use]
     pub fn settings(&self) -> GameServerSettings {
         self.profile.settings(self.player_address)
+    }
+
+    /// Returns where clients find a newer list of the edges: what the file says, or else each edge, where edges serve it.
+    #[must_use]
+    pub fn newer_lists(&self) -> Vec<String> {
+        let Some(web) = self.web.as_ref().filter(|_| self.list_urls.is_empty()) else { return self.list_urls.clone() };
+        let told = self.live().filter(|edge| edge.public.parse::<Ipv6Addr>().is_err());
+        told.take(MAX_LIST_URLS)
+            .map(|edge| format!("http://{}:{}{LISTS_PATH}{}", edge.public, web.port, web.list))
+            .collect()
     }
 
     /// Returns the worlds whose ports edges forward, for players without links.
@@ -234,6 +261,19 @@ fn topology(root: &Scope<'_>) -> Option<Topology> {
             status.port
         );
         root.wrong("status", message);
+    }
+    if let (Some(Some(web)), Some(worlds)) = (&keys.web, &keys.worlds) {
+        let status = keys.status.as_ref().and_then(Option::as_ref).map(|status| status.port);
+        let used = taken(web.port)
+            || keys.tunnel_port == Some(web.port)
+            || status == Some(web.port)
+            || worlds.iter().any(|world| world.port == web.port);
+        if used {
+            root.wrong(
+                "web",
+                format!("`port: {}`: edges have that port for something else; choose another, as 8080", web.port),
+            );
+        }
     }
     if keys.list_urls.as_ref().is_some_and(|urls| urls.len() > MAX_LIST_URLS) {
         root.wrong("list_urls", format!("has too many; {MAX_LIST_URLS} are the most"));
@@ -380,6 +420,28 @@ mod tests {
         let topology =
             parse_topology("t.yaml", &(text.to_owned() + &worlds)).unwrap_or_else(|errors| panic!("{errors}"));
         assert_eq!(topology.forwarded_worlds().map(|world| world.port).collect::<Vec<_>>(), [7173]);
+    }
+
+    #[test]
+    fn edges_serve_the_list_where_the_topology_says_so() {
+        let parse = |more: &str| {
+            let text = format!(
+                "edges: [{{ name: a, address: 198.51.100.7, public: p1.example }}, {{ name: b, address: '2001:db8::7' }}, \
+                 {{ name: c, address: 198.51.100.9, revoked: true }}]\ngame_servers: [{{ port: 7172, address: '127.0.0.1:7172' }}]\n{more}"
+            );
+            parse_topology("t.yaml", &text).map_err(|errors| errors.to_string())
+        };
+        assert_eq!(parse("web: { list: myot }").unwrap().newer_lists(), ["http://p1.example:8080/proxies/myot"]);
+        let own = "list_urls: http://www.example/e.json\n";
+        assert_eq!(parse(&format!("{own}web: {{ list: a }}")).unwrap().newer_lists(), ["http://www.example/e.json"]);
+        assert!(parse("").unwrap().newer_lists().is_empty());
+        for (port, more) in [(7162, ""), (7171, ""), (7172, ""), (7100, ""), (9162, ""), (7173, "status: 'a:7173'\n")] {
+            let error = parse(&format!("{more}web: {{ list: a, port: {port} }}")).expect_err("taken");
+            assert!(
+                error.contains(&format!("web: `port: {port}`: edges have that port for something else")),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ local EDGES = {
 }
 -- The addresses of a newer list, as {"proxies":[{"host":"p1.example:7162","priority":0}]}. They are tried in turn. Without any, the list above is all.
 local LIST_URLS = {
+  "http://p1.example:8080/proxies/myot",
 }
 
 local REFRESH = 300     -- seconds from one look at the list to the next
