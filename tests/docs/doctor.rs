@@ -43,3 +43,15 @@ fn the_document_of_pings_has_each_error() {
     let words: Vec<_> = rows.flat_map(|words| words.split(", ")).map(|word| word.trim_matches('`')).collect();
     assert_eq!(words, PROBE_ERRORS);
 }
+
+#[test]
+fn the_commands_for_players_own_addresses_are_those_of_the_unit() {
+    let document = include_str!("../../docs/configuration.md");
+    let unit = include_str!("../../systemd/source-player.conf");
+    let (_, section) = document.split_once("### Players' own addresses\n").expect("a section");
+    let commands: Vec<_> = section.lines().take(30).filter(|line| line.starts_with("ip ")).collect();
+    assert_eq!(commands.len(), 2, "{commands:?}");
+    for command in commands {
+        assert!(unit.contains(&format!("ExecStartPre=+-{command}\n")), "{command}");
+    }
+}

@@ -157,16 +157,16 @@ impl ForwardConfig {
             if item.has("send_proxy") {
                 item.wrong("send_proxy", "is not for a login service, which reads headers of HTTP; leave it out");
             }
+            if keys.source == Some(SourceAddress::Player) {
+                item.wrong("source", "`player` is not for a login service, which reads headers of HTTP; leave it out");
+                keys.source = None;
+            }
             keys.send_proxy = Some(SendProxy::None);
         }
         keys.inbound = inbound;
         if let Some(targets) = &keys.forward_to {
-            let told = ("send_proxy", keys.send_proxy != Some(SendProxy::None));
-            // A login service over HTTP tells players apart by what it is told.
-            keys.source = match answers_itself(item) && !item.has("source") {
-                true => Some(SourceAddress::Default),
-                false => for_targets(item, keys.source, hosts(targets), told),
-            };
+            let told = ("send_proxy", keys.send_proxy != Some(SendProxy::None) || answers_itself(item));
+            keys.source = for_targets(item, keys.source, hosts(targets), told);
         }
         keys.complete()
     }
