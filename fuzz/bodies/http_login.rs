@@ -22,12 +22,19 @@ fn edges() -> EdgeList {
 fn check_answer(body: &[u8], address: WorldAddress<'_>) {
     let Ok(changed) = rewrite(body, &edges(), address) else { return };
     assert!(changed.len() <= body.len() + MAX_GROWTH, "{} bytes of {}", changed.len(), body.len());
-    assert_eq!(rewrite(&changed, &edges(), address), Err(Unchanged::Listed), "once more");
+    let links = address == WorldAddress::Links;
+    let again = rewrite(&changed, &edges(), address);
+    assert!(
+        if links { again == Err(Unchanged::Listed) } else { again.as_ref() == Ok(&changed) },
+        "once more: {again:?}"
+    );
     // What passes through need not be as this reader wants it: numbers have any size, and objects any depth.
     let Ok(before) = serde_json::from_slice::<Value>(body) else { return };
     let after: Value = serde_json::from_slice(&changed).expect("JSON as before");
-    assert!(after.get("characters").is_some() || after["proxies"] == after["playdata"]["proxies"]);
-    assert_eq!(after["proxies"][0]["port"], 7162);
+    if links {
+        assert!(after.get("characters").is_some() || after["proxies"] == after["playdata"]["proxies"]);
+        assert_eq!(after["proxies"][0]["port"], 7162);
+    }
     assert_eq!(without_changes(after), without_changes(before));
 }
 

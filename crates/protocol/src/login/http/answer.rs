@@ -23,7 +23,7 @@ const LIST: &str = "proxies";
 /// The address of all worlds that a client is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorldAddress<'a> {
-    /// The one that leads over the client's links.
+    /// The one that leads over the client's links. The client is told the edges as well.
     Links,
     /// An edge's name or IPv4 address, at which a client without links can connect to the worlds' ports.
     Edge(&'a str),
@@ -49,33 +49,34 @@ crate::words! {
     }
 }
 
-/// Returns the answer of a login service with the edges in it, and with `address` as the address of all worlds. Every other
-/// byte stays; ports are the worlds' own.
+/// Returns the answer of a login service with `address` as the address of all worlds. Every other byte stays; ports are the
+/// worlds' own.
 ///
-/// The list stands where OTCv8 and OTAcademy look for it: in an answer with `session` and `playdata`, as `playdata.proxies`;
+/// With [`WorldAddress::Links`] it also has the list of edges: a client opens links to all of them, so no other is told. The list
+/// stands where OTCv8 and OTAcademy look for it: in an answer with `session` and `playdata`, as `playdata.proxies`;
 /// at the top in the form that OTCv8 has of its own, with `characters` there. It is at the top of the other form as well.
 ///
 /// # Errors
 /// Fails with the reason for which the answer is to pass as it is.
 pub fn rewrite(body: &[u8], edges: &EdgeList, address: WorldAddress<'_>) -> Result<Vec<u8>, Unchanged> {
-    if edges.0.is_empty() {
-        return Err(Unchanged::NoEdges);
-    }
     if body.len() > MAX_ANSWER {
         return Err(Unchanged::TooLong);
     }
     let text = std::str::from_utf8(body).map_err(|_| Unchanged::NotJson)?;
     serde_json::from_str::<&RawValue>(text).map_err(|_| Unchanged::NotJson)?;
     let login = Login::read(text)?;
-    let addresses = login.addresses()?;
-    let address = match address {
-        WorldAddress::Links => OVER_LINKS,
-        WorldAddress::Edge(host) => host,
+    let old = login.addresses()?;
+    let (address, list) = match address {
+        WorldAddress::Links if edges.0.is_empty() => return Err(Unchanged::NoEdges),
+        WorldAddress::Links => (OVER_LINKS, Some(list(edges))),
+        WorldAddress::Edge(host) => (host, None),
     };
-    let (address, list) = (Value::from(address).to_string(), list(edges));
+    let address = Value::from(address).to_string();
     let mut edits = Edits::of(text);
-    addresses.into_iter().for_each(|old| edits.replace(old, &address));
-    login.listing.iter().for_each(|object| edits.set(object, LIST, &list));
+    old.into_iter().for_each(|old| edits.replace(old, &address));
+    if let Some(list) = &list {
+        login.listing.iter().for_each(|object| edits.set(object, LIST, list));
+    }
     if edits.grows_by() > MAX_GROWTH {
         return Err(Unchanged::TooLong);
     }

@@ -38,33 +38,44 @@ fn rewritten(body: &str, address: WorldAddress<'_>) -> Result<String, Unchanged>
     rewrite(body.as_bytes(), &edges(), address).map(|body| String::from_utf8(body).unwrap())
 }
 
+/// Returns `body` with `new` in place of its addresses.
+fn with_address(body: &str, new: &str) -> String {
+    let old = ["192.0.2.10", "10.0.0.1", "10.0.0.2"];
+    old.iter().fold(body.to_owned(), |text, old| text.replace(&format!("\"{old}\""), &format!("\"{new}\"")))
+}
+
 #[test]
-fn an_answer_is_changed_at_these_places_and_no_others() {
-    for (address, new) in [(WorldAddress::Links, "127.0.0.1"), (WorldAddress::Edge("p1.example"), "p1.example")] {
-        for (service, body) in SERVICES {
-            let rest = body.trim_end();
-            let end_of_top = rest.len() - 1;
-            // The last brace of `playdata`, which is last everywhere but there.
-            let end_of_playdata = match service {
-                "login-server" => rest.find("]},\"session\"").unwrap() + 1,
-                _ => rest[..end_of_top].rfind('}').unwrap(),
-            };
-            let expected = [
-                &body[..end_of_playdata],
-                ",",
-                LISTED,
-                &body[end_of_playdata..end_of_top],
-                ",",
-                LISTED,
-                &body[end_of_top..],
-            ];
-            let expected = ["192.0.2.10", "10.0.0.1", "10.0.0.2"]
-                .iter()
-                .fold(expected.concat(), |text, old| text.replace(&format!("\"{old}\""), &format!("\"{new}\"")));
-            let changed = rewritten(body, address).unwrap();
-            assert_eq!(changed, expected, "{service}");
-            assert_eq!(rewritten(&changed, address), Err(Unchanged::Listed), "{service}: once more changes nothing");
-        }
+fn for_links_an_answer_is_changed_at_these_places_and_no_others() {
+    for (service, body) in SERVICES {
+        let rest = body.trim_end();
+        let end_of_top = rest.len() - 1;
+        // The last brace of `playdata`, which is last everywhere but there.
+        let end_of_playdata = match service {
+            "login-server" => rest.find("]},\"session\"").unwrap() + 1,
+            _ => rest[..end_of_top].rfind('}').unwrap(),
+        };
+        let (first, second) = (&body[..end_of_playdata], &body[end_of_playdata..end_of_top]);
+        let expected = [first, ",", LISTED, second, ",", LISTED, &body[end_of_top..]].concat();
+        let changed = rewritten(body, WorldAddress::Links).unwrap();
+        assert_eq!(changed, with_address(&expected, "127.0.0.1"), "{service}");
+        assert_eq!(
+            rewritten(&changed, WorldAddress::Links),
+            Err(Unchanged::Listed),
+            "{service}: once more changes nothing"
+        );
+    }
+}
+
+#[test]
+fn for_an_edge_only_addresses_change() {
+    for (service, body) in SERVICES {
+        let expected = with_address(body, "p1.example");
+        assert_ne!(expected, body);
+        let to_edge = WorldAddress::Edge("p1.example");
+        assert_eq!(rewritten(body, to_edge).as_ref(), Ok(&expected), "{service}");
+        assert_eq!(rewritten(&expected, to_edge).as_ref(), Ok(&expected), "{service}: once more changes nothing");
+        let none = EdgeList::default();
+        assert_eq!(rewrite(body.as_bytes(), &none, to_edge), Ok(expected.into_bytes()), "{service}: it takes no list");
     }
 }
 
@@ -264,20 +275,22 @@ proptest! {
     }
 
     #[test]
-    fn of_an_answer_all_else_stays(session in json(), other in json(), id in json(), pretty: bool) {
+    fn of_an_answer_all_else_stays(session in json(), other in json(), id in json(), pretty: bool, links: bool) {
         let world = json!({ "id": id, "externaladdress": "192.0.2.10", "externaladdressprotected": "192.0.2.11" });
         let session = json!({ "sessionkey": session });
         let answer = json!({ "session": session, "playdata": { "worlds": [world], "characters": other.clone() }, "other": other });
         let body = if pretty { serde_json::to_string_pretty(&answer) } else { serde_json::to_string(&answer) }.unwrap();
-        let changed = rewrite(body.as_bytes(), &edges(), WorldAddress::Edge("p1.example")).unwrap();
+        let (address, expected) =
+            if links { (WorldAddress::Links, "127.0.0.1") } else { (WorldAddress::Edge("p1.example"), "p1.example") };
+        let changed = rewrite(body.as_bytes(), &edges(), address).unwrap();
         prop_assert!(changed.len() <= body.len() + MAX_GROWTH);
         let changed: Value = serde_json::from_slice(&changed).unwrap();
         let world = &changed["playdata"]["worlds"][0];
-        prop_assert_eq!(&world["externaladdress"], "p1.example");
-        prop_assert_eq!(&world["externaladdressprotected"], "p1.example");
+        prop_assert_eq!(&world["externaladdress"], expected);
+        prop_assert_eq!(&world["externaladdressprotected"], expected);
         prop_assert!(world.get("externaladdressunprotected").is_none());
         prop_assert_eq!(&changed["proxies"], &changed["playdata"]["proxies"]);
-        prop_assert_eq!(changed["proxies"].as_array().unwrap().len(), 2);
+        prop_assert_eq!(changed["proxies"].as_array().map(Vec::len), links.then_some(2));
         // A float may be another one once it is read.
         let answer: Value = serde_json::from_str(&body).unwrap();
         prop_assert_eq!(without_changes(changed), without_changes(answer));
