@@ -1,6 +1,7 @@
 //! `listeners[]`: a listener of any kind.
 
 use ipnet::IpNet;
+use otproxy_protocol::edge_list::EdgeList;
 
 use super::declare::{Field as _, Section as _};
 use super::forward::ForwardConfig;
@@ -45,6 +46,13 @@ impl ListenerConfig {
             Self::Forward(forward) => &mut forward.inbound,
             Self::Web(web) => &mut web.forward.inbound,
             Self::Relay(relay) => &mut relay.inbound,
+        }
+    }
+
+    /// Tells a listener with `login` the edges that clients are to be told of.
+    pub(super) fn set_edges(&mut self, edges: &EdgeList) {
+        if let Self::Forward(ForwardConfig { login: Some(login), .. }) = self {
+            login.edges.clone_from(edges);
         }
     }
 
