@@ -20,6 +20,7 @@ pub struct RelayConfig {
 }
 
 /// A listener, by its kind.
+#[expect(clippy::large_enum_variant, reason = "a file has few of them")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum ListenerConfig {
     /// `kind: forward`
@@ -51,7 +52,9 @@ impl ListenerConfig {
 
     /// Tells a listener with `login` the edges that clients are to be told of.
     pub(super) fn set_edges(&mut self, edges: &EdgeList) {
-        if let Self::Forward(ForwardConfig { login: Some(login), .. }) = self {
+        if let Self::Forward(forward) = self
+            && let Some(login) = &mut forward.login
+        {
             login.edges.clone_from(edges);
         }
     }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use otproxy_protocol::edge_list::EdgeList;
 use otproxy_protocol::login::{RsaKey, ToldWorlds};
@@ -23,8 +24,8 @@ section! {
         /// What clients are told of the core's edges.
         edges: EdgeList = elsewhere(),
         /// the private key of the login server, in PEM form (core only)
-        rsa_key: RsaKey =
-            key_file().or_else("the key that servers have unless their owner makes another", RsaKey::standard).example("key.pem"),
+        rsa_key: Arc<RsaKey> =
+            key_file().or_else("the key that servers have unless their owner makes another", standard_key).example("key.pem"),
         /// the address of the worlds that players are told: `auto`, 127.0.0.1 with the list of edges for OTCv8, and an edge for others;
         /// `links`, 127.0.0.1 for all, where logins come over links; `edge`, an edge for all, and no list (core only)
         worlds: ToldWorlds = word().or("auto"),
@@ -40,14 +41,21 @@ impl Read for LoginConfig {
 }
 
 /// Declares a key with the name of a key's file. Where other files are not read it is the standard key.
-fn key_file() -> Takes<RsaKey> {
+fn key_file() -> Takes<Arc<RsaKey>> {
     Takes::new("path", |scope, name| {
         let path = SECRET.read(scope, name)?;
         if scope.folder().is_none() {
-            return Some(RsaKey::standard());
+            return Some(standard_key());
         }
-        read_key(&path).map_err(|message| scope.wrong(name, format!("{}: {message}", path.display()))).ok()
+        read_key(&path)
+            .map(Arc::new)
+            .map_err(|message| scope.wrong(name, format!("{}: {message}", path.display())))
+            .ok()
     })
+}
+
+fn standard_key() -> Arc<RsaKey> {
+    Arc::new(RsaKey::standard())
 }
 
 fn read_key(path: &Path) -> Result<RsaKey, String> {
@@ -113,7 +121,7 @@ mod tests {
         fs::write(folder.join("key.pem"), pem).unwrap();
         let core = load_core(&file).unwrap();
         let login = core.listeners[0].forward().unwrap().login.as_ref().unwrap();
-        assert!(login.rsa_key == RsaKey::from_pem(pem).unwrap() && login.rsa_key != RsaKey::standard());
+        assert!(*login.rsa_key == RsaKey::from_pem(pem).unwrap() && login.rsa_key != standard_key());
         assert!(!format!("{login:?}").contains("9b6469"), "{login:?}");
         fs::remove_dir_all(folder).unwrap();
     }
