@@ -10,6 +10,8 @@ use super::{AnswerError, BLOCKS};
 pub const MAX_REQUEST: usize = 1024;
 /// The longest answer that is read, its length included: several times the longest list of characters.
 pub const MAX_ANSWER: usize = 32 * 1024;
+/// The least number that the length of a login says: in blocks the size of what is encrypted, in bytes less than any client sends.
+const LEAST: usize = 17;
 /// Bytes of a leading u16, and of a checksum.
 const LENGTH: usize = 2;
 const CHECKSUM: usize = 4;
@@ -139,7 +141,7 @@ impl Framing {
 pub(super) fn first(bytes: &[u8], kind: u8) -> Result<Option<(Framing, &[u8])>, super::NotLogin> {
     let Some((count, body)) = bytes.split_first_chunk::<LENGTH>() else { return Ok(None) };
     let count = usize::from(u16::from_le_bytes(*count));
-    if LENGTH + count > MAX_REQUEST {
+    if count < LEAST || LENGTH + count > MAX_REQUEST {
         return Err(super::NotLogin::Other);
     }
     let Some(whole) = body.get(..count) else { return Ok(None) };
