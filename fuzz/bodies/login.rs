@@ -4,9 +4,10 @@ use std::sync::LazyLock;
 
 use arbitrary::{Result, Unstructured};
 use otproxy_protocol::edge_list::{EdgeList, ListedEdge};
+use otproxy_protocol::login::http::Worlds;
 use otproxy_protocol::login::{
-    Checksum, ClassicAnswer, Framing, LoginRequest, LoginResult, MAX_ANSWER, MAX_REQUEST, RsaKey, Told, ToldWorlds,
-    XteaKey, first, rewrite,
+    Checksum, ClassicAnswer, Framing, LoginRequest, LoginResult, MAX_ANSWER, MAX_REQUEST, RsaKey, Told, XteaKey, first,
+    rewrite,
 };
 
 static KEY: LazyLock<RsaKey> = LazyLock::new(RsaKey::standard);
@@ -43,7 +44,7 @@ fn check_answer(bytes: &[u8], request: &LoginRequest, told: Told<'_>) {
     assert!(twice == Err(again) || changed.len() > MAX_ANSWER, "{twice:?}");
 }
 
-fn choices(input: &mut Unstructured<'_>) -> Result<(LoginRequest, EdgeList, ToldWorlds)> {
+fn choices(input: &mut Unstructured<'_>) -> Result<(LoginRequest, EdgeList, Worlds)> {
     let version = *input.choose(&[760, 772, 860, 980, 1010, 1011, 1077, 1098, 1412])?;
     let checksum = if input.arbitrary()? { Checksum::Adler } else { Checksum::None };
     let framing = Framing { blocks: version >= 1405, checksum };
@@ -55,5 +56,5 @@ fn choices(input: &mut Unstructured<'_>) -> Result<(LoginRequest, EdgeList, Told
     let count = input.int_in_range(0..=2)?;
     let edges = EdgeList((0..count).map(|_| edge(input)).collect::<Result<_>>()?);
     let request = LoginRequest { framing, version, key, otcv8: input.arbitrary()? };
-    Ok((request, edges, *input.choose(ToldWorlds::ALL)?))
+    Ok((request, edges, *input.choose(Worlds::ALL)?))
 }

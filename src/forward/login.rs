@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -17,6 +18,7 @@ use otproxy_config::LoginConfig;
 use otproxy_net::Stream;
 use otproxy_net::pump::{Observer, READ};
 use otproxy_net::worker::Scratch;
+use otproxy_protocol::edge_list::EdgeList;
 use otproxy_protocol::login::{self, LoginRequest, LoginResult, MAX_ANSWER, MAX_REQUEST, NotLogin, Told};
 use otproxy_protocol::status::{self, FirstPacket};
 
@@ -33,6 +35,7 @@ pub(super) fn metrics(metrics: &Metrics, listener: &str) -> ByReason<LoginResult
 /// A login whose answer is to be changed.
 pub(super) struct Login<'a> {
     config: &'a LoginConfig,
+    edges: Arc<EdgeList>,
     metrics: &'a ByReason<LoginResult>,
     request: LoginRequest,
 }
@@ -49,7 +52,7 @@ impl<'a> Login<'a> {
         let patience = forward.inbound.timeout(forward.inbound.config().timeouts.header);
         let read = patience.within(first(config, admitted, forward.inbound.scratch())).await;
         match read.unwrap_or(Err(NotLogin::Other)) {
-            Ok(request) => return Some(Self { config, metrics, request }),
+            Ok(request) => return Some(Self { config, edges: forward.inbound.edges().list(), metrics, request }),
             Err(NotLogin::OtherKey) => metrics.inc(LoginResult::OtherKey),
             Err(NotLogin::Other) if matches!(status::first(&admitted.early), Some(FirstPacket::Request(_))) => {}
             Err(NotLogin::Other) => metrics.inc(LoginResult::NotLogin),
@@ -102,7 +105,7 @@ impl<'a> Login<'a> {
         answer: &mut Vec<u8>,
         scratch: &Scratch,
     ) -> Result<(Vec<u8>, usize), LoginResult> {
-        let told = Told { edges: &self.config.edges, worlds: self.config.worlds };
+        let told = Told { edges: &self.edges, worlds: self.config.worlds };
         loop {
             if let Some(rewritten) = login::rewrite(answer, &self.request, told)? {
                 return Ok(rewritten);

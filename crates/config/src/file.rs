@@ -213,9 +213,7 @@ fn core(root: &Scope<'_>) -> Option<CoreConfig> {
             "is missing: a listener of `kind: relay` needs it; as in `- { port: 7172, address: \"127.0.0.1:7172\" }`",
         );
     }
-    let (mut process, mut listeners, trusted) = (process?, listeners?, trusted?);
-    let told = keys.edges.as_deref().map(edges::edge_list).unwrap_or_default();
-    listeners.iter_mut().for_each(|listener| listener.set_edges(&told));
+    let (mut process, listeners, trusted) = (process?, listeners?, trusted?);
     process.bans.exempt.extend(listeners.iter().flat_map(|listener| &listener.inbound().trusted_peers).chain(&trusted));
     (keys.process, keys.listeners) = (Some(process), Some(listeners));
     keys.complete()

@@ -92,6 +92,5 @@ pub use tunnel::{CoreTunnel, EdgeTunnel, Reach, TlsFiles};
 pub use web::{LISTS_PATH, MAX_LISTS, RealIpConfig, STATUS_PATH, WebConfig, WebList, WebRoutes, WebTlsConfig};
 
 pub use otproxy_protocol::game_packet::Framing;
-pub use otproxy_protocol::login::ToldWorlds;
 pub use otproxy_protocol::player_address::PlayerAddress;
 pub use otproxy_protocol::sniff::ProtocolSniffer;

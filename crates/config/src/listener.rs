@@ -1,7 +1,6 @@
 //! `listeners[]`: a listener of any kind.
 
 use ipnet::IpNet;
-use otproxy_protocol::edge_list::EdgeList;
 
 use super::declare::{Field as _, Section as _};
 use super::forward::ForwardConfig;
@@ -47,15 +46,6 @@ impl ListenerConfig {
             Self::Forward(forward) => &mut forward.inbound,
             Self::Web(web) => &mut web.forward.inbound,
             Self::Relay(relay) => &mut relay.inbound,
-        }
-    }
-
-    /// Tells a listener with `login` the edges that clients are to be told of.
-    pub(super) fn set_edges(&mut self, edges: &EdgeList) {
-        if let Self::Forward(forward) = self
-            && let Some(login) = &mut forward.login
-        {
-            login.edges.clone_from(edges);
         }
     }
 

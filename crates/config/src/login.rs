@@ -5,13 +5,11 @@ use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use otproxy_protocol::edge_list::EdgeList;
-use otproxy_protocol::login::{RsaKey, ToldWorlds};
+use otproxy_protocol::login::RsaKey;
+use otproxy_protocol::login::http::Worlds;
 
-use super::declare::{Read, section};
+use super::declare::section;
 use super::formats::SECRET;
-use super::mapping::elsewhere;
-use super::scope::Scope;
 use super::takes::{Takes, word};
 
 /// Bytes of the file of a game server's key: several times what such a key takes.
@@ -20,23 +18,13 @@ pub const MAX_KEY_LEN: u64 = 16 << 10;
 section! {
     /// `listeners[].login`: answers to classic logins that tell players of the edges.
     #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct LoginConfig from LoginKeys {
-        /// What clients are told of the core's edges.
-        edges: EdgeList = elsewhere(),
+    pub struct LoginConfig {
         /// the private key of the login server, in PEM form (core only)
         rsa_key: Arc<RsaKey> =
             key_file().or_else("the key that servers have unless their owner makes another", standard_key).example("key.pem"),
         /// the address of the worlds that players are told: `auto`, 127.0.0.1 with the list of edges for OTCv8, and an edge for others;
         /// `links`, 127.0.0.1 for all, where logins come over links; `edge`, an edge for all, and no list (core only)
-        worlds: ToldWorlds = word().or("auto"),
-    }
-}
-
-impl Read for LoginConfig {
-    fn read(item: &Scope<'_>) -> Option<Self> {
-        let mut keys = LoginKeys::read(item);
-        keys.edges = Some(EdgeList::default());
-        keys.complete()
+        worlds: Worlds = word().or("auto"),
     }
 }
 

@@ -33,7 +33,7 @@ mod tests;
 mod xtea;
 
 pub use answer::{Character, CharacterList, ClassicAnswer, Premium, Refusal, SessionKey, World};
-pub use gateway::{LoginResult, Told, ToldWorlds, rewrite};
+pub use gateway::{LoginResult, Told, rewrite};
 pub use packet::{Checksum, Framing, MAX_ANSWER, MAX_REQUEST};
 pub use request::{ClassicRequest, LoginRequest, RequestError, first};
 pub use rsa::{KeyError, RsaKey, RsaPublicKey};

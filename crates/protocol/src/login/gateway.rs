@@ -5,23 +5,12 @@ use std::net::Ipv4Addr;
 use super::AnswerError;
 use super::answer::{AddressAt, EDGES, parse};
 use super::fields::put_text;
+use super::http::Worlds;
 use super::request::LoginRequest;
 use crate::edge_list::EdgeList;
 
 /// The address that has a client play over its links.
 const OVER_LINKS: Ipv4Addr = Ipv4Addr::LOCALHOST;
-
-crate::words! {
-    /// The address of the worlds that players are told.
-    pub enum ToldWorlds {
-        /// 127.0.0.1, and the edges, for OTCv8; the first edge for others.
-        Auto = "auto",
-        /// 127.0.0.1 for all, as they have links; and the edges for OTCv8.
-        Links = "links",
-        /// The first edge, for all.
-        Edge = "edge",
-    }
-}
 
 crate::words! {
     /// What became of a login.
@@ -53,7 +42,7 @@ pub struct Told<'a> {
     /// The edges that clients are to use now.
     pub edges: &'a EdgeList,
     /// The address of the worlds.
-    pub worlds: ToldWorlds,
+    pub worlds: Worlds,
 }
 
 /// Changes the answer at the beginning of `bytes`, to this login. Returns the changed one, and how many of the bytes it is in place of. `None`
@@ -71,8 +60,8 @@ pub fn rewrite(bytes: &[u8], request: &LoginRequest, told: Told<'_>) -> Result<O
     if answer.edges.is_some() {
         return Err(LoginResult::Listed);
     }
-    let list = request.otcv8 && told.worlds != ToldWorlds::Edge && !told.edges.0.is_empty();
-    let host = if list || told.worlds == ToldWorlds::Links { Host::Links } else { Host::Edge(told.edges) };
+    let list = request.otcv8 && told.worlds != Worlds::Edge && !told.edges.0.is_empty();
+    let host = if list || told.worlds == Worlds::Links { Host::Links } else { Host::Edge(told.edges) };
     let mut changed = host.put_in(&content, &addresses).ok_or(LoginResult::Unknown)?;
     if list {
         put_edges(&mut changed, told.edges);

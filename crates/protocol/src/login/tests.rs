@@ -3,6 +3,7 @@ use std::str::FromStr as _;
 use proptest::prelude::*;
 
 use super::fields::put_text;
+use super::http::Worlds;
 use super::*;
 use crate::edge_list::{EdgeList, ListedEdge};
 
@@ -15,7 +16,7 @@ fn edges() -> EdgeList {
     EdgeList(vec![edge("p1.example", 7162, 0), edge("198.51.100.7", 7163, 20)])
 }
 
-fn told(edges: &EdgeList, worlds: ToldWorlds) -> Told<'_> {
+fn told(edges: &EdgeList, worlds: Worlds) -> Told<'_> {
     Told { edges, worlds }
 }
 
@@ -89,7 +90,7 @@ fn logins_of_another_implementation_byte_for_byte() {
         let request = first(&login, &rsa).unwrap().unwrap();
         assert_eq!((request.version.to_string(), request.otcv8), (version.to_owned(), client == "otcv8"));
         assert_eq!(request.key, (request.version >= ENCRYPTED).then(key), "{version}");
-        let auto = told(&edges, ToldWorlds::Auto);
+        let auto = told(&edges, Worlds::Auto);
         assert_eq!(rewrite(&answer, &request, auto), Ok(Some((changed, answer.len()))), "{version} {client}");
         for cut in 0..login.len() {
             assert_eq!(first(&login[..cut], &rsa), Ok(None), "{version}: {cut} bytes of {}", login.len());
@@ -161,7 +162,7 @@ fn refusals_pass_and_are_read() {
         for version in ONE_OF_EACH {
             let bytes = sealed(version, &part);
             assert_eq!(read(version, &bytes).refusal.as_ref(), Some(&refusal));
-            let result = rewrite(&bytes, &request(version, true), told(&edges(), ToldWorlds::Auto));
+            let result = rewrite(&bytes, &request(version, true), told(&edges(), Worlds::Auto));
             assert_eq!(result, Err(LoginResult::Refused), "{version}");
         }
     }
@@ -173,16 +174,16 @@ fn who_is_told_what() {
     let named = EdgeList(vec![ListedEdge { host: "p1.example".to_owned(), port: 7162, priority: 0 }]);
     // The worlds' host before 10.11 and from there on, and whether the edges are listed.
     for (worlds, otcv8, edges, v4, text, listed) in [
-        (ToldWorlds::Auto, true, &some, Some("127.0.0.1"), Some("127.0.0.1"), true),
-        (ToldWorlds::Auto, false, &some, Some("198.51.100.7"), Some("p1.example"), false),
-        (ToldWorlds::Auto, false, &named, None, Some("p1.example"), false),
-        (ToldWorlds::Auto, true, &none, None, None, false),
-        (ToldWorlds::Auto, false, &none, None, None, false),
-        (ToldWorlds::Links, true, &some, Some("127.0.0.1"), Some("127.0.0.1"), true),
-        (ToldWorlds::Links, false, &some, Some("127.0.0.1"), Some("127.0.0.1"), false),
-        (ToldWorlds::Links, true, &none, Some("127.0.0.1"), Some("127.0.0.1"), false),
-        (ToldWorlds::Edge, true, &some, Some("198.51.100.7"), Some("p1.example"), false),
-        (ToldWorlds::Edge, false, &none, None, None, false),
+        (Worlds::Auto, true, &some, Some("127.0.0.1"), Some("127.0.0.1"), true),
+        (Worlds::Auto, false, &some, Some("198.51.100.7"), Some("p1.example"), false),
+        (Worlds::Auto, false, &named, None, Some("p1.example"), false),
+        (Worlds::Auto, true, &none, None, None, false),
+        (Worlds::Auto, false, &none, None, None, false),
+        (Worlds::Links, true, &some, Some("127.0.0.1"), Some("127.0.0.1"), true),
+        (Worlds::Links, false, &some, Some("127.0.0.1"), Some("127.0.0.1"), false),
+        (Worlds::Links, true, &none, Some("127.0.0.1"), Some("127.0.0.1"), false),
+        (Worlds::Edge, true, &some, Some("198.51.100.7"), Some("p1.example"), false),
+        (Worlds::Edge, false, &none, None, None, false),
     ] {
         for version in ONE_OF_EACH {
             let bytes = sealed(version, &content(version, &["203.0.113.9"], &[("Knight", 0)]));
@@ -209,7 +210,7 @@ fn a_list_of_the_servers_own_passes() {
         content.extend([0x6E, 1]);
         put_text(&mut content, "own.example");
         content.extend([0xFA, 0x1B, 0, 0]);
-        let result = rewrite(&sealed(version, &content), &request(version, true), told(&edges(), ToldWorlds::Auto));
+        let result = rewrite(&sealed(version, &content), &request(version, true), told(&edges(), Worlds::Auto));
         assert_eq!(result, Err(LoginResult::Listed), "{version}");
     }
 }
@@ -217,7 +218,7 @@ fn a_list_of_the_servers_own_passes() {
 #[test]
 fn what_is_unknown_passes() {
     let edges = edges();
-    let result = |version, bytes: &[u8]| rewrite(bytes, &request(version, true), told(&edges, ToldWorlds::Auto));
+    let result = |version, bytes: &[u8]| rewrite(bytes, &request(version, true), told(&edges, Worlds::Auto));
     for version in ONE_OF_EACH {
         let good = content(version, &["203.0.113.9"], &[("Knight", 0)]);
         assert!(matches!(result(version, &sealed(version, &good)), Ok(Some(_))));
@@ -240,7 +241,7 @@ fn what_is_unknown_passes() {
 
 #[test]
 fn limits() {
-    let (edges, auto) = (edges(), ToldWorlds::Auto);
+    let (edges, auto) = (edges(), Worlds::Auto);
     let answer = |length: usize| ((length - 2) as u16).to_le_bytes();
     let result = |bytes: &[u8]| rewrite(bytes, &request(1098, true), told(&edges, auto));
     assert_eq!(result(&answer(MAX_ANSWER)), Ok(None));
@@ -285,13 +286,13 @@ fn keys() {
     assert_eq!(error(b"-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n"), KeyError::NoRsa);
 }
 
-fn arbitrary_told() -> impl Strategy<Value = (EdgeList, ToldWorlds)> {
+fn arbitrary_told() -> impl Strategy<Value = (EdgeList, Worlds)> {
     let edge = ("[a-z0-9.]{0,20}", 1..=u16::MAX, any::<u16>()).prop_map(|(host, port, priority)| ListedEdge {
         host,
         port,
         priority,
     });
-    (prop::collection::vec(edge, 0..4).prop_map(EdgeList), prop::sample::select(ToldWorlds::ALL))
+    (prop::collection::vec(edge, 0..4).prop_map(EdgeList), prop::sample::select(Worlds::ALL))
 }
 
 proptest! {
