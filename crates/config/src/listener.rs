@@ -19,7 +19,6 @@ pub struct RelayConfig {
 }
 
 /// A listener, by its kind.
-#[expect(clippy::large_enum_variant, reason = "a file has few of them")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum ListenerConfig {
     /// `kind: forward`
