@@ -10,6 +10,7 @@ pub mod expect;
 pub mod frames;
 pub mod game_packet;
 pub mod http_login;
+pub mod login;
 mod pieces;
 pub mod player;
 pub mod proxy_header;

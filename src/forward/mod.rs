@@ -25,19 +25,23 @@ use otproxy_net::pump::{Observer, pump};
 use otproxy_net::worker::Tasks;
 use otproxy_net::{CloseQueue, ConnectResult, OutageLog, RateLimitedLog, Stream, random_part};
 use otproxy_protocol::frame::ClientId;
+use otproxy_protocol::login::LoginResult;
 use otproxy_protocol::player_address::{PseudoIpv4, backwards, ipv4_of};
 use otproxy_protocol::proxy_header;
 use otproxy_protocol::status::StatusRequest;
 
+mod login;
 mod moved;
 mod status;
 mod status_cache;
 mod targets;
 
+use login::Login;
 use moved::ForwardObserver;
 use status::StatusShared;
 use targets::{ChosenTarget, TargetStream};
 
+pub use login::ANSWER_WITHIN;
 pub use status_cache::{MAX_REQUESTS, StatusResult};
 #[cfg(test)]
 pub use targets::metrics::{TargetChecks, show_state};
@@ -70,6 +74,8 @@ pub struct ForwardShared {
     targets: Arc<Targets>,
     /// The shared part of status answers, if they are enabled.
     status: Option<StatusShared>,
+    /// What players are told in answers to their logins, if that is enabled.
+    login: Option<config::LoginConfig>,
     logs: Arc<Logs>,
 }
 
@@ -97,7 +103,8 @@ impl ForwardShared {
         let status = config.status.clone().map(StatusShared::new);
         let ended = RateLimitedLog::new(ENDED_LINES);
         let logs = Logs { reach: OutageLog::new(), status: OutageLog::new(), ended };
-        Arc::new(Self { inbound, send_proxy: config.send_proxy, header_for, targets, status, logs: Arc::new(logs) })
+        let (send_proxy, login) = (config.send_proxy, config.login.clone());
+        Arc::new(Self { inbound, send_proxy, header_for, targets, status, login, logs: Arc::new(logs) })
     }
 
     /// Returns the same listener with a new `config` in place of `before`: counts and knowledge about targets stay.
@@ -123,6 +130,7 @@ impl ForwardShared {
                 Some(before) => before.reloaded(status),
                 None => StatusShared::new(status),
             }),
+            login: config.login,
             logs: Arc::clone(&self.logs),
         })
     }
@@ -147,6 +155,11 @@ impl ForwardShared {
         self.status.as_ref().map(|_| ByReason::new(&metrics.status_requests, &[&self.inbound.config().name]))
     }
 
+    /// Returns one worker's metrics of logins, if their answers are changed.
+    fn login_metrics(&self, metrics: &Metrics) -> Option<ByReason<LoginResult>> {
+        self.login.as_ref().map(|_| login::metrics(metrics, &self.inbound.config().name))
+    }
+
     /// Returns the part that admits connections.
     pub fn inbound(&self) -> &Arc<InboundShared> {
         &self.inbound
@@ -159,6 +172,7 @@ pub struct Forward {
     shared: Arc<ForwardShared>,
     inbound: Inbound,
     status: Option<ByReason<StatusResult>>,
+    logins: Option<ByReason<LoginResult>>,
     /// This worker's trunks, at an edge with a tunnel.
     trunks: Option<Rc<EdgeTrunks>>,
 }
@@ -220,8 +234,8 @@ impl Forward {
         trunks: Option<Rc<EdgeTrunks>>,
         metrics: &Metrics,
     ) -> Self {
-        let status = shared.status_metrics(metrics);
-        Self { shared, inbound, status, trunks }
+        let (status, logins) = (shared.status_metrics(metrics), shared.login_metrics(metrics));
+        Self { shared, inbound, status, logins, trunks }
     }
 
     /// Carries one accepted connection to its end.
@@ -264,6 +278,10 @@ impl Forward {
             Ok(tunnel) => tunnel,
             Err(reason) => return reason,
         };
+        let login = match (&self.shared.login, &self.logins) {
+            (Some(config), Some(metrics)) => Box::pin(Login::read(self, config, metrics, admitted)).await,
+            _ => None,
+        };
         let behalf = OnBehalf { player: admitted.player, local: admitted.destination, tunnel };
         let reached = match Box::pin(self.reach(ConnectFor::Player(admitted.key), behalf)).await {
             Ok(reached) => reached,
@@ -287,6 +305,11 @@ impl Forward {
         moved.begins(&early);
         drop(early);
         let idle = self.inbound.idle_timeout();
+        if let Some(login) = login {
+            let exchange = login.exchange((&admitted.stream, &target), &mut first, self.inbound.scratch(), &moved);
+            // One that takes longer ends below, as any idle connection does.
+            let _ = idle.within(Box::pin(exchange)).await;
+        }
         let end = pump(&admitted.stream, &target, first, idle, self.inbound.scratch(), &moved).await;
         let lost = lost(&target, None).or_else(|| lost(&admitted.stream, admitted.origin.as_ref()));
         if target.lost_trunk() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use otproxy_net::ConnectResult;
 use otproxy_protocol::core::{EndReason, OpenError};
+use otproxy_protocol::login::LoginResult;
 use otproxy_protocol::login::http::Unchanged;
 
 use super::*;
@@ -219,6 +220,7 @@ fn the_documented_table_is_the_catalogue() {
         ),
         ("`route` of `otproxy_web_requests_total`", words(Route::ALL)),
         ("`result` of `otproxy_web_requests_total`", words(WebResult::ALL)),
+        ("`result` of `otproxy_logins_total`, with the way `classic`", words(LoginResult::ALL)),
         ("`reason` of `otproxy_relay_sessions_ended_total`", words(EndReason::ALL)),
         ("`reason` of `otproxy_relay_refused_total`", words(OpenError::ALL)),
         ("`result` of `otproxy_tunnel_handshakes_total`", words(HandshakeResult::ALL)),

@@ -10,6 +10,7 @@ use super::declare::{Read as _, Section as _, section};
 use super::formats::{COUNT, DURATION, FLAG, LABEL, PERIOD, PORT, QUANTITY_OR_NONE, RATE_OR_NONE, TIMEOUT};
 use super::inbound::InboundConfig;
 use super::key::{ListenerType, RoleKind};
+use super::login::LoginConfig;
 use super::mapping::{elsewhere, flat, mapping};
 use super::scope::Scope;
 use super::source::{BY_DEFAULT, SOURCE, SourceAddress, for_targets};
@@ -42,6 +43,8 @@ section! {
         connects: Option<Quota> = value(RATE_OR_NONE).or("none").example("1/600ms"),
         /// `status`: answers to requests for the status, kept and refreshed from the target
         status: Option<StatusConfig> = mapping().optional(),
+        /// `login`: answers to classic logins that tell players of the edges
+        login: Option<LoginConfig> = mapping().optional().only_in(RoleKind::Core),
     }
 }
 

@@ -11,7 +11,7 @@
 //! | `word`, `key`, `scope` | words of a fixed set; what there is to know of a key; reading the keys of one mapping |
 //! | `declare`, `takes`, `mapping` | the declaration of a key |
 //! | `memory`, `formats`, `address`, `address_set`, `access`, `name`, `source`, `ssh` | how values are written, and what `auto` is here |
-//! | `sessions`, `game_server`, `edges`, `limits`, `log`, `admin`, `bans`, `process`, `tunnel`, `inbound`, `forward`, `listener` | the mappings of a file |
+//! | `sessions`, `game_server`, `edges`, `limits`, `log`, `admin`, `bans`, `process`, `tunnel`, `inbound`, `login`, `forward`, `listener` | the mappings of a file |
 //! | `document`, `file`, `topology`, `spare_names` | whole files: those of the roles, and that of `init` with the names that follow its edges' |
 //! | `reference`, `restart`, `revoke`, `stock_servers`, `summary` | what follows from it: the tables in the documents, what takes a restart, what is left when an edge is refused, what players of unpatched servers meet, the line of `check` |
 
@@ -33,6 +33,7 @@ mod key;
 mod limits;
 mod listener;
 mod log;
+mod login;
 mod mapping;
 mod memory;
 pub mod name;
@@ -71,6 +72,7 @@ pub use key::{Key, ListenerType, RoleKind, WhenAbsent};
 pub use limits::{ListenerLimits, ProcessLimits};
 pub use listener::{ListenerConfig, RelayConfig};
 pub use log::{AccessLogConfig, AccessLogFile, AccessLogFormat, LogConfig, LogFormat, LogLevel};
+pub use login::{LoginConfig, MAX_KEY_LEN};
 pub use memory::memory;
 pub use name::CORE_NAME;
 pub use process::ProcessConfig;

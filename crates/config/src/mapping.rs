@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use super::declare::{Field, Read, Section};
-use super::key::Key;
+use super::key::{Key, RoleKind};
 use super::scope::Scope;
 
 /// A mapping below the one that it is declared in.
@@ -33,7 +33,7 @@ impl<T: Section> Nested<T> {
 
     /// Makes the mapping optional.
     pub fn optional(self) -> Optional<T> {
-        Optional(self)
+        Optional { nested: self, role: None }
     }
 }
 
@@ -78,29 +78,41 @@ impl<T: Read + PartialEq + Clone> Field for Nested<T> {
 }
 
 /// A mapping that may be absent. If keys in it need a restart, so does its coming and going.
-pub(super) struct Optional<T>(Nested<T>);
+pub(super) struct Optional<T> {
+    nested: Nested<T>,
+    /// The one role that may have it.
+    role: Option<RoleKind>,
+}
+
+impl<T> Optional<T> {
+    /// Declares that only this role has it.
+    pub fn only_in(self, role: RoleKind) -> Self {
+        Self { role: Some(role), ..self }
+    }
+}
 
 impl<T: Read + PartialEq + Clone> Field for Optional<T> {
     type Value = Option<T>;
 
     fn keys(&self, name: &str, _meaning: &str) -> Vec<Key> {
-        self.0.all_keys(name)
+        let keys = self.nested.all_keys(name).into_iter();
+        keys.map(|key| self.role.map_or(key.clone(), |role| key.only_in(role))).collect()
     }
 
     fn read(&self, scope: &Scope<'_>, name: &str) -> Option<Option<T>> {
-        if scope.has(name) { self.0.read(scope, name).map(Some) } else { Some(None) }
+        if scope.has(name) { self.nested.read(scope, name).map(Some) } else { Some(None) }
     }
 
     fn restart_keys(&self, name: &str) -> Vec<String> {
         let inner = T::restart_keys();
-        let own = self.0.restart || !inner.is_empty();
-        let inner = if self.0.restart { Vec::new() } else { within(name, inner) };
+        let own = self.nested.restart || !inner.is_empty();
+        let inner = if self.nested.restart { Vec::new() } else { within(name, inner) };
         own.then(|| name.to_owned()).into_iter().chain(inner).collect()
     }
 
     fn changed(&self, name: &str, before: &Option<T>, after: &Option<T>) -> Vec<String> {
         match (before, after) {
-            (Some(before), Some(after)) => self.0.changed(name, before, after),
+            (Some(before), Some(after)) => self.nested.changed(name, before, after),
             (None, None) => Vec::new(),
             _ => self.restart_keys(name).into_iter().take(1).collect(),
         }
@@ -108,7 +120,7 @@ impl<T: Read + PartialEq + Clone> Field for Optional<T> {
 
     fn keep(&self, value: &mut Option<T>, started: &Option<T>) {
         match (value, started) {
-            (Some(value), Some(started)) => self.0.keep(value, started),
+            (Some(value), Some(started)) => self.nested.keep(value, started),
             (value, started) if !self.restart_keys("").is_empty() => value.clone_from(started),
             _ => {}
         }

@@ -30,7 +30,7 @@ impl<T> Format<T> {
         Self { seen_from: join, ..self }
     }
 
-    fn read(&self, scope: &Scope<'_>, name: &str) -> Option<T> {
+    pub fn read(&self, scope: &Scope<'_>, name: &str) -> Option<T> {
         let value = scope.value(name, self.parse)?;
         Some(match scope.folder() {
             Some(folder) => (self.seen_from)(value, folder),

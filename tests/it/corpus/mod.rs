@@ -28,7 +28,7 @@ struct Target {
     folders: &'static [&'static str],
 }
 
-const TARGETS: [Target; 10] = [
+const TARGETS: [Target; 11] = [
     Target {
         name: "config",
         run: bodies::config::run,
@@ -46,6 +46,7 @@ const TARGETS: [Target; 10] = [
         folders: &[],
     },
     Target { name: "http_login", run: bodies::http_login::run, seeds: seeds::http_login, files: (23, 0), folders: &[] },
+    Target { name: "login", run: bodies::login::run, seeds: seeds::login, files: (20, 0), folders: &[] },
     Target { name: "player", run: bodies::player::run, seeds: seeds::player, files: (17, 0), folders: &[] },
     Target {
         name: "proxy_header",

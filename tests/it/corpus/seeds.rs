@@ -401,6 +401,38 @@ pub fn session_machine() -> Seeds {
     ])
 }
 
+/// Logins of clients, what is just none, and answers: behind the choices of how they are told.
+pub fn login() -> Seeds {
+    let known = include_str!("../../../crates/protocol/src/login/fixtures/logins.txt");
+    let bytes = |hex: &str| -> Vec<u8> {
+        (0..hex.len()).step_by(2).filter_map(|at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()).collect()
+    };
+    let logins = known.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+        let [version, client, login, ..] = line.split(' ').collect::<Vec<_>>()[..] else { return None };
+        Some((format!("login-{version}-{client}"), bytes(login)))
+    });
+    let text = |text: &str| [&(text.len() as u16).to_le_bytes()[..], text.as_bytes()].concat();
+    let packet = |body: Vec<u8>| [&(body.len() as u16).to_le_bytes()[..], &body].concat();
+    let old = [&[0x64, 1][..], &text("Knight"), &text("World"), &[203, 0, 113, 9, 4, 28, 0, 0]].concat();
+    let new =
+        [&[0x64, 1, 0][..], &text("World"), &text("203.0.113.9"), &[4, 28, 0, 1, 0], &text("Knight"), &[0; 6]].concat();
+    // The version by its place, no checksum, no key, one edge, an OTCv8 or not, and the words of worlds.
+    let told = |version: u8, otcv8: u8, worlds: u8, answer: &[u8]| {
+        [&[version, 0, 0, 1, 0, 250, 27, 0, 0, otcv8, worlds][..], answer].concat()
+    };
+    let answers = [
+        ("nothing", Vec::new()),
+        ("old", told(0, 1, 0, &packet(old.clone()))),
+        ("old-other", told(2, 0, 0, &packet(old))),
+        ("new", told(7, 1, 0, &packet(new.clone()))),
+        ("new-other", told(7, 0, 2, &packet(new.clone()))),
+        ("new-listed", told(7, 1, 0, &packet([&new[..], &[0x6E, 1], &text("own"), &[1, 2, 3, 4]].concat()))),
+        ("refused", told(7, 1, 0, &packet([&[0x0B][..], &text("No.")].concat()))),
+        ("too-long", told(7, 1, 0, &[0xFF, 0xFF, 0x64])),
+    ];
+    logins.chain(answers.map(|(name, bytes)| (name.to_owned(), bytes))).collect()
+}
+
 /// Requests of known clients, what is just none, and answers: behind a byte that says to what.
 pub fn status() -> Seeds {
     let packet = |body: &[u8]| [&(body.len() as u16).to_le_bytes()[..], body].concat();

@@ -8,6 +8,7 @@ mod expect;
 mod forward;
 mod forward_core;
 mod gate;
+mod login;
 mod operation;
 mod operator;
 mod reload;
