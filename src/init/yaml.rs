@@ -71,7 +71,7 @@ fn web(topology: &Topology) -> String {
     kind: web
     listen: {}
     forward_to: core/web
-    limits: {{ connections_per_address: 20, rate_per_address: {WEB_RATE} }}
+    limits: {{ connections_per_address: 20, rate_per_address: {LOGIN_RATE} }}
 ",
         listen(web.port)
     )
@@ -79,11 +79,8 @@ fn web(topology: &Topology) -> String {
 
 /// New links of one address, in a time: after a cut, households come back with all their links at once.
 const LINKS_RATE: &str = "40/10s";
-/// New logins, status requests and games of one address, likewise.
+/// New logins, status requests, games and requests over HTTP of one address, likewise.
 const LOGIN_RATE: &str = "20/10s";
-
-/// New requests over HTTP of one address, likewise: each has a connection.
-const WEB_RATE: &str = "30/10s";
 
 /// Returns the listeners for logins and status requests.
 fn logins(topology: &Topology, edge: &TopologyEdge) -> String {
@@ -230,8 +227,9 @@ fn status_for_web(topology: &Topology) -> String {
 fn web_of_core(topology: &Topology) -> String {
     let Some(web) = &topology.web else { return String::new() };
     let login = web.login.as_ref().map_or_else(String::new, |login| {
-        let source = if is_player_source(topology, login) { "    source: player\n" } else { "" };
-        format!("    # The login service; it finds players' addresses in X-Forwarded-For.\n    forward_to: \"{login}\"\n{source}")
+        format!(
+            "    # The login service; it finds players' addresses in X-Forwarded-For.\n    forward_to: \"{login}\"\n"
+        )
     });
     let mut routes = format!("proxies: [{{ name: \"{}\" }}]", web.list);
     if topology.live().next().is_some() {

@@ -930,7 +930,7 @@ fn the_bans_of_an_edge_are_those_that_the_documents_explain() {
     let operations = read("docs/operations.md");
     let promised: Vec<_> = operations.lines().map(str::trim).filter(|line| line.starts_with("limits: ")).collect();
     assert_eq!(promised.len(), 2);
-    assert!(limits.len() == 3 && limits.iter().all(|line| promised.contains(line)), "{limits:?}, {promised:?}");
+    assert!(limits.len() == 4 && limits.iter().all(|line| promised.contains(line)), "{limits:?}, {promised:?}");
 }
 
 #[test]
