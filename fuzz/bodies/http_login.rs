@@ -2,8 +2,9 @@
 
 use otproxy_protocol::edge_list::{EdgeList, ListedEdge};
 use otproxy_protocol::login::http::{
-    AccountCharacters, Character, Client, Headers, MAX_GROWTH, Request, Unchanged, World, WorldAddress, rewrite,
+    Client, Headers, LoginRequest, MAX_GROWTH, Request, Unchanged, WorldAddress, from_classic, rewrite,
 };
+use otproxy_protocol::login::{Character, CharacterList, ClassicAnswer, Premium, World};
 use serde_json::Value;
 
 /// Takes the way on which worlds are reached, and a body: an answer or a request.
@@ -67,11 +68,13 @@ fn check_request(body: &[u8]) {
 
 fn check_characters(body: &[u8], address: WorldAddress<'_>) {
     let text = String::from_utf8_lossy(body.get(..64).unwrap_or(body)).into_owned();
-    let account = AccountCharacters {
-        session_key: text.clone(),
-        worlds: vec![World { name: text.clone(), address: text.clone(), port: 7172, preview: false }],
+    let login = LoginRequest { account: text.clone(), password: text.clone(), token: None };
+    let list = CharacterList {
+        worlds: vec![World { id: 0, name: text.clone(), host: text.clone(), port: 7172 }],
         characters: vec![Character { name: text, world: body.len() % 2 }],
-        ..AccountCharacters::default()
+        premium: Premium::Days(body.len() as u16),
     };
-    assert!(rewrite(account.to_json().as_bytes(), &edges(), address).is_ok(), "an answer of our own");
+    let answer = ClassicAnswer { characters: Some(list), ..ClassicAnswer::default() };
+    let body = from_classic(&answer, &login, u64::MAX);
+    assert!(rewrite(body.as_bytes(), &edges(), address).is_ok(), "an answer of our own");
 }

@@ -68,7 +68,7 @@ pub fn rewrite(body: &[u8], edges: &EdgeList, address: WorldAddress<'_>) -> Resu
     let old = login.addresses()?;
     let (address, list) = match address {
         WorldAddress::Links if edges.0.is_empty() => return Err(Unchanged::NoEdges),
-        WorldAddress::Links => (OVER_LINKS, Some(list(edges))),
+        WorldAddress::Links => (OVER_LINKS, Some(proxies(edges).to_string())),
         WorldAddress::Edge(host) => (host, None),
     };
     let address = Value::from(address).to_string();
@@ -136,9 +136,9 @@ fn tells(value: &RawValue) -> bool {
 }
 
 /// Returns the list of edges as these clients read it.
-fn list(edges: &EdgeList) -> String {
+pub(super) fn proxies(edges: &EdgeList) -> Value {
     let entry = |edge: &ListedEdge| json!({ "host": edge.host, "port": edge.port, "priority": edge.priority });
-    edges.0.iter().map(entry).collect::<Value>().to_string()
+    edges.0.iter().map(entry).collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 
 use super::request::MAX_REQUEST;
 use super::text::Object;
+use crate::login::ToldWorlds;
 
 /// The `User-Agent` of all clients that are no browsers.
 const USER_AGENT: &str = "Mozilla/5.0";
@@ -28,18 +29,6 @@ crate::words! {
         Official = "official",
         /// Another one, as a browser.
         Other = "other",
-    }
-}
-
-crate::words! {
-    /// The way on which clients are told to play.
-    pub enum Worlds {
-        /// Clients that are known to have links are told so.
-        Auto = "auto",
-        /// All are told to play over links.
-        Links = "links",
-        /// All are told to connect to an edge.
-        Edge = "edge",
     }
 }
 
@@ -71,19 +60,17 @@ impl Client {
             Self::Other
         }
     }
-}
 
-impl Worlds {
-    /// Returns whether such a client is told to play over its links.
+    /// Returns whether such a client is told to play over its links, where worlds are told so.
     ///
     /// One that has none could not play then. One that has some can always play over an edge. So the latter is what clients
     /// are told of which nothing is known.
     #[must_use]
-    pub fn over_links(self, client: Client) -> bool {
-        match self {
-            Self::Auto => client == Client::Otcv8,
-            Self::Links => true,
-            Self::Edge => false,
+    pub fn is_sent_over_links(self, worlds: ToldWorlds) -> bool {
+        match worlds {
+            ToldWorlds::Auto => self == Self::Otcv8,
+            ToldWorlds::Links => true,
+            ToldWorlds::Edge => false,
         }
     }
 }
@@ -128,9 +115,9 @@ mod tests {
     #[test]
     fn clients_without_known_links_are_not_sent_over_them_unasked() {
         let over_links =
-            |worlds: Worlds| Client::ALL.iter().map(|client| worlds.over_links(*client)).collect::<Vec<_>>();
-        assert_eq!(over_links(Worlds::Auto), [true, false, false, false]);
-        assert_eq!(over_links(Worlds::Links), [true; 4]);
-        assert_eq!(over_links(Worlds::Edge), [false; 4]);
+            |worlds| Client::ALL.iter().map(|client| client.is_sent_over_links(worlds)).collect::<Vec<_>>();
+        assert_eq!(over_links(ToldWorlds::Auto), [true, false, false, false]);
+        assert_eq!(over_links(ToldWorlds::Links), [true; 4]);
+        assert_eq!(over_links(ToldWorlds::Edge), [false; 4]);
     }
 }
