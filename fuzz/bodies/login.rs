@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use arbitrary::{Result, Unstructured};
 use otproxy_protocol::edge_list::{EdgeList, ListedEdge};
-use otproxy_protocol::login::http::Worlds;
+use otproxy_protocol::login::Worlds;
 use otproxy_protocol::login::{
     Checksum, ClassicAnswer, Framing, LoginRequest, LoginResult, MAX_ANSWER, MAX_REQUEST, RsaKey, Told, XteaKey, first,
     rewrite,

@@ -45,7 +45,7 @@ use otproxy_net::worker::Tasks;
 use otproxy_net::{CloseQueue, Stream};
 use otproxy_protocol::Word;
 use otproxy_protocol::edge_list::{EdgeList, WebObject};
-use otproxy_protocol::login::ToldWorlds;
+use otproxy_protocol::login::Worlds;
 use otproxy_protocol::login::http::{self, Client, ErrorCode, Unchanged, WorldAddress};
 use otproxy_protocol::status::ServerStatus;
 
@@ -458,7 +458,7 @@ impl Exchange<'_> {
 }
 
 /// Returns the address of the worlds that the client of a login is told; `None` if there is no edge to be told of.
-fn told<'e>(worlds: ToldWorlds, request: &WebRequest, edges: &'e EdgeList) -> Option<WorldAddress<'e>> {
+fn told<'e>(worlds: Worlds, request: &WebRequest, edges: &'e EdgeList) -> Option<WorldAddress<'e>> {
     let header = |name: HeaderName| request.headers.get(name)?.to_str().ok();
     let headers = http::Headers { user_agent: header(USER_AGENT), accept_language: header(ACCEPT_LANGUAGE) };
     let first = edges.first()?;

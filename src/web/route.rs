@@ -70,7 +70,7 @@ pub fn list_name<'r>(routes: &'r WebRoutes, path: &str) -> Option<&'r otproxy_co
 #[cfg(test)]
 mod tests {
     use otproxy_config::WebList;
-    use otproxy_protocol::login::ToldWorlds;
+    use otproxy_protocol::login::Worlds;
 
     use super::*;
 
@@ -80,7 +80,7 @@ mod tests {
             proxies: vec![WebList { name: "myot".to_owned(), web: None }],
             status: Some("login".to_owned()),
             login: vec!["/login.php".to_owned()],
-            worlds: ToldWorlds::Auto,
+            worlds: Worlds::Auto,
         };
         for (path, core, get, post) in [
             ("/proxies/myot", Route::Proxies, Route::Proxies, Route::Proxies),

@@ -1,6 +1,6 @@
 //! `docs/login.md` says what the code does with logins.
 
-use otproxy_protocol::login::ToldWorlds;
+use otproxy_protocol::login::Worlds;
 use otproxy_protocol::login::http::{Client, ErrorCode, Unchanged, error_body};
 
 fn document() -> String {
@@ -32,8 +32,7 @@ fn what_each_client_is_told_is_there() {
     assert_eq!(rows.len(), Client::ALL.len());
     for (row, client) in rows.iter().zip(Client::ALL) {
         assert!(row[0].starts_with(&format!("`{client}`: ")), "{row:?}");
-        let told =
-            ToldWorlds::ALL.iter().map(|worlds| if client.is_sent_over_links(*worlds) { "links" } else { "edge" });
+        let told = Worlds::ALL.iter().map(|worlds| if client.is_sent_over_links(*worlds) { "links" } else { "edge" });
         assert!(told.eq(row[2..].iter().copied()), "{row:?}");
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use otproxy_protocol::login::RsaKey;
-use otproxy_protocol::login::http::Worlds;
+use otproxy_protocol::login::Worlds;
 
 use super::declare::section;
 use super::formats::SECRET;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use otproxy_protocol::edge_list::{MAX_WEB_OBJECT, WebObject};
-use otproxy_protocol::login::ToldWorlds;
+use otproxy_protocol::login::Worlds;
 
 use super::address::NETWORK;
 use super::declare::section;
@@ -80,7 +80,7 @@ section! {
         login: Vec<String> = list(ROUTE).or("[]").example("[/login, /login.php]"),
         /// which clients the answer to a login tells to play over links, at 127.0.0.1, and all others over an edge; the list of edges is
         /// in it for all
-        worlds: ToldWorlds = word().or("auto"),
+        worlds: Worlds = word().or("auto"),
     }
 }
 

@@ -30,6 +30,7 @@ mod request;
 mod rsa;
 #[cfg(test)]
 mod tests;
+mod worlds;
 mod xtea;
 
 pub use answer::{Character, CharacterList, ClassicAnswer, Premium, Refusal, SessionKey, World};
@@ -37,6 +38,7 @@ pub use gateway::{LoginResult, Told, rewrite};
 pub use packet::{Checksum, Framing, MAX_ANSWER, MAX_REQUEST};
 pub use request::{ClassicRequest, LoginRequest, RequestError, first};
 pub use rsa::{KeyError, RsaKey, RsaPublicKey};
+pub use worlds::Worlds;
 pub use xtea::XteaKey;
 
 /// The first version whose logins are encrypted.

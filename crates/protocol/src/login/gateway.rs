@@ -3,9 +3,9 @@
 use std::net::Ipv4Addr;
 
 use super::AnswerError;
+use super::Worlds;
 use super::answer::{AddressAt, EDGES, parse};
 use super::fields::put_text;
-use super::http::Worlds;
 use super::request::LoginRequest;
 use crate::edge_list::EdgeList;
 

@@ -2,8 +2,8 @@ use std::str::FromStr as _;
 
 use proptest::prelude::*;
 
+use super::Worlds;
 use super::fields::put_text;
-use super::http::Worlds;
 use super::*;
 use crate::edge_list::{EdgeList, ListedEdge};
 

@@ -9,7 +9,7 @@
 
 use super::request::MAX_REQUEST;
 use super::text::Object;
-use crate::login::ToldWorlds;
+use crate::login::Worlds;
 
 /// The `User-Agent` of all clients that are no browsers.
 const USER_AGENT: &str = "Mozilla/5.0";
@@ -66,11 +66,11 @@ impl Client {
     /// One that has none could not play then. One that has some can always play over an edge. So the latter is what clients
     /// are told of which nothing is known.
     #[must_use]
-    pub fn is_sent_over_links(self, worlds: ToldWorlds) -> bool {
+    pub fn is_sent_over_links(self, worlds: Worlds) -> bool {
         match worlds {
-            ToldWorlds::Auto => self == Self::Otcv8,
-            ToldWorlds::Links => true,
-            ToldWorlds::Edge => false,
+            Worlds::Auto => self == Self::Otcv8,
+            Worlds::Links => true,
+            Worlds::Edge => false,
         }
     }
 }
@@ -116,8 +116,8 @@ mod tests {
     fn clients_without_known_links_are_not_sent_over_them_unasked() {
         let over_links =
             |worlds| Client::ALL.iter().map(|client| client.is_sent_over_links(worlds)).collect::<Vec<_>>();
-        assert_eq!(over_links(ToldWorlds::Auto), [true, false, false, false]);
-        assert_eq!(over_links(ToldWorlds::Links), [true; 4]);
-        assert_eq!(over_links(ToldWorlds::Edge), [false; 4]);
+        assert_eq!(over_links(Worlds::Auto), [true, false, false, false]);
+        assert_eq!(over_links(Worlds::Links), [true; 4]);
+        assert_eq!(over_links(Worlds::Edge), [false; 4]);
     }
 }
