@@ -80,16 +80,16 @@ impl WebRequest {
     }
 }
 
-/// Asks the targets of `forward` one after the other, until one answers; each gets an equal share of the time `within` which
+/// Asks the targets of `forward` one after the other by `exchange`, until one answers; each gets an equal share of the time `within` which
 /// there has to be an answer.
 ///
 /// # Errors
 /// Returns the last target that gave none.
 pub(super) async fn ask(
     forward: &Forward,
-    request: &WebRequest,
     asker: Asker,
     within: Duration,
+    exchange: impl AsyncFn(Connected) -> io::Result<WebAnswer>,
 ) -> Result<Asked, ConnectFailure> {
     let (began, mut tried) = (Instant::now(), Vec::new());
     let deadline = began + within;
@@ -113,7 +113,7 @@ pub(super) async fn ask(
             }
         };
         let (target, retries, after) = (connected.name.clone(), tried.len().saturating_sub(1), began.elapsed());
-        match timeout_at(until, exchange(connected, request, &asker)).await {
+        match timeout_at(until, exchange(connected)).await {
             Ok(Ok(answer)) => {
                 let asked = Asked { answer, target, retries, after };
                 if !is_unwell(asked.answer.status) {
@@ -134,8 +134,8 @@ fn is_unwell(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
 }
 
-/// Sends the request, and reads the whole answer.
-async fn exchange(connected: Connected, request: &WebRequest, asker: &Asker) -> io::Result<WebAnswer> {
+/// Sends a request over HTTP, and reads the whole answer.
+pub(super) async fn exchange(connected: Connected, request: &WebRequest, asker: &Asker) -> io::Result<WebAnswer> {
     let Connected { stream, header, .. } = connected;
     stream.write_all(&header).await?;
     let request = request.to_target(asker).map_err(io::Error::other)?;

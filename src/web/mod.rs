@@ -28,6 +28,7 @@ use tokio::time::timeout;
 
 use self::answer::WebAnswer;
 use self::ask::{Asker, WebRequest, ask};
+use self::classic::ClassicLogin;
 use self::io::CountedStream;
 use self::kept::{KeptAnswers, Known};
 use self::tls::WebTls;
@@ -37,7 +38,7 @@ use crate::admission::{
 use crate::certs::CertError;
 use crate::certs::certificate::DAYS_LEFT;
 use crate::connection::{AdmissionError, CloseReason};
-use crate::forward::{ConnectionLogGuard, Forward, ForwardShared};
+use crate::forward::{Connected, ConnectionLogGuard, Forward, ForwardShared};
 use crate::metrics::{ByReason, Metrics};
 use otproxy_config as config;
 use otproxy_config::RoleKind;
@@ -51,6 +52,7 @@ use otproxy_protocol::status::ServerStatus;
 
 mod answer;
 mod ask;
+mod classic;
 mod io;
 mod kept;
 mod real_ip;
@@ -406,12 +408,43 @@ impl Exchange<'_> {
 
     /// Leads a request to a target, and returns its answer.
     async fn lead(&self, request: &WebRequest, by_header: bool) -> (WebResult, WebAnswer) {
+        let asker = self.asker(by_header);
+        let exchange = async |connected| ask::exchange(connected, request, &asker).await;
+        self.ask(request, asker, exchange).await
+    }
+
+    /// Puts a login to a game server that knows no logins over HTTP.
+    async fn log_in(
+        &self,
+        request: &WebRequest,
+        login: &http::LoginRequest,
+        config: &config::ClassicLogins,
+    ) -> (WebResult, WebAnswer) {
+        let login = match ClassicLogin::new(login, config) {
+            Ok(login) => login,
+            Err(answer) => return (WebResult::Ok, *answer),
+        };
+        let scratch = self.web.inbound().scratch();
+        let exchange = async |connected| login.exchange(connected, scratch).await;
+        self.ask(request, self.asker(true), exchange).await
+    }
+
+    fn asker(&self, by_header: bool) -> Asker {
         let (player, key) = self.player.get();
-        let asker = Asker { player, key, destination: self.destination, by_header };
+        Asker { player, key, destination: self.destination, by_header }
+    }
+
+    /// Asks the targets by `exchange`.
+    async fn ask(
+        &self,
+        request: &WebRequest,
+        asker: Asker,
+        exchange: impl AsyncFn(Connected) -> std::io::Result<WebAnswer>,
+    ) -> (WebResult, WebAnswer) {
         let whole = self.web.inbound().config().timeouts.connect;
         // A core answers before the edge in front of it gives up.
-        let within = if by_header { whole / 8 * 7 } else { whole };
-        match ask(&self.web.forward, request, asker, within).await {
+        let within = if asker.by_header { whole / 8 * 7 } else { whole };
+        match ask(&self.web.forward, asker, within, exchange).await {
             Ok(asked) => {
                 self.record.borrow_mut().reached(asked.target, asked.retries, asked.after);
                 let result =
@@ -427,7 +460,13 @@ impl Exchange<'_> {
 
     /// Leads a login to a login service, and puts the edges into its answer.
     async fn login(&self, routes: &config::WebRoutes, request: &WebRequest) -> (WebResult, WebAnswer) {
-        let (result, mut answer) = self.lead(request, true).await;
+        let (result, mut answer) = match &routes.classic {
+            None => self.lead(request, true).await,
+            Some(classic) => match http::Request::read(&request.body) {
+                http::Request::Login(login) => self.log_in(request, &login, classic).await,
+                http::Request::Other => (WebResult::Ok, classic::no_login()),
+            },
+        };
         let edges = self.web.inbound().edges().list();
         let logins = &self.web.logins;
         match (result, told(routes.worlds, request, &edges)) {

@@ -81,6 +81,7 @@ mod tests {
             status: Some("login".to_owned()),
             login: vec!["/login.php".to_owned()],
             worlds: Worlds::Auto,
+            classic: None,
         };
         for (path, core, get, post) in [
             ("/proxies/myot", Route::Proxies, Route::Proxies, Route::Proxies),

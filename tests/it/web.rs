@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use otproxy_protocol::login::{RsaKey, XteaKey, first};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -235,6 +236,69 @@ fn the_answer_to_a_login_tells_of_the_edges() {
             let result = format!("result=\"{result}\"");
             assert_eq!(core.metric("otproxy_logins_total", &["way=\"http\"", &result]).await, count, "{result}");
         }
+        core.stop().await;
+    });
+}
+
+/// Returns the answer of a login server of 7.72 to a login with this key, as it goes over the wire.
+fn sealed(content: &[u8], key: &XteaKey) -> Vec<u8> {
+    let mut body = [&u16::try_from(content.len()).unwrap().to_le_bytes()[..], content].concat();
+    body.resize(body.len().next_multiple_of(8), 0);
+    key.encrypt(&mut body);
+    [&u16::try_from(body.len()).unwrap().to_le_bytes()[..], &body].concat()
+}
+
+#[test]
+fn a_game_server_that_knows_no_logins_over_http_is_asked_as_a_client_asks() {
+    run(async {
+        let ((_held, refusing), (server, addr)) = (refusing(), target().await);
+        let core = core(&format!(
+            "forward_to: [\"{refusing}\", \"{addr}\"], send_proxy: none, routes: {{ login: [/login], classic: {{ version: 772 }} }}"
+        ));
+        let web = core.addr("web");
+        let asked = r#"{"type":"login","email":"123456","password":"secret","accountpassword":"secret"}"#;
+        let text = |text: &str| [&u16::try_from(text.len()).unwrap().to_le_bytes()[..], text.as_bytes()].concat();
+        let list = [&[0x64, 1][..], &text("Player"), &text("World"), &[10, 0, 0, 1], &7172_u16.to_le_bytes(), &[0, 0]];
+        for (content, parts) in [
+            (
+                list.concat(),
+                [
+                    "\"name\":\"Player\"",
+                    "\"externaladdress\":\"127.0.0.1\"",
+                    "\"host\":\"p1.example\"",
+                    "\"sessionkey\":\"123456\\nsecret",
+                ],
+            ),
+            ([&[0x0A][..], &text("Wrong.")].concat(), ["{\"errorCode\":3,\"errorMessage\":\"Wrong.\"}"; 4]),
+        ] {
+            let mut client = send(web, &post("/login", asked)).await;
+            let mut stream = accept(&server).await;
+            let mut request = Vec::new();
+            let login = loop {
+                request.extend(read(&mut stream, 1).await);
+                if let Some(login) = first(&request, &RsaKey::standard()).unwrap() {
+                    break login;
+                }
+            };
+            assert_eq!(login.version, 772);
+            assert!(!String::from_utf8_lossy(&request).contains("secret"), "it is encrypted");
+            stream.write_all(&sealed(&content, &login.key.unwrap())).await.unwrap();
+            let told = answer(&mut client).await;
+            assert_eq!((told.status, told.header("content-type")), (200, Some("application/json")));
+            for part in parts {
+                assert!(told.body.contains(part), "{part}: {}", told.body);
+            }
+        }
+        // What no server would be asked.
+        let other = ask(web, &post("/login", r#"{"type":"cacheinfo"}"#)).await;
+        assert!(other.body.starts_with(r#"{"errorCode":2,"#), "{}", other.body);
+        let name = ask(web, &post("/login", &asked.replace("123456", "name"))).await;
+        assert!(name.body.starts_with(r#"{"errorCode":3,"errorMessage":"There is no such account."#), "{}", name.body);
+        // One that says something else.
+        let mut client = send(web, &post("/login", asked)).await;
+        let mut stream = accept(&server).await;
+        stream.write_all(b"\x08\0SSH-2.0-").await.unwrap();
+        assert!(answer(&mut client).await.body.contains("cannot be reached"));
         core.stop().await;
     });
 }

@@ -33,7 +33,7 @@ section! {
         check: CheckConfig = flat(),
         /// how often the names of targets are looked up, beside the connections; `0s` looks them up for each connection
         resolve: Duration = value(DURATION).or("30s"),
-        /// the PROXY header that tells the target the player's address; a login service behind a core's `web` gets none
+        /// the PROXY header that tells the target the player's address; a login service over HTTP gets none
         send_proxy: SendProxy = word().or("v2"),
         /// the local address of connections to targets without the tunnel; `loopback_per_player` takes one in 127.0.0.0/8 for each
         /// player, so that a server on this host tells players apart; `player` takes the player's own, which needs a privilege and a route
@@ -156,7 +156,7 @@ impl ForwardConfig {
         if item.role() == RoleKind::Edge && keys.send_proxy == Some(SendProxy::V2Reversed) {
             item.wrong("send_proxy", "`v2_reversed` is what some game servers read, and a core does not; use `v2`");
         }
-        if answers_itself(item) {
+        if leads_to_http(item) {
             if item.has("send_proxy") {
                 item.wrong("send_proxy", "is not for a login service, which reads headers of HTTP; leave it out");
             }
@@ -168,7 +168,7 @@ impl ForwardConfig {
         }
         keys.inbound = inbound;
         if let Some(targets) = &keys.forward_to {
-            let told = ("send_proxy", keys.send_proxy != Some(SendProxy::None) || answers_itself(item));
+            let told = ("send_proxy", keys.send_proxy != Some(SendProxy::None) || leads_to_http(item));
             keys.source = for_targets(item, keys.source, hosts(targets), told);
         }
         keys.complete()
@@ -178,6 +178,11 @@ impl ForwardConfig {
 /// Returns whether the listener answers requests by itself, and leads to a login service if anywhere.
 fn answers_itself(item: &Scope<'_>) -> bool {
     item.kind() == Some(ListenerType::Web) && item.role() == RoleKind::Core
+}
+
+/// Returns whether the listener leads to a login service over HTTP, if anywhere.
+fn leads_to_http(item: &Scope<'_>) -> bool {
+    answers_itself(item) && !item.has_in("routes", "classic")
 }
 
 /// Returns those of `targets` that are connected to without the tunnel.

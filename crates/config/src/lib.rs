@@ -89,7 +89,9 @@ pub use topology::{
 };
 pub use tree::MAX_NODES;
 pub use tunnel::{CoreTunnel, EdgeTunnel, Reach, TlsFiles};
-pub use web::{LISTS_PATH, MAX_LISTS, RealIpConfig, STATUS_PATH, WebConfig, WebList, WebRoutes, WebTlsConfig};
+pub use web::{
+    ClassicLogins, LISTS_PATH, MAX_LISTS, RealIpConfig, STATUS_PATH, WebConfig, WebList, WebRoutes, WebTlsConfig,
+};
 
 pub use otproxy_protocol::game_packet::Framing;
 pub use otproxy_protocol::player_address::PlayerAddress;

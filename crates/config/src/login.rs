@@ -29,7 +29,7 @@ section! {
 }
 
 /// Declares a key with the name of a key's file. Where other files are not read it is the standard key.
-fn key_file() -> Takes<Arc<RsaKey>> {
+pub(super) fn key_file() -> Takes<Arc<RsaKey>> {
     Takes::new("path", |scope, name| {
         let path = SECRET.read(scope, name)?;
         if scope.folder().is_none() {
@@ -42,7 +42,7 @@ fn key_file() -> Takes<Arc<RsaKey>> {
     })
 }
 
-fn standard_key() -> Arc<RsaKey> {
+pub(super) fn standard_key() -> Arc<RsaKey> {
     Arc::new(RsaKey::standard())
 }
 

@@ -181,6 +181,12 @@ impl<'a> Scope<'a> {
         self.entry(key).is_some_and(|entry| matches!(&entry.node.value, Value::List(items) if items.is_empty()))
     }
 
+    /// Returns whether the mapping has a mapping of this name, right or not, with this key.
+    pub fn has_in(&self, mapping: &str, key: &str) -> bool {
+        let entries = self.entry(mapping).map(|entry| &entry.node.value);
+        matches!(entries, Some(Value::Map(entries)) if entries.iter().any(|entry| entry.key == key))
+    }
+
     /// Reads a value, or the key's default.
     pub fn value<T>(&self, key: &str, parse: impl Fn(&Node) -> Result<T, String>) -> Option<T> {
         match self.entry(key) {

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use otproxy_protocol::edge_list::{MAX_WEB_OBJECT, WebObject};
-use otproxy_protocol::login::Worlds;
+use otproxy_protocol::login::{self, RsaKey, Worlds};
 
 use super::address::NETWORK;
 use super::declare::section;
@@ -16,6 +17,7 @@ use super::formats::{self, LABEL, PATH, SECRET};
 use super::forward::ForwardConfig;
 use super::inbound::AcceptProxy;
 use super::key::RoleKind;
+use super::login::{key_file, standard_key};
 use super::mapping::{elsewhere, mapping};
 use super::scope::Scope;
 use super::takes::{Format, Takes, items, list, some, value, word};
@@ -31,6 +33,7 @@ pub const MAX_LISTS: usize = 32;
 const MAX_WORD: usize = 128;
 
 const ROUTE: Format<String> = Format::new("path", route);
+const VERSION: Format<u16> = Format::new("version, as 1098", version);
 const HEADER: Format<String> = Format::new("name of a header", header);
 
 section! {
@@ -81,6 +84,21 @@ section! {
         /// which clients the answer to a login tells to play over links, at 127.0.0.1, and all others over an edge; the list of edges is
         /// in it for all
         worlds: Worlds = word().or("auto"),
+        /// `classic`: logins over HTTP for a game server that knows none.
+        classic: Option<ClassicLogins> = mapping().optional(),
+    }
+}
+
+section! {
+    /// `listeners[].routes.classic`
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct ClassicLogins {
+        /// with `classic`, `forward_to` is a game server's own login port, and logins over HTTP are put to it as a client of this version
+        /// does, as 1098 for 10.98
+        version: u16 = value(VERSION).required("1098"),
+        /// the private key of that login server, in PEM form
+        rsa_key: Arc<RsaKey> =
+            key_file().or_else("the key that servers have unless their owner makes another", standard_key).example("key.pem"),
     }
 }
 
@@ -120,6 +138,12 @@ impl WebConfig {
                 item.wrong("forward_to", message);
             } else if item.role() == RoleKind::Core && !logins && routes.proxies.is_empty() && routes.status.is_none() {
                 item.wrong_here("answers nothing; give `routes`, as in `routes: { proxies: [{ name: myot }] }`");
+            }
+            if routes.classic.is_some() && !logins {
+                item.wrong(
+                    "routes",
+                    "has `classic` without `login`, the paths at which clients log in; give it, as `[/login]`",
+                );
             }
             if routes.proxies.len() > MAX_LISTS {
                 item.wrong("routes", format!("has too many lists in `proxies`; {MAX_LISTS} are the most"));
@@ -184,6 +208,17 @@ fn route(node: &Node) -> Result<String, String> {
         ));
     }
     Ok(text.clone())
+}
+
+/// Parses the version of a client, as servers write it.
+fn version(node: &Node) -> Result<u16, String> {
+    match &node.value {
+        Value::Int(number) => u16::try_from(*number).ok().filter(|version| login::VERSIONS.contains(version)),
+        _ => None,
+    }
+    .ok_or_else(|| {
+        format!("{} is no version of a client; write it without a point, as `1098` for 10.98", node.quoted())
+    })
 }
 
 /// Parses the name of a header.

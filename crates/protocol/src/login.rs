@@ -58,7 +58,7 @@ const PREMIUM_UNTIL: u16 = 1078;
 /// The first version whose lengths count blocks.
 const BLOCKS: u16 = 1405;
 /// Versions that there are: another number is no login.
-const VERSIONS: std::ops::RangeInclusive<u16> = 700..=1599;
+pub const VERSIONS: std::ops::RangeInclusive<u16> = 700..=1599;
 
 /// The reason for which the beginning of a connection is no login that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
