@@ -1,6 +1,6 @@
 //! Classic logins on a listener with `login`: the answer of the login server is changed, so that it tells the player of the edges.
 //!
-//! A login passes as it came, and only its answer is held back until it is whole. What is not known in either passes unchanged, and is counted
+//! A login passes as it came, and only its answer is held back until it is whole. All that is not known in either passes unchanged, and is counted
 //! by its reason.
 
 use std::future::poll_fn;
@@ -60,7 +60,7 @@ impl<'a> Login<'a> {
         None
     }
 
-    /// Sends `up` to the target, and all that the client sends meanwhile, and gives the client the answer. What the target has not taken is left
+    /// Sends `up` to the target, and all that the client sends meanwhile, and gives the client the answer. Bytes that the target has not taken are left
     /// in `up`.
     ///
     /// # Errors

@@ -74,7 +74,7 @@ pub struct ForwardShared {
     targets: Arc<Targets>,
     /// The shared part of status answers, if they are enabled.
     status: Option<StatusShared>,
-    /// What players are told in answers to their logins, if that is enabled.
+    /// The changes of answers to logins, if that is enabled.
     login: Option<config::LoginConfig>,
     logs: Arc<Logs>,
 }

@@ -28,7 +28,7 @@ section! {
     }
 }
 
-/// Declares a key with the name of a key's file. Where other files are not read it is the standard key.
+/// Declares a key with the name of a key's file. It is the standard key as long as other files are not read.
 pub(super) fn key_file() -> Takes<Arc<RsaKey>> {
     Takes::new("path", |scope, name| {
         let path = SECRET.read(scope, name)?;

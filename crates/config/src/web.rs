@@ -267,6 +267,15 @@ mod tests {
                 .unwrap();
         assert_eq!(login.routes.login, ["/login", "/login.php"]);
         assert_eq!(login.forward.send_proxy, config::SendProxy::None, "a login service reads headers of HTTP");
+        let classic = "accept_proxy: none, send_proxy: none, forward_to: '127.0.0.1:7171', source: player, \
+             routes: { login: [/login], classic: { version: 1098 } }";
+        let classic = web("core", classic).unwrap();
+        assert_eq!(classic.routes.classic.map(|classic| classic.version), Some(1098));
+        assert_eq!(
+            classic.forward.source,
+            config::SourceAddress::Player,
+            "a login port knows players by their addresses"
+        );
         let edge =
             web("edge", "forward_to: '203.0.113.9:80', real_ip: { header: CF-Connecting-IP, from: 203.0.113.0/24 }")
                 .unwrap();
@@ -300,6 +309,16 @@ mod tests {
             ),
             ("core", "accept_proxy: none, send_proxy: v2, forward_to: 'a:1', routes: { login: [/a] }", "send_proxy: "),
             ("core", "accept_proxy: none, routes: { status: a }, expect: links", "only with `kind: forward`"),
+            (
+                "core",
+                "accept_proxy: none, routes: { proxies: [{ name: a }], classic: { version: 1098 } }",
+                "has `classic` without `login`",
+            ),
+            (
+                "core",
+                "accept_proxy: none, forward_to: 'a:1', routes: { login: [/a], classic: { version: 10.98 } }",
+                "is no version of a client",
+            ),
             ("edge", "", "forward_to: is required, and missing"),
             ("edge", "forward_to: 'a:1', routes: { status: a }", "only in `role: core`"),
             (

@@ -3,7 +3,7 @@
 //! [`http`] has logins over HTTP. All else here is for classic logins, those of the client's own protocol.
 //!
 //! A request is the first packet of a connection: a u16, little endian, and so many bytes. All numbers are little endian, and a text is a
-//! u16 with so many bytes behind it. What a packet has in front of its content depends on the client's version:
+//! u16 with so many bytes behind it. The bytes in front of a packet's content depend on the client's version:
 //!
 //! | version | in front of the content |
 //! |---|---|

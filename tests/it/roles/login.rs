@@ -14,7 +14,7 @@ fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Where it is not about a time that is over, nothing is.
+/// No time is over in tests that are not about one.
 const PATIENT: &str = "timeouts: { connect: 1h, header: 1h, idle: 1h }";
 const EDGES: &str = "edges: [{ name: waw1, address: 198.51.100.7, public: p1.example }, \
                      { name: fra1, address: 198.51.100.8, public: 198.51.100.8, priority: 20 }, \
@@ -82,7 +82,7 @@ fn listed() -> EdgeList {
 #[test]
 fn clients_of_each_form_are_told_the_edges() {
     run(async {
-        // Those that the known answers have.
+        // The edges that the known answers have.
         let edges = "edges: [{ name: waw1, address: 198.51.100.7, public: p1.example }, \
                      { name: fra1, address: 198.51.100.8, public: \"198.51.100.7:7163\", priority: 20 }]";
         let (core, server) = core("{}", PATIENT, edges).await;

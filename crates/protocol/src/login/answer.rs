@@ -50,7 +50,7 @@ pub struct ClassicAnswer {
 /// The reason for which a login is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// What the server has the client show.
+    /// The text that the server has the client show.
     Message(String),
     /// The token of an authenticator is missing or wrong.
     Token,
@@ -104,7 +104,7 @@ pub enum Premium {
     Until {
         /// The account's status: 0 is in order, 1 frozen, 2 suspended.
         status: u8,
-        /// Whether it is premium now.
+        /// True if it is premium now.
         now: bool,
         /// When that ends, in seconds since 1970; 0 for never, or if it is not premium. Some servers say days here.
         at: u32,

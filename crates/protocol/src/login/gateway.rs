@@ -1,4 +1,4 @@
-//! What a gateway in front of a login server changes in an answer: where the worlds are, and which edges there are.
+//! The changes that a gateway in front of a login server makes in an answer: addresses of worlds, and the list of edges.
 
 use std::net::Ipv4Addr;
 
@@ -13,7 +13,7 @@ use crate::edge_list::EdgeList;
 const OVER_LINKS: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 crate::words! {
-    /// What became of a login.
+    /// The course that a login took.
     pub enum LoginResult {
         /// The answer is changed.
         Rewritten = "rewritten",
@@ -36,7 +36,7 @@ crate::words! {
     }
 }
 
-/// What players are to be told.
+/// All that players are to be told.
 #[derive(Debug, Clone, Copy)]
 pub struct Told<'a> {
     /// The edges that clients are to use now.

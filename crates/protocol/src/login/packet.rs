@@ -16,10 +16,10 @@ const LEAST: usize = 17;
 const LENGTH: usize = 2;
 const CHECKSUM: usize = 4;
 
-/// What stands in front of a packet's content.
+/// The form of all that stands in front of a packet's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Framing {
-    /// Whether the length counts blocks, and the content is filled up to whole ones.
+    /// True if the length counts blocks, and the content is filled up to whole ones.
     pub blocks: bool,
     /// The kind of the checksum.
     pub checksum: Checksum,
@@ -45,7 +45,7 @@ impl Framing {
     }
 
     /// Returns the content of the answer at the beginning of `bytes`, and the answer's length on the wire. `None` if it is incomplete.
-    /// What stands in front of it replaces the checksum here, so that the same goes in front of another.
+    /// The checksum in front of it replaces the one here, so that the same goes in front of another.
     ///
     /// # Errors
     /// Returns why it cannot be read; bytes further on change nothing about that.
@@ -91,7 +91,7 @@ impl Framing {
             usize::from(fields.u16()?)
         };
         let range = fields.position()..fields.position().checked_add(whole)?;
-        // What fills the last block is less than one.
+        // The last block is filled by less than one.
         if content.len().checked_sub(range.end)? >= BLOCK {
             return None;
         }

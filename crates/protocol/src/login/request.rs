@@ -21,13 +21,13 @@ const GRAPHICS: u16 = 1061;
 /// A login, as far as it matters for its answer. Account and password are read over, and kept nowhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoginRequest {
-    /// What stands in front of its content, and will in front of the answer's.
+    /// The form in front of its content, and of the answer's.
     pub framing: Framing,
     /// The version of the client's protocol, as 1098.
     pub version: u16,
     /// The key of the answer; `None` for clients that encrypt nothing.
     pub key: Option<XteaKey>,
-    /// Whether the client is an OTCv8, which takes a list of edges.
+    /// True if the client is an OTCv8, which takes a list of edges.
     pub otcv8: bool,
 }
 

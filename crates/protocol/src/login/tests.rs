@@ -254,7 +254,7 @@ fn limits() {
     let bytes = sealed(1098, &content(1098, &["203.0.113.9"], &[("Knight", 0)]));
     let (changed, _) = rewrite(&bytes, &request(1098, true), told(&many, auto)).unwrap().unwrap();
     assert_eq!(read(1098, &changed).edges, Some(EdgeList(many.0[..255].to_vec())));
-    // What cannot be said in a packet.
+    // A list that no packet has room for.
     let far = ListedEdge { host: "x".repeat(300), ..edges.0[0].clone() };
     let result = rewrite(&bytes, &request(1098, true), told(&EdgeList(vec![far; 255]), auto));
     assert_eq!(result, Err(LoginResult::TooLong));

@@ -4,7 +4,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Bytes of a block.
 pub(super) const BLOCK: usize = 8;
-/// What is added to the sum in each cycle.
+/// The number that is added to the sum in each cycle.
 const DELTA: u32 = 0x9E37_79B9;
 /// How many cycles a block takes.
 const CYCLES: u32 = 32;
