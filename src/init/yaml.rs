@@ -201,7 +201,7 @@ listeners:
 game_servers:
 {game_servers}",
         login = topology.login,
-        login_source = told(topology, &topology.login) + if topology.status.is_none() { &known } else { "" },
+        login_source = told(topology, &topology.login) + edges_in_logins(topology) + if topology.status.is_none() { &known } else { "" },
         status = topology.status.as_ref().map_or_else(String::new, |status| {
             format!("  - name: status\n    forward_to: \"{status}\"\n{}{known}", told(topology, status))
         }),
@@ -215,6 +215,18 @@ game_servers:
 fn told(topology: &Topology, target: &HostPort) -> String {
     let source = if is_player_source(topology, target) { "    source: player\n" } else { "" };
     format!("    send_proxy: {}\n{source}", topology.settings().send_proxy)
+}
+
+/// Returns the lines that put the edges into answers to logins, for a server that knows nothing of them.
+fn edges_in_logins(topology: &Topology) -> &'static str {
+    if topology.settings().edges_in_logins {
+        "    # Puts the edges into answers to logins: OTCv8 plays over links then, others over an edge. A server with a key of its own
+    # needs `rsa_key: key.pem` here.
+    login: { worlds: auto }
+"
+    } else {
+        ""
+    }
 }
 
 /// Returns the line that has a listener know the status, for the core's answers over HTTP.

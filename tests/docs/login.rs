@@ -1,5 +1,6 @@
 //! `docs/login.md` says what the code does with logins.
 
+use otproxy_config::{GameServerProfile, PlayerAddress};
 use otproxy_protocol::login::Worlds;
 use otproxy_protocol::login::http::{Client, ErrorCode, Unchanged, error_body};
 
@@ -14,6 +15,20 @@ fn table<'t>(text: &'t str, first: &str) -> Vec<Vec<&'t str>> {
     let rows: Vec<Vec<_>> = rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect();
     assert!(rows.len() > 2, "a table of {first}");
     rows[2..].to_vec()
+}
+
+#[test]
+fn each_game_server_has_its_ways() {
+    let text = document();
+    let rows = table(&text, "`game_server`");
+    let named: Vec<_> = rows.iter().flat_map(|row| row[0].split(", ")).map(|name| name.trim_matches('`')).collect();
+    assert_eq!(named, GameServerProfile::ALL.iter().map(|profile| profile.as_str()).collect::<Vec<_>>());
+    for row in rows {
+        for profile in GameServerProfile::ALL.iter().filter(|profile| row[0].contains(&format!("`{profile}`"))) {
+            let settings = profile.settings(PlayerAddress::None);
+            assert_eq!(row[1].starts_with("the core, with `login`"), settings.edges_in_logins, "{profile}: {row:?}");
+        }
+    }
 }
 
 #[test]

@@ -980,9 +980,12 @@ fn each_game_server_has_the_settings_that_are_documented() {
             }
             let forwards: Vec<_> = core.listeners.iter().filter_map(|listener| listener.forward()).collect();
             let names: Vec<_> = forwards.iter().map(|forward| forward.inbound.name.as_str()).collect();
-            let expected: &[_] = if settings.tells_ways_apart { &["login", "game-7172"] } else { &["login"] };
+            let expected: &[_] = if settings.lets_others_play() { &["login", "game-7172"] } else { &["login"] };
             assert_eq!(names, expected, "{profile}");
             assert!(forwards.iter().all(|forward| forward.send_proxy == settings.send_proxy), "{profile}");
+            let told = |forward: &&&otproxy_config::ForwardConfig| forward.login.is_some();
+            let told: Vec<_> = forwards.iter().filter(told).map(|forward| forward.inbound.name.as_str()).collect();
+            assert_eq!(told, if settings.edges_in_logins { &["login"][..] } else { &[] }, "{profile}");
             // A warning here would be one in everybody's log.
             assert_eq!(Config::Core(core).stock_server_warnings(), [], "{profile} at {address}");
             let lua = fs::read_to_string(out.join("config.lua")).expect("made");
@@ -1007,7 +1010,7 @@ fn each_game_server_has_the_settings_that_are_documented() {
         ];
         let told =
             if *profile == GameServerProfile::Custom { "as its `player_address` says; here for `otc`: " } else { "" };
-        let plain = if settings.tells_ways_apart { "yes" } else { "no" };
+        let plain = if settings.lets_others_play() { "yes" } else { "no" };
         table += &format!(
             "| `{}` | {told}`{}` | `{}` | `{}` | {} | {} | {plain} |\n",
             row[0], row[1], row[2], row[3], rows[0], rows[1]

@@ -42,6 +42,16 @@ pub struct GameServerSettings {
     /// True if its answer to a login depends on the way on which that came: 127.0.0.1 over links, its public address
     /// otherwise. Then players without links find the edge's port of the world.
     pub tells_ways_apart: bool,
+    /// True if it knows nothing of edges, and the core puts them into its answers to classic logins.
+    pub edges_in_logins: bool,
+}
+
+impl GameServerSettings {
+    /// Returns whether players without links are told an edge's address, and find the world's port there.
+    #[must_use]
+    pub fn lets_others_play(&self) -> bool {
+        self.tells_ways_apart || self.edges_in_logins
+    }
 }
 
 impl GameServerProfile {
@@ -55,6 +65,7 @@ impl GameServerProfile {
             framing,
             counts_all_as_one: false,
             tells_ways_apart: matches!(player_address, Otc | OtcReversed),
+            edges_in_logins: matches!(self, Self::Canary860 | Self::Tvp | Self::Unpatched),
         };
         match self {
             Self::Tfs14Otc => settings(Otc, SendProxy::V2, Framing::Bytes),

@@ -62,7 +62,7 @@ section! {
         player_address: PlayerAddress = word().or("otc"),
         /// players whose clients know no links can play, over one edge: edges forward the worlds' ports
         players_without_links: bool =
-            value(FLAG).or_else("`true` where `game_server` tells them an edge's address: `tfs14-otc`, `tfs16-otc`, `custom` with these forms", || true),
+            value(FLAG).or_else("`true` where logins tell them an edge's address: with `tfs14-otc`, `tfs16-otc`, `custom` with these forms, and `canary-860`, `tvp`, `unpatched`", || true),
         /// names ahead in the clients' list, which go on from those of the edges; a DNS record then makes one an edge
         spares as "spare_names": Option<u32> = value(COUNT).optional("none").example("8"),
         /// where clients find a newer list of the edges, tried in turn
@@ -247,7 +247,7 @@ fn topology(root: &Scope<'_>) -> Option<Topology> {
     if !root.has("players_without_links")
         && let (Some(profile), Some(told)) = (keys.profile, keys.player_address)
     {
-        keys.players_without_links = Some(profile.settings(told).tells_ways_apart);
+        keys.players_without_links = Some(profile.settings(told).lets_others_play());
     }
     if keys.status.as_ref().is_some_and(|status| *status == keys.login) {
         keys.status = Some(None);
@@ -401,6 +401,7 @@ mod tests {
             ("{game_server: custom, player_address: none}", GameServerProfile::Custom, false),
             ("game_server: tfs16-otc", GameServerProfile::Tfs16Otc, true),
             ("game_server: canary", GameServerProfile::Canary, false),
+            ("game_server: unpatched", GameServerProfile::Unpatched, true),
             ("{game_server: canary, players_without_links: true}", GameServerProfile::Canary, true),
             ("players_without_links: false", GameServerProfile::Tfs14Otc, false),
         ] {
