@@ -18,7 +18,11 @@ pub(super) struct LinkTrial {
 
 /// Returns the trials of a configuration: those that the listeners let in.
 pub(super) fn of(config: &Config) -> Vec<LinkTrial> {
-    let takes_links = |listener: &&ListenerConfig| listener.forward().is_none_or(reach::carries_links);
+    let takes_links = |listener: &&ListenerConfig| match listener {
+        ListenerConfig::Forward(forward) => reach::carries_links(forward),
+        ListenerConfig::Relay(_) => true,
+        ListenerConfig::Web(_) => false,
+    };
     let inbounds = config.listeners().iter().filter(takes_links).map(ListenerConfig::inbound);
     inbounds.flat_map(|inbound| inbound.listen.iter().filter_map(|at| trial(config, inbound, *at))).collect()
 }

@@ -90,10 +90,12 @@ enum Asks {
 pub(super) fn of(config: &Config) -> Vec<TargetTrial> {
     let role = config.role();
     let mut trials = Vec::new();
-    for forward in config.listeners().iter().filter_map(ListenerConfig::forward) {
+    for listener in config.listeners() {
+        let Some(forward) = listener.leading() else { continue };
+        let is_web = matches!(listener, ListenerConfig::Web(_));
         let asks = match role {
             RoleKind::Core => Asks::Connect,
-            RoleKind::Edge if carries_links(forward) => {
+            RoleKind::Edge if !is_web && carries_links(forward) => {
                 Asks::Pong { send_proxy: forward.send_proxy != SendProxy::None }
             }
             RoleKind::Edge => Asks::Keep,

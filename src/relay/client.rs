@@ -53,9 +53,10 @@ impl Relay {
         Rc::clone(self.clients.borrow_mut().entry(id).or_insert_with(new))
     }
 
-    /// Forgets a client that has nothing here any more. It is called as tasks are dropped, perhaps by a panic: a second one
+    /// Forgets a client that has nothing here any more, or in a drain lets go what it cannot use. It is called as tasks are dropped, perhaps by a panic: a second one
     /// would end the process.
     pub(super) fn forget_unused(&self, client: &Rc<RelayClient>) {
+        self.let_go(client);
         if client.machine.try_borrow().is_ok_and(|machine| machine.is_empty())
             && let Ok(mut clients) = self.clients.try_borrow_mut()
             && let Entry::Occupied(there) = clients.entry(client.id)
@@ -149,6 +150,40 @@ impl Relay {
         }
         if freed > 0 {
             self.metrics.relay_unacked_bytes.sub(freed as i64);
+        }
+    }
+
+    /// Takes no new links, as the process is told to end, and keeps only what a session still needs: links of clients that
+    /// have none are closed, and sessions are kept no longer once they have ended and their clients are told.
+    pub fn drain(&self) {
+        self.draining.cancel();
+        let clients: Vec<_> = self.clients.borrow().values().cloned().collect();
+        for client in clients {
+            let mut machine = client.machine.borrow_mut();
+            let sessions: Vec<_> = machine.sessions().collect();
+            sessions.into_iter().for_each(|(_, session)| machine.keep_no_longer(session));
+            wake_changed(&mut machine);
+            drop(machine);
+            self.let_go(&client);
+        }
+    }
+
+    /// In a drain: closes the links of a client without sessions, and ends the sessions of a client without links, to which
+    /// no link can come any more. It is called as tasks are dropped, perhaps by a panic.
+    pub(super) fn let_go(&self, client: &RelayClient) {
+        if !self.draining.is_cancelled() {
+            return;
+        }
+        let Ok(mut machine) = client.machine.try_borrow_mut() else { return };
+        let sessions: Vec<_> = machine.sessions().map(|(_, session)| session).collect();
+        if sessions.is_empty() {
+            machine.links().for_each(|link| link.close(CloseReason::Shutdown));
+        } else if machine.links().next().is_none() {
+            for session in sessions {
+                machine.keep_no_longer(session);
+                machine.give_up(session, EndReason::Shutdown);
+                wake(&machine, session);
+            }
         }
     }
 

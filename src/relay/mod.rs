@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admission::{
@@ -88,6 +89,8 @@ pub struct Relay {
     idle_watch: IdleWatch,
     scratch: Rc<Scratch>,
     tasks: Tasks,
+    /// Cancelled when the process is told to end.
+    draining: CancellationToken,
 }
 
 impl Relay {
@@ -112,6 +115,7 @@ impl Relay {
             idle_watch: IdleWatch::default(),
             scratch,
             tasks,
+            draining: CancellationToken::new(),
         })
     }
 
@@ -182,7 +186,8 @@ impl Relay {
     async fn first_frame(&self, inbound: &Inbound, admitted: AdmittedConnection) -> Option<(Stream, NewLink)> {
         let AdmittedConnection { stream, player, key, mut early, guard, origin, accepted, .. } = admitted;
         let telling = async { Ok(read_first_ping(&stream, &mut early, &self.scratch).await?) };
-        let first = timeout(inbound.config().timeouts.idle, telling);
+        let first = self.draining.run_until_cancelled(timeout(inbound.config().timeouts.idle, telling));
+        let first = async { first.await.unwrap_or(Ok(Err(AdmissionError::Drained))) };
         let first = guard.handle().run_until_closed(first).await.unwrap_or_else(|closing| Ok(Err(closing.into())));
         match first.unwrap_or(Err(AdmissionError::NoPing)) {
             Ok(client) => {
@@ -215,7 +220,9 @@ impl Relay {
         handle.set_link();
         handle.set_route(Route::Client(client.0));
         let link = Rc::new(RelayLink::new(stream, (handle, key), client, edge, origin, inbound));
-        self.tasks.spawn(LinkTask::new(Rc::clone(self), owner, link, early, guard));
+        self.tasks.spawn(LinkTask::new(Rc::clone(self), Rc::clone(&owner), link, early, guard));
+        // Its worker may have been told to end meanwhile.
+        self.let_go(&owner);
     }
 
     /// Returns the counters of an edge. Only names that the configuration has had come here.

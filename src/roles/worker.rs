@@ -121,6 +121,7 @@ impl Worker {
         let working = async {
             drain.run_until_cancelled(listeners.take_plans(plans)).await;
             drain.cancelled().await;
+            listeners.relay.iter().for_each(|relay| relay.drain());
             tokio::select! {
                 () = self.tasks.ended() => {}
                 () = kill.cancelled() => on_kill(),

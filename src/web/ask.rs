@@ -1,6 +1,7 @@
 //! A request that leads to a target: the core's listener, or a login service.
 
 use std::io;
+use std::iter::successors;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,22 +9,32 @@ use axum::body::{Body, to_bytes};
 use bytes::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{
-    ACCEPT, ACCEPT_LANGUAGE, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, USER_AGENT,
+    ACCEPT, ACCEPT_LANGUAGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, CONTENT_TYPE,
+    HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, USER_AGENT,
 };
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
+use tracing::warn;
 
 use super::answer::{MAX_ANSWER, WebAnswer};
-use crate::admission::AddressKey;
+use crate::admission::{AddressKey, Carrier as _};
 use crate::forward::{ConnectFailure, ConnectFor, Connected, Forward, OnBehalf};
-use otproxy_net::{ConnectResult, StreamIo};
+use otproxy_net::{ConnectResult, RateLimitedLog, StreamIo};
 
 /// The headers of a request that are passed on. All others are the client's own business, or could be taken for otproxy's word.
-const PASSED: [HeaderName; 7] =
-    [HOST, USER_AGENT, CONTENT_TYPE, ACCEPT, ACCEPT_LANGUAGE, ORIGIN, ACCESS_CONTROL_REQUEST_METHOD];
-/// The header with which a browser asks beforehand.
-const ACCESS_CONTROL_REQUEST_METHOD: HeaderName = HeaderName::from_static("access-control-request-method");
+const PASSED: [HeaderName; 8] = [
+    HOST,
+    USER_AGENT,
+    CONTENT_TYPE,
+    ACCEPT,
+    ACCEPT_LANGUAGE,
+    ORIGIN,
+    // With these a browser asks beforehand.
+    ACCESS_CONTROL_REQUEST_METHOD,
+    ACCESS_CONTROL_REQUEST_HEADERS,
+];
 /// The headers by which a login service learns the player's address. Known ones read the first of these that is there.
 const PLAYER: [HeaderName; 2] = [HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-real-ip")];
 
@@ -58,6 +69,36 @@ pub(super) struct Asked {
     pub after: Duration,
 }
 
+/// The reason why a target's answer cannot be used.
+#[derive(Debug, Error)]
+pub(super) enum AnswerError {
+    /// The request cannot be written.
+    #[error("{0}")]
+    Request(#[from] hyper::http::Error),
+    /// The connection failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// It is no HTTP, or ended early.
+    #[error("{}", causes(.0))]
+    Http(#[from] hyper::Error),
+    /// Its body is not whole, or longer than [`MAX_ANSWER`].
+    #[error("{}", causes(.0))]
+    Body(#[from] axum::Error),
+    /// It wants to go on in another protocol.
+    #[error("its status is {0}")]
+    NoAnswer(StatusCode),
+    /// It was not whole in time.
+    #[error("it was not whole within the target's share of `timeouts.connect`")]
+    Late,
+}
+
+/// Returns an error with all that caused it, which says the same again where one wraps another.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut all: Vec<String> = successors(Some(error), |&error| error.source()).map(ToString::to_string).collect();
+    all.dedup();
+    all.join(": ")
+}
+
 impl WebRequest {
     /// Returns what is passed on of a client's request.
     pub fn new(method: Method, path: String, headers: &HeaderMap, body: Bytes) -> Self {
@@ -81,7 +122,7 @@ impl WebRequest {
 }
 
 /// Asks the targets of `forward` one after the other by `exchange`, until one answers; each gets an equal share of the time `within` which
-/// there has to be an answer.
+/// there has to be an answer. Answers that cannot be used are logged in `unusable`.
 ///
 /// # Errors
 /// Returns the last target that gave none.
@@ -89,7 +130,8 @@ pub(super) async fn ask(
     forward: &Forward,
     asker: Asker,
     within: Duration,
-    exchange: impl AsyncFn(Connected) -> io::Result<WebAnswer>,
+    exchange: impl AsyncFn(Connected) -> Result<WebAnswer, AnswerError>,
+    unusable: &RateLimitedLog,
 ) -> Result<Asked, ConnectFailure> {
     let (began, mut tried) = (Instant::now(), Vec::new());
     let deadline = began + within;
@@ -122,11 +164,25 @@ pub(super) async fn ask(
                 // It is the answer if no other target has a better one.
                 unwell = Some(asked);
             }
-            Ok(Err(_)) => last = ConnectFailure { name: Some(target), retries, result: ConnectResult::Error },
-            Err(_) => last = ConnectFailure { name: Some(target), retries, result: ConnectResult::Timeout },
+            Ok(Err(error)) => {
+                warn_of(unusable, forward, &target, &error);
+                last = ConnectFailure { name: Some(target), retries, result: ConnectResult::Error };
+            }
+            Err(_) => {
+                warn_of(unusable, forward, &target, &AnswerError::Late);
+                last = ConnectFailure { name: Some(target), retries, result: ConnectResult::Timeout };
+            }
         }
     }
     unwell.ok_or(last)
+}
+
+/// Logs that the answer of a target cannot be used, as far as the log's limit goes: an error tells nothing of what it says.
+fn warn_of(unusable: &RateLimitedLog, forward: &Forward, target: &str, error: &AnswerError) {
+    if let Some(suppressed) = unusable.allow(std::time::Instant::now()) {
+        let listener = &forward.inbound().config().name;
+        warn!(listener, target, %error, suppressed, "the target was reached, and its answer cannot be used");
+    }
 }
 
 /// Returns whether it is what a server says in place of another one behind it.
@@ -135,14 +191,21 @@ fn is_unwell(status: StatusCode) -> bool {
 }
 
 /// Sends a request over HTTP, and reads the whole answer.
-pub(super) async fn exchange(connected: Connected, request: &WebRequest, asker: &Asker) -> io::Result<WebAnswer> {
+pub(super) async fn exchange(
+    connected: Connected,
+    request: &WebRequest,
+    asker: &Asker,
+) -> Result<WebAnswer, AnswerError> {
     let Connected { stream, header, .. } = connected;
     stream.write_all(&header).await?;
-    let request = request.to_target(asker).map_err(io::Error::other)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(StreamIo(stream))).await.map_err(io::Error::other)?;
+    let request = request.to_target(asker)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(StreamIo(stream))).await?;
     let asking = async {
-        let (head, body) = sender.send_request(request).await.map_err(io::Error::other)?.into_parts();
-        let body = to_bytes(Body::new(body), MAX_ANSWER).await.map_err(io::Error::other)?;
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        if head.status.is_informational() {
+            return Err(AnswerError::NoAnswer(head.status));
+        }
+        let body = to_bytes(Body::new(body), MAX_ANSWER).await?;
         Ok(WebAnswer::of_target(head, body))
     };
     tokio::pin!(asking);
@@ -150,5 +213,16 @@ pub(super) async fn exchange(connected: Connected, request: &WebRequest, asker: 
         answer = &mut asking => answer,
         // The answer comes with the connection's end, or never does.
         _ = connection => asking.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_its_cause_in_one_line() {
+        let cause = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert_eq!(AnswerError::from(axum::Error::new(cause)).to_string(), "connection reset");
     }
 }

@@ -6,7 +6,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::poll_fn;
+use std::iter::successors;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,13 +29,13 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use self::answer::WebAnswer;
-use self::ask::{Asker, WebRequest, ask};
+use self::ask::{AnswerError, Asker, WebRequest, ask};
 use self::classic::ClassicLogin;
 use self::io::CountedStream;
 use self::kept::{KeptAnswers, Known};
 use self::tls::WebTls;
 use crate::admission::{
-    AddressKey, AdmissionGuard, AdmittedConnection, Carrier, Inbound, InboundShared, TunnelledStream,
+    AddressKey, AdmissionGuard, AdmittedConnection, Carrier, Inbound, InboundShared, REFUSED_LINES, TunnelledStream,
 };
 use crate::certs::CertError;
 use crate::certs::certificate::DAYS_LEFT;
@@ -43,7 +45,7 @@ use crate::metrics::{ByReason, Metrics};
 use otproxy_config as config;
 use otproxy_config::RoleKind;
 use otproxy_net::worker::Tasks;
-use otproxy_net::{CloseQueue, Stream};
+use otproxy_net::{CloseQueue, RateLimitedLog, Stream};
 use otproxy_protocol::Word;
 use otproxy_protocol::edge_list::{EdgeList, WebObject};
 use otproxy_protocol::login::Worlds;
@@ -83,6 +85,8 @@ pub struct WebShared {
     routes: Option<config::WebRoutes>,
     tls: Arc<WebTls>,
     kept: Arc<Mutex<KeptAnswers<WebAnswer>>>,
+    /// The log of answers that cannot be used.
+    unusable: Arc<RateLimitedLog>,
 }
 
 /// Checks that the certificates of a configuration's listeners can be used. Returns those that end soon, each with what to do.
@@ -107,24 +111,25 @@ impl WebShared {
     /// Makes it from the listener's configuration, whose part that leads to targets was made before.
     pub fn new(config: &config::WebConfig, role: RoleKind, forward: Arc<ForwardShared>) -> Arc<Self> {
         let tls = WebTls::new(&config.forward.inbound.name, config.tls.as_ref());
-        Self::of(config, role, forward, (tls, Arc::default()))
+        let unusable = Arc::new(RateLimitedLog::new(REFUSED_LINES));
+        Self::of(config, role, forward, (tls, Arc::default(), unusable))
     }
 
     /// Returns the same listener with a new `config`: certificates and answers stay.
     #[must_use]
     pub fn reloaded(&self, config: &config::WebConfig, role: RoleKind, forward: Arc<ForwardShared>) -> Arc<Self> {
         self.tls.set(config.tls.as_ref());
-        Self::of(config, role, forward, (Arc::clone(&self.tls), Arc::clone(&self.kept)))
+        Self::of(config, role, forward, (Arc::clone(&self.tls), Arc::clone(&self.kept), Arc::clone(&self.unusable)))
     }
 
     fn of(
         config: &config::WebConfig,
         role: RoleKind,
         forward: Arc<ForwardShared>,
-        (tls, kept): (Arc<WebTls>, Arc<Mutex<KeptAnswers<WebAnswer>>>),
+        (tls, kept, unusable): (Arc<WebTls>, Arc<Mutex<KeptAnswers<WebAnswer>>>, Arc<RateLimitedLog>),
     ) -> Arc<Self> {
         let routes = (role == RoleKind::Core).then(|| config.routes.clone());
-        Arc::new(Self { forward, routes, tls, kept })
+        Arc::new(Self { forward, routes, tls, kept, unusable })
     }
 
     /// Reads certificates again when they change, until dropped. To be run once for all workers.
@@ -261,7 +266,7 @@ impl Exchange<'_> {
         let (inbound, shared) = (self.web.inbound(), &self.web.shared);
         let patience = inbound.timeout(inbound.config().timeouts.header);
         let stream = match shared.tls.server_config() {
-            Ok(Some(config)) if own_tls => match patience.within(stream.tls_accept(config)).await {
+            Ok(Some(config)) if own_tls => match patience.within(stream.tls_accept_public(config)).await {
                 Some(Ok(stream)) => stream,
                 Some(Err(_)) => return CloseReason::ClientError,
                 None => return CloseReason::NoRequest,
@@ -313,6 +318,7 @@ impl Exchange<'_> {
         let (head, body) = request.into_parts();
         let is_post = head.method == Method::POST;
         let path = head.uri.path();
+        let known = [Method::GET, Method::HEAD, Method::POST, Method::OPTIONS].contains(&head.method);
         let route = match &self.web.shared.routes {
             Some(routes) => route::at_core(routes, path),
             None => route::at_edge(path, is_post),
@@ -322,12 +328,16 @@ impl Exchange<'_> {
             let status = if reason.breaks_rule() { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::FORBIDDEN };
             return (route, WebResult::Refused, WebAnswer::problem(status, "refused"));
         }
+        if !known {
+            self.asked.notify_one();
+            let (result, answer) = wrong_method("GET, HEAD, POST, OPTIONS");
+            return (route, result, answer);
+        }
         let body = match to_bytes(Body::new(body), MAX_BODY).await {
             Ok(body) => body,
-            Err(_) => {
+            Err(error) => {
                 self.asked.notify_one();
-                let answer = WebAnswer::problem(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long");
-                return (route, WebResult::Refused, answer);
+                return (route, WebResult::Refused, no_body(&error));
             }
         };
         self.asked.notify_one();
@@ -368,8 +378,12 @@ impl Exchange<'_> {
             },
             Route::Status if reads => self.status().await,
             Route::Login if request.method == Method::POST => self.login(routes, request).await,
+            // A browser asks so whether pages of another site may log in: the login service says.
+            Route::Login if request.method == Method::OPTIONS && routes.classic.is_none() => {
+                self.lead(request, true).await
+            }
             Route::Proxies | Route::Status => wrong_method("GET, HEAD"),
-            Route::Login => wrong_method("POST"),
+            Route::Login => wrong_method(if routes.classic.is_none() { "POST, OPTIONS" } else { "POST" }),
             Route::Other => not_found(),
         }
     }
@@ -425,7 +439,7 @@ impl Exchange<'_> {
             Err(answer) => return (WebResult::Ok, *answer),
         };
         let scratch = self.web.inbound().scratch();
-        let exchange = async |connected| login.exchange(connected, scratch).await;
+        let exchange = async |connected| Ok(login.exchange(connected, scratch).await?);
         self.ask(request, self.asker(true), exchange).await
     }
 
@@ -439,12 +453,12 @@ impl Exchange<'_> {
         &self,
         request: &WebRequest,
         asker: Asker,
-        exchange: impl AsyncFn(Connected) -> std::io::Result<WebAnswer>,
+        exchange: impl AsyncFn(Connected) -> Result<WebAnswer, AnswerError>,
     ) -> (WebResult, WebAnswer) {
         let whole = self.web.inbound().config().timeouts.connect;
         // A core answers before the edge in front of it gives up.
         let within = if asker.by_header { whole / 8 * 7 } else { whole };
-        match ask(&self.web.forward, asker, within, exchange).await {
+        match ask(&self.web.forward, asker, within, exchange, &self.web.shared.unusable).await {
             Ok(asked) => {
                 self.record.borrow_mut().reached(asked.target, asked.retries, asked.after);
                 let result =
@@ -526,6 +540,16 @@ fn unavailable(request: &WebRequest) -> WebAnswer {
         WebAnswer::json(StatusCode::OK, http::error_body(ErrorCode::Login, TEXT))
     } else {
         WebAnswer::problem(StatusCode::SERVICE_UNAVAILABLE, "not available now")
+    }
+}
+
+/// Returns the answer to a request whose body cannot be had whole.
+fn no_body(error: &(dyn Error + 'static)) -> WebAnswer {
+    // The connection's own error says that it ended too early, or is no HTTP; all else is the limit.
+    if successors(Some(error), |&error| error.source()).any(|error| error.is::<hyper::Error>()) {
+        WebAnswer::problem(StatusCode::BAD_REQUEST, "the request is not whole")
+    } else {
+        WebAnswer::problem(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long")
     }
 }
 

@@ -1,10 +1,17 @@
 //! Listeners of `kind: web`: a core that answers, and edges that lead there and keep answers.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use otproxy_protocol::login::{RsaKey, XteaKey, first};
-use tokio::io::AsyncWriteExt;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
 
 use crate::common::sandbox::*;
 use crate::common::tunnel::{self, Certificates, TunnelEnd};
@@ -82,6 +89,16 @@ async fn serve(service: &TcpListener, says: &str) -> (String, String) {
     let body = String::from_utf8(read(&mut stream, length).await).unwrap();
     stream.write_all(says.as_bytes()).await.unwrap();
     (head, body)
+}
+
+/// The login service takes one request, says this and closes, whether anybody reads it or not.
+async fn serve_in_vain(service: &TcpListener, says: &str) {
+    let mut stream = accept(service).await;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n{}") {
+        head.extend(read(&mut stream, 1).await);
+    }
+    let _ = stream.write_all(says.as_bytes()).await;
 }
 
 fn says(status: &str, body: &str) -> String {
@@ -165,6 +182,14 @@ fn what_is_no_request_ends_and_breaks_a_rule() {
         core.wait_until("otproxy_connections_closed_total", &[&client], |now| now == 1.0).await;
         let long = ask(web, &post("/proxies/myot", &"a".repeat(17 << 10))).await;
         assert_eq!(long.status, 413);
+        // It ends before it is whole.
+        let mut half = send(web, "POST /proxies/myot HTTP/1.1\r\nContent-Length: 9\r\n\r\n{").await;
+        half.shutdown().await.unwrap();
+        assert_eq!(answer(&mut half).await.status, 400);
+        for method in ["CONNECT p1.example:80", "TRACE /proxies/myot", "DELETE /proxies/myot"] {
+            let other = ask(web, &format!("{method} HTTP/1.1\r\nHost: p1.example\r\n\r\n")).await;
+            assert_eq!((other.status, other.header("allow")), (405, Some("GET, HEAD, POST, OPTIONS")), "{method}");
+        }
         assert_eq!(get(web, "/proxies/myot").await.status, 200);
         core.stop().await;
     });
@@ -198,7 +223,79 @@ fn a_login_leads_to_the_first_login_service_that_answers_and_passes_as_it_is() {
             assert_eq!(told.header("keep-alive"), None);
         }
         let wrong = get(web, "/login").await;
-        assert_eq!((wrong.status, wrong.header("allow")), (405, Some("POST")));
+        assert_eq!((wrong.status, wrong.header("allow")), (405, Some("POST, OPTIONS")));
+        // A browser asks beforehand, and the login service answers.
+        let asks = "OPTIONS /login HTTP/1.1\r\nHost: p1.example\r\nOrigin: https://myot.example\r\n\
+                    Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: content-type\r\n\r\n";
+        let mut client = send(web, asks).await;
+        let (head, _) = serve(&service, &says("200 OK", "")).await;
+        for passed in
+            ["options /login ", "origin: ", "access-control-request-method: ", "access-control-request-headers: "]
+        {
+            assert!(head.contains(passed), "{head}");
+        }
+        assert_eq!(answer(&mut client).await.status, 200);
+        core.stop().await;
+    });
+}
+
+#[test]
+fn what_a_login_service_says_in_place_of_an_answer_is_an_error_that_clients_show() {
+    run(async {
+        let (service, addr) = target().await;
+        let core = core(&format!("forward_to: \"{addr}\", routes: {{ login: [/login] }}"));
+        let long = format!("HTTP/1.1 200 OK\r\nContent-Length: {0}\r\n\r\n{1}", 300 << 10, "a".repeat(300 << 10));
+        for says in [
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+            "no HTTP\r\n\r\n",
+            "",
+            long.as_str(),
+        ] {
+            let mut client = send(core.addr("web"), &post("/login", "{}")).await;
+            serve_in_vain(&service, says).await;
+            let told = answer(&mut client).await;
+            assert_eq!(told.status, 200, "{}", told.head);
+            assert!(told.body.starts_with(r#"{"errorCode":3,"#), "{}", told.body);
+        }
+        core.stop().await;
+    });
+}
+
+#[test]
+fn a_listener_with_a_certificate_takes_each_client_of_tls() {
+    run(async {
+        let certificates = Certificates::new();
+        certificates.tls("core");
+        let folder = certificates.folder.display();
+        let core = core(&format!(
+            "tls: {{ cert: {folder}/core.pem, key: {folder}/core.key }}, routes: {{ proxies: [{{ name: myot }}] }}"
+        ));
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(certificates.folder.join("ca.pem")).unwrap()).unwrap();
+        let name = ServerName::try_from("core").unwrap();
+        let other: &[u8] = b"otproxy/2";
+        for (version, alpn, taken) in [
+            (&TLS13, &[][..], true),
+            (&TLS12, &[], true),
+            (&TLS13, &[&b"h2"[..], b"http/1.1"], true),
+            (&TLS12, &[b"http/1.1"], true),
+            (&TLS13, &[other], false),
+        ] {
+            let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+            let builder = builder.with_protocol_versions(&[version]).unwrap();
+            let mut config = builder.with_root_certificates(roots.clone()).with_no_client_auth();
+            config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+            let tcp = connect_from("127.0.0.1", core.addr("web")).await;
+            let connected = TlsConnector::from(Arc::new(config)).connect(name.clone(), tcp).await;
+            assert_eq!(connected.is_ok(), taken, "{version:?} {alpn:?}: {connected:?}");
+            let Ok(mut stream) = connected else { continue };
+            stream.write_all(b"GET /proxies/myot HTTP/1.1\r\nHost: p1.example\r\n\r\n").await.unwrap();
+            let mut said = String::new();
+            stream.read_to_string(&mut said).await.unwrap();
+            assert!(said.starts_with("HTTP/1.1 200 OK") && said.ends_with(LIST), "{version:?}: {said}");
+        }
         core.stop().await;
     });
 }

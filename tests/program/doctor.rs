@@ -229,13 +229,16 @@ fn targets_that_cannot_be_reached() {
     let core = format!(
         "role: core\n{NO_ADMIN}listeners:\n- {{ name: links, kind: relay, listen: '{}', trusted_peers: 127.0.0.1 }}\n\
          - {{ name: login, listen: '{}', trusted_peers: 127.0.0.1, forward_to: '{refusing}' }}\n\
+         - {{ name: web, kind: web, listen: '{}', accept_proxy: none, forward_to: '{refusing}', routes: {{ login: [/login] }} }}\n\
          game_servers:\n- {{ port: 7172, address: '{refusing}' }}\n",
+        free(),
         free(),
         free()
     );
     let said = doctor(&core);
     said.says("fail  game_server 7172: ", &["refuses connections", "see that the game server runs"]);
     said.says("fail  target login: ", &["see that the server runs"]);
+    said.says("fail  target web: ", &["see that the server runs"]);
     said.says("warn  edges: none is known", &[]);
 }
 

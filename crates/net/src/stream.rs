@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use super::options;
 use super::socket::{self, Socket};
-use super::tls::{TlsError, TlsLayer};
+use super::tls::{ALPN, TlsError, TlsLayer};
 use super::trunk::TrunkStream;
 use super::worker::Scratch;
 use otproxy_protocol::trunk::ResetReason;
@@ -83,7 +83,17 @@ impl Stream {
     /// Fails as [`Stream::tls_connect`] does.
     pub async fn tls_accept(self, config: Arc<ServerConfig>) -> Result<Self, TlsError> {
         let socket = self.into_tcp()?;
-        let tls = TlsLayer::accept(&socket, config).await?;
+        let tls = TlsLayer::accept(&socket, config, Some(ALPN)).await?;
+        Ok(Self(Transport::Tls(socket, tls)))
+    }
+
+    /// Puts it under TLS as the server of everybody's clients: the protocol inside is one of `config`, or none is named.
+    ///
+    /// # Errors
+    /// Fails as [`Stream::tls_connect`] does.
+    pub async fn tls_accept_public(self, config: Arc<ServerConfig>) -> Result<Self, TlsError> {
+        let socket = self.into_tcp()?;
+        let tls = TlsLayer::accept(&socket, config, None).await?;
         Ok(Self(Transport::Tls(socket, tls)))
     }
 

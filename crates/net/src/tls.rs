@@ -80,23 +80,33 @@ impl TlsLayer {
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> Result<Box<Self>, TlsError> {
-        Self::shake_hands(socket, TlsMachine::client(config, name)?).await
+        Self::shake_hands(socket, TlsMachine::client(config, name)?, Some(ALPN)).await
     }
 
-    /// Makes the handshake as the server.
-    pub(super) async fn accept(socket: &Socket, config: Arc<ServerConfig>) -> Result<Box<Self>, TlsError> {
-        Self::shake_hands(socket, TlsMachine::server(config)?).await
+    /// Makes the handshake as the server. `inside` is the protocol on which both have to agree; with `None` all do that
+    /// `config` takes, and clients may name none.
+    pub(super) async fn accept(
+        socket: &Socket,
+        config: Arc<ServerConfig>,
+        inside: Option<&[u8]>,
+    ) -> Result<Box<Self>, TlsError> {
+        Self::shake_hands(socket, TlsMachine::server(config)?, inside).await
     }
 
-    async fn shake_hands(socket: &Socket, machine: TlsMachine) -> Result<Box<Self>, TlsError> {
+    async fn shake_hands(socket: &Socket, machine: TlsMachine, inside: Option<&[u8]>) -> Result<Box<Self>, TlsError> {
         let tls = Box::new(Self { machine: RefCell::new(machine) });
         // The client's first bytes.
         tls.machine.borrow_mut().take_in(&mut [], &mut []);
-        poll_fn(|cx| tls.poll_handshake(socket, cx)).await?;
+        poll_fn(|cx| tls.poll_handshake(socket, inside, cx)).await?;
         Ok(tls)
     }
 
-    fn poll_handshake(&self, socket: &Socket, cx: &mut Context<'_>) -> Poll<Result<(), TlsError>> {
+    fn poll_handshake(
+        &self,
+        socket: &Socket,
+        inside: Option<&[u8]>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), TlsError>> {
         loop {
             let failure = self.machine.borrow_mut().take_failure();
             if let Some(error) = failure {
@@ -110,7 +120,7 @@ impl TlsLayer {
             ready!(self.poll_flush(socket, cx))?;
             let mut machine = self.machine.borrow_mut();
             if !machine.is_handshaking() {
-                let agreed = machine.alpn() == Some(ALPN);
+                let agreed = inside.is_none_or(|inside| machine.alpn() == Some(inside));
                 return Poll::Ready(if agreed { Ok(()) } else { Err(TlsError::Alpn) });
             }
             if ready!(fill(socket, &mut machine, cx, &mut []))? == Filled::End {

@@ -183,7 +183,7 @@ fn each_player_has_a_loopback_address_of_its_own() {
 fn a_game_server_that_is_down_is_seen_while_nobody_plays() {
     run(async {
         let (socket, addr) = refusing();
-        let setup = Setup { servers: Vec::new(), sessions: "", listener: "", workers: 1 };
+        let setup = Setup { servers: Vec::new(), sessions: "", listener: "", workers: 1, within: "0s" };
         let checked = "check: tcp, inter: 10ms, fall: 2, rise: 2";
         let core = setup.and(PORT, addr, checked).and(7173, addr, "").start();
         let up = async |port: &str, wanted| {

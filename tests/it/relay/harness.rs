@@ -17,13 +17,15 @@ pub struct Setup {
     pub sessions: &'static str,
     pub listener: &'static str,
     pub workers: usize,
+    /// `shutdown_timeout`.
+    pub within: &'static str,
 }
 
 impl Setup {
     /// One game server, on [`PORT`]; `extra` are more of its keys. It takes packets as fast as tests send them, unless
     /// they say something else.
     pub fn to(game: &Game, extra: &str) -> Self {
-        Self { servers: Vec::new(), sessions: "", listener: "", workers: 1 }.and(PORT, game.addr, extra)
+        Self { servers: Vec::new(), sessions: "", listener: "", workers: 1, within: "0s" }.and(PORT, game.addr, extra)
     }
 
     pub fn and(mut self, port: u16, addr: SocketAddr, extra: &str) -> Self {
@@ -38,11 +40,12 @@ impl Setup {
 
     pub fn text(&self) -> String {
         format!(
-            "role: core\nworkers: {}\nshutdown_timeout: 0s\n\
+            "role: core\nworkers: {}\nshutdown_timeout: {}\n\
              edges: [{{ name: a, address: {EDGE_A} }}, {{ name: b, address: {EDGE_B} }}]\n\
              listeners: [{{ name: links, kind: relay, listen: \"127.0.0.1:0\", {} }}]\n\
              game_servers: [{}]\nsessions: {{ {} }}\n",
             self.workers,
+            self.within,
             self.listener,
             self.servers.join(", "),
             self.sessions
@@ -115,6 +118,11 @@ impl Core {
 
     pub async fn close(self) {
         self.role.stop().await;
+    }
+
+    /// Asks it to shut down, and does not wait.
+    pub fn shut_down(&self) {
+        self.role.shut_down();
     }
 }
 

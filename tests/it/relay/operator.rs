@@ -140,7 +140,11 @@ fn a_client_and_an_address_are_disconnected_with_all_that_they_have() {
 fn who_plays_loses_nothing_while_one_edge_after_the_other_is_drained() {
     run(async {
         let game = pushing().await;
-        let setup = Setup { servers: Vec::new(), sessions: "", listener: "", workers: 2 }.and(PORT, game.addr(), "");
+        let setup = Setup { servers: Vec::new(), sessions: "", listener: "", workers: 2, within: "0s" }.and(
+            PORT,
+            game.addr(),
+            "",
+        );
         let core = setup.start();
         // Fixed ports, so that a drained edge is found again where it was.
         let free = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());

@@ -228,7 +228,11 @@ fn links_go_on_when_their_listener_becomes_another_kind_or_goes() {
 fn nothing_is_lost_while_edges_and_core_are_reloaded_under_players() {
     run(async {
         let game = pushing().await;
-        let setup = Setup { servers: Vec::new(), sessions: "", listener: "", workers: 2 }.and(PORT, game.addr(), "");
+        let setup = Setup { servers: Vec::new(), sessions: "", listener: "", workers: 2, within: "0s" }.and(
+            PORT,
+            game.addr(),
+            "",
+        );
         let core = setup.clone().start();
         let free = "127.0.0.1:0".parse().unwrap();
         let edges = [Edge::start(free, core.links), Edge::start(free, core.links)];

@@ -19,7 +19,7 @@ fn nothing_is_lost_while_edges_are_killed_and_restarted() {
     run(async {
         let push = MockGameServerOptions { push_every: Some(Duration::from_millis(2)), push_size: 100 };
         let game = MockGameServer::start(push).await.unwrap();
-        let setup = Setup { servers: Vec::new(), sessions: "", listener: "", workers: 2 };
+        let setup = Setup { servers: Vec::new(), sessions: "", listener: "", workers: 2, within: "0s" };
         let core = setup.and(PORT, game.addr(), "").start();
         let free = "127.0.0.1:0".parse().unwrap();
         let mut edges = [Some(Edge::start(free, core.links)), Some(Edge::start(free, core.links))];
@@ -79,7 +79,8 @@ fn any_worker_takes_any_link() {
     run(async {
         let options_ = MockGameServerOptions { push_every: None, push_size: 0 };
         let game = MockGameServer::start(options_).await.unwrap();
-        let setup = Setup { servers: Vec::new(), sessions: "", listener: "accept_proxy: none", workers: 3 };
+        let setup =
+            Setup { servers: Vec::new(), sessions: "", listener: "accept_proxy: none", workers: 3, within: "0s" };
         let core = setup.and(PORT, game.addr(), "").start();
         let mut players = Vec::new();
         for client in 1..=12 {
@@ -160,5 +161,64 @@ fn a_shutdown_ends_sessions_and_tells_their_clients() {
         assert_eq!(link.next().await, Some(Seen::End(SessionId(3))));
         assert_eq!(link.next().await, None);
         conn.expect_end().await;
+    });
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_links_that_carry_nothing() {
+    run(async {
+        let game = Game::new().await;
+        let core = Setup { workers: 2, within: "1h", ..Setup::to(&game, "") }.start();
+        let mut idle = Vec::new();
+        for client in 1..=8 {
+            idle.push(core.link_of(EDGE_A, player(1), ClientId(client)).await);
+        }
+        // No ping came over this one.
+        idle.push(core.silent_link(EDGE_A, player(1)).await);
+        core.wait("otproxy_connections_accepted_total", &[], 9.0).await;
+        core.shut_down();
+        for mut link in idle {
+            assert_eq!(link.next().await, None);
+        }
+        core.close().await;
+    });
+}
+
+#[test]
+fn a_shutdown_waits_for_sessions_and_for_their_last_packets() {
+    run(async {
+        let game = Game::new().await;
+        let core = Setup { within: "1h", ..Setup::to(&game, "") }.sessions("linger: 1h, leave_grace: 1h").start();
+        // The session of this link has ended before, and its client has acknowledged nothing.
+        let mut over = core.link_of(EDGE_A, player(2), ClientId(2)).await;
+        over.open(S, PORT).await;
+        let (mut conn, _) = game.accept_otc().await;
+        let body = packet(b"the last words");
+        conn.send(&body).await;
+        drop(conn);
+        assert_eq!((over.next().await, over.next().await), (data(1, 0, &body), Some(Seen::End(S))));
+        // That of this one goes on, and its client cannot come back to a core that ends.
+        let (lost, mut forsaken) = core.play(&game).await;
+        drop(lost);
+        // And the game server has closed this one, which nobody could be told.
+        let mut untold = core.link_of(EDGE_A, player(4), ClientId(4)).await;
+        untold.open(S, PORT).await;
+        let (conn, _) = game.accept_otc().await;
+        drop(untold);
+        core.wait("otproxy_relay_links_active", &["edge=\"a\""], 1.0).await;
+        drop(conn);
+        let mut link = core.link_of(EDGE_A, player(3), ClientId(3)).await;
+        link.open(S, PORT).await;
+        let (mut conn, _) = game.accept_otc().await;
+        core.shut_down();
+        assert_eq!(over.next().await, None);
+        forsaken.expect_end().await;
+        link.data(S, 1, 0, &body).await;
+        conn.expect(&body).await;
+        conn.send(&body).await;
+        drop(conn);
+        assert_eq!((link.next().await, link.next().await), (data(1, 1, &body), Some(Seen::End(S))));
+        assert_eq!(link.next().await, None);
+        core.close().await;
     });
 }

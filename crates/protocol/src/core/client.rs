@@ -347,10 +347,10 @@ impl<O: ClientOwner> ClientMachine<O> {
     }
 
     /// Ends a session that no link carries, without waiting for one that could tell its client: that meets the end if it
-    /// comes back. Does nothing if there is a link, or the session has ended.
+    /// comes back. Does nothing if there is a link. The reason of one that has ended stays.
     pub fn give_up(&mut self, session: SessionKey, reason: EndReason) {
-        let waits = |there: &&mut Session<_, _>| there.machine.links() == 0 && there.machine.ended().is_none();
-        if let Some(there) = self.sessions.get_mut(session).filter(waits) {
+        let forsaken = |there: &&mut Session<_, _>| there.machine.links() == 0;
+        if let Some(there) = self.sessions.get_mut(session).filter(forsaken) {
             there.give_up(reason);
             self.sessions.change(session);
         }
