@@ -23,7 +23,7 @@ const KNOWN_ADDRESSES: usize = 16;
 #[derive(Debug)]
 pub struct EdgeRegistry {
     edges: RwLock<Vec<KnownEdge>>,
-    /// What clients are told of them.
+    /// The list of them for clients.
     list: RwLock<Arc<EdgeList>>,
     /// The number of the next trunk.
     next: AtomicU64,

@@ -28,7 +28,7 @@ pub(super) struct Unit {
     properties: BTreeMap<String, String>,
     /// The time since it became active.
     up: Duration,
-    /// Whether another program has taken the place of the one that it runs.
+    /// True if another program has taken the place of the one that it runs.
     is_outdated: bool,
 }
 

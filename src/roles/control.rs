@@ -51,7 +51,7 @@ pub enum ReloadError {
     PlayerSource {
         /// The address of the servers.
         loopback: IpAddr,
-        /// What the trial failed with.
+        /// The error of the trial.
         result: ConnectResult,
     },
     /// There is no such listener.

@@ -205,7 +205,7 @@ impl ListenerSet {
         let metrics = &self.making.metrics;
         metrics.iter().for_each(|metrics| drop(ListenerMetrics::new(metrics, &config.inbound().name)));
         let was = before.as_ref().map(|before| (&before.running, &before.config));
-        // Those that others refer to come first.
+        // Listeners that others refer to come first.
         let others = |name: &str| {
             let named = self.list.iter().find(|listening| listening.running.name() == name)?;
             named.running.forward().cloned()

@@ -32,7 +32,7 @@ struct Kept<A> {
     used: Instant,
 }
 
-/// What is known about a path.
+/// The knowledge about a path.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Known<A> {
     /// An answer that is fresh.

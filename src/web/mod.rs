@@ -250,7 +250,7 @@ impl Web {
             asked: Notify::new(),
             answered: Cell::new(false),
         };
-        // What comes through the tunnel has ended its TLS at the edge.
+        // A stream of the tunnel has ended its TLS at the edge.
         let carrying = exchange.carry(stream, early, origin.is_none());
         let ended = handle.run_until_closed(carrying).await;
         closes.turn().await;

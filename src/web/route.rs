@@ -1,4 +1,4 @@
-//! What a request asks for.
+//! The routes of requests.
 
 use otproxy_config::{LISTS_PATH, STATUS_PATH, WebRoutes};
 use otproxy_protocol::words;
@@ -18,7 +18,7 @@ words! {
 }
 
 words! {
-    /// What became of a request.
+    /// The result of a request.
     pub enum WebResult {
         /// It was answered here, or by the target.
         Ok = "ok",

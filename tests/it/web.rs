@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use crate::common::sandbox::*;
 use crate::common::tunnel::{self, Certificates, TunnelEnd};
 
-/// Where it is not about a time that is over, nothing is.
+/// Times that are never over, for tests that are not about one that is.
 const PATIENT: &str = "timeouts: { connect: 1h, header: 1h, idle: 1h }";
 const EDGES: &str = "[{ name: waw1, public: p1.example }, { name: fra1, public: \"p2.example:443\", priority: 20 }, \
      { name: old1, public: p3.example, disabled: true }, { name: lost1, public: p4.example, revoked: true }, { name: own1 }]";
@@ -386,7 +386,7 @@ fn a_game_server_that_knows_no_logins_over_http_is_asked_as_a_client_asks() {
                 assert!(told.body.contains(part), "{part}: {}", told.body);
             }
         }
-        // What no server would be asked.
+        // Requests that no server would be asked.
         let other = ask(web, &post("/login", r#"{"type":"cacheinfo"}"#)).await;
         assert!(other.body.starts_with(r#"{"errorCode":2,"#), "{}", other.body);
         let name = ask(web, &post("/login", &asked.replace("123456", "name"))).await;

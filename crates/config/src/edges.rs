@@ -16,7 +16,7 @@ use super::tree::{Node, Value};
 /// The port at which clients connect to an edge with links, also in the table `proxies`.
 pub const LINKS_PORT: u16 = 7162;
 
-/// What clients are told of an edge.
+/// The form of an edge's address for clients.
 const PUBLIC: Format<HostPort> = Format::new("host, or host with port", public);
 
 /// The `edge` label of links that come from no edge.

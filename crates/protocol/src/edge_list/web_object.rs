@@ -1,4 +1,4 @@
-//! What stands beside a list for clients that run in a browser: their business, and passed through.
+//! The object beside a list for clients that run in a browser: their business, and passed through.
 
 use std::fmt;
 
