@@ -35,8 +35,13 @@ const PASSED: [HeaderName; 8] = [
     ACCESS_CONTROL_REQUEST_METHOD,
     ACCESS_CONTROL_REQUEST_HEADERS,
 ];
-/// The headers by which a login service learns the player's address. Known ones read the first of these that is there.
-const PLAYER: [HeaderName; 2] = [HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-real-ip")];
+/// The headers by which a login service learns the player's address: login-server reads the first, or else the second, older
+/// versions of MyAAC the third.
+const PLAYER: [HeaderName; 3] = [
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("cf-connecting-ip"),
+];
 
 /// A request with its whole body.
 pub(super) struct WebRequest {
