@@ -108,6 +108,8 @@ pub enum ConnectFor {
     Player(AddressKey),
     /// This program, which asks for the status. It waits behind players.
     Status,
+    /// A player, at a service that is no game server and counts no connects. It waits for no turn.
+    Service,
 }
 
 /// The targets of one listener.
@@ -434,6 +436,7 @@ impl ChosenTarget {
     pub async fn turn(&self, connect_for: ConnectFor, until: tokio::time::Instant) -> Result<(), ConnectResult> {
         let Some(queue) = self.targets.queue(&self.target) else { return Ok(()) };
         let turn = match connect_for {
+            ConnectFor::Service => return Ok(()),
             ConnectFor::Status => queue.turn_behind(until.into_std()).await,
             ConnectFor::Player(key) => {
                 let place = queue.join(key, tokio::time::Instant::now().into_std(), until.into_std());

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use super::answer::{MAX_ANSWER, WebAnswer};
-use crate::admission::{AddressKey, Carrier as _};
+use crate::admission::Carrier as _;
 use crate::forward::{ConnectFailure, ConnectFor, Connected, Forward, OnBehalf};
 use otproxy_net::{ConnectResult, RateLimitedLog, StreamIo};
 
@@ -56,7 +56,7 @@ pub(super) struct WebRequest {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asker {
     pub player: SocketAddr,
-    pub key: AddressKey,
+    pub connect_for: ConnectFor,
     /// The address that the player connected to.
     pub destination: SocketAddr,
     /// True if the target is told the player's address by headers of HTTP.
@@ -150,7 +150,8 @@ pub(super) async fn ask(
         let share = deadline.saturating_duration_since(Instant::now()) / left;
         let behalf = OnBehalf { player: asker.player, local: asker.destination, tunnel: forward.tunnel() };
         let until = Instant::now() + share;
-        let next = forward.reach_next(ConnectFor::Player(asker.key), behalf, &mut tried, (share, until)).await;
+        // Half of it is for its turn, where there are turns.
+        let next = forward.reach_next(asker.connect_for, behalf, &mut tried, (share / 2, until)).await;
         let connected = match next {
             Ok(connected) => connected,
             Err(missed) => {

@@ -29,7 +29,7 @@ use super::route::{self, Route, WebResult};
 use super::{LINGER, LIST_FRESH, MAX_BODY, MAX_HEAD, STATUS_FRESH, Web, real_ip};
 use crate::admission::{AddressKey, AdmissionGuard, Carrier};
 use crate::connection::{AdmissionError, CloseReason};
-use crate::forward::{Connected, ConnectionLogGuard};
+use crate::forward::{ConnectFor, Connected, ConnectionLogGuard};
 use otproxy_config as config;
 use otproxy_net::Stream;
 use otproxy_protocol::edge_list::WebObject;
@@ -212,7 +212,7 @@ impl Exchange<'_> {
 
     /// Leads a request to a target, and returns its answer.
     async fn lead(&self, request: &WebRequest, by_header: bool) -> (WebResult, WebAnswer) {
-        let asker = self.asker(by_header);
+        let asker = Asker { by_header, ..self.asker(ConnectFor::Service) };
         let exchange = async |connected| ask::exchange(connected, request, &asker).await;
         self.ask(request, asker, exchange).await
     }
@@ -230,12 +230,11 @@ impl Exchange<'_> {
         };
         let scratch = self.web.inbound().scratch();
         let exchange = async |connected| Ok(login.exchange(connected, scratch).await?);
-        self.ask(request, self.asker(true), exchange).await
+        self.ask(request, self.asker(ConnectFor::Player(self.player.get().1)), exchange).await
     }
 
-    fn asker(&self, by_header: bool) -> Asker {
-        let (player, key) = self.player.get();
-        Asker { player, key, destination: self.destination, by_header }
+    fn asker(&self, connect_for: ConnectFor) -> Asker {
+        Asker { player: self.player.get().0, connect_for, destination: self.destination, by_header: true }
     }
 
     /// Asks the targets by `exchange`.

@@ -31,7 +31,7 @@ fn core(listener: &str) -> Role {
     let edges = edges.replace("name: own1 ", "name: own1, address: 198.51.100.5 ");
     let more = if listener.contains("timeouts") { String::new() } else { format!(", {PATIENT}") };
     Role::core(&format!(
-        "edges: {edges}\nlisteners: [{{ name: web, kind: web, listen: \"127.0.0.1:0\", accept_proxy: none, {listener}{more} }}]"
+        "edges: {edges}\ngame_servers: [{{ port: 7172, address: \"127.0.0.1:7172\" }}]\nlisteners: [{{ name: web, kind: web, listen: \"127.0.0.1:0\", accept_proxy: none, {listener}{more} }}]"
     ))
 }
 

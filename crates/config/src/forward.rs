@@ -164,6 +164,9 @@ impl ForwardConfig {
                 item.wrong("source", "`player` is not for a login service, which reads headers of HTTP; leave it out");
                 keys.source = None;
             }
+            if item.has("connects") {
+                item.wrong("connects", "is for game servers, and a login service over HTTP is none; leave it out");
+            }
             keys.send_proxy = Some(SendProxy::None);
         }
         keys.inbound = inbound;

@@ -43,6 +43,7 @@ impl Config {
         if let Self::Core(core) = self {
             core.game_servers.iter().for_each(|server| add(&server.address, server.connect_rate()));
         }
+        // A login service over HTTP is no game server, and has no `connects`.
         for forward in self.listeners().iter().filter_map(ListenerConfig::leading) {
             forward.hosts().for_each(|target| add(target, forward.connects));
         }

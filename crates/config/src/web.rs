@@ -308,6 +308,7 @@ mod tests {
                 "real_ip: cannot stand beside",
             ),
             ("core", "accept_proxy: none, send_proxy: v2, forward_to: 'a:1', routes: { login: [/a] }", "send_proxy: "),
+            ("core", "accept_proxy: none, connects: 1/600ms, forward_to: 'a:1', routes: { login: [/a] }", "connects: "),
             ("core", "accept_proxy: none, routes: { status: a }, expect: links", "only with `kind: forward`"),
             (
                 "core",
