@@ -194,13 +194,6 @@ pub struct Connected {
     _counted: Option<GaugeGuard>,
 }
 
-impl Connected {
-    /// Records that it was of no use: the target is tried after others for a while.
-    pub fn failed(&self, result: ConnectResult) {
-        self.chosen.failed(result);
-    }
-}
-
 /// The last target that could not be reached.
 #[derive(Debug)]
 pub struct ConnectFailure {

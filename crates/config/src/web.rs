@@ -81,8 +81,8 @@ section! {
         status: Option<String> = value(LABEL).optional("no status").example("login"),
         /// the paths at which clients log in, which lead to `forward_to`: a login service
         login: Vec<String> = list(ROUTE).or("[]").example("[/login, /login.php]"),
-        /// which clients the answer to a login tells to play over links, at 127.0.0.1, and all others over an edge; the list of edges is
-        /// in it for all
+        /// which clients the answer to a login tells to play over links, at 127.0.0.1 and with the list of edges, and all others over an
+        /// edge, without it
         worlds: Worlds = word().or("auto"),
         /// `classic`: logins over HTTP for a game server that knows none.
         classic: Option<ClassicLogins> = mapping().optional(),
