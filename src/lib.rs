@@ -9,6 +9,7 @@
 //! - [`probe`]: links, opened as a player's client opens them.
 //! - [`roles`]: an edge and a core, started from a checked configuration.
 //! - [`web`]: the list of edges, the status and logins over HTTP.
+//! - [`fleet`]: the edges of a core, asked, judged and listed.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core. [`admin`]: metrics, health and
 //!   the admin API over HTTP.
 //! - [`tunnel`]: TLS between edges and the core.
@@ -45,6 +46,7 @@ pub mod cli;
 pub mod connection;
 pub mod deploy;
 pub mod doctor;
+pub mod fleet;
 pub mod forward;
 pub mod init;
 pub mod metrics;

@@ -1,17 +1,18 @@
 //! The edges of the configuration, and what is known of each.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::RwLock;
+use tokio::sync::watch;
 use tracing::info;
 
-use otproxy_config::{EdgePeer, edge_list};
+use otproxy_config::{EdgePeer, HostPort};
 use otproxy_net::{OutageLog, RateLimitedLog, TrunkStats};
-use otproxy_protocol::edge_list::EdgeList;
+use otproxy_protocol::edge_list::{EdgeList, ListedEdge};
 
 /// Lines about edges that come and go, in each window of a rate-limited log.
 pub const EDGE_LINES: u16 = 20;
@@ -23,7 +24,9 @@ const KNOWN_ADDRESSES: usize = 16;
 #[derive(Debug)]
 pub struct EdgeRegistry {
     edges: RwLock<Vec<KnownEdge>>,
-    /// The list of them for clients.
+    /// What clients are to be told of them, each time that it changes.
+    standings: watch::Sender<Arc<[EdgeStanding]>>,
+    /// The list for clients that follows from it.
     list: RwLock<Arc<EdgeList>>,
     /// The number of the next trunk.
     next: AtomicU64,
@@ -33,7 +36,8 @@ pub struct EdgeRegistry {
 impl Default for EdgeRegistry {
     fn default() -> Self {
         let (edges, list, next) = (RwLock::default(), RwLock::default(), AtomicU64::new(0));
-        Self { edges, list, next, log: RateLimitedLog::new(EDGE_LINES) }
+        let standings = watch::Sender::new(Arc::from([]));
+        Self { edges, standings, list, next, log: RateLimitedLog::new(EDGE_LINES) }
     }
 }
 
@@ -43,6 +47,27 @@ struct KnownEdge {
     name: Arc<str>,
     peer: EdgePeer,
     presence: Presence,
+    decision: Option<EdgeDecision>,
+}
+
+/// The decision about what clients are told of an edge, beside what the file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EdgeDecision {
+    /// True if clients are to use it.
+    pub listed: bool,
+    /// Milliseconds that clients add to the round trip over it.
+    pub priority: u16,
+}
+
+/// An edge that clients can be told of, and whether they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdgeStanding {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its address for clients.
+    pub public: HostPort,
+    /// The decision about it.
+    pub decision: EdgeDecision,
 }
 
 /// Knowledge of an edge from its trunks.
@@ -134,7 +159,6 @@ pub struct EdgeSnapshot {
 impl EdgeRegistry {
     /// Knows exactly these edges from now on. Knowledge of edges that stay is kept.
     pub fn set(&self, peers: &[EdgePeer]) {
-        *self.list.write() = Arc::new(edge_list(peers));
         let mut edges = self.edges.write();
         let mut before = std::mem::take(&mut *edges);
         *edges = peers
@@ -142,10 +166,38 @@ impl EdgeRegistry {
             .map(|peer| match before.iter().position(|edge| *edge.name == *peer.name) {
                 Some(index) => KnownEdge { peer: peer.clone(), ..before.swap_remove(index) },
                 None => {
-                    KnownEdge { name: peer.name.as_str().into(), peer: peer.clone(), presence: Presence::default() }
+                    let (name, presence) = (peer.name.as_str().into(), Presence::default());
+                    KnownEdge { name, peer: peer.clone(), presence, decision: None }
                 }
             })
             .collect();
+        self.tell(&edges);
+    }
+
+    /// Has clients told what is decided of these edges, each by its name, and of all others what the file says.
+    pub fn decide(&self, decided: &HashMap<Arc<str>, EdgeDecision>) {
+        let mut edges = self.edges.write();
+        edges.iter_mut().for_each(|edge| edge.decision = decided.get(&edge.name).copied());
+        self.tell(&edges);
+    }
+
+    fn tell(&self, edges: &[KnownEdge]) {
+        let standings: Arc<[_]> = edges.iter().filter_map(KnownEdge::standing).collect();
+        let listed = standings.iter().filter(|edge| edge.decision.listed).map(|edge| {
+            let HostPort { host, port } = edge.public.clone();
+            ListedEdge { host, port, priority: edge.decision.priority }
+        });
+        *self.list.write() = Arc::new(EdgeList(listed.collect()));
+        self.standings.send_if_modified(|before| {
+            let changed = *before != standings;
+            *before = standings;
+            changed
+        });
+    }
+
+    /// Returns the edges that clients can be told of, in the order of the file, and each change of them.
+    pub fn standings(&self) -> watch::Receiver<Arc<[EdgeStanding]>> {
+        self.standings.subscribe()
     }
 
     /// Returns what clients are to be told of the edges now.
@@ -287,8 +339,15 @@ impl KnownTrunk {
 }
 
 impl KnownEdge {
+    fn standing(&self) -> Option<EdgeStanding> {
+        let EdgePeer { public, priority, disabled, revoked, .. } = &self.peer;
+        let decision = self.decision.unwrap_or(EdgeDecision { listed: true, priority: *priority });
+        let decision = EdgeDecision { listed: decision.listed && !disabled && !revoked, ..decision };
+        Some(EdgeStanding { name: Arc::clone(&self.name), public: public.clone()?, decision })
+    }
+
     fn snapshot(&self) -> EdgeSnapshot {
-        let Self { name, peer, presence } = self;
+        let Self { name, peer, presence, decision: _ } = self;
         let mut addresses: Vec<_> = presence.addresses.keys().copied().collect();
         if addresses.is_empty() {
             addresses.extend(presence.known.front());

@@ -7,7 +7,10 @@ mod reason;
 mod registry;
 mod source;
 
-pub use edges::{EDGE_LINES, EdgeCertificate, EdgeError, EdgeRegistry, EdgeSnapshot, TrunkPresence, TrunkSnapshot};
+pub use edges::{
+    EDGE_LINES, EdgeCertificate, EdgeDecision, EdgeError, EdgeRegistry, EdgeSnapshot, EdgeStanding, TrunkPresence,
+    TrunkSnapshot,
+};
 pub use handle::{ConnectionHandle, Route, RunUntilClosed};
 pub use reason::{AdmissionError, CloseReason, Closing};
 pub use registry::{ConnectionRegistry, Registration};

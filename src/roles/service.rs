@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use super::control::{Control, ServiceState};
 use super::drain::{LAST_SPREAD, close_links};
 use super::listeners::ListenerSet;
-use super::operator::{self, Fleet, RoleOperator};
+use super::operator::{self, RoleOperator};
 use super::revoked::RevokedEdges;
 use super::running::ListenerParts;
 use super::worker::{ListenerPlans, Worker};
@@ -29,6 +29,7 @@ use crate::admission::{AdmissionControl, BanMetrics, Bans, ProcessAdmission, ban
 use crate::certs::watch::IdentityWatch;
 use crate::certs::{CertError, HandshakeResult};
 use crate::connection::EdgeRegistry;
+use crate::fleet::Fleet;
 use crate::forward::{HeaderFor, TargetWays};
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::relay::RelayShared;

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use otproxy_protocol::edge_list::{EdgeList, ListedEdge};
 
 use super::address::{self, HostPort, NETWORK, TARGET};
 use super::declare::{Read, section};
@@ -55,16 +54,6 @@ impl Read for EdgePeer {
         }
         keys.complete()
     }
-}
-
-/// Returns what clients are to be told of these edges now.
-#[must_use]
-pub fn edge_list(edges: &[EdgePeer]) -> EdgeList {
-    let listed = |edge: &EdgePeer| {
-        let HostPort { host, port } = edge.public.clone().filter(|_| !edge.disabled && !edge.revoked)?;
-        Some(ListedEdge { host, port, priority: edge.priority })
-    };
-    EdgeList(edges.iter().filter_map(listed).collect())
 }
 
 /// Parses a host that clients can look up, and the port of links there.

@@ -62,7 +62,7 @@ pub use address_set::AddressSet;
 pub use admin::{AdminConfig, AdminTlsConfig, SOCKET as ADMIN_SOCKET};
 pub use bans::{BansConfig, NftTable};
 pub use document::{MAX_FILE_LEN, without_byte_order_mark};
-pub use edges::{EdgePeer, LINKS_PORT, edge_list};
+pub use edges::{EdgePeer, LINKS_PORT};
 pub use error::{ConfigError, ConfigErrors, Location};
 pub use file::{Config, CoreConfig, EdgeConfig, KEYS, load, load_core, load_edge, load_for, parse};
 pub use forward::{CheckConfig, CheckKind, ForwardConfig, ForwardTarget, SendProxy, StatusConfig, TargetChoice};

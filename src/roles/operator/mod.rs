@@ -20,6 +20,7 @@ use crate::admin::api::{
 };
 use crate::admission::ProcessAdmission;
 use crate::connection::{Closing, ConnectionHandle, Route};
+use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::relay::RelayShared;
 use otproxy_config::{Config, RoleKind};
@@ -30,14 +31,12 @@ mod connections;
 mod drains;
 mod edges;
 mod files;
-mod fleet;
 mod listeners;
 mod sessions;
 mod targets;
 
 use connections::{close, is_in};
 use drains::{DrainPolicy, Drains};
-pub(super) use fleet::Fleet;
 use listeners::ListenerFacts;
 
 /// The remedy for a question about sessions at an edge.

@@ -1,4 +1,4 @@
-//! The edges of a core as those who do what its operator decides, and tell it their metrics.
+//! The edges of a core as those who do what its operator decides, and tell it what they know.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const WITHIN: Duration = Duration::from_secs(3);
 
 /// The reason why an edge did not do something.
 #[derive(Debug)]
-pub(in crate::roles) enum FleetError {
+pub enum FleetError {
     /// It did not answer, and may have done it or not.
     Away(ApiError),
     /// It refused.
@@ -40,7 +40,7 @@ impl From<FleetError> for ApiError {
 
 /// The edges that come through the tunnel.
 #[derive(Debug, Clone)]
-pub(in crate::roles) struct Fleet {
+pub struct Fleet {
     registry: Arc<EdgeRegistry>,
     errands: Arc<EdgeErrands>,
     /// The edges that know all bans, with the time since when they were there as they were told.
@@ -48,6 +48,7 @@ pub(in crate::roles) struct Fleet {
 }
 
 impl Fleet {
+    /// Returns the edges of `registry`, which are asked over `errands`.
     pub fn new(registry: Arc<EdgeRegistry>, errands: Arc<EdgeErrands>) -> Self {
         Self { registry, errands, told: Arc::default() }
     }
