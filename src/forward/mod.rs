@@ -189,9 +189,31 @@ pub struct Connected {
     /// Targets that could not be reached before it.
     pub retries: usize,
     /// The target, of which it counts as a connection.
-    chosen: ChosenTarget,
+    chosen: Rc<ChosenTarget>,
     /// The guard that counts it as a stream of the tunnel.
     _counted: Option<GaugeGuard>,
+}
+
+/// A target that was connected to and has yet to show what it is worth, as a server may accept and never answer.
+pub struct TargetOnTrial(Rc<ChosenTarget>);
+
+impl TargetOnTrial {
+    /// Records that it answered.
+    pub fn answered(&self) {
+        self.0.connected();
+    }
+
+    /// Records that it gave no answer that can be used.
+    pub fn unanswered(&self) {
+        self.0.unanswered();
+    }
+}
+
+impl Connected {
+    /// Returns the target, to be told of its answer.
+    pub fn on_trial(&self) -> TargetOnTrial {
+        TargetOnTrial(Rc::clone(&self.chosen))
+    }
 }
 
 /// The last target that could not be reached.
@@ -371,10 +393,13 @@ impl Forward {
     async fn reach(&self, connect_for: ConnectFor, behalf: OnBehalf<'_>) -> Result<Connected, ConnectFailure> {
         let within = self.inbound.config().timeouts.connect;
         let deadline = tokio::time::Instant::now() + within * TRIES;
-        self.reach_next(connect_for, behalf, &mut Vec::new(), (within, deadline)).await
+        let reached = self.reach_next(connect_for, behalf, &mut Vec::new(), (within, deadline)).await?;
+        reached.chosen.connected();
+        Ok(reached)
     }
 
-    /// Connects to the first target that answers until `deadline`, of those that are not in `tried`; each has `within`.
+    /// Connects to the first target that answers until `deadline`, of those that are not in `tried`; each has `within`. It counts as
+    /// well only when it is told so: see [`Connected::on_trial`].
     ///
     /// # Errors
     /// Returns the last target that did not answer.
@@ -405,7 +430,6 @@ impl Forward {
             match connected {
                 Ok(connected) => {
                     metrics.connect(ConnectResult::Ok);
-                    attempt.connected();
                     if let Some(seconds) = self.shared.logs.reach.worked(Instant::now()) {
                         info!(
                             listener = self.inbound.config().name,
@@ -456,7 +480,7 @@ impl Forward {
                 (stream, config::Destination::Core(listener).to_string(), Vec::new(), Some(counted))
             }
         };
-        Connected { stream, name, header, retries, chosen: attempt, _counted: counted }
+        Connected { stream, name, header, retries, chosen: Rc::new(attempt), _counted: counted }
     }
 
     fn header(&self, mut player: SocketAddr, mut destination: SocketAddr, target: SocketAddr) -> Vec<u8> {

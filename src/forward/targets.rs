@@ -491,6 +491,12 @@ impl ChosenTarget {
         self.targets.report(&self.target, change, ConnectResult::Ok.as_str());
     }
 
+    /// Records that the target accepted the connection, and gave no answer that can be used.
+    pub fn unanswered(&self) {
+        let change = self.targets.now().health.failed(self.tried, Instant::now());
+        self.targets.report(&self.target, change, "no_answer");
+    }
+
     /// Records that the target could not be reached.
     pub fn failed(&self, result: ConnectResult) {
         if result.is_of_this_host() {

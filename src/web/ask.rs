@@ -160,9 +160,11 @@ pub(super) async fn ask(
                 if none_was_ready { break } else { continue }
             }
         };
+        let on_trial = connected.on_trial();
         let (target, retries, after) = (connected.name.clone(), tried.len().saturating_sub(1), began.elapsed());
         match timeout_at(until, exchange(connected)).await {
             Ok(Ok(answer)) => {
+                on_trial.answered();
                 let asked = Asked { answer, target, retries, after };
                 if !is_unwell(asked.answer.status) {
                     return Ok(asked);
@@ -172,10 +174,15 @@ pub(super) async fn ask(
             }
             Ok(Err(error)) => {
                 warn_of(unusable, forward, &target, &error);
+                // What cannot be written is the client's, not the target's.
+                if !matches!(error, AnswerError::Request(_)) {
+                    on_trial.unanswered();
+                }
                 last = ConnectFailure { name: Some(target), retries, result: ConnectResult::Error };
             }
             Err(_) => {
                 warn_of(unusable, forward, &target, &AnswerError::Late);
+                on_trial.unanswered();
                 last = ConnectFailure { name: Some(target), retries, result: ConnectResult::Timeout };
             }
         }

@@ -401,6 +401,24 @@ fn a_game_server_that_knows_no_logins_over_http_is_asked_as_a_client_asks() {
 }
 
 #[test]
+fn a_login_service_that_takes_connections_and_answers_none_is_tried_last_from_then_on() {
+    run(async {
+        let ((silent, first), (service, second)) = (target().await, target().await);
+        let core = core(&format!(
+            "forward_to: [{{ name: first, address: \"{first}\" }}, {{ name: second, address: \"{second}\" }}], routes: {{ login: [/login] }}"
+        ));
+        let up = async |name: &str| core.metric("otproxy_target_up", &[&format!("target=\"{name}\"")]).await;
+        let mut client = send(core.addr("web"), &post("/login", "{}")).await;
+        drop(accept(&silent).await);
+        serve(&service, &says("200 OK", "{}")).await;
+        assert_eq!(answer(&mut client).await.status, 200);
+        // That it can be connected to does not count.
+        assert_eq!((up("first").await, up("second").await), (0.0, 1.0));
+        core.stop().await;
+    });
+}
+
+#[test]
 fn a_login_without_a_login_service_ends_with_what_clients_show() {
     run(async {
         let ((_held, refusing), (silent, addr)) = (refusing(), target().await);
