@@ -208,6 +208,22 @@ impl Operator for FakeOperator {
             name: "waw1".to_owned(),
             revoked: false,
             revoked_by: None,
+            state: EdgeState::Slow,
+            cause: "round_trips".to_owned(),
+            state_since: time(),
+            public: Some("p1.example:7162".to_owned()),
+            listed: true,
+            priority: 40,
+            order: Some(EdgeOrderView {
+                order: EdgeOrder::In,
+                since: time(),
+                until: Some(time()),
+                why: Some("a trial".to_owned()),
+            }),
+            links: 11,
+            round_trip_seconds: Some(0.042),
+            probes: vec![EdgeProbeView { from: "fra1".to_owned(), round_trip_seconds: Some(0.0311) }],
+            traffic: Some(EdgeTrafficView { bytes: 734_003_200, month_bytes: 1_000_000_000_000 }),
             addresses: vec![address("198.51.100.7"), address("2001:db8::7")],
             in_use: 12,
             trunks: Some(vec![TrunkView {
@@ -232,6 +248,17 @@ impl Operator for FakeOperator {
             name: "fra1".to_owned(),
             revoked: true,
             revoked_by: Some(RevokedBy::File),
+            state: EdgeState::Out,
+            cause: "revoked".to_owned(),
+            state_since: time(),
+            public: None,
+            listed: false,
+            priority: 0,
+            order: None,
+            links: 0,
+            round_trip_seconds: None,
+            probes: Vec::new(),
+            traffic: None,
             addresses: Vec::new(),
             in_use: 0,
             trunks: None,
@@ -335,6 +362,18 @@ impl Operator for FakeOperator {
             self.does(format!("revoke {edge} {undo}"));
             let (revoked_by, connections) = if undo { (None, 0) } else { (Some(RevokedBy::Operator), 12) };
             Ok(Revoked { edge, revoked_by, connections, trusted_on: Vec::new() })
+        })
+    }
+
+    fn order_edge(&self, request: EdgeRequest) -> ApiFuture<'_, EdgeView> {
+        Box::pin(async move {
+            let lasts = request.lasts()?;
+            let edge = self.edges()?.edges.into_iter().find(|edge| edge.name == request.edge);
+            let edge = edge.ok_or_else(|| {
+                ApiError::not_found(format!("there is no edge `{}`", request.edge), "the edges are: waw1, fra1")
+            })?;
+            self.does(format!("edge {} {} {lasts:?}", request.edge, request.order));
+            Ok(edge)
         })
     }
 

@@ -20,8 +20,9 @@ use tracing::{info, warn};
 use super::access::{self, AuthError, Transport};
 use super::answer;
 use super::api::{
-    AddressesQuestion, ApiError, BansQuestion, ConnectionsQuestion, DisconnectRequest, DrainRequest, NewBan,
-    NoQuestion, Operator, ReloadRequest, RevokeRequest, SessionsQuestion, TargetRequest, UnbanRequest, UndrainRequest,
+    AddressesQuestion, ApiError, BansQuestion, ConnectionsQuestion, DisconnectRequest, DrainRequest, EdgeRequest,
+    NewBan, NoQuestion, Operator, ReloadRequest, RevokeRequest, SessionsQuestion, TargetRequest, UnbanRequest,
+    UndrainRequest,
 };
 use super::caller::Caller;
 use super::document::OpenApiDocument;
@@ -128,6 +129,9 @@ fn list(routes: Routes) -> Routes {
         })
         .act("/revoke", "Throw out an edge at once, or let it in again", |operator, asked: RevokeRequest| async move {
             operator.revoke(asked.edge, asked.undo).await
+        })
+        .act("/edge", "Decide by hand whether clients are told of an edge", |operator, asked: EdgeRequest| async move {
+            operator.order_edge(asked).await
         })
         .act("/disconnect", "Close connections, and end sessions", |operator, asked: DisconnectRequest| async move {
             operator.disconnect(asked.what()?).await

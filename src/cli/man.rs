@@ -76,7 +76,7 @@ const EXIT_STATUS: [(&str, &str); 4] = [
 ];
 
 /// Examples, each with what it does. The first word behind `otproxy` is the command on whose page it stands too.
-pub(super) const EXAMPLES: [(&str, &str); 19] = [
+pub(super) const EXAMPLES: [(&str, &str); 21] = [
     ("otproxy init", "asks on a terminal for the hosts and worlds, and makes the files of all of them"),
     (
         "otproxy init --edge waw1=198.51.100.7 --edge fra1=203.0.113.9 --game 7172=127.0.0.1:7172",
@@ -101,6 +101,8 @@ pub(super) const EXAMPLES: [(&str, &str); 19] = [
     ("otproxy connections --listener login --limit 20", "shows the newest connections of a listener"),
     ("otproxy sessions --address 198.51.100.0/24", "shows a core's sessions of players in a network"),
     ("otproxy edges --json", "tells a script which edges a core knows"),
+    ("otproxy edge waw1", "shows what a core knows of one edge: its state, why, and what other edges see of it"),
+    ("otproxy edge waw1 out --for 2h --why maintenance", "has clients told of an edge no more for two hours"),
     ("otproxy ban 198.51.100.7 --for 30m --disconnect", "keeps an address out for half an hour"),
     ("otproxy revoke waw1", "throws out an edge whose key is stolen, at once and until a restart"),
     ("otproxy drain login --deadline 5m --wait", "lets a listener run empty, for five minutes at the most"),

@@ -28,6 +28,7 @@ mod cert;
 mod demo;
 mod deploy;
 mod doctor;
+mod edge;
 mod files;
 mod init;
 mod log;
@@ -72,8 +73,12 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run an edge: forward players' connections to the core
-    Edge(ConfigFile),
+    /// Run an edge: forward players' connections to the core. With a name: show or steer one that a core knows
+    ///
+    /// `otproxy edge -c edge.yaml` runs one. `otproxy edge waw1`, where the core runs, shows what the core knows of the edge of that name;
+    /// `otproxy edge waw1 out --for 2h --why "the provider is at work"` has clients told of it no more, `in` has them told of it however it
+    /// does, and `auto` leaves it to the core again. Links that an edge has go on in any case, and the word holds over restarts.
+    Edge(edge::Edge),
     /// Run the core: relay sessions to the game servers, forward login and status
     Core(ConfigFile),
     /// Check a configuration file: print every error, or one line that says what would run
@@ -206,7 +211,10 @@ impl Cli {
 
     fn execute(&self) -> anyhow::Result<ExitCode> {
         match &self.command {
-            Command::Edge(ConfigFile { config }) => self.serve(config, Config::Edge(config::load_edge(config)?)),
+            Command::Edge(edge) => match edge.file()? {
+                Some(file) => self.serve(file, Config::Edge(config::load_edge(file)?)),
+                None => edge.ask(),
+            },
             Command::Core(ConfigFile { config }) => self.serve(config, Config::Core(config::load_core(config)?)),
             Command::Check(ConfigFile { config }) => check(config),
             Command::Demo(demo) => {

@@ -142,6 +142,8 @@ pub struct EdgeError {
 pub struct EdgeSnapshot {
     /// Its name.
     pub name: Arc<str>,
+    /// Its address for clients, if they are told of it.
+    pub public: Option<HostPort>,
     /// True if it is refused.
     pub revoked: bool,
     /// The addresses of its trunks; without one, the last address.
@@ -354,6 +356,7 @@ impl KnownEdge {
         }
         EdgeSnapshot {
             name: Arc::clone(name),
+            public: peer.public.clone(),
             revoked: peer.revoked,
             addresses,
             trunks: presence.trunks.values().map(KnownTrunk::snapshot).collect(),
@@ -402,6 +405,10 @@ mod tests {
             dial: None,
             public: None,
             priority: 0,
+            priority_under_attack: None,
+            reserve: false,
+            datacenter: None,
+            traffic: None,
             disabled: false,
             revoked: false,
         }

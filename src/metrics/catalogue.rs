@@ -188,6 +188,10 @@ catalogue! {
             "Bytes kept for replay until clients acknowledge them, over all sessions.";
         relay_memory_bytes: IntGauge = "otproxy_relay_memory_bytes" []
             "Memory of all sessions, in steps: what they keep for replay, ahead of its turn, and for game servers. See `sessions.memory`.";
+        edge_state: IntGaugeVec = "otproxy_edge_state" ["edge", "state"]
+            "The state of an edge, as the core judges it: 1 for that state, and 0 for the others.";
+        edge_listed: IntGaugeVec = "otproxy_edge_listed" ["edge"]
+            "Whether clients are told of an edge: 1 or 0.";
         tunnel_trunks: IntGaugeVec = "otproxy_tunnel_trunks" ["edge"]
             "Trunks of the tunnel open now: connections between an edge and the core that carry streams.";
         tunnel_streams: IntGaugeVec = "otproxy_tunnel_streams" ["edge"]

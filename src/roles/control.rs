@@ -19,6 +19,7 @@ use crate::admission::{ConnectQueues, ProcessAdmission};
 use crate::certs::CertError;
 use crate::certs::operators::RevokedOperators;
 use crate::certs::watch::IdentityWatch;
+use crate::fleet::FleetKeeper;
 use crate::forward::Targets;
 use crate::metrics::Metrics;
 use crate::relay::{EdgeMetrics, OTHER_EDGE, PortMetrics, RelayShared};
@@ -135,6 +136,8 @@ pub(super) struct ServiceState {
     /// The operators whose certificates are refused.
     pub revoked: RevokedOperators,
     pub revoked_edges: RevokedEdges,
+    /// The keeper of a core's edges.
+    pub keeper: Option<Arc<FleetKeeper>>,
 }
 
 impl ServiceState {
@@ -189,6 +192,7 @@ impl ServiceState {
             core.game_servers.iter().for_each(|server| drop(PortMetrics::new(metrics, server.port)));
         }
         self.gate.edges().set(&core.edges);
+        self.keeper.iter().for_each(|keeper| keeper.set(&core.fleet, &core.edges));
         if let Some(relay) = &self.relay {
             relay.reload(core);
             if let Config::Core(before) = &self.config {

@@ -29,7 +29,7 @@ use crate::admission::{AdmissionControl, BanMetrics, Bans, ProcessAdmission, ban
 use crate::certs::watch::IdentityWatch;
 use crate::certs::{CertError, HandshakeResult};
 use crate::connection::EdgeRegistry;
-use crate::fleet::Fleet;
+use crate::fleet::{EdgeOrders, Fleet, FleetKeeper};
 use crate::forward::{HeaderFor, TargetWays};
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::relay::RelayShared;
@@ -82,6 +82,8 @@ pub struct Service {
     errands: Option<ErrandsTaken>,
     /// The edges of a core that is asked about them.
     fleet: Option<Fleet>,
+    /// The keeper of a core's edges.
+    keeper: Option<Arc<FleetKeeper>>,
     access_log: Option<LogFlushed>,
 }
 
@@ -130,6 +132,8 @@ impl Service {
         };
         let (listeners, plans) = ListenerSet::new(making);
         let (metrics_of_workers, closed) = (metrics.clone(), HashSet::new());
+        let new_keeper = || FleetKeeper::new(Arc::clone(gate.edges()), Arc::clone(&own_metrics), EdgeOrders::default());
+        let keeper = (role == RoleKind::Core).then(new_keeper);
         let mut state = ServiceState {
             config: config.clone(),
             closed: HashSet::new(),
@@ -142,6 +146,7 @@ impl Service {
             certificates,
             revoked: admin.revoked(),
             revoked_edges: RevokedEdges::default(),
+            keeper: keeper.clone(),
         };
         // The first change of all, which workers find when they start.
         state.change(config, closed)?;
@@ -162,6 +167,7 @@ impl Service {
             tunnel,
             errands: None,
             fleet: None,
+            keeper,
             access_log: written,
         };
         Ok((service, plans))
@@ -274,6 +280,7 @@ impl Service {
             metrics: self.metrics.clone(),
             ready: Arc::clone(&ready),
             fleet: self.fleet.clone(),
+            keeper: self.keeper.clone(),
         };
         let keeping = self.fleet.map(|fleet| tokio::spawn(fleet.keep_bans(Arc::clone(self.process.bans()))));
         let _keeping = keeping.map(AbortOnDropHandle::new);

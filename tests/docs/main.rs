@@ -15,6 +15,7 @@
 )]
 
 mod doctor;
+mod fleet;
 mod haproxy;
 mod layers;
 mod limits;

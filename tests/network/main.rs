@@ -2,7 +2,7 @@
 //!
 //! [`link`] is what a link does to packets, pure; [`host`] a network namespace; [`simulator`] joins
 //! hosts by links; [`topology`] has the real program on hosts of their own; [`traffic`] plays over it
-//! and judges. The tests are in [`faults`] and [`routers`]; [`bans`] has the kernel drop what banned addresses send, and [`player_source`] has a server see players' own
+//! and judges. The tests are in [`faults`], [`fleet`] and [`routers`]; [`bans`] has the kernel drop what banned addresses send, and [`player_source`] has a server see players' own
 //! addresses; [`figures`] measures and is
 //! run by hand.
 //!
@@ -28,6 +28,7 @@ mod common;
 mod bans;
 mod faults;
 mod figures;
+mod fleet;
 mod host;
 mod link;
 mod player_source;

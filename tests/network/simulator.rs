@@ -123,6 +123,11 @@ impl Network {
         is_ready.recv().expect("the devices can be made");
     }
 
+    /// Returns whether there is such a host.
+    pub fn has(&self, name: &str) -> bool {
+        self.hosts.contains_key(name)
+    }
+
     /// A host.
     pub fn host(&self, name: &str) -> &Host {
         self.hosts.get(name).unwrap_or_else(|| panic!("no host {name}"))

@@ -12,6 +12,14 @@
 //! player --- e1 (20 ms) --- router --- core
 //!        --- e2 (25 ms) ---                 (edges to router: 5 ms)
 //! ```
+//!
+//! Or with the edges in an internet of their own, where they see each other as players see them:
+//!
+//! ```text
+//! player --- internet --- e1 (20 ms) --- core
+//!                     --- e2 (25 ms) ---
+//!                     --- e3 (40 ms) ---      (edges to core: 5 ms)
+//! ```
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,6 +28,7 @@ use std::time::Duration;
 use crate::common;
 use crate::common::certificates::Certificates;
 use crate::common::folder::Folder;
+use crate::common::http;
 use crate::common::metrics;
 use crate::common::process::{Log, Running, otproxy};
 use crate::host::Host;
@@ -32,7 +41,10 @@ pub const EDGES: [&str; 3] = ["e1", "e2", "e3"];
 pub const ROUTED: [&str; 2] = ["e1", "e2"];
 /// The port that players ask for, and that the game server has.
 pub const GAME_PORT: u16 = 7172;
+/// The host between players and edges, where there is one.
+pub const INTERNET: &str = "net";
 const LINKS_PORT: u16 = 7162;
+const WEB_PORT: u16 = 8080;
 const TUNNEL_PORT: u16 = 7100;
 /// The masquerading of a router, which takes in nothing else from the edges' side.
 const MASQUERADE: &str = "\
@@ -116,6 +128,62 @@ impl Topology {
         Self { edges: edges.into(), core, network, game: "core", folder: certificates.folder }
     }
 
+    /// The edges in an internet, with a core that keeps them and tells clients of them. `health` is its mapping `fleet`.
+    pub fn in_an_internet(seed: u64, health: &str) -> Self {
+        let near = Conditions { delay: ms(5), ..Conditions::default() };
+        let mut specs: Vec<Spec> = vec![(["player", INTERNET], Conditions::default())];
+        specs.extend(EDGES.into_iter().zip(paths(ms(0), 0.0)).map(|(edge, path)| ([INTERNET, edge], path)));
+        specs.extend(EDGES.map(|edge| ([edge, "core"], near)));
+        let network = Network::new(seed, &specs);
+        let internet = network.host(INTERNET);
+        internet.set("net/ipv4/ip_forward", "1");
+        internet.ip(&format!("route add 10.99.0.0/16 dev player-{INTERNET}\n"));
+        network.host("player").ip("route add local 10.99.0.0/16 dev lo\n");
+        for edge in EDGES {
+            let public = network.address(edge, INTERNET);
+            network.host("player").ip(&format!("route add {public} dev player-{INTERNET}\n"));
+            let others = EDGES.iter().filter(|other| **other != edge);
+            let routes =
+                others.map(|other| format!("route add {} dev {INTERNET}-{edge}\n", network.address(other, INTERNET)));
+            let players = format!("route add 10.99.0.0/16 dev {INTERNET}-{edge}\n");
+            network.host(edge).ip(&routes.chain([players]).collect::<String>());
+        }
+        let certificates = Certificates::new();
+        let known = EDGES.map(|edge| {
+            let (dial, public) = (network.address(edge, "core"), network.address(edge, INTERNET));
+            format!("  - {{ name: {edge}, dial: \"{dial}:{TUNNEL_PORT}\", public: \"{public}\" }}\n")
+        });
+        let edges = EDGES.map(|edge| {
+            let yaml = format!(
+                "role: edge\nname: {edge}\nlog: {{ level: warn }}\ncore: {{ accept: \"0.0.0.0:{TUNNEL_PORT}\", tls: {} }}\n\
+                 listeners:\n  - {{ name: links, listen: \"0.0.0.0:{LINKS_PORT}\", forward_to: core/links }}\n",
+                certificates.tls(edge)
+            );
+            Role::start(&network, edge, "edge", &certificates.folder, &yaml)
+        });
+        let core = format!(
+            "role: core\nlog: {{ level: info }}\nsessions: {{ linger: 10m }}\ntunnel: {{ tls: {} }}\nfleet: {health}\nedges:\n{}\
+             listeners:\n  - {{ name: links, kind: relay }}\n  - {{ name: web, kind: web, listen: \"127.0.0.1:{WEB_PORT}\", \
+             accept_proxy: none, routes: {{ proxies: [{{ name: all }}] }} }}\n\
+             game_servers:\n  - {{ port: {GAME_PORT}, address: \"127.0.0.1:{GAME_PORT}\" }}\n",
+            certificates.tls("core"),
+            known.concat()
+        );
+        let core = Role::start(&network, "core", "core", &certificates.folder, &core);
+        Self { edges: edges.into(), core, network, game: "core", folder: certificates.folder }
+    }
+
+    /// The edges that clients are told of, by name, as the core answers.
+    pub fn told(&self) -> Vec<&'static str> {
+        let web = (Ipv4Addr::LOCALHOST, WEB_PORT).into();
+        let asked = self.network.host("core").inside(|| common::run(http::get(web, "/proxies/all")));
+        // The core may be starting.
+        let Ok((200, list)) = asked else { return Vec::new() };
+        let is_there =
+            |edge: &&str| list.contains(&format!("\"{}:{LINKS_PORT}\"", self.network.address(edge, INTERNET)));
+        EDGES.into_iter().filter(is_there).collect()
+    }
+
     /// The network.
     pub fn network(&self) -> &Network {
         &self.network
@@ -143,7 +211,8 @@ impl Topology {
 
     /// Where a player finds an edge.
     pub fn edge_address(&self, edge: &str) -> SocketAddr {
-        (self.network.address(edge, "player"), LINKS_PORT).into()
+        let players = if self.network.has(INTERNET) { INTERNET } else { "player" };
+        (self.network.address(edge, players), LINKS_PORT).into()
     }
 
     /// Kills an edge's process: no goodbye.

@@ -6,7 +6,9 @@ use ipnet::IpNet;
 
 use super::address::{self, HostPort, NETWORK, TARGET};
 use super::declare::{Read, section};
-use super::formats::{self, FLAG, MILLISECONDS};
+use super::fleet::EdgeTraffic;
+use super::formats::{self, FLAG, LABEL, MILLISECONDS};
+use super::mapping::mapping;
 use super::name::Name;
 use super::scope::Scope;
 use super::takes::{Format, Takes, some, value};
@@ -17,6 +19,9 @@ pub const LINKS_PORT: u16 = 7162;
 
 /// The form of an edge's address for clients.
 const PUBLIC: Format<HostPort> = Format::new("host, or host with port", public);
+
+/// What clients add beyond `priority`, in ms, while an edge is hit and its `priority_under_attack` is not given.
+pub const MORE_WHEN_HIT: u16 = 100;
 
 /// The `edge` label of links that come from no edge.
 const OTHER: &str = "other";
@@ -36,6 +41,15 @@ section! {
             value(PUBLIC).optional("clients are not told of it").example("p1.example"),
         /// what clients add to the round trip over this edge before they choose, in ms
         priority: u16 = value(MILLISECONDS).or("0"),
+        /// the same while the edge loses links as under an attack, in ms
+        priority_under_attack: Option<u16> =
+            value(MILLISECONDS).optional("100 more than `priority`").example("500"),
+        /// has clients told of this edge only while others are out or hit, one for each
+        reserve: bool = value(FLAG).or("false"),
+        /// the place that edges share which fail together: each player is told to use them one after the other
+        datacenter: Option<String> = value(LABEL).optional("a place of its own").example("waw"),
+        /// `traffic`: what its provider allows in a month
+        traffic: Option<EdgeTraffic> = mapping().optional(),
         /// takes this edge out of what clients are told; links that it has, and new ones, go on
         disabled: bool = value(FLAG).or("false"),
         /// refuses this edge: its address, and its certificate
@@ -52,7 +66,20 @@ impl Read for EdgePeer {
         if item.has("dial") && !has_tunnel(item) {
             item.wrong("dial", "needs the core's end of the tunnel; give `tunnel` with `tls`");
         }
+        let of_clients = ["priority_under_attack", "datacenter"].into_iter().filter(|key| item.has(key));
+        let reserve = (keys.reserve == Some(true)).then_some("reserve");
+        for key in of_clients.chain(reserve).filter(|_| !item.has("public")) {
+            item.wrong(key, "is about what clients are told of this edge; give its `public` too");
+        }
         keys.complete()
+    }
+}
+
+impl EdgePeer {
+    /// Returns what clients add to the round trip over this edge while it is hit, in ms.
+    #[must_use]
+    pub fn priority_when_hit(&self) -> u16 {
+        self.priority_under_attack.unwrap_or_else(|| self.priority.saturating_add(MORE_WHEN_HIT))
     }
 }
 

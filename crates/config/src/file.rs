@@ -10,6 +10,7 @@ use super::declare::{Field as _, Read as _, Section as _, section};
 use super::document::{document, text_of};
 use super::edges::EdgePeer;
 use super::error::ConfigErrors;
+use super::fleet::FleetConfig;
 use super::formats::FLAG;
 use super::game_server::GameServerConfig;
 use super::key::{Key, ListenerType, RoleKind};
@@ -62,6 +63,8 @@ section! {
         /// the ports that clients may ask for; required with a `relay` listener
         game_servers: Vec<GameServerConfig> =
             items().or("[]").example("[{ port: 7172, address: \"127.0.0.1:7172\" }]"),
+        /// `fleet`: how edges are judged, and how many clients are told of.
+        fleet: FleetConfig = mapping(),
         /// `sessions`
         sessions: SessionsConfig = mapping(),
     }
@@ -200,6 +203,9 @@ fn core(root: &Scope<'_>) -> Option<CoreConfig> {
     reserve(root, "tunnel.accept", keys.tunnel.iter().flatten().flat_map(|tunnel| tunnel.accept.iter().copied()));
     if let (Some(Some(tunnel)), Some(edges)) = (&keys.tunnel, &keys.edges) {
         tunnel.check_users(root, edges);
+    }
+    if let (Some(fleet), Some(edges)) = (&keys.fleet, &keys.edges) {
+        fleet.check(root, edges);
     }
     let trusted = keys.edges.as_ref().map(|edges| {
         let trusted = edges.iter().filter(|edge| !edge.revoked);

@@ -40,6 +40,8 @@ const MAX_NAME: usize = 255;
 pub(super) const DURATION: Format<Duration> = Format::new("duration", duration);
 pub(super) const TIMEOUT: Format<Duration> = Format::new("duration", timeout);
 pub(super) const PERIOD: Format<Duration> = Format::new("duration", period);
+/// An interval of a second and more.
+pub(super) const ROUND: Format<Duration> = Format::new("duration", round);
 pub(super) const SIZE: Format<usize> = Format::new("size", size);
 pub(super) const MEMORY_OR_NONE: Format<Option<usize>> =
     Format::new("size, `auto` or `none`", |node| or_none(node, session_memory));
@@ -102,6 +104,14 @@ pub(super) fn timeout(node: &Node) -> Result<Duration, String> {
 pub(super) fn period(node: &Node) -> Result<Duration, String> {
     match duration(node)? {
         Duration::ZERO => Err(format!("{} is no time between two; give at least `1ms`", node.quoted())),
+        duration => Ok(duration),
+    }
+}
+
+/// Parses an interval of a second and more.
+pub(super) fn round(node: &Node) -> Result<Duration, String> {
+    match duration(node)? {
+        short if short < Duration::from_secs(1) => Err(format!("{} is too short; give at least `1s`", node.quoted())),
         duration => Ok(duration),
     }
 }

@@ -11,7 +11,7 @@
 //! | `word`, `key`, `scope` | words of a fixed set; what there is to know of a key; reading the keys of one mapping |
 //! | `declare`, `takes`, `mapping` | the declaration of a key |
 //! | `memory`, `formats`, `address`, `address_set`, `access`, `name`, `source`, `ssh` | how values are written, and what `auto` is here |
-//! | `sessions`, `game_server`, `edges`, `limits`, `log`, `admin`, `bans`, `process`, `tunnel`, `inbound`, `login`, `forward`, `listener` | the mappings of a file |
+//! | `sessions`, `game_server`, `edges`, `fleet`, `limits`, `log`, `admin`, `bans`, `process`, `tunnel`, `inbound`, `login`, `forward`, `listener` | the mappings of a file |
 //! | `document`, `file`, `topology`, `spare_names` | whole files: those of the roles, and that of `init` with the names that follow its edges' |
 //! | `reference`, `restart`, `revoke`, `stock_servers`, `summary` | what follows from it: the tables in the documents, what takes a restart, what is left when an edge is refused, what players of unpatched servers meet, the line of `check` |
 
@@ -25,6 +25,7 @@ mod document;
 mod edges;
 mod error;
 mod file;
+mod fleet;
 mod formats;
 mod forward;
 mod game_server;
@@ -62,9 +63,10 @@ pub use address_set::AddressSet;
 pub use admin::{AdminConfig, AdminTlsConfig, SOCKET as ADMIN_SOCKET};
 pub use bans::{BansConfig, NftTable};
 pub use document::{MAX_FILE_LEN, without_byte_order_mark};
-pub use edges::{EdgePeer, LINKS_PORT};
+pub use edges::{EdgePeer, LINKS_PORT, MORE_WHEN_HIT};
 pub use error::{ConfigError, ConfigErrors, Location};
 pub use file::{Config, CoreConfig, EdgeConfig, KEYS, load, load_core, load_edge, load_for, parse};
+pub use fleet::{CountedTraffic, EdgeTraffic, FleetConfig};
 pub use forward::{CheckConfig, CheckKind, ForwardConfig, ForwardTarget, SendProxy, StatusConfig, TargetChoice};
 pub use game_server::{GameServerCheck, GameServerConfig, Ipv6Players};
 pub use inbound::{AcceptProxy, InboundConfig, Timeouts};

@@ -16,6 +16,7 @@ pub fn tables() -> Vec<(&'static str, String)> {
         ("tunnel", table(KEYS.iter().filter(of("tunnel")))),
         ("edges", table(KEYS.iter().filter(of("edges")))),
         ("game_servers", table(KEYS.iter().filter(of("game_servers")))),
+        ("fleet", table(KEYS.iter().filter(of("fleet")))),
         ("sessions", table(KEYS.iter().filter(of("sessions")))),
     ]
 }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{ApiError, ListenerState, Network, RevokedBy, TargetState, Time};
+use super::{ApiError, EdgeOrder, ListenerState, Network, RevokedBy, TargetState, Time};
 use crate::admission;
 use otproxy_protocol::frame::{ClientId, SessionId};
 
@@ -14,6 +14,11 @@ use otproxy_protocol::frame::{ClientId, SessionId};
 pub const LONGEST_BAN: u32 = admission::LONGEST_BAN.as_secs() as u32;
 /// The longest deadline of a drain, in seconds.
 pub const LONGEST_DRAIN: u32 = 24 * 60 * 60;
+
+/// The longest time for which an operator's word on an edge holds, in seconds; without a time it holds until the next one.
+pub const LONGEST_ORDER: u32 = 366 * 24 * 60 * 60;
+/// Characters of the reason for it.
+pub const LONGEST_WHY: usize = 200;
 
 /// The file is to be read again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -175,6 +180,48 @@ pub struct Revoked {
     pub connections: u64,
     /// Listeners that still believe a PROXY header from its address, as a network of their own `trusted_peers` has it.
     pub trusted_on: Vec<String>,
+}
+
+/// The request to decide about an edge by hand, or to leave it to the core again. It holds over restarts, if the core has a
+/// `state_dir`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(
+    example = json!({ "edge": "waw1", "order": "out", "for_seconds": 3600, "why": "the provider is at work" }),
+    example = json!({ "edge": "waw1", "order": "auto" })
+)]
+pub struct EdgeRequest {
+    /// Its name in `edges`.
+    pub edge: String,
+    /// The word on it.
+    pub order: EdgeOrder,
+    /// For how long; without it until there is another word.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = LONGEST_ORDER))]
+    pub for_seconds: Option<u32>,
+    /// The reason, for those who read it.
+    #[serde(default)]
+    #[schemars(length(max = LONGEST_WHY))]
+    pub why: Option<String>,
+}
+
+impl EdgeRequest {
+    /// Returns for how long it holds.
+    ///
+    /// # Errors
+    /// Fails if that, or the reason, is out of bounds, or there where it has no meaning.
+    pub fn lasts(&self) -> Result<Option<Duration>, ApiError> {
+        if self.why.as_ref().is_some_and(|why| why.chars().count() > LONGEST_WHY) {
+            return Err(ApiError::invalid("`why` is too long", format!("give at most {LONGEST_WHY} characters")));
+        }
+        if self.order == EdgeOrder::Auto && (self.for_seconds.is_some() || self.why.is_some()) {
+            return Err(ApiError::invalid(
+                "`auto` ends what was said before, so there is no time and no reason for it",
+                "leave out `for_seconds` and `why`",
+            ));
+        }
+        seconds("for_seconds", self.for_seconds, 1, LONGEST_ORDER)
+    }
 }
 
 /// The request to close something: a `connection`, all of a `listener`, all of an `address` (also of one `listener` alone), all of an

@@ -13,8 +13,8 @@ mod words;
 
 pub use action::{
     Banned, Disconnect, DisconnectRequest, Disconnected, DrainRequest, Drained, DrainedListener, EdgeAnswer,
-    LONGEST_BAN, LONGEST_DRAIN, NewBan, ReloadRequest, Reloaded, RevokeRequest, Revoked, TargetRequest, UnbanRequest,
-    Unbanned, UndrainRequest,
+    EdgeRequest, LONGEST_BAN, LONGEST_DRAIN, LONGEST_ORDER, LONGEST_WHY, NewBan, ReloadRequest, Reloaded,
+    RevokeRequest, Revoked, TargetRequest, UnbanRequest, Unbanned, UndrainRequest,
 };
 pub use operator::{ApiFuture, Operator};
 pub use question::{
@@ -23,11 +23,12 @@ pub use question::{
 pub use refusal::{ApiError, ApiErrorKind};
 pub use view::{
     AddressesView, BanView, BansView, CheckView, ConnectionView, ConnectionsView, Count, EdgeCertificateView,
-    EdgeErrorView, EdgeView, EdgesView, ListenerView, ListenersView, ReloadView, SessionLinkView, SessionView,
-    SessionsView, StatusView, TalkerView, TargetView, TargetsView, TrunkView,
+    EdgeErrorView, EdgeOrderView, EdgeProbeView, EdgeTrafficView, EdgeView, EdgesView, ListenerView, ListenersView,
+    ReloadView, SessionLinkView, SessionView, SessionsView, StatusView, TalkerView, TargetView, TargetsView, TrunkView,
 };
 pub use words::{
-    BannedBy, ConnectionState, ListenerKind, ListenerState, Network, RevokedBy, Role, SessionState, TargetState, Time,
+    BannedBy, ConnectionState, EdgeOrder, EdgeState, ListenerKind, ListenerState, Network, RevokedBy, Role,
+    SessionState, TargetState, Time,
 };
 
 /// The prefix of all paths.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{
     AddressesQuestion, AddressesView, ApiError, Banned, BansQuestion, BansView, ConnectionsQuestion, ConnectionsView,
-    Disconnect, Disconnected, Drained, EdgesView, ListenersView, Network, Reloaded, Revoked, SessionsQuestion,
-    SessionsView, StatusView, TargetState, TargetView, TargetsView, Unbanned,
+    Disconnect, Disconnected, Drained, EdgeRequest, EdgeView, EdgesView, ListenersView, Network, Reloaded, Revoked,
+    SessionsQuestion, SessionsView, StatusView, TargetState, TargetView, TargetsView, Unbanned,
 };
 
 /// The future of an answer for which workers or files have to be asked.
@@ -96,6 +96,13 @@ pub trait Operator: Send + Sync {
     /// # Errors
     /// Fails if there is no such edge, and on an edge.
     fn revoke(&self, edge: String, undo: bool) -> ApiFuture<'_, Revoked>;
+
+    /// Goes by an operator's word on an edge, for so long if a time is given, and returns the edge as it is then. It is kept over
+    /// restarts where there is a place for it.
+    ///
+    /// # Errors
+    /// Fails on an edge, if there is no such edge, and if the word cannot be kept.
+    fn order_edge(&self, request: EdgeRequest) -> ApiFuture<'_, EdgeView>;
 
     /// Closes connections and ends sessions. A connection, listener, edge, client or session that does not exist is refused
     /// ([`ApiError::not_found`]); an address without connections is not.

@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BannedBy, ConnectionState, ListenerKind, ListenerState, Network, RevokedBy, Role, SessionState, TargetState, Time,
+    BannedBy, ConnectionState, EdgeOrder, EdgeState, ListenerKind, ListenerState, Network, RevokedBy, Role,
+    SessionState, TargetState, Time,
 };
 
 /// How many there are, of how many there may be.
@@ -267,6 +268,28 @@ pub struct EdgeView {
     pub revoked: bool,
     /// The one that has it refused; `null` if nobody has. It is the file where both have, as that holds after a restart too.
     pub revoked_by: Option<RevokedBy>,
+    /// Its state.
+    pub state: EdgeState,
+    /// The reason of its state, a word of docs/fleet.md.
+    pub cause: String,
+    /// The time from which on it is in that state.
+    pub state_since: Time,
+    /// Its address for clients, with the port; `null` if they are not told of it.
+    pub public: Option<String>,
+    /// True if clients are told of it now.
+    pub listed: bool,
+    /// Milliseconds that clients add to the round trip over it.
+    pub priority: u16,
+    /// The word of an operator on it, while it holds.
+    pub order: Option<EdgeOrderView>,
+    /// Links of players over it.
+    pub links: u64,
+    /// The middle one of the round trips that players told of late; `null` if none did.
+    pub round_trip_seconds: Option<f64>,
+    /// The last visits of other edges at its address for clients.
+    pub probes: Vec<EdgeProbeView>,
+    /// The traffic of this month; `null` if none is counted.
+    pub traffic: Option<EdgeTrafficView>,
     /// The addresses from which it has connections now; without any, the last one. Where the core connects to it, its address.
     pub addresses: Vec<IpAddr>,
     /// Connections of players through it.
@@ -279,6 +302,40 @@ pub struct EdgeView {
     pub certificate: Option<EdgeCertificateView>,
     /// The last time that a connection of its tunnel, or of somebody with its certificate, came to nothing.
     pub last_error: Option<EdgeErrorView>,
+}
+
+/// The word of an operator on an edge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "EdgeOrderGiven")]
+pub struct EdgeOrderView {
+    /// The word.
+    pub order: EdgeOrder,
+    /// The time at which it was given.
+    pub since: Time,
+    /// Its last moment; `null` if it holds until another one.
+    pub until: Option<Time>,
+    /// The reason that was given.
+    pub why: Option<String>,
+}
+
+/// The last visit of one edge at another, as a player's client makes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "EdgeProbe")]
+pub struct EdgeProbeView {
+    /// The edge that visited.
+    pub from: String,
+    /// The round trip to the core and back; `null` if there was no answer.
+    pub round_trip_seconds: Option<f64>,
+}
+
+/// The traffic of an edge's host in this month of its bill.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "EdgeTraffic")]
+pub struct EdgeTrafficView {
+    /// Bytes so far.
+    pub bytes: u64,
+    /// `traffic.month` of it.
+    pub month_bytes: u64,
 }
 
 /// A trunk of an edge: a connection between it and the core.

@@ -103,6 +103,27 @@ words! {
         /// `bans.after`: the address broke the rules so often.
         Rules = "rules",
     }
+    /// The state of an edge, as its core judges it.
+    EdgeState {
+        /// It is as it should be.
+        Up = "up",
+        /// Round trips over it are well above its own.
+        Slow = "slow",
+        /// It loses links while the same players' other links live.
+        Hit = "hit",
+        /// It cannot be used, or is not to be.
+        Out = "out",
+    }
+    /// The word of an operator on whether clients are told of an edge.
+    #[derive(clap::ValueEnum)]
+    EdgeOrder {
+        /// Clients are not told of it, however well it does. Links that it has go on.
+        Out = "out",
+        /// Clients are told of it, however badly it does.
+        In = "in",
+        /// What the core sees of it decides again.
+        Auto = "auto",
+    }
     /// The one that has an edge refused.
     RevokedBy {
         /// `edges[].revoked`.

@@ -99,7 +99,7 @@ async fn every_path_of_the_document_is_served() {
         }
         names.insert(path.trim_start_matches("/api/v1/").to_owned());
     }
-    let all = "addresses ban bans connections disconnect drain edges listeners openapi.json reload revoke sessions status target \
+    let all = "addresses ban bans connections disconnect drain edge edges listeners openapi.json reload revoke sessions status target \
                targets unban undrain";
     assert!(names.iter().eq(all.split_whitespace()), "{names:?}");
     assert_eq!(document["openapi"], "3.1.0");

@@ -48,6 +48,22 @@ pub(super) struct ApiLocation {
 }
 
 impl ApiLocation {
+    /// Returns the file of `--config`.
+    ///
+    /// # Errors
+    /// Returns another flag that is there.
+    pub fn only_config(&self) -> Result<Option<&Path>, &'static str> {
+        let others = [
+            ("--socket", self.socket.is_some()),
+            ("--url", self.url.is_some()),
+            ("--token-file", self.token_file.is_some()),
+        ];
+        match others.into_iter().find(|(_, there)| *there) {
+            Some((flag, _)) => Err(flag),
+            None => Ok(self.config.as_deref()),
+        }
+    }
+
     /// Finds the way to reach it: by the flags; else by the file; else at the places of the units, of which exactly one
     /// must answer.
     pub async fn client(&self) -> anyhow::Result<AdminClient> {

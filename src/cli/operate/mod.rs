@@ -2,6 +2,7 @@
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,10 +16,10 @@ use tokio::time::sleep;
 use super::{EXIT_CONFIG, print};
 use crate::admin::api::{
     AddressesQuestion, AddressesView, ApiError, Banned, BansQuestion, BansView, ConnectionsQuestion, ConnectionsView,
-    DisconnectRequest, Disconnected, DrainRequest, Drained, EdgesView, LONGEST_BAN, LONGEST_DRAIN, ListenerState,
-    ListenersView, MOST, Network, NewBan, NoQuestion, PageSize, ReloadRequest, Reloaded, RevokeRequest, Revoked,
-    SessionsQuestion, SessionsView, StatusView, TargetRequest, TargetState, TargetView, TargetsView, Top, UnbanRequest,
-    Unbanned, UndrainRequest,
+    DisconnectRequest, Disconnected, DrainRequest, Drained, EdgeRequest, EdgeView, EdgesView, LONGEST_BAN,
+    LONGEST_DRAIN, LONGEST_ORDER, ListenerState, ListenersView, MOST, Network, NewBan, NoQuestion, PageSize,
+    ReloadRequest, Reloaded, RevokeRequest, Revoked, SessionsQuestion, SessionsView, StatusView, TargetRequest,
+    TargetState, TargetView, TargetsView, Top, UnbanRequest, Unbanned, UndrainRequest,
 };
 use crate::admin::{AdminClient, ApiAnswer};
 use otproxy_protocol::printable::{Printable, printable_json};
@@ -91,7 +92,7 @@ pub(super) enum Operate {
         #[command(flatten)]
         asking: ApiFlags,
     },
-    /// Show the edges that a core knows: from where they come, since when, and with which certificate
+    /// Show the edges that a core knows: their states, what clients are told of them, and their connections
     Edges {
         #[command(flatten)]
         asking: ApiFlags,
@@ -234,7 +235,7 @@ pub(super) enum TopBy {
 }
 
 /// The output of a command.
-struct Said {
+pub(super) struct Said {
     code: u8,
     /// The part for stdout.
     out: Box<dyn Show>,
@@ -242,16 +243,21 @@ struct Said {
     err: String,
 }
 
+/// Runs a command that asks, and prints what it says.
+pub(super) fn run(asking: impl Future<Output = anyhow::Result<Said>>) -> anyhow::Result<ExitCode> {
+    let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let said = runtime.block_on(asking);
+    // A name look-up that hangs would delay the end.
+    runtime.shutdown_background();
+    let Said { code, out, err } = said?;
+    let _ = io::stderr().write_all(err.as_bytes());
+    print(out.show(width()).as_bytes())?;
+    Ok(ExitCode::from(code))
+}
+
 impl Operate {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
-        let said = runtime.block_on(self.ask());
-        // A name look-up that hangs would delay the end.
-        runtime.shutdown_background();
-        let Said { code, out, err } = said?;
-        let _ = io::stderr().write_all(err.as_bytes());
-        print(out.show(width()).as_bytes())?;
-        Ok(ExitCode::from(code))
+        run(self.ask())
     }
 
     async fn ask(&self) -> anyhow::Result<Said> {
@@ -320,6 +326,35 @@ impl Operate {
 }
 
 impl ApiFlags {
+    /// Returns the file of `--config`.
+    ///
+    /// # Errors
+    /// Returns a flag that has no meaning without a question.
+    pub(super) fn only_config(&self) -> Result<Option<&Path>, &'static str> {
+        if self.json { Err("--json") } else { self.place.only_config() }
+    }
+
+    /// Shows one edge of a core.
+    pub(super) async fn see_edge(&self, name: &str) -> anyhow::Result<Said> {
+        let client = self.place.client().await?;
+        let answer = client.get("/api/v1/edges").await.with_context(|| unreachable(&client))?;
+        if answer.status != 200 {
+            return self.tell::<EdgesView>(&answer);
+        }
+        let edges = parse::<EdgesView>(&answer)?.edges;
+        let names: Vec<_> = edges.iter().map(|edge| edge.name.clone()).collect();
+        let Some(edge) = edges.into_iter().find(|edge| edge.name == name) else {
+            return Err(anyhow!("there is no edge `{name}`; the edges are: {}", names.join(", ")));
+        };
+        let body = serde_json::to_vec(&edge).context("cannot show it")?;
+        self.tell::<EdgeView>(&ApiAnswer { status: 200, body: body.into() })
+    }
+
+    /// Has a core go by a word on one of its edges.
+    pub(super) async fn act_on_edge(&self, request: &EdgeRequest) -> anyhow::Result<Said> {
+        self.act::<EdgeView>("edge", request).await
+    }
+
     async fn see<A: DeserializeOwned + Show + 'static>(
         &self,
         path: &str,
@@ -434,6 +469,11 @@ fn most(text: &str) -> Result<usize, String> {
 /// Parses `ban --for`.
 fn ban_time(text: &str) -> Result<u32, String> {
     seconds(text, 1, LONGEST_BAN)
+}
+
+/// Parses `edge --for`.
+pub(super) fn order_time(text: &str) -> Result<u32, String> {
+    seconds(text, 1, LONGEST_ORDER)
 }
 
 /// Parses `drain --deadline`.

@@ -5,8 +5,9 @@ use std::fmt::Write;
 
 use super::human::{age, bytes, count, milliseconds, time};
 use crate::admin::api::{
-    AddressesView, Banned, BansView, ConnectionsView, Count, Disconnected, Drained, EdgeAnswer, EdgesView,
-    ListenersView, Reloaded, Revoked, RevokedBy, SessionsView, StatusView, TargetView, TargetsView, Time, Unbanned,
+    AddressesView, Banned, BansView, ConnectionsView, Count, Disconnected, Drained, EdgeAnswer, EdgeErrorView,
+    EdgeOrder, EdgeState, EdgeTrafficView, EdgeView, EdgesView, ListenersView, Reloaded, Revoked, RevokedBy,
+    SessionsView, StatusView, TargetView, TargetsView, Time, Unbanned,
 };
 use crate::cli::text_table::{NO_BREAK, TextTable};
 use otproxy_protocol::printable::Printable;
@@ -247,24 +248,21 @@ impl Show for EdgesView {
     fn show(&self, width: Option<usize>) -> String {
         let headings = [
             "~EDGE",
+            "~STATE",
+            ">PRIORITY",
             "~ADDRESS",
             ">IN USE",
+            ">PLAYERS' TRIP",
             ">TRUNKS",
             ">ROUND TRIP",
             "~UP SINCE",
             "VERSION",
-            "SERIAL",
-            "~VALID UNTIL",
             "~LAST ERROR",
         ];
-        let mut table = TextTable::new(headings).leaving_out(["SERIAL", "VERSION", "ROUND TRIP", "TRUNKS"]);
+        let last = ["VERSION", "ROUND TRIP", "TRUNKS", "UP SINCE", "PLAYERS' TRIP"];
+        let mut table = TextTable::new(headings).leaving_out(last);
         for edge in &self.edges {
             let addresses: Vec<_> = edge.addresses.iter().map(ToString::to_string).collect();
-            let certificate = edge.certificate.as_ref();
-            let error = edge.last_error.as_ref().map(|error| match error.address {
-                Some(address) => format!("{} from {address}, {}", error.reason, moment(error.time)),
-                None => format!("{}, {}", error.reason, moment(error.time)),
-            });
             let trunks = edge.trunks.as_deref().unwrap_or_default();
             // The slowest: over it goes what a player notices.
             let slowest = trunks.iter().filter_map(|trunk| trunk.round_trip_seconds).reduce(f64::max);
@@ -276,18 +274,94 @@ impl Show for EdgesView {
                     (true, Some(RevokedBy::Operator)) => format!("{} (revoked by operator)", edge.name),
                     (true, _) => format!("{} (revoked)", edge.name),
                 },
+                edge_state(edge),
+                told(edge),
                 or_dash(Some(addresses.join(", ")).filter(|addresses| !addresses.is_empty())),
                 count(edge.in_use),
+                or_dash(edge.round_trip_seconds.map(milliseconds)),
                 or_dash(edge.trunks.as_ref().map(|trunks| count(trunks.len() as u64))),
                 or_dash(slowest.map(milliseconds)),
                 or_dash(edge.since.map(moment)),
                 or_dash(Some(versions.join(", ")).filter(|versions| !versions.is_empty())),
-                or_dash(certificate.map(|certificate| &certificate.serial)),
-                or_dash(certificate.map(|certificate| moment(certificate.until))),
-                or_dash(error),
+                or_dash(edge.last_error.as_ref().map(edge_error)),
             ]);
         }
         table.text(width)
+    }
+}
+
+/// Returns the state of an edge, and its reason where it is not as it should be.
+fn edge_state(edge: &EdgeView) -> String {
+    let state = if edge.state == EdgeState::Up { "up".to_owned() } else { format!("{}: {}", edge.state, edge.cause) };
+    match edge.order.as_ref().map(|given| given.order) {
+        Some(order @ (EdgeOrder::In | EdgeOrder::Out)) => format!("{state}, told {order}"),
+        Some(EdgeOrder::Auto) | None => state,
+    }
+}
+
+/// Returns what clients are told to add to round trips over an edge, if they are told of it.
+fn told(edge: &EdgeView) -> String {
+    match (&edge.public, edge.listed) {
+        (None, _) => "-".to_owned(),
+        (Some(_), false) => "not listed".to_owned(),
+        (Some(_), true) => format!("{} ms", edge.priority),
+    }
+}
+
+fn edge_error(error: &EdgeErrorView) -> String {
+    match error.address {
+        Some(address) => format!("{} from {address}, {}", error.reason, moment(error.time)),
+        None => format!("{}, {}", error.reason, moment(error.time)),
+    }
+}
+
+impl Show for EdgeView {
+    fn show(&self, _: Option<usize>) -> String {
+        let mut text = format!("edge {:?}, {}\n", self.name, Printable(edge_state(self)));
+        let mut line = |name: &str, said: String| {
+            let _ = writeln!(text, "{name:<12} {}", Printable(said));
+        };
+        line("since", moment(self.state_since));
+        if let Some(given) = &self.order {
+            let until = given
+                .until
+                .map_or_else(|| "until there is another word".to_owned(), |until| format!("until {}", moment(until)));
+            let why = given.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            line("operator", format!("{}, since {}, {until}{why}", given.order, moment(given.since)));
+        }
+        line(
+            "clients",
+            match (&self.public, self.listed) {
+                (None, _) => "are not told of it: it has no `public` in the file".to_owned(),
+                (Some(public), false) => format!("are not told of {public}"),
+                (Some(public), true) => format!("are told of {public}, priority {} ms", self.priority),
+            },
+        );
+        line("in use", format!("{} connections, {} of them links of players", count(self.in_use), count(self.links)));
+        line("round trips", or_dash(self.round_trip_seconds.map(milliseconds)) + " told by players");
+        for probe in &self.probes {
+            let said = probe.round_trip_seconds.map_or_else(|| "no answer".to_owned(), milliseconds);
+            line("", format!("{said} by a visit of {}", probe.from));
+        }
+        if let Some(trunks) = &self.trunks {
+            line("trunks", count(trunks.len() as u64));
+            for trunk in trunks {
+                let trip = or_dash(trunk.round_trip_seconds.map(milliseconds));
+                let (address, since, streams) = (trunk.address, moment(trunk.since), count(trunk.streams));
+                line("", format!("{address}, {trip}, {streams} streams, since {since}, otproxy {}", trunk.version));
+            }
+        }
+        if let Some(EdgeTrafficView { bytes: used, month_bytes }) = self.traffic {
+            let share = used as f64 / month_bytes.max(1) as f64 * 100.0;
+            line("traffic", format!("{} of {} this month, {share:.0} %", bytes(used), bytes(month_bytes)));
+        }
+        if let Some(certificate) = &self.certificate {
+            line("certificate", format!("{}, valid until {}", certificate.serial, moment(certificate.until)));
+        }
+        if let Some(error) = &self.last_error {
+            line("last error", edge_error(error));
+        }
+        text
     }
 }
 
@@ -477,10 +551,43 @@ mod tests {
     fn edges() {
         assert_eq!(
             core().edges().unwrap().show(None),
-            "EDGE            ADDRESS                    IN USE  TRUNKS  ROUND TRIP  UP SINCE              VERSION  SERIAL    VALID UNTIL           LAST ERROR\n\
-             waw1            198.51.100.7, 2001:db8::7      12       1     12.3 ms  2030-03-17 17:46:40Z  1.2.3    40:1f:99  2030-03-17 17:46:40Z  wrong_address from 203.0.113.66, 2030-03-17 17:46:40Z\n\
-             fra1 (revoked)  -                               0       -           -  -                     -        -         -                     -\n"
+            "EDGE            STATE                       PRIORITY  ADDRESS                    IN USE  PLAYERS' TRIP  TRUNKS  ROUND TRIP  UP SINCE              VERSION  LAST ERROR\n\
+             waw1            slow: round_trips, told in     40 ms  198.51.100.7, 2001:db8::7      12        42.0 ms       1     12.3 ms  2030-03-17 17:46:40Z  1.2.3    wrong_address from 203.0.113.66, 2030-03-17 17:46:40Z\n\
+             fra1 (revoked)  out: revoked                       -  -                               0              -       -           -  -                     -        -\n"
         );
+    }
+
+    #[test]
+    fn one_edge() {
+        let [waw1, fra1] = &core().edges().unwrap().edges[..] else { panic!("two") };
+        assert_eq!(
+            waw1.show(None),
+            "edge \"waw1\", slow: round_trips, told in\n\
+             since        2030-03-17 17:46:40Z\n\
+             operator     in, since 2030-03-17 17:46:40Z, until 2030-03-17 17:46:40Z: a trial\n\
+             clients      are told of p1.example:7162, priority 40 ms\n\
+             in use       12 connections, 11 of them links of players\n\
+             round trips  42.0 ms told by players\n\
+             \x20            31.1 ms by a visit of fra1\n\
+             trunks       1\n\
+             \x20            198.51.100.7, 12.3 ms, 12 streams, since 2030-03-17 17:46:40Z, otproxy 1.2.3\n\
+             traffic      700 MiB of 931 GiB this month, 0 %\n\
+             certificate  40:1f:99, valid until 2030-03-17 17:46:40Z\n\
+             last error   wrong_address from 203.0.113.66, 2030-03-17 17:46:40Z\n"
+        );
+        assert_eq!(
+            fra1.show(None),
+            "edge \"fra1\", out: revoked\n\
+             since        2030-03-17 17:46:40Z\n\
+             clients      are not told of it: it has no `public` in the file\n\
+             in use       0 connections, 0 of them links of players\n\
+             round trips  - told by players\n"
+        );
+        let mut hostile = waw1.clone();
+        hostile.order.as_mut().unwrap().why = Some("a\nb\x1b[2J".to_owned());
+        hostile.cause = "\x1b".to_owned();
+        let text = hostile.show(None);
+        assert!(!text.contains('\x1b') && text.contains(": a\\nb\\u{1b}[2J\n"), "{text}");
     }
 
     #[test]

@@ -4,9 +4,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::admin::api::{ApiError, EdgeCertificateView, EdgeErrorView, EdgeView, EdgesView, Time, TrunkView};
+use crate::admin::api::{
+    ApiError, EdgeCertificateView, EdgeErrorView, EdgeOrderView, EdgeProbeView, EdgeState, EdgeTrafficView, EdgeView,
+    EdgesView, Time, TrunkView,
+};
 use crate::admission::ProcessAdmission;
 use crate::connection::{EdgeCertificate, EdgeSnapshot, TrunkSnapshot};
+use crate::fleet::{self, EdgeProbe, EdgeReport, GivenOrder};
 use crate::roles::revoked::EdgeTrust;
 
 /// The open connections of players through one edge.
@@ -17,8 +21,16 @@ struct Use {
     peers: BTreeSet<IpAddr>,
 }
 
-/// Returns all edges. `tunnel` tells whether they come through it, or by their address alone; `trust` who has them refused.
-pub(super) fn edges(process: &ProcessAdmission, tunnel: bool, trust: &EdgeTrust) -> EdgesView {
+/// Returns all edges. `tunnel` tells whether they come through it, or by their address alone; `trust` who has them refused; `reports`
+/// what is known and decided of them.
+pub(super) fn edges(
+    process: &ProcessAdmission,
+    tunnel: bool,
+    trust: &EdgeTrust,
+    reports: Vec<EdgeReport>,
+) -> EdgesView {
+    let mut reports: HashMap<_, _> =
+        reports.into_iter().map(|report| (Arc::clone(&report.verdict.name), report)).collect();
     let mut used: HashMap<Arc<str>, Use> = HashMap::new();
     process.registry().select(|handle| {
         if let Some(edge) = handle.edge() {
@@ -31,31 +43,59 @@ pub(super) fn edges(process: &ProcessAdmission, tunnel: bool, trust: &EdgeTrust)
         false
     });
     let known = process.edges().snapshot().into_iter();
-    let edges = known.map(|edge| {
+    let edges = known.filter_map(|edge| {
+        // It is missing for a moment, in a reload.
+        let report = reports.remove(&edge.name)?;
         let used = used.remove(&edge.name).unwrap_or_default();
         let by = trust.revoked_by(&edge.name).filter(|_| edge.revoked);
-        EdgeView { revoked_by: by, ..view(edge, used, tunnel) }
+        Some(EdgeView { revoked_by: by, ..view(edge, used, tunnel, report) })
     });
     EdgesView { edges: edges.collect() }
 }
 
-fn view(edge: EdgeSnapshot, used: Use, tunnel: bool) -> EdgeView {
-    let EdgeSnapshot { name, revoked, mut addresses, trunks, since, certificate, error } = edge;
+fn view(edge: EdgeSnapshot, used: Use, tunnel: bool, report: EdgeReport) -> EdgeView {
+    let EdgeSnapshot { name, public, revoked, mut addresses, trunks, since: up_since, certificate, error } = edge;
+    let EdgeReport { verdict, since, order, evidence, traffic } = report;
     addresses.extend(used.peers);
+    let probe = |probe: EdgeProbe| EdgeProbeView {
+        from: probe.from.to_string(),
+        round_trip_seconds: probe.round_trip.map(|trip| trip.as_secs_f64()),
+    };
+    let bytes = evidence.traffic.zip(traffic);
     EdgeView {
         name: name.to_string(),
         revoked,
         revoked_by: None,
+        state: state(verdict.state),
+        cause: verdict.cause.as_str().to_owned(),
+        state_since: Time(since),
+        public: public.map(|public| public.to_string()),
+        listed: verdict.decision.listed,
+        priority: verdict.decision.priority,
+        order: order.map(|GivenOrder { order, since, until, why }| EdgeOrderView { order, since, until, why }),
+        links: evidence.links,
+        round_trip_seconds: evidence.round_trip.map(|trip| trip.as_secs_f64()),
+        probes: evidence.probes.into_iter().map(probe).collect(),
+        traffic: bytes.map(|(bytes, traffic)| EdgeTrafficView { bytes, month_bytes: traffic.month }),
         addresses,
         in_use: used.connections,
         trunks: tunnel.then(|| trunks.into_iter().map(trunk).collect()),
-        since: since.map(Time),
+        since: up_since.map(Time),
         certificate: certificate.map(proof),
         last_error: error.map(|error| EdgeErrorView {
             time: Time(error.time),
             reason: error.reason.to_owned(),
             address: error.address,
         }),
+    }
+}
+
+fn state(state: fleet::EdgeState) -> EdgeState {
+    match state {
+        fleet::EdgeState::Up => EdgeState::Up,
+        fleet::EdgeState::Slow => EdgeState::Slow,
+        fleet::EdgeState::Hit => EdgeState::Hit,
+        fleet::EdgeState::Out => EdgeState::Out,
     }
 }
 

@@ -14,13 +14,14 @@ use super::revoked::EdgeTrust;
 use crate::admin::Readiness;
 use crate::admin::api::{
     self, AddressesQuestion, AddressesView, ApiError, ApiFuture, Banned, BansQuestion, BansView, ConnectionsQuestion,
-    ConnectionsView, Count, Disconnect, Disconnected, DrainRequest, Drained, DrainedListener, EdgeAnswer, EdgesView,
-    ListenerState, ListenersView, Network, NewBan, ReloadView, Reloaded, Revoked, RevokedBy, SessionsQuestion,
-    SessionsView, StatusView, TargetState, TargetView, TargetsView, Time, UnbanRequest, Unbanned, UndrainRequest,
+    ConnectionsView, Count, Disconnect, Disconnected, DrainRequest, Drained, DrainedListener, EdgeAnswer, EdgeRequest,
+    EdgeView, EdgesView, ListenerState, ListenersView, Network, NewBan, ReloadView, Reloaded, Revoked, RevokedBy,
+    SessionsQuestion, SessionsView, StatusView, TargetState, TargetView, TargetsView, Time, UnbanRequest, Unbanned,
+    UndrainRequest,
 };
 use crate::admission::ProcessAdmission;
 use crate::connection::{Closing, ConnectionHandle, Route};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, FleetKeeper, GivenOrder};
 use crate::metrics::Metrics;
 use crate::relay::RelayShared;
 use otproxy_config::{Config, RoleKind};
@@ -63,6 +64,8 @@ pub(super) struct OperatorParts {
     pub ready: Arc<Readiness>,
     /// The edges of a core.
     pub fleet: Option<Fleet>,
+    /// The keeper of a core's edges.
+    pub keeper: Option<Arc<FleetKeeper>>,
 }
 
 impl RoleOperator {
@@ -351,7 +354,8 @@ impl api::Operator for RoleOperator {
         let OperatorParts { control, process, .. } = &self.parts;
         let trust = self.trust()?;
         let tunnel = control.with_config(|config| matches!(config, Config::Core(core) if core.tunnel.is_some()));
-        Ok(edges::edges(process, tunnel, &trust))
+        let reports = self.parts.keeper.as_ref().map(|keeper| keeper.reports()).unwrap_or_default();
+        Ok(edges::edges(process, tunnel, &trust, reports))
     }
 
     fn addresses(&self, asked: &AddressesQuestion) -> AddressesView {
@@ -429,6 +433,22 @@ impl api::Operator for RoleOperator {
 
     fn revoke(&self, edge: String, undo: bool) -> ApiFuture<'_, Revoked> {
         Box::pin(self.set_revoked(edge, !undo))
+    }
+
+    fn order_edge(&self, request: EdgeRequest) -> ApiFuture<'_, EdgeView> {
+        Box::pin(async move {
+            let (lasts, trust) = (request.lasts()?, self.trust()?);
+            let no_edge = || edges::no_edge(&request.edge, &trust.names());
+            let Some(keeper) = self.parts.keeper.as_ref().filter(|_| trust.knows(&request.edge)) else {
+                return Err(no_edge());
+            };
+            let now = SystemTime::now();
+            let until = lasts.and_then(|lasts| now.checked_add(lasts)).map(Time);
+            let given = GivenOrder { order: request.order, since: Time(now), until, why: request.why.clone() };
+            keeper.order(&request.edge, given);
+            let edges = api::Operator::edges(self)?.edges;
+            edges.into_iter().find(|edge| edge.name == request.edge).ok_or_else(no_edge)
+        })
     }
 
     fn disconnect(&self, what: Disconnect) -> ApiFuture<'_, Disconnected> {

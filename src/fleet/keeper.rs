@@ -1,0 +1,156 @@
+//! The keeper of a core's edges: judges them each few seconds, and has clients told of those that are to be used.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+use tracing::{info, warn};
+
+use super::engine::{EdgeState, EdgeVerdict, FleetEngine};
+use super::evidence::EdgeEvidence;
+use super::orders::{EdgeOrders, GivenOrder};
+use crate::admin::api::EdgeOrder;
+use crate::connection::EdgeRegistry;
+use crate::metrics::Metrics;
+use otproxy_config::{EdgePeer, EdgeTraffic, FleetConfig};
+
+/// What is known and decided of an edge now.
+#[derive(Debug, Clone)]
+pub struct EdgeReport {
+    /// The judgement.
+    pub verdict: EdgeVerdict,
+    /// The time from which on it is in its state.
+    pub since: SystemTime,
+    /// The word of an operator on it.
+    pub order: Option<GivenOrder>,
+    /// The signs of the last round.
+    pub evidence: EdgeEvidence,
+    /// The traffic that its provider allows.
+    pub traffic: Option<EdgeTraffic>,
+}
+
+/// The keeper of the edges of a core.
+#[derive(Debug)]
+pub struct FleetKeeper {
+    registry: Arc<EdgeRegistry>,
+    metrics: Arc<Metrics>,
+    state: Mutex<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    engine: FleetEngine,
+    every: Duration,
+    peers: Vec<EdgePeer>,
+    orders: EdgeOrders,
+    evidence: HashMap<Arc<str>, EdgeEvidence>,
+    /// The states that the log and the metrics have told last.
+    told: HashMap<Arc<str>, EdgeState>,
+}
+
+impl FleetKeeper {
+    /// Makes the keeper of the edges of `registry`, of which there are none yet. `orders` were given before.
+    pub fn new(registry: Arc<EdgeRegistry>, metrics: Arc<Metrics>, orders: EdgeOrders) -> Arc<Self> {
+        let config = FleetConfig { every: Duration::from_secs(1), fall: 1, rise: 1, min_edges: 1 };
+        let state = Kept {
+            engine: FleetEngine::new(&config, &[], Instant::now()),
+            every: config.every,
+            peers: Vec::new(),
+            orders,
+            evidence: HashMap::new(),
+            told: HashMap::new(),
+        };
+        Arc::new(Self { registry, metrics, state: Mutex::new(state) })
+    }
+
+    /// Keeps exactly these edges from now on, which the registry knows already. What is known of those that stay is kept.
+    pub fn set(&self, config: &FleetConfig, peers: &[EdgePeer]) {
+        let (mut state, now) = (self.state.lock(), Instant::now());
+        let Kept { engine, every, orders, .. } = &mut *state;
+        engine.set(config, peers, now);
+        for peer in peers {
+            engine.order(&peer.name, orders.on(&peer.name).map(|given| given.order == EdgeOrder::In), now);
+        }
+        *every = config.every;
+        state.peers = peers.to_vec();
+        self.conclude(&mut state);
+    }
+
+    /// Returns the time from one round to the next.
+    pub fn every(&self) -> Duration {
+        self.state.lock().every
+    }
+
+    /// Judges all edges by the evidence of a round. Returns the words of operators if some hold no more.
+    pub fn round(&self, evidence: HashMap<Arc<str>, EdgeEvidence>) -> Option<EdgeOrders> {
+        let (mut state, now) = (self.state.lock(), Instant::now());
+        let expired = state.orders.expire(SystemTime::now());
+        let Kept { engine, orders, peers, .. } = &mut *state;
+        if expired {
+            for peer in &*peers {
+                engine.order(&peer.name, orders.on(&peer.name).map(|given| given.order == EdgeOrder::In), now);
+            }
+        }
+        engine.round(&evidence, now);
+        state.evidence = evidence;
+        self.conclude(&mut state);
+        expired.then(|| state.orders.clone())
+    }
+
+    /// Goes by the word of an operator on an edge. Returns all words that hold, to be kept.
+    pub fn order(&self, edge: &str, given: GivenOrder) -> EdgeOrders {
+        let (mut state, now) = (self.state.lock(), Instant::now());
+        let (order, why) = (given.order, given.why.clone());
+        state.orders.give(edge, given);
+        let given = state.orders.on(edge).map(|given| given.order == EdgeOrder::In);
+        state.engine.order(edge, given, now);
+        info!(edge, %order, why, "an operator has decided about an edge");
+        self.conclude(&mut state);
+        state.orders.clone()
+    }
+
+    /// Returns what is known of all edges, in the order of the file.
+    pub fn reports(&self) -> Vec<EdgeReport> {
+        let (state, now, clock) = (self.state.lock(), Instant::now(), SystemTime::now());
+        let report = |verdict: EdgeVerdict| EdgeReport {
+            since: clock.checked_sub(now.saturating_duration_since(verdict.since)).unwrap_or(clock),
+            order: state.orders.on(&verdict.name).cloned(),
+            evidence: state.evidence.get(&verdict.name).cloned().unwrap_or_default(),
+            traffic: state.peers.iter().find(|peer| *peer.name == *verdict.name).and_then(|peer| peer.traffic),
+            verdict,
+        };
+        state.engine.verdicts().map(report).collect()
+    }
+
+    /// Has clients told of what is decided, and the log and the metrics say what is new.
+    fn conclude(&self, state: &mut Kept) {
+        let verdicts: Vec<_> = state.engine.verdicts().collect();
+        let decided = verdicts.iter().map(|verdict| (Arc::clone(&verdict.name), verdict.decision)).collect();
+        self.registry.decide(&decided);
+        let mut before = std::mem::take(&mut state.told);
+        for EdgeVerdict { name, state: now, cause, decision, .. } in verdicts {
+            let was = before.remove(&name);
+            for each in EdgeState::ALL {
+                let labels = [&*name, each.as_str()];
+                self.metrics.edge_state.with_label_values(&labels).set((*each == now).into());
+            }
+            self.metrics.edge_listed.with_label_values(&[&*name]).set(decision.listed.into());
+            let (edge, listed, priority) = (&*name, decision.listed, decision.priority);
+            match was {
+                Some(was) if was == now => {}
+                None if now == EdgeState::Up => {}
+                _ if now == EdgeState::Up => info!(edge, listed, priority, "an edge is well again"),
+                _ => warn!(edge, state = %now, %cause, listed, priority, "an edge is not well"),
+            }
+            state.told.insert(name, now);
+        }
+        for gone in before.into_keys() {
+            for each in EdgeState::ALL {
+                // What is removed already needs no removal.
+                let _ = self.metrics.edge_state.remove_label_values(&[&*gone, each.as_str()]);
+            }
+            let _ = self.metrics.edge_listed.remove_label_values(&[&*gone]);
+        }
+    }
+}
