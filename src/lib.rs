@@ -18,7 +18,7 @@
 //!   configurations of them.
 //! - [`connection`]: open connections, and the reasons for which they end.
 //! - [`metrics`]: the metrics of everything above. [`stderr`]: the lines of the process there, and their thread. `sharded`: tables
-//!   that threads share. [`unit`](mod@unit): the user of systemd's unit, and the files that it cannot read.
+//!   that threads share. [`state`]: what is kept over restarts. [`unit`](mod@unit): the user of systemd's unit, and the files that it cannot read.
 //!
 //! Below stand crates, which cargo keeps from importing any of these: [`otproxy_net`], sockets and the threads that carry
 //! them; [`otproxy_config`], YAML to checked values; [`otproxy_protocol`], the protocol and the formats on the wire, pure.
@@ -54,6 +54,7 @@ pub mod probe;
 pub mod relay;
 pub mod roles;
 mod sharded;
+pub mod state;
 pub mod stderr;
 pub mod tunnel;
 pub mod unit;

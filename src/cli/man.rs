@@ -45,13 +45,14 @@ const FILES: [(&str, &str); 6] = [
 ];
 
 /// The variables of the environment that are read.
-const ENVIRONMENT: [(&str, &str); 11] = [
+const ENVIRONMENT: [(&str, &str); 12] = [
     ("OTPROXY_LOG_FORMAT", "as --log-format; an empty one is as good as none"),
     ("OTPROXY_LOG_LEVEL", "as --log-level; an empty one is as good as none"),
     ("NO_COLOR", "no colours, if it is not empty"),
     ("TERM", "no colours, if it is `dumb`"),
     ("COLUMNS", "the width of the terminal, if it is not what the terminal says; what is piped is never cut or folded"),
     ("RUNTIME_DIRECTORY", "the folder of `admin.sock`, as systemd sets it"),
+    ("STATE_DIRECTORY", "the folder of what is kept over restarts, as systemd sets it"),
     ("CREDENTIALS_DIRECTORY", "the folder of what systemd hands over by `LoadCredential=`"),
     ("INVOCATION_ID", "tells that systemd has started it"),
     ("NOTIFY_SOCKET", "the socket for readiness, as systemd sets it"),

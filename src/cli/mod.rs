@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::roles::{self, Control};
+use crate::state::StateDir;
 use crate::stderr;
 use crate::unit;
 use otproxy_config as config;
@@ -340,6 +341,9 @@ fn check(file: &Path) -> anyhow::Result<ExitCode> {
     if !unreadable.is_empty() {
         unreadable.iter().for_each(|unreadable| drop(writeln!(io::stderr(), "{}", Printable(unreadable))));
         return Ok(ExitCode::from(EXIT_CONFIG));
+    }
+    if let Err(error) = StateDir::new(config.process().state_dir.as_deref()).check() {
+        let _ = writeln!(io::stderr(), "{}: warning: state_dir: {}", file.display(), Printable(error));
     }
     for config::StockServerWarning { path, message, remedy, .. } in config.stock_server_warnings() {
         let _ = writeln!(io::stderr(), "{}: warning: {path}: {message}; {remedy}", file.display());

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::state::StateDir;
 use crate::unit::{UnreadableFile, unreadable};
 use otproxy_config::{BindSessions, Config, CoreConfig, EdgePeer, HostPort, RoleKind, StockServerWarning, TargetHost};
 
@@ -195,6 +196,9 @@ pub async fn examine(config: Config, file: &Path, files: OpenFiles, try_connects
     checks.extend(closed.into_iter().map(|UnreadableFile { file, problem, remedy }| {
         DoctorCheck::fail(("file", &file.display().to_string()), problem, remedy)
     }));
+    if let Err(error) = StateDir::new(config.process().state_dir.as_deref()).check() {
+        checks.push(DoctorCheck::told(("file", "state_dir"), &error.to_string(), ""));
+    }
     for trial in tunnel::of(&config) {
         let (identity, running) = (identity.clone(), Arc::clone(&running));
         pending.push(("tunnel", tokio::spawn(async move { vec![trial.examine(identity, &running).await] })));
