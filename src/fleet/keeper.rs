@@ -13,7 +13,11 @@ use super::orders::{EdgeOrders, GivenOrder};
 use crate::admin::api::EdgeOrder;
 use crate::connection::EdgeRegistry;
 use crate::metrics::Metrics;
+use crate::state::{StateDir, StateError};
 use otproxy_config::{EdgePeer, EdgeTraffic, FleetConfig};
+
+/// The file of the words of operators.
+const ORDERS: &str = "core-edges.json";
 
 /// What is known and decided of an edge now.
 #[derive(Debug, Clone)]
@@ -36,6 +40,10 @@ pub struct FleetKeeper {
     registry: Arc<EdgeRegistry>,
     metrics: Arc<Metrics>,
     state: Mutex<Kept>,
+    /// The place of the words of operators.
+    folder: StateDir,
+    /// Held while they are written there, so that the last ones are the last.
+    writing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -50,18 +58,18 @@ struct Kept {
 }
 
 impl FleetKeeper {
-    /// Makes the keeper of the edges of `registry`, of which there are none yet. `orders` were given before.
-    pub fn new(registry: Arc<EdgeRegistry>, metrics: Arc<Metrics>, orders: EdgeOrders) -> Arc<Self> {
+    /// Makes the keeper of the edges of `registry`, of which there are none yet. What operators said before is read from `folder`.
+    pub fn new(registry: Arc<EdgeRegistry>, metrics: Arc<Metrics>, folder: StateDir) -> Arc<Self> {
         let config = FleetConfig { every: Duration::from_secs(1), fall: 1, rise: 1, min_edges: 1 };
         let state = Kept {
             engine: FleetEngine::new(&config, &[], Instant::now()),
             every: config.every,
             peers: Vec::new(),
-            orders,
+            orders: folder.read(ORDERS).unwrap_or_default(),
             evidence: HashMap::new(),
             told: HashMap::new(),
         };
-        Arc::new(Self { registry, metrics, state: Mutex::new(state) })
+        Arc::new(Self { registry, metrics, state: Mutex::new(state), folder, writing: Mutex::default() })
     }
 
     /// Keeps exactly these edges from now on, which the registry knows already. What is known of those that stay is kept.
@@ -82,8 +90,8 @@ impl FleetKeeper {
         self.state.lock().every
     }
 
-    /// Judges all edges by the evidence of a round. Returns the words of operators if some hold no more.
-    pub fn round(&self, evidence: HashMap<Arc<str>, EdgeEvidence>) -> Option<EdgeOrders> {
+    /// Judges all edges by the evidence of a round. Returns whether some word of an operator holds no more.
+    pub fn round(&self, evidence: HashMap<Arc<str>, EdgeEvidence>) -> bool {
         let (mut state, now) = (self.state.lock(), Instant::now());
         let expired = state.orders.expire(SystemTime::now());
         let Kept { engine, orders, peers, .. } = &mut *state;
@@ -95,11 +103,21 @@ impl FleetKeeper {
         engine.round(&evidence, now);
         state.evidence = evidence;
         self.conclude(&mut state);
-        expired.then(|| state.orders.clone())
+        expired
     }
 
-    /// Goes by the word of an operator on an edge. Returns all words that hold, to be kept.
-    pub fn order(&self, edge: &str, given: GivenOrder) -> EdgeOrders {
+    /// Keeps the words of operators for the next start. It writes a file.
+    ///
+    /// # Errors
+    /// Returns the reason why it could not; they hold all the same, until the process ends.
+    pub fn keep_orders(&self) -> Result<(), StateError> {
+        let _turn = self.writing.lock();
+        let orders = self.state.lock().orders.clone();
+        self.folder.write(ORDERS, &orders)
+    }
+
+    /// Goes by the word of an operator on an edge.
+    pub fn order(&self, edge: &str, given: GivenOrder) {
         let (mut state, now) = (self.state.lock(), Instant::now());
         let (order, why) = (given.order, given.why.clone());
         state.orders.give(edge, given);
@@ -107,7 +125,6 @@ impl FleetKeeper {
         state.engine.order(edge, given, now);
         info!(edge, %order, why, "an operator has decided about an edge");
         self.conclude(&mut state);
-        state.orders.clone()
     }
 
     /// Returns what is known of all edges, in the order of the file.

@@ -29,10 +29,11 @@ use crate::admission::{AdmissionControl, BanMetrics, Bans, ProcessAdmission, ban
 use crate::certs::watch::IdentityWatch;
 use crate::certs::{CertError, HandshakeResult};
 use crate::connection::EdgeRegistry;
-use crate::fleet::{EdgeOrders, Fleet, FleetKeeper};
+use crate::fleet::{Fleet, FleetKeeper};
 use crate::forward::{HeaderFor, TargetWays};
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::relay::RelayShared;
+use crate::state::StateDir;
 use crate::tunnel::{self, EdgeErrands, ErrandsTaken, TunnelPeers};
 use crate::web;
 use otproxy_config as config;
@@ -132,7 +133,10 @@ impl Service {
         };
         let (listeners, plans) = ListenerSet::new(making);
         let (metrics_of_workers, closed) = (metrics.clone(), HashSet::new());
-        let new_keeper = || FleetKeeper::new(Arc::clone(gate.edges()), Arc::clone(&own_metrics), EdgeOrders::default());
+        let new_keeper = || {
+            let folder = StateDir::new(process.state_dir.as_deref());
+            FleetKeeper::new(Arc::clone(gate.edges()), Arc::clone(&own_metrics), folder)
+        };
         let keeper = (role == RoleKind::Core).then(new_keeper);
         let mut state = ServiceState {
             config: config.clone(),

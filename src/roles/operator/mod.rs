@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::task::spawn_blocking;
 use tracing::info;
 
 use super::control::{Control, ReloadError};
@@ -439,13 +440,18 @@ impl api::Operator for RoleOperator {
         Box::pin(async move {
             let (lasts, trust) = (request.lasts()?, self.trust()?);
             let no_edge = || edges::no_edge(&request.edge, &trust.names());
-            let Some(keeper) = self.parts.keeper.as_ref().filter(|_| trust.knows(&request.edge)) else {
+            let Some(keeper) = self.parts.keeper.clone().filter(|_| trust.knows(&request.edge)) else {
                 return Err(no_edge());
             };
             let now = SystemTime::now();
             let until = lasts.and_then(|lasts| now.checked_add(lasts)).map(Time);
             let given = GivenOrder { order: request.order, since: Time(now), until, why: request.why.clone() };
             keeper.order(&request.edge, given);
+            let kept = spawn_blocking(move || keeper.keep_orders()).await;
+            if let Ok(Err(error)) = kept {
+                let holds = format!("the word on {} holds, but not over a restart: {error}", request.edge);
+                return Err(ApiError::unavailable(holds, "mend that, and say it again"));
+            }
             let edges = api::Operator::edges(self)?.edges;
             edges.into_iter().find(|edge| edge.name == request.edge).ok_or_else(no_edge)
         })
