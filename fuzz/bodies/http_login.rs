@@ -17,7 +17,7 @@ pub fn run(data: &[u8]) {
 }
 
 fn edges() -> EdgeList {
-    EdgeList(vec![ListedEdge { host: "p1.example".to_owned(), port: 7162, priority: 0 }])
+    EdgeList(vec![ListedEdge { host: "p1.example".to_owned(), port: 7162, priority: 0, datacenter: None }])
 }
 
 fn check_answer(body: &[u8], address: WorldAddress<'_>) {

@@ -51,7 +51,7 @@ fn choices(input: &mut Unstructured<'_>) -> Result<(LoginRequest, EdgeList, Worl
     let key = input.arbitrary::<bool>()?.then(|| XteaKey::from_bytes([7; 16]));
     let edge = |input: &mut Unstructured<'_>| {
         let host = (*input.choose(&["p1.example", "198.51.100.7", ""])?).to_owned();
-        Ok(ListedEdge { host, port: input.arbitrary()?, priority: input.arbitrary()? })
+        Ok(ListedEdge { host, port: input.arbitrary()?, priority: input.arbitrary()?, datacenter: None })
     };
     let count = input.int_in_range(0..=2)?;
     let edges = EdgeList((0..count).map(|_| edge(input)).collect::<Result<_>>()?);

@@ -66,6 +66,8 @@ pub struct EdgeStanding {
     pub name: Arc<str>,
     /// Its address for clients.
     pub public: HostPort,
+    /// The place that it shares with others which fail together.
+    pub datacenter: Option<Arc<str>>,
     /// The decision about it.
     pub decision: EdgeDecision,
 }
@@ -187,7 +189,7 @@ impl EdgeRegistry {
         let standings: Arc<[_]> = edges.iter().filter_map(KnownEdge::standing).collect();
         let listed = standings.iter().filter(|edge| edge.decision.listed).map(|edge| {
             let HostPort { host, port } = edge.public.clone();
-            ListedEdge { host, port, priority: edge.decision.priority }
+            ListedEdge { host, port, priority: edge.decision.priority, datacenter: edge.datacenter.clone() }
         });
         *self.list.write() = Arc::new(EdgeList(listed.collect()));
         self.standings.send_if_modified(|before| {
@@ -202,7 +204,7 @@ impl EdgeRegistry {
         self.standings.subscribe()
     }
 
-    /// Returns what clients are to be told of the edges now.
+    /// Returns what clients are to be told of the edges now, before it is [put in order](EdgeList::for_player) for one of them.
     pub fn list(&self) -> Arc<EdgeList> {
         Arc::clone(&self.list.read())
     }
@@ -342,10 +344,11 @@ impl KnownTrunk {
 
 impl KnownEdge {
     fn standing(&self) -> Option<EdgeStanding> {
-        let EdgePeer { public, priority, disabled, revoked, .. } = &self.peer;
+        let EdgePeer { public, priority, datacenter, disabled, revoked, .. } = &self.peer;
+        let datacenter = datacenter.as_deref().map(Into::into);
         let decision = self.decision.unwrap_or(EdgeDecision { listed: true, priority: *priority });
         let decision = EdgeDecision { listed: decision.listed && !disabled && !revoked, ..decision };
-        Some(EdgeStanding { name: Arc::clone(&self.name), public: public.clone()?, decision })
+        Some(EdgeStanding { name: Arc::clone(&self.name), public: public.clone()?, datacenter, decision })
     }
 
     fn snapshot(&self) -> EdgeSnapshot {

@@ -6,7 +6,6 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -35,7 +34,7 @@ pub(super) fn metrics(metrics: &Metrics, listener: &str) -> ByReason<LoginResult
 /// A login whose answer is to be changed.
 pub(super) struct Login<'a> {
     config: &'a LoginConfig,
-    edges: Arc<EdgeList>,
+    edges: EdgeList,
     metrics: &'a ByReason<LoginResult>,
     request: LoginRequest,
 }
@@ -52,7 +51,10 @@ impl<'a> Login<'a> {
         let patience = forward.inbound.timeout(forward.inbound.config().timeouts.header);
         let read = patience.within(first(config, admitted, forward.inbound.scratch())).await;
         match read.unwrap_or(Err(NotLogin::Other)) {
-            Ok(request) => return Some(Self { config, edges: forward.inbound.edges().list(), metrics, request }),
+            Ok(request) => {
+                let edges = forward.inbound.edges().list().for_player(admitted.player.ip());
+                return Some(Self { config, edges, metrics, request });
+            }
             Err(NotLogin::OtherKey) => metrics.inc(LoginResult::OtherKey),
             Err(NotLogin::Other) if matches!(status::first(&admitted.early), Some(FirstPacket::Request(_))) => {}
             Err(NotLogin::Other) => metrics.inc(LoginResult::NotLogin),

@@ -42,6 +42,15 @@ impl WebAnswer {
         answer
     }
 
+    /// Returns an answer in JSON for one player, which it may keep for `fresh`, and web pages of any site may read.
+    pub fn private(body: String, fresh: Duration) -> Self {
+        let mut answer = Self::public(body, fresh);
+        if let Ok(kept) = HeaderValue::from_str(&format!("private, max-age={}", fresh.as_secs())) {
+            answer.headers.insert(CACHE_CONTROL, kept);
+        }
+        answer
+    }
+
     /// Returns an answer in JSON that nobody keeps.
     pub fn json(status: StatusCode, body: String) -> Self {
         let headers = HeaderMap::from_iter([

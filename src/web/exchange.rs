@@ -21,12 +21,13 @@ use tokio::time::timeout;
 
 use super::answer::WebAnswer;
 use super::ask::{self, AnswerError, Asker, WebRequest, ask};
+use super::by_player;
 use super::classic::{self, ClassicLogin};
 use super::io::CountedStream;
 use super::kept::Known;
 use super::login::told;
 use super::route::{self, Route, WebResult};
-use super::{LINGER, LIST_FRESH, MAX_BODY, MAX_HEAD, STATUS_FRESH, Web, real_ip};
+use super::{LINGER, MAX_BODY, MAX_HEAD, STATUS_FRESH, Web, real_ip};
 use crate::admission::{AddressKey, AdmissionGuard, Carrier};
 use crate::connection::{AdmissionError, CloseReason};
 use crate::forward::{ConnectFor, Connected, ConnectionLogGuard};
@@ -162,7 +163,11 @@ impl Exchange<'_> {
                 Some(named) => {
                     let list = self.web.inbound().edges().list();
                     let web = named.web.as_ref().map(WebObject::raw);
-                    (WebResult::Ok, WebAnswer::public(list.to_json(web), LIST_FRESH))
+                    (WebResult::Ok, {
+                        // An edge keeps it for all players.
+                        let for_all = self.guard.handle().edge().is_some();
+                        by_player::list(&list, web, for_all, self.player.get().0.ip())
+                    })
                 }
                 None => not_found(),
             },
@@ -180,6 +185,12 @@ impl Exchange<'_> {
 
     /// Leads a request to the core, or answers it with what is kept.
     async fn at_edge(&self, route: Route, request: &WebRequest) -> (WebResult, WebAnswer) {
+        let (result, answer) = self.at_edge_for_all(route, request).await;
+        (result, by_player::in_order(answer, self.player.get().0.ip()))
+    }
+
+    /// Does the same, with an answer that may be for all players.
+    async fn at_edge_for_all(&self, route: Route, request: &WebRequest) -> (WebResult, WebAnswer) {
         if !matches!(request.method, Method::GET | Method::HEAD) {
             return self.lead(request, false).await;
         }
@@ -270,7 +281,7 @@ impl Exchange<'_> {
                 http::Request::Other => (WebResult::Ok, classic::no_login()),
             },
         };
-        let edges = self.web.inbound().edges().list();
+        let edges = self.web.inbound().edges().list().for_player(self.player.get().0.ip());
         let logins = &self.web.logins;
         match (result, told(routes.worlds, request, &edges)) {
             (WebResult::Failed, _) => logins.unanswered.inc(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Answers kept at once; more than a core has.
 pub const MAX_KEPT: usize = 64;
 /// The longest time for which an answer counts as fresh, whatever it says: the core is in the next room.
-pub const FRESHEST: Duration = Duration::from_secs(10);
+pub const FRESHEST: Duration = Duration::from_secs(2);
 /// The time for which an answer is given again while there is no newer one.
 pub const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The time until another request may ask for a new answer, after one has.
@@ -97,7 +97,7 @@ mod tests {
         let (mut kept, start) = (KeptAnswers::default(), Instant::now());
         assert_eq!(kept.look_up("/a", start), Known::Nothing);
         kept.keep("/a", 1, 60 * SECOND, start);
-        assert_eq!(kept.look_up("/a", start + 9 * SECOND), Known::Fresh(1));
+        assert_eq!(kept.look_up("/a", start + SECOND), Known::Fresh(1));
         assert_eq!(kept.look_up("/b", start), Known::Nothing);
         let late = start + FRESHEST;
         assert_eq!(kept.look_up("/a", late), Known::Stale { answer: 1, ask: true });

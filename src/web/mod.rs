@@ -32,6 +32,7 @@ use otproxy_protocol::Word;
 
 mod answer;
 mod ask;
+mod by_player;
 mod classic;
 mod exchange;
 mod io;

@@ -5,6 +5,7 @@ use otproxy::fleet::{
     QUIET, SLOW_ROUNDS, SOFT_TRAFFIC, STATE_CHANGE, WINDOW,
 };
 use otproxy_config::{Config, MORE_WHEN_HIT, parse};
+use otproxy_protocol::edge_list::SET_BACK;
 
 const DOCUMENT: &str = include_str!("../../docs/fleet.md");
 
@@ -26,6 +27,7 @@ fn the_numbers_of_the_fleet_are_those_of_the_code() {
         format!("is waited for {} s", GRACE.as_secs()),
         format!("in steps of {PRIORITY_STEP} ms and every {} minutes at the most", minutes(PRIORITY_CHANGE)),
         format!("{MORE_WHEN_HIT} more than `priority` without it"),
+        format!("of the next one {SET_BACK} ms more, of the third {} ms more", 2 * SET_BACK),
         format!("from `soft` on {SOFT_TRAFFIC} ms more"),
     ] {
         assert!(DOCUMENT.contains(&says), "docs/fleet.md does not say: {says}");

@@ -547,3 +547,54 @@ fn an_edge_has_the_list_while_its_core_is_gone() {
         edge.stop().await;
     });
 }
+
+#[test]
+fn edges_of_a_datacenter_are_in_an_order_of_each_player_at_the_core_and_at_edges() {
+    run(async {
+        let certificates = Certificates::new();
+        ["core", "waw1"].into_iter().for_each(|name| certificates.issue(name, Default::default()));
+        let edges: String = ["waw1", "waw2", "waw3"]
+            .map(|name| format!("{{ name: {name}, public: {name}.example, datacenter: waw }}, "))
+            .concat();
+        let edges = format!("[{edges}{{ name: fra1, public: fra1.example, datacenter: fra }}]");
+        let routes = "routes: { proxies: [{ name: myot }] }";
+        let listeners = format!(
+            "[{{ name: web, kind: web, {routes}, {PATIENT} }}, \
+             {{ name: direct, kind: web, listen: \"127.0.0.1:0\", accept_proxy: none, {}, {PATIENT} }}]",
+            routes.replace("myot", "direct")
+        );
+        let core = Role::start(&tunnel::core(&certificates, &edges, &listeners, ""));
+        let (to_core, core_direct) = (core.addr("tunnel"), core.addr("direct"));
+        let web = format!("[{{ name: web, kind: web, listen: \"127.0.0.1:0\", forward_to: core/web, {PATIENT} }}]");
+        let edge = Role::start(&tunnel::edge(&certificates, "waw1", to_core, &web));
+        edge.trunks("waw1", 4).await;
+        let ask = async |from: &str, to: SocketAddr, method: &str| {
+            let mut stream = connect_from(from, to).await;
+            let name = if to == core_direct { "direct" } else { "myot" };
+            stream.write_all(format!("{method} /proxies/{name} HTTP/1.1\r\n\r\n").as_bytes()).await.unwrap();
+            answer(&mut stream).await
+        };
+        let mut first = std::collections::HashSet::new();
+        for player in 1..40 {
+            let player = format!("127.0.7.{player}");
+            let (there, here) = (ask(&player, edge.addr("web"), "GET").await, ask(&player, core_direct, "GET").await);
+            assert_eq!(there.body, here.body, "{player}");
+            let set_back = [0, 40, 80].map(|back| here.body.matches(&format!("\"priority\":{back}}}")).count());
+            assert_eq!(set_back, [2, 1, 1], "{}", here.body);
+            for told in [&there, &here] {
+                assert_eq!(told.header("otproxy-datacenters"), None);
+                assert_eq!(told.header("cache-control"), Some("private, max-age=60"));
+            }
+            let head = ask(&player, edge.addr("web"), "HEAD").await;
+            assert_eq!(head.header("content-length"), Some(there.body.len().to_string().as_str()));
+            first.insert(here.body);
+        }
+        // Three edges have six orders.
+        assert!((4..=6).contains(&first.len()), "{first:?}");
+        core.stop().await;
+        edge.trunks("waw1", 0).await;
+        let kept = ask("127.0.7.1", edge.addr("web"), "GET").await;
+        assert!(first.contains(&kept.body), "{}", kept.body);
+        edge.stop().await;
+    });
+}

@@ -1,8 +1,12 @@
 //! The list of edges that clients are told: what all ways of telling it have in common.
 
+use std::sync::Arc;
+
 mod json;
+mod ranking;
 mod web_object;
 
+pub use ranking::SET_BACK;
 pub use web_object::{MAX_WEB_OBJECT, WebObject, WebObjectError};
 
 /// The edges that clients are to use now, in order.
@@ -18,6 +22,8 @@ pub struct ListedEdge {
     pub port: u16,
     /// Milliseconds that clients add to the round trip that they measure.
     pub priority: u16,
+    /// The place that it shares with others which fail together.
+    pub datacenter: Option<Arc<str>>,
 }
 
 impl EdgeList {
@@ -34,7 +40,7 @@ mod tests {
 
     #[test]
     fn the_first_is_the_one_that_clients_would_like_best() {
-        let edge = |host: &str, priority| ListedEdge { host: host.to_owned(), port: 7162, priority };
+        let edge = |host: &str, priority| ListedEdge { host: host.to_owned(), port: 7162, priority, datacenter: None };
         let list = EdgeList(vec![edge("a", 20), edge("b", 0), edge("c", 0)]);
         assert_eq!(list.first().map(|edge| edge.host.as_str()), Some("b"));
         assert_eq!(EdgeList::default().first(), None);

@@ -132,7 +132,12 @@ mod tests {
     #[test]
     fn what_a_core_writes_is_read() {
         use otproxy_protocol::edge_list;
-        let edge = |host: &str, port, priority| edge_list::ListedEdge { host: host.to_owned(), port, priority };
+        let edge = |host: &str, port, priority| edge_list::ListedEdge {
+            host: host.to_owned(),
+            port,
+            priority,
+            datacenter: None,
+        };
         let list = edge_list::EdgeList(vec![edge("p1.example", 7162, 0), edge("198.51.100.7", 443, 65535)]);
         let expected = ["p1.example:7162/0", "198.51.100.7:443/65535"].map(str::to_owned);
         assert_eq!(read(&list.to_json(None)), Ok(expected.to_vec()));

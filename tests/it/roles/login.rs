@@ -75,7 +75,7 @@ async fn exchange(core: &Role, server: &TcpListener, login: &[u8], answer: &[u8]
 }
 
 fn listed() -> EdgeList {
-    let edge = |host: &str, port, priority| ListedEdge { host: host.to_owned(), port, priority };
+    let edge = |host: &str, port, priority| ListedEdge { host: host.to_owned(), port, priority, datacenter: None };
     EdgeList(vec![edge("p1.example", 7162, 0), edge("198.51.100.7", 7163, 20)])
 }
 

@@ -222,6 +222,7 @@ fn characters(fields: &mut Fields<'_>, version: u16, addresses: &mut Vec<Address
 
 fn edges(fields: &mut Fields<'_>) -> Option<EdgeList> {
     let count = fields.u8()?;
-    let mut edge = || Some(ListedEdge { host: fields.text()?, port: fields.u16()?, priority: fields.u16()? });
+    let mut edge =
+        || Some(ListedEdge { host: fields.text()?, port: fields.u16()?, priority: fields.u16()?, datacenter: None });
     (0..count).map(|_| edge()).collect::<Option<_>>().map(EdgeList)
 }

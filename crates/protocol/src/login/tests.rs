@@ -12,7 +12,7 @@ const KEY: [u8; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 const ONE_OF_EACH: [u16; 10] = [760, 772, 840, 860, 971, 980, 1010, 1011, 1098, 1412];
 
 fn edges() -> EdgeList {
-    let edge = |host: &str, port, priority| ListedEdge { host: host.to_owned(), port, priority };
+    let edge = |host: &str, port, priority| ListedEdge { host: host.to_owned(), port, priority, datacenter: None };
     EdgeList(vec![edge("p1.example", 7162, 0), edge("198.51.100.7", 7163, 20)])
 }
 
@@ -171,7 +171,7 @@ fn refusals_pass_and_are_read() {
 #[test]
 fn who_is_told_what() {
     let (some, none) = (edges(), EdgeList::default());
-    let named = EdgeList(vec![ListedEdge { host: "p1.example".to_owned(), port: 7162, priority: 0 }]);
+    let named = EdgeList(vec![ListedEdge { host: "p1.example".to_owned(), port: 7162, priority: 0, datacenter: None }]);
     // The worlds' host before 10.11 and from there on, and whether the edges are listed.
     for (worlds, otcv8, edges, v4, text, listed) in [
         (Worlds::Auto, true, &some, Some("127.0.0.1"), Some("127.0.0.1"), true),
@@ -291,6 +291,7 @@ fn arbitrary_told() -> impl Strategy<Value = (EdgeList, Worlds)> {
         host,
         port,
         priority,
+        datacenter: None,
     });
     (prop::collection::vec(edge, 0..4).prop_map(EdgeList), prop::sample::select(Worlds::ALL))
 }

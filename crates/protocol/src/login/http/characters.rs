@@ -176,7 +176,7 @@ mod tests {
     }
 
     fn edges() -> EdgeList {
-        EdgeList(vec![ListedEdge { host: "p1.example".to_owned(), port: 7162, priority: 0 }])
+        EdgeList(vec![ListedEdge { host: "p1.example".to_owned(), port: 7162, priority: 0, datacenter: None }])
     }
 
     /// As the clients' Lua reads it.

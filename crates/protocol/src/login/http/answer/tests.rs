@@ -27,7 +27,7 @@ const SERVICES: [(&str, &str); 4] = [
 ];
 
 fn edges() -> EdgeList {
-    let edge = |host: &str, port, priority| ListedEdge { host: host.to_owned(), port, priority };
+    let edge = |host: &str, port, priority| ListedEdge { host: host.to_owned(), port, priority, datacenter: None };
     EdgeList(vec![edge("p1.example", 7162, 0), edge("198.51.100.7", 443, 50)])
 }
 
@@ -82,7 +82,7 @@ fn for_an_edge_only_addresses_change() {
 #[test]
 fn a_small_answer_byte_for_byte() {
     let body = r#"{"session":{},"playdata":{"worlds":[{"externaladdress":"a","externalport":1}]}}"#;
-    let edges = EdgeList(vec![ListedEdge { host: "p".to_owned(), port: 2, priority: 3 }]);
+    let edges = EdgeList(vec![ListedEdge { host: "p".to_owned(), port: 2, priority: 3, datacenter: None }]);
     let list = r#""proxies":[{"host":"p","port":2,"priority":3}]"#;
     let expected = format!(
         r#"{{"session":{{}},"playdata":{{"worlds":[{{"externaladdress":"127.0.0.1","externalport":1}}],{list}}},{list}}}"#
@@ -192,7 +192,7 @@ fn limits() {
     assert!(changed.len() <= body(most).len() + MAX_GROWTH);
     assert_eq!(rewritten(&body(most + 2), WorldAddress::Edge(&host)), Err(Unchanged::TooLong));
     assert_eq!(rewritten(&body(9000), WorldAddress::Edge(&host)), Err(Unchanged::TooLong));
-    let edge = ListedEdge { host: "p1.example".to_owned(), port: 1, priority: 0 };
+    let edge = ListedEdge { host: "p1.example".to_owned(), port: 1, priority: 0, datacenter: None };
     let many = EdgeList(vec![edge; 1000]);
     assert_eq!(rewrite(body(1).as_bytes(), &many, WorldAddress::Links), Err(Unchanged::TooLong));
 }
