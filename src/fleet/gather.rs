@@ -232,6 +232,7 @@ mod tests {
         EdgeSnapshot {
             name: name.into(),
             revoked: false,
+            public: None,
             addresses: Vec::new(),
             trunks: Vec::new(),
             since: None,
