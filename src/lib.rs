@@ -6,7 +6,6 @@
 //! - [`deploy`]: puts the files of all hosts in their places, over ssh.
 //! - [`init`]: all hosts' files from one topology. [`doctor`]: tries from here the hosts and files that a configuration
 //!   needs, and from elsewhere a whole set-up, as a player sees it.
-//! - [`probe`]: links, opened as a player's client opens them.
 //! - [`roles`]: an edge and a core, started from a checked configuration.
 //! - [`web`]: the list of edges, the status and logins over HTTP.
 //! - [`fleet`]: the edges of a core, asked, judged and listed.
@@ -15,10 +14,10 @@
 //! - [`tunnel`]: TLS between edges and the core.
 //! - [`admission`]: limits, lists and bans, from an accepted socket to a known player.
 //! - [`access_log`]: a line for each connection and session that ended. [`certs`]: the operator's own certificates, and TLS
-//!   configurations of them.
+//!   configurations of them. [`traffic`]: what this host carries, in days.
 //! - [`connection`]: open connections, and the reasons for which they end.
 //! - [`metrics`]: the metrics of everything above. [`stderr`]: the lines of the process there, and their thread. `sharded`: tables
-//!   that threads share. [`state`]: what is kept over restarts. [`unit`](mod@unit): the user of systemd's unit, and the files that it cannot read.
+//!   that threads share. [`probe`]: links, opened as a player's client opens them. [`state`]: what is kept over restarts. [`unit`](mod@unit): the user of systemd's unit, and the files that it cannot read.
 //!
 //! Below stand crates, which cargo keeps from importing any of these: [`otproxy_net`], sockets and the threads that carry
 //! them; [`otproxy_config`], YAML to checked values; [`otproxy_protocol`], the protocol and the formats on the wire, pure.
@@ -56,6 +55,7 @@ pub mod roles;
 mod sharded;
 pub mod state;
 pub mod stderr;
+pub mod traffic;
 pub mod tunnel;
 pub mod unit;
 pub mod web;

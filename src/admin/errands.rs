@@ -10,7 +10,10 @@ use super::caller::{Caller, HasCaller};
 use crate::tunnel::ErrandsTaken;
 
 /// The paths that change something and may be used by the core: what it may decide for its edges.
-pub(super) const OF_THE_CORE: [&str; 4] = ["/ban", "/unban", "/drain", "/undrain"];
+pub(super) const OF_THE_CORE: [&str; 5] = ["/ban", "/unban", "/drain", "/undrain", "/probe"];
+
+/// Paths that are asked for so often that each time would fill the log.
+pub(super) const UNSAID: [&str; 1] = ["/probe"];
 
 /// A listener whose connections are errands of the core.
 pub(super) struct ErrandListener(pub ErrandsTaken);

@@ -377,6 +377,18 @@ impl Operator for FakeOperator {
         })
     }
 
+    fn probe(&self, edges: Vec<VisitedEdge>, within: Duration) -> ApiFuture<'_, Probed> {
+        Box::pin(async move {
+            self.does(format!("probe {} {}", edges.len(), within.as_millis()));
+            let visit = |_| Visit { round_trip_seconds: Some(0.0123), error: None };
+            Ok(Probed { edges: edges.into_iter().map(visit).collect() })
+        })
+    }
+
+    fn traffic(&self, since: Option<String>) -> ApiFuture<'_, TrafficView> {
+        Box::pin(async move { Ok(TrafficView { since, bytes_in: 7, bytes_out: 8 }) })
+    }
+
     fn disconnect(&self, what: Disconnect) -> ApiFuture<'_, Disconnected> {
         Box::pin(async move {
             if let Disconnect::Client(ClientId(0)) = what {

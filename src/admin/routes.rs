@@ -21,12 +21,12 @@ use super::access::{self, AuthError, Transport};
 use super::answer;
 use super::api::{
     AddressesQuestion, ApiError, BansQuestion, ConnectionsQuestion, DisconnectRequest, DrainRequest, EdgeRequest,
-    NewBan, NoQuestion, Operator, ReloadRequest, RevokeRequest, SessionsQuestion, TargetRequest, UnbanRequest,
-    UndrainRequest,
+    NewBan, NoQuestion, Operator, ProbeRequest, ReloadRequest, RevokeRequest, SessionsQuestion, TargetRequest,
+    TrafficQuestion, UnbanRequest, UndrainRequest,
 };
 use super::caller::Caller;
 use super::document::OpenApiDocument;
-use super::errands::OF_THE_CORE;
+use super::errands::{OF_THE_CORE, UNSAID};
 use super::tokens::{Permission, Tokens};
 use crate::admission::REFUSED_LINES;
 use otproxy_net::RateLimitedLog;
@@ -99,6 +99,9 @@ fn list(routes: Routes) -> Routes {
         .see("/bans", "Who is banned, longest first", |operator, asked: BansQuestion| async move {
             Ok(operator.bans(&asked))
         })
+        .see("/traffic", "What the host of an edge has carried", |operator, asked: TrafficQuestion| async move {
+            operator.traffic(asked.since).await
+        })
         .act("/reload", "Read the file again, and use it if it is right", |operator, ReloadRequest {}| async move {
             operator.reload().await
         })
@@ -132,6 +135,10 @@ fn list(routes: Routes) -> Routes {
         })
         .act("/edge", "Decide by hand whether clients are told of an edge", |operator, asked: EdgeRequest| async move {
             operator.order_edge(asked).await
+        })
+        .act("/probe", "Visit edges as a player's client does", |operator, asked: ProbeRequest| async move {
+            let within = asked.within()?;
+            operator.probe(asked.edges, within).await
         })
         .act("/disconnect", "Close connections, and end sessions", |operator, asked: DisconnectRequest| async move {
             operator.disconnect(asked.what()?).await
@@ -218,6 +225,7 @@ impl Routes {
             // completed.
             let done = tokio::spawn(act(context.operator, asked)).await;
             match done {
+                Ok(Ok(answer)) if UNSAID.contains(&path) => answer::ok(&answer),
                 Ok(Ok(answer)) => {
                     info!(door, uid, user, address, certificate, token, act = path, request, "an operator has acted");
                     answer::ok(&answer)

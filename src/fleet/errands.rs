@@ -70,7 +70,24 @@ impl Fleet {
         body: &impl Serialize,
     ) -> Result<A, FleetError> {
         let body = serde_json::to_string(body).unwrap_or_default();
-        let ApiAnswer { status, body } = self.ask(edge, &format!("{PREFIX}{path}"), Some(body)).await?;
+        self.request(edge, path, Some(body)).await
+    }
+
+    /// Reads something of an edge's API.
+    ///
+    /// # Errors
+    /// As [`Fleet::act`].
+    pub async fn see<A: DeserializeOwned>(&self, edge: &str, path: &str) -> Result<A, FleetError> {
+        self.request(edge, path, None).await
+    }
+
+    async fn request<A: DeserializeOwned>(
+        &self,
+        edge: &str,
+        path: &str,
+        body: Option<String>,
+    ) -> Result<A, FleetError> {
+        let ApiAnswer { status, body } = self.ask(edge, &format!("{PREFIX}{path}"), body).await?;
         let strange = |_| ApiError::unavailable(format!("{edge} gave an answer that is none"), "update the edge");
         match serde_json::from_slice::<A>(&body) {
             Ok(done) if status == 200 => Ok(done),

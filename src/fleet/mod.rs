@@ -3,6 +3,7 @@
 mod engine;
 mod errands;
 mod evidence;
+mod gather;
 mod keeper;
 mod orders;
 
@@ -12,5 +13,6 @@ pub use engine::{
 };
 pub use errands::{Fleet, FleetError};
 pub use evidence::{EdgeEvidence, EdgeProbe};
+pub use gather::{EvidenceGatherer, ROUND_WITHIN, TRAFFIC_EVERY, TrafficCount, VISIT_WITHIN};
 pub use keeper::{EdgeReport, FleetKeeper};
 pub use orders::{EdgeOrders, GivenOrder};

@@ -192,6 +192,10 @@ catalogue! {
             "The state of an edge, as the core judges it: 1 for that state, and 0 for the others.";
         edge_listed: IntGaugeVec = "otproxy_edge_listed" ["edge"]
             "Whether clients are told of an edge: 1 or 0.";
+        edge_probe_rtt: GaugeVec = "otproxy_edge_probe_rtt_seconds" ["edge", "from"]
+            "On a core, the round trip of the last visit of another edge, `from`, at this one's public address; missing while there is no answer.";
+        edge_traffic_month_bytes: IntGaugeVec = "otproxy_edge_traffic_month_bytes" ["edge"]
+            "On a core, bytes of an edge's host in this month of its bill, as they count there.";
         tunnel_trunks: IntGaugeVec = "otproxy_tunnel_trunks" ["edge"]
             "Trunks of the tunnel open now: connections between an edge and the core that carry streams.";
         tunnel_streams: IntGaugeVec = "otproxy_tunnel_streams" ["edge"]

@@ -31,6 +31,8 @@ pub struct ProbeLink {
     probing: Probing,
     /// Whether a ping was answered.
     answered: bool,
+    /// The round trip that pings tell, in milliseconds.
+    told: u32,
 }
 
 impl ProbeLink {
@@ -49,7 +51,13 @@ impl ProbeLink {
         if begin(&mut stream, address, probing.send_proxy).await.is_err() {
             return Err(ProbeError::Closed { first: true });
         }
-        Ok((Self { stream, probing, answered: false }, took))
+        Ok((Self { stream, probing, answered: false, told: 0 }, took))
+    }
+
+    /// Has pings tell this round trip, in milliseconds, as those of players do.
+    #[must_use]
+    pub fn telling(self, told: u32) -> Self {
+        Self { told, ..self }
     }
 
     /// Returns the address of this host on the way there.
@@ -78,8 +86,8 @@ impl ProbeLink {
     async fn exchange(&mut self) -> Result<(), ProbeError> {
         let first = !self.answered;
         let closed = |_: io::Error| ProbeError::Closed { first };
-        // No round trip is reported: a core counts those of players.
-        self.stream.write_all(&frame::ping(self.probing.client, 0)).await.map_err(closed)?;
+        // No round trip is reported unless one is to be told: a core counts those of players.
+        self.stream.write_all(&frame::ping(self.probing.client, self.told)).await.map_err(closed)?;
         let (mut answer, mut len) = ([0; PONG.len()], 0);
         loop {
             let (got, room) = answer.split_at_mut(len);

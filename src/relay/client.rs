@@ -121,8 +121,11 @@ impl Relay {
             }
         }
         self.count(link, turn.take_counts());
-        if turn.heard() && self.idle_watch.heard(link) {
-            machine.heard(key);
+        if turn.heard() {
+            link.sign.hear(self.signs.now(), &link.edge.signs, || machine.sessions().next().is_some());
+            if self.idle_watch.heard(link) {
+                machine.heard(key);
+            }
         }
         self.serve_links(&mut machine);
         closing.map_or(Ok(turn.is_paused()), Err)

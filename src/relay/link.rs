@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::metrics::EdgeMetrics;
+use super::signs::LinkSign;
 use super::{MAX_REFUSALS, REFUSALS_PERIOD};
 use crate::admission::{AddressKey, Inbound, TunnelOrigin};
 use crate::connection::{CloseReason, ConnectionHandle};
@@ -28,6 +29,8 @@ pub struct RelayLink {
     /// Counts its bytes, and says when it is to be closed.
     pub(super) handle: Arc<ConnectionHandle>,
     pub(super) edge: Rc<EdgeMetrics>,
+    /// Its part in the signs of its edge.
+    pub(super) sign: LinkSign,
     /// The listener as the link began with it.
     pub(super) inbound: Rc<Inbound>,
     /// The link's place in the [`IdleWatch`](super::idle_watch::IdleWatch).
@@ -64,6 +67,7 @@ impl RelayLink {
             silent: Cell::new(false),
             handle,
             edge,
+            sign: LinkSign::default(),
             inbound,
             watched: Cell::new(0),
             stream,
@@ -93,6 +97,9 @@ impl RelayLink {
         let mut trips = self.round_trips.get();
         if trips.take(told, Instant::now()) {
             self.edge.rtt.observe(told.as_secs_f64());
+            if self.sign.counts() {
+                self.edge.signs.round_trip(told);
+            }
             self.round_trip.set(Some(told));
         }
         self.round_trips.set(trips);

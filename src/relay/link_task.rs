@@ -65,6 +65,7 @@ impl LinkTask {
             return Poll::Ready(reason);
         }
         if self.link.silent.take() {
+            self.relay.link_silent(self.link.client(), &self.link.sign, &self.link.edge);
             let mut machine = self.client.machine.borrow_mut();
             machine.silent(self.key);
             self.relay.serve_links(&mut machine);
@@ -153,6 +154,7 @@ impl Drop for LinkTask {
         self.relay.forget_unused(&self.client);
         let reason =
             self.reason.unwrap_or_else(|| unfinished(&link.handle, link.origin.as_ref().map(|origin| &*origin.edge)));
+        self.relay.link_ended(link.client(), &link.sign, &link.edge, reason);
         link.edge.links.dec();
         let inbound = &link.inbound;
         inbound.metrics().active.dec();

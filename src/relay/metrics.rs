@@ -5,6 +5,7 @@ use std::sync::Arc;
 use otproxy_protocol::core::EndReason;
 use prometheus::{Histogram, IntCounter, IntGauge};
 
+use super::signs::SignCounters;
 use crate::metrics::{ByReason, Metrics};
 
 /// The metrics of the links of one edge.
@@ -24,6 +25,8 @@ pub struct EdgeMetrics {
     pub out_first: IntCounter,
     /// Data frames to players whose packet was.
     pub out_duplicate: IntCounter,
+    /// What is counted for those who judge the edge.
+    pub(super) signs: SignCounters,
 }
 
 impl EdgeMetrics {
@@ -38,6 +41,7 @@ impl EdgeMetrics {
             in_duplicate: frames("in", "duplicate"),
             out_first: frames("out", "first"),
             out_duplicate: frames("out", "duplicate"),
+            signs: SignCounters::default(),
         }
     }
 

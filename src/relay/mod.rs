@@ -19,6 +19,7 @@ mod places;
 mod session;
 mod settings;
 mod shared;
+mod signs;
 mod snapshot;
 
 use std::cell::RefCell;
@@ -50,6 +51,7 @@ use link::RelayLink;
 use link_task::LinkTask;
 use session::RelaySession;
 use shared::{Handover, NewLink};
+use signs::SignRounds;
 
 pub use game_servers::CHECK_WITHIN;
 pub use idle_watch::SILENCE;
@@ -57,6 +59,7 @@ pub use listener::RelayListener;
 pub use metrics::{EdgeMetrics, PortMetrics};
 pub use otproxy_protocol::core::{JOIN_INTERVAL, MAX_ADDRESSES, MAX_JOINS, MAX_LINKS};
 pub use shared::{RelayShared, WorkerCommand, WorkerCommands};
+pub use signs::{KEPT_TRIPS, LinkSigns, MAX_SUSPECTS};
 pub use snapshot::{LinkSnapshot, SessionSnapshot};
 
 /// The label of links from peers that are none of the configured edges.
@@ -87,6 +90,7 @@ pub struct Relay {
     refused: ByReason<OpenError>,
     clients: RefCell<HashMap<ClientId, Rc<RelayClient>>>,
     idle_watch: IdleWatch,
+    signs: SignRounds,
     scratch: Rc<Scratch>,
     tasks: Tasks,
     /// Cancelled when the process is told to end.
@@ -113,6 +117,7 @@ impl Relay {
             index,
             clients: RefCell::default(),
             idle_watch: IdleWatch::default(),
+            signs: SignRounds::default(),
             scratch,
             tasks,
             draining: CancellationToken::new(),

@@ -1,5 +1,6 @@
 //! The part of the relay that all workers share, and the commands by which they work for one another.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -9,6 +10,7 @@ use super::Relay;
 use super::game_servers::GameServers;
 use super::places::{SessionHolder, SessionPlaces};
 use super::settings::RelaySettings;
+use super::signs::{self, LinkSigns};
 use crate::admission::{
     AddressKey, AdmissionGuard, ConnectQueues, ENDED_LINES, InboundShared, PeerInfo, REFUSED_LINES, TunnelOrigin,
 };
@@ -104,6 +106,11 @@ impl RelayShared {
             all.push(answer);
         }
         all
+    }
+
+    /// Ends a round on each worker: returns the signs of each edge since the last one. To be called by one task alone.
+    pub async fn end_round(&self) -> HashMap<Arc<str>, LinkSigns> {
+        signs::together(self.ask(Relay::end_round).await)
     }
 
     /// Has each worker forget the counters of an edge that is configured no more.

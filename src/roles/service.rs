@@ -34,6 +34,7 @@ use crate::forward::{HeaderFor, TargetWays};
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::relay::RelayShared;
 use crate::state::StateDir;
+use crate::traffic::TrafficMeter;
 use crate::tunnel::{self, EdgeErrands, ErrandsTaken, TunnelPeers};
 use crate::web;
 use otproxy_config as config;
@@ -276,6 +277,8 @@ impl Service {
         let errors = self.own_metrics.bans_nftables_errors.clone();
         let kernel = self.nftables.map(|table| bans::KernelBans::new(table, errors));
         let checking = self.relay.clone();
+        let state = running.0.with_config(|config| StateDir::new(config.process().state_dir.as_deref()));
+        let traffic = (self.role == RoleKind::Edge).then(|| Arc::new(TrafficMeter::new(state)));
         let operator = operator::OperatorParts {
             role: self.role,
             control: running.0.clone(),
@@ -285,7 +288,9 @@ impl Service {
             ready: Arc::clone(&ready),
             fleet: self.fleet.clone(),
             keeper: self.keeper.clone(),
+            traffic: traffic.clone(),
         };
+        let _metering = traffic.clone().map(|meter| AbortOnDropHandle::new(tokio::spawn(meter.run())));
         let keeping = self.fleet.map(|fleet| tokio::spawn(fleet.keep_bans(Arc::clone(self.process.bans()))));
         let _keeping = keeping.map(AbortOnDropHandle::new);
         let state = admin::AdminState {
@@ -347,6 +352,10 @@ impl Service {
                 ended.await
             }
         };
+        if let Some(meter) = traffic {
+            // What fails here has been said.
+            let _ = spawn_blocking(move || meter.keep()).await;
+        }
         // A slow reader of metrics does not delay the end. Its socket is closed with the server.
         admin.abort();
         drop(admin.await);

@@ -19,6 +19,68 @@ pub const LONGEST_DRAIN: u32 = 24 * 60 * 60;
 pub const LONGEST_ORDER: u32 = 366 * 24 * 60 * 60;
 /// Characters of the reason for it.
 pub const LONGEST_WHY: usize = 200;
+/// The edges that one request may have visited.
+pub const MAX_VISITS: usize = 64;
+/// The longest time for a visit, in milliseconds.
+pub const LONGEST_VISIT: u32 = 5000;
+
+/// An edge is to visit others, as a player's client does it: at an edge alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(example = json!({ "edges": [{ "host": "p1.example", "port": 7162 }], "within_ms": 2000 }))]
+pub struct ProbeRequest {
+    /// Their addresses for players.
+    #[schemars(length(max = MAX_VISITS))]
+    pub edges: Vec<VisitedEdge>,
+    /// The time for each of them, all at once.
+    #[schemars(range(min = 1, max = LONGEST_VISIT))]
+    pub within_ms: u32,
+}
+
+/// The address of an edge for players.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VisitedEdge {
+    /// Its name, or IP address.
+    pub host: String,
+    /// The port of links.
+    pub port: u16,
+}
+
+/// The edges were visited.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Probed {
+    /// The results, in the order of the request.
+    pub edges: Vec<Visit>,
+}
+
+/// The result of a visit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Visit {
+    /// The round trip of a ping to the core and back.
+    pub round_trip_seconds: Option<f64>,
+    /// The word of the reason why there was none, as `otproxy ping --json` has it.
+    pub error: Option<String>,
+}
+
+impl Eq for Visit {}
+
+impl ProbeRequest {
+    /// Returns the time for each visit.
+    ///
+    /// # Errors
+    /// Fails if it is too long, or if they are too many.
+    pub fn within(&self) -> Result<Duration, ApiError> {
+        if self.edges.len() > MAX_VISITS {
+            return Err(ApiError::invalid(format!("more than {MAX_VISITS} edges"), "ask for fewer at once"));
+        }
+        if !(1..=LONGEST_VISIT).contains(&self.within_ms) {
+            let error = format!("`within_ms` is {}, which is not from 1 to {LONGEST_VISIT}", self.within_ms);
+            return Err(ApiError::invalid(error, "give another time"));
+        }
+        Ok(Duration::from_millis(self.within_ms.into()))
+    }
+}
 
 /// The file is to be read again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -13,18 +13,21 @@ mod words;
 
 pub use action::{
     Banned, Disconnect, DisconnectRequest, Disconnected, DrainRequest, Drained, DrainedListener, EdgeAnswer,
-    EdgeRequest, LONGEST_BAN, LONGEST_DRAIN, LONGEST_ORDER, LONGEST_WHY, NewBan, ReloadRequest, Reloaded,
-    RevokeRequest, Revoked, TargetRequest, UnbanRequest, Unbanned, UndrainRequest,
+    EdgeRequest, LONGEST_BAN, LONGEST_DRAIN, LONGEST_ORDER, LONGEST_VISIT, LONGEST_WHY, MAX_VISITS, NewBan,
+    ProbeRequest, Probed, ReloadRequest, Reloaded, RevokeRequest, Revoked, TargetRequest, UnbanRequest, Unbanned,
+    UndrainRequest, Visit, VisitedEdge,
 };
 pub use operator::{ApiFuture, Operator};
 pub use question::{
     AddressesQuestion, BansQuestion, ConnectionsQuestion, MOST, NoQuestion, PageSize, SessionsQuestion, Top,
+    TrafficQuestion,
 };
 pub use refusal::{ApiError, ApiErrorKind};
 pub use view::{
     AddressesView, BanView, BansView, CheckView, ConnectionView, ConnectionsView, Count, EdgeCertificateView,
     EdgeErrorView, EdgeOrderView, EdgeProbeView, EdgeTrafficView, EdgeView, EdgesView, ListenerView, ListenersView,
-    ReloadView, SessionLinkView, SessionView, SessionsView, StatusView, TalkerView, TargetView, TargetsView, TrunkView,
+    ReloadView, SessionLinkView, SessionView, SessionsView, StatusView, TalkerView, TargetView, TargetsView,
+    TrafficView, TrunkView,
 };
 pub use words::{
     BannedBy, ConnectionState, EdgeOrder, EdgeState, ListenerKind, ListenerState, Network, RevokedBy, Role,

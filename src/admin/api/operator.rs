@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::{
     AddressesQuestion, AddressesView, ApiError, Banned, BansQuestion, BansView, ConnectionsQuestion, ConnectionsView,
-    Disconnect, Disconnected, Drained, EdgeRequest, EdgeView, EdgesView, ListenersView, Network, Reloaded, Revoked,
-    SessionsQuestion, SessionsView, StatusView, TargetState, TargetView, TargetsView, Unbanned,
+    Disconnect, Disconnected, Drained, EdgeRequest, EdgeView, EdgesView, ListenersView, Network, Probed, Reloaded,
+    Revoked, SessionsQuestion, SessionsView, StatusView, TargetState, TargetView, TargetsView, TrafficView, Unbanned,
+    VisitedEdge,
 };
 
 /// The future of an answer for which workers or files have to be asked.
@@ -103,6 +104,19 @@ pub trait Operator: Send + Sync {
     /// # Errors
     /// Fails on an edge, if there is no such edge, and if the word cannot be kept.
     fn order_edge(&self, request: EdgeRequest) -> ApiFuture<'_, EdgeView>;
+
+    /// Visits edges over their public addresses, as a player's client does it. Only an edge does so, as others would learn the
+    /// address of its host.
+    ///
+    /// # Errors
+    /// Fails on a core.
+    fn probe(&self, edges: Vec<VisitedEdge>, within: Duration) -> ApiFuture<'_, Probed>;
+
+    /// Returns the traffic of the host from a day on.
+    ///
+    /// # Errors
+    /// Fails on a core, which counts none, and for what is no day.
+    fn traffic(&self, since: Option<String>) -> ApiFuture<'_, TrafficView>;
 
     /// Closes connections and ends sessions. A connection, listener, edge, client or session that does not exist is refused
     /// ([`ApiError::not_found`]); an address without connections is not.

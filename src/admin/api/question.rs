@@ -53,6 +53,14 @@ impl<const DEFAULT: usize> JsonSchema for PageSize<DEFAULT> {
     }
 }
 
+/// The traffic of the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrafficQuestion {
+    /// The first day that counts, in UTC, as in `2026-11-05`; without it all that are kept count.
+    pub since: Option<String>,
+}
+
 /// For a list that is given as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

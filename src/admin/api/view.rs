@@ -443,3 +443,14 @@ impl From<IpAddr> for Network {
         Self(address.to_canonical().into())
     }
 }
+
+/// Bytes of the whole host, over its interfaces to the world.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TrafficView {
+    /// The first day that counts, in UTC.
+    pub since: Option<String>,
+    /// Received by the host.
+    pub bytes_in: u64,
+    /// Sent by the host.
+    pub bytes_out: u64,
+}

@@ -64,9 +64,18 @@ async fn every_answer_is_as_the_document_says() {
         assert_fits(&request, &serde_json::from_str(body).unwrap(), path);
         assert!(!request.is_valid(&json!({ "unknown": 1 })), "{path}: unknown fields are refused");
     }
-    for path in
-        ["status", "listeners", "targets", "connections", "sessions", "edges", "addresses", "bans", "openapi.json"]
-    {
+    for path in [
+        "status",
+        "listeners",
+        "targets",
+        "connections",
+        "sessions",
+        "edges",
+        "addresses",
+        "bans",
+        "traffic",
+        "openapi.json",
+    ] {
         let (status, value) = server.get(&format!("/api/v1/{path}")).await;
         assert_eq!(status, 200, "{path}");
         let validator = answer(&document, path, "get", status);
@@ -99,8 +108,8 @@ async fn every_path_of_the_document_is_served() {
         }
         names.insert(path.trim_start_matches("/api/v1/").to_owned());
     }
-    let all = "addresses ban bans connections disconnect drain edge edges listeners openapi.json reload revoke sessions status target \
-               targets unban undrain";
+    let all = "addresses ban bans connections disconnect drain edge edges listeners openapi.json probe reload revoke sessions status target \
+               targets traffic unban undrain";
     assert!(names.iter().eq(all.split_whitespace()), "{names:?}");
     assert_eq!(document["openapi"], "3.1.0");
 }

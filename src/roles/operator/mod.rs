@@ -16,15 +16,16 @@ use crate::admin::Readiness;
 use crate::admin::api::{
     self, AddressesQuestion, AddressesView, ApiError, ApiFuture, Banned, BansQuestion, BansView, ConnectionsQuestion,
     ConnectionsView, Count, Disconnect, Disconnected, DrainRequest, Drained, DrainedListener, EdgeAnswer, EdgeRequest,
-    EdgeView, EdgesView, ListenerState, ListenersView, Network, NewBan, ReloadView, Reloaded, Revoked, RevokedBy,
-    SessionsQuestion, SessionsView, StatusView, TargetState, TargetView, TargetsView, Time, UnbanRequest, Unbanned,
-    UndrainRequest,
+    EdgeView, EdgesView, ListenerState, ListenersView, Network, NewBan, Probed, ReloadView, Reloaded, Revoked,
+    RevokedBy, SessionsQuestion, SessionsView, StatusView, TargetState, TargetView, TargetsView, Time, TrafficView,
+    UnbanRequest, Unbanned, UndrainRequest, VisitedEdge,
 };
 use crate::admission::ProcessAdmission;
 use crate::connection::{Closing, ConnectionHandle, Route};
 use crate::fleet::{Fleet, FleetKeeper, GivenOrder};
 use crate::metrics::Metrics;
 use crate::relay::RelayShared;
+use crate::traffic::{TrafficMeter, is_day};
 use otproxy_config::{Config, RoleKind};
 use otproxy_protocol::frame::{ClientId, SessionId};
 
@@ -36,10 +37,12 @@ mod files;
 mod listeners;
 mod sessions;
 mod targets;
+mod visits;
 
 use connections::{close, is_in};
 use drains::{DrainPolicy, Drains};
 use listeners::ListenerFacts;
+use visits::Visits;
 
 /// The remedy for a question about sessions at an edge.
 const ONLY_THE_CORE: &str = "sessions are on the core: an edge forwards links and knows nothing of what is in them";
@@ -50,6 +53,7 @@ pub(super) struct RoleOperator {
     started: SystemTime,
     since: Instant,
     drains: Drains,
+    visits: Visits,
 }
 
 /// The parts that an operator sees and changes.
@@ -67,12 +71,20 @@ pub(super) struct OperatorParts {
     pub fleet: Option<Fleet>,
     /// The keeper of a core's edges.
     pub keeper: Option<Arc<FleetKeeper>>,
+    /// The meter of an edge's host.
+    pub traffic: Option<Arc<TrafficMeter>>,
 }
 
 impl RoleOperator {
     /// Makes the operator of a role that is starting.
     pub fn new(parts: OperatorParts) -> Self {
-        Self { parts, started: SystemTime::now(), since: Instant::now(), drains: Drains::default() }
+        Self {
+            parts,
+            started: SystemTime::now(),
+            since: Instant::now(),
+            drains: Drains::default(),
+            visits: Visits::default(),
+        }
     }
 
     /// Returns the listener of this name, or all.
@@ -454,6 +466,30 @@ impl api::Operator for RoleOperator {
             }
             let edges = api::Operator::edges(self)?.edges;
             edges.into_iter().find(|edge| edge.name == request.edge).ok_or_else(no_edge)
+        })
+    }
+
+    fn probe(&self, edges: Vec<VisitedEdge>, within: Duration) -> ApiFuture<'_, Probed> {
+        Box::pin(async move {
+            if self.parts.role == RoleKind::Core {
+                return Err(ApiError::not_found("a core visits no edge: its address would show", "ask an edge"));
+            }
+            Ok(self.visits.all(edges, within).await)
+        })
+    }
+
+    fn traffic(&self, since: Option<String>) -> ApiFuture<'_, TrafficView> {
+        Box::pin(async move {
+            let Some(meter) = self.parts.traffic.clone() else {
+                return Err(ApiError::not_found("a core counts no traffic of its host", "ask an edge"));
+            };
+            if let Some(since) = since.as_deref().filter(|since| !is_day(since)) {
+                return Err(ApiError::invalid(format!("`{since}` is no day"), "write it as `2026-11-05`"));
+            }
+            let from = since.clone().unwrap_or_default();
+            let looked = spawn_blocking(move || meter.since(&from)).await;
+            let bytes = looked.map_err(|error| ApiError::unavailable(error.to_string(), "a defect of this program"))?;
+            Ok(TrafficView { since, bytes_in: bytes.received, bytes_out: bytes.sent })
         })
     }
 

@@ -8,3 +8,4 @@ mod players;
 mod reload;
 mod streams;
 mod targets;
+mod visits;
