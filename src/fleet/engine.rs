@@ -260,7 +260,9 @@ impl Judged {
 
     fn judge(&mut self, seen: &EdgeEvidence, reach: Reach, (fall, rise): (u32, u32), now: Instant) {
         self.seen |= reach == Reach::Good;
-        self.losses.add(seen.links, seen.lost, now);
+        // Clients that are told of it no more take their links down by themselves.
+        let lost = if self.decision.listed { seen.lost } else { 0 };
+        self.losses.add(seen.links, lost, now);
         self.pace.add(seen, now);
         self.against = match (reach, self.down) {
             (Reach::Good, Some(_)) | (Reach::Bad(_), None) => self.against.saturating_add(1),

@@ -20,6 +20,11 @@ pub const ROUND_WITHIN: Duration = Duration::from_millis(2200);
 /// The time between questions for the traffic of an edge.
 pub const TRAFFIC_EVERY: Duration = Duration::from_secs(60);
 
+/// The results of visits, as metrics have them.
+const PROBE_OK: &str = "ok";
+/// See [`PROBE_OK`].
+const PROBE_FAILED: &str = "failed";
+
 /// The way in which the traffic of an edge is counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrafficCount {
@@ -41,6 +46,8 @@ pub struct EvidenceGatherer {
     traffic: HashMap<Arc<str>, KnownTraffic>,
     /// The labels of visits that metrics have.
     shown: HashSet<(Arc<str>, Arc<str>)>,
+    /// Those of traffic.
+    counted: HashSet<Arc<str>>,
 }
 
 /// The traffic of an edge as it last told it.
@@ -65,8 +72,9 @@ impl EvidenceGatherer {
         fleet: Option<Fleet>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (no_visitors, traffic, shown) = (HashMap::new(), HashMap::new(), HashSet::new());
-        Self { registry, relay, fleet, metrics, no_visitors, traffic, shown }
+        let (no_visitors, traffic) = (HashMap::new(), HashMap::new());
+        let (shown, counted) = (HashSet::new(), HashSet::new());
+        Self { registry, relay, fleet, metrics, no_visitors, traffic, shown, counted }
     }
 
     /// Ends a round: returns the signs of each edge since the last one, within [`ROUND_WITHIN`] and a little, whatever edges
@@ -159,31 +167,36 @@ impl EvidenceGatherer {
     }
 
     fn show(&mut self, evidence: &HashMap<Arc<str>, EdgeEvidence>) {
-        let mut shown = HashSet::new();
+        let (mut shown, mut counted) = (HashSet::new(), HashSet::new());
         let rtt = &self.metrics.edge_probe_rtt;
         for (edge, found) in evidence {
             for EdgeProbe { from, round_trip } in &found.probes {
+                let result = if round_trip.is_some() { PROBE_OK } else { PROBE_FAILED };
+                self.metrics.edge_probes.with_label_values(&[&**edge, result]).inc();
                 if let Some(round_trip) = round_trip {
                     rtt.with_label_values(&[&**edge, from]).set(round_trip.as_secs_f64());
                     shown.insert((Arc::clone(edge), Arc::clone(from)));
                 }
             }
-            match found.traffic {
-                Some(bytes) => {
-                    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-                    self.metrics.edge_traffic_month_bytes.with_label_values(&[&**edge]).set(bytes);
-                }
-                // What is not there needs no removal.
-                None => drop(self.metrics.edge_traffic_month_bytes.remove_label_values(&[&**edge])),
+            if let Some(bytes) = found.traffic {
+                let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+                self.metrics.edge_traffic_month_bytes.with_label_values(&[&**edge]).set(bytes);
+                counted.insert(Arc::clone(edge));
             }
         }
         for (edge, from) in self.shown.difference(&shown) {
-            let _ = rtt.remove_label_values(&[&**edge, &**from]);
             if !evidence.contains_key(edge) {
-                let _ = self.metrics.edge_traffic_month_bytes.remove_label_values(&[&**edge]);
+                // One that is gone from the file.
+                for result in [PROBE_OK, PROBE_FAILED] {
+                    let _ = self.metrics.edge_probes.remove_label_values(&[&**edge, result]);
+                }
             }
+            let _ = rtt.remove_label_values(&[&**edge, &**from]);
         }
-        self.shown = shown;
+        for edge in self.counted.difference(&counted) {
+            let _ = self.metrics.edge_traffic_month_bytes.remove_label_values(&[&**edge]);
+        }
+        (self.shown, self.counted) = (shown, counted);
     }
 }
 

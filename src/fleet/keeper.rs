@@ -4,17 +4,23 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use parking_lot::Mutex;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep_until;
 use tracing::{info, warn};
 
 use super::engine::{EdgeState, EdgeVerdict, FleetEngine};
 use super::evidence::EdgeEvidence;
+use super::gather::{EvidenceGatherer, TrafficCount};
 use super::orders::{EdgeOrders, GivenOrder};
 use crate::admin::api::EdgeOrder;
 use crate::connection::EdgeRegistry;
 use crate::metrics::Metrics;
 use crate::state::{StateDir, StateError};
-use otproxy_config::{EdgePeer, EdgeTraffic, FleetConfig};
+use otproxy_config::{CountedTraffic, EdgePeer, EdgeTraffic, FleetConfig};
 
 /// The file of the words of operators.
 const ORDERS: &str = "core-edges.json";
@@ -44,6 +50,23 @@ pub struct FleetKeeper {
     folder: StateDir,
     /// Held while they are written there, so that the last ones are the last.
     writing: Mutex<()>,
+}
+
+/// Returns the edges whose traffic counts, and from which day on.
+fn counts(peers: &[EdgePeer], today: Date) -> HashMap<Arc<str>, TrafficCount> {
+    let count = |peer: &EdgePeer| {
+        let EdgeTraffic { count, day, .. } = peer.traffic?;
+        let since = month_began(today, day).to_string();
+        Some((peer.name.as_str().into(), TrafficCount { since, out_alone: count == CountedTraffic::Out }))
+    };
+    peers.iter().filter_map(count).collect()
+}
+
+/// Returns the last day of a bill's month that is `day`, one that each month has.
+fn month_began(today: Date, day: u8) -> Date {
+    let day = i8::try_from(day).unwrap_or(1);
+    let month = if today.day() >= day { today } else { today.first_of_month().yesterday().unwrap_or(today) };
+    month.with().day(day).build().unwrap_or(today)
 }
 
 #[derive(Debug)]
@@ -85,9 +108,22 @@ impl FleetKeeper {
         self.conclude(&mut state);
     }
 
-    /// Returns the time from one round to the next.
-    pub fn every(&self) -> Duration {
-        self.state.lock().every
+    /// Looks at all edges each `fleet.every`, and judges them; never returns.
+    pub async fn run(self: Arc<Self>, mut gatherer: EvidenceGatherer) {
+        loop {
+            let (every, counts) = {
+                let state = self.state.lock();
+                (state.every, counts(&state.peers, TimeZone::UTC.to_datetime(Timestamp::now()).date()))
+            };
+            let next = tokio::time::Instant::now() + every;
+            if self.round(gatherer.round(&counts).await) {
+                let keeper = Arc::clone(&self);
+                if let Ok(Err(error)) = spawn_blocking(move || keeper.keep_orders()).await {
+                    warn!(%error, "what holds no more of operators' words on edges is there again after a restart");
+                }
+            }
+            sleep_until(next).await;
+        }
     }
 
     /// Judges all edges by the evidence of a round. Returns whether some word of an operator holds no more.
@@ -168,6 +204,26 @@ impl FleetKeeper {
                 let _ = self.metrics.edge_state.remove_label_values(&[&*gone, each.as_str()]);
             }
             let _ = self.metrics.edge_listed.remove_label_values(&[&*gone]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+
+    #[test]
+    fn a_month_begins_with_the_day_of_the_bill() {
+        for (today, day, began) in [
+            (date(2026, 11, 28), 1, date(2026, 11, 1)),
+            (date(2026, 11, 28), 28, date(2026, 11, 28)),
+            (date(2026, 11, 4), 5, date(2026, 10, 5)),
+            (date(2026, 1, 1), 28, date(2025, 12, 28)),
+            (date(2028, 3, 1), 28, date(2028, 2, 28)),
+        ] {
+            assert_eq!(month_began(today, day), began, "{today}, {day}");
         }
     }
 }

@@ -192,6 +192,8 @@ catalogue! {
             "The state of an edge, as the core judges it: 1 for that state, and 0 for the others.";
         edge_listed: IntGaugeVec = "otproxy_edge_listed" ["edge"]
             "Whether clients are told of an edge: 1 or 0.";
+        edge_probes: IntCounterVec = "otproxy_edge_probes_total" ["edge", "result"]
+            "On a core, visits of other edges at this one's public address: `ok` where the ping was answered, `failed` where not.";
         edge_probe_rtt: GaugeVec = "otproxy_edge_probe_rtt_seconds" ["edge", "from"]
             "On a core, the round trip of the last visit of another edge, `from`, at this one's public address; missing while there is no answer.";
         edge_traffic_month_bytes: IntGaugeVec = "otproxy_edge_traffic_month_bytes" ["edge"]

@@ -29,7 +29,7 @@ use crate::admission::{AdmissionControl, BanMetrics, Bans, ProcessAdmission, ban
 use crate::certs::watch::IdentityWatch;
 use crate::certs::{CertError, HandshakeResult};
 use crate::connection::EdgeRegistry;
-use crate::fleet::{Fleet, FleetKeeper};
+use crate::fleet::{EvidenceGatherer, Fleet, FleetKeeper};
 use crate::forward::{HeaderFor, TargetWays};
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::relay::RelayShared;
@@ -291,6 +291,11 @@ impl Service {
             traffic: traffic.clone(),
         };
         let _metering = traffic.clone().map(|meter| AbortOnDropHandle::new(tokio::spawn(meter.run())));
+        let judging = self.keeper.zip(checking.clone()).map(|(keeper, relay)| {
+            let (edges, metrics) = (Arc::clone(self.process.edges()), Arc::clone(&self.own_metrics));
+            tokio::spawn(keeper.run(EvidenceGatherer::new(edges, relay, self.fleet.clone(), metrics)))
+        });
+        let _judging = judging.map(AbortOnDropHandle::new);
         let keeping = self.fleet.map(|fleet| tokio::spawn(fleet.keep_bans(Arc::clone(self.process.bans()))));
         let _keeping = keeping.map(AbortOnDropHandle::new);
         let state = admin::AdminState {

@@ -16,6 +16,13 @@ fn told_of(topology: &Topology, edges: &[&str]) {
     println!("clients are told of {edges:?} after {:.1} s", began.elapsed().as_secs_f64());
 }
 
+/// Waits until the core has seen in some rounds that each edge can be used: one that it never saw it waits for.
+fn seen(topology: &Topology) {
+    let visits =
+        |edge| topology.core_metric("otproxy_edge_probes_total", &[&format!("edge=\"{edge}\""), "result=\"ok\""]);
+    eventually("all edges reach each other", || EDGES.iter().all(|edge| visits(edge) >= 4.0));
+}
+
 fn cut(topology: &Topology, edge: &'static str, up: bool) {
     topology.network().change([INTERNET, edge], |link| link.up = up);
 }
@@ -28,6 +35,7 @@ fn an_edge_whose_public_side_is_cut_is_not_told_of_until_it_is_back_and_its_play
     let topology = Topology::in_an_internet(1, "{ rise: 3 }");
     let traffic = Traffic::start(&topology, &Play { players: 20, ..Play::new(&EDGES, 2) });
     told_of(&topology, &EDGES);
+    seen(&topology);
 
     cut(&topology, "e1", false);
     told_of(&topology, &["e2", "e3"]);
@@ -51,6 +59,7 @@ fn with_all_edges_cut_clients_are_told_of_all() {
     }
     let topology = Topology::in_an_internet(2, "{ fall: 2 }");
     told_of(&topology, &EDGES);
+    seen(&topology);
     let visits = || {
         EDGES.map(|edge| {
             topology.core_metric("otproxy_edge_probes_total", &[&format!("edge=\"{edge}\""), "result=\"failed\""])
