@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use otproxy::connection::{AdmissionError, CloseReason};
 use otproxy::metrics::CATALOGUE;
-use otproxy::{access_log, admin, admission, connection, forward, relay, roles, stderr, tunnel, web};
+use otproxy::{access_log, admin, admission, connection, fleet, forward, relay, roles, state, stderr, tunnel, web};
 use otproxy_config as config;
 use otproxy_config::{KEYS, Key, WhenAbsent};
 use otproxy_net as net;
@@ -156,6 +156,15 @@ fn expected() -> BTreeSet<String> {
         ("protocol::edge_list::MAX_WEB_OBJECT", format!("{} bytes", edge_list::MAX_WEB_OBJECT)),
         ("config::MAX_LISTS", config::MAX_LISTS.to_string()),
         ("admin::api::MOST", admin::api::MOST.to_string()),
+        ("admin::api::LONGEST_ORDER", format!("{}s", admin::api::LONGEST_ORDER)),
+        ("admin::api::LONGEST_WHY", admin::api::LONGEST_WHY.to_string()),
+        ("admin::api::MAX_VISITS", admin::api::MAX_VISITS.to_string()),
+        ("admin::api::LONGEST_VISIT", format!("{} ms", admin::api::LONGEST_VISIT)),
+        ("fleet::VISIT_WITHIN", format!("{} ms", fleet::VISIT_WITHIN.as_millis())),
+        ("fleet::ROUND_WITHIN", format!("{} ms", fleet::ROUND_WITHIN.as_millis())),
+        ("relay::KEPT_TRIPS", relay::KEPT_TRIPS.to_string()),
+        ("relay::MAX_SUSPECTS", relay::MAX_SUSPECTS.to_string()),
+        ("state::MAX_STATE", format!("{} bytes", state::MAX_STATE)),
         ("admin::api::LONGEST_DRAIN", format!("{}s", admin::api::LONGEST_DRAIN)),
     ];
     keys.chain(fixed.map(|(name, value)| format!("{value}, `{name}`"))).collect()
