@@ -10,7 +10,7 @@
 //! - [`web`]: the list of edges, the status and logins over HTTP.
 //! - [`fleet`]: the edges of a core, asked, judged and listed.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core. [`admin`]: metrics, health and
-//!   the admin API over HTTP.
+//!   the admin API over HTTP. [`proxies_table`]: the rows for edges in a web site's table.
 //! - [`tunnel`]: TLS between edges and the core.
 //! - [`admission`]: limits, lists and bans, from an accepted socket to a known player.
 //! - [`access_log`]: a line for each connection and session that ended. [`certs`]: the operator's own certificates, and TLS
@@ -50,6 +50,7 @@ pub mod forward;
 pub mod init;
 pub mod metrics;
 pub mod probe;
+pub mod proxies_table;
 pub mod relay;
 pub mod roles;
 mod sharded;
