@@ -24,6 +24,7 @@ mod links;
 mod opening;
 mod outside;
 mod ports;
+mod proxies_table;
 mod reach;
 mod report;
 mod server;
@@ -50,7 +51,7 @@ pub const CONNECT: Duration = Duration::from_secs(4);
 pub const ANSWER: Duration = Duration::from_secs(5);
 
 /// The kinds of checks, in the order of the report: from the host outwards.
-pub const CHECKS: [&str; 17] = [
+pub const CHECKS: [&str; 18] = [
     "file",
     "files",
     "clock",
@@ -65,6 +66,7 @@ pub const CHECKS: [&str; 17] = [
     "target",
     "game_server",
     "source",
+    "proxies_table",
     "player_address",
     "connects",
     "links",
@@ -210,6 +212,10 @@ pub async fn examine(config: Config, file: &Path, files: OpenFiles, try_connects
     if let Some(table) = config.process().bans.nftables.clone() {
         let unit = Arc::clone(&unit);
         pending.push(("bans", tokio::spawn(async move { vec![bans::examine(&table, (*unit).as_ref()).await] })));
+    }
+    if let Config::Core(CoreConfig { proxies_table: Some(table), .. }) = &config {
+        let table = table.clone();
+        pending.push(("proxies_table", tokio::spawn(async move { vec![proxies_table::examine(table).await] })));
     }
     for loopback in config.loopbacks_of_players() {
         let unit = Arc::clone(&unit);

@@ -198,6 +198,10 @@ catalogue! {
             "On a core, the round trip of the last visit of another edge, `from`, at this one's public address; missing while there is no answer.";
         edge_traffic_month_bytes: IntGaugeVec = "otproxy_edge_traffic_month_bytes" ["edge"]
             "On a core, bytes of an edge's host in this month of its bill, as they count there.";
+        proxies_table_up: IntGaugeVec = "otproxy_proxies_table_up" ["table"]
+            "Whether the table of the database was in step with the edges at the last look: 1 or 0. Only with `proxies_table`.";
+        proxies_table_changes: IntCounterVec = "otproxy_proxies_table_changes_total" ["table"]
+            "Changes that were made in the table of the database, of one or several rows with the same values.";
         tunnel_trunks: IntGaugeVec = "otproxy_tunnel_trunks" ["edge"]
             "Trunks of the tunnel open now: connections between an edge and the core that carry streams.";
         tunnel_streams: IntGaugeVec = "otproxy_tunnel_streams" ["edge"]

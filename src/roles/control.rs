@@ -138,6 +138,8 @@ pub(super) struct ServiceState {
     pub revoked_edges: RevokedEdges,
     /// The keeper of a core's edges.
     pub keeper: Option<Arc<FleetKeeper>>,
+    /// The table of a database that is kept in step with them.
+    pub table: watch::Sender<Option<config::ProxiesTable>>,
 }
 
 impl ServiceState {
@@ -193,6 +195,11 @@ impl ServiceState {
         }
         self.gate.edges().set(&core.edges);
         self.keeper.iter().for_each(|keeper| keeper.set(&core.fleet, &core.edges));
+        self.table.send_if_modified(|table| {
+            let changed = *table != core.proxies_table;
+            table.clone_from(&core.proxies_table);
+            changed
+        });
         if let Some(relay) = &self.relay {
             relay.reload(core);
             if let Config::Core(before) = &self.config {

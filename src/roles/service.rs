@@ -32,6 +32,7 @@ use crate::connection::EdgeRegistry;
 use crate::fleet::{EvidenceGatherer, Fleet, FleetKeeper};
 use crate::forward::{HeaderFor, TargetWays};
 use crate::metrics::{BuildInfo, ByReason, Metrics};
+use crate::proxies_table;
 use crate::relay::RelayShared;
 use crate::state::StateDir;
 use crate::traffic::TrafficMeter;
@@ -86,6 +87,8 @@ pub struct Service {
     fleet: Option<Fleet>,
     /// The keeper of a core's edges.
     keeper: Option<Arc<FleetKeeper>>,
+    /// The settings of the table that is kept in step with them.
+    table: proxies_table::TableSettings,
     access_log: Option<LogFlushed>,
 }
 
@@ -152,10 +155,11 @@ impl Service {
             revoked: admin.revoked(),
             revoked_edges: RevokedEdges::default(),
             keeper: keeper.clone(),
+            table: watch::Sender::default(),
         };
         // The first change of all, which workers find when they start.
         state.change(config, closed)?;
-        let addresses = state.listeners.addresses();
+        let (addresses, table) = (state.listeners.addresses(), state.table.subscribe());
         let control = Control::new(state, Arc::clone(&own_metrics));
         let (workers, tunnel) = (Vec::new(), None);
         let service = Self {
@@ -173,6 +177,7 @@ impl Service {
             errands: None,
             fleet: None,
             keeper,
+            table,
             access_log: written,
         };
         Ok((service, plans))
@@ -296,6 +301,8 @@ impl Service {
             tokio::spawn(keeper.run(EvidenceGatherer::new(edges, relay, self.fleet.clone(), metrics)))
         });
         let _judging = judging.map(AbortOnDropHandle::new);
+        let (standings, counted) = (self.process.edges().standings(), Arc::clone(&self.own_metrics));
+        let _in_step = AbortOnDropHandle::new(tokio::spawn(proxies_table::keep(self.table, standings, counted)));
         let keeping = self.fleet.map(|fleet| tokio::spawn(fleet.keep_bans(Arc::clone(self.process.bans()))));
         let _keeping = keeping.map(AbortOnDropHandle::new);
         let state = admin::AdminState {

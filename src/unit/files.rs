@@ -29,5 +29,8 @@ pub fn files(config: &Config) -> Vec<NamedFile> {
         name(key, true);
         client_ca.iter().for_each(|authority| name(authority, false));
     }
+    if let Config::Core(core) = config {
+        core.proxies_table.iter().flat_map(|table| &table.password_file).for_each(|password| name(password, true));
+    }
     files
 }

@@ -4,6 +4,7 @@ use otproxy::fleet::{
     EdgeCause, EdgeState, GRACE, LEAST_EXCESS, LOST_LEAST, LOST_SHARE, NORMAL_WITHIN, PRIORITY_CHANGE, PRIORITY_STEP,
     QUIET, SLOW_ROUNDS, SOFT_TRAFFIC, STATE_CHANGE, WINDOW,
 };
+use otproxy::proxies_table::{create_table, create_user, grant};
 use otproxy_config::{Config, MORE_WHEN_HIT, parse};
 use otproxy_protocol::edge_list::SET_BACK;
 
@@ -48,5 +49,18 @@ fn every_state_and_cause_is_explained() {
             line.starts_with("| `") && line.split(" | ").next().is_some_and(|cell| cell.contains(&format!("`{word}`")))
         };
         assert!(DOCUMENT.lines().any(row), "docs/fleet.md has no row of {word}");
+    }
+}
+
+#[test]
+fn the_statements_for_the_table_of_proxies_are_those_that_the_doctor_names() {
+    let document = include_str!("../../docs/proxies-table.md");
+    let text = "role: core\nedges: [{ name: waw1, address: 192.0.2.1 }]\nlisteners: [{ name: links, kind: relay, listen: '127.0.0.1:1' }]\n\
+                game_servers: [{ port: 7172, address: '127.0.0.1:2' }]\n\
+                proxies_table: { socket: /run/mysqld/mysqld.sock, user: otproxy, database: myot }\n";
+    let Ok(Config::Core(core)) = parse("core.yaml", text) else { panic!("a core") };
+    let table = core.proxies_table.expect("it is there");
+    for statement in [create_table(&table.table), create_user(&table.user), grant(&table)] {
+        assert!(document.contains(&format!("{statement};\n")), "docs/proxies-table.md has no {statement}");
     }
 }

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use otproxy::connection::{AdmissionError, CloseReason};
 use otproxy::metrics::CATALOGUE;
-use otproxy::{access_log, admin, admission, connection, fleet, forward, relay, roles, state, stderr, tunnel, web};
+use otproxy::{
+    access_log, admin, admission, connection, fleet, forward, proxies_table, relay, roles, state, stderr, tunnel, web,
+};
 use otproxy_config as config;
 use otproxy_config::{KEYS, Key, WhenAbsent};
 use otproxy_net as net;
@@ -162,6 +164,8 @@ fn expected() -> BTreeSet<String> {
         ("admin::api::LONGEST_VISIT", format!("{} ms", admin::api::LONGEST_VISIT)),
         ("fleet::VISIT_WITHIN", format!("{} ms", fleet::VISIT_WITHIN.as_millis())),
         ("fleet::ROUND_WITHIN", format!("{} ms", fleet::ROUND_WITHIN.as_millis())),
+        ("proxies_table::MAX_ROWS", proxies_table::MAX_ROWS.to_string()),
+        ("proxies_table::WITHIN", format!("{:?}", proxies_table::WITHIN)),
         ("relay::KEPT_TRIPS", relay::KEPT_TRIPS.to_string()),
         ("relay::MAX_SUSPECTS", relay::MAX_SUSPECTS.to_string()),
         ("state::MAX_STATE", format!("{} bytes", state::MAX_STATE)),

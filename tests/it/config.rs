@@ -62,7 +62,7 @@ fn valid_files_say_what_would_run() {
 
 #[test]
 fn invalid_files_say_all_that_is_wrong() {
-    for path in files("tests/config/invalid", 39) {
+    for path in files("tests/config/invalid", 40) {
         let text = fs::read_to_string(&path).expect("readable file");
         let errors = parse(&name(&path), &text).expect_err(&name(&path));
         let lines: Vec<_> = errors.iter().map(|error| error.location.expect("a place")).collect();
@@ -206,6 +206,11 @@ fn the_full_examples_have_every_key_at_its_default() {
             // The other way to have a tunnel, which cannot stand in the same file.
             let reverse = fs::read_to_string(repository().join("configs/edge-reverse.yaml")).expect("an example");
             keys_of(&serde_yaml::from_str(&reverse).expect("valid"), "", None, &mut all);
+        } else {
+            // The other place of a database, likewise.
+            let address = "proxies_table: { address: \"127.0.0.1:3306\" }";
+            assert!(text.contains("`address: \"127.0.0.1:3306\"`"));
+            keys_of(&serde_yaml::from_str(address).expect("valid"), "", None, &mut all);
         }
         let present: BTreeSet<_> = all.iter().map(|(path, ..)| path.as_str()).collect();
         for key in KEYS.iter().filter(|key| key.role.is_none_or(|own| own == role)) {

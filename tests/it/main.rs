@@ -27,6 +27,7 @@ mod config;
 mod corpus;
 mod exchange;
 mod player;
+mod proxies_table;
 mod relay;
 mod roles;
 mod tunnel;

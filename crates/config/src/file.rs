@@ -17,6 +17,7 @@ use super::key::{Key, ListenerType, RoleKind};
 use super::listener::{self, ListenerConfig};
 use super::mapping::{elsewhere, mapping};
 use super::process::ProcessConfig;
+use super::proxies_table::ProxiesTable;
 use super::scope::Scope;
 use super::sessions::SessionsConfig;
 use super::takes::{items, value};
@@ -65,6 +66,8 @@ section! {
             items().or("[]").example("[{ port: 7172, address: \"127.0.0.1:7172\" }]"),
         /// `fleet`: how edges are judged, and how many clients are told of.
         fleet: FleetConfig = mapping(),
+        /// `proxies_table`: the table of a database that is kept in step with the edges, where there is one.
+        proxies_table: Option<ProxiesTable> = mapping().optional(),
         /// `sessions`
         sessions: SessionsConfig = mapping(),
     }

@@ -17,6 +17,7 @@ pub fn tables() -> Vec<(&'static str, String)> {
         ("edges", table(KEYS.iter().filter(of("edges")))),
         ("game_servers", table(KEYS.iter().filter(of("game_servers")))),
         ("fleet", table(KEYS.iter().filter(of("fleet")))),
+        ("proxies_table", table(KEYS.iter().filter(of("proxies_table")))),
         ("sessions", table(KEYS.iter().filter(of("sessions")))),
     ]
 }

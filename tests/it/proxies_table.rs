@@ -1,0 +1,206 @@
+//! The table of proxies in a real MariaDB, which the test starts in a folder of its own.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::common::folder::Folder;
+use crate::common::sandbox::*;
+
+/// The table as the guide's SQL leaves it: without a key, and without numbers of its own.
+const GUIDE: &str = "CREATE TABLE proxies (id int(11) NOT NULL, host tinytext NOT NULL, port int(11) NOT NULL, \
+     priority smallint unsigned NOT NULL, disabled tinyint unsigned NOT NULL)";
+const ROWS: &str = "INSERT INTO proxies VALUES (1, 'P1.example', 7162, 50, 0), (2, 'other.example', 7162, 7, 0), \
+     (3, 'p2.example', 7162, 9, 1), (1, 'p1.example', 7162, 50, 0)";
+
+/// A database server. Dropping it ends it.
+struct MariaDb {
+    folder: Folder,
+    server: Option<Child>,
+}
+
+fn run_to_end(program: &str, arguments: &[&str]) -> Option<Output> {
+    let path = format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());
+    Command::new(program).args(arguments).env("PATH", path).output().ok()
+}
+
+impl MariaDb {
+    /// Makes a database; `None` where the program is missing. In CI it must be there.
+    fn new() -> Option<Self> {
+        if run_to_end("mariadbd", &["--version"]).is_none() {
+            assert_ne!(
+                std::env::var("CI").as_deref(),
+                Ok("true"),
+                "mariadbd is missing: apt-get install mariadb-server"
+            );
+            eprintln!("skipped: the program mariadbd is missing (apt-get install mariadb-server)");
+            return None;
+        }
+        let folder = Folder::new();
+        let (data, user) = (format!("--datadir={}", folder.join("data").display()), user());
+        let made = run_to_end(
+            "mariadb-install-db",
+            &["--no-defaults", &data, &user, "--auth-root-authentication-method=normal", "--skip-test-db"],
+        );
+        let made = made.expect("mariadb-install-db is beside mariadbd");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let mut database = Self { folder, server: None };
+        database.start();
+        Some(database)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join("s.sock")
+    }
+
+    /// Starts the server, and waits until it answers.
+    fn start(&mut self) {
+        let path = format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());
+        let file = |name: &str| self.folder.join(name).display().to_string();
+        let server = Command::new("mariadbd")
+            .env("PATH", path)
+            .args(["--no-defaults", "--skip-networking", "--innodb-flush-log-at-trx-commit=0", &user()])
+            .args([format!("--datadir={}", file("data")), format!("--socket={}", file("s.sock"))])
+            .args([format!("--pid-file={}", file("pid")), format!("--log-error={}", file("log"))])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        self.server = Some(server.expect("mariadbd starts"));
+        let deadline = std::time::Instant::now() + crate::common::HANG;
+        while !self.try_sql("mysql", "SELECT 1").is_some_and(|said| said.status.success()) {
+            assert!(std::time::Instant::now() < deadline, "mariadbd does not answer");
+            std::thread::sleep(crate::common::metrics::LOOK);
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+
+    fn client(&self, database: &str) -> Command {
+        let mut client = Command::new("mariadb");
+        client.args(["--no-defaults", "-u", "root", "-N", "-B", "-S"]).arg(self.socket()).arg(database);
+        client
+    }
+
+    fn try_sql(&self, database: &str, statement: &str) -> Option<Output> {
+        self.client(database).args(["-e", statement]).output().ok()
+    }
+
+    /// Runs statements; returns the rows, with a blank between two columns.
+    fn sql(&self, statements: &str) -> Vec<String> {
+        let said = self.try_sql("myot", statements).expect("mariadb is beside mariadbd");
+        assert!(said.status.success(), "{statements}: {}", String::from_utf8_lossy(&said.stderr));
+        String::from_utf8(said.stdout).unwrap().lines().map(|line| line.replace('\t', " ")).collect()
+    }
+
+    fn rows(&self) -> Vec<String> {
+        self.sql("SELECT id, host, port, priority, disabled FROM proxies ORDER BY id, BINARY host")
+    }
+}
+
+impl Drop for MariaDb {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Returns the option by which the server runs as the user of the test, whoever that is.
+fn user() -> String {
+    let said = run_to_end("id", &["-un"]).expect("id is there");
+    format!("--user={}", String::from_utf8_lossy(&said.stdout).trim())
+}
+
+async fn until(database: &MariaDb, what: &str, rows: &[&str]) {
+    let mut last = Vec::new();
+    let looked = eventually(what, async || {
+        last = database.rows();
+        (last == rows).then_some(())
+    });
+    looked.await;
+}
+
+async fn is_up(core: &Role, up: f64) {
+    core.wait("otproxy_proxies_table_up", &["table=\"proxies\""], up).await;
+}
+
+#[test]
+fn the_table_follows_the_edges_whatever_the_database_does() {
+    let Some(mut database) = MariaDb::new() else { return };
+    assert!(database.try_sql("mysql", "CREATE DATABASE myot").is_some_and(|made| made.status.success()));
+    let grant = "GRANT SELECT, INSERT, UPDATE ON myot.proxies TO 'keeper'@'localhost'";
+    database.sql(&format!("{GUIDE}; {ROWS}; CREATE USER 'keeper'@'localhost' IDENTIFIED BY 'a secret'; {grant}"));
+    let password = database.folder.join("password");
+    std::fs::write(&password, "a secret\n").unwrap();
+    crate::common::run(async {
+        let core = Role::core(&format!(
+            "edges:\n- {{ name: waw1, address: 198.51.100.1, public: p1.example, priority: 20, disabled: false }}\n\
+             - {{ name: fra1, address: 198.51.100.2, public: p2.example }}\n\
+             - {{ name: lon1, address: 198.51.100.3, public: \"p3.example:443\" }}\n\
+             proxies_table: {{ socket: {}, user: keeper, password_file: {}, database: myot, every: 1s }}\n\
+             game_servers: [{{ port: 7172, address: \"127.0.0.1:7172\" }}]\n\
+             listeners: [{{ name: links, kind: relay, listen: \"127.0.0.1:0\" }}]",
+            database.socket().display(),
+            password.display()
+        ));
+        let others = ["2 other.example 7162 7 0", "3 p2.example 7162 9 1", "4 p3.example 443 0 0"];
+        let with = |waw1: [&'static str; 2]| [&waw1[..], &others[..]].concat();
+        // The rows are put right, one is added, and those of an operator and of others stay.
+        let inside = ["1 P1.example 7162 20 0", "1 p1.example 7162 20 0"];
+        let outside = ["1 P1.example 7162 20 2", "1 p1.example 7162 20 2"];
+        until(&database, "the rows are put right", &with(inside)).await;
+        is_up(&core, 1.0).await;
+        core.replace("disabled: false", "disabled: true").await;
+        until(&database, "an edge is taken out", &with(outside)).await;
+        // What an operator takes out stays out.
+        database.sql("UPDATE proxies SET disabled = 1 WHERE host = 'P1.example' AND BINARY host = 'P1.example'");
+        core.replace("disabled: false", "disabled: false").await;
+        until(&database, "it is back", &with(["1 P1.example 7162 20 1", "1 p1.example 7162 20 0"])).await;
+        database
+            .sql("UPDATE proxies SET disabled = 0 WHERE disabled = 1 AND id = 1; ALTER TABLE proxies ENGINE = MyISAM");
+
+        // A right is missing: nothing happens, and it goes on once it is there.
+        database.sql("REVOKE UPDATE ON myot.proxies FROM 'keeper'@'localhost'");
+        core.replace("disabled: false", "disabled: true").await;
+        is_up(&core, 0.0).await;
+        assert_eq!(database.rows(), with(inside));
+        database.sql(grant);
+        until(&database, "it follows again", &with(outside)).await;
+        is_up(&core, 1.0).await;
+
+        // The table is locked, by somebody who goes away.
+        let lock = "LOCK TABLES proxies WRITE; SELECT 'locked'; SELECT SLEEP(1000)";
+        let mut holder = database.client("myot").args(["-n", "-e", lock]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = [0; 6];
+        std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut said).unwrap();
+        core.replace("disabled: false", "disabled: false").await;
+        is_up(&core, 0.0).await;
+        let _ = holder.kill();
+        let _ = holder.wait();
+        database.sql("SELECT 1");
+        for query in database.sql("SELECT id FROM information_schema.processlist WHERE info LIKE '%SLEEP(1000)%' AND command = 'Query' AND info NOT LIKE '%processlist%'") {
+            let _ = database.try_sql("mysql", &format!("KILL {query}"));
+        }
+        until(&database, "it follows once the lock is gone", &with(inside)).await;
+
+        // It takes no changes, is gone, and is back.
+        database.sql("SET GLOBAL read_only = 1");
+        core.replace("disabled: false", "disabled: true").await;
+        is_up(&core, 0.0).await;
+        database.kill();
+        is_up(&core, 0.0).await;
+        database.start();
+        until(&database, "it follows once the server is back", &with(outside)).await;
+        is_up(&core, 1.0).await;
+
+        // An edge that is gone from the file is out; and without the mapping nothing is shown.
+        core.replace("- { name: lon1, address: 198.51.100.3, public: \"p3.example:443\" }\n", "").await;
+        let gone = eventually("an edge that is gone is out", async || {
+            database.rows().contains(&"4 p3.example 443 0 2".to_owned()).then_some(())
+        });
+        gone.await;
+        core.stop().await;
+    });
+}
