@@ -27,6 +27,7 @@ use super::{takes, word};
 
 /// A checked configuration file, by its role.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one, and it is moved with each reload alone")]
 pub enum Config {
     /// `role: edge`
     Edge(EdgeConfig),
