@@ -15,7 +15,7 @@
 //! - [`tunnel`]: TLS between edges and the core.
 //! - [`admission`]: limits, lists and bans, from an accepted socket to a known player.
 //! - [`access_log`]: a line for each connection and session that ended. [`certs`]: the operator's own certificates, and TLS
-//!   configurations of them.
+//!   configurations of them. [`report`]: the sockets of listeners as lsof prints them, in files.
 //! - [`connection`]: open connections, and the reasons for which they end.
 //! - [`metrics`]: the metrics of everything above. [`stderr`]: the lines of the process there, and their thread. `sharded`: tables
 //!   that threads share. [`unit`](mod@unit): the user of systemd's unit, and the files that it cannot read.
@@ -52,6 +52,7 @@ pub mod init;
 pub mod metrics;
 pub mod probe;
 pub mod relay;
+pub mod report;
 pub mod roles;
 mod sharded;
 pub mod stderr;

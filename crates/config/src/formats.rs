@@ -40,6 +40,8 @@ const MAX_NAME: usize = 255;
 pub(super) const DURATION: Format<Duration> = Format::new("duration", duration);
 pub(super) const TIMEOUT: Format<Duration> = Format::new("duration", timeout);
 pub(super) const PERIOD: Format<Duration> = Format::new("duration", period);
+/// The time between two reports.
+pub(super) const REPORTS: Format<Duration> = Format::new("duration, from `1s`", reports);
 pub(super) const SIZE: Format<usize> = Format::new("size", size);
 pub(super) const MEMORY_OR_NONE: Format<Option<usize>> =
     Format::new("size, `auto` or `none`", |node| or_none(node, session_memory));
@@ -103,6 +105,16 @@ pub(super) fn period(node: &Node) -> Result<Duration, String> {
     match duration(node)? {
         Duration::ZERO => Err(format!("{} is no time between two; give at least `1ms`", node.quoted())),
         duration => Ok(duration),
+    }
+}
+
+/// Parses the time between two reports, each of which reads all sockets of the host.
+pub(super) fn reports(node: &Node) -> Result<Duration, String> {
+    match period(node)? {
+        short if short < Duration::from_secs(1) => {
+            Err(format!("{} is too short between two reports; the shortest is `1s`", node.quoted()))
+        }
+        period => Ok(period),
     }
 }
 

@@ -13,6 +13,7 @@ use super::formats::{DURATION, PROCESS_NAME, WORKERS, default_workers, host_name
 use super::limits::ProcessLimits;
 use super::log::{AccessLogConfig, LogConfig};
 use super::mapping::mapping;
+use super::report::ReportConfig;
 use super::takes::value;
 
 section! {
@@ -39,6 +40,8 @@ section! {
         limits: ProcessLimits = mapping(),
         /// `bans`
         bans: BansConfig = mapping(),
+        /// `report`
+        report: Option<ReportConfig> = mapping().optional(),
         /// how long connections may go on after SIGTERM; `0s` cuts them
         shutdown_timeout: Duration = value(DURATION).or("10s"),
     }
