@@ -14,7 +14,8 @@
 //! - [`tunnel`]: TLS between edges and the core.
 //! - [`admission`]: limits, lists and bans, from an accepted socket to a known player.
 //! - [`access_log`]: a line for each connection and session that ended. [`certs`]: the operator's own certificates, and TLS
-//!   configurations of them. [`traffic`]: what this host carries, in days.
+//!   configurations of them. [`report`]: the sockets of listeners as lsof prints them, in files.
+//!   [`traffic`]: what this host carries, in days.
 //! - [`connection`]: open connections, and the reasons for which they end.
 //! - [`metrics`]: the metrics of everything above. [`stderr`]: the lines of the process there, and their thread. `sharded`: tables
 //!   that threads share. [`probe`]: links, opened as a player's client opens them. [`state`]: what is kept over restarts. [`unit`](mod@unit): the user of systemd's unit, and the files that it cannot read.
@@ -52,6 +53,7 @@ pub mod metrics;
 pub mod probe;
 pub mod proxies_table;
 pub mod relay;
+pub mod report;
 pub mod roles;
 mod sharded;
 pub mod state;

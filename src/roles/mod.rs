@@ -7,6 +7,7 @@ mod drain;
 pub mod edge;
 mod listeners;
 mod operator;
+mod report;
 mod revoked;
 mod running;
 mod service;

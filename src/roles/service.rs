@@ -20,6 +20,7 @@ use super::control::{Control, ServiceState};
 use super::drain::{LAST_SPREAD, close_links};
 use super::listeners::ListenerSet;
 use super::operator::{self, RoleOperator};
+use super::report::Reports;
 use super::revoked::RevokedEdges;
 use super::running::ListenerParts;
 use super::worker::{ListenerPlans, Worker};
@@ -284,6 +285,8 @@ impl Service {
         let checking = self.relay.clone();
         let state = running.0.with_config(|config| StateDir::new(config.process().state_dir.as_deref()));
         let traffic = (self.role == RoleKind::Edge).then(|| Arc::new(TrafficMeter::new(state)));
+        let reports =
+            Reports { control: running.0.clone(), process: Arc::clone(&self.process), relay: self.relay.clone() };
         let operator = operator::OperatorParts {
             role: self.role,
             control: running.0.clone(),
@@ -333,6 +336,7 @@ impl Service {
             threads.push(worker::spawn(name, main)?);
         }
         running.0.watch_targets();
+        let _reporting = AbortOnDropHandle::new(tokio::spawn(reports.keep()));
         let _checking =
             checking.map(|relay| AbortOnDropHandle::new(tokio::spawn(async move { relay.watch_game_servers().await })));
         let _keeping = AbortOnDropHandle::new(tokio::spawn(bans::keep(Arc::clone(self.process.bans()), kernel)));

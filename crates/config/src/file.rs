@@ -195,6 +195,7 @@ fn edge(root: &Scope<'_>) -> Option<EdgeConfig> {
     reserve(root, "core.accept", keys.tunnel.iter().flatten().flat_map(|tunnel| tunnel.accept.iter().copied()));
     let listeners = listener::read(root, Some(&[]))?;
     let mut process = process?;
+    process.report.iter().for_each(|report| report.check_listeners(root, &listeners));
     process.bans.exempt.extend(listeners.iter().flat_map(|listener| &listener.inbound().trusted_peers));
     (keys.process, keys.listeners) = (Some(process), Some(listeners));
     keys.complete()
@@ -224,6 +225,7 @@ fn core(root: &Scope<'_>) -> Option<CoreConfig> {
         );
     }
     let (mut process, listeners, trusted) = (process?, listeners?, trusted?);
+    process.report.iter().for_each(|report| report.check_listeners(root, &listeners));
     process.bans.exempt.extend(listeners.iter().flat_map(|listener| &listener.inbound().trusted_peers).chain(&trusted));
     (keys.process, keys.listeners) = (Some(process), Some(listeners));
     keys.complete()

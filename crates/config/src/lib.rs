@@ -11,7 +11,7 @@
 //! | `word`, `key`, `scope` | words of a fixed set; what there is to know of a key; reading the keys of one mapping |
 //! | `declare`, `takes`, `mapping` | the declaration of a key |
 //! | `memory`, `formats`, `address`, `address_set`, `access`, `name`, `source`, `ssh` | how values are written, and what `auto` is here |
-//! | `sessions`, `game_server`, `edges`, `fleet`, `proxies_table`, `limits`, `log`, `admin`, `bans`, `process`, `tunnel`, `inbound`, `login`, `forward`, `listener` | the mappings of a file |
+//! | `sessions`, `game_server`, `edges`, `fleet`, `proxies_table`, `limits`, `log`, `admin`, `bans`, `process`, `tunnel`, `report`, `inbound`, `login`, `forward`, `listener` | the mappings of a file |
 //! | `document`, `file`, `topology`, `spare_names` | whole files: those of the roles, and that of `init` with the names that follow its edges' |
 //! | `reference`, `restart`, `revoke`, `stock_servers`, `summary` | what follows from it: the tables in the documents, what takes a restart, what is left when an edge is refused, what players of unpatched servers meet, the line of `check` |
 
@@ -42,6 +42,7 @@ mod process;
 mod profile;
 mod proxies_table;
 mod reference;
+mod report;
 mod restart;
 mod revoke;
 mod scope;
@@ -82,6 +83,7 @@ pub use process::ProcessConfig;
 pub use profile::{GameServerProfile, GameServerSettings};
 pub use proxies_table::ProxiesTable;
 pub use reference::{tables, topology_table};
+pub use report::ReportConfig;
 pub use restart::NEEDS_RESTART;
 pub use sessions::{BindSessions, SessionsConfig};
 pub use source::SourceAddress;

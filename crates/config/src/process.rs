@@ -15,6 +15,7 @@ use super::formats::{self, DURATION, PROCESS_NAME, WORKERS, default_workers, hos
 use super::limits::ProcessLimits;
 use super::log::{AccessLogConfig, LogConfig};
 use super::mapping::mapping;
+use super::report::ReportConfig;
 use super::takes::{Format, value};
 use super::tree::Node;
 
@@ -42,6 +43,8 @@ section! {
         limits: ProcessLimits = mapping(),
         /// `bans`
         bans: BansConfig = mapping(),
+        /// `report`
+        report: Option<ReportConfig> = mapping().optional(),
         /// how long connections may go on after SIGTERM; `0s` cuts them
         shutdown_timeout: Duration = value(DURATION).or("10s"),
         /// the folder of what is kept over restarts; `off` keeps nothing

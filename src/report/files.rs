@@ -1,0 +1,144 @@
+//! The files of a report, each of which is replaced whole.
+
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+use std::time::SystemTime;
+
+use md5::{Digest as _, Md5};
+
+use super::players::PlayerCount;
+
+/// The sockets, as lsof prints them.
+pub const SOCKETS: &str = "report.txt";
+/// The MD5 of [`SOCKETS`].
+pub const MD5: &str = "report.txt.md5";
+/// The numbers of players over time.
+pub const PLAYERS: &str = "players.csv";
+/// The first line of [`PLAYERS`].
+const TITLE: &str = "time,online,unique,counted\n";
+/// Bytes of [`PLAYERS`] at most.
+pub const MAX_PLAYERS: u64 = 2 << 20;
+/// Bytes that are left of [`PLAYERS`] when it has as many as it may: 31 days, with a line each minute.
+pub const KEPT_PLAYERS: u64 = 3 << 19;
+
+/// Returns the line that `md5sum` prints for a file, and `md5sum -c` reads.
+#[must_use]
+pub fn md5_line(content: &[u8], file: &str) -> String {
+    let mut line = md5_hex(content);
+    // Writing to a string cannot fail.
+    let _ = writeln!(line, "  {file}");
+    line
+}
+
+/// Returns the MD5 of a content, in hexadecimal.
+#[must_use]
+pub fn md5_hex(content: &[u8]) -> String {
+    let mut text = String::with_capacity(32);
+    for byte in Md5::digest(content) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// Writes the sockets and their MD5 to a folder, which is made if it is not there. Both are written beside before either is
+/// replaced, and the MD5 last: so a reader that takes the MD5 first never has one of sockets that it cannot find, and one that
+/// takes both at the wrong moment finds them right an instant later.
+///
+/// # Errors
+/// Fails if a file cannot be written. What was there is there still.
+pub fn write_sockets(folder: &Path, text: &str) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let line = md5_line(text.as_bytes(), SOCKETS);
+    let beside = |name: &str| folder.join(format!(".{name}.new"));
+    fs::write(beside(SOCKETS), text)?;
+    fs::write(beside(MD5), line)?;
+    fs::rename(beside(SOCKETS), folder.join(SOCKETS))?;
+    fs::rename(beside(MD5), folder.join(MD5))
+}
+
+/// Adds a line to the numbers of players, and drops the oldest when there are too many.
+///
+/// # Errors
+/// Fails if the file cannot be written.
+pub fn add_players(folder: &Path, time: SystemTime, players: PlayerCount) -> io::Result<()> {
+    let path = folder.join(PLAYERS);
+    let mut file = OpenOptions::new().create(true).append(true).read(true).open(&path)?;
+    let mut line = String::new();
+    if file.metadata()?.len() == 0 {
+        line.push_str(TITLE);
+    }
+    let PlayerCount { online, unique, counted } = players;
+    let _ = writeln!(line, "{},{online},{unique},{counted}", humantime::format_rfc3339_seconds(time));
+    file.write_all(line.as_bytes())?;
+    if file.metadata()?.len() > MAX_PLAYERS {
+        shorten(&path, file)?;
+    }
+    Ok(())
+}
+
+/// Keeps the newest lines of a file.
+fn shorten(path: &Path, mut file: File) -> io::Result<()> {
+    file.seek(SeekFrom::End(-KEPT_PLAYERS.cast_signed()))?;
+    let mut newest = Vec::new();
+    file.take(KEPT_PLAYERS).read_to_end(&mut newest)?;
+    // The first line is cut.
+    let lines = newest.iter().position(|&byte| byte == b'\n').and_then(|end| newest.get(end + 1..)).unwrap_or_default();
+    let beside = path.with_extension("csv.new");
+    let mut shorter = File::create(&beside)?;
+    shorter.write_all(TITLE.as_bytes())?;
+    shorter.write_all(lines)?;
+    drop(shorter);
+    fs::rename(beside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::process::Command;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("otproxy-report-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        folder
+    }
+
+    #[test]
+    fn md5sum_checks_the_line() {
+        assert_eq!(md5_line(b"", "a"), "d41d8cd98f00b204e9800998ecf8427e  a\n");
+        let folder = folder("md5");
+        for text in ["first\n", "second\n"] {
+            write_sockets(&folder, text).unwrap();
+            assert_eq!(fs::read_to_string(folder.join(SOCKETS)).unwrap(), text);
+            let checked = Command::new("md5sum").args(["-c", "--quiet", MD5]).current_dir(&folder).status();
+            assert!(checked.unwrap().success());
+            assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "nothing is left beside");
+        }
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn the_oldest_numbers_go() {
+        let folder = folder("players");
+        fs::create_dir_all(&folder).unwrap();
+        let (path, line) = (folder.join(PLAYERS), "2026-11-28T19:33:00Z,1,1,1\n");
+        let lines = usize::try_from(MAX_PLAYERS).unwrap() / line.len();
+        fs::write(&path, TITLE.to_owned() + &line.repeat(lines - 1)).unwrap();
+        let players = PlayerCount { online: 3, unique: 2, counted: 2 };
+        for minute in 0..3 {
+            let time = UNIX_EPOCH + Duration::from_secs(60 * minute);
+            add_players(&folder, time, players).unwrap();
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.len() as u64 <= MAX_PLAYERS && text.starts_with(TITLE));
+            assert!(text.ends_with(&format!("\n1970-01-01T00:0{minute}:00Z,3,2,2\n")));
+            assert!(text.lines().skip(1).all(|line| line.split(',').count() == 4));
+        }
+        assert!(fs::metadata(&path).unwrap().len() < KEPT_PLAYERS + 100, "it was shortened");
+        assert!(KEPT_PLAYERS > 31 * 24 * 60 * 35);
+        fs::remove_dir_all(folder).unwrap();
+    }
+}
