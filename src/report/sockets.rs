@@ -24,8 +24,8 @@ pub struct Socket {
     pub state: State,
 }
 
-/// Reads the TCP sockets of this process, by descriptor. It takes some 10 µs for each socket of the host: workers are not the
-/// place for it.
+/// Reads the TCP sockets of this process, by descriptor. It reads a line for each socket of the host: workers
+/// are not the place for it.
 ///
 /// # Errors
 /// Fails if /proc cannot be read.

@@ -88,7 +88,8 @@ impl Reports {
             Some(TunnelledConnection { edge, player: handle.peer(), port: *ports.get(handle.listener())? })
         });
         let tunnelled = through.collect();
-        let players = match &self.relay {
+        let relays = listening.iter().any(|one| one.kind == ListenerType::Relay);
+        let players = match self.relay.as_ref().filter(|_| relays) {
             // A core that relays knows who plays; everything else knows connections.
             Some(relay) => {
                 let sessions = relay.ask(|relay| relay.sessions(|_, _, _| true)).await;

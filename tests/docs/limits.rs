@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use otproxy::connection::{AdmissionError, CloseReason};
 use otproxy::metrics::CATALOGUE;
 use otproxy::{
-    access_log, admin, admission, connection, fleet, forward, proxies_table, relay, roles, state, stderr, tunnel, web,
+    access_log, admin, admission, connection, fleet, forward, proxies_table, relay, report, roles, state, stderr,
+    tunnel, web,
 };
 use otproxy_config as config;
 use otproxy_config::{KEYS, Key, WhenAbsent};
@@ -166,6 +167,8 @@ fn expected() -> BTreeSet<String> {
         ("fleet::ROUND_WITHIN", format!("{} ms", fleet::ROUND_WITHIN.as_millis())),
         ("proxies_table::MAX_ROWS", proxies_table::MAX_ROWS.to_string()),
         ("proxies_table::WITHIN", format!("{:?}", proxies_table::WITHIN)),
+        ("report::MAX_PLAYERS", format!("{} bytes", report::MAX_PLAYERS)),
+        ("report::MAX_REMEMBERED", report::MAX_REMEMBERED.to_string()),
         ("relay::KEPT_TRIPS", relay::KEPT_TRIPS.to_string()),
         ("relay::MAX_SUSPECTS", relay::MAX_SUSPECTS.to_string()),
         ("state::MAX_STATE", format!("{} bytes", state::MAX_STATE)),
