@@ -1,20 +1,21 @@
 //! The table in MariaDB: connecting, reading rows, and changing them in one transaction.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::PathBuf;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, OptsBuilder, Row};
 use thiserror::Error;
+use tokio::task::spawn_blocking;
 
 use super::plan::{OUT, Own, ProxyRow, RowChange, Rows, plan};
 use otproxy_config::ProxiesTable;
 
 /// Rows of a table that are read; one with more is none of proxies.
 pub const MAX_ROWS: usize = 10_000;
-/// Bytes of the file of a password.
-const MAX_PASSWORD: usize = 4096;
+/// Bytes of the file of a password that are read.
+const MAX_PASSWORD: u64 = 4096;
 /// The columns that a table needs.
 const COLUMNS: [&str; 4] = ["host", "port", "priority", "disabled"];
 
@@ -63,7 +64,7 @@ impl TableError {
                 1044 | 1142 | 1143 => grant(config),
                 1049 => format!("CREATE DATABASE {database}, or mend `proxies_table.database`"),
                 1146 => create(),
-                1054 => create(),
+                1054 | 1364 => create(),
                 1290 | 1836 => "the database takes no changes now: SET GLOBAL read_only = 0".to_owned(),
                 1205 | 1213 => "the table is locked by another; it is tried again".to_owned(),
                 _ => "see the database's log".to_owned(),
@@ -115,7 +116,7 @@ impl Database {
     pub async fn connect(config: &ProxiesTable) -> Result<Self, TableError> {
         let mut options = OptsBuilder::default()
             .user(Some(&config.user))
-            .pass(password(config)?)
+            .pass(password(config).await?)
             .db_name(Some(&config.database))
             .prefer_socket(config.socket.is_some());
         if let Some(socket) = &config.socket {
@@ -151,8 +152,11 @@ impl Database {
         }
         self.conn.query_drop("START TRANSACTION").await?;
         let changed = self.change(edges).await;
-        let end = if changed.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        self.conn.query_drop(end).await?;
+        match changed {
+            Ok(_) => self.conn.query_drop("COMMIT").await?,
+            // The database takes it back by itself where it is gone.
+            Err(_) => drop(self.conn.query_drop("ROLLBACK").await),
+        }
         changed
     }
 
@@ -202,9 +206,10 @@ impl Database {
         let nothing = format!("UPDATE `{table}` SET priority = priority, disabled = disabled WHERE 1 = 0");
         self.rows("").await?;
         self.conn.query_drop(nothing).await?;
-        let table = &self.table;
+        let (table, id) = (&self.table, if self.gives_id { "id, " } else { "" });
         let nothing = format!(
-            "INSERT INTO `{table}` (host, port, priority, disabled) SELECT host, port, priority, disabled FROM `{table}` WHERE 1 = 0"
+            "INSERT INTO `{table}` ({id}host, port, priority, disabled) \
+             SELECT {id}host, port, priority, disabled FROM `{table}` WHERE 1 = 0"
         );
         Ok(self.conn.query_drop(nothing).await?)
     }
@@ -235,15 +240,15 @@ impl Database {
 }
 
 /// Reads the password, without the end of its line.
-fn password(config: &ProxiesTable) -> Result<Option<String>, TableError> {
-    let Some(path) = &config.password_file else { return Ok(None) };
-    let failed = |source| TableError::Password { path: path.clone(), source };
-    let text = fs::read_to_string(path).map_err(failed)?;
-    if text.len() > MAX_PASSWORD {
-        return Err(failed(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("it has more than {MAX_PASSWORD} bytes"),
-        )));
-    }
+async fn password(config: &ProxiesTable) -> Result<Option<String>, TableError> {
+    let Some(path) = config.password_file.clone() else { return Ok(None) };
+    let file = path.clone();
+    let reading = spawn_blocking(move || {
+        let mut text = String::new();
+        File::open(file)?.take(MAX_PASSWORD).read_to_string(&mut text)?;
+        Ok(text)
+    });
+    let text = reading.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    let text = text.map_err(|source| TableError::Password { path, source })?;
     Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()))
 }

@@ -1,7 +1,10 @@
 //! The table of proxies in a real MariaDB, which the test starts in a folder of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+
+use otproxy::proxies_table::Database;
+use otproxy_config::{Config, ProxiesTable, parse};
 
 use crate::common::folder::Folder;
 use crate::common::sandbox::*;
@@ -113,6 +116,19 @@ fn user() -> String {
     format!("--user={}", String::from_utf8_lossy(&said.stdout).trim())
 }
 
+/// Returns the settings that the core has.
+fn table(database: &MariaDb, password: &Path) -> ProxiesTable {
+    let text = format!(
+        "role: core\nedges: [{{ name: waw1, address: 198.51.100.1 }}]\nlisteners: [{{ name: links, kind: relay, listen: '127.0.0.1:1' }}]\n\
+         game_servers: [{{ port: 7172, address: '127.0.0.1:2' }}]\n\
+         proxies_table: {{ socket: {}, user: keeper, password_file: {}, database: myot }}\n",
+        database.socket().display(),
+        password.display()
+    );
+    let Ok(Config::Core(core)) = parse("core.yaml", &text) else { panic!("a core") };
+    core.proxies_table.expect("it is there")
+}
+
 async fn until(database: &MariaDb, what: &str, rows: &[&str]) {
     let mut last = Vec::new();
     let looked = eventually(what, async || {
@@ -161,6 +177,17 @@ fn the_table_follows_the_edges_whatever_the_database_does() {
         database
             .sql("UPDATE proxies SET disabled = 0 WHERE disabled = 1 AND id = 1; ALTER TABLE proxies ENGINE = MyISAM");
 
+        // The doctor finds no fault in the guide's table, and names what is missing.
+        let config = table(&database, &password);
+        let tried = async || Database::connect(&config).await.unwrap().try_rights().await;
+        assert!(tried().await.is_ok());
+        for (right, rest) in [("UPDATE", "INSERT"), ("INSERT", "UPDATE")] {
+            database.sql(&format!("REVOKE {right} ON myot.proxies FROM 'keeper'@'localhost'"));
+            let missing = tried().await.unwrap_err();
+            assert_eq!(missing.remedy(&config), grant, "{missing}, with {rest}");
+            database.sql(grant);
+        }
+
         // A right is missing: nothing happens, and it goes on once it is there.
         database.sql("REVOKE UPDATE ON myot.proxies FROM 'keeper'@'localhost'");
         core.replace("disabled: false", "disabled: true").await;
@@ -189,10 +216,14 @@ fn the_table_follows_the_edges_whatever_the_database_does() {
         database.sql("SET GLOBAL read_only = 1");
         core.replace("disabled: false", "disabled: true").await;
         is_up(&core, 0.0).await;
+        database.sql("SET GLOBAL read_only = 0");
+        until(&database, "it follows once it takes changes again", &with(outside)).await;
+        is_up(&core, 1.0).await;
         database.kill();
         is_up(&core, 0.0).await;
+        core.replace("disabled: false", "disabled: false").await;
         database.start();
-        until(&database, "it follows once the server is back", &with(outside)).await;
+        until(&database, "it follows once the server is back", &with(inside)).await;
         is_up(&core, 1.0).await;
 
         // An edge that is gone from the file is out; and without the mapping nothing is shown.
