@@ -34,6 +34,13 @@ fn worker() -> (Arc<Metrics>, ListenerMetrics, EdgeMetrics, PortMetrics) {
     TunnelMetrics::new(&metrics, "waw1");
     metrics.target_up.with_label_values(&["links", "1"]);
     metrics.game_server_up.with_label_values(&["7172"]);
+    metrics.edge_state.with_label_values(&["waw1", "up"]);
+    metrics.edge_listed.with_label_values(&["waw1"]);
+    metrics.edge_probes.with_label_values(&["waw1", "ok"]);
+    metrics.edge_probe_rtt.with_label_values(&["waw1", "fra1"]);
+    metrics.edge_traffic_month_bytes.with_label_values(&["waw1"]);
+    metrics.proxies_table_up.with_label_values(&["proxies"]);
+    metrics.proxies_table_changes.with_label_values(&["proxies"]);
     show_state(&metrics, "links", "1", TargetState::Ready);
     metrics.pressure_ratio.with_label_values(&["links"]);
     metrics.certificate_expiry_timestamp.with_label_values(&["own"]);
