@@ -1,4 +1,4 @@
-//! What is kept over restarts: named files of JSON in one folder, each written whole or not at all.
+//! State that is kept over restarts: named files of JSON in one folder, each written whole or not at all.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};

@@ -40,7 +40,7 @@ impl TrafficBytes {
         self.sent = self.sent.saturating_add(other.sent);
     }
 
-    /// Returns what came since counters stood at `before`. Those that went back have begun anew.
+    /// Returns what came since counters stood at `before`. Counters that went back have begun anew.
     fn since(self, before: Self) -> Self {
         if self.received < before.received || self.sent < before.sent {
             return self;
@@ -104,12 +104,12 @@ fn default_routes_ipv6(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What was counted, as it is kept.
+/// The counts, as they are kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrafficDays {
     boot: String,
-    /// Where the counters stood at the last look.
+    /// The counters at the last look.
     counters: BTreeMap<String, TrafficBytes>,
     /// By day in UTC, as in `2026-11-05`.
     days: BTreeMap<String, TrafficBytes>,

@@ -24,7 +24,7 @@ const KNOWN_ADDRESSES: usize = 16;
 #[derive(Debug)]
 pub struct EdgeRegistry {
     edges: RwLock<Vec<KnownEdge>>,
-    /// What clients are to be told of them, each time that it changes.
+    /// The word for clients on each of them, and its changes.
     standings: watch::Sender<Arc<[EdgeStanding]>>,
     /// The list for clients that follows from it.
     list: RwLock<Arc<EdgeList>>,

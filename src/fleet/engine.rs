@@ -1,8 +1,8 @@
 //! The judge of a core's edges: from what is seen of them, what clients are told. Pure: no I/O, and no clock of its own.
 //!
 //! Each round the evidence about all edges comes in. Reach, losses and round trips are judged apart ([`reach`], [`losses`],
-//! [`pace`]), and each judgement takes its time in both directions, so that one that wavers changes little. What an operator or
-//! the file says is stronger than all of it, and clients are never left without edges.
+//! [`pace`]), and each judgement takes its time in both directions, so that one that wavers changes little. The word of an operator or
+//! of the file is stronger than all of it, and clients are never left without edges.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub const STATE_CHANGE: Duration = Duration::from_secs(60);
 pub const PRIORITY_CHANGE: Duration = Duration::from_secs(300);
 /// The steps in which round trips are added to a priority, in ms.
 pub const PRIORITY_STEP: u16 = 10;
-/// What is added to the priority of an edge of whose month `traffic.soft` is used up, in ms.
+/// Milliseconds that are added to the priority of an edge of whose month `traffic.soft` is used up.
 pub const SOFT_TRAFFIC: u16 = 100;
 /// The time for which an edge that was never seen is waited for, as after a start of the core.
 pub const GRACE: Duration = Duration::from_secs(60);
@@ -87,7 +87,7 @@ pub struct EdgeVerdict {
     pub cause: EdgeCause,
     /// The time from which on it is in that state.
     pub since: Instant,
-    /// What clients are told of it.
+    /// The word for clients.
     pub decision: EdgeDecision,
 }
 
@@ -134,7 +134,7 @@ impl FleetEngine {
         engine
     }
 
-    /// Judges exactly these edges from now on. What is known of edges that stay is kept.
+    /// Judges exactly these edges from now on. Knowledge of edges that stay is kept.
     pub fn set(&mut self, config: &FleetConfig, peers: &[EdgePeer], now: Instant) {
         self.config = config.clone();
         let mut before = std::mem::take(&mut self.edges);

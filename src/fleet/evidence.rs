@@ -1,4 +1,4 @@
-//! What is seen of an edge, from one round to the next.
+//! The signs of an edge, from one round to the next.
 
 use std::sync::Arc;
 use std::time::Duration;

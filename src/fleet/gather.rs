@@ -30,7 +30,7 @@ const PROBE_FAILED: &str = "failed";
 pub struct TrafficCount {
     /// The first day of its month, in UTC, as in `2026-11-05`.
     pub since: String,
-    /// Whether only what the host sends counts.
+    /// True if only that counts which the host sends.
     pub out_alone: bool,
 }
 
@@ -46,7 +46,7 @@ pub struct EvidenceGatherer {
     traffic: HashMap<Arc<str>, KnownTraffic>,
     /// The labels of visits that metrics have.
     shown: HashSet<(Arc<str>, Arc<str>)>,
-    /// Those of traffic.
+    /// The same of traffic.
     counted: HashSet<Arc<str>>,
 }
 
@@ -158,7 +158,7 @@ impl EvidenceGatherer {
         let end = tokio::time::Instant::now() + ROUND_WITHIN;
         async move {
             let mut answers = Vec::new();
-            // Those that have not answered by then are dropped with it.
+            // Questions without an answer by then are dropped with it.
             while let Ok(Some(answer)) = timeout_at(end, asking.join_next()).await {
                 answers.extend(answer.ok());
             }

@@ -25,7 +25,7 @@ use otproxy_config::{CountedTraffic, EdgePeer, EdgeTraffic, FleetConfig};
 /// The file of the words of operators.
 const ORDERS: &str = "core-edges.json";
 
-/// What is known and decided of an edge now.
+/// Knowledge of an edge now, and what is decided of it.
 #[derive(Debug, Clone)]
 pub struct EdgeReport {
     /// The judgement.
@@ -81,7 +81,7 @@ struct Kept {
 }
 
 impl FleetKeeper {
-    /// Makes the keeper of the edges of `registry`, of which there are none yet. What operators said before is read from `folder`.
+    /// Makes the keeper of the edges of `registry`, of which there are none yet. The words of operators from before are read from `folder`.
     pub fn new(registry: Arc<EdgeRegistry>, metrics: Arc<Metrics>, folder: StateDir) -> Arc<Self> {
         let config = FleetConfig { every: Duration::from_secs(1), fall: 1, rise: 1, min_edges: 1 };
         let state = Kept {
@@ -95,7 +95,7 @@ impl FleetKeeper {
         Arc::new(Self { registry, metrics, state: Mutex::new(state), folder, writing: Mutex::default() })
     }
 
-    /// Keeps exactly these edges from now on, which the registry knows already. What is known of those that stay is kept.
+    /// Keeps exactly these edges from now on, which the registry knows already. Knowledge of those that stay is kept.
     pub fn set(&self, config: &FleetConfig, peers: &[EdgePeer]) {
         let (mut state, now) = (self.state.lock(), Instant::now());
         let Kept { engine, every, orders, .. } = &mut *state;
@@ -200,7 +200,7 @@ impl FleetKeeper {
         }
         for gone in before.into_keys() {
             for each in EdgeState::ALL {
-                // What is removed already needs no removal.
+                // Series that are gone already need no removal.
                 let _ = self.metrics.edge_state.remove_label_values(&[&*gone, each.as_str()]);
             }
             let _ = self.metrics.edge_listed.remove_label_values(&[&*gone]);

@@ -21,7 +21,7 @@ pub struct GivenOrder {
     pub why: Option<String>,
 }
 
-/// The words on all edges, by name. Those on edges that a reload took out of the file stay: a later one may bring them back.
+/// The words on all edges, by name. A word on an edge that a reload took out of the file stays: a later one may bring it back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EdgeOrders(BTreeMap<String, GivenOrder>);

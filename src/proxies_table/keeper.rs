@@ -37,7 +37,7 @@ pub async fn keep(
         if shown.as_ref() != now.as_ref().map(|config| &config.table)
             && let Some(table) = shown.take()
         {
-            // What is removed already needs no removal.
+            // Series that are gone already need no removal.
             let _ = metrics.proxies_table_up.remove_label_values(&[&*table]);
         }
         let Some(config) = now else {

@@ -25,7 +25,7 @@ pub struct EdgeMetrics {
     pub out_first: IntCounter,
     /// Data frames to players whose packet was.
     pub out_duplicate: IntCounter,
-    /// What is counted for those who judge the edge.
+    /// The counters for those who judge the edge.
     pub(super) signs: SignCounters,
 }
 
@@ -47,7 +47,7 @@ impl EdgeMetrics {
 
     /// Removes the series of an edge that is configured no more. Links that are left count where nobody sees it.
     pub fn forget(metrics: &Metrics, name: &str) {
-        // What is removed already needs no removal.
+        // Series that are gone already need no removal.
         let _ = metrics.relay_links_active.remove_label_values(&[name]);
         let _ = metrics.relay_link_rtt.remove_label_values(&[name]);
         for direction in ["in", "out"] {

@@ -47,7 +47,7 @@ pub fn md5_hex(content: &[u8]) -> String {
 /// takes both at the wrong moment finds them right an instant later.
 ///
 /// # Errors
-/// Fails if a file cannot be written. What was there is there still.
+/// Fails if a file cannot be written. The files from before are there still.
 pub fn write_sockets(folder: &Path, text: &str) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let line = md5_line(text.as_bytes(), SOCKETS);

@@ -44,7 +44,7 @@ pub enum End {
 pub struct Row {
     /// The descriptor.
     pub fd: u32,
-    /// Whether the socket is of IPv6: it may carry IPv4 all the same.
+    /// True if the socket is of IPv6: it may carry IPv4 all the same.
     pub v6: bool,
     /// The inode.
     pub inode: u64,

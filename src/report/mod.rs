@@ -72,7 +72,7 @@ impl Reporter {
         self.hidden.set_networks(&facts.config.redact);
         let mut looked_up = HashSet::new();
         for backend in &facts.backends {
-            // What a name led to before is remembered while it leads nowhere.
+            // Addresses that a name led to before are remembered while it leads nowhere.
             if looked_up.insert(&backend.host) {
                 let found = (backend.host.as_str(), backend.port).to_socket_addrs();
                 found.into_iter().flatten().for_each(|address| self.hidden.add(address.ip()));

@@ -12,7 +12,7 @@ use super::lsof::{Process, State};
 pub struct Socket {
     /// The descriptor.
     pub fd: u32,
-    /// Whether it is of IPv6.
+    /// True if it is of IPv6.
     pub v6: bool,
     /// The inode.
     pub inode: u64,

@@ -369,7 +369,7 @@ impl Service {
             }
         };
         if let Some(meter) = traffic {
-            // What fails here has been said.
+            // A failure here has been told.
             let _ = spawn_blocking(move || meter.keep()).await;
         }
         // A slow reader of metrics does not delay the end. Its socket is closed with the server.

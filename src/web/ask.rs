@@ -174,7 +174,7 @@ pub(super) async fn ask(
             }
             Ok(Err(error)) => {
                 warn_of(unusable, forward, &target, &error);
-                // What cannot be written is the client's, not the target's.
+                // A request that cannot be written is the client's fault, not the target's.
                 if !matches!(error, AnswerError::Request(_)) {
                     on_trial.unanswered();
                 }

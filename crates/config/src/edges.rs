@@ -20,7 +20,7 @@ pub const LINKS_PORT: u16 = 7162;
 /// The form of an edge's address for clients.
 const PUBLIC: Format<HostPort> = Format::new("host, or host with port", public);
 
-/// What clients add beyond `priority`, in ms, while an edge is hit and its `priority_under_attack` is not given.
+/// Milliseconds that clients add beyond `priority` while an edge is hit and its `priority_under_attack` is not given.
 pub const MORE_WHEN_HIT: u16 = 100;
 
 /// The `edge` label of links that come from no edge.

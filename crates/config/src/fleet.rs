@@ -53,9 +53,9 @@ section! {
 words! {
     /// `edges[].traffic.count`: the direction of traffic that a provider counts.
     pub enum CountedTraffic {
-        /// What the host gets and what it sends.
+        /// Both what the host gets and what it sends.
         Both = "both",
-        /// What it sends.
+        /// That alone which it sends.
         Out = "out",
     }
 }

@@ -121,7 +121,7 @@ words! {
         Out = "out",
         /// Clients are told of it, however badly it does.
         In = "in",
-        /// What the core sees of it decides again.
+        /// The core decides again, by what it sees of it.
         Auto = "auto",
     }
     /// The one that has an edge refused.

@@ -1,4 +1,4 @@
-//! Whether an edge can be used, by one round's evidence.
+//! The reach of an edge, by one round's evidence.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -246,7 +246,7 @@ fn a_reserve_is_told_of_while_another_is_out_or_hit() {
     assert_eq!(fleet.listed(), ["waw1", "rsv1", "rsv2"]);
     fleet.engine.order("rsv1", Some(false), fleet.now);
     assert_eq!(fleet.listed(), ["waw1", "rsv2"]);
-    // What the file takes out has not fallen.
+    // An edge that the file takes out has not fallen.
     fleet.engine.order("fra1", None, fleet.now);
     fleet.engine.order("rsv1", None, fleet.now);
     fleet.set(|peer| peer.disabled = peer.name == "fra1");
@@ -305,7 +305,7 @@ fn at_least_min_edges_are_told_of_the_least_bad_first() {
     );
 }
 
-/// What happens to an edge in a round.
+/// Returns something that happens to an edge in a round.
 fn what() -> impl Strategy<Value = u8> {
     prop_oneof![6 => Just(0_u8), 2 => Just(1), 1 => 2..7_u8]
 }
