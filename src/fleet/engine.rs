@@ -1,6 +1,6 @@
 //! The judge of a core's edges: from what is seen of them, what clients are told. Pure: no I/O, and no clock of its own.
 //!
-//! Each round the evidence about all edges comes in. Reach, losses and round trips are judged apart ([`reach`], [`losses`],
+//! Each round the evidence about all edges comes in. EdgeReach, losses and round trips are judged apart ([`reach`], [`losses`],
 //! [`pace`]), and each judgement takes its time in both directions, so that one that wavers changes little. The word of an operator or
 //! of the file is stronger than all of it, and clients are never left without edges.
 
@@ -13,7 +13,7 @@ use otproxy_protocol::{Word as _, words};
 
 use self::losses::Losses;
 use self::pace::Pace;
-use self::reach::{Reach, reach};
+use self::reach::{EdgeReach, reach};
 use super::evidence::EdgeEvidence;
 use crate::connection::EdgeDecision;
 
@@ -164,14 +164,19 @@ impl FleetEngine {
         // If none that is held to be good can be used any more, it is what all have in common that failed, as the network in front
         // of the core: taking one out would help nobody.
         let good = || self.edges.iter().zip(&reaches).filter(|(edge, _)| edge.down.is_none() && edge.is_public());
-        let all_look_bad = good().all(|(_, reach)| matches!(reach, Reach::Bad(_)));
+        let all_look_bad = good().all(|(_, reach)| matches!(reach, EdgeReach::Bad(_)));
         for (edge, reach) in self.edges.iter_mut().zip(reaches) {
             let seen = evidence.get(&edge.name).unwrap_or(&none);
             edge.traffic = seen.traffic.unwrap_or(edge.traffic);
-            let held = all_look_bad && edge.down.is_none() && matches!(reach, Reach::Bad(_));
-            edge.judge(seen, if held { Reach::Unknown } else { reach }, (fall, rise), now);
+            let held = all_look_bad && edge.down.is_none() && matches!(reach, EdgeReach::Bad(_));
+            edge.judge(seen, if held { EdgeReach::Unknown } else { reach }, (fall, rise), now);
         }
         self.conclude(now);
+    }
+
+    /// Returns the edges as the file has them, in its order.
+    pub fn peers(&self) -> impl Iterator<Item = &EdgePeer> {
+        self.edges.iter().map(|edge| &edge.peer)
     }
 
     /// Returns the judgements, in the order of the file.
@@ -253,31 +258,32 @@ impl Judged {
     }
 
     /// Returns the reach of an edge that is on its way, perhaps, as unknown.
-    fn expect(&self, reach: Reach, now: Instant) -> Reach {
+    fn expect(&self, reach: EdgeReach, now: Instant) -> EdgeReach {
         let is_young = !self.seen && now.saturating_duration_since(self.since) < GRACE;
-        if is_young && matches!(reach, Reach::Bad(_)) { Reach::Unknown } else { reach }
+        if is_young && matches!(reach, EdgeReach::Bad(_)) { EdgeReach::Unknown } else { reach }
     }
 
-    fn judge(&mut self, seen: &EdgeEvidence, reach: Reach, (fall, rise): (u32, u32), now: Instant) {
-        self.seen |= reach == Reach::Good;
+    fn judge(&mut self, seen: &EdgeEvidence, reach: EdgeReach, (fall, rise): (u32, u32), now: Instant) {
+        self.seen |= reach == EdgeReach::Good;
         // Clients that are told of it no more take their links down by themselves.
         let lost = if self.decision.listed { seen.lost } else { 0 };
         self.losses.add(seen.links, lost, now);
         self.pace.add(seen, now);
         self.against = match (reach, self.down) {
-            (Reach::Good, Some(_)) | (Reach::Bad(_), None) => self.against.saturating_add(1),
-            (Reach::Unknown, _) => self.against,
-            (Reach::Good, None) | (Reach::Bad(_), Some(_)) => 0,
+            (EdgeReach::Good, Some(_)) | (EdgeReach::Bad(_), None) => self.against.saturating_add(1),
+            (EdgeReach::Unknown, _) => self.against,
+            (EdgeReach::Good, None) | (EdgeReach::Bad(_), Some(_)) => 0,
         };
         let down = match (reach, self.down) {
-            (Reach::Bad(cause), None) if self.against >= fall => Some(cause),
-            (Reach::Good, Some(_)) if self.against >= rise => None,
+            (EdgeReach::Bad(cause), None) if self.against >= fall => Some(cause),
+            (EdgeReach::Good, Some(_)) if self.against >= rise => None,
             // It may be another one by now.
-            (Reach::Bad(cause), Some(_)) => Some(cause),
+            (EdgeReach::Bad(cause), Some(_)) => Some(cause),
             (_, down) => down,
         };
         // One that is about to be out is not called hit first: that would hold back the change that matters.
-        let hit = if self.hit { !self.losses.are_over(now) } else { self.losses.are_many(now) && reach == Reach::Good };
+        let hit =
+            if self.hit { !self.losses.are_over(now) } else { self.losses.are_many(now) && reach == EdgeReach::Good };
         let slow = self.pace.is_slow(self.slow);
         let is_other = (down.is_some(), hit, slow) != (self.down.is_some(), self.hit, self.slow);
         if !is_other || self.changed.is_none_or(|at| now.saturating_duration_since(at) >= STATE_CHANGE) {

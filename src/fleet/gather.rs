@@ -48,6 +48,8 @@ pub struct EvidenceGatherer {
     shown: HashSet<(Arc<str>, Arc<str>)>,
     /// The same of traffic.
     counted: HashSet<Arc<str>>,
+    /// The edges of the last round.
+    known: HashSet<Arc<str>>,
 }
 
 /// The traffic of an edge as it last told it.
@@ -73,8 +75,8 @@ impl EvidenceGatherer {
         metrics: Arc<Metrics>,
     ) -> Self {
         let (no_visitors, traffic) = (HashMap::new(), HashMap::new());
-        let (shown, counted) = (HashSet::new(), HashSet::new());
-        Self { registry, relay, fleet, metrics, no_visitors, traffic, shown, counted }
+        let (shown, counted, known) = (HashSet::new(), HashSet::new(), HashSet::new());
+        Self { registry, relay, fleet, metrics, no_visitors, traffic, shown, counted, known }
     }
 
     /// Ends a round: returns the signs of each edge since the last one, within [`ROUND_WITHIN`] and a little, whatever edges
@@ -185,18 +187,18 @@ impl EvidenceGatherer {
             }
         }
         for (edge, from) in self.shown.difference(&shown) {
-            if !evidence.contains_key(edge) {
-                // One that is gone from the file.
-                for result in [PROBE_OK, PROBE_FAILED] {
-                    let _ = self.metrics.edge_probes.remove_label_values(&[&**edge, result]);
-                }
-            }
             let _ = rtt.remove_label_values(&[&**edge, &**from]);
         }
         for edge in self.counted.difference(&counted) {
             let _ = self.metrics.edge_traffic_month_bytes.remove_label_values(&[&**edge]);
         }
-        (self.shown, self.counted) = (shown, counted);
+        for gone in self.known.iter().filter(|edge| !evidence.contains_key(*edge)) {
+            for result in [PROBE_OK, PROBE_FAILED] {
+                // One that was never visited has none.
+                let _ = self.metrics.edge_probes.remove_label_values(&[&**gone, result]);
+            }
+        }
+        (self.shown, self.counted, self.known) = (shown, counted, evidence.keys().cloned().collect());
     }
 }
 

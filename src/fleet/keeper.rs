@@ -53,13 +53,13 @@ pub struct FleetKeeper {
 }
 
 /// Returns the edges whose traffic counts, and from which day on.
-fn counts(peers: &[EdgePeer], today: Date) -> HashMap<Arc<str>, TrafficCount> {
+fn counts<'p>(peers: impl Iterator<Item = &'p EdgePeer>, today: Date) -> HashMap<Arc<str>, TrafficCount> {
     let count = |peer: &EdgePeer| {
         let EdgeTraffic { count, day, .. } = peer.traffic?;
         let since = month_began(today, day).to_string();
         Some((peer.name.as_str().into(), TrafficCount { since, out_alone: count == CountedTraffic::Out }))
     };
-    peers.iter().filter_map(count).collect()
+    peers.filter_map(count).collect()
 }
 
 /// Returns the last day of a bill's month that is `day`, one that each month has.
@@ -73,11 +73,20 @@ fn month_began(today: Date, day: u8) -> Date {
 struct Kept {
     engine: FleetEngine,
     every: Duration,
-    peers: Vec<EdgePeer>,
     orders: EdgeOrders,
     evidence: HashMap<Arc<str>, EdgeEvidence>,
     /// The states that the log and the metrics have told last.
     told: HashMap<Arc<str>, EdgeState>,
+}
+
+impl Kept {
+    /// Has the engine go by the words of operators that hold.
+    fn obey(&mut self, now: Instant) {
+        let names: Vec<_> = self.engine.peers().map(|peer| peer.name.clone()).collect();
+        for name in names {
+            self.engine.order(&name, self.orders.on(&name).map(|given| given.order == EdgeOrder::In), now);
+        }
+    }
 }
 
 impl FleetKeeper {
@@ -87,7 +96,6 @@ impl FleetKeeper {
         let state = Kept {
             engine: FleetEngine::new(&config, &[], Instant::now()),
             every: config.every,
-            peers: Vec::new(),
             orders: folder.read(ORDERS).unwrap_or_default(),
             evidence: HashMap::new(),
             told: HashMap::new(),
@@ -98,13 +106,9 @@ impl FleetKeeper {
     /// Keeps exactly these edges from now on, which the registry knows already. Knowledge of those that stay is kept.
     pub fn set(&self, config: &FleetConfig, peers: &[EdgePeer]) {
         let (mut state, now) = (self.state.lock(), Instant::now());
-        let Kept { engine, every, orders, .. } = &mut *state;
-        engine.set(config, peers, now);
-        for peer in peers {
-            engine.order(&peer.name, orders.on(&peer.name).map(|given| given.order == EdgeOrder::In), now);
-        }
-        *every = config.every;
-        state.peers = peers.to_vec();
+        state.engine.set(config, peers, now);
+        state.every = config.every;
+        state.obey(now);
         self.conclude(&mut state);
     }
 
@@ -113,7 +117,7 @@ impl FleetKeeper {
         loop {
             let (every, counts) = {
                 let state = self.state.lock();
-                (state.every, counts(&state.peers, TimeZone::UTC.to_datetime(Timestamp::now()).date()))
+                (state.every, counts(state.engine.peers(), TimeZone::UTC.to_datetime(Timestamp::now()).date()))
             };
             let next = tokio::time::Instant::now() + every;
             if self.round(gatherer.round(&counts).await) {
@@ -130,13 +134,10 @@ impl FleetKeeper {
     pub fn round(&self, evidence: HashMap<Arc<str>, EdgeEvidence>) -> bool {
         let (mut state, now) = (self.state.lock(), Instant::now());
         let expired = state.orders.expire(SystemTime::now());
-        let Kept { engine, orders, peers, .. } = &mut *state;
         if expired {
-            for peer in &*peers {
-                engine.order(&peer.name, orders.on(&peer.name).map(|given| given.order == EdgeOrder::In), now);
-            }
+            state.obey(now);
         }
-        engine.round(&evidence, now);
+        state.engine.round(&evidence, now);
         state.evidence = evidence;
         self.conclude(&mut state);
         expired
@@ -157,8 +158,7 @@ impl FleetKeeper {
         let (mut state, now) = (self.state.lock(), Instant::now());
         let (order, why) = (given.order, given.why.clone());
         state.orders.give(edge, given);
-        let given = state.orders.on(edge).map(|given| given.order == EdgeOrder::In);
-        state.engine.order(edge, given, now);
+        state.obey(now);
         info!(edge, %order, why, "an operator has decided about an edge");
         self.conclude(&mut state);
     }
@@ -170,7 +170,7 @@ impl FleetKeeper {
             since: clock.checked_sub(now.saturating_duration_since(verdict.since)).unwrap_or(clock),
             order: state.orders.on(&verdict.name).cloned(),
             evidence: state.evidence.get(&verdict.name).cloned().unwrap_or_default(),
-            traffic: state.peers.iter().find(|peer| *peer.name == *verdict.name).and_then(|peer| peer.traffic),
+            traffic: state.engine.peers().find(|peer| *peer.name == *verdict.name).and_then(|peer| peer.traffic),
             verdict,
         };
         state.engine.verdicts().map(report).collect()

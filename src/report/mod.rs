@@ -45,11 +45,11 @@ pub struct ReportFacts {
 
 /// The maker of reports, which remembers the addresses that none of them may show.
 #[derive(Debug, Default)]
-pub struct Reporter {
+pub struct SocketReporter {
     hidden: Hidden,
 }
 
-impl Reporter {
+impl SocketReporter {
     /// Makes one report and writes its files. It blocks: on /proc, on the disk, and on the resolver.
     ///
     /// # Errors
@@ -67,7 +67,7 @@ impl Reporter {
     }
 
     /// Adds the addresses that must not be shown from now on.
-    fn hide(&mut self, facts: &ReportFacts, sockets: &[sockets::Socket]) {
+    fn hide(&mut self, facts: &ReportFacts, sockets: &[sockets::OwnSocket]) {
         self.hidden.make_room();
         self.hidden.set_networks(&facts.config.redact);
         let mut looked_up = HashSet::new();

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::lsof::{End, Row, State};
-use super::sockets::Socket;
+use super::sockets::OwnSocket;
 use otproxy_config::RoleKind;
 
 /// A connection that came through the tunnel, which has no socket of its own.
@@ -21,9 +21,9 @@ pub struct TunnelledConnection {
 /// Returns the rows of the sockets that `lsof -i :PORT` prints for these ports, in its order. All of a core's own addresses are
 /// hidden, and the far end of each connection that this process made itself.
 #[must_use]
-pub fn rows(sockets: &[Socket], ports: &[u16], role: RoleKind) -> Vec<Row> {
+pub fn rows(sockets: &[OwnSocket], ports: &[u16], role: RoleKind) -> Vec<Row> {
     let listening = listening_ports(sockets);
-    let row = |socket: &Socket| {
+    let row = |socket: &OwnSocket| {
         let local = match role {
             // One that listens on all addresses says nothing of them.
             RoleKind::Core if !socket.local.ip().to_canonical().is_unspecified() => End::Backend(socket.local),
@@ -36,7 +36,7 @@ pub fn rows(sockets: &[Socket], ports: &[u16], role: RoleKind) -> Vec<Row> {
         };
         Row { fd: socket.fd, v6: socket.v6, inode: socket.inode, local, remote, state: socket.state }
     };
-    let meets = |socket: &&Socket| {
+    let meets = |socket: &&OwnSocket| {
         let far = (socket.state != State::LISTEN).then(|| socket.remote.port());
         ports.contains(&socket.local.port()) || far.is_some_and(|port| ports.contains(&port))
     };
@@ -47,9 +47,9 @@ pub fn rows(sockets: &[Socket], ports: &[u16], role: RoleKind) -> Vec<Row> {
 /// edge's address and the player's port. `ports` are those of the report. Connections that have a socket, and those of edges
 /// without a trunk, have none.
 #[must_use]
-pub fn tunnelled(connections: &[TunnelledConnection], sockets: &[Socket], ports: &[u16]) -> Vec<Row> {
+pub fn tunnelled(connections: &[TunnelledConnection], sockets: &[OwnSocket], ports: &[u16]) -> Vec<Row> {
     let own: HashSet<_> = sockets.iter().map(|socket| canonical(socket.remote)).collect();
-    let mut trunks: HashMap<IpAddr, &Socket> = HashMap::new();
+    let mut trunks: HashMap<IpAddr, &OwnSocket> = HashMap::new();
     for socket in sockets.iter().filter(|socket| socket.state == State::ESTABLISHED) {
         if !ports.contains(&socket.local.port()) && !ports.contains(&socket.remote.port()) {
             trunks.entry(socket.remote.ip().to_canonical()).or_insert(socket);
@@ -71,16 +71,16 @@ pub fn tunnelled(connections: &[TunnelledConnection], sockets: &[Socket], ports:
 }
 
 /// Returns the far ends of all connections that this process made itself, and of those to `tunnel` ports, where the core connects.
-pub fn backends<'a>(sockets: &'a [Socket], tunnel: &'a [u16]) -> impl Iterator<Item = IpAddr> + 'a {
+pub fn backends<'a>(sockets: &'a [OwnSocket], tunnel: &'a [u16]) -> impl Iterator<Item = IpAddr> + 'a {
     let listening = listening_ports(sockets);
-    let made = move |socket: &&Socket| {
+    let made = move |socket: &&OwnSocket| {
         socket.state != State::LISTEN
             && (tunnel.contains(&socket.local.port()) || !listening.contains(&socket.local.port()))
     };
     sockets.iter().filter(made).map(|socket| socket.remote.ip())
 }
 
-fn listening_ports(sockets: &[Socket]) -> HashSet<u16> {
+fn listening_ports(sockets: &[OwnSocket]) -> HashSet<u16> {
     sockets.iter().filter(|socket| socket.state == State::LISTEN).map(|socket| socket.local.port()).collect()
 }
 
@@ -96,10 +96,10 @@ mod tests {
 
     const SECRET: &str = "203.0.113.9";
 
-    fn socket(fd: u32, local: &str, remote: &str) -> Socket {
+    fn socket(fd: u32, local: &str, remote: &str) -> OwnSocket {
         let (local, remote): (SocketAddr, SocketAddr) = (local.parse().unwrap(), remote.parse().unwrap());
         let state = if remote.port() == 0 { State::LISTEN } else { State::ESTABLISHED };
-        Socket { fd, v6: local.is_ipv6(), inode: 1000 + u64::from(fd), local, remote, state }
+        OwnSocket { fd, v6: local.is_ipv6(), inode: 1000 + u64::from(fd), local, remote, state }
     }
 
     fn names(rows: &[Row], hidden: &Hidden) -> Vec<String> {

@@ -9,7 +9,7 @@ use super::lsof::{Process, State};
 
 /// A TCP socket of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Socket {
+pub struct OwnSocket {
     /// The descriptor.
     pub fd: u32,
     /// True if it is of IPv6.
@@ -29,7 +29,7 @@ pub struct Socket {
 ///
 /// # Errors
 /// Fails if /proc cannot be read.
-pub fn own() -> io::Result<Vec<Socket>> {
+pub fn own() -> io::Result<Vec<OwnSocket>> {
     let mut descriptors: HashMap<u64, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc/self/fd")? {
         let path = entry?.path();
@@ -53,7 +53,7 @@ pub fn own() -> io::Result<Vec<Socket>> {
             let Some(read) = parse(&line?, v6) else { continue };
             // The kernel may list one twice if others end meanwhile.
             for fd in descriptors.remove(&read.inode).unwrap_or_default() {
-                sockets.push(Socket { fd, ..read });
+                sockets.push(OwnSocket { fd, ..read });
             }
         }
     }
@@ -80,12 +80,12 @@ pub fn process() -> Process {
 }
 
 /// Parses a line of /proc/net/tcp or tcp6; `None` for its title.
-fn parse(line: &str, v6: bool) -> Option<Socket> {
+fn parse(line: &str, v6: bool) -> Option<OwnSocket> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (local, remote) = (end(fields.next()?, v6)?, end(fields.next()?, v6)?);
     let state = State(u8::from_str_radix(fields.next()?, 16).ok()?);
     let inode = fields.nth(5)?.parse().ok()?;
-    Some(Socket { fd: 0, v6, inode, local, remote, state })
+    Some(OwnSocket { fd: 0, v6, inode, local, remote, state })
 }
 
 /// Parses an address: words of 32 bits as they stand in memory, and a port.
@@ -148,7 +148,8 @@ mod tests {
             let pid = std::process::id().to_string();
             let asked = Command::new("lsof").args(["-nP", "-a", "-p", &pid, "-i", &format!("TCP:{port}")]).output();
             let Ok(printed) = asked else {
-                eprintln!("skipped: there is no lsof");
+                assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "lsof is missing: apt-get install lsof");
+                eprintln!("skipped: the program lsof is missing (apt-get install lsof)");
                 return;
             };
             let sockets = own().unwrap();

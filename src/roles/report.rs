@@ -13,7 +13,7 @@ use super::control::Control;
 use super::listeners::ListenerSnapshot;
 use crate::admission::ProcessAdmission;
 use crate::relay::RelayShared;
-use crate::report::{PlayerCount, ReportFacts, Reporter, TunnelledConnection};
+use crate::report::{PlayerCount, ReportFacts, SocketReporter, TunnelledConnection};
 use otproxy_config as config;
 use otproxy_config::{Config, Destination, HostPort, ListenerType, Reach, ReportConfig};
 
@@ -30,7 +30,7 @@ pub(super) struct Reports {
 impl Reports {
     /// Writes reports as long as the file asks for them, until dropped.
     pub async fn keep(self) {
-        let mut reporter = Reporter::default();
+        let mut reporter = SocketReporter::default();
         let mut failed = false;
         loop {
             let Some(wanted) = self.control.with_config(|config| config.process().report.clone()) else {
@@ -45,7 +45,7 @@ impl Reports {
                 (reporter, made)
             });
             // A panic there has been logged; the next report remembers nothing.
-            let (next, made) = made.await.unwrap_or_else(|error| (Reporter::default(), Err(error.into())));
+            let (next, made) = made.await.unwrap_or_else(|error| (SocketReporter::default(), Err(error.into())));
             reporter = next;
             match &made {
                 Ok(()) if failed => info!(dir = %dir.display(), "the report is written again"),

@@ -21,13 +21,12 @@ use tokio::time::timeout;
 
 use super::answer::WebAnswer;
 use super::ask::{self, AnswerError, Asker, WebRequest, ask};
-use super::by_player;
 use super::classic::{self, ClassicLogin};
 use super::io::CountedStream;
 use super::kept::Known;
 use super::login::told;
 use super::route::{self, Route, WebResult};
-use super::{LINGER, MAX_BODY, MAX_HEAD, STATUS_FRESH, Web, real_ip};
+use super::{LINGER, MAX_BODY, MAX_HEAD, STATUS_FRESH, Web, by_player, real_ip};
 use crate::admission::{AddressKey, AdmissionGuard, Carrier};
 use crate::connection::{AdmissionError, CloseReason};
 use crate::forward::{ConnectFor, Connected, ConnectionLogGuard};

@@ -8,7 +8,7 @@ use crate::fleet::evidence::EdgeEvidence;
 
 /// The reach of an edge in a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(super) enum EdgeReach {
     /// It can be used.
     Good,
     /// It cannot.
@@ -22,13 +22,13 @@ pub(super) enum Reach {
 /// The edge has to have a trunk, where there is a tunnel. Then players have the first word: one through whose links they are
 /// heard is there, whatever other edges say, as the way between two edges may be broken, or a limit refuse their visits. If players
 /// are not heard, those of the visits count whose edge is known to have a way out itself.
-pub(super) fn reach(edge: &str, evidence: &HashMap<Arc<str>, EdgeEvidence>) -> Reach {
-    let Some(seen) = evidence.get(edge) else { return Reach::Unknown };
+pub(super) fn reach(edge: &str, evidence: &HashMap<Arc<str>, EdgeEvidence>) -> EdgeReach {
+    let Some(seen) = evidence.get(edge) else { return EdgeReach::Unknown };
     if seen.trunks == Some(0) {
-        return Reach::Bad(EdgeCause::NoTrunk);
+        return EdgeReach::Bad(EdgeCause::NoTrunk);
     }
     if is_heard(seen) {
-        return Reach::Good;
+        return EdgeReach::Good;
     }
     let reached = seen.probes.iter().filter(|probe| probe.round_trip.is_some()).count();
     let failed = seen
@@ -37,12 +37,12 @@ pub(super) fn reach(edge: &str, evidence: &HashMap<Arc<str>, EdgeEvidence>) -> R
         .filter(|probe| probe.round_trip.is_none() && is_credible(&probe.from, edge, evidence))
         .count();
     if reached > 0 && reached >= failed {
-        Reach::Good
+        EdgeReach::Good
     } else if failed > 0 || (seen.links > 0 && seen.heard == 0) {
         // Clients say something every 2.5 s, on every link.
-        Reach::Bad(EdgeCause::Unreachable)
+        EdgeReach::Bad(EdgeCause::Unreachable)
     } else {
-        Reach::Unknown
+        EdgeReach::Unknown
     }
 }
 
@@ -88,9 +88,9 @@ mod tests {
         let mut names: Vec<_> = evidence.keys().cloned().collect();
         names.sort_unstable();
         let letter = |name: Arc<str>| match reach(&name, &evidence) {
-            Reach::Good => '+',
-            Reach::Bad(_) => '-',
-            Reach::Unknown => '?',
+            EdgeReach::Good => '+',
+            EdgeReach::Bad(_) => '-',
+            EdgeReach::Unknown => '?',
         };
         names.into_iter().map(letter).collect()
     }
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(judged([("a", away), ("b", seen(9, 9, "C")), ("c", seen(9, 9, "B"))]), "-++");
         let plain = EdgeEvidence { trunks: None, ..seen(9, 9, "") };
         assert_eq!(judged([("a", plain.clone()), ("b", EdgeEvidence { heard: 0, ..plain })]), "+-");
-        assert_eq!(reach("x", &HashMap::new()), Reach::Unknown);
+        assert_eq!(reach("x", &HashMap::new()), EdgeReach::Unknown);
     }
 
     #[test]
