@@ -16,6 +16,8 @@ mod lsof;
 mod players;
 mod rows;
 mod sockets;
+#[cfg(test)]
+mod tests;
 
 pub use files::{KEPT_PLAYERS, MAX_PLAYERS, MD5, PLAYERS, SOCKETS, md5_hex, md5_line};
 pub use hidden::{Hidden, MAX_REMEMBERED};
