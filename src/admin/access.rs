@@ -141,7 +141,7 @@ fn host(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Returns the token of `Bearer TOKEN`.
-fn bearer(value: &[u8]) -> Option<&[u8]> {
+pub fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }

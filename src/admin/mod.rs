@@ -24,6 +24,7 @@ mod socket;
 mod tls;
 mod tokens;
 
+pub use access::bearer;
 pub use client::{AdminClient, ApiAnswer, ClientError, ClientFiles, MAX_ERRAND, ask_over};
 pub use ready::Readiness;
 pub use routes::{MAX_ANSWERS, MAX_REQUEST};
@@ -31,7 +32,7 @@ pub use server::{
     AdminError, AdminServer, CONNECTION_TIMEOUT, MAX_CONNECTIONS, SOCKET_TIMEOUT, check_files, check_tokens,
 };
 pub use socket::{SOCKET_MODE, SocketError};
-pub use tokens::{LONGEST_TOKEN, SHORTEST_TOKEN, TokenError, read_token};
+pub use tokens::{LONGEST_TOKEN, SHORTEST_TOKEN, TokenError, TokenFile, TokenPurpose, read_token};
 
 /// The sources of everything that is served.
 #[derive(Clone)]

@@ -130,7 +130,7 @@ impl Tokens {
 }
 
 /// A file with a token, which is read again after it changes.
-struct TokenFile {
+pub struct TokenFile {
     file: PathBuf,
     /// The token; empty if the file cannot be used, which matches nothing.
     token: Mutex<Watched<Vec<u8>>>,
@@ -143,10 +143,20 @@ impl fmt::Debug for TokenFile {
 }
 
 impl TokenFile {
-    fn load(file: &Path) -> Result<Self, TokenError> {
+    /// Reads the token of a file.
+    ///
+    /// # Errors
+    /// Fails if it cannot be used.
+    pub fn load(file: &Path) -> Result<Self, TokenError> {
         let token = Watched::load(vec![file.to_owned()], || read(file, TokenSide::Server));
         let token = token.map_err(|fault| TokenError::of(file, fault))?;
         Ok(Self { file: file.to_owned(), token: Mutex::new(token) })
+    }
+
+    /// Returns whether this is the token, which is compared in constant time. It blocks for as long as the file system does.
+    pub fn is(&self, presented: &[u8]) -> bool {
+        self.look();
+        self.holds(presented).into()
     }
 
     /// Reads the file again, if it has changed. A file that cannot be used any more lets nobody in.
@@ -168,13 +178,22 @@ impl TokenFile {
     }
 }
 
-/// Reads the token of a file for its bearer.
+/// Reads the token of a file for its bearer, who sends it for this `purpose`.
 ///
 /// # Errors
 /// Fails if the server would not accept the file.
-pub fn read_token(file: &Path) -> Result<String, TokenError> {
-    let token = read(file, TokenSide::Bearer).map_err(|fault| TokenError::of(file, fault))?;
+pub fn read_token(file: &Path, purpose: TokenPurpose) -> Result<String, TokenError> {
+    let token = read(file, TokenSide::Bearer(purpose)).map_err(|fault| TokenError::of(file, fault))?;
     Ok(String::from_utf8_lossy(&token).into_owned())
+}
+
+/// The purpose for which a command sends a token, which decides on the remedies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenPurpose {
+    /// Use of the admin API.
+    Admin,
+    /// Reading reports.
+    Report,
 }
 
 /// The side that reads a token, which decides on the remedies.
@@ -183,7 +202,7 @@ enum TokenSide {
     /// The server, whose own file it is.
     Server,
     /// A command that presents it.
-    Bearer,
+    Bearer(TokenPurpose),
 }
 
 impl TokenSide {
@@ -191,7 +210,12 @@ impl TokenSide {
     fn make(self, file: &Path) -> String {
         match self {
             Self::Server => SecretReader::here().make(file),
-            Self::Bearer => "copy it from the file that `admin.token_file` of the server names".to_owned(),
+            Self::Bearer(TokenPurpose::Admin) => {
+                "copy it from the file that `admin.token_file` of the server names".to_owned()
+            }
+            Self::Bearer(TokenPurpose::Report) => {
+                "copy it from the file that `report.token_file` of the edges' web listeners names".to_owned()
+            }
         }
     }
 
@@ -199,7 +223,8 @@ impl TokenSide {
     fn give(self, file: &Path) -> String {
         match self {
             Self::Server => SecretReader::here().give(file),
-            Self::Bearer => "read it as a user who may, as root, or use `admin.socket`".to_owned(),
+            Self::Bearer(TokenPurpose::Admin) => "read it as a user who may, as root, or use `admin.socket`".to_owned(),
+            Self::Bearer(TokenPurpose::Report) => "read it as a user who may".to_owned(),
         }
     }
 
@@ -207,7 +232,7 @@ impl TokenSide {
     fn close(self, file: &Path) -> String {
         match self {
             Self::Server => SecretReader::here().give(file),
-            Self::Bearer => format!("run `chmod o= {}`", file.display()),
+            Self::Bearer(_) => format!("run `chmod o= {}`", file.display()),
         }
     }
 }
@@ -313,7 +338,8 @@ mod tests {
             let error = files.load().unwrap_err();
             assert!(error.contains(says), "{error}");
         }
-        let bearer = |file: &str| read_token(&files.0.join(file)).map_err(|error| error.to_string());
+        let bearer =
+            |file: &str| read_token(&files.0.join(file), TokenPurpose::Admin).map_err(|error| error.to_string());
         files.write("act", ACT, 0o604);
         assert!(bearer("act").unwrap_err().contains("can be read or written by everybody; run `chmod o= "));
         fs::remove_file(files.0.join("act")).unwrap();

@@ -12,7 +12,7 @@ use super::{ANSWER, CheckStatus, DoctorCheck, unit_name};
 use crate::admin::api::{
     EdgeView, EdgesView, ListenerState, ListenersView, StatusView, TargetState, TargetView, TargetsView,
 };
-use crate::admin::{AdminClient, read_token};
+use crate::admin::{AdminClient, TokenPurpose, read_token};
 use otproxy_config as config;
 use otproxy_config::{ADMIN_SOCKET, RoleKind};
 
@@ -82,7 +82,8 @@ fn client(role: RoleKind, admin: &config::AdminConfig) -> Result<AdminClient, &'
         (None, Some(address)) => AdminClient::tcp(address).within(ANSWER),
     };
     let token = admin.read_token_file.as_ref().or(admin.token_file.as_ref());
-    let token = token.and_then(|file| Some((read_token(file).ok()?, fs::metadata(file).ok()?.uid())));
+    let token =
+        token.and_then(|file| Some((read_token(file, TokenPurpose::Admin).ok()?, fs::metadata(file).ok()?.uid())));
     Ok(match token {
         Some((token, owner)) => client.with_token(token, vec![owner, geteuid().as_raw()]),
         None => client,

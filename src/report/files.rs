@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::SystemTime;
 
 use md5::{Digest as _, Md5};
+use rustix::fs::OFlags;
 
 use super::players::PlayerCount;
 
@@ -16,12 +18,37 @@ pub const SOCKETS: &str = "report.txt";
 pub const MD5: &str = "report.txt.md5";
 /// The numbers of players over time.
 pub const PLAYERS: &str = "players.csv";
+/// The files of a report.
+pub const FILES: [&str; 3] = [SOCKETS, MD5, PLAYERS];
+/// Bytes of a file of a report that are read at most: more than 100,000 connections take.
+pub const MAX_FILE: usize = 16 << 20;
 /// The first line of [`PLAYERS`].
 const TITLE: &str = "time,online,unique,counted\n";
 /// Bytes of [`PLAYERS`] at most.
 pub const MAX_PLAYERS: u64 = 2 << 20;
 /// Bytes that are left of [`PLAYERS`] when it has as many as it may: 31 days, with a line each minute.
 pub const KEPT_PLAYERS: u64 = 3 << 19;
+
+/// Reads a file of the report in a folder, and when it was written. It blocks on the disk.
+///
+/// # Errors
+/// Fails if it cannot be read, is no plain file, or has more than [`MAX_FILE`] bytes.
+pub fn read(folder: &Path, file: &str) -> io::Result<(Vec<u8>, SystemTime)> {
+    // A link would lead to another file, and opening a pipe would wait for a writer.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(folder.join(file))?;
+    let metadata = opened.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no plain file"));
+    }
+    let mut content = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(MAX_FILE).min(MAX_FILE));
+    opened.take(MAX_FILE as u64 + 1).read_to_end(&mut content)?;
+    if content.len() > MAX_FILE {
+        return Err(io::Error::other(format!("it has more than {MAX_FILE} bytes")));
+    }
+    Ok((content, metadata.modified()?))
+}
 
 /// Returns the line that `md5sum` prints for a file, and `md5sum -c` reads.
 #[must_use]
@@ -118,6 +145,32 @@ mod tests {
             assert!(checked.unwrap().success());
             assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "nothing is left beside");
         }
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn plain_files_of_some_length_are_read() {
+        let folder = folder("read");
+        write_sockets(&folder, "sockets\n").unwrap();
+        let (content, at) = read(&folder, SOCKETS).unwrap();
+        assert_eq!(
+            (content.as_slice(), at),
+            (&b"sockets\n"[..], fs::metadata(folder.join(SOCKETS)).unwrap().modified().unwrap())
+        );
+        assert_eq!(read(&folder, PLAYERS).unwrap_err().kind(), io::ErrorKind::NotFound);
+        // Each of these would lead elsewhere, or not end.
+        std::os::unix::fs::symlink("/etc/passwd", folder.join(PLAYERS)).unwrap();
+        assert!(read(&folder, PLAYERS).is_err());
+        fs::remove_file(folder.join(PLAYERS)).unwrap();
+        assert!(Command::new("mkfifo").arg(folder.join(PLAYERS)).status().unwrap().success());
+        assert!(read(&folder, PLAYERS).unwrap_err().to_string().contains("no plain file"));
+        fs::remove_file(folder.join(PLAYERS)).unwrap();
+        fs::create_dir(folder.join(PLAYERS)).unwrap();
+        assert!(read(&folder, PLAYERS).is_err());
+        File::create(folder.join(MD5)).unwrap().set_len(MAX_FILE as u64).unwrap();
+        assert_eq!(read(&folder, MD5).unwrap().0.len(), MAX_FILE);
+        File::create(folder.join(MD5)).unwrap().set_len(MAX_FILE as u64 + 1).unwrap();
+        assert!(read(&folder, MD5).unwrap_err().to_string().contains("more than 16777216 bytes"));
         fs::remove_dir_all(folder).unwrap();
     }
 

@@ -38,6 +38,9 @@ pub enum ReloadError {
     /// Its certificates cannot be used.
     #[error(transparent)]
     Certificates(#[from] CertError),
+    /// A file of a listener of `kind: web` cannot be used.
+    #[error(transparent)]
+    Web(#[from] web::WebFileError),
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),

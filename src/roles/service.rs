@@ -57,6 +57,9 @@ pub enum StartError {
     /// A socket of the admin server cannot be bound, or one of its files cannot be used.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// A file of a listener of `kind: web` cannot be used.
+    #[error(transparent)]
+    Web(#[from] web::WebFileError),
     /// There is no thread for the access log.
     #[error("cannot start the access log: {0}")]
     AccessLog(io::Error),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use otproxy_config::{AdminTlsConfig, Config, TlsFiles};
+use otproxy_config::{AdminTlsConfig, Config, ListenerConfig, TlsFiles, WebConfig, WebTlsConfig};
 
 /// A file that a configuration names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,14 @@ pub fn files(config: &Config) -> Vec<NamedFile> {
         name(cert, false);
         name(key, true);
         client_ca.iter().for_each(|authority| name(authority, false));
+    }
+    for listener in config.listeners() {
+        let ListenerConfig::Web(WebConfig { tls, report, .. }) = listener else { continue };
+        if let Some(WebTlsConfig { cert, key }) = tls {
+            name(cert, false);
+            name(key, true);
+        }
+        report.iter().flat_map(|report| &report.token_file).for_each(|token| name(token, true));
     }
     if let Config::Core(core) = config {
         core.proxies_table.iter().flat_map(|table| &table.password_file).for_each(|password| name(password, true));

@@ -12,6 +12,8 @@ use hyper::http::response::Parts;
 use hyper::{HeaderMap, Response, StatusCode};
 use serde_json::json;
 
+use super::body::Pieces;
+
 /// Bytes of an answer from a target that are taken.
 pub const MAX_ANSWER: usize = 256 << 10;
 /// Headers of one connection, which the other one has its own of.
@@ -101,7 +103,7 @@ impl WebAnswer {
     /// Returns it as a response; to a HEAD without its body.
     pub fn into_response(self, head_only: bool) -> Response<Body> {
         let len = self.body.len();
-        let mut response = Response::new(if head_only { Body::empty() } else { Body::from(self.body) });
+        let mut response = Response::new(if head_only { Body::empty() } else { Body::new(Pieces::new(self.body)) });
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;
         if head_only {

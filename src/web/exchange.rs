@@ -11,6 +11,7 @@ use std::time::Instant;
 use axum::body::{Body, to_bytes};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
@@ -25,12 +26,14 @@ use super::classic::{self, ClassicLogin};
 use super::io::CountedStream;
 use super::kept::Known;
 use super::login::told;
+use super::report::ServedReport;
 use super::route::{self, Route, WebResult};
 use super::{LINGER, MAX_BODY, MAX_HEAD, STATUS_FRESH, Web, by_player, real_ip};
 use crate::admission::{AddressKey, AdmissionGuard, Carrier};
 use crate::connection::{AdmissionError, CloseReason};
 use crate::forward::{ConnectFor, Connected, ConnectionLogGuard};
 use otproxy_config as config;
+use otproxy_config::REPORT_PATH;
 use otproxy_net::Stream;
 use otproxy_protocol::edge_list::WebObject;
 use otproxy_protocol::login::http::{self, ErrorCode, Unchanged};
@@ -109,7 +112,9 @@ impl Exchange<'_> {
         let is_post = head.method == Method::POST;
         let path = head.uri.path();
         let known = [Method::GET, Method::HEAD, Method::POST, Method::OPTIONS].contains(&head.method);
+        let report = self.web.shared.report.as_ref().filter(|_| path.starts_with(REPORT_PATH));
         let route = match &self.web.shared.routes {
+            _ if report.is_some() => Route::Report,
             Some(routes) => route::at_core(routes, path),
             None => route::at_edge(path, is_post),
         };
@@ -121,6 +126,11 @@ impl Exchange<'_> {
         if !known {
             self.asked.notify_one();
             let (result, answer) = wrong_method("GET, HEAD, POST, OPTIONS");
+            return (route, result, answer);
+        }
+        if let Some(report) = report {
+            self.asked.notify_one();
+            let (result, answer) = self.report(report, &head).await;
             return (route, result, answer);
         }
         let body = match to_bytes(Body::new(body), MAX_BODY).await {
@@ -154,6 +164,16 @@ impl Exchange<'_> {
         Ok(())
     }
 
+    /// Answers a request for a file of the process's own report, whatever the role.
+    async fn report(&self, report: &ServedReport, head: &Parts) -> (WebResult, WebAnswer) {
+        let within = self.web.inbound().config().timeouts.connect;
+        let (player, asked) = (self.player.get().0.ip(), (head.uri.path(), &head.headers));
+        match report.answer(player, asked, within).await {
+            (WebResult::Ok, _) if !matches!(head.method, Method::GET | Method::HEAD) => wrong_method("GET, HEAD"),
+            answered => answered,
+        }
+    }
+
     /// Answers what there is at a core.
     async fn at_core(&self, routes: &config::WebRoutes, route: Route, request: &WebRequest) -> (WebResult, WebAnswer) {
         let reads = matches!(request.method, Method::GET | Method::HEAD);
@@ -178,7 +198,7 @@ impl Exchange<'_> {
             }
             Route::Proxies | Route::Status => wrong_method("GET, HEAD"),
             Route::Login => wrong_method(if routes.classic.is_none() { "POST, OPTIONS" } else { "POST" }),
-            Route::Other => not_found(),
+            Route::Report | Route::Other => not_found(),
         }
     }
 
@@ -341,7 +361,7 @@ fn no_body(error: &(dyn Error + 'static)) -> WebAnswer {
     }
 }
 
-fn not_found() -> (WebResult, WebAnswer) {
+pub(super) fn not_found() -> (WebResult, WebAnswer) {
     (WebResult::NotFound, WebAnswer::problem(StatusCode::NOT_FOUND, "there is nothing here"))
 }
 

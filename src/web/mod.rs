@@ -1,4 +1,4 @@
-//! Listeners of `kind: web`: the list of edges, the status and logins over HTTP/1.1.
+//! Listeners of `kind: web`: the list of edges, the status, logins and the process's own report over HTTP/1.1.
 //!
 //! A core answers: `route` says what there is. An edge leads requests to its core, and keeps answers that may be kept, so that
 //! a list is there while the core is not. Each connection carries one request: so limits, lists and bans of connections are
@@ -18,7 +18,9 @@ use self::answer::WebAnswer;
 use self::exchange::Exchange;
 use self::kept::KeptAnswers;
 use self::login::LoginMetrics;
+use self::report::ServedReport;
 use self::tls::WebTls;
+use crate::admin::TokenError;
 use crate::admission::{AdmittedConnection, Carrier, Inbound, InboundShared, REFUSED_LINES, TunnelledStream};
 use crate::certs::CertError;
 use crate::certs::certificate::DAYS_LEFT;
@@ -32,6 +34,7 @@ use otproxy_protocol::Word;
 
 mod answer;
 mod ask;
+mod body;
 mod by_player;
 mod classic;
 mod exchange;
@@ -39,11 +42,13 @@ mod io;
 mod kept;
 mod login;
 mod real_ip;
+mod report;
 mod route;
 mod tls;
 
 pub use answer::MAX_ANSWER;
 pub use kept::{ASK_AGAIN, FRESHEST, MAX_KEPT, STALE};
+pub use report::MAX_REPORTS;
 pub use route::{Route, WebResult};
 pub use tls::REREAD;
 
@@ -68,17 +73,32 @@ pub struct WebShared {
     kept: Arc<Mutex<KeptAnswers<WebAnswer>>>,
     /// The log of answers that cannot be used.
     unusable: Arc<RateLimitedLog>,
+    /// The report of this process, if it is to be had here.
+    report: Option<ServedReport>,
 }
 
-/// Checks that the certificates of a configuration's listeners can be used. Returns those that end soon, each with what to do.
+/// The reason why a file of a listener cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum WebFileError {
+    /// Its certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertError),
+    /// The token of its report.
+    #[error("listeners[].report: {0}")]
+    Token(#[from] TokenError),
+}
+
+/// Checks that the certificates and tokens of a configuration's listeners can be used. Returns those certificates that end soon, each with what to do.
 ///
 /// # Errors
 /// The error names the file, its problem and the remedy.
-pub fn check_files(config: &config::Config) -> Result<Vec<String>, CertError> {
+pub fn check_files(config: &config::Config) -> Result<Vec<String>, WebFileError> {
     let now = std::time::SystemTime::now();
     let mut soon = Vec::new();
     for listener in config.listeners() {
-        let config::ListenerConfig::Web(config::WebConfig { tls: Some(files), .. }) = listener else { continue };
+        let config::ListenerConfig::Web(config::WebConfig { tls, report, .. }) = listener else { continue };
+        report.iter().try_for_each(report::check_token)?;
+        let Some(files) = tls else { continue };
         let watched = tls::load(files)?;
         let (file, days) = (watched.value().file().display(), watched.value().days_left(now));
         if days < DAYS_LEFT {
@@ -93,14 +113,15 @@ impl WebShared {
     pub fn new(config: &config::WebConfig, role: RoleKind, forward: Arc<ForwardShared>) -> Arc<Self> {
         let tls = WebTls::new(&config.forward.inbound.name, config.tls.as_ref());
         let unusable = Arc::new(RateLimitedLog::new(REFUSED_LINES));
-        Self::of(config, role, forward, (tls, Arc::default(), unusable))
+        Self::of(config, role, forward, (tls, Arc::default(), unusable), None)
     }
 
     /// Returns the same listener with a new `config`: certificates and answers stay.
     #[must_use]
     pub fn reloaded(&self, config: &config::WebConfig, role: RoleKind, forward: Arc<ForwardShared>) -> Arc<Self> {
         self.tls.set(config.tls.as_ref());
-        Self::of(config, role, forward, (Arc::clone(&self.tls), Arc::clone(&self.kept), Arc::clone(&self.unusable)))
+        let kept = (Arc::clone(&self.tls), Arc::clone(&self.kept), Arc::clone(&self.unusable));
+        Self::of(config, role, forward, kept, self.report.as_ref())
     }
 
     fn of(
@@ -108,9 +129,12 @@ impl WebShared {
         role: RoleKind,
         forward: Arc<ForwardShared>,
         (tls, kept, unusable): (Arc<WebTls>, Arc<Mutex<KeptAnswers<WebAnswer>>>, Arc<RateLimitedLog>),
+        before: Option<&ServedReport>,
     ) -> Arc<Self> {
+        let name = &config.forward.inbound.name;
+        let report = config.report.as_ref().map(|report| ServedReport::new(name, report, before));
         let routes = (role == RoleKind::Core).then(|| config.routes.clone());
-        Arc::new(Self { forward, routes, tls, kept, unusable })
+        Arc::new(Self { forward, routes, tls, kept, unusable, report })
     }
 
     /// Reads certificates again when they change, until dropped. To be run once for all workers.

@@ -12,6 +12,8 @@ words! {
         Status = "status",
         /// A login.
         Login = "login",
+        /// A file of the process's own report.
+        Report = "report",
         /// Anything else.
         Other = "other",
     }
@@ -30,7 +32,7 @@ words! {
         Failed = "failed",
         /// There is nothing at that path, or not with that method.
         NotFound = "not_found",
-        /// It was refused: a limit, a ban, or a body that is too long.
+        /// It was refused: a limit, a ban, a body that is too long, or a report that is for others.
         Refused = "refused",
     }
 }

@@ -167,6 +167,8 @@ fn expected() -> BTreeSet<String> {
         ("fleet::ROUND_WITHIN", format!("{} ms", fleet::ROUND_WITHIN.as_millis())),
         ("proxies_table::MAX_ROWS", proxies_table::MAX_ROWS.to_string()),
         ("proxies_table::WITHIN", format!("{:?}", proxies_table::WITHIN)),
+        ("report::MAX_FILE", format!("{} bytes", report::MAX_FILE)),
+        ("web::MAX_REPORTS", web::MAX_REPORTS.to_string()),
         ("report::MAX_PLAYERS", format!("{} bytes", report::MAX_PLAYERS)),
         ("report::MAX_REMEMBERED", report::MAX_REMEMBERED.to_string()),
         ("relay::KEPT_TRIPS", relay::KEPT_TRIPS.to_string()),

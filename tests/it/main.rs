@@ -32,3 +32,4 @@ mod relay;
 mod roles;
 mod tunnel;
 mod web;
+mod web_report;

@@ -17,7 +17,7 @@ use crate::common::sandbox::*;
 use crate::common::tunnel::{self, Certificates, TunnelEnd};
 
 /// Times that are never over, for tests that are not about one that is.
-const PATIENT: &str = "timeouts: { connect: 1h, header: 1h, idle: 1h }";
+pub(crate) const PATIENT: &str = "timeouts: { connect: 1h, header: 1h, idle: 1h }";
 const EDGES: &str = "[{ name: waw1, public: p1.example }, { name: fra1, public: \"p2.example:443\", priority: 20 }, \
      { name: old1, public: p3.example, disabled: true }, { name: lost1, public: p4.example, revoked: true }, { name: own1 }]";
 const LIST: &str = r#"{"proxies":[{"host":"p1.example:7162","priority":0},{"host":"p2.example:443","priority":20}]}"#;
@@ -36,14 +36,14 @@ fn core(listener: &str) -> Role {
 }
 
 /// An answer, in parts.
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub(crate) struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
 }
 
 impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 }
@@ -54,7 +54,7 @@ async fn send(to: SocketAddr, request: &str) -> TcpStream {
     stream
 }
 
-async fn answer(stream: &mut TcpStream) -> Answer {
+pub(crate) async fn answer(stream: &mut TcpStream) -> Answer {
     let bytes = read_to_close(stream).await;
     let text = String::from_utf8(bytes).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
@@ -112,7 +112,7 @@ fn counted(route: &str, result: &str) -> [String; 2] {
     [format!("route=\"{route}\""), format!("result=\"{result}\"")]
 }
 
-async fn requests(role: &Role, route: &str, result: &str) -> f64 {
+pub(crate) async fn requests(role: &Role, route: &str, result: &str) -> f64 {
     let labels = counted(route, result);
     role.metric("otproxy_web_requests_total", &[labels[0].as_str(), labels[1].as_str()]).await
 }

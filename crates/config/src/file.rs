@@ -23,6 +23,7 @@ use super::sessions::SessionsConfig;
 use super::takes::{items, value};
 use super::tree::Entry;
 use super::tunnel::{CoreTunnel, EdgeTunnel, TlsFiles};
+use super::web_report::WebReport;
 use super::{takes, word};
 
 /// A checked configuration file, by its role.
@@ -193,8 +194,9 @@ fn edge(root: &Scope<'_>) -> Option<EdgeConfig> {
     let mut keys = EdgeKeys::read(root);
     reserve(root, "admin.listen", process.iter().filter_map(|process| process.admin.listen));
     reserve(root, "core.accept", keys.tunnel.iter().flatten().flat_map(|tunnel| tunnel.accept.iter().copied()));
-    let listeners = listener::read(root, Some(&[]))?;
+    let mut listeners = listener::read(root, Some(&[]))?;
     let mut process = process?;
+    WebReport::place(process.report.as_ref(), &mut listeners);
     process.report.iter().for_each(|report| report.check_listeners(root, &listeners));
     process.bans.exempt.extend(listeners.iter().flat_map(|listener| &listener.inbound().trusted_peers));
     (keys.process, keys.listeners) = (Some(process), Some(listeners));
@@ -224,7 +226,8 @@ fn core(root: &Scope<'_>) -> Option<CoreConfig> {
             "is missing: a listener of `kind: relay` needs it; as in `- { port: 7172, address: \"127.0.0.1:7172\" }`",
         );
     }
-    let (mut process, listeners, trusted) = (process?, listeners?, trusted?);
+    let (mut process, mut listeners, trusted) = (process?, listeners?, trusted?);
+    WebReport::place(process.report.as_ref(), &mut listeners);
     process.report.iter().for_each(|report| report.check_listeners(root, &listeners));
     process.bans.exempt.extend(listeners.iter().flat_map(|listener| &listener.inbound().trusted_peers).chain(&trusted));
     (keys.process, keys.listeners) = (Some(process), Some(listeners));

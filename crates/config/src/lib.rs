@@ -11,7 +11,7 @@
 //! | `word`, `key`, `scope` | words of a fixed set; what there is to know of a key; reading the keys of one mapping |
 //! | `declare`, `takes`, `mapping` | the declaration of a key |
 //! | `memory`, `formats`, `address`, `address_set`, `access`, `name`, `source`, `ssh` | how values are written, and what `auto` is here |
-//! | `sessions`, `game_server`, `edges`, `fleet`, `proxies_table`, `limits`, `log`, `admin`, `bans`, `process`, `tunnel`, `report`, `inbound`, `login`, `forward`, `listener` | the mappings of a file |
+//! | `sessions`, `game_server`, `edges`, `fleet`, `proxies_table`, `limits`, `log`, `admin`, `bans`, `process`, `tunnel`, `report`, `inbound`, `login`, `forward`, `web`, `web_report`, `listener` | the mappings of a file |
 //! | `document`, `file`, `topology`, `spare_names` | whole files: those of the roles, and that of `init` with the names that follow its edges' |
 //! | `reference`, `restart`, `revoke`, `stock_servers`, `summary` | what follows from it: the tables in the documents, what takes a restart, what is left when an edge is refused, what players of unpatched servers meet, the line of `check` |
 
@@ -57,6 +57,7 @@ mod topology;
 mod tree;
 mod tunnel;
 mod web;
+mod web_report;
 mod word;
 
 pub use access::MAX_LIST_LEN;
@@ -98,6 +99,7 @@ pub use tunnel::{CoreTunnel, EdgeTunnel, Reach, TlsFiles};
 pub use web::{
     ClassicLogins, LISTS_PATH, MAX_LISTS, RealIpConfig, STATUS_PATH, WebConfig, WebList, WebRoutes, WebTlsConfig,
 };
+pub use web_report::{REPORT_PATH, WebReport};
 
 pub use otproxy_protocol::game_packet::Framing;
 pub use otproxy_protocol::player_address::PlayerAddress;

@@ -19,6 +19,7 @@ pub struct RelayConfig {
 }
 
 /// A listener, by its kind.
+#[expect(clippy::large_enum_variant, reason = "a file has a few, and they are read once")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum ListenerConfig {
     /// `kind: forward`

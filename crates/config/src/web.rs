@@ -22,6 +22,7 @@ use super::mapping::{elsewhere, mapping};
 use super::scope::Scope;
 use super::takes::{Format, Takes, items, list, some, value, word};
 use super::tree::{Node, Value};
+use super::web_report::{REPORT_PATH, WebReport};
 
 /// The beginning of the paths of lists; the name of one follows.
 pub const LISTS_PATH: &str = "/proxies/";
@@ -44,6 +45,8 @@ section! {
         forward: ForwardConfig = elsewhere(),
         /// `tls`: the certificate, where it is not plain.
         tls: Option<WebTlsConfig> = mapping().optional(),
+        /// `report`: this process's own report, to whom it is for.
+        report: Option<WebReport> = mapping().optional(),
         /// `routes`: what a core answers.
         routes: WebRoutes = mapping(),
     }
@@ -136,7 +139,12 @@ impl WebConfig {
                 let message =
                     "leads logins to a login service, and there are none; give `routes` with `login`, as `[/login]`";
                 item.wrong("forward_to", message);
-            } else if item.role() == RoleKind::Core && !logins && routes.proxies.is_empty() && routes.status.is_none() {
+            } else if item.role() == RoleKind::Core
+                && !logins
+                && routes.proxies.is_empty()
+                && routes.status.is_none()
+                && !item.has("report")
+            {
                 item.wrong_here("answers nothing; give `routes`, as in `routes: { proxies: [{ name: myot }] }`");
             }
             if routes.classic.is_some() && !logins {
@@ -145,9 +153,19 @@ impl WebConfig {
                     "has `classic` without `login`, the paths at which clients log in; give it, as `[/login]`",
                 );
             }
+            let taken = routes.login.iter().find(|path| item.has("report") && path.starts_with(REPORT_PATH));
+            if let Some(path) = taken {
+                let message =
+                    format!("`{path}` in `login` is below `{REPORT_PATH}`, which `report` takes; give another");
+                item.wrong("routes", message);
+            }
             if routes.proxies.len() > MAX_LISTS {
                 item.wrong("routes", format!("has too many lists in `proxies`; {MAX_LISTS} are the most"));
             }
+        }
+        if item.has("report") && !item.file_has("report") {
+            let message = "leads to the files of `report`, and this file has none; give it `report: { dir: /var/lib/otproxy/report }`";
+            item.wrong("report", message);
         }
         let accept_proxy = forward.as_ref().map(|forward| forward.inbound.accept_proxy);
         let header = accept_proxy.is_some_and(|accept_proxy| accept_proxy != AcceptProxy::None);

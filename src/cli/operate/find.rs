@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use clap::ValueHint;
 
-use crate::admin::{AdminClient, ClientFiles, read_token};
+use crate::admin::{AdminClient, ClientFiles, TokenPurpose, read_token};
 use otproxy_config as config;
 use otproxy_config::{ADMIN_PORTS, ADMIN_SOCKET};
 
@@ -86,7 +86,7 @@ impl ApiLocation {
 
 /// Has a client send the token of a file. Besides root, this user, the file's owner and the users of the units may have it.
 fn with_token(client: AdminClient, file: &Path) -> anyhow::Result<AdminClient> {
-    let token = read_token(file)?;
+    let token = read_token(file, TokenPurpose::Admin)?;
     let owned = [file].into_iter().chain(UNIT_DIRECTORIES.iter().map(|(_, directory)| Path::new(*directory)));
     let owners = owned.filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.uid());
     Ok(client.with_token(token, owners.chain([rustix::process::geteuid().as_raw()]).collect()))
