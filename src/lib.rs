@@ -5,7 +5,7 @@
 //! - [`cli`]: commands, flags, exit codes.
 //! - [`deploy`]: puts the files of all hosts in their places, over ssh.
 //! - [`init`]: all hosts' files from one topology. [`doctor`]: tries from here the hosts and files that a configuration
-//!   needs, and from elsewhere a whole set-up, as a player sees it.
+//!   needs, and from elsewhere a whole set-up, as a player sees it. [`pull`]: the reports of many hosts, fetched into one folder.
 //! - [`roles`]: an edge and a core, started from a checked configuration.
 //! - [`web`]: the list of edges, the status and logins over HTTP.
 //! - [`fleet`]: the edges of a core, asked, judged and listed.
@@ -52,6 +52,7 @@ pub mod init;
 pub mod metrics;
 pub mod probe;
 pub mod proxies_table;
+pub mod pull;
 pub mod relay;
 pub mod report;
 pub mod roles;

@@ -77,7 +77,7 @@ const EXIT_STATUS: [(&str, &str); 4] = [
 ];
 
 /// Examples, each with what it does. The first word behind `otproxy` is the command on whose page it stands too.
-pub(super) const EXAMPLES: [(&str, &str); 21] = [
+pub(super) const EXAMPLES: [(&str, &str); 22] = [
     ("otproxy init", "asks on a terminal for the hosts and worlds, and makes the files of all of them"),
     (
         "otproxy init --edge waw1=198.51.100.7 --edge fra1=203.0.113.9 --game 7172=127.0.0.1:7172",
@@ -97,6 +97,10 @@ pub(super) const EXAMPLES: [(&str, &str); 21] = [
     (
         "otproxy probe --list edges.json --core 203.0.113.9",
         "the same for a list as clients fetch it; the core must be out of reach",
+    ),
+    (
+        "otproxy report pull --into /var/www/reports --token-file report.token waw1=https://p1.example",
+        "fetches an edge's report for lists of servers into /var/www/reports/waw1",
     ),
     ("otproxy status", "shows how the otproxy on this host is doing"),
     ("otproxy connections --listener login --limit 20", "shows the newest connections of a listener"),

@@ -39,6 +39,7 @@ mod operate;
 mod ping;
 mod player_sources;
 mod probe;
+mod report;
 mod signals;
 mod text_table;
 
@@ -111,6 +112,9 @@ enum Command {
     /// From a host that is none of yours. One line for each thing, with the remedy if something is wrong; nobody is in the game for it.
     /// Exit code 1 if players would not get in, or if the core given with --core can be reached.
     Probe(Probe),
+    /// Work with the reports that edges write for lists of servers
+    #[command(subcommand)]
+    Report(report::Report),
     #[command(flatten)]
     Operate(operate::Operate),
     /// Make, renew and show the certificates that the core and the edges know each other by
@@ -231,6 +235,7 @@ impl Cli {
             Command::Doctor(doctor) => doctor.run(),
             Command::Ping(ping) => ping.run(),
             Command::Probe(probe) => probe.run(),
+            Command::Report(report) => report.run(),
             Command::Operate(operate) => operate.run(),
             Command::Cert(cert) => cert.execute(),
             Command::Completions { shell } => {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use md5::{Digest as _, Md5};
@@ -76,13 +76,38 @@ pub fn md5_hex(content: &[u8]) -> String {
 /// # Errors
 /// Fails if a file cannot be written. The files from before are there still.
 pub fn write_sockets(folder: &Path, text: &str) -> io::Result<()> {
+    put_sockets(folder, text, None)
+}
+
+/// Does the same, with files that were last changed at a time.
+///
+/// # Errors
+/// Fails as that does.
+pub fn put_sockets(folder: &Path, text: &str, written: Option<SystemTime>) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let line = md5_line(text.as_bytes(), SOCKETS);
-    let beside = |name: &str| folder.join(format!(".{name}.new"));
-    fs::write(beside(SOCKETS), text)?;
-    fs::write(beside(MD5), line)?;
-    fs::rename(beside(SOCKETS), folder.join(SOCKETS))?;
-    fs::rename(beside(MD5), folder.join(MD5))
+    let sockets = beside(folder, SOCKETS, text.as_bytes(), written)?;
+    let md5 = beside(folder, MD5, line.as_bytes(), written)?;
+    fs::rename(sockets, folder.join(SOCKETS))?;
+    fs::rename(md5, folder.join(MD5))
+}
+
+/// Writes one file of a report to a folder, whole or not at all.
+///
+/// # Errors
+/// Fails if it cannot be written. The file from before is there still.
+pub fn put(folder: &Path, file: &str, content: &[u8], written: Option<SystemTime>) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    fs::rename(beside(folder, file, content, written)?, folder.join(file))
+}
+
+/// Writes a file beside the one whose place it is to take.
+fn beside(folder: &Path, file: &str, content: &[u8], written: Option<SystemTime>) -> io::Result<PathBuf> {
+    let path = folder.join(format!(".{file}.new"));
+    let mut beside = File::create(&path)?;
+    beside.write_all(content)?;
+    written.map_or(Ok(()), |written| beside.set_modified(written))?;
+    Ok(path)
 }
 
 /// Adds a line to the numbers of players, and drops the oldest when there are too many.
@@ -122,7 +147,6 @@ fn shorten(path: &Path, mut file: File) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
     use std::process::Command;
     use std::time::{Duration, UNIX_EPOCH};
 

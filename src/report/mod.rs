@@ -19,7 +19,9 @@ mod sockets;
 #[cfg(test)]
 mod tests;
 
-pub use files::{FILES, KEPT_PLAYERS, MAX_FILE, MAX_PLAYERS, MD5, PLAYERS, SOCKETS, md5_hex, md5_line, read};
+pub use files::{
+    FILES, KEPT_PLAYERS, MAX_FILE, MAX_PLAYERS, MD5, PLAYERS, SOCKETS, md5_hex, md5_line, put, put_sockets, read,
+};
 pub use hidden::{Hidden, MAX_REMEMBERED};
 pub use players::{COUNTED, PlayerCount};
 pub use rows::TunnelledConnection;

@@ -29,6 +29,17 @@ impl FromIterator<IpAddr> for PlayerCount {
     }
 }
 
+impl PlayerCount {
+    /// Reads the last line of `players.csv`; `None` if it has none.
+    #[must_use]
+    pub fn of_last_line(text: &str) -> Option<Self> {
+        let mut numbers = text.lines().next_back()?.split(',').skip(1).map(str::parse);
+        let mut number = || numbers.next()?.ok();
+        let count = Self { online: number()?, unique: number()?, counted: number()? };
+        numbers.next().is_none().then_some(count)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -40,6 +51,20 @@ mod tests {
         let of = |hosts: &[u8]| hosts.iter().map(|host| IpAddr::from([192, 0, 2, *host])).collect::<PlayerCount>();
         assert_eq!(of(&[]), PlayerCount::default());
         assert_eq!(of(&[1, 2, 1, 1, 1, 1]), PlayerCount { online: 6, unique: 2, counted: 5 });
+    }
+
+    #[test]
+    fn the_last_line_is_read() {
+        const TITLE: &str = "time,online,unique,counted\n";
+        let read = |lines: &str| PlayerCount::of_last_line(&format!("{TITLE}{lines}"));
+        let expected = PlayerCount { online: 3, unique: 1, counted: 2 };
+        assert_eq!(read("2026-11-28T19:33:00Z,9,9,9\n2026-11-28T19:34:00Z,3,1,2\n"), Some(expected));
+        for none in
+            ["", "2026-11-28T19:34:00Z,3,1", "2026-11-28T19:34:00Z,3,1,2,7\n", "2026-11-28T19:34:00Z,3,1,-2\n", "\n"]
+        {
+            assert_eq!(read(none), None, "{none}");
+        }
+        assert_eq!(PlayerCount::of_last_line(""), None);
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use otproxy::connection::{AdmissionError, CloseReason};
 use otproxy::metrics::CATALOGUE;
 use otproxy::{
-    access_log, admin, admission, connection, fleet, forward, proxies_table, relay, report, roles, state, stderr,
+    access_log, admin, admission, connection, fleet, forward, proxies_table, pull, relay, report, roles, state, stderr,
     tunnel, web,
 };
 use otproxy_config as config;
@@ -168,6 +168,9 @@ fn expected() -> BTreeSet<String> {
         ("proxies_table::MAX_ROWS", proxies_table::MAX_ROWS.to_string()),
         ("proxies_table::WITHIN", format!("{:?}", proxies_table::WITHIN)),
         ("report::MAX_FILE", format!("{} bytes", report::MAX_FILE)),
+        ("pull::MAX_AT_ONCE", pull::MAX_AT_ONCE.to_string()),
+        ("pull::HOST_TIMEOUT", format!("{:?}", pull::HOST_TIMEOUT)),
+        ("pull::AGAIN", format!("{:?}", pull::AGAIN)),
         ("web::MAX_REPORTS", web::MAX_REPORTS.to_string()),
         ("report::MAX_PLAYERS", format!("{} bytes", report::MAX_PLAYERS)),
         ("report::MAX_REMEMBERED", report::MAX_REMEMBERED.to_string()),

@@ -443,7 +443,7 @@ fn parse<T: DeserializeOwned>(answer: &ApiAnswer) -> anyhow::Result<T> {
 }
 
 /// Returns the columns of the terminal that is printed to; `None` if it is none: what is piped is for programs.
-fn width() -> Option<usize> {
+pub(super) fn width() -> Option<usize> {
     let stdout = io::stdout();
     let size = || rustix::termios::tcgetwinsize(&stdout).ok().map(|size| size.ws_col);
     stdout.is_terminal().then(|| columns(env::var("COLUMNS").ok().as_deref(), size()))
