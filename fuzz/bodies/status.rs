@@ -29,7 +29,7 @@ fn check_request(bytes: &[u8]) {
 }
 
 fn check_answer(request: &StatusRequest, answer: &[u8]) {
-    let published = PublishedFields { address: "play.example", port: Some(7171) };
+    let published = PublishedFields { address: "play.example", port: Some(7171), online: Some(12) };
     let Ok(once) = request.publish(answer, published) else { return };
     let twice = request.publish(&once, published);
     // JSON may be rounded with each reading.

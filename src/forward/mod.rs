@@ -18,6 +18,7 @@ use crate::admission::{
 };
 use crate::connection::{CloseReason, ConnectionHandle, Route};
 use crate::metrics::{ByReason, GaugeGuard, Metrics};
+use crate::report::PlayerCounter;
 use crate::tunnel::{EdgeTrunks, LOSS_SPREAD};
 use otproxy_config as config;
 use otproxy_config::SendProxy;
@@ -77,6 +78,8 @@ pub struct ForwardShared {
     /// The changes of answers to logins, if that is enabled.
     login: Option<config::LoginConfig>,
     logs: Arc<Logs>,
+    /// The count of players, where somebody knows them.
+    players: Option<PlayerCounter>,
 }
 
 /// The limits that keep a listener from filling the disk with log lines.
@@ -90,13 +93,13 @@ struct Logs {
 }
 
 impl ForwardShared {
-    /// Makes it from the listener's configuration, whose `inbound` part was made before; `ways` are those to its targets.
-    /// Events outside of the workers are counted in `metrics`.
+    /// Makes it from the listener's configuration, whose `inbound` part was made before; `ways` are those to its targets, and `players`
+    /// counts those of this process. Events outside of the workers are counted in `metrics`.
     pub fn new(
         config: &config::ForwardConfig,
         inbound: Arc<InboundShared>,
         header_for: HeaderFor,
-        ways: TargetWays,
+        (ways, players): (TargetWays, Option<PlayerCounter>),
         metrics: &Arc<Metrics>,
     ) -> Arc<Self> {
         let targets = Targets::new(config, ways, metrics);
@@ -104,7 +107,7 @@ impl ForwardShared {
         let ended = RateLimitedLog::new(ENDED_LINES);
         let logs = Logs { reach: OutageLog::new(), status: OutageLog::new(), ended };
         let (send_proxy, login) = (config.send_proxy, config.login.clone());
-        Arc::new(Self { inbound, send_proxy, header_for, targets, status, login, logs: Arc::new(logs) })
+        Arc::new(Self { inbound, send_proxy, header_for, targets, status, login, logs: Arc::new(logs), players })
     }
 
     /// Returns the same listener with a new `config` in place of `before`: counts and knowledge about targets stay.
@@ -132,6 +135,7 @@ impl ForwardShared {
             }),
             login: config.login,
             logs: Arc::clone(&self.logs),
+            players: self.players.clone(),
         })
     }
 

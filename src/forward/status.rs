@@ -40,7 +40,8 @@ impl StatusShared {
 
     /// Returns the same with a new `config`. Answers stay, except those that show what is no longer published.
     pub(super) fn reloaded(&self, config: config::StatusConfig) -> Self {
-        if (&config.address, config.port) != (&self.config.address, self.config.port) {
+        let shown = |config: &config::StatusConfig| (config.address.clone(), config.port, config.players);
+        if shown(&config) != shown(&self.config) {
             return Self::new(config);
         }
         self.cache().set(config.cache, config.stale);
@@ -171,9 +172,14 @@ async fn ask_target(
     let within = forward.inbound.config().timeouts.connect;
     let exchange = exchange(reached, request, forward.inbound.scratch());
     let result = timeout(within, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let config::StatusConfig { address, port, .. } = &shared.config;
+    let config::StatusConfig { address, port, players, .. } = &shared.config;
+    let online = match (players, &forward.shared.players) {
+        (config::StatusPlayers::Counted, Some(players)) => Some(players.count().await.counted),
+        _ => None,
+    };
+    let online = online.map(|online| u32::try_from(online).unwrap_or(u32::MAX));
     let published = result.and_then(|answer| {
-        request.publish(&answer, PublishedFields { address, port: *port }).map_err(io::Error::other)
+        request.publish(&answer, PublishedFields { address, port: *port, online }).map_err(io::Error::other)
     });
     let (outage, listener) = (&forward.shared.logs.status, &forward.inbound.config().name);
     match published {
@@ -222,6 +228,7 @@ mod tests {
             stale: second,
             address: address.to_owned(),
             port: None,
+            players: config::StatusPlayers::Told,
         };
         let (shared, now) = (StatusShared::new(config(5, "play.example")), Instant::now());
         let Lookup::Fetch(fetch) = shared.cache().look_up(&StatusRequest::Xml, now) else { panic!("nothing is known") };
@@ -234,5 +241,7 @@ mod tests {
         };
         assert_eq!(told(&longer), Some(StatusResult::Cached));
         assert_eq!(told(&longer.reloaded(config(60, "other.example"))), None);
+        let counted = config::StatusConfig { players: config::StatusPlayers::Counted, ..config(60, "play.example") };
+        assert_eq!(told(&longer.reloaded(counted)), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Sessions as an operator sees them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,17 @@ impl Relay {
             views.extend(picked.filter_map(|session| view(&machine, client.id, session)));
         }
         views
+    }
+
+    /// Returns the address of the player of each session of this worker.
+    pub fn players(&self) -> Vec<IpAddr> {
+        let mut players = Vec::new();
+        for client in self.clients.borrow().values() {
+            let machine = client.machine.borrow();
+            let open = picked(&machine, client.id, &|_, _, _| true).filter(|session| !machine.is_closed(*session));
+            players.extend(open.filter_map(|session| Some(machine.session(session)?.player.ip())));
+        }
+        players
     }
 
     /// Ends the sessions of this worker that `wanted` picks, and returns how many. Their clients are told.

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use otproxy_config::{HostPort, ReportConfig, RoleKind};
 
+mod counter;
 mod files;
 mod hidden;
 mod lsof;
@@ -19,6 +20,7 @@ mod sockets;
 #[cfg(test)]
 mod tests;
 
+pub use counter::PlayerCounter;
 pub use files::{
     FILES, KEPT_PLAYERS, MAX_FILE, MAX_PLAYERS, MD5, PLAYERS, SOCKETS, md5_hex, md5_line, put, put_sockets, read,
 };

@@ -12,8 +12,8 @@ use tracing::{info, warn};
 use super::control::Control;
 use super::listeners::ListenerSnapshot;
 use crate::admission::ProcessAdmission;
-use crate::relay::RelayShared;
-use crate::report::{PlayerCount, ReportFacts, SocketReporter, TunnelledConnection};
+use crate::relay::{Relay, RelayShared};
+use crate::report::{PlayerCount, PlayerCounter, ReportFacts, SocketReporter, TunnelledConnection};
 use otproxy_config as config;
 use otproxy_config::{Config, Destination, HostPort, ListenerType, Reach, ReportConfig};
 
@@ -91,14 +91,26 @@ impl Reports {
         let relays = listening.iter().any(|one| one.kind == ListenerType::Relay);
         let players = match self.relay.as_ref().filter(|_| relays) {
             // A core that relays knows who plays; everything else knows connections.
-            Some(relay) => {
-                let sessions = relay.ask(|relay| relay.sessions(|_, _, _| true)).await;
-                sessions.into_iter().flatten().map(|session| session.player.ip()).collect()
-            }
+            Some(relay) => count_players(relay).await,
             None => open.iter().map(|handle| handle.player_or_peer().ip()).collect::<PlayerCount>(),
         };
         ReportFacts { config: wanted, role, ports: all, tunnel, backends, tunnelled, players, time: SystemTime::now() }
     }
+}
+
+/// Returns what counts the players of a core that relays.
+pub(super) fn player_counter(relay: &Arc<RelayShared>) -> PlayerCounter {
+    let relay = Arc::clone(relay);
+    PlayerCounter::new(move || {
+        let relay = Arc::clone(&relay);
+        async move { count_players(&relay).await }
+    })
+}
+
+/// Counts the players of a core that relays.
+async fn count_players(relay: &RelayShared) -> PlayerCount {
+    // Addresses alone: workers carry packets meanwhile.
+    relay.ask(Relay::players).await.into_iter().flatten().collect()
 }
 
 /// Returns the port that stands for a listener: its first, and without one, as behind the tunnel, that of its kind.

@@ -9,6 +9,7 @@ use crate::admission::{Carrier, Inbound, InboundShared, ListenerMetrics, Process
 use crate::forward::{Forward, ForwardShared, HeaderFor, TargetWays};
 use crate::metrics::Metrics;
 use crate::relay::{Relay, RelayListener};
+use crate::report::PlayerCounter;
 use crate::tunnel::EdgeTrunks;
 use crate::web::{Web, WebShared};
 use otproxy_config as config;
@@ -18,6 +19,8 @@ use otproxy_net::worker::Scratch;
 /// The parts that all listeners of a service share.
 pub(super) struct ListenerParts {
     pub role: RoleKind,
+    /// The count of players, at a core.
+    pub players: Option<PlayerCounter>,
     pub header_for: HeaderFor,
     pub ways: TargetWays,
     /// The admission that all listeners share.
@@ -69,7 +72,7 @@ impl Running {
         before: Option<(&Self, &ListenerConfig)>,
         others: impl Fn(&str) -> Option<Arc<ForwardShared>>,
     ) -> Self {
-        let ListenerParts { role, header_for, ways, gate, access_log, own_metrics, .. } = making;
+        let ListenerParts { role, players, header_for, ways, gate, access_log, own_metrics, .. } = making;
         let inbound = |config: &config::InboundConfig| match before {
             Some((before, _)) => before.inbound.reloaded(config.clone()),
             None => {
@@ -84,7 +87,8 @@ impl Running {
                 Some((shared, was)) => shared.reloaded(config.clone(), was),
                 None => {
                     let inbound = inbound(&config.inbound);
-                    ForwardShared::new(config, inbound, header_for.clone(), ways.clone(), own_metrics)
+                    let ways = (ways.clone(), players.clone());
+                    ForwardShared::new(config, inbound, header_for.clone(), ways, own_metrics)
                 }
             }
         };

@@ -20,7 +20,7 @@ use super::control::{Control, ServiceState};
 use super::drain::{LAST_SPREAD, close_links};
 use super::listeners::ListenerSet;
 use super::operator::{self, RoleOperator};
-use super::report::Reports;
+use super::report::{Reports, player_counter};
 use super::revoked::RevokedEdges;
 use super::running::ListenerParts;
 use super::worker::{ListenerPlans, Worker};
@@ -132,6 +132,7 @@ impl Service {
         relay.iter().for_each(|relay| relay.set_gauge(&own_metrics));
         let making = ListenerParts {
             role,
+            players: relay.as_ref().map(player_counter),
             header_for,
             ways: ways.clone(),
             gate: Arc::clone(&gate),

@@ -45,7 +45,7 @@ fn is_limit(key: &Key) -> bool {
         "bans.for",
     ];
     let others = ["sessions.bind_sessions", "limits.reset", "limits.fair_share", "limits.pressure"];
-    let of_status = ["status.address", "status.port", "routes.status"];
+    let of_status = ["status.address", "status.port", "status.players", "routes.status"];
     let is_other = others.iter().chain(&of_status).any(|other| key.path.ends_with(other));
     parts.iter().any(|part| key.path.contains(part)) && !is_other
 }

@@ -91,6 +91,19 @@ section! {
         address: String = value(HOST).required("play.example"),
         /// the port in the answer, likewise
         port: Option<u16> = value(PORT).optional("as the game server says").example("7171"),
+        /// the number of players online in the answer: what the game server says (`told`), or the sessions of this process, at most 4 of
+        /// one address (`counted`)
+        players: StatusPlayers = word().or("told"),
+    }
+}
+
+words! {
+    /// `listeners[].status.players`: the number of players in the answer.
+    pub enum StatusPlayers {
+        /// That which the game server says.
+        Told = "told",
+        /// The sessions of this process, as lists of servers count players.
+        Counted = "counted",
     }
 }
 

@@ -70,7 +70,9 @@ pub use edges::{EdgePeer, LINKS_PORT, MORE_WHEN_HIT};
 pub use error::{ConfigError, ConfigErrors, Location};
 pub use file::{Config, CoreConfig, EdgeConfig, KEYS, load, load_core, load_edge, load_for, parse};
 pub use fleet::{CountedTraffic, EdgeTraffic, FleetConfig};
-pub use forward::{CheckConfig, CheckKind, ForwardConfig, ForwardTarget, SendProxy, StatusConfig, TargetChoice};
+pub use forward::{
+    CheckConfig, CheckKind, ForwardConfig, ForwardTarget, SendProxy, StatusConfig, StatusPlayers, TargetChoice,
+};
 pub use game_server::{GameServerCheck, GameServerConfig, Ipv6Players};
 pub use inbound::{AcceptProxy, InboundConfig, Timeouts};
 pub use key::{Key, ListenerType, RoleKind, WhenAbsent};

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::declare::{Field as _, Section as _};
-use super::forward::ForwardConfig;
+use super::forward::{ForwardConfig, StatusPlayers};
 use super::inbound::InboundConfig;
 use super::key::{Key, ListenerType, RoleKind};
 use super::scope::Scope;
@@ -73,7 +73,8 @@ pub(super) fn keys() -> Vec<Key> {
     // The keys of a kind stand between those of its addresses and those of its access.
     let behind_listen = keys.iter().position(|key| key.path == "listen").map_or(keys.len(), |place| place + 1);
     let of_forwards = |key: &Key| ["status", "login"].iter().any(|own| key.path.split('.').next() == Some(own));
-    let forward = ForwardConfig::keys().into_iter().map(|key| match of_forwards(&key) {
+    let of_relays = |key: Key| if key.path == "status.players" { key.only_in(RoleKind::Core) } else { key };
+    let forward = ForwardConfig::keys().into_iter().map(of_relays).map(|key| match of_forwards(&key) {
         true => key.only_with(&[ListenerType::Forward]),
         false => key.only_with(&[ListenerType::Forward, ListenerType::Web]),
     });
@@ -95,9 +96,16 @@ pub(super) fn read(root: &Scope<'_>, edges: Option<&[IpNet]>) -> Option<Vec<List
         root.wrong("listeners", "has no listener in it; give at least one");
     }
     let (spots, listeners): (Vec<_>, Vec<_>) =
-        items.into_iter().map(|item| (item.spot("routes"), listener(item, edges))).unzip();
+        items.into_iter().map(|item| ((item.spot("routes"), item.spot("status")), listener(item, edges))).unzip();
     let listeners: Vec<_> = listeners.into_iter().collect::<Option<_>>()?;
-    for (spot, listener) in spots.iter().zip(&listeners) {
+    let relays = listeners.iter().any(|listener| matches!(listener, ListenerConfig::Relay(_)));
+    for ((spot, of_status), listener) in spots.iter().zip(&listeners) {
+        let status = listener.forward().and_then(|forward| forward.status.as_ref());
+        if !relays && status.is_some_and(|status| status.players == StatusPlayers::Counted) {
+            let message =
+                "`players: counted` counts sessions, and there is no listener of `kind: relay`; leave `players` out";
+            root.wrong_at(of_status, message);
+        }
         let ListenerConfig::Web(WebConfig { routes: WebRoutes { status: Some(name), .. }, .. }) = listener else {
             continue;
         };

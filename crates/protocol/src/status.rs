@@ -40,6 +40,13 @@ const PARTS: u8 = 0x01;
 /// The flag that asks for the first part, which has the address, and the number that this part begins with.
 const ADDRESS_FLAG: u8 = 0x01;
 const ADDRESS_PART: u8 = 0x10;
+/// The flag that asks for the numbers of players, and the number that this part begins with: those online, the most that may be, and the
+/// most that have been, each a u32.
+const PLAYERS_FLAG: u8 = 0x08;
+const PLAYERS_PART: u8 = 0x20;
+/// The parts that come before: their flags, their numbers, their strings, and the bytes behind those.
+const PARTS_BEFORE_PLAYERS: [(u8, u8, usize, usize); 3] =
+    [(ADDRESS_FLAG, ADDRESS_PART, 3, 0), (0x02, 0x11, 2, 0), (0x04, 0x12, 3, size_of::<u64>())];
 /// The flag that asks whether somebody is online: a name comes with it.
 const NAME_FLAG: u8 = 0x40;
 
@@ -88,6 +95,8 @@ pub struct PublishedFields<'a> {
     pub address: &'a str,
     /// And the port; `None` leaves it as the game server says.
     pub port: Option<u16>,
+    /// The number of players online; `None` leaves it as the game server says.
+    pub online: Option<u32>,
 }
 
 /// Returns the kind of first packet in `bytes`; `None` if that is not known yet.
@@ -164,23 +173,29 @@ impl StatusRequest {
         match self {
             Self::Xml => publish_xml(answer, published).ok_or(AnswerError::NotStatus),
             Self::Json => publish_json(answer, published).ok_or(AnswerError::NotStatus),
-            Self::Parts { flags, .. } => publish_parts(answer, flags & ADDRESS_FLAG != 0, published),
+            Self::Parts { flags, .. } => publish_parts(answer, *flags, published),
         }
     }
 }
 
-/// Changes `ip` and `port` of `serverinfo`, as far as it has them.
+/// Changes `ip` and `port` of `serverinfo`, and `online` of `players`, as far as it has them.
 fn publish_xml(xml: &[u8], published: PublishedFields<'_>) -> Option<Vec<u8>> {
     let port = published.port.map(|port| port.to_string());
-    let mut tag = Attributes::of(xml, b"<serverinfo")?;
+    let server = with_attributes(xml, Attributes::of(xml, b"<serverinfo")?, |name| match name {
+        b"ip" => Some(published.address),
+        b"port" => port.as_deref(),
+        _ => None,
+    })?;
+    let Some(online) = published.online.map(|online| online.to_string()) else { return Some(server) };
+    let Some(players) = Attributes::of(&server, b"<players") else { return Some(server) };
+    with_attributes(&server, players, |name| (name == b"online").then_some(online.as_str()))
+}
+
+/// Changes the values of a tag for which `new` has others.
+fn with_attributes<'n>(xml: &[u8], mut tag: Attributes<'_>, new: impl Fn(&[u8]) -> Option<&'n str>) -> Option<Vec<u8>> {
     let (mut out, mut copied) = (Vec::with_capacity(xml.len()), 0);
     while let Some((name, value)) = tag.read_next().ok()? {
-        let new = match name {
-            b"ip" => Some(published.address),
-            b"port" => port.as_deref(),
-            _ => None,
-        };
-        if let Some(new) = new {
+        if let Some(new) = new(name) {
             out.extend_from_slice(xml.get(copied..value.start)?);
             out.extend_from_slice(new.as_bytes());
             copied = value.end;
@@ -201,19 +216,30 @@ fn publish_json(json: &[u8], published: PublishedFields<'_>) -> Option<Vec<u8>> 
     if let (Some(old), Some(port)) = (server.get_mut("port"), published.port) {
         *old = if old.is_string() { port.to_string().into() } else { port.into() };
     }
+    if let (Some(old), Some(online)) = (status.pointer_mut("/players/online"), published.online) {
+        *old = if old.is_string() { online.to_string().into() } else { online.into() };
+    }
     serde_json::to_vec(&status).ok()
 }
 
-/// Changes the second and the third string of the first part, if that was asked for: the address and the port.
-fn publish_parts(answer: &[u8], with_address: bool, published: PublishedFields<'_>) -> Result<Vec<u8>, AnswerError> {
+/// Changes the second and the third string of the first part, if that was asked for: the address and the port; and the number of players
+/// online.
+fn publish_parts(answer: &[u8], flags: u8, published: PublishedFields<'_>) -> Result<Vec<u8>, AnswerError> {
     let (length, body) = answer.split_first_chunk::<LENGTH_LEN>().ok_or(AnswerError::NotStatus)?;
     if usize::from(u16::from_le_bytes(*length)) != body.len() {
         return Err(AnswerError::NotStatus);
     }
-    if !with_address {
-        return Ok(answer.to_vec());
+    let mut body = Cow::Borrowed(body);
+    if let Some(online) = published.online.filter(|_| flags & PLAYERS_FLAG != 0) {
+        let at = online_at(&body, flags).ok_or(AnswerError::NotStatus)?;
+        if let Some(old) = body.to_mut().get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+            *old = online.to_le_bytes();
+        }
     }
-    let (name, port, rest) = address_part(body).ok_or(AnswerError::NotStatus)?;
+    if flags & ADDRESS_FLAG == 0 {
+        return Ok([&length[..], &body].concat());
+    }
+    let (name, port, rest) = address_part(&body).ok_or(AnswerError::NotStatus)?;
     let port = published.port.map_or(Cow::Borrowed(port), |port| Cow::Owned(port.to_string().into_bytes()));
     let mut changed = vec![ADDRESS_PART];
     for text in [name, published.address.as_bytes(), &port] {
@@ -231,6 +257,23 @@ fn address_part(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (_, rest) = string(rest)?;
     let (port, rest) = string(rest)?;
     Some((name, port, rest))
+}
+
+/// Returns the place of the number of players online, which stands behind the parts that were asked for before it.
+fn online_at(body: &[u8], flags: u8) -> Option<usize> {
+    let mut rest = body;
+    for (flag, part, strings, more) in PARTS_BEFORE_PLAYERS {
+        if flags & flag == 0 {
+            continue;
+        }
+        rest = rest.strip_prefix(&[part])?;
+        for _ in 0..strings {
+            rest = string(rest)?.1;
+        }
+        rest = rest.get(more..)?;
+    }
+    let numbers = rest.strip_prefix(&[PLAYERS_PART])?;
+    (numbers.len() >= size_of::<u32>()).then(|| body.len() - numbers.len())
 }
 
 /// Returns a string, which has its length in front, and the bytes after it.

@@ -2,10 +2,15 @@
 
 use std::net::SocketAddr;
 
+use otproxy_protocol::frame::ClientId;
+use otproxy_protocol::status::ServerStatus;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use crate::common::eventually;
+use crate::common::game::*;
+use crate::common::link::*;
 use crate::common::sandbox::*;
 
 const XML: &[u8] = b"\x06\0\xFF\xFFinfo";
@@ -447,5 +452,41 @@ fn the_game_server_is_asked_in_the_name_of_the_loopback_address_through_edge_and
             edge.stop_after(client).await;
             core.stop().await;
         }
+    });
+}
+
+#[test]
+fn the_sessions_of_a_core_are_told_at_most_four_of_an_address() {
+    run(async {
+        let ((target, addr), game) = (target().await, Game::new().await);
+        let core = Role::core(&format!(
+            "edges: [{{ name: a, address: {EDGE_A} }}]\ngame_servers: [{{ port: {PORT}, address: \"{}\" }}]\n\
+             listeners:\n- {{ name: links, kind: relay, listen: \"127.0.0.1:0\" }}\n\
+             - {{ name: a, listen: \"127.0.0.1:0\", forward_to: \"{addr}\", send_proxy: none, accept_proxy: none{PATIENT}, \
+             status: {{ address: play.example, {SHORT}, players: counted }} }}\n",
+            game.addr
+        ));
+        let telling = tokio::spawn(async move {
+            loop {
+                tell(&target, XML, &xml("10.0.0.1")).await;
+            }
+        });
+        let online = async || ServerStatus::read(&ask(&core, XML).await).unwrap().online;
+        assert_eq!(online().await, Some(0));
+        let mut playing = Vec::new();
+        for (client, address, counted) in [(1, 1, 1), (2, 1, 2), (3, 1, 3), (4, 1, 4), (5, 1, 4), (6, 1, 4), (7, 2, 5)]
+        {
+            let mut link = Link::connect(core.addr("links"), EDGE_A, player(address), ClientId(client)).await;
+            link.open(S, PORT).await;
+            let server = game.accept_otc().await;
+            link.sync().await;
+            playing.push((link, server));
+            // What was told before is kept a moment.
+            eventually("that many", async || (online().await == Some(counted)).then_some(())).await;
+        }
+        core.replace("counted }", "told }").await;
+        assert_eq!(online().await, Some(3), "what the game server says");
+        telling.abort();
+        core.stop_after(playing).await;
     });
 }

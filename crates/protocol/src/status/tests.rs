@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const PUBLISHED: PublishedFields<'_> = PublishedFields { address: "play.example", port: Some(7171) };
+const PUBLISHED: PublishedFields<'_> = PublishedFields { address: "play.example", port: Some(7171), online: None };
 const XML_REQUEST: &[u8] = b"\x06\0\xFF\xFFinfo";
 const SERVER: &[u8] = br#"<?xml version="1.0"?><tsqp version="1.0"><serverinfo uptime="7" ip="10.0.0.1" servername="A &gt; B" port="7" location="" url="http://x/?ip=&quot;1&quot;" version="1.4" client="10.98"/><owner name="ip" email="port"/><players online="3" max="100" peak="9"/></tsqp>"#;
 
@@ -195,16 +195,71 @@ fn parts_with_what_is_published() {
     assert_eq!(asked.publish(&full, PUBLISHED), Err(AnswerError::TooLong));
 }
 
+#[test]
+fn the_players_that_are_counted_stand_in_each_form() {
+    const COUNTED: PublishedFields<'_> = PublishedFields { online: Some(2), ..PUBLISHED };
+    let told = StatusRequest::Xml.publish(SERVER, PUBLISHED).unwrap();
+    let told = str::from_utf8(&told).unwrap();
+    let counted = StatusRequest::Xml.publish(SERVER, COUNTED).unwrap();
+    assert_eq!(str::from_utf8(&counted).unwrap(), told.replace("online=\"3\"", "online=\"2\""));
+    assert_eq!(ServerStatus::read(&counted).unwrap().online, Some(2));
+    for (xml, expected) in [
+        (
+            "<serverinfo/><players max='1' online='' peak='9'/>",
+            Ok("<serverinfo/><players max='1' online='2' peak='9'/>"),
+        ),
+        ("<serverinfo/>", Ok("<serverinfo/>")),
+        ("<serverinfo/><players max='1'/>", Ok("<serverinfo/><players max='1'/>")),
+        ("<serverinfo/><players online=3/>", Err(AnswerError::NotStatus)),
+    ] {
+        let published = StatusRequest::Xml.publish(xml.as_bytes(), COUNTED);
+        assert_eq!(published, expected.map(|xml| xml.as_bytes().to_vec()), "{xml}");
+    }
+    for (json, expected) in [
+        (r#"{"players":{"max":9,"online":3},"serverinfo":{}}"#, r#"{"players":{"max":9,"online":2},"serverinfo":{}}"#),
+        (r#"{"players":{"online":"3"},"serverinfo":{}}"#, r#"{"players":{"online":"2"},"serverinfo":{}}"#),
+        (r#"{"players":[3],"serverinfo":{}}"#, r#"{"players":[3],"serverinfo":{}}"#),
+    ] {
+        assert_eq!(StatusRequest::Json.publish(json.as_bytes(), COUNTED).unwrap(), expected.as_bytes());
+    }
+}
+
+#[test]
+fn the_players_that_are_counted_stand_behind_the_parts_that_were_asked_for() {
+    const COUNTED: PublishedFields<'_> = PublishedFields { online: Some(2), ..PUBLISHED };
+    let players = |online: u8| [&[PLAYERS_PART, online, 0, 0, 0][..], b"\x64\0\0\0\x09\0\0\0"].concat();
+    let parts_before: [(u8, Vec<u8>); 3] = [
+        (0x01, [&[0x10][..], &strings(&["A", "10.0.0.1", "7"])].concat()),
+        (0x02, [&[0x11][..], &strings(&["owner", "\x20mail"])].concat()),
+        (0x04, [&[0x12][..], &strings(&["motd", "", "url"]), &[0x20; 8]].concat()),
+    ];
+    for flags in 0..8_u8 {
+        let before: Vec<u8> =
+            parts_before.iter().filter(|(flag, _)| flags & flag != 0).flat_map(|(_, part)| part.clone()).collect();
+        let answer = |online| packet(&[&before[..], &players(online), b"\x30\x01"].concat());
+        let request = parts(flags | 0x08, "");
+        let expected = request.publish(&answer(2), PUBLISHED).unwrap();
+        assert_eq!(request.publish(&answer(3), COUNTED), Ok(expected), "{flags}");
+        // Without them in the question nothing in the answer is their number.
+        let unasked = parts(flags, "");
+        assert_eq!(unasked.publish(&answer(3), COUNTED), unasked.publish(&answer(3), PUBLISHED), "{flags}");
+        for cut in 0..before.len() + 5 {
+            let answer = packet(&[&before[..], &players(3)].concat()[..cut]);
+            assert_eq!(request.publish(&answer, COUNTED), Err(AnswerError::NotStatus), "{flags} {cut}");
+        }
+    }
+}
+
 proptest! {
     #[test]
-    fn no_bytes_do_harm(bytes in vec(any::<u8>(), 0..300), flags: u8, port: Option<u16>) {
+    fn no_bytes_do_harm(bytes in vec(any::<u8>(), 0..300), flags: u8, port: Option<u16>, online: Option<u32>) {
         let known = first(&bytes);
         for cut in 0..bytes.len() {
             let early = first(&bytes[..cut]);
             prop_assert!(early.is_none() || early == known);
         }
         for request in [StatusRequest::Xml, StatusRequest::Json, parts(flags, "")] {
-            let _ = request.publish(&bytes, PublishedFields { port, ..PUBLISHED });
+            let _ = request.publish(&bytes, PublishedFields { port, online, ..PUBLISHED });
         }
     }
 
