@@ -42,3 +42,17 @@ pub fn files(config: &Config) -> Vec<NamedFile> {
     }
     files
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_web_listener_names_files() {
+        let text = "role: edge\nreport: { dir: /r }\nlisteners: [{ name: w, kind: web, listen: '127.0.0.1:0', forward_to: 'a:1', \
+             tls: { cert: /c, key: /k }, report: { token_file: /t } }]\n";
+        let config = otproxy_config::parse("edge.yaml", text).unwrap();
+        let named: Vec<_> = files(&config).into_iter().map(|file| (file.path, file.secret)).collect();
+        assert_eq!(named, [("/c", false), ("/k", true), ("/t", true)].map(|(path, secret)| (path.into(), secret)));
+    }
+}
