@@ -8,6 +8,7 @@ use std::path::Path;
 use otproxy::report::{MAX_FILE, md5_hex};
 use tokio::io::AsyncWriteExt;
 
+use crate::common::eventually;
 use crate::common::folder::Folder;
 use crate::common::sandbox::*;
 use crate::web::{Answer, PATIENT, answer, requests};
@@ -45,15 +46,11 @@ async fn ask_from(from: &str, web: SocketAddr, request: &str, lines: &str) -> An
     answer(&mut stream).await
 }
 
-/// Asks until there is a report.
-async fn written(from: &str, web: SocketAddr, lines: &str) -> Answer {
-    loop {
-        let answer = ask_from(from, web, "GET /report/players.csv", lines).await;
-        if answer.status != 503 {
-            return answer;
-        }
-        assert!(answer.body.contains("no report has been written"), "{}", answer.body);
-    }
+/// Waits for a report, and asks for its players.
+async fn written(folder: &Path, from: &str, web: SocketAddr, lines: &str) -> Answer {
+    let last = folder.join("report/players.csv");
+    eventually("a report", async || last.exists().then_some(())).await;
+    ask_from(from, web, "GET /report/players.csv", lines).await
 }
 
 fn bearer(token: &str) -> String {
@@ -67,7 +64,7 @@ fn an_edge_has_its_report_for_those_that_may_read_it_and_never_leads_them_on() {
         let (core, at) = target().await;
         let edge = edge(&folder, at, "allow: 127.0.0.2", "");
         let web = edge.addr("web");
-        let players = written("127.0.0.2", web, "").await;
+        let players = written(&folder, "127.0.0.2", web, "").await;
         assert!(players.status == 200 && players.body.starts_with("time,online,unique,counted\n"), "{}", players.body);
         let report = ask_from("127.0.0.2", web, "GET /report/report.txt?again", "").await;
         assert_eq!(report.status, 200);
@@ -141,7 +138,7 @@ fn a_token_is_asked_for_and_its_file_is_read_again() {
         let (_held, core) = refusing();
         let edge = edge(&folder, core, &format!("allow: 127.0.0.2, token_file: {}/token", folder.display()), "");
         let web = edge.addr("web");
-        assert_eq!(written("127.0.0.2", web, &bearer(TOKEN)).await.status, 200);
+        assert_eq!(written(&folder, "127.0.0.2", web, &bearer(TOKEN)).await.status, 200);
         for lines in [
             "",
             "Authorization: Basic YTpi\r\n",
@@ -174,7 +171,7 @@ fn it_is_for_the_player_that_a_proxy_for_web_sites_tells() {
         let more = ", real_ip: { header: X-Real-IP, from: 127.0.0.9 }";
         let edge = edge(&folder, core, "allow: 203.0.113.7", more);
         let web = edge.addr("web");
-        assert_eq!(written("127.0.0.9", web, "X-Real-IP: 203.0.113.7\r\n").await.status, 200);
+        assert_eq!(written(&folder, "127.0.0.9", web, "X-Real-IP: 203.0.113.7\r\n").await.status, 200);
         for (from, told) in [("127.0.0.9", "203.0.113.8"), ("127.0.0.8", "203.0.113.7")] {
             let refused = ask_from(from, web, "GET /report/players.csv", &format!("X-Real-IP: {told}\r\n")).await;
             assert_eq!(refused.status, 404, "{from} {told}");
@@ -188,8 +185,9 @@ fn readers_that_are_slow_take_few_places_and_a_file_that_is_too_long_none() {
     run(async {
         let folder = folder();
         let (_held, core) = refusing();
-        let edge = edge(&folder, core, "allow: 127.0.0.2", "").await_written().await;
+        let edge = edge(&folder, core, "allow: 127.0.0.2", "");
         let web = edge.addr("web");
+        assert_eq!(written(&folder, "127.0.0.2", web, "").await.status, 200);
         let path = folder.join("report/report.txt");
         // More than sockets hold, so it is there until it is read.
         fs::File::create(&path).unwrap().set_len(MAX_FILE as u64).unwrap();
@@ -211,6 +209,9 @@ fn readers_that_are_slow_take_few_places_and_a_file_that_is_too_long_none() {
         fs::File::create(&path).unwrap().set_len(MAX_FILE as u64 + 1).unwrap();
         let long = ask_from("127.0.0.2", web, "GET /report/report.txt", "").await;
         assert!(long.status == 503 && long.body.contains("more than 16777216 bytes"), "{}", long.body);
+        fs::remove_file(folder.join("report/players.csv")).unwrap();
+        let none = ask_from("127.0.0.2", web, "GET /report/players.csv", "").await;
+        assert!(none.status == 503 && none.body.contains("no report has been written"), "{}", none.body);
         // In place of a file of its own it has nobody's else.
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink(folder.join("secret"), &path).unwrap();
@@ -230,18 +231,10 @@ fn a_core_has_its_own_report_beside_what_it_answers() {
             dir = folder.display()
         ));
         let web = core.addr("web");
-        assert_eq!(written("127.0.0.5", web, &bearer(TOKEN)).await.status, 200);
+        assert_eq!(written(&folder, "127.0.0.5", web, &bearer(TOKEN)).await.status, 200);
         let report = ask_from("127.0.0.5", web, "GET /report/report.txt", &bearer(TOKEN)).await;
         assert!(report.body.contains("BACKEND_IP:") && !report.body.contains("127.0.0.1"), "{}", report.body);
         assert_eq!(ask_from("127.0.0.5", web, "GET /proxies/a", "").await.status, 404);
         core.stop().await;
     });
-}
-
-impl Role {
-    /// Waits until its report is there.
-    async fn await_written(self) -> Self {
-        assert_eq!(written("127.0.0.2", self.addr("web"), "").await.status, 200);
-        self
-    }
 }
