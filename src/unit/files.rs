@@ -30,7 +30,8 @@ pub fn files(config: &Config) -> Vec<NamedFile> {
         client_ca.iter().for_each(|authority| name(authority, false));
     }
     if let Config::Core(core) = config {
-        core.proxies_table.iter().flat_map(|table| &table.password_file).for_each(|password| name(password, true));
+        let secrets = core.proxies_table.iter().flat_map(|table| table.password_file.iter().chain(&table.url_file));
+        secrets.for_each(|secret| name(secret, true));
     }
     files
 }

@@ -184,7 +184,7 @@ fn the_table_follows_the_edges_whatever_the_database_does() {
         for (right, rest) in [("UPDATE", "INSERT"), ("INSERT", "UPDATE")] {
             database.sql(&format!("REVOKE {right} ON myot.proxies FROM 'keeper'@'localhost'"));
             let missing = tried().await.unwrap_err();
-            assert_eq!(missing.remedy(&config), grant, "{missing}, with {rest}");
+            assert_eq!(missing.remedy, grant, "{missing}, with {rest}");
             database.sql(grant);
         }
 
@@ -211,6 +211,32 @@ fn the_table_follows_the_edges_whatever_the_database_does() {
             let _ = database.try_sql("mysql", &format!("KILL {query}"));
         }
         until(&database, "it follows once the lock is gone", &with(inside)).await;
+
+        // A URL says the same; and what is wrong with one is told without the password.
+        let (url, socket) = (database.folder.join("url"), database.socket().display().to_string());
+        let keys = format!("socket: {socket}, user: keeper, password_file: {}, database: myot", password.display());
+        std::fs::write(&url, "mysql://keeper:a secret@localhost/myot").unwrap();
+        core.replace(&keys, &format!("url_file: {}", url.display())).await;
+        is_up(&core, 0.0).await;
+        let by_url = ProxiesTable {
+            socket: None,
+            user: None,
+            password_file: None,
+            database: None,
+            url_file: Some(url.clone()),
+            ..config.clone()
+        };
+        let wrong = Database::connect(&by_url).await.err().expect("there is a blank in it");
+        let told = format!("{wrong} {wrong:?} {}", wrong.remedy);
+        assert!(told.contains("has a blank") && !told.contains("secret"), "{told}");
+        std::fs::write(&url, format!("mysql://keeper:a%20secret@localhost/myot?socket={socket}\n")).unwrap();
+        is_up(&core, 1.0).await;
+        database.sql("UPDATE proxies SET priority = 1 WHERE host = 'p1.example'");
+        until(&database, "it is put right by the URL", &with(inside)).await;
+        let mut by_url = Database::connect(&by_url).await.unwrap();
+        assert_eq!(by_url.names(), ("keeper", "myot"));
+        assert!(by_url.try_rights().await.is_ok());
+        core.replace(&keys, &keys).await;
 
         // It takes no changes, is gone, and is back.
         database.sql("SET GLOBAL read_only = 1");
