@@ -19,7 +19,7 @@ use otproxy_net::OutageLog;
 /// The time for one look at the table, with all its changes.
 pub const WITHIN: Duration = Duration::from_secs(5);
 /// The least time from one look to the next.
-const PACE: Duration = Duration::from_secs(1);
+pub const PACE: Duration = Duration::from_millis(500);
 
 /// The settings of the table, and each change of them.
 pub type TableSettings = watch::Receiver<Option<ProxiesTable>>;

@@ -10,6 +10,6 @@ mod url;
 pub use access::MAX_SECRET;
 pub use database::{Database, MAX_ROWS};
 pub use fault::{Fault, TableError, create_table, create_user, grant};
-pub use keeper::{TableSettings, WITHIN, keep};
+pub use keeper::{PACE, TableSettings, WITHIN, keep};
 pub use plan::{OUT, Own, ProxyRow, RowChange, Rows, plan};
 pub use url::UrlError;
