@@ -13,11 +13,12 @@ const CHECK: &str = "proxies_table";
 pub(super) async fn examine(config: ProxiesTable) -> DoctorCheck {
     let trying = async {
         let mut database = Database::connect(&config).await?;
-        database.try_rights().await
+        database.try_rights().await?;
+        let (user, name) = database.names();
+        Ok(format!("{user} reads and changes it in the database {name}"))
     };
-    let ProxiesTable { user, database, table, .. } = &config;
-    match timeout(WITHIN, trying).await.unwrap_or(Err(TableError::Late)) {
-        Ok(()) => DoctorCheck::ok(CHECK, table, format!("{user} reads and changes it in the database {database}")),
-        Err(error) => DoctorCheck::fail((CHECK, table), error.to_string(), error.remedy(&config)),
+    match timeout(WITHIN, trying).await.unwrap_or_else(|_| Err(TableError::late())) {
+        Ok(says) => DoctorCheck::ok(CHECK, &config.table, says),
+        Err(error) => DoctorCheck::fail((CHECK, &config.table), error.to_string(), error.remedy),
     }
 }

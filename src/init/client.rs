@@ -21,12 +21,13 @@ pub(super) fn description() -> &'static str {
 /// that would need escaping.
 pub(super) fn module(topology: &Topology) -> String {
     let mut edges = Vec::new();
-    for edge in topology.live() {
+    // Attackers read it too, and a reserve is one that they do not know.
+    for edge in topology.told() {
         let host = &edge.public;
         edges.push(if is_left_out(edge) {
             format!("  -- {host} is left out: a list has names and IPv4 addresses alone")
         } else {
-            format!("  {{ host = \"{host}:{LINKS_PORT}\", priority = 0 }},")
+            format!("  {{ host = \"{host}:{LINKS_PORT}\", priority = {} }},", edge.priority)
         });
     }
     let ahead = topology.spare_names();

@@ -18,14 +18,18 @@ CREATE TABLE IF NOT EXISTS `proxies` (
 );
 "
     .to_owned();
-    for edge in topology.live() {
-        let (name, host) = (&edge.name, &edge.public);
+    for edge in topology.told() {
+        let (name, host, priority) = (&edge.name, &edge.public, edge.priority);
         let _ = write!(
             text,
             "-- {name}\n\
-             INSERT INTO `proxies` (`host`, `port`, `priority`) SELECT '{host}', {LINKS_PORT}, 0 FROM DUAL\n  \
+             INSERT INTO `proxies` (`host`, `port`, `priority`) SELECT '{host}', {LINKS_PORT}, {priority} FROM DUAL\n  \
              WHERE NOT EXISTS (SELECT 1 FROM `proxies` WHERE `host` = '{host}' AND `port` = {LINKS_PORT});\n"
         );
+    }
+    for edge in topology.live().filter(|edge| edge.reserve) {
+        let _ =
+            writeln!(text, "-- {} is a reserve: the core has it here while it is used, by `proxies_table`", edge.name);
     }
     for edge in topology.edges.iter().filter(|edge| edge.revoked) {
         let (name, host) = (&edge.name, &edge.public);
@@ -100,7 +104,7 @@ allowHaProxy = true
 ";
     }
     if let Tfs14Otc | Tfs16Otc = profile
-        && let Some(edge) = topology.live().next()
+        && let Some(edge) = topology.told().next()
     {
         let _ = write!(
             text,

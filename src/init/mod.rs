@@ -154,7 +154,7 @@ fn of_host(topology: &Topology, host: &Host<'_>, ca: &str) -> Vec<File> {
 
 /// Returns a note for each edge that players without IPv6 cannot use.
 fn of_families(topology: &Topology) -> Vec<String> {
-    let edges = topology.live().filter(|edge| client::is_left_out(edge));
+    let edges = topology.told().filter(|edge| client::is_left_out(edge));
     let note = |edge: &TopologyEdge| {
         format!(
             "clients are told {} for the edge {}: players without IPv6 get no link to it, so have two edges with IPv4 as well; and \

@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::host::Host;
 use otproxy_config::{
-    CoreMode, Framing, GameServerSettings, HostPort, LINKS_PORT, LOGIN_PORT, PlayerAddress, Topology, TopologyEdge,
-    World,
+    CoreMode, EdgeTraffic, Framing, GameServerSettings, HostPort, LINKS_PORT, LOGIN_PORT, PlayerAddress, Topology,
+    TopologyEdge, World,
 };
 
 /// Returns `edge.yaml` or `core.yaml`.
@@ -173,7 +173,8 @@ tunnel:
         let told = !edge.revoked && edge.public.parse::<Ipv6Addr>().is_err();
         let public = if told { format!(", public: \"{}\"", edge.public) } else { String::new() };
         let revoked = if edge.revoked { ", revoked: true" } else { "" };
-        let _ = writeln!(edges, "  - {{ name: \"{}\"{dial}{public}{revoked} }}", edge.name);
+        let judged = if edge.revoked { String::new() } else { judged(edge) };
+        let _ = writeln!(edges, "  - {{ name: \"{}\"{dial}{public}{judged}{revoked} }}", edge.name);
     }
     let known = status_for_web(topology);
     format!(
@@ -211,6 +212,34 @@ game_servers:
     )
 }
 
+/// Returns the keys of an edge by which the core decides what clients are told of it.
+fn judged(edge: &TopologyEdge) -> String {
+    let mut keys = String::new();
+    if edge.priority > 0 {
+        let _ = write!(keys, ", priority: {}", edge.priority);
+    }
+    if let Some(priority) = edge.priority_under_attack {
+        let _ = write!(keys, ", priority_under_attack: {priority}");
+    }
+    if edge.reserve {
+        keys += ", reserve: true";
+    }
+    if let Some(datacenter) = &edge.datacenter {
+        let _ = write!(keys, ", datacenter: \"{datacenter}\"");
+    }
+    if let Some(EdgeTraffic { month, soft, count, day }) = edge.traffic {
+        let _ = write!(keys, ", traffic: {{ month: {}, soft: {soft}%, count: {count}, day: {day} }}", size(month));
+    }
+    keys
+}
+
+/// Returns a size as a provider writes it, exactly.
+fn size(bytes: u64) -> String {
+    let units = [("TiB", 1 << 40), ("GiB", 1 << 30), ("TB", 1_000_000_000_000), ("GB", 1_000_000_000)];
+    let unit = units.iter().find(|(_, unit)| bytes.is_multiple_of(*unit));
+    unit.map_or_else(|| bytes.to_string(), |(name, unit)| format!("{}{name}", bytes / unit))
+}
+
 /// Returns the lines of a forward that say how its target learns players' addresses.
 fn told(topology: &Topology, target: &HostPort) -> String {
     let source = if is_player_source(topology, target) { "    source: player\n" } else { "" };
@@ -231,7 +260,7 @@ fn edges_in_logins(topology: &Topology) -> &'static str {
 
 /// Returns the line that has a listener know the status, for the core's answers over HTTP.
 fn status_for_web(topology: &Topology) -> String {
-    let shown = topology.live().next().filter(|_| topology.web.is_some());
+    let shown = topology.told().next().filter(|_| topology.web.is_some());
     shown.map_or_else(String::new, |edge| format!("    status: {{ address: \"{}\" }}\n", edge.public))
 }
 
@@ -244,7 +273,7 @@ fn web_of_core(topology: &Topology) -> String {
         )
     });
     let mut routes = format!("proxies: [{{ name: \"{}\" }}]", web.list);
-    if topology.live().next().is_some() {
+    if topology.told().next().is_some() {
         routes += if topology.status.is_some() { ", status: status" } else { ", status: login" };
     }
     if web.login.is_some() {

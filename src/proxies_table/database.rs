@@ -1,108 +1,22 @@
 //! The table in MariaDB: connecting, reading rows, and changing them in one transaction.
 
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::path::PathBuf;
-
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, OptsBuilder, Row};
-use thiserror::Error;
-use tokio::task::spawn_blocking;
+use mysql_async::{Conn, OptsBuilder, Row};
 
+use super::access::{Access, Place};
+use super::fault::{Fault, TableError};
 use super::plan::{OUT, Own, ProxyRow, RowChange, Rows, plan};
 use otproxy_config::ProxiesTable;
 
 /// Rows of a table that are read; one with more is none of proxies.
 pub const MAX_ROWS: usize = 10_000;
-/// Bytes of the file of a password that are read.
-const MAX_PASSWORD: u64 = 4096;
 /// The columns that a table needs.
 const COLUMNS: [&str; 4] = ["host", "port", "priority", "disabled"];
-
-/// The reason why the table is not in step with the edges.
-#[derive(Debug, Error)]
-pub enum TableError {
-    /// The file of the password cannot be read.
-    #[error("{} cannot be read: {source}", path.display())]
-    Password {
-        /// The file.
-        path: PathBuf,
-        /// The error.
-        source: io::Error,
-    },
-    /// The database refused, or cannot be reached.
-    #[error("{0}")]
-    Database(#[from] Error),
-    /// The table lacks a column.
-    #[error("the table has no column `{0}`")]
-    NoColumn(&'static str),
-    /// It has too many rows.
-    #[error("the table has more than {MAX_ROWS} rows")]
-    TooLong,
-    /// It took too long.
-    #[error("the database does not answer in time, or the table is locked")]
-    Late,
-}
-
-impl TableError {
-    /// Returns what to do about it.
-    #[must_use]
-    pub fn remedy(&self, config: &ProxiesTable) -> String {
-        let ProxiesTable { user, database, table, .. } = config;
-        let create = || format!("make it as `{}` does", create_table(table));
-        match self {
-            Self::Password { .. } => {
-                "give the file to the user of the service, with the password alone in it".to_owned()
-            }
-            Self::NoColumn(_) => create(),
-            Self::TooLong => "see whether `proxies_table.table` names the right one".to_owned(),
-            Self::Late => "see what the database is doing: SHOW FULL PROCESSLIST".to_owned(),
-            Self::Database(Error::Server(error)) => match error.code {
-                1045 | 1698 => {
-                    format!("see `user` and `password_file`; the user is made as `{}` does", create_user(user))
-                }
-                1044 | 1142 | 1143 => grant(config),
-                1049 => format!("CREATE DATABASE {database}, or mend `proxies_table.database`"),
-                1146 => create(),
-                1054 | 1364 => create(),
-                1290 | 1836 => "the database takes no changes now: SET GLOBAL read_only = 0".to_owned(),
-                1205 | 1213 => "the table is locked by another; it is tried again".to_owned(),
-                _ => "see the database's log".to_owned(),
-            },
-            Self::Database(_) => match (&config.socket, &config.address) {
-                (Some(socket), _) => format!("see whether the database runs, and listens on {}", socket.display()),
-                (None, Some(address)) => format!("see whether the database runs, and listens at {address}"),
-                (None, None) => "see `proxies_table`".to_owned(),
-            },
-        }
-    }
-}
-
-/// Returns the statement that makes a table as it is to be.
-#[must_use]
-pub fn create_table(table: &str) -> String {
-    format!(
-        "CREATE TABLE {table} (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, host VARCHAR(255) NOT NULL, port SMALLINT UNSIGNED NOT NULL, \
-         priority SMALLINT UNSIGNED NOT NULL DEFAULT 0, disabled TINYINT UNSIGNED NOT NULL DEFAULT 0)"
-    )
-}
-
-/// Returns the statement that makes a user without a password, who comes over the socket.
-#[must_use]
-pub fn create_user(user: &str) -> String {
-    format!("CREATE USER '{user}'@'localhost' IDENTIFIED VIA unix_socket")
-}
-
-/// Returns the statement that gives a user the rights that are needed.
-#[must_use]
-pub fn grant(config: &ProxiesTable) -> String {
-    let ProxiesTable { user, database, table, .. } = config;
-    format!("GRANT SELECT, INSERT, UPDATE ON {database}.{table} TO '{user}'@'localhost'")
-}
 
 /// A connection to the database, with what is known of the table.
 pub struct Database {
     conn: Conn,
+    access: Access,
     table: String,
     /// True if a new row has to be given its `id`.
     gives_id: bool,
@@ -114,30 +28,17 @@ impl Database {
     /// # Errors
     /// Returns the reason why it cannot be used.
     pub async fn connect(config: &ProxiesTable) -> Result<Self, TableError> {
-        let mut options = OptsBuilder::default()
-            .user(Some(&config.user))
-            .pass(password(config).await?)
-            .db_name(Some(&config.database))
-            .prefer_socket(config.socket.is_some());
-        if let Some(socket) = &config.socket {
-            options = options.socket(Some(socket.display().to_string()));
+        let access = Access::of(config).await?;
+        match connection(&access, &config.table).await {
+            Ok((conn, gives_id)) => Ok(Self { conn, access, table: config.table.clone(), gives_id }),
+            Err(fault) => Err(fault.at(&access, &config.table)),
         }
-        if let Some(address) = &config.address {
-            options = options.ip_or_hostname(address.host.clone()).tcp_port(address.port);
-        }
-        let mut conn = Conn::new(options).await?;
-        let table = config.table.clone();
-        let columns: Vec<Row> = conn.query(format!("SHOW COLUMNS FROM `{table}`")).await?;
-        let text = |row: &Row, column: &str| row.get_opt::<String, _>(column).and_then(Result::ok).unwrap_or_default();
-        let there: Vec<_> = columns.iter().map(|row| text(row, "Field").to_ascii_lowercase()).collect();
-        for column in COLUMNS {
-            if !there.iter().any(|name| name == column) {
-                return Err(TableError::NoColumn(column));
-            }
-        }
-        let id = columns.iter().find(|row| text(row, "Field").eq_ignore_ascii_case("id"));
-        let gives_id = id.is_some_and(|id| !text(id, "Extra").to_ascii_lowercase().contains("auto_increment"));
-        Ok(Self { conn, table, gives_id })
+    }
+
+    /// Returns the user and the database.
+    #[must_use]
+    pub fn names(&self) -> (&str, &str) {
+        (&self.access.user, &self.access.database)
     }
 
     /// Brings the rows in step with the edges. Returns how many changes that took.
@@ -145,6 +46,11 @@ impl Database {
     /// # Errors
     /// Returns the reason why it did not; nothing has changed then, where the table can take changes back.
     pub async fn keep(&mut self, edges: &[Own]) -> Result<usize, TableError> {
+        let kept = self.bring_in_step(edges).await;
+        kept.map_err(|fault| fault.at(&self.access, &self.table))
+    }
+
+    async fn bring_in_step(&mut self, edges: &[Own]) -> Result<usize, Fault> {
         // Without a change there is no lock.
         let rows = self.rows("").await?;
         if plan(&rows, edges).is_empty() {
@@ -160,7 +66,7 @@ impl Database {
         changed
     }
 
-    async fn change(&mut self, edges: &[Own]) -> Result<usize, TableError> {
+    async fn change(&mut self, edges: &[Own]) -> Result<usize, Fault> {
         let rows = self.rows("FOR UPDATE").await?;
         let changes = plan(&rows, edges);
         let table = &self.table;
@@ -202,6 +108,11 @@ impl Database {
     /// # Errors
     /// Returns the first that is missing.
     pub async fn try_rights(&mut self) -> Result<(), TableError> {
+        let tried = self.change_nothing().await;
+        tried.map_err(|fault| fault.at(&self.access, &self.table))
+    }
+
+    async fn change_nothing(&mut self) -> Result<(), Fault> {
         let table = &self.table;
         let nothing = format!("UPDATE `{table}` SET priority = priority, disabled = disabled WHERE 1 = 0");
         self.rows("").await?;
@@ -214,7 +125,7 @@ impl Database {
         Ok(self.conn.query_drop(nothing).await?)
     }
 
-    async fn rows(&mut self, lock: &str) -> Result<Vec<ProxyRow>, TableError> {
+    async fn rows(&mut self, lock: &str) -> Result<Vec<ProxyRow>, Fault> {
         let table = &self.table;
         let statement = format!(
             "SELECT host, CAST(port AS CHAR), CAST(priority AS CHAR), CAST(disabled AS CHAR) FROM `{table}` LIMIT {} {lock}",
@@ -222,7 +133,7 @@ impl Database {
         );
         let rows: Vec<Row> = self.conn.query(statement).await?;
         if rows.len() > MAX_ROWS {
-            return Err(TableError::TooLong);
+            return Err(Fault::TooLong);
         }
         let text = |row: &Row, column: usize| {
             let bytes: Option<Vec<u8>> = row.get_opt::<Option<Vec<u8>>, _>(column).and_then(Result::ok).flatten();
@@ -239,16 +150,28 @@ impl Database {
     }
 }
 
-/// Reads the password, without the end of its line.
-async fn password(config: &ProxiesTable) -> Result<Option<String>, TableError> {
-    let Some(path) = config.password_file.clone() else { return Ok(None) };
-    let file = path.clone();
-    let reading = spawn_blocking(move || {
-        let mut text = String::new();
-        File::open(file)?.take(MAX_PASSWORD).read_to_string(&mut text)?;
-        Ok(text)
-    });
-    let text = reading.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-    let text = text.map_err(|source| TableError::Password { path, source })?;
-    Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()))
+/// Connects, and looks at the table's columns. Returns whether new rows have to be given their `id`.
+async fn connection(access: &Access, table: &str) -> Result<(Conn, bool), Fault> {
+    let Access { place, user, password, database } = access;
+    let options = OptsBuilder::default()
+        .user(Some(user))
+        .pass(password.clone())
+        .db_name(Some(database))
+        .prefer_socket(matches!(place, Place::Socket(_)));
+    let options = match place {
+        Place::Socket(socket) => options.socket(Some(socket.display().to_string())),
+        Place::Address(address) => options.ip_or_hostname(address.host.clone()).tcp_port(address.port),
+    };
+    let mut conn = Conn::new(options).await?;
+    let columns: Vec<Row> = conn.query(format!("SHOW COLUMNS FROM `{table}`")).await?;
+    let text = |row: &Row, column: &str| row.get_opt::<String, _>(column).and_then(Result::ok).unwrap_or_default();
+    let there: Vec<_> = columns.iter().map(|row| text(row, "Field").to_ascii_lowercase()).collect();
+    for column in COLUMNS {
+        if !there.iter().any(|name| name == column) {
+            return Err(Fault::NoColumn(column));
+        }
+    }
+    let id = columns.iter().find(|row| text(row, "Field").eq_ignore_ascii_case("id"));
+    let gives_id = id.is_some_and(|id| !text(id, "Extra").to_ascii_lowercase().contains("auto_increment"));
+    Ok((conn, gives_id))
 }

@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use super::database::{Database, TableError};
+use super::database::Database;
+use super::fault::TableError;
 use super::plan::Own;
 use crate::connection::EdgeStanding;
 use crate::metrics::Metrics;
@@ -18,7 +19,7 @@ use otproxy_net::OutageLog;
 /// The time for one look at the table, with all its changes.
 pub const WITHIN: Duration = Duration::from_secs(5);
 /// The least time from one look to the next.
-const PACE: Duration = Duration::from_secs(1);
+pub const PACE: Duration = Duration::from_millis(500);
 
 /// The settings of the table, and each change of them.
 pub type TableSettings = watch::Receiver<Option<ProxiesTable>>;
@@ -48,7 +49,8 @@ pub async fn keep(
         };
         shown = Some(config.table.clone());
         let edges = own(&standings.borrow_and_update(), &mut known);
-        let looked = timeout(WITHIN, look(&mut database, &config, &edges)).await.unwrap_or(Err(TableError::Late));
+        let looked =
+            timeout(WITHIN, look(&mut database, &config, &edges)).await.unwrap_or_else(|_| Err(TableError::late()));
         let up = metrics.proxies_table_up.with_label_values(&[&*config.table]);
         up.set(looked.is_ok().into());
         match looked {
@@ -63,9 +65,8 @@ pub async fn keep(
             }
             Err(error) => {
                 database = None;
-                let remedy = error.remedy(&config);
                 if let Some(suppressed) = outages.failed(error.to_string(), Instant::now()) {
-                    let table = config.table.as_str();
+                    let (table, remedy) = (config.table.as_str(), error.remedy.as_str());
                     warn!(table, %error, remedy, suppressed, "the table of proxies is not in step with the edges");
                 }
             }
@@ -93,7 +94,7 @@ async fn look(database: &mut Option<Database>, config: &ProxiesTable, edges: &[O
                 return Ok(changes);
             }
             // It may have ended while nothing was asked.
-            Err(TableError::Database(error)) if !matches!(error, mysql_async::Error::Server(_)) => {}
+            Err(error) if error.is_lost() => {}
             Err(error) => return Err(error),
         }
     }

@@ -38,7 +38,8 @@ pub fn files(config: &Config) -> Vec<NamedFile> {
         report.iter().flat_map(|report| &report.token_file).for_each(|token| name(token, true));
     }
     if let Config::Core(core) = config {
-        core.proxies_table.iter().flat_map(|table| &table.password_file).for_each(|password| name(password, true));
+        let secrets = core.proxies_table.iter().flat_map(|table| table.password_file.iter().chain(&table.url_file));
+        secrets.for_each(|secret| name(secret, true));
     }
     files
 }

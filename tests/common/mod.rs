@@ -13,6 +13,7 @@ pub mod folder;
 pub mod game;
 pub mod http;
 pub mod link;
+pub mod mariadb;
 pub mod metrics;
 pub mod process;
 pub mod role;

@@ -166,6 +166,7 @@ fn expected() -> BTreeSet<String> {
         ("fleet::VISIT_WITHIN", format!("{} ms", fleet::VISIT_WITHIN.as_millis())),
         ("fleet::ROUND_WITHIN", format!("{} ms", fleet::ROUND_WITHIN.as_millis())),
         ("proxies_table::MAX_ROWS", proxies_table::MAX_ROWS.to_string()),
+        ("proxies_table::MAX_SECRET", format!("{} bytes", proxies_table::MAX_SECRET)),
         ("proxies_table::WITHIN", format!("{:?}", proxies_table::WITHIN)),
         ("report::MAX_FILE", format!("{} bytes", report::MAX_FILE)),
         ("pull::MAX_AT_ONCE", pull::MAX_AT_ONCE.to_string()),

@@ -62,7 +62,7 @@ fn valid_files_say_what_would_run() {
 
 #[test]
 fn invalid_files_say_all_that_is_wrong() {
-    for path in files("tests/config/invalid", 42) {
+    for path in files("tests/config/invalid", 43) {
         let text = fs::read_to_string(&path).expect("readable file");
         let errors = parse(&name(&path), &text).expect_err(&name(&path));
         let lines: Vec<_> = errors.iter().map(|error| error.location.expect("a place")).collect();
@@ -207,10 +207,12 @@ fn the_full_examples_have_every_key_at_its_default() {
             let reverse = fs::read_to_string(repository().join("configs/edge-reverse.yaml")).expect("an example");
             keys_of(&serde_yaml::from_str(&reverse).expect("valid"), "", None, &mut all);
         } else {
-            // The other place of a database, likewise.
-            let address = "proxies_table: { address: \"127.0.0.1:3306\" }";
-            assert!(text.contains("`address: \"127.0.0.1:3306\"`"));
-            keys_of(&serde_yaml::from_str(address).expect("valid"), "", None, &mut all);
+            // The other ways to a database, likewise.
+            for way in ["address: \"127.0.0.1:3306\"", "url_file: database.url"] {
+                assert!(text.contains(&format!("`{way}`")), "{way}");
+                let mapping = format!("proxies_table: {{ {way} }}");
+                keys_of(&serde_yaml::from_str(&mapping).expect("valid"), "", None, &mut all);
+            }
         }
         let present: BTreeSet<_> = all.iter().map(|(path, ..)| path.as_str()).collect();
         for key in KEYS.iter().filter(|key| key.role.is_none_or(|own| own == role)) {

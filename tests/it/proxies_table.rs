@@ -1,12 +1,12 @@
 //! The table of proxies in a real MariaDB, which the test starts in a folder of its own.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 
 use otproxy::proxies_table::Database;
 use otproxy_config::{Config, ProxiesTable, parse};
 
-use crate::common::folder::Folder;
+use crate::common::mariadb::MariaDb;
 use crate::common::sandbox::*;
 
 /// The table as the guide's SQL leaves it: without a key, and without numbers of its own.
@@ -14,107 +14,6 @@ const GUIDE: &str = "CREATE TABLE proxies (id int(11) NOT NULL, host tinytext NO
      priority smallint unsigned NOT NULL, disabled tinyint unsigned NOT NULL)";
 const ROWS: &str = "INSERT INTO proxies VALUES (1, 'P1.example', 7162, 50, 0), (2, 'other.example', 7162, 7, 0), \
      (3, 'p2.example', 7162, 9, 1), (1, 'p1.example', 7162, 50, 0)";
-
-/// A database server. Dropping it ends it.
-struct MariaDb {
-    folder: Folder,
-    server: Option<Child>,
-}
-
-fn run_to_end(program: &str, arguments: &[&str]) -> Option<Output> {
-    let path = format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());
-    Command::new(program).args(arguments).env("PATH", path).output().ok()
-}
-
-impl MariaDb {
-    /// Makes a database; `None` where the program is missing. In CI it must be there.
-    fn new() -> Option<Self> {
-        if run_to_end("mariadbd", &["--version"]).is_none() {
-            assert_ne!(
-                std::env::var("CI").as_deref(),
-                Ok("true"),
-                "mariadbd is missing: apt-get install mariadb-server"
-            );
-            eprintln!("skipped: the program mariadbd is missing (apt-get install mariadb-server)");
-            return None;
-        }
-        let folder = Folder::new();
-        let (data, user) = (format!("--datadir={}", folder.join("data").display()), user());
-        let made = run_to_end(
-            "mariadb-install-db",
-            &["--no-defaults", &data, &user, "--auth-root-authentication-method=normal", "--skip-test-db"],
-        );
-        let made = made.expect("mariadb-install-db is beside mariadbd");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let mut database = Self { folder, server: None };
-        database.start();
-        Some(database)
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.join("s.sock")
-    }
-
-    /// Starts the server, and waits until it answers.
-    fn start(&mut self) {
-        let path = format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());
-        let file = |name: &str| self.folder.join(name).display().to_string();
-        let server = Command::new("mariadbd")
-            .env("PATH", path)
-            .args(["--no-defaults", "--skip-networking", "--innodb-flush-log-at-trx-commit=0", &user()])
-            .args([format!("--datadir={}", file("data")), format!("--socket={}", file("s.sock"))])
-            .args([format!("--pid-file={}", file("pid")), format!("--log-error={}", file("log"))])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        self.server = Some(server.expect("mariadbd starts"));
-        let deadline = std::time::Instant::now() + crate::common::HANG;
-        while !self.try_sql("mysql", "SELECT 1").is_some_and(|said| said.status.success()) {
-            assert!(std::time::Instant::now() < deadline, "mariadbd does not answer");
-            std::thread::sleep(crate::common::metrics::LOOK);
-        }
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut server) = self.server.take() {
-            let _ = server.kill();
-            let _ = server.wait();
-        }
-    }
-
-    fn client(&self, database: &str) -> Command {
-        let mut client = Command::new("mariadb");
-        client.args(["--no-defaults", "-u", "root", "-N", "-B", "-S"]).arg(self.socket()).arg(database);
-        client
-    }
-
-    fn try_sql(&self, database: &str, statement: &str) -> Option<Output> {
-        self.client(database).args(["-e", statement]).output().ok()
-    }
-
-    /// Runs statements; returns the rows, with a blank between two columns.
-    fn sql(&self, statements: &str) -> Vec<String> {
-        let said = self.try_sql("myot", statements).expect("mariadb is beside mariadbd");
-        assert!(said.status.success(), "{statements}: {}", String::from_utf8_lossy(&said.stderr));
-        String::from_utf8(said.stdout).unwrap().lines().map(|line| line.replace('\t', " ")).collect()
-    }
-
-    fn rows(&self) -> Vec<String> {
-        self.sql("SELECT id, host, port, priority, disabled FROM proxies ORDER BY id, BINARY host")
-    }
-}
-
-impl Drop for MariaDb {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// Returns the option by which the server runs as the user of the test, whoever that is.
-fn user() -> String {
-    let said = run_to_end("id", &["-un"]).expect("id is there");
-    format!("--user={}", String::from_utf8_lossy(&said.stdout).trim())
-}
 
 /// Returns the settings that the core has.
 fn table(database: &MariaDb, password: &Path) -> ProxiesTable {
@@ -184,7 +83,7 @@ fn the_table_follows_the_edges_whatever_the_database_does() {
         for (right, rest) in [("UPDATE", "INSERT"), ("INSERT", "UPDATE")] {
             database.sql(&format!("REVOKE {right} ON myot.proxies FROM 'keeper'@'localhost'"));
             let missing = tried().await.unwrap_err();
-            assert_eq!(missing.remedy(&config), grant, "{missing}, with {rest}");
+            assert_eq!(missing.remedy, grant, "{missing}, with {rest}");
             database.sql(grant);
         }
 
@@ -211,6 +110,32 @@ fn the_table_follows_the_edges_whatever_the_database_does() {
             let _ = database.try_sql("mysql", &format!("KILL {query}"));
         }
         until(&database, "it follows once the lock is gone", &with(inside)).await;
+
+        // A URL says the same; and what is wrong with one is told without the password.
+        let (url, socket) = (database.folder.join("url"), database.socket().display().to_string());
+        let keys = format!("socket: {socket}, user: keeper, password_file: {}, database: myot", password.display());
+        std::fs::write(&url, "mysql://keeper:a secret@localhost/myot").unwrap();
+        core.replace(&keys, &format!("url_file: {}", url.display())).await;
+        is_up(&core, 0.0).await;
+        let by_url = ProxiesTable {
+            socket: None,
+            user: None,
+            password_file: None,
+            database: None,
+            url_file: Some(url.clone()),
+            ..config.clone()
+        };
+        let wrong = Database::connect(&by_url).await.err().expect("there is a blank in it");
+        let told = format!("{wrong} {wrong:?} {}", wrong.remedy);
+        assert!(told.contains("has a blank") && !told.contains("secret"), "{told}");
+        std::fs::write(&url, format!("mysql://keeper:a%20secret@localhost/myot?socket={socket}\n")).unwrap();
+        is_up(&core, 1.0).await;
+        database.sql("UPDATE proxies SET priority = 1 WHERE host = 'p1.example'");
+        until(&database, "it is put right by the URL", &with(inside)).await;
+        let mut by_url = Database::connect(&by_url).await.unwrap();
+        assert_eq!(by_url.names(), ("keeper", "myot"));
+        assert!(by_url.try_rights().await.is_ok());
+        core.replace(&keys, &keys).await;
 
         // It takes no changes, is gone, and is back.
         database.sql("SET GLOBAL read_only = 1");

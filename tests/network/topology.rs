@@ -128,8 +128,9 @@ impl Topology {
         Self { edges: edges.into(), core, network, game: "core", folder: certificates.folder }
     }
 
-    /// The edges in an internet, with a core that keeps them and tells clients of them. `health` is its mapping `fleet`.
-    pub fn in_an_internet(seed: u64, health: &str) -> Self {
+    /// The edges in an internet, with a core that keeps them and tells clients of them. `health` is its mapping `fleet`, and `more`
+    /// is whatever else is in its file.
+    pub fn in_an_internet(seed: u64, health: &str, more: &str) -> Self {
         let near = Conditions { delay: ms(5), ..Conditions::default() };
         let mut specs: Vec<Spec> = vec![(["player", INTERNET], Conditions::default())];
         specs.extend(EDGES.into_iter().zip(paths(ms(0), 0.0)).map(|(edge, path)| ([INTERNET, edge], path)));
@@ -165,7 +166,7 @@ impl Topology {
             "role: core\nlog: {{ level: info }}\nsessions: {{ linger: 10m }}\ntunnel: {{ tls: {} }}\nfleet: {health}\nedges:\n{}\
              listeners:\n  - {{ name: links, kind: relay }}\n  - {{ name: web, kind: web, listen: \"127.0.0.1:{WEB_PORT}\", \
              accept_proxy: none, routes: {{ proxies: [{{ name: all }}] }} }}\n\
-             game_servers:\n  - {{ port: {GAME_PORT}, address: \"127.0.0.1:{GAME_PORT}\" }}\n",
+             game_servers:\n  - {{ port: {GAME_PORT}, address: \"127.0.0.1:{GAME_PORT}\" }}\n{more}",
             certificates.tls("core"),
             known.concat()
         );
@@ -173,15 +174,32 @@ impl Topology {
         Self { edges: edges.into(), core, network, game: "core", folder: certificates.folder }
     }
 
+    /// The priority that clients are told of an edge; `None` where they are not told of it.
+    pub fn priority(&self, edge: &str) -> Option<u64> {
+        let list: serde_yaml::Value = serde_yaml::from_str(&self.list()).ok()?;
+        let host = format!("{}:{LINKS_PORT}", self.network.address(edge, INTERNET));
+        let told = list["proxies"].as_sequence()?.iter().find(|told| told["host"].as_str() == Some(&host))?;
+        told["priority"].as_u64()
+    }
+
+    /// What the core has logged so far.
+    pub fn core_log(&self) -> String {
+        self.core.log.text()
+    }
+
     /// The edges that clients are told of, by name, as the core answers.
     pub fn told(&self) -> Vec<&'static str> {
-        let web = (Ipv4Addr::LOCALHOST, WEB_PORT).into();
-        let asked = self.network.host("core").inside(|| common::run(http::get(web, "/proxies/all")));
-        // The core may be starting.
-        let Ok((200, list)) = asked else { return Vec::new() };
+        let list = self.list();
         let is_there =
             |edge: &&str| list.contains(&format!("\"{}:{LINKS_PORT}\"", self.network.address(edge, INTERNET)));
         EDGES.into_iter().filter(is_there).collect()
+    }
+
+    /// The list for clients; nothing while the core is starting.
+    fn list(&self) -> String {
+        let web = (Ipv4Addr::LOCALHOST, WEB_PORT).into();
+        let asked = self.network.host("core").inside(|| common::run(http::get(web, "/proxies/all")));
+        asked.ok().filter(|(status, _)| *status == 200).map_or_else(String::new, |(_, list)| list)
     }
 
     /// The network.

@@ -23,12 +23,14 @@ section! {
         socket: Option<PathBuf> = value(PATH).optional("it is at `address`").example("/run/mysqld/mysqld.sock"),
         /// in place of it, the database's address; what goes there is not encrypted
         address: Option<HostPort> = value(TARGET).optional("it is at `socket`").example("127.0.0.1:3306"),
+        /// a file with the database's URL, in place of all keys but `table` and `every`; read again for each connection
+        url_file: Option<PathBuf> = value(SECRET).optional("these keys say it").example("database.url"),
         /// the user of the database
-        user: String = value(TITLE).required("otproxy"),
+        user: Option<String> = value(TITLE).optional("required without `url_file`").example("otproxy"),
         /// a file with its password, read again for each connection; over the socket a user may need none
         password_file: Option<PathBuf> = value(SECRET).optional("no password").example("database.password"),
         /// the name of the database
-        database: String = value(TITLE).required("myot"),
+        database: Option<String> = value(TITLE).optional("required without `url_file`").example("myot"),
         /// the table in it
         table: String = value(TABLE).or("proxies"),
         /// from one look at its rows to the next; a change of the edges is there at once
@@ -36,17 +38,37 @@ section! {
     }
 }
 
+/// The keys that a URL takes the place of.
+const OF_THE_URL: [&str; 5] = ["socket", "address", "user", "password_file", "database"];
+
 impl Read for ProxiesTable {
     fn read(scope: &Scope<'_>) -> Option<Self> {
         let keys = ProxiesTableKeys::read(scope);
-        match (scope.has("socket"), scope.has("address")) {
-            (true, true) => scope.wrong("address", "is there beside `socket`, and the database is at one of them"),
-            (false, false) => {
-                scope.wrong("socket", "is missing; write it as `socket: /run/mysqld/mysqld.sock`, or give `address`")
+        let mut wrong = false;
+        let mut say = |key: &str, message: &str| {
+            scope.wrong(key, message);
+            wrong = true;
+        };
+        if scope.has("url_file") {
+            for key in OF_THE_URL.into_iter().filter(|key| scope.has(key)) {
+                say(key, "is there beside `url_file`, whose URL says it; leave one of them out");
             }
-            _ => return keys.complete(),
+        } else {
+            match (scope.has("socket"), scope.has("address")) {
+                (true, true) => say("address", "is there beside `socket`, and the database is at one of them"),
+                (false, false) => say(
+                    "socket",
+                    "is missing; write it as `socket: /run/mysqld/mysqld.sock`, or give `address`, or `url_file` in place of all",
+                ),
+                _ => {}
+            }
+            for (key, example) in [("user", "otproxy"), ("database", "myot")] {
+                if !scope.has(key) {
+                    say(key, &format!("is required without `url_file`, and missing; write it as `{key}: {example}`"));
+                }
+            }
         }
-        None
+        keys.complete().filter(|_| !wrong)
     }
 }
 

@@ -74,6 +74,11 @@ mod tests {
             name: Name::edge(&format!("e{number}")).unwrap(),
             address: String::new(),
             public: public.trim_start_matches('!').to_owned(),
+            priority: 0,
+            priority_under_attack: None,
+            reserve: false,
+            datacenter: None,
+            traffic: None,
             revoked: public.starts_with('!'),
             ssh: None,
         };

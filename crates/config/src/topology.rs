@@ -12,7 +12,8 @@ use super::declare::{Read, Section as _, section};
 use super::document::{document, text_of};
 use super::edges::{LINKS_PORT, name};
 use super::error::ConfigErrors;
-use super::formats::{COUNT, FLAG, LABEL, PORT, TITLE, URL};
+use super::fleet::EdgeTraffic;
+use super::formats::{COUNT, FLAG, LABEL, MILLISECONDS, PORT, TITLE, URL};
 use super::key::{Key, RoleKind};
 use super::mapping::mapping;
 use super::name::Name;
@@ -96,6 +97,17 @@ section! {
         address: String = value(ADDRESS_OR_HOST).required("198.51.100.7"),
         /// what clients are told; a name with one address, as they try no other
         public: String = value(ADDRESS_OR_HOST).or_else("`edges[].address`", String::new).example("p1.example"),
+        /// what clients add to the round trip over this edge before they choose, in ms
+        priority: u16 = value(MILLISECONDS).or("0"),
+        /// the same while the edge loses links as under an attack, in ms
+        priority_under_attack: Option<u16> =
+            value(MILLISECONDS).optional("100 more than `edges[].priority`").example("500"),
+        /// has clients told of this edge only while others are out or hit, one for each
+        reserve: bool = value(FLAG).or("false"),
+        /// the place that edges share which fail together: each player is told to use them one after the other
+        datacenter: Option<String> = value(LABEL).optional("a place of its own").example("waw"),
+        /// `traffic`: what its provider allows in a month
+        traffic: Option<EdgeTraffic> = mapping().optional(),
         /// where `otproxy deploy` reaches the edge's host, as in `admin@p1.example:2222`
         ssh: Option<SshTarget> =
             value(SSH).optional("`root` at `edges[].address`").example("root@198.51.100.7:22"),
@@ -155,7 +167,7 @@ impl Topology {
     #[must_use]
     pub fn newer_lists(&self) -> Vec<String> {
         let Some(web) = self.web.as_ref().filter(|_| self.list_urls.is_empty()) else { return self.list_urls.clone() };
-        let told = self.live().filter(|edge| edge.public.parse::<Ipv6Addr>().is_err());
+        let told = self.told().filter(|edge| edge.public.parse::<Ipv6Addr>().is_err());
         told.take(MAX_LIST_URLS)
             .map(|edge| format!("http://{}:{}{LISTS_PATH}{}", edge.public, web.port, web.list))
             .collect()
@@ -170,9 +182,14 @@ impl Topology {
         self.worlds.iter().filter(move |world| self.players_without_links && !taken(world.port))
     }
 
-    /// Returns the edges that clients are told of.
+    /// Returns the edges that are not given up.
     pub fn live(&self) -> impl Iterator<Item = &TopologyEdge> {
         self.edges.iter().filter(|edge| !edge.revoked)
+    }
+
+    /// Returns those of them that clients are told of while all is well.
+    pub fn told(&self) -> impl Iterator<Item = &TopologyEdge> {
+        self.live().filter(|edge| !edge.reserve)
     }
 
     /// Returns the names ahead that clients are told.
@@ -287,6 +304,9 @@ fn topology(root: &Scope<'_>) -> Option<Topology> {
 /// Checks what clients are told: the edges, and the names ahead.
 fn told_to_clients(root: &Scope<'_>, edges: &[TopologyEdge], spares: Option<u32>) {
     let live = edges.iter().filter(|edge| !edge.revoked).count();
+    if live > 0 && edges.iter().filter(|edge| !edge.revoked).all(|edge| edge.reserve) {
+        root.wrong("edges", "each one is a `reserve`, so that clients would be told of none; take it from one of them");
+    }
     let most = MAX_CLIENT_EDGES.saturating_sub(live);
     let spares_fit = spares.is_none_or(|spares| usize::try_from(spares).is_ok_and(|spares| spares <= most));
     if live > MAX_CLIENT_EDGES {
@@ -329,6 +349,14 @@ impl Read for TopologyEdge {
         }
         if !item.has("public") {
             keys.public.clone_from(&keys.address);
+        }
+        if keys.public.as_ref().is_some_and(|public| public.parse::<Ipv6Addr>().is_ok()) {
+            let reserve = (keys.reserve == Some(true)).then_some("reserve");
+            let of_clients = ["priority_under_attack", "datacenter"].into_iter().filter(|key| item.has(key));
+            for key in of_clients.chain(reserve) {
+                let message = "is about what clients are told of this edge, and they cannot take an IPv6 address; give it a name as `public`";
+                item.wrong(key, message);
+            }
         }
         keys.complete()
     }
@@ -442,6 +470,33 @@ mod tests {
                 error.contains(&format!("web: `port: {port}`: edges have that port for something else")),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn a_reserve_is_there_and_clients_are_not_told_of_it() {
+        let parse = |edges: &str| {
+            let text = format!(
+                "edges: [{edges}]\ngame_servers: [{{ port: 7172, address: '127.0.0.1:7172' }}]\nweb: {{ list: a }}\n"
+            );
+            parse_topology("t.yaml", &text).map_err(|errors| errors.to_string())
+        };
+        let topology = parse(
+            "{ name: a, address: p1.example, priority: 20 }, { name: b, address: p2.example, reserve: true, datacenter: waw }",
+        );
+        let topology = topology.unwrap();
+        assert_eq!((topology.live().count(), topology.told().count()), (2, 1));
+        assert_eq!(topology.newer_lists(), ["http://p1.example:8080/proxies/a"]);
+        for (edges, says) in [
+            ("{ name: a, address: p1.example, reserve: true }", "edges: each one is a `reserve`"),
+            (
+                "{ name: a, address: '2001:db8::7', datacenter: waw }",
+                "edges[0].datacenter: is about what clients are told of this edge, and they cannot take an IPv6 address",
+            ),
+            ("{ name: a, address: p1.example, traffic: { soft: 80% } }", "edges[0].traffic.month: is required"),
+        ] {
+            let error = parse(edges).expect_err(says);
+            assert!(error.contains(says), "{error}");
         }
     }
 

@@ -4,6 +4,7 @@
 mod edges;
 mod errands;
 mod hostile;
+mod logins;
 mod players;
 mod reload;
 mod streams;

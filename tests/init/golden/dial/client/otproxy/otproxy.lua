@@ -12,7 +12,7 @@
 -- The edges, and names of edges that you may have later. A name without a DNS record does no harm. The priority is
 -- in milliseconds, added to the ping that the client measures: with 50 an edge is a spare.
 local EDGES = {
-  { host = "p1.example:7162", priority = 0 },
+  { host = "p1.example:7162", priority = 20 },
   { host = "fra1.hosts.example:7162", priority = 0 },
   { host = "p3.example:7162", priority = 0 },
 }
