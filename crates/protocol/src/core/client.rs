@@ -108,6 +108,11 @@ impl<O: ClientOwner> ClientMachine<O> {
         Some(&self.sessions.get(session)?.owned)
     }
 
+    /// Returns the players from whose addresses links have joined a session, that of its opener first.
+    pub fn players(&self, session: SessionKey) -> impl Iterator<Item = &O::Player> {
+        self.sessions.get(session).into_iter().flat_map(Session::players)
+    }
+
     /// Returns the sessions that links find, those included that have ended and are there to meet late joins.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, SessionKey)> {
         self.sessions.listed().iter().copied()
