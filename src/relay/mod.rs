@@ -9,6 +9,7 @@
 
 mod admit;
 mod client;
+mod frozen;
 mod game_servers;
 mod idle_watch;
 mod link;
@@ -53,6 +54,7 @@ use session::RelaySession;
 use shared::{Handover, NewLink};
 use signs::SignRounds;
 
+pub use frozen::{FrozenRelay, Standstill};
 pub use game_servers::CHECK_WITHIN;
 pub use idle_watch::SILENCE;
 pub use listener::RelayListener;
@@ -149,6 +151,15 @@ impl Relay {
                 }
                 WorkerCommand::End { holder, reason } => self.end_session(holder, reason),
                 WorkerCommand::Ask(answer) => answer(&self),
+                WorkerCommand::Freeze { answer, gate } => {
+                    // It fails only where nobody waits for it any more, and then the gate is open.
+                    let _ = answer.send(self.freeze());
+                    gate.wait();
+                }
+                WorkerCommand::Thaw(order) => {
+                    let (client, thaw) = *order;
+                    self.thaw(client, &thaw);
+                }
             }
         }
     }
