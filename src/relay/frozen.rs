@@ -2,7 +2,8 @@
 //!
 //! Each worker [freezes](Relay::freeze) its sessions between two events, and then stands still: nothing of them changes any
 //! more here, and links and game servers find nothing out of the ordinary but silence. The next process [thaws](Thaw) them
-//! before it accepts the first link. Links count as lost in between, and clients bring them back.
+//! before it accepts the first link. Plain links go on as well; those of the tunnel and under TLS are lost, as more than a
+//! socket belongs to them, and clients bring them back.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,14 +23,16 @@ use tracing::{info, warn};
 
 use super::Relay;
 use super::client::{RelayClient, RelayMachine};
+use super::link::RelayLink;
+use super::link_task::LinkTask;
 use super::places::SessionHolder;
 use super::session::{RelaySession, SessionOrigin, SessionTask};
 use super::shared::{RelayShared, WorkerCommand};
-use crate::admission::{AddressKey, InboundShared, Reporter};
+use crate::admission::{AddressKey, AdmissionGuard, AdmittedConnection, InboundShared, Reporter};
 use crate::metrics::Metrics;
 use otproxy_config::{Config, SessionsConfig};
 use otproxy_net::Stream;
-use otproxy_protocol::core::{FrozenClient, FrozenError, SessionKey, ThawedSession};
+use otproxy_protocol::core::{FrozenClient, FrozenError, ThawedSession};
 use otproxy_protocol::frame::{ClientId, SessionId};
 
 /// The number of the format of what a core leaves to the next one. Each client has [one more](FrozenClient) in it.
@@ -50,20 +53,31 @@ struct FrozenSession {
     game: Option<u32>,
 }
 
-/// A client's sessions.
+/// A link, as its owner has it.
 #[derive(Debug, Serialize, Deserialize)]
-struct FrozenSessions {
-    client: u32,
-    machine: Bytes,
-    /// In the order in which the machine names them.
-    sessions: Vec<FrozenSession>,
+struct FrozenLink {
+    listener: String,
+    peer: SocketAddr,
+    /// The player, if the peer has told it.
+    told: Option<SocketAddr>,
+    /// The place of its connection among all of them.
+    socket: u32,
 }
 
-/// The sessions of one worker, which stands still, and their connections to game servers.
+/// A client's sessions and links, each in the order in which the machine names them.
+#[derive(Debug, Serialize, Deserialize)]
+struct FrozenRelayClient {
+    client: u32,
+    machine: Bytes,
+    sessions: Vec<FrozenSession>,
+    links: Vec<FrozenLink>,
+}
+
+/// The clients of one worker, which stands still, and their connections.
 #[derive(Debug, Default)]
 pub struct FrozenWorker {
-    clients: Vec<FrozenSessions>,
-    games: Vec<OwnedFd>,
+    clients: Vec<FrozenRelayClient>,
+    sockets: Vec<OwnedFd>,
 }
 
 /// All sessions of a core, as the next one gets them.
@@ -71,8 +85,8 @@ pub struct FrozenWorker {
 pub struct FrozenRelay {
     /// The state, as bytes.
     pub state: Vec<u8>,
-    /// The connections to game servers, which belong to it.
-    pub games: Vec<OwnedFd>,
+    /// The connections that belong to it, to game servers and of links.
+    pub sockets: Vec<OwnedFd>,
     /// The number of sessions.
     pub sessions: usize,
 }
@@ -82,7 +96,7 @@ pub struct FrozenRelay {
 struct FrozenState {
     /// Milliseconds of the kernel's monotonic clock at the freeze.
     at: u64,
-    clients: Vec<FrozenSessions>,
+    clients: Vec<FrozenRelayClient>,
 }
 
 /// Returns the milliseconds of the kernel's monotonic clock, which all processes share.
@@ -129,99 +143,122 @@ impl RelayShared {
             let _ = worker.send(command);
         }
         drop(answer);
-        let (mut all, mut games) = (FrozenState { at: monotonic(), clients: Vec::new() }, Vec::new());
-        while let Some(FrozenWorker { clients, games: own }) = answers.recv().await {
-            let before = u32::try_from(games.len()).unwrap_or(u32::MAX);
-            let moved = |mut client: FrozenSessions| {
-                client.sessions.iter_mut().filter_map(|session| session.game.as_mut()).for_each(|game| *game += before);
+        let (mut all, mut sockets) = (FrozenState { at: monotonic(), clients: Vec::new() }, Vec::new());
+        while let Some(FrozenWorker { clients, sockets: own }) = answers.recv().await {
+            let before = u32::try_from(sockets.len()).unwrap_or(u32::MAX);
+            let moved = |mut client: FrozenRelayClient| {
+                let games = client.sessions.iter_mut().filter_map(|session| session.game.as_mut());
+                games.chain(client.links.iter_mut().map(|link| &mut link.socket)).for_each(|place| *place += before);
                 client
             };
             all.clients.extend(clients.into_iter().map(moved));
-            games.extend(own);
+            sockets.extend(own);
         }
         let sessions = all.clients.iter().map(|client| client.sessions.len()).sum();
         // Serializing to a vector fails for nothing that is in it.
         let state = postcard::to_extend(&all, FORMAT.to_le_bytes().to_vec()).unwrap_or_default();
-        (FrozenRelay { state, games, sessions }, standstill)
+        (FrozenRelay { state, sockets, sessions }, standstill)
     }
 }
 
 impl Relay {
-    /// Returns all sessions of this worker as they are between two events. Nothing of them may go on here afterwards, unless
+    /// Returns all clients of this worker as they are between two events. Nothing of them may go on here afterwards, unless
     /// nobody goes on with what is returned.
     pub(super) fn freeze(&self) -> FrozenWorker {
         let (now, mut worker) = (Instant::now(), FrozenWorker::default());
         for client in self.clients.borrow().values() {
             let machine = client.machine.borrow();
-            let frozen = machine.freeze(now, |_| false);
+            let mut streams: HashMap<_, _> = HashMap::new();
+            for (key, link) in machine.links_by_key() {
+                streams.extend(link.freeze().map(|frozen| (key, frozen)));
+            }
+            let frozen = machine.freeze(now, |link| streams.contains_key(&link));
+            let links = frozen.links().filter_map(|key| {
+                let (link, socket) = streams.remove(&key)?;
+                Some(FrozenLink { socket: worker.take(socket), ..link })
+            });
+            let links = links.collect::<Vec<_>>();
             let sessions = frozen.sessions().filter_map(|(_, key)| {
                 let session = machine.session(key)?;
                 let game = session.game.borrow().as_ref().and_then(|game| game.duplicate().ok());
-                let game = game.map(|game| {
-                    worker.games.push(game);
-                    u32::try_from(worker.games.len() - 1).unwrap_or(u32::MAX)
-                });
-                Some(session.freeze(game, now))
+                Some(session.freeze(game.map(|game| worker.take(game)), now))
             });
-            let sessions: Vec<_> = sessions.collect();
-            if !sessions.is_empty() {
-                worker.clients.push(FrozenSessions {
-                    client: client.id.0,
-                    machine: frozen.to_bytes().into(),
-                    sessions,
-                });
+            let sessions = sessions.collect::<Vec<_>>();
+            if !sessions.is_empty() || !links.is_empty() {
+                let machine = frozen.to_bytes().into();
+                worker.clients.push(FrozenRelayClient { client: client.id.0, machine, sessions, links });
             }
         }
         worker
     }
 
-    /// Goes on with the sessions of a client.
+    /// Goes on with a client.
     pub(super) fn thaw(self: &Rc<Self>, frozen: ThawedClient, thaw: &Thaw) {
-        let ThawedClient { client: id, machine, sessions } = frozen;
-        let machine = match FrozenClient::from_bytes(&machine) {
+        let ThawedClient { client: id, machine, sessions, links } = frozen;
+        let machine = FrozenClient::from_bytes(&machine).and_then(|machine| {
+            let whole = (machine.sessions().count(), machine.links().count()) == (sessions.len(), links.len());
+            if whole { Ok(machine) } else { Err(FrozenError::Damaged) }
+        });
+        let machine = match machine {
             Ok(machine) => machine,
-            Err(error) => {
-                thaw.lose(sessions.len(), &error);
-                return;
-            }
+            Err(error) => return thaw.lose(sessions.len(), &error),
         };
-        let keys: Vec<_> = machine.sessions().collect();
-        if keys.len() != sessions.len() {
-            thaw.lose(sessions.len(), &FrozenError::Damaged);
-            return;
+        let (now, settings) = (Instant::now(), self.shared.settings());
+        let (mut games, mut records) = (HashMap::new(), HashMap::new());
+        for ((session, key), (record, game)) in machine.sessions().zip(sessions) {
+            games.extend(game.and_then(|game| Some((key, Rc::new(Stream::new(attach(game).ok()?).ok()?)))));
+            records.insert(key, (session, record));
         }
-        let (now, mut games) = (Instant::now(), HashMap::new());
-        let mut records = Vec::new();
-        for ((session, key), (record, game)) in keys.into_iter().zip(sessions) {
-            let game = game.and_then(|game| attach(game).ok());
-            if let Some(game) = game {
-                games.insert(session, game);
-            }
-            records.push((key, session, record));
-        }
-        let settings = self.shared.settings();
-        let session = |key: SessionKey| {
-            let (_, session, record) = records.iter().find(|(other, ..)| *other == key)?;
+        let mut streams: HashMap<_, _> = machine.links().zip(links).collect();
+        let mut carried = Vec::new();
+        let link = |key| {
+            let (record, socket) = streams.remove(&key)?;
+            let (link, guard) = self.thaw_link(id, &record, socket?, thaw)?;
+            carried.push((key, Rc::clone(&link), guard));
+            Some(link)
+        };
+        let session = |key| {
+            let (session, record) = records.get(&key)?;
             let (owned, max_packets_per_second) = self.thaw_session(id, *session, record, thaw, now)?;
             let (player, elsewhere) = (record.player.ip().into(), Vec::new());
             Some(ThawedSession { session: owned, player, elsewhere, limits: settings.limits, max_packets_per_second })
         };
-        let (machine, over) = RelayMachine::thaw(machine, now, |_| None, session);
-        thaw.lose(over.len(), &"its port is not in game_servers any more, or it is damaged");
+        let (machine, over) = RelayMachine::thaw(machine, now, link, session);
+        thaw.lose(over.len(), &"the port is in game_servers no more, or what was left is damaged");
         let client = Rc::new(RelayClient::thawed(id, machine));
         self.clients.borrow_mut().insert(id, Rc::clone(&client));
-        let sessions: Vec<_> = client.machine.borrow().sessions().collect();
+        let sessions: Vec<_> = client.machine.borrow().sessions().map(|(_, key)| key).collect();
         thaw.kept.fetch_add(sessions.len(), Ordering::Relaxed);
-        for (session, key) in sessions {
+        for key in sessions {
             let machine = client.machine.borrow();
             let Some(owned) = machine.session(key).map(Rc::clone) else { continue };
             self.metrics.relay_unacked_bytes.add(machine.figures(key).map_or(0, |figures| figures.unacked as i64));
             self.count_memory(&machine, key);
             drop(machine);
             let task = SessionTask::new(Rc::clone(self), Rc::clone(&client), key, owned);
-            self.tasks.spawn(task.go_on(games.remove(&session)));
+            self.tasks.spawn(task.go_on(games.remove(&key)));
         }
+        for (key, link, guard) in carried {
+            // Of what it has read, whole frames may be left for another turn, and there may be something to write.
+            link.block();
+            let task = LinkTask::of(Rc::clone(self), Rc::clone(&client), (key, link), Vec::new(), guard);
+            self.tasks.spawn(task);
+        }
+        self.serve_links(&mut client.machine.borrow_mut());
         self.forget_unused(&client);
+    }
+
+    fn thaw_link(
+        &self,
+        client: ClientId,
+        record: &FrozenLink,
+        socket: OwnedFd,
+        thaw: &Thaw,
+    ) -> Option<(Rc<RelayLink>, AdmissionGuard)> {
+        let inbound = self.inbound(thaw.listeners.get(&record.listener)?);
+        let admitted = inbound.admit_again(attach(socket).ok()?, record.peer, record.told)?;
+        let AdmittedConnection { stream, key, guard, .. } = admitted;
+        Some((self.new_link(stream, (&guard, key), client, None, inbound), guard))
     }
 
     fn thaw_session(
@@ -270,19 +307,45 @@ impl RelaySession {
     }
 }
 
-/// Puts a connection to a game server on the runtime that this runs on.
-fn attach(game: OwnedFd) -> io::Result<Rc<Stream>> {
-    let socket = std::net::TcpStream::from(game);
-    socket.set_nonblocking(true)?;
-    Ok(Rc::new(Stream::new(TcpStream::from_std(socket)?)?))
+impl RelayLink {
+    /// Returns the link and its socket, whose place is not known yet; `None` for one that cannot go on elsewhere.
+    fn freeze(&self) -> Option<(FrozenLink, OwnedFd)> {
+        if !self.begun.get() || self.closing.get().is_some() || self.handle.closing().is_some() {
+            return None;
+        }
+        let told = match self.key().reporter {
+            Reporter::Peer(_) => Some(self.player()),
+            Reporter::Socket => None,
+            Reporter::Edge(_) => return None,
+        };
+        let (listener, peer) = (self.inbound.config().name.clone(), self.handle.peer());
+        Some((FrozenLink { listener, peer, told, socket: 0 }, self.stream.duplicate().ok()?))
+    }
 }
 
-/// The sessions of a client on their way to the worker that owns it.
+impl FrozenWorker {
+    /// Takes a connection; returns its place.
+    fn take(&mut self, socket: OwnedFd) -> u32 {
+        self.sockets.push(socket);
+        // There are fewer descriptors than that.
+        u32::try_from(self.sockets.len() - 1).unwrap_or(u32::MAX)
+    }
+}
+
+/// Puts a connection on the runtime that this runs on.
+fn attach(socket: OwnedFd) -> io::Result<TcpStream> {
+    let socket = std::net::TcpStream::from(socket);
+    socket.set_nonblocking(true)?;
+    TcpStream::from_std(socket)
+}
+
+/// A client on its way to the worker that owns it.
 #[derive(Debug)]
 pub struct ThawedClient {
     client: ClientId,
     machine: Bytes,
     sessions: Vec<(FrozenSession, Option<OwnedFd>)>,
+    links: Vec<(FrozenLink, Option<OwnedFd>)>,
 }
 
 /// The return of all sessions that the process before has left. When the last worker is done with its own, limits hold
@@ -325,7 +388,7 @@ impl RelayShared {
     pub fn thaw(
         self: &Arc<Self>,
         state: &[u8],
-        games: Vec<OwnedFd>,
+        sockets: Vec<OwnedFd>,
         config: &Config,
         listeners: HashMap<String, Arc<InboundShared>>,
         metrics: &Arc<Metrics>,
@@ -334,7 +397,7 @@ impl RelayShared {
         let state = match read(state) {
             Ok(state) => state,
             Err(error) => {
-                warn!(connections = games.len(), "cannot go on with the sessions of the process before: {error}");
+                warn!(connections = sockets.len(), "cannot go on with the sessions of the process before: {error}");
                 return;
             }
         };
@@ -348,14 +411,19 @@ impl RelayShared {
             kept: AtomicUsize::new(0),
             lost: AtomicUsize::new(0),
         });
-        let mut games: Vec<_> = games.into_iter().map(Some).collect();
-        for FrozenSessions { client, machine, sessions } in state.clients {
-            let mut game = |session: &FrozenSession| games.get_mut(session.game? as usize)?.take();
+        let mut sockets: Vec<_> = sockets.into_iter().map(Some).collect();
+        let mut socket = |place: Option<u32>| sockets.get_mut(place? as usize)?.take();
+        for FrozenRelayClient { client, machine, sessions, links } in state.clients {
             let sessions = sessions.into_iter().map(|session| {
-                let game = game(&session);
+                let game = socket(session.game);
                 (session, game)
             });
-            let client = ThawedClient { client: ClientId(client), machine, sessions: sessions.collect() };
+            let sessions = sessions.collect();
+            let links = links.into_iter().map(|link| {
+                let stream = socket(Some(link.socket));
+                (link, stream)
+            });
+            let client = ThawedClient { client: ClientId(client), machine, sessions, links: links.collect() };
             if let Some(worker) = self.commands.get(self.owner(client.client)) {
                 // The worker is not there yet.
                 let _ = worker.send(WorkerCommand::Thaw(Box::new((client, Arc::clone(&thaw)))));

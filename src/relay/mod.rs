@@ -36,7 +36,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admission::{
-    AdmittedConnection, Inbound, InboundShared, ListenerMetrics, PeerInfo, TunnelledStream, read_first_ping,
+    AddressKey, AdmissionGuard, AdmittedConnection, Inbound, InboundShared, ListenerMetrics, PeerInfo, TunnelOrigin,
+    TunnelledStream, read_first_ping,
 };
 use crate::connection::{AdmissionError, Route};
 use crate::metrics::{ByReason, Metrics};
@@ -231,14 +232,26 @@ impl Relay {
             return;
         }
         let NewLink { inbound: _, client, key, early, guard, origin } = new_link;
+        let link = self.new_link(stream, (&guard, key), client, origin, inbound);
+        self.tasks.spawn(LinkTask::new(Rc::clone(self), Rc::clone(&owner), link, early, guard));
+        // Its worker may have been told to end meanwhile.
+        self.let_go(&owner);
+    }
+
+    /// Makes a link of an admitted connection.
+    fn new_link(
+        &self,
+        stream: Stream,
+        (guard, key): (&AdmissionGuard, AddressKey),
+        client: ClientId,
+        origin: Option<TunnelOrigin>,
+        inbound: Rc<Inbound>,
+    ) -> Rc<RelayLink> {
         let handle = Arc::clone(guard.handle());
         let edge = self.edge_named(handle.edge().map_or(OTHER_EDGE, |edge| &**edge));
         handle.set_link();
         handle.set_route(Route::Client(client.0));
-        let link = Rc::new(RelayLink::new(stream, (handle, key), client, edge, origin, inbound));
-        self.tasks.spawn(LinkTask::new(Rc::clone(self), Rc::clone(&owner), link, early, guard));
-        // Its worker may have been told to end meanwhile.
-        self.let_go(&owner);
+        Rc::new(RelayLink::new(stream, (handle, key), client, edge, origin, inbound))
     }
 
     /// Returns the counters of an edge. Only names that the configuration has had come here.

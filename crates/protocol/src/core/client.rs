@@ -103,6 +103,12 @@ impl<O: ClientOwner> ClientMachine<O> {
         self.links.values().map(|link| &link.owned)
     }
 
+    /// Returns the owner's part of each link, with its key.
+    pub fn links_by_key(&self) -> impl Iterator<Item = (LinkKey, &O::Link)> {
+        let keys = (0..self.links.end()).map(LinkKey);
+        keys.filter_map(|key| Some((key, self.link(key)?)))
+    }
+
     /// Returns the owner's part of a session.
     pub fn session(&self, session: SessionKey) -> Option<&O::Session> {
         Some(&self.sessions.get(session)?.owned)
