@@ -16,6 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+use crate::handover::{self, DescriptorStore};
 use crate::roles::{self, Control};
 use crate::state::StateDir;
 use crate::stderr;
@@ -249,6 +250,8 @@ impl Cli {
 
     /// Runs a role, configured by `file`, until a signal.
     fn serve(&self, file: &Path, config: Config) -> anyhow::Result<ExitCode> {
+        // Before there are other threads.
+        let left = handover::left();
         let process = config.process();
         let format = self.log_format.unwrap_or(process.log.format);
         let log = log::start(format, self.log_level.unwrap_or(process.log.level));
@@ -260,7 +263,13 @@ impl Cli {
             let _inside = runtime.enter();
             Requests::catch().context("cannot catch signals")?
         };
-        let service = roles::bind(config.clone())?;
+        let left = left.unwrap_or_else(|error| {
+            warn!(%error, "cannot go on with what the process before has left");
+            None
+        });
+        let mut service = roles::bind(config.clone())?;
+        left.into_iter().for_each(|left| service.go_on_with(left));
+        DescriptorStore::there().into_iter().for_each(|store| service.leave_to(store));
         stderr::count_lost(service.log_dropped());
         let listeners: Vec<_> = service.listeners().map(|(name, addresses)| listener(name, addresses)).collect();
         let admin = service.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string());

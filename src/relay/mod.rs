@@ -155,6 +155,8 @@ impl Relay {
                 WorkerCommand::Freeze { answer, gate } => {
                     // It fails only where nobody waits for it any more, and then the gate is open.
                     let _ = answer.send(self.freeze());
+                    // The last one tells that all have answered.
+                    drop(answer);
                     gate.wait();
                 }
                 WorkerCommand::Thaw(order) => {

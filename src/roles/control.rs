@@ -1,6 +1,6 @@
 //! The control of a service: its changes while it runs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use super::listeners::{ListenerSet, ListenerSnapshot, PreparedListeners};
 use super::revoked::{EdgeTrust, RevokedEdges};
-use crate::admission::{ConnectQueues, ProcessAdmission};
+use crate::admission::{ConnectQueues, InboundShared, ProcessAdmission};
 use crate::certs::CertError;
 use crate::certs::operators::RevokedOperators;
 use crate::certs::watch::IdentityWatch;
@@ -324,6 +324,13 @@ impl Control {
         match &*self.state() {
             Some(state) => look(&state.config),
             None => look(&self.0.started),
+        }
+    }
+
+    /// Calls `look` with the present configuration and the listeners of links, by name, unless the service ends.
+    pub(super) fn with_links(&self, look: impl FnOnce(&Config, HashMap<String, Arc<InboundShared>>)) {
+        if let Some(state) = &*self.state() {
+            look(&state.config, state.listeners.links());
         }
     }
 

@@ -1,6 +1,6 @@
 //! The listeners of a service, and their changes while connections go on.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::running::{ListenerParts, Running};
 use super::worker::{DoneSignal, ListenerPlan, ListenerPlans};
-use crate::admission::ListenerMetrics;
+use crate::admission::{InboundShared, ListenerMetrics};
 use crate::forward::Targets;
 use crate::metrics::Metrics;
 use otproxy_config as config;
@@ -108,6 +108,12 @@ impl ListenerSet {
             }
         };
         self.list.iter().map(now).collect()
+    }
+
+    /// Returns the listeners of links, by name.
+    pub fn links(&self) -> HashMap<String, Arc<InboundShared>> {
+        let links = self.list.iter().filter(|listening| listening.config.inbound().kind == ListenerType::Relay);
+        links.map(|listening| (listening.running.name().to_owned(), Arc::clone(listening.running.inbound()))).collect()
     }
 
     /// Returns the targets of each forward, by its name.

@@ -8,6 +8,7 @@ pub mod edge;
 mod listeners;
 mod operator;
 mod report;
+mod restart;
 mod revoked;
 mod running;
 mod service;

@@ -21,6 +21,7 @@ use super::drain::{LAST_SPREAD, close_links};
 use super::listeners::ListenerSet;
 use super::operator::{self, RoleOperator};
 use super::report::Reports;
+use super::restart;
 use super::revoked::RevokedEdges;
 use super::running::ListenerParts;
 use super::worker::{ListenerPlans, Worker};
@@ -32,6 +33,7 @@ use crate::certs::{CertError, HandshakeResult};
 use crate::connection::EdgeRegistry;
 use crate::fleet::{EvidenceGatherer, Fleet, FleetKeeper};
 use crate::forward::{HeaderFor, TargetWays};
+use crate::handover::{DescriptorStore, Inheritance};
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::proxies_table;
 use crate::relay::RelayShared;
@@ -91,6 +93,8 @@ pub struct Service {
     /// The settings of the table that is kept in step with them.
     table: proxies_table::TableSettings,
     access_log: Option<LogFlushed>,
+    /// The store by which it leaves what it has to the next process.
+    store: Option<DescriptorStore>,
 }
 
 /// The parts in which roles differ.
@@ -180,6 +184,7 @@ impl Service {
             keeper,
             table,
             access_log: written,
+            store: None,
         };
         Ok((service, plans))
     }
@@ -214,6 +219,22 @@ impl Service {
     /// Returns a handle that changes it while it runs.
     pub fn control(&self) -> Control {
         self.control.clone()
+    }
+
+    /// Has it leave its sessions to the next process when it is told to end, by way of this store.
+    pub fn leave_to(&mut self, store: DescriptorStore) {
+        self.store = Some(store);
+    }
+
+    /// Has it go on with what the process before has left.
+    pub fn go_on_with(&self, left: Inheritance) {
+        let Inheritance { state, listeners: _, sockets } = left;
+        match &self.relay {
+            Some(relay) if !state.is_empty() => self.control.with_links(|config, listeners| {
+                relay.thaw(&state, sockets, config, listeners, &self.own_metrics);
+            }),
+            _ => {}
+        }
     }
 
     /// Runs the tunnel on a thread of its own, until the drain.
@@ -282,7 +303,7 @@ impl Service {
         let stop = StopSignals::default();
         let errors = self.own_metrics.bans_nftables_errors.clone();
         let kernel = self.nftables.map(|table| bans::KernelBans::new(table, errors));
-        let checking = self.relay.clone();
+        let (checking, leaving) = (self.relay.clone(), self.relay.clone());
         let state = running.0.with_config(|config| StateDir::new(config.process().state_dir.as_deref()));
         let traffic = (self.role == RoleKind::Edge).then(|| Arc::new(TrafficMeter::new(state)));
         let reports =
@@ -346,11 +367,27 @@ impl Service {
                 .into_iter()
                 .try_for_each(|r| r.unwrap_or_else(|_| Err(io::Error::other("a worker thread panicked"))))
         });
-        tokio::select! {
-            () = stop.drain.cancelled() => error!("a worker has ended"),
-            () = shutdown => stop.drain.cancel(),
-        }
+        let told = tokio::select! {
+            () = stop.drain.cancelled() => false,
+            () = shutdown => true,
+        };
         ready.set_ending();
+        if !told {
+            error!("a worker has ended");
+        } else if let (Some(relay), Some(store)) = (leaving, self.store) {
+            match restart::leave(&relay, store).await {
+                Ok(standstill) => {
+                    // Nothing may move here any more: this process ends with its workers as they stand.
+                    std::mem::forget(standstill);
+                    if let Some(written) = &written {
+                        written.caught_up().await;
+                    }
+                    return Ok(());
+                }
+                Err(error) => warn!(%error, "the sessions cannot be left to the next process, and end"),
+            }
+        }
+        stop.drain.cancel();
         let within = running.0.end();
         info!(timeout_seconds = within.as_secs_f64(), "shutting down");
         // A link may be closed at any time without loss, and its player has other edges to come back to.
