@@ -1,6 +1,6 @@
 //! The end of a process whose successor goes on with what it leaves.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -32,7 +32,14 @@ pub(super) async fn leave(relay: &RelayShared, store: DescriptorStore) -> io::Re
         let sockets: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
         send(&ours, &state, &[], &sockets)?;
         store.keep(INHERITANCE, theirs.as_fd())?;
-        store.barrier(TAKE)
+        store.barrier(TAKE)?;
+        drop(theirs);
+        // A store that is full closes what it was given, and says so in its own log alone.
+        ours.set_nonblocking(true)?;
+        match (&ours).read(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            _ => Err(io::Error::other("the store has no room: raise FileDescriptorStoreMax= of the unit")),
+        }
     });
     stored.await.map_err(io::Error::other)??;
     let seconds = began.elapsed().as_secs_f64();

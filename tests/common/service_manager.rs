@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -18,6 +19,7 @@ use super::folder::Folder;
 pub struct ServiceManager {
     folder: Folder,
     kept: Arc<Mutex<Vec<(String, OwnedFd)>>>,
+    full: Arc<AtomicBool>,
 }
 
 impl ServiceManager {
@@ -25,13 +27,17 @@ impl ServiceManager {
         let folder = Folder::new();
         let socket = UnixDatagram::bind(folder.join("notify")).unwrap();
         let kept: Arc<Mutex<Vec<(String, OwnedFd)>>> = Arc::default();
-        let store = Arc::clone(&kept);
+        let (store, full) = (Arc::clone(&kept), Arc::<AtomicBool>::default());
+        let has_no_room = Arc::clone(&full);
         thread::spawn(move || {
             while let Some((message, descriptors)) = receive(&socket) {
                 let value = |key: &str| message.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
                 let mut kept = store.lock().unwrap();
                 let name = value("FDNAME=").unwrap_or_default();
                 if value("FDSTORE=").is_some() {
+                    if has_no_room.load(Ordering::Relaxed) {
+                        continue;
+                    }
                     kept.extend(descriptors.into_iter().map(|descriptor| (name.clone(), descriptor)));
                 } else if value("FDSTOREREMOVE=").is_some() {
                     kept.retain(|(other, _)| *other != name);
@@ -39,11 +45,23 @@ impl ServiceManager {
                 // What came with any other message is closed: so a barrier knows that all before it was done.
             }
         });
-        Self { folder, kept }
+        Self { folder, kept, full }
     }
 
     fn socket(&self) -> PathBuf {
         self.folder.join("notify")
+    }
+
+    /// Has it keep nothing from now on, and say nothing of it.
+    pub fn fill(&self) {
+        self.full.store(true, Ordering::Relaxed);
+    }
+
+    /// Replaces what it keeps.
+    pub fn replace(&self, change: impl FnOnce(OwnedFd) -> OwnedFd) {
+        let mut kept = self.kept.lock().unwrap();
+        let (name, descriptor) = kept.pop().unwrap();
+        kept.push((name, change(descriptor)));
     }
 
     /// Returns the names of the descriptors that it keeps.
