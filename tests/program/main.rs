@@ -34,5 +34,6 @@ mod hostile;
 mod init;
 mod ping;
 mod probe;
+mod restart;
 mod stderr;
 mod tunnel;
