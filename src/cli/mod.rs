@@ -14,7 +14,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::handover::{self, DescriptorStore};
 use crate::roles::{self, Control};
@@ -258,18 +258,18 @@ impl Cli {
         let (limit, level) = (raise_file_limit(), self.log_level);
         warn_of_files(limit, &config);
         warn_of_stock_servers(&config);
+        // It is lost if it cannot be had, and players come again.
+        let left = left.unwrap_or_else(|error| {
+            error!(%error, "what the last process has left cannot be taken over");
+            None
+        });
         let (runtime, signals) = runtime()?;
         let requests = {
             let _inside = runtime.enter();
             Requests::catch().context("cannot catch signals")?
         };
-        let left = left.unwrap_or_else(|error| {
-            warn!(%error, "cannot go on with what the process before has left");
-            None
-        });
-        let mut service = roles::bind(config.clone())?;
-        left.into_iter().for_each(|left| service.go_on_with(left));
-        DescriptorStore::there().into_iter().for_each(|store| service.leave_to(store));
+        let mut service = roles::succeed(config.clone(), left.unwrap_or_default())?;
+        service.leave_in(DescriptorStore::there());
         stderr::count_lost(service.log_dropped());
         let listeners: Vec<_> = service.listeners().map(|(name, addresses)| listener(name, addresses)).collect();
         let admin = service.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string());

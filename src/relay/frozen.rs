@@ -89,6 +89,8 @@ pub struct FrozenRelay {
     pub sockets: Vec<OwnedFd>,
     /// The number of sessions.
     pub sessions: usize,
+    /// Holds the workers up.
+    pub standstill: Standstill,
 }
 
 /// The state of a core.
@@ -134,7 +136,7 @@ impl Drop for Standstill {
 
 impl RelayShared {
     /// Freezes all sessions, and has all workers stand still from then on.
-    pub async fn freeze(&self) -> (FrozenRelay, Standstill) {
+    pub async fn freeze(&self) -> FrozenRelay {
         let standstill = Standstill::default();
         let (answer, mut answers) = tokio::sync::mpsc::unbounded_channel();
         for worker in &self.commands {
@@ -157,7 +159,7 @@ impl RelayShared {
         let sessions = all.clients.iter().map(|client| client.sessions.len()).sum();
         // Serializing to a vector fails for nothing that is in it.
         let state = postcard::to_extend(&all, FORMAT.to_le_bytes().to_vec()).unwrap_or_default();
-        (FrozenRelay { state, sockets, sessions }, standstill)
+        FrozenRelay { state, sockets, sessions, standstill }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,7 +26,7 @@ use crate::relay::{EdgeMetrics, OTHER_EDGE, PortMetrics, RelayShared};
 use crate::tunnel::TunnelPeers;
 use crate::web;
 use otproxy_config as config;
-use otproxy_config::{Config, ConfigErrors, Destination, ListenerConfig};
+use otproxy_config::{Config, ConfigErrors, Destination, ListenerConfig, RestartMode};
 use otproxy_net::{BindError, ConnectResult, remedy_as_player, try_as_player};
 
 /// The reason why a reload failed. Nothing has changed then.
@@ -107,6 +107,15 @@ pub(super) struct LastReload {
     pub time: SystemTime,
     /// The errors, line by line; none if it succeeded.
     pub errors: Vec<String>,
+}
+
+/// The end of a service.
+#[derive(Debug, Default)]
+pub(super) struct Ending {
+    /// `shutdown_timeout`
+    pub within: Duration,
+    /// The listening sockets, if a successor may have them.
+    pub listeners: Option<Vec<TcpListener>>,
 }
 
 /// The source of the configuration.
@@ -356,10 +365,13 @@ impl Control {
         }
     }
 
-    /// Ends all changes, as the service ends. Returns `shutdown_timeout`.
-    pub(super) fn end(&self) -> Duration {
-        let state = self.state().take();
-        state.map_or(Duration::ZERO, |state| state.config.process().shutdown_timeout)
+    /// Ends all changes, as the service ends. Listening sockets that no successor is to have are closed as soon as workers
+    /// let them go.
+    pub(super) fn end(&self) -> Ending {
+        let Some(ServiceState { config, listeners, .. }) = self.state().take() else { return Ending::default() };
+        let process = config.process();
+        let keep = process.restart == RestartMode::Keep;
+        Ending { within: process.shutdown_timeout, listeners: keep.then(|| listeners.into_sockets()) }
     }
 
     fn state(&self) -> MutexGuard<'_, Option<ServiceState>> {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,14 +17,14 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use super::control::{Control, ServiceState};
+use super::control::{Control, Ending, ServiceState};
 use super::drain::{LAST_SPREAD, close_links};
 use super::listeners::ListenerSet;
 use super::operator::{self, RoleOperator};
 use super::report::Reports;
-use super::restart;
 use super::revoked::RevokedEdges;
 use super::running::ListenerParts;
+use super::succession::{self, Legacy};
 use super::worker::{ListenerPlans, Worker};
 use crate::access_log::{AccessLog, LogFlushed};
 use crate::admin::{self, AdminError, Readiness};
@@ -33,7 +34,7 @@ use crate::certs::{CertError, HandshakeResult};
 use crate::connection::EdgeRegistry;
 use crate::fleet::{EvidenceGatherer, Fleet, FleetKeeper};
 use crate::forward::{HeaderFor, TargetWays};
-use crate::handover::{DescriptorStore, Inheritance};
+use crate::handover::DescriptorStore;
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::proxies_table;
 use crate::relay::RelayShared;
@@ -44,7 +45,7 @@ use crate::web;
 use otproxy_config as config;
 use otproxy_config::{Config, RoleKind};
 use otproxy_net::worker::{self, Scratch, StopSignals, Tasks};
-use otproxy_net::{BindError, bind};
+use otproxy_net::{BindError, Inherited, bind_beside};
 use otproxy_protocol::core::OpenError;
 
 /// The reason why a role cannot start.
@@ -93,7 +94,11 @@ pub struct Service {
     /// The settings of the table that is kept in step with them.
     table: proxies_table::TableSettings,
     access_log: Option<LogFlushed>,
-    /// The store by which it leaves what it has to the next process.
+    /// Sockets of the predecessor that nobody has taken yet.
+    inherited: Inherited,
+    /// The sockets of the tunnel, held here too, so that they can be left to a successor.
+    tunnel_sockets: Vec<TcpListener>,
+    /// The place for what is left to a successor.
     store: Option<DescriptorStore>,
 }
 
@@ -106,6 +111,8 @@ pub(super) struct ServiceParts {
     pub known: Option<watch::Sender<TunnelPeers>>,
     /// The certificates of the tunnel's identity.
     pub certificates: Option<watch::Sender<IdentityWatch>>,
+    /// The listening sockets of the predecessor.
+    pub inherited: Vec<TcpListener>,
 }
 
 impl Service {
@@ -129,7 +136,7 @@ impl Service {
         let gate =
             ProcessAdmission::new(AdmissionControl::new((&process.limits).into(), Arc::new(process.into())), bans);
         gate.set_gauge(own_metrics.pressure_ratio.with_label_values(&[""]));
-        let ServiceParts { header_for, ways, relay, known, certificates } = parts;
+        let ServiceParts { header_for, ways, relay, known, certificates, inherited } = parts;
         relay.iter().for_each(|relay| relay.set_gauge(&own_metrics));
         let making = ListenerParts {
             role,
@@ -140,7 +147,7 @@ impl Service {
             metrics: metrics.clone(),
             own_metrics: Arc::clone(&own_metrics),
         };
-        let (listeners, plans) = ListenerSet::new(making);
+        let (listeners, plans) = ListenerSet::new(making, succession::take_over(inherited, &config));
         let (metrics_of_workers, closed) = (metrics.clone(), HashSet::new());
         let new_keeper = || {
             let folder = StateDir::new(process.state_dir.as_deref());
@@ -165,6 +172,7 @@ impl Service {
         // The first change of all, which workers find when they start.
         state.change(config, closed)?;
         let (addresses, table) = (state.listeners.addresses(), state.table.subscribe());
+        let inherited = state.listeners.not_taken();
         let control = Control::new(state, Arc::clone(&own_metrics));
         let (workers, tunnel) = (Vec::new(), None);
         let service = Self {
@@ -184,6 +192,8 @@ impl Service {
             keeper,
             table,
             access_log: written,
+            inherited,
+            tunnel_sockets: Vec::new(),
             store: None,
         };
         Ok((service, plans))
@@ -201,9 +211,18 @@ impl Service {
 
     /// Binds the sockets of the tunnel, all of which belong to one thread.
     pub(super) fn listen_tunnel(&mut self, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
-        let mut bound = bind(tunnel::NAME, addresses, 1)?;
+        let mut bound = bind_beside(tunnel::NAME, addresses, 1, &[], &mut self.inherited)?;
         self.addresses.push((tunnel::NAME.to_owned(), bound.addresses));
-        Ok(bound.sockets.pop().unwrap_or_default())
+        let mut sockets = bound.sockets.pop().unwrap_or_default();
+        sockets.append(&mut bound.beyond);
+        // One that cannot be held is not left to a successor, which binds it anew.
+        self.tunnel_sockets.extend(sockets.iter().filter_map(|socket| socket.try_clone().ok()));
+        Ok(sockets)
+    }
+
+    /// Leaves to a successor, in this store, what it can take over.
+    pub fn leave_in(&mut self, store: Option<DescriptorStore>) {
+        self.store = store;
     }
 
     /// Lets the core ask this edge through the tunnel.
@@ -221,19 +240,12 @@ impl Service {
         self.control.clone()
     }
 
-    /// Has it leave its sessions to the next process when it is told to end, by way of this store.
-    pub fn leave_to(&mut self, store: DescriptorStore) {
-        self.store = Some(store);
-    }
-
-    /// Has it go on with what the process before has left.
-    pub fn go_on_with(&self, left: Inheritance) {
-        let Inheritance { state, listeners: _, sockets } = left;
-        match &self.relay {
-            Some(relay) if !state.is_empty() => self.control.with_links(|config, listeners| {
-                relay.thaw(&state, sockets, config, listeners, &self.own_metrics);
-            }),
-            _ => {}
+    /// Has it go on with the sessions that the process before has left.
+    pub(super) fn go_on(&self, state: &[u8], sockets: Vec<OwnedFd>) {
+        if let Some(relay) = self.relay.as_ref().filter(|_| !state.is_empty()) {
+            self.control.with_links(|config, listeners| {
+                relay.thaw(state, sockets, config, listeners, &self.own_metrics);
+            });
         }
     }
 
@@ -374,8 +386,14 @@ impl Service {
         ready.set_ending();
         if !told {
             error!("a worker has ended");
-        } else if let (Some(relay), Some(store)) = (leaving, self.store) {
-            match restart::leave(&relay, store).await {
+        }
+        let Ending { within, listeners } = running.0.end();
+        let legacy = self.store.zip(listeners).map(|(store, mut listeners)| {
+            listeners.extend(self.tunnel_sockets);
+            Legacy { store, listeners }
+        });
+        let legacy = match (legacy, leaving) {
+            (Some(legacy), Some(relay)) if told => match legacy.leave_sessions(&relay).await {
                 Ok(standstill) => {
                     // Nothing may move here any more: this process ends with its workers as they stand.
                     std::mem::forget(standstill);
@@ -384,11 +402,17 @@ impl Service {
                     }
                     return Ok(());
                 }
-                Err(error) => warn!(%error, "the sessions cannot be left to the next process, and end"),
-            }
-        }
+                Err(error) => {
+                    warn!(%error, "sessions cannot be left to the next process, and end");
+                    None
+                }
+            },
+            // A core whose worker has ended leaves nothing.
+            (_, Some(_)) => None,
+            (legacy, None) => legacy,
+        };
+        // From here on new connections wait in the kernel: for a successor, or until their sockets are closed, which is now.
         stop.drain.cancel();
-        let within = running.0.end();
         info!(timeout_seconds = within.as_secs_f64(), "shutting down");
         // A link may be closed at any time without loss, and its player has other edges to come back to.
         let _closing = (self.role == RoleKind::Edge).then(|| {
@@ -414,6 +438,9 @@ impl Service {
         drop(admin.await);
         if let Some(written) = written {
             written.wait().await;
+        }
+        if let Some(legacy) = legacy {
+            legacy.leave_listeners().await;
         }
         result.unwrap_or_else(|e| Err(io::Error::other(e)))
     }
@@ -442,7 +469,14 @@ mod tests {
                     listeners: [{ name: a, listen: '127.0.0.1:0', forward_to: '127.0.0.1:9' }]\n";
         let config = config::parse("edge.yaml", text).unwrap();
         let ways = TargetWays { pool: None, connects: Arc::default(), pseudo_ipv4: PseudoIpv4::new([1; 16]) };
-        let parts = ServiceParts { header_for: HeaderFor::Proxy, ways, relay: None, known: None, certificates: None };
+        let parts = ServiceParts {
+            header_for: HeaderFor::Proxy,
+            ways,
+            relay: None,
+            known: None,
+            certificates: None,
+            inherited: Vec::new(),
+        };
         let (mut service, _plans) = Service::bind(config, parts).unwrap();
         service.add_worker(Box::new(|stop| {
             Box::pin(async move {

@@ -35,6 +35,8 @@ pub(super) struct ListenerPlan {
     pub closed: HashSet<String>,
     /// The sockets of the addresses that are new to the worker.
     pub sockets: Vec<(SocketAddr, TcpListener)>,
+    /// More sockets of these addresses, which are closed once nobody waits there.
+    pub beyond: Vec<(SocketAddr, TcpListener)>,
     /// Dropped when the plan is carried out and unused sockets are closed.
     pub done: DoneSignal,
 }
@@ -163,7 +165,7 @@ impl Listeners<'_> {
         }
     }
 
-    fn go_by(&self, ListenerPlan { listeners, closed, sockets, done }: ListenerPlan) {
+    fn go_by(&self, ListenerPlan { listeners, closed, sockets, mut beyond, done }: ListenerPlan) {
         let Worker { metrics, scratch, .. } = self.worker;
         let parts =
             WorkerParts { metrics, scratch, relay: self.relay.as_ref(), edge_trunks: self.edge_trunks.as_ref() };
@@ -185,6 +187,9 @@ impl Listeners<'_> {
                     (None, None) => None,
                 };
                 there.extend(socket.map(|socket| (address, socket)));
+                for (_, socket) in beyond.extract_if(.., |(of, _)| *of == address) {
+                    let _ = self.accept(socket, Rc::clone(&carrier)).close.send(done.clone());
+                }
             }
             carriers.insert(name, (listener, carrier));
         }

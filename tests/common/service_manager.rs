@@ -52,6 +52,16 @@ impl ServiceManager {
         self.folder.join("notify")
     }
 
+    /// Has it keep a descriptor.
+    pub fn keep(&self, name: &str, descriptor: OwnedFd) {
+        self.kept.lock().unwrap().push((name.to_owned(), descriptor));
+    }
+
+    /// Has it forget all that it keeps.
+    pub fn forget(&self) {
+        self.kept.lock().unwrap().clear();
+    }
+
     /// Has it keep nothing from now on, and say nothing of it.
     pub fn fill(&self) {
         self.full.store(true, Ordering::Relaxed);

@@ -1,78 +1,19 @@
-//! A core that is restarted while people play, with a service manager that keeps what it leaves.
+//! A core that is restarted while people play.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 
 use otproxy::handover::{Inheritance, receive, send};
 use otproxy_protocol::frame;
-use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::Service;
 use crate::common::certificates::Certificates;
 use crate::common::crew::{Crew, pushing};
-use crate::common::folder::Folder;
-use crate::common::process::{Running, otproxy};
 use crate::common::role::Role;
-use crate::common::service_manager::ServiceManager;
 use crate::common::{link, run, tunnel};
-
-/// A core and its manager.
-struct Service {
-    manager: ServiceManager,
-    folder: Folder,
-    running: Option<Running>,
-}
-
-impl Service {
-    fn start(yaml: &str) -> Self {
-        let mut service = Self { manager: ServiceManager::new(), folder: Folder::new(), running: None };
-        service.write(yaml);
-        service.go();
-        service
-    }
-
-    fn write(&self, yaml: &str) {
-        fs::write(self.folder.join("core.yaml"), format!("role: core\nadmin: {{ listen: off }}\n{yaml}")).unwrap();
-    }
-
-    fn command(&self) -> Command {
-        let file = self.folder.join("core.yaml");
-        self.manager.service(otproxy(&["core", "-c", file.to_str().unwrap(), "--log-format", "json"]))
-    }
-
-    fn go(&mut self) {
-        let (running, _) = Running::start(self.command());
-        self.running = Some(running);
-    }
-
-    /// Starts it; it logs this before it is ready.
-    fn starts_with(&mut self, what: &str) {
-        let mut running = Running::of(self.command().spawn().unwrap());
-        running.line_with(what);
-        self.running = Some(running);
-    }
-
-    /// Ends it as the manager does; returns its log.
-    fn end(&mut self) -> String {
-        let running = self.running.take().unwrap();
-        running.signal(Signal::TERM);
-        let (code, log) = running.end();
-        assert_eq!(code, Some(0), "{log}");
-        log
-    }
-
-    fn restart(&mut self) -> String {
-        let log = self.end();
-        assert_eq!(self.manager.kept(), ["otproxy"], "{log}");
-        self.go();
-        assert!(self.manager.kept().is_empty(), "the successor has it");
-        log
-    }
-}
 
 /// Returns the YAML of a core with worlds on ports from 7172 on.
 fn yaml(listen: SocketAddr, workers: usize, worlds: &[SocketAddr]) -> String {
@@ -89,7 +30,7 @@ fn sessions_and_plain_links_go_on() {
     run(async {
         let game = pushing().await;
         let listen = tunnel::free_address();
-        let mut core = Service::start(&yaml(listen, 2, &[game.addr()]));
+        let mut core = Service::core(&yaml(listen, 2, &[game.addr()]));
         let mut crew = Crew::start(10, &[listen; 2]).await;
         for workers in [1, 3, 2] {
             for _ in 0..20 {
@@ -118,7 +59,7 @@ fn links_of_the_tunnel_come_back_and_nothing_is_lost() {
         let servers = format!("game_servers: [{{ port: {port}, address: '{}', player_address: none }}]\n", game.addr());
         let core = tunnel::core(&certificates, "[{ name: waw1 }, { name: fra1 }]", listeners, &servers);
         let core = core.replace("role: core\n", "").replace("127.0.0.1:0", &accept.to_string());
-        let mut core = Service::start(&core);
+        let mut core = Service::core(&core);
         let edge = |name| {
             let links = "[{ name: links, listen: '127.0.0.1:0', forward_to: core/links }]";
             Role::start(&tunnel::edge(&certificates, name, accept, links))
@@ -169,7 +110,7 @@ fn what_happens_between_two_processes_is_noticed() {
     run(async {
         let game = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = tunnel::free_address();
-        let mut core = Service::start(&yaml(listen, 1, &[game.local_addr().unwrap()]));
+        let mut core = Service::core(&yaml(listen, 1, &[game.local_addr().unwrap()]));
         let (mut closed, closing) = play(listen, &game, 7172, 1).await;
         let (mut left, mut leaving) = play(listen, &game, 7172, 2).await;
         let (gone, mut without) = play(listen, &game, 7172, 3).await;
@@ -209,7 +150,7 @@ fn a_world_that_is_gone_ends_its_sessions_alone() {
         let games = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
         let addresses = games.each_ref().map(|game| game.local_addr().unwrap());
         let listen = tunnel::free_address();
-        let mut core = Service::start(&yaml(listen, 1, &addresses));
+        let mut core = Service::core(&yaml(listen, 1, &addresses));
         let (mut stays, mut game) = play(listen, &games[0], 7172, 1).await;
         let (mut goes, mut gone) = play(listen, &games[1], 7173, 2).await;
         core.end();
@@ -229,7 +170,7 @@ fn a_wrong_file_says_so_and_the_next_start_goes_on() {
     run(async {
         let game = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (listen, address) = (tunnel::free_address(), game.local_addr().unwrap());
-        let mut core = Service::start(&yaml(listen, 1, &[address]));
+        let mut core = Service::core(&yaml(listen, 1, &[address]));
         let (mut link, mut game) = play(listen, &game, 7172, 1).await;
         core.end();
         core.write("listeners: nonsense\n");
@@ -251,7 +192,7 @@ fn a_store_without_room_ends_sessions_as_without_one() {
         let game = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = tunnel::free_address();
         let text = yaml(listen, 1, &[game.local_addr().unwrap()]) + "shutdown_timeout: 0s\n";
-        let mut core = Service::start(&text);
+        let mut core = Service::core(&text);
         let (mut link, mut game) = play(listen, &game, 7172, 1).await;
         core.manager.fill();
         let log = core.end();
@@ -267,7 +208,7 @@ fn a_state_that_is_not_understood_ends_its_sessions_and_nothing_else() {
     run(async {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = tunnel::free_address();
-        let mut core = Service::start(&yaml(listen, 1, &[server.local_addr().unwrap()]));
+        let mut core = Service::core(&yaml(listen, 1, &[server.local_addr().unwrap()]));
         type Change = fn(&mut Vec<u8>);
         let changes: [(Change, &str); 3] = [
             (|state| state[0] = 99, "it is of format 99"),
