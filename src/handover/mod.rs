@@ -30,8 +30,8 @@ pub use self::store::DescriptorStore;
 pub const MAX_STATE: u64 = 4 << 30;
 /// Descriptors at the most, listening sockets and connections together.
 pub const MAX_DESCRIPTORS: u32 = 1_000_000;
-/// The time within which the other side must take a message, or send the next.
-const WITHIN: Duration = Duration::from_secs(5);
+/// The time within which the other side, or the service manager, must take a message, or send the next.
+pub const WITHIN: Duration = Duration::from_secs(5);
 /// The room that is asked for in the queue, in bytes; the kernel cuts it to its own limit.
 const QUEUE: usize = 8 << 20;
 

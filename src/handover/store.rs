@@ -6,10 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use super::WITHIN;
 use super::manager::ManagerSocket;
-
-/// The time within which the service manager must take a message.
-const WITHIN: Duration = Duration::from_secs(5);
 
 /// The store of descriptors that the service manager has for this service.
 #[derive(Debug, Clone)]

@@ -4,19 +4,16 @@ use std::io::{self, Read as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{error, info};
 
-use crate::handover::{self, DescriptorStore, INHERITANCE};
+use crate::handover::{self, DescriptorStore, INHERITANCE, WITHIN};
 use crate::relay::{FrozenRelay, RelayShared, Standstill};
 use otproxy_config::{Config, Reach};
 use otproxy_net::Inherited;
-
-/// The time within which the service manager must have taken all.
-const WITHIN: Duration = Duration::from_secs(5);
 
 /// Takes over listening sockets; those of addresses that `config` does not have are closed.
 pub(super) fn take_over(sockets: Vec<TcpListener>, config: &Config) -> Inherited {
