@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
 use otproxy_protocol::core::{
-    AckBeyondSent, AdmittedSession, ClientMachine, ClientOwner, Effect, EndReason, FrameCounts, JOIN_INTERVAL,
-    LinkDuty, LinkKey, MAX_JOINS, MAX_LINKS, OpenError, OpenRules, PACKETS_PERIOD, ProtocolError, ReorderFull,
-    SessionKey, SessionLimits, Standing,
+    AckBeyondSent, AdmittedSession, ClientMachine, ClientOwner, Effect, EndReason, FrameCounts, FrozenClient,
+    JOIN_INTERVAL, LinkDuty, LinkKey, MAX_JOINS, MAX_LINKS, OpenError, OpenRules, PACKETS_PERIOD, ProtocolError,
+    ReorderFull, SessionKey, SessionLimits, Standing, ThawedSession,
 };
 use otproxy_protocol::frame::{self, ClientId, Frame, FromCore, HEADER_LEN, PacketId, SessionId};
 use otproxy_protocol::game_packet::Framing;
@@ -92,8 +92,10 @@ pub mod event {
     pub const SILENT: u8 = 15;
     /// LINK: it is heard again.
     pub const HEARD: u8 = 16;
+    /// u8: another process goes on with all but the links whose bits are set.
+    pub const FREEZE: u8 = 17;
     /// The number of kinds.
-    pub const COUNT: u8 = 17;
+    pub const COUNT: u8 = 18;
 }
 
 /// Takes four bytes of limits, then events.
@@ -557,6 +559,7 @@ impl World {
             }
             event::SILENT => self.set_silent(link(input)?, true),
             event::HEARD => self.set_silent(link(input)?, false),
+            event::FREEZE => self.freeze(input.arbitrary()?),
             _ => {
                 if let Some(index) = self.current[slot(input)?] {
                     self.foreign(index);
@@ -851,19 +854,76 @@ impl World {
 
     fn disconnect(&mut self, index: usize) {
         let now = self.now();
-        let link = &self.links[index];
-        // A frame that it had begun may have been data.
-        assert!(link.begun == link.whole || link.begun == link.whole + 1 && !link.cut.is_empty());
-        assert_eq!(self.client.lost(link.key, now), Some(0));
+        assert_eq!(self.client.lost(self.links[index].key, now), Some(0));
         let mut changed: Vec<_> = std::iter::from_fn(|| self.client.poll_changed()).collect();
-        for carried in link.carried.values() {
-            let session = &mut self.sessions[carried.session];
-            session.without(index, now + self.host.limits.linger, EndReason::LinksLost);
-            let at = changed.iter().position(|key| Some(*key) == session.key).expect("its task is woken");
+        for key in self.without(index) {
+            let at = changed.iter().position(|other| *other == key).expect("its task is woken");
             changed.swap_remove(at);
         }
         assert_eq!(changed, []);
+    }
+
+    /// Takes a link that is gone off all sessions, and returns the keys of those that it carried.
+    fn without(&mut self, index: usize) -> Vec<SessionKey> {
+        let lost_at = self.now() + self.host.limits.linger;
+        let link = &self.links[index];
+        // A frame that it had begun may have been data.
+        assert!(link.begun == link.whole || link.begun == link.whole + 1 && !link.cut.is_empty());
+        let mut keys = Vec::new();
+        for carried in link.carried.values() {
+            let session = &mut self.sessions[carried.session];
+            session.without(index, lost_at, EndReason::LinksLost);
+            keys.extend(session.key);
+        }
         self.sessions.iter_mut().for_each(|session| session.joined.retain(|other| *other != index));
+        keys
+    }
+
+    /// Has the machine go on as another one that was made from its bytes, with all but those links: nothing else changes.
+    fn freeze(&mut self, left_out: u8) {
+        let (now, limits, rate) = (self.now(), self.host.limits, self.host.rate);
+        let is_left_out = |index: usize| left_out >> index & 1 == 1;
+        let keys: Vec<_> = self.links.iter().map(|link| link.key).collect();
+        let out: Vec<_> = (0..LINKS).filter(|index| is_left_out(*index)).collect();
+        // Those with an odd number of links left out are known as lost only when they are to go on.
+        let known = out.len() % 2 == 0;
+        let kept = |key: LinkKey| !out.iter().any(|index| keys[*index] == key);
+        let before = std::mem::take(&mut self.client);
+        let frozen = before.freeze(now, |key| !known || kept(key));
+        let bytes = frozen.to_bytes();
+        assert!(FrozenClient::from_bytes(&bytes[..bytes.len() - 1]).is_err(), "it is cut");
+        let frozen = FrozenClient::from_bytes(&bytes).expect("they are whole");
+        let listed: Vec<_> =
+            frozen.sessions().filter(|(_, key)| before.sessions().any(|(_, other)| other == *key)).collect();
+        assert_eq!(listed.len(), before.sessions().count());
+        let (client, over) = ClientMachine::thaw(
+            frozen,
+            now,
+            |link| before.link(link).copied().filter(|_| kept(link)),
+            |session| {
+                let players: Vec<_> = before.players(session).copied().collect();
+                let (player, elsewhere) = players.split_first()?;
+                Some(ThawedSession {
+                    session: *before.session(session)?,
+                    player: *player,
+                    elsewhere: elsewhere.to_vec(),
+                    limits,
+                    max_packets_per_second: rate,
+                })
+            },
+        );
+        assert_eq!(over, []);
+        self.client = client;
+        for index in out {
+            self.without(index);
+            self.links[index] = Link::new(self.client.add_link(0));
+            self.arrived = true;
+        }
+        self.looks = true;
+        // Sessions that nobody finds, and that no link has to tell of, are gone.
+        for session in self.sessions.iter_mut().filter(|session| !session.listed && session.links.is_empty()) {
+            session.key = None;
+        }
     }
 
     /// Lets a link of another player ask, which gets nothing but ends.

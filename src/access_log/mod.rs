@@ -10,12 +10,14 @@ pub mod haproxy;
 mod output;
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use prometheus::IntCounter;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use otproxy_config::{AccessLogFile, AccessLogFormat};
 
@@ -30,6 +32,8 @@ use output::LogOutput;
 pub const QUEUE: usize = 8192;
 /// The time for which the end of the process waits for lines that are still to be written.
 pub const LAST_WAIT: Duration = Duration::from_secs(1);
+/// From one look whether all is written to the next.
+const LOOK: Duration = Duration::from_millis(5);
 /// Bytes at which collected lines are written, even if more are waiting.
 const BATCH: usize = 64 * 1024;
 
@@ -38,6 +42,8 @@ const BATCH: usize = 64 * 1024;
 pub struct AccessLog {
     entries: SyncSender<AccessLogEntry>,
     dropped: IntCounter,
+    /// Entries that are queued, or being written.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl AccessLog {
@@ -54,18 +60,22 @@ impl AccessLog {
         let (entries, waiting) = sync_channel(QUEUE);
         let (done, written) = oneshot::channel();
         let (format, output) = (Format::new(format, &file, name), LogOutput::new(file));
-        let lost = dropped.clone();
+        let (lost, queued) = (dropped.clone(), Arc::new(AtomicUsize::new(0)));
+        let left = Arc::clone(&queued);
         std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
-            write_all(&waiting, &format, output, &lost);
+            write_all(&waiting, &format, output, (&lost, &left));
             // Perhaps nobody waits for it.
             let _ = done.send(());
         })?;
-        Ok((Self { entries, dropped }, LogFlushed(written)))
+        let flushed = LogFlushed { ended: written, waiting: Arc::clone(&queued) };
+        Ok((Self { entries, dropped, waiting: queued }, flushed))
     }
 
     /// Queues the entry to be written, or counts it as dropped if the queue is full. Never waits.
     pub fn write(&self, entry: AccessLogEntry) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         if self.entries.try_send(entry).is_err() {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
             self.dropped.inc();
         }
     }
@@ -73,28 +83,50 @@ impl AccessLog {
 
 /// The signal that the log has ended.
 #[derive(Debug)]
-pub struct LogFlushed(oneshot::Receiver<()>);
+pub struct LogFlushed {
+    ended: oneshot::Receiver<()>,
+    waiting: Arc<AtomicUsize>,
+}
 
 impl LogFlushed {
     /// Waits until all entries are written that were handed over before the last [`AccessLog`] was dropped, but no
     /// longer than [`LAST_WAIT`].
     pub async fn wait(self) {
-        let _ = timeout(LAST_WAIT, self.0).await;
+        let _ = timeout(LAST_WAIT, self.ended).await;
+    }
+
+    /// Waits until all entries are written that were handed over until now, but no longer than [`LAST_WAIT`]: for a
+    /// process that ends while others still hold the log.
+    pub async fn caught_up(&self) {
+        let catching_up = async {
+            while self.waiting.load(Ordering::Relaxed) > 0 {
+                sleep(LOOK).await;
+            }
+        };
+        let _ = timeout(LAST_WAIT, catching_up).await;
     }
 }
 
 /// Writes entries until no sender is left.
-fn write_all(waiting: &Receiver<AccessLogEntry>, format: &Format, mut output: LogOutput, dropped: &IntCounter) {
+fn write_all(
+    waiting: &Receiver<AccessLogEntry>,
+    format: &Format,
+    mut output: LogOutput,
+    (dropped, left): (&IntCounter, &AtomicUsize),
+) {
     let mut lines = String::new();
     while let Ok(entry) = waiting.recv() {
         lines.clear();
+        let mut entries = 1;
         format.line(&entry, &mut lines);
         while lines.len() < BATCH
             && let Ok(entry) = waiting.try_recv()
         {
             format.line(&entry, &mut lines);
+            entries += 1;
         }
         dropped.inc_by(output.write(lines.as_bytes()));
+        left.fetch_sub(entries, Ordering::Relaxed);
     }
 }
 

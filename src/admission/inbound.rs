@@ -248,6 +248,49 @@ impl Inbound {
         }
     }
 
+    /// Admits a connection that the process before had admitted, with the player that its peer had told then. Or counts and
+    /// logs its refusal: the configuration may be another one.
+    pub fn admit_again(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        told: Option<SocketAddr>,
+    ) -> Option<AdmittedConnection> {
+        let accepted = Instant::now();
+        let edge = self.shared.state.admission.edges().at(peer.ip());
+        let (player, reporter) = match told {
+            Some(player) => (player, Reporter::Peer(HostKey::from(peer.ip()))),
+            None => (peer, Reporter::Socket),
+        };
+        let who = PeerInfo { address: player, reporter, edge: edge.as_ref(), accepted };
+        self.metrics.accepted.inc();
+        let admitting = || {
+            let (guard, expected) = self.enter(peer, accepted)?;
+            if expected != AcceptProxy::None {
+                self.shared.state.admission.admit_player(&guard, (player, reporter), accepted)?;
+            }
+            let stream = Stream::new(stream).map_err(|_| AdmissionError::Closed)?;
+            let destination = stream.local_addr().map_err(|_| AdmissionError::Closed)?;
+            Ok((guard, stream, proxy_header::unmap_socket(destination)))
+        };
+        let admitted: Result<_, AdmissionError> = admitting();
+        let (guard, stream, destination) =
+            admitted.inspect_err(|reason| self.count_refused(*reason, who, false)).ok()?;
+        edge.iter().for_each(|edge| guard.handle().set_edge(Arc::clone(edge)));
+        let key = who.key();
+        Some(AdmittedConnection {
+            stream,
+            peer,
+            player,
+            key,
+            destination,
+            early: Vec::new(),
+            guard,
+            origin: None,
+            accepted,
+        })
+    }
+
     /// Refuses a connection, which the caller then drops. It still counts as open.
     pub fn refuse(&self, stream: &Stream, reason: AdmissionError, who: PeerInfo<'_>) {
         if self.config().limits.reset {

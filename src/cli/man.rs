@@ -45,7 +45,7 @@ const FILES: [(&str, &str); 6] = [
 ];
 
 /// The variables of the environment that are read.
-const ENVIRONMENT: [(&str, &str); 12] = [
+const ENVIRONMENT: [(&str, &str); 15] = [
     ("OTPROXY_LOG_FORMAT", "as --log-format; an empty one is as good as none"),
     ("OTPROXY_LOG_LEVEL", "as --log-level; an empty one is as good as none"),
     ("NO_COLOR", "no colours, if it is not empty"),
@@ -56,6 +56,12 @@ const ENVIRONMENT: [(&str, &str); 12] = [
     ("CREDENTIALS_DIRECTORY", "the folder of what systemd hands over by `LoadCredential=`"),
     ("INVOCATION_ID", "tells that systemd has started it"),
     ("NOTIFY_SOCKET", "the socket for readiness, as systemd sets it"),
+    (
+        "FDSTORE",
+        "how many descriptors systemd keeps over a restart; with it listening sockets are left to the next process",
+    ),
+    ("LISTEN_FDS", "how many descriptors systemd hands over, with LISTEN_PID: what the last process has left"),
+    ("LISTEN_FDNAMES", "the names of these"),
     ("JOURNAL_STREAM", "tells that stderr is the journal, which is told each line's level then"),
     ("RUST_BACKTRACE", "with 1, the log line of a defect has the calls that led there"),
 ];

@@ -14,8 +14,9 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use crate::handover::{self, DescriptorStore};
 use crate::roles::{self, Control};
 use crate::state::StateDir;
 use crate::stderr;
@@ -254,18 +255,26 @@ impl Cli {
 
     /// Runs a role, configured by `file`, until a signal.
     fn serve(&self, file: &Path, config: Config) -> anyhow::Result<ExitCode> {
+        // Before there are other threads.
+        let left = handover::left();
         let process = config.process();
         let format = self.log_format.unwrap_or(process.log.format);
         let log = log::start(format, self.log_level.unwrap_or(process.log.level));
         let (limit, level) = (raise_file_limit(), self.log_level);
         warn_of_files(limit, &config);
         warn_of_stock_servers(&config);
+        // It is lost if it cannot be had, and players come again.
+        let left = left.unwrap_or_else(|error| {
+            error!(%error, "what the last process has left cannot be taken over");
+            None
+        });
         let (runtime, signals) = runtime()?;
         let requests = {
             let _inside = runtime.enter();
             Requests::catch().context("cannot catch signals")?
         };
-        let service = roles::bind(config.clone())?;
+        let mut service = roles::succeed(config.clone(), left.unwrap_or_default())?;
+        service.leave_in(DescriptorStore::there());
         stderr::count_lost(service.log_dropped());
         let listeners: Vec<_> = service.listeners().map(|(name, addresses)| listener(name, addresses)).collect();
         let admin = service.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string());

@@ -3,13 +3,12 @@
 use std::env;
 use std::ffi::OsStr;
 use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use tracing::warn;
+
+use crate::handover::ManagerSocket;
 
 /// The time within which the service manager must take a message.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -48,20 +47,16 @@ pub(super) fn notify(state: NotifyState) {
     }
 }
 
-/// Sends a message to a socket: a path or, behind `@`, a name of Linux's own for sockets.
+/// Sends a message to the manager's socket.
 fn send(socket: &OsStr, state: NotifyState, within: Duration) -> io::Result<()> {
-    let address = match socket.as_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(socket)?,
-    };
-    let sender = UnixDatagram::unbound()?;
-    sender.set_write_timeout(Some(within))?;
-    sender.send_to_addr(state.message().as_bytes(), &address)?;
-    Ok(())
+    ManagerSocket::named(socket)?.send(&state.message(), None, within)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+
     use super::*;
 
     fn said(manager: &UnixDatagram) -> String {

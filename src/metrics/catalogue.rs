@@ -2,7 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, Result,
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Result,
 };
 
 /// Upper bounds of round trips, in seconds. Close together where a player feels the difference;
@@ -73,6 +74,7 @@ macro_rules! declared {
 declared! {
     IntCounter: Counter, family => Self::with_opts(family.opts());
     IntCounterVec: Counter, family => Self::new(family.opts(), family.labels);
+    Gauge: Gauge, family => Self::with_opts(family.opts());
     IntGauge: Gauge, family => Self::with_opts(family.opts());
     IntGaugeVec: Gauge, family => Self::new(family.opts(), family.labels);
     GaugeVec: Gauge, family => Self::new(family.opts(), family.labels);
@@ -180,6 +182,10 @@ catalogue! {
             "Game packets carried, each counted once whatever the number of paths.";
         relay_joined_elsewhere: IntCounter = "otproxy_relay_joined_elsewhere_total" []
             "Links that joined a session from an address from which none had joined it lately: players whose address changes, or differs by path.";
+        restart_sessions: IntCounterVec = "otproxy_relay_restart_sessions_total" ["outcome"]
+            "Sessions that the process before had left to this one: `kept` go on, `ended` could not, and the log says why.";
+        restart_seconds: Gauge = "otproxy_relay_restart_seconds" []
+            "Time from the moment at which the process before stood still until this one went on with its sessions; 0 if there was none.";
         relay_refused: IntCounterVec = "otproxy_relay_refused_total" ["reason"]
             "Requests on links that were refused.";
         relay_link_rtt: HistogramVec = "otproxy_relay_link_rtt_seconds" ["edge"]

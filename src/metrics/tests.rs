@@ -42,6 +42,7 @@ fn worker() -> (Arc<Metrics>, ListenerMetrics, EdgeMetrics, PortMetrics) {
     metrics.proxies_table_up.with_label_values(&["proxies"]);
     metrics.proxies_table_changes.with_label_values(&["proxies"]);
     show_state(&metrics, "links", "1", TargetState::Ready);
+    metrics.restart_sessions.with_label_values(&["kept"]);
     metrics.pressure_ratio.with_label_values(&["links"]);
     metrics.certificate_expiry_timestamp.with_label_values(&["own"]);
     (metrics, listener, edge, port)

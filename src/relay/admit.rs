@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::link::RelayLink;
 use super::places::SessionHolder;
-use super::session::RelaySession;
+use super::session::{RelaySession, SessionOrigin};
 use super::{CONNECT_WAIT, Relay};
 use crate::admission::AddressKey;
 use otproxy_config::{BindSessions, Ipv6Players};
@@ -65,7 +65,7 @@ impl ClientOwner for Relay {
         evicted.into_iter().for_each(|evicted| self.shared.end(evicted, EndReason::Evicted));
         let port = self.port(server.port);
         Ok(AdmittedSession {
-            session: Rc::new(RelaySession::new(link, address, id, server, port, connect, place)),
+            session: Rc::new(RelaySession::new(SessionOrigin::of(link, address), id, server, port, connect, place)),
             limits: settings.limits,
             framing: server.framing,
             max_packets_per_second: server.max_packets_per_second,

@@ -25,6 +25,11 @@ pub struct RelayClient {
 }
 
 impl RelayClient {
+    /// Returns a client that goes on with this machine.
+    pub(super) fn thawed(id: ClientId, machine: RelayMachine) -> Self {
+        Self { id, machine: RefCell::new(machine) }
+    }
+
     /// Returns whether one more link may be this client's. If it has as many as it may, those of one network make room for
     /// another one that has fewer: the rule is that of connections. An edge that claims many addresses counts as one.
     pub(super) fn has_room_for(&self, newcomer: &ConnectionHandle, key: AddressKey) -> bool {

@@ -47,6 +47,8 @@ pub struct RelayLink {
     pub(super) round_trip: Cell<Option<Duration>>,
     /// The state of the limit of refusals.
     refusals: Cell<Option<Instant>>,
+    /// The machine has all that was read from it.
+    pub(super) begun: Cell<bool>,
 }
 
 impl RelayLink {
@@ -77,6 +79,7 @@ impl RelayLink {
             round_trips,
             round_trip: Cell::new(None),
             refusals: Cell::new(None),
+            begun: Cell::new(false),
         }
     }
 

@@ -49,10 +49,21 @@ impl LinkTask {
         early: Vec<u8>,
         guard: AdmissionGuard,
     ) -> Self {
+        let key = client.machine.borrow_mut().add_link(Rc::clone(&link));
+        Self::of(relay, client, (key, link), early, guard)
+    }
+
+    /// Returns the task of a link that the machine has already.
+    pub(super) fn of(
+        relay: Rc<Relay>,
+        client: Rc<RelayClient>,
+        (key, link): (LinkKey, Rc<RelayLink>),
+        early: Vec<u8>,
+        guard: AdmissionGuard,
+    ) -> Self {
         link.inbound.metrics().active.inc();
         link.edge.links.inc();
         relay.idle_watch.add(&link);
-        let key = client.machine.borrow_mut().add_link(Rc::clone(&link));
         Self { relay, client, key, link, early: Some(early), paused: false, reason: None, turn: None, _guard: guard }
     }
 
@@ -89,6 +100,7 @@ impl LinkTask {
         while reads > 0 {
             reads -= 1;
             let taken = if let Some(early) = self.early.take() {
+                self.link.begun.set(true);
                 self.on_bytes(&early)
             } else if self.paused {
                 self.on_bytes(&[])

@@ -9,6 +9,7 @@
 
 mod admit;
 mod client;
+mod frozen;
 mod game_servers;
 mod idle_watch;
 mod link;
@@ -35,7 +36,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admission::{
-    AdmittedConnection, Inbound, InboundShared, ListenerMetrics, PeerInfo, TunnelledStream, read_first_ping,
+    AddressKey, AdmissionGuard, AdmittedConnection, Inbound, InboundShared, ListenerMetrics, PeerInfo, TunnelOrigin,
+    TunnelledStream, read_first_ping,
 };
 use crate::connection::{AdmissionError, Route};
 use crate::metrics::{ByReason, Metrics};
@@ -53,6 +55,7 @@ use session::RelaySession;
 use shared::{Handover, NewLink};
 use signs::SignRounds;
 
+pub use frozen::{FrozenRelay, Standstill};
 pub use game_servers::CHECK_WITHIN;
 pub use idle_watch::SILENCE;
 pub use listener::RelayListener;
@@ -149,6 +152,17 @@ impl Relay {
                 }
                 WorkerCommand::End { holder, reason } => self.end_session(holder, reason),
                 WorkerCommand::Ask(answer) => answer(&self),
+                WorkerCommand::Freeze { answer, gate } => {
+                    // It fails only where nobody waits for it any more, and then the gate is open.
+                    let _ = answer.send(self.freeze());
+                    // The last one tells that all have answered.
+                    drop(answer);
+                    gate.wait();
+                }
+                WorkerCommand::Thaw(order) => {
+                    let (client, thaw) = *order;
+                    self.thaw(client, &thaw);
+                }
             }
         }
     }
@@ -220,14 +234,26 @@ impl Relay {
             return;
         }
         let NewLink { inbound: _, client, key, early, guard, origin } = new_link;
+        let link = self.new_link(stream, (&guard, key), client, origin, inbound);
+        self.tasks.spawn(LinkTask::new(Rc::clone(self), Rc::clone(&owner), link, early, guard));
+        // Its worker may have been told to end meanwhile.
+        self.let_go(&owner);
+    }
+
+    /// Makes a link of an admitted connection.
+    fn new_link(
+        &self,
+        stream: Stream,
+        (guard, key): (&AdmissionGuard, AddressKey),
+        client: ClientId,
+        origin: Option<TunnelOrigin>,
+        inbound: Rc<Inbound>,
+    ) -> Rc<RelayLink> {
         let handle = Arc::clone(guard.handle());
         let edge = self.edge_named(handle.edge().map_or(OTHER_EDGE, |edge| &**edge));
         handle.set_link();
         handle.set_route(Route::Client(client.0));
-        let link = Rc::new(RelayLink::new(stream, (handle, key), client, edge, origin, inbound));
-        self.tasks.spawn(LinkTask::new(Rc::clone(self), Rc::clone(&owner), link, early, guard));
-        // Its worker may have been told to end meanwhile.
-        self.let_go(&owner);
+        Rc::new(RelayLink::new(stream, (handle, key), client, edge, origin, inbound))
     }
 
     /// Returns the counters of an edge. Only names that the configuration has had come here.

@@ -224,6 +224,13 @@ impl SessionPlaces {
         Arc::new(places)
     }
 
+    /// Has no limit hold until they are [set](Self::set) again.
+    pub fn lift(&self) {
+        self.slots.set(&AdmissionLimits::default());
+        let mut state = self.state.lock();
+        (state.max, state.max_memory) = (usize::MAX, usize::MAX);
+    }
+
     /// Changes the limits. Sessions keep their places, and their memory until one of them keeps more.
     pub fn set(&self, config: &SessionsConfig) {
         self.slots.set(&limits(config));

@@ -46,17 +46,36 @@ pub struct RelaySession {
     pub(super) started: Instant,
 }
 
+/// The way by which a session came.
+pub(super) struct SessionOrigin {
+    /// The player that opened it.
+    pub player: SocketAddr,
+    /// The address for which its open counts.
+    pub opener: AddressKey,
+    /// The listener that it was opened through.
+    pub inbound: Rc<Inbound>,
+    /// The time at which that was.
+    pub started: Instant,
+}
+
+impl SessionOrigin {
+    /// Returns that of a session which a link opens now.
+    pub fn of(link: &RelayLink, opener: AddressKey) -> Self {
+        Self { player: link.player(), opener, inbound: Rc::clone(&link.inbound), started: Instant::now() }
+    }
+}
+
 impl RelaySession {
-    /// Returns a session that `link` opens to `server`, with its place in the queue of connects if there is one.
+    /// Returns a session to `server`, with its place in the queue of connects if there is one.
     pub(super) fn new(
-        link: &RelayLink,
-        opener: AddressKey,
+        origin: SessionOrigin,
         id: SessionId,
         server: &Arc<GameServerConfig>,
         port: Rc<PortMetrics>,
         connect: Option<ConnectPlace>,
         place: SessionPlace,
     ) -> Self {
+        let SessionOrigin { player, opener, inbound, started } = origin;
         Self {
             task: TaskWaker::default(),
             game: RefCell::default(),
@@ -64,13 +83,23 @@ impl RelaySession {
             place,
             game_blocked: Cell::new(false),
             id,
-            player: link.player(),
+            player,
             opener,
-            inbound: Rc::clone(&link.inbound),
+            inbound,
             server: Arc::clone(server),
             connect: Cell::new(connect),
-            started: Instant::now(),
+            started,
         }
+    }
+
+    /// Returns the address for which its open counts.
+    pub(super) fn opener(&self) -> AddressKey {
+        self.opener
+    }
+
+    /// Returns the listener that it was opened through.
+    pub(super) fn inbound(&self) -> &Inbound {
+        &self.inbound
     }
 }
 

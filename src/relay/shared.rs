@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
 use super::Relay;
+use super::frozen::{FrozenWorker, Gate, Thaw, ThawedClient};
 use super::game_servers::GameServers;
 use super::places::{SessionHolder, SessionPlaces};
 use super::settings::RelaySettings;
@@ -167,6 +168,15 @@ pub enum WorkerCommand {
     },
     /// Answer a question.
     Ask(Box<dyn FnOnce(&Relay) + Send>),
+    /// Freeze all sessions, and stand still until the gate opens.
+    Freeze {
+        /// Takes the sessions.
+        answer: mpsc::UnboundedSender<FrozenWorker>,
+        /// Holds the worker up.
+        gate: Arc<Gate>,
+    },
+    /// Go on with the sessions of a client.
+    Thaw(Box<(ThawedClient, Arc<Thaw>)>),
 }
 
 /// A link on its way to the worker that owns its client.

@@ -1,8 +1,8 @@
 //! The control of a service: its changes while it runs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use super::listeners::{ListenerSet, ListenerSnapshot, PreparedListeners};
 use super::revoked::{EdgeTrust, RevokedEdges};
-use crate::admission::{ConnectQueues, ProcessAdmission};
+use crate::admission::{ConnectQueues, InboundShared, ProcessAdmission};
 use crate::certs::CertError;
 use crate::certs::operators::RevokedOperators;
 use crate::certs::watch::IdentityWatch;
@@ -26,7 +26,7 @@ use crate::relay::{EdgeMetrics, OTHER_EDGE, PortMetrics, RelayShared};
 use crate::tunnel::TunnelPeers;
 use crate::web;
 use otproxy_config as config;
-use otproxy_config::{Config, ConfigErrors, Destination, ListenerConfig};
+use otproxy_config::{Config, ConfigErrors, Destination, ListenerConfig, RestartMode};
 use otproxy_net::{BindError, ConnectResult, remedy_as_player, try_as_player};
 
 /// The reason why a reload failed. Nothing has changed then.
@@ -110,6 +110,15 @@ pub(super) struct LastReload {
     pub time: SystemTime,
     /// The errors, line by line; none if it succeeded.
     pub errors: Vec<String>,
+}
+
+/// The end of a service.
+#[derive(Debug, Default)]
+pub(super) struct Ending {
+    /// `shutdown_timeout`
+    pub within: Duration,
+    /// The listening sockets, if a successor may have them.
+    pub listeners: Option<Vec<TcpListener>>,
 }
 
 /// The source of the configuration.
@@ -330,6 +339,13 @@ impl Control {
         }
     }
 
+    /// Calls `look` with the present configuration and the listeners of links, by name, unless the service ends.
+    pub(super) fn with_links(&self, look: impl FnOnce(&Config, HashMap<String, Arc<InboundShared>>)) {
+        if let Some(state) = &*self.state() {
+            look(&state.config, state.listeners.links());
+        }
+    }
+
     /// Returns the configuration of the start.
     pub(super) fn started(&self) -> &Config {
         &self.0.started
@@ -352,10 +368,13 @@ impl Control {
         }
     }
 
-    /// Ends all changes, as the service ends. Returns `shutdown_timeout`.
-    pub(super) fn end(&self) -> Duration {
-        let state = self.state().take();
-        state.map_or(Duration::ZERO, |state| state.config.process().shutdown_timeout)
+    /// Ends all changes, as the service ends. Listening sockets that no successor is to have are closed as soon as workers
+    /// let them go.
+    pub(super) fn end(&self) -> Ending {
+        let Some(ServiceState { config, listeners, .. }) = self.state().take() else { return Ending::default() };
+        let process = config.process();
+        let keep = process.restart == RestartMode::Keep;
+        Ending { within: process.shutdown_timeout, listeners: keep.then(|| listeners.into_sockets()) }
     }
 
     fn state(&self) -> MutexGuard<'_, Option<ServiceState>> {

@@ -9,6 +9,7 @@ use super::service::{Service, ServiceParts, StartError};
 use super::worker::{Worker, WorkerTrunks};
 use crate::admission::ConnectQueues;
 use crate::forward::{HeaderFor, TargetWays};
+use crate::handover::Inheritance;
 use crate::relay::{Relay, RelayShared};
 use crate::tunnel::{EdgeErrands, TunnelPeers, TunnelServer};
 use otproxy_config as config;
@@ -20,7 +21,7 @@ use otproxy_protocol::player_address::PseudoIpv4;
 ///
 /// # Errors
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
-pub fn bind(config: config::CoreConfig) -> Result<Service, StartError> {
+pub fn bind(config: config::CoreConfig, left: Inheritance) -> Result<Service, StartError> {
     let pseudo_ipv4 = PseudoIpv4::new(host_key());
     let tunnel = config.tunnel.clone();
     let whole = Config::Core(config.clone());
@@ -37,8 +38,10 @@ pub fn bind(config: config::CoreConfig) -> Result<Service, StartError> {
         relay: Some(Arc::clone(&shared)),
         known: Some(known),
         certificates,
+        inherited: left.listeners,
     };
     let (mut service, plans) = Service::bind(config, parts)?;
+    service.go_on(&left.state, left.sockets);
     let errands = Arc::new(EdgeErrands::default());
     let (to_workers, trunks): (Vec<_>, Vec<_>) = plans.iter().map(|_| mpsc::unbounded_channel()).unzip();
     if let (Some(tunnel), Some(presented)) = (tunnel, presented) {

@@ -8,17 +8,18 @@ use super::service::{Service, ServiceParts, StartError};
 use super::worker::{Worker, WorkerTrunks};
 use crate::admission::ConnectQueues;
 use crate::forward::{HeaderFor, TargetWays};
+use crate::handover::Inheritance;
 use crate::tunnel::{EdgeTrunks, TrunkPool, TunnelClient, WAITING};
 use otproxy_config as config;
 use otproxy_config::{Config, Reach};
 use otproxy_net::host_key;
 use otproxy_protocol::player_address::PseudoIpv4;
 
-/// Binds all sockets of an edge.
+/// Binds all sockets of an edge, but for those that are left to it.
 ///
 /// # Errors
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
-pub fn bind(config: config::EdgeConfig) -> Result<Service, StartError> {
+pub fn bind(config: config::EdgeConfig, left: Inheritance) -> Result<Service, StartError> {
     let (tunnel, log_core) = (config.tunnel.clone(), config.log_core_address);
     let config = Config::Edge(config);
     let certificates = super::certificates(&config)?.map(watch::Sender::new);
@@ -29,7 +30,14 @@ pub fn bind(config: config::EdgeConfig) -> Result<Service, StartError> {
     let trunks = trunks.unwrap_or_default().into_iter().map(Some).chain(std::iter::repeat_with(|| None));
     let (connects, pseudo_ipv4) = (ConnectQueues::new(&config), PseudoIpv4::new(host_key()));
     let ways = TargetWays { pool: pool.clone(), connects, pseudo_ipv4 };
-    let parts = ServiceParts { header_for: HeaderFor::Proxy, ways, relay: None, known: None, certificates };
+    let parts = ServiceParts {
+        header_for: HeaderFor::Proxy,
+        ways,
+        relay: None,
+        known: None,
+        certificates,
+        inherited: left.listeners,
+    };
     let (mut service, plans) = Service::bind(config, parts)?;
     if let (Some(tunnel), Some(presented), Some(carried)) = (tunnel, presented, pool.clone()) {
         let sockets = match tunnel.reach() {

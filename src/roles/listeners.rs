@@ -1,6 +1,7 @@
 //! The listeners of a service, and their changes while connections go on.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
@@ -9,12 +10,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::running::{ListenerParts, Running};
 use super::worker::{DoneSignal, ListenerPlan, ListenerPlans};
-use crate::admission::ListenerMetrics;
+use crate::admission::{InboundShared, ListenerMetrics};
 use crate::forward::Targets;
 use crate::metrics::Metrics;
 use otproxy_config as config;
 use otproxy_config::{Config, ListenerConfig, ListenerType};
-use otproxy_net::{BindError, bind_beside, is_left_out};
+use otproxy_net::{BindError, Inherited, bind_beside, is_left_out};
 
 /// All listeners, which are the same on all workers.
 pub(super) struct ListenerSet {
@@ -23,6 +24,8 @@ pub(super) struct ListenerSet {
     workers: Vec<mpsc::UnboundedSender<ListenerPlan>>,
     /// True if targets are watched, which begins when the service runs.
     watching: bool,
+    /// Sockets of the predecessor, until listeners have taken theirs.
+    inherited: Inherited,
 }
 
 /// One listener.
@@ -50,19 +53,30 @@ pub(super) struct ListenerSnapshot {
 }
 
 /// An address of a listener.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Address {
     /// The address in the file.
     asked: SocketAddr,
     /// The address with the port that the kernel chose.
     bound: SocketAddr,
+    /// The workers' sockets, held here too, so that they can be left to a successor. They are closed when both let them go.
+    sockets: Arc<Vec<TcpListener>>,
 }
 
 /// New listeners, all of whose addresses are bound.
 pub(super) struct PreparedListeners {
     listeners: Vec<(ListenerConfig, Vec<Address>)>,
     /// `sockets[worker]`, of the new addresses.
-    sockets: Vec<Vec<(SocketAddr, TcpListener)>>,
+    sockets: Vec<WorkerSockets>,
+}
+
+/// The sockets of new addresses that a worker gets.
+#[derive(Default)]
+struct WorkerSockets {
+    /// To accept on from now on.
+    new: Vec<(SocketAddr, TcpListener)>,
+    /// To accept on until nobody waits there.
+    beyond: Vec<(SocketAddr, TcpListener)>,
 }
 
 /// Returns the listeners in the order in which they are listed: by kind, and in each kind as in the file.
@@ -72,11 +86,16 @@ fn listeners_of(config: &Config) -> Vec<ListenerConfig> {
     listeners
 }
 
+/// Returns no sockets for each worker.
+fn no_sockets(workers: usize) -> Vec<WorkerSockets> {
+    (0..workers).map(|_| WorkerSockets::default()).collect()
+}
+
 impl ListenerSet {
-    /// Makes an empty set; also returns the plans for each worker.
-    pub fn new(making: ListenerParts) -> (Self, Vec<ListenerPlans>) {
+    /// Makes an empty set, which takes `inherited` sockets in place of new ones; also returns the plans for each worker.
+    pub fn new(making: ListenerParts, inherited: Inherited) -> (Self, Vec<ListenerPlans>) {
         let (workers, plans) = making.metrics.iter().map(|_| mpsc::unbounded_channel()).unzip();
-        (Self { making, list: Vec::new(), workers, watching: false }, plans)
+        (Self { making, list: Vec::new(), workers, watching: false, inherited }, plans)
     }
 
     /// Returns whether there is one of this name.
@@ -110,6 +129,12 @@ impl ListenerSet {
         self.list.iter().map(now).collect()
     }
 
+    /// Returns the listeners of links, by name.
+    pub fn links(&self) -> HashMap<String, Arc<InboundShared>> {
+        let links = self.list.iter().filter(|listening| listening.config.inbound().kind == ListenerType::Relay);
+        links.map(|listening| (listening.running.name().to_owned(), Arc::clone(listening.running.inbound()))).collect()
+    }
+
     /// Returns the targets of each forward, by its name.
     pub fn targets(&self) -> Vec<(String, Arc<Targets>)> {
         let targets = |listening: &Listening| {
@@ -119,20 +144,31 @@ impl ListenerSet {
         self.list.iter().filter_map(targets).collect()
     }
 
+    /// Returns the sockets of the predecessor that no listener has taken.
+    pub fn not_taken(&mut self) -> Inherited {
+        std::mem::take(&mut self.inherited)
+    }
+
+    /// Returns the sockets of all listeners, for a successor.
+    pub fn into_sockets(self) -> Vec<TcpListener> {
+        let addresses = self.list.into_iter().flat_map(|listening| listening.addresses);
+        addresses.filter_map(|address| Arc::into_inner(address.sockets)).flatten().collect()
+    }
+
     /// Binds the new addresses of `config`, and changes nothing. Listeners in `closed` are not bound.
     ///
     /// An address that stays keeps its sockets, even if another listener has it now.
     ///
     /// # Errors
     /// Returns the first address that cannot be bound.
-    pub fn prepare(&self, config: &Config, closed: &HashSet<String>) -> Result<PreparedListeners, BindError> {
+    pub fn prepare(&mut self, config: &Config, closed: &HashSet<String>) -> Result<PreparedListeners, BindError> {
+        let inherited = &mut self.inherited;
         let mut there: Vec<(&str, Address)> = Vec::new();
         for listening in &self.list {
-            there.extend(listening.addresses.iter().map(|address| (listening.running.name(), *address)));
+            there.extend(listening.addresses.iter().map(|address| (listening.running.name(), address.clone())));
         }
         let own: Vec<SocketAddr> = there.iter().map(|(_, address)| address.bound).collect();
-        let mut prepared =
-            PreparedListeners { listeners: Vec::new(), sockets: self.workers.iter().map(|_| Vec::new()).collect() };
+        let mut prepared = PreparedListeners { listeners: Vec::new(), sockets: no_sockets(self.workers.len()) };
         for listener in listeners_of(config) {
             let config::InboundConfig { name, listen, .. } = listener.inbound();
             let mut addresses = Vec::new();
@@ -145,12 +181,21 @@ impl ListenerSet {
                     addresses.push(there.remove(place).1);
                     continue;
                 }
-                let bound = bind_beside(name, &[asked], self.workers.len(), &own)?;
+                let bound = bind_beside(name, &[asked], self.workers.len(), &own, inherited)?;
                 let Some(&address) = bound.addresses.first() else { continue };
-                addresses.push(Address { asked, bound: address });
+                let held = bound.sockets.iter().flatten().map(TcpListener::try_clone).collect::<io::Result<_>>();
+                let held = held.map_err(|error| BindError::new(name, address, error))?;
+                addresses.push(Address { asked, bound: address, sockets: Arc::new(held) });
                 for (worker, sockets) in prepared.sockets.iter_mut().zip(bound.sockets) {
-                    worker.extend(sockets.into_iter().map(|socket| (address, socket)));
+                    worker.new.extend(sockets.into_iter().map(|socket| (address, socket)));
                 }
+                let beyond = bound.beyond.into_iter().map(|socket| (address, socket));
+                prepared
+                    .sockets
+                    .iter_mut()
+                    .take(1)
+                    .zip([beyond])
+                    .for_each(|(worker, beyond)| worker.beyond.extend(beyond));
             }
             prepared.listeners.push((listener, addresses));
         }
@@ -164,8 +209,7 @@ impl ListenerSet {
             let addresses = there.map(|listening| listening.addresses.clone()).unwrap_or_default();
             (listener, addresses)
         });
-        let sockets = self.workers.iter().map(|_| Vec::new()).collect();
-        PreparedListeners { listeners: listeners.collect(), sockets }
+        PreparedListeners { listeners: listeners.collect(), sockets: no_sockets(self.workers.len()) }
     }
 
     /// Replaces all listeners by these, of which those in `closed` take nothing. `done` is dropped when all workers have them.
@@ -183,18 +227,21 @@ impl ListenerSet {
             self.list.push(listening);
         }
         before.iter().for_each(Listening::forget);
+        // Their sockets are the workers' alone from here on, which close them.
+        drop(before);
         let all = || {
             self.list.iter().map(|listening| {
                 let addresses = listening.addresses.iter().map(|address| address.bound).collect();
                 (listening.running.clone(), addresses)
             })
         };
-        for (worker, sockets) in self.workers.iter().zip(sockets) {
+        for (worker, WorkerSockets { new, beyond }) in self.workers.iter().zip(sockets) {
             // This fails only if the worker is gone, during a shutdown.
             let _ = worker.send(ListenerPlan {
                 listeners: all().collect(),
                 closed: closed.clone(),
-                sockets,
+                sockets: new,
+                beyond,
                 done: done.clone(),
             });
         }

@@ -11,6 +11,7 @@ mod report;
 mod revoked;
 mod running;
 mod service;
+mod succession;
 mod worker;
 
 pub use control::{Control, ReloadError, ReloadResult};
@@ -27,6 +28,7 @@ use crate::certs::CertError;
 use crate::certs::certificate::DAYS_LEFT;
 use crate::certs::identity::IdentityKind;
 use crate::certs::watch::IdentityWatch;
+use crate::handover::Inheritance;
 use crate::web;
 use otproxy_config as config;
 use otproxy_config::Config;
@@ -37,9 +39,18 @@ use otproxy_testkit::role::{BoundRole, RunningRole};
 /// # Errors
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
 pub fn bind(config: Config) -> Result<Service, StartError> {
+    succeed(config, Inheritance::default())
+}
+
+/// Binds all sockets of the role that a configuration is for, and takes over what a predecessor has left: a listening socket of
+/// the same address in place of a new one. Sockets of other addresses are closed.
+///
+/// # Errors
+/// Returns the first address that cannot be bound, or certificates that cannot be used.
+pub fn succeed(config: Config, left: Inheritance) -> Result<Service, StartError> {
     match config {
-        Config::Edge(edge) => edge::bind(edge),
-        Config::Core(core) => core::bind(core),
+        Config::Edge(edge) => edge::bind(edge, left),
+        Config::Core(core) => core::bind(core, left),
     }
 }
 

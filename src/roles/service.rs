@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,13 +17,14 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use super::control::{Control, ServiceState};
+use super::control::{Control, Ending, ServiceState};
 use super::drain::{LAST_SPREAD, close_links};
 use super::listeners::ListenerSet;
 use super::operator::{self, RoleOperator};
 use super::report::{Reports, player_counter};
 use super::revoked::RevokedEdges;
 use super::running::ListenerParts;
+use super::succession::{self, Legacy};
 use super::worker::{ListenerPlans, Worker};
 use crate::access_log::{AccessLog, LogFlushed};
 use crate::admin::{self, AdminError, Readiness};
@@ -32,6 +34,7 @@ use crate::certs::{CertError, HandshakeResult};
 use crate::connection::EdgeRegistry;
 use crate::fleet::{EvidenceGatherer, Fleet, FleetKeeper};
 use crate::forward::{HeaderFor, TargetWays};
+use crate::handover::DescriptorStore;
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::proxies_table;
 use crate::relay::RelayShared;
@@ -42,7 +45,7 @@ use crate::web;
 use otproxy_config as config;
 use otproxy_config::{Config, RoleKind};
 use otproxy_net::worker::{self, Scratch, StopSignals, Tasks};
-use otproxy_net::{BindError, bind};
+use otproxy_net::{BindError, Inherited, bind_beside};
 use otproxy_protocol::core::OpenError;
 
 /// The reason why a role cannot start.
@@ -94,6 +97,12 @@ pub struct Service {
     /// The settings of the table that is kept in step with them.
     table: proxies_table::TableSettings,
     access_log: Option<LogFlushed>,
+    /// Sockets of the predecessor that nobody has taken yet.
+    inherited: Inherited,
+    /// The sockets of the tunnel, held here too, so that they can be left to a successor.
+    tunnel_sockets: Vec<TcpListener>,
+    /// The place for what is left to a successor.
+    store: Option<DescriptorStore>,
 }
 
 /// The parts in which roles differ.
@@ -105,6 +114,8 @@ pub(super) struct ServiceParts {
     pub known: Option<watch::Sender<TunnelPeers>>,
     /// The certificates of the tunnel's identity.
     pub certificates: Option<watch::Sender<IdentityWatch>>,
+    /// The listening sockets of the predecessor.
+    pub inherited: Vec<TcpListener>,
 }
 
 impl Service {
@@ -128,7 +139,7 @@ impl Service {
         let gate =
             ProcessAdmission::new(AdmissionControl::new((&process.limits).into(), Arc::new(process.into())), bans);
         gate.set_gauge(own_metrics.pressure_ratio.with_label_values(&[""]));
-        let ServiceParts { header_for, ways, relay, known, certificates } = parts;
+        let ServiceParts { header_for, ways, relay, known, certificates, inherited } = parts;
         relay.iter().for_each(|relay| relay.set_gauge(&own_metrics));
         let making = ListenerParts {
             role,
@@ -140,7 +151,7 @@ impl Service {
             metrics: metrics.clone(),
             own_metrics: Arc::clone(&own_metrics),
         };
-        let (listeners, plans) = ListenerSet::new(making);
+        let (listeners, plans) = ListenerSet::new(making, succession::take_over(inherited, &config));
         let (metrics_of_workers, closed) = (metrics.clone(), HashSet::new());
         let new_keeper = || {
             let folder = StateDir::new(process.state_dir.as_deref());
@@ -165,6 +176,7 @@ impl Service {
         // The first change of all, which workers find when they start.
         state.change(config, closed)?;
         let (addresses, table) = (state.listeners.addresses(), state.table.subscribe());
+        let inherited = state.listeners.not_taken();
         let control = Control::new(state, Arc::clone(&own_metrics));
         let (workers, tunnel) = (Vec::new(), None);
         let service = Self {
@@ -184,6 +196,9 @@ impl Service {
             keeper,
             table,
             access_log: written,
+            inherited,
+            tunnel_sockets: Vec::new(),
+            store: None,
         };
         Ok((service, plans))
     }
@@ -200,9 +215,18 @@ impl Service {
 
     /// Binds the sockets of the tunnel, all of which belong to one thread.
     pub(super) fn listen_tunnel(&mut self, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
-        let mut bound = bind(tunnel::NAME, addresses, 1)?;
+        let mut bound = bind_beside(tunnel::NAME, addresses, 1, &[], &mut self.inherited)?;
         self.addresses.push((tunnel::NAME.to_owned(), bound.addresses));
-        Ok(bound.sockets.pop().unwrap_or_default())
+        let mut sockets = bound.sockets.pop().unwrap_or_default();
+        sockets.append(&mut bound.beyond);
+        // One that cannot be held is not left to a successor, which binds it anew.
+        self.tunnel_sockets.extend(sockets.iter().filter_map(|socket| socket.try_clone().ok()));
+        Ok(sockets)
+    }
+
+    /// Leaves to a successor, in this store, what it can take over.
+    pub fn leave_in(&mut self, store: Option<DescriptorStore>) {
+        self.store = store;
     }
 
     /// Lets the core ask this edge through the tunnel.
@@ -218,6 +242,15 @@ impl Service {
     /// Returns a handle that changes it while it runs.
     pub fn control(&self) -> Control {
         self.control.clone()
+    }
+
+    /// Has it go on with the sessions that the process before has left.
+    pub(super) fn go_on(&self, state: &[u8], sockets: Vec<OwnedFd>) {
+        if let Some(relay) = self.relay.as_ref().filter(|_| !state.is_empty()) {
+            self.control.with_links(|config, listeners| {
+                relay.thaw(state, sockets, config, listeners, &self.own_metrics);
+            });
+        }
     }
 
     /// Runs the tunnel on a thread of its own, until the drain.
@@ -286,7 +319,7 @@ impl Service {
         let stop = StopSignals::default();
         let errors = self.own_metrics.bans_nftables_errors.clone();
         let kernel = self.nftables.map(|table| bans::KernelBans::new(table, errors));
-        let checking = self.relay.clone();
+        let (checking, leaving) = (self.relay.clone(), self.relay.clone());
         let state = running.0.with_config(|config| StateDir::new(config.process().state_dir.as_deref()));
         let traffic = (self.role == RoleKind::Edge).then(|| Arc::new(TrafficMeter::new(state)));
         let reports =
@@ -350,12 +383,40 @@ impl Service {
                 .into_iter()
                 .try_for_each(|r| r.unwrap_or_else(|_| Err(io::Error::other("a worker thread panicked"))))
         });
-        tokio::select! {
-            () = stop.drain.cancelled() => error!("a worker has ended"),
-            () = shutdown => stop.drain.cancel(),
-        }
+        let told = tokio::select! {
+            () = stop.drain.cancelled() => false,
+            () = shutdown => true,
+        };
         ready.set_ending();
-        let within = running.0.end();
+        if !told {
+            error!("a worker has ended");
+        }
+        let Ending { within, listeners } = running.0.end();
+        let legacy = self.store.zip(listeners).map(|(store, mut listeners)| {
+            listeners.extend(self.tunnel_sockets);
+            Legacy { store, listeners }
+        });
+        let legacy = match (legacy, leaving) {
+            (Some(legacy), Some(relay)) if told => match legacy.leave_sessions(&relay).await {
+                Ok(standstill) => {
+                    // Nothing may move here any more: this process ends with its workers as they stand.
+                    std::mem::forget(standstill);
+                    if let Some(written) = &written {
+                        written.caught_up().await;
+                    }
+                    return Ok(());
+                }
+                Err(error) => {
+                    warn!(%error, "sessions cannot be left to the next process, and end");
+                    None
+                }
+            },
+            // A core whose worker has ended leaves nothing.
+            (_, Some(_)) => None,
+            (legacy, None) => legacy,
+        };
+        // From here on new connections wait in the kernel: for a successor, or until their sockets are closed, which is now.
+        stop.drain.cancel();
         info!(timeout_seconds = within.as_secs_f64(), "shutting down");
         // A link may be closed at any time without loss, and its player has other edges to come back to.
         let _closing = (self.role == RoleKind::Edge).then(|| {
@@ -381,6 +442,9 @@ impl Service {
         drop(admin.await);
         if let Some(written) = written {
             written.wait().await;
+        }
+        if let Some(legacy) = legacy {
+            legacy.leave_listeners().await;
         }
         result.unwrap_or_else(|e| Err(io::Error::other(e)))
     }
@@ -409,7 +473,14 @@ mod tests {
                     listeners: [{ name: a, listen: '127.0.0.1:0', forward_to: '127.0.0.1:9' }]\n";
         let config = config::parse("edge.yaml", text).unwrap();
         let ways = TargetWays { pool: None, connects: Arc::default(), pseudo_ipv4: PseudoIpv4::new([1; 16]) };
-        let parts = ServiceParts { header_for: HeaderFor::Proxy, ways, relay: None, known: None, certificates: None };
+        let parts = ServiceParts {
+            header_for: HeaderFor::Proxy,
+            ways,
+            relay: None,
+            known: None,
+            certificates: None,
+            inherited: Vec::new(),
+        };
         let (mut service, _plans) = Service::bind(config, parts).unwrap();
         service.add_worker(Box::new(|stop| {
             Box::pin(async move {

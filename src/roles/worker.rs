@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use super::running::{Running, WorkerParts};
@@ -35,6 +36,8 @@ pub(super) struct ListenerPlan {
     pub closed: HashSet<String>,
     /// The sockets of the addresses that are new to the worker.
     pub sockets: Vec<(SocketAddr, TcpListener)>,
+    /// More sockets of these addresses, which are closed once nobody waits there.
+    pub beyond: Vec<(SocketAddr, TcpListener)>,
     /// Dropped when the plan is carried out and unused sockets are closed.
     pub done: DoneSignal,
 }
@@ -48,6 +51,8 @@ pub(super) struct Worker {
     pub scratch: Rc<Scratch>,
     pub tasks: Tasks,
     pub stop: StopSignals,
+    /// The tasks that accept.
+    accepting: TaskTracker,
 }
 
 /// The present listeners of a worker.
@@ -97,7 +102,8 @@ struct Socket {
 
 impl Worker {
     pub fn new(metrics: Arc<Metrics>, stop: StopSignals) -> Self {
-        Self { tasks: Tasks::new(metrics.on_panic()), metrics, scratch: Rc::new(worker::scratch()), stop }
+        let (tasks, scratch) = (Tasks::new(metrics.on_panic()), Rc::new(worker::scratch()));
+        Self { metrics, scratch, tasks, stop, accepting: TaskTracker::new() }
     }
 
     /// Listens as `plans` say, and carries the trunks of the tunnel, until the stop. `on_kill` is called if
@@ -121,6 +127,9 @@ impl Worker {
         let working = async {
             drain.run_until_cancelled(listeners.take_plans(plans)).await;
             drain.cancelled().await;
+            // One that is accepted at this very moment would be cut if nobody knew of it yet.
+            self.accepting.close();
+            self.accepting.wait().await;
             listeners.relay.iter().for_each(|relay| relay.drain());
             tokio::select! {
                 () = self.tasks.ended() => {}
@@ -146,7 +155,7 @@ impl Worker {
     ) -> oneshot::Sender<DoneSignal> {
         let (close, closing) = oneshot::channel();
         let drain = self.stop.drain.clone();
-        tokio::task::spawn_local(async move {
+        self.accepting.spawn_local(async move {
             let accepting = accept_until(closing, socket, accepted, failed);
             if let Some(Err(error)) = drain.run_until_cancelled(accepting).await {
                 error!(%error, "cannot accept any more");
@@ -163,7 +172,7 @@ impl Listeners<'_> {
         }
     }
 
-    fn go_by(&self, ListenerPlan { listeners, closed, sockets, done }: ListenerPlan) {
+    fn go_by(&self, ListenerPlan { listeners, closed, sockets, mut beyond, done }: ListenerPlan) {
         let Worker { metrics, scratch, .. } = self.worker;
         let parts =
             WorkerParts { metrics, scratch, relay: self.relay.as_ref(), edge_trunks: self.edge_trunks.as_ref() };
@@ -185,6 +194,9 @@ impl Listeners<'_> {
                     (None, None) => None,
                 };
                 there.extend(socket.map(|socket| (address, socket)));
+                for (_, socket) in beyond.extract_if(.., |(of, _)| *of == address) {
+                    let _ = self.accept(socket, Rc::clone(&carrier)).close.send(done.clone());
+                }
             }
             carriers.insert(name, (listener, carrier));
         }
@@ -209,7 +221,7 @@ impl Listeners<'_> {
 
     /// Carries the trunks that are given to this worker, as tasks of `carried`, forever.
     async fn carry_trunks(&self, trunks: Option<WorkerTrunks>, carried: &Tasks, close: &CancellationToken) {
-        let Worker { metrics, scratch, tasks, stop } = self.worker;
+        let Worker { metrics, scratch, tasks, stop, .. } = self.worker;
         match trunks {
             None => {}
             Some(WorkerTrunks::Edge(trunks, new, errands)) => {

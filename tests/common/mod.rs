@@ -8,6 +8,7 @@ pub mod access_log;
 pub mod admin;
 pub mod anybody;
 pub mod certificates;
+pub mod crew;
 pub mod flood;
 pub mod folder;
 pub mod game;
@@ -19,6 +20,7 @@ pub mod process;
 pub mod role;
 pub mod role_process;
 pub mod sandbox;
+pub mod service_manager;
 pub mod tunnel;
 
 /// Only against a test that hangs.

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use otproxy::connection::{AdmissionError, CloseReason};
 use otproxy::metrics::CATALOGUE;
 use otproxy::{
-    access_log, admin, admission, connection, fleet, forward, proxies_table, pull, relay, report, roles, state, stderr,
-    tunnel, web,
+    access_log, admin, admission, connection, fleet, forward, handover, proxies_table, pull, relay, report, roles,
+    state, stderr, tunnel, web,
 };
 use otproxy_config as config;
 use otproxy_config::{KEYS, Key, WhenAbsent};
@@ -178,6 +178,9 @@ fn expected() -> BTreeSet<String> {
         ("relay::KEPT_TRIPS", relay::KEPT_TRIPS.to_string()),
         ("relay::MAX_SUSPECTS", relay::MAX_SUSPECTS.to_string()),
         ("state::MAX_STATE", format!("{} bytes", state::MAX_STATE)),
+        ("handover::MAX_STATE", format!("{} bytes", handover::MAX_STATE)),
+        ("handover::MAX_DESCRIPTORS", handover::MAX_DESCRIPTORS.to_string()),
+        ("handover::WITHIN", format!("{:?}", handover::WITHIN)),
         ("admin::api::LONGEST_DRAIN", format!("{}s", admin::api::LONGEST_DRAIN)),
     ];
     keys.chain(fixed.map(|(name, value)| format!("{value}, `{name}`"))).collect()

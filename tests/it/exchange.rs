@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use otproxy::roles::LAST_SPREAD;
 use otproxy_protocol::core::{
-    self, AdmittedSession, ClientOwner, Effect, EndReason, FrameCounts, LinkDuty, LinkKey, OpenError, OpenRules,
-    SessionKey, SessionLimits,
+    self, AdmittedSession, ClientOwner, Effect, EndReason, FrameCounts, FrozenClient, LinkDuty, LinkKey, OpenError,
+    OpenRules, SessionKey, SessionLimits, ThawedSession,
 };
 use otproxy_protocol::frame::{ClientId, HEADER_LEN, PONG, SessionId};
 use otproxy_protocol::game_packet::Framing;
@@ -207,9 +207,25 @@ struct Setting {
 #[derive(Debug, Clone)]
 enum Step {
     Wait(u64),
-    Send { session: u32, count: usize, size: usize },
-    Push { session: u32, count: usize, size: usize },
-    Cut { paths: u8, how: u8, down: u64 },
+    Send {
+        session: u32,
+        count: usize,
+        size: usize,
+    },
+    Push {
+        session: u32,
+        count: usize,
+        size: usize,
+    },
+    Cut {
+        paths: u8,
+        how: u8,
+        down: u64,
+    },
+    /// Another process goes on; the connections of these paths end with the one before.
+    Restart {
+        lost: u8,
+    },
 }
 
 struct Exchange {
@@ -313,8 +329,41 @@ impl Exchange {
                     self.cut(path, how);
                 }
             }
+            Step::Restart { lost } => self.restart(lost),
         }
         self.tick();
+    }
+
+    /// Has the core go on as another process that read what it was: with the links of all paths but these.
+    fn restart(&mut self, lost: u8) {
+        for index in 0..self.conns.len() {
+            let late = self.arrival();
+            let Some(conn) = &mut self.conns[index] else { continue };
+            // One whose first frame has not come belongs to nobody yet.
+            if conn.key.is_none() || conn.dead || lost >> conn.link.0 & 1 == 1 {
+                (conn.key, conn.dead) = (None, true);
+                conn.client_loses_at.get_or_insert(late);
+                conn.core_loses_at = Some(self.now);
+            }
+        }
+        let before = std::mem::take(&mut self.core);
+        let kept: Vec<_> = self.conns.iter().flatten().filter_map(|conn| conn.key).collect();
+        let bytes = before.freeze(self.now, |link| kept.contains(&link)).to_bytes();
+        // The successor begins a little later.
+        self.now += self.setting.tick;
+        self.host.now.set(self.now);
+        let frozen = FrozenClient::from_bytes(&bytes).expect("they are whole");
+        let session = |key| {
+            let id = *before.session(key)?;
+            let mut players = before.players(key).copied();
+            let player = players.next()?;
+            let AdmittedSession { session, limits, max_packets_per_second, .. } =
+                self.host.admit(&player, id, PORT.into()).expect("it is let in");
+            Some(ThawedSession { session, player, elsewhere: players.collect(), limits, max_packets_per_second })
+        };
+        let (core, over) = core::ClientMachine::thaw(frozen, self.now, |link| before.link(link).copied(), session);
+        assert_eq!(over, []);
+        self.core = core;
     }
 
     /// Cuts a path's connection; who notices when depends on `how`.
@@ -792,6 +841,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<u32>(), 1usize..12, size()).prop_map(|(session, count, size)| Step::Send { session, count, size }),
         2 => (any::<u32>(), 1usize..12, size()).prop_map(|(session, count, size)| Step::Push { session, count, size }),
         2 => (any::<u8>(), any::<u8>(), 0u64..5000).prop_map(|(paths, how, down)| Step::Cut { paths, how, down }),
+        1 => any::<u8>().prop_map(|lost| Step::Restart { lost }),
     ]
 }
 
@@ -816,6 +866,24 @@ const PLAIN: Setting = Setting {
     unacked: 1 << 20,
     echo: true,
 };
+
+#[test]
+fn the_core_is_restarted_again_and_again() {
+    // The links are lost, all but one, or none of them.
+    for lost in [0xFF, 0b110, 0] {
+        let mut steps = Vec::new();
+        for _ in 0..10 {
+            steps.push(Step::Send { session: 0, count: 5, size: 60 });
+            steps.push(Step::Push { session: 0, count: 5, size: 400 });
+            steps.push(Step::Restart { lost });
+            steps.push(Step::Send { session: 0, count: 5, size: 60 });
+            steps.push(Step::Wait(3750));
+            steps.push(Step::Restart { lost });
+            steps.push(Step::Restart { lost });
+        }
+        play(PLAIN, &steps).close(5);
+    }
+}
 
 #[test]
 fn all_paths_cut_at_once_and_back_again() {

@@ -35,5 +35,6 @@ mod init;
 mod ping;
 mod probe;
 mod report;
+mod restart;
 mod stderr;
 mod tunnel;

@@ -82,7 +82,7 @@ pub use log::{AccessLogConfig, AccessLogFile, AccessLogFormat, LogConfig, LogFor
 pub use login::{LoginConfig, MAX_KEY_LEN};
 pub use memory::memory;
 pub use name::CORE_NAME;
-pub use process::ProcessConfig;
+pub use process::{ProcessConfig, RestartMode};
 pub use profile::{GameServerProfile, GameServerSettings};
 pub use proxies_table::ProxiesTable;
 pub use reference::{tables, topology_table};

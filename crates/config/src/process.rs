@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use otproxy_protocol::words;
+
 use super::AddressSet;
 use super::access::{allowed, denied};
 use super::admin::AdminConfig;
@@ -16,7 +18,7 @@ use super::limits::ProcessLimits;
 use super::log::{AccessLogConfig, LogConfig};
 use super::mapping::mapping;
 use super::report::ReportConfig;
-use super::takes::{Format, value};
+use super::takes::{Format, value, word};
 use super::tree::Node;
 
 section! {
@@ -47,11 +49,23 @@ section! {
         report: Option<ReportConfig> = mapping().optional(),
         /// how long connections may go on after SIGTERM; `0s` cuts them
         shutdown_timeout: Duration = value(DURATION).or("10s"),
+        /// `keep` leaves listening sockets, and a core's sessions, to the next process, so that a restart by systemd refuses nobody and ends no game; `end` closes them
+        restart: RestartMode = word().or("keep"),
         /// the folder of what is kept over restarts; `off` keeps nothing
         state_dir: Option<PathBuf> = value(FOLDER_OR_OFF)
             .or_else("systemd's STATE_DIRECTORY, elsewhere `off`", default_state_dir)
             .example("/var/lib/otproxy")
             .restart(),
+    }
+}
+
+words! {
+    /// `restart`: what becomes of what a process has, when it ends and another follows it.
+    pub enum RestartMode {
+        /// The next process takes it over.
+        Keep = "keep",
+        /// It is closed.
+        End = "end",
     }
 }
 

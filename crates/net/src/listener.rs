@@ -9,9 +9,9 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 use tracing::warn;
 
-use crate::OutageLog;
 use crate::connect::is_without_family;
 use crate::descriptors;
+use crate::{Inherited, OutageLog};
 
 /// Connections that the kernel may complete ahead of an accept; it cuts this to its own limit.
 const BACKLOG: u16 = 4096;
@@ -26,6 +26,13 @@ pub struct BindError {
     address: SocketAddr,
     // Not called `source`: the message has it, and a printed chain of errors would have it twice.
     error: io::Error,
+}
+
+impl BindError {
+    /// Returns the error of a listener at this address.
+    pub fn new(listener: &str, address: SocketAddr, error: io::Error) -> Self {
+        Self { listener: listener.to_owned(), address, error }
+    }
 }
 
 fn remedy(address: SocketAddr, error: &io::Error) -> &'static str {
@@ -51,6 +58,8 @@ pub struct BoundListener {
     pub addresses: Vec<SocketAddr>,
     /// `sockets[worker]`
     pub sockets: Vec<Vec<TcpListener>>,
+    /// Sockets of the predecessor beyond one for each worker. Connections may wait there, and new ones come, until they are closed.
+    pub beyond: Vec<TcpListener>,
 }
 
 /// Listens on all `addresses`, with a socket of its own for each of `workers`, so that the kernel
@@ -59,11 +68,11 @@ pub struct BoundListener {
 /// # Errors
 /// Returns the first address that cannot be bound.
 pub fn bind(name: &str, addresses: &[SocketAddr], workers: usize) -> Result<BoundListener, BindError> {
-    bind_beside(name, addresses, workers, &[])
+    bind_beside(name, addresses, workers, &[], &mut Inherited::default())
 }
 
 /// Listens in the same way on ports that this process listens on already: one of `own` sockets, for any address or for
-/// a certain one, may be there until the new ones are.
+/// a certain one, may be there until the new ones are. Sockets of these addresses that are `inherited` are taken in place of new ones.
 ///
 /// # Errors
 /// Returns the first address that cannot be bound.
@@ -72,26 +81,35 @@ pub fn bind_beside(
     addresses: &[SocketAddr],
     workers: usize,
     own: &[SocketAddr],
+    inherited: &mut Inherited,
 ) -> Result<BoundListener, BindError> {
-    let mut bound = BoundListener { addresses: Vec::new(), sockets: (0..workers).map(|_| Vec::new()).collect() };
+    let sockets = (0..workers).map(|_| Vec::new()).collect();
+    let mut bound = BoundListener { addresses: Vec::new(), sockets, beyond: Vec::new() };
     for &address in addresses {
         if is_left_out(name, address, addresses) {
             continue;
         }
-        let fail = |error| BindError { listener: name.to_owned(), address, error };
-        if address.port() != 0 && own.iter().all(|own| own.port() != address.port()) {
+        let fail = |error| BindError::new(name, address, error);
+        let is_ours = inherited.overlaps(address) || own.iter().any(|own| own.port() == address.port());
+        if address.port() != 0 && !is_ours {
             // Sockets that share a port would also share it with another process, without notice. So the port is first
             // bound without sharing, which fails unless it is free. The kernel chooses only free ports itself.
             socket(address, false).map_err(fail)?;
         }
+        let mut there = inherited.take(address).into_iter();
         let mut address = address;
         for sockets in &mut bound.sockets {
+            if let Some(listener) = there.next() {
+                sockets.push(listener);
+                continue;
+            }
             let listener = socket(address, true).and_then(|s| s.listen(BACKLOG.into()).map(|()| s)).map_err(fail)?;
             let listener = TcpListener::from(listener);
             // All others share the port of the first socket, if the kernel chose it.
             address = listener.local_addr().map_err(fail)?;
             sockets.push(listener);
         }
+        bound.beyond.extend(there);
         bound.addresses.push(address);
     }
     Ok(bound)
@@ -276,7 +294,7 @@ mod tests {
         let bound = bind("a", &["0.0.0.0:0".parse().unwrap()], 2).unwrap();
         let here = [SocketAddr::from(([127, 0, 0, 1], bound.addresses[0].port()))];
         assert!(bind("a", &here, 2).is_err());
-        assert_eq!(bind_beside("a", &here, 2, &bound.addresses).unwrap().addresses, here);
+        assert_eq!(bind_beside("a", &here, 2, &bound.addresses, &mut Inherited::default()).unwrap().addresses, here);
     }
 
     #[test]
@@ -292,5 +310,20 @@ mod tests {
         let error = bind("b", &bound.addresses, 1).unwrap_err().to_string();
         assert!(error.starts_with("listener `b`: cannot listen on 127.0.0.1:"), "{error}");
         assert!(error.ends_with("(another process listens there: see `ss -ltnp`)"), "{error}");
+    }
+
+    #[test]
+    fn inherited_sockets_come_first_and_what_is_beyond_the_workers_is_given_back() {
+        let bound = bind("a", &["127.0.0.1:0".parse().unwrap()], 3).unwrap();
+        let address = bound.addresses[0];
+        let mut inherited = Inherited::new(bound.sockets.into_iter().flatten());
+        let one = bind_beside("a", &[address], 1, &[], &mut inherited).unwrap();
+        assert_eq!((one.sockets[0].len(), one.beyond.len(), inherited.len()), (1, 2, 0));
+        // More workers than sockets: others are bound beside them, which no other process may.
+        let mut inherited = Inherited::new(one.sockets.into_iter().flatten());
+        let three = bind_beside("a", &[address], 3, &[], &mut inherited).unwrap();
+        assert!(three.sockets.iter().all(|sockets| sockets.len() == 1) && three.beyond.is_empty());
+        assert!(inherited.is_empty());
+        assert!(bind("a", &[address], 1).is_err());
     }
 }

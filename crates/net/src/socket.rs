@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::task::{Context, Poll, ready};
 
 use rustix::event::{self, PollFd, PollFlags, Timespec};
@@ -50,6 +51,11 @@ impl Socket {
     pub(super) fn limit_unsent(&self) {
         options::towards_client(&self.options());
         self.room.set(Some(0));
+    }
+
+    /// Returns one more descriptor of it.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.io.as_fd().try_clone_to_owned()
     }
 
     /// Returns the kernel's options.

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -204,6 +205,17 @@ impl Stream {
         if let Some(socket) = self.socket() {
             // A closed socket needs no reset.
             let _ = socket.options().set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// Returns one more descriptor of its socket, for another process.
+    ///
+    /// # Errors
+    /// Fails if there is no descriptor left, and for a stream that is not plain: more than a socket belongs to it.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        match &self.0 {
+            Transport::Tcp(socket) => socket.duplicate(),
+            Transport::Tls(..) | Transport::Trunk(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

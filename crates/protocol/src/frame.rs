@@ -32,7 +32,7 @@ pub struct ClientId(pub u32);
 pub struct SessionId(pub u32);
 
 /// The number of a packet in its direction, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PacketId(pub u32);
 
 impl PacketId {

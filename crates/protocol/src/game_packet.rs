@@ -66,6 +66,12 @@ impl GamePacketDecoder {
         Self { framing }
     }
 
+    /// Returns the unit in which it counts: [`Framing::Auto`] until the first packet has come.
+    #[must_use]
+    pub const fn framing(&self) -> Framing {
+        self.framing
+    }
+
     /// Returns the first packet in `bytes`, and its length on the wire. `None` if it is incomplete.
     ///
     /// # Errors

@@ -7,6 +7,18 @@ use std::borrow::Cow;
 pub struct ReassemblyBuffer(Vec<u8>);
 
 impl ReassemblyBuffer {
+    /// Makes one that keeps these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
+    /// Returns the bytes that are kept.
+    #[must_use]
+    pub fn kept(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Returns the bytes that were kept, with `bytes` behind them. Incomplete ones go back to
     /// [`ReassemblyBuffer::keep`].
     ///

@@ -41,8 +41,43 @@ impl SessionTask {
     pub async fn run(self) {
         let _entry = TableEntry(&self);
         let account = SessionLogGuard::new(&self);
-        let Self { client, key, session, .. } = &self;
-        match self.unless_ended(Box::pin(self.connect())).await {
+        self.play(None).await;
+        self.end(account).await;
+    }
+
+    /// Carries a session to its end that began in the process before, which had this connection to the game server.
+    pub async fn go_on(self, game: Option<Rc<Stream>>) {
+        let _entry = TableEntry(&self);
+        if self.client.machine.borrow().is_closed(self.key) {
+            return self.until(|machine| machine.is_over(self.key)).await;
+        }
+        let account = SessionLogGuard::again(&self);
+        let figures = self.client.machine.borrow().figures(self.key);
+        match game {
+            Some(game) => {
+                *self.session.game.borrow_mut() = Some(Rc::clone(&game));
+                self.play(Some(game)).await;
+            }
+            // Its connection is lost.
+            None if figures.is_some_and(|figures| !figures.connecting) => {
+                let mut machine = self.client.machine.borrow_mut();
+                machine.game_closed(self.key);
+                machine.disconnected(self.key);
+                tell(&mut machine, self.key);
+            }
+            None => self.play(None).await,
+        }
+        self.end(account).await;
+    }
+
+    /// Connects to the game server, unless there is a connection, and moves packets until the session ends.
+    async fn play(&self, game: Option<Rc<Stream>>) {
+        let Self { client, key, session, .. } = self;
+        let connected = match game {
+            Some(game) => Some(Ok(game)),
+            None => self.unless_ended(Box::pin(self.connect())).await,
+        };
+        match connected {
             // Nobody waits for it any more, or the client has broken a rule.
             None => {}
             Some(Ok(game)) => {
@@ -65,9 +100,13 @@ impl SessionTask {
                 tell(&mut machine, *key);
             }
         }
-        self.until(|machine| machine.is_finished(*key)).await;
+    }
+
+    /// Waits until the client is told of the session's end, closes the account, and waits for joins on their way.
+    async fn end(&self, account: SessionLogGuard<'_>) {
+        self.until(|machine| machine.is_finished(self.key)).await;
         drop(account);
-        self.until(|machine| machine.is_over(*key)).await;
+        self.until(|machine| machine.is_over(self.key)).await;
     }
 
     /// Runs `work` and returns its result; `None`, and `work` goes no further, if the session ends before.

@@ -26,6 +26,11 @@ impl<'a> SessionLogGuard<'a> {
     /// Counts a session that begins.
     pub fn new(task: &'a SessionTask) -> Self {
         task.session.port.opened.inc();
+        Self::again(task)
+    }
+
+    /// Counts a session that goes on, and began in the process before.
+    pub fn again(task: &'a SessionTask) -> Self {
         task.session.port.sessions_active.inc();
         Self(task)
     }

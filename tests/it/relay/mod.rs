@@ -1,7 +1,6 @@
 //! The core's relay on real sockets, frame by frame, and with whole clients and edges.
 
 mod capture;
-mod crew;
 mod faults;
 mod game;
 mod harness;

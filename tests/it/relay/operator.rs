@@ -4,8 +4,8 @@ use otproxy_protocol::frame::{ClientId, SessionId};
 use serde_json::{Value, json};
 
 use crate::common::admin::{act, ask, see};
+use crate::common::crew::{Crew, pushing};
 use crate::common::eventually;
-use crate::relay::crew::{Crew, pushing};
 use crate::relay::harness::*;
 
 const OTHER: SessionId = SessionId(8);

@@ -2,7 +2,7 @@
 
 use otproxy_protocol::frame::{ClientId, SessionId};
 
-use crate::relay::crew::{Crew, pushing};
+use crate::common::crew::{Crew, pushing};
 use crate::relay::harness::*;
 
 const OTHER: SessionId = SessionId(8);

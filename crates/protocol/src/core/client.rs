@@ -103,9 +103,20 @@ impl<O: ClientOwner> ClientMachine<O> {
         self.links.values().map(|link| &link.owned)
     }
 
+    /// Returns the owner's part of each link, with its key.
+    pub fn links_by_key(&self) -> impl Iterator<Item = (LinkKey, &O::Link)> {
+        let keys = (0..self.links.end()).map(LinkKey);
+        keys.filter_map(|key| Some((key, self.link(key)?)))
+    }
+
     /// Returns the owner's part of a session.
     pub fn session(&self, session: SessionKey) -> Option<&O::Session> {
         Some(&self.sessions.get(session)?.owned)
+    }
+
+    /// Returns the players from whose addresses links have joined a session, that of its opener first.
+    pub fn players(&self, session: SessionKey) -> impl Iterator<Item = &O::Player> {
+        self.sessions.get(session).into_iter().flat_map(Session::players)
     }
 
     /// Returns the sessions that links find, those included that have ended and are there to meet late joins.

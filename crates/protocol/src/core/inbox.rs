@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use thiserror::Error;
 
+use super::frozen::{FrozenError, FrozenInbox};
 use crate::frame::PacketId;
 
 /// The cost of a packet held ahead of its turn beside its bytes, for the limit: a tree entry and an allocation.
@@ -73,6 +75,23 @@ impl Inbox {
         self.held_bytes -= payload.len() + HELD_OVERHEAD;
         self.next = self.next.next();
         Some(payload)
+    }
+
+    pub(super) fn freeze(&self) -> FrozenInbox {
+        let held = self.held.iter().map(|(packet, payload)| (packet.0, Bytes::copy_from_slice(payload)));
+        FrozenInbox { next: self.next.0, held: held.collect() }
+    }
+
+    pub(super) fn thaw(frozen: FrozenInbox, limit: usize) -> Result<Self, FrozenError> {
+        let mut inbox = Self { next: PacketId(frozen.next), ..Self::new(limit) };
+        for (packet, payload) in frozen.held {
+            if packet <= frozen.next {
+                return Err(FrozenError::Damaged);
+            }
+            inbox.held_bytes += payload.len() + HELD_OVERHEAD;
+            inbox.held.insert(PacketId(packet), payload.as_ref().into());
+        }
+        Ok(inbox)
     }
 
     /// Returns the bytes that are kept ahead of their turn, with an overhead for each packet.

@@ -5,10 +5,12 @@ use std::io::{self, IoSlice};
 
 use bytes::Bytes;
 
-use super::keys::SessionKey;
+use super::frozen::{FrozenJoined, FrozenStood, FrozenWriter};
+use super::keys::{LinkKey, SessionKey};
 use super::machine::{Machine, Standing};
-use super::outbox::Cursor;
-use crate::frame::{self, PONG, SessionId};
+use super::outbox::{Cursor, Outbox};
+use super::session::Sessions;
+use crate::frame::{self, PONG, PacketId, SessionId};
 
 /// Pieces of an outbox given to one write.
 const SLICES: usize = 16;
@@ -93,7 +95,79 @@ pub(super) struct LinkWriter {
     not_carried: Option<Box<NotCarried>>,
 }
 
+/// A writer that goes on.
+pub(super) struct ThawedWriter {
+    pub writer: LinkWriter,
+    /// The sessions that it carried and that are not there.
+    pub missing: Vec<SessionKey>,
+}
+
 impl LinkWriter {
+    /// Freezes it; `outbox` finds those of sessions.
+    pub fn freeze<'a>(&self, outbox: impl Fn(SessionKey) -> Option<&'a Outbox>) -> FrozenWriter {
+        let next = |cursor: &Cursor, outbox: Option<&Outbox>| {
+            let mut cursor = *cursor;
+            outbox.iter().for_each(|outbox| outbox.skip_acked(&mut cursor));
+            cursor.packet().0
+        };
+        let joined = self.joined.iter().map(|joined| FrozenJoined {
+            session: joined.session.0,
+            standing: joined.standing,
+            packet: next(&joined.cursor, outbox(joined.session)),
+        });
+        let not_carried = self.not_carried.as_deref();
+        let ids = |ids: &VecDeque<SessionId>| ids.iter().map(|id| id.0).collect::<Vec<_>>();
+        let stood = not_carried.map(|not_carried| &not_carried.stood);
+        let stood = stood.into_iter().flatten();
+        FrozenWriter {
+            cut: self.cut.clone(),
+            pongs: u32::try_from(self.pongs).unwrap_or(u32::MAX),
+            turn: u32::try_from(self.turn).unwrap_or_default(),
+            joined: joined.collect(),
+            ends: not_carried.map(|not_carried| ids(&not_carried.ends)).unwrap_or_default(),
+            kept_off: not_carried.map(|not_carried| ids(&not_carried.kept_off)).unwrap_or_default(),
+            stood: stood
+                .map(|stood| FrozenStood { born: stood.born, packet: stood.cursor.packet().0, told: stood.told })
+                .collect(),
+            unopened: not_carried.and_then(|not_carried| not_carried.unopened).map(|id| id.0),
+        }
+    }
+
+    /// Makes the writer of a link that was frozen, which carries of its sessions those that there are.
+    pub fn thaw<S, P>(frozen: FrozenWriter, sessions: &mut Sessions<S, P>, link: LinkKey) -> ThawedWriter {
+        let FrozenWriter { cut, pongs, turn, joined, ends, kept_off, stood, unopened } = frozen;
+        let mut writer = Self { cut, pongs: (pongs as usize).min(MAX_PONGS), turn: turn as usize, ..Self::default() };
+        let mut missing = Vec::new();
+        for FrozenJoined { session, standing, packet } in joined {
+            let key = SessionKey(session);
+            let session = sessions.get_mut(key).filter(|session| session.links.contains(&link));
+            let Some(session) = session.filter(|session| !writer.carries(session.born)) else {
+                missing.push(key);
+                continue;
+            };
+            session.machine.rejoined(standing);
+            let cursor = session.machine.outbox().before(PacketId(packet));
+            let (id, born) = (session.machine.id(), session.born);
+            writer.joined.push(Joined { id, session: key, standing, born, cursor });
+        }
+        let ids = |ids: Vec<u32>, most| ids.into_iter().map(SessionId).take(most).collect::<VecDeque<_>>();
+        if !(ends.is_empty() && kept_off.is_empty() && stood.is_empty() && unopened.is_none()) {
+            let stood = stood.into_iter().take(MAX_STOOD).map(|FrozenStood { born, packet, told }| Stood {
+                born,
+                // In one that is gone it matters no more.
+                cursor: sessions.cursor_before(born, PacketId(packet)),
+                told,
+            });
+            writer.not_carried = Some(Box::new(NotCarried {
+                ends: ids(ends, MAX_ENDS),
+                kept_off: ids(kept_off, MAX_KEPT_OFF),
+                stood: stood.collect(),
+                unopened: unopened.map(SessionId),
+            }));
+        }
+        ThawedWriter { writer, missing }
+    }
+
     /// Answers a ping.
     pub fn pong(&mut self) {
         self.pongs = (self.pongs + 1).min(MAX_PONGS);

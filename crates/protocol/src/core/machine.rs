@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::frozen::{FrozenError, FrozenMachine, FrozenReason, Moment};
 use super::inbox::{Arrival, Inbox, ReorderFull};
 use super::outbox::{AckBeyondSent, Batch, Outbox};
 use super::reason::EndReason;
@@ -39,7 +41,7 @@ pub enum SessionPhase {
 }
 
 /// The standing of a link that carries a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Standing {
     /// The core sends the session's frames over it without having been asked: see
     /// [`ClientMachine::poll_link`](super::ClientMachine::poll_link).
@@ -121,6 +123,52 @@ impl Machine {
             end_sent: false,
             unsent: PacketId::FIRST,
         }
+    }
+
+    pub(super) fn freeze(&self, now: Instant) -> FrozenMachine {
+        FrozenMachine {
+            id: self.id.0,
+            unsent: self.unsent.0,
+            inbox: self.inbox.freeze(),
+            outbox: self.outbox.freeze(),
+            deadline: self.deadline.map(|(at, reason)| (Moment::new(at, now), FrozenReason(reason))),
+            ended: self.ended.map(FrozenReason),
+            end_sent: self.end_sent,
+        }
+    }
+
+    /// Makes the machine that was frozen, which no link carries yet.
+    pub(super) fn thaw(frozen: FrozenMachine, limits: SessionLimits, now: Instant) -> Result<Self, FrozenError> {
+        let outbox = Outbox::thaw(frozen.outbox)?;
+        let unsent = PacketId(frozen.unsent);
+        if unsent > outbox.next() {
+            return Err(FrozenError::Damaged);
+        }
+        Ok(Self {
+            id: SessionId(frozen.id),
+            unsent,
+            outbox,
+            inbox: Inbox::thaw(frozen.inbox, limits.reorder)?,
+            deadline: frozen.deadline.map(|(at, FrozenReason(reason))| (at.at(now), reason)),
+            ended: frozen.ended.map(|FrozenReason(reason)| reason),
+            end_sent: frozen.end_sent,
+            limits,
+            links: 0,
+            complete: 0,
+        })
+    }
+
+    /// Records that a link as which the session was complete is gone since it was frozen.
+    pub(super) fn lost_before(&mut self, now: Instant) {
+        if self.complete == 0 && self.deadline.is_none() {
+            self.deadline = Some((now + self.limits.linger, EndReason::LinksLost));
+        }
+    }
+
+    /// Records that a link carries the session which carried it when it was frozen: its deadline stays.
+    pub(super) fn rejoined(&mut self, standing: Standing) {
+        self.links += 1;
+        self.complete += usize::from(standing == Standing::Complete);
     }
 
     /// Returns the session's id.

@@ -10,6 +10,7 @@
 //!   again. [`Upstream`]: packets that wait for the game server. [`RoundTrips`]: which told round trips count.
 
 mod client;
+mod frozen;
 mod inbox;
 mod keys;
 mod lend;
@@ -25,6 +26,7 @@ mod turn;
 mod upstream;
 
 pub use client::{ClientMachine, MAX_LINKS};
+pub use frozen::{FORMAT as FROZEN_FORMAT, FrozenClient, FrozenError, ThawedSession};
 pub use inbox::{Arrival, Inbox, ReorderFull};
 pub use keys::{LinkKey, SessionKey};
 pub use lend::{CLOSE_EVERY, LinkDuty, MAX_CLOSES, OPEN_WITHIN};

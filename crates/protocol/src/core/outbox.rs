@@ -10,7 +10,8 @@ use std::io::IoSlice;
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::frame::{self, HEADER_LEN, PacketId, SessionId};
+use super::frozen::{FrozenError, FrozenOutbox};
+use crate::frame::{self, Frame, HEADER_LEN, PacketId, SessionId};
 
 /// The cost of a piece of the outbox beside its bytes, for the limit: its place in the queue, and its reference count.
 const CHUNK_OVERHEAD: usize = 96;
@@ -43,10 +44,17 @@ impl Batch {
 }
 
 /// The position of a link in an outbox: before the first frame that it has not written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
     offset: u64,
     packet: PacketId,
+}
+
+impl Cursor {
+    /// Returns the packet before which it is.
+    pub(super) fn packet(&self) -> PacketId {
+        self.packet
+    }
 }
 
 /// The effect of a write on a cursor.
@@ -96,6 +104,42 @@ impl Outbox {
     #[cfg(test)]
     pub(super) fn skip_to(&mut self, next: PacketId) {
         (self.base.packet, self.end.packet) = (next, next);
+    }
+
+    pub(super) fn freeze(&self) -> FrozenOutbox {
+        let whole = |chunk: &Chunk| {
+            let acked = self.base.offset.saturating_sub(chunk.start) as usize;
+            chunk.bytes.slice(acked.min(chunk.bytes.len())..)
+        };
+        FrozenOutbox { base: self.base.packet.0, chunks: self.chunks.iter().map(whole).collect() }
+    }
+
+    pub(super) fn thaw(frozen: FrozenOutbox) -> Result<Self, FrozenError> {
+        let start = Cursor { offset: 0, packet: PacketId(frozen.base) };
+        let mut outbox = Self { chunks: VecDeque::new(), base: start, end: start };
+        for bytes in frozen.chunks {
+            let (start, mut rest) = (outbox.end.offset, &bytes[..]);
+            while !rest.is_empty() {
+                let frame = Frame::split(rest).ok().flatten();
+                let (_, next) = frame.filter(|_| outbox.end.packet < PacketId::LAST).ok_or(FrozenError::Damaged)?;
+                outbox.end.offset += (rest.len() - next.len()) as u64;
+                outbox.end.packet = outbox.end.packet.next();
+                rest = next;
+            }
+            outbox.chunks.push_back(Chunk { start, bytes });
+        }
+        Ok(outbox)
+    }
+
+    /// Returns the position before a packet, or at the first one that is not acknowledged if it is; the end, if there is no
+    /// such packet yet.
+    pub(super) fn before(&self, packet: PacketId) -> Cursor {
+        let mut cursor = self.base;
+        while cursor.packet < packet {
+            let Some(len) = self.frame_len(cursor.offset) else { break };
+            cursor = Cursor { offset: cursor.offset + len, packet: cursor.packet.next() };
+        }
+        cursor
     }
 
     /// Returns the number that the next packet gets.

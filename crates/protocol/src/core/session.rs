@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use super::frozen::{FrozenClosed, FrozenError, FrozenSession, Moment, ThawedSession};
 use super::inbox::Arrival;
 use super::keys::{LinkKey, SessionKey};
 use super::link_writer::SessionSource;
 use super::machine::{Machine, ProtocolError, SessionLimits, SessionPhase, Standing};
-use super::outbox::Batch;
+use super::outbox::{Batch, Cursor};
 use super::owner::{AdmittedSession, FrameCounts};
 use super::reason::{EndReason, OpenError};
 use super::slots::Slots;
@@ -15,6 +16,8 @@ use crate::frame::{HEADER_LEN, PacketId, SessionId};
 use crate::game_packet::{GamePacketDecoder, GamePacketError};
 use crate::quota::Quota;
 use crate::reassembly::ReassemblyBuffer;
+
+use bytes::Bytes;
 
 /// The result of bytes from a game server.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +137,78 @@ impl<S, P> Session<S, P> {
             bytes_in: 0,
             bytes_out: 0,
         }
+    }
+
+    /// Freezes it, with the links that carry it; `lost` says whether one was left out that brought all its packets.
+    pub fn freeze(&self, key: SessionKey, links: Vec<u32>, lost: bool, now: Instant) -> FrozenSession {
+        let moment = |at| Moment::new(at, now);
+        FrozenSession {
+            key: key.0,
+            born: self.born,
+            listed: self.listed,
+            links,
+            lost,
+            machine: self.machine.freeze(now),
+            upstream: self.upstream.freeze(now),
+            framing: self.decoder.framing(),
+            partial: Bytes::copy_from_slice(self.reassembly.kept()),
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            connected: self.connected,
+            hurried: self.hurried,
+            unheard: self.unheard,
+            closed: match self.closed {
+                Closed::No => FrozenClosed::No,
+                Closed::Until(at) => FrozenClosed::Until(moment(at)),
+                Closed::Over => FrozenClosed::Over,
+            },
+            rejoin_at: self.rejoin_at.map(moment),
+            closes: self.closes,
+            joins: self.joins.map(moment),
+        }
+    }
+
+    /// Makes the session that was frozen, which no link carries yet.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub fn thaw(frozen: FrozenSession, owned: ThawedSession<S, P>, now: Instant) -> Result<Self, FrozenError> {
+        let ThawedSession { session, player, elsewhere, limits, max_packets_per_second } = owned;
+        Ok(Self {
+            owned: session,
+            player,
+            elsewhere,
+            machine: Machine::thaw(frozen.machine, limits, now)?,
+            links: Vec::new(),
+            rejoin_at: frozen.rejoin_at.map(|moment| moment.at(now)),
+            closes: frozen.closes,
+            born: frozen.born,
+            joins: frozen.joins.map(|moment| moment.at(now)),
+            listed: frozen.listed,
+            closed: match frozen.closed {
+                FrozenClosed::No => Closed::No,
+                FrozenClosed::Until(moment) => Closed::Until(moment.at(now)),
+                FrozenClosed::Over => Closed::Over,
+            },
+            hurried: frozen.hurried,
+            unheard: frozen.unheard,
+            upstream: Upstream::thaw(frozen.upstream, max_packets_per_second, now),
+            connected: frozen.connected,
+            decoder: GamePacketDecoder::new(frozen.framing),
+            reassembly: ReassemblyBuffer::of(&frozen.partial),
+            bytes_in: frozen.bytes_in,
+            bytes_out: frozen.bytes_out,
+        })
+    }
+
+    /// Returns whether links find it.
+    pub fn is_listed(&self) -> bool {
+        self.listed
+    }
+
+    /// Returns the players from whose addresses links have joined it, that of its opener first.
+    pub fn players(&self) -> impl Iterator<Item = &P> {
+        std::iter::once(&self.player).chain(&self.elsewhere)
     }
 
     /// Returns whether a link of this player has joined it, among the last ones.
@@ -391,6 +466,53 @@ impl<S, P> Default for Sessions<S, P> {
 }
 
 impl<S, P> Sessions<S, P> {
+    /// Makes an empty table of a client that had so many sessions.
+    pub fn after(born: u64) -> Self {
+        Self { born, ..Self::default() }
+    }
+
+    /// Returns how many sessions there were.
+    pub fn born(&self) -> u64 {
+        self.born
+    }
+
+    /// Returns all sessions, those included that links find no more.
+    pub fn all(&self) -> impl Iterator<Item = (SessionKey, &Session<S, P>)> {
+        (0..self.slots.end()).filter_map(|key| Some((SessionKey(key), self.slots.get(key)?)))
+    }
+
+    /// Puts a session under its key of before, with the links that carried it; returns false if there is one, or one of its
+    /// id.
+    pub fn put(&mut self, key: SessionKey, mut session: Session<S, P>, links: Vec<LinkKey>, listed: bool) -> bool {
+        let id = session.machine.id();
+        let at = self.listed.partition_point(|(other, _)| *other < id);
+        session.links = links;
+        if listed && self.find(id).is_some() || !self.slots.put(key.0, session) {
+            return false;
+        }
+        if listed {
+            self.listed.insert(at, (id, key));
+        }
+        true
+    }
+
+    /// Returns the position before a packet in the outbox of the `born`th session.
+    pub fn cursor_before(&self, born: u64, packet: PacketId) -> Cursor {
+        let session = self.slots.values().find(|session| session.born == born);
+        session.map(|session| session.machine.outbox().before(packet)).unwrap_or_default()
+    }
+
+    /// Takes those links off sessions of which `carries` says that they do not carry them, and drops the sessions that
+    /// nothing needs.
+    pub fn keep_carried(&mut self, carries: impl Fn(SessionKey, LinkKey) -> bool) {
+        for key in (0..self.slots.end()).map(SessionKey) {
+            if let Some(session) = self.get_mut(key) {
+                session.links.retain(|link| carries(key, *link));
+            }
+            self.drop_unused(key);
+        }
+    }
+
     pub fn insert(&mut self, mut session: Session<S, P>) -> SessionKey {
         self.born += 1;
         session.born = self.born;

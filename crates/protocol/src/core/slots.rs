@@ -29,6 +29,19 @@ impl<T> Slots<T> {
         free as u32
     }
 
+    /// Puts a value under a number; returns false if there is one.
+    pub fn put(&mut self, number: u32, value: T) -> bool {
+        let at = number as usize;
+        if self.0.len() <= at {
+            self.0.resize_with(at + 1, || None);
+        }
+        match self.0.get_mut(at) {
+            Some(place) if place.is_none() => *place = Some(Box::new(value)),
+            _ => return false,
+        }
+        true
+    }
+
     /// Returns the value of that number.
     pub fn get(&self, number: u32) -> Option<&T> {
         self.0.get(number as usize)?.as_deref()

@@ -3,6 +3,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
+use super::frozen::{FrozenPacer, FrozenUpstream, Moment};
+
 /// Memory that an empty queue keeps for the next packet, bytes.
 const KEEP: usize = 1024;
 /// Places for packets that an empty queue keeps for the next ones that wait.
@@ -26,6 +30,29 @@ impl Upstream {
     /// Makes an empty queue; no more than `max_packets_per_second` (at least 1) go in any [`PERIOD`].
     pub fn new(max_packets_per_second: Option<u32>) -> Self {
         Self { pacer: max_packets_per_second.map(PacketPacer::new), ..Self::default() }
+    }
+
+    pub(super) fn freeze(&self, now: Instant) -> FrozenUpstream {
+        FrozenUpstream {
+            bytes: Bytes::copy_from_slice(self.bytes.get(self.written..).unwrap_or_default()),
+            closed: self.closed,
+            pacer: self.pacer.as_ref().map(|pacer| pacer.freeze(now)),
+        }
+    }
+
+    /// Makes the queue that was frozen. If the limit is another one now, what had to wait for it goes at once: it did
+    /// wait.
+    pub(super) fn thaw(frozen: FrozenUpstream, max_packets_per_second: Option<u32>, now: Instant) -> Self {
+        let FrozenUpstream { bytes, closed, pacer } = frozen;
+        let mut upstream = Self { bytes: bytes.to_vec(), closed, ..Self::default() };
+        if closed {
+            return upstream;
+        }
+        upstream.pacer = max_packets_per_second.map(|limit| match pacer {
+            Some(frozen) if frozen.limit == limit => PacketPacer::thaw(frozen, now),
+            _ => PacketPacer { allowed: upstream.bytes.len(), ..PacketPacer::new(limit) },
+        });
+        upstream
     }
 
     /// Returns the number of waiting bytes.
@@ -120,6 +147,8 @@ impl Upstream {
 /// counts as opened when they are tried again, and so do all others then.
 #[derive(Debug)]
 struct PacketPacer {
+    /// Packets in a period at the most.
+    limit: u32,
     /// Packets in a block.
     block: u32,
     /// Packets that may still go in the open one.
@@ -141,7 +170,29 @@ impl PacketPacer {
         // A block of one is over as it is opened; of others a period can also have a part of the one before.
         let most = if block == 1 { limit.max(1) } else { limit / block - 1 };
         let opened = VecDeque::with_capacity(most as usize);
-        Self { block, left: 0, opened, most: most as usize, waiting: VecDeque::new(), allowed: 0, next: None }
+        Self { limit, block, left: 0, opened, most: most as usize, waiting: VecDeque::new(), allowed: 0, next: None }
+    }
+
+    fn freeze(&self, now: Instant) -> FrozenPacer {
+        let moments = self.opened.iter().map(|opened| Moment::new(*opened, now));
+        FrozenPacer {
+            limit: self.limit,
+            left: self.left,
+            opened: moments.collect(),
+            waiting: self.waiting.iter().copied().collect(),
+            allowed: u32::try_from(self.allowed).unwrap_or(u32::MAX),
+            next: self.next.map(|next| Moment::new(next, now)),
+        }
+    }
+
+    fn thaw(frozen: FrozenPacer, now: Instant) -> Self {
+        let mut pacer = Self::new(frozen.limit);
+        pacer.opened.extend(frozen.opened.iter().map(|moment| moment.at(now)).take(pacer.most));
+        pacer.left = frozen.left.min(pacer.block);
+        pacer.waiting = frozen.waiting.into();
+        pacer.allowed = frozen.allowed as usize;
+        pacer.next = frozen.next.map(|next| next.at(now));
+        pacer
     }
 
     /// Returns the bytes that may go now. It asks for the time only if a block is to be opened, or was not taken.

@@ -9,7 +9,8 @@ use otproxy_testkit::mock::game_server::{MockGameServer, MockGameServerOptions};
 use otproxy_testkit::mock::packet::{self, PacketOrigin};
 use otproxy_testkit::player::{ClientClocks, GameSession, Player, PlayerOptions};
 
-use crate::relay::harness::PORT;
+use super::HANG;
+use super::link::PORT;
 
 /// A game server that pushes all the time.
 pub async fn pushing() -> MockGameServer {
@@ -35,7 +36,8 @@ impl Crew {
     pub async fn start(players: u32, paths: &[SocketAddr]) -> Self {
         let mut crew = Self { players: Vec::new(), sent: 0 };
         for client in 1..=players {
-            let clocks = ClientClocks::faster(20);
+            // While all links are away, patience is no subject.
+            let clocks = ClientClocks { session_silence: HANG, ..ClientClocks::faster(20) };
             let options = PlayerOptions { clocks, ..PlayerOptions::new(ClientId(client), paths.to_vec()) };
             let player = Player::connect(options);
             let session = player.open(PORT).await;

@@ -1,0 +1,206 @@
+use std::net::TcpStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use proptest::prelude::*;
+use rustix::io::{FdFlags, fcntl_getfd};
+
+use super::*;
+
+fn pair() -> (UnixStream, UnixStream) {
+    UnixStream::pair().unwrap()
+}
+
+/// Raises the limit of descriptors as far as it goes; returns whether `count` more fit.
+fn room_for(count: u64) -> bool {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    getrlimit(Resource::Nofile).current.is_none_or(|limit| limit > count + 1000)
+}
+
+#[test]
+fn what_is_left_arrives_whole_and_in_order_after_its_sender_is_gone() {
+    let count = 3000;
+    if !room_for(count) {
+        eprintln!("skipped: the limit of descriptors is too low");
+        return;
+    }
+    let listeners: Vec<_> = (0..5).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let addresses: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+    // Some connections, each of which is sent many times.
+    let connections: Vec<_> = addresses.iter().map(|address| TcpStream::connect(address).unwrap()).collect();
+    let sockets: Vec<_> = connections.iter().map(AsFd::as_fd).cycle().take(3000).collect();
+    let state: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
+
+    let (ours, theirs) = pair();
+    let lent: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
+    send(&ours, &state, &lent, &sockets).unwrap();
+    drop(ours);
+    drop(listeners);
+
+    let inheritance = receive(&theirs).unwrap();
+    assert_eq!(inheritance.state, state);
+    let there: Vec<_> = inheritance.listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+    assert_eq!(there, addresses);
+    assert_eq!(inheritance.sockets.len(), sockets.len());
+    for (got, sent) in inheritance.sockets.iter().zip(connections.iter().cycle()) {
+        assert!(fcntl_getfd(got).unwrap().contains(FdFlags::CLOEXEC));
+        assert_eq!(rustix::net::getsockname(got).unwrap(), rustix::net::getsockname(sent).unwrap());
+    }
+    // Connections that waited in the kernel are still there.
+    for (listener, client) in inheritance.listeners.iter().zip(&connections) {
+        assert_eq!(listener.accept().unwrap().1, client.local_addr().unwrap());
+    }
+    let error = receive(&theirs).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "{error}");
+}
+
+#[test]
+fn nothing_at_all_can_be_left_as_well() {
+    let (ours, theirs) = pair();
+    for state in [&[][..], b"state"] {
+        send(&ours, state, &[], &[]).unwrap();
+        let inheritance = receive(&theirs).unwrap();
+        assert_eq!(inheritance.state, state);
+        assert!(inheritance.listeners.is_empty() && inheritance.sockets.is_empty());
+    }
+}
+
+#[test]
+fn counts_around_the_size_of_a_message_arrive() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let max = MAX_PER_MESSAGE;
+    for (listeners, sockets) in [(1, max), (max, 1), (max + 1, 2 * max), (0, max - 1), (1, 0)] {
+        let (ours, theirs) = pair();
+        send(&ours, &[], &vec![listener.as_fd(); listeners], &vec![ours.as_fd(); sockets]).unwrap();
+        let got = receive(&theirs).unwrap();
+        assert_eq!((got.listeners.len(), got.sockets.len()), (listeners, sockets));
+    }
+}
+
+#[test]
+fn what_is_too_much_is_not_sent() {
+    let announced = |state, listeners, sockets| Announcement { state, listeners, sockets }.check();
+    announced(MAX_STATE, 1, MAX_DESCRIPTORS - 1).unwrap();
+    for (state, listeners, sockets) in
+        [(MAX_STATE + 1, 0, 0), (0, 1, MAX_DESCRIPTORS), (0, MAX_DESCRIPTORS + 1, 0), (0, u32::MAX, u32::MAX)]
+    {
+        let error = announced(state, listeners, sockets).unwrap_err();
+        assert!(error.to_string().contains("more than"), "{error}");
+        let bytes = Announcement { state, listeners, sockets }.bytes();
+        assert!(Announcement::parse(&bytes).is_err());
+    }
+    let (ours, _theirs) = pair();
+    assert!(send_message(&ours, b"1", &vec![ours.as_fd(); MAX_PER_MESSAGE + 1]).is_err());
+}
+
+/// Sends messages by hand; returns the error of the one that receives them.
+fn refused(messages: &[(&[u8], &[BorrowedFd<'_>])]) -> String {
+    let (ours, theirs) = pair();
+    for (bytes, descriptors) in messages {
+        send_message(&ours, bytes, descriptors).unwrap();
+    }
+    drop(ours);
+    receive(&theirs).unwrap_err().to_string()
+}
+
+#[test]
+fn what_no_otproxy_sends_is_refused_with_the_reason() {
+    let memory = memory_of(b"abc").unwrap();
+    let (listener, other) = (TcpListener::bind("127.0.0.1:0").unwrap(), pair().0);
+    let one = &[memory.as_fd()][..];
+    let first = |state, listeners, sockets| Announcement { state, listeners, sockets }.bytes();
+    let mut newer = first(3, 0, 0);
+    newer[11] = 2;
+    let short = "the other process ended before it had sent all";
+    for (messages, says) in [
+        (vec![], short),
+        (vec![(&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], &[][..])], "a message of 27 bytes instead of 28"),
+        (vec![(&b"GET / HTTP/1.1\r\nHost: ab\r\n\r\n"[..], &[][..])], "no otproxy's state"),
+        (vec![(&newer, one)], "format 2, and this version knows only format 1"),
+        (vec![(&first(3, 0, 0), &[])], "0 descriptors where one holds the state"),
+        (vec![(&first(2, 0, 0), one)], "a state of 3 bytes instead of 2"),
+        (vec![(&first(0, 0, 0), &[listener.as_fd()])], "the other process sent a state of 0 bytes"),
+        (vec![(&first(3, 1, 0), one)], short),
+        (vec![(&first(3, 1, 0), one), (&[0; 4], &[])], "0 descriptors in message 0"),
+        (vec![(&first(3, 1, 0), one), (&[0; 4], &[memory.as_fd()])], "a descriptor that does not listen"),
+        (vec![(&first(3, 1, 0), one), (&[0; 4], &[other.as_fd()])], "a descriptor that does not listen"),
+        (vec![(&first(3, 1, 0), one), (&[1; 4], &[listener.as_fd()])], "1 descriptors in message 0"),
+        (vec![(&first(3, 0, 1), one), (&[0; 4], &[one[0]; 2])], "2 descriptors in message 0"),
+    ] {
+        let error = refused(&messages);
+        assert!(error.contains(says), "{error}: {says}");
+    }
+}
+
+#[test]
+fn a_queue_that_nobody_reads_has_an_end() {
+    let (ours, _theirs) = pair();
+    ours.set_write_timeout(Some(Duration::from_millis(1))).unwrap();
+    let error = (0..1_000_000).find_map(|_| send_message(&ours, b"1", &[ours.as_fd()]).err()).expect("an end");
+    assert!([ErrorKind::TimedOut, ErrorKind::Other].contains(&error.kind()), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn any_first_message_is_read_as_it_was_written_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..40),
+        state in 0..=MAX_STATE, listeners in 0..500_000_u32, sockets in 0..500_000_u32) {
+        let _ = Announcement::parse(&bytes);
+        let announced = Announcement { state, listeners, sockets };
+        prop_assert_eq!(Announcement::parse(&announced.bytes()).unwrap(), announced);
+    }
+}
+
+/// A service manager that keeps descriptors.
+struct Manager {
+    socket: UnixDatagram,
+    kept: Vec<OwnedFd>,
+}
+
+impl Manager {
+    fn named(name: &str) -> (Self, DescriptorStore) {
+        let name = format!("otproxy-{name}-{}", std::process::id());
+        let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let store = DescriptorStore::of(Some(format!("@{name}").as_ref()), Some("8".as_ref())).unwrap();
+        (Self { socket, kept: Vec::new() }, store)
+    }
+
+    /// Takes the next message, with its descriptors.
+    fn next(&mut self, says: &str) {
+        let mut bytes = vec![0; says.len()];
+        receive_message(&self.socket, &mut bytes, &mut self.kept).unwrap();
+        assert_eq!(String::from_utf8(bytes).unwrap(), says);
+    }
+}
+
+#[test]
+fn a_store_keeps_what_is_left_until_it_is_told_to_forget_it() {
+    let (mut manager, store) = Manager::named("store");
+    let (ours, theirs) = pair();
+    send(&ours, b"state", &[], &[ours.as_fd()]).unwrap();
+    store.keep(INHERITANCE, theirs.as_fd()).unwrap();
+    drop((ours, theirs));
+    manager.next("FDSTORE=1\nFDNAME=otproxy\nFDPOLL=0\n");
+    let kept = UnixStream::from(manager.kept.pop().unwrap());
+    assert_eq!(receive(&kept).unwrap().state, b"state");
+    store.remove(INHERITANCE).unwrap();
+    manager.next("FDSTOREREMOVE=1\nFDNAME=otproxy\n");
+    assert!(manager.kept.is_empty());
+}
+
+#[test]
+fn a_barrier_waits_until_the_manager_has_come_to_it() {
+    let (mut manager, store) = Manager::named("barrier");
+    let waits = std::thread::spawn({
+        let store = store.clone();
+        move || store.barrier(Duration::from_secs(60))
+    });
+    manager.next("BARRIER=1\n");
+    assert_eq!(manager.kept.len(), 1);
+    assert!(!waits.is_finished());
+    manager.kept.clear();
+    waits.join().unwrap().unwrap();
+    let error = store.barrier(Duration::from_millis(1)).unwrap_err();
+    assert_eq!(error.to_string(), "the service manager does not answer");
+}

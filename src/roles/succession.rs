@@ -1,0 +1,121 @@
+//! The restart of a role: what it takes over from its predecessor, and what it leaves to its successor.
+
+use std::io::{self, Read as _};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tracing::{error, info};
+
+use crate::handover::{self, DescriptorStore, INHERITANCE, WITHIN};
+use crate::relay::{FrozenRelay, RelayShared, Standstill};
+use otproxy_config::{Config, Reach};
+use otproxy_net::Inherited;
+
+/// Takes over listening sockets; those of addresses that `config` does not have are closed.
+pub(super) fn take_over(sockets: Vec<TcpListener>, config: &Config) -> Inherited {
+    let mut inherited = Inherited::new(sockets);
+    if !inherited.is_empty() {
+        let closed = inherited.close_all_but(&addresses_of(config));
+        let closed: Vec<_> = closed.iter().map(SocketAddr::to_string).collect();
+        info!(sockets = inherited.len(), closed = closed.join(", "), "took over listening sockets of the last process");
+    }
+    inherited
+}
+
+/// Returns all addresses that a configuration has for listeners and for the tunnel.
+fn addresses_of(config: &Config) -> Vec<SocketAddr> {
+    let tunnel: &[SocketAddr] = match config {
+        Config::Edge(edge) => match edge.tunnel.as_ref().map(|tunnel| tunnel.reach()) {
+            Some(Reach::Accept(addresses)) => addresses,
+            Some(Reach::Dial(_)) | None => &[],
+        },
+        Config::Core(core) => core.tunnel.as_ref().map_or(&[], |tunnel| &tunnel.accept),
+    };
+    let listeners = config.listeners().iter().flat_map(|listener| &listener.inbound().listen);
+    listeners.chain(tunnel).copied().collect()
+}
+
+/// The things that a role leaves to its successor.
+pub(super) struct Legacy {
+    /// The place that keeps them until that starts.
+    pub store: DescriptorStore,
+    /// Its listening sockets, on which connections wait from the drain on.
+    pub listeners: Vec<TcpListener>,
+}
+
+impl Legacy {
+    /// Leaves its listening sockets.
+    pub async fn leave_listeners(self) {
+        let listeners = self.listeners.len();
+        match self.leave(Vec::new(), Vec::new()).await {
+            Ok(()) => info!(listeners, "left the listening sockets to the next process"),
+            Err(error) => {
+                error!(%error, listeners, "listening sockets cannot be left to the next process, so they are closed");
+            }
+        }
+    }
+
+    /// Has all sessions of a core stand still, and leaves them and all else.
+    ///
+    /// # Errors
+    /// Fails if a worker does not stand still, or the store does not take what is left. Then the sessions go on here.
+    pub async fn leave_sessions(self, relay: &RelayShared) -> io::Result<Standstill> {
+        let began = Instant::now();
+        let FrozenRelay { state, sockets, sessions, standstill } = timeout(WITHIN, relay.freeze())
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "a worker does not stand still"))?;
+        let (listeners, connections, bytes) = (self.listeners.len(), sockets.len(), state.len());
+        self.leave(state, sockets).await?;
+        let seconds = began.elapsed().as_secs_f64();
+        info!(sessions, listeners, connections, bytes, seconds, "left the sessions to the next process");
+        Ok(standstill)
+    }
+
+    async fn leave(self, state: Vec<u8>, sockets: Vec<OwnedFd>) -> io::Result<()> {
+        // The service manager may take its time.
+        spawn_blocking(move || self.put(&state, &sockets)).await.map_err(io::Error::other)?
+    }
+
+    fn put(self, state: &[u8], sockets: &[OwnedFd]) -> io::Result<()> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let (listening, open): (Vec<_>, Vec<_>) =
+            (self.listeners.iter().map(AsFd::as_fd).collect(), sockets.iter().map(AsFd::as_fd).collect());
+        handover::send(&ours, state, &listening, &open)?;
+        // One of a predecessor that nobody took would only confuse.
+        self.store.remove(INHERITANCE)?;
+        self.store.keep(INHERITANCE, theirs.as_fd())?;
+        self.store.barrier(WITHIN)?;
+        drop(theirs);
+        // A store that is full closes what it was given, and says so in the manager's log alone.
+        ours.set_nonblocking(true)?;
+        match (&ours).read(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            _ => Err(io::Error::other("the store has no room: raise FileDescriptorStoreMax= of the unit")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use otproxy_config as config;
+
+    #[test]
+    fn sockets_of_addresses_that_the_file_has_no_more_are_closed() {
+        let sockets: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let [kept, tunnel, gone] =
+            <[_; 3]>::try_from(sockets.iter().map(|socket| socket.local_addr().unwrap()).collect::<Vec<_>>()).unwrap();
+        let text = format!(
+            "role: edge\ncore: {{ accept: '{tunnel}', tls: {{ ca: ca.pem, cert: a.pem, key: a.key }} }}\n\
+             listeners: [{{ name: a, listen: '{kept}', forward_to: '127.0.0.1:9' }}]\n"
+        );
+        let config = config::parse("edge.yaml", &text).unwrap();
+        let mut inherited = take_over(sockets, &config);
+        assert_eq!((inherited.take(kept).len(), inherited.take(tunnel).len(), inherited.len()), (1, 1, 0));
+        assert!(std::net::TcpStream::connect(gone).is_err());
+    }
+}

@@ -1,0 +1,236 @@
+//! A core that is restarted while people play.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+
+use otproxy::handover::{Inheritance, receive, send};
+use otproxy_protocol::frame;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::Service;
+use crate::common::certificates::Certificates;
+use crate::common::crew::{Crew, pushing};
+use crate::common::role::Role;
+use crate::common::{link, run, tunnel};
+
+/// Returns the YAML of a core with worlds on ports from 7172 on.
+fn yaml(listen: SocketAddr, workers: usize, worlds: &[SocketAddr]) -> String {
+    let world = |(port, address)| format!("- {{ port: {port}, address: '{address}', player_address: none }}\n");
+    let worlds: String = (link::PORT..).zip(worlds).map(world).collect();
+    format!(
+        "workers: {workers}\nlisteners: [{{ name: links, kind: relay, listen: '{listen}', accept_proxy: none }}]\n\
+         game_servers:\n{worlds}"
+    )
+}
+
+#[test]
+fn sessions_and_plain_links_go_on() {
+    run(async {
+        let game = pushing().await;
+        let listen = tunnel::free_address();
+        let mut core = Service::core(&yaml(listen, 2, &[game.addr()]));
+        let mut crew = Crew::start(10, &[listen; 2]).await;
+        for workers in [1, 3, 2] {
+            for _ in 0..20 {
+                crew.play().await;
+            }
+            core.write(&yaml(listen, workers, &[game.addr()]));
+            let log = core.restart();
+            assert!(log.contains("left the sessions to the next process"), "{log}");
+        }
+        crew.play().await;
+        let lost = crew.lost_nothing().await;
+        assert_eq!(lost, vec![0; 10], "not even a link");
+        let connections = game.connections();
+        assert_eq!(connections.len(), 10, "one for each player all the time");
+        assert!(connections.iter().all(|connection| connection.received.perfect()), "{connections:?}");
+        crew.leave().await;
+    });
+}
+
+#[test]
+fn links_of_the_tunnel_come_back_and_nothing_is_lost() {
+    run(async {
+        let (game, certificates) = (pushing().await, Certificates::new());
+        let (accept, port) = (tunnel::free_address(), link::PORT);
+        let listeners = "[{ name: links, kind: relay }]";
+        let servers = format!("game_servers: [{{ port: {port}, address: '{}', player_address: none }}]\n", game.addr());
+        let core = tunnel::core(&certificates, "[{ name: waw1 }, { name: fra1 }]", listeners, &servers);
+        let core = core.replace("role: core\n", "").replace("127.0.0.1:0", &accept.to_string());
+        let mut core = Service::core(&core);
+        let edge = |name| {
+            let links = "[{ name: links, listen: '127.0.0.1:0', forward_to: core/links }]";
+            Role::start(&tunnel::edge(&certificates, name, accept, links))
+        };
+        let edges = [edge("waw1"), edge("fra1")];
+        let mut crew = Crew::start(5, &edges.each_ref().map(|edge| edge.addr("links"))).await;
+        for _ in 0..3 {
+            for _ in 0..20 {
+                crew.play().await;
+            }
+            core.restart();
+            crew.rejoin().await;
+        }
+        let lost = crew.lost_nothing().await;
+        assert!(lost.iter().all(|losses| *losses >= 6), "each link was lost three times: {lost:?}");
+        let connections = game.connections();
+        assert_eq!(connections.len(), 5, "one for each player all the time");
+        assert!(connections.iter().all(|connection| connection.received.perfect()), "{connections:?}");
+        crew.leave().await;
+        for edge in edges {
+            edge.stop().await;
+        }
+    });
+}
+
+/// A client's link, with a session, and the game server's side of it.
+async fn play(listen: SocketAddr, game: &TcpListener, port: u16, client: u32) -> (TcpStream, TcpStream) {
+    let mut link = TcpStream::connect(listen).await.unwrap();
+    let open = [&frame::ping(frame::ClientId(client), 0)[..], &frame::open(frame::SessionId(1), port)].concat();
+    link.write_all(&open).await.unwrap();
+    let (mut game, _) = game.accept().await.unwrap();
+    game.write_all(b"\x02\0hi").await.unwrap();
+    let mut first = [0; frame::HEADER_LEN * 2 + 4];
+    link.read_exact(&mut first).await.unwrap();
+    assert_eq!((&first[..frame::HEADER_LEN], first.last()), (&frame::PONG[..], Some(&b'i')));
+    (link, game)
+}
+
+/// Reads the end of the session.
+async fn ended(link: &mut TcpStream) {
+    let mut end = [0; frame::HEADER_LEN];
+    link.read_exact(&mut end).await.unwrap();
+    assert_eq!(end, frame::end(frame::SessionId(1)));
+}
+
+#[test]
+fn what_happens_between_two_processes_is_noticed() {
+    run(async {
+        let game = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listen = tunnel::free_address();
+        let mut core = Service::core(&yaml(listen, 1, &[game.local_addr().unwrap()]));
+        let (mut closed, closing) = play(listen, &game, 7172, 1).await;
+        let (mut left, mut leaving) = play(listen, &game, 7172, 2).await;
+        let (gone, mut without) = play(listen, &game, 7172, 3).await;
+        core.end();
+        // The game server closes, a client leaves, another one is gone, and somebody else comes.
+        drop((closing, gone));
+        left.write_all(&frame::end(frame::SessionId(1))).await.unwrap();
+        core.go();
+        ended(&mut closed).await;
+        assert_eq!(leaving.read(&mut [0]).await.unwrap(), 0, "the client has left");
+        let (_link, mut game_of_other) = play(listen, &game, 7172, 4).await;
+        // What is sent to one that is gone is kept for it.
+        without.write_all(b"\x02\0yo").await.unwrap();
+        let mut again = TcpStream::connect(listen).await.unwrap();
+        let ack = frame::data_header(frame::SessionId(1), frame::PacketId(1), frame::PacketId(1), 3);
+        let back = [&frame::ping(frame::ClientId(3), 0)[..], &frame::open(frame::SessionId(1), 7172), &ack, b"\x01\0x"];
+        again.write_all(&back.concat()).await.unwrap();
+        let mut packet = [0; 3];
+        without.read_exact(&mut packet).await.unwrap();
+        assert_eq!(&packet, b"\x01\0x");
+        let mut rest = vec![0; frame::HEADER_LEN * 2 + 4];
+        loop {
+            // The first packet comes once more if the acknowledgement is behind it.
+            again.read_exact(&mut rest).await.unwrap();
+            if rest.ends_with(b"yo") {
+                break;
+            }
+            rest = vec![0; frame::HEADER_LEN + 4];
+        }
+        game_of_other.write_all(b"\x02\0ok").await.unwrap();
+    });
+}
+
+#[test]
+fn a_world_that_is_gone_ends_its_sessions_alone() {
+    run(async {
+        let games = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
+        let addresses = games.each_ref().map(|game| game.local_addr().unwrap());
+        let listen = tunnel::free_address();
+        let mut core = Service::core(&yaml(listen, 1, &addresses));
+        let (mut stays, mut game) = play(listen, &games[0], 7172, 1).await;
+        let (mut goes, mut gone) = play(listen, &games[1], 7173, 2).await;
+        core.end();
+        core.write(&yaml(listen, 1, &addresses[..1]));
+        core.starts_with("in game_servers no more");
+        ended(&mut goes).await;
+        assert_eq!(gone.read(&mut [0]).await.unwrap(), 0);
+        game.write_all(b"\x02\0yo").await.unwrap();
+        let mut packet = [0; frame::HEADER_LEN + 4];
+        stays.read_exact(&mut packet).await.unwrap();
+        assert!(packet.ends_with(b"yo"));
+    });
+}
+
+#[test]
+fn a_wrong_file_says_so_and_the_next_start_goes_on() {
+    run(async {
+        let game = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (listen, address) = (tunnel::free_address(), game.local_addr().unwrap());
+        let mut core = Service::core(&yaml(listen, 1, &[address]));
+        let (mut link, mut game) = play(listen, &game, 7172, 1).await;
+        core.end();
+        core.write("listeners: nonsense\n");
+        let output = core.command().output().unwrap();
+        assert_eq!(output.status.code(), Some(78));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("listeners"));
+        core.write(&yaml(listen, 1, &[address]));
+        core.go();
+        game.write_all(b"\x02\0yo").await.unwrap();
+        let mut packet = [0; frame::HEADER_LEN + 4];
+        link.read_exact(&mut packet).await.unwrap();
+        assert!(packet.ends_with(b"yo"));
+    });
+}
+
+#[test]
+fn a_store_without_room_ends_sessions_as_without_one() {
+    run(async {
+        let game = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listen = tunnel::free_address();
+        let text = yaml(listen, 1, &[game.local_addr().unwrap()]) + "shutdown_timeout: 0s\n";
+        let mut core = Service::core(&text);
+        let (mut link, mut game) = play(listen, &game, 7172, 1).await;
+        core.manager.fill();
+        let log = core.end();
+        assert!(log.contains("raise FileDescriptorStoreMax="), "{log}");
+        assert!(log.contains("session ended") && core.manager.kept().is_empty(), "{log}");
+        ended(&mut link).await;
+        assert_eq!(game.read(&mut [0]).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_state_that_is_not_understood_ends_its_sessions_and_nothing_else() {
+    run(async {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listen = tunnel::free_address();
+        let mut core = Service::core(&yaml(listen, 1, &[server.local_addr().unwrap()]));
+        type Change = fn(&mut Vec<u8>);
+        let changes: [(Change, &str); 3] = [
+            (|state| state[0] = 99, "it is of format 99"),
+            (|state| state.truncate(state.len() - 1), "it is damaged"),
+            (|state| state.truncate(1), "it is damaged"),
+        ];
+        for (client, (change, says)) in (1..).zip(changes) {
+            let (mut link, mut game) = play(listen, &server, 7172, client).await;
+            core.end();
+            core.manager.replace(|descriptor| {
+                let Inheritance { mut state, listeners, sockets } = receive(&UnixStream::from(descriptor)).unwrap();
+                change(&mut state);
+                let (ours, theirs) = UnixStream::pair().unwrap();
+                let listeners: Vec<_> = listeners.iter().map(|listener| listener.as_fd()).collect();
+                let sockets: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
+                send(&ours, &state, &listeners, &sockets).unwrap();
+                theirs.into()
+            });
+            core.starts_with(says);
+            assert_eq!(game.read(&mut [0]).await.unwrap_or(0), 0, "{says}");
+            assert_eq!(link.read(&mut [0]).await.unwrap_or(0), 0, "{says}");
+            let _others = play(listen, &server, 7172, 100 + client).await;
+        }
+    });
+}
