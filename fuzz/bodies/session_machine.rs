@@ -885,7 +885,7 @@ impl World {
         let is_left_out = |index: usize| left_out >> index & 1 == 1;
         let keys: Vec<_> = self.links.iter().map(|link| link.key).collect();
         let out: Vec<_> = (0..LINKS).filter(|index| is_left_out(*index)).collect();
-        // Those with an odd number of links left out are known as lost only when they are to go on.
+        // If it is an odd number of links, they are found lost only when the machine is to go on.
         let known = out.len() % 2 == 0;
         let kept = |key: LinkKey| !out.iter().any(|index| keys[*index] == key);
         let before = std::mem::take(&mut self.client);

@@ -14,13 +14,13 @@ use super::url::UrlError;
 #[derive(Debug, Error)]
 #[error("{fault}")]
 pub struct TableError {
-    /// What is wrong.
+    /// The fault in words.
     pub fault: Fault,
-    /// What to do about it.
+    /// The remedy.
     pub remedy: String,
 }
 
-/// What is wrong with a table, or with the way to it.
+/// A fault of a table, or of the way to it.
 #[derive(Debug, Error)]
 pub enum Fault {
     /// A file of a secret cannot be read.
@@ -31,12 +31,12 @@ pub enum Fault {
         /// The error.
         source: io::Error,
     },
-    /// What it has is no URL of a database.
+    /// It holds no URL of a database.
     #[error("{} has no URL of a database: {source}", path.display())]
     Url {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault in it.
         source: UrlError,
     },
     /// The database refused, or cannot be reached.

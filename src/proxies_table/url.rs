@@ -1,6 +1,6 @@
 //! The URL of a database, as web frameworks have it: `mysql://user:password@host:3306/database`.
 //!
-//! What is wrong with one is said without a word of it: any part may be a piece of the password.
+//! An error in one is said without a word of it: any part may be a piece of the password.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ const SOCKETS: [&str; 2] = ["socket", "unix_socket"];
 /// The values of parameters about TLS that do not ask for it.
 const NO_TLS: [&str; 6] = ["", "0", "no", "off", "false", "disabled"];
 
-/// What is wrong with a URL.
+/// A fault of a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum UrlError {
     /// It is another one, or none.

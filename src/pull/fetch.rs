@@ -83,7 +83,7 @@ pub enum FetchError {
 /// The authorities whose certificates are believed.
 #[derive(Debug, Clone, Default)]
 pub struct Roots {
-    /// Those of this file; of the system without one.
+    /// The roots of this file; without one, of the system.
     pub ca: Option<PathBuf>,
 }
 

@@ -66,7 +66,7 @@ pub(super) fn put(
     written: SystemTime,
 ) -> Result<(), FolderError> {
     let put = || {
-        // Those who read the players by the report find them there.
+        // Readers of the report look for the players there.
         players.map(|players| report::put(folder, report::PLAYERS, players, Some(written))).transpose()?;
         report::put_sockets(folder, sockets, Some(written))
     };

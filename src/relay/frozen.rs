@@ -386,7 +386,7 @@ impl Drop for Thaw {
 
 impl RelayShared {
     /// Has the workers go on with what [`RelayShared::freeze`] has made, before they accept links. To be called before they
-    /// start; `listeners` are those of links. What cannot be read is logged, and its connections are closed.
+    /// start; `listeners` are those of links. A state that cannot be read is logged, and its connections are closed.
     pub fn thaw(
         self: &Arc<Self>,
         state: &[u8],

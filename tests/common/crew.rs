@@ -56,7 +56,7 @@ impl Crew {
         }
     }
 
-    /// Waits until each has two links again. What is pushed is taken meanwhile: else the game server is held up, and the
+    /// Waits until each has two links again. Packets that are pushed are taken meanwhile: else the game server is held up, and the
     /// links with it.
     pub async fn rejoin(&mut self) {
         while self.players.iter().any(|playing| playing.session.stats().links < 2) {

@@ -42,7 +42,7 @@ impl ServiceManager {
                 } else if value("FDSTOREREMOVE=").is_some() {
                     kept.retain(|(other, _)| *other != name);
                 }
-                // What came with any other message is closed: so a barrier knows that all before it was done.
+                // Descriptors of any other message are closed: so a barrier knows that all before it was done.
             }
         });
         Self { folder, kept, full }

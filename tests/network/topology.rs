@@ -182,7 +182,7 @@ impl Topology {
         told["priority"].as_u64()
     }
 
-    /// What the core has logged so far.
+    /// Returns the log of the core so far.
     pub fn core_log(&self) -> String {
         self.core.log.text()
     }

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 pub struct Inherited(Vec<(SocketAddr, TcpListener)>);
 
 impl Inherited {
-    /// Takes over these sockets. Those whose address cannot be had are closed.
+    /// Takes over these sockets. One whose address cannot be had is closed.
     pub fn new(sockets: impl IntoIterator<Item = TcpListener>) -> Self {
         let with_address = |socket: TcpListener| {
             // The runtime watches only such, and the predecessor's are.

@@ -481,7 +481,7 @@ fn the_sessions_of_a_core_are_told_at_most_four_of_an_address() {
             let server = game.accept_otc().await;
             link.sync().await;
             playing.push((link, server));
-            // What was told before is kept a moment.
+            // The answer of before is kept a moment.
             eventually("that many", async || (online().await == Some(counted)).then_some(())).await;
         }
         core.replace("counted }", "told }").await;

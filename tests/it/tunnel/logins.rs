@@ -16,7 +16,7 @@ const NAMES: [&str; 2] = ["waw1", "fra1"];
 const FREE: &str = "limits: { connections_per_address: none, rate_per_address: none }";
 /// Logins of each kind that clients make after each fault.
 const SOME: usize = 5;
-/// What a login service says.
+/// The words of a login service.
 const DONE: &str = "done";
 
 /// The ways to log in.
@@ -102,7 +102,7 @@ async fn logs_in(edge: SocketAddr, way: Way) -> bool {
 struct Clients {
     done: [AtomicUsize; 2],
     lost: Mutex<Vec<String>>,
-    /// What the test does at the time.
+    /// The step of the test at the time.
     now: Mutex<String>,
     end: AtomicBool,
 }

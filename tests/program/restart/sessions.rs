@@ -122,7 +122,7 @@ fn what_happens_between_two_processes_is_noticed() {
         ended(&mut closed).await;
         assert_eq!(leaving.read(&mut [0]).await.unwrap(), 0, "the client has left");
         let (_link, mut game_of_other) = play(listen, &game, 7172, 4).await;
-        // What is sent to one that is gone is kept for it.
+        // Packets for one that is gone are kept for it.
         without.write_all(b"\x02\0yo").await.unwrap();
         let mut again = TcpStream::connect(listen).await.unwrap();
         let ack = frame::data_header(frame::SessionId(1), frame::PacketId(1), frame::PacketId(1), 3);

@@ -2,7 +2,7 @@
 //!
 //! The owner [freezes](ClientMachine::freeze) a machine between two events, and another one [thaws](ClientMachine::thaw) it:
 //! nothing has changed then for the client and the game server, but for the links that were left out, which count as lost
-//! at that moment. What belongs to the owner, connections and places within limits, is not in it; sessions and links
+//! at that moment. The owner's parts, connections and places within limits, are not in it; sessions and links
 //! have the same keys as before, by which the owner knows which is which.
 //!
 //! The bytes begin with [`FORMAT`]. They are for a process that follows within seconds: times are relative to the
@@ -215,7 +215,7 @@ pub struct FrozenClient {
 /// The owner's part of a session that goes on.
 #[derive(Debug)]
 pub struct ThawedSession<S, P> {
-    /// What the owner has of it.
+    /// The owner's part of it.
     pub session: S,
     /// The player that opened it.
     pub player: P,
@@ -302,7 +302,7 @@ impl<O: ClientOwner> ClientMachine<O> {
             lending: Lending::default(),
             recent: recent.into_iter().map(SessionId).collect(),
         };
-        // Those that are over, with their ids.
+        // The sessions that are over, with their ids.
         let (mut over, mut lost) = (Vec::new(), Vec::new());
         for frozen in sessions {
             let (key, id, listed) = (SessionKey(frozen.key), SessionId(frozen.machine.id), frozen.listed);
