@@ -13,8 +13,12 @@ use serde_json::Value;
 
 use crate::common::certificates::Certificates;
 use crate::common::folder::Folder;
+use crate::common::metrics::Metered;
 use crate::common::process::{failed, otproxy, text};
 use crate::common::role_process::RoleProcess;
+use crate::common::sandbox::connect_from;
+use crate::common::tunnel::free_address;
+use crate::common::{eventually, run};
 
 const TOKEN: &str = "a-token-of-the-operator";
 
@@ -252,4 +256,64 @@ fn flags_and_files_that_are_wrong() {
         let error_said = failed(&run(arguments), code);
         assert!(error_said.contains(error), "{arguments:?}: {error_said}");
     }
+}
+
+/// Waits until the report in a folder satisfies a condition, and returns it.
+async fn report(dir: &Path, condition: impl Fn(&str) -> bool) -> String {
+    eventually("such a report", async || {
+        let text = fs::read_to_string(dir.join(SOCKETS)).unwrap_or_default();
+        condition(&text).then_some(text)
+    })
+    .await
+}
+
+#[test]
+fn a_player_of_the_tunnel_has_a_row_at_either_end_with_the_same_port() {
+    run(async {
+        let (certificates, folder) = (Certificates::new(), Folder::new());
+        // Its trunks come from the core's host, and the edge is another one.
+        let (edge_host, target) = (free_address(), tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let dir = |role: &str| format!("report: {{ dir: {}/{role}, every: 1s }}", folder.display());
+        let edge = RoleProcess::edge(&format!(
+            "{}\ncore: {{ accept: '{edge_host}', tls: {} }}\n\
+             listeners: [{{ name: login, listen: '{}:0', forward_to: core/login }}]\n",
+            dir("edge"),
+            certificates.tls("waw1"),
+            edge_host.ip()
+        ));
+        let core = RoleProcess::with(
+            "core",
+            &format!(
+                "{}\ntunnel: {{ tls: {} }}\nedges: [{{ name: waw1, dial: '{edge_host}' }}]\n\
+                 listeners: [{{ name: login, forward_to: '{}', send_proxy: none }}]\n",
+                dir("core"),
+                certificates.tls("core"),
+                target.local_addr().unwrap()
+            ),
+        );
+        edge.wait_until("otproxy_tunnel_trunks", &["edge=\"waw1\""], |now| now >= 1.0).await;
+        let (listener, mut players) = (edge.addr("login"), Vec::new());
+        for _ in 0..3 {
+            let player = connect_from("127.0.0.9", listener).await;
+            players.push((player, target.accept().await.unwrap()));
+        }
+        for gone in 0..2 {
+            players.truncate(3 - gone);
+            let rows = |text: &str, port: u16| {
+                let open = |row: &&str| row.contains(&format!(":{port}->")) && row.ends_with("(ESTABLISHED)");
+                text.lines().filter(open).count()
+            };
+            let at_edge = report(&folder.join("edge"), |text| rows(text, listener.port()) == players.len()).await;
+            let at_core = report(&folder.join("core"), |text| rows(text, 7171) == players.len()).await;
+            for (player, _) in &players {
+                let port = player.local_addr().unwrap().port();
+                assert!(at_edge.contains(&format!(" {listener}->127.0.0.9:{port} (ESTABLISHED)\n")), "{at_edge}");
+                let row = format!(" BACKEND_IP:7171->{}:{port} (ESTABLISHED)\n", edge_host.ip());
+                assert!(at_core.contains(&row), "{row}\n{at_core}");
+            }
+            assert!(!at_edge.contains("->127.0.0.1:") && !at_core.contains("127.0.0.1:"), "{at_edge}{at_core}");
+        }
+        edge.stop().await;
+        core.stop().await;
+    });
 }
