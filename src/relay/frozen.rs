@@ -44,6 +44,8 @@ struct FrozenSession {
     /// The port by which clients ask for its game server.
     port: u16,
     player: SocketAddr,
+    /// Other addresses from which links have joined it.
+    elsewhere: Vec<IpAddr>,
     /// The peer that has told the player's address, if one did that without a certificate.
     peer: Option<IpAddr>,
     listener: String,
@@ -51,6 +53,8 @@ struct FrozenSession {
     age: u64,
     /// The place of its connection to the game server among all of them.
     game: Option<u32>,
+    /// It has none yet, and is to have one.
+    connecting: bool,
 }
 
 /// A link, as its owner has it.
@@ -183,7 +187,11 @@ impl Relay {
             let sessions = frozen.sessions().filter_map(|(_, key)| {
                 let session = machine.session(key)?;
                 let game = session.game.borrow().as_ref().and_then(|game| game.duplicate().ok());
-                Some(session.freeze(game.map(|game| worker.take(game)), now))
+                let elsewhere = machine.players(key).skip(1).map(|player| player.network().addr());
+                let figures = machine.figures(key)?;
+                let connecting = figures.connecting && figures.ended.is_none();
+                let game = game.map(|game| worker.take(game));
+                Some(FrozenSession { elsewhere: elsewhere.collect(), game, connecting, ..session.freeze(now) })
             });
             let sessions = sessions.collect::<Vec<_>>();
             if !sessions.is_empty() || !links.is_empty() {
@@ -222,8 +230,13 @@ impl Relay {
         let session = |key| {
             let (session, record) = records.get(&key)?;
             let (owned, max_packets_per_second) = self.thaw_session(id, *session, record, thaw, now)?;
-            let (player, elsewhere) = (record.player.ip().into(), Vec::new());
-            Some(ThawedSession { session: owned, player, elsewhere, limits: settings.limits, max_packets_per_second })
+            Some(ThawedSession {
+                session: owned,
+                player: record.player.ip().into(),
+                elsewhere: record.elsewhere.iter().map(|address| (*address).into()).collect(),
+                limits: settings.limits,
+                max_packets_per_second,
+            })
         };
         let (machine, over) = RelayMachine::thaw(machine, now, link, session);
         thaw.lose(over.len(), &"the port is in game_servers no more, or what was left is damaged");
@@ -279,8 +292,8 @@ impl Relay {
         let holder = |place| SessionHolder { worker: self.index, client, session: id, place };
         // No limit holds until all are back.
         let (place, _) = self.shared.sessions.enter(opener, holder).ok()?;
-        // One that is connected waits for nothing.
-        let queue = self.shared.connects.of(&server.address).filter(|_| record.game.is_none());
+        // A place that nobody waits at would hold up all behind it.
+        let queue = self.shared.connects.of(&server.address).filter(|_| record.connecting);
         let connect = queue.and_then(|queue| queue.join(opener, now, now + super::CONNECT_WAIT).ok());
         let origin = SessionOrigin {
             player: record.player,
@@ -294,17 +307,20 @@ impl Relay {
 }
 
 impl RelaySession {
-    fn freeze(&self, game: Option<u32>, now: Instant) -> FrozenSession {
+    /// Returns what it knows by itself.
+    fn freeze(&self, now: Instant) -> FrozenSession {
         FrozenSession {
             port: self.server.port,
             player: self.player,
+            elsewhere: Vec::new(),
             peer: match self.opener().reporter {
                 Reporter::Peer(peer) => Some(peer.network().addr()),
                 Reporter::Socket | Reporter::Edge(_) => None,
             },
             listener: self.inbound().config().name.clone(),
             age: u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX),
-            game,
+            game: None,
+            connecting: false,
         }
     }
 }

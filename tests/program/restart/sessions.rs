@@ -235,3 +235,27 @@ fn a_state_that_is_not_understood_ends_its_sessions_and_nothing_else() {
         }
     });
 }
+
+#[test]
+fn a_session_that_waits_for_its_turn_to_connect_has_it_in_the_next_process() {
+    run(async {
+        let game = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listen = tunnel::free_address();
+        let text = yaml(listen, 1, &[game.local_addr().unwrap()]);
+        let mut core = Service::core(&text.replace("player_address: none", "player_address: none, connects: 1/20s"));
+        let (_first, mut first_game) = play(listen, &game, 7172, 1).await;
+        let mut second = TcpStream::connect(listen).await.unwrap();
+        let open = [&frame::ping(frame::ClientId(2), 0)[..], &frame::open(frame::SessionId(1), 7172)].concat();
+        second.write_all(&open).await.unwrap();
+        let mut pong = [0; frame::HEADER_LEN];
+        second.read_exact(&mut pong).await.unwrap();
+        assert_eq!(pong, frame::PONG, "the open came with it");
+        core.restart();
+        let (mut second_game, _) = game.accept().await.unwrap();
+        second_game.write_all(b"\x02\0hi").await.unwrap();
+        let mut packet = [0; frame::HEADER_LEN + 4];
+        second.read_exact(&mut packet).await.unwrap();
+        assert!(packet.ends_with(b"hi"));
+        first_game.write_all(b"\x02\0yo").await.unwrap();
+    });
+}
