@@ -59,7 +59,7 @@ const TARGETS: [Target; 11] = [
         name: "session_machine",
         run: bodies::session_machine::run,
         seeds: seeds::session_machine,
-        files: (40, 1),
+        files: (42, 1),
         folders: &[],
     },
     Target { name: "status", run: bodies::status::run, seeds: seeds::status, files: (21, 0), folders: &[] },

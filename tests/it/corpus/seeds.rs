@@ -248,8 +248,8 @@ pub fn proxy_header() -> Seeds {
 /// Sessions in short sequences of events.
 pub fn session_machine() -> Seeds {
     use event::{
-        ANY_DATA, BREAK, CLOSE, DATA, FOREIGN, GAME_TAKES, HEARD, LEAVE, LOSE, OPEN, PING, PUSH, SILENT, STRAY, WAIT,
-        WRITE, WRITE_ALL,
+        ANY_DATA, BREAK, CLOSE, DATA, FOREIGN, FREEZE, GAME_TAKES, HEARD, LEAVE, LOSE, OPEN, PING, PUSH, SILENT, STRAY,
+        WAIT, WRITE, WRITE_ALL,
     };
     // 8 KiB unacknowledged, 4 KiB ahead of their turn, 1.5 s to come back, 200 ms after a leave.
     let usual: &[u8] = &[128, 255, 0x32, 0];
@@ -285,6 +285,33 @@ pub fn session_machine() -> Seeds {
         (
             "closed-until-it-opens",
             after(patient, &[a, b, c, &[LOSE, 0, LOSE, 1, LOSE, 2, WAIT, 0x40, 6, WAIT, 0, 10, WAIT, 0, 10], b]),
+        ),
+        (
+            "another-process-without-links",
+            after(
+                patient,
+                &[
+                    a,
+                    b,
+                    &[DATA, 0, 0, 1, 0, 4, PUSH, 0, 3, 9, WRITE, 0, 30, 0, FREEZE, 7, PUSH, 0, 2, 9],
+                    b,
+                    &[DATA, 1, 0, 0, 1, 4, WRITE_ALL],
+                ],
+            ),
+        ),
+        (
+            "another-process-with-all-links",
+            after(
+                usual,
+                &[
+                    a,
+                    b,
+                    &[
+                        PUSH, 0, 5, 20, WRITE, 0, 90, 0, FREEZE, 0, CLOSE, 0, FREEZE, 2, WRITE, 0, 9, 0, FREEZE, 0,
+                        WRITE_ALL,
+                    ],
+                ],
+            ),
         ),
         ("opens", after(usual, &[a])),
         ("nobody-joins", after(usual, &[a, &[LEAVE, 0, 0, WAIT, 0, 16]])),
