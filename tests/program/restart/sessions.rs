@@ -259,3 +259,27 @@ fn a_session_that_waits_for_its_turn_to_connect_has_it_in_the_next_process() {
         first_game.write_all(b"\x02\0yo").await.unwrap();
     });
 }
+
+#[test]
+fn limits_of_the_new_file_end_no_session_that_there_is() {
+    run(async {
+        let game = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (listen, address) = (tunnel::free_address(), game.local_addr().unwrap());
+        let mut core = Service::core(&yaml(listen, 2, &[address]));
+        let mut players = [play(listen, &game, 7172, 1).await, play(listen, &game, 7172, 2).await];
+        core.write(&(yaml(listen, 2, &[address]) + "sessions: { max: 1, max_per_address: 1 }\n"));
+        core.restart();
+        for (link, game) in &mut players {
+            game.write_all(b"\x02\0yo").await.unwrap();
+            let mut packet = [0; frame::HEADER_LEN + 4];
+            link.read_exact(&mut packet).await.unwrap();
+            assert!(packet.ends_with(b"yo"));
+        }
+        let mut third = TcpStream::connect(listen).await.unwrap();
+        let open = [&frame::ping(frame::ClientId(3), 0)[..], &frame::open(frame::SessionId(1), 7172)].concat();
+        third.write_all(&open).await.unwrap();
+        let mut answers = [0; frame::HEADER_LEN * 2];
+        third.read_exact(&mut answers).await.unwrap();
+        assert_eq!(answers, [frame::PONG, frame::end(frame::SessionId(1))].concat()[..], "they count");
+    });
+}
