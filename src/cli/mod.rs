@@ -22,7 +22,7 @@ use crate::state::StateDir;
 use crate::stderr;
 use crate::unit;
 use otproxy_config as config;
-use otproxy_config::{Config, ConfigErrors, LogFormat, LogLevel};
+use otproxy_config::{Config, ConfigErrors, LogFormat, LogLevel, RestartMode};
 use otproxy_protocol::printable::{Printable, printable_lines};
 
 mod bench;
@@ -274,7 +274,14 @@ impl Cli {
             Requests::catch().context("cannot catch signals")?
         };
         let mut service = roles::succeed(config.clone(), left.unwrap_or_default())?;
-        service.leave_in(DescriptorStore::there());
+        let store = DescriptorStore::there();
+        if store.is_none() && std::env::var_os("NOTIFY_SOCKET").is_some() && ends_games(&config) {
+            warn!(
+                "this unit has no store of descriptors, so a restart ends every game: take the unit that is shipped, or its lines \
+                 FileDescriptorStoreMax= and Environment=FDSTORE="
+            );
+        }
+        service.leave_in(store);
         stderr::count_lost(service.log_dropped());
         let listeners: Vec<_> = service.listeners().map(|(name, addresses)| listener(name, addresses)).collect();
         let admin = service.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string());
@@ -320,6 +327,11 @@ fn warn_of_files(limit: u64, config: &Config) {
             needed, "too few open files are allowed for the configured limits; raise LimitNOFILE or `ulimit -Hn`"
         );
     }
+}
+
+/// Returns whether games end with the process, though the file says that the next one is to go on with them.
+fn ends_games(config: &Config) -> bool {
+    matches!(config, Config::Core(core) if !core.game_servers.is_empty() && core.process.restart == RestartMode::Keep)
 }
 
 /// Warns of servers to which all players seem to be one.

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::Service;
 use crate::common::certificates::Certificates;
 use crate::common::crew::{Crew, pushing};
+use crate::common::process::Running;
 use crate::common::role::Role;
 use crate::common::{link, run, tunnel};
 
@@ -282,4 +283,17 @@ fn limits_of_the_new_file_end_no_session_that_there_is() {
         third.read_exact(&mut answers).await.unwrap();
         assert_eq!(answers, [frame::PONG, frame::end(frame::SessionId(1))].concat()[..], "they count");
     });
+}
+
+#[test]
+fn a_core_whose_unit_has_no_store_says_so() {
+    let mut core = Service::new("core");
+    core.write(&yaml(tunnel::free_address(), 1, &[([127, 0, 0, 1], 9).into()]));
+    let mut command = core.command();
+    command.env_remove("FDSTORE");
+    let mut running = Running::of(command.spawn().unwrap());
+    running.line_with("FileDescriptorStoreMax=");
+    running.line_with("ready");
+    core.running = Some(running);
+    assert!(!core.end().contains("to the next process"));
 }
