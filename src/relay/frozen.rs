@@ -74,6 +74,8 @@ struct FrozenRelayClient {
 pub struct FrozenWorker {
     clients: Vec<FrozenRelayClient>,
     sockets: Vec<OwnedFd>,
+    /// Sessions for whose connection there was no descriptor left.
+    without: usize,
 }
 
 /// All sessions of a core, as the next one gets them.
@@ -85,6 +87,8 @@ pub struct FrozenRelay {
     pub sockets: Vec<OwnedFd>,
     /// The number of sessions.
     pub sessions: usize,
+    /// The sessions among them for whose connection there was no descriptor left. The next process ends them.
+    pub without: usize,
     /// Holds the workers up.
     pub standstill: Standstill,
 }
@@ -114,8 +118,9 @@ impl RelayShared {
             let _ = worker.send(command);
         }
         drop(answer);
-        let (mut all, mut sockets) = (FrozenState { at: monotonic(), clients: Vec::new() }, Vec::new());
-        while let Some(FrozenWorker { clients, sockets: own }) = answers.recv().await {
+        let (mut all, mut sockets, mut lost) = (FrozenState { at: monotonic(), clients: Vec::new() }, Vec::new(), 0);
+        while let Some(FrozenWorker { clients, sockets: own, without }) = answers.recv().await {
+            lost += without;
             let before = u32::try_from(sockets.len()).unwrap_or(u32::MAX);
             let moved = |mut client: FrozenRelayClient| {
                 let games = client.sessions.iter_mut().filter_map(|session| session.game.as_mut());
@@ -128,7 +133,7 @@ impl RelayShared {
         let sessions = all.clients.iter().map(|client| client.sessions.len()).sum();
         // Serializing to a vector fails for nothing that is in it.
         let state = postcard::to_extend(&all, FORMAT.to_le_bytes().to_vec()).unwrap_or_default();
-        FrozenRelay { state, sockets, sessions, standstill }
+        FrozenRelay { state, sockets, sessions, without: lost, standstill }
     }
 }
 
@@ -151,11 +156,12 @@ impl Relay {
             let links = links.collect::<Vec<_>>();
             let sessions = frozen.sessions().filter_map(|(_, key)| {
                 let session = machine.session(key)?;
-                let game = session.game.borrow().as_ref().and_then(|game| game.duplicate().ok());
+                let game = session.game.borrow().as_ref().map(|game| game.duplicate());
+                worker.without += usize::from(matches!(game, Some(Err(_))));
                 let elsewhere = machine.players(key).skip(1).map(|player| player.network().addr());
                 let figures = machine.figures(key)?;
                 let connecting = figures.connecting && figures.ended.is_none();
-                let game = game.map(|game| worker.take(game));
+                let game = game.and_then(Result::ok).map(|game| worker.take(game));
                 Some(FrozenSession { elsewhere: elsewhere.collect(), game, connecting, ..session.freeze(now) })
             });
             let sessions = sessions.collect::<Vec<_>>();

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::handover::{self, DescriptorStore, INHERITANCE, WITHIN};
 use crate::relay::{FrozenRelay, RelayShared, Standstill};
@@ -65,9 +65,15 @@ impl Legacy {
     /// Fails if a worker does not stand still, or the store does not take what is left. Then the sessions go on here.
     pub async fn leave_sessions(self, relay: &RelayShared) -> io::Result<Standstill> {
         let began = Instant::now();
-        let FrozenRelay { state, sockets, sessions, standstill } = timeout(WITHIN, relay.freeze())
+        let FrozenRelay { state, sockets, sessions, without, standstill } = timeout(WITHIN, relay.freeze())
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "a worker does not stand still"))?;
+        if without > 0 {
+            warn!(
+                sessions = without,
+                "no descriptor is left for connections of sessions, which end: raise LimitNOFILE"
+            );
+        }
         let (listeners, connections, bytes) = (self.listeners.len(), sockets.len(), state.len());
         self.leave(state, sockets).await?;
         let seconds = began.elapsed().as_secs_f64();

@@ -34,10 +34,15 @@ struct Playing {
 impl Crew {
     /// So many of them, who play over these edges.
     pub async fn start(players: u32, paths: &[SocketAddr]) -> Self {
+        Self::with(players, paths, ClientClocks::faster(20)).await
+    }
+
+    /// The same, with these clocks.
+    pub async fn with(players: u32, paths: &[SocketAddr], clocks: ClientClocks) -> Self {
         let mut crew = Self { players: Vec::new(), sent: 0 };
         for client in 1..=players {
             // While all links are away, patience is no subject.
-            let clocks = ClientClocks { session_silence: HANG, ..ClientClocks::faster(20) };
+            let clocks = ClientClocks { session_silence: HANG, ..clocks };
             let options = PlayerOptions { clocks, ..PlayerOptions::new(ClientId(client), paths.to_vec()) };
             let player = Player::connect(options);
             let session = player.open(PORT).await;

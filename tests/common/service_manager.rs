@@ -9,11 +9,14 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
 
 use rustix::cmsg_space;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
+use super::HANG;
 use super::folder::Folder;
+use super::metrics::LOOK;
 
 /// The manager of one service. It takes messages for as long as the test runs.
 pub struct ServiceManager {
@@ -55,6 +58,15 @@ impl ServiceManager {
     /// Has it keep a descriptor.
     pub fn keep(&self, name: &str, descriptor: OwnedFd) {
         self.kept.lock().unwrap().push((name.to_owned(), descriptor));
+    }
+
+    /// Waits until it was told to forget all that it keeps.
+    pub fn forgets(&self) {
+        let deadline = Instant::now() + HANG;
+        while !self.kept.lock().unwrap().is_empty() {
+            assert!(Instant::now() < deadline, "the successor does not take it");
+            thread::sleep(LOOK);
+        }
     }
 
     /// Has it forget all that it keeps.

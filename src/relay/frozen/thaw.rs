@@ -177,10 +177,14 @@ impl Relay {
             self.metrics.relay_unacked_bytes.add(machine.figures(key).map_or(0, |figures| figures.unacked as i64));
             self.count_memory(&machine, key);
             drop(machine);
+            let game = games.remove(&key);
+            // Links may bring packets for it, and the next restart may come, before its task has its first turn.
+            owned.game.replace(game.clone());
             let task = SessionTask::new(Rc::clone(self), Rc::clone(&client), key, owned);
-            self.tasks.spawn(task.go_on(games.remove(&key)));
+            self.tasks.spawn(task.go_on(game));
         }
         for (key, link, guard) in carried {
+            link.begun.set(true);
             // Of what it has read, whole frames may be left for another turn, and there may be something to write.
             link.block();
             let task = LinkTask::of(Rc::clone(self), Rc::clone(&client), (key, link), Vec::new(), guard);

@@ -54,12 +54,9 @@ impl SessionTask {
         let account = SessionLogGuard::again(&self);
         let figures = self.client.machine.borrow().figures(self.key);
         match game {
-            Some(game) => {
-                *self.session.game.borrow_mut() = Some(Rc::clone(&game));
-                self.play(Some(game)).await;
-            }
-            // Its connection is lost.
-            None if figures.is_some_and(|figures| !figures.connecting) => {
+            Some(game) => self.play(Some(game)).await,
+            None if figures.is_some_and(|figures| !figures.connecting && figures.ended.is_none()) => {
+                self.warn(&"the connection to the game server was lost with the process before");
                 let mut machine = self.client.machine.borrow_mut();
                 machine.game_closed(self.key);
                 machine.disconnected(self.key);

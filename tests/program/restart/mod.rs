@@ -73,7 +73,17 @@ impl Service {
         let log = self.end();
         assert_eq!(self.manager.kept(), ["otproxy"], "{log}");
         self.go();
-        assert!(self.manager.kept().is_empty(), "the successor has it");
+        self.manager.forgets();
         log
+    }
+}
+
+impl Drop for Service {
+    /// Shows the log of a role whose test fails.
+    fn drop(&mut self) {
+        if let Some(mut running) = self.running.take().filter(|_| std::thread::panicking()) {
+            running.kill();
+            eprintln!("{}", running.end().1);
+        }
     }
 }

@@ -6,6 +6,8 @@ use std::os::unix::net::UnixStream;
 
 use otproxy::handover::{Inheritance, receive, send};
 use otproxy_protocol::frame;
+use otproxy_testkit::player::ClientClocks;
+use rustix::process::{Resource, Rlimit, prlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -32,7 +34,8 @@ fn sessions_and_plain_links_go_on() {
         let game = pushing().await;
         let listen = tunnel::free_address();
         let mut core = Service::core(&yaml(listen, 2, &[game.addr()]));
-        let mut crew = Crew::start(10, &[listen; 2]).await;
+        // With clocks as clients have them, a machine that is busy for a moment looks like no dead link.
+        let mut crew = Crew::with(10, &[listen; 2], ClientClocks::default()).await;
         for workers in [1, 3, 2] {
             for _ in 0..20 {
                 crew.play().await;
@@ -44,6 +47,28 @@ fn sessions_and_plain_links_go_on() {
         crew.play().await;
         let lost = crew.lost_nothing().await;
         assert_eq!(lost, vec![0; 10], "not even a link");
+        let connections = game.connections();
+        assert_eq!(connections.len(), 10, "one for each player all the time");
+        assert!(connections.iter().all(|connection| connection.received.perfect()), "{connections:?}");
+        crew.leave().await;
+    });
+}
+
+#[test]
+fn clients_that_take_a_busy_moment_for_a_dead_link_lose_nothing() {
+    run(async {
+        let game = pushing().await;
+        let listen = tunnel::free_address();
+        let mut core = Service::core(&yaml(listen, 2, &[game.addr()]));
+        let mut crew = Crew::start(10, &[listen; 2]).await;
+        for workers in [1, 3, 2] {
+            for _ in 0..20 {
+                crew.play().await;
+            }
+            core.write(&yaml(listen, workers, &[game.addr()]));
+            core.restart();
+        }
+        crew.lost_nothing().await;
         let connections = game.connections();
         assert_eq!(connections.len(), 10, "one for each player all the time");
         assert!(connections.iter().all(|connection| connection.received.perfect()), "{connections:?}");
@@ -296,4 +321,22 @@ fn a_core_whose_unit_has_no_store_says_so() {
     running.line_with("ready");
     core.running = Some(running);
     assert!(!core.end().contains("to the next process"));
+}
+
+#[test]
+fn without_descriptors_sessions_end_as_without_a_store() {
+    run(async {
+        let game = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listen = tunnel::free_address();
+        let text = yaml(listen, 1, &[game.local_addr().unwrap()]) + "shutdown_timeout: 0s\n";
+        let mut core = Service::core(&text);
+        let (mut link, mut game) = play(listen, &game, 7172, 1).await;
+        let none = Rlimit { current: Some(3), maximum: Some(3) };
+        prlimit(Some(core.running.as_ref().unwrap().pid()), Resource::Nofile, none).unwrap();
+        let log = core.end();
+        assert!(log.contains("raise LimitNOFILE") && log.contains("cannot be left to the next process"), "{log}");
+        assert!(log.contains("session ended") && core.manager.kept().is_empty(), "{log}");
+        ended(&mut link).await;
+        assert_eq!(game.read(&mut [0]).await.unwrap(), 0);
+    });
 }
