@@ -6,6 +6,8 @@
 //! socket belongs to them, and clients bring them back.
 
 mod standstill;
+#[cfg(test)]
+mod tests;
 mod thaw;
 
 use std::collections::HashMap;
