@@ -142,27 +142,36 @@ impl Relay {
 
     /// Carries out what other threads want of this worker.
     pub async fn run_commands(self: Rc<Self>, mut commands: WorkerCommands) {
+        // At the start they are clients of the process before. All of them come in one turn, ahead of any link: one
+        // that found its client not there yet would be told that its session is over.
+        while let Ok(command) = commands.try_recv() {
+            self.carry_out(command);
+        }
         while let Some(command) = commands.recv().await {
-            match command {
-                WorkerCommand::Carry(handover) => {
-                    let Handover { stream, new_link } = *handover;
-                    if let Ok(stream) = stream.attach() {
-                        self.carry_link(stream, new_link);
-                    }
+            self.carry_out(command);
+        }
+    }
+
+    fn carry_out(self: &Rc<Self>, command: WorkerCommand) {
+        match command {
+            WorkerCommand::Carry(handover) => {
+                let Handover { stream, new_link } = *handover;
+                if let Ok(stream) = stream.attach() {
+                    self.carry_link(stream, new_link);
                 }
-                WorkerCommand::End { holder, reason } => self.end_session(holder, reason),
-                WorkerCommand::Ask(answer) => answer(&self),
-                WorkerCommand::Freeze { answer, gate } => {
-                    // It fails only where nobody waits for it any more, and then the gate is open.
-                    let _ = answer.send(self.freeze());
-                    // The last one tells that all have answered.
-                    drop(answer);
-                    gate.wait();
-                }
-                WorkerCommand::Thaw(order) => {
-                    let (client, thaw) = *order;
-                    self.thaw(client, &thaw);
-                }
+            }
+            WorkerCommand::End { holder, reason } => self.end_session(holder, reason),
+            WorkerCommand::Ask(answer) => answer(self),
+            WorkerCommand::Freeze { answer, gate } => {
+                // It fails only where nobody waits for it any more, and then the gate is open.
+                let _ = answer.send(self.freeze());
+                // The last one tells that all have answered.
+                drop(answer);
+                gate.wait();
+            }
+            WorkerCommand::Thaw(order) => {
+                let (client, thaw) = *order;
+                self.thaw(client, &thaw);
             }
         }
     }

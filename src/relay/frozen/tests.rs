@@ -1,6 +1,7 @@
 //! Relays that go on with the clients of another one.
 
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -87,4 +88,23 @@ fn restarts_that_follow_each_other_at_once_lose_nothing() {
     };
     let bounded = async { tokio::time::timeout(std::time::Duration::from_secs(60), test).await.expect("it hangs") };
     runtime.block_on(bounded);
+}
+
+#[test]
+fn all_clients_come_in_one_turn_however_many_there_are() {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let text = "role: core\nworkers: 1\nlisteners: [{ name: links, kind: relay, listen: '127.0.0.1:1', accept_proxy: none }]\n\
+                    game_servers: [{ port: 7172, address: '127.0.0.1:9', player_address: none }]\n";
+        let (relay, _, commands) = relay(&config::parse("core.yaml", text).unwrap());
+        let done = Arc::new(AtomicUsize::new(0));
+        for _ in 0..1000 {
+            let done = Arc::clone(&done);
+            let ask = move |_: &Relay| drop(done.fetch_add(1, Ordering::Relaxed));
+            relay.shared.commands[0].send(WorkerCommand::Ask(Box::new(ask))).unwrap();
+        }
+        tokio::task::spawn_local(Rc::clone(&relay).run_commands(commands));
+        tokio::task::yield_now().await;
+        assert_eq!(done.load(Ordering::Relaxed), 1000);
+    });
 }
