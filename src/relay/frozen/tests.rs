@@ -100,7 +100,9 @@ fn all_clients_come_in_one_turn_however_many_there_are() {
         let done = Arc::new(AtomicUsize::new(0));
         for _ in 0..1000 {
             let done = Arc::clone(&done);
-            let ask = move |_: &Relay| drop(done.fetch_add(1, Ordering::Relaxed));
+            let ask = move |_: &Relay| {
+                done.fetch_add(1, Ordering::Relaxed);
+            };
             relay.shared.commands[0].send(WorkerCommand::Ask(Box::new(ask))).unwrap();
         }
         tokio::task::spawn_local(Rc::clone(&relay).run_commands(commands));
