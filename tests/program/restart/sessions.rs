@@ -125,6 +125,14 @@ async fn play(listen: SocketAddr, game: &TcpListener, port: u16, client: u32) ->
     (link, game)
 }
 
+/// Sends a packet of the game server, and reads it at the client.
+async fn reaches(game: &mut TcpStream, link: &mut TcpStream) {
+    game.write_all(b"\x02\0yo").await.unwrap();
+    let mut packet = [0; frame::HEADER_LEN + 4];
+    link.read_exact(&mut packet).await.unwrap();
+    assert!(packet.ends_with(b"yo"));
+}
+
 /// Reads the end of the session.
 async fn ended(link: &mut TcpStream) {
     let mut end = [0; frame::HEADER_LEN];
@@ -185,10 +193,7 @@ fn a_world_that_is_gone_ends_its_sessions_alone() {
         core.starts_with("in game_servers no more");
         ended(&mut goes).await;
         assert_eq!(gone.read(&mut [0]).await.unwrap(), 0);
-        game.write_all(b"\x02\0yo").await.unwrap();
-        let mut packet = [0; frame::HEADER_LEN + 4];
-        stays.read_exact(&mut packet).await.unwrap();
-        assert!(packet.ends_with(b"yo"));
+        reaches(&mut game, &mut stays).await;
     });
 }
 
@@ -206,10 +211,7 @@ fn a_wrong_file_says_so_and_the_next_start_goes_on() {
         assert!(String::from_utf8_lossy(&output.stderr).contains("listeners"));
         core.write(&yaml(listen, 1, &[address]));
         core.go();
-        game.write_all(b"\x02\0yo").await.unwrap();
-        let mut packet = [0; frame::HEADER_LEN + 4];
-        link.read_exact(&mut packet).await.unwrap();
-        assert!(packet.ends_with(b"yo"));
+        reaches(&mut game, &mut link).await;
     });
 }
 
@@ -278,10 +280,7 @@ fn a_session_that_waits_for_its_turn_to_connect_has_it_in_the_next_process() {
         assert_eq!(pong, frame::PONG, "the open came with it");
         core.restart();
         let (mut second_game, _) = game.accept().await.unwrap();
-        second_game.write_all(b"\x02\0hi").await.unwrap();
-        let mut packet = [0; frame::HEADER_LEN + 4];
-        second.read_exact(&mut packet).await.unwrap();
-        assert!(packet.ends_with(b"hi"));
+        reaches(&mut second_game, &mut second).await;
         first_game.write_all(b"\x02\0yo").await.unwrap();
     });
 }
@@ -296,10 +295,7 @@ fn limits_of_the_new_file_end_no_session_that_there_is() {
         core.write(&(yaml(listen, 2, &[address]) + "sessions: { max: 1, max_per_address: 1 }\n"));
         core.restart();
         for (link, game) in &mut players {
-            game.write_all(b"\x02\0yo").await.unwrap();
-            let mut packet = [0; frame::HEADER_LEN + 4];
-            link.read_exact(&mut packet).await.unwrap();
-            assert!(packet.ends_with(b"yo"));
+            reaches(game, link).await;
         }
         let mut third = TcpStream::connect(listen).await.unwrap();
         let open = [&frame::ping(frame::ClientId(3), 0)[..], &frame::open(frame::SessionId(1), 7172)].concat();

@@ -46,9 +46,9 @@ pub enum FrozenError {
 
 /// A point in time, as nanoseconds after the moment of the freeze.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Moment(i64);
+pub(super) struct FrozenInstant(i64);
 
-impl Moment {
+impl FrozenInstant {
     pub fn new(at: Instant, now: Instant) -> Self {
         let nanos = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
         Self(if at >= now { nanos(at - now) } else { -nanos(now - at) })
@@ -105,7 +105,7 @@ pub(super) struct FrozenMachine {
     pub unsent: u32,
     pub inbox: FrozenInbox,
     pub outbox: FrozenOutbox,
-    pub deadline: Option<(Moment, FrozenReason)>,
+    pub deadline: Option<(FrozenInstant, FrozenReason)>,
     pub ended: Option<FrozenReason>,
     pub end_sent: bool,
 }
@@ -123,17 +123,17 @@ pub(super) struct FrozenUpstream {
 pub(super) struct FrozenPacer {
     pub limit: u32,
     pub left: u32,
-    pub opened: Vec<Moment>,
+    pub opened: Vec<FrozenInstant>,
     pub waiting: Vec<u16>,
     pub allowed: u32,
-    pub next: Option<Moment>,
+    pub next: Option<FrozenInstant>,
 }
 
 /// The part of a session that outlives its end.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum FrozenClosed {
     No,
-    Until(Moment),
+    Until(FrozenInstant),
     Over,
 }
 
@@ -159,9 +159,9 @@ pub(super) struct FrozenSession {
     pub hurried: bool,
     pub unheard: bool,
     pub closed: FrozenClosed,
-    pub rejoin_at: Option<Moment>,
+    pub rejoin_at: Option<FrozenInstant>,
     pub closes: u32,
-    pub joins: Option<Moment>,
+    pub joins: Option<FrozenInstant>,
 }
 
 /// A session that a link carries.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::frozen::{FrozenError, FrozenMachine, FrozenReason, Moment};
+use super::frozen::{FrozenError, FrozenInstant, FrozenMachine, FrozenReason};
 use super::inbox::{Arrival, Inbox, ReorderFull};
 use super::outbox::{AckBeyondSent, Batch, Outbox};
 use super::reason::EndReason;
@@ -131,7 +131,7 @@ impl Machine {
             unsent: self.unsent.0,
             inbox: self.inbox.freeze(),
             outbox: self.outbox.freeze(),
-            deadline: self.deadline.map(|(at, reason)| (Moment::new(at, now), FrozenReason(reason))),
+            deadline: self.deadline.map(|(at, reason)| (FrozenInstant::new(at, now), FrozenReason(reason))),
             ended: self.ended.map(FrozenReason),
             end_sent: self.end_sent,
         }

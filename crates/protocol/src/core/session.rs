@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::frozen::{FrozenClosed, FrozenError, FrozenSession, Moment, ThawedSession};
+use super::frozen::{FrozenClosed, FrozenError, FrozenInstant, FrozenSession, ThawedSession};
 use super::inbox::Arrival;
 use super::keys::{LinkKey, SessionKey};
 use super::link_writer::SessionSource;
@@ -141,7 +141,7 @@ impl<S, P> Session<S, P> {
 
     /// Freezes it, with the links that carry it; `lost` says whether one was left out that brought all its packets.
     pub fn freeze(&self, key: SessionKey, links: Vec<u32>, lost: bool, now: Instant) -> FrozenSession {
-        let moment = |at| Moment::new(at, now);
+        let moment = |at| FrozenInstant::new(at, now);
         FrozenSession {
             key: key.0,
             born: self.born,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::frozen::{FrozenPacer, FrozenUpstream, Moment};
+use super::frozen::{FrozenInstant, FrozenPacer, FrozenUpstream};
 
 /// Memory that an empty queue keeps for the next packet, bytes.
 const KEEP: usize = 1024;
@@ -174,14 +174,14 @@ impl PacketPacer {
     }
 
     fn freeze(&self, now: Instant) -> FrozenPacer {
-        let moments = self.opened.iter().map(|opened| Moment::new(*opened, now));
+        let moments = self.opened.iter().map(|opened| FrozenInstant::new(*opened, now));
         FrozenPacer {
             limit: self.limit,
             left: self.left,
             opened: moments.collect(),
             waiting: self.waiting.iter().copied().collect(),
             allowed: u32::try_from(self.allowed).unwrap_or(u32::MAX),
-            next: self.next.map(|next| Moment::new(next, now)),
+            next: self.next.map(|next| FrozenInstant::new(next, now)),
         }
     }
 
