@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use otproxy::roles::LAST_SPREAD;
 use otproxy_protocol::core::{
     self, AdmittedSession, ClientOwner, Effect, EndReason, FrameCounts, FrozenClient, LinkDuty, LinkKey, OpenError,
-    OpenRules, SessionKey, SessionLimits, ThawedSession,
+    OpenRules, RecordedSession, SessionKey, SessionLimits, ThawedSession,
 };
-use otproxy_protocol::frame::{ClientId, HEADER_LEN, PONG, SessionId};
+use otproxy_protocol::frame::{ClientId, HEADER_LEN, PONG, PacketId, SessionId};
 use otproxy_protocol::game_packet::Framing;
 use otproxy_protocol::player::clocks::SESSION_SILENCE;
 use otproxy_protocol::player::machine::{LinkAction, SessionEvent};
@@ -25,6 +25,8 @@ use proptest::prelude::*;
 
 const CLIENT: ClientId = ClientId(77);
 const PORT: u16 = 7172;
+/// The player's address, as the game server is told it before all packets.
+const HEADER: &[u8] = b"203.0.113.7";
 /// Addresses that the player's links have, counted from 0.
 const ADDRESSES: u64 = 5;
 const MS: Duration = Duration::from_millis(1);
@@ -165,6 +167,11 @@ struct Game {
     client_got: Vec<Vec<u8>>,
     /// The start of a packet that is not whole at the server yet.
     arriving: Vec<u8>,
+    /// Bytes that the server got, and that the core read of it.
+    taken: usize,
+    read: usize,
+    /// What outlives a core that is killed.
+    record: Recorded,
     /// Sent by the server, not read by the core yet.
     unread: VecDeque<u8>,
     pushed: u64,
@@ -173,6 +180,22 @@ struct Game {
     /// The longest time without a new packet at the client, and at the server.
     down: Freeze,
     up: Freeze,
+}
+
+/// The record of a session.
+#[derive(Default)]
+struct Recorded {
+    received: PacketId,
+    written: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    read: u64,
+    framing: Option<Framing>,
+    base: PacketId,
+    /// Frames from this position in their stream on.
+    start: u64,
+    frames: Vec<u8>,
+    partial: Vec<u8>,
 }
 
 /// The longest time in which nothing arrived.
@@ -204,6 +227,12 @@ struct Setting {
     echo: bool,
 }
 
+impl Setting {
+    fn all(&self) -> impl Iterator<Item = SessionId> + use<> {
+        (1..=self.sessions).map(SessionId)
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Wait(u64),
@@ -225,6 +254,10 @@ enum Step {
     /// Another process goes on; the connections of these paths end with the one before.
     Restart {
         lost: u8,
+    },
+    /// The core is killed; the next one goes on with what was recorded. Of one game server it had read so many bytes more.
+    Kill {
+        more: usize,
     },
 }
 
@@ -275,7 +308,7 @@ impl Exchange {
     }
 
     fn ids(&self) -> impl Iterator<Item = SessionId> + use<> {
-        (1..=self.setting.sessions).map(SessionId)
+        self.setting.all()
     }
 
     fn arrival(&mut self) -> Instant {
@@ -330,6 +363,7 @@ impl Exchange {
                 }
             }
             Step::Restart { lost } => self.restart(lost),
+            Step::Kill { more } => self.kill(more),
         }
         self.tick();
     }
@@ -364,6 +398,92 @@ impl Exchange {
         let (core, over) = core::ClientMachine::thaw(frozen, self.now, |link| before.link(link).copied(), session);
         assert_eq!(over, []);
         self.core = core;
+        for game in self.games.values_mut() {
+            // The next process begins a record of its own.
+            game.record = Recorded::default();
+            game.session.into_iter().for_each(|session| Self::record(&self.core, session, &mut game.record));
+        }
+    }
+
+    /// Records what of a session outlives a kill, as the relay does it: with as little copying as can be.
+    fn record(core: &core::ClientMachine<Host>, session: SessionKey, record: &mut Recorded) {
+        let now = core.record(session).expect("it is there");
+        let (base, start) = now.base();
+        let end = record.start + record.frames.len() as u64;
+        now.frames(end).for_each(|piece| record.frames.extend_from_slice(piece));
+        record.frames.drain(..(start - record.start) as usize);
+        (record.base, record.start) = (base, start);
+        assert_eq!(record.frames.len() as u64, now.end() - start);
+        (record.received, record.written, record.bytes_in) = (now.received, now.written, now.bytes_in);
+        (record.bytes_out, record.read, record.framing) = (now.bytes_out, now.read(), Some(now.framing));
+        record.partial = now.partial.to_vec();
+    }
+
+    /// Ends the core at once, and has another one go on with what was recorded and what kernels count.
+    fn kill(&mut self, mut more: usize) {
+        for index in 0..self.conns.len() {
+            let late = self.arrival();
+            let Some(conn) = &mut self.conns[index] else { continue };
+            (conn.key, conn.dead) = (None, true);
+            conn.client_loses_at.get_or_insert(late);
+            conn.core_loses_at = Some(self.now);
+        }
+        let before = std::mem::take(&mut self.core);
+        self.now += self.setting.tick;
+        self.host.now.set(self.now);
+        let (mut sessions, mut ids) = (Vec::new(), Vec::new());
+        for id in self.setting.all() {
+            let game = self.games.get_mut(&id).unwrap();
+            let Some(session) = game.session else { continue };
+            let Recorded { received, written, bytes_in, bytes_out, read, framing, base, .. } = game.record;
+            let ended = before.ended(session);
+            assert_eq!(read, game.read as u64);
+            let more = std::mem::take(&mut more).min(game.unread.len());
+            game.read += more;
+            let unread: Vec<_> = game.unread.drain(..more).collect();
+            sessions.push(RecordedSession {
+                id,
+                received,
+                written,
+                taken: game.taken as u64,
+                bytes_in,
+                bytes_out,
+                framing: framing.unwrap_or(Framing::Auto),
+                header: HEADER.into(),
+                base: base.max(PacketId::FIRST),
+                frames: game.record.frames.clone().into(),
+                partial: [&game.record.partial[..], &unread].concat().into(),
+                connected: game.connected,
+                ended,
+            });
+            ids.push((id, session));
+            // The next one accounts for its end once more.
+            game.reason = None;
+        }
+        let frozen = FrozenClient::from_bytes(&FrozenClient::recorded(sessions).to_bytes()).expect("they are whole");
+        let keys: Vec<_> = frozen.sessions().map(|(_, key)| key).collect();
+        let session = |key| {
+            let before_it = ids[keys.iter().position(|known| *known == key)?].1;
+            let id = *before.session(before_it)?;
+            let mut players = before.players(before_it).copied();
+            let player = players.next()?;
+            let AdmittedSession { session, limits, max_packets_per_second, .. } =
+                self.host.admit(&player, id, PORT.into()).expect("it is let in");
+            Some(ThawedSession { session, player, elsewhere: players.collect(), limits, max_packets_per_second })
+        };
+        let (core, over) = core::ClientMachine::thaw(frozen, self.now, |_| None, session);
+        assert_eq!(over, []);
+        self.core = core;
+        for ((id, _), key) in ids.into_iter().zip(keys) {
+            let game = self.games.get_mut(&id).unwrap();
+            game.session = Some(key);
+            game.record = Recorded::default();
+            self.core.game_bytes(key, &[]);
+            Self::record(&self.core, key, &mut game.record);
+            if game.closed && game.unread.is_empty() && game.connected {
+                self.core.game_closed(key);
+            }
+        }
     }
 
     /// Cuts a path's connection; who notices when depends on `how`.
@@ -631,7 +751,10 @@ impl Exchange {
         assert!(!full || room == 0);
         let id = *self.core.session(session).unwrap();
         let game = self.games.get_mut(&id).unwrap();
-        game.arriving.extend(got);
+        let header = HEADER.len().saturating_sub(game.taken).min(got.len());
+        assert_eq!(got[..header], HEADER[HEADER.len().min(game.taken)..][..header]);
+        game.taken += got.len();
+        game.arriving.extend(&got[header..]);
         while let Some((packet, rest)) = split(&game.arriving) {
             if self.setting.echo && !game.closed {
                 game.server_sent.push(packet.to_vec());
@@ -651,7 +774,7 @@ impl Exchange {
             if game.connects_at.is_some_and(|at| at <= self.now) {
                 game.connects_at = None;
                 game.connected = true;
-                self.core.connected(session, b"");
+                self.core.connected(session, HEADER);
             }
             self.write_game(session);
         }
@@ -669,8 +792,10 @@ impl Exchange {
                 }
                 let most = self.chance.up_to(800) as usize;
                 let bytes: Vec<u8> = game.unread.drain(..most.min(game.unread.len())).collect();
+                game.read += bytes.len();
                 let framed = self.core.game_bytes(session, &bytes);
                 assert_eq!(framed.error, None);
+                Self::record(&self.core, session, &mut game.record);
                 if game.closed && game.unread.is_empty() {
                     self.core.game_closed(session);
                 }
@@ -842,6 +967,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<u32>(), 1usize..12, size()).prop_map(|(session, count, size)| Step::Push { session, count, size }),
         2 => (any::<u8>(), any::<u8>(), 0u64..5000).prop_map(|(paths, how, down)| Step::Cut { paths, how, down }),
         1 => any::<u8>().prop_map(|lost| Step::Restart { lost }),
+        1 => prop_oneof![Just(0), 0usize..2000].prop_map(|more| Step::Kill { more }),
     ]
 }
 
@@ -880,6 +1006,25 @@ fn the_core_is_restarted_again_and_again() {
             steps.push(Step::Wait(3750));
             steps.push(Step::Restart { lost });
             steps.push(Step::Restart { lost });
+        }
+        play(PLAIN, &steps).close(5);
+    }
+}
+
+#[test]
+fn the_core_is_killed_again_and_again() {
+    for more in [0, 7, 300] {
+        let mut steps = Vec::new();
+        for _ in 0..10 {
+            steps.push(Step::Send { session: 0, count: 5, size: 60 });
+            steps.push(Step::Push { session: 0, count: 5, size: 400 });
+            steps.push(Step::Kill { more });
+            steps.push(Step::Send { session: 0, count: 5, size: 60 });
+            steps.push(Step::Push { session: 0, count: 5, size: 400 });
+            steps.push(Step::Wait(3750));
+            steps.push(Step::Kill { more });
+            steps.push(Step::Restart { lost: 0 });
+            steps.push(Step::Kill { more });
         }
         play(PLAIN, &steps).close(5);
     }

@@ -9,6 +9,7 @@ use super::lend::Lending;
 use super::link_writer::{LinkWriter, WriteOutcome};
 use super::owner::ClientOwner;
 use super::reason::{EndReason, OpenError};
+use super::record::SessionRecord;
 use super::session::{Framed, Session, SessionFigures, Sessions};
 use super::slots::Slots;
 use super::turn::ReceivedBytes;
@@ -207,6 +208,12 @@ impl<O: ClientOwner> ClientMachine<O> {
     /// Takes bytes of the game server, and frames the whole packets among them once for all links.
     pub fn game_bytes(&mut self, session: SessionKey, bytes: &[u8]) -> Framed {
         self.sessions.get_mut(session).map(|session| session.frame(bytes)).unwrap_or_default()
+    }
+
+    /// Returns what of a session must outlive this process, if others are to go on with it though this one was killed: to be
+    /// recorded after each [`ClientMachine::game_bytes`], before anything that it framed goes out on a link.
+    pub fn record(&self, session: SessionKey) -> Option<SessionRecord<'_>> {
+        Some(self.sessions.get(session)?.record())
     }
 
     /// Writes what waits for the game server, through `write`, as far as it may go now: `write` takes fewer bytes than

@@ -29,7 +29,7 @@ use crate::reassembly::ReassemblyBuffer;
 use crate::words::Word;
 
 /// The number of this format: another one for each change of what is in it. Nothing reads those of other formats.
-pub const FORMAT: u16 = 1;
+pub const FORMAT: u16 = 2;
 /// Links and sessions that a client may have: more than any limit lets it have.
 const MAX_KEYS: u32 = 1 << 16;
 
@@ -114,7 +114,12 @@ pub(super) struct FrozenMachine {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct FrozenUpstream {
     pub bytes: Bytes,
+    pub position: u64,
+    /// Bytes of the packets to come that the game server has.
+    pub skip: u64,
     pub closed: bool,
+    /// The packets of this period may all have gone, and nothing tells when.
+    pub spent: bool,
     pub pacer: Option<FrozenPacer>,
 }
 
@@ -127,6 +132,14 @@ pub(super) struct FrozenPacer {
     pub waiting: Vec<u16>,
     pub allowed: u32,
     pub next: Option<FrozenInstant>,
+}
+
+/// A [`Settled`](super::session::Settled).
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct FrozenSettled {
+    pub received: u32,
+    pub written: u64,
+    pub bytes_in: u64,
 }
 
 /// The part of a session that outlives its end.
@@ -149,6 +162,7 @@ pub(super) struct FrozenSession {
     pub lost: bool,
     pub machine: FrozenMachine,
     pub upstream: FrozenUpstream,
+    pub settled: FrozenSettled,
     #[serde(with = "word")]
     pub framing: Framing,
     /// A game packet that is not whole.
@@ -196,7 +210,7 @@ pub(super) struct FrozenWriter {
 
 /// A link, but for what its owner has of it.
 #[derive(Debug, Serialize, Deserialize)]
-struct FrozenLink {
+pub(super) struct FrozenLink {
     key: u32,
     input: Bytes,
     silent: bool,
@@ -206,10 +220,10 @@ struct FrozenLink {
 /// The links and sessions of one client, as bytes can hold them.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct FrozenClient {
-    links: Vec<FrozenLink>,
-    sessions: Vec<FrozenSession>,
-    born: u64,
-    recent: Vec<u32>,
+    pub(super) links: Vec<FrozenLink>,
+    pub(super) sessions: Vec<FrozenSession>,
+    pub(super) born: u64,
+    pub(super) recent: Vec<u32>,
 }
 
 /// The owner's part of a session that goes on.

@@ -19,6 +19,7 @@ mod machine;
 mod outbox;
 mod owner;
 mod reason;
+mod record;
 mod round_trips;
 mod session;
 mod slots;
@@ -35,6 +36,7 @@ pub use machine::{Machine, ProtocolError, SessionLimits, SessionPhase, Standing}
 pub use outbox::{AckBeyondSent, Batch, Cursor, CursorAdvance, Outbox};
 pub use owner::{AdmittedSession, ClientOwner, Effect, FrameCounts, OpenRules};
 pub use reason::{EndReason, OpenError};
+pub use record::{RecordedSession, SessionRecord};
 pub use round_trips::{ROUND_TRIP_SPACING, RoundTrips};
 pub use session::{Framed, JOIN_INTERVAL, MAX_ADDRESSES, MAX_JOINS, SessionFigures};
 pub use turn::ReceivedBytes;

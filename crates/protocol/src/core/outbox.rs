@@ -147,6 +147,25 @@ impl Outbox {
         self.end.packet
     }
 
+    /// Returns the position in the stream of all frames at which the first one begins that is not acknowledged.
+    pub(super) fn base(&self) -> (PacketId, u64) {
+        (self.base.packet, self.base.offset)
+    }
+
+    /// Returns the position in the stream of all frames at which the next one will begin.
+    pub(super) fn end(&self) -> u64 {
+        self.end.offset
+    }
+
+    /// Returns the frames from a position on, in pieces.
+    pub(super) fn pieces(&self, from: u64) -> impl Iterator<Item = &[u8]> {
+        let first = self.chunk_at(from);
+        self.chunks.range(first.min(self.chunks.len())..).filter_map(move |chunk| {
+            let skip = from.saturating_sub(chunk.start) as usize;
+            chunk.bytes.get(skip..).filter(|piece| !piece.is_empty())
+        })
+    }
+
     /// Returns the bytes that are not acknowledged.
     pub fn unacked(&self) -> usize {
         (self.end.offset - self.base.offset) as usize

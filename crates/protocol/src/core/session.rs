@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::frozen::{FrozenClosed, FrozenError, FrozenInstant, FrozenSession, ThawedSession};
+use super::frozen::{FrozenClosed, FrozenError, FrozenInstant, FrozenSession, FrozenSettled, ThawedSession};
 use super::inbox::Arrival;
 use super::keys::{LinkKey, SessionKey};
 use super::link_writer::SessionSource;
@@ -10,6 +10,7 @@ use super::machine::{Machine, ProtocolError, SessionLimits, SessionPhase, Standi
 use super::outbox::{Batch, Cursor};
 use super::owner::{AdmittedSession, FrameCounts};
 use super::reason::{EndReason, OpenError};
+use super::record::SessionRecord;
 use super::slots::Slots;
 use super::upstream::Upstream;
 use crate::frame::{HEADER_LEN, PacketId, SessionId};
@@ -55,6 +56,17 @@ pub struct SessionFigures {
     pub bytes_out: u64,
 }
 
+/// The packets of a client that are its game server's: all that are written to its socket.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Settled {
+    /// The last of them.
+    pub received: PacketId,
+    /// The bytes that were written to the game server up to its end.
+    pub written: u64,
+    /// Bytes of these packets.
+    pub bytes_in: u64,
+}
+
 /// The part of a session that outlives its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Closed {
@@ -78,6 +90,7 @@ pub(super) struct Session<S, P> {
     bytes_in: u64,
     bytes_out: u64,
     upstream: Upstream,
+    settled: Settled,
     decoder: GamePacketDecoder,
     /// There is a connection to the game server.
     connected: bool,
@@ -131,6 +144,7 @@ impl<S, P> Session<S, P> {
             hurried: false,
             unheard: false,
             upstream: Upstream::new(max_packets_per_second),
+            settled: Settled::default(),
             connected: false,
             decoder: GamePacketDecoder::new(framing),
             reassembly: ReassemblyBuffer::default(),
@@ -150,6 +164,11 @@ impl<S, P> Session<S, P> {
             lost,
             machine: self.machine.freeze(now),
             upstream: self.upstream.freeze(now),
+            settled: FrozenSettled {
+                received: self.settled.received.0,
+                written: self.settled.written,
+                bytes_in: self.settled.bytes_in,
+            },
             framing: self.decoder.framing(),
             partial: Bytes::copy_from_slice(self.reassembly.kept()),
             bytes_in: self.bytes_in,
@@ -193,6 +212,11 @@ impl<S, P> Session<S, P> {
             hurried: frozen.hurried,
             unheard: frozen.unheard,
             upstream: Upstream::thaw(frozen.upstream, max_packets_per_second, now),
+            settled: Settled {
+                received: PacketId(frozen.settled.received),
+                written: frozen.settled.written,
+                bytes_in: frozen.settled.bytes_in,
+            },
             connected: frozen.connected,
             decoder: GamePacketDecoder::new(frozen.framing),
             reassembly: ReassemblyBuffer::of(&frozen.partial),
@@ -302,13 +326,35 @@ impl<S, P> Session<S, P> {
         self.bytes_in += payload.len() as u64;
     }
 
+    /// Returns what must outlive the process.
+    pub fn record(&self) -> SessionRecord<'_> {
+        let Settled { received, written, bytes_in } = self.settled;
+        SessionRecord {
+            received,
+            written,
+            bytes_in,
+            bytes_out: self.bytes_out,
+            framing: self.decoder.framing(),
+            partial: self.reassembly.kept(),
+            outbox: self.machine.outbox(),
+        }
+    }
+
     /// Frames the whole packets of what the game server sent, once for all links.
+    ///
+    /// They acknowledge what the client sent as far as the game server's socket has all of it: a client sends the rest again
+    /// to a process that knows nothing of it.
     pub fn frame(&mut self, bytes: &[u8]) -> Framed {
         let Self { machine, decoder, .. } = self;
+        if self.upstream.is_empty() {
+            let (received, written) = (machine.received(), self.upstream.position());
+            self.settled = Settled { received, written, bytes_in: self.bytes_in };
+        }
+        let settled = self.settled.received;
         let (batch, used, error) = self.reassembly.feed(bytes, |bytes| {
             // Most reads hold one packet, and then this is exact.
             let mut batch = Batch::with_capacity(bytes.len() + HEADER_LEN);
-            let (id, ack, first) = (machine.id(), machine.received(), machine.outbox().next());
+            let (id, ack, first) = (machine.id(), settled, machine.outbox().next());
             let mut used = 0;
             let error = loop {
                 match decoder.next(bytes.get(used..).unwrap_or_default()) {

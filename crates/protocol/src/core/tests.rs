@@ -491,6 +491,7 @@ fn a_game_servers_packets_are_framed_once_for_all_links() {
         let session = world.play(first, S);
         world.join(second, S);
         world.send(first, &data(S, 1, 0, b"up"));
+        assert_eq!(world.game_reads(session), b"up");
         let stream = b"\x03\0one\0\0\x03\0two";
         for piece in stream.chunks(world.step.min(stream.len())) {
             assert_eq!(world.client.game_bytes(session, piece).error, None);
@@ -499,6 +500,29 @@ fn a_game_servers_packets_are_framed_once_for_all_links() {
         assert_eq!((world.read(first), world.read(second)), (all.clone(), all));
         let figures = world.figures(session);
         assert_eq!((figures.packets_out, figures.bytes_out), (PacketId(3), stream.len() as u64));
+    });
+}
+
+#[test]
+fn only_what_the_game_servers_socket_has_is_acknowledged() {
+    both(|mut world| {
+        let link = world.link();
+        let session = world.play(link, S);
+        world.send(link, &data(S, 1, 0, b"one"));
+        world.client.game_bytes(session, b"\x01\0a");
+        world.game_reads(session);
+        world.send(link, &data(S, 2, 0, b"two"));
+        world.client.game_bytes(session, b"\x01\0b");
+        let record = world.client.record(session).unwrap();
+        assert_eq!((record.received, record.written, record.bytes_in), (PacketId::NONE, 0, 0), "one of two is there");
+        world.game_reads(session);
+        world.client.game_bytes(session, b"\x01\0c\x09");
+        let acks = [data(S, 1, 0, b"\x01\0a"), data(S, 2, 0, b"\x01\0b"), data(S, 3, 2, b"\x01\0c")].concat();
+        assert_eq!(world.read(link), acks);
+        let record = world.client.record(session).unwrap();
+        assert_eq!((record.received, record.written, record.bytes_in), (PacketId(2), 6, 6));
+        assert_eq!((record.bytes_out, record.read(), record.partial), (9, 10, &b"\x09"[..]));
+        assert_eq!(record.frames(0).collect::<Vec<_>>().concat(), acks);
     });
 }
 

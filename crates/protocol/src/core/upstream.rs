@@ -21,6 +21,10 @@ const BLOCKS: u32 = 5;
 pub struct Upstream {
     bytes: Vec<u8>,
     written: usize,
+    /// The position of the next byte in all that there ever was for the game server.
+    position: u64,
+    /// Bytes of the packets to come that the game server has: a process that was killed wrote them.
+    skip: u64,
     pacer: Option<PacketPacer>,
     /// Nobody takes bytes any more: none are kept.
     closed: bool,
@@ -35,7 +39,10 @@ impl Upstream {
     pub(super) fn freeze(&self, now: Instant) -> FrozenUpstream {
         FrozenUpstream {
             bytes: Bytes::copy_from_slice(self.bytes.get(self.written..).unwrap_or_default()),
+            position: self.position,
+            skip: self.skip,
             closed: self.closed,
+            spent: false,
             pacer: self.pacer.as_ref().map(|pacer| pacer.freeze(now)),
         }
     }
@@ -43,13 +50,14 @@ impl Upstream {
     /// Makes the queue that was frozen. If the limit is another one now, what had to wait for it goes at once: it did
     /// wait.
     pub(super) fn thaw(frozen: FrozenUpstream, max_packets_per_second: Option<u32>, now: Instant) -> Self {
-        let FrozenUpstream { bytes, closed, pacer } = frozen;
-        let mut upstream = Self { bytes: bytes.to_vec(), closed, ..Self::default() };
+        let FrozenUpstream { bytes, position, skip, closed, spent, pacer } = frozen;
+        let mut upstream = Self { bytes: bytes.to_vec(), position, skip, closed, ..Self::default() };
         if closed {
             return upstream;
         }
         upstream.pacer = max_packets_per_second.map(|limit| match pacer {
             Some(frozen) if frozen.limit == limit => PacketPacer::thaw(frozen, now),
+            _ if spent => PacketPacer { allowed: upstream.bytes.len(), ..PacketPacer::spent(limit, now) },
             _ => PacketPacer { allowed: upstream.bytes.len(), ..PacketPacer::new(limit) },
         });
         upstream
@@ -71,6 +79,11 @@ impl Upstream {
         self.len() == 0
     }
 
+    /// Returns the position of the next byte in all that there ever was for the game server, from its first byte on.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     /// Puts what is not a packet, the player's address, before all packets. Call it before
     /// anything is written.
     pub fn push_header(&mut self, bytes: &[u8]) {
@@ -82,7 +95,7 @@ impl Upstream {
 
     /// Drops all bytes, and those of packets to come.
     pub fn close(&mut self) {
-        *self = Self { closed: true, ..Self::default() };
+        *self = Self { closed: true, position: self.position, ..Self::default() };
     }
 
     /// Appends one packet: what a frame can carry. One of no bytes is nothing to a game server, and no
@@ -91,6 +104,7 @@ impl Upstream {
         if self.closed {
             return;
         }
+        let packet = self.skipped(packet);
         if self.bytes.len() + packet.len() > self.bytes.capacity() {
             // Written bytes make room before more are taken.
             self.drop_written();
@@ -102,6 +116,18 @@ impl Upstream {
         {
             pacer.waiting.push_back(length);
         }
+    }
+
+    /// Returns what the game server does not have of a packet.
+    #[inline]
+    fn skipped<'a>(&mut self, packet: &'a [u8]) -> &'a [u8] {
+        if self.skip == 0 {
+            return packet;
+        }
+        let had = usize::try_from(self.skip).unwrap_or(usize::MAX).min(packet.len());
+        self.skip -= had as u64;
+        self.position += had as u64;
+        packet.get(had..).unwrap_or_default()
     }
 
     /// Returns the bytes that may be written now. It asks for the time at most once, and not for most packets.
@@ -116,6 +142,7 @@ impl Upstream {
     /// Takes note that `n` bytes of what [`Upstream::writable`] gave were written.
     pub fn wrote(&mut self, n: usize) {
         self.written += n;
+        self.position += n as u64;
         if let Some(pacer) = &mut self.pacer {
             pacer.allowed = pacer.allowed.saturating_sub(n);
         }
@@ -171,6 +198,13 @@ impl PacketPacer {
         let most = if block == 1 { limit.max(1) } else { limit / block - 1 };
         let opened = VecDeque::with_capacity(most as usize);
         Self { limit, block, left: 0, opened, most: most as usize, waiting: VecDeque::new(), allowed: 0, next: None }
+    }
+
+    /// Makes one whose packets of this period may all have gone already.
+    fn spent(limit: u32, now: Instant) -> Self {
+        let mut pacer = Self::new(limit);
+        pacer.opened.extend(std::iter::repeat_n(now, pacer.most));
+        pacer
     }
 
     fn freeze(&self, now: Instant) -> FrozenPacer {
