@@ -1,0 +1,14 @@
+//! Journals on memory that records each store, and on real files.
+
+mod crash;
+mod file;
+mod model;
+
+/// What a memory was told to do.
+#[derive(Debug, Clone)]
+pub(crate) enum Store {
+    /// Bytes at a position of the file.
+    Bytes { at: usize, bytes: Vec<u8> },
+    /// So many more bytes of the file.
+    Grow(usize),
+}
