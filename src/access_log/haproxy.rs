@@ -226,6 +226,6 @@ pub fn ended(reason: EndReason) -> &'static str {
         EndReason::ConnectQueue => "SQ",
         EndReason::ProtocolError | EndReason::Limit | EndReason::Memory | EndReason::Evicted => "PD",
         EndReason::Shutdown | EndReason::Disconnected => "KD",
-        EndReason::Panic => "ID",
+        EndReason::Panic | EndReason::Restart => "ID",
     }
 }

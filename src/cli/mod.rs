@@ -16,7 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use crate::handover::{self, DescriptorStore};
+use crate::handover::{self, DescriptorStore, Left};
 use crate::roles::{self, Control};
 use crate::state::StateDir;
 use crate::stderr;
@@ -266,22 +266,21 @@ impl Cli {
         // It is lost if it cannot be had, and players come again.
         let left = left.unwrap_or_else(|error| {
             error!(%error, "what the last process has left cannot be taken over");
-            None
+            Left::Nothing
         });
         let (runtime, signals) = runtime()?;
         let requests = {
             let _inside = runtime.enter();
             Requests::catch().context("cannot catch signals")?
         };
-        let mut service = roles::succeed(config.clone(), left.unwrap_or_default())?;
         let store = DescriptorStore::there();
+        let service = roles::succeed(config.clone(), left, store.clone())?;
         if store.is_none() && std::env::var_os("NOTIFY_SOCKET").is_some() && ends_games(&config) {
             warn!(
                 "this unit has no store of descriptors, so a restart ends every game: take the unit that is shipped, or its lines \
                  FileDescriptorStoreMax= and Environment=FDSTORE="
             );
         }
-        service.leave_in(store);
         stderr::count_lost(service.log_dropped());
         let listeners: Vec<_> = service.listeners().map(|(name, addresses)| listener(name, addresses)).collect();
         let admin = service.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string());

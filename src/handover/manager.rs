@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::cmsg_space;
@@ -14,19 +15,23 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAd
 
 /// The socket of the service manager, which the variable `NOTIFY_SOCKET` names.
 #[derive(Debug, Clone)]
-pub struct ManagerSocket(SocketAddrUnix);
+pub struct ManagerSocket {
+    address: SocketAddrUnix,
+    /// Open from the beginning: there may be no descriptor left when something must be told.
+    sender: Arc<UnixDatagram>,
+}
 
 impl ManagerSocket {
     /// Returns the socket of this name: a path or, behind `@`, a name of Linux's own for sockets.
     ///
     /// # Errors
-    /// Fails if it is too long for the name of a socket.
+    /// Fails if it is too long for the name of a socket, or if there is no descriptor left.
     pub fn named(name: &OsStr) -> io::Result<Self> {
         let address = match name.as_bytes().strip_prefix(b"@") {
             Some(name) => SocketAddrUnix::new_abstract_name(name)?,
             None => SocketAddrUnix::new(name)?,
         };
-        Ok(Self(address))
+        Ok(Self { address, sender: Arc::new(UnixDatagram::unbound()?) })
     }
 
     /// Sends a message, and a descriptor with it. The manager must take it `within` this time.
@@ -34,15 +39,14 @@ impl ManagerSocket {
     /// # Errors
     /// Fails if nobody reads there, or not in time.
     pub fn send(&self, message: &str, descriptor: Option<BorrowedFd<'_>>, within: Duration) -> io::Result<()> {
-        let sender = UnixDatagram::unbound()?;
-        sender.set_write_timeout(Some(within))?;
+        self.sender.set_write_timeout(Some(within))?;
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
         let mut beside = SendAncillaryBuffer::new(&mut space);
         // There is room for one.
         let one = descriptor.as_slice();
         let _ = one.is_empty() || beside.push(SendAncillaryMessage::ScmRights(one));
         let message = [IoSlice::new(message.as_bytes())];
-        retry_on_intr(|| sendmsg_addr(&sender, &self.0, &message, &mut beside, SendFlags::NOSIGNAL))?;
+        retry_on_intr(|| sendmsg_addr(&self.sender, &self.address, &message, &mut beside, SendFlags::NOSIGNAL))?;
         Ok(())
     }
 }

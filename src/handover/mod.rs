@@ -4,6 +4,7 @@
 //! that it can be written whole before anybody reads, and be kept by the service manager meanwhile.
 
 mod left;
+mod lifeline;
 mod manager;
 mod message;
 mod store;
@@ -22,7 +23,8 @@ use rustix::net::sockopt::{set_socket_send_buffer_size, socket_acceptconn};
 
 use self::message::{Announcement, MAX_PER_MESSAGE, receive_message, send_message};
 
-pub use self::left::{INHERITANCE, left};
+pub use self::left::{INHERITANCE, Left, left};
+pub use self::lifeline::{Held, LIFELINE, Lifeline, MOST_TRIES, Survivors, Tail};
 pub use self::manager::ManagerSocket;
 pub use self::store::DescriptorStore;
 

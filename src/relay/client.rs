@@ -105,6 +105,7 @@ impl Relay {
                 }
                 Effect::JoinedElsewhere(session) => {
                     self.metrics.relay_joined_elsewhere.inc();
+                    self.record_joined(client.id, &machine, session);
                     if let Some(session) = machine.session(session) {
                         self.log_joined_elsewhere(client.id, link, session);
                     }

@@ -21,39 +21,47 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use super::Relay;
+use super::client::RelayMachine;
+use super::journal::OldRecord;
 use super::link::RelayLink;
 use super::session::RelaySession;
 use super::shared::{RelayShared, WorkerCommand};
 use crate::admission::Reporter;
+use otproxy_protocol::core::SessionKey;
 
 pub use standstill::{Gate, Standstill};
 pub use thaw::{Thaw, ThawedClient};
 
 /// The number of the format of what a core leaves to the next one. Each client has [one more](FrozenClient) in it.
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 
 /// A session, as its owner has it.
 #[derive(Debug, Serialize, Deserialize)]
-struct FrozenSession {
+pub(super) struct FrozenSession {
     /// The port by which clients ask for its game server.
-    port: u16,
+    pub port: u16,
     player: SocketAddr,
     /// Other addresses from which links have joined it.
     elsewhere: Vec<IpAddr>,
     /// The peer that has told the player's address, if one did that without a certificate.
     peer: Option<IpAddr>,
     listener: String,
+    /// The player's address, as the game server is told it before all packets. Nothing, before there is a connection.
+    pub header: Bytes,
     /// Milliseconds since it was opened.
-    age: u64,
+    pub age: u64,
     /// The place of its connection to the game server among all of them.
-    game: Option<u32>,
+    pub game: Option<u32>,
     /// It has none yet, and is to have one.
-    connecting: bool,
+    pub connecting: bool,
+    /// Its record in the journal of a process that was killed.
+    #[serde(skip)]
+    pub old: Option<OldRecord>,
 }
 
 /// A link, as its owner has it.
 #[derive(Debug, Serialize, Deserialize)]
-struct FrozenLink {
+pub(super) struct FrozenLink {
     listener: String,
     peer: SocketAddr,
     /// The player, if the peer has told it.
@@ -64,11 +72,11 @@ struct FrozenLink {
 
 /// A client's sessions and links, each in the order in which the machine names them.
 #[derive(Debug, Serialize, Deserialize)]
-struct FrozenRelayClient {
-    client: u32,
-    machine: Bytes,
-    sessions: Vec<FrozenSession>,
-    links: Vec<FrozenLink>,
+pub(super) struct FrozenRelayClient {
+    pub client: u32,
+    pub machine: Bytes,
+    pub sessions: Vec<FrozenSession>,
+    pub links: Vec<FrozenLink>,
 }
 
 /// The clients of one worker, which stands still, and their connections.
@@ -97,14 +105,14 @@ pub struct FrozenRelay {
 
 /// The state of a core.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct FrozenState {
+pub(super) struct FrozenState {
     /// Milliseconds of the kernel's monotonic clock at the freeze.
-    at: u64,
-    clients: Vec<FrozenRelayClient>,
+    pub at: u64,
+    pub clients: Vec<FrozenRelayClient>,
 }
 
 /// Returns the milliseconds of the kernel's monotonic clock, which all processes share.
-fn monotonic() -> u64 {
+pub(super) fn monotonic() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     u64::try_from(now.tv_sec).unwrap_or_default() * 1000 + u64::try_from(now.tv_nsec).unwrap_or_default() / 1_000_000
 }
@@ -160,11 +168,8 @@ impl Relay {
                 let session = machine.session(key)?;
                 let game = session.game.borrow().as_ref().map(|game| game.duplicate());
                 worker.without += usize::from(matches!(game, Some(Err(_))));
-                let elsewhere = machine.players(key).skip(1).map(|player| player.network().addr());
-                let figures = machine.figures(key)?;
-                let connecting = figures.connecting && figures.ended.is_none();
                 let game = game.and_then(Result::ok).map(|game| worker.take(game));
-                Some(FrozenSession { elsewhere: elsewhere.collect(), game, connecting, ..session.freeze(now) })
+                Some(session.freeze(&machine, key, game, now))
             });
             let sessions = sessions.collect::<Vec<_>>();
             if !sessions.is_empty() || !links.is_empty() {
@@ -177,20 +182,30 @@ impl Relay {
 }
 
 impl RelaySession {
-    /// Returns what it knows by itself.
-    fn freeze(&self, now: Instant) -> FrozenSession {
+    /// Returns the session as its owner has it, with the place of its connection to the game server.
+    pub(super) fn freeze(
+        &self,
+        machine: &RelayMachine,
+        key: SessionKey,
+        game: Option<u32>,
+        now: Instant,
+    ) -> FrozenSession {
+        let elsewhere = machine.players(key).skip(1).map(|player| player.network().addr());
+        let figures = machine.figures(key);
         FrozenSession {
             port: self.server.port,
             player: self.player,
-            elsewhere: Vec::new(),
+            elsewhere: elsewhere.collect(),
             peer: match self.opener().reporter {
                 Reporter::Peer(peer) => Some(peer.network().addr()),
                 Reporter::Socket | Reporter::Edge(_) => None,
             },
             listener: self.inbound().config().name.clone(),
             age: u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX),
-            game: None,
-            connecting: false,
+            header: self.header.get().cloned().unwrap_or_default(),
+            game,
+            connecting: figures.is_some_and(|figures| figures.connecting && figures.ended.is_none()),
+            old: None,
         }
     }
 }

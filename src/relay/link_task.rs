@@ -229,7 +229,7 @@ mod tests {
             let process = ProcessAdmission::new(gate(), bans);
             let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]), Arc::default());
             let tasks = Tasks::new(metrics.on_panic());
-            let relay = Relay::new(shared, 0, Arc::clone(&metrics), Rc::new(scratch()), tasks);
+            let relay = Relay::new(shared, 0, Arc::clone(&metrics), Rc::new(scratch()), tasks, None);
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (stream, player) = listener.accept().await.unwrap();

@@ -12,6 +12,7 @@ mod client;
 mod frozen;
 mod game_servers;
 mod idle_watch;
+mod journal;
 mod link;
 mod link_task;
 mod listener;
@@ -58,6 +59,7 @@ use signs::SignRounds;
 pub use frozen::{FrozenRelay, Standstill};
 pub use game_servers::CHECK_WITHIN;
 pub use idle_watch::SILENCE;
+pub use journal::{RecoveredSessions, RelayJournal};
 pub use listener::RelayListener;
 pub use metrics::{EdgeMetrics, PortMetrics};
 pub use otproxy_protocol::core::{JOIN_INTERVAL, MAX_ADDRESSES, MAX_JOINS, MAX_LINKS};
@@ -95,20 +97,23 @@ pub struct Relay {
     idle_watch: IdleWatch,
     signs: SignRounds,
     scratch: Rc<Scratch>,
+    /// The records of its sessions, if these are to outlive this process.
+    journal: Option<RelayJournal>,
     tasks: Tasks,
     /// Cancelled when the process is told to end.
     draining: CancellationToken,
 }
 
 impl Relay {
-    /// Returns the part of worker `index`, which counts in `metrics`, reads into `scratch` and runs its links and
-    /// sessions among `tasks`.
+    /// Returns the part of worker `index`, which counts in `metrics`, reads into `scratch`, runs its links and
+    /// sessions among `tasks`, and records sessions in `journal`.
     pub fn new(
         shared: Arc<RelayShared>,
         index: usize,
         metrics: Arc<Metrics>,
         scratch: Rc<Scratch>,
         tasks: Tasks,
+        journal: Option<RelayJournal>,
     ) -> Rc<Self> {
         Rc::new(Self {
             inbounds: RefCell::default(),
@@ -122,6 +127,7 @@ impl Relay {
             idle_watch: IdleWatch::default(),
             signs: SignRounds::default(),
             scratch,
+            journal,
             tasks,
             draining: CancellationToken::new(),
         })

@@ -3,14 +3,17 @@
 mod game;
 mod log;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::Relay;
 use super::client::RelayClient;
+use super::journal::SessionRecord;
 use super::link::RelayLink;
 use super::metrics::PortMetrics;
 use super::places::SessionPlace;
@@ -28,6 +31,8 @@ use otproxy_protocol::frame::SessionId;
 pub struct RelaySession {
     pub(super) task: TaskWaker,
     pub(super) game: RefCell<Option<Rc<Stream>>>,
+    /// Its record, if it is to outlive this process.
+    pub(super) record: RefCell<Option<SessionRecord>>,
     pub(super) port: Rc<PortMetrics>,
     /// Its place among all sessions while it lives.
     pub(super) place: SessionPlace,
@@ -35,6 +40,8 @@ pub struct RelaySession {
     pub(super) game_blocked: Cell<bool>,
     pub(super) id: SessionId,
     pub(super) player: SocketAddr,
+    /// The player's address, as the game server is told it before all packets.
+    pub(super) header: OnceCell<Bytes>,
     /// The address for which its open counts.
     opener: AddressKey,
     /// The listener that it was opened through.
@@ -79,11 +86,13 @@ impl RelaySession {
         Self {
             task: TaskWaker::default(),
             game: RefCell::default(),
+            record: RefCell::default(),
             port,
             place,
             game_blocked: Cell::new(false),
             id,
             player,
+            header: OnceCell::new(),
             opener,
             inbound,
             server: Arc::clone(server),
@@ -127,7 +136,8 @@ struct TableEntry<'a>(&'a SessionTask);
 
 impl Drop for TableEntry<'_> {
     fn drop(&mut self) {
-        let SessionTask { relay, client, key, .. } = self.0;
+        let SessionTask { relay, client, key, session } = self.0;
+        relay.close_record(session);
         // Tried, for a second panic while one unwinds would end the process.
         if let Ok(mut machine) = client.machine.try_borrow_mut() {
             relay.metrics.relay_unacked_bytes.sub(machine.remove(*key) as i64);

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::service::{Service, ServiceParts, StartError};
+use super::succession::{Predecessor, begin_journals};
 use super::worker::{Worker, WorkerTrunks};
 use crate::admission::ConnectQueues;
 use crate::forward::{HeaderFor, TargetWays};
-use crate::handover::Inheritance;
+use crate::handover::{DescriptorStore, Left};
 use crate::relay::{Relay, RelayShared};
 use crate::tunnel::{EdgeErrands, TunnelPeers, TunnelServer};
 use otproxy_config as config;
@@ -21,7 +22,7 @@ use otproxy_protocol::player_address::PseudoIpv4;
 ///
 /// # Errors
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
-pub fn bind(config: config::CoreConfig, left: Inheritance) -> Result<Service, StartError> {
+pub fn bind(config: config::CoreConfig, left: Left, store: Option<DescriptorStore>) -> Result<Service, StartError> {
     let pseudo_ipv4 = PseudoIpv4::new(host_key());
     let tunnel = config.tunnel.clone();
     let whole = Config::Core(config.clone());
@@ -31,6 +32,8 @@ pub fn bind(config: config::CoreConfig, left: Inheritance) -> Result<Service, St
     let certificates = super::certificates(&config)?.map(watch::Sender::new);
     let presented = certificates.as_ref().map(watch::Sender::subscribe);
     // The edges and listeners arrive with the first change.
+    let (left, tail) = Predecessor::of(left);
+    let (journals, lifeline) = begin_journals(&config, store, tail);
     let (known, knows) = watch::channel(TunnelPeers { edges: Vec::new(), links: Vec::new() });
     let parts = ServiceParts {
         header_for: HeaderFor::GameServer(pseudo_ipv4.clone()),
@@ -41,7 +44,7 @@ pub fn bind(config: config::CoreConfig, left: Inheritance) -> Result<Service, St
         inherited: left.listeners,
     };
     let (mut service, plans) = Service::bind(config, parts)?;
-    service.go_on(&left.state, left.sockets);
+    service.go_on(left.sessions, lifeline);
     let errands = Arc::new(EdgeErrands::default());
     let (to_workers, trunks): (Vec<_>, Vec<_>) = plans.iter().map(|_| mpsc::unbounded_channel()).unzip();
     if let (Some(tunnel), Some(presented)) = (tunnel, presented) {
@@ -52,13 +55,16 @@ pub fn bind(config: config::CoreConfig, left: Inheritance) -> Result<Service, St
             TunnelServer::run(presented, knows, (to_workers, owner_key), sockets, metrics, (scratch, tasks))
         });
     }
+    let mut journals = journals.into_iter();
     for (index, ((plans, commands), trunks)) in plans.into_iter().zip(commands).zip(trunks).enumerate() {
+        let journal = journals.next();
         let Some(metrics) = service.metrics().get(index).map(Arc::clone) else { continue };
         let (shared, errands) = (Arc::clone(&shared), Arc::clone(&errands));
         service.add_worker(Box::new(move |stop| {
             Box::pin(async move {
                 let worker = Worker::new(Arc::clone(&metrics), stop);
-                let relay = Relay::new(shared, index, metrics, Rc::clone(&worker.scratch), worker.tasks.clone());
+                let relay =
+                    Relay::new(shared, index, metrics, Rc::clone(&worker.scratch), worker.tasks.clone(), journal);
                 tokio::task::spawn_local(Rc::clone(&relay).run_commands(commands));
                 tokio::task::spawn_local(Rc::clone(&relay).watch_idle());
                 let ending = Rc::clone(&relay);

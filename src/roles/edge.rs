@@ -5,10 +5,11 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::service::{Service, ServiceParts, StartError};
+use super::succession::Predecessor;
 use super::worker::{Worker, WorkerTrunks};
 use crate::admission::ConnectQueues;
 use crate::forward::{HeaderFor, TargetWays};
-use crate::handover::Inheritance;
+use crate::handover::Left;
 use crate::tunnel::{EdgeTrunks, TrunkPool, TunnelClient, WAITING};
 use otproxy_config as config;
 use otproxy_config::{Config, Reach};
@@ -19,7 +20,7 @@ use otproxy_protocol::player_address::PseudoIpv4;
 ///
 /// # Errors
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
-pub fn bind(config: config::EdgeConfig, left: Inheritance) -> Result<Service, StartError> {
+pub fn bind(config: config::EdgeConfig, left: Left) -> Result<Service, StartError> {
     let (tunnel, log_core) = (config.tunnel.clone(), config.log_core_address);
     let config = Config::Edge(config);
     let certificates = super::certificates(&config)?.map(watch::Sender::new);
@@ -36,7 +37,7 @@ pub fn bind(config: config::EdgeConfig, left: Inheritance) -> Result<Service, St
         relay: None,
         known: None,
         certificates,
-        inherited: left.listeners,
+        inherited: Predecessor::of(left).0.listeners,
     };
     let (mut service, plans) = Service::bind(config, parts)?;
     if let (Some(tunnel), Some(presented), Some(carried)) = (tunnel, presented, pool.clone()) {

@@ -28,7 +28,7 @@ use crate::certs::CertError;
 use crate::certs::certificate::DAYS_LEFT;
 use crate::certs::identity::IdentityKind;
 use crate::certs::watch::IdentityWatch;
-use crate::handover::Inheritance;
+use crate::handover::{DescriptorStore, Left};
 use crate::web;
 use otproxy_config as config;
 use otproxy_config::Config;
@@ -39,19 +39,22 @@ use otproxy_testkit::role::{BoundRole, RunningRole};
 /// # Errors
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
 pub fn bind(config: Config) -> Result<Service, StartError> {
-    succeed(config, Inheritance::default())
+    succeed(config, Left::Nothing, None)
 }
 
 /// Binds all sockets of the role that a configuration is for, and takes over what a predecessor has left: a listening socket of
-/// the same address in place of a new one. Sockets of other addresses are closed.
+/// the same address in place of a new one. Sockets of other addresses are closed. What a successor can take over is left in
+/// `store`.
 ///
 /// # Errors
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
-pub fn succeed(config: Config, left: Inheritance) -> Result<Service, StartError> {
-    match config {
+pub fn succeed(config: Config, left: Left, store: Option<DescriptorStore>) -> Result<Service, StartError> {
+    let mut service = match config {
         Config::Edge(edge) => edge::bind(edge, left),
-        Config::Core(core) => core::bind(core, left),
-    }
+        Config::Core(core) => core::bind(core, left, store.clone()),
+    }?;
+    service.leave_in(store);
+    Ok(service)
 }
 
 /// Starts the role of a YAML text in this process, on a thread with that name.

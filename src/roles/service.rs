@@ -3,17 +3,17 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus::IntCounter;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
@@ -34,10 +34,10 @@ use crate::certs::{CertError, HandshakeResult};
 use crate::connection::EdgeRegistry;
 use crate::fleet::{EvidenceGatherer, Fleet, FleetKeeper};
 use crate::forward::{HeaderFor, TargetWays};
-use crate::handover::DescriptorStore;
+use crate::handover::{DescriptorStore, Lifeline};
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::proxies_table;
-use crate::relay::RelayShared;
+use crate::relay::{RecoveredSessions, RelayShared};
 use crate::state::StateDir;
 use crate::traffic::TrafficMeter;
 use crate::tunnel::{self, EdgeErrands, ErrandsTaken, TunnelPeers};
@@ -67,6 +67,9 @@ pub enum StartError {
     #[error("cannot start the access log: {0}")]
     AccessLog(io::Error),
 }
+
+/// The time after which a process has lasted: nothing that it took over ends it.
+const LASTS: Duration = Duration::from_secs(1);
 
 type WorkerFuture = Pin<Box<dyn Future<Output = io::Result<()>>>>;
 /// The main function of a worker thread.
@@ -103,6 +106,8 @@ pub struct Service {
     tunnel_sockets: Vec<TcpListener>,
     /// The place for what is left to a successor.
     store: Option<DescriptorStore>,
+    /// The things that outlive this process if it is killed.
+    lifeline: Option<Arc<Lifeline>>,
 }
 
 /// The parts in which roles differ.
@@ -199,6 +204,7 @@ impl Service {
             inherited,
             tunnel_sockets: Vec::new(),
             store: None,
+            lifeline: None,
         };
         Ok((service, plans))
     }
@@ -225,7 +231,7 @@ impl Service {
     }
 
     /// Leaves to a successor, in this store, what it can take over.
-    pub fn leave_in(&mut self, store: Option<DescriptorStore>) {
+    pub(super) fn leave_in(&mut self, store: Option<DescriptorStore>) {
         self.store = store;
     }
 
@@ -244,12 +250,14 @@ impl Service {
         self.control.clone()
     }
 
-    /// Has it go on with the sessions that the process before has left.
-    pub(super) fn go_on(&self, state: &[u8], sockets: Vec<OwnedFd>) {
-        if let Some(relay) = self.relay.as_ref().filter(|_| !state.is_empty()) {
-            self.control.with_links(|config, listeners| {
-                relay.thaw(state, sockets, config, listeners, &self.own_metrics);
-            });
+    /// Has it go on with the sessions of the process before, if there were some. `lifeline` holds its own from now on.
+    pub(super) fn go_on(&mut self, sessions: Option<RecoveredSessions>, lifeline: Option<Arc<Lifeline>>) {
+        self.lifeline.clone_from(&lifeline);
+        match (&self.relay, sessions) {
+            (Some(relay), Some(sessions)) => self.control.with_links(|config, listeners| {
+                relay.thaw(sessions, config, listeners, &self.own_metrics, lifeline);
+            }),
+            _ => lifeline.iter().for_each(|lifeline| lifeline.settle()),
         }
     }
 
@@ -376,6 +384,11 @@ impl Service {
         let _reporting = AbortOnDropHandle::new(tokio::spawn(reports.keep()));
         let _checking =
             checking.map(|relay| AbortOnDropHandle::new(tokio::spawn(async move { relay.watch_game_servers().await })));
+        let lasting = self.lifeline.clone();
+        let _lasting = AbortOnDropHandle::new(tokio::spawn(async move {
+            sleep(LASTS).await;
+            lasting.iter().for_each(|lifeline| lifeline.lasts());
+        }));
         let _keeping = AbortOnDropHandle::new(tokio::spawn(bans::keep(Arc::clone(self.process.bans()), kernel)));
         let mut ended = spawn_blocking(move || {
             let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
@@ -392,6 +405,7 @@ impl Service {
             error!("a worker has ended");
         }
         let Ending { within, listeners } = running.0.end();
+        let lifeline = self.lifeline;
         let legacy = self.store.zip(listeners).map(|(store, mut listeners)| {
             listeners.extend(self.tunnel_sockets);
             Legacy { store, listeners }
@@ -404,6 +418,7 @@ impl Service {
                     if let Some(written) = &written {
                         written.caught_up().await;
                     }
+                    end(lifeline).await;
                     return Ok(());
                 }
                 Err(error) => {
@@ -415,6 +430,8 @@ impl Service {
             (_, Some(_)) => None,
             (legacy, None) => legacy,
         };
+        // No successor is to go on with sessions whose clients are told their end.
+        end(lifeline).await;
         // From here on new connections wait in the kernel: for a successor, or until their sockets are closed, which is now.
         stop.drain.cancel();
         info!(timeout_seconds = within.as_secs_f64(), "shutting down");
@@ -493,5 +510,13 @@ mod tests {
         let run = async { timeout(Duration::from_secs(60), service.run(std::future::pending())).await };
         let result = runtime.block_on(run);
         assert_eq!(result.expect("it ends").unwrap_err().to_string(), "no more");
+    }
+}
+
+/// Ends a lifeline. The service manager may take its time.
+async fn end(lifeline: Option<Arc<Lifeline>>) {
+    if let Some(lifeline) = lifeline {
+        // It fails only if it panics.
+        let _ = spawn_blocking(move || lifeline.end()).await;
     }
 }

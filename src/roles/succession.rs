@@ -4,15 +4,18 @@ use std::io::{self, Read as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use crate::handover::{self, DescriptorStore, INHERITANCE, WITHIN};
-use crate::relay::{FrozenRelay, RelayShared, Standstill};
-use otproxy_config::{Config, Reach};
+use crate::handover::{self, DescriptorStore, INHERITANCE, Inheritance, Left, Lifeline, Tail, WITHIN};
+use crate::relay::{FrozenRelay, RecoveredSessions, RelayJournal, RelayShared, Standstill};
+use otproxy_config::{Config, Reach, RestartMode};
+use otproxy_journal::Journal;
 use otproxy_net::Inherited;
 
 /// Takes over listening sockets; those of addresses that `config` does not have are closed.
@@ -37,6 +40,64 @@ fn addresses_of(config: &Config) -> Vec<SocketAddr> {
     };
     let listeners = config.listeners().iter().flat_map(|listener| &listener.inbound().listen);
     listeners.chain(tunnel).copied().collect()
+}
+
+/// The things that a role has of its predecessor.
+#[derive(Default)]
+pub(super) struct Predecessor {
+    /// Its listening sockets.
+    pub listeners: Vec<TcpListener>,
+    /// Its sessions, if it was a core.
+    pub sessions: Option<RecoveredSessions>,
+}
+
+impl Predecessor {
+    /// Returns what there is in what a predecessor has left, and the place where that is kept further on, if it was killed.
+    pub fn of(left: Left) -> (Self, Option<Tail>) {
+        match left {
+            Left::Nothing => (Self::default(), None),
+            Left::Inheritance(Inheritance { state, listeners, sockets }) => {
+                let connections = sockets.len();
+                let read = || RecoveredSessions::read(&state, sockets);
+                let sessions = (!state.is_empty()).then(read).transpose().unwrap_or_else(|error| {
+                    warn!(connections, "cannot go on with the sessions of the process before: {error}");
+                    None
+                });
+                (Self { listeners, sessions }, None)
+            }
+            Left::Survivors(survivors) => {
+                info!("the process before was killed");
+                let (sessions, tail) = RecoveredSessions::of(survivors);
+                (Self { listeners: Vec::new(), sessions: Some(sessions) }, tail)
+            }
+        }
+    }
+}
+
+/// Begins a journal for each worker of a core, if its sessions are to outlive it, and the lifeline that holds what they need.
+pub(super) fn begin_journals(
+    config: &Config,
+    store: Option<DescriptorStore>,
+    tail: Option<Tail>,
+) -> (Vec<RelayJournal>, Option<Arc<Lifeline>>) {
+    let process = config.process();
+    let Some(store) = store.filter(|_| process.restart == RestartMode::Keep) else { return (Vec::new(), None) };
+    let begin = || {
+        let journals = (0..process.workers.get()).map(|_| Journal::create()).collect::<io::Result<Vec<_>>>()?;
+        let files = journals.iter().map(|journal| Ok(journal.file()?.into())).collect::<io::Result<_>>()?;
+        let lifeline = Lifeline::begin(store, files, tail)?;
+        let renewing = Arc::clone(&lifeline);
+        thread::Builder::new().name("lifeline".to_owned()).spawn(move || renewing.run())?;
+        let of = |journal| RelayJournal::new(journal, Arc::clone(&lifeline));
+        io::Result::Ok((journals.into_iter().map(of).collect(), lifeline))
+    };
+    match begin() {
+        Ok((journals, lifeline)) => (journals, Some(lifeline)),
+        Err(error) => {
+            error!(%error, "sessions would not outlive this process if it were killed");
+            (Vec::new(), None)
+        }
+    }
 }
 
 /// The things that a role leaves to its successor.

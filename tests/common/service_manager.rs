@@ -60,13 +60,18 @@ impl ServiceManager {
         self.kept.lock().unwrap().push((name.to_owned(), descriptor));
     }
 
-    /// Waits until it was told to forget all that it keeps.
-    pub fn forgets(&self) {
+    /// Waits until what it keeps is like that.
+    pub fn keeps(&self, like: impl Fn(&[String]) -> bool) {
         let deadline = Instant::now() + HANG;
-        while !self.kept.lock().unwrap().is_empty() {
-            assert!(Instant::now() < deadline, "the successor does not take it");
+        while !like(&self.kept()) {
+            assert!(Instant::now() < deadline, "it keeps {:?}", self.kept());
             thread::sleep(LOOK);
         }
+    }
+
+    /// Waits until it was told to forget what was left.
+    pub fn forgets(&self) {
+        self.keeps(|kept| kept.iter().all(|name| name != "otproxy"));
     }
 
     /// Has it forget all that it keeps.
@@ -91,18 +96,29 @@ impl ServiceManager {
         self.kept.lock().unwrap().iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// Returns the command of the service: with the descriptor that it keeps, if it keeps one.
+    /// Returns the command of the service: with the descriptors that it keeps, if it keeps any.
     pub fn service(&self, command: Command) -> Command {
         let kept = self.kept.lock().unwrap();
-        assert!(kept.len() <= 1, "a shell hands on the one that is its stdin");
-        let mut service = match kept.first() {
+        let names: Vec<_> = kept.iter().map(|(name, _)| name.as_str()).collect();
+        let mut shell = Command::new("sh");
+        shell.env("LISTEN_FDS", kept.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
+        let handed = match &kept[..] {
+            [] => None,
+            [(_, one)] => {
+                shell.stdin(one.try_clone().unwrap()).stdout(Stdio::piped());
+                Some("3<&0 </dev/null")
+            }
+            [(_, one), (_, two)] => {
+                shell.stdin(one.try_clone().unwrap()).stdout(two.try_clone().unwrap());
+                Some("3<&0 4<&1 </dev/null >/dev/null")
+            }
+            _ => panic!("a shell hands on those that are its stdin and its stdout: {names:?}"),
+        };
+        let mut service = match handed {
             None => command,
-            Some((name, descriptor)) => {
-                let start = "LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 </dev/null";
-                let mut shell = Command::new("sh");
-                shell.args(["-c", start]).arg(command.get_program()).args(command.get_args());
-                shell.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name);
-                shell.stdin(descriptor.try_clone().unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            Some(handed) => {
+                let start = format!("LISTEN_PID=$$ exec \"$0\" \"$@\" {handed}");
+                shell.arg("-c").arg(start).arg(command.get_program()).args(command.get_args()).stderr(Stdio::piped());
                 shell
             }
         };

@@ -10,9 +10,9 @@ use std::os::unix::fs::FileExt;
 use thiserror::Error;
 
 use crate::layout::{
-    BLOCK, BLOCK_HEADER, BUFFER, COPIES, DATA, FIRST_BLOCK, FORMAT, FORMAT_AT, INLINE_IDENTITY, Identity, KIND, MAGIC,
-    MARK_SELECTOR, MARKS, MAX_IDENTITY, MAX_SEGMENTS, NEXT, OWNER, SEGMENT, SELECTOR, SERIAL, SLOT, STATE_LEN, Span,
-    State, identity_place, identity_sum,
+    BLOCK, BLOCK_HEADER, BUFFER, COPIES, DATA, FIRST_BLOCK, FORMAT, FORMAT_AT, FREE, INLINE_IDENTITY, Identity, KIND,
+    MAGIC, MARK_SELECTOR, MARKS, MAX_IDENTITY, MAX_SEGMENTS, NEXT, OWNER, SEGMENT, SELECTOR, SERIAL, SLOT, STATE_LEN,
+    Span, State, identity_place, identity_sum,
 };
 use crate::progress::Progress;
 
@@ -57,6 +57,8 @@ pub struct Recovered {
     pub serial: u64,
     /// The content of it.
     pub record: Result<RecoveredRecord, Torn>,
+    /// The place of it in the file.
+    pub place: Place,
 }
 
 /// The content of a record.
@@ -85,6 +87,18 @@ pub struct RecoveredRecord {
 /// Returns an error if the file is no journal, or cannot be read.
 pub fn recover(file: &File) -> Result<Vec<Recovered>, RecoverError> {
     recover_from(file)
+}
+
+/// The place of a record in the file of a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(u32);
+
+/// Has a record be in the file of a journal no more, whose process is gone: another one has the session in its own.
+///
+/// # Errors
+/// Returns the kernel's error.
+pub fn forget(file: &File, place: Place) -> io::Result<()> {
+    file.write_all_at(&[FREE], u64::from(place.0) * BLOCK as u64 + KIND as u64)
 }
 
 /// Bytes that are read by position.
@@ -148,7 +162,7 @@ pub(crate) fn recover_from(source: &impl Source) -> Result<Vec<Recovered>, Recov
                     }
                     record => record,
                 };
-                found.push(Recovered { serial, record });
+                found.push(Recovered { serial, record, place: Place(slot) });
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::admission::{
     AdmissionControl, AdmissionLimits, BanMetrics, BanPolicy, Bans, InboundShared, ProcessAdmission,
 };
 use crate::metrics::Metrics;
+use crate::relay::RecoveredSessions;
 use otproxy_config as config;
 use otproxy_config::Config;
 use otproxy_net::worker::{Tasks, scratch};
@@ -29,7 +30,7 @@ fn relay(config: &Config) -> (Rc<Relay>, Arc<InboundShared>, super::super::Worke
     let inbound = InboundShared::new(core.listeners[0].inbound().clone(), process, None);
     let (shared, mut commands) = RelayShared::new(core, PseudoIpv4::new([1; 16]), Arc::default());
     let tasks = Tasks::new(metrics.on_panic());
-    (Relay::new(shared, 0, metrics, Rc::new(scratch()), tasks), inbound, commands.remove(0))
+    (Relay::new(shared, 0, metrics, Rc::new(scratch()), tasks, None), inbound, commands.remove(0))
 }
 
 /// Has `relay` go on with the clients of another one, of which no task has a turn in this call.
@@ -39,7 +40,8 @@ fn go_on(relay: &Rc<Relay>, inbound: &Arc<InboundShared>, config: &Config, left:
     let state = FrozenState { at: monotonic(), clients };
     let state = postcard::to_extend(&state, FORMAT.to_le_bytes().to_vec()).unwrap();
     let listeners = [("links".to_owned(), Arc::clone(inbound))].into_iter().collect();
-    relay.shared.thaw(&state, sockets, config, listeners, &relay.metrics);
+    let sessions = RecoveredSessions::read(&state, sockets).unwrap();
+    relay.shared.thaw(sessions, config, listeners, &relay.metrics, None);
 }
 
 #[test]

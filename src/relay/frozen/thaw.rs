@@ -14,8 +14,10 @@ use tracing::{info, warn};
 
 use super::{FORMAT, FrozenLink, FrozenRelayClient, FrozenSession, FrozenState, monotonic};
 use crate::admission::{AddressKey, AdmissionGuard, AdmittedConnection, InboundShared, Reporter};
+use crate::handover::Lifeline;
 use crate::metrics::Metrics;
 use crate::relay::client::{RelayClient, RelayMachine};
+use crate::relay::journal::RecoveredSessions;
 use crate::relay::link::RelayLink;
 use crate::relay::link_task::LinkTask;
 use crate::relay::places::SessionHolder;
@@ -43,6 +45,7 @@ pub struct Thaw {
     limits: SessionsConfig,
     listeners: HashMap<String, Arc<InboundShared>>,
     metrics: Arc<Metrics>,
+    lifeline: Option<Arc<Lifeline>>,
     at: u64,
     kept: AtomicUsize,
     lost: AtomicUsize,
@@ -61,6 +64,9 @@ impl Thaw {
 impl Drop for Thaw {
     fn drop(&mut self) {
         self.shared.sessions.set(&self.limits);
+        if let Some(lifeline) = &self.lifeline {
+            lifeline.settle();
+        }
         let (kept, lost) = (self.kept.load(Ordering::Relaxed), self.lost.load(Ordering::Relaxed));
         let passed = Duration::from_millis(monotonic().saturating_sub(self.at));
         self.metrics.restart_sessions.with_label_values(&["kept"]).inc_by(kept as u64);
@@ -70,34 +76,39 @@ impl Drop for Thaw {
     }
 }
 
+impl RecoveredSessions {
+    /// Returns the sessions that [`RelayShared::freeze`] has written down, and their connections.
+    ///
+    /// # Errors
+    /// Returns why the state cannot be read.
+    pub fn read(state: &[u8], sockets: Vec<OwnedFd>) -> Result<Self, FrozenError> {
+        Ok(Self { state: read(state)?, sockets, torn: 0 })
+    }
+}
+
 impl RelayShared {
-    /// Has the workers go on with what [`RelayShared::freeze`] has made, before they accept links. To be called before they
-    /// start; `listeners` are those of links. A state that cannot be read is logged, and its connections are closed.
+    /// Has the workers go on with the sessions of the process before, before they accept links. To be called before they
+    /// start; `listeners` are those of links. When all are back, `lifeline` holds those alone.
     pub fn thaw(
         self: &Arc<Self>,
-        state: &[u8],
-        sockets: Vec<OwnedFd>,
+        sessions: RecoveredSessions,
         config: &Config,
         listeners: HashMap<String, Arc<InboundShared>>,
         metrics: &Arc<Metrics>,
+        lifeline: Option<Arc<Lifeline>>,
     ) {
         let Config::Core(core) = config else { return };
-        let state = match read(state) {
-            Ok(state) => state,
-            Err(error) => {
-                warn!(connections = sockets.len(), "cannot go on with the sessions of the process before: {error}");
-                return;
-            }
-        };
+        let RecoveredSessions { state, sockets, torn } = sessions;
         self.sessions.lift();
         let thaw = Arc::new(Thaw {
             shared: Arc::clone(self),
             limits: core.sessions.clone(),
             listeners,
             metrics: Arc::clone(metrics),
+            lifeline,
             at: state.at,
             kept: AtomicUsize::new(0),
-            lost: AtomicUsize::new(0),
+            lost: AtomicUsize::new(torn),
         });
         let mut sockets: Vec<_> = sockets.into_iter().map(Some).collect();
         let mut socket = |place: Option<u32>| sockets.get_mut(place? as usize)?.take();
@@ -141,8 +152,9 @@ impl Relay {
             Err(error) => return thaw.lose(sessions.len(), &error),
         };
         let (now, settings) = (Instant::now(), self.shared.settings());
-        let (mut games, mut records) = (HashMap::new(), HashMap::new());
-        for ((session, key), (record, game)) in machine.sessions().zip(sessions) {
+        let (mut games, mut records, mut old) = (HashMap::new(), HashMap::new(), Vec::new());
+        for ((session, key), (mut record, game)) in machine.sessions().zip(sessions) {
+            old.extend(record.old.take());
             games.extend(game.and_then(|game| Some((key, Rc::new(Stream::new(attach(game).ok()?).ok()?)))));
             records.insert(key, (session, record));
         }
@@ -172,16 +184,24 @@ impl Relay {
         let sessions: Vec<_> = client.machine.borrow().sessions().map(|(_, key)| key).collect();
         thaw.kept.fetch_add(sessions.len(), Ordering::Relaxed);
         for key in sessions {
-            let machine = client.machine.borrow();
+            let mut machine = client.machine.borrow_mut();
             let Some(owned) = machine.session(key).map(Rc::clone) else { continue };
+            let game = games.remove(&key);
+            // What a process that was killed had read may be whole packets.
+            machine.game_bytes(key, &[]);
+            if let Some(game) = &game {
+                self.begin_record(id, &machine, key, game);
+            }
             self.metrics.relay_unacked_bytes.add(machine.figures(key).map_or(0, |figures| figures.unacked as i64));
             self.count_memory(&machine, key);
             drop(machine);
-            let game = games.remove(&key);
             // Links may bring packets for it, and the next restart may come, before its task has its first turn.
             owned.game.replace(game.clone());
             let task = SessionTask::new(Rc::clone(self), Rc::clone(&client), key, owned);
             self.tasks.spawn(task.go_on(game));
+        }
+        for record in old {
+            record.forget();
         }
         for (key, link, guard) in carried {
             link.begun.set(true);
@@ -233,6 +253,9 @@ impl Relay {
             started: now.checked_sub(Duration::from_millis(record.age)).unwrap_or(now),
         };
         let session = RelaySession::new(origin, id, server, self.port(server.port), connect, place);
+        if !record.connecting {
+            let _ = session.header.set(record.header.clone());
+        }
         Some((Rc::new(session), server.max_packets_per_second))
     }
 }

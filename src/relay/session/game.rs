@@ -18,7 +18,7 @@ use crate::connection::source_for;
 use crate::relay::client::{RelayMachine, flush_game, flush_links, tell, write_game_stream};
 use crate::relay::places::Spare;
 use otproxy_net::{ConnectResult, Stream, connect};
-use otproxy_protocol::core::{EndReason, SessionPhase};
+use otproxy_protocol::core::{EndReason, Framed, SessionPhase};
 use otproxy_protocol::player_address::ipv4_of;
 
 /// Reads from a game server in one turn: then others have theirs.
@@ -80,6 +80,7 @@ impl SessionTask {
             Some(Ok(game)) => {
                 flush_game(&mut client.machine.borrow_mut(), *key);
                 self.carry(&game).await;
+                self.relay.record_end(&client.machine.borrow(), *key);
                 tell(&mut client.machine.borrow_mut(), *key);
                 // Plain, so it is ready at once.
                 let _ = poll_fn(|cx| game.poll_shutdown(cx)).await;
@@ -148,7 +149,10 @@ impl SessionTask {
         }
         let game = Rc::new(stream);
         *session.game.borrow_mut() = Some(Rc::clone(&game));
-        self.client.machine.borrow_mut().connected(self.key, &header);
+        let mut machine = self.client.machine.borrow_mut();
+        let header = session.header.get_or_init(|| header.into());
+        self.relay.begin_record(self.client.id, &machine, self.key, &game);
+        machine.connected(self.key, header);
         Ok(game)
     }
 
@@ -245,7 +249,7 @@ impl SessionTask {
 
     /// Reads the game server, as far as the machine wants it; ready once the session has ended.
     fn poll_game(&self, cx: &mut Context<'_>, game: &Stream) -> Poll<()> {
-        let Self { relay, client, key, .. } = self;
+        let Self { relay, client, key, session } = self;
         for _ in 0..READS_PER_TURN {
             {
                 let machine = client.machine.borrow();
@@ -253,24 +257,24 @@ impl SessionTask {
                     return if machine.ended(*key).is_some() { Poll::Ready(()) } else { Poll::Pending };
                 }
             }
-            let mut scratch = relay.scratch.borrow_mut();
-            match game.poll_read(cx, &mut scratch) {
+            let take = |bytes: &[u8]| client.machine.borrow_mut().game_bytes(*key, bytes);
+            match relay.read_game(session, |buffer| game.poll_read(cx, buffer), take) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0) | Err(_)) => {
+                Poll::Ready(Ok(None) | Err(_)) => {
                     client.machine.borrow_mut().game_closed(*key);
                     return Poll::Ready(());
                 }
-                Poll::Ready(Ok(n)) => self.on_game_bytes(scratch.get(..n).unwrap_or_default()),
+                Poll::Ready(Ok(Some(framed))) => self.on_framed(framed),
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Has the packets of what was read go out on every link.
-    fn on_game_bytes(&self, bytes: &[u8]) {
+    /// Has the packets of what was read go out on every link. They are recorded before.
+    fn on_framed(&self, framed: Framed) {
         let mut machine = self.client.machine.borrow_mut();
-        let framed = machine.game_bytes(self.key, bytes);
+        self.relay.record(&machine, self.key);
         self.session.port.packets_out.inc_by(framed.packets.into());
         self.relay.metrics.relay_unacked_bytes.add(framed.unacked as i64);
         self.relay.count_memory(&machine, self.key);

@@ -44,7 +44,7 @@ async fn panics() {
     let bans = Bans::new(BanPolicy::off(), BanMetrics::new(&metrics));
     let process = ProcessAdmission::new(AdmissionControl::new(AdmissionLimits::default(), Arc::default()), bans);
     let (shared, _) = RelayShared::new(&core, PseudoIpv4::new([1; 16]), Arc::default());
-    let relay = Relay::new(shared, 0, Arc::clone(&metrics), Rc::new(scratch()), tasks.clone());
+    let relay = Relay::new(shared, 0, Arc::clone(&metrics), Rc::new(scratch()), tasks.clone(), None);
 
     let links = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = TcpStream::connect(links.local_addr().unwrap()).await.unwrap();

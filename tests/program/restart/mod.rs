@@ -10,6 +10,7 @@ use crate::common::folder::Folder;
 use crate::common::process::{Running, otproxy};
 use crate::common::service_manager::ServiceManager;
 
+mod crash;
 mod listeners;
 mod sessions;
 

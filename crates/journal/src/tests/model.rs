@@ -43,7 +43,7 @@ pub fn state(image: &Image) -> State {
 /// Returns the state that was found, beside a read buffer with these bytes. Each record must be whole.
 pub fn state_of(found: Vec<Recovered>, buffer: &[u8]) -> State {
     let mut state = State::default();
-    for Recovered { serial, record } in found {
+    for Recovered { serial, record, .. } in found {
         let mut record = record.unwrap_or_else(|torn| panic!("record {serial}: {torn}"));
         if let Some(unread) = record.unread.take() {
             assert!(unread == buffer, "the read buffer of {serial}");

@@ -27,6 +27,8 @@ words! {
         Shutdown = "shutdown",
         /// The task that carried it failed: a defect of this program.
         Panic = "panic",
+        /// The process was killed, and the next one cannot prove where the session stood.
+        Restart = "restart",
         /// The operator had it ended.
         Disconnected = "disconnected",
     }
