@@ -1,6 +1,7 @@
 //! Journals on memory that records each store, and on real files.
 
 mod crash;
+mod damage;
 mod file;
 mod model;
 
