@@ -81,7 +81,7 @@ impl Memory {
     /// Returns the bytes of all segments.
     #[cfg(test)]
     pub fn image(&self) -> Vec<u8> {
-        self.segments.iter().flat_map(|segment| segment.bytes()).copied().collect()
+        self.segments.iter().map(Segment::bytes).collect::<Vec<_>>().concat()
     }
 
     pub fn file(&self) -> io::Result<&File> {

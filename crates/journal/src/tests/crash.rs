@@ -18,6 +18,11 @@ fn torn(before: &[u8], bytes: &[u8]) -> Vec<Vec<u8>> {
     if bytes.len() < 2 {
         return Vec::new();
     }
+    if cfg!(miri) {
+        // Miri is slow, and looks for other things.
+        let (stored, not) = (bytes.split_at(bytes.len() / 2).0, before.split_at(bytes.len() / 2).1);
+        return vec![[stored, not].concat()];
+    }
     let mix = |stored: &dyn Fn(usize) -> bool| {
         let pairs = before.iter().zip(bytes).enumerate();
         pairs.map(|(at, (old, new))| if stored(at) { *new } else { *old }).collect()
@@ -100,7 +105,7 @@ proptest! {
 
     #[test]
     fn each_change_is_there_whole_or_not_at_all(
-        steps in vec(step(), if cfg!(miri) { 8 } else { 24 }),
+        steps in vec(step(), if cfg!(miri) { 12 } else { 24 }),
         max_segments in prop_oneof![Just(1_usize), Just(2), Just(100)],
     ) {
         let mut course = Course::new(max_segments);
