@@ -135,8 +135,8 @@ impl Journal {
         self.blocks.give(slot);
     }
 
-    /// Returns the buffer for the next read from the game server of a session, which is from now on the one whose bytes are in it. What an
-    /// other session read before must be in its record by now.
+    /// Returns the buffer for the next read from a session's game server. From now on its bytes are that session's: those that
+    /// another one read before must be in its record by now.
     ///
     /// Each read begins at the front of it, and is to be in the record before the next one: else the bytes before are lost
     /// to a process that recovers it.

@@ -1,9 +1,9 @@
 //! A record of game sessions that outlives a killed process.
 //!
-//! A core may be killed at any instant, and its game sockets are kept by another process. What the kernel cannot tell of a
-//! session must be found by the process that comes next: how far the client's packets are, which frames the client has not
-//! acknowledged, half a packet of the game server, and the owner's words about all of it. A [`Journal`] has that in a file without a
-//! name, in memory that it shares with its holder; [`recover`] reads it. This crate knows bytes and numbers, and no
+//! A core may be killed at any instant, and its game sockets are kept by another process. The process that comes next must find
+//! the part of each session that the kernel cannot tell: how far the client's packets are, which frames the client has not
+//! acknowledged, half a packet of the game server, and the owner's words about all of it. A [`Journal`] has that in a file
+//! without a name, in memory that it shares with its holder; [`recover`] reads it. This crate knows bytes and numbers, and no
 //! socket, runtime or protocol.
 //!
 //! ```

@@ -79,7 +79,7 @@ pub struct RecoveredRecord {
 
 /// Returns all records in the file of a journal. Its process must be gone, or must not write to it.
 ///
-/// It takes as much memory as the records have bytes, and never more than the file and its mapping.
+/// It takes as much memory as the records have bytes. That is never more than the file has, whatever is in it.
 ///
 /// # Errors
 /// Returns an error if the file is no journal, or cannot be read.

@@ -206,7 +206,7 @@ fn a_chain_that_leads_elsewhere_is_torn() {
         for from in [head, head + 1] {
             let mut two = Two::new();
             if to == FIRST_BLOCK - 1 {
-                // What a game server sent may look like a block of this record.
+                // A game server may send bytes that look like a block of this record.
                 two.image.0[to as usize * BLOCK + KIND] = DATA;
                 put(&mut two.image, to as usize * BLOCK + OWNER, slot);
                 put(&mut two.image, to as usize * BLOCK + NEXT, from + 2);

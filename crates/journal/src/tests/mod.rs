@@ -5,7 +5,7 @@ mod damage;
 mod file;
 mod model;
 
-/// What a memory was told to do.
+/// A call of a memory.
 #[derive(Debug, Clone)]
 pub(crate) enum Store {
     /// Bytes at a position of the file.
