@@ -48,8 +48,8 @@ impl Course {
         Self { pair: Pair::new(journal), image }
     }
 
-    /// Does a step, and looks at the file after each of its stores and within them: it has the state before the step or the one after it,
-    /// and goes from one to the other once.
+    /// Does a step, and looks at the file after each of its stores and within them: it has the state before the step or
+    /// the one after it, and goes from one to the other once.
     fn step(&mut self, step: &Step) {
         let before = self.pair.model.clone();
         self.pair.journal.memory().trace = Some(Vec::new());

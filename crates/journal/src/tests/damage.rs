@@ -257,6 +257,7 @@ fn a_state_that_claims_too_much_is_torn() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it takes long, and is nothing but slices")]
 fn each_bit_of_a_state_counts() {
     let mut two = Two::new();
     for at in (COPIES[1]..COPIES[1] + STATE_LEN).chain([SELECTOR]) {
