@@ -20,6 +20,9 @@ pub struct Journal {
     mark: u8,
 }
 
+// It may be made on one thread and used by another.
+const _: fn(Journal) -> Box<dyn Send> = |journal| Box::new(journal);
+
 /// All of a session that begins with more than its identity, as one that goes on from a record.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Contents<'a> {
