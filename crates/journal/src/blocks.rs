@@ -6,7 +6,8 @@ use crate::error::RecordError;
 use crate::layout::{BLOCK_HEADER, DATA, FIRST_BLOCK, KIND, NEXT, OWNER};
 use crate::memory::Memory;
 
-/// The blocks of a journal. That a block is free is known here, on the heap, alone: the file says which blocks records have.
+/// The blocks of a journal. That a block is free is known here, on the heap, alone: the file says which blocks records
+/// have.
 pub(crate) struct Blocks {
     pub memory: Memory,
     free: Vec<u32>,

@@ -8,8 +8,8 @@ use crate::layout::{BLOCK_DATA, BLOCK_HEADER, NEXT, Span};
 
 /// A queue of bytes in a chain of blocks. This is the working copy: what it says counts only once it is committed.
 ///
-/// Nothing that is committed is ever stored over: bytes are appended behind the end, in blocks of their own or in the free
-/// rest of the last one, and what is dropped stays until the commit.
+/// Nothing that is committed is ever stored over: bytes are appended behind the end, in blocks of their own or in the
+/// free rest of the last one, and what is dropped stays until the commit.
 #[derive(Debug, Default)]
 pub(crate) struct Chain {
     blocks: VecDeque<u32>,
@@ -82,7 +82,8 @@ impl Chain {
         (self.dropped, self.skip, self.len) = (self.blocks.len(), 0, 0);
     }
 
-    /// Has the change under way be the state of things: call it once that is committed. Blocks that were dropped are free.
+    /// Has the change under way be the state of things: call it once that is committed. Blocks that were dropped are
+    /// free.
     pub fn keep(&mut self, blocks: &mut Blocks) {
         for block in self.blocks.drain(..self.dropped) {
             blocks.give(block);

@@ -8,8 +8,8 @@ use crate::layout::{
 use crate::progress::Progress;
 use crate::record::Record;
 
-/// A change of one record. Its parts are done in the order in which they are called, and count from [`Change::commit`] on, all
-/// at once; a change that is dropped without it is none.
+/// A change of one record. Its parts are done in the order in which they are called, and count from [`Change::commit`]
+/// on, all at once; a change that is dropped without it is none.
 #[must_use = "a change that is not committed is none"]
 pub struct Change<'a> {
     blocks: &'a mut Blocks,
@@ -32,14 +32,15 @@ impl<'a> Change<'a> {
         self
     }
 
-    /// Appends whole frames. The number of the first one that is not acknowledged is then `base`: as it was, if there were
-    /// some before.
+    /// Appends whole frames. The number of the first one that is not acknowledged is then `base`: as it was, if there
+    /// were some before.
     pub fn append(&mut self, base: u32, frames: &[u8]) -> &mut Self {
         self.base = base;
         self.attempt(|blocks, record| record.frames.append(blocks, record.slot, frames))
     }
 
-    /// Drops so many bytes of frames from the front. The number of the first one that is not acknowledged is then `base`.
+    /// Drops so many bytes of frames from the front. The number of the first one that is not acknowledged is then
+    /// `base`.
     pub fn acked(&mut self, base: u32, bytes: usize) -> &mut Self {
         self.base = base;
         self.attempt(|_, record| {
@@ -95,8 +96,8 @@ impl<'a> Change<'a> {
         let state = self.record.state(self.progress, self.base, self.identity);
         let [first, second] = COPIES;
         let copy = if other == 0 { first } else { second };
-        // The copy that counts is not touched, nor is anything that it names. Until the last line that is the record; with it,
-        // it is the other copy, which is whole by then.
+        // The copy that counts is not touched, nor is anything that it names. Until the last line that is the record;
+        // with it, it is the other copy, which is whole by then.
         self.blocks.memory.store(self.record.slot, copy, &state.encode(self.record.slot, self.record.serial));
         self.blocks.memory.publish(self.record.slot, SELECTOR, other);
 

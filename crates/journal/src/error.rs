@@ -6,8 +6,8 @@ use thiserror::Error;
 
 use crate::layout::MAX_IDENTITY;
 
-/// The error of a change that is not in the record. The record stays as it was; if its session goes on, it is behind it, and
-/// the owner must close it.
+/// The error of a change that is not in the record. The record stays as it was; if its session goes on, it is behind
+/// it, and the owner must close it.
 #[derive(Debug, Error)]
 pub enum RecordError {
     /// There is no memory for it.

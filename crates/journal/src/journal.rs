@@ -20,6 +20,9 @@ pub struct Journal {
     mark: u8,
 }
 
+// It may be made on one thread and used by another.
+const _: fn(Journal) -> Box<dyn Send> = |journal| Box::new(journal);
+
 /// All of a session that begins with more than its identity, as one that goes on from a record.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Contents<'a> {
@@ -76,7 +79,8 @@ impl Journal {
         self.open_with(serial, &Contents { identity, progress, ..Contents::default() })
     }
 
-    /// Opens the record of a session that has frames or half a packet from before. It is there with all of it, or not at all.
+    /// Opens the record of a session that has frames or half a packet from before. It is there with all of it, or not
+    /// at all.
     ///
     /// # Errors
     /// Returns an error if the identity is too long, or if there is no memory: then there is no record.
@@ -135,11 +139,11 @@ impl Journal {
         self.blocks.give(slot);
     }
 
-    /// Returns the buffer for the next read from the game server of a session, which is from now on the one whose bytes are in it. What an
-    /// other session read before must be in its record by now.
+    /// Returns the buffer for the next read from a session's game server. From now on its bytes are that session's:
+    /// those that another one read before must be in its record by now.
     ///
-    /// Each read begins at the front of it, and is to be in the record before the next one: else the bytes before are lost
-    /// to a process that recovers it.
+    /// Each read begins at the front of it, and is to be in the record before the next one: else the bytes before are
+    /// lost to a process that recovers it.
     pub fn buffer_for(&mut self, record: &Record) -> &mut [u8] {
         if self.reader != record.slot {
             self.set_reader(record.slot);

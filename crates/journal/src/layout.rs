@@ -1,7 +1,7 @@
 //! The bytes of a journal: where each thing stands in the file, and how the state of a record is written.
 //!
-//! The file is blocks of [`BLOCK`] bytes. The first one has the [`MAGIC`], the [`FORMAT`] and the mark that says which record
-//! read last; the read buffer follows, and then blocks for all else. Numbers are little endian.
+//! The file is blocks of [`BLOCK`] bytes. The first one has the [`MAGIC`], the [`FORMAT`] and the mark that says which
+//! record read last; the read buffer follows, and then blocks for all else. Numbers are little endian.
 
 use crate::progress::Progress;
 

@@ -1,10 +1,10 @@
 //! A record of game sessions that outlives a killed process.
 //!
-//! A core may be killed at any instant, and its game sockets are kept by another process. What the kernel cannot tell of a
-//! session must be found by the process that comes next: how far the client's packets are, which frames the client has not
-//! acknowledged, half a packet of the game server, and the owner's words about all of it. A [`Journal`] has that in a file without a
-//! name, in memory that it shares with its holder; [`recover`] reads it. This crate knows bytes and numbers, and no
-//! socket, runtime or protocol.
+//! A core may be killed at any instant, and its game sockets are kept by another process. The process that comes next
+//! must find the part of each session that the kernel cannot tell: how far the client's packets are, which frames the
+//! client has not acknowledged, half a packet of the game server, and the owner's words about all of it. A [`Journal`]
+//! has that in a file without a name, in memory that it shares with its holder; [`recover`] reads it. This crate knows
+//! bytes and numbers, and no socket, runtime or protocol.
 //!
 //! ```
 //! use otproxy_journal::{Journal, Progress, recover};
@@ -27,25 +27,25 @@
 //!
 //! # Whole changes
 //!
-//! A process that dies between any two stores, or in the middle of one, leaves each record as it was before the change under
-//! way or as it is after it:
+//! A process that dies between any two stores, or in the middle of one, leaves each record as it was before the change
+//! under way or as it is after it:
 //!
 //! - A record has a block of its own with two copies of its state, and one byte that says which one counts. A
-//!   [`Change`] stores its bytes where nothing counts yet, then the other copy, and then that byte. A byte is stored whole
-//!   or not at all.
+//!   [`Change`] stores its bytes where nothing counts yet, then the other copy, and then that byte. A byte is stored
+//!   whole or not at all.
 //! - Nothing that the counting copy names is stored over. Blocks that a change drops are used again after it, and those
 //!   it takes are free ones.
 //! - A block is a record's own from the last store of [`Journal::open`] to the first of [`Journal::close`].
 //!
-//! The order of these stores is the compiler's to keep, which two fences see to; what a process has stored in a file's page is
-//! there for the next one, however the first one ends. A host that loses its power loses the memory: there is no
-//! session to go on with then.
+//! The order of these stores is the compiler's to keep, which two fences see to; what a process has stored in a file's
+//! page is there for the next one, however the first one ends. A host that loses its power loses the memory: there is
+//! no session to go on with then.
 //!
 //! # Reading
 //!
-//! The bytes of a read from the game server are in no record until a change has put them there, and not in the socket any more.
-//! So [`Journal::buffer_for`] reads into the shared memory: the bytes are [there](RecoveredRecord::unread) too, for the record
-//! that read last.
+//! The bytes of a read from the game server are in no record until a change has put them there, and not in the socket
+//! any more. So [`Journal::buffer_for`] reads into the shared memory: the bytes are [there](RecoveredRecord::unread)
+//! too, for the record that read last.
 //!
 //! # Memory
 //!

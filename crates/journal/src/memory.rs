@@ -81,7 +81,7 @@ impl Memory {
     /// Returns the bytes of all segments.
     #[cfg(test)]
     pub fn image(&self) -> Vec<u8> {
-        self.segments.iter().flat_map(|segment| segment.bytes()).copied().collect()
+        self.segments.iter().map(Segment::bytes).collect::<Vec<_>>().concat()
     }
 
     pub fn file(&self) -> io::Result<&File> {
@@ -125,7 +125,8 @@ impl Memory {
     pub fn store(&mut self, block: u32, offset: usize, bytes: &[u8]) {
         #[expect(
             clippy::indexing_slicing,
-            reason = "all blocks are those that `grow` returned, and positions within one are constants of the layout or bounded by BLOCK_DATA"
+            reason = "all blocks are those that `grow` returned, and positions within one are constants of the layout or \
+                      bounded by BLOCK_DATA"
         )]
         self.block(block)[offset..offset + bytes.len()].copy_from_slice(bytes);
         #[cfg(test)]
@@ -136,9 +137,10 @@ impl Memory {
 
     /// Stores one byte, after all stores so far and before all to come.
     ///
-    /// A reader of the file that comes after this process was killed finds each store that the process executed: the pages are
-    /// the file's own, and the processor completes in order what it has begun. So the order of stores in the program is what counts, and
-    /// only the compiler could change it; the fences forbid it to. One byte is stored whole or not at all.
+    /// A reader of the file that comes after this process was killed finds each store that the process executed: the
+    /// pages are the file's own, and the processor completes in order what it has begun. So the order of stores in the
+    /// program is what counts, and only the compiler could change it; the fences forbid it to. One byte is stored whole
+    /// or not at all.
     pub fn publish(&mut self, block: u32, offset: usize, byte: u8) {
         compiler_fence(Ordering::SeqCst);
         self.store(block, offset, &[byte]);
@@ -164,14 +166,15 @@ impl Memory {
 
 /// Makes the file longer by `len` bytes from `offset` on, which is its end, and maps these.
 fn map_more(file: &File, offset: u64, len: usize) -> io::Result<MmapMut> {
-    // The pages are there before anything is stored in them: a host that has none left says so here, where it is an error,
-    // and not by a signal at the store.
+    // The pages are there before anything is stored in them: a host that has none left says so here, where it is an
+    // error, and not by a signal at the store.
     rustix::io::retry_on_intr(|| fallocate(file, FallocateFlags::empty(), offset, len as u64))?;
     #[expect(
         unsafe_code,
-        reason = "a mapping is sound as long as nobody else changes its bytes or makes the file shorter. The file has no name, and was made by \
-                  this process; those who get its descriptor keep it, and read it when this process is gone. It is sealed against \
-                  shrinking, and its pages are allocated, so that no access ends in SIGBUS"
+        reason = "a mapping is sound as long as nobody else changes its bytes or makes the file shorter. The file has no \
+                  name, and was made by this process; those who get its descriptor keep it, and read it when this \
+                  process is gone. It is sealed against shrinking, and its pages are allocated, so that no access ends \
+                  in SIGBUS"
     )]
     unsafe {
         MmapOptions::new().offset(offset).len(len).populate().map_mut(file)

@@ -7,7 +7,8 @@ pub struct Progress {
     pub received: u32,
     /// Bytes written to the game server up to the end of that packet.
     pub written: u64,
-    /// Bytes of the game server that are in the record, as frames or as the partial packet, or were and are acknowledged.
+    /// Bytes of the game server that are in the record, as frames or as the partial packet, or were and are
+    /// acknowledged.
     pub read: u64,
     /// Bytes from the client, as the session counts them.
     pub bytes_in: u64,

@@ -7,8 +7,8 @@ use crate::chain::Chain;
 use crate::layout::{Identity, State};
 use crate::progress::Progress;
 
-/// The record of a session in a journal, which the session owns. It must be [closed](crate::Journal::close): one that is
-/// dropped keeps its blocks, and is found in the file.
+/// The record of a session in a journal, which the session owns. It must be [closed](crate::Journal::close): one that
+/// is dropped keeps its blocks, and is found in the file.
 ///
 /// It belongs to the journal that opened it, and stays on that journal's thread.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! The records of a process that is gone, read from its file.
 //!
-//! Nothing in the file is believed: each number is held against what the file can be, and each block is taken once. A record
-//! that does not hold is lost, and no other one with it.
+//! Nothing in the file is believed: each number is held against what the file can be, and each block is taken once. A
+//! record that does not hold is lost, and no other one with it.
 
 use std::fs::File;
 use std::io;
@@ -74,14 +74,15 @@ pub struct RecoveredRecord {
     pub frames: Vec<u8>,
     /// The packet of the game server that was not whole yet.
     pub partial: Vec<u8>,
-    /// The whole read buffer, if this is the record that read last. The kernel knows how many bytes the process took from the
-    /// socket; so many of them as are more than [`Progress::read`] stand at the front of this, and are not in the record.
+    /// The whole read buffer, if this is the record that read last. The kernel knows how many bytes the process took
+    /// from the socket; so many of them as are more than [`Progress::read`] stand at the front of this, and are not in
+    /// the record.
     pub unread: Option<Vec<u8>>,
 }
 
 /// Returns all records in the file of a journal. Its process must be gone, or must not write to it.
 ///
-/// It takes as much memory as the records have bytes, and never more than the file and its mapping.
+/// It takes as much memory as the records have bytes. That is never more than the file has, whatever is in it.
 ///
 /// # Errors
 /// Returns an error if the file is no journal, or cannot be read.
@@ -172,8 +173,8 @@ pub(crate) fn recover_from(source: &impl Source) -> Result<Vec<Recovered>, Recov
 /// The reading of one file.
 struct Reading<'a, S> {
     source: &'a S,
-    /// The blocks that a record has. None is taken twice: so a chain ends, and all records together are no longer than the
-    /// file.
+    /// The blocks that a record has. None is taken twice: so a chain ends, and all records together are no longer than
+    /// the file.
     claimed: Vec<bool>,
     block: Box<[u8; BLOCK]>,
 }

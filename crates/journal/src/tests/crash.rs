@@ -18,6 +18,11 @@ fn torn(before: &[u8], bytes: &[u8]) -> Vec<Vec<u8>> {
     if bytes.len() < 2 {
         return Vec::new();
     }
+    if cfg!(miri) {
+        // Miri is slow, and looks for other things.
+        let (stored, not) = (bytes.split_at(bytes.len() / 2).0, before.split_at(bytes.len() / 2).1);
+        return vec![[stored, not].concat()];
+    }
     let mix = |stored: &dyn Fn(usize) -> bool| {
         let pairs = before.iter().zip(bytes).enumerate();
         pairs.map(|(at, (old, new))| if stored(at) { *new } else { *old }).collect()
@@ -32,8 +37,6 @@ fn torn(before: &[u8], bytes: &[u8]) -> Vec<Vec<u8>> {
 struct Course {
     pair: Pair,
     image: Image,
-    /// Stores after which all was looked at.
-    stores: usize,
 }
 
 impl Course {
@@ -42,11 +45,11 @@ impl Course {
         memory.limit(max_segments);
         let mut journal = Journal::on(memory);
         let image = Image(journal.memory().image());
-        Self { pair: Pair::new(journal), image, stores: 0 }
+        Self { pair: Pair::new(journal), image }
     }
 
-    /// Does a step, and looks at the file after each of its stores and within them: it has the state before the step or the one after it,
-    /// and goes from one to the other once.
+    /// Does a step, and looks at the file after each of its stores and within them: it has the state before the step or
+    /// the one after it, and goes from one to the other once.
     fn step(&mut self, step: &Step) {
         let before = self.pair.model.clone();
         self.pair.journal.memory().trace = Some(Vec::new());
@@ -74,16 +77,14 @@ impl Course {
                     let old = self.image.0[there.clone()].to_vec();
                     for torn in torn(&old, &bytes) {
                         self.image.0[there.clone()].copy_from_slice(&torn);
-                        let mut no = changed;
-                        look(&self.image, &mut no, "torn");
-                        // The mark of the one that reads stands in two bytes beside the one that counts: none of that shows.
-                        assert_eq!(no, changed, "a store that shows before it is whole: {k} of {count} of {step:?}");
+                        let mut shows = changed;
+                        look(&self.image, &mut shows, "torn");
+                        assert_eq!(shows, changed, "half of store {k} of {count} of {step:?} shows");
                     }
                     self.image.0[there].copy_from_slice(&bytes);
                 }
             }
             look(&self.image, &mut changed, "whole");
-            self.stores += 1;
         }
         assert!(self.image.0 == self.pair.journal.memory().image(), "stores that were not seen");
         assert!(state(&self.image) == *after, "{step:?} is done, and not in the file");
@@ -100,7 +101,7 @@ proptest! {
 
     #[test]
     fn each_change_is_there_whole_or_not_at_all(
-        steps in vec(step(), if cfg!(miri) { 8 } else { 24 }),
+        steps in vec(step(), if cfg!(miri) { 12 } else { 24 }),
         max_segments in prop_oneof![Just(1_usize), Just(2), Just(100)],
     ) {
         let mut course = Course::new(max_segments);

@@ -181,6 +181,14 @@ fn the_bytes_of_this_format_stay() {
     assert_eq!(words(34 * 2048, 3), [1, 33, u64::from_le_bytes(*b"frames\0\0")]);
 }
 
+#[test]
+fn figures_of_memory_are_those_of_the_documentation() {
+    assert_eq!(crate::MAX_SEGMENTS * SEGMENT, 4 << 30);
+    // A chain's least allocation beside it is four numbers of four bytes.
+    let heap = size_of::<crate::Record>() + 2 * 16;
+    assert!((200..=300).contains(&heap), "{heap} bytes on the heap for a session");
+}
+
 /// Cargo lets a crate have the lints of the workspace, or its own, and no mix of them.
 #[test]
 #[cfg_attr(miri, ignore = "Miri opens no such files")]

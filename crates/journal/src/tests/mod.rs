@@ -1,10 +1,11 @@
 //! Journals on memory that records each store, and on real files.
 
 mod crash;
+mod damage;
 mod file;
 mod model;
 
-/// What a memory was told to do.
+/// A call of a memory.
 #[derive(Debug, Clone)]
 pub(crate) enum Store {
     /// Bytes at a position of the file.
