@@ -121,7 +121,7 @@ fn forwarding() -> Vec<Panel> {
             .of("sum by (edge, listener, result) (rate(otproxy_target_checks_total{EDGE}[$__rate_interval]))", "{{edge}} {{listener}} {{result}}")
             .unit("ops")
             .see("otproxytargetdown"),
-        graph("Round trip to the core", "Of checks with `check: ping`: no player's line is in it.")
+        graph("Round trip to the core", "Of checks with `check: ping`, on edges without a tunnel: no player's line is in it.")
             .of(
                 "sum by (edge, listener) (rate(otproxy_target_check_rtt_seconds_sum{EDGE}[$__rate_interval])) \
                  / (sum by (edge, listener) (rate(otproxy_target_check_rtt_seconds_count{EDGE}[$__rate_interval])) > 0)",

@@ -13,7 +13,8 @@ use crate::common::tunnel::*;
 use crate::common::{eventually, run};
 
 /// Panels that show nothing here, with the reason.
-const EMPTY: [(&str, &str, &str); 2] = [
+const EMPTY: [(&str, &str, &str); 3] = [
+    ("otproxy-edge", "Round trip to the core", "over a tunnel a check takes its answer from the trunk, and no time"),
     ("otproxy-core", "Table proxies", "there is no web site with a database"),
     ("otproxy-core", "Sessions over the last restart", "no core has run before this one"),
 ];
@@ -51,7 +52,7 @@ impl SetUp {
         let core = Role::start(&core(&certificates, &of_edges, &listeners, &more));
         let start = |(name, host): (&str, std::net::IpAddr)| {
             let listeners = format!(
-                "[{{ name: links, listen: \"{host}:7162\", forward_to: core/links, expect: links, check: ping, inter: 1s }}, \
+                "[{{ name: links, listen: \"{host}:7162\", forward_to: core/links, expect: links, check: ping }}, \
                  {{ name: login, listen: \"{host}:7171\", forward_to: core/login, expect: login, status: {{ address: \"{host}\" }} }}, \
                  {{ name: web, kind: web, listen: \"{host}:8080\", forward_to: core/web }}]"
             );
