@@ -13,8 +13,7 @@ use crate::common::tunnel::*;
 use crate::common::{eventually, run};
 
 /// Panels that show nothing here, with the reason.
-const EMPTY: [(&str, &str, &str); 3] = [
-    ("otproxy-edge", "Round trip to the core", "over a tunnel a check takes its answer from the trunk, and no time"),
+const EMPTY: [(&str, &str, &str); 2] = [
     ("otproxy-core", "Table proxies", "there is no web site with a database"),
     ("otproxy-core", "Sessions over the last restart", "no core has run before this one"),
 ];
@@ -23,11 +22,13 @@ const PENDING: [(&str, &str); 0] = [];
 /// Between two looks at what is still missing.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A core and two edges, with all that `otproxy init` can write into their files.
+/// A core and two edges with a tunnel, with most of what `otproxy init` can write into their files, and an edge without one.
 struct SetUp {
     _certificates: Certificates,
     core: Role,
     edges: [Role; 2],
+    /// An edge without the tunnel, which is scraped by itself.
+    plain: Role,
 }
 
 impl SetUp {
@@ -39,13 +40,13 @@ impl SetUp {
             .iter()
             .zip(&hosts)
             .map(|(name, host)| format!("{{ name: {name}, public: \"{host}\", traffic: {{ month: 1TB }} }}"));
-        let of_edges = format!("[{}]", of_edges.collect::<Vec<_>>().join(", "));
+        let of_edges = format!("[{}, {{ name: lon1, address: 127.0.0.1 }}]", of_edges.collect::<Vec<_>>().join(", "));
         let more = format!(
             "game_servers: [{{ port: 7172, address: \"{game_server}\", check: tcp }}]\n\
              admin: {{ listen: \"127.0.0.1:0\", socket: off, edges_metrics: true }}\n"
         );
         let listeners = format!(
-            "[{{ name: links, kind: relay }}, \
+            "[{{ name: links, kind: relay, listen: \"127.0.0.1:0\" }}, \
              {{ name: login, forward_to: \"{game_server}\", login: {{ worlds: auto }} }}, \
              {{ name: web, kind: web, routes: {{ proxies: [{{ name: list }}] }} }}]"
         );
@@ -59,7 +60,11 @@ impl SetUp {
             Role::start(&edge(&certificates, name, core.addr("tunnel"), &listeners))
         };
         let edges = [("waw1", hosts[0]), ("fra1", hosts[1])].map(start);
-        Self { _certificates: certificates, core, edges }
+        let listeners = format!(
+            "[{{ name: links, listen: \"127.0.0.1:0\", forward_to: \"{}\", send_proxy: v2, expect: links, check: ping }}]",
+            core.addr("links")
+        );
+        Self { _certificates: certificates, core, edges, plain: Role::edge(&listeners) }
     }
 }
 
@@ -141,9 +146,11 @@ fn each_panel_and_each_rule_is_evaluated_over_players() {
         let mut crew = Crew::start(3, &paths).await;
         let config = format!(
             "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\nrule_files: [\"{}\"]\n\
-             scrape_configs: [{{ job_name: otproxy, static_configs: [{{ targets: [\"{}\"] }}] }}]\n",
+             scrape_configs: [{{ job_name: otproxy, static_configs: [{{ targets: [\"{}\"] }}, \
+             {{ targets: [\"{}\"], labels: {{ role: edge, edge: lon1 }} }}] }}]\n",
             repository(RULES).display(),
             set_up.core.admin(),
+            set_up.plain.admin(),
         );
         let prometheus = Prometheus::start(&config).await;
         let looking = async {
