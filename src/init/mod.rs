@@ -33,7 +33,7 @@ use folder::Folder;
 pub const TOPOLOGY_FILE: &str = "topology.yaml";
 /// The file of a host's firewall, in its folder.
 pub const RULES: &str = "nftables.conf";
-/// What Prometheus reads: the same for all topologies, as the core has the metrics of its edges.
+/// The configuration of a Prometheus beside the core: the same for all topologies, as the core has the metrics of its edges.
 const PROMETHEUS: &str = include_str!("../../configs/monitoring/prometheus/prometheus.yml");
 
 /// The reason why a folder could not be filled.

@@ -11,7 +11,7 @@ use super::folder::Folder;
 use super::tunnel::free_address;
 use super::{eventually, http};
 
-/// Returns whether a program of it is there. Where it is not, a test has nothing to do and says so; in CI, which sets `CI=true`, it
+/// Returns whether a program of it is there. If not, a test has nothing to do and says so; in CI, which sets `CI=true`, it
 /// fails.
 pub fn is_here(program: &str) -> bool {
     let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();

@@ -159,7 +159,7 @@ fn logins() -> Vec<Panel> {
                 "{{route}} {{result}}",
             )
             .unit("reqps"),
-        graph("Table proxies", "Whether the web site's table is in step with the edges, and changes in it.")
+        graph("Table proxies", "The web site's table: 1 while it is in step with the edges, and changes in it.")
             .of("max by (table) (otproxy_proxies_table_up{CORE})", "{{table}} in step")
             .of(
                 "sum by (table) (increase(otproxy_proxies_table_changes_total{CORE}[$__rate_interval]))",

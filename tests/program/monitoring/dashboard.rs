@@ -26,7 +26,7 @@ pub struct Dashboard {
     pub title: &'static str,
     /// The questions that it answers.
     pub about: &'static str,
-    /// Whether it shows edges that are chosen.
+    /// It shows edges that are chosen.
     pub of_edges: bool,
     /// Its rows.
     pub rows: Vec<Row>,
@@ -218,6 +218,9 @@ impl Panel {
                 "thresholdsStyle": { "mode": if self.steps.is_empty() { "off" } else { "line" } },
             });
         }
+        if self.form == Form::Table && !self.steps.is_empty() {
+            field["custom"] = json!({ "cellOptions": { "type": "color-text" } });
+        }
         if let Some(most) = self.most {
             field["max"] = json!(most);
         }
@@ -239,7 +242,7 @@ impl Panel {
             }),
             Form::States => json!({
                 "showValue": "auto", "mergeValues": true, "rowHeight": 0.9,
-                "legend": { "showLegend": false, "displayMode": "list", "placement": "bottom" },
+                "legend": { "showLegend": false, "displayMode": "list", "placement": "bottom", "calcs": [] },
                 "tooltip": { "mode": "single", "sort": "none" },
             }),
             Form::Table => json!({ "showHeader": true, "cellHeight": "sm" }),
@@ -251,9 +254,10 @@ impl Panel {
         if self.form != Form::Table {
             return json!([]);
         }
-        // Where a value says nothing, it is left out too.
+        // A value that says nothing is left out too.
         let hidden = if self.unit == "none" { json!({ "Time": true, "Value": true }) } else { json!({ "Time": true }) };
-        json!([{ "id": "organize", "options": { "excludeByName": hidden, "indexByName": {}, "renameByName": {} } }])
+        let names = json!({ "Value": "left" });
+        json!([{ "id": "organize", "options": { "excludeByName": hidden, "indexByName": {}, "renameByName": names } }])
     }
 
     fn targets(&self) -> Vec<Value> {
@@ -380,7 +384,8 @@ impl Dashboard {
         let mut list = vec![
             json!({
                 "type": "datasource", "name": "datasource", "label": "Prometheus", "query": "prometheus",
-                "refresh": 1, "multi": false, "includeAll": false, "current": {}, "options": [], "regex": "", "hide": 0, "skipUrlSync": false,
+                "refresh": 1, "multi": false, "includeAll": false,
+                "current": { "selected": true, "text": "default", "value": "default" }, "options": [], "regex": "", "hide": 0, "skipUrlSync": false,
             }),
             choice("job", "Job", "label_values(otproxy_build_info, job)"),
             choice("instance", "Instance", "label_values(otproxy_build_info{job=~\"$job\"}, instance)"),

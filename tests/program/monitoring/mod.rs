@@ -146,6 +146,43 @@ fn the_documented_table_is_that_of_the_rules() {
     assert_golden(&repository(OPERATIONS), &[before, BEGIN, &table, END, after].concat());
 }
 
+/// Returns what follows `start` in a text, up to the end of a word, each time.
+fn words_behind<'a>(text: &'a str, start: &'a str) -> impl Iterator<Item = &'a str> {
+    let ends = |letter: char| !letter.is_ascii_alphanumeric() && !['/', '.', '-', '_'].contains(&letter);
+    text.split(start).skip(1).map(move |rest| rest.split(ends).next().unwrap_or_default().trim_end_matches(['.', '/']))
+}
+
+#[test]
+fn places_and_times_fit_each_other() {
+    const PACKAGE: &str = "/usr/share/otproxy/monitoring";
+    let provisioning = "configs/monitoring/grafana/provisioning";
+    let (of_dashboards, of_sources) =
+        (format!("{provisioning}/dashboards/otproxy.yaml"), format!("{provisioning}/datasources/otproxy.yaml"));
+    // The documents and Grafana look for files where a package puts them.
+    let mut count = 0;
+    for text in [read(OPERATIONS), read(&of_dashboards)] {
+        for path in words_behind(&text, PACKAGE) {
+            assert!(repository(&format!("configs/monitoring{path}")).exists(), "{PACKAGE}{path} is in no package");
+            count += 1;
+        }
+    }
+    assert!(count >= 4, "{count}");
+    assert!(read("packaging/stage.sh").contains("find configs/monitoring -type f"));
+    // Steps of graphs begin at the time between two scrapes.
+    let value = |path: &str| -> serde_yaml::Value { serde_yaml::from_str(&read(path)).expect("YAML") };
+    let prometheus = value("configs/monitoring/prometheus/prometheus.yml");
+    let source = &value(&of_sources)["datasources"][0];
+    assert_eq!(source["jsonData"]["timeInterval"], prometheus["global"]["scrape_interval"]);
+    let file = prometheus["rule_files"][0].as_str().expect("a file");
+    assert!(RULES.ends_with(&format!("/{file}")), "{file}");
+    // Rules and dashboards go by the job's name, and by an address that the core has unless it is told otherwise.
+    let job = &prometheus["scrape_configs"][0];
+    assert_eq!(job["job_name"], "otproxy");
+    let target = job["static_configs"][0]["targets"][0].as_str().expect("a target");
+    let admin = otproxy_config::load(&repository("configs/core-minimal.yaml")).expect("valid");
+    assert_eq!(admin.process().admin.listen.map(|address| address.to_string()).as_deref(), Some(target));
+}
+
 #[test]
 fn the_tool_of_prometheus_finds_nothing_wrong() {
     if !is_here("promtool") {

@@ -1,4 +1,4 @@
-//! What an expression of Prometheus names, held against the catalogue.
+//! The names in an expression of Prometheus, held against the catalogue.
 
 use std::collections::{BTreeMap, BTreeSet};
 
