@@ -39,11 +39,14 @@ contents() {
     echo "$file: $count files, as packaging/README.md has them"
 }
 
-# All documents and examples, and each command's page, are in a package whose paths LIST has.
+# All documents and examples, dashboards and rules, and each command's page, are in a package whose paths LIST has.
 nothing_forgotten() {
     local list=$1 file name count=0
     for file in docs/*.md configs/*.yaml; do
         grep -q " /usr/share/doc/otproxy/$file\$" "$list" || fail "$list lacks $file"
+    done
+    for file in $(cd configs && find monitoring -type f); do
+        grep -q " /usr/share/otproxy/$file\$" "$list" || fail "$list lacks $file"
     done
     for name in $("$program" --help | sed -n '/^Commands:/,/^$/ s/^  \([a-z-]*\) .*/\1/p'); do
         [ "$name" != help ] || continue

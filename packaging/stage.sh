@@ -36,4 +36,6 @@ complete zsh zsh/vendor-completions/_otproxy
 install -D -m 644 -t "$doc" README.md SECURITY.md
 install -D -m 644 -t "$doc/docs" docs/*.md
 install -D -m 644 -t "$doc/configs" configs/*.yaml
+# Not below doc, which some hosts leave out: Grafana reads the dashboards where they are.
+find configs/monitoring -type f | while read -r file; do install -D -m 644 "$file" "$root/usr/share/otproxy/${file#configs/}"; done
 cargo metadata --format-version 1 --locked --filter-platform "$triple" | python3 packaging/third-party.py >"$doc/third-party.txt"

@@ -15,7 +15,7 @@ fi
 folder=$(dirname "$root")/$name
 mkdir "$folder"
 cp -r "$root/usr/share/doc/otproxy/." "$folder"
-cp -r "$root/usr/share/man" "$root/usr/bin/otproxy" systemd/otproxy-*.service CHANGELOG.md LICENSE "$folder"
+cp -r "$root/usr/share/otproxy/monitoring" "$root/usr/share/man" "$root/usr/bin/otproxy" systemd/otproxy-*.service CHANGELOG.md LICENSE "$folder"
 mkdir "$folder/completions"
 cp "$root"/usr/share/{bash-completion/completions/otproxy,fish/vendor_completions.d/otproxy.fish,zsh/*/_otproxy} "$folder/completions"
 tar --create --sort=name --owner=0 --group=0 --numeric-owner --mode=go=rX,u+w --mtime="@$SOURCE_DATE_EPOCH" --format=ustar \

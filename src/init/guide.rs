@@ -29,6 +29,7 @@ Made by `otproxy init`. Commands are run in this folder.
 {folders}| `ca/` | nowhere: it stays with you. Anybody with `ca.key` can play your core and your edges: keep it off their hosts |
 | `config.lua` | its lines into the game server's `config.lua` |
 | `proxies.sql` | the game's database, where the login server reads the table `proxies` |
+| `prometheus.yml` | `/etc/prometheus/` on the core's host, for dashboards and alerts: section \"Dashboards and alerts\" of docs/operations.md |
 | `client/otproxy/` | the client's folder `mods`, as a whole: see step 3 |
 
 "

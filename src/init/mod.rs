@@ -33,6 +33,8 @@ use folder::Folder;
 pub const TOPOLOGY_FILE: &str = "topology.yaml";
 /// The file of a host's firewall, in its folder.
 pub const RULES: &str = "nftables.conf";
+/// The configuration of a Prometheus beside the core: the same for all topologies, as the core has the metrics of its edges.
+const PROMETHEUS: &str = include_str!("../../configs/monitoring/prometheus/prometheus.yml");
 
 /// The reason why a folder could not be filled.
 #[derive(Debug, Error)]
@@ -130,6 +132,7 @@ fn set_up(topology: &Topology, text: Option<&str>) -> Vec<File> {
     let mut files = vec![file("README.md", guide::whole(topology))];
     files.extend(text.map(|text| file(TOPOLOGY_FILE, text.to_owned())));
     files.push(file("config.lua", game::server(topology)));
+    files.push(file("prometheus.yml", PROMETHEUS.to_owned()));
     files.push(file("proxies.sql", game::sql(topology)));
     let of_client = |name: &str, text| file(&format!("{}/{name}", client::FOLDER), text);
     files.push(of_client("otproxy.otmod", client::description().to_owned()));

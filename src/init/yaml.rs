@@ -188,6 +188,9 @@ role: core
 # Each edge proves its name with its certificate. `revoked: true` refuses it at once.
 edges:
 {edges}
+# The metrics of the edges are there beside the core's own, for one Prometheus on this host: see prometheus.yml.
+admin: {{ edges_metrics: true }}
+
 # All are reached through the tunnel alone.
 listeners:
   - name: links

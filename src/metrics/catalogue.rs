@@ -194,6 +194,8 @@ catalogue! {
             "Bytes kept for replay until clients acknowledge them, over all sessions.";
         relay_memory_bytes: IntGauge = "otproxy_relay_memory_bytes" []
             "Memory of all sessions, in steps: what they keep for replay, ahead of its turn, and for game servers. See `sessions.memory`.";
+        relay_memory_limit_bytes: IntGauge = "otproxy_relay_memory_limit_bytes" []
+            "The limit of that memory, `sessions.memory`; 0 without one.";
         edge_state: IntGaugeVec = "otproxy_edge_state" ["edge", "state"]
             "The state of an edge, as the core judges it: 1 for that state, and 0 for the others.";
         edge_listed: IntGaugeVec = "otproxy_edge_listed" ["edge"]

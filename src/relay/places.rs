@@ -27,8 +27,16 @@ pub(super) struct SessionPlaces {
     slots: Arc<Slots>,
     /// Locked when a session begins or ends, or its memory grows or shrinks by a step.
     state: Mutex<State>,
-    /// The gauge of the memory of all sessions.
-    shown: OnceLock<IntGauge>,
+    /// The gauges of the memory of all sessions and of its limit.
+    shown: OnceLock<MemoryGauges>,
+}
+
+/// The gauges of memory, bytes.
+#[derive(Debug)]
+struct MemoryGauges {
+    kept: IntGauge,
+    /// 0 without a limit.
+    limit: IntGauge,
 }
 
 #[derive(Debug, Default)]
@@ -236,11 +244,12 @@ impl SessionPlaces {
         self.slots.set(&limits(config));
         let mut state = self.state.lock();
         (state.max, state.max_memory) = (config.max, config.memory.unwrap_or(usize::MAX));
+        self.show(&state);
     }
 
-    /// Sets the gauge of the memory of all sessions.
-    pub fn set_gauge(&self, memory: IntGauge) {
-        let _ = self.shown.set(memory);
+    /// Sets the gauges of the memory of all sessions, and of its limit.
+    pub fn set_gauges(&self, kept: IntGauge, limit: IntGauge) {
+        let _ = self.shown.set(MemoryGauges { kept, limit });
         self.show(&self.state.lock());
     }
 
@@ -311,8 +320,13 @@ impl SessionPlaces {
     }
 
     fn show(&self, state: &State) {
-        if let Some(memory) = self.shown.get() {
-            memory.set(i64::try_from(state.memory).unwrap_or(i64::MAX));
+        if let Some(MemoryGauges { kept, limit }) = self.shown.get() {
+            kept.set(i64::try_from(state.memory).unwrap_or(i64::MAX));
+            limit.set(if state.max_memory == usize::MAX {
+                0
+            } else {
+                i64::try_from(state.max_memory).unwrap_or(i64::MAX)
+            });
         }
     }
 }
@@ -411,6 +425,20 @@ mod tests {
         assert!(place.fits(STEP) && place.fits(2 * STEP) && !place.fits(STEP - 1));
         drop(place);
         assert_eq!(memory(&places), 0);
+    }
+
+    #[test]
+    fn gauges_show_the_memory_and_its_limit() {
+        let places = places_with("memory: 1MiB");
+        let gauge = |name: &str| IntGauge::new(name, "Bytes.").unwrap();
+        let (kept, limit) = (gauge("kept"), gauge("limit"));
+        places.set_gauges(kept.clone(), limit.clone());
+        let place = enter(&places, "10.0.0.1");
+        place.count(1);
+        assert_eq!((kept.get(), limit.get()), (STEP as i64, 1 << 20));
+        places.lift();
+        drop(place);
+        assert_eq!((kept.get(), limit.get()), (0, 0), "without a limit");
     }
 
     #[test]

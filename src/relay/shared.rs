@@ -83,7 +83,7 @@ impl RelayShared {
 
     /// Shows from now on in `metrics`, which are no worker's, the memory of all sessions, and which game servers are up.
     pub fn set_gauge(&self, metrics: &Arc<Metrics>) {
-        self.sessions.set_gauge(metrics.relay_memory_bytes.clone());
+        self.sessions.set_gauges(metrics.relay_memory_bytes.clone(), metrics.relay_memory_limit_bytes.clone());
         self.game_servers.show_in(metrics);
     }
 

@@ -17,6 +17,7 @@ pub mod link;
 pub mod mariadb;
 pub mod metrics;
 pub mod process;
+pub mod prometheus;
 pub mod role;
 pub mod role_process;
 pub mod sandbox;

@@ -719,7 +719,12 @@ impl SetUp {
         let mut parts = made.split(", \"[::]:");
         let first = parts.next().unwrap_or_default().to_owned();
         let made = parts.fold(first, |text, part| text + "]" + &own(part)).replace("0.0.0.0:", &format!("{address}:"));
-        fs::write(&path, format!("{made}admin: {{ listen: '{address}:9162' }}\n")).expect("own file");
+        // The core's file has that key already.
+        let (made, more) = match made.split_once("admin: {") {
+            Some((before, after)) => (format!("{before}admin: {{ listen: '{address}:9162',{after}"), String::new()),
+            None => (made, format!("admin: {{ listen: '{address}:9162' }}\n")),
+        };
+        fs::write(&path, made + &more).expect("own file");
         path
     }
 }

@@ -20,6 +20,8 @@ use proptest::prelude::*;
 
 use crate::common::folder::assert_golden;
 use crate::common::process::{failed, otproxy, text};
+use crate::common::prometheus;
+use crate::monitoring::RULES;
 
 const FLAGS: [&str; 6] =
     ["--edge", "waw1=198.51.100.7,p1.example", "--edge", "fra1=198.51.100.9", "--game", "7172=127.0.0.1:7172"];
@@ -119,7 +121,7 @@ fn what_is_made_is_what_was_looked_at() {
         }
         // None too many either.
         assert_eq!(files(&golden).len(), count);
-        assert!(count >= 4 + 3 * 5, "{count}");
+        assert!(count >= 5 + 3 * 5, "{count}");
         for role in ["core", "edge"] {
             let folder = if role == "core" { "core" } else { "edge-waw1" };
             let unit = format!("otproxy-{role}.service");
@@ -131,8 +133,8 @@ fn what_is_made_is_what_was_looked_at() {
 
 #[test]
 fn every_file_is_accepted_by_what_reads_it() {
-    let nft = nft_is_here();
-    let mut count = (0, 0);
+    let (nft, promtool) = (nft_is_here(), prometheus::is_here("promtool"));
+    let mut count = (0, 0, 0);
     for name in ["dial", "accept"] {
         let out = fresh(&format!("valid-{name}"));
         from_file(&format!("{name}.yaml"), &out);
@@ -159,10 +161,15 @@ fn every_file_is_accepted_by_what_reads_it() {
                 count.1 += 1;
             } else if file.ends_with("nftables.conf") && nft {
                 accepts("nft", &["-c", "-f"]);
+            } else if file == "prometheus.yml" && promtool {
+                // The rules that it names, beside it, as they are put there.
+                fs::copy(repository(RULES), out.join("otproxy.rules.yml")).expect("writable");
+                accepts("promtool", &["check", "config"]);
+                count.2 += 1;
             }
         }
     }
-    assert_eq!(count, (8, 8));
+    assert_eq!(count, (8, 8, if promtool { 2 } else { 0 }));
 }
 
 /// Whether nftables can check a file here. Where it cannot, that part has nothing to do; in CI it fails.

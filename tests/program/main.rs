@@ -32,6 +32,7 @@ mod game_server_kinds;
 mod haproxy;
 mod hostile;
 mod init;
+mod monitoring;
 mod ping;
 mod probe;
 mod report;

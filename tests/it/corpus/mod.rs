@@ -80,6 +80,7 @@ fn files(folder: PathBuf) -> BTreeMap<String, Vec<u8>> {
     // Without a file there is no folder.
     let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.expect("a readable folder"));
     entries
+        .filter(|entry| entry.path().is_file())
         .map(|entry| {
             let name = entry.file_name().into_string().expect("a name in UTF-8");
             (name, fs::read(entry.path()).expect("a readable file"))

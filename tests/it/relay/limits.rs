@@ -638,6 +638,7 @@ fn beyond_the_memory_of_all_sessions_the_largest_of_the_largest_network_ends() {
         while !matches!(crowd[0].0.next().await, Some(Seen::End(S))) {}
         core.ended("memory").await;
         assert!(core.metric("otproxy_relay_memory_bytes", &[]).await <= 1_048_576.0);
+        assert_eq!(core.metric("otproxy_relay_memory_limit_bytes", &[]).await, 1_048_576.0);
         let kept = core.metric("otproxy_relay_unacked_bytes", &[]).await;
         assert!(kept < 1_048_576.0, "{kept}: what it had kept is forgotten");
         good_conn.send(&packet(b"undisturbed")).await;
