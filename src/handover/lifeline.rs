@@ -10,7 +10,6 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -137,8 +136,11 @@ fn put(to: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result
     Ok(())
 }
 
+/// A message: its kind, numbers, and descriptors.
+type Message = (Kind, Vec<u64>, Vec<OwnedFd>);
+
 /// Takes the first message out of a queue, or looks at it; `None` if there is none.
-fn take(from: &OwnedFd, flags: RecvFlags) -> io::Result<Option<(Kind, Vec<u64>, Vec<OwnedFd>)>> {
+fn take(from: &OwnedFd, flags: RecvFlags) -> io::Result<Option<Message>> {
     let mut bytes = [0; MAX_BYTES];
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_PER_MESSAGE))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);
@@ -231,7 +233,7 @@ fn take_all(ends: &[(u32, OwnedFd)], number: u32, store: Option<&DescriptorStore
 }
 
 /// Returns the tries that the first message of a queue tells.
-fn head(end: &OwnedFd) -> io::Result<u8> {
+pub(super) fn head(end: &OwnedFd) -> io::Result<u8> {
     match take(end, RecvFlags::PEEK)? {
         Some((Kind::Head, numbers, _)) => match *numbers.as_slice() {
             [format, tries] if format == u64::from(FORMAT) => Ok(u8::try_from(tries).unwrap_or(u8::MAX)),
@@ -371,7 +373,8 @@ impl Lifeline {
                     error!(%error, "sessions of this moment would not outlive this process if it were killed");
                 }
             }
-            thread::sleep(PAUSE);
+            // Not at once again, unless it ends.
+            self.changed.wait_while_for(&mut self.state.lock(), |state| state.queue.is_some(), PAUSE);
         }
     }
 
@@ -384,7 +387,8 @@ impl Lifeline {
         state.queue.is_some()
     }
 
-    fn renew(&self) -> io::Result<()> {
+    /// Makes the queue anew: with what this process has, and nothing else.
+    pub(super) fn renew(&self) -> io::Result<()> {
         let mut state = self.state.lock();
         let Some(number) = state.queue.as_ref().map(|queue| queue.number.wrapping_add(1)) else { return Ok(()) };
         let (queue, theirs) = Queue::new(number, state.tries)?;

@@ -2,9 +2,20 @@ use std::net::TcpStream;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-use proptest::prelude::*;
-use rustix::io::{FdFlags, fcntl_getfd};
+use std::collections::HashMap;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
 
+use parking_lot::Mutex;
+use proptest::prelude::*;
+use rustix::cmsg_space;
+use rustix::io::{FdFlags, fcntl_getfd};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType, recvmsg, socketpair,
+};
+
+use super::lifeline::{head, survive};
 use super::*;
 
 fn pair() -> (UnixStream, UnixStream) {
@@ -203,4 +214,174 @@ fn a_barrier_waits_until_the_manager_has_come_to_it() {
     waits.join().unwrap().unwrap();
     let error = store.barrier(Duration::from_millis(1)).unwrap_err();
     assert_eq!(error.to_string(), "the service manager does not answer");
+}
+
+/// A manager that keeps descriptors by name, on a thread of its own.
+#[derive(Clone, Default)]
+struct KeptByName(Arc<Mutex<Vec<(String, OwnedFd)>>>);
+
+impl KeptByName {
+    /// Returns one with room for so many, and its store.
+    fn start(name: &str, room: usize) -> (Self, DescriptorStore) {
+        let (Manager { socket, .. }, store) = Manager::named(name);
+        let kept = Self::default();
+        let all = kept.clone();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 256];
+            let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+            loop {
+                let mut beside = RecvAncillaryBuffer::new(&mut space);
+                let flags = RecvFlags::CMSG_CLOEXEC;
+                let Ok(got) = recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut beside, flags) else { return };
+                let text = String::from_utf8_lossy(&bytes[..got.bytes]).into_owned();
+                let name = text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or_default().to_owned();
+                let descriptors = beside.drain().filter_map(|message| match message {
+                    RecvAncillaryMessage::ScmRights(some) => Some(some),
+                    _ => None,
+                });
+                let descriptors: Vec<_> = descriptors.flatten().collect();
+                let mut all = all.0.lock();
+                if text.starts_with("FDSTORE=1") && all.len() < room {
+                    all.extend(descriptors.into_iter().map(|descriptor| (name.clone(), descriptor)));
+                } else if text.starts_with("FDSTOREREMOVE") {
+                    all.retain(|(other, _)| *other != name);
+                }
+            }
+        });
+        (kept, store)
+    }
+
+    /// Returns the ends of lifelines as the next process gets them.
+    fn ends(&self) -> Vec<(u32, OwnedFd)> {
+        let end = |(name, end): &(String, OwnedFd)| {
+            (name.strip_prefix(LIFELINE).unwrap().parse().unwrap(), end.try_clone().unwrap())
+        };
+        self.0.lock().iter().map(end).collect()
+    }
+}
+
+/// Returns the address of each connection, by number.
+fn addresses(sockets: &HashMap<u64, OwnedFd>) -> HashMap<u64, std::net::SocketAddr> {
+    let address = |socket: &OwnedFd| TcpStream::from(socket.try_clone().unwrap()).local_addr().unwrap();
+    sockets.iter().map(|(number, socket)| (*number, address(socket))).collect()
+}
+
+/// Connections to a server of their own.
+struct Connections(TcpListener);
+
+impl Connections {
+    fn new() -> Self {
+        Self(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// Returns one more that is held, and its address.
+    fn hold(&self, lifeline: &Arc<Lifeline>) -> (Held, std::net::SocketAddr) {
+        let connection = TcpStream::connect(self.0.local_addr().unwrap()).unwrap();
+        let address = connection.local_addr().unwrap();
+        // Its queue has an end.
+        self.0.accept().unwrap();
+        (lifeline.hold(connection.into()), address)
+    }
+}
+
+fn a_file() -> Vec<OwnedFd> {
+    vec![memory_of(b"journal").unwrap().into()]
+}
+
+#[test]
+fn what_is_held_outlives_the_process_and_what_is_over_does_not() {
+    let (manager, store) = KeptByName::start("lifeline", 8);
+    let connections = Connections::new();
+    let lifeline = Lifeline::begin(store.clone(), a_file(), None).unwrap();
+    lifeline.settle();
+    let mut held: Vec<_> = (0..250).map(|_| connections.hold(&lifeline)).collect();
+    drop(held.split_off(100));
+    let expected: HashMap<_, _> = held.iter().map(|(held, address)| (held.serial(), *address)).collect();
+    lifeline.renew().unwrap();
+    store.barrier(WITHIN).unwrap();
+    assert_eq!(manager.ends().len(), 1, "the one before is forgotten");
+
+    // The process is killed, and the next one too, before it has anything of its own.
+    for _ in 0..2 {
+        let survivors = survive(manager.ends(), Some(&store)).unwrap().expect("something");
+        assert_eq!(addresses(&survivors.sockets), expected);
+        assert_eq!(survivors.files.len(), 1);
+        store.barrier(WITHIN).unwrap();
+        assert_eq!(manager.ends().len(), 1);
+    }
+
+    // The one after it goes on with one of them, and is killed: that one is there twice, until all are back.
+    let survivors = survive(manager.ends(), Some(&store)).unwrap().expect("something");
+    let next = Lifeline::begin(store.clone(), a_file(), survivors.tail).unwrap();
+    let one = next.hold(survivors.sockets.into_values().next().unwrap());
+    assert!(!expected.contains_key(&one.serial()), "numbers of two processes never meet");
+    let both = survive(manager.ends(), Some(&store)).unwrap().expect("something");
+    assert_eq!((both.sockets.len(), both.files.len()), (101, 2));
+    next.settle();
+    next.renew().unwrap();
+    let (ends, _) = (manager.ends(), drop(both));
+    let own = ends.into_iter().filter(|(_, end)| head(end).is_ok_and(|tries| tries == 3)).collect();
+    let own = survive(own, None).unwrap().expect("something");
+    assert_eq!((own.sockets.len(), own.files.len()), (1, 1));
+}
+
+#[test]
+fn what_ends_leaves_nothing_and_a_store_without_room_is_an_error() {
+    let (manager, store) = KeptByName::start("ending", 1);
+    let lifeline = Lifeline::begin(store.clone(), a_file(), None).unwrap();
+    let error = Lifeline::begin(store.clone(), a_file(), None).unwrap_err();
+    assert!(error.to_string().contains("FileDescriptorStoreMax="), "{error}");
+    let error = lifeline.renew().unwrap_err();
+    assert!(error.to_string().contains("FileDescriptorStoreMax="), "{error}");
+    lifeline.end();
+    assert!(manager.ends().is_empty());
+    lifeline.renew().unwrap();
+    assert!(manager.ends().is_empty(), "it has ended");
+    assert!(survive(Vec::new(), Some(&store)).unwrap().is_none());
+}
+
+#[test]
+fn processes_that_do_not_last_are_not_gone_on_with_for_ever() {
+    let (manager, store) = KeptByName::start("lasting", 8);
+    drop(Lifeline::begin(store.clone(), a_file(), None).unwrap());
+    let again = || survive(manager.ends(), Some(&store));
+    for _ in 0..MOST_TRIES - 1 {
+        again().unwrap().expect("something");
+        store.barrier(WITHIN).unwrap();
+    }
+    let tail = again().unwrap().expect("something").tail;
+    let lifeline = Lifeline::begin(store.clone(), a_file(), tail).unwrap();
+    lifeline.lasts();
+    lifeline.renew().unwrap();
+    store.barrier(WITHIN).unwrap();
+    for _ in 0..MOST_TRIES {
+        again().unwrap().expect("it has lasted");
+        store.barrier(WITHIN).unwrap();
+    }
+    let error = again().unwrap_err();
+    assert!(error.to_string().contains("in a row"), "{error}");
+    store.barrier(WITHIN).unwrap();
+    assert!(manager.ends().is_empty());
+}
+
+#[test]
+fn what_is_no_lifeline_is_refused() {
+    let socket = || socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    let format = [&b"H"[..], &9_u64.to_be_bytes(), &0_u64.to_be_bytes()].concat();
+    let head = [&b"H"[..], &1_u64.to_be_bytes(), &0_u64.to_be_bytes()].concat();
+    for (messages, says) in [
+        (vec![&b"S12345678"[..]], "a message of another kind"),
+        (vec![b"F"], "a lifeline without a beginning"),
+        (vec![b"H"], "a lifeline without a format"),
+        (vec![b"H1234"], "a message that is cut"),
+        (vec![&format], "its lifeline in format 9, and this version knows only 1"),
+        (vec![&head, b"X"], "a message of another kind"),
+    ] {
+        let (ours, theirs) = socket();
+        for message in messages {
+            rustix::net::send(&ours, message, rustix::net::SendFlags::empty()).unwrap();
+        }
+        let error = survive(vec![(1, theirs)], None).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}: {says}");
+    }
 }

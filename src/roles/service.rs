@@ -476,6 +476,14 @@ impl Drop for Running {
     }
 }
 
+/// Ends a lifeline. The service manager may take its time.
+async fn end(lifeline: Option<Arc<Lifeline>>) {
+    if let Some(lifeline) = lifeline {
+        // It fails only if it panics.
+        let _ = spawn_blocking(move || lifeline.end()).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -510,13 +518,5 @@ mod tests {
         let run = async { timeout(Duration::from_secs(60), service.run(std::future::pending())).await };
         let result = runtime.block_on(run);
         assert_eq!(result.expect("it ends").unwrap_err().to_string(), "no more");
-    }
-}
-
-/// Ends a lifeline. The service manager may take its time.
-async fn end(lifeline: Option<Arc<Lifeline>>) {
-    if let Some(lifeline) = lifeline {
-        // It fails only if it panics.
-        let _ = spawn_blocking(move || lifeline.end()).await;
     }
 }
