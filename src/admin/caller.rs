@@ -9,6 +9,7 @@ use axum::serve::{IncomingStream, Listener};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::bounded::BoundedListener;
+use crate::handover::is_own_user;
 
 /// The file with the names of users.
 const PASSWD: &str = "/etc/passwd";
@@ -45,6 +46,11 @@ impl Caller {
     /// Returns the name in its certificate; `None` if it showed none.
     pub fn certificate(&self) -> Option<&str> {
         self.certificate.get().map(String::as_str)
+    }
+
+    /// Returns whether it is of the user that this process runs as, or of root.
+    pub fn is_own_user(&self) -> bool {
+        self.uid.is_some_and(is_own_user)
     }
 
     /// Looks up the name of its user.

@@ -126,7 +126,7 @@ impl Successor {
     ///
     /// # Errors
     /// Fails if it ends before it has taken over.
-    pub fn give_up(self) -> io::Result<()> {
+    pub fn give_up(&self) -> io::Result<()> {
         say(&self.stream, YOURS)?;
         // Only its word or its end shows who goes on: a limit of time here might leave both running, or nobody.
         hear(&self.stream, MINE, None)

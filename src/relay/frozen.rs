@@ -27,7 +27,7 @@ use super::shared::{RelayShared, WorkerCommand};
 use crate::admission::Reporter;
 
 pub use standstill::{Gate, Standstill};
-pub use thaw::{Thaw, ThawedClient};
+pub use thaw::{Thaw, ThawedClient, check_frozen};
 
 /// The number of the format of what a core leaves to the next one. Each client has [one more](FrozenClient) in it.
 const FORMAT: u16 = 1;

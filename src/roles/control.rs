@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -344,6 +345,19 @@ impl Control {
         if let Some(state) = &*self.state() {
             look(&state.config, state.listeners.links());
         }
+    }
+
+    /// Waits for its turn, and keeps all changes that have turns away until this is dropped.
+    pub(super) async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.turn.lock().await
+    }
+
+    /// Returns the sockets of all listeners once more, for a successor.
+    ///
+    /// # Errors
+    /// Fails if no descriptor is left.
+    pub(super) fn sockets(&self) -> io::Result<Vec<TcpListener>> {
+        self.state().as_ref().map_or_else(|| Ok(Vec::new()), |state| state.listeners.sockets())
     }
 
     /// Returns the configuration of the start.

@@ -1,5 +1,6 @@
 //! The core: the relay, and forwards for login and status.
 
+use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,11 +18,15 @@ use otproxy_config::Config;
 use otproxy_net::host_key;
 use otproxy_protocol::player_address::PseudoIpv4;
 
-/// Binds all sockets of a core.
+/// Binds all sockets of a core, but for those that are left to it; `admin` is the unix socket of a process that runs.
 ///
 /// # Errors
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
-pub fn bind(config: config::CoreConfig, left: Inheritance) -> Result<Service, StartError> {
+pub fn bind(
+    config: config::CoreConfig,
+    left: Inheritance,
+    admin: Option<UnixListener>,
+) -> Result<Service, StartError> {
     let pseudo_ipv4 = PseudoIpv4::new(host_key());
     let tunnel = config.tunnel.clone();
     let whole = Config::Core(config.clone());
@@ -39,9 +44,10 @@ pub fn bind(config: config::CoreConfig, left: Inheritance) -> Result<Service, St
         known: Some(known),
         certificates,
         inherited: left.listeners,
+        admin,
     };
     let (mut service, plans) = Service::bind(config, parts)?;
-    service.go_on(&left.state, left.sockets);
+    service.go_on_with(left.state, left.sockets);
     let errands = Arc::new(EdgeErrands::default());
     let (to_workers, trunks): (Vec<_>, Vec<_>) = plans.iter().map(|_| mpsc::unbounded_channel()).unzip();
     if let (Some(tunnel), Some(presented)) = (tunnel, presented) {

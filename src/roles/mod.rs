@@ -12,6 +12,7 @@ mod revoked;
 mod running;
 mod service;
 mod succession;
+mod upgrade;
 mod worker;
 
 pub use control::{Control, ReloadError, ReloadResult};
@@ -21,6 +22,7 @@ pub use service::{Service, StartError};
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
 use std::time::SystemTime;
 
 use crate::admin;
@@ -28,7 +30,7 @@ use crate::certs::CertError;
 use crate::certs::certificate::DAYS_LEFT;
 use crate::certs::identity::IdentityKind;
 use crate::certs::watch::IdentityWatch;
-use crate::handover::Inheritance;
+use crate::handover::{Inheritance, Predecessor};
 use crate::web;
 use otproxy_config as config;
 use otproxy_config::Config;
@@ -49,9 +51,26 @@ pub fn bind(config: Config) -> Result<Service, StartError> {
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
 pub fn succeed(config: Config, left: Inheritance) -> Result<Service, StartError> {
     match config {
-        Config::Edge(edge) => edge::bind(edge, left),
-        Config::Core(core) => core::bind(core, left),
+        Config::Edge(edge) => edge::bind(edge, left, None),
+        Config::Core(core) => core::bind(core, left, None),
     }
+}
+
+/// Binds all sockets of the role that a configuration is for, beside a process that runs: those that it has too are its own, copied.
+/// Then takes what it leaves, and is ready to run. That process goes on until [`Service::run`], and longer if that fails.
+///
+/// # Errors
+/// Returns the first address that cannot be bound, certificates that cannot be used, or the reason why nothing can be taken over.
+pub fn succeed_beside(config: Config, predecessor: Predecessor) -> Result<Service, StartError> {
+    let offered = predecessor.offered().map_err(StartError::NotOffered)?;
+    let (sockets, left) = (offered.sockets, Inheritance { listeners: offered.listeners, ..Inheritance::default() });
+    let admin = sockets.into_iter().next().map(UnixListener::from);
+    let mut service = match config {
+        Config::Edge(edge) => edge::bind(edge, left, admin),
+        Config::Core(core) => core::bind(core, left, admin),
+    }?;
+    service.take_over_from(predecessor)?;
+    Ok(service)
 }
 
 /// Starts the role of a YAML text in this process, on a thread with that name.

@@ -26,7 +26,7 @@ pub(super) fn take_over(sockets: Vec<TcpListener>, config: &Config) -> Inherited
     inherited
 }
 
-/// Returns all addresses that a configuration has for listeners and for the tunnel.
+/// Returns all addresses that a configuration has for listeners, for the tunnel and for admin.
 fn addresses_of(config: &Config) -> Vec<SocketAddr> {
     let tunnel: &[SocketAddr] = match config {
         Config::Edge(edge) => match edge.tunnel.as_ref().map(|tunnel| tunnel.reach()) {
@@ -36,7 +36,22 @@ fn addresses_of(config: &Config) -> Vec<SocketAddr> {
         Config::Core(core) => core.tunnel.as_ref().map_or(&[], |tunnel| &tunnel.accept),
     };
     let listeners = config.listeners().iter().flat_map(|listener| &listener.inbound().listen);
-    listeners.chain(tunnel).copied().collect()
+    listeners.chain(tunnel).copied().chain(config.process().admin.listen).collect()
+}
+
+/// Has all sessions of a core stand still.
+///
+/// # Errors
+/// Fails if a worker does not do so in time. Then all go on.
+pub(super) async fn freeze(relay: &RelayShared) -> io::Result<FrozenRelay> {
+    let frozen = timeout(WITHIN, relay.freeze())
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "a worker does not stand still"))?;
+    if frozen.without > 0 {
+        let sessions = frozen.without;
+        warn!(sessions, "no descriptor is left for connections of sessions, which end: raise LimitNOFILE");
+    }
+    Ok(frozen)
 }
 
 /// The things that a role leaves to its successor.
@@ -65,15 +80,7 @@ impl Legacy {
     /// Fails if a worker does not stand still, or the store does not take what is left. Then the sessions go on here.
     pub async fn leave_sessions(self, relay: &RelayShared) -> io::Result<Standstill> {
         let began = Instant::now();
-        let FrozenRelay { state, sockets, sessions, without, standstill } = timeout(WITHIN, relay.freeze())
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "a worker does not stand still"))?;
-        if without > 0 {
-            warn!(
-                sessions = without,
-                "no descriptor is left for connections of sessions, which end: raise LimitNOFILE"
-            );
-        }
+        let FrozenRelay { state, sockets, sessions, standstill, .. } = freeze(relay).await?;
         let (listeners, connections, bytes) = (self.listeners.len(), sockets.len(), state.len());
         self.leave(state, sockets).await?;
         let seconds = began.elapsed().as_secs_f64();

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{ApiError, EdgeOrder, ListenerState, Network, RevokedBy, TargetState, Time};
+use super::{ApiError, EdgeOrder, ListenerState, Network, RevokedBy, Role, TargetState, Time};
 use crate::admission;
 use otproxy_protocol::frame::{ClientId, SessionId};
 
@@ -80,6 +80,29 @@ impl ProbeRequest {
         }
         Ok(Duration::from_millis(self.within_ms.into()))
     }
+}
+
+/// Everything is to be handed over to another process of otproxy, which waits for it. `otproxy upgrade` asks for this, and nobody else
+/// has a use for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(example = json!({ "role": "core", "place": "/run/otproxy/.4711.up", "takes_socket": true }))]
+pub struct UpgradeRequest {
+    /// The role that it is to have.
+    pub role: Role,
+    /// The path of the unix socket at which it waits.
+    pub place: String,
+    /// True if its `admin.socket` is this one.
+    pub takes_socket: bool,
+}
+
+/// It begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UpgradeBegun {
+    /// The process that hands over.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
 }
 
 /// The file is to be read again.

@@ -12,6 +12,7 @@ use crate::common::service_manager::ServiceManager;
 
 mod listeners;
 mod sessions;
+mod upgrade;
 
 /// A role and its manager.
 struct Service {

@@ -19,7 +19,7 @@ use crate::common::role::Role;
 use crate::common::{link, run, tunnel};
 
 /// Returns the YAML of a core with worlds on ports from 7172 on.
-fn yaml(listen: SocketAddr, workers: usize, worlds: &[SocketAddr]) -> String {
+pub fn yaml(listen: SocketAddr, workers: usize, worlds: &[SocketAddr]) -> String {
     let world = |(port, address)| format!("- {{ port: {port}, address: '{address}', player_address: none }}\n");
     let worlds: String = (link::PORT..).zip(worlds).map(world).collect();
     format!(
@@ -113,7 +113,7 @@ fn links_of_the_tunnel_come_back_and_nothing_is_lost() {
 }
 
 /// A client's link, with a session, and the game server's side of it.
-async fn play(listen: SocketAddr, game: &TcpListener, port: u16, client: u32) -> (TcpStream, TcpStream) {
+pub async fn play(listen: SocketAddr, game: &TcpListener, port: u16, client: u32) -> (TcpStream, TcpStream) {
     let mut link = TcpStream::connect(listen).await.unwrap();
     let open = [&frame::ping(frame::ClientId(client), 0)[..], &frame::open(frame::SessionId(1), port)].concat();
     link.write_all(&open).await.unwrap();
@@ -126,7 +126,7 @@ async fn play(listen: SocketAddr, game: &TcpListener, port: u16, client: u32) ->
 }
 
 /// Sends a packet of the game server, and reads it at the client.
-async fn reaches(game: &mut TcpStream, link: &mut TcpStream) {
+pub async fn reaches(game: &mut TcpStream, link: &mut TcpStream) {
     game.write_all(b"\x02\0yo").await.unwrap();
     let mut packet = [0; frame::HEADER_LEN + 4];
     link.read_exact(&mut packet).await.unwrap();
