@@ -283,14 +283,14 @@ impl Cli {
             let _inside = runtime.enter();
             Requests::catch().context("cannot catch signals")?
         };
+        let store = DescriptorStore::there();
         let mut service = match upgrade {
-            None => roles::succeed(config.clone(), left.unwrap_or_default())?,
+            None => roles::succeed(config.clone(), left.unwrap_or_default(), store.clone())?,
             Some(upgrade) => {
                 let predecessor = runtime.block_on(upgrade.call(&config))?;
                 roles::succeed_beside(config.clone(), predecessor)?
             }
         };
-        let store = DescriptorStore::there();
         if store.is_none() && std::env::var_os("NOTIFY_SOCKET").is_some() && ends_games(&config) {
             warn!(
                 "this unit has no store of descriptors, so a restart ends every game: take the unit that is shipped, or its lines \

@@ -8,8 +8,8 @@ use anyhow::{Context, anyhow, bail};
 use clap::ValueHint;
 use tracing::info;
 
-use crate::admin::{AdminClient, ApiAnswer};
 use crate::admin::api::{ApiError, Role, UpgradeBegun, UpgradeRequest};
+use crate::admin::{AdminClient, ApiAnswer};
 use crate::handover::{Meeting, Predecessor, is_managed, is_own_user};
 use otproxy_config as config;
 use otproxy_config::{Config, ConfigErrors, RoleKind};
@@ -60,8 +60,8 @@ impl Upgrade {
         };
         check_owner(socket, config.role())?;
         let meeting = Meeting::beside(socket);
-        let meeting =
-            meeting.with_context(|| format!("cannot make a socket beside {}, in a folder to write to", socket.display()))?;
+        let meeting = meeting
+            .with_context(|| format!("cannot make a socket beside {}, in a folder to write to", socket.display()))?;
         let place = meeting.path().to_str().with_context(|| format!("{} is no text", meeting.path().display()))?;
         let role = match config.role() {
             RoleKind::Edge => Role::Edge,

@@ -82,7 +82,10 @@ fn check_user(stream: &UnixStream) -> io::Result<()> {
     if is_own_user(uid) {
         return Ok(());
     }
-    Err(io::Error::new(ErrorKind::PermissionDenied, format!("a process of user id {uid} is there, which is another user")))
+    Err(io::Error::new(
+        ErrorKind::PermissionDenied,
+        format!("a process of user id {uid} is there, which is another user"),
+    ))
 }
 
 /// The process that is to take over, as the one that runs sees it.
@@ -112,12 +115,7 @@ impl Successor {
     ///
     /// # Errors
     /// Fails if that cannot be [sent](send), or if it does not say so in time.
-    pub fn offer(
-        &self,
-        state: &[u8],
-        listeners: &[BorrowedFd<'_>],
-        sockets: &[BorrowedFd<'_>],
-    ) -> io::Result<()> {
+    pub fn offer(&self, state: &[u8], listeners: &[BorrowedFd<'_>], sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
         send(&self.stream, state, listeners, sockets)?;
         hear(&self.stream, USABLE, Some(self.within))
     }

@@ -211,7 +211,9 @@ fn a_manager_is_known_by_its_variables() {
         super::manager::runs(socket.map(AsRef::as_ref), started.map(AsRef::as_ref), 7)
     };
     assert!(runs(Some("/run/systemd/notify"), None) && runs(None, Some("7")) && runs(Some("@a"), Some("8")));
-    for (socket, started) in [(None, None), (Some(""), None), (None, Some("8")), (None, Some("seven")), (None, Some(""))] {
+    for (socket, started) in
+        [(None, None), (Some(""), None), (None, Some("8")), (None, Some("seven")), (None, Some(""))]
+    {
         assert!(!runs(socket, started), "{socket:?} {started:?}");
     }
 }

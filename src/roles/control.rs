@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, MutexGuard};
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
@@ -95,7 +95,7 @@ pub struct Control(Arc<Inner>);
 
 struct Inner {
     /// The lock that admits one change at a time, including the reading of the file.
-    turn: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     /// `None` once the service ends.
     state: Mutex<Option<ServiceState>>,
     /// The configuration of the start, which lacks later changes.
@@ -242,7 +242,7 @@ impl Control {
     pub(super) fn new(state: ServiceState, metrics: Arc<Metrics>) -> Self {
         count_reload(&metrics, true);
         let (started, state) = (state.config.clone(), Mutex::new(Some(state)));
-        let (turn, file, last) = (tokio::sync::Mutex::default(), OnceLock::new(), Mutex::new(None));
+        let (turn, file, last) = (Arc::default(), OnceLock::new(), Mutex::new(None));
         Self(Arc::new(Inner { turn, state, started, file, last, metrics }))
     }
 
@@ -348,8 +348,8 @@ impl Control {
     }
 
     /// Waits for its turn, and keeps all changes that have turns away until this is dropped.
-    pub(super) async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.0.turn.lock().await
+    pub(super) async fn hold(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.0.turn).lock_owned().await
     }
 
     /// Returns the sockets of all listeners once more, for a successor.

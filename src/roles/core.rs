@@ -24,7 +24,7 @@ use otproxy_protocol::player_address::PseudoIpv4;
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
 pub fn bind(
     config: config::CoreConfig,
-    left: Inheritance,
+    left: &mut Inheritance,
     admin: Option<UnixListener>,
 ) -> Result<Service, StartError> {
     let pseudo_ipv4 = PseudoIpv4::new(host_key());
@@ -43,11 +43,10 @@ pub fn bind(
         relay: Some(Arc::clone(&shared)),
         known: Some(known),
         certificates,
-        inherited: left.listeners,
+        inherited: std::mem::take(&mut left.listeners),
         admin,
     };
     let (mut service, plans) = Service::bind(config, parts)?;
-    service.go_on_with(left.state, left.sockets);
     let errands = Arc::new(EdgeErrands::default());
     let (to_workers, trunks): (Vec<_>, Vec<_>) = plans.iter().map(|_| mpsc::unbounded_channel()).unzip();
     if let (Some(tunnel), Some(presented)) = (tunnel, presented) {
@@ -75,5 +74,7 @@ pub fn bind(
             })
         }));
     }
+    // Nothing can fail any more, and lose it.
+    service.go_on_with(std::mem::take(left));
     Ok(service)
 }

@@ -22,7 +22,7 @@ use otproxy_protocol::player_address::PseudoIpv4;
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
 pub fn bind(
     config: config::EdgeConfig,
-    left: Inheritance,
+    left: &mut Inheritance,
     admin: Option<UnixListener>,
 ) -> Result<Service, StartError> {
     let (tunnel, log_core) = (config.tunnel.clone(), config.log_core_address);
@@ -41,7 +41,7 @@ pub fn bind(
         relay: None,
         known: None,
         certificates,
-        inherited: left.listeners,
+        inherited: std::mem::take(&mut left.listeners),
         admin,
     };
     let (mut service, plans) = Service::bind(config, parts)?;

@@ -19,6 +19,8 @@ pub use control::{Control, ReloadError, ReloadResult};
 pub use drain::{LAST_SPREAD, SPREAD};
 pub use service::{Service, StartError};
 
+use succession::Legacy;
+
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
@@ -30,7 +32,7 @@ use crate::certs::CertError;
 use crate::certs::certificate::DAYS_LEFT;
 use crate::certs::identity::IdentityKind;
 use crate::certs::watch::IdentityWatch;
-use crate::handover::{Inheritance, Predecessor};
+use crate::handover::{DescriptorStore, Inheritance, Predecessor};
 use crate::web;
 use otproxy_config as config;
 use otproxy_config::Config;
@@ -41,18 +43,28 @@ use otproxy_testkit::role::{BoundRole, RunningRole};
 /// # Errors
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
 pub fn bind(config: Config) -> Result<Service, StartError> {
-    succeed(config, Inheritance::default())
+    succeed(config, Inheritance::default(), None)
 }
 
 /// Binds all sockets of the role that a configuration is for, and takes over what a predecessor has left: a listening socket of
 /// the same address in place of a new one. Sockets of other addresses are closed.
 ///
 /// # Errors
-/// Returns the first address that cannot be bound, or certificates that cannot be used.
-pub fn succeed(config: Config, left: Inheritance) -> Result<Service, StartError> {
+/// Returns the first address that cannot be bound, or certificates that cannot be used. Everything is left in the `store` again
+/// then, for the next start.
+pub fn succeed(config: Config, mut left: Inheritance, store: Option<DescriptorStore>) -> Result<Service, StartError> {
+    let legacy = store.and_then(|store| Legacy::again(store, &left, &config));
+    let bound = bind_with(config, &mut left, None);
+    if let (Err(_), Some(legacy)) = (&bound, legacy) {
+        legacy.give_back(left);
+    }
+    bound
+}
+
+fn bind_with(config: Config, left: &mut Inheritance, admin: Option<UnixListener>) -> Result<Service, StartError> {
     match config {
-        Config::Edge(edge) => edge::bind(edge, left, None),
-        Config::Core(core) => core::bind(core, left, None),
+        Config::Edge(edge) => edge::bind(edge, left, admin),
+        Config::Core(core) => core::bind(core, left, admin),
     }
 }
 
@@ -63,12 +75,9 @@ pub fn succeed(config: Config, left: Inheritance) -> Result<Service, StartError>
 /// Returns the first address that cannot be bound, certificates that cannot be used, or the reason why nothing can be taken over.
 pub fn succeed_beside(config: Config, predecessor: Predecessor) -> Result<Service, StartError> {
     let offered = predecessor.offered().map_err(StartError::NotOffered)?;
-    let (sockets, left) = (offered.sockets, Inheritance { listeners: offered.listeners, ..Inheritance::default() });
-    let admin = sockets.into_iter().next().map(UnixListener::from);
-    let mut service = match config {
-        Config::Edge(edge) => edge::bind(edge, left, admin),
-        Config::Core(core) => core::bind(core, left, admin),
-    }?;
+    let admin = offered.sockets.into_iter().next().map(UnixListener::from);
+    let mut left = Inheritance { listeners: offered.listeners, ..Inheritance::default() };
+    let mut service = bind_with(config, &mut left, admin)?;
     service.take_over_from(predecessor)?;
     Ok(service)
 }

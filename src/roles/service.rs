@@ -37,7 +37,7 @@ use crate::certs::{CertError, HandshakeResult};
 use crate::connection::EdgeRegistry;
 use crate::fleet::{EvidenceGatherer, Fleet, FleetKeeper};
 use crate::forward::{HeaderFor, TargetWays};
-use crate::handover::{DescriptorStore, Predecessor};
+use crate::handover::{DescriptorStore, Inheritance, Predecessor};
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::proxies_table;
 use crate::relay::{RelayShared, Standstill, check_frozen};
@@ -274,7 +274,7 @@ impl Service {
     }
 
     /// Has it go on with the sessions that the process before has left, once it runs.
-    pub(super) fn go_on_with(&mut self, state: Vec<u8>, sockets: Vec<OwnedFd>) {
+    pub(super) fn go_on_with(&mut self, Inheritance { state, sockets, .. }: Inheritance) {
         self.left = Some((state, sockets)).filter(|(state, _)| !state.is_empty());
     }
 
@@ -286,7 +286,7 @@ impl Service {
         if self.relay.is_some() {
             check_frozen(&left.state, left.sockets.len()).map_err(StartError::State)?;
         }
-        self.go_on_with(left.state, left.sockets);
+        self.go_on_with(left);
         self.predecessor = Some(predecessor);
         Ok(())
     }

@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use crate::handover::{self, DescriptorStore, INHERITANCE, WITHIN};
+use crate::handover::{self, DescriptorStore, INHERITANCE, Inheritance, WITHIN};
 use crate::relay::{FrozenRelay, RelayShared, Standstill};
 use otproxy_config::{Config, Reach};
 use otproxy_net::Inherited;
@@ -86,6 +86,25 @@ impl Legacy {
         let seconds = began.elapsed().as_secs_f64();
         info!(sessions, listeners, connections, bytes, seconds, "left the sessions to the next process");
         Ok(standstill)
+    }
+
+    /// Returns the place for what was left to a start that may fail, with copies of those listening sockets that `config` has; `None`
+    /// if nothing was left.
+    pub fn again(store: DescriptorStore, left: &Inheritance, config: &Config) -> Option<Self> {
+        // Any other would keep the start from addresses that overlap with it.
+        let wanted = addresses_of(config);
+        let stays = |listener: &&TcpListener| listener.local_addr().is_ok_and(|address| wanted.contains(&address));
+        let listeners: Vec<_> =
+            left.listeners.iter().filter(stays).filter_map(|listener| listener.try_clone().ok()).collect();
+        (!listeners.is_empty() || !left.state.is_empty()).then_some(Self { store, listeners })
+    }
+
+    /// Leaves all of it again, as this process cannot go on with it.
+    pub fn give_back(self, Inheritance { state, sockets, .. }: Inheritance) {
+        match self.put(&state, &sockets) {
+            Ok(()) => info!("what the last process has left is there for the next start"),
+            Err(error) => error!(%error, "what the last process has left is lost"),
+        }
     }
 
     async fn leave(self, state: Vec<u8>, sockets: Vec<OwnedFd>) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
@@ -24,8 +24,8 @@ use otproxy_config::{RestartMode, RoleKind};
 pub(super) struct UpgradeCall {
     request: UpgradeRequest,
     answer: oneshot::Sender<Result<UpgradeBegun, ApiError>>,
-    /// Keeps others away until this one is done.
-    _turn: OwnedSemaphorePermit,
+    /// Keeps other upgrades away, and reloads and drains, until this one is done.
+    _turn: (OwnedSemaphorePermit, OwnedMutexGuard<()>),
 }
 
 /// The place where requests to hand over are taken or refused.
@@ -88,14 +88,17 @@ impl UpgradeDesk {
     ///
     /// # Errors
     /// Fails if this process does not hand over, or if the other one cannot be reached.
-    pub async fn take(&self, request: UpgradeRequest, restart: RestartMode) -> Result<UpgradeBegun, ApiError> {
+    pub async fn take(&self, request: UpgradeRequest, control: &Control) -> Result<UpgradeBegun, ApiError> {
+        let restart = control.with_config(|config| config.process().restart);
         let first = std::process::id() == 1;
         let facts = UpgradeFacts { role: self.role, restart, managed: is_managed(), first };
         if let Some(refusal) = facts.refusal(request.role.as_str()) {
             return Err(refusal);
         }
         let turn = Arc::clone(&self.turns).try_acquire_owned();
-        let _turn = turn.map_err(|_| ApiError::conflict("another upgrade is under way", "wait until it is done"))?;
+        let turn = turn.map_err(|_| ApiError::conflict("another upgrade is under way", "wait until it is done"))?;
+        // A reload may be reading from a disk that hangs, which must not keep the process from its end.
+        let _turn = (turn, control.hold().await);
         let ending = || ApiError::conflict("it is shutting down", "start the new one when it has ended");
         let (answer, answered) = oneshot::channel();
         self.calls.send(UpgradeCall { request, answer, _turn }).map_err(|_| ending())?;
@@ -127,8 +130,6 @@ impl Estate<'_> {
     /// goes on.
     pub async fn hand_over(&self, call: UpgradeCall) -> Option<Option<Standstill>> {
         let UpgradeCall { request, answer, _turn } = call;
-        // Listeners stay as they are now.
-        let _held = self.control.hold().await;
         let place = PathBuf::from(&request.place);
         let successor = match blocking(move || Successor::at(&place)).await {
             Ok(successor) => successor,

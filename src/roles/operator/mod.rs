@@ -501,10 +501,7 @@ impl api::Operator for RoleOperator {
     }
 
     fn upgrade(&self, request: UpgradeRequest) -> ApiFuture<'_, UpgradeBegun> {
-        Box::pin(async move {
-            let restart = self.parts.control.with_config(|config| config.process().restart);
-            self.parts.desk.take(request, restart).await
-        })
+        Box::pin(async move { self.parts.desk.take(request, &self.parts.control).await })
     }
 
     fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<TargetView, ApiError> {

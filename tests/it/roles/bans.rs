@@ -147,7 +147,7 @@ fn a_reload_changes_the_rules_and_leaves_the_bans() {
         };
         let config = |bans: &str| config::parse("edge.yaml", &yaml(bans)).unwrap();
         let Config::Edge(started) = config("after: none") else { panic!("an edge") };
-        let service = roles::edge::bind(started, Inheritance::default(), None).unwrap();
+        let service = roles::edge::bind(started, &mut Inheritance::default(), None).unwrap();
         let (bans, control, now) = (Arc::clone(service.bans()), service.control(), Instant::now());
         let running = tokio::spawn(service.run(std::future::pending()));
         bans.ban("192.0.2.0/24".parse().unwrap(), HOUR, now);

@@ -216,6 +216,34 @@ fn a_wrong_file_says_so_and_the_next_start_goes_on() {
 }
 
 #[test]
+fn an_address_that_cannot_be_had_loses_nothing() {
+    run(async {
+        let game = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (listen, address) = (tunnel::free_address(), game.local_addr().unwrap());
+        let mut core = Service::core(&yaml(listen, 1, &[address]));
+        let (mut link, mut game) = play(listen, &game, 7172, 1).await;
+        core.end();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let wrong = yaml(listen, 1, &[address]) + &format!("admin: {{ listen: '{}' }}\n", taken.local_addr().unwrap());
+        for _ in 0..2 {
+            core.write(&wrong);
+            let text = std::fs::read_to_string(core.file()).unwrap().replace("admin: { listen: off }\n", "");
+            std::fs::write(core.file(), text).unwrap();
+            let output = core.command().output().unwrap();
+            assert_eq!(output.status.code(), Some(1));
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(said.contains("cannot listen on") && said.contains("there for the next start"), "{said}");
+            assert_eq!(core.manager.kept(), ["otproxy"]);
+        }
+        // Somebody connects meanwhile, and waits.
+        let _waits = TcpStream::connect(listen).await.unwrap();
+        core.write(&yaml(listen, 1, &[address]));
+        core.go();
+        reaches(&mut game, &mut link).await;
+    });
+}
+
+#[test]
 fn a_store_without_room_ends_sessions_as_without_one() {
     run(async {
         let game = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -2,19 +2,16 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use otproxy::handover::{Meeting, Successor, receive};
-use otproxy_protocol::frame;
+use otproxy::handover::{Successor, receive};
 use otproxy_testkit::player::ClientClocks;
 use rustix::process::Signal;
 use serde_json::Value;
-use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
 use super::listeners::{connect, served, server};
@@ -175,7 +172,8 @@ fn links_of_the_tunnel_come_back_and_nothing_is_lost() {
         let (game, certificates) = (pushing().await, Certificates::new());
         let (accept, port) = (tunnel::free_address(), link::PORT);
         let servers = format!("game_servers: [{{ port: {port}, address: '{}', player_address: none }}]\n", game.addr());
-        let core = tunnel::core(&certificates, "[{ name: waw1 }, { name: fra1 }]", "[{ name: links, kind: relay }]", &servers);
+        let core =
+            tunnel::core(&certificates, "[{ name: waw1 }, { name: fra1 }]", "[{ name: links, kind: relay }]", &servers);
         let core = core.replace("role: core\n", "").replace("127.0.0.1:0", &accept.to_string());
         let mut core = Alone::start("core", &core);
         let edge = |name| {
@@ -206,9 +204,11 @@ fn links_of_the_tunnel_come_back_and_nothing_is_lost() {
 fn an_edge_is_upgraded_and_players_of_its_links_come_back() {
     run(async {
         let (game, certificates) = (pushing().await, Certificates::new());
-        let servers = format!("game_servers: [{{ port: {}, address: '{}', player_address: none }}]\n", link::PORT, game.addr());
+        let servers =
+            format!("game_servers: [{{ port: {}, address: '{}', player_address: none }}]\n", link::PORT, game.addr());
         let accept = tunnel::free_address();
-        let core = tunnel::core(&certificates, "[{ name: waw1 }, { name: fra1 }]", "[{ name: links, kind: relay }]", &servers);
+        let core =
+            tunnel::core(&certificates, "[{ name: waw1 }, { name: fra1 }]", "[{ name: links, kind: relay }]", &servers);
         let core = Role::start(&core.replace("127.0.0.1:0", &accept.to_string()));
         let listen = ["waw1", "fra1"].map(|name| (name, tunnel::free_address()));
         let mut edges = listen.map(|(name, listen)| {
@@ -247,12 +247,19 @@ fn those_who_connect_meanwhile_are_served_and_what_is_there_has_its_time() {
     for role in ["edge", "core"] {
         let (listen, other, admin) = (tunnel::free_address(), tunnel::free_address(), tunnel::free_address());
         let yaml = |workers: usize| {
-            listeners::yaml(listen, target, &format!("workers: {workers}\nadmin: {{ listen: '{admin}', socket: admin.sock }}\n"))
-                .replace("shutdown_timeout: 0s", "shutdown_timeout: 60s")
-                .replace("listeners: [", &format!(
+            listeners::yaml(
+                listen,
+                target,
+                &format!("workers: {workers}\nadmin: {{ listen: '{admin}', socket: admin.sock }}\n"),
+            )
+            .replace("shutdown_timeout: 0s", "shutdown_timeout: 60s")
+            .replace(
+                "listeners: [",
+                &format!(
                     "listeners: [{{ name: slow, listen: '{other}', forward_to: '{}', accept_proxy: none }}, ",
                     slow.local_addr().unwrap()
-                ))
+                ),
+            )
         };
         let mut alone = Alone::start(role, &yaml(2));
         for workers in [3, 1, 2] {
@@ -356,13 +363,18 @@ fn what_cannot_take_over_says_why_and_changes_nothing() {
         let yaml = sessions::yaml(listen, 2, &[server.local_addr().unwrap()]);
         let mut core = Alone::start("core", &yaml);
         let (mut link, mut game) = play(listen, &server, 7172, 1).await;
-        let more = format!("- {{ name: more, kind: relay, listen: '{}', accept_proxy: none }}\n", taken.local_addr().unwrap());
+        let more =
+            format!("- {{ name: more, kind: relay, listen: '{}', accept_proxy: none }}\n", taken.local_addr().unwrap());
         let two = yaml.replace("listeners: [", "listeners:\n- ").replace("}]\n", &format!("}}\n{more}"));
         for (yaml, code, says) in [
             ("listeners: nonsense\n", 78, "listeners"),
             (&two, 1, "listener `more`: cannot listen on"),
             (&format!("{yaml}admin: {{ listen: off }}\n"), 1, "without `admin.socket` there is no way"),
-            (&format!("{yaml}admin: {{ listen: off, socket: none.sock }}\n"), 1, "if none does, start it with `otproxy core`"),
+            (
+                &format!("{yaml}admin: {{ listen: off, socket: none.sock }}\n"),
+                1,
+                "if none does, start it with `otproxy core`",
+            ),
         ] {
             core.write(yaml);
             let said = core.fails_to_upgrade(code);
@@ -400,8 +412,7 @@ fn a_process_that_is_to_leave_nothing_leaves_nothing() {
     core.end();
     // Under a service manager its end would be that of the service.
     let mut core = Service::new("core");
-    let admin = |yaml: &str| yaml.replace("workers: 1\n", "workers: 1\n");
-    core.write(&admin(&yaml));
+    core.write(&yaml);
     let text = fs::read_to_string(core.file()).unwrap();
     fs::write(core.file(), text.replace("listen: off", "listen: off, socket: admin.sock")).unwrap();
     core.go();
@@ -420,7 +431,8 @@ fn played(folder: &Folder, yaml: &str) -> (Running, Successor, std::net::TcpList
     let file = folder.join("role.yaml");
     fs::write(&file, format!("role: core\nadmin: {{ listen: off, socket: admin.sock }}\n{yaml}")).unwrap();
     let admin = UnixListener::bind(folder.join("admin.sock")).unwrap();
-    let other = Running::of(otproxy(&["upgrade", "-c", file.to_str().unwrap(), "--log-format", "json"]).spawn().unwrap());
+    let other =
+        Running::of(otproxy(&["upgrade", "-c", file.to_str().unwrap(), "--log-format", "json"]).spawn().unwrap());
     let (mut asks, _) = admin.accept().unwrap();
     asks.set_read_timeout(Some(HANG)).unwrap();
     let mut asked = String::new();
