@@ -96,6 +96,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_caller_of_another_user_or_of_none_is_not_the_own_one() {
+        let of = |uid| Caller { uid, ..Caller::default() }.is_own_user();
+        let own = rustix::process::geteuid().as_raw();
+        assert!(of(Some(own)) && of(Some(0)) && !of(Some(own + 1)) && !of(None));
+    }
+
+    #[test]
     fn users_have_names() {
         let passwd = "root:x:0:0:root:/root:/bin/bash\nnonsense\nanna:x:1000:1000:Anna,,,:/home/anna:/bin/sh\n:x::\n";
         assert_eq!(user_name(passwd, 0).as_deref(), Some("root"));

@@ -15,8 +15,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
+use tokio::net;
 
 use super::{Inheritance, WITHIN, receive, send, strange};
 use otproxy_net::listen_unix;
@@ -53,14 +53,16 @@ impl Meeting {
         &self.path
     }
 
-    /// Returns the process that has come. It does not wait: that one says elsewhere that it is here.
+    /// Returns the process that has come. It does not wait: that one says elsewhere that it is here. To be called on a runtime.
     ///
     /// # Errors
     /// Fails if nobody has come, or somebody of another user.
     pub fn met(self) -> io::Result<Predecessor> {
         let (stream, _) = self.listener.accept()?;
+        stream.set_nonblocking(true)?;
+        let stream = net::UnixStream::from_std(stream)?;
         check_user(&stream)?;
-        Ok(Predecessor::over(stream, WITHIN))
+        Ok(Predecessor::over(stream.into_std()?, WITHIN))
     }
 }
 
@@ -76,11 +78,13 @@ pub fn is_own_user(uid: u32) -> bool {
     uid == geteuid().as_raw() || uid == 0
 }
 
-/// Checks that the other end of a stream is of a process of this user, or of root.
-fn check_user(stream: &UnixStream) -> io::Result<()> {
-    let uid = socket_peercred(stream)?.uid.as_raw();
+/// Checks that the other end of a stream is of a process of this user, or of root. Returns whether it is one that this process sees.
+fn check_user(stream: &net::UnixStream) -> io::Result<bool> {
+    let peer = stream.peer_cred()?;
+    let uid = peer.uid();
     if is_own_user(uid) {
-        return Ok(());
+        // One in a container that does not hold this process has the number 0 here.
+        return Ok(peer.pid() != Some(0));
     }
     Err(io::Error::new(
         ErrorKind::PermissionDenied,
@@ -93,6 +97,7 @@ fn check_user(stream: &UnixStream) -> io::Result<()> {
 pub struct Successor {
     stream: UnixStream,
     within: Duration,
+    near: bool,
 }
 
 impl Successor {
@@ -100,15 +105,21 @@ impl Successor {
     ///
     /// # Errors
     /// Fails if nobody waits there, or somebody of another user.
-    pub fn at(place: &Path) -> io::Result<Self> {
-        let stream = UnixStream::connect(place)?;
-        check_user(&stream)?;
-        Ok(Self::over(stream, WITHIN))
+    pub async fn at(place: &Path) -> io::Result<Self> {
+        let stream = net::UnixStream::connect(place).await?;
+        let near = check_user(&stream)?;
+        Ok(Self { near, ..Self::over(stream.into_std()?, WITHIN) })
+    }
+
+    /// Returns whether it would end together with this process, if this is the first one of a container.
+    #[must_use]
+    pub fn is_near(&self) -> bool {
+        self.near
     }
 
     /// Returns the one at the other end of a stream, which must answer `within` this time.
     pub(super) fn over(stream: UnixStream, within: Duration) -> Self {
-        Self { stream, within }
+        Self { stream, within, near: true }
     }
 
     /// Offers an inheritance, and waits until it has said that it can use it.

@@ -288,8 +288,8 @@ fn neither_waits_for_ever() {
     assert_eq!(Predecessor::over(theirs, short).take_over().unwrap_err().to_string(), late);
 }
 
-#[test]
-fn they_meet_at_a_place_for_one_user_which_is_gone_afterwards() {
+#[tokio::test]
+async fn they_meet_at_a_place_for_one_user_which_is_gone_afterwards() {
     use std::os::unix::fs::MetadataExt as _;
     let folder = std::env::temp_dir().join(format!("otproxy-meeting-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
@@ -297,7 +297,8 @@ fn they_meet_at_a_place_for_one_user_which_is_gone_afterwards() {
     let meeting = Meeting::beside(&socket).unwrap();
     let place = meeting.path().to_owned();
     assert_eq!(std::fs::metadata(&place).unwrap().mode() & 0o7777, 0o600);
-    let successor = Successor::at(&place).unwrap();
+    let successor = Successor::at(&place).await.unwrap();
+    assert!(successor.is_near());
     let predecessor = meeting.met().unwrap();
     assert!(!place.exists());
     predecessor.accept().unwrap();
@@ -305,7 +306,7 @@ fn they_meet_at_a_place_for_one_user_which_is_gone_afterwards() {
     predecessor.offered().unwrap();
     let nobody = Meeting::beside(&socket).unwrap().met().unwrap_err();
     assert_eq!(nobody.kind(), ErrorKind::WouldBlock);
-    assert!(Successor::at(&place).is_err());
+    assert!(Successor::at(&place).await.is_err());
     std::fs::remove_dir_all(&folder).unwrap();
     let own = rustix::process::geteuid().as_raw();
     assert!(is_own_user(own) && is_own_user(0) && !is_own_user(own + 1));

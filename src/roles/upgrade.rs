@@ -3,7 +3,7 @@
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -42,14 +42,12 @@ struct UpgradeFacts {
     restart: RestartMode,
     /// A service manager would take its end for that of the service.
     managed: bool,
-    /// It is the first process of its container.
-    first: bool,
 }
 
 impl UpgradeFacts {
     /// Returns why it does not hand over to a process of this role.
     fn refusal(self, role: &str) -> Option<ApiError> {
-        let Self { role: own, restart, managed, first } = self;
+        let Self { role: own, restart, managed } = self;
         let refuse = |error: &str, remedy: &str| Some(ApiError::conflict(error, remedy));
         if own.as_str() != role {
             let error = format!("this is the process of the {}, and the file is that of the {role}", own.as_str());
@@ -59,12 +57,6 @@ impl UpgradeFacts {
             return refuse(
                 "a service manager runs this process, and would take its end for that of the service",
                 "use `systemctl restart`: it hands over as well",
-            );
-        }
-        if first {
-            return refuse(
-                "this is the first process of its container, which would end with it",
-                "start a new container",
             );
         }
         if restart == RestartMode::End {
@@ -90,8 +82,7 @@ impl UpgradeDesk {
     /// Fails if this process does not hand over, or if the other one cannot be reached.
     pub async fn take(&self, request: UpgradeRequest, control: &Control) -> Result<UpgradeBegun, ApiError> {
         let restart = control.with_config(|config| config.process().restart);
-        let first = std::process::id() == 1;
-        let facts = UpgradeFacts { role: self.role, restart, managed: is_managed(), first };
+        let facts = UpgradeFacts { role: self.role, restart, managed: is_managed() };
         if let Some(refusal) = facts.refusal(request.role.as_str()) {
             return Err(refusal);
         }
@@ -130,8 +121,13 @@ impl Estate<'_> {
     /// goes on.
     pub async fn hand_over(&self, call: UpgradeCall) -> Option<Option<Standstill>> {
         let UpgradeCall { request, answer, _turn } = call;
-        let place = PathBuf::from(&request.place);
-        let successor = match blocking(move || Successor::at(&place)).await {
+        let successor = match Successor::at(Path::new(&request.place)).await {
+            Ok(successor) if successor.is_near() && std::process::id() == 1 => {
+                let error = "this is the first process of its container, which would end with it";
+                let remedy = "start the new one in a container of its own";
+                let _ = answer.send(Err(ApiError::conflict(error, remedy)));
+                return None;
+            }
             Ok(successor) => successor,
             Err(error) => {
                 let error = format!("the process that waits at {} cannot be reached: {error}", request.place);
@@ -216,12 +212,11 @@ mod tests {
 
     #[test]
     fn a_process_whose_end_others_would_notice_hands_nothing_over() {
-        let facts = UpgradeFacts { role: RoleKind::Core, restart: RestartMode::Keep, managed: false, first: false };
+        let facts = UpgradeFacts { role: RoleKind::Core, restart: RestartMode::Keep, managed: false };
         assert_eq!(facts.refusal("core"), None);
         for (facts, role, says) in [
             (facts, "edge", "the process of the core, and the file is that of the edge"),
             (UpgradeFacts { managed: true, ..facts }, "core", "a service manager"),
-            (UpgradeFacts { first: true, ..facts }, "core", "its container"),
             (UpgradeFacts { restart: RestartMode::End, ..facts }, "core", "`restart: end`"),
         ] {
             let refusal = facts.refusal(role).expect(says);

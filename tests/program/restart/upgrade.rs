@@ -427,7 +427,7 @@ fn a_process_that_is_to_leave_nothing_leaves_nothing() {
 }
 
 /// Plays the process that runs, up to the first word of the other one. Gives the other one, and the way to it.
-fn played(folder: &Folder, yaml: &str) -> (Running, Successor, std::net::TcpListener) {
+async fn played(folder: &Folder, yaml: &str) -> (Running, Successor, std::net::TcpListener) {
     let file = folder.join("role.yaml");
     fs::write(&file, format!("role: core\nadmin: {{ listen: off, socket: admin.sock }}\n{yaml}")).unwrap();
     let admin = UnixListener::bind(folder.join("admin.sock")).unwrap();
@@ -446,7 +446,7 @@ fn played(folder: &Folder, yaml: &str) -> (Running, Successor, std::net::TcpList
     assert!(head.starts_with("POST /api/v1/upgrade "), "{head}");
     let body: Value = serde_json::from_str(body).unwrap();
     assert_eq!((&body["role"], &body["takes_socket"]), (&"core".into(), &true.into()));
-    let successor = Successor::at(Path::new(body["place"].as_str().unwrap())).unwrap();
+    let successor = Successor::at(Path::new(body["place"].as_str().unwrap())).await.unwrap();
     let answer = r#"{"pid":1,"version":"0.0.0"}"#;
     write!(asks, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}", answer.len()).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -478,7 +478,7 @@ fn one_that_does_not_understand_what_it_is_given_touches_nothing() {
             (&left.state, &copies[..1], "it is damaged"),
         ] {
             let folder = Folder::new();
-            let (new, successor, _) = played(&folder, &yaml.replace(&listen.to_string(), "127.0.0.1:0"));
+            let (new, successor, _) = played(&folder, &yaml.replace(&listen.to_string(), "127.0.0.1:0")).await;
             successor.offer(state, &[], sockets).unwrap_err();
             let (code, log) = new.end();
             assert_eq!(code, Some(1), "{log}");
@@ -487,7 +487,7 @@ fn one_that_does_not_understand_what_it_is_given_touches_nothing() {
         }
         // It understands all of it, and then has no last word.
         let folder = Folder::new();
-        let (new, successor, listener) = played(&folder, &yaml.replace(&listen.to_string(), "127.0.0.1:0"));
+        let (new, successor, listener) = played(&folder, &yaml.replace(&listen.to_string(), "127.0.0.1:0")).await;
         successor.offer(&left.state, &[], &copies).unwrap();
         drop(successor);
         let (code, log) = new.end();
