@@ -404,7 +404,7 @@ impl Operator for FakeOperator {
             if request.role != self.role {
                 return Err(ApiError::conflict("it has another role", "take the file of that role"));
             }
-            self.does(format!("upgrade {} {}", request.place, request.takes_socket));
+            self.does(format!("upgrade {} {}", request.place()?.display(), request.takes_socket));
             Ok(UpgradeBegun { pid: 4711, version: "1.2.3".to_owned() })
         })
     }

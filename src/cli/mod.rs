@@ -288,7 +288,7 @@ impl Cli {
             None => roles::succeed(config.clone(), left.unwrap_or_default(), store.clone())?,
             Some(upgrade) => {
                 let predecessor = runtime.block_on(upgrade.call(&config))?;
-                roles::succeed_beside(config.clone(), predecessor)?
+                roles::succeed_beside(config.clone(), predecessor).context(roles::GOES_ON)?
             }
         };
         if store.is_none() && std::env::var_os("NOTIFY_SOCKET").is_some() && ends_games(&config) {

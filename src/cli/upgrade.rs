@@ -62,12 +62,12 @@ impl Upgrade {
         let meeting = Meeting::beside(socket);
         let meeting = meeting
             .with_context(|| format!("cannot make a socket beside {}, in a folder to write to", socket.display()))?;
-        let place = meeting.path().to_str().with_context(|| format!("{} is no text", meeting.path().display()))?;
+        let place = meeting.name().to_owned();
         let role = match config.role() {
             RoleKind::Edge => Role::Edge,
             RoleKind::Core => Role::Core,
         };
-        let request = UpgradeRequest { role, place: place.to_owned(), takes_socket: own == Some(socket) };
+        let request = UpgradeRequest { role, place, takes_socket: own == Some(socket) };
         let body = serde_json::to_string(&request).context("cannot ask that")?;
         let answer = AdminClient::socket(socket).post("/api/v1/upgrade", body).await;
         let answer = answer.with_context(|| nobody(socket, config.role()))?;

@@ -35,6 +35,7 @@ const MINE: u8 = b'M';
 pub struct Meeting {
     listener: UnixListener,
     path: PathBuf,
+    name: String,
 }
 
 impl Meeting {
@@ -43,14 +44,15 @@ impl Meeting {
     /// # Errors
     /// Fails if no socket can be made there.
     pub fn beside(socket: &Path) -> io::Result<Self> {
-        let path = socket.with_file_name(format!(".{}.up", std::process::id()));
-        Ok(Self { listener: listen_unix(&path, MODE)?, path })
+        let name = format!(".{}.up", std::process::id());
+        let path = socket.with_file_name(&name);
+        Ok(Self { listener: listen_unix(&path, MODE)?, path, name })
     }
 
-    /// Returns the path of the socket.
+    /// Returns the name of its own socket in that folder.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Returns the process that has come. It does not wait: that one says elsewhere that it is here. To be called on a runtime.

@@ -295,7 +295,7 @@ async fn they_meet_at_a_place_for_one_user_which_is_gone_afterwards() {
     std::fs::create_dir_all(&folder).unwrap();
     let socket = folder.join("admin.sock");
     let meeting = Meeting::beside(&socket).unwrap();
-    let place = meeting.path().to_owned();
+    let place = folder.join(meeting.name());
     assert_eq!(std::fs::metadata(&place).unwrap().mode() & 0o7777, 0o600);
     let successor = Successor::at(&place).await.unwrap();
     assert!(successor.is_near());

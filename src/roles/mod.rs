@@ -17,7 +17,7 @@ mod worker;
 
 pub use control::{Control, ReloadError, ReloadResult};
 pub use drain::{LAST_SPREAD, SPREAD};
-pub use service::{Service, StartError};
+pub use service::{GOES_ON, Service, StartError};
 
 use succession::Legacy;
 

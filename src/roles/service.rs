@@ -70,12 +70,15 @@ pub enum StartError {
     #[error("cannot start the access log: {0}")]
     AccessLog(io::Error),
     /// The process that runs hands nothing over.
-    #[error("the process that runs does not hand over, and goes on: {0}; its log says more")]
+    #[error("the process that runs does not hand over: {0}; its log says more")]
     NotOffered(io::Error),
     /// It hands over what this version cannot go on with.
-    #[error("cannot go on with the sessions of the process that runs, and it goes on: {0}")]
+    #[error("cannot go on with the sessions of the process that runs: {0}")]
     State(FrozenError),
 }
+
+/// The words about a process that could not be taken over from.
+pub const GOES_ON: &str = "this one does not take over, and the process that runs goes on";
 
 type WorkerFuture = Pin<Box<dyn Future<Output = io::Result<()>>>>;
 /// The main function of a worker thread.
@@ -379,7 +382,7 @@ impl Service {
         if let Some(predecessor) = self.predecessor {
             // From here on nothing is left that could fail.
             let taken = spawn_blocking(move || predecessor.take_over()).await.map_err(io::Error::other)?;
-            taken.map_err(|error| io::Error::other(StartError::NotOffered(error)))?;
+            taken.map_err(|error| io::Error::other(format!("{GOES_ON}: {}", StartError::NotOffered(error))))?;
             doors.ownership.iter().for_each(|socket| socket.set(true));
             if let Some(keeper) = self.keeper.clone() {
                 let _ = spawn_blocking(move || keeper.recall_orders()).await;

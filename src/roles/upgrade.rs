@@ -82,6 +82,7 @@ impl UpgradeDesk {
     /// Fails if this process does not hand over, or if the other one cannot be reached.
     pub async fn take(&self, request: UpgradeRequest, control: &Control) -> Result<UpgradeBegun, ApiError> {
         let restart = control.with_config(|config| config.process().restart);
+        request.place()?;
         let facts = UpgradeFacts { role: self.role, restart, managed: is_managed() };
         if let Some(refusal) = facts.refusal(request.role.as_str()) {
             return Err(refusal);
@@ -121,7 +122,8 @@ impl Estate<'_> {
     /// goes on.
     pub async fn hand_over(&self, call: UpgradeCall) -> Option<Option<Standstill>> {
         let UpgradeCall { request, answer, _turn } = call;
-        let successor = match Successor::at(Path::new(&request.place)).await {
+        let place = self.doors.path.as_deref().unwrap_or(Path::new("")).with_file_name(&request.place);
+        let successor = match Successor::at(&place).await {
             Ok(successor) if successor.is_near() && std::process::id() == 1 => {
                 let error = "this is the first process of its container, which would end with it";
                 let remedy = "start the new one in a container of its own";
@@ -130,7 +132,7 @@ impl Estate<'_> {
             }
             Ok(successor) => successor,
             Err(error) => {
-                let error = format!("the process that waits at {} cannot be reached: {error}", request.place);
+                let error = format!("the process that waits at {} cannot be reached: {error}", place.display());
                 let remedy = "start it as the user that this process runs as";
                 let _ = answer.send(Err(ApiError::unavailable(error, remedy)));
                 return None;

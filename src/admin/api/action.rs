@@ -1,5 +1,6 @@
 //! Actions: the bodies of POST requests, and their results.
 
+use std::path::Path;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -86,14 +87,28 @@ impl ProbeRequest {
 /// has a use for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(example = json!({ "role": "core", "place": "/run/otproxy/.4711.up", "takes_socket": true }))]
+#[schemars(example = json!({ "role": "core", "place": ".4711.up", "takes_socket": true }))]
 pub struct UpgradeRequest {
     /// The role that it is to have.
     pub role: Role,
-    /// The path of the unix socket at which it waits.
+    /// The name of the unix socket at which it waits, in the folder of the one over which this is asked.
     pub place: String,
     /// True if its `admin.socket` is this one.
     pub takes_socket: bool,
+}
+
+impl UpgradeRequest {
+    /// Returns the name of the socket.
+    ///
+    /// # Errors
+    /// Fails if it leads out of the folder.
+    pub fn place(&self) -> Result<&Path, ApiError> {
+        let place = Path::new(&self.place);
+        if place.file_name() == Some(place.as_os_str()) {
+            return Ok(place);
+        }
+        Err(ApiError::invalid("`place` is not the name of a file", "give the name alone, without a folder"))
+    }
 }
 
 /// It begins.

@@ -17,7 +17,7 @@ const ACTS: [(&str, &str); 9] = [
     ("revoke", r#"{"edge":"waw1"}"#),
     ("disconnect", r#"{"connection":1}"#),
     ("target", r#"{"listener":"login","target":"first","state":"drain"}"#),
-    ("upgrade", r#"{"role":"core","place":"/run/.7.up","takes_socket":true}"#),
+    ("upgrade", r#"{"role":"core","place":".7.up","takes_socket":true}"#),
 ];
 
 async fn document(server: &Admin) -> Value {
