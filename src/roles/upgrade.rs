@@ -104,7 +104,7 @@ pub(super) struct Estate<'a> {
     pub relay: Option<&'a Arc<RelayShared>>,
     /// The listening sockets of the tunnel.
     pub tunnel: &'a [TcpListener],
-    /// Those of the admin server.
+    /// The sockets of the admin server.
     pub doors: &'a AdminSockets,
     pub traffic: Option<&'a Arc<TrafficMeter>>,
 }

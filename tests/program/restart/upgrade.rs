@@ -467,7 +467,7 @@ fn one_that_does_not_understand_what_it_is_given_touches_nothing() {
         let yaml = sessions::yaml(listen, 1, &[game.local_addr().unwrap()]);
         let core = Alone::start("core", &yaml);
         let (mut link, mut game) = play(listen, &game, 7172, 1).await;
-        // What a core really leaves.
+        // The state that a core really leaves.
         let mut other = core.meet();
         receive(&other).unwrap();
         other.write_all(b"+").unwrap();
