@@ -1,6 +1,7 @@
 //! A role that is bound and can run: worker threads, admin, shutdown.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use prometheus::IntCounter;
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -364,14 +365,16 @@ impl Service {
         let _ended = (stop.drain.clone().drop_guard(), stop.kill.clone().drop_guard());
         let mut threads = Vec::new();
         let begin = CancellationToken::new();
+        let (coming, mut all_there) = mpsc::channel::<Infallible>(1);
         let workers = self.workers.into_iter().enumerate().map(|(index, main)| (format!("worker-{index}"), main));
         for (name, main) in workers.chain(tunnel.map(|main| (tunnel::NAME.to_owned(), main))) {
-            let (stop, begin) = (stop.clone(), begin.clone());
+            let (stop, begin, coming) = (stop.clone(), begin.clone(), coming.clone());
             // A worker that ends on its own, or cannot start, ends the process: otherwise some players would be lost
             // unnoticed.
             let ends_all = stop.drain.clone().drop_guard();
             let main = move || async move {
                 let _ends_all = ends_all;
+                drop(coming);
                 match stop.kill.run_until_cancelled(begin.cancelled()).await {
                     Some(()) => main(stop).await,
                     None => Ok(()),
@@ -379,8 +382,13 @@ impl Service {
             };
             threads.push(worker::spawn(name, main)?);
         }
+        drop(coming);
         if let Some(predecessor) = self.predecessor {
-            // From here on nothing is left that could fail.
+            // Nothing may be left that could fail.
+            let _ = all_there.recv().await;
+            if stop.drain.is_cancelled() {
+                return Err(io::Error::other(format!("{GOES_ON}: a worker cannot start")));
+            }
             let taken = spawn_blocking(move || predecessor.take_over()).await.map_err(io::Error::other)?;
             taken.map_err(|error| io::Error::other(format!("{GOES_ON}: {}", StartError::NotOffered(error))))?;
             doors.ownership.iter().for_each(|socket| socket.set(true));
