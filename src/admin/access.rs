@@ -53,6 +53,8 @@ pub(super) enum AuthError {
     HostName,
     /// The core asks for what it does not decide.
     NotOfTheCore,
+    /// It is for the user of the process alone, over the unix socket.
+    NotItsUser,
 }
 
 impl AuthError {
@@ -77,6 +79,10 @@ impl AuthError {
             ),
             Self::WebPage => ("web pages may not use this", "use `otproxy`, curl or a program of your own"),
             Self::NotOfTheCore => ("the core may not do this here", "do it on the edge's own host"),
+            Self::NotItsUser => (
+                "only the user that it runs as may do this, over its unix socket",
+                "use `otproxy upgrade` as that user, on the host itself",
+            ),
             Self::HostName => (
                 "without a token the host must be an address, `localhost` or the name of this host",
                 "ask http://127.0.0.1 and the port, or send a token of `admin.token_file` or `admin.read_token_file`",

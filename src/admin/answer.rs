@@ -66,7 +66,8 @@ pub(super) fn denied(denied: AuthError) -> Response {
         | AuthError::Unproved
         | AuthError::WebPage
         | AuthError::HostName
-        | AuthError::NotOfTheCore => with_status(StatusCode::FORBIDDEN, &refusal),
+        | AuthError::NotOfTheCore
+        | AuthError::NotItsUser => with_status(StatusCode::FORBIDDEN, &refusal),
     }
 }
 

@@ -9,6 +9,7 @@ use axum::serve::{IncomingStream, Listener};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::bounded::BoundedListener;
+use crate::handover::is_own_user;
 
 /// The file with the names of users.
 const PASSWD: &str = "/etc/passwd";
@@ -45,6 +46,11 @@ impl Caller {
     /// Returns the name in its certificate; `None` if it showed none.
     pub fn certificate(&self) -> Option<&str> {
         self.certificate.get().map(String::as_str)
+    }
+
+    /// Returns whether it is of the user that this process runs as, or of root.
+    pub fn is_own_user(&self) -> bool {
+        self.uid.is_some_and(is_own_user)
     }
 
     /// Looks up the name of its user.
@@ -88,6 +94,13 @@ fn user_name(passwd: &str, uid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_caller_of_another_user_or_of_none_is_not_the_own_one() {
+        let of = |uid| Caller { uid, ..Caller::default() }.is_own_user();
+        let own = rustix::process::geteuid().as_raw();
+        assert!(of(Some(own)) && of(Some(0)) && !of(Some(own + 1)) && !of(None));
+    }
 
     #[test]
     fn users_have_names() {

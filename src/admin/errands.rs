@@ -12,6 +12,9 @@ use crate::tunnel::ErrandsTaken;
 /// The paths that change something and may be used by the core: what it may decide for its edges.
 pub(super) const OF_THE_CORE: [&str; 5] = ["/ban", "/unban", "/drain", "/undrain", "/probe"];
 
+/// The paths for the user of the process alone, over the unix socket: what it may hand over is worth all that it has.
+pub(super) const OF_ITS_USER: [&str; 1] = ["/upgrade"];
+
 /// Paths that are asked for so often that each time would fill the log.
 pub(super) const UNSAID: [&str; 1] = ["/probe"];
 

@@ -399,6 +399,16 @@ impl Operator for FakeOperator {
         })
     }
 
+    fn upgrade(&self, request: UpgradeRequest) -> ApiFuture<'_, UpgradeBegun> {
+        Box::pin(async move {
+            if request.role != self.role {
+                return Err(ApiError::conflict("it has another role", "take the file of that role"));
+            }
+            self.does(format!("upgrade {} {}", request.place()?.display(), request.takes_socket));
+            Ok(UpgradeBegun { pid: 4711, version: "1.2.3".to_owned() })
+        })
+    }
+
     fn set_target(&self, listener: &str, name: &str, state: TargetState) -> Result<TargetView, ApiError> {
         if listener != "login" {
             return Err(no_listener(listener));

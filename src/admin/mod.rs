@@ -29,9 +29,10 @@ pub use client::{AdminClient, ApiAnswer, ClientError, ClientFiles, MAX_ERRAND, a
 pub use ready::Readiness;
 pub use routes::{MAX_ANSWERS, MAX_REQUEST};
 pub use server::{
-    AdminError, AdminServer, CONNECTION_TIMEOUT, MAX_CONNECTIONS, SOCKET_TIMEOUT, check_files, check_tokens,
+    AdminError, AdminServer, AdminSockets, CONNECTION_TIMEOUT, MAX_CONNECTIONS, SOCKET_TIMEOUT, check_files,
+    check_tokens,
 };
-pub use socket::{SOCKET_MODE, SocketError};
+pub use socket::{SOCKET_MODE, SocketError, SocketOwnership};
 pub use tokens::{LONGEST_TOKEN, SHORTEST_TOKEN, TokenError, TokenFile, TokenPurpose, read_token};
 
 /// The sources of everything that is served.

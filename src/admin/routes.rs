@@ -22,11 +22,11 @@ use super::answer;
 use super::api::{
     AddressesQuestion, ApiError, BansQuestion, ConnectionsQuestion, DisconnectRequest, DrainRequest, EdgeRequest,
     NewBan, NoQuestion, Operator, ProbeRequest, ReloadRequest, RevokeRequest, SessionsQuestion, TargetRequest,
-    TrafficQuestion, UnbanRequest, UndrainRequest,
+    TrafficQuestion, UnbanRequest, UndrainRequest, UpgradeRequest,
 };
 use super::caller::Caller;
 use super::document::OpenApiDocument;
-use super::errands::{OF_THE_CORE, UNSAID};
+use super::errands::{OF_ITS_USER, OF_THE_CORE, UNSAID};
 use super::tokens::{Permission, Tokens};
 use crate::admission::REFUSED_LINES;
 use otproxy_net::RateLimitedLog;
@@ -146,6 +146,11 @@ fn list(routes: Routes) -> Routes {
         .act("/target", "Say whether a target has connections", |operator, asked: TargetRequest| async move {
             operator.set_target(&asked.listener, &asked.target, asked.state)
         })
+        .act(
+            "/upgrade",
+            "Hand everything over to a process that waits for it, as `otproxy upgrade` does",
+            |operator, asked: UpgradeRequest| async move { operator.upgrade(asked).await },
+        )
 }
 
 /// Paths, and their part of the document.
@@ -264,10 +269,11 @@ struct Author {
 impl ApiContext {
     /// Checks that a request may be answered, and returns its author. Denied requests are logged, up to the log's limit.
     fn allow(&self, request: &Request, right: Permission) -> Result<Author, AuthError> {
-        let caller = caller(request);
+        let (caller, path) = (caller(request), request.uri().path());
         let token = match (self.door, right) {
-            (Transport::Tunnel, Permission::Act) if !OF_THE_CORE.contains(&request.uri().path()) => {
-                Err(AuthError::NotOfTheCore)
+            (Transport::Tunnel, Permission::Act) if !OF_THE_CORE.contains(&path) => Err(AuthError::NotOfTheCore),
+            (door, _) if OF_ITS_USER.contains(&path) && !(door == Transport::Socket && caller.is_own_user()) => {
+                Err(AuthError::NotItsUser)
             }
             _ => access::check(self.door, &caller, &self.tokens, request.headers(), right),
         };

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +16,7 @@ use super::bounded::BoundedListener;
 use super::caller::{Caller, HasCaller};
 use super::errands::ErrandListener;
 use super::routes::{ApiContext, MAX_ANSWERS};
-use super::socket::{AdminSocket, SocketError};
+use super::socket::{AdminSocket, SocketError, SocketOwnership};
 use super::tls::{AdminTls, TlsListener};
 use super::tokens::{TokenError, Tokens};
 use super::{AdminState, pages};
@@ -24,7 +25,7 @@ use crate::certs::certificate::DAYS_LEFT;
 use crate::certs::operators::{AdminIdentity, DatedCertificate, RevokedOperators};
 use crate::tunnel::ErrandsTaken;
 use otproxy_config as config;
-use otproxy_net::{BindError, bind};
+use otproxy_net::{BindError, Inherited, bind_beside};
 
 /// Connections at once; more wait to be accepted. A scraper and a few people need fewer than ten. The socket has as
 /// many permits of its own, so a peer that floods `admin.listen` does not lock the operator out.
@@ -58,6 +59,23 @@ pub struct AdminServer {
     revoked: RevokedOperators,
     socket: Option<AdminSocket>,
     tokens: Arc<Tokens>,
+    /// Cancelled to leave the sockets to a successor.
+    closed: CancellationToken,
+}
+
+/// The sockets of an admin server, as a successor may have them.
+#[derive(Debug)]
+pub struct AdminSockets {
+    /// The one of `admin.listen`.
+    pub tcp: Option<TcpListener>,
+    /// The one of `admin.socket`.
+    pub unix: Option<UnixListener>,
+    /// The path of that.
+    pub path: Option<PathBuf>,
+    /// The ownership of its place.
+    pub ownership: Option<SocketOwnership>,
+    /// Has the server take nothing more there.
+    pub close: CancellationToken,
 }
 
 /// Checks that the files that `config` names can be used, and are valid now. `tunnel_ca` is the file of the tunnel's
@@ -93,19 +111,49 @@ impl AdminServer {
     /// # Errors
     /// Fails if a socket cannot be bound or a file cannot be used.
     pub fn bind(config: &config::AdminConfig, tunnel_ca: Option<&Path>) -> Result<Self, AdminError> {
+        Self::bind_beside(config, tunnel_ca, &mut Inherited::default(), None)
+    }
+
+    /// Does the same beside a process that runs. Its sockets of these addresses are taken in place of new ones; `unix` is the one at
+    /// `admin.socket`, which belongs to it until [`AdminSockets::ownership`] is set.
+    ///
+    /// # Errors
+    /// Fails as [`AdminServer::bind`] does.
+    pub fn bind_beside(
+        config: &config::AdminConfig,
+        tunnel_ca: Option<&Path>,
+        inherited: &mut Inherited,
+        unix: Option<UnixListener>,
+    ) -> Result<Self, AdminError> {
         let (tokens, revoked) = (Tokens::load(config)?, RevokedOperators::default());
         // A certificate that has ended is an error of the log: players do not need it.
         let tls =
             config.tls.clone().map(|tls| AdminTls::load(tls, tunnel_ca, revoked.clone())).transpose()?.map(Arc::new);
         let tcp = match config.listen {
             Some(address) => {
-                let listener = bind("admin", &[address], 1)?.sockets.pop().and_then(|mut sockets| sockets.pop());
+                let bound = bind_beside("admin", &[address], 1, &[], inherited)?;
+                let listener = bound.sockets.into_iter().flatten().next();
                 listener.map(|listener| (listener, tls))
             }
             None => None,
         };
-        let socket = config.socket.as_deref().map(AdminSocket::bind).transpose()?;
-        Ok(Self { tcp, revoked, socket, tokens: Arc::new(tokens) })
+        let socket = config.socket.as_deref().map(|path| match unix {
+            Some(unix) => AdminSocket::take_over(path, unix),
+            None => AdminSocket::bind(path),
+        });
+        let closed = CancellationToken::new();
+        Ok(Self { tcp, revoked, socket: socket.transpose()?, tokens: Arc::new(tokens), closed })
+    }
+
+    /// Returns its sockets once more, for a successor. One for which no descriptor is left is missing.
+    pub fn sockets(&self) -> AdminSockets {
+        AdminSockets {
+            tcp: self.tcp.as_ref().and_then(|(listener, _)| listener.try_clone().ok()),
+            unix: self.socket.as_ref().and_then(|socket| socket.copy().ok()),
+            path: self.socket().map(Path::to_owned),
+            ownership: self.socket.as_ref().map(AdminSocket::ownership),
+            close: self.closed.clone(),
+        }
     }
 
     /// Returns the address, with the port that the kernel chose.
@@ -166,15 +214,16 @@ impl AdminServer {
         let errands = errands.map(|errands| BoundedListener::new(errands, MAX_CONNECTIONS, CONNECTION_TIMEOUT));
         let serving = async {
             tokio::join!(
-                serve(tcp, &state, context(Transport::Tcp), &stop),
-                serve(tls, &state, context(Transport::Tls), &stop),
-                serve(socket, &state, context(Transport::Socket), &stop),
+                serve(tcp, &state, context(Transport::Tcp), &self.closed),
+                serve(tls, &state, context(Transport::Tls), &self.closed),
+                serve(socket, &state, context(Transport::Socket), &self.closed),
                 serve(errands, &state, context(Transport::Tunnel), &stop),
             )
         };
         let stopping = async {
             shutdown.await;
             stop.cancel();
+            self.closed.cancel();
         };
         tokio::join!(serving, keeping, stopping);
         Ok(())

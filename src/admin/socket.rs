@@ -1,22 +1,23 @@
 //! The unix socket, which never exists with another mode, and never replaces a live one.
 
-use std::fs::{self, File, Permissions};
+use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use otproxy_net::listen_unix;
 
 /// The socket's mode: the user and the group of the process may connect. Nobody else gets far enough to be asked for a
 /// token.
 pub const SOCKET_MODE: u32 = 0o660;
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 128;
 
-/// A unix socket that is listened on. Dropping it removes it, unless another socket has replaced it.
+/// A unix socket that is listened on. Dropping it removes it, unless another socket has replaced it or [it is not
+/// owned](SocketOwnership).
 #[derive(Debug)]
 pub struct AdminSocket {
     listener: UnixListener,
@@ -28,7 +29,28 @@ pub struct AdminSocket {
 pub(super) struct SocketFile {
     path: PathBuf,
     /// Device and inode.
-    own: (u64, u64),
+    file: (u64, u64),
+    owned: SocketOwnership,
+}
+
+/// The ownership of the place of a socket: a process removes its own at its end, and leaves it if another one has taken it over.
+/// Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct SocketOwnership(Arc<AtomicBool>);
+
+impl SocketOwnership {
+    fn new(owned: bool) -> Self {
+        Self(Arc::new(AtomicBool::new(owned)))
+    }
+
+    /// Sets whether this process has it.
+    pub fn set(&self, owned: bool) {
+        self.0.store(owned, Ordering::Relaxed);
+    }
+
+    fn is_own(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// The reason why there is no socket.
@@ -69,15 +91,38 @@ impl AdminSocket {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let beside = path.with_file_name(format!(".{}.{number}", std::process::id()));
-        let made = listen(&beside).and_then(|listener| {
-            let file = fs::symlink_metadata(&beside)?;
+        let made = listen_unix(&beside, SOCKET_MODE).and_then(|listener| {
+            let place = SocketFile { path: path.to_owned(), file: file(&beside)?, owned: SocketOwnership::new(true) };
             fs::rename(&beside, path)?;
-            Ok(Self { listener, place: SocketFile { path: path.to_owned(), own: (file.dev(), file.ino()) } })
+            Ok(Self { listener, place })
         });
         made.map_err(|error| {
             let _ = fs::remove_file(&beside);
             failed(error)
         })
+    }
+
+    /// Takes the socket over from the process that has it at `path`. It is that one's until [`SocketOwnership::set`].
+    ///
+    /// # Errors
+    /// Fails if it is not there.
+    pub fn take_over(path: &Path, listener: UnixListener) -> Result<Self, SocketError> {
+        let made = listener.set_nonblocking(true).and_then(|()| file(path));
+        let file = made.map_err(|error| SocketError::Io { path: path.to_owned(), error })?;
+        Ok(Self { listener, place: SocketFile { path: path.to_owned(), file, owned: SocketOwnership::new(false) } })
+    }
+
+    /// Returns the ownership of its place.
+    pub fn ownership(&self) -> SocketOwnership {
+        self.place.owned.clone()
+    }
+
+    /// Returns the socket once more, for a successor.
+    ///
+    /// # Errors
+    /// Fails if no descriptor is left.
+    pub fn copy(&self) -> io::Result<UnixListener> {
+        self.listener.try_clone()
     }
 
     /// Returns its path.
@@ -93,23 +138,15 @@ impl AdminSocket {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let own = |file: &fs::Metadata| (file.dev(), file.ino()) == self.own;
-        if fs::symlink_metadata(&self.path).is_ok_and(|file| own(&file)) {
+        if self.owned.is_own() && file(&self.path).is_ok_and(|file| file == self.file) {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    let _ = fs::remove_file(path);
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    // The mode is set before the socket has its place, and the process's mask never lets a wider one through.
-    File::from(OwnedFd::from(socket.try_clone()?)).set_permissions(Permissions::from_mode(SOCKET_MODE))?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
-    socket.listen(BACKLOG)?;
-    Ok(UnixListener::from(OwnedFd::from(socket)))
+/// Returns the device and inode of what is at `path`.
+fn file(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
 /// Returns whether a process accepts at `path`.
@@ -193,7 +230,7 @@ mod tests {
             let error = AdminSocket::bind(&directory.socket()).unwrap_err();
             assert!(matches!(error, SocketError::Taken(_)), "{error}");
             assert_eq!(directory.names(), ["admin.sock"]);
-            for _ in 0..=BACKLOG {
+            for _ in 0..=otproxy_net::UNIX_BACKLOG {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
                 socket.set_nonblocking(true).unwrap();
                 let _ = socket.connect(&SockAddr::unix(directory.socket()).unwrap());
@@ -213,6 +250,22 @@ mod tests {
         drop(place);
         UnixStream::connect(directory.socket()).unwrap();
         drop(alive);
+        assert!(directory.names().is_empty());
+    }
+
+    #[test]
+    fn one_that_is_taken_over_is_removed_by_the_process_that_owns_it() {
+        let directory = Directory::new("taken");
+        let before = AdminSocket::bind(&directory.socket()).unwrap();
+        let take = || AdminSocket::take_over(&directory.socket(), before.copy().unwrap()).unwrap();
+        drop(take());
+        assert_eq!(directory.names(), ["admin.sock"], "it was not this one's yet");
+        let after = take();
+        after.ownership().set(true);
+        before.ownership().set(false);
+        drop(before);
+        UnixStream::connect(directory.socket()).unwrap();
+        drop(after);
         assert!(directory.names().is_empty());
     }
 

@@ -45,7 +45,7 @@ const FILES: [(&str, &str); 6] = [
 ];
 
 /// The variables of the environment that are read.
-const ENVIRONMENT: [(&str, &str); 15] = [
+const ENVIRONMENT: [(&str, &str); 16] = [
     ("OTPROXY_LOG_FORMAT", "as --log-format; an empty one is as good as none"),
     ("OTPROXY_LOG_LEVEL", "as --log-level; an empty one is as good as none"),
     ("NO_COLOR", "no colours, if it is not empty"),
@@ -55,7 +55,8 @@ const ENVIRONMENT: [(&str, &str); 15] = [
     ("STATE_DIRECTORY", "the folder of what is kept over restarts, as systemd sets it"),
     ("CREDENTIALS_DIRECTORY", "the folder of what systemd hands over by `LoadCredential=`"),
     ("INVOCATION_ID", "tells that systemd has started it"),
-    ("NOTIFY_SOCKET", "the socket for readiness, as systemd sets it"),
+    ("NOTIFY_SOCKET", "the socket for readiness, as systemd sets it; with it there is no `otproxy upgrade`"),
+    ("SYSTEMD_EXEC_PID", "the process that systemd has started; if it is this one, the same"),
     (
         "FDSTORE",
         "how many descriptors systemd keeps over a restart; with it listening sockets are left to the next process",
@@ -83,7 +84,7 @@ const EXIT_STATUS: [(&str, &str); 4] = [
 ];
 
 /// Examples, each with what it does. The first word behind `otproxy` is the command on whose page it stands too.
-pub(super) const EXAMPLES: [(&str, &str); 22] = [
+pub(super) const EXAMPLES: [(&str, &str); 23] = [
     ("otproxy init", "asks on a terminal for the hosts and worlds, and makes the files of all of them"),
     (
         "otproxy init --edge waw1=198.51.100.7 --edge fra1=203.0.113.9 --game 7172=127.0.0.1:7172",
@@ -119,6 +120,10 @@ pub(super) const EXAMPLES: [(&str, &str); 22] = [
     ("otproxy drain login --deadline 5m --wait", "lets a listener run empty, for five minutes at the most"),
     ("otproxy target login first maint", "leads no new connections to a target, and does not check it"),
     ("otproxy reload -c /etc/otproxy/edge.yaml", "has it read its file again; exit code 78 if the file is wrong"),
+    (
+        "otproxy upgrade -c /etc/otproxy/core.yaml",
+        "takes over from the core that runs, with its sessions, on a host without systemd",
+    ),
     ("otproxy cert show /etc/otproxy/waw1.pem", "shows what a certificate says, and how long it is valid"),
     ("otproxy man --dir /usr/local/share/man/man1", "installs these pages"),
 ];

@@ -43,6 +43,7 @@ mod probe;
 mod report;
 mod signals;
 mod text_table;
+mod upgrade;
 
 pub use files::{files_needed, raise_file_limit};
 
@@ -54,6 +55,7 @@ use ping::Ping;
 use player_sources::try_player_sources;
 use probe::Probe;
 use signals::{Requests, Signals};
+use upgrade::Upgrade;
 
 /// The exit code of an invalid configuration: `EX_CONFIG` of sysexits.h. The systemd units do not restart after it.
 const EXIT_CONFIG: u8 = 78;
@@ -84,6 +86,13 @@ enum Command {
     Edge(edge::Edge),
     /// Run the core: relay sessions to the game servers, forward login and status
     Core(ConfigFile),
+    /// Take over from the edge or core that runs, with its connections, and be it from then on
+    ///
+    /// For hosts without systemd, where `systemctl restart` does the same. The new program is started beside the one that runs, with the
+    /// same file or a new one, and as the same user. It has everything ready, is given listening sockets, sessions and connections over
+    /// `admin.socket`, and the other one ends with exit code 0. If anything goes wrong before that, the other one goes on as if
+    /// nothing had happened, and this one ends with the reason.
+    Upgrade(Upgrade),
     /// Check a configuration file: print every error, or one line that says what would run
     Check(ConfigFile),
     /// Make the files of all hosts from one short topology: configuration, certificates, units, firewalls
@@ -218,10 +227,11 @@ impl Cli {
     fn execute(&self) -> anyhow::Result<ExitCode> {
         match &self.command {
             Command::Edge(edge) => match edge.file()? {
-                Some(file) => self.serve(file, Config::Edge(config::load_edge(file)?)),
+                Some(file) => self.serve(file, Config::Edge(config::load_edge(file)?), None),
                 None => edge.ask(),
             },
-            Command::Core(ConfigFile { config }) => self.serve(config, Config::Core(config::load_core(config)?)),
+            Command::Core(ConfigFile { config }) => self.serve(config, Config::Core(config::load_core(config)?), None),
+            Command::Upgrade(upgrade) => self.serve(upgrade.file(), upgrade.load()?, Some(upgrade)),
             Command::Check(ConfigFile { config }) => check(config),
             Command::Demo(demo) => {
                 self.log_errors();
@@ -253,10 +263,10 @@ impl Cli {
         log::start(self.log_format.unwrap_or(LogFormat::Auto), self.log_level.unwrap_or(LogLevel::Error));
     }
 
-    /// Runs a role, configured by `file`, until a signal.
-    fn serve(&self, file: &Path, config: Config) -> anyhow::Result<ExitCode> {
+    /// Runs a role, configured by `file`, until a signal; in place of a process that runs, if this is an upgrade.
+    fn serve(&self, file: &Path, config: Config, upgrade: Option<&Upgrade>) -> anyhow::Result<ExitCode> {
         // Before there are other threads.
-        let left = handover::left();
+        let left = if upgrade.is_some() { Ok(Left::Nothing) } else { handover::left() };
         let process = config.process();
         let format = self.log_format.unwrap_or(process.log.format);
         let log = log::start(format, self.log_level.unwrap_or(process.log.level));
@@ -274,13 +284,20 @@ impl Cli {
             Requests::catch().context("cannot catch signals")?
         };
         let store = DescriptorStore::there();
-        let service = roles::succeed(config.clone(), left, store.clone())?;
+        let mut service = match upgrade {
+            None => roles::succeed(config.clone(), left, store.clone())?,
+            Some(upgrade) => {
+                let predecessor = runtime.block_on(upgrade.call(&config))?;
+                roles::succeed_beside(config.clone(), predecessor).context(roles::GOES_ON)?
+            }
+        };
         if store.is_none() && std::env::var_os("NOTIFY_SOCKET").is_some() && ends_games(&config) {
             warn!(
                 "this unit has no store of descriptors, so a restart ends every game: take the unit that is shipped, or its lines \
                  FileDescriptorStoreMax= and Environment=FDSTORE="
             );
         }
+        service.leave_in(store);
         stderr::count_lost(service.log_dropped());
         let listeners: Vec<_> = service.listeners().map(|(name, addresses)| listener(name, addresses)).collect();
         let admin = service.admin_address().map_or_else(|| "off".to_owned(), |address| address.to_string());

@@ -153,6 +153,15 @@ impl FleetKeeper {
         self.folder.write(ORDERS, &orders)
     }
 
+    /// Reads the words of operators again, as another process has kept them until now. It reads a file.
+    pub fn recall_orders(&self) {
+        let orders = self.folder.read(ORDERS).unwrap_or_default();
+        let mut state = self.state.lock();
+        state.orders = orders;
+        state.obey(Instant::now());
+        self.conclude(&mut state);
+    }
+
     /// Goes by the word of an operator on an edge.
     pub fn order(&self, edge: &str, given: GivenOrder) {
         let (mut state, now) = (self.state.lock(), Instant::now());

@@ -13,6 +13,21 @@ use rustix::cmsg_space;
 use rustix::io::retry_on_intr;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr};
 
+/// Returns whether a service manager runs this process, and would take its end for that of the service: the one of
+/// `NOTIFY_SOCKET`, or systemd, which tells each process that it starts its own number.
+#[must_use]
+pub fn is_managed() -> bool {
+    let variable = |name| std::env::var_os(name);
+    runs(variable("NOTIFY_SOCKET").as_deref(), variable("SYSTEMD_EXEC_PID").as_deref(), std::process::id())
+}
+
+/// Returns whether these values of the variables say so of the process with this number.
+pub(super) fn runs(socket: Option<&OsStr>, started: Option<&OsStr>, own: u32) -> bool {
+    // A shell in a service hands the second one on to all that it starts.
+    let started = started.and_then(OsStr::to_str).and_then(|number| number.parse().ok());
+    socket.is_some_and(|socket| !socket.is_empty()) || started == Some(own)
+}
+
 /// The socket of the service manager, which the variable `NOTIFY_SOCKET` names.
 #[derive(Debug, Clone)]
 pub struct ManagerSocket {

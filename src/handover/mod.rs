@@ -1,13 +1,15 @@
 //! The things that a process leaves to its successor: bytes of state, listening sockets, and open connections.
 //!
 //! They go over a unix stream, as descriptors and a few bytes beside them. The queue of such a stream holds all of it, so
-//! that it can be written whole before anybody reads, and be kept by the service manager meanwhile.
+//! that it can be written whole before anybody reads, and be kept by the service manager meanwhile. A successor that runs
+//! already [takes over](takeover) at the other end of the stream.
 
 mod left;
 mod lifeline;
 mod manager;
 mod message;
 mod store;
+mod takeover;
 #[cfg(test)]
 mod tests;
 
@@ -25,8 +27,9 @@ use self::message::{Announcement, MAX_PER_MESSAGE, receive_message, send_message
 
 pub use self::left::{INHERITANCE, Left, left};
 pub use self::lifeline::{Held, LIFELINE, Lifeline, MOST_TRIES, Survivors, Tail};
-pub use self::manager::ManagerSocket;
+pub use self::manager::{ManagerSocket, is_managed};
 pub use self::store::DescriptorStore;
+pub use self::takeover::{Meeting, Predecessor, Successor, is_own_user};
 
 /// Bytes of state at the most: 4 GiB.
 pub const MAX_STATE: u64 = 4 << 30;

@@ -385,3 +385,110 @@ fn what_is_no_lifeline_is_refused() {
         assert!(error.to_string().contains(says), "{error}: {says}");
     }
 }
+
+#[test]
+fn a_manager_is_known_by_its_variables() {
+    let runs = |socket: Option<&str>, started: Option<&str>| {
+        super::manager::runs(socket.map(AsRef::as_ref), started.map(AsRef::as_ref), 7)
+    };
+    assert!(runs(Some("/run/systemd/notify"), None) && runs(None, Some("7")) && runs(Some("@a"), Some("8")));
+    for (socket, started) in
+        [(None, None), (Some(""), None), (None, Some("8")), (None, Some("seven")), (None, Some(""))]
+    {
+        assert!(!runs(socket, started), "{socket:?} {started:?}");
+    }
+}
+
+/// Returns the two ends of a takeover. Neither waits longer for the other than the test may take.
+fn ends() -> (Successor, Predecessor) {
+    let (ours, theirs) = pair();
+    (Successor::over(ours, Duration::from_secs(60)), Predecessor::over(theirs, Duration::from_secs(60)))
+}
+
+#[test]
+fn a_takeover_is_done_in_three_steps() {
+    let (successor, predecessor) = ends();
+    let runs = std::thread::spawn(move || {
+        let (listener, other) = (TcpListener::bind("127.0.0.1:0").unwrap(), pair().0);
+        successor.offer(b"", &[listener.as_fd()], &[])?;
+        successor.offer(b"state", &[], &[other.as_fd()])?;
+        successor.give_up()
+    });
+    assert_eq!(predecessor.offered().unwrap().listeners.len(), 1);
+    predecessor.accept().unwrap();
+    let left = predecessor.offered().unwrap();
+    assert_eq!((&*left.state, left.sockets.len()), (&b"state"[..], 1));
+    assert!(!runs.is_finished());
+    predecessor.take_over().unwrap();
+    runs.join().unwrap().unwrap();
+}
+
+#[test]
+fn the_one_that_runs_goes_on_wherever_the_other_ends() {
+    let gone = "the other process has given it up, or is gone";
+    // After it was given everything, too: only its last word counts.
+    for words in [&b""[..], b"+", b"++"] {
+        let (ours, theirs) = pair();
+        let successor = Successor::over(ours, Duration::from_secs(60));
+        let other = std::thread::spawn(move || {
+            for word in words {
+                receive(&theirs).unwrap();
+                (&theirs).write_all(&[*word]).unwrap();
+            }
+            let _ = (&theirs).read(&mut [0]);
+        });
+        let given = successor.offer(b"", &[], &[]).and_then(|()| successor.offer(b"", &[], &[]));
+        let given = given.and_then(|()| successor.give_up());
+        assert_eq!(given.unwrap_err().to_string(), gone, "{words:?}");
+        other.join().unwrap();
+    }
+}
+
+#[test]
+fn the_one_that_takes_over_goes_by_no_other_word() {
+    for (says, expected) in [
+        (&b""[..], "the other process has given it up, or is gone"),
+        (b"+", "the other process sent another word than is its turn"),
+    ] {
+        let (ours, theirs) = pair();
+        (&ours).write_all(says).unwrap();
+        ours.shutdown(std::net::Shutdown::Write).unwrap();
+        let error = Predecessor::over(theirs, Duration::from_secs(60)).take_over().unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn neither_waits_for_ever() {
+    let (short, late) = (Duration::from_millis(1), "the other process does not answer in time");
+    let (ours, theirs) = pair();
+    let offered = Successor::over(ours, short).offer(b"", &[], &[]);
+    assert_eq!(offered.unwrap_err().to_string(), late);
+    drop(theirs);
+    let (_ours, theirs) = pair();
+    assert_eq!(Predecessor::over(theirs, short).take_over().unwrap_err().to_string(), late);
+}
+
+#[tokio::test]
+async fn they_meet_at_a_place_for_one_user_which_is_gone_afterwards() {
+    use std::os::unix::fs::MetadataExt as _;
+    let folder = std::env::temp_dir().join(format!("otproxy-meeting-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let socket = folder.join("admin.sock");
+    let meeting = Meeting::beside(&socket).unwrap();
+    let place = folder.join(meeting.name());
+    assert_eq!(std::fs::metadata(&place).unwrap().mode() & 0o7777, 0o600);
+    let successor = Successor::at(&place).await.unwrap();
+    assert!(successor.is_near());
+    let predecessor = meeting.met().unwrap();
+    assert!(!place.exists());
+    predecessor.accept().unwrap();
+    successor.offer(b"", &[], &[]).unwrap();
+    predecessor.offered().unwrap();
+    let nobody = Meeting::beside(&socket).unwrap().met().unwrap_err();
+    assert_eq!(nobody.kind(), ErrorKind::WouldBlock);
+    assert!(Successor::at(&place).await.is_err());
+    std::fs::remove_dir_all(&folder).unwrap();
+    let own = rustix::process::geteuid().as_raw();
+    assert!(is_own_user(own) && is_own_user(0) && !is_own_user(own + 1));
+}

@@ -30,7 +30,7 @@ use crate::admission::Reporter;
 use otproxy_protocol::core::SessionKey;
 
 pub use standstill::{Gate, Standstill};
-pub use thaw::{Thaw, ThawedClient};
+pub use thaw::{Thaw, ThawedClient, check_frozen};
 
 /// The number of the format of what a core leaves to the next one. Each client has [one more](FrozenClient) in it.
 const FORMAT: u16 = 2;

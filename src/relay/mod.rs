@@ -56,7 +56,7 @@ use session::RelaySession;
 use shared::{Handover, NewLink};
 use signs::SignRounds;
 
-pub use frozen::{FrozenRelay, Standstill};
+pub use frozen::{FrozenRelay, Standstill, check_frozen};
 pub use game_servers::CHECK_WITHIN;
 pub use idle_watch::SILENCE;
 pub use journal::{RecoveredSessions, RelayJournal};

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -9,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, MutexGuard};
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
@@ -94,7 +95,7 @@ pub struct Control(Arc<Inner>);
 
 struct Inner {
     /// The lock that admits one change at a time, including the reading of the file.
-    turn: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     /// `None` once the service ends.
     state: Mutex<Option<ServiceState>>,
     /// The configuration of the start, which lacks later changes.
@@ -241,7 +242,7 @@ impl Control {
     pub(super) fn new(state: ServiceState, metrics: Arc<Metrics>) -> Self {
         count_reload(&metrics, true);
         let (started, state) = (state.config.clone(), Mutex::new(Some(state)));
-        let (turn, file, last) = (tokio::sync::Mutex::default(), OnceLock::new(), Mutex::new(None));
+        let (turn, file, last) = (Arc::default(), OnceLock::new(), Mutex::new(None));
         Self(Arc::new(Inner { turn, state, started, file, last, metrics }))
     }
 
@@ -344,6 +345,19 @@ impl Control {
         if let Some(state) = &*self.state() {
             look(&state.config, state.listeners.links());
         }
+    }
+
+    /// Waits for its turn, and keeps all changes that have turns away until this is dropped.
+    pub(super) async fn hold(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.0.turn).lock_owned().await
+    }
+
+    /// Returns the sockets of all listeners once more, for a successor.
+    ///
+    /// # Errors
+    /// Fails if no descriptor is left.
+    pub(super) fn sockets(&self) -> io::Result<Vec<TcpListener>> {
+        self.state().as_ref().map_or_else(|| Ok(Vec::new()), |state| state.listeners.sockets())
     }
 
     /// Returns the configuration of the start.

@@ -1,26 +1,30 @@
 //! The edge: forwards links, login and status to the core.
 
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
 use super::service::{Service, ServiceParts, StartError};
-use super::succession::Predecessor;
 use super::worker::{Worker, WorkerTrunks};
 use crate::admission::ConnectQueues;
 use crate::forward::{HeaderFor, TargetWays};
-use crate::handover::Left;
+use crate::handover::Inheritance;
 use crate::tunnel::{EdgeTrunks, TrunkPool, TunnelClient, WAITING};
 use otproxy_config as config;
 use otproxy_config::{Config, Reach};
 use otproxy_net::host_key;
 use otproxy_protocol::player_address::PseudoIpv4;
 
-/// Binds all sockets of an edge, but for those that are left to it.
+/// Binds all sockets of an edge, but for those that are left to it; `admin` is the unix socket of a process that runs.
 ///
 /// # Errors
 /// Returns the first address that cannot be bound, or certificates that cannot be used.
-pub fn bind(config: config::EdgeConfig, left: Left) -> Result<Service, StartError> {
+pub fn bind(
+    config: config::EdgeConfig,
+    left: &mut Inheritance,
+    admin: Option<UnixListener>,
+) -> Result<Service, StartError> {
     let (tunnel, log_core) = (config.tunnel.clone(), config.log_core_address);
     let config = Config::Edge(config);
     let certificates = super::certificates(&config)?.map(watch::Sender::new);
@@ -37,7 +41,8 @@ pub fn bind(config: config::EdgeConfig, left: Left) -> Result<Service, StartErro
         relay: None,
         known: None,
         certificates,
-        inherited: Predecessor::of(left).0.listeners,
+        inherited: std::mem::take(&mut left.listeners),
+        admin,
     };
     let (mut service, plans) = Service::bind(config, parts)?;
     if let (Some(tunnel), Some(presented), Some(carried)) = (tunnel, presented, pool.clone()) {

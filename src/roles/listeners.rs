@@ -149,6 +149,15 @@ impl ListenerSet {
         std::mem::take(&mut self.inherited)
     }
 
+    /// Returns the sockets of all listeners once more, for a successor that may not come so far.
+    ///
+    /// # Errors
+    /// Fails if no descriptor is left.
+    pub fn sockets(&self) -> io::Result<Vec<TcpListener>> {
+        let addresses = self.list.iter().flat_map(|listening| &listening.addresses);
+        addresses.flat_map(|address| address.sockets.iter()).map(TcpListener::try_clone).collect()
+    }
+
     /// Returns the sockets of all listeners, for a successor.
     pub fn into_sockets(self) -> Vec<TcpListener> {
         let addresses = self.list.into_iter().flat_map(|listening| listening.addresses);

@@ -12,15 +12,19 @@ mod revoked;
 mod running;
 mod service;
 mod succession;
+mod upgrade;
 mod worker;
 
 pub use control::{Control, ReloadError, ReloadResult};
 pub use drain::{LAST_SPREAD, SPREAD};
-pub use service::{Service, StartError};
+pub use service::{GOES_ON, Service, StartError};
+
+use succession::{Legacy, Outliving};
 
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
 use std::time::SystemTime;
 
 use crate::admin;
@@ -28,11 +32,13 @@ use crate::certs::CertError;
 use crate::certs::certificate::DAYS_LEFT;
 use crate::certs::identity::IdentityKind;
 use crate::certs::watch::IdentityWatch;
-use crate::handover::{DescriptorStore, Left};
+use crate::handover::{DescriptorStore, Inheritance, Left, Predecessor};
+use crate::relay::RecoveredSessions;
 use crate::web;
 use otproxy_config as config;
 use otproxy_config::Config;
 use otproxy_testkit::role::{BoundRole, RunningRole};
+use tracing::info;
 
 /// Binds all sockets of the role that a configuration is for.
 ///
@@ -43,17 +49,56 @@ pub fn bind(config: Config) -> Result<Service, StartError> {
 }
 
 /// Binds all sockets of the role that a configuration is for, and takes over what a predecessor has left: a listening socket of
-/// the same address in place of a new one. Sockets of other addresses are closed. What a successor can take over is left in
-/// `store`.
+/// the same address in place of a new one. Sockets of other addresses are closed.
 ///
 /// # Errors
-/// Returns the first address that cannot be bound, or certificates that cannot be used.
+/// Returns the first address that cannot be bound, or certificates that cannot be used. Everything is left in the `store` again
+/// then, for the next start.
 pub fn succeed(config: Config, left: Left, store: Option<DescriptorStore>) -> Result<Service, StartError> {
-    let mut service = match config {
-        Config::Edge(edge) => edge::bind(edge, left),
-        Config::Core(core) => core::bind(core, left, store.clone()),
-    }?;
-    service.leave_in(store);
+    let (mut left, survivors) = match left {
+        Left::Nothing => (Inheritance::default(), None),
+        Left::Inheritance(left) => (left, None),
+        Left::Survivors(survivors) => (Inheritance::default(), Some(survivors)),
+    };
+    // Those of a process that was killed stay in the store in any case.
+    let (survived, tail) = survivors.map(RecoveredSessions::of).unzip();
+    let outliving = Outliving::begin(&config, store.clone(), tail.flatten());
+    let legacy = store.and_then(|store| Legacy::again(store, &left, &config));
+    let bound = bind_with(config, &mut left, None, outliving);
+    if let (Err(_), Some(legacy)) = (&bound, legacy) {
+        legacy.give_back(left);
+    }
+    let mut service = bound?;
+    if survived.is_some() {
+        info!("the process before was killed");
+        service.go_on_with(survived);
+    }
+    Ok(service)
+}
+
+fn bind_with(
+    config: Config,
+    left: &mut Inheritance,
+    admin: Option<UnixListener>,
+    outliving: Outliving,
+) -> Result<Service, StartError> {
+    match config {
+        Config::Edge(edge) => edge::bind(edge, left, admin),
+        Config::Core(core) => core::bind(core, left, admin, outliving),
+    }
+}
+
+/// Binds all sockets of the role that a configuration is for, beside a process that runs: those that it has too are its own, copied.
+/// Then takes what it leaves, and is ready to run. That process goes on until [`Service::run`], and longer if that fails.
+///
+/// # Errors
+/// Returns the first address that cannot be bound, certificates that cannot be used, or the reason why nothing can be taken over.
+pub fn succeed_beside(config: Config, predecessor: Predecessor) -> Result<Service, StartError> {
+    let offered = predecessor.offered().map_err(StartError::NotOffered)?;
+    let admin = offered.sockets.into_iter().next().map(UnixListener::from);
+    let mut left = Inheritance { listeners: offered.listeners, ..Inheritance::default() };
+    let mut service = bind_with(config, &mut left, admin, Outliving::default())?;
+    service.take_over_from(predecessor)?;
     Ok(service)
 }
 

@@ -1,30 +1,34 @@
 //! A role that is bound and can run: worker threads, admin, shutdown.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::IntCounter;
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use super::control::{Control, Ending, ServiceState};
-use super::drain::{LAST_SPREAD, close_links};
+use super::drain::{LAST_SPREAD, SPREAD, close_links};
 use super::listeners::ListenerSet;
 use super::operator::{self, RoleOperator};
 use super::report::{Reports, player_counter};
 use super::revoked::RevokedEdges;
 use super::running::ListenerParts;
-use super::succession::{self, Legacy};
+use super::succession::{self, Legacy, sessions_of};
+use super::upgrade::{Estate, UpgradeDesk};
 use super::worker::{ListenerPlans, Worker};
 use crate::access_log::{AccessLog, LogFlushed};
 use crate::admin::{self, AdminError, Readiness};
@@ -34,10 +38,10 @@ use crate::certs::{CertError, HandshakeResult};
 use crate::connection::EdgeRegistry;
 use crate::fleet::{EvidenceGatherer, Fleet, FleetKeeper};
 use crate::forward::{HeaderFor, TargetWays};
-use crate::handover::{DescriptorStore, Lifeline};
+use crate::handover::{DescriptorStore, Lifeline, Predecessor};
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::proxies_table;
-use crate::relay::{RecoveredSessions, RelayShared};
+use crate::relay::{RecoveredSessions, RelayShared, Standstill, check_frozen};
 use crate::state::StateDir;
 use crate::traffic::TrafficMeter;
 use crate::tunnel::{self, EdgeErrands, ErrandsTaken, TunnelPeers};
@@ -46,7 +50,7 @@ use otproxy_config as config;
 use otproxy_config::{Config, RoleKind};
 use otproxy_net::worker::{self, Scratch, StopSignals, Tasks};
 use otproxy_net::{BindError, Inherited, bind_beside};
-use otproxy_protocol::core::OpenError;
+use otproxy_protocol::core::{FrozenError, OpenError};
 
 /// The reason why a role cannot start.
 #[derive(Debug, Error)]
@@ -66,10 +70,19 @@ pub enum StartError {
     /// There is no thread for the access log.
     #[error("cannot start the access log: {0}")]
     AccessLog(io::Error),
+    /// The process that runs hands nothing over.
+    #[error("the process that runs does not hand over: {0}; its log says more")]
+    NotOffered(io::Error),
+    /// It hands over what this version cannot go on with.
+    #[error("cannot go on with the sessions of the process that runs: {0}")]
+    State(FrozenError),
 }
 
 /// The time after which a process has lasted: nothing that it took over ends it.
 const LASTS: Duration = Duration::from_secs(1);
+
+/// The words about a process that could not be taken over from.
+pub const GOES_ON: &str = "this one does not take over, and the process that runs goes on";
 
 type WorkerFuture = Pin<Box<dyn Future<Output = io::Result<()>>>>;
 /// The main function of a worker thread.
@@ -106,8 +119,22 @@ pub struct Service {
     tunnel_sockets: Vec<TcpListener>,
     /// The place for what is left to a successor.
     store: Option<DescriptorStore>,
+    /// The sessions that the predecessor has left, and their connections.
+    left: Option<RecoveredSessions>,
     /// The things that outlive this process if it is killed.
     lifeline: Option<Arc<Lifeline>>,
+    /// The predecessor, if it runs until this one does.
+    predecessor: Option<Predecessor>,
+}
+
+/// The reason why a role stops to be the one that runs.
+enum Leaving {
+    /// It was told to end.
+    Told,
+    /// A worker has ended on its own.
+    Broken,
+    /// Another process has taken over, at a core with the sessions, which stand still here.
+    TakenOver(Option<Standstill>),
 }
 
 /// The parts in which roles differ.
@@ -121,6 +148,8 @@ pub(super) struct ServiceParts {
     pub certificates: Option<watch::Sender<IdentityWatch>>,
     /// The listening sockets of the predecessor.
     pub inherited: Vec<TcpListener>,
+    /// The unix socket of the admin server of a process that runs.
+    pub admin: Option<UnixListener>,
 }
 
 impl Service {
@@ -129,7 +158,10 @@ impl Service {
         let role = config.role();
         let process = config.process();
         web::check_files(&config)?;
-        let admin = admin::AdminServer::bind(&process.admin, config.tunnel_files().map(|files| files.ca.as_path()))?;
+        let ServiceParts { header_for, ways, relay, known, certificates, inherited, admin: unix } = parts;
+        let mut inherited = succession::take_over(inherited, &config);
+        let ca = config.tunnel_files().map(|files| files.ca.as_path());
+        let admin = admin::AdminServer::bind_beside(&process.admin, ca, &mut inherited, unix)?;
         let metrics: Vec<_> = (0..process.workers.get()).map(|_| Arc::new(Metrics::new())).collect();
         let own_metrics = Arc::new(Metrics::new());
         // So that the zeros are there, whether there is a relay or a tunnel or not.
@@ -144,7 +176,6 @@ impl Service {
         let gate =
             ProcessAdmission::new(AdmissionControl::new((&process.limits).into(), Arc::new(process.into())), bans);
         gate.set_gauge(own_metrics.pressure_ratio.with_label_values(&[""]));
-        let ServiceParts { header_for, ways, relay, known, certificates, inherited } = parts;
         relay.iter().for_each(|relay| relay.set_gauge(&own_metrics));
         let making = ListenerParts {
             role,
@@ -156,7 +187,7 @@ impl Service {
             metrics: metrics.clone(),
             own_metrics: Arc::clone(&own_metrics),
         };
-        let (listeners, plans) = ListenerSet::new(making, succession::take_over(inherited, &config));
+        let (listeners, plans) = ListenerSet::new(making, inherited);
         let (metrics_of_workers, closed) = (metrics.clone(), HashSet::new());
         let new_keeper = || {
             let folder = StateDir::new(process.state_dir.as_deref());
@@ -204,7 +235,9 @@ impl Service {
             inherited,
             tunnel_sockets: Vec::new(),
             store: None,
+            left: None,
             lifeline: None,
+            predecessor: None,
         };
         Ok((service, plans))
     }
@@ -231,7 +264,7 @@ impl Service {
     }
 
     /// Leaves to a successor, in this store, what it can take over.
-    pub(super) fn leave_in(&mut self, store: Option<DescriptorStore>) {
+    pub fn leave_in(&mut self, store: Option<DescriptorStore>) {
         self.store = store;
     }
 
@@ -250,15 +283,27 @@ impl Service {
         self.control.clone()
     }
 
-    /// Has it go on with the sessions of the process before, if there were some. `lifeline` holds its own from now on.
-    pub(super) fn go_on(&mut self, sessions: Option<RecoveredSessions>, lifeline: Option<Arc<Lifeline>>) {
-        self.lifeline.clone_from(&lifeline);
-        match (&self.relay, sessions) {
-            (Some(relay), Some(sessions)) => self.control.with_links(|config, listeners| {
-                relay.thaw(sessions, config, listeners, &self.own_metrics, lifeline);
-            }),
-            _ => lifeline.iter().for_each(|lifeline| lifeline.settle()),
+    /// Has it go on with the sessions of the process before, if there were some, once it runs.
+    pub(super) fn go_on_with(&mut self, sessions: Option<RecoveredSessions>) {
+        self.left = sessions;
+    }
+
+    /// Has sessions be held by a lifeline, if there is one.
+    pub(super) fn hold(&mut self, lifeline: Option<Arc<Lifeline>>) {
+        self.lifeline = lifeline;
+    }
+
+    /// Takes what a process leaves that runs until this one does.
+    pub(super) fn take_over_from(&mut self, predecessor: Predecessor) -> Result<(), StartError> {
+        // All that it needs of its own is bound.
+        predecessor.accept().map_err(StartError::NotOffered)?;
+        let left = predecessor.offered().map_err(StartError::NotOffered)?;
+        if self.relay.is_some() {
+            check_frozen(&left.state, left.sockets.len()).map_err(StartError::State)?;
         }
+        self.go_on_with(sessions_of(left));
+        self.predecessor = Some(predecessor);
+        Ok(())
     }
 
     /// Runs the tunnel on a thread of its own, until the drain.
@@ -314,10 +359,11 @@ impl Service {
         self.admin.socket()
     }
 
-    /// Runs until `shutdown`, then lets connections go on for at most `shutdown_timeout`.
+    /// Runs until `shutdown`, then lets connections go on for at most `shutdown_timeout`; or until another process has taken over.
     ///
     /// # Errors
-    /// Fails if threads or the admin socket cannot be had, or if a worker ended on its own.
+    /// Fails if threads or the admin socket cannot be had, if a worker ended on its own, or if the process that this one is to take over
+    /// from goes on.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let ready = Arc::new(Readiness::default());
         let (tunnel_metrics, tunnel) = self.tunnel.unzip();
@@ -325,6 +371,51 @@ impl Service {
         let written = self.access_log;
         let running = Running(self.control);
         let stop = StopSignals::default();
+        let doors = self.admin.sockets();
+        // The workers end with this future, even if it is dropped early.
+        let _ended = (stop.drain.clone().drop_guard(), stop.kill.clone().drop_guard());
+        let mut threads = Vec::new();
+        let begin = CancellationToken::new();
+        let (coming, mut all_there) = mpsc::channel::<Infallible>(1);
+        let workers = self.workers.into_iter().enumerate().map(|(index, main)| (format!("worker-{index}"), main));
+        for (name, main) in workers.chain(tunnel.map(|main| (tunnel::NAME.to_owned(), main))) {
+            let (stop, begin, coming) = (stop.clone(), begin.clone(), coming.clone());
+            // A worker that ends on its own, or cannot start, ends the process: otherwise some players would be lost
+            // unnoticed.
+            let ends_all = stop.drain.clone().drop_guard();
+            let main = move || async move {
+                let _ends_all = ends_all;
+                drop(coming);
+                match stop.kill.run_until_cancelled(begin.cancelled()).await {
+                    Some(()) => main(stop).await,
+                    None => Ok(()),
+                }
+            };
+            threads.push(worker::spawn(name, main)?);
+        }
+        drop(coming);
+        if let Some(predecessor) = self.predecessor {
+            // Nothing may be left that could fail.
+            let _ = all_there.recv().await;
+            if stop.drain.is_cancelled() {
+                return Err(io::Error::other(format!("{GOES_ON}: a worker cannot start")));
+            }
+            let taken = spawn_blocking(move || predecessor.take_over()).await.map_err(io::Error::other)?;
+            taken.map_err(|error| io::Error::other(format!("{GOES_ON}: {}", StartError::NotOffered(error))))?;
+            doors.ownership.iter().for_each(|socket| socket.set(true));
+            if let Some(keeper) = self.keeper.clone() {
+                let _ = spawn_blocking(move || keeper.recall_orders()).await;
+            }
+            info!("took over from the process that ran");
+        }
+        let lifeline = self.lifeline;
+        match self.relay.as_ref().zip(self.left) {
+            Some((relay, sessions)) => running.0.with_links(|config, listeners| {
+                relay.thaw(sessions, config, listeners, &self.own_metrics, lifeline.clone());
+            }),
+            None => lifeline.iter().for_each(|lifeline| lifeline.settle()),
+        }
+        begin.cancel();
         let errors = self.own_metrics.bans_nftables_errors.clone();
         let kernel = self.nftables.map(|table| bans::KernelBans::new(table, errors));
         let (checking, leaving) = (self.relay.clone(), self.relay.clone());
@@ -332,7 +423,9 @@ impl Service {
         let traffic = (self.role == RoleKind::Edge).then(|| Arc::new(TrafficMeter::new(state)));
         let reports =
             Reports { control: running.0.clone(), process: Arc::clone(&self.process), relay: self.relay.clone() };
+        let (desk, mut upgrades) = UpgradeDesk::new(self.role);
         let operator = operator::OperatorParts {
+            desk,
             role: self.role,
             control: running.0.clone(),
             process: Arc::clone(&self.process),
@@ -343,7 +436,7 @@ impl Service {
             keeper: self.keeper.clone(),
             traffic: traffic.clone(),
         };
-        let _metering = traffic.clone().map(|meter| AbortOnDropHandle::new(tokio::spawn(meter.run())));
+        let metering = traffic.clone().map(|meter| AbortOnDropHandle::new(tokio::spawn(meter.run())));
         let judging = self.keeper.zip(checking.clone()).map(|(keeper, relay)| {
             let (edges, metrics) = (Arc::clone(self.process.edges()), Arc::clone(&self.own_metrics));
             tokio::spawn(keeper.run(EvidenceGatherer::new(edges, relay, self.fleet.clone(), metrics)))
@@ -365,55 +458,66 @@ impl Service {
                 error!(%error, "the admin server cannot run");
             }
         }));
-        // The workers end with this future, even if it is dropped early.
-        let _ended = (stop.drain.clone().drop_guard(), stop.kill.clone().drop_guard());
-        let mut threads = Vec::new();
-        let workers = self.workers.into_iter().enumerate().map(|(index, main)| (format!("worker-{index}"), main));
-        for (name, main) in workers.chain(tunnel.map(|main| (tunnel::NAME.to_owned(), main))) {
-            let stop = stop.clone();
-            // A worker that ends on its own, or cannot start, ends the process: otherwise some players would be lost
-            // unnoticed.
-            let ends_all = stop.drain.clone().drop_guard();
-            let main = move || async move {
-                let _ends_all = ends_all;
-                main(stop).await
-            };
-            threads.push(worker::spawn(name, main)?);
-        }
         running.0.watch_targets();
-        let _reporting = AbortOnDropHandle::new(tokio::spawn(reports.keep()));
+        let reporting = AbortOnDropHandle::new(tokio::spawn(reports.keep()));
         let _checking =
             checking.map(|relay| AbortOnDropHandle::new(tokio::spawn(async move { relay.watch_game_servers().await })));
-        let lasting = self.lifeline.clone();
+        let banning = AbortOnDropHandle::new(tokio::spawn(bans::keep(Arc::clone(self.process.bans()), kernel)));
+        let lasting = lifeline.clone();
         let _lasting = AbortOnDropHandle::new(tokio::spawn(async move {
             sleep(LASTS).await;
             lasting.iter().for_each(|lifeline| lifeline.lasts());
         }));
-        let _keeping = AbortOnDropHandle::new(tokio::spawn(bans::keep(Arc::clone(self.process.bans()), kernel)));
         let mut ended = spawn_blocking(move || {
             let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
             results
                 .into_iter()
                 .try_for_each(|r| r.unwrap_or_else(|_| Err(io::Error::other("a worker thread panicked"))))
         });
-        let told = tokio::select! {
-            () = stop.drain.cancelled() => false,
-            () = shutdown => true,
+        let estate = Estate {
+            control: &running.0,
+            relay: leaving.as_ref(),
+            tunnel: &self.tunnel_sockets,
+            doors: &doors,
+            traffic: traffic.as_ref(),
+        };
+        let mut shutdown = pin!(shutdown);
+        let leave = loop {
+            tokio::select! {
+                () = stop.drain.cancelled() => break Leaving::Broken,
+                () = &mut shutdown => break Leaving::Told,
+                Some(call) = upgrades.recv() => if let Some(standstill) = estate.hand_over(call).await {
+                    break Leaving::TakenOver(standstill);
+                },
+            }
         };
         ready.set_ending();
-        if !told {
+        if let Leaving::Broken = leave {
             error!("a worker has ended");
         }
+        drop(doors);
         let Ending { within, listeners } = running.0.end();
-        let lifeline = self.lifeline;
-        let legacy = self.store.zip(listeners).map(|(store, mut listeners)| {
+        let taken_over = matches!(leave, Leaving::TakenOver(_));
+        let legacy = self.store.filter(|_| !taken_over).zip(listeners).map(|(store, mut listeners)| {
             listeners.extend(self.tunnel_sockets);
             Legacy { store, listeners }
         });
-        let legacy = match (legacy, leaving) {
-            (Some(legacy), Some(relay)) if told => match legacy.leave_sessions(&relay).await {
+        let traffic = traffic.filter(|_| !taken_over);
+        if taken_over {
+            // The other process does all this from now on, with the same files and tables.
+            drop((metering, reporting, banning));
+        }
+        // Nothing may move here any more once all stand still: this process ends with its workers as they stand.
+        let legacy = match (legacy, leaving, leave) {
+            (_, _, Leaving::TakenOver(Some(standstill))) => {
+                std::mem::forget(standstill);
+                if let Some(written) = &written {
+                    written.caught_up().await;
+                }
+                return Ok(());
+            }
+            (Some(legacy), Some(relay), Leaving::Told) => match legacy.leave_sessions(&relay).await {
                 Ok(standstill) => {
-                    // Nothing may move here any more: this process ends with its workers as they stand.
                     std::mem::forget(standstill);
                     if let Some(written) = &written {
                         written.caught_up().await;
@@ -427,8 +531,8 @@ impl Service {
                 }
             },
             // A core whose worker has ended leaves nothing.
-            (_, Some(_)) => None,
-            (legacy, None) => legacy,
+            (_, Some(_), _) => None,
+            (legacy, None, _) => legacy,
         };
         // No successor is to go on with sessions whose clients are told their end.
         end(lifeline).await;
@@ -437,14 +541,21 @@ impl Service {
         info!(timeout_seconds = within.as_secs_f64(), "shutting down");
         // A link may be closed at any time without loss, and its player has other edges to come back to.
         let _closing = (self.role == RoleKind::Edge).then(|| {
-            let over = LAST_SPREAD.min(within / 2);
+            // Nobody has to wait for the one that has taken over.
+            let over = if taken_over { SPREAD } else { LAST_SPREAD }.min(within / 2);
             AbortOnDropHandle::new(tokio::spawn(
                 async move { close_links(self.process.registry(), over, |_| true).await },
             ))
         });
-        let result = match timeout(within, &mut ended).await {
-            Ok(result) => result,
-            Err(_) => {
+        // One that ends because it was told to ends at once at the second word.
+        let told = async { if taken_over { shutdown.await } else { std::future::pending().await } };
+        let waited = tokio::select! {
+            result = timeout(within, &mut ended) => result.ok(),
+            () = told => None,
+        };
+        let result = match waited {
+            Some(result) => result,
+            None => {
                 warn!("connections still open after shutdown_timeout; closing them");
                 stop.kill.cancel();
                 ended.await
@@ -505,6 +616,7 @@ mod tests {
             known: None,
             certificates: None,
             inherited: Vec::new(),
+            admin: None,
         };
         let (mut service, _plans) = Service::bind(config, parts).unwrap();
         service.add_worker(Box::new(|stop| {

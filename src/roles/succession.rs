@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use crate::handover::{self, DescriptorStore, INHERITANCE, Inheritance, Left, Lifeline, Tail, WITHIN};
+use crate::handover::{self, DescriptorStore, INHERITANCE, Inheritance, Lifeline, Tail, WITHIN};
 use crate::relay::{FrozenRelay, RecoveredSessions, RelayJournal, RelayShared, Standstill};
 use otproxy_config::{Config, Reach, RestartMode};
 use otproxy_journal::Journal;
@@ -29,7 +29,7 @@ pub(super) fn take_over(sockets: Vec<TcpListener>, config: &Config) -> Inherited
     inherited
 }
 
-/// Returns all addresses that a configuration has for listeners and for the tunnel.
+/// Returns all addresses that a configuration has for listeners, for the tunnel and for admin.
 fn addresses_of(config: &Config) -> Vec<SocketAddr> {
     let tunnel: &[SocketAddr] = match config {
         Config::Edge(edge) => match edge.tunnel.as_ref().map(|tunnel| tunnel.reach()) {
@@ -39,64 +39,63 @@ fn addresses_of(config: &Config) -> Vec<SocketAddr> {
         Config::Core(core) => core.tunnel.as_ref().map_or(&[], |tunnel| &tunnel.accept),
     };
     let listeners = config.listeners().iter().flat_map(|listener| &listener.inbound().listen);
-    listeners.chain(tunnel).copied().collect()
+    listeners.chain(tunnel).copied().chain(config.process().admin.listen).collect()
 }
 
-/// The things that a role has of its predecessor.
-#[derive(Default)]
-pub(super) struct Predecessor {
-    /// Its listening sockets.
-    pub listeners: Vec<TcpListener>,
-    /// Its sessions, if it was a core.
-    pub sessions: Option<RecoveredSessions>,
-}
-
-impl Predecessor {
-    /// Returns what there is in what a predecessor has left, and the place where that is kept further on, if it was killed.
-    pub fn of(left: Left) -> (Self, Option<Tail>) {
-        match left {
-            Left::Nothing => (Self::default(), None),
-            Left::Inheritance(Inheritance { state, listeners, sockets }) => {
-                let connections = sockets.len();
-                let read = || RecoveredSessions::read(&state, sockets);
-                let sessions = (!state.is_empty()).then(read).transpose().unwrap_or_else(|error| {
-                    warn!(connections, "cannot go on with the sessions of the process before: {error}");
-                    None
-                });
-                (Self { listeners, sessions }, None)
-            }
-            Left::Survivors(survivors) => {
-                info!("the process before was killed");
-                let (sessions, tail) = RecoveredSessions::of(survivors);
-                (Self { listeners: Vec::new(), sessions: Some(sessions) }, tail)
-            }
-        }
+/// Has all sessions of a core stand still.
+///
+/// # Errors
+/// Fails if a worker does not do so in time. Then all go on.
+pub(super) async fn freeze(relay: &RelayShared) -> io::Result<FrozenRelay> {
+    let frozen = timeout(WITHIN, relay.freeze())
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "a worker does not stand still"))?;
+    if frozen.without > 0 {
+        let sessions = frozen.without;
+        warn!(sessions, "no descriptor is left for connections of sessions, which end: raise LimitNOFILE");
     }
+    Ok(frozen)
 }
 
-/// Begins a journal for each worker of a core, if its sessions are to outlive it, and the lifeline that holds what they need.
-pub(super) fn begin_journals(
-    config: &Config,
-    store: Option<DescriptorStore>,
-    tail: Option<Tail>,
-) -> (Vec<RelayJournal>, Option<Arc<Lifeline>>) {
-    let process = config.process();
-    let Some(store) = store.filter(|_| process.restart == RestartMode::Keep) else { return (Vec::new(), None) };
-    let begin = || {
-        let journals = (0..process.workers.get()).map(|_| Journal::create()).collect::<io::Result<Vec<_>>>()?;
-        let files = journals.iter().map(|journal| Ok(journal.file()?.into())).collect::<io::Result<_>>()?;
-        let lifeline = Lifeline::begin(store, files, tail)?;
-        let renewing = Arc::clone(&lifeline);
-        thread::Builder::new().name("lifeline".to_owned()).spawn(move || renewing.run())?;
-        let of = |journal| RelayJournal::new(journal, Arc::clone(&lifeline));
-        io::Result::Ok((journals.into_iter().map(of).collect(), lifeline))
-    };
-    match begin() {
-        Ok((journals, lifeline)) => (journals, Some(lifeline)),
-        Err(error) => {
+/// Returns the sessions that a predecessor has left, if there are any. Of a state that cannot be read the connections are closed.
+pub(super) fn sessions_of(Inheritance { state, sockets, .. }: Inheritance) -> Option<RecoveredSessions> {
+    if state.is_empty() {
+        return None;
+    }
+    let connections = sockets.len();
+    let read = RecoveredSessions::read(&state, sockets);
+    read.inspect_err(|error| warn!(connections, "cannot go on with the sessions of the process before: {error}")).ok()
+}
+
+/// The things of a core that outlive it if it is killed: a journal for each worker, and what holds them and the connections of
+/// sessions. Empty, where sessions end with the process.
+#[derive(Default)]
+pub struct Outliving {
+    /// The journals, one for each worker.
+    pub(super) journals: Vec<RelayJournal>,
+    /// Holds them.
+    pub(super) lifeline: Option<Arc<Lifeline>>,
+}
+
+impl Outliving {
+    /// Begins with them, if `config` is a core's that is to keep its sessions. What is in `tail` stays until they are back.
+    pub fn begin(config: &Config, store: Option<DescriptorStore>, tail: Option<Tail>) -> Self {
+        let process = config.process();
+        let keeps = matches!(config, Config::Core(_)) && process.restart == RestartMode::Keep;
+        let Some(store) = store.filter(|_| keeps) else { return Self::default() };
+        let begin = || {
+            let journals = (0..process.workers.get()).map(|_| Journal::create()).collect::<io::Result<Vec<_>>>()?;
+            let files = journals.iter().map(|journal| Ok(journal.file()?.into())).collect::<io::Result<_>>()?;
+            let lifeline = Lifeline::begin(store, files, tail)?;
+            let renewing = Arc::clone(&lifeline);
+            thread::Builder::new().name("lifeline".to_owned()).spawn(move || renewing.run())?;
+            let of = |journal| RelayJournal::new(journal, Arc::clone(&lifeline));
+            io::Result::Ok(Self { journals: journals.into_iter().map(of).collect(), lifeline: Some(lifeline) })
+        };
+        begin().unwrap_or_else(|error| {
             error!(%error, "sessions would not outlive this process if it were killed");
-            (Vec::new(), None)
-        }
+            Self::default()
+        })
     }
 }
 
@@ -126,20 +125,31 @@ impl Legacy {
     /// Fails if a worker does not stand still, or the store does not take what is left. Then the sessions go on here.
     pub async fn leave_sessions(self, relay: &RelayShared) -> io::Result<Standstill> {
         let began = Instant::now();
-        let FrozenRelay { state, sockets, sessions, without, standstill } = timeout(WITHIN, relay.freeze())
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "a worker does not stand still"))?;
-        if without > 0 {
-            warn!(
-                sessions = without,
-                "no descriptor is left for connections of sessions, which end: raise LimitNOFILE"
-            );
-        }
+        let FrozenRelay { state, sockets, sessions, standstill, .. } = freeze(relay).await?;
         let (listeners, connections, bytes) = (self.listeners.len(), sockets.len(), state.len());
         self.leave(state, sockets).await?;
         let seconds = began.elapsed().as_secs_f64();
         info!(sessions, listeners, connections, bytes, seconds, "left the sessions to the next process");
         Ok(standstill)
+    }
+
+    /// Returns the place for what was left to a start that may fail, with copies of those listening sockets that `config` has; `None`
+    /// if nothing was left.
+    pub fn again(store: DescriptorStore, left: &Inheritance, config: &Config) -> Option<Self> {
+        // Any other would keep the start from addresses that overlap with it.
+        let wanted = addresses_of(config);
+        let stays = |listener: &&TcpListener| listener.local_addr().is_ok_and(|address| wanted.contains(&address));
+        let listeners: Vec<_> =
+            left.listeners.iter().filter(stays).filter_map(|listener| listener.try_clone().ok()).collect();
+        (!listeners.is_empty() || !left.state.is_empty()).then_some(Self { store, listeners })
+    }
+
+    /// Leaves all of it again, as this process cannot go on with it.
+    pub fn give_back(self, Inheritance { state, sockets, .. }: Inheritance) {
+        match self.put(&state, &sockets) {
+            Ok(()) => info!("what the last process has left is there for the next start"),
+            Err(error) => error!(%error, "what the last process has left is lost"),
+        }
     }
 
     async fn leave(self, state: Vec<u8>, sockets: Vec<OwnedFd>) -> io::Result<()> {

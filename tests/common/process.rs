@@ -24,7 +24,9 @@ pub fn through(command: Command, program: &str, arguments: &[&str]) -> Command {
 }
 
 fn alone(mut command: Command) -> Command {
-    for variable in ["OTPROXY_LOG_FORMAT", "OTPROXY_LOG_LEVEL", "NOTIFY_SOCKET", "FDSTORE", "JOURNAL_STREAM"] {
+    for variable in
+        ["OTPROXY_LOG_FORMAT", "OTPROXY_LOG_LEVEL", "NOTIFY_SOCKET", "FDSTORE", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID"]
+    {
         command.env_remove(variable);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

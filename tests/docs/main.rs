@@ -20,4 +20,5 @@ mod haproxy;
 mod layers;
 mod limits;
 mod login;
+mod operations;
 mod paths;

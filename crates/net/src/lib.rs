@@ -19,6 +19,7 @@ mod stream_io;
 mod task_waker;
 pub mod tls;
 pub mod trunk;
+mod unix;
 pub mod worker;
 
 pub use backoff::{Backoff, random_part};
@@ -36,3 +37,4 @@ pub use stream_io::StreamIo;
 pub use task_waker::TaskWaker;
 pub use tls::TlsError;
 pub use trunk::{Trunk, TrunkEnd, TrunkOwner, TrunkStats, TrunkStream};
+pub use unix::{UNIX_BACKLOG, listen_unix};

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tracing::warn;
@@ -72,7 +72,8 @@ pub fn bind(name: &str, addresses: &[SocketAddr], workers: usize) -> Result<Boun
 }
 
 /// Listens in the same way on ports that this process listens on already: one of `own` sockets, for any address or for
-/// a certain one, may be there until the new ones are. Sockets of these addresses that are `inherited` are taken in place of new ones.
+/// a certain one, may be there until the new ones are. Sockets of these addresses that are `inherited` are taken in place of new ones;
+/// where they are too few, the ones beside them listen once somebody [accepts](accept_until).
 ///
 /// # Errors
 /// Returns the first address that cannot be bound.
@@ -97,13 +98,18 @@ pub fn bind_beside(
             socket(address, false).map_err(fail)?;
         }
         let mut there = inherited.take(address).into_iter();
+        // The kernel would lead connections to one that listens beside them, and nobody is there if its process does not come so far.
+        let waits = there.len() > 0;
         let mut address = address;
         for sockets in &mut bound.sockets {
             if let Some(listener) = there.next() {
                 sockets.push(listener);
                 continue;
             }
-            let listener = socket(address, true).and_then(|s| s.listen(BACKLOG.into()).map(|()| s)).map_err(fail)?;
+            let listener = socket(address, true).map_err(fail)?;
+            if !waits {
+                listener.listen(BACKLOG.into()).map_err(fail)?;
+            }
             let listener = TcpListener::from(listener);
             // All others share the port of the first socket, if the kernel chose it.
             address = listener.local_addr().map_err(fail)?;
@@ -147,13 +153,15 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 /// are the last ones. Errors never end it: it reports to `failed`, waits if descriptors are [short](descriptors), and goes on.
 ///
 /// # Errors
-/// Fails only if the runtime cannot watch the socket.
+/// Fails only if the socket cannot listen, or the runtime cannot watch it.
 pub async fn accept_until<T>(
     closing: impl Future<Output = T>,
     listener: TcpListener,
     mut accepted: impl FnMut(TcpStream, SocketAddr),
     mut failed: impl FnMut(&io::Error),
 ) -> io::Result<T> {
+    // Most do so already, and go on.
+    SockRef::from(&listener).listen(BACKLOG.into())?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     // One that was accepted with a descriptor that is held back, and waits.
     let mut waits = None;
@@ -325,5 +333,15 @@ mod tests {
         assert!(three.sockets.iter().all(|sockets| sockets.len() == 1) && three.beyond.is_empty());
         assert!(inherited.is_empty());
         assert!(bind("a", &[address], 1).is_err());
+        // Nothing comes to these until somebody accepts there.
+        let listening = |sockets: &Vec<TcpListener>| SockRef::from(&sockets[0]).is_listener().unwrap();
+        assert_eq!(three.sockets.iter().map(listening).collect::<Vec<_>>(), [true, false, false]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let last = three.sockets.into_iter().flatten().next_back().unwrap();
+            let looks = last.try_clone().unwrap();
+            let closing = async { assert!(SockRef::from(&looks).is_listener().unwrap()) };
+            accept_until(closing, last, |_, _| {}, |error| panic!("{error}")).await.unwrap();
+        });
     }
 }

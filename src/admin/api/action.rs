@@ -1,12 +1,13 @@
 //! Actions: the bodies of POST requests, and their results.
 
+use std::path::Path;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{ApiError, EdgeOrder, ListenerState, Network, RevokedBy, TargetState, Time};
+use super::{ApiError, EdgeOrder, ListenerState, Network, RevokedBy, Role, TargetState, Time};
 use crate::admission;
 use otproxy_protocol::frame::{ClientId, SessionId};
 
@@ -80,6 +81,43 @@ impl ProbeRequest {
         }
         Ok(Duration::from_millis(self.within_ms.into()))
     }
+}
+
+/// Everything is to be handed over to another process of otproxy, which waits for it. `otproxy upgrade` asks for this, and nobody else
+/// has a use for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(example = json!({ "role": "core", "place": ".4711.up", "takes_socket": true }))]
+pub struct UpgradeRequest {
+    /// The role that it is to have.
+    pub role: Role,
+    /// The name of the unix socket at which it waits, in the folder of the one over which this is asked.
+    pub place: String,
+    /// True if its `admin.socket` is this one.
+    pub takes_socket: bool,
+}
+
+impl UpgradeRequest {
+    /// Returns the name of the socket.
+    ///
+    /// # Errors
+    /// Fails if it leads out of the folder.
+    pub fn place(&self) -> Result<&Path, ApiError> {
+        let place = Path::new(&self.place);
+        if place.file_name() == Some(place.as_os_str()) {
+            return Ok(place);
+        }
+        Err(ApiError::invalid("`place` is not the name of a file", "give the name alone, without a folder"))
+    }
+}
+
+/// It begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UpgradeBegun {
+    /// The process that hands over.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
 }
 
 /// The file is to be read again.

@@ -15,7 +15,7 @@ pub use action::{
     Banned, Disconnect, DisconnectRequest, Disconnected, DrainRequest, Drained, DrainedListener, EdgeAnswer,
     EdgeRequest, LONGEST_BAN, LONGEST_DRAIN, LONGEST_ORDER, LONGEST_VISIT, LONGEST_WHY, MAX_VISITS, NewBan,
     ProbeRequest, Probed, ReloadRequest, Reloaded, RevokeRequest, Revoked, TargetRequest, UnbanRequest, Unbanned,
-    UndrainRequest, Visit, VisitedEdge,
+    UndrainRequest, UpgradeBegun, UpgradeRequest, Visit, VisitedEdge,
 };
 pub use operator::{ApiFuture, Operator};
 pub use question::{

@@ -7,7 +7,7 @@ use super::{
     AddressesQuestion, AddressesView, ApiError, Banned, BansQuestion, BansView, ConnectionsQuestion, ConnectionsView,
     Disconnect, Disconnected, Drained, EdgeRequest, EdgeView, EdgesView, ListenersView, Network, Probed, Reloaded,
     Revoked, SessionsQuestion, SessionsView, StatusView, TargetState, TargetView, TargetsView, TrafficView, Unbanned,
-    VisitedEdge,
+    UpgradeBegun, UpgradeRequest, VisitedEdge,
 };
 
 /// The future of an answer for which workers or files have to be asked.
@@ -121,6 +121,13 @@ pub trait Operator: Send + Sync {
     /// Closes connections and ends sessions. A connection, listener, edge, client or session that does not exist is refused
     /// ([`ApiError::not_found`]); an address without connections is not.
     fn disconnect(&self, what: Disconnect) -> ApiFuture<'_, Disconnected>;
+
+    /// Goes to the process that waits, and begins to hand everything over to it.
+    ///
+    /// # Errors
+    /// Fails if that one is to have another role, if it cannot be reached, and if this process is one whose end others would notice
+    /// ([`ApiError::conflict`]).
+    fn upgrade(&self, request: UpgradeRequest) -> ApiFuture<'_, UpgradeBegun>;
 
     /// Sets the wanted state of a target, and returns the target as it is then.
     ///

@@ -25,6 +25,7 @@ async fn each_act_reaches_the_operator() {
         ("disconnect", r#"{"client":7}"#, "Client(ClientId(7))"),
         ("disconnect", r#"{"client":7,"session":1}"#, "Session(ClientId(7), SessionId(1))"),
         ("target", r#"{"listener":"login","target":"first","state":"maint"}"#, "target first maint"),
+        ("upgrade", r#"{"role":"core","place":".7.up","takes_socket":true}"#, "upgrade .7.up true"),
     ] {
         let before = server.operator.done().len();
         let (status, answer) = server.post(&format!("/api/v1/{path}"), body).await;
@@ -49,6 +50,9 @@ async fn what_cannot_be_done_says_why() {
         ("ban", r#"{"network":"192.0.2.2","for_seconds":31536001}"#, 422, "`for_seconds` is 31536001"),
         ("revoke", r#"{"edge":"none"}"#, 404, "there is no edge `none`"),
         ("revoke", r#"{"edge":"fra1","undo":true}"#, 409, "by the file"),
+        ("upgrade", r#"{"role":"edge","place":".7.up","takes_socket":true}"#, 409, "another role"),
+        ("upgrade", r#"{"role":"core","place":"/run/.7.up","takes_socket":true}"#, 422, "`place`"),
+        ("upgrade", r#"{"role":"core","place":"..","takes_socket":true}"#, 422, "`place`"),
         ("disconnect", "{}", 422, "it is not said what"),
         ("disconnect", r#"{"edge":"waw1","listener":"login"}"#, 422, "it is not said what"),
         ("disconnect", r#"{"session":1}"#, 422, "it is not said what"),

@@ -96,6 +96,7 @@ async fn the_core_sees_all_through_the_tunnel_and_does_what_it_may_decide() {
         ("disconnect", r#"{"listener": "login"}"#),
         ("target", r#"{"listener": "login", "target": "first", "state": "maint"}"#),
         ("revoke", r#"{"edge": "waw1"}"#),
+        ("upgrade", r#"{"role": "edge", "place": ".7.up", "takes_socket": true}"#),
     ];
     for (act, body) in others {
         let (status, answer) = over_tunnel(&format!("/api/v1/{act}"), Some(body)).await;
@@ -103,6 +104,22 @@ async fn the_core_sees_all_through_the_tunnel_and_does_what_it_may_decide() {
     }
     assert_eq!(operator.done().len(), 4);
     serving.abort();
+}
+
+#[tokio::test]
+async fn nobody_but_its_user_has_it_hand_everything_over_and_nobody_over_an_address() {
+    let server = Admin::core().await;
+    let upgrade = r#"{"role": "core", "place": ".7.up", "takes_socket": true}"#;
+    let bearer = format!("Authorization: Bearer {ACT}");
+    let headers = ["Host: 127.0.0.1:1", "Content-Type: application/json", &bearer];
+    let tokens = with_tokens().await;
+    assert_eq!(tokens.over_tcp("POST", "/api/v1/drain", &headers, "{}").await.0, 200);
+    for (server, headers) in [(&server, &headers[..2]), (&tokens, &headers)] {
+        let (status, _, body) = server.over_tcp("POST", "/api/v1/upgrade", headers, upgrade).await;
+        assert!(status == 403 && body.contains("over its unix socket"), "{body}");
+    }
+    assert_eq!(server.post("/api/v1/upgrade", upgrade).await.0, 200, "this test is of the same user");
+    assert_eq!(server.operator.done(), ["upgrade .7.up true"]);
 }
 
 #[tokio::test]

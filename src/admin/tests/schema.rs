@@ -8,7 +8,7 @@ use serde_json::json;
 use super::*;
 
 /// A request for each path that acts.
-const ACTS: [(&str, &str); 8] = [
+const ACTS: [(&str, &str); 9] = [
     ("reload", "{}"),
     ("drain", "{}"),
     ("undrain", "{}"),
@@ -17,6 +17,7 @@ const ACTS: [(&str, &str); 8] = [
     ("revoke", r#"{"edge":"waw1"}"#),
     ("disconnect", r#"{"connection":1}"#),
     ("target", r#"{"listener":"login","target":"first","state":"drain"}"#),
+    ("upgrade", r#"{"role":"core","place":".7.up","takes_socket":true}"#),
 ];
 
 async fn document(server: &Admin) -> Value {
@@ -109,7 +110,7 @@ async fn every_path_of_the_document_is_served() {
         names.insert(path.trim_start_matches("/api/v1/").to_owned());
     }
     let all = "addresses ban bans connections disconnect drain edge edges listeners openapi.json probe reload revoke sessions status target \
-               targets traffic unban undrain";
+               targets traffic unban undrain upgrade";
     assert!(names.iter().eq(all.split_whitespace()), "{names:?}");
     assert_eq!(document["openapi"], "3.1.0");
 }

@@ -131,6 +131,30 @@ impl RelayShared {
     }
 }
 
+/// Checks that this version can go on with what [`RelayShared::freeze`] has made, to which so many connections belong. Nothing of
+/// it is used.
+///
+/// # Errors
+/// Says that it is damaged, or of a format that this version does not know.
+pub fn check_frozen(state: &[u8], sockets: usize) -> Result<(), FrozenError> {
+    let is_there = |place: u32| usize::try_from(place).is_ok_and(|place| place < sockets);
+    for FrozenRelayClient { machine, sessions, links, .. } in read(state)?.clients {
+        read_machine(&machine, sessions.len(), links.len())?;
+        let places = sessions.iter().filter_map(|session| session.game);
+        if !places.chain(links.iter().map(|link| link.socket)).all(is_there) {
+            return Err(FrozenError::Damaged);
+        }
+    }
+    Ok(())
+}
+
+/// Reads the machine of a client with so many sessions and links.
+fn read_machine(machine: &[u8], sessions: usize, links: usize) -> Result<FrozenClient, FrozenError> {
+    let machine = FrozenClient::from_bytes(machine)?;
+    let whole = (machine.sessions().count(), machine.links().count()) == (sessions, links);
+    if whole { Ok(machine) } else { Err(FrozenError::Damaged) }
+}
+
 fn read(state: &[u8]) -> Result<FrozenState, FrozenError> {
     let (format, rest) = state.split_first_chunk::<2>().ok_or(FrozenError::Damaged)?;
     match u16::from_le_bytes(*format) {
@@ -143,11 +167,7 @@ impl Relay {
     /// Goes on with a client.
     pub(in crate::relay) fn thaw(self: &Rc<Self>, frozen: ThawedClient, thaw: &Thaw) {
         let ThawedClient { client: id, machine, sessions, links } = frozen;
-        let machine = FrozenClient::from_bytes(&machine).and_then(|machine| {
-            let whole = (machine.sessions().count(), machine.links().count()) == (sessions.len(), links.len());
-            if whole { Ok(machine) } else { Err(FrozenError::Damaged) }
-        });
-        let machine = match machine {
+        let machine = match read_machine(&machine, sessions.len(), links.len()) {
             Ok(machine) => machine,
             Err(error) => return thaw.lose(sessions.len(), &error),
         };

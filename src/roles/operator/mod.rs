@@ -12,13 +12,14 @@ use tracing::info;
 use super::control::{Control, ReloadError};
 use super::listeners::ListenerSnapshot;
 use super::revoked::EdgeTrust;
+use super::upgrade::UpgradeDesk;
 use crate::admin::Readiness;
 use crate::admin::api::{
     self, AddressesQuestion, AddressesView, ApiError, ApiFuture, Banned, BansQuestion, BansView, ConnectionsQuestion,
     ConnectionsView, Count, Disconnect, Disconnected, DrainRequest, Drained, DrainedListener, EdgeAnswer, EdgeRequest,
     EdgeView, EdgesView, ListenerState, ListenersView, Network, NewBan, Probed, ReloadView, Reloaded, Revoked,
     RevokedBy, SessionsQuestion, SessionsView, StatusView, TargetState, TargetView, TargetsView, Time, TrafficView,
-    UnbanRequest, Unbanned, UndrainRequest, VisitedEdge,
+    UnbanRequest, Unbanned, UndrainRequest, UpgradeBegun, UpgradeRequest, VisitedEdge,
 };
 use crate::admission::ProcessAdmission;
 use crate::connection::{Closing, ConnectionHandle, Route};
@@ -58,6 +59,8 @@ pub(super) struct RoleOperator {
 
 /// The parts that an operator sees and changes.
 pub(super) struct OperatorParts {
+    /// The place of upgrades.
+    pub desk: UpgradeDesk,
     pub role: RoleKind,
     pub control: Control,
     /// The admission that all listeners share.
@@ -495,6 +498,10 @@ impl api::Operator for RoleOperator {
 
     fn disconnect(&self, what: Disconnect) -> ApiFuture<'_, Disconnected> {
         Box::pin(self.end(what))
+    }
+
+    fn upgrade(&self, request: UpgradeRequest) -> ApiFuture<'_, UpgradeBegun> {
+        Box::pin(async move { self.parts.desk.take(request, &self.parts.control).await })
     }
 
     fn set_target(&self, listener: &str, target: &str, state: TargetState) -> Result<TargetView, ApiError> {

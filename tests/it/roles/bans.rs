@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use otproxy::handover::Left;
+use otproxy::handover::Inheritance;
 use otproxy::roles;
 use otproxy_config as config;
 use otproxy_config::Config;
@@ -147,7 +147,7 @@ fn a_reload_changes_the_rules_and_leaves_the_bans() {
         };
         let config = |bans: &str| config::parse("edge.yaml", &yaml(bans)).unwrap();
         let Config::Edge(started) = config("after: none") else { panic!("an edge") };
-        let service = roles::edge::bind(started, Left::Nothing).unwrap();
+        let service = roles::edge::bind(started, &mut Inheritance::default(), None).unwrap();
         let (bans, control, now) = (Arc::clone(service.bans()), service.control(), Instant::now());
         let running = tokio::spawn(service.run(std::future::pending()));
         bans.ban("192.0.2.0/24".parse().unwrap(), HOUR, now);

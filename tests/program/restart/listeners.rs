@@ -10,7 +10,7 @@ use crate::common::process::{otproxy, text};
 use crate::common::{HANG, tunnel};
 
 /// Returns a server that answers each connection with one byte.
-fn server() -> SocketAddr {
+pub fn server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -21,20 +21,20 @@ fn server() -> SocketAddr {
     address
 }
 
-fn yaml(listen: SocketAddr, to: SocketAddr, more: &str) -> String {
+pub fn yaml(listen: SocketAddr, to: SocketAddr, more: &str) -> String {
     format!(
         "shutdown_timeout: 0s\n{more}\
          listeners: [{{ name: login, listen: '{listen}', forward_to: '{to}', accept_proxy: none }}]\n"
     )
 }
 
-fn connect(to: SocketAddr) -> TcpStream {
+pub fn connect(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(to).expect("nobody is refused");
     stream.set_read_timeout(Some(HANG)).unwrap();
     stream
 }
 
-fn served(mut stream: &TcpStream) -> bool {
+pub fn served(mut stream: &TcpStream) -> bool {
     matches!(stream.read(&mut [0]), Ok(1))
 }
 

@@ -13,6 +13,7 @@ use crate::common::service_manager::ServiceManager;
 mod crash;
 mod listeners;
 mod sessions;
+mod upgrade;
 
 /// A role and its manager.
 struct Service {

@@ -19,7 +19,7 @@ use crate::common::role::Role;
 use crate::common::{link, run, tunnel};
 
 /// Returns the YAML of a core with worlds on ports from 7172 on.
-pub(super) fn yaml(listen: SocketAddr, workers: usize, worlds: &[SocketAddr]) -> String {
+pub fn yaml(listen: SocketAddr, workers: usize, worlds: &[SocketAddr]) -> String {
     let world = |(port, address)| format!("- {{ port: {port}, address: '{address}', player_address: none }}\n");
     let worlds: String = (link::PORT..).zip(worlds).map(world).collect();
     format!(
@@ -113,7 +113,7 @@ fn links_of_the_tunnel_come_back_and_nothing_is_lost() {
 }
 
 /// A client's link, with a session, and the game server's side of it.
-async fn play(listen: SocketAddr, game: &TcpListener, port: u16, client: u32) -> (TcpStream, TcpStream) {
+pub async fn play(listen: SocketAddr, game: &TcpListener, port: u16, client: u32) -> (TcpStream, TcpStream) {
     let mut link = TcpStream::connect(listen).await.unwrap();
     let open = [&frame::ping(frame::ClientId(client), 0)[..], &frame::open(frame::SessionId(1), port)].concat();
     link.write_all(&open).await.unwrap();
@@ -126,7 +126,7 @@ async fn play(listen: SocketAddr, game: &TcpListener, port: u16, client: u32) ->
 }
 
 /// Sends a packet of the game server, and reads it at the client.
-async fn reaches(game: &mut TcpStream, link: &mut TcpStream) {
+pub async fn reaches(game: &mut TcpStream, link: &mut TcpStream) {
     game.write_all(b"\x02\0yo").await.unwrap();
     let mut packet = [0; frame::HEADER_LEN + 4];
     link.read_exact(&mut packet).await.unwrap();
@@ -209,6 +209,34 @@ fn a_wrong_file_says_so_and_the_next_start_goes_on() {
         let output = core.command().output().unwrap();
         assert_eq!(output.status.code(), Some(78));
         assert!(String::from_utf8_lossy(&output.stderr).contains("listeners"));
+        core.write(&yaml(listen, 1, &[address]));
+        core.go();
+        reaches(&mut game, &mut link).await;
+    });
+}
+
+#[test]
+fn an_address_that_cannot_be_had_loses_nothing() {
+    run(async {
+        let game = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (listen, address) = (tunnel::free_address(), game.local_addr().unwrap());
+        let mut core = Service::core(&yaml(listen, 1, &[address]));
+        let (mut link, mut game) = play(listen, &game, 7172, 1).await;
+        core.end();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let wrong = yaml(listen, 1, &[address]) + &format!("admin: {{ listen: '{}' }}\n", taken.local_addr().unwrap());
+        for _ in 0..2 {
+            core.write(&wrong);
+            let text = std::fs::read_to_string(core.file()).unwrap().replace("admin: { listen: off }\n", "");
+            std::fs::write(core.file(), text).unwrap();
+            let output = core.command().output().unwrap();
+            assert_eq!(output.status.code(), Some(1));
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(said.contains("cannot listen on") && said.contains("there for the next start"), "{said}");
+            assert_eq!(core.manager.kept(), ["otproxy"]);
+        }
+        // Somebody connects meanwhile, and waits.
+        let _waits = TcpStream::connect(listen).await.unwrap();
         core.write(&yaml(listen, 1, &[address]));
         core.go();
         reaches(&mut game, &mut link).await;
