@@ -64,9 +64,12 @@ pub fn succeed(config: Config, left: Left, store: Option<DescriptorStore>) -> Re
     let (survived, tail) = survivors.map(RecoveredSessions::of).unzip();
     let outliving = Outliving::begin(&config, store.clone(), tail.flatten());
     let legacy = store.and_then(|store| Legacy::again(store, &left, &config));
+    let lifeline = outliving.lifeline.clone().filter(|_| survived.is_none());
     let bound = bind_with(config, &mut left, None, outliving);
-    if let (Err(_), Some(legacy)) = (&bound, legacy) {
-        legacy.give_back(left);
+    if bound.is_err() {
+        legacy.into_iter().for_each(|legacy| legacy.give_back(std::mem::take(&mut left)));
+        // Nothing is on it yet.
+        lifeline.iter().for_each(|lifeline| lifeline.end());
     }
     let mut service = bound?;
     if survived.is_some() {
