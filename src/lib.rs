@@ -17,7 +17,8 @@
 //!   configurations of them. [`report`]: the sockets of listeners as lsof prints them, in files.
 //!   [`traffic`]: what this host carries, in days.
 //! - [`connection`]: open connections, and the reasons for which they end.
-//! - [`metrics`]: the metrics of everything above. [`handover`]: what a process leaves to its successor. [`stderr`]: the lines of the process there, and their thread. `sharded`: tables
+//! - [`events`]: what has happened, for operators. [`history`]: the figures of the last hour and day.
+//!   [`metrics`]: the metrics of everything above. [`handover`]: what a process leaves to its successor. [`stderr`]: the lines of the process there, and their thread. `sharded`: tables
 //!   that threads share. [`probe`]: links, opened as a player's client opens them. [`state`]: what is kept over restarts. [`unit`](mod@unit): the user of systemd's unit, and the files that it cannot read.
 //!
 //! Below stand crates, which cargo keeps from importing any of these: [`otproxy_net`], sockets and the threads that carry
@@ -46,9 +47,11 @@ pub mod cli;
 pub mod connection;
 pub mod deploy;
 pub mod doctor;
+pub mod events;
 pub mod fleet;
 pub mod forward;
 pub mod handover;
+pub mod history;
 pub mod init;
 pub mod metrics;
 pub mod probe;

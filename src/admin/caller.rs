@@ -8,7 +8,7 @@ use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::bounded::BoundedListener;
+use super::bounded::{BoundedListener, TimeLimit};
 
 /// The file with the names of users.
 const PASSWD: &str = "/etc/passwd";
@@ -22,6 +22,8 @@ pub(super) struct Caller {
     pub address: Option<SocketAddr>,
     /// The name in its certificate, which was verified. It is known once the handshake is done.
     certificate: Arc<OnceLock<String>>,
+    /// The limit of its connection.
+    pub time_limit: Arc<TimeLimit>,
 }
 
 /// A stream that knows its caller.
@@ -71,7 +73,8 @@ where
     L::Io: HasCaller,
 {
     fn connect_info(stream: IncomingStream<'_, BoundedListener<L>>) -> Self {
-        stream.io().get_ref().caller()
+        let stream = stream.io();
+        Self { time_limit: Arc::clone(stream.time_limit()), ..stream.get_ref().caller() }
     }
 }
 

@@ -15,6 +15,7 @@ use super::signs::{self, LinkSigns};
 use crate::admission::{
     AddressKey, AdmissionGuard, ConnectQueues, ENDED_LINES, InboundShared, PeerInfo, REFUSED_LINES, TunnelOrigin,
 };
+use crate::events::EventLog;
 use crate::metrics::Metrics;
 use otproxy_config as config;
 use otproxy_net::{DetachedStream, RateLimitedLog, random_key};
@@ -81,10 +82,11 @@ impl RelayShared {
         *self.settings.write() = settings;
     }
 
-    /// Shows from now on in `metrics`, which are no worker's, the memory of all sessions, and which game servers are up.
-    pub fn set_gauge(&self, metrics: &Arc<Metrics>) {
+    /// Shows from now on in `metrics`, which are no worker's, the memory of all sessions, and which game servers are up; `events` is
+    /// told of those that change.
+    pub fn set_gauge(&self, metrics: &Arc<Metrics>, events: &Arc<EventLog>) {
         self.sessions.set_gauge(metrics.relay_memory_bytes.clone());
-        self.game_servers.show_in(metrics);
+        self.game_servers.show_in(metrics, events);
     }
 
     /// Checks the game servers that are to be checked, until dropped. To be run once for all workers.

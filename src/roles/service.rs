@@ -24,6 +24,7 @@ use super::operator::{self, RoleOperator};
 use super::report::{Reports, player_counter};
 use super::revoked::RevokedEdges;
 use super::running::ListenerParts;
+use super::sampler::Sampler;
 use super::succession::{self, Legacy};
 use super::worker::{ListenerPlans, Worker};
 use crate::access_log::{AccessLog, LogFlushed};
@@ -32,9 +33,11 @@ use crate::admission::{AdmissionControl, BanMetrics, Bans, ProcessAdmission, ban
 use crate::certs::watch::IdentityWatch;
 use crate::certs::{CertError, HandshakeResult};
 use crate::connection::EdgeRegistry;
+use crate::events::EventLog;
 use crate::fleet::{EvidenceGatherer, Fleet, FleetKeeper};
 use crate::forward::{HeaderFor, TargetWays};
 use crate::handover::DescriptorStore;
+use crate::history::History;
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::proxies_table;
 use crate::relay::RelayShared;
@@ -103,6 +106,8 @@ pub struct Service {
     tunnel_sockets: Vec<TcpListener>,
     /// The place for what is left to a successor.
     store: Option<DescriptorStore>,
+    /// What has happened.
+    events: Arc<EventLog>,
 }
 
 /// The parts in which roles differ.
@@ -140,7 +145,8 @@ impl Service {
             ProcessAdmission::new(AdmissionControl::new((&process.limits).into(), Arc::new(process.into())), bans);
         gate.set_gauge(own_metrics.pressure_ratio.with_label_values(&[""]));
         let ServiceParts { header_for, ways, relay, known, certificates, inherited } = parts;
-        relay.iter().for_each(|relay| relay.set_gauge(&own_metrics));
+        let events = Arc::<EventLog>::default();
+        relay.iter().for_each(|relay| relay.set_gauge(&own_metrics, &events));
         let making = ListenerParts {
             role,
             players: relay.as_ref().map(player_counter),
@@ -155,7 +161,7 @@ impl Service {
         let (metrics_of_workers, closed) = (metrics.clone(), HashSet::new());
         let new_keeper = || {
             let folder = StateDir::new(process.state_dir.as_deref());
-            FleetKeeper::new(Arc::clone(gate.edges()), Arc::clone(&own_metrics), folder)
+            FleetKeeper::new(Arc::clone(gate.edges()), Arc::clone(&own_metrics), Arc::clone(&events), folder)
         };
         let keeper = (role == RoleKind::Core).then(new_keeper);
         let mut state = ServiceState {
@@ -177,7 +183,7 @@ impl Service {
         state.change(config, closed)?;
         let (addresses, table) = (state.listeners.addresses(), state.table.subscribe());
         let inherited = state.listeners.not_taken();
-        let control = Control::new(state, Arc::clone(&own_metrics));
+        let control = Control::new(state, Arc::clone(&own_metrics), Arc::clone(&events));
         let (workers, tunnel) = (Vec::new(), None);
         let service = Self {
             role,
@@ -199,6 +205,7 @@ impl Service {
             inherited,
             tunnel_sockets: Vec::new(),
             store: None,
+            events,
         };
         Ok((service, plans))
     }
@@ -324,6 +331,7 @@ impl Service {
         let traffic = (self.role == RoleKind::Edge).then(|| Arc::new(TrafficMeter::new(state)));
         let reports =
             Reports { control: running.0.clone(), process: Arc::clone(&self.process), relay: self.relay.clone() };
+        let history = Arc::<History>::default();
         let operator = operator::OperatorParts {
             role: self.role,
             control: running.0.clone(),
@@ -334,6 +342,8 @@ impl Service {
             fleet: self.fleet.clone(),
             keeper: self.keeper.clone(),
             traffic: traffic.clone(),
+            events: Arc::clone(&self.events),
+            history: Arc::clone(&history),
         };
         let _metering = traffic.clone().map(|meter| AbortOnDropHandle::new(tokio::spawn(meter.run())));
         let judging = self.keeper.zip(checking.clone()).map(|(keeper, relay)| {
@@ -350,6 +360,13 @@ impl Service {
             ready: Arc::clone(&ready),
             build: BuildInfo { version: env!("CARGO_PKG_VERSION"), role: self.role.as_str() },
             operator: Arc::new(RoleOperator::new(operator)),
+        };
+        let sampler = Sampler {
+            metrics: state.metrics.clone(),
+            process: Arc::clone(&self.process),
+            relay: checking.clone(),
+            events: self.events,
+            history,
         };
         let serving = self.admin.serve(state, self.errands, std::future::pending());
         let admin = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -373,6 +390,7 @@ impl Service {
             threads.push(worker::spawn(name, main)?);
         }
         running.0.watch_targets();
+        let _sampling = AbortOnDropHandle::new(tokio::spawn(sampler.run()));
         let _reporting = AbortOnDropHandle::new(tokio::spawn(reports.keep()));
         let _checking =
             checking.map(|relay| AbortOnDropHandle::new(tokio::spawn(async move { relay.watch_game_servers().await })));
