@@ -8,7 +8,7 @@
 //!   needs, and from elsewhere a whole set-up, as a player sees it. [`pull`]: the reports of many hosts, fetched into one folder.
 //! - [`roles`]: an edge and a core, started from a checked configuration.
 //! - [`web`]: the list of edges, the status and logins over HTTP.
-//! - [`fleet`]: the edges of a core, asked, judged and listed.
+//! - [`fleet`]: the edges of a core, asked, judged and listed. [`lag`]: whose lag it was, a world's, an edge's or this host's.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core. [`admin`]: metrics, health and
 //!   the admin API over HTTP. [`proxies_table`]: the rows for edges in a web site's table.
 //! - [`tunnel`]: TLS between edges and the core.
@@ -53,6 +53,7 @@ pub mod forward;
 pub mod handover;
 pub mod history;
 pub mod init;
+pub mod lag;
 pub mod metrics;
 pub mod probe;
 pub mod proxies_table;

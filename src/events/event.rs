@@ -225,6 +225,16 @@ impl Happening {
         }
     }
 
+    /// Returns whether it tells that something which went on is over.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        match self {
+            Self::EdgeJitter { seconds, .. } | Self::Attack { seconds, .. } => seconds.is_some(),
+            Self::GameStall { ongoing, .. } | Self::Pressure { ongoing, .. } => !*ongoing,
+            _ => false,
+        }
+    }
+
     /// Returns it with no text that is longer than [`LONGEST_WORDS`].
     #[must_use]
     pub(super) fn cut(mut self) -> Self {

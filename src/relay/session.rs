@@ -33,6 +33,8 @@ pub struct RelaySession {
     pub(super) place: SessionPlace,
     /// The game connection takes no more: the session's task waits for it.
     pub(super) game_blocked: Cell<bool>,
+    /// The last look at its world in which it had bytes from there.
+    heard_in: Cell<u32>,
     pub(super) id: SessionId,
     pub(super) player: SocketAddr,
     /// The address for which its open counts.
@@ -82,6 +84,7 @@ impl RelaySession {
             port,
             place,
             game_blocked: Cell::new(false),
+            heard_in: Cell::new(0),
             id,
             player,
             opener,

@@ -1,12 +1,13 @@
 //! The part of the relay that all workers share, and the commands by which they work for one another.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
 use super::Relay;
+use super::beat::{WorldBeats, WorldLook};
 use super::frozen::{FrozenWorker, Gate, Thaw, ThawedClient};
 use super::game_servers::GameServers;
 use super::places::{SessionHolder, SessionPlaces};
@@ -41,6 +42,8 @@ pub struct RelayShared {
     /// To each worker. Not bounded by themselves: each link on its way is a connection that counts, with a descriptor, and
     /// operators ask one thing after the other.
     pub(super) commands: Vec<mpsc::UnboundedSender<WorkerCommand>>,
+    /// The beats of all worlds.
+    pub(super) beats: WorldBeats,
     pub(super) log: RateLimitedLog,
     pub(super) ended_log: RateLimitedLog,
     pub(super) joined_log: RateLimitedLog,
@@ -67,6 +70,7 @@ impl RelayShared {
             game_servers: GameServers::default(),
             owner_key: random_key(),
             commands,
+            beats: WorldBeats::default(),
             log: RateLimitedLog::new(REFUSED_LINES),
             ended_log: RateLimitedLog::new(ENDED_LINES),
             joined_log: RateLimitedLog::new(REFUSED_LINES),
@@ -114,6 +118,11 @@ impl RelayShared {
     /// Ends a round on each worker: returns the signs of each edge since the last one. To be called by one task alone.
     pub async fn end_round(&self) -> HashMap<Arc<str>, LinkSigns> {
         signs::together(self.ask(Relay::end_round).await)
+    }
+
+    /// Looks at which sessions had bytes from each world since the last look. To be called by one task alone.
+    pub fn look_at_worlds(&self) -> BTreeMap<u16, WorldLook> {
+        self.beats.look()
     }
 
     /// Has each worker forget the counters of an edge that is configured no more.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::service::{Service, ServiceParts, StartError};
-use super::worker::{Worker, WorkerTrunks};
+use super::worker::{Worker, WorkerTrunks, worker_name};
 use crate::admission::ConnectQueues;
 use crate::forward::{HeaderFor, TargetWays};
 use crate::handover::Inheritance;
@@ -54,10 +54,11 @@ pub fn bind(config: config::CoreConfig, left: Inheritance) -> Result<Service, St
     }
     for (index, ((plans, commands), trunks)) in plans.into_iter().zip(commands).zip(trunks).enumerate() {
         let Some(metrics) = service.metrics().get(index).map(Arc::clone) else { continue };
-        let (shared, errands) = (Arc::clone(&shared), Arc::clone(&errands));
+        let (shared, errands, host) = (Arc::clone(&shared), Arc::clone(&errands), service.host());
         service.add_worker(Box::new(move |stop| {
             Box::pin(async move {
                 let worker = Worker::new(Arc::clone(&metrics), stop);
+                worker.keep_ticking(worker_name(index), host);
                 let relay = Relay::new(shared, index, metrics, Rc::clone(&worker.scratch), worker.tasks.clone());
                 tokio::task::spawn_local(Rc::clone(&relay).run_commands(commands));
                 tokio::task::spawn_local(Rc::clone(&relay).watch_idle());

@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::{info, warn};
 
 use self::changes::Changes;
 use crate::admission::ProcessAdmission;
 use crate::events::EventLog;
 use crate::history::{EDGE_FIGURES, EdgeFigure, Figure, History, Row, WORLD_FIGURES, WorldFigure};
+use crate::lag::{EdgeSecond, EdgesWatch, Host};
 use crate::metrics::{Metrics, sums, total};
 use crate::relay::{EdgeSample, OTHER_EDGE, RelaySample, RelayShared, WorldSample};
 
@@ -29,6 +32,10 @@ pub(super) struct Sampler {
     pub process: Arc<ProcessAdmission>,
     /// The relay of the core.
     pub relay: Option<Arc<RelayShared>>,
+    /// Counters of events outside of the workers, among those.
+    pub own: Arc<Metrics>,
+    /// The delays of all threads.
+    pub host: Arc<Host>,
     /// The place of what has happened.
     pub events: Arc<EventLog>,
     /// The place of the figures.
@@ -41,6 +48,7 @@ struct Counts {
     accepted: f64,
     refused: f64,
     bytes: BTreeMap<String, f64>,
+    stalls: BTreeMap<String, f64>,
     relay: RelaySample,
 }
 
@@ -51,19 +59,20 @@ impl Sampler {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         // The first one is now, with nothing to compare to.
         ticks.tick().await;
-        let (mut counts, mut changes) = (Counts::default(), Changes::default());
-        self.sample(&mut counts).await;
+        let (mut counts, mut changes, mut edges) = (Counts::default(), Changes::default(), EdgesWatch::default());
+        self.sample(&mut counts, &mut edges).await;
         loop {
             ticks.tick().await;
-            let row = self.sample(&mut counts).await;
+            // Whatever workers take to answer, it is the row of the second that ends now.
             let now = Instant::now();
+            let row = self.sample(&mut counts, &mut edges).await;
             self.history.push(&row, now);
             changes.look(&self.metrics, &self.events, (now, unix_seconds()));
         }
     }
 
     /// Makes a row, and takes note of the counts.
-    async fn sample(&self, before: &mut Counts) -> Row {
+    async fn sample(&self, before: &mut Counts, watch: &mut EdgesWatch) -> Row {
         let (all, mut row) = (&self.metrics, Row::default());
         let grown = |before: &mut f64, now: f64| (now - std::mem::replace(before, now)).max(0.0);
         row.set(Figure::Connections, self.process.connections() as f64);
@@ -78,14 +87,78 @@ impl Sampler {
         }
         row.set(Figure::Trunks, total(all, |metrics| &metrics.tunnel_trunks));
         row.set(Figure::Streams, total(all, |metrics| &metrics.tunnel_streams));
+        self.add_host(&mut row).await;
         if let Some(relay) = &self.relay {
             row.set(Figure::UnackedBytes, total(all, |metrics| &metrics.relay_unacked_bytes));
             if let Ok(now) = timeout(WITHIN, relay.sample()).await {
                 add_relay(&mut row, &before.relay, &now);
+                self.watch_edges(&mut row, &before.relay, &now, watch);
                 before.relay = now;
             }
+            let stalls = sums(all, |metrics| &metrics.game_stall, "port");
+            add_stalls(&mut row, &std::mem::replace(&mut before.stalls, stalls.clone()), &stalls);
         }
         row
+    }
+
+    async fn add_host(&self, row: &mut Row) {
+        row.set(Figure::WorkerDelay, self.host.take_longest().as_secs_f64());
+        let host = Arc::clone(&self.host);
+        // If it fails, that is not known.
+        let share = spawn_blocking(move || host.look()).await.unwrap_or_default();
+        row.set(Figure::StealShare, share.steal.unwrap_or(f64::NAN));
+        row.set(Figure::RunQueue, share.run_queue.map_or(f64::NAN, |waited| waited.as_secs_f64()));
+    }
+
+    /// Looks for edges whose round trips jump.
+    fn watch_edges(&self, row: &mut Row, before: &RelaySample, now: &RelaySample, watch: &mut EdgesWatch) {
+        let edges = now.edges.iter().filter(|(name, _)| ***name != *OTHER_EDGE);
+        let second = |(name, edge): (&Arc<str>, &EdgeSample)| EdgeSecond {
+            name: Arc::clone(name),
+            round_trips: edge.round_trips.clone(),
+            first: edge.first.saturating_sub(before.edges.get(name).map_or(0, |before| before.first)),
+        };
+        for happening in watch.second(&edges.map(second).collect::<Vec<_>>(), Instant::now()) {
+            if happening.is_over() {
+                info!("{happening}");
+            } else {
+                warn!("{happening}");
+            }
+            self.events.emit(happening);
+        }
+        for (name, figures) in &mut row.edges {
+            let labels = [&**name];
+            match watch.excess(name).map(|excess| excess.as_secs_f64()) {
+                Some(excess) => {
+                    self.own.edge_jitter.with_label_values(&labels).set(excess);
+                    set(figures, EdgeFigure::Jitter as usize, excess);
+                }
+                // What is not there needs no removal.
+                None => drop(self.own.edge_jitter.remove_label_values(&labels)),
+            }
+        }
+        for gone in before.edges.keys().filter(|name| !now.edges.contains_key(*name)) {
+            let _ = self.own.edge_jitter.remove_label_values(&[&**gone]);
+        }
+    }
+}
+
+/// Sets the figures of stalls, from the sums of their seconds by world.
+fn add_stalls(row: &mut Row, before: &BTreeMap<String, f64>, now: &BTreeMap<String, f64>) {
+    let mut all = 0.0;
+    for (port, seconds) in now {
+        let new = (seconds - before.get(port).copied().unwrap_or_default()).max(0.0);
+        all += new;
+        if let Some((_, figures)) = row.worlds.iter_mut().find(|(world, _)| world.to_string() == *port) {
+            set(figures, WorldFigure::Stall as usize, new);
+        }
+    }
+    row.set(Figure::GameStall, all);
+}
+
+fn set(figures: &mut [f32], place: usize, value: f64) {
+    if let Some(figure) = figures.get_mut(place) {
+        *figure = value as f32;
     }
 }
 
@@ -106,11 +179,7 @@ fn add_relay(row: &mut Row, before: &RelaySample, now: &RelaySample) {
         // Links that come over none of the edges of the file are no edge's.
         if **name != *OTHER_EDGE {
             let mut figures = [f32::NAN; EDGE_FIGURES];
-            let mut set = |figure: EdgeFigure, value: f64| {
-                if let Some(place) = figures.get_mut(figure as usize) {
-                    *place = value as f32;
-                }
-            };
+            let mut set = |figure: EdgeFigure, value| set(&mut figures, figure as usize, value);
             set(EdgeFigure::Links, now.links as f64);
             set(EdgeFigure::RoundTripP50, quantile(&trips, 50));
             set(EdgeFigure::RoundTripP95, quantile(&trips, 95));
@@ -131,11 +200,7 @@ fn add_relay(row: &mut Row, before: &RelaySample, now: &RelaySample) {
         let (arrived, left) = (grown(now.packets_in, before.packets_in), grown(now.packets_out, before.packets_out));
         (sessions, packets_in, packets_out) = (sessions + now.sessions, packets_in + arrived, packets_out + left);
         let mut figures = [f32::NAN; WORLD_FIGURES];
-        let mut set = |figure: WorldFigure, value: f64| {
-            if let Some(place) = figures.get_mut(figure as usize) {
-                *place = value as f32;
-            }
-        };
+        let mut set = |figure: WorldFigure, value| set(&mut figures, figure as usize, value);
         set(WorldFigure::Sessions, now.sessions as f64);
         set(WorldFigure::PacketsIn, arrived);
         set(WorldFigure::PacketsOut, left);
@@ -187,6 +252,9 @@ mod tests {
         assert_eq!([EdgeFigure::Links, EdgeFigure::LostLinks, EdgeFigure::FirstShare].map(of), [6.0, 3.0, 0.75]);
         assert_eq!([EdgeFigure::RoundTripP50, EdgeFigure::RoundTripP95].map(of), [0.02, 0.03]);
         assert_eq!((row.worlds[0].0, &row.worlds[0].1[..3]), (7172, &[5.0, 50.0, 100.0][..]));
+        let stalls = |seconds| [("7172".to_owned(), seconds), ("7173".to_owned(), 1.0)].into();
+        add_stalls(&mut row, &stalls(1.0), &stalls(2.5));
+        assert_eq!((row.process[Figure::GameStall as usize], row.worlds[0].1[3]), (1.5, 1.5));
         let mut again = Row::default();
         add_relay(&mut again, &now, &sample(edge(0, 0, 0, &[]), edge(0, 0, 0, &[]), edge(0, 0, 0, &[]), 0));
         assert_eq!(again.process[Figure::PacketsIn as usize], 0.0, "it began anew");

@@ -26,7 +26,7 @@ use super::revoked::RevokedEdges;
 use super::running::ListenerParts;
 use super::sampler::Sampler;
 use super::succession::{self, Legacy};
-use super::worker::{ListenerPlans, Worker};
+use super::worker::{ListenerPlans, Worker, worker_name};
 use crate::access_log::{AccessLog, LogFlushed};
 use crate::admin::{self, AdminError, Readiness};
 use crate::admission::{AdmissionControl, BanMetrics, Bans, ProcessAdmission, bans};
@@ -38,6 +38,7 @@ use crate::fleet::{EvidenceGatherer, Fleet, FleetKeeper};
 use crate::forward::{HeaderFor, TargetWays};
 use crate::handover::DescriptorStore;
 use crate::history::History;
+use crate::lag::{self, Host};
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::proxies_table;
 use crate::relay::RelayShared;
@@ -108,6 +109,8 @@ pub struct Service {
     store: Option<DescriptorStore>,
     /// What has happened.
     events: Arc<EventLog>,
+    /// The delays of its threads.
+    host: Arc<Host>,
 }
 
 /// The parts in which roles differ.
@@ -206,6 +209,7 @@ impl Service {
             tunnel_sockets: Vec::new(),
             store: None,
             events,
+            host: Arc::default(),
         };
         Ok((service, plans))
     }
@@ -213,6 +217,11 @@ impl Service {
     /// Returns each worker's counters.
     pub(super) fn metrics(&self) -> &[Arc<Metrics>] {
         &self.metrics
+    }
+
+    /// Returns the delays of its threads.
+    pub(super) fn host(&self) -> Arc<Host> {
+        Arc::clone(&self.host)
     }
 
     /// Adds a worker thread.
@@ -331,7 +340,7 @@ impl Service {
         let traffic = (self.role == RoleKind::Edge).then(|| Arc::new(TrafficMeter::new(state)));
         let reports =
             Reports { control: running.0.clone(), process: Arc::clone(&self.process), relay: self.relay.clone() };
-        let history = Arc::<History>::default();
+        let (history, own_metrics) = (Arc::<History>::default(), Arc::clone(&self.own_metrics));
         let operator = operator::OperatorParts {
             role: self.role,
             control: running.0.clone(),
@@ -356,7 +365,7 @@ impl Service {
         let keeping = self.fleet.map(|fleet| tokio::spawn(fleet.keep_bans(Arc::clone(self.process.bans()))));
         let _keeping = keeping.map(AbortOnDropHandle::new);
         let state = admin::AdminState {
-            metrics: self.metrics.into_iter().chain(tunnel_metrics).chain([self.own_metrics]).collect(),
+            metrics: self.metrics.into_iter().chain(tunnel_metrics).chain([Arc::clone(&own_metrics)]).collect(),
             ready: Arc::clone(&ready),
             build: BuildInfo { version: env!("CARGO_PKG_VERSION"), role: self.role.as_str() },
             operator: Arc::new(RoleOperator::new(operator)),
@@ -365,9 +374,12 @@ impl Service {
             metrics: state.metrics.clone(),
             process: Arc::clone(&self.process),
             relay: checking.clone(),
-            events: self.events,
+            own: Arc::clone(&own_metrics),
+            host: Arc::clone(&self.host),
+            events: Arc::clone(&self.events),
             history,
         };
+        let watching = lag::watch(checking.clone(), self.host, self.events, own_metrics);
         let serving = self.admin.serve(state, self.errands, std::future::pending());
         let admin = AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(error) = serving.await {
@@ -377,7 +389,7 @@ impl Service {
         // The workers end with this future, even if it is dropped early.
         let _ended = (stop.drain.clone().drop_guard(), stop.kill.clone().drop_guard());
         let mut threads = Vec::new();
-        let workers = self.workers.into_iter().enumerate().map(|(index, main)| (format!("worker-{index}"), main));
+        let workers = self.workers.into_iter().enumerate().map(|(index, main)| (worker_name(index), main));
         for (name, main) in workers.chain(tunnel.map(|main| (tunnel::NAME.to_owned(), main))) {
             let stop = stop.clone();
             // A worker that ends on its own, or cannot start, ends the process: otherwise some players would be lost
@@ -391,6 +403,7 @@ impl Service {
         }
         running.0.watch_targets();
         let _sampling = AbortOnDropHandle::new(tokio::spawn(sampler.run()));
+        let _watching = AbortOnDropHandle::new(tokio::spawn(watching));
         let _reporting = AbortOnDropHandle::new(tokio::spawn(reports.keep()));
         let _checking =
             checking.map(|relay| AbortOnDropHandle::new(tokio::spawn(async move { relay.watch_game_servers().await })));

@@ -1,11 +1,14 @@
 //! Events and figures in `docs/admin.md` are those of the code.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use otproxy::admin;
 use otproxy::admission;
 use otproxy::events::{EVENTS_KEPT, EVENTS_PER_WINDOW, EventKind};
 use otproxy::history::{EdgeFigure, Figure, Fold, MAX_EDGES, MAX_WORLDS, WorldFigure};
+use otproxy::lag;
+use otproxy::metrics::CATALOGUE;
 
 fn document() -> String {
     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/admin.md")).expect("docs/admin.md")
@@ -29,6 +32,39 @@ fn every_kind_of_event_has_a_row() {
         format!("below {:.0} %", admission::PRESSURE_OVER * 100.0),
     ] {
         assert!(events.contains(&number), "{number}");
+    }
+}
+
+/// The section on lag has the numbers of the code.
+#[test]
+fn lag_is_judged_as_the_document_says() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).expect("a document");
+    let (_, lag) = text.split_once("## Whose lag was it").expect("the section");
+    let (lag, _) = lag.split_once("\n## ").expect("its end");
+    let minutes = |time: Duration| format!("{} minutes", time.as_secs() / 60);
+    assert_eq!((lag::RESUMED_SHARE, lag::EXCESS_SHARE, lag::NORMAL_FROM.as_secs()), (4, 2, 60), "words for numbers");
+    for number in [
+        format!("looked at {} times a second", 1000 / lag::LOOK.as_millis()),
+        format!("counts from {:?} on", lag::LEAST_STALL),
+        format!("longer than {} times what is usual", lag::TIMES_USUAL),
+        format!("({} % of its last {} gaps", lag::USUAL, lag::GAPS),
+        format!("within the {:?} before", lag::PLAYED_WITHIN).replace("10s", "10 s"),
+        format!("sent {} packets or more", lag::LEAST_ACTS),
+        format!("told of after {} s", lag::ONGOING.as_secs()),
+        format!("of the last {} s, of which there must be {}", lag::PRESENT.as_secs(), lag::LEAST_TRIPS),
+        format!("over {}", minutes(lag::NORMAL_OVER)),
+        format!("A jump is {} ms and half", lag::LEAST_EXCESS.as_millis()),
+        format!("for {} s; it is over", lag::BEGINS_AFTER),
+        format!("is left for {} s", lag::OVER_AFTER),
+        format!("After {} it counts as normal", minutes(lag::GIVES_UP_AFTER)),
+        format!("a turn each {} ms", lag::TICK.as_millis()),
+        format!("A delay of {} ms and more is noted", lag::HELD_UP.as_millis()),
+        format!("one of {} ms and more is told of", lag::LEAST_DELAY.as_millis()),
+    ] {
+        assert!(lag.contains(&number.replace("200ms", "200 ms")), "{number}");
+    }
+    for metric in ["otproxy_game_stall_seconds", "otproxy_edge_jitter_seconds", "otproxy_worker_delay_seconds"] {
+        assert!(CATALOGUE.iter().any(|family| family.name == metric), "{metric}");
     }
 }
 
