@@ -8,7 +8,7 @@
 //!   needs, and from elsewhere a whole set-up, as a player sees it. [`pull`]: the reports of many hosts, fetched into one folder.
 //! - [`roles`]: an edge and a core, started from a checked configuration.
 //! - [`web`]: the list of edges, the status and logins over HTTP.
-//! - [`fleet`]: the edges of a core, asked, judged and listed.
+//! - [`fleet`]: the edges of a core, asked, judged and listed. [`lag`]: whose lag it was, a world's, an edge's or this host's.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core. [`admin`]: metrics, health and
 //!   the admin API over HTTP. [`proxies_table`]: the rows for edges in a web site's table.
 //! - [`tunnel`]: TLS between edges and the core.
@@ -17,7 +17,8 @@
 //!   configurations of them. [`report`]: the sockets of listeners as lsof prints them, in files.
 //!   [`traffic`]: what this host carries, in days.
 //! - [`connection`]: open connections, and the reasons for which they end.
-//! - [`metrics`]: the metrics of everything above. [`handover`]: what a process leaves to its successor. [`stderr`]: the lines of the process there, and their thread. `sharded`: tables
+//! - [`events`]: what has happened, for operators. [`history`]: the figures of the last hour and day.
+//!   [`metrics`]: the metrics of everything above. [`handover`]: what a process leaves to its successor. [`stderr`]: the lines of the process there, and their thread. `sharded`: tables
 //!   that threads share. [`probe`]: links, opened as a player's client opens them. [`state`]: what is kept over restarts. [`unit`](mod@unit): the user of systemd's unit, and the files that it cannot read.
 //!
 //! Below stand crates, which cargo keeps from importing any of these: [`otproxy_net`], sockets and the threads that carry
@@ -46,10 +47,13 @@ pub mod cli;
 pub mod connection;
 pub mod deploy;
 pub mod doctor;
+pub mod events;
 pub mod fleet;
 pub mod forward;
 pub mod handover;
+pub mod history;
 pub mod init;
+pub mod lag;
 pub mod metrics;
 pub mod probe;
 pub mod proxies_table;

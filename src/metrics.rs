@@ -14,10 +14,12 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge};
 mod catalogue;
 mod fleet;
 mod render;
+mod sums;
 
 pub use catalogue::{CATALOGUE, MetricFamily, MetricKind, Metrics};
 pub use fleet::with_edges;
 pub use render::{BuildInfo, CONTENT_TYPE, render};
+pub use sums::{sums, total};
 
 impl Default for Metrics {
     fn default() -> Self {

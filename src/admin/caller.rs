@@ -8,7 +8,7 @@ use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::bounded::BoundedListener;
+use super::bounded::{BoundedListener, TimeLimit};
 use crate::handover::is_own_user;
 
 /// The file with the names of users.
@@ -23,6 +23,8 @@ pub(super) struct Caller {
     pub address: Option<SocketAddr>,
     /// The name in its certificate, which was verified. It is known once the handshake is done.
     certificate: Arc<OnceLock<String>>,
+    /// The limit of its connection.
+    pub time_limit: Arc<TimeLimit>,
 }
 
 /// A stream that knows its caller.
@@ -77,7 +79,8 @@ where
     L::Io: HasCaller,
 {
     fn connect_info(stream: IncomingStream<'_, BoundedListener<L>>) -> Self {
-        stream.io().get_ref().caller()
+        let stream = stream.io();
+        Self { time_limit: Arc::clone(stream.time_limit()), ..stream.get_ref().caller() }
     }
 }
 

@@ -59,6 +59,22 @@ impl OpenApiDocument {
         self.paths.insert(format!("{PREFIX}{path}"), json!({ "get": operation }));
     }
 
+    /// Adds a path that is read, once or as a stream of what is new.
+    pub fn watch<Q: JsonSchema, A: JsonSchema>(&mut self, path: &str, about: &str) {
+        self.see::<Q, A>(path, about);
+        let stream = json!({
+            "schema": { "type": "string", "description": "Server-Sent Events, for those who accept nothing but these" },
+        });
+        let content = format!("/{}/get/responses/200/content", format!("{PREFIX}{path}").replace('/', "~1"));
+        let mut paths = Value::Object(std::mem::take(&mut self.paths));
+        if let Some(Value::Object(content)) = paths.pointer_mut(&content) {
+            content.insert("text/event-stream".to_owned(), stream);
+        }
+        if let Value::Object(paths) = paths {
+            self.paths = paths;
+        }
+    }
+
     /// Adds a path that acts.
     pub fn act<B: JsonSchema, A: JsonSchema>(&mut self, path: &str, about: &str) {
         let body = self.requests.subschema_for::<B>();

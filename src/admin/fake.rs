@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::api::*;
+use crate::events::{EventLog, Happening};
+use crate::history::{EDGE_FIGURES, Figure, History, Row};
 use otproxy_protocol::frame::ClientId;
 
 /// The fake operator.
@@ -21,12 +23,23 @@ pub(crate) struct FakeOperator {
     pub draining: Mutex<Option<u64>>,
     /// Permits for reloads: each takes one, and waits until there is one.
     pub reloads: Arc<Semaphore>,
+    /// Its events.
+    pub events: Arc<EventLog>,
+    /// Its figures.
+    pub history: Arc<History>,
 }
 
 impl FakeOperator {
     pub fn new(role: Role) -> Self {
         let reloads = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        Self { role, connections: 2, done: Mutex::default(), draining: Mutex::default(), reloads }
+        let (events, history) = (Arc::new(EventLog::new(time().0)), Arc::<History>::default());
+        events.emit(Happening::GameStall { port: 7172, seconds: 1.8, ongoing: false });
+        events.emit(Happening::Drain { listener: None, edge: None, drained: true });
+        let mut row = Row { edges: vec![("waw1".into(), [0.5; EDGE_FIGURES])], ..Row::default() };
+        row.set(Figure::Sessions, 3.0);
+        history.push(&row, Instant::now() + Duration::from_secs(1));
+        let (done, draining) = (Mutex::default(), Mutex::default());
+        Self { role, connections: 2, done, draining, reloads, events, history }
     }
 
     /// Returns the actions that were done so far.
@@ -119,6 +132,14 @@ impl Operator for FakeOperator {
             bytes_out: 1023,
         };
         ListenersView { listeners: vec![listener] }
+    }
+
+    fn events(&self) -> Arc<EventLog> {
+        Arc::clone(&self.events)
+    }
+
+    fn history(&self) -> Arc<History> {
+        Arc::clone(&self.history)
     }
 
     fn targets(&self) -> TargetsView {

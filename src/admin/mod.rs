@@ -15,6 +15,7 @@ mod caller;
 mod client;
 mod document;
 mod errands;
+mod event_stream;
 mod owner;
 mod pages;
 mod ready;
@@ -26,6 +27,7 @@ mod tokens;
 
 pub use access::bearer;
 pub use client::{AdminClient, ApiAnswer, ClientError, ClientFiles, MAX_ERRAND, ask_over};
+pub use event_stream::{KEEP_ALIVE, MAX_STREAMS};
 pub use ready::Readiness;
 pub use routes::{MAX_ANSWERS, MAX_REQUEST};
 pub use server::{

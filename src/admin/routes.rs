@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -14,6 +14,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tracing::field::display;
 use tracing::{info, warn};
 
@@ -21,12 +22,14 @@ use super::access::{self, AuthError, Transport};
 use super::answer;
 use super::api::{
     AddressesQuestion, ApiError, BansQuestion, ConnectionsQuestion, DisconnectRequest, DrainRequest, EdgeRequest,
-    NewBan, NoQuestion, Operator, ProbeRequest, ReloadRequest, RevokeRequest, SessionsQuestion, TargetRequest,
-    TrafficQuestion, UnbanRequest, UndrainRequest, UpgradeRequest,
+    EventView, EventsQuestion, EventsView, HistoryQuestion, HistoryView, NewBan, NoQuestion, Operator, ProbeRequest,
+    ReloadRequest, RevokeRequest, SessionsQuestion, TargetRequest, TrafficQuestion, UnbanRequest, UndrainRequest,
+    UpgradeRequest,
 };
 use super::caller::Caller;
 use super::document::OpenApiDocument;
 use super::errands::{OF_ITS_USER, OF_THE_CORE, UNSAID};
+use super::event_stream::{self, EventFeed};
 use super::tokens::{Permission, Tokens};
 use crate::admission::REFUSED_LINES;
 use otproxy_net::RateLimitedLog;
@@ -44,6 +47,10 @@ pub(super) struct ApiContext {
     pub operator: Arc<dyn Operator>,
     /// Permits for answers in memory.
     pub places: Arc<Semaphore>,
+    /// Permits for streams of events.
+    pub streams: Arc<Semaphore>,
+    /// Cancelled when these are to end.
+    pub stop: CancellationToken,
 }
 
 /// Returns all paths below `api::PREFIX`.
@@ -101,6 +108,23 @@ fn list(routes: Routes) -> Routes {
         })
         .see("/traffic", "What the host of an edge has carried", |operator, asked: TrafficQuestion| async move {
             operator.traffic(asked.since).await
+        })
+        .see(
+            "/history",
+            "The figures of the last hour and of the last day",
+            |operator, asked: HistoryQuestion| async move {
+                let (now, step, names) = (SystemTime::now(), asked.step.into(), asked.figures.unwrap_or_default());
+                // Nothing began in the future.
+                let within = asked.since.map(|since| now.duration_since(since.0).unwrap_or_default());
+                let columns = operator.history().columns(step, within, |name| names.has(name), Instant::now());
+                Ok(HistoryView::new(step, columns, now))
+            },
+        )
+        .watch("/events", "What has happened of late, the newest last", |operator, asked: &EventsQuestion| {
+            let log = operator.events();
+            let newest = *log.newest().borrow();
+            let events = log.after(asked.after.unwrap_or_default(), asked.limit.get());
+            EventsView { newest, events: events.iter().map(EventView::from).collect() }
         })
         .act("/reload", "Read the file again, and use it if it is right", |operator, ReloadRequest {}| async move {
             operator.reload().await
@@ -191,6 +215,42 @@ impl Routes {
                 Ok(answer) => answer::list(place, &answer),
                 Err(refusal) => answer::refused(&refusal),
             }
+        };
+        self.router = self.router.route(path, get(answer));
+        self
+    }
+
+    /// Adds a path of events, which are read once, or told as they come to those who accept a stream.
+    fn watch<A: Serialize + JsonSchema>(
+        mut self,
+        path: &'static str,
+        about: &str,
+        see: impl Fn(&dyn Operator, &EventsQuestion) -> A + Clone + Send + Sync + 'static,
+    ) -> Self {
+        if let Some(document) = &mut self.document {
+            document.watch::<EventsQuestion, A>(path, about);
+        }
+        let answer = move |State(context): State<ApiContext>, request: Request| async move {
+            if let Err(denied) = context.allow(&request, Permission::Read) {
+                return answer::denied(denied);
+            }
+            let caller = caller(&request);
+            let (mut parts, _) = request.into_parts();
+            let asked = match Query::<EventsQuestion>::from_request_parts(&mut parts, &()).await {
+                Ok(Query(asked)) => asked,
+                Err(rejection) => return answer::wrong_query(&rejection),
+            };
+            if !event_stream::is_wanted(&parts.headers) {
+                let place = Arc::clone(&context.places).acquire_owned().await.ok();
+                return answer::list(place, &see(&*context.operator, &asked));
+            }
+            let Ok(place) = Arc::clone(&context.streams).try_acquire_owned() else {
+                let error = ApiError::unavailable("as many listen as may", "close one, or ask now and then instead");
+                return answer::refused(&error);
+            };
+            caller.time_limit.lift();
+            let (events, history) = (context.operator.events(), context.operator.history());
+            EventFeed { events, history, stop: context.stop }.answer(&asked, &parts.headers, place)
         };
         self.router = self.router.route(path, get(answer));
         self

@@ -15,6 +15,7 @@ use super::access::Transport;
 use super::bounded::BoundedListener;
 use super::caller::{Caller, HasCaller};
 use super::errands::ErrandListener;
+use super::event_stream::MAX_STREAMS;
 use super::routes::{ApiContext, MAX_ANSWERS};
 use super::socket::{AdminSocket, SocketError, SocketOwnership};
 use super::tls::{AdminTls, TlsListener};
@@ -185,7 +186,9 @@ impl AdminServer {
         let stop = CancellationToken::new();
         let context = |door| {
             let (tokens, operator) = (Arc::clone(&self.tokens), Arc::clone(&state.operator));
-            ApiContext { door, tokens, operator, places: Arc::new(Semaphore::new(MAX_ANSWERS)) }
+            let permits = |most| Arc::new(Semaphore::new(most));
+            let (places, streams) = (permits(MAX_ANSWERS), permits(MAX_STREAMS));
+            ApiContext { door, tokens, operator, places, streams, stop: stop.clone() }
         };
         let keeping = self.tcp.as_ref().and_then(|(_, tls)| tls.clone());
         let keeping = async {

@@ -19,6 +19,7 @@ use otproxy_config as config;
 mod acts;
 mod bounds;
 mod doors;
+mod events;
 mod schema;
 mod views;
 

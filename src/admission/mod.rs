@@ -11,6 +11,7 @@
 
 mod access_list;
 mod adaptive_timeout;
+mod attack;
 pub mod bans;
 mod by_address;
 mod carrier;
@@ -31,6 +32,7 @@ mod tunnelled;
 
 pub use access_list::AccessList;
 pub use adaptive_timeout::AdaptiveTimeout;
+pub use attack::{ATTACK_QUIET, ATTACK_REFUSALS, ATTACK_SECONDS, AttackNews, AttackWatch};
 
 pub use bans::{BANS, Ban, BanMetrics, BanPolicy, BanReason, Bans, LONGEST_BAN};
 pub use by_address::{AddressKey, HostKey, Reporter};
@@ -44,7 +46,7 @@ pub use inbound::{AdmittedConnection, CarriedGuard, Inbound, InboundShared, Peer
 pub use keyed_limit::{KeyedGuard, KeyedLimit, LimitExceeded};
 pub use limits::AdmissionLimits;
 pub use metrics::ListenerMetrics;
-pub use pressure::{PRESSURE_FROM, PRESSURE_IDLE, PRESSURE_LEAST};
+pub use pressure::{PRESSURE_FROM, PRESSURE_IDLE, PRESSURE_LEAST, PRESSURE_OVER, PressureWatch};
 pub use rate_limit::{ADDRESSES, RateLimit};
 pub use slots::{HEADERLESS, Slot, Slots, TakenSlot};
 pub use tunnelled::{AuthenticatedEdge, TunnelOrigin, TunnelledStream, lost, unfinished};

@@ -10,6 +10,23 @@ pub const PRESSURE_LEAST: f64 = 0.2;
 /// ping every 2.5 s, and give up a link that does not answer for 7.5 s.
 pub const PRESSURE_IDLE: Duration = Duration::from_secs(10);
 
+/// The share below which pressure counts as over, so that it is not told with each connection that comes and goes.
+pub const PRESSURE_OVER: f64 = 0.65;
+
+/// The watch over one share of connections.
+#[derive(Debug, Default)]
+pub struct PressureWatch {
+    ongoing: bool,
+}
+
+impl PressureWatch {
+    /// Takes the present share. Returns what is new: true if there is pressure from now on, false if it is over.
+    pub fn look(&mut self, share: f64) -> Option<bool> {
+        let ongoing = if self.ongoing { share >= PRESSURE_OVER } else { share >= PRESSURE_FROM };
+        (std::mem::replace(&mut self.ongoing, ongoing) != ongoing).then_some(ongoing)
+    }
+}
+
 /// Returns the share of a time limit, 0.2 to 1, for this share of all connections.
 pub(super) fn part(share: f64) -> f64 {
     let pressure = ((share - PRESSURE_FROM) / (1.0 - PRESSURE_FROM)).clamp(0.0, 1.0);
@@ -19,6 +36,13 @@ pub(super) fn part(share: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_is_told_when_it_begins_and_when_it_is_over() {
+        let mut watch = PressureWatch::default();
+        let told = [0.7, 0.75, 0.74, 0.9, 0.65, 0.64, 0.74].map(|share| watch.look(share));
+        assert_eq!(told, [None, Some(true), None, None, None, Some(false), None]);
+    }
 
     #[test]
     fn time_shrinks_evenly_over_the_last_quarter() {

@@ -18,6 +18,7 @@ use super::gather::{EvidenceGatherer, TrafficCount};
 use super::orders::{EdgeOrders, GivenOrder};
 use crate::admin::api::EdgeOrder;
 use crate::connection::EdgeRegistry;
+use crate::events::{EventLog, Happening};
 use crate::metrics::Metrics;
 use crate::state::{StateDir, StateError};
 use otproxy_config::{CountedTraffic, EdgePeer, EdgeTraffic, FleetConfig};
@@ -45,6 +46,7 @@ pub struct EdgeReport {
 pub struct FleetKeeper {
     registry: Arc<EdgeRegistry>,
     metrics: Arc<Metrics>,
+    events: Arc<EventLog>,
     state: Mutex<Kept>,
     /// The place of the words of operators.
     folder: StateDir,
@@ -91,7 +93,12 @@ impl Kept {
 
 impl FleetKeeper {
     /// Makes the keeper of the edges of `registry`, of which there are none yet. The words of operators from before are read from `folder`.
-    pub fn new(registry: Arc<EdgeRegistry>, metrics: Arc<Metrics>, folder: StateDir) -> Arc<Self> {
+    pub fn new(
+        registry: Arc<EdgeRegistry>,
+        metrics: Arc<Metrics>,
+        events: Arc<EventLog>,
+        folder: StateDir,
+    ) -> Arc<Self> {
         let config = FleetConfig { every: Duration::from_secs(1), fall: 1, rise: 1, min_edges: 1 };
         let state = Kept {
             engine: FleetEngine::new(&config, &[], Instant::now()),
@@ -100,7 +107,7 @@ impl FleetKeeper {
             evidence: HashMap::new(),
             told: HashMap::new(),
         };
-        Arc::new(Self { registry, metrics, state: Mutex::new(state), folder, writing: Mutex::default() })
+        Arc::new(Self { registry, metrics, events, state: Mutex::new(state), folder, writing: Mutex::default() })
     }
 
     /// Keeps exactly these edges from now on, which the registry knows already. Knowledge of those that stay is kept.
@@ -199,6 +206,10 @@ impl FleetKeeper {
             }
             self.metrics.edge_listed.with_label_values(&[&*name]).set(decision.listed.into());
             let (edge, listed, priority) = (&*name, decision.listed, decision.priority);
+            if was.unwrap_or(EdgeState::Up) != now {
+                let (state, cause) = (now.as_str(), cause.as_str());
+                self.events.emit(Happening::EdgeState { edge: Arc::clone(&name), state, cause, listed });
+            }
             match was {
                 Some(was) if was == now => {}
                 None if now == EdgeState::Up => {}

@@ -154,6 +154,8 @@ catalogue! {
             "From the ping of a check to the answer, with `check: ping`.";
         game_server_up: IntGaugeVec = "otproxy_game_server_up" ["port"]
             "Whether the game server that clients ask for by this port is up: 1 or 0. Without a check, 0 is that the last session could not connect.";
+        game_stall: HistogramVec = "otproxy_game_stall_seconds" ["port"]
+            "On a core, times for which a world sent nothing to anybody while people played, of 0.2 s and more, without those for which this host was held up.";
         status_requests: IntCounterVec = "otproxy_status_requests_total" ["listener", "result"]
             "Status requests on listeners with `status`, by what became of them.";
         logins: IntCounterVec = "otproxy_logins_total" ["listener", "way", "result"]
@@ -162,6 +164,8 @@ catalogue! {
             "Requests on listeners of `kind: web`, by what was asked for and what became of it.";
         accept_errors: IntCounterVec = "otproxy_accept_errors_total" ["listener"]
             "Failed accepts, such as for want of file descriptors.";
+        worker_delay: HistogramVec = "otproxy_worker_delay_seconds" ["worker"]
+            "By how much a thread's turn came late, asked for each 100 ms.";
         panics: IntCounter = "otproxy_panics_total" []
             "Tasks that failed by a defect of this program; each cost one connection or session.";
         access_log_dropped: IntCounter = "otproxy_access_log_dropped_total" []
@@ -200,6 +204,8 @@ catalogue! {
             "The state of an edge, as the core judges it: 1 for that state, and 0 for the others.";
         edge_listed: IntGaugeVec = "otproxy_edge_listed" ["edge"]
             "Whether clients are told of an edge: 1 or 0.";
+        edge_jitter: GaugeVec = "otproxy_edge_jitter_seconds" ["edge"]
+            "On a core, by how much the round trips that players told in the last 5 s are longer than those of the last 10 min; missing while that is not known.";
         edge_probes: IntCounterVec = "otproxy_edge_probes_total" ["edge", "result"]
             "On a core, visits of other edges at this one's public address: `ok` where the ping was answered, `failed` where not.";
         edge_probe_rtt: GaugeVec = "otproxy_edge_probe_rtt_seconds" ["edge", "from"]

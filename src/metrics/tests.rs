@@ -36,6 +36,9 @@ fn worker() -> (Arc<Metrics>, ListenerMetrics, EdgeMetrics, PortMetrics) {
     metrics.game_server_up.with_label_values(&["7172"]);
     metrics.edge_state.with_label_values(&["waw1", "up"]);
     metrics.edge_listed.with_label_values(&["waw1"]);
+    metrics.edge_jitter.with_label_values(&["waw1"]);
+    metrics.game_stall.with_label_values(&["7172"]);
+    metrics.worker_delay.with_label_values(&["worker-0"]);
     metrics.edge_probes.with_label_values(&["waw1", "ok"]);
     metrics.edge_probe_rtt.with_label_values(&["waw1", "fra1"]);
     metrics.edge_traffic_month_bytes.with_label_values(&["waw1"]);

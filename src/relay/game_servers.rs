@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use crate::admission::ConnectQueues;
+use crate::events::{EventLog, Happening};
 use crate::metrics::{Metrics, PanicCount};
 use otproxy_config::{GameServerCheck, GameServerConfig};
 use otproxy_net::{ConnectResult, connect};
@@ -28,6 +29,7 @@ pub struct GameServers {
     changed: watch::Sender<()>,
     /// Those of the process.
     metrics: OnceLock<Arc<Metrics>>,
+    events: OnceLock<Arc<EventLog>>,
 }
 
 #[derive(Debug)]
@@ -35,6 +37,7 @@ struct GameServer {
     config: GameServerConfig,
     known: Mutex<Known>,
     up: IntGauge,
+    events: Arc<EventLog>,
     /// Sessions in a row that ended in vain.
     in_vain: AtomicU32,
 }
@@ -72,10 +75,11 @@ impl Known {
 }
 
 impl GameServers {
-    /// Shows from now on in `metrics`, which are no worker's, which are up.
-    pub fn show_in(&self, metrics: &Arc<Metrics>) {
+    /// Shows from now on in `metrics`, which are no worker's, which are up, and tells `events` of those that change.
+    pub fn show_in(&self, metrics: &Arc<Metrics>, events: &Arc<EventLog>) {
         // This is called once.
         let _ = self.metrics.set(Arc::clone(metrics));
+        let _ = self.events.set(Arc::clone(events));
     }
 
     /// Changes to these. What is known of one stays as long as its port leads to it.
@@ -94,7 +98,8 @@ impl GameServers {
             let up = metrics.game_server_up.with_label_values(&[&config.port.to_string()]);
             up.set(known.up.into());
             let (known, in_vain) = (Mutex::new(known), AtomicU32::new(0));
-            list.push(Arc::new(GameServer { config: config.clone(), known, up, in_vain }));
+            let events = self.events.get().cloned().unwrap_or_default();
+            list.push(Arc::new(GameServer { config: config.clone(), known, up, events, in_vain }));
         }
         for gone in before.iter().filter(|before| servers.iter().all(|server| server.port != before.config.port)) {
             // What is removed already needs no removal.
@@ -190,6 +195,8 @@ impl GameServer {
         }
         self.up.set(up.into());
         let GameServerConfig { port, address, .. } = &self.config;
+        let (address_text, reason) = (address.to_string(), result.as_str());
+        self.events.emit(Happening::GameServer { port: *port, address: address_text, up, reason });
         if up {
             info!(port, %address, "the game server is up");
         } else {
@@ -226,7 +233,7 @@ mod tests {
     #[test]
     fn sessions_that_all_end_in_vain_are_told_once() {
         let game_servers = GameServers::default();
-        game_servers.show_in(&Arc::new(Metrics::new()));
+        game_servers.show_in(&Arc::new(Metrics::new()), &Arc::default());
         game_servers.set(&servers("[{ port: 1, address: '127.0.0.1:1' }]"));
         let ended = |reason, bytes| game_servers.ended(1, reason, bytes);
         let in_vain = || (0..20).filter(|_| ended(EndReason::GameClosed, FIRST_PACKET)).count();
@@ -241,7 +248,8 @@ mod tests {
     #[test]
     fn what_sessions_meet_counts_where_nothing_checks_and_a_reload_keeps_it() {
         let (game_servers, metrics) = (GameServers::default(), Arc::new(Metrics::new()));
-        game_servers.show_in(&metrics);
+        let events = Arc::<EventLog>::default();
+        game_servers.show_in(&metrics, &events);
         let text = "[{ port: 1, address: '127.0.0.1:1' }, { port: 2, address: '127.0.0.1:2', check: tcp }]";
         game_servers.set(&servers(text));
         let up = |port: &str| metrics.game_server_up.with_label_values(&[port]).get();
@@ -258,6 +266,10 @@ mod tests {
         game_servers.connected(1, ConnectResult::Timeout);
         game_servers.set(&servers("[{ port: 1, address: '127.0.0.1:9' }]"));
         assert_eq!(up("1"), 1, "another one is there");
+        let told: Vec<_> = events.after(0, 10).iter().map(|event| event.what.to_string()).collect();
+        let down = |reason: &str| format!("the game server of world 1, 127.0.0.1:1, cannot be reached: {reason}");
+        let back = "the game server of world 1, 127.0.0.1:1, is up".to_owned();
+        assert_eq!(told, [down("refused"), back, down("timeout")]);
         let shown: usize =
             prometheus::core::Collector::collect(&metrics.game_server_up).iter().map(|f| f.get_metric().len()).sum();
         assert_eq!(shown, 1);

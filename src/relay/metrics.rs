@@ -5,6 +5,7 @@ use std::sync::Arc;
 use otproxy_protocol::core::EndReason;
 use prometheus::{Histogram, IntCounter, IntGauge};
 
+use super::beat::Beat;
 use super::signs::SignCounters;
 use crate::metrics::{ByReason, Metrics};
 
@@ -70,6 +71,8 @@ pub struct PortMetrics {
     /// Packets to the player.
     pub packets_out: IntCounter,
     ended: ByReason<EndReason>,
+    /// Notes which sessions hear from the game server.
+    pub(super) beat: Arc<Beat>,
 }
 
 impl PortMetrics {
@@ -82,6 +85,7 @@ impl PortMetrics {
             packets_in: metrics.relay_packets.with_label_values(&[port.as_str(), "in"]),
             packets_out: metrics.relay_packets.with_label_values(&[port.as_str(), "out"]),
             ended: ByReason::new(&metrics.relay_sessions_ended, &[&port]),
+            beat: Arc::default(),
         }
     }
 

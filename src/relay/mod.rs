@@ -8,6 +8,7 @@
 //! `session`), carry out the machine's effects (`client`), and apply the limits that all clients share (`admit`).
 
 mod admit;
+mod beat;
 mod client;
 mod frozen;
 mod game_servers;
@@ -18,6 +19,7 @@ mod link_task;
 mod listener;
 mod metrics;
 mod places;
+mod sample;
 mod session;
 mod settings;
 mod shared;
@@ -56,6 +58,7 @@ use session::RelaySession;
 use shared::{Handover, NewLink};
 use signs::SignRounds;
 
+pub use beat::{Beat, WorldBeats, WorldLook};
 pub use frozen::{FrozenRelay, Standstill, check_frozen};
 pub use game_servers::CHECK_WITHIN;
 pub use idle_watch::SILENCE;
@@ -63,6 +66,7 @@ pub use journal::{RecoveredSessions, RelayJournal};
 pub use listener::RelayListener;
 pub use metrics::{EdgeMetrics, PortMetrics};
 pub use otproxy_protocol::core::{JOIN_INTERVAL, MAX_ADDRESSES, MAX_JOINS, MAX_LINKS};
+pub use sample::{EdgeSample, RelaySample, WorldSample};
 pub use shared::{RelayShared, WorkerCommand, WorkerCommands};
 pub use signs::{KEPT_TRIPS, LinkSigns, MAX_SUSPECTS};
 pub use snapshot::{LinkSnapshot, SessionSnapshot};
@@ -288,7 +292,12 @@ impl Relay {
 
     /// Returns the counters of a port, likewise.
     fn port(&self, port: u16) -> Rc<PortMetrics> {
-        Rc::clone(self.ports.borrow_mut().entry(port).or_insert_with(|| Rc::new(PortMetrics::new(&self.metrics, port))))
+        let new = || {
+            let port_metrics = PortMetrics::new(&self.metrics, port);
+            self.shared.beats.add(port, &port_metrics);
+            Rc::new(port_metrics)
+        };
+        Rc::clone(self.ports.borrow_mut().entry(port).or_insert_with(new))
     }
 
     /// Logs that a session is carried by a link from another address than before, likewise.

@@ -38,6 +38,8 @@ pub struct RelaySession {
     pub(super) place: SessionPlace,
     /// The game connection takes no more: the session's task waits for it.
     pub(super) game_blocked: Cell<bool>,
+    /// The last look at its world in which it had bytes from there.
+    heard_in: Cell<u32>,
     pub(super) id: SessionId,
     pub(super) player: SocketAddr,
     /// The player's address, as the game server is told it before all packets.
@@ -90,6 +92,7 @@ impl RelaySession {
             port,
             place,
             game_blocked: Cell::new(false),
+            heard_in: Cell::new(0),
             id,
             player,
             header: OnceCell::new(),

@@ -1,12 +1,13 @@
 //! The part of the relay that all workers share, and the commands by which they work for one another.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
 use super::Relay;
+use super::beat::{WorldBeats, WorldLook};
 use super::frozen::{FrozenWorker, Gate, Thaw, ThawedClient};
 use super::game_servers::GameServers;
 use super::places::{SessionHolder, SessionPlaces};
@@ -15,6 +16,7 @@ use super::signs::{self, LinkSigns};
 use crate::admission::{
     AddressKey, AdmissionGuard, ConnectQueues, ENDED_LINES, InboundShared, PeerInfo, REFUSED_LINES, TunnelOrigin,
 };
+use crate::events::EventLog;
 use crate::metrics::Metrics;
 use otproxy_config as config;
 use otproxy_net::{DetachedStream, RateLimitedLog, random_key};
@@ -40,6 +42,8 @@ pub struct RelayShared {
     /// To each worker. Not bounded by themselves: each link on its way is a connection that counts, with a descriptor, and
     /// operators ask one thing after the other.
     pub(super) commands: Vec<mpsc::UnboundedSender<WorkerCommand>>,
+    /// The beats of all worlds.
+    pub(super) beats: WorldBeats,
     pub(super) log: RateLimitedLog,
     pub(super) ended_log: RateLimitedLog,
     pub(super) joined_log: RateLimitedLog,
@@ -66,6 +70,7 @@ impl RelayShared {
             game_servers: GameServers::default(),
             owner_key: random_key(),
             commands,
+            beats: WorldBeats::default(),
             log: RateLimitedLog::new(REFUSED_LINES),
             ended_log: RateLimitedLog::new(ENDED_LINES),
             joined_log: RateLimitedLog::new(REFUSED_LINES),
@@ -81,10 +86,11 @@ impl RelayShared {
         *self.settings.write() = settings;
     }
 
-    /// Shows from now on in `metrics`, which are no worker's, the memory of all sessions, and which game servers are up.
-    pub fn set_gauge(&self, metrics: &Arc<Metrics>) {
+    /// Shows from now on in `metrics`, which are no worker's, the memory of all sessions, and which game servers are up; `events` is
+    /// told of those that change.
+    pub fn set_gauge(&self, metrics: &Arc<Metrics>, events: &Arc<EventLog>) {
         self.sessions.set_gauges(metrics.relay_memory_bytes.clone(), metrics.relay_memory_limit_bytes.clone());
-        self.game_servers.show_in(metrics);
+        self.game_servers.show_in(metrics, events);
     }
 
     /// Checks the game servers that are to be checked, until dropped. To be run once for all workers.
@@ -112,6 +118,11 @@ impl RelayShared {
     /// Ends a round on each worker: returns the signs of each edge since the last one. To be called by one task alone.
     pub async fn end_round(&self) -> HashMap<Arc<str>, LinkSigns> {
         signs::together(self.ask(Relay::end_round).await)
+    }
+
+    /// Looks at which sessions had bytes from each world since the last look. To be called by one task alone.
+    pub fn look_at_worlds(&self) -> BTreeMap<u16, WorldLook> {
+        self.beats.look()
     }
 
     /// Has each worker forget the counters of an edge that is configured no more.

@@ -58,25 +58,56 @@ pub struct SignCounters {
     links: Cell<u64>,
     heard: Cell<u64>,
     lost: Cell<u64>,
-    trips: RefCell<Vec<Duration>>,
+    /// Those of all rounds.
+    ever_lost: Cell<u64>,
+    trips: Trips,
+    /// Those since the last sample.
+    sampled: Trips,
+}
+
+/// The last round trips.
+#[derive(Debug, Clone, Default)]
+struct Trips {
+    kept: RefCell<Vec<Duration>>,
     /// The place of the next round trip once all are taken.
     next: Cell<usize>,
 }
 
-impl SignCounters {
-    pub(super) fn round_trip(&self, told: Duration) {
-        let mut trips = self.trips.borrow_mut();
-        if trips.len() < KEPT_TRIPS {
-            trips.push(told);
-        } else if let Some(oldest) = trips.get_mut(self.next.get()) {
+impl Trips {
+    fn add(&self, told: Duration) {
+        let mut kept = self.kept.borrow_mut();
+        if kept.len() < KEPT_TRIPS {
+            kept.push(told);
+        } else if let Some(oldest) = kept.get_mut(self.next.get()) {
             *oldest = told;
             self.next.set((self.next.get() + 1) % KEPT_TRIPS);
         }
     }
 
+    fn take(&self) -> Vec<Duration> {
+        self.next.set(0);
+        self.kept.take()
+    }
+}
+
+impl SignCounters {
+    pub(super) fn round_trip(&self, told: Duration) {
+        self.trips.add(told);
+        self.sampled.add(told);
+    }
+
+    fn lose(&self) {
+        self.lost.set(self.lost.get() + 1);
+        self.ever_lost.set(self.ever_lost.get() + 1);
+    }
+
+    /// Returns how many links were ever lost, and the round trips since the last time that this was called.
+    pub(super) fn sample(&self) -> (u64, Vec<Duration>) {
+        (self.ever_lost.get(), self.sampled.take())
+    }
+
     /// Returns what was counted, and begins a new round.
     fn take(&self) -> LinkSigns {
-        self.next.set(0);
         LinkSigns {
             links: self.links.get(),
             heard: self.heard.take(),
@@ -215,7 +246,7 @@ impl Relay {
         };
         let lost = |edge: &str| {
             if let Some(edge) = edges.get(edge) {
-                edge.signs.lost.set(edge.signs.lost.get() + 1);
+                edge.signs.lose();
             }
         };
         self.signs.next(lives, lost);
@@ -329,5 +360,9 @@ mod tests {
         assert_eq!(signs.round_trips.len(), KEPT_TRIPS);
         assert_eq!(signs.middle(), Some(Duration::from_millis(1000 - KEPT_TRIPS as u64 / 2)));
         assert_eq!(counters.take().middle(), None);
+        counters.lose();
+        let (lost, sampled) = counters.sample();
+        assert_eq!((lost, sampled.len(), counters.sample()), (1, KEPT_TRIPS, (1, Vec::new())));
+        assert_eq!((counters.take().lost, counters.take().lost, counters.sample().0), (1, 0, 1));
     }
 }

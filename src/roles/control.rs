@@ -20,6 +20,7 @@ use crate::admission::{ConnectQueues, InboundShared, ProcessAdmission};
 use crate::certs::CertError;
 use crate::certs::operators::RevokedOperators;
 use crate::certs::watch::IdentityWatch;
+use crate::events::{EventLog, Happening};
 use crate::fleet::FleetKeeper;
 use crate::forward::Targets;
 use crate::metrics::Metrics;
@@ -103,6 +104,7 @@ struct Inner {
     file: OnceLock<Source>,
     last: Mutex<Option<LastReload>>,
     metrics: Arc<Metrics>,
+    events: Arc<EventLog>,
 }
 
 /// The result of the last reload.
@@ -239,11 +241,11 @@ fn count_reload(metrics: &Metrics, successful: bool) {
 }
 
 impl Control {
-    pub(super) fn new(state: ServiceState, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(state: ServiceState, metrics: Arc<Metrics>, events: Arc<EventLog>) -> Self {
         count_reload(&metrics, true);
         let (started, state) = (state.config.clone(), Mutex::new(Some(state)));
         let (turn, file, last) = (Arc::default(), OnceLock::new(), Mutex::new(None));
-        Self(Arc::new(Inner { turn, state, started, file, last, metrics }))
+        Self(Arc::new(Inner { turn, state, started, file, last, metrics, events }))
     }
 
     /// Sets the file of the configuration. `reloaded` is called with each configuration that is used from then on.
@@ -464,6 +466,11 @@ impl Control {
 
     fn tell(&self, reloaded: &Result<ReloadResult, ReloadError>) {
         let errors = reloaded.as_ref().err().map(ReloadError::lines).unwrap_or_default();
+        self.0.events.emit(Happening::Reload {
+            error: errors.first().cloned(),
+            errors: errors.len(),
+            restart: reloaded.as_ref().map_or(0, |reloaded| reloaded.restart.len()),
+        });
         let last = LastReload { time: SystemTime::now(), errors };
         *self.0.last.lock() = Some(last);
         count_reload(&self.0.metrics, reloaded.is_ok());

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::service::{Service, ServiceParts, StartError};
 use super::succession::{Outliving, sessions_of};
-use super::worker::{Worker, WorkerTrunks};
+use super::worker::{Worker, WorkerTrunks, worker_name};
 use crate::admission::ConnectQueues;
 use crate::forward::{HeaderFor, TargetWays};
 use crate::handover::Inheritance;
@@ -66,10 +66,11 @@ pub fn bind(
     for (index, ((plans, commands), trunks)) in plans.into_iter().zip(commands).zip(trunks).enumerate() {
         let journal = journals.next();
         let Some(metrics) = service.metrics().get(index).map(Arc::clone) else { continue };
-        let (shared, errands) = (Arc::clone(&shared), Arc::clone(&errands));
+        let (shared, errands, host) = (Arc::clone(&shared), Arc::clone(&errands), service.host());
         service.add_worker(Box::new(move |stop| {
             Box::pin(async move {
                 let worker = Worker::new(Arc::clone(&metrics), stop);
+                worker.keep_ticking(worker_name(index), host);
                 let (scratch, tasks) = (Rc::clone(&worker.scratch), worker.tasks.clone());
                 let relay = Relay::new(shared, index, metrics, scratch, tasks, journal);
                 tokio::task::spawn_local(Rc::clone(&relay).run_commands(commands));

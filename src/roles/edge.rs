@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::service::{Service, ServiceParts, StartError};
-use super::worker::{Worker, WorkerTrunks};
+use super::worker::{Worker, WorkerTrunks, worker_name};
 use crate::admission::ConnectQueues;
 use crate::forward::{HeaderFor, TargetWays};
 use crate::handover::Inheritance;
@@ -61,14 +61,16 @@ pub fn bind(
     let mut errands = Some(errands);
     for (index, (plans, new)) in plans.into_iter().zip(trunks).enumerate() {
         let Some(metrics) = service.metrics().get(index).map(Arc::clone) else { continue };
-        let (pool, errands) = (pool.clone(), errands.take());
+        let (pool, errands, host) = (pool.clone(), errands.take(), service.host());
         service.add_worker(Box::new(move |stop| {
             Box::pin(async move {
                 let trunks = new.zip(pool);
                 let trunks =
                     trunks.map(|(new, pool)| WorkerTrunks::Edge(EdgeTrunks::new(pool, &metrics), new, errands));
                 // A link may be closed at any time without loss, so there is nobody to notify.
-                Worker::new(metrics, stop).serve(None, plans, trunks, || {}).await;
+                let worker = Worker::new(metrics, stop);
+                worker.keep_ticking(worker_name(index), host);
+                worker.serve(None, plans, trunks, || {}).await;
                 Ok(())
             })
         }));

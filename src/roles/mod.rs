@@ -10,6 +10,7 @@ mod operator;
 mod report;
 mod revoked;
 mod running;
+mod sampler;
 mod service;
 mod succession;
 mod upgrade;

@@ -27,18 +27,22 @@ use super::operator::{self, RoleOperator};
 use super::report::{Reports, player_counter};
 use super::revoked::RevokedEdges;
 use super::running::ListenerParts;
+use super::sampler::Sampler;
 use super::succession::{self, Legacy, sessions_of};
 use super::upgrade::{Estate, UpgradeDesk};
-use super::worker::{ListenerPlans, Worker};
+use super::worker::{ListenerPlans, Worker, worker_name};
 use crate::access_log::{AccessLog, LogFlushed};
 use crate::admin::{self, AdminError, Readiness};
 use crate::admission::{AdmissionControl, BanMetrics, Bans, ProcessAdmission, bans};
 use crate::certs::watch::IdentityWatch;
 use crate::certs::{CertError, HandshakeResult};
 use crate::connection::EdgeRegistry;
+use crate::events::EventLog;
 use crate::fleet::{EvidenceGatherer, Fleet, FleetKeeper};
 use crate::forward::{HeaderFor, TargetWays};
 use crate::handover::{DescriptorStore, Lifeline, Predecessor};
+use crate::history::History;
+use crate::lag::{self, Host};
 use crate::metrics::{BuildInfo, ByReason, Metrics};
 use crate::proxies_table;
 use crate::relay::{RecoveredSessions, RelayShared, Standstill, check_frozen};
@@ -119,6 +123,10 @@ pub struct Service {
     tunnel_sockets: Vec<TcpListener>,
     /// The place for what is left to a successor.
     store: Option<DescriptorStore>,
+    /// What has happened.
+    events: Arc<EventLog>,
+    /// The delays of its threads.
+    host: Arc<Host>,
     /// The sessions that the predecessor has left, and their connections.
     left: Option<RecoveredSessions>,
     /// The things that outlive this process if it is killed.
@@ -176,7 +184,8 @@ impl Service {
         let gate =
             ProcessAdmission::new(AdmissionControl::new((&process.limits).into(), Arc::new(process.into())), bans);
         gate.set_gauge(own_metrics.pressure_ratio.with_label_values(&[""]));
-        relay.iter().for_each(|relay| relay.set_gauge(&own_metrics));
+        let events = Arc::<EventLog>::default();
+        relay.iter().for_each(|relay| relay.set_gauge(&own_metrics, &events));
         let making = ListenerParts {
             role,
             players: relay.as_ref().map(player_counter),
@@ -191,7 +200,7 @@ impl Service {
         let (metrics_of_workers, closed) = (metrics.clone(), HashSet::new());
         let new_keeper = || {
             let folder = StateDir::new(process.state_dir.as_deref());
-            FleetKeeper::new(Arc::clone(gate.edges()), Arc::clone(&own_metrics), folder)
+            FleetKeeper::new(Arc::clone(gate.edges()), Arc::clone(&own_metrics), Arc::clone(&events), folder)
         };
         let keeper = (role == RoleKind::Core).then(new_keeper);
         let mut state = ServiceState {
@@ -213,7 +222,7 @@ impl Service {
         state.change(config, closed)?;
         let (addresses, table) = (state.listeners.addresses(), state.table.subscribe());
         let inherited = state.listeners.not_taken();
-        let control = Control::new(state, Arc::clone(&own_metrics));
+        let control = Control::new(state, Arc::clone(&own_metrics), Arc::clone(&events));
         let (workers, tunnel) = (Vec::new(), None);
         let service = Self {
             role,
@@ -238,6 +247,8 @@ impl Service {
             left: None,
             lifeline: None,
             predecessor: None,
+            events,
+            host: Arc::default(),
         };
         Ok((service, plans))
     }
@@ -245,6 +256,11 @@ impl Service {
     /// Returns each worker's counters.
     pub(super) fn metrics(&self) -> &[Arc<Metrics>] {
         &self.metrics
+    }
+
+    /// Returns the delays of its threads.
+    pub(super) fn host(&self) -> Arc<Host> {
+        Arc::clone(&self.host)
     }
 
     /// Adds a worker thread.
@@ -377,7 +393,7 @@ impl Service {
         let mut threads = Vec::new();
         let begin = CancellationToken::new();
         let (coming, mut all_there) = mpsc::channel::<Infallible>(1);
-        let workers = self.workers.into_iter().enumerate().map(|(index, main)| (format!("worker-{index}"), main));
+        let workers = self.workers.into_iter().enumerate().map(|(index, main)| (worker_name(index), main));
         for (name, main) in workers.chain(tunnel.map(|main| (tunnel::NAME.to_owned(), main))) {
             let (stop, begin, coming) = (stop.clone(), begin.clone(), coming.clone());
             // A worker that ends on its own, or cannot start, ends the process: otherwise some players would be lost
@@ -424,6 +440,7 @@ impl Service {
         let reports =
             Reports { control: running.0.clone(), process: Arc::clone(&self.process), relay: self.relay.clone() };
         let (desk, mut upgrades) = UpgradeDesk::new(self.role);
+        let (history, own_metrics) = (Arc::<History>::default(), Arc::clone(&self.own_metrics));
         let operator = operator::OperatorParts {
             desk,
             role: self.role,
@@ -435,6 +452,8 @@ impl Service {
             fleet: self.fleet.clone(),
             keeper: self.keeper.clone(),
             traffic: traffic.clone(),
+            events: Arc::clone(&self.events),
+            history: Arc::clone(&history),
         };
         let metering = traffic.clone().map(|meter| AbortOnDropHandle::new(tokio::spawn(meter.run())));
         let judging = self.keeper.zip(checking.clone()).map(|(keeper, relay)| {
@@ -447,11 +466,21 @@ impl Service {
         let keeping = self.fleet.map(|fleet| tokio::spawn(fleet.keep_bans(Arc::clone(self.process.bans()))));
         let _keeping = keeping.map(AbortOnDropHandle::new);
         let state = admin::AdminState {
-            metrics: self.metrics.into_iter().chain(tunnel_metrics).chain([self.own_metrics]).collect(),
+            metrics: self.metrics.into_iter().chain(tunnel_metrics).chain([Arc::clone(&own_metrics)]).collect(),
             ready: Arc::clone(&ready),
             build: BuildInfo { version: env!("CARGO_PKG_VERSION"), role: self.role.as_str() },
             operator: Arc::new(RoleOperator::new(operator)),
         };
+        let sampler = Sampler {
+            metrics: state.metrics.clone(),
+            process: Arc::clone(&self.process),
+            relay: checking.clone(),
+            own: Arc::clone(&own_metrics),
+            host: Arc::clone(&self.host),
+            events: Arc::clone(&self.events),
+            history,
+        };
+        let watching = lag::watch(checking.clone(), self.host, self.events, own_metrics);
         let serving = self.admin.serve(state, self.errands, std::future::pending());
         let admin = AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(error) = serving.await {
@@ -459,6 +488,8 @@ impl Service {
             }
         }));
         running.0.watch_targets();
+        let _sampling = AbortOnDropHandle::new(tokio::spawn(sampler.run()));
+        let _watching = AbortOnDropHandle::new(tokio::spawn(watching));
         let reporting = AbortOnDropHandle::new(tokio::spawn(reports.keep()));
         let _checking =
             checking.map(|relay| AbortOnDropHandle::new(tokio::spawn(async move { relay.watch_game_servers().await })));

@@ -16,6 +16,7 @@ use tracing::error;
 
 use super::running::{Running, WorkerParts};
 use crate::admission::{Carrier, TunnelledStream};
+use crate::lag::{self, Host};
 use crate::metrics::Metrics;
 use crate::relay::Relay;
 use crate::tunnel::{
@@ -44,6 +45,11 @@ pub(super) struct ListenerPlan {
 
 /// The plans for one worker.
 pub(super) type ListenerPlans = mpsc::UnboundedReceiver<ListenerPlan>;
+
+/// Returns the name of a worker's thread.
+pub(super) fn worker_name(index: usize) -> String {
+    format!("worker-{index}")
+}
 
 /// A worker and its listeners.
 pub(super) struct Worker {
@@ -104,6 +110,12 @@ impl Worker {
     pub fn new(metrics: Arc<Metrics>, stop: StopSignals) -> Self {
         let (tasks, scratch) = (Tasks::new(metrics.on_panic()), Rc::new(worker::scratch()));
         Self { metrics, scratch, tasks, stop, accepting: TaskTracker::new() }
+    }
+
+    /// Measures from now on how late turns of this worker's thread come, which has this name.
+    pub fn keep_ticking(&self, name: String, host: Arc<Host>) {
+        let histogram = self.metrics.worker_delay.with_label_values(&[&name]);
+        tokio::task::spawn_local(lag::keep_ticking(name, host, histogram));
     }
 
     /// Listens as `plans` say, and carries the trunks of the tunnel, until the stop. `on_kill` is called if

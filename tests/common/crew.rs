@@ -61,6 +61,14 @@ impl Crew {
         }
     }
 
+    /// Each sends a packet, and waits for none.
+    pub async fn act(&mut self) {
+        self.sent += 1;
+        for playing in &mut self.players {
+            playing.session.send(packet::numbered(PacketOrigin::Player, self.sent, 60)).await.unwrap();
+        }
+    }
+
     /// Waits until each has two links again. Packets that are pushed are taken meanwhile: else the game server is held up, and the
     /// links with it.
     pub async fn rejoin(&mut self) {

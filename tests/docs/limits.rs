@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use otproxy::connection::{AdmissionError, CloseReason};
 use otproxy::metrics::CATALOGUE;
 use otproxy::{
-    access_log, admin, admission, connection, fleet, forward, handover, proxies_table, pull, relay, report, roles,
-    state, stderr, tunnel, web,
+    access_log, admin, admission, connection, events, fleet, forward, handover, history, lag, proxies_table, pull,
+    relay, report, roles, state, stderr, tunnel, web,
 };
 use otproxy_config as config;
 use otproxy_config::{KEYS, Key, WhenAbsent};
@@ -109,6 +109,13 @@ fn expected() -> BTreeSet<String> {
         ("net::worker::LOOKUP_THREADS", net::worker::LOOKUP_THREADS.to_string()),
         ("tunnel::MAX_STREAMS", tunnel::MAX_STREAMS.to_string()),
         ("tunnel::WAITING", tunnel::WAITING.to_string()),
+        ("lag::WAITING", lag::WAITING.to_string()),
+        ("events::EVENTS_KEPT", events::EVENTS_KEPT.to_string()),
+        ("events::LONGEST_WORDS", events::LONGEST_WORDS.to_string()),
+        ("history::MAX_EDGES", history::MAX_EDGES.to_string()),
+        ("history::MAX_WORLDS", history::MAX_WORLDS.to_string()),
+        ("history::MAX_BYTES", format!("{} bytes", history::MAX_BYTES)),
+        ("admin::MAX_STREAMS", admin::MAX_STREAMS.to_string()),
         ("admin::MAX_ERRAND", format!("{} bytes", admin::MAX_ERRAND)),
         ("net::descriptors::HELD_BACK", net::descriptors::HELD_BACK.to_string()),
         ("tunnel::UNAUTHENTICATED", tunnel::UNAUTHENTICATED.to_string()),

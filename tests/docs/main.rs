@@ -14,6 +14,7 @@
     reason = "a test fails by a panic"
 )]
 
+mod course;
 mod doctor;
 mod fleet;
 mod haproxy;

@@ -5,6 +5,7 @@
 //! same here.
 
 mod action;
+mod course;
 mod operator;
 mod question;
 mod refusal;
@@ -16,6 +17,10 @@ pub use action::{
     EdgeRequest, LONGEST_BAN, LONGEST_DRAIN, LONGEST_ORDER, LONGEST_VISIT, LONGEST_WHY, MAX_VISITS, NewBan,
     ProbeRequest, Probed, ReloadRequest, Reloaded, RevokeRequest, Revoked, TargetRequest, UnbanRequest, Unbanned,
     UndrainRequest, UpgradeBegun, UpgradeRequest, Visit, VisitedEdge,
+};
+pub use course::{
+    EventView, EventsQuestion, EventsView, FigureNames, FigureValue, FiguresView, HistoryQuestion, HistoryStep,
+    HistoryView,
 };
 pub use operator::{ApiFuture, Operator};
 pub use question::{

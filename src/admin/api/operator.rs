@@ -1,6 +1,7 @@
 //! The trait of a running role, which answers requests and acts on them.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
@@ -9,6 +10,9 @@ use super::{
     Revoked, SessionsQuestion, SessionsView, StatusView, TargetState, TargetView, TargetsView, TrafficView, Unbanned,
     UpgradeBegun, UpgradeRequest, VisitedEdge,
 };
+
+use crate::events::EventLog;
+use crate::history::History;
 
 /// The future of an answer for which workers or files have to be asked.
 pub type ApiFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;
@@ -22,6 +26,12 @@ pub trait Operator: Send + Sync {
     /// Returns all listeners: forwards in the order of the file, then relays, then listeners that were removed from it
     /// and still have connections.
     fn listeners(&self) -> ListenersView;
+
+    /// Returns the log of events.
+    fn events(&self) -> Arc<EventLog>;
+
+    /// Returns the history of figures.
+    fn history(&self) -> Arc<History>;
 
     /// Returns the targets of all forwards.
     fn targets(&self) -> TargetsView;

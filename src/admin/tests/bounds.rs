@@ -18,7 +18,8 @@ async fn pages(max: usize, connection_timeout: Duration) -> SocketAddr {
     let operator: Arc<dyn Operator> = Arc::new(FakeOperator::new(Role::Edge));
     let state = AdminState { metrics: Vec::new(), ready: Arc::default(), build, operator: Arc::clone(&operator) };
     let places = Arc::new(Semaphore::new(1));
-    let context = ApiContext { door: Transport::Socket, tokens: Arc::default(), operator, places };
+    let (streams, stop) = (Arc::new(Semaphore::new(1)), CancellationToken::new());
+    let context = ApiContext { door: Transport::Socket, tokens: Arc::default(), operator, places, streams, stop };
     let listener = BoundedListener::new(listener, max, connection_timeout);
     tokio::spawn(async move { server::serve(Some(listener), &state, context, &CancellationToken::new()).await });
     address

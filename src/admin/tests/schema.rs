@@ -75,6 +75,8 @@ async fn every_answer_is_as_the_document_says() {
         "addresses",
         "bans",
         "traffic",
+        "history",
+        "events",
         "openapi.json",
     ] {
         let (status, value) = server.get(&format!("/api/v1/{path}")).await;
@@ -109,7 +111,7 @@ async fn every_path_of_the_document_is_served() {
         }
         names.insert(path.trim_start_matches("/api/v1/").to_owned());
     }
-    let all = "addresses ban bans connections disconnect drain edge edges listeners openapi.json probe reload revoke sessions status target \
+    let all = "addresses ban bans connections disconnect drain edge edges events history listeners openapi.json probe reload revoke sessions status target \
                targets traffic unban undrain upgrade";
     assert!(names.iter().eq(all.split_whitespace()), "{names:?}");
     assert_eq!(document["openapi"], "3.1.0");

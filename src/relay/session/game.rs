@@ -276,6 +276,7 @@ impl SessionTask {
         let mut machine = self.client.machine.borrow_mut();
         self.relay.record(&machine, self.key);
         self.session.port.packets_out.inc_by(framed.packets.into());
+        self.relay.shared.beats.hear(&self.session.heard_in, &self.session.port.beat);
         self.relay.metrics.relay_unacked_bytes.add(framed.unacked as i64);
         self.relay.count_memory(&machine, self.key);
         flush_links(&mut machine, self.key);

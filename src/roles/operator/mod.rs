@@ -23,7 +23,9 @@ use crate::admin::api::{
 };
 use crate::admission::ProcessAdmission;
 use crate::connection::{Closing, ConnectionHandle, Route};
+use crate::events::{EventLog, Happening};
 use crate::fleet::{Fleet, FleetKeeper, GivenOrder};
+use crate::history::History;
 use crate::metrics::Metrics;
 use crate::relay::RelayShared;
 use crate::traffic::{TrafficMeter, is_day};
@@ -76,6 +78,10 @@ pub(super) struct OperatorParts {
     pub keeper: Option<Arc<FleetKeeper>>,
     /// The meter of an edge's host.
     pub traffic: Option<Arc<TrafficMeter>>,
+    /// What has happened.
+    pub events: Arc<EventLog>,
+    /// The figures of the last hour and day.
+    pub history: Arc<History>,
 }
 
 impl RoleOperator {
@@ -138,7 +144,13 @@ impl RoleOperator {
                 "the listener is drained"
             );
         }
+        self.tell_drain(listener, None, true);
         Ok(self.drained(&names))
+    }
+
+    fn tell_drain(&self, listener: Option<&str>, edge: Option<&str>, drained: bool) {
+        let (listener, edge) = (listener.map(str::to_owned), edge.map(str::to_owned));
+        self.parts.events.emit(Happening::Drain { listener, edge, drained });
     }
 
     async fn end_drain(&self, listener: Option<&str>) -> Result<Drained, ApiError> {
@@ -150,6 +162,7 @@ impl RoleOperator {
             self.drains.cancel(name);
             info!(listener = name, "the listener takes connections again");
         }
+        self.tell_drain(listener, None, false);
         // The process accepts connections as soon as one listener does.
         self.parts.ready.set_drained(false);
         Ok(self.drained(&names))
@@ -199,6 +212,7 @@ impl RoleOperator {
         control.set_revoked(&edge, revoked).await.map_err(|error| refusal(&error))?;
         connections += end();
         let revoked_by = self.trust()?.revoked_by(&edge);
+        self.parts.events.emit(Happening::Revoke { edge: edge.clone(), revoked });
         let trusted_on = if revoked { control.listeners_trusting(&edge) } else { Vec::new() };
         if revoked {
             info!(edge, connections, "the edge is revoked by the operator");
@@ -343,6 +357,14 @@ impl api::Operator for RoleOperator {
         ListenersView { listeners: known.chain(gone).map(|known| listeners::listener(known, metrics)).collect() }
     }
 
+    fn events(&self) -> Arc<EventLog> {
+        Arc::clone(&self.parts.events)
+    }
+
+    fn history(&self) -> Arc<History> {
+        Arc::clone(&self.parts.history)
+    }
+
     fn targets(&self) -> TargetsView {
         TargetsView { targets: targets::targets(&self.parts.control, Instant::now()) }
     }
@@ -403,6 +425,8 @@ impl api::Operator for RoleOperator {
         Box::pin(async move {
             let lasts = lasts.unwrap_or_else(|| self.parts.control.with_config(|config| config.process().bans.lasting));
             let until = bans::ban(self.parts.process.bans(), network, lasts)?;
+            let seconds = Some(lasts.as_secs());
+            self.parts.events.emit(Happening::Ban { network: network.to_string(), seconds });
             let disconnected = match disconnect {
                 true => self.end(Disconnect::Address(network, None)).await?,
                 false => Disconnected::default(),
@@ -416,6 +440,9 @@ impl api::Operator for RoleOperator {
     fn unban(&self, network: Network) -> ApiFuture<'_, Unbanned> {
         Box::pin(async move {
             let here = bans::unban(self.parts.process.bans(), network);
+            if here.is_ok() {
+                self.parts.events.emit(Happening::Ban { network: network.to_string(), seconds: None });
+            }
             // Most edges have fewer bans than the core.
             let mut edges = self.tell("/unban", UnbanRequest { network }).await;
             edges.retain(|edge| edge.error.as_deref() != Some(&bans::not_banned(network)));
@@ -429,12 +456,20 @@ impl api::Operator for RoleOperator {
     fn drain_edge(&self, edge: String, listener: Option<String>, deadline: Option<Duration>) -> ApiFuture<'_, Drained> {
         Box::pin(async move {
             let deadline_seconds = deadline.and_then(|deadline| u32::try_from(deadline.as_secs()).ok());
-            self.at_edge(&edge, "/drain", &DrainRequest { listener, deadline_seconds, edge: None }).await
+            let asked = DrainRequest { listener, deadline_seconds, edge: None };
+            let drained = self.at_edge(&edge, "/drain", &asked).await?;
+            self.tell_drain(asked.listener.as_deref(), Some(&edge), true);
+            Ok(drained)
         })
     }
 
     fn undrain_edge(&self, edge: String, listener: Option<String>) -> ApiFuture<'_, Drained> {
-        Box::pin(async move { self.at_edge(&edge, "/undrain", &UndrainRequest { listener, edge: None }).await })
+        Box::pin(async move {
+            let asked = UndrainRequest { listener, edge: None };
+            let drained = self.at_edge(&edge, "/undrain", &asked).await?;
+            self.tell_drain(asked.listener.as_deref(), Some(&edge), false);
+            Ok(drained)
+        })
     }
 
     fn edges_metrics(&self) -> ApiFuture<'_, Vec<(String, String)>> {

@@ -4,6 +4,7 @@ mod capture;
 mod faults;
 mod game;
 mod harness;
+mod lag;
 mod limits;
 mod operator;
 mod protocol;

@@ -4,6 +4,7 @@
 
 mod access_log;
 mod bans;
+mod course;
 mod expect;
 mod forward;
 mod forward_core;

@@ -91,11 +91,19 @@ struct Shared {
     /// Counts changes of any connection's numbers.
     changes: watch::Sender<u64>,
     quiet: CancellationToken,
+    /// True while it stands still.
+    still: watch::Sender<bool>,
     stop: CancellationToken,
     timer: Timer,
 }
 
 impl Shared {
+    /// Waits until it stands still no more.
+    async fn moves(&self) {
+        // The sender lives as long as this.
+        let _ = self.still.subscribe().wait_for(|still| !still).await;
+    }
+
     fn admits(&self, peer: SocketAddr) -> bool {
         self.throttle.as_ref().is_none_or(|throttle| throttle.admits(peer.ip(), Instant::now()))
     }
@@ -162,6 +170,7 @@ impl MockGameServer {
             connections: Mutex::default(),
             changes: watch::channel(0).0,
             quiet: CancellationToken::new(),
+            still: watch::Sender::new(false),
             stop: CancellationToken::new(),
             timer,
         });
@@ -198,6 +207,11 @@ impl MockGameServer {
     /// Pushes no more packets of its own, on any connection. It still sends back what arrives.
     pub fn quiet(&self) {
         self.shared.quiet.cancel();
+    }
+
+    /// Has it stand still, as a server that saves does: it reads and sends nothing, on any connection, until it is to go on.
+    pub fn stand_still(&self, still: bool) {
+        self.shared.still.send_replace(still);
     }
 
     /// Closes all connections, waits for its tasks, and returns the last numbers.
@@ -299,10 +313,12 @@ impl<'a> Connection<'a> {
         // The address may have come together with a packet.
         self.take(&mut input).await?;
         loop {
+            self.shared.moves().await;
             let pushes = self.pushes.filter(|_| !self.shared.quiet.is_cancelled());
             let next = pushes.map_or_else(Instant::now, |pushes| pushes.next);
             tokio::select! {
                 () = self.shared.timer.sleep_until(next), if pushes.is_some() => {
+                    self.shared.moves().await;
                     // It may have slept since before the quiet.
                     if !self.shared.quiet.is_cancelled() {
                         self.push(next).await?;
@@ -310,6 +326,7 @@ impl<'a> Connection<'a> {
                 }
                 read = self.stream.read(&mut buffer) => {
                     take_in(&mut input, &buffer, read?)?;
+                    self.shared.moves().await;
                     self.take(&mut input).await?;
                 }
             }
