@@ -145,7 +145,7 @@ impl Sampler {
                     self.own.edge_jitter.with_label_values(&labels).set(excess);
                     set(figures, EdgeFigure::Jitter as usize, excess);
                 }
-                // What is not there needs no removal.
+                // Series that are gone already need no removal.
                 None => drop(self.own.edge_jitter.remove_label_values(&labels)),
             }
         }

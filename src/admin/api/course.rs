@@ -12,7 +12,7 @@ use super::{PageSize, Time};
 use crate::events::{Event, Happening};
 use crate::history::{Columns, EdgeFigure, Figure, Step, WorldFigure};
 
-/// Which events.
+/// A question about events.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventsQuestion {
@@ -262,7 +262,7 @@ impl JsonSchema for FigureNames {
     }
 }
 
-/// Which part of the history.
+/// A question about the history.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HistoryQuestion {
