@@ -120,7 +120,7 @@ fn list(routes: Routes) -> Routes {
                 Ok(HistoryView::new(step, columns, now))
             },
         )
-        .watch("/events", "What has happened of late, the newest last", |operator, asked: &EventsQuestion| {
+        .watch("/events", "The last events, the newest last", |operator, asked: &EventsQuestion| {
             let log = operator.events();
             let newest = *log.newest().borrow();
             let events = log.after(asked.after.unwrap_or_default(), asked.limit.get());

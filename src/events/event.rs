@@ -1,4 +1,4 @@
-//! What can happen.
+//! The kinds of events, and their sentences.
 
 use std::fmt;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ pub enum Happening {
         state: &'static str,
         /// The word of the reason.
         cause: &'static str,
-        /// Whether clients are told of it.
+        /// True if clients are told of it.
         listed: bool,
     },
     /// See [`EventKind::GameServer`].
@@ -65,7 +65,7 @@ pub enum Happening {
         port: u16,
         /// Its address, as in the file.
         address: String,
-        /// Whether it is up.
+        /// True if it is up.
         up: bool,
         /// The result of the last connect.
         reason: &'static str,
@@ -76,7 +76,7 @@ pub enum Happening {
         listener: String,
         /// The target's name.
         target: String,
-        /// Whether it is up.
+        /// True if it is up.
         up: bool,
     },
     /// See [`EventKind::Ban`].

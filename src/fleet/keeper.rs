@@ -233,6 +233,36 @@ mod tests {
     use jiff::civil::date;
 
     use super::*;
+    use otproxy_config as config;
+    use otproxy_config::Config;
+
+    /// Returns the fleet and the edges of a core, of which the first has this beside its name.
+    fn edges(first: &str) -> (FleetConfig, Vec<EdgePeer>) {
+        let text = format!(
+            "role: core\nedges: [{{ name: waw1, address: 192.0.2.1{first} }}, {{ name: fra1, address: 192.0.2.2 }}]\n\
+             listeners: [{{ name: l, kind: relay, listen: '127.0.0.1:1' }}]\n\
+             game_servers: [{{ port: 1, address: '127.0.0.1:1' }}]\n"
+        );
+        let Config::Core(core) = config::parse("core.yaml", &text).unwrap() else { panic!("a core") };
+        (core.fleet, core.edges)
+    }
+
+    #[test]
+    fn each_new_state_of_an_edge_is_an_event_and_the_same_one_is_none() {
+        let events = Arc::<EventLog>::default();
+        let (registry, metrics) = (Arc::default(), Arc::new(Metrics::new()));
+        let keeper = FleetKeeper::new(registry, metrics, Arc::clone(&events), StateDir::new(None));
+        for first in ["", "", ", disabled: true", ", disabled: true", ""] {
+            let (fleet, peers) = edges(first);
+            keeper.set(&fleet, &peers);
+        }
+        let told: Vec<_> = events.after(0, 10).iter().map(|event| event.what.to_string()).collect();
+        let not_told = ", and clients are not told of it";
+        assert_eq!(
+            told,
+            [format!("edge waw1 is out (disabled){not_told}"), format!("edge waw1 is well again{not_told}")]
+        );
+    }
 
     #[test]
     fn a_month_begins_with_the_day_of_the_bill() {

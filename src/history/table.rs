@@ -22,11 +22,11 @@ pub const MAX_BYTES: usize = (FIGURES + MAX_EDGES * EDGE_FIGURES + MAX_WORLDS * 
 /// The figures of one second; [`f32::NAN`] stands for one that there is not.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// Those of the process.
+    /// Figures of the process.
     pub process: [f32; FIGURES],
-    /// Those of each edge.
+    /// Figures of each edge.
     pub edges: Vec<(Arc<str>, [f32; EDGE_FIGURES])>,
-    /// Those of each world, by the port by which clients ask for it.
+    /// Figures of each world, by the port by which clients ask for it.
     pub worlds: Vec<(u16, [f32; WORLD_FIGURES])>,
 }
 

@@ -188,7 +188,7 @@ impl HostWatch {
             self.past.iter().map(|(began, ended)| (*began.max(&from), *ended.min(&until))).collect();
         delays.sort_unstable();
         let (mut held, mut end) = (Duration::ZERO, from);
-        // What several threads were held up for counts once.
+        // A time in which several threads were held up counts once.
         for (began, ended) in delays {
             held += ended.saturating_duration_since(began.max(end));
             end = end.max(ended);

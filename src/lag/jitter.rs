@@ -55,7 +55,7 @@ struct Jump {
     from: Instant,
     /// The last second in which they were longer.
     last: Instant,
-    /// What was normal before.
+    /// The normal one before.
     normal: Duration,
     sum: Duration,
     seconds: u32,

@@ -13,7 +13,7 @@ const STEAL: usize = 7;
 /// The times of a CPU that count: those of guests are part of the first ones.
 const COUNTED: usize = 8;
 
-/// Times since the start of the host and of threads. What the kernel does not tell is missing.
+/// Times since the start of the host and of threads. They are missing as far as the kernel tells none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostTimes {
     /// The ticks of all CPUs, and those of them that the host of this virtual machine gave to others.
@@ -22,7 +22,7 @@ pub struct HostTimes {
     waited: BTreeMap<u32, u64>,
 }
 
-/// What has grown between two looks.
+/// The growth between two looks.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct HostShare {
     /// The share of the time of all CPUs that the host of this virtual machine gave to others.

@@ -65,7 +65,8 @@ impl WorldBeats {
     #[inline]
     pub(super) fn hear(&self, noted: &Cell<u32>, beat: &Beat) {
         let look = self.look.load(Ordering::Relaxed);
-        if noted.replace(look) != look {
+        if noted.get() != look {
+            noted.set(look);
             // Nobody else writes to it.
             beat.heard.store(beat.heard.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         }

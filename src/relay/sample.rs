@@ -33,9 +33,9 @@ pub struct WorldSample {
 /// Figures of all links and sessions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RelaySample {
-    /// Those of each edge, `other` included.
+    /// Figures of each edge, `other` included.
     pub edges: BTreeMap<Arc<str>, EdgeSample>,
-    /// Those of each world, by its port.
+    /// Figures of each world, by its port.
     pub worlds: BTreeMap<u16, WorldSample>,
 }
 

@@ -58,10 +58,10 @@ pub struct SignCounters {
     links: Cell<u64>,
     heard: Cell<u64>,
     lost: Cell<u64>,
-    /// Those of all rounds.
+    /// Links lost in all rounds.
     ever_lost: Cell<u64>,
     trips: Trips,
-    /// Those since the last sample.
+    /// Round trips since the last sample.
     sampled: Trips,
 }
 

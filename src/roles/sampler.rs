@@ -90,7 +90,8 @@ impl Sampler {
         self.add_host(&mut row).await;
         if let Some(relay) = &self.relay {
             row.set(Figure::UnackedBytes, total(all, |metrics| &metrics.relay_unacked_bytes));
-            if let Ok(now) = timeout(WITHIN, relay.sample()).await {
+            if let Ok(mut now) = timeout(WITHIN, relay.sample()).await {
+                self.add_known(&mut now);
                 add_relay(&mut row, &before.relay, &now);
                 self.watch_edges(&mut row, &before.relay, &now, watch);
                 before.relay = now;
@@ -99,6 +100,17 @@ impl Sampler {
             add_stalls(&mut row, &std::mem::replace(&mut before.stalls, stalls.clone()), &stalls);
         }
         row
+    }
+
+    /// Adds edges and worlds of the file over which nobody has played yet: they are there, at zero.
+    fn add_known(&self, sample: &mut RelaySample) {
+        for edge in self.process.edges().snapshot() {
+            sample.edges.entry(edge.name).or_default();
+        }
+        let worlds = sums(&self.metrics, |metrics| &metrics.game_server_up, "port");
+        for port in worlds.keys().filter_map(|port| port.parse().ok()) {
+            sample.worlds.entry(port).or_default();
+        }
     }
 
     async fn add_host(&self, row: &mut Row) {
@@ -133,7 +145,7 @@ impl Sampler {
                     self.own.edge_jitter.with_label_values(&labels).set(excess);
                     set(figures, EdgeFigure::Jitter as usize, excess);
                 }
-                // What is not there needs no removal.
+                // Series that are gone already need no removal.
                 None => drop(self.own.edge_jitter.remove_label_values(&labels)),
             }
         }

@@ -123,7 +123,7 @@ pub struct Service {
     tunnel_sockets: Vec<TcpListener>,
     /// The place for what is left to a successor.
     store: Option<DescriptorStore>,
-    /// What has happened.
+    /// The log of events.
     events: Arc<EventLog>,
     /// The delays of its threads.
     host: Arc<Host>,

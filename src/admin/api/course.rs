@@ -12,7 +12,7 @@ use super::{PageSize, Time};
 use crate::events::{Event, Happening};
 use crate::history::{Columns, EdgeFigure, Figure, Step, WorldFigure};
 
-/// Which events.
+/// A question about events.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventsQuestion {
@@ -262,7 +262,7 @@ impl JsonSchema for FigureNames {
     }
 }
 
-/// Which part of the history.
+/// A question about the history.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HistoryQuestion {
@@ -285,7 +285,8 @@ impl Serialize for FigureValue {
             figure if !figure.is_finite() => serializer.serialize_none(),
             // Without `.0`, as most are.
             figure if figure.fract() == 0.0 && figure.abs() < 1e15 => serializer.serialize_i64(figure as i64),
-            figure => serializer.serialize_f32(figure),
+            // To a tenth of a millisecond, as far as these are times: the answer is long enough.
+            figure => serializer.serialize_f64((f64::from(figure) * 1e4).round() / 1e4),
         }
     }
 }
@@ -382,5 +383,21 @@ impl FiguresView {
             edges: of_each(history.edges),
             worlds: of_each(history.worlds),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_short() {
+        let text = |figure| serde_json::to_string(&FigureValue(figure)).unwrap();
+        assert_eq!(
+            [0.0, 3.0, -2.0, 1e9, 0.006_179_771, 0.031, f32::NAN, f32::INFINITY].map(text),
+            ["0", "3", "-2", "1000000000", "0.0062", "0.031", "null", "null"]
+        );
+        let read: Vec<FigureValue> = serde_json::from_str("[1, 0.5, null]").unwrap();
+        assert!(read[0].0 == 1.0 && read[1].0 == 0.5 && read[2].0.is_nan());
     }
 }

@@ -78,7 +78,7 @@ pub(super) struct OperatorParts {
     pub keeper: Option<Arc<FleetKeeper>>,
     /// The meter of an edge's host.
     pub traffic: Option<Arc<TrafficMeter>>,
-    /// What has happened.
+    /// The log of events.
     pub events: Arc<EventLog>,
     /// The figures of the last hour and day.
     pub history: Arc<History>,

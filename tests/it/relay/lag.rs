@@ -61,11 +61,28 @@ fn a_world_that_stands_still_while_people_play_is_told_of() {
             let seen: f64 = column.iter().filter_map(Value::as_f64).sum();
             let all: f64 = history["figures"]["game_stall_seconds"].as_array()?.iter().filter_map(Value::as_f64).sum();
             assert!(history["figures"].get("links").is_none());
+            assert!(history["worlds"]["7172"].get("packets_in").is_none());
             (seen >= 0.2 && all >= 0.2).then_some(())
         })
         .await;
         crew.lost_nothing().await;
         crew.leave().await;
+        core.close().await;
+    });
+}
+
+#[test]
+fn edges_and_worlds_over_which_nobody_plays_have_figures_as_well() {
+    run(async {
+        let game = Game::new().await;
+        let core = Setup::to(&game, "").start();
+        eventually("a row", async || {
+            let history = see(&core, "history?figures=links,sessions").await;
+            let last = |of: &str, name: &str, figure: &str| history[of][name][figure].as_array()?.last().cloned();
+            let of_edges = ["a", "b"].map(|edge| last("edges", edge, "links"));
+            (of_edges == [Some(0.into()), Some(0.into())] && last("worlds", "7172", "sessions")? == 0).then_some(())
+        })
+        .await;
         core.close().await;
     });
 }

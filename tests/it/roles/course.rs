@@ -1,4 +1,4 @@
-//! What has happened to a role that runs, and how its figures went, by the admin API.
+//! The events and figures of a role that runs, by the admin API.
 
 use serde_json::{Value, json};
 
