@@ -1,6 +1,8 @@
 //! The record of each session, from which another process goes on if this one is killed.
 
 mod recover;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::io;

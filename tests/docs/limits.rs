@@ -186,6 +186,12 @@ fn expected() -> BTreeSet<String> {
         ("relay::MAX_SUSPECTS", relay::MAX_SUSPECTS.to_string()),
         ("state::MAX_STATE", format!("{} bytes", state::MAX_STATE)),
         ("handover::MAX_STATE", format!("{} bytes", handover::MAX_STATE)),
+        ("handover::MOST_TRIES", handover::MOST_TRIES.to_string()),
+        ("journal::MAX_IDENTITY", format!("{} bytes", otproxy_journal::MAX_IDENTITY)),
+        (
+            "journal::MAX_SEGMENTS",
+            format!("{} bytes", otproxy_journal::MAX_SEGMENTS as u64 * otproxy_journal::SEGMENT as u64),
+        ),
         ("handover::MAX_DESCRIPTORS", handover::MAX_DESCRIPTORS.to_string()),
         ("handover::WITHIN", format!("{:?}", handover::WITHIN)),
         ("admin::api::LONGEST_DRAIN", format!("{}s", admin::api::LONGEST_DRAIN)),

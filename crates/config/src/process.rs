@@ -49,7 +49,7 @@ section! {
         report: Option<ReportConfig> = mapping().optional(),
         /// how long connections may go on after SIGTERM; `0s` cuts them
         shutdown_timeout: Duration = value(DURATION).or("10s"),
-        /// `keep` leaves listening sockets, and a core's sessions, to the next process, so that a restart by systemd and `otproxy upgrade` refuse nobody and end no game; `end` closes them
+        /// `keep` leaves listening sockets, and a core's sessions, to the next process, so that a restart by systemd and `otproxy upgrade` refuse nobody and end no game, nor does a core that is killed; `end` closes them
         restart: RestartMode = word().or("keep"),
         /// the folder of what is kept over restarts; `off` keeps nothing
         state_dir: Option<PathBuf> = value(FOLDER_OR_OFF)

@@ -132,7 +132,7 @@ impl RecoveredSessions {
 
 /// Brings a session to where the kernel says that its connection stands. One that has ended, or of which that cannot be proved, tells
 /// its client what is left for it, and has no connection.
-fn bring(
+pub(super) fn bring(
     id: SessionId,
     record: RecoveredRecord,
     header: Bytes,

@@ -134,7 +134,7 @@ pub async fn reaches(game: &mut TcpStream, link: &mut TcpStream) {
 }
 
 /// Reads the end of the session.
-async fn ended(link: &mut TcpStream) {
+pub async fn ended(link: &mut TcpStream) {
     let mut end = [0; frame::HEADER_LEN];
     link.read_exact(&mut end).await.unwrap();
     assert_eq!(end, frame::end(frame::SessionId(1)));
