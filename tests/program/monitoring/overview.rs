@@ -110,6 +110,19 @@ fn lag() -> Vec<Panel> {
             .unit("s")
             .from(0.3, "orange")
             .see("otproxyslowpath"),
+        graph("Worlds that stood still", "Time for which a game server sent nothing to anybody while people played, for each second: the lag is its own, or its host's.")
+            .of("sum by (port) (rate(otproxy_game_stall_seconds_sum{CORE}[$__rate_interval]))", "{{port}}")
+            .unit("s")
+            .see("otproxyworldstoodstill"),
+        graph("Edges slower than usual", "By how much round trips over an edge are longer than those of the last 10 minutes.")
+            .of("otproxy_edge_jitter_seconds{CORE}", "{{edge}}")
+            .unit("s")
+            .from(0.05, "orange")
+            .see("otproxyedgejitter"),
+        graph("Host held up", "Time by which threads of otproxy had their turn late, for each second: too much to do, or a host that is sold too often.")
+            .of("sum by (instance, edge, worker) (rate(otproxy_worker_delay_seconds_sum{BOTH}[$__rate_interval]))", "{{instance}} {{edge}} {{worker}}")
+            .unit("s")
+            .see("otproxyhostheldup"),
         graph("Between edges", "Visits of edges at each other, without a player's own line in them.")
             .of("max by (from, edge) (otproxy_edge_probe_rtt_seconds{CORE})", "{{from}} to {{edge}}")
             .unit("s")
