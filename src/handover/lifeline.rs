@@ -283,7 +283,7 @@ pub struct Lifeline {
 struct State {
     /// None once it has ended.
     queue: Option<Queue>,
-    /// The one that takes its place once the manager has it. What comes meanwhile goes into both.
+    /// The one that takes its place once the manager has it. All that comes meanwhile goes into both.
     next: Option<Queue>,
     files: Vec<OwnedFd>,
     sockets: HashMap<u64, OwnedFd>,
@@ -297,7 +297,7 @@ struct State {
 }
 
 impl Lifeline {
-    /// Begins with no connections, and with these files. What is in `tail` stays until [`Lifeline::settle`].
+    /// Begins with no connections, and with these files. All that is in `tail` stays until [`Lifeline::settle`].
     ///
     /// # Errors
     /// Fails if the manager cannot be reached, or has no room.

@@ -61,7 +61,7 @@ pub fn succeed(config: Config, left: Left, store: Option<DescriptorStore>) -> Re
         Left::Inheritance(left) => (left, None),
         Left::Survivors(survivors) => (Inheritance::default(), Some(survivors)),
     };
-    // Those of a process that was killed stay in the store in any case.
+    // Sessions of a process that was killed stay in the store in any case.
     let (survived, tail) = survivors.map(RecoveredSessions::of).unzip();
     let outliving = Outliving::begin(&config, store.clone(), tail.flatten());
     let legacy = store.and_then(|store| Legacy::again(store, &left, &config));

@@ -78,7 +78,7 @@ pub struct Outliving {
 }
 
 impl Outliving {
-    /// Begins with them, if `config` is a core's that is to keep its sessions. What is in `tail` stays until they are back.
+    /// Begins with them, if `config` is a core's that is to keep its sessions. All that is in `tail` stays until they are back.
     pub fn begin(config: &Config, store: Option<DescriptorStore>, tail: Option<Tail>) -> Self {
         let process = config.process();
         let keeps = matches!(config, Config::Core(_)) && process.restart == RestartMode::Keep;

@@ -170,7 +170,7 @@ struct Game {
     /// Bytes that the server got, and that the core read of it.
     taken: usize,
     read: usize,
-    /// What outlives a core that is killed.
+    /// The record of it, which outlives a core that is killed.
     record: Recorded,
     /// Sent by the server, not read by the core yet.
     unread: VecDeque<u8>,

@@ -207,7 +207,7 @@ impl Relay {
             let mut machine = client.machine.borrow_mut();
             let Some(owned) = machine.session(key).map(Rc::clone) else { continue };
             let game = games.remove(&key);
-            // What a process that was killed had read may be whole packets.
+            // The bytes that a process read before it was killed may be whole packets.
             machine.game_bytes(key, &[]);
             if let Some(game) = &game {
                 self.begin_record(id, &machine, key, game);

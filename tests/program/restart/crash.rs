@@ -6,13 +6,11 @@ use otproxy_testkit::player::ClientClocks;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::Service;
 use super::sessions::{ended, play, yaml};
-use crate::common::certificates::Certificates;
+use super::{Service, over_the_tunnel, same_connections};
 use crate::common::crew::{Crew, pushing};
 use crate::common::process::Running;
-use crate::common::role::Role;
-use crate::common::{link, run, tunnel};
+use crate::common::{run, tunnel};
 
 const GOES_ON: &str = "goes on with the sessions of the process before";
 
@@ -61,9 +59,7 @@ fn sessions_go_on_to_the_byte() {
         crew.rejoin().await;
         crew.play().await;
         crew.lost_nothing().await;
-        let connections = game.connections();
-        assert_eq!(connections.len(), 10, "one for each player all the time");
-        assert!(connections.iter().all(|connection| connection.received.perfect()), "{connections:?}");
+        same_connections(&game, 10);
         crew.leave().await;
     });
 }
@@ -71,28 +67,7 @@ fn sessions_go_on_to_the_byte() {
 #[test]
 fn links_of_the_tunnel_come_back() {
     run(async {
-        let (game, certificates) = (pushing().await, Certificates::new());
-        let (accept, port) = (tunnel::free_address(), link::PORT);
-        let servers = format!("game_servers: [{{ port: {port}, address: '{}', player_address: none }}]\n", game.addr());
-        let core = tunnel::core(&certificates, "[{ name: waw1 }]", "[{ name: links, kind: relay }]", &servers);
-        let core = core.replace("role: core\n", "").replace("127.0.0.1:0", &accept.to_string());
-        let mut core = Service::core(&core);
-        let links = "[{ name: links, listen: '127.0.0.1:0', forward_to: core/links }]";
-        let edge = Role::start(&tunnel::edge(&certificates, "waw1", accept, links));
-        let mut crew = Crew::start(5, &[edge.addr("links"); 2]).await;
-        for _ in 0..3 {
-            for _ in 0..20 {
-                crew.play().await;
-            }
-            core.crash();
-            crew.rejoin().await;
-        }
-        crew.lost_nothing().await;
-        let connections = game.connections();
-        assert_eq!(connections.len(), 5, "one for each player all the time");
-        assert!(connections.iter().all(|connection| connection.received.perfect()), "{connections:?}");
-        crew.leave().await;
-        edge.stop().await;
+        over_the_tunnel(Service::core, Service::crash).await;
     });
 }
 

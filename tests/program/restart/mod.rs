@@ -4,16 +4,59 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use otproxy_testkit::mock::game_server::MockGameServer;
 use rustix::process::Signal;
 
+use crate::common::certificates::Certificates;
+use crate::common::crew::{Crew, pushing};
 use crate::common::folder::Folder;
 use crate::common::process::{Running, otproxy};
+use crate::common::role::Role;
 use crate::common::service_manager::ServiceManager;
+use crate::common::{link, tunnel};
 
 mod crash;
 mod listeners;
 mod sessions;
 mod upgrade;
+
+/// Has a core with a tunnel, which `start` starts, be replaced three times while players play over two edges: nothing may be lost.
+/// Returns how often each player lost a link.
+async fn over_the_tunnel<C>(start: impl FnOnce(&str) -> C, mut replace: impl FnMut(&mut C)) -> Vec<u64> {
+    let (game, certificates, accept) = (pushing().await, Certificates::new(), tunnel::free_address());
+    let servers =
+        format!("game_servers: [{{ port: {}, address: '{}', player_address: none }}]\n", link::PORT, game.addr());
+    let yaml =
+        tunnel::core(&certificates, "[{ name: waw1 }, { name: fra1 }]", "[{ name: links, kind: relay }]", &servers);
+    let mut core = start(&yaml.replace("role: core\n", "").replace("127.0.0.1:0", &accept.to_string()));
+    let edge = |name| {
+        let links = "[{ name: links, listen: '127.0.0.1:0', forward_to: core/links }]";
+        Role::start(&tunnel::edge(&certificates, name, accept, links))
+    };
+    let edges = [edge("waw1"), edge("fra1")];
+    let mut crew = Crew::start(5, &edges.each_ref().map(|edge| edge.addr("links"))).await;
+    for _ in 0..3 {
+        for _ in 0..20 {
+            crew.play().await;
+        }
+        replace(&mut core);
+        crew.rejoin().await;
+    }
+    let lost = crew.lost_nothing().await;
+    same_connections(&game, 5);
+    crew.leave().await;
+    for edge in edges {
+        edge.stop().await;
+    }
+    lost
+}
+
+/// The game server had one connection for each player all the time, and each of their packets once.
+fn same_connections(game: &MockGameServer, players: usize) {
+    let connections = game.connections();
+    assert_eq!(connections.len(), players, "one for each player all the time");
+    assert!(connections.iter().all(|connection| connection.received.perfect()), "{connections:?}");
+}
 
 /// A role and its manager.
 struct Service {

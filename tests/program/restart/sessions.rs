@@ -11,11 +11,9 @@ use rustix::process::{Resource, Rlimit, prlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::Service;
-use crate::common::certificates::Certificates;
+use super::{Service, over_the_tunnel, same_connections};
 use crate::common::crew::{Crew, pushing};
 use crate::common::process::Running;
-use crate::common::role::Role;
 use crate::common::{link, run, tunnel};
 
 /// Returns the YAML of a core with worlds on ports from 7172 on.
@@ -47,9 +45,7 @@ fn sessions_and_plain_links_go_on() {
         crew.play().await;
         let lost = crew.lost_nothing().await;
         assert_eq!(lost, vec![0; 10], "not even a link");
-        let connections = game.connections();
-        assert_eq!(connections.len(), 10, "one for each player all the time");
-        assert!(connections.iter().all(|connection| connection.received.perfect()), "{connections:?}");
+        same_connections(&game, 10);
         crew.leave().await;
     });
 }
@@ -69,9 +65,7 @@ fn clients_that_take_a_busy_moment_for_a_dead_link_lose_nothing() {
             core.restart();
         }
         crew.lost_nothing().await;
-        let connections = game.connections();
-        assert_eq!(connections.len(), 10, "one for each player all the time");
-        assert!(connections.iter().all(|connection| connection.received.perfect()), "{connections:?}");
+        same_connections(&game, 10);
         crew.leave().await;
     });
 }
@@ -79,36 +73,9 @@ fn clients_that_take_a_busy_moment_for_a_dead_link_lose_nothing() {
 #[test]
 fn links_of_the_tunnel_come_back_and_nothing_is_lost() {
     run(async {
-        let (game, certificates) = (pushing().await, Certificates::new());
-        let (accept, port) = (tunnel::free_address(), link::PORT);
-        let listeners = "[{ name: links, kind: relay }]";
-        let servers = format!("game_servers: [{{ port: {port}, address: '{}', player_address: none }}]\n", game.addr());
-        let core = tunnel::core(&certificates, "[{ name: waw1 }, { name: fra1 }]", listeners, &servers);
-        let core = core.replace("role: core\n", "").replace("127.0.0.1:0", &accept.to_string());
-        let mut core = Service::core(&core);
-        let edge = |name| {
-            let links = "[{ name: links, listen: '127.0.0.1:0', forward_to: core/links }]";
-            Role::start(&tunnel::edge(&certificates, name, accept, links))
-        };
-        let edges = [edge("waw1"), edge("fra1")];
-        let mut crew = Crew::start(5, &edges.each_ref().map(|edge| edge.addr("links"))).await;
-        for _ in 0..3 {
-            for _ in 0..20 {
-                crew.play().await;
-            }
-            core.restart();
-            crew.rejoin().await;
-        }
-        let lost = crew.lost_nothing().await;
+        let lost = over_the_tunnel(Service::core, |core| drop(core.restart())).await;
         // A player may not have noticed one restart before the next.
         assert!(lost.iter().all(|losses| *losses > 0), "{lost:?}");
-        let connections = game.connections();
-        assert_eq!(connections.len(), 5, "one for each player all the time");
-        assert!(connections.iter().all(|connection| connection.received.perfect()), "{connections:?}");
-        crew.leave().await;
-        for edge in edges {
-            edge.stop().await;
-        }
     });
 }
 

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 
 use super::listeners::{connect, served, server};
 use super::sessions::{play, reaches};
-use super::{Service, listeners, sessions};
+use super::{Service, listeners, over_the_tunnel, same_connections, sessions};
 use crate::common::certificates::Certificates;
 use crate::common::crew::{Crew, pushing};
 use crate::common::folder::Folder;
@@ -158,9 +158,7 @@ fn sessions_and_plain_links_go_on() {
         crew.play().await;
         let lost = crew.lost_nothing().await;
         assert_eq!(lost, vec![0; 10], "not even a link");
-        let connections = game.connections();
-        assert_eq!(connections.len(), 10, "one for each player all the time");
-        assert!(connections.iter().all(|connection| connection.received.perfect()), "{connections:?}");
+        same_connections(&game, 10);
         crew.leave().await;
         core.end();
         assert!(core.sockets().is_empty(), "the last one takes its socket with it");
@@ -170,34 +168,7 @@ fn sessions_and_plain_links_go_on() {
 #[test]
 fn links_of_the_tunnel_come_back_and_nothing_is_lost() {
     run(async {
-        let (game, certificates) = (pushing().await, Certificates::new());
-        let (accept, port) = (tunnel::free_address(), link::PORT);
-        let servers = format!("game_servers: [{{ port: {port}, address: '{}', player_address: none }}]\n", game.addr());
-        let core =
-            tunnel::core(&certificates, "[{ name: waw1 }, { name: fra1 }]", "[{ name: links, kind: relay }]", &servers);
-        let core = core.replace("role: core\n", "").replace("127.0.0.1:0", &accept.to_string());
-        let mut core = Alone::start("core", &core);
-        let edge = |name| {
-            let links = "[{ name: links, listen: '127.0.0.1:0', forward_to: core/links }]";
-            Role::start(&tunnel::edge(&certificates, name, accept, links))
-        };
-        let edges = [edge("waw1"), edge("fra1")];
-        let mut crew = Crew::start(5, &edges.each_ref().map(|edge| edge.addr("links"))).await;
-        for _ in 0..3 {
-            for _ in 0..20 {
-                crew.play().await;
-            }
-            core.upgraded();
-            crew.rejoin().await;
-        }
-        crew.lost_nothing().await;
-        let connections = game.connections();
-        assert_eq!(connections.len(), 5, "one for each player all the time");
-        assert!(connections.iter().all(|connection| connection.received.perfect()), "{connections:?}");
-        crew.leave().await;
-        for edge in edges {
-            edge.stop().await;
-        }
+        over_the_tunnel(|yaml| Alone::start("core", yaml), |core| drop(core.upgraded())).await;
     });
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Of a client's packets nothing but a number is in it: a client keeps each until it is acknowledged, and
 //! sends the others again. The core acknowledges those that the game server's socket has, and the kernel counts the bytes of that
-//! socket. So the packets that come again say which of their bytes are written already. What a game server sent is in it until the client
-//! acknowledges it, in the very frames that links may have told the client.
+//! socket. So the packets that come again say which of their bytes are written already. The bytes of a game server are in it until the client
+//! acknowledges them, in the very frames that links may have told the client.
 
 use bytes::Bytes;
 
