@@ -181,8 +181,10 @@ impl Relay {
     }
 
     fn warn_of_record(&self, session: &RelaySession, error: &dyn std::fmt::Display) {
-        let (player, session) = (session.player, session.id);
-        warn!(%player, %session, %error, "the session would not outlive this process if it were killed");
+        if let Some(suppressed) = self.shared.log.allow(Instant::now()) {
+            let (player, session, suppressed) = (session.player, session.id, (suppressed > 0).then_some(suppressed));
+            warn!(%player, %session, suppressed, "it would not outlive this process if that were killed: {error}");
+        }
     }
 }
 

@@ -23,7 +23,7 @@ fn the_numbers_are_those_of_the_code() {
         format!("`{GOES_ON}`"),
         format!("After {MOST_TRIES} processes in a row that did not last a second"),
         format!("for up to {} s more", PACKETS_PERIOD.as_secs_f64()),
-        format!("It takes {} KiB of memory for each session", otproxy_journal::BLOCK / 1024),
+        format!("takes {} KiB of memory for each session", otproxy_journal::BLOCK / 1024),
         format!("starts the next one after {} s", restart_sec()),
     ] {
         assert!(text.contains(&says), "docs/operations.md does not say: {says}");

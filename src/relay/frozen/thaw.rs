@@ -82,7 +82,7 @@ impl RecoveredSessions {
     /// # Errors
     /// Returns why the state cannot be read.
     pub fn read(state: &[u8], sockets: Vec<OwnedFd>) -> Result<Self, FrozenError> {
-        Ok(Self { state: read(state)?, sockets, torn: 0 })
+        Ok(Self { state: read(state)?, sockets, lost: 0 })
     }
 }
 
@@ -98,7 +98,7 @@ impl RelayShared {
         lifeline: Option<Arc<Lifeline>>,
     ) {
         let Config::Core(core) = config else { return };
-        let RecoveredSessions { state, sockets, torn } = sessions;
+        let RecoveredSessions { state, sockets, lost } = sessions;
         self.sessions.lift();
         let thaw = Arc::new(Thaw {
             shared: Arc::clone(self),
@@ -108,7 +108,7 @@ impl RelayShared {
             lifeline,
             at: state.at,
             kept: AtomicUsize::new(0),
-            lost: AtomicUsize::new(torn),
+            lost: AtomicUsize::new(lost),
         });
         let mut sockets: Vec<_> = sockets.into_iter().map(Some).collect();
         let mut socket = |place: Option<u32>| sockets.get_mut(place? as usize)?.take();
@@ -202,10 +202,10 @@ impl Relay {
         let client = Rc::new(RelayClient::thawed(id, machine));
         self.clients.borrow_mut().insert(id, Rc::clone(&client));
         let sessions: Vec<_> = client.machine.borrow().sessions().map(|(_, key)| key).collect();
-        thaw.kept.fetch_add(sessions.len(), Ordering::Relaxed);
         for key in sessions {
             let mut machine = client.machine.borrow_mut();
             let Some(owned) = machine.session(key).map(Rc::clone) else { continue };
+            thaw.kept.fetch_add(usize::from(machine.ended(key).is_none()), Ordering::Relaxed);
             let game = games.remove(&key);
             // The bytes that a process read before it was killed may be whole packets.
             machine.game_bytes(key, &[]);

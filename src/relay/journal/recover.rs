@@ -22,8 +22,8 @@ use otproxy_protocol::game_packet::Framing;
 pub struct RecoveredSessions {
     pub(in crate::relay) state: FrozenState,
     pub(in crate::relay) sockets: Vec<OwnedFd>,
-    /// Sessions of which nothing is left but that there were some.
-    pub(in crate::relay) torn: usize,
+    /// Sessions that cannot go on.
+    pub(in crate::relay) lost: usize,
 }
 
 /// The record of a session in the journal of a process that was killed.
@@ -96,7 +96,7 @@ impl RecoveredSessions {
                         }
                     }
                     Err(error) => {
-                        all.torn += 1;
+                        all.lost += 1;
                         warn!(error, "a session of the process before is over");
                     }
                 }
@@ -110,7 +110,9 @@ impl RecoveredSessions {
             let Identity { id, mut session, at, .. } = identity;
             session.age += all.state.at.saturating_sub(at);
             session.old = Some(old);
+            let had_ended = record.progress.stage & ENDED != 0;
             let (recorded, socket) = bring(SessionId(id), record, session.header.clone(), sockets.remove(&serial));
+            all.lost += usize::from(socket.is_none() && !had_ended);
             session.connecting = false;
             session.game = socket.map(|socket| {
                 all.sockets.push(socket);

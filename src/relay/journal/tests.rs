@@ -97,7 +97,7 @@ fn records_of_strangers_are_lost_alone() {
     };
     let (sessions, tail) = RecoveredSessions::of(survivors);
     assert!(tail.is_none() && sessions.state.clients.is_empty() && sessions.sockets.is_empty());
-    assert_eq!(sessions.torn, 1);
+    assert_eq!(sessions.lost, 1);
 }
 
 /// A file that is no journal.
