@@ -100,6 +100,9 @@ async fn keep_by(
                             queue.failed(error.retry_after(), now);
                             queue.put_back(batch, now);
                         }
+                        if config.is_none() {
+                            queue.take();
+                        }
                     }
                 }
             }
