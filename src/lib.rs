@@ -7,7 +7,7 @@
 //! - [`init`]: all hosts' files from one topology. [`doctor`]: tries from here the hosts and files that a configuration
 //!   needs, and from elsewhere a whole set-up, as a player sees it. [`pull`]: the reports of many hosts, fetched into one folder.
 //! - [`roles`]: an edge and a core, started from a checked configuration.
-//! - [`web`]: the list of edges, the status and logins over HTTP.
+//! - [`web`]: the list of edges, the status and logins over HTTP. [`alerts`]: what owners are told of, by a webhook.
 //! - [`fleet`]: the edges of a core, asked, judged and listed. [`lag`]: whose lag it was, a world's, an edge's or this host's.
 //! - [`forward`]: TCP forwarding, for both roles. [`relay`]: the multi-path relay of the core. [`admin`]: metrics, health and
 //!   the admin API over HTTP. [`proxies_table`]: the rows for edges in a web site's table.
@@ -42,6 +42,7 @@ compile_error!("otproxy must be built with panic = \"unwind\": else a defect met
 pub mod access_log;
 pub mod admin;
 pub mod admission;
+pub mod alerts;
 pub mod certs;
 pub mod cli;
 pub mod connection;

@@ -25,6 +25,7 @@ use otproxy_config as config;
 use otproxy_config::{Config, ConfigErrors, LogFormat, LogLevel, RestartMode};
 use otproxy_protocol::printable::{Printable, printable_lines};
 
+mod alert;
 mod bench;
 mod cert;
 mod demo;
@@ -122,6 +123,9 @@ enum Command {
     /// From a host that is none of yours. One line for each thing, with the remedy if something is wrong; nobody is in the game for it.
     /// Exit code 1 if players would not get in, or if the core given with --core can be reached.
     Probe(Probe),
+    /// Try the webhook that owners are told by
+    #[command(subcommand)]
+    Alert(alert::Alert),
     /// Work with the reports that edges write for lists of servers
     #[command(subcommand)]
     Report(report::Report),
@@ -246,6 +250,7 @@ impl Cli {
             Command::Doctor(doctor) => doctor.run(),
             Command::Ping(ping) => ping.run(),
             Command::Probe(probe) => probe.run(),
+            Command::Alert(alert) => alert.run(),
             Command::Report(report) => report.run(),
             Command::Operate(operate) => operate.run(),
             Command::Cert(cert) => cert.execute(),

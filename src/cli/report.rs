@@ -12,7 +12,8 @@ use super::operate::width;
 use super::text_table::TextTable;
 use super::{print, print_raw, runtime, wrong_together};
 use crate::admin::{TokenPurpose, read_token};
-use crate::pull::{Fetcher, FolderLock, OldReport, Pulled, PulledReport, ReportSource, Roots, pull, whole};
+use crate::certs::roots::Roots;
+use crate::pull::{Fetcher, FolderLock, OldReport, Pulled, PulledReport, ReportSource, pull, whole};
 use otproxy_config as config;
 use otproxy_protocol::printable::printable_json;
 

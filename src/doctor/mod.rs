@@ -16,6 +16,7 @@ use crate::unit::{UnreadableFile, unreadable};
 use otproxy_config::{BindSessions, Config, CoreConfig, EdgePeer, HostPort, RoleKind, StockServerWarning, TargetHost};
 
 mod admin;
+mod alerts;
 mod bans;
 mod certificates;
 mod clock;
@@ -51,7 +52,7 @@ pub const CONNECT: Duration = Duration::from_secs(4);
 pub const ANSWER: Duration = Duration::from_secs(5);
 
 /// The kinds of checks, in the order of the report: from the host outwards.
-pub const CHECKS: [&str; 18] = [
+pub const CHECKS: [&str; 19] = [
     "file",
     "files",
     "clock",
@@ -67,6 +68,7 @@ pub const CHECKS: [&str; 18] = [
     "game_server",
     "source",
     "proxies_table",
+    "alerts",
     "player_address",
     "connects",
     "links",
@@ -216,6 +218,9 @@ pub async fn examine(config: Config, file: &Path, files: OpenFiles, try_connects
     if let Config::Core(CoreConfig { proxies_table: Some(table), .. }) = &config {
         let table = table.clone();
         pending.push(("proxies_table", tokio::spawn(async move { vec![proxies_table::examine(table).await] })));
+    }
+    if let Some(alerts) = config.process().alerts.clone() {
+        pending.push(("alerts", spawn_blocking(move || alerts::examine(&alerts))));
     }
     for loopback in config.loopbacks_of_players() {
         let unit = Arc::clone(&unit);

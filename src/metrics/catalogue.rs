@@ -216,6 +216,10 @@ catalogue! {
             "Whether the table of the database was in step with the edges at the last look: 1 or 0. Only with `proxies_table`.";
         proxies_table_changes: IntCounterVec = "otproxy_proxies_table_changes_total" ["table"]
             "Changes that were made in the table of the database, of one or several rows with the same values.";
+        alerts_sent: IntCounter = "otproxy_alerts_sent_total" []
+            "Messages about events that the webhook of `alerts` has taken.";
+        alerts_failed: IntCounterVec = "otproxy_alerts_failed_total" ["reason"]
+            "Tries to send one that failed: at a `file`, to `connect`, at `tls`, by a `timeout`, at an `answer` that is none, as it was `busy` or its `server` had a fault; `refused` ones are given up.";
         tunnel_trunks: IntGaugeVec = "otproxy_tunnel_trunks" ["edge"]
             "Trunks of the tunnel open now: connections between an edge and the core that carry streams.";
         tunnel_streams: IntGaugeVec = "otproxy_tunnel_streams" ["edge"]

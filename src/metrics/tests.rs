@@ -10,6 +10,7 @@ use otproxy_protocol::login::http::Unchanged;
 
 use super::*;
 use crate::admission::{BanMetrics, ListenerMetrics};
+use crate::alerts::AlertFailure;
 use crate::certs::HandshakeResult;
 use crate::connection::{AdmissionError, CloseReason};
 use crate::forward::{CheckResult, StatusResult, TargetChecks, TargetState, show_state};
@@ -29,6 +30,7 @@ fn worker() -> (Arc<Metrics>, ListenerMetrics, EdgeMetrics, PortMetrics) {
     ByReason::<WebResult>::new(&metrics.web_requests, &["links", Route::Login.as_str()]);
     ByReason::<OpenError>::new(&metrics.relay_refused, &[]);
     ByReason::<HandshakeResult>::new(&metrics.tunnel_handshakes, &[]);
+    ByReason::<AlertFailure>::new(&metrics.alerts_failed, &[]);
     BanMetrics::new(&metrics);
     TargetChecks::new(&metrics, "links", "1", true);
     TunnelMetrics::new(&metrics, "waw1");

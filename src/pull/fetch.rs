@@ -1,10 +1,7 @@
 //! Fetching the files of a report over HTTP.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, to_bytes};
@@ -13,10 +10,6 @@ use hyper::header::{AUTHORIZATION, CONNECTION, DATE, HOST, HeaderName, HeaderVal
 use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use jiff::fmt::rfc2822::DateTimeParser;
-use rustls::crypto::ring;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -24,7 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use super::source::ReportUrl;
 use super::{AGAIN, PullError};
-use crate::certs::certificates;
+use crate::certs::roots::Roots;
 use crate::report::{self, MAX_FILE, MAX_PLAYERS, md5_hex};
 use otproxy_config::REPORT_PATH;
 
@@ -34,16 +27,6 @@ const CONNECT: Duration = Duration::from_secs(5);
 const MAX_MD5: usize = 256;
 /// Characters of an error that another host tells.
 const MAX_TOLD: usize = 200;
-/// Bytes of the system's authorities that are read.
-const MAX_ROOTS: u64 = 8 << 20;
-/// The files of the system's authorities: of Debian and Alpine, Fedora, SUSE, and others.
-const SYSTEM_ROOTS: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
 /// The reason why a file cannot be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
@@ -78,13 +61,6 @@ pub enum FetchError {
     /// The request cannot be written.
     #[error("{0}")]
     Request(#[from] hyper::http::Error),
-}
-
-/// The authorities whose certificates are believed.
-#[derive(Debug, Clone, Default)]
-pub struct Roots {
-    /// The roots of this file; without one, of the system.
-    pub ca: Option<PathBuf>,
 }
 
 /// A client that reads reports.
@@ -123,7 +99,7 @@ impl Fetcher {
     /// # Errors
     /// Fails if the authorities cannot be read.
     pub fn new(roots: Option<&Roots>, token: Option<&str>) -> Result<Self, String> {
-        let tls = roots.map(|roots| Ok::<_, String>(ShownConnector(roots.config()?.into()))).transpose()?;
+        let tls = roots.map(|roots| Ok::<_, String>(ShownConnector(roots.config("give --ca")?.into()))).transpose()?;
         let token = token.map(|token| {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|error| error.to_string())?;
             value.set_sensitive(true);
@@ -215,39 +191,6 @@ impl Fetcher {
             status => FetchError::Status(name, status.as_u16(), told),
         }
     }
-}
-
-impl Roots {
-    fn config(&self) -> Result<Arc<ClientConfig>, String> {
-        let mut roots = RootCertStore::empty();
-        match &self.ca {
-            Some(ca) => {
-                for authority in certificates(ca).map_err(|error| error.to_string())? {
-                    roots.add(authority).map_err(|error| format!("{}: {error}", ca.display()))?;
-                }
-            }
-            None => {
-                let known = SYSTEM_ROOTS.iter().map(Path::new).find(|file| file.exists());
-                let file = known.ok_or("this system has no authorities; install ca-certificates, or give --ca")?;
-                let text = read_roots(file).map_err(|error| format!("{}: {error}", file.display()))?;
-                let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-                let all = all.map_err(|error| format!("{}: {error}", file.display()))?;
-                // Some of a system are too old for what verifies them.
-                if roots.add_parsable_certificates(all).0 == 0 {
-                    return Err(format!("{}: it has no authority that can be used; give --ca", file.display()));
-                }
-            }
-        }
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-        Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
-    }
-}
-
-fn read_roots(file: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    File::open(file)?.take(MAX_ROOTS).read_to_end(&mut text)?;
-    Ok(text)
 }
 
 fn max_players() -> usize {

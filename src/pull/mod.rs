@@ -17,7 +17,7 @@ mod fetch;
 mod keep;
 mod source;
 
-pub use fetch::{FetchError, Fetcher, Roots};
+pub use fetch::{FetchError, Fetcher};
 pub use keep::{FolderError, FolderLock};
 pub use source::{ReportSource, ReportUrl};
 

@@ -155,6 +155,8 @@ pub(super) struct ServiceState {
     pub keeper: Option<Arc<FleetKeeper>>,
     /// The table of a database that is kept in step with them.
     pub table: watch::Sender<Option<config::ProxiesTable>>,
+    /// The webhook that owners are told by.
+    pub alerts: watch::Sender<Option<config::AlertsConfig>>,
 }
 
 impl ServiceState {
@@ -189,6 +191,11 @@ impl ServiceState {
         self.gate.bans().set((&process.bans).into());
         self.connects.set(&used);
         self.revoked.set(process.admin.tls.as_ref().map(|tls| tls.revoked.as_slice()).unwrap_or_default());
+        self.alerts.send_if_modified(|alerts| {
+            let changed = *alerts != process.alerts;
+            alerts.clone_from(&process.alerts);
+            changed
+        });
         if let Config::Core(core) = &*used {
             self.change_core(core);
         }

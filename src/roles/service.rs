@@ -34,6 +34,7 @@ use super::worker::{ListenerPlans, Worker, worker_name};
 use crate::access_log::{AccessLog, LogFlushed};
 use crate::admin::{self, AdminError, Readiness};
 use crate::admission::{AdmissionControl, BanMetrics, Bans, ProcessAdmission, bans};
+use crate::alerts::{self, AlertSettings};
 use crate::certs::watch::IdentityWatch;
 use crate::certs::{CertError, HandshakeResult};
 use crate::connection::EdgeRegistry;
@@ -116,6 +117,8 @@ pub struct Service {
     keeper: Option<Arc<FleetKeeper>>,
     /// The settings of the table that is kept in step with them.
     table: proxies_table::TableSettings,
+    /// The settings of the webhook that owners are told by.
+    alerts: AlertSettings,
     access_log: Option<LogFlushed>,
     /// Sockets of the predecessor that nobody has taken yet.
     inherited: Inherited,
@@ -217,10 +220,12 @@ impl Service {
             revoked_edges: RevokedEdges::default(),
             keeper: keeper.clone(),
             table: watch::Sender::default(),
+            alerts: watch::Sender::default(),
         };
         // The first change of all, which workers find when they start.
         state.change(config, closed)?;
         let (addresses, table) = (state.listeners.addresses(), state.table.subscribe());
+        let alerts = state.alerts.subscribe();
         let inherited = state.listeners.not_taken();
         let control = Control::new(state, Arc::clone(&own_metrics), Arc::clone(&events));
         let (workers, tunnel) = (Vec::new(), None);
@@ -240,6 +245,7 @@ impl Service {
             fleet: None,
             keeper,
             table,
+            alerts,
             access_log: written,
             inherited,
             tunnel_sockets: Vec::new(),
@@ -463,6 +469,9 @@ impl Service {
         let _judging = judging.map(AbortOnDropHandle::new);
         let (standings, counted) = (self.process.edges().standings(), Arc::clone(&self.own_metrics));
         let _in_step = AbortOnDropHandle::new(tokio::spawn(proxies_table::keep(self.table, standings, counted)));
+        let sender = alerts::Sender { name: running.0.started().process().name.clone(), role: self.role };
+        let telling = alerts::keep(self.alerts, Arc::clone(&self.events), sender, Arc::clone(&self.own_metrics));
+        let telling = AbortOnDropHandle::new(tokio::spawn(telling));
         let keeping = self.fleet.map(|fleet| tokio::spawn(fleet.keep_bans(Arc::clone(self.process.bans()))));
         let _keeping = keeping.map(AbortOnDropHandle::new);
         let state = admin::AdminState {
@@ -536,7 +545,7 @@ impl Service {
         let traffic = traffic.filter(|_| !taken_over);
         if taken_over {
             // The other process does all this from now on, with the same files and tables.
-            drop((metering, reporting, banning));
+            drop((metering, reporting, banning, telling));
         }
         // Nothing may move here any more once all stand still: this process ends with its workers as they stand.
         let legacy = match (legacy, leaving, leave) {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use otproxy_config::{AdminTlsConfig, Config, ListenerConfig, TlsFiles, WebConfig, WebTlsConfig};
+use otproxy_config::{AdminTlsConfig, AlertsConfig, Config, ListenerConfig, TlsFiles, WebConfig, WebTlsConfig};
 
 /// A file that a configuration names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,10 @@ pub fn files(config: &Config) -> Vec<NamedFile> {
         }
         report.iter().flat_map(|report| &report.token_file).for_each(|token| name(token, true));
     }
+    if let Some(AlertsConfig { webhook, .. }) = &config.process().alerts {
+        name(&webhook.url_file, true);
+        webhook.ca.iter().for_each(|authorities| name(authorities, false));
+    }
     if let Config::Core(core) = config {
         let secrets = core.proxies_table.iter().flat_map(|table| table.password_file.iter().chain(&table.url_file));
         secrets.for_each(|secret| name(secret, true));
@@ -49,11 +53,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_web_listener_names_files() {
+    fn a_web_listener_and_alerts_name_files() {
         let text = "role: edge\nreport: { dir: /r }\nlisteners: [{ name: w, kind: web, listen: '127.0.0.1:0', forward_to: 'a:1', \
-             tls: { cert: /c, key: /k }, report: { token_file: /t } }]\n";
+             tls: { cert: /c, key: /k }, report: { token_file: /t } }]\n\
+             alerts: { webhook: { url_file: /u, ca: /a }, format: json }\n";
         let config = otproxy_config::parse("edge.yaml", text).unwrap();
         let named: Vec<_> = files(&config).into_iter().map(|file| (file.path, file.secret)).collect();
-        assert_eq!(named, [("/c", false), ("/k", true), ("/t", true)].map(|(path, secret)| (path.into(), secret)));
+        let expected = [("/c", false), ("/k", true), ("/t", true), ("/u", true), ("/a", false)];
+        assert_eq!(named, expected.map(|(path, secret)| (path.into(), secret)));
     }
 }

@@ -23,6 +23,7 @@ pub mod role_process;
 pub mod sandbox;
 pub mod service_manager;
 pub mod tunnel;
+pub mod webhook;
 
 /// Only against a test that hangs.
 pub const HANG: Duration = Duration::from_secs(120);

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use otproxy::connection::{AdmissionError, CloseReason};
 use otproxy::metrics::CATALOGUE;
 use otproxy::{
-    access_log, admin, admission, connection, events, fleet, forward, handover, history, lag, proxies_table, pull,
-    relay, report, roles, state, stderr, tunnel, web,
+    access_log, admin, admission, alerts, connection, events, fleet, forward, handover, history, lag, proxies_table,
+    pull, relay, report, roles, state, stderr, tunnel, web,
 };
 use otproxy_config as config;
 use otproxy_config::{KEYS, Key, WhenAbsent};
@@ -172,6 +172,17 @@ fn expected() -> BTreeSet<String> {
         ("admin::api::LONGEST_VISIT", format!("{} ms", admin::api::LONGEST_VISIT)),
         ("fleet::VISIT_WITHIN", format!("{} ms", fleet::VISIT_WITHIN.as_millis())),
         ("fleet::ROUND_WITHIN", format!("{} ms", fleet::ROUND_WITHIN.as_millis())),
+        ("alerts::MAX_WAITING", alerts::MAX_WAITING.to_string()),
+        ("alerts::LONGEST_MESSAGE", alerts::LONGEST_MESSAGE.to_string()),
+        ("alerts::LONGEST_SENTENCE", alerts::LONGEST_SENTENCE.to_string()),
+        ("alerts::MAX_URL", format!("{} bytes", alerts::MAX_URL)),
+        ("alerts::MAX_ANSWER", format!("{} bytes", alerts::MAX_ANSWER)),
+        ("alerts::MAX_TOLD", alerts::MAX_TOLD.to_string()),
+        ("alerts::GATHERED", format!("{:?}", alerts::GATHERED)),
+        ("alerts::EVERY", format!("{:?}", alerts::EVERY)),
+        ("alerts::WITHIN", format!("{:?}", alerts::WITHIN)),
+        ("alerts::FIRST_AGAIN", format!("{:?}", alerts::FIRST_AGAIN)),
+        ("alerts::LONGEST_AGAIN", format!("{:?}", alerts::LONGEST_AGAIN)),
         ("proxies_table::MAX_ROWS", proxies_table::MAX_ROWS.to_string()),
         ("proxies_table::MAX_SECRET", format!("{} bytes", proxies_table::MAX_SECRET)),
         ("proxies_table::WITHIN", format!("{:?}", proxies_table::WITHIN)),

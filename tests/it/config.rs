@@ -62,7 +62,7 @@ fn valid_files_say_what_would_run() {
 
 #[test]
 fn invalid_files_say_all_that_is_wrong() {
-    for path in files("tests/config/invalid", 43) {
+    for path in files("tests/config/invalid", 44) {
         let text = fs::read_to_string(&path).expect("readable file");
         let errors = parse(&name(&path), &text).expect_err(&name(&path));
         let lines: Vec<_> = errors.iter().map(|error| error.location.expect("a place")).collect();

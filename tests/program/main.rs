@@ -21,6 +21,7 @@
 mod common;
 
 mod admin;
+mod alerts;
 mod attack;
 mod bench;
 mod cert;

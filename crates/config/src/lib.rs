@@ -11,7 +11,7 @@
 //! | `word`, `key`, `scope` | words of a fixed set; what there is to know of a key; reading the keys of one mapping |
 //! | `declare`, `takes`, `mapping` | the declaration of a key |
 //! | `memory`, `formats`, `address`, `address_set`, `access`, `name`, `source`, `ssh` | how values are written, and what `auto` is here |
-//! | `sessions`, `game_server`, `edges`, `fleet`, `proxies_table`, `limits`, `log`, `admin`, `bans`, `process`, `tunnel`, `report`, `inbound`, `login`, `forward`, `web`, `web_report`, `listener` | the mappings of a file |
+//! | `sessions`, `game_server`, `edges`, `fleet`, `proxies_table`, `limits`, `log`, `admin`, `alerts`, `bans`, `process`, `tunnel`, `report`, `inbound`, `login`, `forward`, `web`, `web_report`, `listener` | the mappings of a file |
 //! | `document`, `file`, `topology`, `spare_names` | whole files: those of the roles, and that of `init` with the names that follow its edges' |
 //! | `reference`, `restart`, `revoke`, `stock_servers`, `summary` | what follows from it: the tables in the documents, what takes a restart, what is left when an edge is refused, what players of unpatched servers meet, the line of `check` |
 
@@ -19,6 +19,7 @@ mod access;
 mod address;
 mod address_set;
 mod admin;
+mod alerts;
 mod bans;
 mod declare;
 mod document;
@@ -64,6 +65,7 @@ pub use access::MAX_LIST_LEN;
 pub use address::{Destination, HostPort, TargetHost, network_text as network};
 pub use address_set::AddressSet;
 pub use admin::{AdminConfig, AdminTlsConfig, SOCKET as ADMIN_SOCKET};
+pub use alerts::{AlertFormat, AlertsConfig, WebhookConfig};
 pub use bans::{BansConfig, NftTable};
 pub use document::{MAX_FILE_LEN, without_byte_order_mark};
 pub use edges::{EdgePeer, LINKS_PORT, MORE_WHEN_HIT};

@@ -11,6 +11,7 @@ use otproxy_protocol::words;
 use super::AddressSet;
 use super::access::{allowed, denied};
 use super::admin::AdminConfig;
+use super::alerts::AlertsConfig;
 use super::bans::BansConfig;
 use super::declare::section;
 use super::formats::{self, DURATION, PROCESS_NAME, WORKERS, default_workers, host_name};
@@ -47,6 +48,8 @@ section! {
         bans: BansConfig = mapping(),
         /// `report`
         report: Option<ReportConfig> = mapping().optional(),
+        /// `alerts`
+        alerts: Option<AlertsConfig> = mapping().optional(),
         /// how long connections may go on after SIGTERM; `0s` cuts them
         shutdown_timeout: Duration = value(DURATION).or("10s"),
         /// `keep` leaves listening sockets, and a core's sessions, to the next process, so that a restart by systemd and `otproxy upgrade` refuse nobody and end no game, nor does a core that is killed; `end` closes them

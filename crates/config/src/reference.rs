@@ -35,7 +35,7 @@ fn section(path: &str) -> &str {
         return "core";
     }
     // `listeners` itself is a key of the whole file; so are those with few keys below them.
-    let whole = matches!(first, "admin" | "log" | "access_log" | "limits" | "bans" | "report")
+    let whole = matches!(first, "admin" | "log" | "access_log" | "limits" | "bans" | "report" | "alerts")
         || (first == path && first == "listeners");
     let alone = first == path && !matches!(first, "edges" | "game_servers");
     if whole || alone { "" } else { first }
