@@ -115,7 +115,7 @@ impl Relay {
         progress.stage |= if ended { ENDED } else { 0 };
         let mut journal = journal.borrow_mut();
         let mut change = journal.change(record);
-        // Those that were acknowledged since. Frames that came and were acknowledged between two records were never in it.
+        // Frames that were acknowledged since. Others that came and were acknowledged between two records were never in it.
         change.progress(&progress).acked(base.0, usize::try_from(start.min(frames.1) - frames.0).unwrap_or(usize::MAX));
         for piece in now.frames(start.max(frames.1)) {
             change.append(base.0, piece);
