@@ -2,7 +2,7 @@
 //!
 //! They go over a unix stream, as descriptors and a few bytes beside them. The queue of such a stream holds all of it, so
 //! that it can be written whole before anybody reads, and be kept by the service manager meanwhile. A successor that runs
-//! already [takes over](takeover) at the other end of the stream.
+//! already takes over at the other end of the stream: see [`Predecessor`] and [`Successor`].
 
 mod left;
 mod lifeline;
