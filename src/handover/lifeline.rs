@@ -442,6 +442,15 @@ impl Held {
     pub fn serial(&self) -> u64 {
         self.serial
     }
+
+    /// Takes the descriptor by which it is held, for a process that ends and leaves the connection to the next one: there may not be
+    /// another one left. The queue has the connection until the end.
+    pub fn take(&self) -> Option<OwnedFd> {
+        let mut state = self.lifeline.state.lock();
+        // A new queue would lack it.
+        state.waits = true;
+        state.sockets.remove(&self.serial)
+    }
 }
 
 impl Drop for Held {

@@ -319,6 +319,8 @@ fn what_is_held_outlives_the_process_and_what_is_over_does_not() {
     assert_eq!((both.sockets.len(), both.files.len()), (101, 2));
     next.settle();
     next.renew().unwrap();
+    // A process that ends takes its own descriptor, and the queue still has the connection.
+    assert!(one.take().is_some() && one.take().is_none());
     let (ends, _) = (manager.ends(), drop(both));
     let own = ends.into_iter().filter(|(_, end)| head(end).is_ok_and(|tries| tries == 3)).collect();
     let own = survive(own, None).unwrap().expect("something");

@@ -166,7 +166,10 @@ impl Relay {
             let links = links.collect::<Vec<_>>();
             let sessions = frozen.sessions().filter_map(|(_, key)| {
                 let session = machine.session(key)?;
-                let game = session.game.borrow().as_ref().map(|game| game.duplicate());
+                let game = session.game.borrow().as_ref().map(|game| match session.take_held() {
+                    Some(held) => Ok(held),
+                    None => game.duplicate(),
+                });
                 worker.without += usize::from(matches!(game, Some(Err(_))));
                 let game = game.and_then(Result::ok).map(|game| worker.take(game));
                 Some(session.freeze(&machine, key, game, now))

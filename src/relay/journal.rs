@@ -47,6 +47,13 @@ pub(super) struct SessionRecord {
     frames: (u64, u64),
 }
 
+impl SessionRecord {
+    /// Returns what holds the connection to the game server.
+    pub(super) fn held(&self) -> Option<&Held> {
+        self.held.as_ref()
+    }
+}
+
 /// The words of a record about its session.
 #[derive(Debug, Serialize, Deserialize)]
 struct Identity {

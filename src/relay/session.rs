@@ -5,6 +5,7 @@ mod log;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -107,6 +108,11 @@ impl RelaySession {
     /// Returns the address for which its open counts.
     pub(super) fn opener(&self) -> AddressKey {
         self.opener
+    }
+
+    /// Takes the descriptor by which its connection is held to outlive this process, if there is one.
+    pub(super) fn take_held(&self) -> Option<OwnedFd> {
+        self.record.borrow().as_ref()?.held()?.take()
     }
 
     /// Returns the listener that it was opened through.

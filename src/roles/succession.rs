@@ -158,7 +158,8 @@ impl Legacy {
     }
 
     fn put(self, state: &[u8], sockets: &[OwnedFd]) -> io::Result<()> {
-        let (ours, theirs) = UnixStream::pair()?;
+        let short = |error: io::Error| io::Error::new(error.kind(), format!("{error}; raise LimitNOFILE= of the unit"));
+        let (ours, theirs) = UnixStream::pair().map_err(short)?;
         let (listening, open): (Vec<_>, Vec<_>) =
             (self.listeners.iter().map(AsFd::as_fd).collect(), sockets.iter().map(AsFd::as_fd).collect());
         handover::send(&ours, state, &listening, &open)?;
