@@ -39,7 +39,7 @@ pub struct RelayJournal {
 
 /// The record of one session, and its connection to the game server where others keep it.
 #[derive(Debug)]
-pub(super) struct SessionRecord {
+pub(super) struct LiveRecord {
     record: Record,
     /// None once the session has ended.
     held: Option<Held>,
@@ -47,7 +47,7 @@ pub(super) struct SessionRecord {
     frames: (u64, u64),
 }
 
-impl SessionRecord {
+impl LiveRecord {
     /// Returns what holds the connection to the game server.
     pub(super) fn held(&self) -> Option<&Held> {
         self.held.as_ref()
@@ -92,7 +92,7 @@ impl Relay {
             };
             let record = journal.borrow_mut().open_with(held.serial(), &contents).map_err(io::Error::other)?;
             let frames = now.map_or((0, 0), |now| (now.base().1, now.end()));
-            Ok(SessionRecord { record, held: Some(held), frames })
+            Ok(LiveRecord { record, held: Some(held), frames })
         });
         match begun {
             Ok(record) => *session.record.borrow_mut() = Some(record),
@@ -116,7 +116,7 @@ impl Relay {
         let Some(RelayJournal { journal, .. }) = &self.journal else { return };
         let (Some(session), Some(now)) = (machine.session(key), machine.record(key)) else { return };
         let mut there = session.record.borrow_mut();
-        let Some(SessionRecord { record, frames, .. }) = &mut *there else { return };
+        let Some(LiveRecord { record, frames, .. }) = &mut *there else { return };
         let (base, start) = now.base();
         let mut progress = progress(&now);
         progress.stage |= if ended { ENDED } else { 0 };
@@ -145,7 +145,7 @@ impl Relay {
     pub(super) fn record_joined(&self, client: ClientId, machine: &RelayMachine, key: SessionKey) {
         let Some(RelayJournal { journal, .. }) = &self.journal else { return };
         let Some(session) = machine.session(key) else { return };
-        if let Some(SessionRecord { record, .. }) = &mut *session.record.borrow_mut() {
+        if let Some(LiveRecord { record, .. }) = &mut *session.record.borrow_mut() {
             let identity = identity(client, machine, key, session);
             if let Err(error) = journal.borrow_mut().identify(record, &identity) {
                 self.warn_of_record(session, &error);
@@ -160,8 +160,8 @@ impl Relay {
         }
     }
 
-    fn close(&self, record: Option<SessionRecord>) {
-        if let (Some(RelayJournal { journal, .. }), Some(SessionRecord { record, .. })) = (&self.journal, record)
+    fn close(&self, record: Option<LiveRecord>) {
+        if let (Some(RelayJournal { journal, .. }), Some(LiveRecord { record, .. })) = (&self.journal, record)
             && let Ok(mut journal) = journal.try_borrow_mut()
         {
             journal.close(record);
@@ -176,7 +176,7 @@ impl Relay {
         read: impl FnOnce(&mut [u8]) -> Poll<io::Result<usize>>,
         take: impl FnOnce(&[u8]) -> T,
     ) -> Poll<io::Result<Option<T>>> {
-        if let (Some(RelayJournal { journal, .. }), Some(SessionRecord { record, .. })) =
+        if let (Some(RelayJournal { journal, .. }), Some(LiveRecord { record, .. })) =
             (&self.journal, &*session.record.borrow())
         {
             let came = ready!(read(journal.borrow_mut().buffer_for(record)))?;

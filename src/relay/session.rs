@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::Relay;
 use super::client::RelayClient;
-use super::journal::SessionRecord;
+use super::journal::LiveRecord;
 use super::link::RelayLink;
 use super::metrics::PortMetrics;
 use super::places::SessionPlace;
@@ -33,7 +33,7 @@ pub struct RelaySession {
     pub(super) task: TaskWaker,
     pub(super) game: RefCell<Option<Rc<Stream>>>,
     /// Its record, if it is to outlive this process.
-    pub(super) record: RefCell<Option<SessionRecord>>,
+    pub(super) record: RefCell<Option<LiveRecord>>,
     pub(super) port: Rc<PortMetrics>,
     /// Its place among all sessions while it lives.
     pub(super) place: SessionPlace,
