@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::sessions::{ended, play, yaml};
-use super::{Service, over_the_tunnel, same_connections};
+use super::{Service, over_the_tunnel, replaced, same_connections};
 use crate::common::crew::{Crew, pushing};
 use crate::common::process::Running;
 use crate::common::{run, tunnel};
@@ -44,14 +44,11 @@ fn sessions_go_on_to_the_byte() {
         let listen = tunnel::free_address();
         let mut core = Service::core(&yaml(listen, 2, &[game.addr()]));
         let mut crew = Crew::with(10, &[listen; 2], ClientClocks::default()).await;
-        for workers in [1, 3, 2] {
-            for _ in 0..20 {
-                crew.play().await;
-            }
+        replaced(&mut crew, |workers| {
             core.write(&yaml(listen, workers, &[game.addr()]));
             core.crash();
-            crew.rejoin().await;
-        }
+        })
+        .await;
         // One that is told to end leaves sessions that were recorded, and the next one records what was left.
         core.end();
         core.starts_with(GOES_ON);

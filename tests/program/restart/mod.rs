@@ -35,13 +35,7 @@ async fn over_the_tunnel<C>(start: impl FnOnce(&str) -> C, mut replace: impl FnM
     };
     let edges = [edge("waw1"), edge("fra1")];
     let mut crew = Crew::start(5, &edges.each_ref().map(|edge| edge.addr("links"))).await;
-    for _ in 0..3 {
-        for _ in 0..20 {
-            crew.play().await;
-        }
-        replace(&mut core);
-        crew.rejoin().await;
-    }
+    replaced(&mut crew, |_| replace(&mut core)).await;
     let lost = crew.lost_nothing().await;
     same_connections(&game, 5);
     crew.leave().await;
@@ -49,6 +43,17 @@ async fn over_the_tunnel<C>(start: impl FnOnce(&str) -> C, mut replace: impl FnM
         edge.stop().await;
     }
     lost
+}
+
+/// Has players play, a core be replaced by one with another number of workers, and their links come back: three times.
+async fn replaced(crew: &mut Crew, mut replace: impl FnMut(usize)) {
+    for workers in [1, 3, 2] {
+        for _ in 0..20 {
+            crew.play().await;
+        }
+        replace(workers);
+        crew.rejoin().await;
+    }
 }
 
 /// The game server had one connection for each player all the time, and each of their packets once.

@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, prlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Service, over_the_tunnel, same_connections};
+use super::{Service, over_the_tunnel, replaced, same_connections};
 use crate::common::crew::{Crew, pushing};
 use crate::common::process::Running;
 use crate::common::{link, run, tunnel};
@@ -34,14 +34,12 @@ fn sessions_and_plain_links_go_on() {
         let mut core = Service::core(&yaml(listen, 2, &[game.addr()]));
         // With clocks as clients have them, a machine that is busy for a moment looks like no dead link.
         let mut crew = Crew::with(10, &[listen; 2], ClientClocks::default()).await;
-        for workers in [1, 3, 2] {
-            for _ in 0..20 {
-                crew.play().await;
-            }
+        replaced(&mut crew, |workers| {
             core.write(&yaml(listen, workers, &[game.addr()]));
             let log = core.restart();
             assert!(log.contains("left the sessions to the next process"), "{log}");
-        }
+        })
+        .await;
         crew.play().await;
         let lost = crew.lost_nothing().await;
         assert_eq!(lost, vec![0; 10], "not even a link");
@@ -57,13 +55,11 @@ fn clients_that_take_a_busy_moment_for_a_dead_link_lose_nothing() {
         let listen = tunnel::free_address();
         let mut core = Service::core(&yaml(listen, 2, &[game.addr()]));
         let mut crew = Crew::start(10, &[listen; 2]).await;
-        for workers in [1, 3, 2] {
-            for _ in 0..20 {
-                crew.play().await;
-            }
+        replaced(&mut crew, |workers| {
             core.write(&yaml(listen, workers, &[game.addr()]));
             core.restart();
-        }
+        })
+        .await;
         crew.lost_nothing().await;
         same_connections(&game, 10);
         crew.leave().await;

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 
 use super::listeners::{connect, served, server};
 use super::sessions::{play, reaches};
-use super::{Service, listeners, over_the_tunnel, same_connections, sessions};
+use super::{Service, listeners, over_the_tunnel, replaced, same_connections, sessions};
 use crate::common::certificates::Certificates;
 use crate::common::crew::{Crew, pushing};
 use crate::common::folder::Folder;
@@ -144,17 +144,15 @@ fn sessions_and_plain_links_go_on() {
         let mut core = Alone::start("core", &yaml(2));
         // With clocks as clients have them, a machine that is busy for a moment looks like no dead link.
         let mut crew = Crew::with(10, &[listen; 2], ClientClocks::default()).await;
-        for workers in [1, 3, 2] {
-            for _ in 0..20 {
-                crew.play().await;
-            }
+        replaced(&mut crew, |workers| {
             core.write(&yaml(workers));
             let log = core.upgraded();
             assert!(log.contains("another process has taken over") && log.contains("\"sessions\":10"), "{log}");
             assert!(log.contains("stopped"), "{log}");
             assert_eq!(core.answers(), core.id());
             assert_eq!(core.sockets(), ["admin.sock"]);
-        }
+        })
+        .await;
         crew.play().await;
         let lost = crew.lost_nothing().await;
         assert_eq!(lost, vec![0; 10], "not even a link");
